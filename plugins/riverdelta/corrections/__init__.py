@@ -1,0 +1,1 @@
+"""Corrections: one file each; the contract is in `base`."""

@@ -1,0 +1,77 @@
+"""The contract: a correction maps an offset logit to a better logit, and is written once, three ways.
+
+Read this file first. `predict`, `learn` and `export` live side by side in one class, share one kernel, and are held together
+by the laws in `riverdelta.checks`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.corrections.rows import RowFaces
+from riverdelta.features import Columns, Floats, Schema
+
+
+class Table:
+    """A served table: float32[rows, width], exactly the ONNX initializer, and which rows changed since they were last sent."""
+
+    def __init__(self, values: npt.ArrayLike) -> None:
+        self.values: Floats = np.array(values, np.float32, order="C", ndmin=2)
+        self.touched: npt.NDArray[np.bool_] = np.zeros(len(self.values), np.bool_)
+
+
+class Correction(RowFaces):
+    """Logit out = offset + residual, with a residual of exactly zero before the first example.
+
+    Every face takes a block of N rows: `columns` (see `riverdelta.features`), `offset` float32[N, 1], `label` float32[N] in
+    {0, 1} and `weight` float32[N] (importance, > 0); every logit is float32[N, 1]. A block equals its rows one by one, to
+    the last bit.
+
+    `served` are the tables that score; `learner` holds everything else that learning needs, each array changed in place.
+    Both are made by `bind` and together are the whole state.
+    """
+
+    offset: str
+    served: dict[str, Table]
+    learner: dict[str, npt.NDArray[Any]]
+    #: The link that this correction corrects on.
+    link: ClassVar[str] = "logit"
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """The names of the columns that it reads."""
+
+    @abstractmethod
+    def bind(self, schema: Schema) -> None:
+        """Check the columns it reads against `schema` and make fresh tables; raises `ConfigurationError`."""
+
+    @abstractmethod
+    def predict(self, columns: Columns, offset: Floats) -> Floats:
+        """Return each row's logit."""
+
+    @abstractmethod
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
+        """Learn the rows in order and return each row's logit before its own update."""
+
+    @abstractmethod
+    def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
+        """Append ONNX nodes that compute `predict` and return the name of the logit tensor, float32[N, 1].
+
+        `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
+        """
+
+    def sync(self) -> None:
+        """Write the learner's state into `served`, where learning does not do so with every update."""
+
+    def restore(self) -> None:
+        """Rebuild what is derived from `served` and `learner`, after both were loaded from a checkpoint."""
+
+    def occupancy(self) -> dict[str, float]:
+        """Return the used share of each hashed table, 0 to 1."""
+        return {}

@@ -1,0 +1,76 @@
+"""Dense: the design matrix of a correction's float features, the same in numpy and in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Columns, Floats, Ints, Schema
+
+
+class Dense:
+    """The matrix float32[N, D] of an intercept, scalars, vectors and vector lookups, side by side.
+
+    Feature k ends before column `ends[k]`; `names` has one name for each of the D columns.
+    """
+
+    def __init__(self, what: str, features: Sequence[str | Lookup], schema: Schema, intercept: bool) -> None:
+        self.features, self.intercept = tuple(features), intercept
+        widths = [1] if intercept else []
+        for feature in self.features:
+            widths.append(_width(what, feature, schema))
+        self._widths = dict(zip(self.features, widths[len(widths) - len(self.features) :], strict=True))
+        self.width = sum(widths)
+        self.ends: Ints = np.cumsum(widths, dtype=np.int64)
+        self.names = [n for f, w in zip(self._titles(), widths, strict=True) for n in _numbered(f, w)]
+
+    def _titles(self) -> list[str]:
+        return (["intercept"] if self.intercept else []) + [f if isinstance(f, str) else f.name for f in self.features]
+
+    def matrix(self, columns: Columns, rows: int) -> Floats:
+        """Return the design matrix of a block."""
+        out = np.empty((rows, self.width), np.float32)
+        at = 0
+        if self.intercept:
+            out[:, 0] = 1.0
+            at = 1
+        for feature in self.features:
+            part = feature.vector(columns[feature.key]) if isinstance(feature, Lookup) else columns[feature]
+            part = part.reshape(rows, -1)
+            out[:, at : at + part.shape[1]] = part
+            at += part.shape[1]
+        return out
+
+    def export(self, nodes: Nodes, columns: dict[str, str], like: str) -> str:
+        """Append the same matrix; `like` is a float32[N, 1] tensor that gives N."""
+        parts = []
+        if self.intercept:
+            shape = nodes.add("Shape", like)
+            one = nodes.constant(np.ones((1, 1), np.float32))
+            parts.append(nodes.add("Expand", one, shape))
+        for feature in self.features:
+            if isinstance(feature, Lookup):
+                parts.append(feature.export_vector(nodes, columns[feature.key]))
+            else:
+                parts.append(nodes.add("Reshape", columns[feature], nodes.constant([-1, self._widths[feature]], np.int64)))
+        return parts[0] if len(parts) == 1 else nodes.add("Concat", *parts, axis=1)
+
+
+def _width(what: str, feature: str | Lookup, schema: Schema) -> int:
+    if isinstance(feature, Lookup):
+        feature.check(schema)
+        if feature.kind != "vector":
+            raise ConfigurationError(f"{what} needs vectors, and lookup {feature.name!r} is a bag of ids; use Linear")
+        return feature.width
+    column = schema.need(feature, what)
+    if column.kind not in ("scalar", "vector"):
+        raise ConfigurationError(f"{what} reads {feature!r} as a number, and it is {column}; expected float32")
+    return (column.shape[0] or 1) if column.shape else 1
+
+
+def _numbered(name: str, width: int) -> list[str]:
+    return [name] if width == 1 else [f"{name}[{i}]" for i in range(width)]

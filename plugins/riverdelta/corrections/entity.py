@@ -1,0 +1,171 @@
+"""Entity: a small model of each user, item or other entity, learned from that entity's own rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from onnx import TensorProto
+
+from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.checked import positive, share
+from riverdelta.corrections.dense import Dense
+from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Columns, Floats, Schema
+
+_SIGNATURE = (
+    "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], float32[:, ::1], float32[:, ::1], boolean[::1],"
+    " float32[:, ::1], float64[::1], int64[::1], float64, float64, float32[:, ::1])"
+)
+
+
+@numba.njit(inline="always")
+def _dot(a, b):  # type: ignore[no-untyped-def]
+    """Four sums side by side, in an order that is fixed: quick without fast math."""
+    s0 = s1 = s2 = s3 = 0.0
+    whole = a.shape[0] - a.shape[0] % 4
+    for d in range(0, whole, 4):
+        s0 += np.float64(a[d]) * np.float64(b[d])
+        s1 += np.float64(a[d + 1]) * np.float64(b[d + 1])
+        s2 += np.float64(a[d + 2]) * np.float64(b[d + 2])
+        s3 += np.float64(a[d + 3]) * np.float64(b[d + 3])
+    for d in range(whole, a.shape[0]):
+        s0 += np.float64(a[d]) * np.float64(b[d])
+    return (s0 + s1) + (s2 + s3)
+
+
+@numba.njit("void(float32[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1])", cache=True)
+def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
+    for i in range(offset.shape[0]):
+        out[i, 0] = np.float64(offset[i, 0]) + _dot(mean[slots[i]], x[i])
+
+
+@numba.njit(_SIGNATURE, cache=True)
+def _learn(offset, label, weight, slots, x, mean, touched, precision, square, ends, variance, forget, out):  # type: ignore[no-untyped-def]
+    for i in range(offset.shape[0]):
+        slot = slots[i]
+        z = np.float64(offset[i, 0]) + _dot(mean[slot], x[i])
+        out[i, 0] = z
+        p = 1.0 / (1.0 + math.exp(-z))
+        h = np.float32(weight[i] * p * (1.0 - p))
+        g = np.float32(weight[i] * (label[i] - p))
+        # square[0] counts rows; square[1 + k] is the running sum of |x|² of feature k, which ends before column ends[k].
+        square[0] += 1.0
+        begin = 0
+        for k in range(ends.shape[0]):
+            row, m, belief = x[i, begin : ends[k]], mean[slot, begin : ends[k]], precision[slot, begin : ends[k]]
+            square[1 + k] += _dot(row, row)
+            prior = np.float32(max(square[1 + k] / square[0], 1e-12) / variance)
+            back = np.float32(1.0 - forget) * prior
+            for d in range(row.shape[0]):
+                v = row[d]
+                was = belief[d] if belief[d] > 0 else prior
+                now = np.float32(forget) * was + back + h * v * v
+                belief[d] = now
+                m[d] += g * v / now
+            begin = ends[k]
+        touched[slot] = True
+
+
+class Entity(Correction):
+    """logit = offset + m[e]·x: a random effect of entity e over an intercept, vectors and scalars.
+
+    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step per example of weight w:
+    λ ← γλ + (1 - γ)λ₀ + w·p(1 - p)x² and m ← m + w·(y - p)x/λ, with p = σ(logit), γ = `forget`.
+
+    λ₀ = E|x|² / `variance`, E|x|² being the running mean over all rows of the feature's squared length, so that each
+    feature's contribution m·x starts with variance `variance` (in squared logits), whatever the feature's scale (a
+    g-prior, Zellner 1986). Entities are hashed into `slots` rows.
+
+    `key` is an id column, or several for a cross; `on` names float32 columns, taps, or vector lookups.
+
+    References: Ramanath et al. 2021, "Lambda Learner" (arXiv 2010.05154); Zhang et al. 2016, "GLMix" (KDD).
+
+    >>> e = Entity("user")
+    >>> for _ in range(50):
+    ...     e.learn_one({"user": 7, "offset": 0.0}, True)
+    >>> e.predict_proba_one({"user": 7})[True] > 0.8, e.predict_proba_one({"user": 8})[True]
+    (True, 0.5)
+    """
+
+    def __init__(
+        self,
+        key: str | tuple[str, ...],
+        on: Sequence[str | Lookup] = (),
+        intercept: bool = True,
+        variance: float = 0.5,
+        forget: float = 1.0,
+        slots: int = 2**18,
+        offset: str = "offset",
+    ) -> None:
+        if not intercept and not on:
+            raise ConfigurationError(f"Entity({key!r}) has neither an intercept nor features; name some with on=[...]")
+        self.key, self.on, self.intercept = key, list(on), intercept  # River cannot clone an empty tuple
+        self.variance = positive("variance", variance)
+        self.forget = share("forget", forget)
+        self.slots, self.offset = slots, offset
+
+    @classmethod
+    def _unit_test_params(cls):  # type: ignore[no-untyped-def]
+        yield {"key": "age_of_domain", "on": ("ip_in_url",), "slots": 64}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        lookups = (f.key for f in self.on if isinstance(f, Lookup))
+        return tuple(dict.fromkeys((*self._keys, *lookups)))
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        features = (f.key if isinstance(f, Lookup) else f for f in self.on)
+        return tuple(dict.fromkeys((*self._keys, *features)))
+
+    def bind(self, schema: Schema) -> None:
+        what = f"Entity({self.key!r})"
+        for name in self._keys:
+            if schema.need(name, what).kind != "id":
+                raise ConfigurationError(f"{what} is keyed by {name!r}, which is {schema[name]}; expected an id (int64)")
+        self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
+        self._dense = Dense(what, self.on, schema, self.intercept)
+        self.served = {"mean": Table(np.zeros((self.slots, self._dense.width), np.float32))}
+        self.learner = {
+            "precision": np.zeros((self.slots, self._dense.width), np.float32),
+            "square": np.zeros(1 + len(self._dense.ends)),
+        }
+
+    def _design(self, columns: Columns, rows: int) -> tuple[Any, Floats]:
+        return self._hash(*(columns[name] for name in self._keys)), self._dense.matrix(columns, rows)
+
+    def predict(self, columns: Columns, offset: Floats) -> Floats:
+        out = np.empty_like(offset)
+        _predict(offset, *self._design(columns, len(offset)), self.served["mean"].values, out)
+        return out
+
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
+        out = np.empty_like(offset)
+        slots, x = self._design(columns, len(offset))
+        mean, learner = self.served["mean"], self.learner
+        _learn(
+            offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
+            self._dense.ends, self.variance, self.forget, out,
+        )  # fmt: skip
+        return out
+
+    def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
+        mean = nodes.table("mean", self.served["mean"].values)
+        ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
+        rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
+        product = nodes.add("Mul", rows, self._dense.export(nodes, columns, offset))
+        return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
+
+    def occupancy(self) -> dict[str, float]:
+        return {"mean": float((self.learner["precision"] != 0).any(axis=1).mean())}

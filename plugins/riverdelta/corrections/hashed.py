@@ -1,0 +1,78 @@
+"""Hashed: the sparse features of a correction as slots of one bounded table, the same in numpy and in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Columns, Floats, Ints, Schema
+
+#: An id column, a cross of several, or a bag of ids from a lookup.
+Sparse = str | tuple[str, ...] | Lookup
+
+
+class Hashed:
+    """Slots int64[N, S] and values float32[N, S] of ids (value 1), crosses (value 1) and bags (1/√n, 0 = absent).
+
+    All features share one table of `slots` rows, each with a hash function of its own (the hashing trick, Weinberger et
+    al. 2009, arXiv 0902.2206).
+    """
+
+    def __init__(self, what: str, features: Sequence[Sparse], schema: Schema, slots: int) -> None:
+        self.features = tuple(features)
+        self.hashes = [Hash.draw(f"{what}/{_title(f)}", _arity(f), slots) for f in self.features]
+        self.widths = [f.width if isinstance(f, Lookup) else 1 for f in self.features]
+        for feature in self.features:
+            for name in feature if isinstance(feature, tuple) else ():
+                if schema.need(name, what).kind != "id":
+                    raise ConfigurationError(f"{what} crosses {name!r}, which is {schema[name]}; expected ids (int64)")
+            if isinstance(feature, Lookup):
+                feature.check(schema)
+
+    def slots(self, columns: Columns, rows: int) -> tuple[Ints, Floats]:
+        """Return the slots and values of a block."""
+        out = np.empty((rows, sum(self.widths)), np.int64)
+        values = np.ones(out.shape, np.float32)
+        at = 0
+        for feature, hashing, width in zip(self.features, self.hashes, self.widths, strict=True):
+            if isinstance(feature, Lookup):
+                ids, values[:, at : at + width] = feature.bag(columns[feature.key])
+                out[:, at : at + width] = hashing(ids.reshape(-1)).reshape(ids.shape)
+            else:
+                names = (feature,) if isinstance(feature, str) else feature
+                hashing.into(out, at, *(columns[name] for name in names))
+            at += width
+        return out, values
+
+    def export(self, nodes: Nodes, columns: dict[str, str], table: str) -> str:
+        """Append Σ value · table[slot] and return its tensor float32[N, 1]; `table` is float32[slots, 1]."""
+        sums = []
+        for feature, hashing in zip(self.features, self.hashes, strict=True):
+            if isinstance(feature, Lookup):
+                ids, values = feature.export_bag(nodes, columns[feature.key])
+                rows = nodes.add("Gather", table, hashing.export(nodes, ids))
+                flat = nodes.add("Reshape", rows, nodes.constant([-1, feature.width], np.int64))
+                product = nodes.add("Mul", flat, values)
+                sums.append(nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
+            else:
+                names = (feature,) if isinstance(feature, str) else feature
+                ids64 = [nodes.cast(columns[name], TensorProto.INT64) for name in names]
+                sums.append(nodes.add("Gather", table, hashing.export(nodes, *ids64)))
+        total = sums[0]
+        for part in sums[1:]:
+            total = nodes.add("Add", total, part)
+        return total
+
+
+def _arity(feature: Sparse) -> int:
+    return len(feature) if isinstance(feature, tuple) else 1
+
+
+def _title(feature: Sparse) -> str:
+    return feature.name if isinstance(feature, Lookup) else "*".join(feature) if isinstance(feature, tuple) else feature

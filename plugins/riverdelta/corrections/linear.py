@@ -1,0 +1,220 @@
+"""Linear: a sparse linear model over hashed ids, crosses, bags, scalars and vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.checked import not_negative, positive
+from riverdelta.corrections.dense import Dense
+from riverdelta.corrections.hashed import Hashed, Sparse
+from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Columns, Floats, Schema
+
+_METHODS = ("adagrad", "ftrl")
+_SIGNATURE = (
+    "void(float32[:, ::1], float32[::1], float32[::1], int64[:, ::1], float32[:, ::1], float32[:, ::1],"
+    " float32[:, ::1], boolean[::1], float64[:, ::1], float32[:, ::1], float64[:, ::1], float64[::1],"
+    " boolean, float64, float64, float64, float64, float32[:, ::1])"
+)
+
+
+@numba.njit(inline="always")
+def _logit(slots, values, x, ids, dense, i, o):  # type: ignore[no-untyped-def]
+    residual = 0.0
+    for s in range(slots.shape[1]):
+        residual += np.float64(ids[slots[i, s], 0]) * np.float64(values[i, s])
+    for d in range(x.shape[1]):
+        residual += np.float64(dense[d, 0]) * np.float64(x[i, d])
+    return o + residual
+
+
+@numba.njit(inline="always")
+def _step(state, row, coefficient, g, ftrl, rate, beta, l1, l2):  # type: ignore[no-untyped-def]
+    """Move one coordinate by gradient g; state[row] is (sum of squares, FTRL's z)."""
+    squares = state[row, 0] + g * g
+    if ftrl:
+        sigma = (math.sqrt(squares) - math.sqrt(state[row, 0])) / rate
+        z = state[row, 1] + g - sigma * coefficient
+        state[row, 1] = z
+        if abs(z) <= l1:
+            coefficient = 0.0
+        else:
+            coefficient = -(z - math.copysign(l1, z)) / ((beta + math.sqrt(squares)) / rate + l2)
+    elif squares > 0.0:
+        coefficient -= rate * (g / math.sqrt(squares) + l2 * coefficient)
+    state[row, 0] = squares
+    return coefficient
+
+
+@numba.njit(
+    "void(float32[:, ::1], int64[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1])",
+    cache=True,
+)
+def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-untyped-def]
+    for i in range(offset.shape[0]):
+        out[i, 0] = _logit(slots, values, x, ids, dense, i, np.float64(offset[i, 0]))
+
+
+@numba.njit(_SIGNATURE, cache=True)
+def _learn(  # type: ignore[no-untyped-def]
+    offset,
+    label,
+    weight,
+    slots,
+    values,
+    x,
+    ids,
+    touched,
+    id_state,
+    dense,
+    dense_state,
+    scale,
+    ftrl,
+    rate,
+    beta,
+    l1,
+    l2,
+    out,
+):
+    for i in range(offset.shape[0]):
+        z = _logit(slots, values, x, ids, dense, i, np.float64(offset[i, 0]))
+        out[i, 0] = z
+        g = weight[i] * (1.0 / (1.0 + math.exp(-z)) - label[i])
+        for s in range(slots.shape[1]):
+            v = np.float64(values[i, s])
+            if v != 0.0:
+                slot = slots[i, s]
+                ids[slot, 0] = _step(id_state, slot, np.float64(ids[slot, 0]), g * v, ftrl, rate, beta, l1, l2)
+                touched[slot] = True
+        for d in range(x.shape[1]):
+            v = np.float64(x[i, d])
+            if v != 0.0:
+                # dense_state[d, 2] is the coefficient of x / scale; a new largest |x| shrinks it.
+                if abs(v) > scale[d]:
+                    dense_state[d, 2] *= scale[d] / abs(v)
+                    scale[d] = abs(v)
+                scaled = _step(dense_state, d, dense_state[d, 2], g * v / scale[d], ftrl, rate, beta, l1, l2)
+                dense_state[d, 2] = scaled
+                dense[d, 0] = scaled / scale[d]
+
+
+class Linear(Correction):
+    """logit = offset + Σ coefficient·value over hashed ids and dense features, learned one example at a time.
+
+    With g = w·(σ(logit) - y)·value per coordinate and example weight w, `method="adagrad"` takes
+    c ← c - rate·(g / √Σg² + l2·c); `method="ftrl"` keeps z and n = Σg² and serves
+    c = -(z - sign(z)·l1) / ((beta + √n) / rate + l2), or 0 while |z| <= l1.
+
+    A feature is an id column, a tuple of id columns (their cross), a float32 scalar or vector, or a `Lookup` (of vectors or
+    of bags of ids). Ids share `slots` rows by hashing. Floats are divided by the largest |x| seen so far, so that the step
+    does not depend on their scale.
+
+    References: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
+    Ross, Mineiro, Langford 2013, arXiv 1305.6646 (scale); Weinberger et al. 2009, arXiv 0902.2206 (hashing).
+
+    >>> m = Linear("item", ("user", "item"), "hour", slots=1024)
+    >>> for _ in range(100):
+    ...     m.learn_one({"user": 1, "item": 5, "hour": 3.0, "offset": 0.0}, True)
+    >>> m.predict_proba_one({"user": 1, "item": 5, "hour": 3.0})[True] > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        *features: Sparse,
+        method: str = "adagrad",
+        rate: float = 0.1,
+        beta: float = 1.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        intercept: bool = False,
+        slots: int = 2**18,
+        offset: str = "offset",
+    ) -> None:
+        if not features and not intercept:
+            raise ConfigurationError('Linear() has no features; name columns, as in Linear("user_id", "hour")')
+        if method not in _METHODS:
+            raise ConfigurationError(f"method is {method!r}; expected one of {', '.join(_METHODS)}")
+        if method == "adagrad" and l1:
+            raise ConfigurationError(f'l1 is {l1} and method="adagrad" has no l1; use method="ftrl"')
+        self.features, self.method, self.intercept = features, method, intercept
+        self.rate, self.beta = positive("rate", rate), not_negative("beta", beta)
+        self.l1, self.l2 = not_negative("l1", l1), not_negative("l2", l2)
+        self.slots, self.offset = slots, offset
+
+    @classmethod
+    def _unit_test_params(cls):  # type: ignore[no-untyped-def]
+        yield {"intercept": True}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        names: list[str] = []
+        for f in self.features:
+            names += [f.key] if isinstance(f, Lookup) else [f] if isinstance(f, str) else f
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        crossed = [name for f in self.features if isinstance(f, tuple) for name in f]
+        return tuple(dict.fromkeys([*crossed, *(f.key for f in self.features if isinstance(f, Lookup))]))
+
+    def bind(self, schema: Schema) -> None:
+        what = f"Linear({', '.join(map(repr, self.features))})"
+        sparse: list[Sparse] = []
+        dense: list[str | Lookup] = []
+        for f in self.features:
+            if isinstance(f, tuple) or (isinstance(f, Lookup) and f.kind == "bag"):
+                sparse.append(f)
+            elif isinstance(f, str) and schema.need(f, what).kind == "id":
+                sparse.append(f)
+            else:
+                dense.append(f)
+        self._hashed = Hashed("linear", sparse, schema, self.slots)
+        self._dense = Dense(what, dense, schema, self.intercept)
+        slots, width = self.slots if sparse else 0, self._dense.width
+        self.served = {"ids": Table(np.zeros((slots, 1))), "dense": Table(np.zeros((width, 1)))}
+        self.learner = {
+            "ids": np.zeros((slots, 2)),
+            "dense": np.zeros((width, 3)),
+            "scale": np.zeros(width),
+        }
+
+    def predict(self, columns: Columns, offset: Floats) -> Floats:
+        out = np.empty_like(offset)
+        rows = len(offset)
+        tables = (self.served["ids"].values, self.served["dense"].values)
+        _predict(offset, *self._hashed.slots(columns, rows), self._dense.matrix(columns, rows), *tables, out)
+        return out
+
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
+        out = np.empty_like(offset)
+        rows = len(offset)
+        slots, values = self._hashed.slots(columns, rows)
+        ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
+        _learn(
+            offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched,
+            learner["ids"], dense.values, learner["dense"], learner["scale"],
+            self.method == "ftrl", self.rate, self.beta, self.l1, self.l2, out,
+        )  # fmt: skip
+        dense.touched[:] |= rows > 0
+        return out
+
+    def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
+        logit = offset
+        if self._hashed.features:
+            ids = nodes.table("ids", self.served["ids"].values)
+            logit = nodes.add("Add", logit, self._hashed.export(nodes, columns, ids))
+        if self._dense.width:
+            dense = nodes.table("dense", self.served["dense"].values)
+            matrix = self._dense.export(nodes, columns, offset)
+            logit = nodes.add("Add", logit, nodes.add("MatMul", matrix, dense))
+        return logit
+
+    def occupancy(self) -> dict[str, float]:
+        return {"ids": float((self.learner["ids"][:, 0] != 0).mean())} if self._hashed.features else {}

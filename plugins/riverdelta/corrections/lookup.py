@@ -1,0 +1,155 @@
+"""Lookup: a side table keyed by an id (the genres of a film, its neighbours in a graph), baked into the merged model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Floats, Ints, Schema, id64
+
+_PROBES = 8
+
+
+class Lookup:
+    """A feature that is read from a table by the id in column `key`.
+
+    `table` maps each id (an integer, or a string that `id64` turns into one) to floats, all of one length D, which make a
+    vector float32[N, D]; or to ids, any number of them, which make a bag: int64[N, M] with the value 1/√n for each of an
+    id's n entries and 0 for the padding. An id that the table lacks gives zeros. A pair (keys int64[R], values [R, M]) is
+    taken too. The table never changes while the stack lives, so an impression keeps the key alone.
+
+    >>> genres = Lookup("genres", key="item_id", table={1: [1.0, 0.0], 7: [0.0, 1.0]})
+    >>> genres.vector(np.array([7, 2])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+
+    def __init__(self, name: str, key: str, table: Mapping[Any, Sequence[Any]] | tuple[Ints, npt.NDArray[Any]]) -> None:
+        self.name, self.key = name, key
+        keys, values, counts = _arrays(name, table)
+        self.kind = "vector" if values.dtype.kind == "f" else "bag"
+        self.width = values.shape[1]
+        order = np.argsort(keys, kind="stable")
+        self._keys: Ints = keys[order]
+        if (doubles := self._keys[1:][self._keys[1:] == self._keys[:-1]]).size:
+            raise ConfigurationError(f"lookup {name!r} has the key {int(doubles[0])} twice; expected each key once")
+        # Row 0 is what an absent id reads.
+        self._values = np.concatenate([np.zeros((1, self.width), values.dtype), values[order]])
+        filled = np.arange(self.width) < np.concatenate([[0], counts[order]])[:, None]
+        share = 1.0 / np.sqrt(np.maximum(filled.sum(axis=1, keepdims=True), 1))
+        self._shares = np.where(filled, share, 0.0).astype(np.float32)
+
+    def __repr__(self) -> str:
+        return f"Lookup({self.name!r}, key={self.key!r}, {len(self._keys)} keys, {self.kind} of {self.width})"
+
+    def check(self, schema: Schema) -> None:
+        """Raise `ConfigurationError` where the key is no id column."""
+        column = schema.need(self.key, f"lookup {self.name!r}")
+        if column.kind != "id":
+            raise ConfigurationError(f"lookup {self.name!r} is keyed by {self.key!r}, which is {column}; expected an id")
+
+    def rows(self, ids: npt.NDArray[np.integer]) -> Ints:
+        """Return each id's row of the table, 0 where it is absent."""
+        at = np.searchsorted(self._keys, ids)
+        found = self._keys[np.minimum(at, len(self._keys) - 1)] == ids
+        return np.where(found, at + 1, 0)
+
+    def vector(self, ids: npt.NDArray[np.integer]) -> Floats:
+        """Return the vectors float32[N, D]."""
+        return self._values[self.rows(ids)]
+
+    def bag(self, ids: npt.NDArray[np.integer]) -> tuple[Ints, Floats]:
+        """Return the bags' ids int64[N, M] and values float32[N, M]."""
+        rows = self.rows(ids)
+        return self._values[rows], self._shares[rows]
+
+    def export_vector(self, nodes: Nodes, ids: str) -> str:
+        """Append the lookup of `vector` and return its tensor."""
+        return nodes.add("Gather", nodes.constant(self._values), self._export_rows(nodes, ids))
+
+    def export_bag(self, nodes: Nodes, ids: str) -> tuple[str, str]:
+        """Append the lookup of `bag` and return its two tensors."""
+        rows = self._export_rows(nodes, ids)
+        return (
+            nodes.add("Gather", nodes.constant(self._values), rows),
+            nodes.add("Gather", nodes.constant(self._shares), rows),
+        )
+
+    def _export_rows(self, nodes: Nodes, ids: str) -> str:
+        """An open-addressing hash table with a bounded run of probes: a Gather and an Equal, no search."""
+        keys, rows, hashing = self._probing()
+        wide = nodes.column(nodes.cast(ids, TensorProto.INT64))
+        start = nodes.column(hashing.export(nodes, ids))
+        at = nodes.add("Add", start, nodes.constant(np.arange(_PROBES)[None]))
+        match = nodes.add("Equal", nodes.add("Gather", nodes.constant(keys), at), wide)
+        hit = nodes.add("Mul", nodes.cast(match, TensorProto.INT64), nodes.add("Gather", nodes.constant(rows), at))
+        return nodes.add("ReduceSum", hit, nodes.constant([1], np.int64), keepdims=0)
+
+    def _probing(self) -> tuple[Ints, Ints, Hash]:
+        size = 1 << max(4, (2 * len(self._keys) - 1).bit_length())
+        while True:
+            hashing = Hash.draw(f"lookup/{self.name}", 1, size)
+            keys, rows = np.zeros(size + _PROBES, np.int64), np.zeros(size + _PROBES, np.int64)
+            for row, (key, slot) in enumerate(zip(self._keys.tolist(), hashing(self._keys).tolist(), strict=True), 1):
+                free = np.flatnonzero(rows[slot : slot + _PROBES] == 0)
+                if not free.size:
+                    break
+                keys[slot + free[0]], rows[slot + free[0]] = key, row
+            else:
+                return keys, rows, hashing
+            size *= 2
+
+    def save(self, path: Path) -> None:
+        """Write the table as a safetensors file."""
+        arrays = {"keys": self._keys, "values": self._values[1:], "counts": (self._shares[1:] > 0).sum(axis=1)}
+        save_file(arrays, path, metadata={"name": self.name, "key": self.key})
+
+    @classmethod
+    def load(cls, name: str, key: str, path: str | Path) -> Lookup:
+        """Read a table that `save` wrote, or any safetensors file with `keys` and `values`."""
+        try:
+            arrays = load_file(path)
+            values = arrays["values"]
+            if values.dtype.kind == "f":
+                return cls(name, key, (arrays["keys"], values))
+            counts = arrays.get("counts", np.full(len(values), values.shape[1]))
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise ConfigurationError(f"lookup {name!r} cannot be read from {path}: {error}") from error
+        rows = zip(values.tolist(), counts.tolist(), strict=True)
+        return cls(name, key, dict(zip(arrays["keys"].tolist(), (row[:n] for row, n in rows), strict=True)))
+
+
+def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
+    if not isinstance(table, Mapping):
+        keys, values = (np.asarray(part) for part in table)
+        if keys.dtype.kind not in "iu" or keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values) or not len(keys):
+            raise ConfigurationError(
+                f"lookup {name!r} has keys {keys.dtype}{list(keys.shape)} and values {values.dtype}{list(values.shape)}; "
+                f"expected int64[R] and float32[R, D] or int64[R, M] with R >= 1"
+            )
+        values = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+        return keys.astype(np.int64), values, np.full(len(keys), values.shape[1])
+    if not table:
+        raise ConfigurationError(f"lookup {name!r} is empty; expected at least one key")
+    keys = np.array([id64(k) if isinstance(k, str) else int(k) for k in table], np.int64)
+    rows = [[id64(v) if isinstance(v, str) else v for v in row] for row in table.values()]
+    counts = np.array([len(row) for row in rows])
+    if any(isinstance(v, float | np.floating) for row in rows for v in row):
+        if counts.min() != counts.max():
+            raise ConfigurationError(
+                f"lookup {name!r} has vectors of {counts.min()} and of {counts.max()} floats; expected one length"
+            )
+        return keys, np.array(rows, np.float32), counts
+    values = np.zeros((len(rows), max(int(counts.max()), 1)), np.int64)
+    for i, row in enumerate(rows):
+        values[i, : len(row)] = row
+    return keys, values, counts

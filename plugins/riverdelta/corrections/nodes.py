@@ -1,0 +1,85 @@
+"""A growing piece of an ONNX graph: nodes, constants, and the overridable tables that corrections serve from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from riverdelta.errors import ConfigurationError
+
+#: Everything that riverdelta adds to a graph is named under this prefix.
+PREFIX = "riverdelta/"
+
+
+class Nodes:
+    """Collects nodes at one opset; names are unique and tell which correction made them.
+
+    >>> nodes = Nodes(opset=17)
+    >>> with nodes.scope("demo"):
+    ...     y = nodes.add("Add", "x", nodes.constant(np.float32(1)))
+    >>> y, nodes.nodes[0].op_type
+    ('riverdelta/demo/add_1', 'Add')
+    """
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self.tables: dict[str, npt.NDArray[np.float32]] = {}
+        self._scope = ""
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Name what is added inside after `name`."""
+        before, self._scope = self._scope, f"{self._scope}{name}/"
+        try:
+            yield
+        finally:
+            self._scope = before
+
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node of one output in the default domain and return the output's name."""
+        name = self._name(op.lower())
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
+        """Return the name of a constant tensor of `value`; equal constants are stored once."""
+        array = np.asarray(value, dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = f"{PREFIX}constant_{len(self._known)}"
+            self.constants.append(numpy_helper.from_array(array, self._known[key]))
+        return self._known[key]
+
+    def table(self, name: str, values: npt.NDArray[np.float32]) -> str:
+        """Return the name of an overridable table: an initializer that is a graph input too."""
+        full = f"{PREFIX}{self._scope}{name}"
+        if full in self.tables:
+            raise ConfigurationError(f"two tables are named {full!r}; give the corrections different names")
+        self.tables[full] = np.ascontiguousarray(values, np.float32)
+        return full
+
+    def cast(self, tensor: str, to: int) -> str:
+        """Return `tensor` cast to an ONNX element type such as `TensorProto.INT64`."""
+        return self.add("Cast", tensor, to=to)
+
+    def column(self, tensor: str) -> str:
+        """Return a tensor of shape [N] as [N, 1]."""
+        return self.add("Reshape", tensor, self.constant([-1, 1], np.int64))
+
+    def table_protos(self) -> tuple[list[TensorProto], list[onnx.ValueInfoProto]]:
+        """Return the tables as initializers and as graph inputs."""
+        initializers = [numpy_helper.from_array(values, name) for name, values in self.tables.items()]
+        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape) for name, values in self.tables.items()]
+        return initializers, inputs
+
+    def _name(self, stem: str) -> str:
+        return f"{PREFIX}{self._scope}{stem}_{len(self.nodes) + 1}"

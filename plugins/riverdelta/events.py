@@ -1,0 +1,172 @@
+"""Records: what the journal holds, and how each travels as one Arrow IPC stream.
+
+Four kinds: `Impressions` (rows that were scored), `Feedback` (labels and sightings), `Tick` (the sidecar's clock) and
+`Control` (an operator's command). A record's bytes carry their kind; its sequence number is the journal's to give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from riverdelta.errors import Corrupt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """N scored rows of one worker, in the order in which they were scored.
+
+    A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
+    and the row's index within the request. `columns` holds what the corrections read, taps included.
+    """
+
+    kind: ClassVar[str] = "impressions"
+
+    incarnation: int
+    request: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32]
+    time: npt.NDArray[np.float64]
+    release: npt.NDArray[np.int64]
+    swap: npt.NDArray[np.int64]
+    base: npt.NDArray[np.float32]
+    corrected: npt.NDArray[np.float32]
+    served: npt.NDArray[np.float32]
+    propensity: npt.NDArray[np.float32]
+    columns: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """M pieces of feedback in the order in which they were accepted; a NaN label says only that the row was shown.
+
+    `late` marks a label that came after its row had matured as a negative; `time` is when it was received (Unix seconds).
+    """
+
+    kind: ClassVar[str] = "feedback"
+
+    incarnation: npt.NDArray[np.int64]
+    request: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32]
+    label: npt.NDArray[np.float32]
+    time: npt.NDArray[np.float64]
+    late: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The time (Unix seconds) that the sidecar read; attribution windows close by ticks alone."""
+
+    kind: ClassVar[str] = "tick"
+
+    time: float
+
+
+@dataclass(frozen=True)
+class Control:
+    """An operator's command at its position in the journal: freeze, resume, rollback, promote, adapt, with arguments."""
+
+    kind: ClassVar[str] = "control"
+
+    action: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+
+Record = Impressions | Feedback | Tick | Control
+_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Impressions, Feedback, Tick, Control)}
+
+
+def digest(payload: bytes) -> bytes:
+    """Return the 16-byte BLAKE2b digest that is stored beside a payload and checked at every read."""
+    return hashlib.blake2b(payload, digest_size=16).digest()
+
+
+def encode(record: Record) -> bytes:
+    """Return the record as bytes: an Arrow IPC stream for rows, JSON for a tick or a control.
+
+    >>> decode(encode(Tick(time=2.5)))
+    Tick(time=2.5)
+    """
+    if isinstance(record, Tick | Control):
+        body = {f.name: getattr(record, f.name) for f in fields(record)}
+        return json.dumps({"kind": record.kind, **body}, sort_keys=True).encode()
+    metadata = {"kind": record.kind}
+    arrays: dict[str, pa.Array] = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if isinstance(value, int):
+            metadata[f.name] = str(value)
+        elif isinstance(value, Mapping):
+            arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
+        else:
+            arrays[f.name] = _arrow(value)
+    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    batch = batch.replace_schema_metadata(metadata)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def decode(payload: bytes) -> Record:
+    """Return the record that `encode` wrote; its arrays are read-only views of `payload`.
+
+    Raises `Corrupt` when the bytes are not a record.
+    """
+    try:
+        return _decode_json(payload) if payload[:1] == b"{" else _decode_arrow(payload)
+    except (pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Corrupt(f"{len(payload)} bytes are not a journal record: {error}") from error
+
+
+def _decode_json(payload: bytes) -> Record:
+    body = json.loads(payload)
+    return _KINDS[body.pop("kind")](**body)
+
+
+def _decode_arrow(payload: bytes) -> Record:
+    with pa.ipc.open_stream(pa.py_buffer(payload)) as reader:
+        batch = reader.read_next_batch()
+    metadata = {key.decode(): value.decode() for key, value in (batch.schema.metadata or {}).items()}
+    cls = _KINDS[metadata.pop("kind")]
+    values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
+    columns: dict[str, Array] = {}
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        prefix, _, column = name.partition(":")
+        if prefix == "column":
+            columns[column] = _numpy(array)
+        else:
+            values[name] = _numpy(array)
+    if cls is Impressions:
+        values["columns"] = columns
+    return cls(**values)
+
+
+def _arrow(array: Array) -> pa.Array:
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+    return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+
+
+def _numpy(array: pa.Array) -> Array:
+    if pa.types.is_fixed_size_list(array.type):
+        return _numpy(array.flatten()).reshape(len(array), array.type.list_size)
+    values: Array = array.to_numpy(zero_copy_only=True)
+    return values.view(np.bool_) if values.dtype == np.uint8 else values

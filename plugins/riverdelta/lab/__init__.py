@@ -1,0 +1,1 @@
+"""The laboratory: data sets, a simulator, and base models to correct."""

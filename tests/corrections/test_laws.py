@@ -1,0 +1,44 @@
+"""Every shipped correction keeps every law, and River's own checks."""
+
+import numpy as np
+import pytest
+import river.checks
+
+from riverdelta import Calibration, Entity, Linear, Lookup, Schema
+from riverdelta.checks import LAWS
+
+SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
+IDS = [0, -1, 1, 2**31 - 1, 2**63 - 1, 3, 4, 5]
+GENRES = Lookup("genres", "i", {key: np.random.default_rng(key % 97).normal(size=3).tolist() for key in IDS})
+NEIGHBOURS = Lookup("neighbours", "i", {key: list(range(n)) for n, key in enumerate(IDS)})
+
+SHIPPED = {
+    "calibration": Calibration(),
+    "calibration that forgets": Calibration(variance=0.1, forget=0.99),
+    "linear": Linear("u", ("u", "i"), "h", "v", GENRES, NEIGHBOURS, slots=256),
+    "linear by ftrl": Linear("u", "h", method="ftrl", l1=0.01, l2=0.1, slots=64),
+    "linear of floats": Linear("h", "v", intercept=True, l2=0.01),
+    "entity": Entity("u", slots=64),
+    "entity of a cross that forgets": Entity(("u", "i"), on=["v", "h", GENRES], slots=64, forget=0.99),
+    "entity without an intercept": Entity("u", on=["v"], intercept=False, variance=0.5, slots=64),
+}
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_correction_keeps_the_law(name, law):
+    law(SHIPPED[name], SCHEMA)
+
+
+RIVER = {
+    # On River's phishing data, with columns that it really has.
+    "calibration": Calibration(offset="ip_in_url"),
+    "linear": Linear("age_of_domain", "https", "popup_window", intercept=True, slots=64),
+    "linear by ftrl": Linear("https", "popup_window", method="ftrl", slots=64),
+    "entity": Entity("age_of_domain", on=["https"], slots=64),
+}
+
+
+@pytest.mark.parametrize("name", RIVER)
+def test_correction_passes_rivers_own_checks(name):
+    river.checks.check_estimator(RIVER[name])

@@ -1,0 +1,97 @@
+"""Lookup: the same rows by search in numpy and by probing in a graph; clear errors; a file that round-trips."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from riverdelta import Lookup, Schema, id64
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.errors import ConfigurationError
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def in_graph(lookup, ids):
+    nodes = Nodes(17)
+    outs = [lookup.export_vector(nodes, "ids")] if lookup.kind == "vector" else list(lookup.export_bag(nodes, "ids"))
+    types = [TensorProto.FLOAT] if lookup.kind == "vector" else [TensorProto.INT64, TensorProto.FLOAT]
+    graph = helper.make_graph(
+        nodes.nodes,
+        "lookup",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])],
+        [helper.make_tensor_value_info(o, t, None) for o, t in zip(outs, types, strict=True)],
+        nodes.constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"ids": ids})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(INT64, st.lists(INT64, max_size=4), min_size=1, max_size=40), st.lists(INT64, max_size=20))
+def test_bags_agree_between_numpy_and_the_graph(table, others):
+    lookup = Lookup("bag", "i", table)
+    ids = np.array([*table, *others, 0, -1], np.int64)
+    for mine, theirs in zip(lookup.bag(ids), in_graph(lookup, ids), strict=True):
+        assert np.array_equal(mine, theirs)
+    shares = lookup.bag(ids)[1][: len(table)]
+    assert [int((row > 0).sum()) for row in shares] == [len(entries) for entries in table.values()]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(INT64, min_size=1, max_size=60, unique=True), st.lists(INT64, max_size=20))
+def test_vectors_agree_between_numpy_and_the_graph(keys, others):
+    values = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32)
+    lookup = Lookup("vec", "i", (np.array(keys), values))
+    ids = np.array([*keys, *others, 0], np.int64)
+    assert np.array_equal(lookup.vector(ids), in_graph(lookup, ids)[0])
+    assert np.array_equal(lookup.vector(np.array(keys)), values)
+
+
+def test_ten_thousand_sequential_keys_are_found_in_the_graph():
+    keys = np.arange(1, 10_001)
+    lookup = Lookup("many", "i", (keys, keys[:, None].astype(np.float32)))
+    assert np.array_equal(in_graph(lookup, np.arange(0, 10_500))[0][:10_001, 0], np.arange(10_001))
+
+
+def test_string_keys_are_hashed_as_ids_are():
+    lookup = Lookup("s", "i", {"ann": [1.0], "bob": [2.0]})
+    assert lookup.vector(np.array([id64("bob")])).tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize("table", [{1: [1.0, 2.0], 5: [0.0, 1.0]}, {1: [4], 2: [], 3: [7, 8]}])
+def test_a_saved_table_loads_alike(tmp_path, table):
+    lookup = Lookup("t", "i", table)
+    lookup.save(tmp_path / "t.safetensors")
+    loaded = Lookup.load("t", "i", tmp_path / "t.safetensors")
+    ids = np.array([1, 2, 3, 5, 9])
+    read = (lambda x: [x.vector(ids)]) if lookup.kind == "vector" else (lambda x: x.bag(ids))
+    assert all(np.array_equal(a, b) for a, b in zip(read(lookup), read(loaded), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "is empty"),
+        ({1: [1.0], 2: [1.0, 2.0]}, "vectors of 1 and of 2"),
+        ((np.array([1, 1]), np.ones((2, 1), np.float32)), "key 1 twice"),
+        ((np.array([1.5]), np.ones((1, 1), np.float32)), "keys float64"),
+        ((np.array([1, 2]), np.ones((3, 1), np.float32)), r"values float32\[3, 1\]"),
+    ],
+)
+def test_a_malformed_table_is_refused_with_what_is_wrong(table, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Lookup("bad", "i", table)
+
+
+def test_a_key_that_is_no_id_is_refused_by_name():
+    with pytest.raises(ConfigurationError, match=r"'hour'.*float32\[N\]"):
+        Lookup("g", "hour", {1: [1.0]}).check(Schema.of({"hour": "float32"}))
+
+
+def test_an_unreadable_file_is_refused_by_path(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ConfigurationError, match=r"x\.safetensors"):
+        Lookup.load("g", "i", tmp_path / "x.safetensors")
