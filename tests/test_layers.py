@@ -26,7 +26,7 @@ HEAVY = {
     "_bentoml_impl": ("bento",),
     "starlette": ("bento",),
     "grpc": ("bento",),
-    "google": ("bento",),
+    "google": ("bento", "graph/signature"),
     "uvicorn": ("bento",),
     "pydantic": ("bento", "settings"),
     "pydantic_settings": ("settings",),

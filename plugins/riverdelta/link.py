@@ -71,4 +71,5 @@ def mix(base: npt.ArrayLike, corrected: npt.ArrayLike, weight: float) -> Floats:
     c = b + np.clip(np.asarray(corrected, np.float64) - b, -RESIDUAL_BOUND, RESIDUAL_BOUND)
     up = (1.0 - weight) + weight * np.exp(softplus(-b) - softplus(-c))
     down = (1.0 - weight) + weight * np.exp(softplus(b) - softplus(c))
-    return b + np.log(up) - np.log(down)
+    # Subtracted first: with c = b both logarithms are equal and nothing is added to b.
+    return b + (np.log(up) - np.log(down))

@@ -72,7 +72,7 @@ class Stack:
         for name, c in zip(self.names, self.corrections, strict=True):
             c.sync()
             with nodes.scope(name):
-                logit = c.export(nodes, columns, logit)
+                logit = nodes.named("logit", c.export(nodes, columns, logit))
         return logit
 
     def tables(self) -> dict[str, Table]:

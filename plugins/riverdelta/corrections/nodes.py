@@ -50,6 +50,12 @@ class Nodes:
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
+    def named(self, name: str, tensor: str) -> str:
+        """Give a tensor a name of its own inside the current scope, by which tests and tools find it."""
+        full = f"{PREFIX}{self._scope}{name}"
+        self.nodes.append(helper.make_node("Identity", [tensor], [full], name=full))
+        return full
+
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
         """Return the name of a constant tensor of `value`; equal constants are stored once."""
         array = np.asarray(value, dtype)

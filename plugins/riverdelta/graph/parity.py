@@ -1,0 +1,92 @@
+"""Parity: the corrections inside a merged model against the Python stack, on rows from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from riverdelta.corrections.nodes import PREFIX
+from riverdelta.errors import ParityError
+from riverdelta.features import Columns, Floats, Schema
+from riverdelta.graph.merge import BASE
+from riverdelta.stack import Stack
+
+#: The largest allowed difference, in logits.
+TOLERANCE = 1e-4
+
+Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference of any logit over `rows` rows, and the correction whose residual differs most."""
+
+    max_logit: float
+    worst: str
+    rows: int
+
+    def check(self, tolerance: float = TOLERANCE) -> None:
+        """Raise `ParityError` naming the correction when the difference exceeds `tolerance`."""
+        if not self.max_logit <= tolerance:
+            raise ParityError(
+                f"the merged model and the stack differ by {self.max_logit:.3g} logits over {self.rows} rows, most in "
+                f"{self.worst}; at most {tolerance:g} is allowed"
+            )
+
+
+def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: Mapping[str, str]) -> onnx.ModelProto:
+    """Return the part of a merged model that is the stack: base logit float32[N, 1] and columns in, each logit out.
+
+    The journal keeps what the corrections read, not what the base reads; this part is all that it can feed.
+    """
+    outputs = [_logit(name) for name in stack.names]
+    needed, nodes = set(outputs), []
+    for node in reversed(merged.graph.node):
+        if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] != BASE:
+            nodes.append(node)
+            needed.update(node.input)
+    columns = {name: _source(merged, name, taps) for name in stack.reads}
+    inputs = [helper.make_tensor_value_info(BASE, TensorProto.FLOAT, ["N", 1])]
+    for name, source in columns.items():
+        column = schema[name]
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(column.dtype))
+        nodes.append(helper.make_node("Identity", [f"column:{name}"], [source]))
+        inputs.append(helper.make_tensor_value_info(f"column:{name}", kind, ["N", *column.shape]))
+    graph = helper.make_graph(
+        list(reversed(nodes)),
+        "corrections",
+        inputs,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1]) for name in outputs],
+        [t for t in merged.graph.initializer if t.name in needed],
+    )
+    return helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)
+
+
+def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
+    """Return the parity of `run`, a session over `corrections_of`, with the stack, on base logits float32[N, 1]."""
+    feeds = {BASE: base} | {f"column:{name}": columns[name] for name in stack.reads}
+    theirs, before = run(feeds), (base, base)
+    worst, gaps = 0.0, {}
+    for name, mine in zip(stack.names, stack.trace(columns, base), strict=True):
+        other = theirs[_logit(name)]
+        worst = max(worst, float(np.abs(other - mine).max()))
+        gaps[name] = float(np.abs((other - before[1]) - (mine - before[0])).max())
+        before = (mine, other)
+    return Parity(worst, max(gaps, key=lambda name: gaps[name], default="nothing"), len(base))
+
+
+def _logit(name: str) -> str:
+    return f"{PREFIX}{name}/logit"
+
+
+def _source(merged: onnx.ModelProto, name: str, taps: Mapping[str, str]) -> str:
+    """The tensor that feeds column `name` inside the merged model."""
+    if name not in taps:
+        return name
+    return next(node.input[0] for node in merged.graph.node if node.name == f"{PREFIX}tap/{name}")

@@ -1,0 +1,181 @@
+"""Signature: what a base model takes and gives, or exactly why it cannot be corrected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
+
+from riverdelta.errors import ModelError, Unsupported, near
+from riverdelta.features import Column, Schema
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A base model's structure, without its external weights, and what was read off it.
+
+    `inputs` are the columns that it takes; `output` is corrected as a `logit` or a `probability` (`link`); `digest` is
+    BLAKE2b of the model file and its external data, in hex; `shapes` has the inferred type of every tensor.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    inputs: Schema
+    output: str
+    link: str
+    digest: str
+    shapes: dict[str, ValueInfoProto]
+
+    @classmethod
+    def read(cls, path: str | Path, logit: str | None = None, probability: str | None = None) -> Signature:
+        """Read a base model; raises `ModelError` or `Unsupported` saying what is wrong and how to mend it.
+
+        With neither output named, the only float output is taken: as a probability where a Sigmoid made it.
+        """
+        path = Path(path)
+        if logit and probability:
+            raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
+        model = _load(path)
+        _check_external(path, model)
+        shapes = _shapes(path, model)
+        inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in _initialized(model)})
+        if not inputs:
+            raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
+        output = _output(path, model, shapes, logit or probability)
+        made_by = next((n.op_type for n in model.graph.node if output in n.output), "")
+        link = "probability" if probability or (not logit and made_by == "Sigmoid") else "logit"
+        return cls(path, model, inputs, output, link, _digest(path, model), shapes)
+
+    @property
+    def batch(self) -> str:
+        """The name of the batch axis."""
+        first = next(i for i in self.model.graph.input if i.name in self.inputs)
+        return first.type.tensor_type.shape.dim[0].dim_param or "batch"
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set."""
+        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
+    """Yield every tensor whose bytes lie outside the model file, with where they lie."""
+    for tensor in external_data_helper._get_all_tensors(model):
+        if external_data_helper.uses_external_data(tensor):
+            yield tensor, external_data_helper.ExternalDataInfo(tensor)
+
+
+def column_of(value: ValueInfoProto) -> Column | None:
+    """Return a tensor's type as a column with a dynamic first axis, or None where it is not one."""
+    tensor = value.type.tensor_type
+    dims = list(tensor.shape.dim)
+    if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or not dims or dims[0].HasField("dim_value"):
+        return None
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except KeyError:
+        return None
+    return Column(value.name, dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}; base= takes the path of an ONNX model") from None
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path} is no ONNX model, or it is truncated ({path.stat().st_size} bytes): {error}") from None
+    if not model.graph.node or not model.ir_version:
+        raise ModelError(f"{path} holds no graph ({path.stat().st_size} bytes); expected an ONNX model")
+    return model
+
+
+def _check_external(path: Path, model: onnx.ModelProto) -> None:
+    for tensor, info in external_tensors(model):
+        data = path.parent / info.location
+        if not data.resolve().is_relative_to(path.parent.resolve()):
+            raise ModelError(f"{path.name}: {tensor.name!r} lies in {info.location!r}, outside the model's folder")
+        if not data.is_file():
+            raise ModelError(f"{path.name}: the weights of {tensor.name!r} lie in {data}, which is missing; copy it there too")
+        need = (info.offset or 0) + (info.length or 0)
+        if data.stat().st_size < need:
+            raise ModelError(f"{path.name}: {data.name} has {data.stat().st_size} bytes and {tensor.name!r} ends at {need}")
+
+
+def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
+    try:
+        graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ModelError(f"{path.name} is not consistent: {error}") from None
+    return {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def _initialized(model: onnx.ModelProto) -> set[str]:
+    return {t.name for t in model.graph.initializer}
+
+
+def _input(path: Path, value: ValueInfoProto) -> Column:
+    dims = value.type.tensor_type.shape.dim
+    if not dims or dims[0].HasField("dim_value"):
+        got = [d.dim_value or d.dim_param or "?" for d in dims]
+        raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {_HOW}")
+    column = column_of(value)
+    if column is None or column.dtype not in (
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+        "float32",
+        "float64",
+        "float16",
+    ):
+        kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        raise Unsupported(f"{path.name}: input {value.name!r} is of type {kind}; expected numbers (ids as int64)")
+    return column
+
+
+def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None) -> str:
+    outputs = {o.name: o for o in model.graph.output}
+    floats = [n for n, o in outputs.items() if o.type.tensor_type.elem_type in _FLOATS]
+    if name is None:
+        if len(floats) != 1:
+            listed = ", ".join(f"{n}: {_type(o)}" for n, o in outputs.items())
+            raise ModelError(f"{path.name} has {len(floats)} float outputs ({listed}); name one with logit= or probability=")
+        name = floats[0]
+    if name not in outputs:
+        raise ModelError(f"{path.name} has no output {name!r}: {near(name, outputs)}")
+    if name not in floats:
+        raise ModelError(f"{path.name}: output {name!r} is {_type(outputs[name])}; a logit or a probability is float32")
+    dims = shapes[name].type.tensor_type.shape.dim
+    if not shapes[name].type.tensor_type.HasField("shape"):
+        raise ModelError(f"{path.name}: output {name!r} has no shape; {_HOW}")
+    if len(dims) > 2 or (len(dims) == 2 and dims[1].dim_value != 1):
+        raise Unsupported(f"{path.name}: output {name!r} is {_type(shapes[name])}; one logit a row is supported: [N] or [N, 1]")
+    if not dims or dims[0].HasField("dim_value"):
+        raise ModelError(f"{path.name}: output {name!r} is {_type(shapes[name])}, without a dynamic batch axis; {_HOW}")
+    return name
+
+
+def _type(value: ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    dims = ", ".join(str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim)
+    return f"{TensorProto.DataType.Name(tensor.elem_type).lower()}[{dims}]"
+
+
+def _digest(path: Path, model: onnx.ModelProto) -> str:
+    whole = hashlib.blake2b(path.read_bytes(), digest_size=16)
+    for location in sorted({info.location for _, info in external_tensors(model)}):
+        with (path.parent / location).open("rb") as file:
+            while chunk := file.read(1 << 22):
+                whole.update(chunk)
+    return whole.hexdigest()

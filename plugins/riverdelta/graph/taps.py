@@ -1,0 +1,79 @@
+"""Taps: inner tensors of the base as features; and the schema that results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import TensorProto
+
+from riverdelta.errors import ConfigurationError, near
+from riverdelta.features import Column, Schema
+from riverdelta.graph.signature import Signature, column_of
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a graph: its name, its type, who makes it, and whether it can be a tap."""
+
+    name: str
+    type: str
+    producer: str
+    tappable: bool
+
+
+def list_tensors(path: str | Path) -> list[Tensor]:
+    """Return every tensor of a model in graph order: inputs first, then what each node makes."""
+    signature = Signature.read(path)
+    tensors = [Tensor(name, str(column), "input", True) for name, column in signature.inputs.items()]
+    for node in signature.model.graph.node:
+        for name in filter(None, node.output):
+            value = signature.shapes.get(name)
+            column = column_of(value) if value is not None else None
+            kind = str(column) if column is not None else _constant_type(value)
+            tensors.append(Tensor(name, kind, node.op_type, column is not None and _usable(column)))
+    return tensors
+
+
+def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
+    """Return each tap as a column; raises `ConfigurationError` for a tensor that is missing or has no row for each row."""
+    schema = Schema()
+    for tap, tensor in taps.items():
+        value = signature.shapes.get(tensor)
+        if value is None:
+            raise ConfigurationError(
+                f"tap {tap!r} names tensor {tensor!r}, which {signature.path.name} lacks: {near(tensor, signature.shapes)}"
+                f" (riverdelta inspect {signature.path.name} lists them all)"
+            )
+        column = column_of(value)
+        if column is None or not _usable(column):
+            raise ConfigurationError(
+                f"tap {tap!r} names tensor {tensor!r}, which is {column or _constant_type(value)}; "
+                f"expected float32[N], float32[N, D] or int64[N]"
+            )
+        schema[tap] = Column(tap, column.dtype, column.shape)
+    return schema
+
+
+def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema) -> Schema:
+    """Return what corrections may read: the base's inputs, the taps, and the declared columns, each name once."""
+    schema = Schema(signature.inputs)
+    for what, columns in (("tap", tap_columns(signature, taps)), ("declared column", declared)):
+        for name, column in columns.items():
+            if name in schema:
+                raise ConfigurationError(f"{what} {name!r} repeats a name of {', '.join(schema)}; choose another name")
+            schema[name] = column
+    return schema
+
+
+def _usable(column: Column) -> bool:
+    return column.kind in ("id", "scalar", "vector")
+
+
+def _constant_type(value: object) -> str:
+    tensor = getattr(getattr(value, "type", None), "tensor_type", None)
+    if tensor is None or not tensor.elem_type:
+        return "of unknown type"
+    dims = ", ".join(str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim)
+    return f"{TensorProto.DataType.Name(tensor.elem_type).lower()}[{dims}]"
