@@ -161,7 +161,9 @@ def _decode_arrow(payload: bytes) -> Record:
 def _arrow(array: Array) -> pa.Array:
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
-    flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+    # From the buffer itself: the general conversion would import pandas first, which takes half a second.
+    values = np.ascontiguousarray(array).reshape(-1)
+    flat = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
     return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import onnx
 
 from riverdelta.errors import Unsupported
-from riverdelta.graph.signature import Signature
+from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
+from riverdelta.graph.whole import whole
 
 _LIMIT = 2**31 - 1
 
 
 def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
     """Write a merged model and, once, the base's weights beside it; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_weights(signature, path.parent)
     return _write(path, model)
 
@@ -26,7 +25,8 @@ def export_single(merged: Path, out: Path) -> Path:
 
     Raises `Unsupported` when it would pass protobuf's limit of 2 GiB.
     """
-    size = merged.stat().st_size + sum(f.stat().st_size for f in merged.parent.glob("base-*.bin"))
+    outside = external_tensors(onnx.load(merged, load_external_data=False))
+    size = merged.stat().st_size + sum(info.length or 0 for _, info in outside)
     if size > _LIMIT:
         raise Unsupported(
             f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: copy both files"
@@ -35,14 +35,6 @@ def export_single(merged: Path, out: Path) -> Path:
 
 
 def _write(path: Path, model: onnx.ModelProto) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as file:
+        file.write(model.SerializeToString())
     return path

@@ -7,19 +7,28 @@ import numpy as np
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.link import RESIDUAL_BOUND
 
+# exp(88) is a float32, exp(89) is none; beyond it σ(-b) no longer matters beside exp(-30).
+_EDGE = 88.0 - RESIDUAL_BOUND
+
 
 def export_mixture(nodes: Nodes, base: str, corrected: str, weight: str) -> str:
     """Append the logit of (1 - w)·σ(b) + w·σ(c'), c' = b + clip(c - b, -B, B); all float32[N, 1], w float32[1, 1].
 
-    With c = b both logarithms are of one number, so the result is b, bit for bit.
+    With E = exp(-b) and G = exp(b - c') it is b - log((A + w(1 + E)G) / (A + w(1 + E))), where A = (1 - w)(1 + E·G): sums
+    of positive numbers alone, so nothing cancels, and b is held within 88 - B in E, so nothing overflows.
+
+    With c = b, G is 1 and both sums are one number, so the result is b, bit for bit (b - 0 keeps the sign of a zero too).
     """
-    bound = [nodes.constant(sign * RESIDUAL_BOUND, np.float32) for sign in (-1, 1)]
-    c = nodes.add("Add", base, nodes.add("Clip", nodes.add("Sub", corrected, base), *bound))
-    stay = nodes.add("Sub", nodes.constant(1.0, np.float32), weight)
 
-    def share(b: str, c: str) -> str:
-        ratio = nodes.add("Exp", nodes.add("Sub", nodes.add("Softplus", b), nodes.add("Softplus", c)))
-        return nodes.add("Log", nodes.add("Add", stay, nodes.add("Mul", weight, ratio)))
+    def bounded_exp(exponent: str, bound: float) -> str:
+        ends = [nodes.constant(sign * bound, np.float32) for sign in (-1, 1)]
+        return nodes.add("Exp", nodes.add("Clip", exponent, *ends))
 
-    up = share(nodes.add("Neg", base), nodes.add("Neg", c))
-    return nodes.add("Add", base, nodes.add("Sub", up, share(base, c)))
+    one = nodes.constant(1.0, np.float32)
+    g = bounded_exp(nodes.add("Sub", base, corrected), RESIDUAL_BOUND)
+    e = bounded_exp(nodes.add("Neg", base), _EDGE)
+    stay = nodes.add("Mul", nodes.add("Sub", one, weight), nodes.add("Add", nodes.add("Mul", e, g), one))
+    move = nodes.add("Mul", weight, nodes.add("Add", e, one))
+    against = nodes.add("Add", stay, nodes.add("Mul", move, g))
+    ratio = nodes.add("Div", against, nodes.add("Add", stay, move))
+    return nodes.add("Sub", base, nodes.add("Log", ratio))

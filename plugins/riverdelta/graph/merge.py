@@ -7,21 +7,23 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from onnx import GraphProto, TensorProto, helper, version_converter
+from onnx.version_converter import ConvertError
 
 from riverdelta.corrections.nodes import PREFIX, Nodes
 from riverdelta.errors import ModelError
 from riverdelta.features import Schema
 from riverdelta.graph.gate import export_mixture
+from riverdelta.graph.names import make_room
 from riverdelta.graph.signature import Signature
+from riverdelta.graph.taps import OUTPUTS
 from riverdelta.graph.weights import refer_to_weights
 from riverdelta.link import PROBABILITY_FLOOR
 from riverdelta.stack import Stack
 
-#: The outputs of every merged model, float32[N] each; the taps follow under their own names.
-OUTPUTS = ("score", "logit", "corrected_logit", "base_logit")
 #: The base logit as the corrections see it, float32[N, 1].
 BASE = f"{PREFIX}base_logit"
 _OLDEST_OPSET, _OLDEST_IR = 13, 4
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def merge(
@@ -35,11 +37,14 @@ def merge(
     """Return the merged model; its large base weights are external, in the file that `weights_name` names.
 
     Inputs: the base's, the declared columns, then the tables (each an initializer too, so that a caller may leave it out).
-    Outputs: `OUTPUTS`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4.
+    Outputs: `OUTPUTS`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Where nothing was
+    learned yet, `logit` is the base's own, bit for bit (an infinite one becomes the largest float).
     """
     model = _base(signature)
     graph = model.graph
-    moved = _make_room(signature, graph, {*OUTPUTS, *taps, *declared})
+    wanted = {*OUTPUTS, *taps, *declared}
+    _refuse_inputs(signature, wanted)
+    moved = make_room(graph, wanted)
     nodes = Nodes(_opset(model))
     base = _base_logit(nodes, signature, moved.get(signature.output, signature.output))
     columns = {name: name for name in (*signature.inputs, *declared)} | {tap: moved.get(t, t) for tap, t in taps.items()}
@@ -54,7 +59,8 @@ def merge(
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, taps, declared)
-    helper.set_model_props(model, {p.key: p.value for p in model.metadata_props} | _facts(signature, provenance or {}))
+    kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
+    helper.set_model_props(model, kept | _facts(signature, provenance or {}))
     return model
 
 
@@ -62,14 +68,21 @@ def _base(signature: Signature) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(signature.model)
     refer_to_weights(signature, model)
-    if signature.opset < _OLDEST_OPSET:
+    if signature.opset == 0:
+        model.opset_import.append(helper.make_opsetid("", _OLDEST_OPSET))
+    elif signature.opset < _OLDEST_OPSET:
         try:
             model = version_converter.convert_version(model, _OLDEST_OPSET)
-        except (RuntimeError, ValueError) as error:
+        except (ConvertError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"{signature.path.name} is of opset {signature.opset} and cannot be raised to {_OLDEST_OPSET}: {error}"
+                f"{signature.path.name} is of opset {signature.opset} and cannot be raised to {_OLDEST_OPSET} ({error}); "
+                f"export it again at opset {_OLDEST_OPSET} or newer"
             ) from None
     model.ir_version = max(model.ir_version, _OLDEST_IR)
+    # Until IR version 4 each initializer had to be an input too; here only the tables may be overridden.
+    inputs = [value for value in model.graph.input if value.name in signature.inputs]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
     return model
 
 
@@ -86,6 +99,9 @@ def _base_logit(nodes: Nodes, signature: Signature, output: str) -> str:
         p = nodes.add("Clip", column, low, high)
         complement = nodes.add("Sub", nodes.constant(1.0, np.float32), p)
         column = nodes.add("Sub", nodes.add("Log", p), nodes.add("Log", complement))
+    else:
+        # The infinite logit of a score of exactly 0 or 1 would turn the mixture into NaN.
+        column = nodes.add("Clip", column, *(nodes.constant(bound, np.float32) for bound in (-_LARGEST, _LARGEST)))
     return nodes.named("base_logit", column)
 
 
@@ -107,29 +123,12 @@ def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping
         value.name = tap
 
 
-def _make_room(signature: Signature, graph: GraphProto, wanted: set[str]) -> dict[str, str]:
-    """Rename the base's inner tensors that carry a name which the merged model needs; return old names to new."""
-    for name in wanted & set(signature.inputs):
+def _refuse_inputs(signature: Signature, wanted: set[str]) -> None:
+    for name in sorted(wanted & set(signature.inputs)):
         raise ModelError(
             f"{signature.path.name}: {name!r} is an input of the base and the name of an output, tap or column of the "
             f"merged model; rename one of them"
         )
-    moved = {name: f"{PREFIX}base/{name}" for name in wanted}
-    _rename(graph, moved)
-    return moved
-
-
-def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    for values in (graph.value_info, graph.output, graph.initializer):
-        for value in values:
-            value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        for end in (node.input, node.output):
-            for i, name in enumerate(end):
-                end[i] = names.get(name, name)
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                _rename(inner, names)
 
 
 def _facts(signature: Signature, provenance: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,8 @@ from riverdelta.stack import Stack
 
 #: The largest allowed difference, in logits.
 TOLERANCE = 1e-4
+#: Logits are compared up to this size: beyond it a float32 has too few digits, and the score is 0 or 1 anyhow.
+SATURATED = 100.0
 
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
@@ -71,14 +73,25 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
 def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
     """Return the parity of `run`, a session over `corrections_of`, with the stack, on base logits float32[N, 1]."""
     feeds = {BASE: base} | {f"column:{name}": columns[name] for name in stack.reads}
+    if not len(base):
+        return Parity(0.0, "nothing", 0)
     theirs, before = run(feeds), (base, base)
     worst, gaps = 0.0, {}
     for name, mine in zip(stack.names, stack.trace(columns, base), strict=True):
         other = theirs[_logit(name)]
-        worst = max(worst, float(np.abs(other - mine).max()))
-        gaps[name] = float(np.abs((other - before[1]) - (mine - before[0])).max())
+        worst = max(worst, _gap(other, mine))
+        gaps[name] = _gap(_inside(other) - _inside(before[1]), _inside(mine) - _inside(before[0]))
         before = (mine, other)
     return Parity(worst, max(gaps, key=lambda name: gaps[name], default="nothing"), len(base))
+
+
+def _gap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    gap = np.abs(_inside(a).astype(np.float64) - _inside(b))
+    return float("inf") if np.isnan(gap).any() else float(gap.max())
+
+
+def _inside(logit: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.clip(logit, -SATURATED, SATURATED)
 
 
 def _logit(name: str) -> str:

@@ -15,6 +15,8 @@ from riverdelta.errors import ModelError, Unsupported, near
 from riverdelta.features import Column, Schema
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+# These hand a value on as it is.
+_PASSING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
 
 
@@ -43,15 +45,17 @@ class Signature:
         path = Path(path)
         if logit and probability:
             raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
-        model = _load(path)
-        _check_external(path, model)
-        shapes = _shapes(path, model)
+        model, shapes = read_model(path)
         inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in _initialized(model)})
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         output = _output(path, model, shapes, logit or probability)
-        made_by = next((n.op_type for n in model.graph.node if output in n.output), "")
-        link = "probability" if probability or (not logit and made_by == "Sigmoid") else "logit"
+        squashed = _is_sigmoid(model, output)
+        if logit and squashed:
+            raise ModelError(
+                f"{path.name}: logit={logit!r} comes out of a Sigmoid, so it is a probability; write probability={logit!r}"
+            )
+        link = "probability" if probability or squashed else "logit"
         return cls(path, model, inputs, output, link, _digest(path, model), shapes)
 
     @property
@@ -64,6 +68,14 @@ class Signature:
     def opset(self) -> int:
         """The version of the default operator set."""
         return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
+    """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
+    model = _load(path)
+    _check_external(path, model)
+    _check_structure(path, model)
+    return model, _shapes(path, model)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
@@ -91,6 +103,8 @@ def _load(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}; base= takes the path of an ONNX model") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder; base= takes the path of an ONNX file") from None
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path} is no ONNX model, or it is truncated ({path.stat().st_size} bytes): {error}") from None
     if not model.graph.node or not model.ir_version:
@@ -108,6 +122,20 @@ def _check_external(path: Path, model: onnx.ModelProto) -> None:
         need = (info.offset or 0) + (info.length or 0)
         if data.stat().st_size < need:
             raise ModelError(f"{path.name}: {data.name} has {data.stat().st_size} bytes and {tensor.name!r} ends at {need}")
+
+
+def _check_structure(path: Path, model: onnx.ModelProto) -> None:
+    structure = onnx.ModelProto()
+    structure.CopyFrom(model)
+    for tensor, _ in list(external_tensors(structure)):
+        # Looked at above; the checker would look for it in the working directory.
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        tensor.dims[:] = [0]
+    try:
+        onnx.checker.check_model(structure)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"{path.name} is no valid ONNX model: {' '.join(str(error).split())}") from None
 
 
 def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
@@ -164,6 +192,14 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
     if not dims or dims[0].HasField("dim_value"):
         raise ModelError(f"{path.name}: output {name!r} is {_type(shapes[name])}, without a dynamic batch axis; {_HOW}")
     return name
+
+
+def _is_sigmoid(model: onnx.ModelProto, name: str) -> bool:
+    producers = {out: node for node in model.graph.node for out in node.output}
+    node = producers.get(name)
+    while node is not None and node.domain in ("", "ai.onnx") and node.op_type in _PASSING:
+        node = producers.get(node.input[0])
+    return node is not None and node.domain in ("", "ai.onnx") and node.op_type == "Sigmoid"
 
 
 def _type(value: ValueInfoProto) -> str:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from onnx import TensorProto
 
+from riverdelta.corrections.nodes import PREFIX
 from riverdelta.errors import ConfigurationError, near
 from riverdelta.features import Column, Schema
-from riverdelta.graph.signature import Signature, column_of
+from riverdelta.graph.signature import Signature, column_of, read_model
+
+#: The outputs of every merged model, float32[N] each; the taps follow under their own names.
+OUTPUTS = ("score", "logit", "corrected_logit", "base_logit")
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,16 @@ class Tensor:
 
 def list_tensors(path: str | Path) -> list[Tensor]:
     """Return every tensor of a model in graph order: inputs first, then what each node makes."""
-    signature = Signature.read(path)
-    tensors = [Tensor(name, str(column), "input", True) for name, column in signature.inputs.items()]
-    for node in signature.model.graph.node:
-        for name in filter(None, node.output):
-            value = signature.shapes.get(name)
-            column = column_of(value) if value is not None else None
-            kind = str(column) if column is not None else _constant_type(value)
-            tensors.append(Tensor(name, kind, node.op_type, column is not None and _usable(column)))
+    model, shapes = read_model(Path(path))
+    stored = {tensor.name for tensor in model.graph.initializer}
+    made = [(value.name, "input") for value in model.graph.input if value.name not in stored]
+    made += [(name, node.op_type) for node in model.graph.node for name in node.output if name]
+    tensors = []
+    for name, producer in made:
+        value = shapes.get(name)
+        column = column_of(value) if value is not None else None
+        kind = str(column) if column is not None else _constant_type(value)
+        tensors.append(Tensor(name, kind, producer, column is not None and _usable(column)))
     return tensors
 
 
@@ -64,6 +70,12 @@ def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema)
             if name in schema:
                 raise ConfigurationError(f"{what} {name!r} repeats a name of {', '.join(schema)}; choose another name")
             schema[name] = column
+    for name in schema:
+        if name in OUTPUTS or name.startswith(PREFIX):
+            raise ConfigurationError(
+                f"the column {name!r} has a name that the merged model keeps for itself ({', '.join(OUTPUTS)}, and what "
+                f"begins with {PREFIX}); choose another name"
+            )
     return schema
 
 

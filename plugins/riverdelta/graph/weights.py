@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from riverdelta.errors import Unsupported
+from riverdelta.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
+from riverdelta.graph.whole import whole
 
 #: Tensors under this size stay in the model file.
 _INLINE_BYTES = 1024
 _ALIGNMENT = 4096
+# Several elements share a byte: numpy cannot say how many bytes such a tensor has, so it stays where it is.
+_PACKED = tuple(
+    getattr(TensorProto, name) for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2") if hasattr(TensorProto, name)
+)
 
 
 def weights_name(signature: Signature) -> str:
@@ -23,49 +28,51 @@ def weights_name(signature: Signature) -> str:
 
 
 def write_weights(signature: Signature, folder: Path) -> None:
-    """Write the base's large tensors to `folder`/base-<digest>.bin, unless that file is there already."""
-    path = folder / weights_name(signature)
-    if path.exists():
+    """Write the base's large tensors to `folder`/base-<digest>.bin, unless that file is there already.
+
+    Raises `Corrupt` where the file that is there has another size.
+    """
+    path, places = folder / weights_name(signature), list(_places(signature.model))
+    if not places:
         return
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for tensor in _large(signature.model):
-                file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-                file.write(_bytes(signature.path.parent, tensor))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if path.exists():
+        if path.stat().st_size != (size := places[-1][1] + places[-1][2]):
+            raise Corrupt(f"{path} has {path.stat().st_size} bytes; expected {size}: delete it, and it is written again")
+        return
+    with whole(path) as file:
+        for tensor, offset, size in places:
+            file.seek(offset)
+            data = _bytes(signature.path.parent, tensor)
+            if len(data) != size:
+                raise Corrupt(f"{signature.path.name}: {tensor.name!r} has {len(data)} bytes; expected {size}")
+            file.write(data)
 
 
 def refer_to_weights(signature: Signature, model: onnx.ModelProto) -> None:
     """Point the large tensors of `model`, a copy of the base, at the shared file."""
-    large = {id(t) for t in _large(model)}
+    stored = {t.name for t in model.graph.initializer}
     for tensor, _ in external_tensors(model):
-        if id(tensor) not in large and tensor.name not in {t.name for t in model.graph.initializer}:
+        if tensor.name not in stored:
             raise Unsupported(f"{signature.path.name}: {tensor.name!r} is external and inside a node; make it an initializer")
-    offset = 0
-    for tensor in _large(model):
-        offset += -offset % _ALIGNMENT
-        size = _size(tensor)
-        tensor.ClearField("raw_data")
+    for tensor, offset, size in list(_places(model)):
         for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
             tensor.ClearField(field)
         tensor.raw_data = b""
         external_data_helper.set_external_data(tensor, weights_name(signature), offset, size)
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
-        offset += size
 
 
-def _large(model: onnx.ModelProto) -> list[TensorProto]:
-    return [
-        t
-        for t in model.graph.initializer
-        if t.data_type != TensorProto.STRING and (external_data_helper.uses_external_data(t) or _size(t) >= _INLINE_BYTES)
-    ]
+def _places(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, int, int]]:
+    """Yield every tensor that is shared, with its offset and its size in the file."""
+    end = 0
+    for tensor in model.graph.initializer:
+        inline = not external_data_helper.uses_external_data(tensor)
+        if inline and (tensor.data_type in (TensorProto.STRING, *_PACKED) or _size(tensor) < _INLINE_BYTES):
+            continue
+        offset, size = end + -end % _ALIGNMENT, _size(tensor)
+        yield tensor, offset, size
+        end = offset + size
 
 
 def _size(tensor: TensorProto) -> int:

@@ -1,0 +1,139 @@
+"""Open Inference Protocol v2 over gRPC, inside each worker; all workers share one port."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from riverdelta.bento.messages import MESSAGES, SERVICE
+from riverdelta.bento.oip import Oip, TensorMetadata
+from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.tensors import Tensor, from_bytes, from_list, to_bytes
+from riverdelta.errors import ConfigurationError, InvalidInput, RiverdeltaError
+
+_log = logging.getLogger(__name__)
+_GRACE_SECONDS = 5.0
+_CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+
+Method = Callable[[Any], Awaitable[Any]]
+
+
+class GrpcServer:
+    """A `grpc.aio` server on the worker's event loop, over the same dataplane as REST."""
+
+    def __init__(self, runtime: Runtime, host: str, port: int, max_bytes: int) -> None:
+        self._runtime, self._oip = runtime, Oip(runtime)
+        options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", max_bytes)]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        try:
+            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfigurationError(f"gRPC cannot listen on {host}:{port} ({error}); set RIVERDELTA_GRPC_PORT") from None
+
+    async def start(self) -> None:
+        """Begin to take calls."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Let calls in flight finish, for 5 seconds at the most."""
+        await self._server.stop(_GRACE_SECONDS)
+
+    def _handlers(self) -> dict[str, Any]:
+        methods: dict[str, tuple[str, Method]] = {
+            "ServerLive": ("health", self._server_live),
+            "ServerReady": ("health", self._server_ready),
+            "ModelReady": ("health", self._model_ready),
+            "ServerMetadata": ("metadata", self._server_metadata),
+            "ModelMetadata": ("metadata", self._model_metadata),
+            "ModelInfer": ("score", self._model_infer),
+        }
+        return {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._answering(endpoint, method),
+                request_deserializer=MESSAGES[f"{name}Request"].FromString,
+                response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
+            )
+            for name, (endpoint, method) in methods.items()
+        }
+
+    def _answering(self, endpoint: str, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def answer(request: Any, context: Any) -> Any:
+            try:
+                return await method(request)
+            except Exception as error:  # a fault of ours is an answer too: named in the log, not to the client
+                if isinstance(error, RiverdeltaError):
+                    shown = error
+                else:
+                    _log.exception("gRPC %s failed", endpoint)
+                    shown = RiverdeltaError(f"{endpoint} failed inside the service; its log says why")
+                if self._runtime.ready:
+                    self._runtime.plane.metrics.answered("grpc", endpoint, 0.0, error)
+                failure = (getattr(grpc.StatusCode, shown.grpc_status), str(shown))
+            return await context.abort(*failure)
+
+        return answer
+
+    async def _server_live(self, request: Any) -> Any:
+        return MESSAGES["ServerLiveResponse"](live=True)
+
+    async def _server_ready(self, request: Any) -> Any:
+        return MESSAGES["ServerReadyResponse"](ready=self._runtime.ready)
+
+    async def _model_ready(self, request: Any) -> Any:
+        self._oip.model(request.name, request.version)
+        return MESSAGES["ModelReadyResponse"](ready=True)
+
+    async def _server_metadata(self, request: Any) -> Any:
+        return MESSAGES["ServerMetadataResponse"](**self._oip.server())
+
+    async def _model_metadata(self, request: Any) -> Any:
+        found = self._oip.model(request.name, request.version)
+
+        def tensors(entries: list[TensorMetadata]) -> list[Any]:
+            return [MESSAGES["TensorMetadata"](name=e.name, datatype=e.datatype, shape=e.shape) for e in entries]
+
+        return MESSAGES["ModelMetadataResponse"](
+            name=found.name,
+            versions=found.versions,
+            platform=found.platform,
+            inputs=tensors(found.inputs),
+            outputs=tensors(found.outputs),
+        )
+
+    async def _model_infer(self, request: Any) -> Any:
+        tensors = _read(request)
+        wanted = [output.name for output in request.outputs]
+        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted)
+        output = MESSAGES["InferOutputTensor"]
+        return MESSAGES["ModelInferResponse"](
+            model_name=request.model_name,
+            model_version="1",
+            id=request.id,
+            outputs=[output(name=t.name, datatype=t.datatype, shape=t.data.shape) for t in made],
+            raw_output_contents=[to_bytes(t) for t in made],
+        )
+
+
+def _read(request: Any) -> list[Tensor]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidInput(f"{len(raw)} raw_input_contents came for {len(request.inputs)} inputs; expected one each, or none")
+    tensors = []
+    for i, entry in enumerate(request.inputs):
+        shape = list(entry.shape)
+        if raw:
+            tensors.append(from_bytes(entry.name, entry.datatype, shape, raw[i]))
+        elif entry.datatype not in _CONTENTS:
+            raise InvalidInput(f"input {entry.name!r} of datatype {entry.datatype!r} needs raw_input_contents")
+        else:
+            data = list(getattr(entry.contents, _CONTENTS[entry.datatype]))
+            tensors.append(from_list(entry.name, entry.datatype, shape, data))
+    return tensors

@@ -1,0 +1,136 @@
+"""The Open Inference Protocol v2 over the dataplane; REST and gRPC only translate to and from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.tensors import Tensor, column, datatype_of
+from riverdelta.errors import InvalidInput, NotFound, near
+from riverdelta.features import Column
+
+EXTENSIONS = ("binary_tensor_data",)
+_FEEDBACK = "-feedback"
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """Name, datatype and shape of one input or output; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a model takes and gives."""
+
+    name: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    versions: tuple[str, ...] = ("1",)
+    platform: str = "onnxruntime_onnx"
+
+
+class Oip:
+    """Two models: the scorer, and `<scorer>-feedback`, whose inference is to take feedback."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def server(self) -> dict[str, Any]:
+        """Return the server's metadata."""
+        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": list(EXTENSIONS)}
+
+    def model(self, name: str, number: str = "") -> ModelMetadata:
+        """Return a model's metadata; raises `NotFound` listing the models."""
+        if number not in ("", "1"):
+            raise NotFound(f"model {name!r} has no version {number!r}; there is: 1")
+        plane = self.runtime.plane
+        if name == plane.name:
+            inputs = [TensorMetadata(c.name, datatype_of(c.dtype), _shape(c)) for c in plane.schema.values()]
+            return ModelMetadata(name, inputs, [_SCORE, _BASE_LOGIT, _IMPRESSIONS, _STATE])
+        if name == plane.name + _FEEDBACK:
+            return ModelMetadata(name, [_ID, _LABEL], [_OUTCOME, _POSITION])
+        raise NotFound(f"there is no model {name!r}: {near(name, (plane.name, plane.name + _FEEDBACK))}")
+
+    async def infer(
+        self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str]
+    ) -> list[Tensor]:
+        """Score, or take feedback; return the `wanted` outputs, all of them where none is named."""
+        metadata = self.model(name, number)
+        given: dict[str, Tensor] = {}
+        for tensor in inputs:
+            if tensor.name in given:
+                raise InvalidInput(f"input {tensor.name!r} is given twice")
+            given[tensor.name] = tensor
+        known = [o.name for o in metadata.outputs]
+        for output in wanted:
+            if output not in known:
+                raise InvalidInput(f"model {name!r} has no output {output!r}: {near(output, known)}")
+        made = await (self._feedback(transport, given) if name.endswith(_FEEDBACK) else self._score(transport, given))
+        return [tensor for tensor in made if not wanted or tensor.name in wanted]
+
+    async def _score(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
+        started = perf_counter()
+        columns = {name: column(tensor) for name, tensor in given.items()}
+        answer = await self.runtime.score(columns, None, transport)
+        scored = perf_counter()
+        made = [
+            Tensor("score", "FP32", answer.scores),
+            Tensor("base_logit", "FP32", answer.base_logits),
+            Tensor("impressions", "BYTES", _bytes([answer.impressions])),
+            Tensor("state", "BYTES", _bytes([str(answer.state)])),
+        ]
+        ended = perf_counter()
+        metrics = self.runtime.plane.metrics
+        metrics.encoded(transport, ended - scored)
+        metrics.answered(transport, "score", ended - started)
+        return made
+
+    async def _feedback(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
+        plane = self.runtime.plane
+        for wanted in (_ID, _LABEL):
+            if wanted.name not in given:
+                raise InvalidInput(f"input {wanted.name!r} is missing; expected {wanted.datatype}[M]")
+            if given[wanted.name].datatype != wanted.datatype:
+                raise InvalidInput(f"input {wanted.name!r} is {given[wanted.name].datatype}; expected {wanted.datatype}[M]")
+        for name in given.keys() - {"id", "label"}:
+            raise InvalidInput(f"input {name!r} is not known; expected id BYTES[M] and label FP32[M]")
+        ids = column(given["id"])
+        labels = column(given["label"])
+        if ids.ndim != 1 or labels.ndim != 1:
+            raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
+        started = perf_counter()
+        answer = await plane.feedback(ids.tolist(), np.ascontiguousarray(labels, np.float32))
+        plane.metrics.answered(transport, "feedback", perf_counter() - started)
+        outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
+        return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]
+
+
+_SCORE = TensorMetadata("score", "FP32", [-1])
+_BASE_LOGIT = TensorMetadata("base_logit", "FP32", [-1])
+_IMPRESSIONS = TensorMetadata("impressions", "BYTES", [1])
+_STATE = TensorMetadata("state", "BYTES", [1])
+_ID = TensorMetadata("id", "BYTES", [-1])
+_LABEL = TensorMetadata("label", "FP32", [-1])
+_OUTCOME = TensorMetadata("outcome", "BYTES", [-1])
+_POSITION = TensorMetadata("position", "INT64", [1])
+
+
+def _shape(c: Column) -> list[int]:
+    return [-1, *(-1 if n is None else n for n in c.shape)]
+
+
+def _bytes(values: list[str]) -> npt.NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = [v.encode() for v in values]
+    return array

@@ -1,0 +1,147 @@
+"""Open Inference Protocol v2 over REST, with the binary tensor data extension."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from riverdelta.bento.body import read_body
+from riverdelta.bento.oip import Oip
+from riverdelta.bento.responses import answering, json
+from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
+from riverdelta.errors import InvalidInput, RiverdeltaError, Unavailable
+
+_HEADER = "inference-header-content-length"
+
+
+def routes(runtime: Runtime) -> list[Route]:
+    """Return the routes below /v2."""
+    oip = Oip(runtime)
+
+    async def server(request: Request) -> Response:
+        return json(oip.server())
+
+    async def live(request: Request) -> Response:
+        return json({"live": True})
+
+    async def ready(request: Request) -> Response:
+        if not runtime.ready:
+            raise Unavailable("the scorer is starting or stopping")
+        return json({"ready": True})
+
+    async def model(request: Request) -> Response:
+        return json(asdict(oip.model(**_named(request))))
+
+    async def model_ready(request: Request) -> Response:
+        found = oip.model(**_named(request))
+        return json({"name": found.name, "ready": True})
+
+    async def infer(request: Request) -> Response:
+        body = await read_body(request, runtime.plane.settings.max_bytes)
+        header, tensors = _read(body, request.headers.get(_HEADER))
+        outputs = _list(header, "outputs")
+        named = _named(request)
+        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_text(o, "name") for o in outputs])
+        return _write(header, outputs, named["name"], made)
+
+    def body(error: RiverdeltaError) -> Any:
+        return {"error": str(error)}
+
+    def route(path: str, endpoint: str, handler: Any, method: str = "GET") -> Route:
+        return Route(path, answering(runtime, "oip_rest", endpoint, body, handler), methods=[method])
+
+    made = [
+        route("/v2", "metadata", server),
+        route("/v2/health/live", "health", live),
+        route("/v2/health/ready", "health", ready),
+    ]
+    for stem in ("/v2/models/{name}", "/v2/models/{name}/versions/{number}"):
+        made += [
+            route(stem, "metadata", model),
+            route(f"{stem}/ready", "health", model_ready),
+            route(f"{stem}/infer", "score", infer, "POST"),
+        ]
+    return made
+
+
+def _named(request: Request) -> dict[str, str]:
+    return {"name": request.path_params["name"], "number": request.path_params.get("number", "")}
+
+
+def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[Tensor]]:
+    """Split a body into its JSON header and its tensors, each from the JSON or from the bytes behind it."""
+    split = len(body)
+    if header_length is not None:
+        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+            raise InvalidInput(f"{_HEADER} is {header_length!r}; expected a number of at most the body's {len(body)} bytes")
+        split = int(header_length)
+    try:
+        header = orjson.loads(body[:split])
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the request's JSON ({split} bytes) cannot be read: {error}") from None
+    if not isinstance(header, dict):
+        raise InvalidInput(f"the request's JSON is a {type(header).__name__}; expected an object with inputs")
+    tensors = []
+    at = split
+    for entry in _list(header, "inputs"):
+        name, datatype, shape = _text(entry, "name"), _text(entry, "datatype"), entry.get("shape")
+        size = _parameters(entry).get("binary_data_size")
+        if size is None:
+            tensors.append(from_list(name, datatype, shape, entry.get("data")))
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - at:
+            raise InvalidInput(f"input {name!r} has binary_data_size {size!r}; {len(body) - at} bytes are left")
+        tensors.append(from_bytes(name, datatype, shape, body[at : at + size]))
+        at += size
+    if at != len(body):
+        raise InvalidInput(f"{len(body) - at} bytes follow the last input; check binary_data_size and {_HEADER}")
+    return header, tensors
+
+
+def _write(header: dict[str, Any], outputs: list[Any], name: str, made: list[Tensor]) -> Response:
+    all_binary = _parameters(header).get("binary_data_output") is True
+    binary = {_text(o, "name"): _parameters(o).get("binary_data", all_binary) is True for o in outputs}
+    entries, tail = [], []
+    for tensor in made:
+        entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.data.shape)}
+        if binary.get(tensor.name, all_binary):
+            tail.append(to_bytes(tensor))
+            entry["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            entry["data"] = to_list(tensor)
+        entries.append(entry)
+    answer: dict[str, Any] = {"model_name": name, "model_version": "1", "outputs": entries}
+    if isinstance(header.get("id"), str):
+        answer["id"] = header["id"]
+    if not tail:
+        return json(answer)
+    head = orjson.dumps(answer)
+    headers = {_HEADER: str(len(head))}
+    return Response(b"".join([head, *tail]), headers=headers, media_type="application/octet-stream")
+
+
+def _list(entry: dict[str, Any], key: str) -> list[Any]:
+    value = entry.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+        raise InvalidInput(f"{key!r} is not a list of objects; see the Open Inference Protocol")
+    return value
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str):
+        raise InvalidInput(f"a tensor has {key} {value!r}; expected a string")
+    return value
+
+
+def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
+    value = entry.get("parameters", {})
+    if not isinstance(value, dict):
+        raise InvalidInput(f"parameters are {value!r}; expected an object")
+    return value

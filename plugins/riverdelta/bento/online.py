@@ -1,0 +1,141 @@
+"""@online: turns a class into a scorer that learns, for BentoML to serve."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from starlette.applications import Starlette
+
+from riverdelta.bento import oip_rest, rest
+from riverdelta.bento.grpc_server import GrpcServer
+from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.sidecar import Supervisor
+from riverdelta.corrections.base import Correction
+from riverdelta.definition import ATTRIBUTE, Definition
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Schema
+from riverdelta.home import Home
+from riverdelta.lock import Lock
+from riverdelta.settings import Settings
+
+T = TypeVar("T")
+
+
+def online(
+    base: str | Path,
+    *,
+    logit: str | None = None,
+    probability: str | None = None,
+    taps: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    corrections: Sequence[Correction] = (),
+    name: str | None = None,
+) -> Callable[[type[T]], type[T]]:
+    """Make the decorated class a scorer: a frozen base, and corrections that learn from feedback while it serves.
+
+    `base` is the path of an ONNX file (relative to the service's file) or a BentoML model tag with one ONNX file. `logit` or
+    `probability` names the output to correct. `taps` names inner tensors as features, `columns` declares columns that the base
+    lacks. `name` is the scorer's name in the Open Inference Protocol and of its folder; by default the class's, in lower case.
+
+    Goes under `@bentoml.service`. Adds POST /score, POST /feedback, GET /status, /v2 and gRPC, and a sidecar that learns.
+    Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        module = sys.modules[cls.__module__]
+        folder = Path(getattr(module, "__file__", None) or ".").resolve().parent
+        definition = Definition(
+            name=name or cls.__name__.lower(),
+            base=_locate(base, folder),
+            logit=logit,
+            probability=probability,
+            taps=dict(taps or {}),
+            columns=Schema.of(columns or {}),
+            corrections=tuple(corrections),
+        )
+        definition.new_stack()  # every column is there, or the import fails here and says which is not
+        setattr(cls, ATTRIBUTE, definition)
+        _equip(cls, definition)
+        return cls
+
+    return decorate
+
+
+def _locate(base: str | Path, folder: Path) -> Path:
+    path = folder / base
+    if path.is_file() or path.suffix == ".onnx":
+        return path
+    try:
+        model = bentoml.models.get(str(base))
+    except (bentoml.exceptions.NotFound, bentoml.exceptions.BentoMLException, ValueError):
+        raise ConfigurationError(
+            f"base is {str(base)!r}, which is neither a file beside the service ({path}) nor a BentoML model tag; "
+            f"give the path of an ONNX file, or save the model with bentoml.models.create"
+        ) from None
+    found = sorted(Path(model.path).glob("*.onnx"))
+    if len(found) != 1:
+        raise ConfigurationError(f"the BentoML model {base} has {len(found)} .onnx files; expected one")
+    return found[0]
+
+
+def _equip(cls: type, definition: Definition) -> None:
+    """Give the class its routes, its hooks and its sidecar."""
+    runtime = Runtime(definition)
+    held: dict[str, Any] = {}
+
+    def claim() -> None:
+        settings = Settings.load()
+        held["lock"] = Lock(Home(definition, settings).folder / "serve.lock", f"the folder of scorer {definition.name!r}")
+
+    async def start(self: Any) -> None:
+        # A learner that is down must not take scorers out of service: they do not need it to score.
+        BentoMLContainer.api_server_config.runner_probe.enabled.set(False)
+        runtime.start()
+        settings = runtime.plane.settings
+        if settings.grpc_port:
+            held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes)
+            await held["grpc"].start()
+
+    async def stop(self: Any) -> None:
+        if "grpc" in held:
+            await held.pop("grpc").stop()
+        runtime.stop()
+
+    def is_ready(self: Any) -> bool:
+        return runtime.ready
+
+    cls.riverdelta_claim = bentoml.on_deployment(claim)  # type: ignore[attr-defined]
+    cls.riverdelta_start = bentoml.on_startup(start)  # type: ignore[attr-defined]
+    cls.riverdelta_stop = bentoml.on_shutdown(stop)  # type: ignore[attr-defined]
+    cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
+    cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
+    app = Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)])
+    bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
+
+
+def _sidecar(cls: type, definition: Definition) -> Any:
+    supervisor = Supervisor(f"{cls.__module__}:{cls.__name__}")
+
+    def start(self: Any) -> None:
+        supervisor.start()
+
+    def stop(self: Any) -> None:
+        supervisor.stop()
+
+    def learner(self: Any) -> dict[str, int | None]:
+        """Return the process id of the learner."""
+        return {"pid": supervisor.pid}
+
+    body = {
+        "__module__": cls.__module__,
+        "start": bentoml.on_startup(start),
+        "stop": bentoml.on_shutdown(stop),
+        "learner": bentoml.api(learner),
+    }
+    shell = type(f"{cls.__name__}Sidecar", (), body)
+    return bentoml.service(name=f"{cls.__name__}Sidecar", workers=1)(shell)

@@ -1,0 +1,91 @@
+"""REST: /score, /feedback and /status, in JSON."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from riverdelta.bento.body import read_body
+from riverdelta.bento.responses import answering, json
+from riverdelta.bento.runtime import Runtime
+from riverdelta.errors import InvalidInput, RiverdeltaError
+
+
+def routes(runtime: Runtime) -> list[Route]:
+    """Return the routes; `runtime` has the dataplane from start-up on."""
+
+    async def score(request: Request) -> Response:
+        started = perf_counter()
+        plane = runtime.plane
+        body = _object(_parse(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
+        if "columns" not in body:
+            raise InvalidInput('the body has no "columns"; expected {"columns": {"user_id": [1, 2], ...}}')
+        answer = await runtime.score(body["columns"], body.get("propensity"), "rest")
+        scored = perf_counter()
+        response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
+        ended = perf_counter()
+        plane.metrics.encoded("rest", ended - scored)
+        plane.metrics.answered("rest", "score", ended - started)
+        return response
+
+    async def feedback(request: Request) -> Response:
+        started = perf_counter()
+        plane = runtime.plane
+        ids, labels = _items(_parse(await read_body(request, plane.settings.max_bytes)))
+        answer = await plane.feedback(ids, labels)
+        plane.metrics.answered("rest", "feedback", perf_counter() - started)
+        return json({"outcomes": answer.outcomes, "position": answer.position})
+
+    async def status(request: Request) -> Response:
+        return json(runtime.plane.status())
+
+    def body(error: RiverdeltaError) -> Any:
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
+
+    return [
+        Route("/score", answering(runtime, "rest", "score", body, score), methods=["POST"]),
+        Route("/feedback", answering(runtime, "rest", "feedback", body, feedback), methods=["POST"]),
+        Route("/status", answering(runtime, "rest", "status", body, status), methods=["GET"]),
+    ]
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body ({len(body)} bytes) is not JSON: {error}") from None
+
+
+def _object(parsed: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(parsed, dict):
+        raise InvalidInput(f"the body is a {type(parsed).__name__}; expected an object with {', '.join(allowed)}")
+    for name in parsed:
+        if name not in allowed:
+            raise InvalidInput(f"the body has {name!r}; expected {', '.join(allowed)}")
+    return parsed
+
+
+def _items(parsed: Any) -> tuple[list[str], Any]:
+    items = parsed.get("items") if isinstance(parsed, dict) else parsed
+    if not isinstance(items, list) or not items:
+        raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
+    ids: list[str] = []
+    labels = np.empty(len(items), np.float32)
+    for i, item in enumerate(items):
+        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+            raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": 0 or 1}} or "shown": true')
+        ids.append(item["id"])
+        label = item.get("label")
+        if label is None and item.get("shown") is True:
+            labels[i] = np.nan
+        elif label in (0, 1) and isinstance(label, int | float):
+            labels[i] = label
+        else:
+            raise InvalidInput(f'item {i} has label {label!r}; expected 0 or 1, or "shown": true in its place')
+    return ids, labels

@@ -1,0 +1,67 @@
+"""Sidecar: a thin shell around the learning process, which it keeps alive."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+_log = logging.getLogger(__name__)
+_FIRST_WAIT, _LONGEST_WAIT, _STOP_SECONDS = 0.5, 30.0, 20.0
+
+
+class Supervisor:
+    """Runs `riverdelta sidecar` as a child and starts it again, with growing pauses, however it ends.
+
+    The child's standard input is a pipe from here: when this process dies, the pipe closes and the child stops too.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._stopping = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep_alive, name="riverdelta-sidecar", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        child = self._child
+        return child.pid if child is not None and child.poll() is None else None
+
+    def start(self) -> None:
+        """Start the child."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the child to save and end; kill it when it does not."""
+        self._stopping.set()
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                _log.error("the learner (pid %d) did not stop within %.0f s; it is killed", child.pid, _STOP_SECONDS)
+                child.kill()
+        self._thread.join()
+
+    def _keep_alive(self) -> None:
+        wait = _FIRST_WAIT
+        command = [sys.executable, "-m", "riverdelta", "sidecar", "--service", self.target, "--end-with-stdin"]
+        # The child imports the same service: it gets the same import path, and none of the worker's metrics files.
+        environment = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        while not self._stopping.is_set():
+            try:
+                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+                code = self._child.wait()
+            except OSError as error:
+                code = -1
+                _log.error("the learner cannot be started: %s", error)
+            if self._stopping.is_set():
+                return
+            _log.error("the learner ended with code %d; it starts again in %.1f s", code, wait)
+            self._stopping.wait(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)

@@ -1,0 +1,136 @@
+"""Tensors of the Open Inference Protocol v2, between bytes, JSON lists and numpy.
+
+Source: kserve/open-inference-protocol, "Predict Protocol - Version 2", and Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.errors import InvalidInput
+
+_DTYPES = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One named tensor; `data` is a numpy array, or for BYTES an object array of bytes."""
+
+    name: str
+    datatype: str
+    data: npt.NDArray[Any]
+
+
+def datatype_of(dtype: str) -> str:
+    """Return the protocol's name of a numpy dtype."""
+    return _NAMES[dtype]
+
+
+def from_list(name: str, datatype: str, shape: list[int], data: Any) -> Tensor:
+    """Read a tensor from a JSON list, flat or nested; raises `InvalidInput` naming the tensor."""
+    size = _size(name, datatype, shape)
+    try:
+        if datatype == "BYTES":
+            array = np.array([v.encode() if isinstance(v, str) else bytes(v) for v in _flat(data)], dtype=object)
+        else:
+            array = np.array(_flat(data) if size else [], dtype=_DTYPES[datatype] if datatype.startswith("FP") else None)
+            array = _exactly(name, datatype, array)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
+    if array.size != size:
+        raise InvalidInput(f"tensor {name!r} has {array.size} values; its shape {shape} needs {size}")
+    return Tensor(name, datatype, array.reshape(shape))
+
+
+def from_bytes(name: str, datatype: str, shape: list[int], raw: bytes) -> Tensor:
+    """Read a tensor from its little-endian bytes; BYTES elements carry a 4-byte length each."""
+    size = _size(name, datatype, shape)
+    if datatype == "BYTES":
+        return Tensor(name, datatype, _strings(name, size, raw).reshape(shape))
+    dtype = np.dtype(_DTYPES[datatype]).newbyteorder("<")
+    if len(raw) != size * dtype.itemsize:
+        raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype}{shape} needs {size * dtype.itemsize}")
+    return Tensor(name, datatype, np.frombuffer(raw, dtype).reshape(shape))
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    """Return a tensor as its little-endian bytes."""
+    if tensor.datatype == "BYTES":
+        return b"".join(_LENGTH.pack(len(v)) + v for v in tensor.data.ravel().tolist())
+    return np.ascontiguousarray(tensor.data, tensor.data.dtype.newbyteorder("<")).tobytes()
+
+
+def to_list(tensor: Tensor) -> list[Any]:
+    """Return a tensor as a flat JSON list."""
+    values: list[Any] = tensor.data.ravel().tolist()
+    return [v.decode() for v in values] if tensor.datatype == "BYTES" else values
+
+
+def column(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as a column: [N, 1] is taken as [N] (clients that batch add the axis), BYTES as strings."""
+    data = tensor.data.reshape(-1) if tensor.data.ndim == 2 and tensor.data.shape[1] == 1 else tensor.data
+    if tensor.datatype != "BYTES":
+        return data
+    try:
+        return np.array([v.decode() for v in data.ravel().tolist()], dtype=object).reshape(data.shape)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"tensor {tensor.name!r} holds bytes that are not UTF-8: {error}") from None
+
+
+def _size(name: str, datatype: str, shape: list[int]) -> int:
+    if datatype != "BYTES" and datatype not in _DTYPES:
+        raise InvalidInput(f"tensor {name!r} has datatype {datatype!r}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
+        raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
+    if len(shape) > 8 or math.prod(shape) > 2**31:
+        raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most 8 axes and 2³¹ values")
+    return math.prod(shape)
+
+
+def _exactly(name: str, datatype: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    want = np.dtype(_DTYPES[datatype])
+    if array.size and want.kind in "iu":
+        limits = np.iinfo(want)
+        if array.dtype.kind not in "iu" or int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
+    if array.size and want.kind == "b" and array.dtype.kind != "b":
+        raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
+    return array.astype(want)
+
+
+def _flat(data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise InvalidInput(f"a tensor's data is a {type(data).__name__}; expected a list")
+    if data and isinstance(data[0], list):
+        return [v for part in data for v in _flat(part)]
+    return data
+
+
+def _strings(name: str, size: int, raw: bytes) -> npt.NDArray[Any]:
+    values: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        if at + _LENGTH.size > len(raw):
+            raise InvalidInput(f"tensor {name!r} ends inside the length of element {len(values)}")
+        (length,) = _LENGTH.unpack_from(raw, at)
+        at += _LENGTH.size
+        if at + length > len(raw):
+            raise InvalidInput(f"tensor {name!r}: element {len(values)} has {length} bytes and {len(raw) - at} are left")
+        values.append(raw[at : at + length])
+        at += length
+    if len(values) != size:
+        raise InvalidInput(f"tensor {name!r} has {len(values)} elements; its shape needs {size}")
+    array = np.empty(size, dtype=object)
+    array[:] = values
+    return array

@@ -1,0 +1,82 @@
+"""Checkpoint: a learner's state and its position, saved in one atomic step."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from riverdelta.events import digest
+
+_log = logging.getLogger(__name__)
+_DIGEST_BYTES = 16
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved: arrays by name, and the journal position that they contain."""
+
+    position: int
+    arrays: Mapping[str, npt.NDArray[Any]]
+    path: Path
+
+
+class CheckpointStore:
+    """A folder of `<position>.checkpoint` files, each a digest (16 bytes of BLAKE2b) and a safetensors file.
+
+    Written, synced, renamed, and the folder synced: a reader sees a whole checkpoint or none. The last two are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Path:
+        """Save the state at `position` and drop all but the last two."""
+        body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        path = self.folder / f"{position:015d}.checkpoint"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(digest(body))
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for old in self._paths()[:-_KEPT]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self) -> Checkpoint | None:
+        """Return the newest whole checkpoint, or None; damaged ones are logged and passed over."""
+        for path in reversed(self._paths()):
+            data = path.read_bytes()
+            body = data[_DIGEST_BYTES:]
+            try:
+                if digest(body) != data[:_DIGEST_BYTES]:
+                    raise ValueError(f"{len(data)} bytes do not match the digest")
+                return Checkpoint(int(path.stem), load(body), path)
+            except (SafetensorError, ValueError) as error:
+                _log.error("checkpoint %s is damaged (%s); the one before it is used", path, error)
+        return None
+
+    def oldest(self) -> int:
+        """Return the position of the oldest kept checkpoint, 0 without any: what the journal must still hold after it."""
+        paths = self._paths()
+        return int(paths[0].stem) if len(paths) == _KEPT else 0
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.checkpoint"))

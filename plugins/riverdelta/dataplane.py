@@ -1,0 +1,200 @@
+"""DataPlane: the one place where requests are scored and feedback is taken; every transport is a skin over it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from riverdelta.definition import Definition
+from riverdelta.errors import Corrupt, InvalidInput, TooLarge
+from riverdelta.features import Floats
+from riverdelta.home import Home
+from riverdelta.journal import Outcome
+from riverdelta.metrics import STALE_SECONDS, Metrics
+from riverdelta.registry import State
+from riverdelta.session import Session
+from riverdelta.settings import Settings
+
+_log = logging.getLogger(__name__)
+_MIRROR_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class ScoreAnswer:
+    """Scores float32[N], the id of the request (a row is `<id>.<index>`), the state that scored, and base scores' logits."""
+
+    scores: Floats
+    base_logits: Floats
+    impressions: str
+    state: State
+
+
+@dataclass(frozen=True)
+class FeedbackAnswer:
+    """Each item's outcome, in order, and the journal position that holds the accepted ones."""
+
+    outcomes: list[Outcome]
+    position: int
+
+
+class DataPlane:
+    """One process's scorer: a session that follows the live tables, and a journal that keeps what it scored.
+
+    It never waits for the learner: they meet only in the journal and the registry.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        self.definition, self.settings, self.clock = definition, settings, clock
+        self.metrics = Metrics(registry)
+        self.home = Home(definition, settings)
+        release = self.home.prepare()
+        self.session = Session(release.path, State(release.number, 0, release.position), threads=settings.threads)
+        self.schema = definition.request_schema
+        self._kept = definition.new_stack().reads
+        self._live = self.home.live()
+        self._ids = self.home.ids()
+        self._followed: State | None = None
+        self._unseen: list[npt.NDArray[np.float64]] = []
+        self.journal = self.home.journal()
+        self.follow()
+        self.metrics.provider(self.session.provider)
+        self._stopping = threading.Event()
+        self._follower = threading.Thread(target=self._follow_forever, name="riverdelta-follow", daemon=True)
+        self._follower.start()
+
+    @property
+    def name(self) -> str:
+        """The scorer's name."""
+        return self.definition.name
+
+    def score(self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest") -> ScoreAnswer:
+        """Score a block of columns and note it in the journal; raises `InvalidInput` naming what is wrong with it."""
+        started = time.perf_counter()
+        checked, rows = self.schema.check(columns, self.settings.max_rows)
+        shown_with = None if propensity is None else _propensity(propensity, rows)
+        decoded = time.perf_counter()
+        scored = self.session.run(checked)
+        ran = time.perf_counter()
+        now = self.clock()
+        if self._unseen:
+            self._observe_freshness(now)
+        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
+        request = self.journal.append(kept, scored.base, scored.corrected, scored.logit, shown_with, scored.state, now)
+        impressions = self._ids.issue(self.journal.incarnation, request)
+        self.metrics.scored(transport, rows, decoded - started, ran - decoded, time.perf_counter() - ran)
+        return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
+
+    async def feedback(self, ids: Sequence[str], labels: Floats) -> FeedbackAnswer:
+        """Take feedback: ids `<id>.<index>` and labels float32[M], 0 or 1, or NaN for a row that was shown.
+
+        It returns when the accepted items are durable together with their impressions. Raises `InvalidInput` naming an item
+        that is malformed, and `Unavailable` when the journal cannot be written now.
+        """
+        if len(ids) != len(labels):
+            raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected as many of each")
+        if len(ids) > self.settings.max_rows:
+            raise TooLarge(f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are taken: send it in parts")
+        bad = np.flatnonzero(~(np.isnan(labels) | (labels == 0) | (labels == 1)))
+        if bad.size:
+            raise InvalidInput(f"item {int(bad[0])} has the label {labels[bad[0]]!r}; expected 0 or 1")
+        parsed = [self._ids.parse(text) for text in ids]
+        good = [i for i, key in enumerate(parsed) if key is not None]
+        outcomes = [Outcome.BAD_ID] * len(ids)
+        position = 0
+        if good:
+            keys = np.array([parsed[i] for i in good], np.int64)
+            pending = self.journal.feedback(keys[:, 0], keys[:, 1], keys[:, 2], labels[good], self.clock())
+            answer = await asyncio.wrap_future(pending)
+            position = answer.position
+            for i, outcome in zip(good, answer.outcomes, strict=True):
+                outcomes[i] = outcome
+        self.metrics.feedback(outcomes)
+        return FeedbackAnswer(outcomes, position)
+
+    def status(self) -> dict[str, Any]:
+        """Return what the service says of itself."""
+        state, health = self.session.state, self.journal.health()
+        trainer = self.home.read_status()
+        silent = self.clock() - trainer["time"] if trainer else None
+        return {
+            "name": self.name,
+            "state": str(state),
+            "release": state.release,
+            "swap": state.swap,
+            "position": state.position,
+            "provider": self.session.provider,
+            "scatter": self.session.scatter,
+            "taking": {name: str(column) for name, column in self.schema.items()},
+            "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
+            "corrections": [repr(c).replace("\n", " ") for c in self.definition.corrections],
+            "journal": {
+                "pending_rows": health.pending_rows,
+                "dropped_rows": health.dropped_rows,
+                "error": health.error,
+            },
+            "sidecar": {"alive": silent is not None and silent < STALE_SECONDS, "silent_seconds": silent},
+            "learning": trainer,
+        }
+
+    def follow(self) -> None:
+        """Swap in whatever the learner has published since; a damaged state is logged and the present one stays."""
+        for delta in self._live.follow(self._followed):
+            try:
+                seconds = self.session.swap(delta)
+            except Corrupt as error:
+                _log.error("%s; %s goes on scoring", error, self.session.state)
+                # Only a whole can mend a broken chain.
+                self._followed = None
+                self.metrics.refused_swap()
+                return
+            self._followed = delta.state
+            self.metrics.swapped(seconds)
+            if delta.received.size:
+                self._unseen.append(delta.received)
+
+    def close(self) -> None:
+        """Stop following and make what was scored durable."""
+        self._stopping.set()
+        self._follower.join()
+        self.journal.close()
+
+    def _follow_forever(self) -> None:
+        told = 0.0
+        while not self._stopping.wait(self.settings.follow_seconds):
+            try:
+                self.follow()
+                if time.monotonic() - told >= _MIRROR_SECONDS:
+                    told = time.monotonic()
+                    self.metrics.mirror(self.home.read_status(), self.session.state, self.journal.health(), self.clock())
+            except Exception:  # the thread must outlive a missing folder or a full disk
+                _log.exception("following the live tables failed; it is tried again")
+
+    def _observe_freshness(self, now: float) -> None:
+        waiting, self._unseen = self._unseen, []
+        for received in waiting:
+            self.metrics.fresh(now - received)
+
+
+def _propensity(value: Any, rows: int) -> Floats:
+    try:
+        array = np.ascontiguousarray(value, np.float32)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"propensity is {value!r}; expected {rows} numbers above 0 and at most 1") from None
+    if array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
+        raise InvalidInput(f"propensity has shape {list(array.shape)} and needs {rows} numbers above 0 and at most 1")
+    return array

@@ -1,0 +1,110 @@
+"""Definition: what a user declares about a scorer, checked once and shared by the service, the sidecar and replay."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from riverdelta.corrections.base import Correction
+from riverdelta.errors import ConfigurationError
+from riverdelta.features import Schema
+from riverdelta.graph import taps as tapping
+from riverdelta.graph.signature import Signature
+from riverdelta.stack import Stack
+
+#: The attribute of a decorated class that holds its definition.
+ATTRIBUTE = "__riverdelta__"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A frozen base model, its taps, the columns that it lacks, and the corrections on top.
+
+    `logit` or `probability` names the output that is corrected; with neither, the only float output is taken.
+    """
+
+    name: str
+    base: Path
+    logit: str | None = None
+    probability: str | None = None
+    taps: Mapping[str, str] = field(default_factory=dict)
+    columns: Schema = field(default_factory=Schema)
+    corrections: Sequence[Correction] = ()
+
+    @cached_property
+    def signature(self) -> Signature:
+        """The base model, read and checked."""
+        return Signature.read(self.base, logit=self.logit, probability=self.probability)
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Every column that a correction may read: the base's inputs, the taps and the declared columns."""
+        return tapping.full_schema(self.signature, self.taps, self.columns)
+
+    @cached_property
+    def request_schema(self) -> Schema:
+        """The columns that a client sends: the base's inputs and the declared columns."""
+        return Schema({**self.signature.inputs, **self.columns})
+
+    def new_stack(self) -> Stack:
+        """Return a fresh stack, bound to the schema."""
+        stack = Stack([c.clone() for c in self.corrections])
+        stack.bind(self.schema)
+        return stack
+
+    def fingerprint(self) -> str:
+        """Return what a data folder belongs to: the base's digest and the stack's make-up."""
+        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint()}"
+
+
+def load(target: str) -> Definition:
+    """Return the definition of `module:Class` or `path/to/file.py:Class`; raises `ConfigurationError`.
+
+    The class may be left out when the module has one decorated class.
+    """
+    module_name, _, attribute = target.partition(":")
+    module = _import(module_name)
+    found = {name: d for name, d in ((n, _definition(v)) for n, v in vars(module).items()) if d is not None}
+    if attribute:
+        if attribute not in found:
+            raise ConfigurationError(
+                f"{target!r} is no scorer; {module_name} has {', '.join(found) or 'none'}: decorate the class with @online"
+            )
+        return found[attribute]
+    if len(found) != 1:
+        raise ConfigurationError(
+            f"{module_name} has {len(found)} scorers ({', '.join(found) or 'none'}); name one as {module_name}:Class"
+        )
+    return next(iter(found.values()))
+
+
+def _definition(value: Any) -> Definition | None:
+    """The definition of a decorated class, or of the BentoML service made of one."""
+    definition = getattr(getattr(value, "inner", value), ATTRIBUTE, None)
+    return definition if isinstance(definition, Definition) else None
+
+
+def _import(name: str) -> Any:
+    path = Path(name)
+    if path.suffix != ".py":
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            raise ConfigurationError(f"no module is named {name!r}; give a module or a path that ends in .py") from None
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is no file; give the service's file, as in service.py:Ranker")
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module

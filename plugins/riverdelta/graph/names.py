@@ -1,0 +1,67 @@
+"""Names: makes room in a base model for the names that a merged model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from onnx import GraphProto
+
+from riverdelta.corrections.nodes import PREFIX
+
+#: What stands in the way is renamed under this prefix.
+MOVED = "base/"
+
+
+def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
+    """Rename, in place, every inner tensor whose name is in `wanted` or begins with `riverdelta/`; return old names to new.
+
+    The graph's inputs keep their names. One map holds in every subgraph, and each new name is new everywhere, so the model
+    computes what it did. Nodes under `riverdelta/` (the base may itself be a merged model) are renamed too.
+    """
+    graphs = list(_graphs(graph))
+    names = {name for inner in graphs for name in _defined(inner)}
+    moved: dict[str, str] = {}
+    for name in sorted(names - {value.name for value in graph.input}):
+        if name in wanted or name.startswith(PREFIX):
+            moved[name] = _fresh(f"{MOVED}{name}", names)
+            names.add(moved[name])
+    for inner in graphs:
+        _rename(inner, moved)
+    return moved
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _graphs(inner)
+
+
+def _defined(graph: GraphProto) -> Iterator[str]:
+    yield from (value.name for value in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        yield from filter(None, node.output)
+
+
+def _fresh(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _rename(graph: GraphProto, moved: Mapping[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [moved.get(name, name) for name in node.input]
+        node.output[:] = [moved.get(name, name) for name in node.output]
+        if node.name.startswith(PREFIX):
+            node.name = f"{MOVED}{node.name}"
+    sparse = [tensor.values for tensor in graph.sparse_initializer]
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *sparse):
+        named.name = moved.get(named.name, named.name)
+    for note in graph.quantization_annotation:
+        note.tensor_name = moved.get(note.tensor_name, note.tensor_name)
+        for entry in note.quant_parameter_tensor_names:
+            entry.value = moved.get(entry.value, entry.value)

@@ -1,0 +1,101 @@
+"""Home: the folder of one scorer, and what lies where in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from riverdelta.checkpoint import CheckpointStore
+from riverdelta.definition import Definition
+from riverdelta.errors import ConfigurationError
+from riverdelta.graph.files import save
+from riverdelta.graph.merge import merge
+from riverdelta.journal import Ids, SqliteJournal, load_key
+from riverdelta.registry import LiveStore, Release, ReleaseStore
+from riverdelta.settings import Settings
+
+
+class Home:
+    """`<home>/<scorer>/` with `key`, `journal/`, `live/`, `releases/`, `checkpoints/` and `status.json`."""
+
+    def __init__(self, definition: Definition, settings: Settings) -> None:
+        self.definition, self.settings = definition, settings
+        self.folder = settings.home / definition.name
+
+    def prepare(self) -> Release:
+        """Make what is missing, release 0 among it, and return the release to start from.
+
+        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError` when the folder
+        belongs to another base model or another stack.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".prepare").open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            self._claim()
+            releases = self.releases()
+            if not releases.all():
+                number, path = releases.next_path()
+                definition = self.definition
+                merged = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
+                save(merged, definition.signature, path)
+                releases.add(number, path, position=0, examples=0, time=time.time(), facts={})
+        good = releases.latest_good()
+        if good is None:
+            raise ConfigurationError(f"no release in {releases.folder} is whole; restore one, or move {self.folder} away")
+        return good
+
+    def journal(self) -> SqliteJournal:
+        """Open the journal for this process."""
+        s = self.settings
+        return SqliteJournal(
+            self.folder / "journal",
+            flush_seconds=s.flush_seconds,
+            flush_rows=s.flush_rows,
+            segment_bytes=s.segment_bytes,
+            on_conflict=s.on_conflict,
+            window_seconds=s.window_seconds,
+        )
+
+    def ids(self) -> Ids:
+        """Return the issuer of impression ids."""
+        return Ids(load_key(self.folder / "key"))
+
+    def live(self) -> LiveStore:
+        """Return the newest tables."""
+        return LiveStore(self.folder / "live")
+
+    def releases(self) -> ReleaseStore:
+        """Return the releases."""
+        return ReleaseStore(self.folder / "releases")
+
+    def checkpoints(self) -> CheckpointStore:
+        """Return the checkpoints."""
+        return CheckpointStore(self.folder / "checkpoints")
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Leave the learner's status where every worker finds it."""
+        temporary = self.folder / f".status.{os.getpid()}"
+        temporary.write_text(json.dumps(status))
+        os.replace(temporary, self.folder / "status.json")
+
+    def read_status(self) -> dict[str, Any]:
+        """Return the learner's last status, {} before the first."""
+        try:
+            status: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return status
+
+    def _claim(self) -> None:
+        path, mine = self.folder / "owner", self.definition.fingerprint()
+        if not path.exists():
+            path.write_text(mine)
+        elif (theirs := path.read_text()) != mine:
+            raise ConfigurationError(
+                f"{self.folder} belongs to another base model or stack ({theirs}, this one is {mine}); set RIVERDELTA_HOME to "
+                f"another folder, or move this one away"
+            )

@@ -1,0 +1,7 @@
+"""The journal: every impression and every accepted piece of feedback, in one order, durable before the answer."""
+
+from riverdelta.journal.base import Answer, Health, Journal, Outcome
+from riverdelta.journal.ids import Ids, load_key
+from riverdelta.journal.sqlite import SqliteJournal
+
+__all__ = ["Answer", "Health", "Ids", "Journal", "Outcome", "SqliteJournal", "load_key"]

@@ -1,0 +1,111 @@
+"""The interface of a journal, small enough that another store can stand behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from riverdelta.events import Control, Record, Tick
+from riverdelta.features import Floats, Ints
+from riverdelta.registry import State
+
+
+class Outcome(StrEnum):
+    """What became of one piece of feedback."""
+
+    ACCEPTED = "accepted"
+    #: The same label again: the client may have retried; nothing changes.
+    DUPLICATE = "duplicate"
+    #: Another label than the one accepted before, which stays (see `on_conflict`).
+    CONFLICT = "conflict"
+    #: A label for a row that had already matured as a negative.
+    LATE = "late"
+    #: The request had fewer rows.
+    OUT_OF_RANGE = "out_of_range"
+    #: This service did not issue the id.
+    BAD_ID = "bad_id"
+    #: The impression was deleted by retention.
+    EXPIRED = "expired"
+    #: The id is genuine, but the worker that scored died before its block was durable.
+    IMPRESSION_LOST = "impression_lost"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outcome of each item, in order, and the journal position at which the accepted ones lie."""
+
+    outcomes: list[Outcome]
+    position: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the journal does: rows not yet durable, rows given up, and the last error while it lasts."""
+
+    pending_rows: int
+    dropped_rows: int
+    error: str | None
+
+
+class Journal(Protocol):
+    """One process's hold on the journal.
+
+    Records have one sequence number each, given at commit, without gaps; readers read in that order only. Every method may
+    be called from any thread.
+    """
+
+    #: A number that no other process that ever opened this journal has had.
+    incarnation: int
+
+    def append(
+        self,
+        columns: Mapping[str, npt.NDArray[Any]],
+        base: Floats,
+        corrected: Floats,
+        served: Floats,
+        propensity: Floats | None,
+        state: State,
+        time: float,
+    ) -> int:
+        """Take the rows of one request and return the request's number; never blocks, durable within the flush interval."""
+        ...
+
+    def feedback(self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float) -> Future[Answer]:
+        """Judge and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
+
+        The future raises `Unavailable` when the journal cannot be written now.
+        """
+        ...
+
+    def write(self, record: Tick | Control) -> int:
+        """Store one record and return its sequence number; raises `Unavailable`."""
+        ...
+
+    def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
+        """Return the records after sequence number `after`, about `rows` rows of them; raises `Corrupt` naming a bad one."""
+        ...
+
+    def last(self) -> int:
+        """Return the newest sequence number, 0 before the first."""
+        ...
+
+    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
+        """Delete the oldest segments that lie wholly behind `behind` and are too old or too much; return bytes freed."""
+        ...
+
+    def size(self) -> int:
+        """Return the bytes that the journal takes on disk."""
+        ...
+
+    def health(self) -> Health:
+        """Return how it does."""
+        ...
+
+    def close(self) -> None:
+        """Make everything pending durable and let go."""
+        ...

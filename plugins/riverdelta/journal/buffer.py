@@ -1,0 +1,105 @@
+"""Buffer: the rows of one process that are not durable yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.events import Impressions
+from riverdelta.features import Floats, Ints
+from riverdelta.registry import State
+
+
+@dataclass(frozen=True)
+class Block:
+    """Impressions ready to be stored, and int64[R, 2]: the numbers and row counts of their requests."""
+
+    impressions: Impressions
+    requests: Ints
+
+
+@dataclass(frozen=True)
+class _Request:
+    number: int
+    rows: int
+    columns: Mapping[str, npt.NDArray[Any]]
+    logits: tuple[Floats, Floats, Floats]
+    propensity: Floats | None
+    state: State
+    time: float
+
+
+class Buffer:
+    """Numbers requests and keeps their rows until they are stored; not thread-safe by itself."""
+
+    def __init__(self, incarnation: int, limit: int) -> None:
+        self.incarnation, self.limit = incarnation, limit
+        self.rows = self.dropped = 0
+        self._next = 0
+        self._waiting: deque[_Request] = deque()
+
+    @property
+    def requests(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    def add(
+        self,
+        columns: Mapping[str, npt.NDArray[Any]],
+        base: Floats,
+        corrected: Floats,
+        served: Floats,
+        propensity: Floats | None,
+        state: State,
+        time: float,
+    ) -> int:
+        """Keep one request and return its number; past the limit the oldest are dropped and counted."""
+        number, self._next = self._next, self._next + 1
+        self._waiting.append(_Request(number, len(base), columns, (base, corrected, served), propensity, state, time))
+        self.rows += len(base)
+        while self.rows > self.limit and len(self._waiting) > 1:
+            dropped = self._waiting.popleft()
+            self.rows -= dropped.rows
+            self.dropped += dropped.rows
+        return number
+
+    def block(self) -> Block | None:
+        """Return what waits as one block; it goes on waiting until `forget`."""
+        waiting = list(self._waiting)
+        if not waiting:
+            return None
+        counts = np.array([r.rows for r in waiting])
+        numbers = np.array([r.number for r in waiting], np.int64)
+
+        def each(values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+            return np.repeat(np.array(values, dtype), counts)
+
+        propensities = [np.full(r.rows, np.nan, np.float32) if r.propensity is None else r.propensity for r in waiting]
+        base, corrected, served = (np.concatenate([r.logits[i] for r in waiting]) for i in range(3))
+        impressions = Impressions(
+            incarnation=self.incarnation,
+            request=np.repeat(numbers, counts),
+            index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
+            time=each([r.time for r in waiting], np.float64),
+            release=each([r.state.release for r in waiting], np.int64),
+            swap=each([r.state.swap for r in waiting], np.int64),
+            base=base,
+            corrected=corrected,
+            served=served,
+            propensity=np.concatenate(propensities),
+            columns={name: np.concatenate([r.columns[name] for r in waiting]) for name in waiting[0].columns},
+        )
+        return Block(impressions, np.stack([numbers, counts], axis=1))
+
+    def forget(self, block: Block | None) -> None:
+        """Let go of a block that is durable now."""
+        if block is None:
+            return
+        newest = int(block.requests[-1, 0])
+        while self._waiting and self._waiting[0].number <= newest:
+            self.rows -= self._waiting.popleft().rows

@@ -1,0 +1,32 @@
+"""Lock: one holder of a folder at a time, named by its process id."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from riverdelta.errors import Locked
+
+
+class Lock:
+    """An advisory lock on a file that holds its owner's pid; the kernel releases it when the process ends, however it ends."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Take the lock; raises `Locked` naming `what` and the holder's pid when another process has it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(self._file, 32).decode().strip() or "unknown"
+            os.close(self._file)
+            raise Locked(
+                f"{what} is in use by process {pid} ({path}); stop it, or set RIVERDELTA_HOME to another folder"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Let go."""
+        os.close(self._file)

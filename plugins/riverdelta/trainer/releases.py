@@ -1,0 +1,74 @@
+"""Releases: a full merged model every few minutes, which must agree with the stack before it counts."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from riverdelta.definition import Definition
+from riverdelta.errors import ParityError
+from riverdelta.graph import parity
+from riverdelta.graph.files import save
+from riverdelta.graph.merge import merge
+from riverdelta.joiner import Examples
+from riverdelta.registry import Release, ReleaseStore
+from riverdelta.session import open_session
+from riverdelta.stack import Stack
+
+_log = logging.getLogger(__name__)
+_PARITY_ROWS = 1024
+
+
+class Releases:
+    """Makes releases, and refuses one that differs from the Python stack by over 1e-4 logits on the latest journalled rows."""
+
+    def __init__(self, definition: Definition, store: ReleaseStore) -> None:
+        self.definition, self.store = definition, store
+        self.refused = 0
+        self.reason: str | None = None
+        self.parity: float | None = None
+        self._recent: deque[Examples] = deque()
+
+    def saw(self, examples: Examples) -> None:
+        """Keep the latest rows to test the next release on."""
+        self._recent.append(examples)
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= _PARITY_ROWS:
+            self._recent.popleft()
+
+    def make(self, stack: Stack, position: int, examples: int, now: float, facts: Mapping[str, Any]) -> Release | None:
+        """Merge, test, add; a release that fails parity is counted and logged, nothing is published, and None is returned."""
+        d = self.definition
+        provenance = {"position": str(position), "examples": str(examples), **{k: str(v) for k, v in facts.items()}}
+        merged = merge(d.signature, stack, d.taps, d.columns, provenance=provenance)
+        try:
+            self.parity = self._test(merged, stack)
+        except ParityError as error:
+            self.refused += 1
+            self.reason = str(error)
+            _log.error("release refused: %s", error)
+            return None
+        number, path = self.store.next_path()
+        save(merged, d.signature, path)
+        return self.store.add(number, path, position, examples, now, {**facts, "parity_max_logit": self.parity})
+
+    def _test(self, merged: onnx.ModelProto, stack: Stack) -> float:
+        part = parity.corrections_of(merged, stack, self.definition.schema, self.definition.taps)
+        session = open_session(part.SerializeToString(), ("CPUExecutionProvider",))
+        names = [o.name for o in session.get_outputs()]
+
+        def run(feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+        worst = 0.0
+        for examples in self._recent:
+            base = np.ascontiguousarray(examples.base).reshape(-1, 1)
+            outcome = parity.compare(run, stack, examples.columns, base)
+            outcome.check()
+            worst = max(worst, outcome.max_logit)
+        return worst

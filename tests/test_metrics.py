@@ -1,0 +1,301 @@
+"""Metrics: named and helped as Prometheus wants, right when several processes share them, and cheap to feed."""
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from riverdelta import metrics as module
+from riverdelta.errors import ConfigurationError, InvalidInput, TooLarge, Unavailable
+from riverdelta.journal.base import Health, Outcome
+from riverdelta.metrics import Metrics, TrainerMirror, forget_dead_workers
+from riverdelta.prequential import Prequential
+from riverdelta.registry import State
+
+#: What one worker does; it then waits to be killed.
+WORKER = """
+import sys, time
+import numpy as np
+from riverdelta.errors import Unavailable
+from riverdelta.journal.base import Health, Outcome
+from riverdelta.metrics import Metrics
+from riverdelta.registry import State
+metrics = Metrics()
+me = int(sys.argv[1])
+metrics.provider("CPUExecutionProvider")
+for _ in range(me):
+    metrics.scored("grpc", 10, decode=1e-4, score=1e-3, journal=1e-4)
+    metrics.answered("grpc", "score", 2e-3)
+metrics.answered("rest", "feedback", 0.0, Unavailable("full"))
+metrics.feedback([Outcome.ACCEPTED] * me + [Outcome.LATE])
+metrics.swapped(1e-4)
+metrics.fresh(np.array([0.03, 0.3, 100.0]))
+status = {"time": 1000.0, "examples": 100 * me, "published": 1000.0 - me, "swap": 3}
+metrics.mirror(status, State(1, 3, 10 * me), Health(pending_rows=me, dropped_rows=2, error=None), now=1000.0)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def samples(registry):
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in registry.collect() for s in family.samples}
+
+
+def value(registry, name, **labels):
+    return samples(registry)[f"riverdelta_{name}", tuple(sorted(labels.items()))]
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def full(registry):
+    """Return a registry in which every metric has a sample."""
+    metrics = Metrics(registry)
+    metrics.provider("CPUExecutionProvider")
+    metrics.answered("rest", "score", 0.01, InvalidInput("x"))
+    metrics.mirror(status(), State(3, 12, 90), Health(0, 0, None), now=1000.0)
+    return registry
+
+
+def status(**changes):
+    report = Prequential(window=4)
+    report.update(*(np.array(c, np.float32) for c in ([0, 1, -1], [1, 2, -2], [0, 1, 0])))
+    return {
+        "position": 90, "examples": 40, "unmatched": 1, "backlog_rows": 7, "release": 3, "swap": 12, "published": 990.0,
+        "releases": 2, "releases_refused": 1, "refused_because": "x", "parity_max_logit": 2e-6, "paused": None, "frozen": False,
+        "occupancy": {"entity_user_id/beliefs": 0.25}, "prequential": report.report(), "journal_bytes": 4096, "pid": 1,
+        "time": 999.5,
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def workers(tmp_path):
+    """Run three real worker processes over one folder."""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(n)], env=environment, stdout=subprocess.PIPE, text=True)
+        for n in (1, 2, 3)
+    ]
+    try:
+        assert [p.stdout.readline() for p in started] == ["ready\n"] * 3
+        yield started
+    finally:
+        for p in started:
+            p.kill()
+            p.wait()
+            p.stdout.close()
+
+
+def merged(folder):
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(folder))
+    return registry
+
+
+def test_values_of_several_processes_add_up(workers, tmp_path):
+    registry = merged(tmp_path)
+    assert value(registry, "rows_scored_total", transport="grpc") == 60
+    assert value(registry, "requests_total", transport="grpc", endpoint="score", outcome="ok") == 6
+    assert value(registry, "requests_total", transport="rest", endpoint="feedback", outcome="unavailable") == 3
+    assert value(registry, "feedback_refused_total", reason="unavailable") == 3
+    assert value(registry, "feedback_total", outcome="accepted") == 6
+    assert value(registry, "feedback_total", outcome="late") == 3
+    assert value(registry, "impressions_dropped_total") == 6
+    assert value(registry, "request_seconds_count", transport="grpc", stage="total") == 6
+    assert value(registry, "request_seconds_sum", transport="grpc", stage="score") == pytest.approx(6e-3)
+    assert value(registry, "swaps_total", outcome="taken") == 3
+    assert value(registry, "swap_seconds_count") == 3
+    assert value(registry, "freshness_seconds_bucket", le="0.05") == 3
+    assert value(registry, "freshness_seconds_bucket", le="60.0") == 6
+    assert value(registry, "freshness_seconds_count") == 9
+    assert value(registry, "journal_pending_rows") == 6
+    assert value(registry, "live_age_seconds") == 3
+    assert value(registry, "live_position") == 10
+
+
+def test_what_the_learner_says_is_repeated_once_however_many_workers_repeat_it(workers, tmp_path):
+    registry = merged(tmp_path)
+    assert value(registry, "examples_learned") in {100, 200, 300}
+    assert value(registry, "sidecar_up") == 1
+    assert ("riverdelta_parity_max_logit", ()) not in samples(registry)
+
+
+def test_a_killed_workers_counts_stay_and_its_live_gauges_go(workers, tmp_path, monkeypatch):
+    workers[1].send_signal(signal.SIGKILL)
+    workers[1].wait()
+    assert value(merged(tmp_path), "execution_provider", provider="CPUExecutionProvider") == 3
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert forget_dead_workers() == [workers[1].pid]
+    assert forget_dead_workers() == []
+    registry = merged(tmp_path)
+    assert value(registry, "execution_provider", provider="CPUExecutionProvider") == 2
+    assert value(registry, "journal_pending_rows") == 4
+    assert value(registry, "rows_scored_total", transport="grpc") == 60
+
+
+def test_there_is_nothing_to_forget_outside_multiprocess_mode(monkeypatch):
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    assert forget_dead_workers() == []
+
+
+def test_every_metric_has_a_name_and_a_help_that_say_its_unit(full):
+    unit = re.compile(r", (in \w+( a row)?|0 or 1|a ratio|a number)$")
+    for family in full.collect():
+        assert re.fullmatch(r"riverdelta_[a-z0-9]+(_[a-z0-9]+)*", family.name)
+        assert unit.search(family.documentation), f"{family.name}: {family.documentation!r} does not end with its unit"
+        for word in ("seconds", "bytes", "rows", "ratio"):
+            if family.name.endswith(f"_{word}"):
+                assert word in family.documentation
+        parts = set(family.name.split("_"))
+        assert not parts & {"ms", "us", "s", "sec", "kb", "mb", "gauge", "counter", "histogram", "summary"}, family.name
+        assert family.type == "counter" or not family.name.endswith(("_total", "_count", "_sum", "_bucket"))
+
+
+def test_promtool_finds_nothing_to_say(full):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed; the rules of the test above stand in for it")
+    done = subprocess.run([promtool, "check", "metrics"], input=generate_latest(full), capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_labels_have_a_fixed_set_of_values(full):
+    names = {label for family in full.collect() for s in family.samples for label in s.labels}
+    assert names == {
+        "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le",
+    }  # fmt: skip
+    assert len(samples(full)) < 700
+
+
+def test_series_of_rare_events_exist_before_the_first(registry):
+    Metrics(registry)
+    assert {value(registry, "feedback_total", outcome=o.value) for o in Outcome} == {0}
+    assert {value(registry, "feedback_refused_total", reason=r) for r in module.REFUSALS} == {0}
+    assert value(registry, "swaps_total", outcome="refused") == 0
+
+
+def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total(registry):
+    metrics = Metrics(registry)
+    metrics.scored("rest", 5, decode=0.5, score=1.5, journal=0.25)
+    metrics.encoded("rest", 0.125)
+    metrics.answered("rest", "score", 2.5)
+    metrics.answered("rest", "score", 9.0, TooLarge("x"))
+    metrics.answered("rest", "status", 9.0)
+    sums = {s: value(registry, "request_seconds_sum", transport="rest", stage=s) for s in module.STAGES}
+    assert sums == {"decode": 0.5, "score": 1.5, "journal": 0.25, "encode": 0.125, "total": 2.5}
+    assert value(registry, "rows_scored_total", transport="rest") == 5
+
+
+def test_feedback_has_a_time_of_its_own(registry):
+    metrics = Metrics(registry)
+    metrics.answered("grpc", "feedback", 0.02)
+    assert value(registry, "feedback_seconds_sum", transport="grpc") == 0.02
+    assert value(registry, "request_seconds_count", transport="grpc", stage="total") == 0
+
+
+@pytest.mark.parametrize("values", [[], [0.01, 0.010001, 1e9, 0.0], [math.nan, 0.2, math.inf, -1.0]])
+def test_many_values_at_once_count_as_one_by_one(values):
+    many, single = CollectorRegistry(), CollectorRegistry()
+    module.Distribution("x", "x", buckets=(0.01, 1.0), registry=many).observe_many(np.array(values, np.float64))
+    one_by_one = Histogram("x", "x", buckets=(0.01, 1.0), registry=single)
+    for v in values:
+        if math.isfinite(v):
+            one_by_one.observe(v)
+    expected = {k: v for k, v in samples(single).items() if k[0] != "x_created"}
+    assert {k: v for k, v in samples(many).items() if k[0] != "x_created"} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidInput("x"), "invalid"),
+        (TooLarge("x"), "too_large"),
+        (Unavailable("x"), "unavailable"),
+        (ConfigurationError("x"), "internal"),
+        (ZeroDivisionError(), "internal"),
+    ],
+)
+def test_a_refused_request_counts_by_whose_fault_it_is(registry, error, reason):
+    metrics = Metrics(registry)
+    metrics.answered("oip_rest", "feedback", 0.1, error)
+    metrics.answered("oip_rest", "score", 0.1, error)
+    for endpoint in ("feedback", "score"):
+        assert value(registry, "requests_total", transport="oip_rest", endpoint=endpoint, outcome=reason) == 1
+    assert value(registry, "feedback_refused_total", reason=reason) == 1
+
+
+def test_a_failing_journal_is_counted_when_it_begins_to_fail_and_shown_while_it_does(registry):
+    metrics = Metrics(registry)
+    for health in (
+        Health(5, 0, None),
+        Health(9, 0, "OperationalError: database or disk is full"),
+        Health(9, 30, "OperationalError: database or disk is full"),
+        Health(0, 30, None),
+        Health(1, 30, "OSError: input/output error"),
+    ):
+        metrics.mirror({}, State(0, 0, 0), health, now=0.0)
+    assert value(registry, "journal_errors_total", kind="full_disk") == 1
+    assert value(registry, "journal_errors_total", kind="other") == 1
+    assert value(registry, "impressions_dropped_total") == 30
+    assert value(registry, "journal_failing") == 1
+    assert value(registry, "journal_pending_rows") == 1
+
+
+def test_the_mirror_repeats_a_status_that_went_through_json(registry):
+    TrainerMirror(registry).update(json.loads(json.dumps(status())), now=1000.0)
+    assert value(registry, "sidecar_up") == 1
+    assert value(registry, "learning_paused") == 0
+    assert value(registry, "examples_learned") == 40
+    assert value(registry, "joiner_backlog_rows") == 7
+    assert value(registry, "parity_max_logit") == 2e-6
+    assert value(registry, "table_occupancy_ratio", table="entity_user_id/beliefs") == 0.25
+    assert value(registry, "prequential_auc", scorer="served", window="recent") == 1.0
+    assert value(registry, "prequential_examples", scorer="base", window="all") == 3
+    assert value(registry, "prequential_threshold", scorer="base", window="all") == 0.5
+
+
+def test_live_age_is_that_of_what_this_worker_serves_and_grows_while_it_is_behind(registry):
+    metrics, well = Metrics(registry), Health(0, 0, None)
+    metrics.mirror({}, State(0, 0, 0), well, now=10.0)
+    assert value(registry, "live_age_seconds") == 0
+    metrics.mirror(status(swap=12, published=990.0), State(3, 12, 90), well, now=1000.0)
+    assert value(registry, "live_age_seconds") == 10
+    metrics.mirror(status(swap=14, published=1001.0), State(3, 13, 95), well, now=1002.0)
+    assert value(registry, "live_age_seconds") == 12
+    metrics.mirror(status(swap=14, published=1001.0), State(3, 15, 99), well, now=1003.0)
+    assert value(registry, "live_age_seconds") == 2
+    assert value(registry, "live_position") == 99
+
+
+def test_null_becomes_nan_and_what_is_missing_stays(registry):
+    mirror = TrainerMirror(registry)
+    mirror.update(status(), now=1000.0)
+    mirror.update({"time": 1000.0, "parity_max_logit": None, "paused": "the disk is full"}, now=1001.0)
+    assert math.isnan(value(registry, "parity_max_logit"))
+    assert value(registry, "learning_paused") == 1
+    assert value(registry, "examples_learned") == 40
+
+
+@pytest.mark.parametrize("old", [{}, {"time": 1000.0 - module.STALE_SECONDS - 0.1}])
+def test_a_learner_that_stopped_writing_is_down(registry, old):
+    mirror = TrainerMirror(registry)
+    mirror.update(status(time=1000.0), now=1000.0)
+    mirror.update(old, now=1000.0)
+    assert value(registry, "sidecar_up") == 0
+
+
+def test_every_measure_of_a_report_has_its_gauge(registry):
+    mirror = TrainerMirror(registry)
+    assert set(mirror._prequential) == set(Prequential().report()["all"]["base"])
