@@ -13,7 +13,7 @@ LAYERS = {
     "corrections": 1,
     "stack": 2, "joiner": 2, "prequential": 2, "drift": 2, "gate": 2, "graph": 2, "convert": 2,
     "session": 3, "registry": 3, "journal": 3, "checkpoint": 3, "metrics": 3, "lock": 3,
-    "__main__": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "cli": 4, "lab": 4,
+    "__main__": 4, "oip": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "cli": 4, "lab": 4,
     "bento": 5,
 }  # fmt: skip
 
@@ -25,8 +25,8 @@ HEAVY = {
     "_bentoml_sdk": ("bento",),
     "_bentoml_impl": ("bento",),
     "starlette": ("bento",),
-    "grpc": ("bento",),
-    "google": ("bento", "graph/signature"),
+    "grpc": ("bento", "lab/client"),
+    "google": ("oip", "graph/signature"),
     "uvicorn": ("bento",),
     "pydantic": ("bento", "settings"),
     "pydantic_settings": ("settings",),

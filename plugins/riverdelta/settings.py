@@ -29,8 +29,8 @@ class Settings(BaseSettings):
     max_rows: Count = 16_384
     #: The most bytes that one request body may have.
     max_bytes: Count = 16 << 20
-    #: Threads inside one ONNX operator; 0 leaves it to ONNX Runtime.
-    threads: Annotated[int, Field(ge=0)] = 0
+    #: Threads inside one ONNX operator: 1 costs least for small models, a large one may want more; 0 leaves it to ONNX Runtime.
+    threads: Annotated[int, Field(ge=0)] = 1
     #: How long an impression may wait in memory before it is durable.
     flush_seconds: Seconds = 0.02
     #: How many rows are made durable at once at the most.

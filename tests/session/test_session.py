@@ -1,13 +1,16 @@
 """A session under exchange: each score comes from exactly one state, and the result names it."""
 
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.errors import Corrupt, ModelError
+from riverdelta.errors import Corrupt, InvalidInput, ModelError
 from riverdelta.features import Schema
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
@@ -21,6 +24,10 @@ ROWS, WIDTH = 48, 3
 BASE = """
 <ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] row) => (float[N] y) <int64 two = {2}> { half = Div(row, two)  h = Cast <to = 1> (half)  y = Sub(h, h) }
+"""
+KNOWN = """
+<ir_version: 8, opset_import: ["" : 17]>
+ranker (int64[N] row) => (float[N] y) <float[{1}] w = {{{0}}}> {{ y = Gather(w, row) }}
 """
 LEFT, RIGHT, GATE = "riverdelta/twotables/left", "riverdelta/twotables/right", "riverdelta/gate/weight"
 
@@ -125,6 +132,16 @@ def test_neither_half_is_ever_stale_however_rows_are_touched(session, rng):
         np.testing.assert_array_equal(session.run(EVERY).corrected, left.sum(axis=1) + offset)
 
 
+@pytest.fixture
+def hurried():
+    """Threads take turns every 0.2 ms instead of every 5, so that a thousand exchanges meet many more runs half done."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hurried")
 def test_every_score_comes_from_one_state_while_thousands_are_exchanged(session, rng):
     swaps, readers = 2000, 8
     history = {0: np.zeros(ROWS, np.float32)}
@@ -133,6 +150,7 @@ def test_every_score_comes_from_one_state_while_thousands_are_exchanged(session,
 
     def score():
         while running.is_set():
+            time.sleep(0.0002)
             scored = session.run(EVERY)
             seen.add(scored.state.swap)
             if not np.array_equal(scored.corrected, history[scored.state.swap]):
@@ -174,14 +192,16 @@ def test_a_reader_that_holds_the_idle_half_delays_the_swap(session):
 
 ONE = np.ones((1, WIDTH), np.float32)
 BAD = {
-    "a table that the model lacks": ({"riverdelta/twotables/lefts": (np.array([0]), ONE)}, "did you mean riverdelta/twotables/left"),
+    "a table that the model lacks": ({"riverdelta/twotables/lefts": (np.array([0]), ONE)}, "did you mean riverdelta/two"),
     "a wrong width": ({LEFT: (np.array([0]), np.ones((1, 2), np.float32))}, r"float32\[1, 2\]; expected float32\[1, 3\]"),
     "a wrong type": ({LEFT: (np.array([0]), np.ones((1, WIDTH)))}, r"float64\[1, 3\]; expected float32"),
     "more rows than values": ({LEFT: (np.array([0, 1]), ONE)}, r"expected float32\[2, 3\]"),
     "a row past the end": ({LEFT: (np.array([ROWS]), ONE)}, f"row {ROWS}"),
     "a negative row": ({LEFT: (np.array([-1]), ONE)}, "row -1"),
     "no number": ({RIGHT: (np.array([3]), np.array([[np.nan]], np.float32))}, "not finite"),
-    "an infinity in its second table": ({LEFT: (np.array([0]), ONE), RIGHT: (np.array([3]), np.array([[np.inf]], np.float32))}, "not finite"),
+    "an infinity in its second table": (
+        {LEFT: (np.array([0]), ONE), RIGHT: (np.array([3]), np.array([[np.inf]], np.float32))}, "not finite"
+    ),
 }  # fmt: skip
 
 
@@ -232,6 +252,40 @@ def test_a_model_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "000001.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"000001\.onnx"):
         Session(tmp_path / "000001.onnx", START, providers=["CPUExecutionProvider"])
+
+
+def test_weights_beside_the_release_are_found_from_any_working_directory(tmp_path, monkeypatch):
+    onnx.save(onnx.parser.parse_model(KNOWN.format(", ".join(["0.5"] * 600), 600)), tmp_path / "base.onnx")
+    signature = Signature.read(tmp_path / "base.onnx")
+    model = save(merge(signature, Stack([]), {}, Schema()), signature, tmp_path / "releases" / "000001.onnx")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for path in (model, Path("..") / "releases" / "000001.onnx"):
+        assert Session(path, START, providers=["CPUExecutionProvider"]).run({"row": np.array([3])}).base.tolist() == [0.5]
+
+
+def test_an_id_that_the_base_does_not_know_is_the_callers_mistake(tmp_path):
+    onnx.save(onnx.parser.parse_model(KNOWN.format("1, 2", 2)), tmp_path / "base.onnx")
+    signature = Signature.read(tmp_path / "base.onnx")
+    model = save(merge(signature, Stack([]), {}, Schema()), signature, tmp_path / "000001.onnx")
+    session = Session(model, START, providers=["CPUExecutionProvider"])
+    with pytest.raises(InvalidInput, match=r"row.*out of data bounds"):
+        session.run({"row": np.array([7])})
+    assert session.run({"row": np.array([1])}).base.tolist() == [2]
+
+
+def test_a_write_that_fails_half_way_leaves_no_trace(session, monkeypatch):
+    session.swap(following(1, {LEFT: (np.array([1]), ONE)}))
+    with monkeypatch.context() as broken:
+        broken.setattr(type(session._idle.tables[RIGHT]), "holds", lambda *_: False)
+        with pytest.raises(Corrupt, match="does not read back"):
+            session.swap(following(2, {LEFT: (np.array([0]), 9 * ONE), RIGHT: (np.array([5]), np.ones((1, 1), np.float32))}))
+    assert session.run(EVERY).corrected[:3].tolist() == [0, 3, 0]
+    session.swap(following(2, {LEFT: (np.array([2]), 2 * ONE)}))
+    scored = session.run(EVERY)
+    assert (scored.corrected[:6].tolist(), scored.state) == ([0, 3, 6, 0, 0, 0], State(1, 2, 2))
+    session.swap(following(3, {LEFT: (np.array([3]), ONE)}))
+    assert session.run(EVERY).corrected[:6].tolist() == [0, 3, 6, 3, 0, 0]
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from riverdelta.bento.messages import MESSAGES, SERVICE
 from riverdelta.bento.oip import Oip, TensorMetadata
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.tensors import Tensor, from_bytes, from_list, to_bytes
 from riverdelta.errors import ConfigurationError, InvalidInput, RiverdeltaError
+from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.oip.tensors import Tensor, from_bytes, from_list, to_bytes
 
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 5.0

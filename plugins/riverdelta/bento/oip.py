@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.tensors import Tensor, column, datatype_of
 from riverdelta.errors import InvalidInput, NotFound, near
 from riverdelta.features import Column
+from riverdelta.oip.tensors import Tensor, column, datatype_of
 
 EXTENSIONS = ("binary_tensor_data",)
 _FEEDBACK = "-feedback"

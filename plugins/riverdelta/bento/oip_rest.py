@@ -14,8 +14,8 @@ from riverdelta.bento.body import read_body
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 from riverdelta.errors import InvalidInput, RiverdeltaError, Unavailable
+from riverdelta.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 
 _HEADER = "inference-header-content-length"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,7 @@ def export(model: DeepFM, path: Path) -> Path:
         made = Path(work) / path.name
         example = tuple(torch.ones(3, dtype=torch.int64) for _ in model.fields)
         batch = torch.export.Dim("batch", min=1)
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        with _quietly():
             torch.onnx.export(
                 model,
                 example,
@@ -48,6 +49,20 @@ def export(model: DeepFM, path: Path) -> Path:
         os.replace(data, path.with_name(data.name))
         os.replace(made, path)
     return path
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence what the exporter says of its own internals: prints, warnings, and notes on packages that nobody needs."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @torch.no_grad()

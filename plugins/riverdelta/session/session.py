@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from riverdelta.corrections.nodes import PREFIX
-from riverdelta.errors import Corrupt
+from riverdelta.errors import Corrupt, InvalidInput, ModelError
 from riverdelta.features import Columns, Floats
 from riverdelta.registry.state import Delta, State
 from riverdelta.session.half import Half
@@ -37,15 +38,15 @@ class Scored:
 class Session:
     """A merged model in ONNX Runtime, safe to run from any number of threads while `swap` exchanges its tables.
 
-    Tables are fed as ONNX Runtime values: on the CPU they share memory with numpy, on a device they live there. A run reads
-    the half that was active when it began, to its end; `swap` writes the other half once its last reader has let go.
+    Tables are fed from where they lie: numpy arrays on the CPU, values in its own memory on a device. A run reads the half
+    that was active when it began, to its end; `swap` writes the other half once its last reader has let go.
     """
 
-    def __init__(self, model: Path, state: State, providers: Sequence[str] | None = None, threads: int = 0) -> None:
+    def __init__(self, model: Path, state: State, providers: Sequence[str] | None = None, threads: int = 1) -> None:
         providers = tuple(providers or choose_providers())
-        self._session = open_session(model, providers, threads)
+        structure, tables = _split(model)
+        self._session = open_session(structure, providers, threads, folder=model.parent)
         self.provider: str = self._session.get_providers()[0]
-        tables = _tables(model)
         on_device = self.provider == "CUDAExecutionProvider"
         self._active, self._idle = (Half(tables, state, on_device) for _ in range(2))
         self._behind: list[Delta] = []  # what the idle half has not seen yet
@@ -70,15 +71,12 @@ class Session:
             half = self._active
             half.enter()
         with half.reading():
-            binding = self._session.io_binding()
-            for name in self.input_names:
-                binding.bind_cpu_input(name, columns[name])
-            for name, value in half.values.items():
-                binding.bind_ortvalue_input(name, value)
-            for name in self._outputs:
-                binding.bind_output(name)
-            self._session.run_with_iobinding(binding)
-            out = dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+            try:
+                values = half.score(self._session, columns, self.input_names, self._outputs)
+            except InvalidArgument as error:  # most often an id past the end of one of the base's own tables
+                reason = str(error).splitlines()[0]
+                raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
+            out = dict(zip(self._outputs, values, strict=True))
             score, logit, corrected, base = (out.pop(n) for n in ("score", "logit", "corrected_logit", "base_logit"))
             return Scored(score, logit, corrected, base, out, half.state)
 
@@ -93,19 +91,30 @@ class Session:
                 raise Corrupt(f"state {delta.state} follows {delta.base}, and {self._active.state} is in service")
             self._idle.check(delta)
             self._idle.wait_until_idle()
-            self._idle.apply([*self._behind, delta] if delta.base is not None else [delta])
+            if delta.base is None:
+                self._behind = []
+            # Until the exchange the idle half may hold any part of `delta`; what a failure leaves is overwritten next time.
+            try:
+                self._idle.apply([*self._behind, delta])
+            except BaseException:
+                self._behind.append(self._active.whole())
+                raise
             with self._exchange:
                 self._active, self._idle = self._idle, self._active
             self._behind = [delta]
         return time.perf_counter() - start
 
 
-def _tables(model: Path) -> dict[str, Floats]:
-    """Read the overridable tables that are baked into a merged model."""
-    graph = onnx.load(model, load_external_data=False).graph
-    inputs = {i.name for i in graph.input}
-    return {
-        t.name: np.array(numpy_helper.to_array(t), np.float32)
-        for t in graph.initializer
-        if t.name.startswith(PREFIX) and t.name in inputs
-    }
+def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
+    """Return a merged model without the values of its tables, and the tables: ONNX Runtime need not keep a third copy."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's and the file system's errors share no base class but Exception
+        raise ModelError(f"{path} is no ONNX model, or it is truncated: {error}") from error
+    inputs, stored = {i.name for i in model.graph.input}, model.graph.initializer
+    tables: dict[str, Floats] = {}
+    for at in reversed(range(len(stored))):
+        if stored[at].name.startswith(PREFIX) and stored[at].name in inputs:
+            tables[stored[at].name] = np.array(numpy_helper.to_array(stored[at]), np.float32)
+            del stored[at]
+    return model.SerializeToString(), dict(reversed(tables.items()))

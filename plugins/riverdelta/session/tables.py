@@ -15,13 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 class HostTable:
-    """A table in host memory: ONNX Runtime's value and the numpy array share it, so that a write is an exchange of bytes."""
+    """A table in host memory; ONNX Runtime reads the numpy array where it lies, so that a write is seen by the next run."""
 
     scatter = "in-place"
 
     def __init__(self, values: Floats) -> None:
         self.host = np.ascontiguousarray(values).copy()
-        self.value = onnxruntime.OrtValue.ortvalue_from_numpy(self.host)
+        self.value = self.host
 
     def write(self, rows: Ints | None, values: Floats) -> None:
         """Write rows, or everything where `rows` is None."""

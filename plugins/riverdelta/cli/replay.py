@@ -1,0 +1,130 @@
+"""`riverdelta replay`: learn a data set, or a service's journal, without a server."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from riverdelta.definition import load
+from riverdelta.errors import InvalidInput
+from riverdelta.home import Home
+from riverdelta.journal.segments import Segments
+from riverdelta.lab.datasets.find import find_movielens
+from riverdelta.lab.quality import auc, log_loss
+from riverdelta.lab.replay import base_logits
+from riverdelta.lab.replay import replay as replay_stream
+from riverdelta.lab.workshop import load_stream, open_workshop
+from riverdelta.settings import Settings
+from riverdelta.trainer.trainer import new_learner
+
+_READ_ROWS = 65_536
+
+
+@click.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option("--journal", type=click.Path(path_type=Path), help="A folder that the demo left: learn its journal again.")
+@click.option("--lag", "lag_rows", type=click.IntRange(min=0), default=0, help="Refresh the served tables every so many rows.")
+@click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Labels come so late, in the stream's time.")
+@click.option("--events", type=click.IntRange(min=1), help="Only so many rows of the second half.")
+@click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file.")
+def replay(
+    data: Path | None,
+    journal: Path | None,
+    lag_rows: int,
+    lag_seconds: float,
+    events: int | None,
+    graph: Path | None,
+    out: Path | None,
+) -> None:
+    """Train the base on the first half of DATA (a MovieLens folder), then serve and learn the second half row by row.
+
+    With --journal, learn what a service journalled instead and compare the tables with its checkpoint, bit for bit.
+    """
+    if journal is not None:
+        figures = _replay_journal(journal)
+    else:
+        figures = _replay_data(data, lag_rows, lag_seconds, events, graph)
+    _show(figures)
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=1) + "\n")
+    if figures.get("tables_equal") is False:
+        raise SystemExit(1)
+
+
+def _replay_data(
+    data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, graph: Path | None
+) -> dict[str, Any]:
+    found = find_movielens(data)
+    stream = load_stream(found)
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = open_workshop(stream, Path(folder), graph)
+        second = workshop.second[: events or len(workshop.second)]
+        base = base_logits(workshop.report.path, second)
+        stack = workshop.definition.new_stack()
+    done = replay_stream(stack, second, base, lag_rows, lag_seconds)
+    return {
+        "data": found.source,
+        "events": len(second),
+        "auc_base": auc(base, second.label),
+        "auc_served": auc(done.served, second.label),
+        "log_loss_base": log_loss(base, second.label),
+        "log_loss_served": log_loss(done.served, second.label),
+        "lag_rows": lag_rows,
+        "lag_seconds": lag_seconds,
+        "base_training_seconds": workshop.report.seconds,
+        "examples_per_second": len(second) / done.seconds,
+    }
+
+
+def _replay_journal(folder: Path) -> dict[str, Any]:
+    if not (folder / "service.py").is_file():
+        raise InvalidInput(f"{folder} holds no service.py; give the folder that `riverdelta demo` printed")
+    definition = load(str(folder / "service.py"))
+    settings = Settings.load(home=folder / "state")
+    home = Home(definition, settings)
+    segments = Segments(home.folder / "journal", settings.segment_bytes)
+    learner = new_learner(definition, settings)
+    start = time.perf_counter()
+    while records := segments.read(learner.position, _READ_ROWS):
+        for sequence, record in records:
+            learner.push(sequence, record)
+    seconds = time.perf_counter() - start
+    segments.close()
+    report = learner.prequential.report()["all"]
+    checkpoint = home.checkpoints().load()
+    saved = new_learner(definition, settings)
+    if checkpoint is not None:
+        saved.load(checkpoint.arrays)
+    return {
+        "data": str(folder),
+        "events": learner.examples,
+        **{f"{m}_{s}": report[s][m] for m in ("auc", "log_loss") for s in ("base", "served")},
+        "examples_per_second": learner.examples / seconds,
+        "position": learner.position,
+        "digest": learner.stack.digest(),
+        "checkpoint_position": checkpoint.position if checkpoint else None,
+        "checkpoint_digest": saved.stack.digest() if checkpoint else None,
+        "tables_equal": checkpoint is not None and saved.stack.digest() == learner.stack.digest(),
+    }
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in figures.items():
+        shown = (
+            f"{value:,.4f}"
+            if isinstance(value, float) and abs(value) < 1000
+            else f"{value:,.0f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+        table.add_row(name, shown)
+    Console().print(table)

@@ -1,0 +1,224 @@
+"""Clients: score rows, send their feedback, and wait until it is learned, over HTTP and gRPC in turn."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+import orjson
+
+from riverdelta.features import Floats, Ints
+from riverdelta.lab.stream import Stream
+from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.oip.tensors import Tensor, datatype_of, from_bytes, to_bytes
+
+_TIMEOUT = 10.0
+_POLL_SECONDS = 0.004
+
+
+class Http:
+    """One kept-alive connection, which stays with one worker."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
+
+    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """Return the JSON answer; raises `OSError` for any status but 200."""
+        data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) if body is not None else None
+        self._connection.request(method, path, data, {"Content-Type": "application/json"})
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise OSError(f"{path} answered {answer.status}: {content[:200]!r}")
+        parsed: dict[str, Any] = orjson.loads(content)
+        return parsed
+
+    def score(self, columns: dict[str, Any]) -> tuple[Floats, str, str]:
+        """Return scores, the request's id and the state."""
+        answer = self.call("POST", "/score", {"columns": columns})
+        return np.array(answer["scores"], np.float32), answer["impressions"], answer["state"]
+
+    def feedback(self, ids: list[str], labels: Floats) -> tuple[list[str], int]:
+        """Return the outcomes and the journal position."""
+        items = [{"id": i, "label": int(y)} for i, y in zip(ids, labels.tolist(), strict=True)]
+        answer = self.call("POST", "/feedback", {"items": items})
+        return answer["outcomes"], answer["position"]
+
+    def status(self) -> dict[str, Any]:
+        """Return GET /status."""
+        return self.call("GET", "/status")
+
+
+class Grpc:
+    """One channel of the Open Inference Protocol, which stays with one worker."""
+
+    def __init__(self, port: int, model: str) -> None:
+        self._model = model
+        self._infer = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            request_serializer=MESSAGES["ModelInferRequest"].SerializeToString,
+            response_deserializer=MESSAGES["ModelInferResponse"].FromString,
+        )
+
+    def infer(self, model: str, tensors: list[Tensor]) -> dict[str, Any]:
+        """Return the outputs by name."""
+        kind = MESSAGES["ModelInferRequest"]
+        inputs = [MESSAGES["InferInputTensor"](name=t.name, datatype=t.datatype, shape=t.data.shape) for t in tensors]
+        request = kind(model_name=model, inputs=inputs, raw_input_contents=[to_bytes(t) for t in tensors])
+        answer = self._infer(request, timeout=_TIMEOUT)
+        return {
+            out.name: from_bytes(out.name, out.datatype, list(out.shape), raw).data
+            for out, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+        }
+
+    def score(self, columns: dict[str, Any]) -> tuple[Floats, str, str]:
+        """Return scores, the request's id and the state."""
+        tensors = [Tensor(name, datatype_of(c.dtype.name), c) for name, c in columns.items()]
+        out = self.infer(self._model, tensors)
+        return out["score"], out["impressions"][0].decode(), out["state"][0].decode()
+
+    def feedback(self, ids: list[str], labels: Floats) -> tuple[list[str], int]:
+        """Return the outcomes and the journal position."""
+        data = np.empty(len(ids), dtype=object)
+        data[:] = [i.encode() for i in ids]
+        out = self.infer(f"{self._model}-feedback", [Tensor("id", "BYTES", data), Tensor("label", "FP32", labels)])
+        return [v.decode() for v in out["outcome"]], int(out["position"][0])
+
+
+@dataclass
+class Tally:
+    """What all clients saw, row by row of the stream; `lock` guards the counts."""
+
+    rows: int
+    score: Floats = field(init=False)
+    lag: Ints = field(init=False)
+    freshness: list[float] = field(default_factory=list)
+    requests: int = 0
+    failed: int = 0
+    done: int = 0
+    error: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.score = np.full(self.rows, np.nan, np.float32)
+        self.lag = np.zeros(self.rows, np.int64)
+
+
+class Client(threading.Thread):
+    """Sends its rows, `most` consecutive ones at a time, in the order of the stream.
+
+    In a closed loop it sends the next rows when /status shows that the live tables contain the feedback of the last, and
+    stays within `ahead` rows of the slowest client. With `rate` (rows a second) it does not wait for anything.
+    """
+
+    def __init__(
+        self,
+        rows: Ints,
+        stream: Stream,
+        ports: tuple[int, int],
+        model: str,
+        tally: Tally,
+        near: Callable[[int], bool],
+        rate: float = 0.0,
+        most: int = 8,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.rows, self.stream, self.tally, self.near = rows, stream, tally, near
+        self.rate, self.most = rate, most
+        self.at = 0
+        self._http = Http(ports[0])
+        self._grpc = Grpc(ports[1], model)
+
+    @property
+    def place(self) -> int:
+        """The stream's row that it sends next; past the end when it has sent all."""
+        return int(self.rows[self.at]) if self.at < len(self.rows) else len(self.stream)
+
+    def run(self) -> None:
+        """Send everything."""
+        fed: list[tuple[int, float, int]] = []  # journal position, time sent, rows
+        covered, turn, started = 0, 0, time.monotonic()
+        swap_needed = 0
+        while self.at < len(self.rows):
+            while not self.near(self.place):
+                time.sleep(_POLL_SECONDS)
+            rows = self.rows[self.at : self.at + self.most]
+            try:
+                covered, swap_needed = self._exchange(rows, fed, covered, swap_needed, turn)
+            except (OSError, grpc.RpcError, http.client.HTTPException) as error:
+                with self.tally.lock:
+                    self.tally.failed += 1
+                    self.tally.error = self.tally.error or f"{type(error).__name__}: {error}"
+            self.at += len(rows)
+            turn += 1
+            with self.tally.lock:
+                self.tally.done += len(rows)
+            if self.rate:
+                time.sleep(max(0.0, started + self.at / self.rate - time.monotonic()))
+
+    def _exchange(
+        self, rows: Ints, fed: list[tuple[int, float, int]], covered: int, swap_needed: int, turn: int
+    ) -> tuple[int, int]:
+        """Score, feed back, and in a closed loop wait; return the journal position covered and the swap that covers it."""
+        transport: Http | Grpc = self._grpc if turn % 2 else self._http
+        columns = {name: np.ascontiguousarray(column[rows]) for name, column in self.stream.columns.items()}
+        scores, impressions, state = transport.score(columns)
+        now, swap = time.monotonic(), int(state.partition("+")[2])
+        waiting = sum(n for position, _, n in fed if position > covered or swap < swap_needed)
+        self.tally.score[rows] = scores
+        self.tally.lag[rows] = waiting + np.arange(len(rows))
+        if swap >= swap_needed:
+            with self.tally.lock:
+                self.tally.freshness.extend(now - sent for position, sent, n in fed if position <= covered for _ in range(n))
+            fed[:] = [entry for entry in fed if entry[0] > covered]
+        sent = time.monotonic()
+        outcomes, position = transport.feedback([f"{impressions}.{i}" for i in range(len(rows))], self.stream.label[rows])
+        with self.tally.lock:
+            self.tally.requests += 2
+        if set(outcomes) != {"accepted"}:
+            raise OSError(f"feedback was not accepted: {sorted(set(outcomes))}")
+        fed.append((position, sent, len(rows)))
+        while True:
+            status = self._http.status()
+            if status["position"] >= position:
+                return position, status["swap"]
+            if self.rate:
+                return max(covered, status["position"]), status["swap"]
+            time.sleep(_POLL_SECONDS)
+
+
+def drive(
+    stream: Stream,
+    ports: tuple[int, int],
+    model: str,
+    clients: int,
+    rate: float = 0.0,
+    ahead: int = 512,
+    watch: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Send a whole stream through `clients` clients side by side, each with its own users; return what they saw.
+
+    `watch` is called a few times a second.
+    """
+    tally = Tally(len(stream))
+    owner = stream.columns["user_id"] % clients
+    team: list[Client] = []
+
+    def near(place: int) -> bool:
+        return bool(rate) or place <= min((c.place for c in team), default=0) + ahead
+
+    for number in range(clients):
+        team.append(Client(np.flatnonzero(owner == number), stream, ports, model, tally, near, rate / clients))
+    for client in team:
+        client.start()
+    while any(client.is_alive() for client in team):
+        watch(tally)
+        time.sleep(0.2)
+    watch(tally)
+    return tally

@@ -1,0 +1,94 @@
+"""Finding MovieLens latest-small: given, around, cached, or downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from riverdelta.errors import Corrupt, InvalidInput
+
+_log = logging.getLogger(__name__)
+_NAME = "ml-latest-small"
+_URL = f"https://files.grouplens.org/datasets/movielens/{_NAME}.zip"
+_MARKERS = ("ratings.csv", "ratings.dat", "u.data")
+_SECONDS = 10.0
+
+Fetch = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A folder with a MovieLens release, or None, and in words where it came from."""
+
+    folder: Path | None
+    source: str
+
+
+def find_movielens(
+    given: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    cache: Path | None = None,
+    fetch: Fetch | None = None,
+) -> Found:
+    """Look in `given`, then in the folder of RIVERDELTA_DATA, then in the cache, then on GroupLens's site.
+
+    Raises `InvalidInput` when `given` holds no release; a failing network gives `Found(None, …)`.
+    """
+    if given is not None:
+        folder = _release(given)
+        if folder is None:
+            raise InvalidInput(f"--data {given} holds no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
+        return Found(folder, f"{folder.name} (--data)")
+    if around := environment.get("RIVERDELTA_DATA"):
+        folder = _release(Path(around))
+        if folder is not None:
+            return Found(folder, f"{folder.name} (RIVERDELTA_DATA)")
+    cache = cache or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverdelta"
+    folder = _release(cache / _NAME)
+    if folder is not None:
+        return Found(folder, f"{_NAME} (cached)")
+    try:
+        return Found(_download(cache, fetch or _fetch), f"{_NAME} (downloaded from grouplens.org)")
+    except (OSError, urllib.error.URLError, Corrupt) as error:
+        _log.info("MovieLens cannot be downloaded: %s", error)
+        return Found(None, f"the built-in simulator (MovieLens cannot be downloaded: {error})")
+
+
+def _release(folder: Path) -> Path | None:
+    for candidate in (folder, folder / _NAME):
+        if any((candidate / marker).is_file() for marker in _MARKERS):
+            return candidate
+    return None
+
+
+def _download(cache: Path, fetch: Fetch) -> Path:
+    """Fetch, check against the publisher's checksum, unpack beside the cache and move it there whole."""
+    data = fetch(_URL)
+    expected = fetch(f"{_URL}.md5").decode().split()
+    got = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if got not in expected:
+        raise Corrupt(f"{_URL} has the MD5 {got}; its publisher states {' '.join(expected)}")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                if not (Path(work) / name).resolve().is_relative_to(Path(work).resolve()):
+                    raise Corrupt(f"{_URL} holds {name!r}, which would leave its folder; it is not unpacked")
+            archive.extractall(work)
+        os.replace(Path(work) / _NAME, cache / _NAME)
+    return cache / _NAME
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+        body: bytes = response.read()
+    return body

@@ -1,0 +1,31 @@
+"""Quality of scores against labels, exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta import link
+
+
+def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
+    """Return the probability that a positive scores above a negative, ties counting half; NaN without both.
+
+    By ranks (Mann and Whitney 1947), O(N log N).
+
+    >>> auc([0.1, 0.4, 0.4, 0.9], [0, 0, 1, 1])
+    0.875
+    """
+    score, label = np.asarray(score), np.asarray(label)
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
+    positives = float(label.sum())
+    negatives = len(label) - positives
+    if not positives or not negatives:
+        return float("nan")
+    return float((ranks[label > 0].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
+
+
+def log_loss(logit: npt.ArrayLike, label: npt.ArrayLike) -> float:
+    """Return the mean log loss in nats."""
+    return float(link.log_loss(logit, label).mean())

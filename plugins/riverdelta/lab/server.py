@@ -1,0 +1,108 @@
+"""Server: `bentoml serve` as a child process, for the demo and for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riverdelta.errors import Unavailable
+
+_START_SECONDS, _STOP_SECONDS = 120.0, 30.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A service that runs: its process, its ports and the file that its output goes to."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    grpc_port: int
+    log: Path
+
+    def status(self) -> dict[str, Any]:
+        """Return GET /status."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", "/status")
+            answer = connection.getresponse()
+            body: dict[str, Any] = json.loads(answer.read())
+            if answer.status != 200:
+                raise Unavailable(f"/status answered {answer.status}: {body}")
+            return body
+        finally:
+            connection.close()
+
+    def stop(self) -> int:
+        """End the service as an operator would, by SIGTERM, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, target: str, home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Serve `target` (module:Class) from `folder` on free loopback ports, until the block ends.
+
+    Raises `Unavailable` with the end of its log when it does not become ready.
+    """
+    port, grpc_port = free_port(), free_port()
+    log = home.parent / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "RIVERDELTA_HOME": str(home),
+        "RIVERDELTA_GRPC_PORT": str(grpc_port),
+        "BENTOML_DO_NOT_TRACK": "True",
+        # Its metrics files: two servers with one BentoML home would wipe each other's.
+        "BENTOML_HOME": str(home.parent / "bentoml"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **settings, **(environment or {})},
+        )
+    server = Server(process, port, grpc_port, log)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, Unavailable):
+            if server.status()["sidecar"]["alive"]:
+                return
+        time.sleep(0.1)
+    tail = "\n".join(server.log.read_text(errors="replace").splitlines()[-15:])
+    raise Unavailable(f"the service did not become ready (exit code {server.process.poll()}); the end of {server.log}:\n{tail}")

@@ -1,0 +1,61 @@
+"""Workshop: everything that the demo and replay need of one data set, prepared in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from riverdelta.definition import Definition
+from riverdelta.features import Ints
+from riverdelta.lab.base import BaseReport, train_base
+from riverdelta.lab.datasets.find import Found
+from riverdelta.lab.datasets.knowledge import load_neighbours
+from riverdelta.lab.datasets.movielens import load_movielens
+from riverdelta.lab.deepfm import DeepFMOptions
+from riverdelta.lab.ranker import default_corrections, genres_of, neighbours_of, save_lookups
+from riverdelta.lab.simulator import Simulation
+from riverdelta.lab.stream import Stream
+
+_SIMULATED_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A trained base beside its service file, the stream that comes after its training, and what it has seen of items."""
+
+    folder: Path
+    first: Stream
+    second: Stream
+    report: BaseReport
+    definition: Definition
+
+    @property
+    def trained_items(self) -> Ints:
+        """The items of the base's training rows, with repeats."""
+        items: Ints = self.first.columns["item_id"]
+        return items
+
+
+def load_stream(found: Found) -> Stream:
+    """Return the found ratings, or a simulated log of ids that the ranker can read."""
+    if found.folder is not None:
+        return load_movielens(found.folder)
+    log = Simulation(rows=_SIMULATED_ROWS).generate()
+    columns = {name: log.stream.columns[name] for name in ("user_id", "item_id")}
+    return Stream("simulator", columns, log.stream.label, log.stream.time, log.stream.tables)
+
+
+def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, options: DeepFMOptions | None = None) -> Workshop:
+    """Train and export the base on the first half, and write the service that corrects it."""
+    first, second = stream.halves()
+    folder.mkdir(parents=True, exist_ok=True)
+    report = train_base(first, folder, options)
+    genres = genres_of(stream)
+    neighbours = neighbours_of(load_neighbours(graph)) if graph is not None else None
+    save_lookups(folder, genres, neighbours)
+    if neighbours is None:
+        (folder / "neighbours.safetensors").unlink(missing_ok=True)
+    (folder / "service.py").write_text(files("riverdelta.lab").joinpath("service.template").read_text())
+    definition = Definition(name="ranker", base=report.path, logit="logit", corrections=default_corrections(genres, neighbours))
+    return Workshop(folder, first, second, report, definition)
