@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo test check bento bench clean
 
 install: .venv/installed
 
@@ -10,6 +10,7 @@ install: .venv/installed
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
+	$(BIN)/hatchling build -t wheel -d dist
 	touch $@
 
 demo: install
@@ -23,6 +24,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+
+# A Bento of the reference service, from a fresh wheel.
+bento: install
+	$(BIN)/hatchling build -t wheel -d dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/bentoml build
 
 bench: install
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

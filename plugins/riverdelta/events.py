@@ -131,7 +131,7 @@ def decode(payload: bytes) -> Record:
     """
     try:
         return _decode_json(payload) if payload[:1] == b"{" else _decode_arrow(payload)
-    except (pa.ArrowException, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (pa.ArrowException, OSError, StopIteration, KeyError, TypeError, ValueError, AttributeError) as error:
         raise Corrupt(f"{len(payload)} bytes are not a journal record: {error}") from error
 
 

@@ -22,9 +22,9 @@ class BaseReport:
     log_loss: float
 
 
-def train_base(first: Stream, folder: Path, options: DeepFMOptions | None = None) -> BaseReport:
-    """Train a DeepFM on `first` (by custom the first half of a stream) and export it to `folder`/base.onnx."""
+def train_base(first: Stream, folder: Path, options: DeepFMOptions | None = None, name: str = "base.onnx") -> BaseReport:
+    """Train a DeepFM on `first` (by custom the first half of a stream) and export it to `folder`/`name`."""
     start = time.perf_counter()
     training = train(first, options)
-    path = export(training.model, folder / "base.onnx")
+    path = export(training.model, folder / name)
     return BaseReport(path, time.perf_counter() - start, training.epoch, training.log_loss)

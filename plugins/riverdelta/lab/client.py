@@ -20,20 +20,30 @@ from riverdelta.oip.tensors import Tensor, datatype_of, from_bytes, to_bytes
 
 _TIMEOUT = 10.0
 _POLL_SECONDS = 0.004
+#: Uvicorn closes a connection that was idle for 5 seconds.
+_IDLE_SECONDS = 2.0
 
 
 class Http:
-    """One kept-alive connection, which stays with one worker."""
+    """One kept-alive connection, which stays with one worker; it is made anew before the server would close it as idle."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
+        self._used = time.monotonic()
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Return the JSON answer; raises `OSError` for any status but 200."""
         data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) if body is not None else None
-        self._connection.request(method, path, data, {"Content-Type": "application/json"})
-        answer = self._connection.getresponse()
-        content = answer.read()
+        if time.monotonic() - self._used > _IDLE_SECONDS:
+            self._connection.close()
+        try:
+            self._connection.request(method, path, data, {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # the next call connects again
+            raise
+        self._used = time.monotonic()
         if answer.status != 200:
             raise OSError(f"{path} answered {answer.status}: {content[:200]!r}")
         parsed: dict[str, Any] = orjson.loads(content)

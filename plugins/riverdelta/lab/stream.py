@@ -53,6 +53,10 @@ class Stream:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return replace(self, columns=columns, label=self.label[rows], time=self.time[rows])
 
+    def select(self, *names: str) -> Stream:
+        """Return the stream with these columns alone."""
+        return replace(self, columns={name: self.columns[name] for name in names})
+
     def halves(self) -> tuple[Stream, Stream]:
         """Return the first and the second half of the rows."""
         middle = len(self) // 2

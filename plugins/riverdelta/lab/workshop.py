@@ -42,8 +42,7 @@ def load_stream(found: Found) -> Stream:
     if found.folder is not None:
         return load_movielens(found.folder)
     log = Simulation(rows=_SIMULATED_ROWS).generate()
-    columns = {name: log.stream.columns[name] for name in ("user_id", "item_id")}
-    return Stream("simulator", columns, log.stream.label, log.stream.time, log.stream.tables)
+    return log.stream.select("user_id", "item_id")
 
 
 def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, options: DeepFMOptions | None = None) -> Workshop:

@@ -47,7 +47,7 @@ def _read_csv(folder: Path) -> _Parts:
 
 
 def _read_dat(folder: Path) -> _Parts:
-    ratings = _read(folder / "ratings.dat", "::")
+    ratings = _read(folder / "ratings.dat", "::", skip=0)
     movies = _read(folder / "movies.dat", "::", names=["item", "title", "genres"], skip=0, text=("genres", "title"))
     users: _Users = {}
     if (folder / "users.dat").is_file():
