@@ -64,13 +64,18 @@ class Http:
         """Return GET /status."""
         return self.call("GET", "/status")
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
 
 class Grpc:
     """One channel of the Open Inference Protocol, which stays with one worker."""
 
     def __init__(self, port: int, model: str) -> None:
         self._model = model
-        self._infer = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self._infer = self._channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=MESSAGES["ModelInferRequest"].SerializeToString,
             response_deserializer=MESSAGES["ModelInferResponse"].FromString,
@@ -99,6 +104,10 @@ class Grpc:
         data[:] = [i.encode() for i in ids]
         out = self.infer(f"{self._model}-feedback", [Tensor("id", "BYTES", data), Tensor("label", "FP32", labels)])
         return [v.decode() for v in out["outcome"]], int(out["position"][0])
+
+    def close(self) -> None:
+        """Let go of the channel."""
+        self._channel.close()
 
 
 @dataclass
@@ -171,6 +180,8 @@ class Client(threading.Thread):
                 self.tally.done += len(rows)
             if self.rate:
                 time.sleep(max(0.0, started + self.at / self.rate - time.monotonic()))
+        self._http.close()
+        self._grpc.close()
 
     def _exchange(
         self, rows: Ints, fed: list[tuple[int, float, int]], covered: int, swap_needed: int, turn: int

@@ -1,0 +1,116 @@
+"""The Open Inference Protocol, spoken by Triton's own clients."""
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from tritonclient.utils import InferenceServerException
+
+N = 3
+
+
+def inputs(module, binary=None, **changed):
+    columns = {
+        "user_id": np.array([1, 2, 3]),
+        "item_id": np.array([4, 5, 6]),
+        "hour": np.array([0.5, 1, 2], np.float32),
+        **changed,
+    }
+    made = []
+    for name, data in columns.items():
+        kind = {"i": "INT64", "f": "FP32", "O": "BYTES"}[data.dtype.kind]
+        tensor = module.InferInput(name, list(data.shape), kind)
+        tensor.set_data_from_numpy(data, **({} if binary is None else {"binary_data": binary}))
+        made.append(tensor)
+    return made
+
+
+@pytest.fixture(params=["http", "grpc"])
+def triton(request, server):
+    """(module, client): either transport."""
+    if request.param == "http":
+        client = triton_http.InferenceServerClient(f"127.0.0.1:{server.port}")
+        yield triton_http, client
+    else:
+        client = triton_grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}")
+        yield triton_grpc, client
+    client.close()
+
+
+def test_the_server_and_both_models_are_live_and_ready(triton):
+    _, client = triton
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("ranker")
+    assert client.is_model_ready("ranker-feedback", "1")
+
+
+def field(value, name):
+    return value[name] if isinstance(value, dict) else getattr(value, name)
+
+
+def test_metadata_names_columns_types_and_shapes(triton):
+    _, client = triton
+    metadata = client.get_model_metadata("ranker")
+    taken = {field(i, "name"): (field(i, "datatype"), [int(n) for n in field(i, "shape")]) for i in field(metadata, "inputs")}
+    assert taken == {"user_id": ("INT64", [-1]), "item_id": ("INT64", [-1]), "hour": ("FP32", [-1])}
+    assert field(client.get_server_metadata(), "name") == "riverdelta"
+
+
+def test_scores_come_back_and_their_feedback_is_a_model_too(triton):
+    module, client = triton
+    result = client.infer("ranker", inputs(module), request_id="r-1")
+    score = result.as_numpy("score")
+    assert score.shape == (N,)
+    assert ((score > 0) & (score < 1)).all()
+    impressions = result.as_numpy("impressions")[0].decode()
+    ids = np.array([f"{impressions}.{i}".encode() for i in range(N)], dtype=object)
+    wanted = [module.InferInput("id", [N], "BYTES"), module.InferInput("label", [N], "FP32")]
+    wanted[0].set_data_from_numpy(ids)
+    wanted[1].set_data_from_numpy(np.array([1, 0, np.nan], np.float32))
+    answer = client.infer("ranker-feedback", wanted)
+    assert answer.as_numpy("outcome").tolist() == [b"accepted"] * 3
+    assert answer.as_numpy("position")[0] > 0
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_json_and_binary_tensors_give_the_same_scores(server, binary):
+    client = triton_http.InferenceServerClient(f"127.0.0.1:{server.port}")
+    outputs = [triton_http.InferRequestedOutput("base_logit", binary_data=binary)]
+    base = client.infer("ranker", inputs(triton_http, binary), outputs=outputs).as_numpy("base_logit")
+    client.close()
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as over_grpc:
+        assert np.array_equal(base, over_grpc.infer("ranker", inputs(triton_grpc)).as_numpy("base_logit"))
+
+
+def test_string_ids_and_the_axis_that_batching_clients_add_are_taken(triton):
+    module, client = triton
+    users = np.array([[b"ann"], [b"bob"], ["zoë".encode()]], dtype=object)
+    wide = inputs(module, user_id=users, item_id=np.array([[4], [5], [6]]), hour=np.ones((3, 1), np.float32))
+    assert client.infer("ranker", wide).as_numpy("score").shape == (3,)
+
+
+HOSTILE = {
+    "an unknown model": ("rankr", {}, "did you mean ranker"),
+    "a missing version": ("ranker", {"model_version": "7"}, "no version '7'"),
+    "an unknown output": ("ranker", {"outputs": ["scores"]}, "no output 'scores'"),
+    "another type": ("ranker", {"user_id": np.array([1.5, 2, 3], np.float32)}, "'user_id' has type float32"),
+    "uneven columns": ("ranker", {"item_id": np.array([4, 5])}, "'item_id' has 2 rows"),
+    "nan": ("ranker", {"hour": np.array([np.nan, 1, 2], np.float32)}, "'hour' holds nan at row 0"),
+    "a column too many": ("ranker", {"shoe": np.array([1, 2, 3])}, "'shoe' is not declared"),
+    "no rows": ("ranker", {n: np.empty(0, t) for n, t in (("user_id", int), ("item_id", int), ("hour", np.float32))}, "0 rows"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_bad_request_is_refused_by_name_over_either_transport(triton, name):
+    module, client = triton
+    model, changed, message = HOSTILE[name]
+    changed = dict(changed)
+    given = {k: changed.pop(k) for k in ("model_version",) if k in changed}
+    if "outputs" in changed:
+        given["outputs"] = [module.InferRequestedOutput(o) for o in changed.pop("outputs")]
+    with pytest.raises(InferenceServerException, match=message) as refused:
+        client.infer(model, inputs(module, **changed), **given)
+    expected = "NOT_FOUND|404" if "model" in name or "version" in name else "INVALID_ARGUMENT|400"
+    assert str(refused.value.status()).removeprefix("StatusCode.") in expected.split("|")
