@@ -26,7 +26,7 @@ from riverdelta.lab.workshop import Workshop, load_stream, open_workshop
 from riverdelta.link import logit
 from riverdelta.settings import Settings
 
-_DEFAULT_EVENTS = 20_000
+_DEFAULT_EVENTS = 50_000
 
 
 class Events(click.ParamType[int]):

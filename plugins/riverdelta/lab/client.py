@@ -118,6 +118,7 @@ class Tally:
     score: Floats = field(init=False)
     lag: Ints = field(init=False)
     freshness: list[float] = field(default_factory=list)
+    learned: list[tuple[int, float, int]] = field(default_factory=list)  # swap that contains it, time sent, rows
     requests: int = 0
     failed: int = 0
     done: int = 0
@@ -127,6 +128,12 @@ class Tally:
     def __post_init__(self) -> None:
         self.score = np.full(self.rows, np.nan, np.float32)
         self.lag = np.zeros(self.rows, np.int64)
+
+    def scored(self, swap: int, now: float) -> None:
+        """Note a score of tables `swap`: whatever they contain, and no score contained before, is fresh now."""
+        with self.lock:
+            self.freshness.extend(now - sent for first, sent, rows in self.learned if first <= swap for _ in range(rows))
+            self.learned = [entry for entry in self.learned if entry[0] > swap]
 
 
 class Client(threading.Thread):
@@ -151,6 +158,8 @@ class Client(threading.Thread):
         self.rows, self.stream, self.tally, self.near = rows, stream, tally, near
         self.rate, self.most = rate, most
         self.at = 0
+        self._waiting: list[tuple[int, float, int]] = []  # not known to be learned: position, time sent, rows
+        self._sent: list[tuple[int, int]] = []  # rows that are learned, and the swap that contains them
         self._http = Http(ports[0])
         self._grpc = Grpc(ports[1], model)
 
@@ -161,15 +170,13 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         """Send everything."""
-        fed: list[tuple[int, float, int]] = []  # journal position, time sent, rows
-        covered, turn, started = 0, 0, time.monotonic()
-        swap_needed = 0
+        turn, started = 0, time.monotonic()
         while self.at < len(self.rows):
             while not self.near(self.place):
                 time.sleep(_POLL_SECONDS)
             rows = self.rows[self.at : self.at + self.most]
             try:
-                covered, swap_needed = self._exchange(rows, fed, covered, swap_needed, turn)
+                self._exchange(rows, self._grpc if turn % 2 else self._http)
             except (OSError, grpc.RpcError, http.client.HTTPException) as error:
                 with self.tally.lock:
                     self.tally.failed += 1
@@ -183,35 +190,36 @@ class Client(threading.Thread):
         self._http.close()
         self._grpc.close()
 
-    def _exchange(
-        self, rows: Ints, fed: list[tuple[int, float, int]], covered: int, swap_needed: int, turn: int
-    ) -> tuple[int, int]:
-        """Score, feed back, and in a closed loop wait; return the journal position covered and the swap that covers it."""
-        transport: Http | Grpc = self._grpc if turn % 2 else self._http
+    def _exchange(self, rows: Ints, transport: Http | Grpc) -> None:
+        """Score, feed back, and in a closed loop wait until the live tables contain it."""
         columns = {name: np.ascontiguousarray(column[rows]) for name, column in self.stream.columns.items()}
         scores, impressions, state = transport.score(columns)
-        now, swap = time.monotonic(), int(state.partition("+")[2])
-        waiting = sum(n for position, _, n in fed if position > covered or swap < swap_needed)
+        swap = int(state.partition("+")[2])
+        self.tally.scored(swap, time.monotonic())
+        self._sent = [entry for entry in self._sent if entry[1] > swap]
         self.tally.score[rows] = scores
-        self.tally.lag[rows] = waiting + np.arange(len(rows))
-        if swap >= swap_needed:
-            with self.tally.lock:
-                self.tally.freshness.extend(now - sent for position, sent, n in fed if position <= covered for _ in range(n))
-            fed[:] = [entry for entry in fed if entry[0] > covered]
+        self.tally.lag[rows] = sum(n for n, _ in self._sent) + sum(n for *_, n in self._waiting) + np.arange(len(rows))
         sent = time.monotonic()
         outcomes, position = transport.feedback([f"{impressions}.{i}" for i in range(len(rows))], self.stream.label[rows])
         with self.tally.lock:
             self.tally.requests += 2
         if set(outcomes) != {"accepted"}:
             raise OSError(f"feedback was not accepted: {sorted(set(outcomes))}")
-        fed.append((position, sent, len(rows)))
+        self._waiting.append((position, sent, len(rows)))
         while True:
-            status = self._http.status()
-            if status["position"] >= position:
-                return position, status["swap"]
-            if self.rate:
-                return max(covered, status["position"]), status["swap"]
+            self._look()
+            if self.rate or not self._waiting:
+                return
             time.sleep(_POLL_SECONDS)
+
+    def _look(self) -> None:
+        """Ask which of the feedback sent is contained in the live tables by now."""
+        status = self._http.status()
+        known = [entry for entry in self._waiting if entry[0] <= status["position"]]
+        self._waiting = self._waiting[len(known) :]
+        self._sent += [(rows, status["swap"]) for _, _, rows in known]
+        with self.tally.lock:
+            self.tally.learned += [(status["swap"], sent, rows) for _, sent, rows in known]
 
 
 def drive(
