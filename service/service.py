@@ -5,8 +5,7 @@ RIVERDELTA_HOME=.riverdelta bentoml serve service.service:Ranker
 
 import bentoml
 
-from riverdelta import Calibration, Entity, Linear
-from riverdelta.bento import online
+from riverdelta import Calibration, Entity, Linear, online
 
 
 @bentoml.service(workers=2, traffic={"timeout": 5}, logging={"access": {"enabled": False}})

@@ -1,7 +1,12 @@
 """riverdelta keeps a frozen ONNX scorer learning from its users' feedback.
 
-The public API: corrections and what they read. `riverdelta.bento` has the BentoML decorator, also here as `online`.
+The public API: the decorator, the corrections, and what they read.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.calibration import Calibration
@@ -12,15 +17,30 @@ from riverdelta.errors import RiverdeltaError
 from riverdelta.features import Schema, id64
 from riverdelta.stack import Stack
 
+if TYPE_CHECKING:
+    from riverdelta.bento import online
+    from riverdelta.convert import River
+
+#: Imported when they are first asked for: the corrections alone need neither BentoML nor the converters.
+_LAZY = {"online": "riverdelta.bento", "River": "riverdelta.convert"}
+
 __all__ = [
     "Calibration",
     "Correction",
     "Entity",
     "Linear",
     "Lookup",
+    "River",
     "RiverdeltaError",
     "Schema",
     "Stack",
     "Table",
     "id64",
+    "online",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'riverdelta' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

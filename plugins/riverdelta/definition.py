@@ -13,7 +13,7 @@ from typing import Any
 
 from riverdelta.corrections.base import Correction
 from riverdelta.errors import ConfigurationError
-from riverdelta.features import Schema
+from riverdelta.features import Schema, id64
 from riverdelta.graph import taps as tapping
 from riverdelta.graph.signature import Signature
 from riverdelta.stack import Stack
@@ -101,10 +101,13 @@ def _import(name: str) -> Any:
             raise ConfigurationError(f"no module is named {name!r}; give a module or a path that ends in .py") from None
     if not path.is_file():
         raise ConfigurationError(f"{path} is no file; give the service's file, as in service.py:Ranker")
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    path = path.resolve()
+    # A name of its own: two files may both be called service.py, and neither may pass for a package of that name.
+    unique = f"{path.stem}_{id64(str(path)) % 2**32:08x}"
+    spec = importlib.util.spec_from_file_location(unique, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
+    sys.modules[unique] = module
     spec.loader.exec_module(module)
     return module

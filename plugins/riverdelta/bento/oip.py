@@ -45,6 +45,11 @@ class Oip:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        name, schema = runtime.definition.name, runtime.definition.request_schema
+        inputs = [TensorMetadata(c.name, datatype_of(c.dtype), _shape(c)) for c in schema.values()]
+        scorer = ModelMetadata(name, inputs, [_SCORE, _BASE_LOGIT, _IMPRESSIONS, _STATE])
+        taker = ModelMetadata(name + _FEEDBACK, [_ID, _LABEL], [_OUTCOME, _POSITION])
+        self._models = {model.name: model for model in (scorer, taker)}
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
@@ -54,13 +59,9 @@ class Oip:
         """Return a model's metadata; raises `NotFound` listing the models."""
         if number not in ("", "1"):
             raise NotFound(f"model {name!r} has no version {number!r}; there is: 1")
-        plane = self.runtime.plane
-        if name == plane.name:
-            inputs = [TensorMetadata(c.name, datatype_of(c.dtype), _shape(c)) for c in plane.schema.values()]
-            return ModelMetadata(name, inputs, [_SCORE, _BASE_LOGIT, _IMPRESSIONS, _STATE])
-        if name == plane.name + _FEEDBACK:
-            return ModelMetadata(name, [_ID, _LABEL], [_OUTCOME, _POSITION])
-        raise NotFound(f"there is no model {name!r}: {near(name, (plane.name, plane.name + _FEEDBACK))}")
+        if name not in self._models:
+            raise NotFound(f"there is no model {name!r}: {near(name, self._models)}")
+        return self._models[name]
 
     async def infer(
         self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str]

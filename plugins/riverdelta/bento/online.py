@@ -15,6 +15,7 @@ from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.sidecar import Supervisor
+from riverdelta.bento.tracing import trace_only_where_exported
 from riverdelta.corrections.base import Correction
 from riverdelta.definition import ATTRIBUTE, Definition
 from riverdelta.errors import ConfigurationError
@@ -85,6 +86,7 @@ def _locate(base: str | Path, folder: Path) -> Path:
 
 def _equip(cls: type, definition: Definition) -> None:
     """Give the class its routes, its hooks and its sidecar."""
+    trace_only_where_exported()
     runtime = Runtime(definition)
     held: dict[str, Any] = {}
 

@@ -32,7 +32,7 @@ def default_corrections(genres: Lookup, neighbours: Lookup | None = None) -> lis
 
     A user's recent rows count most (`forget`: about the last 50); an item's appeal lasts.
     """
-    graph = [Linear(neighbours)] if neighbours is not None else []
+    graph = [Linear(neighbours, rate=0.02)] if neighbours is not None else []
     return [Calibration(), *graph, Entity("item_id"), Entity("user_id", on=[genres], forget=0.98)]
 
 

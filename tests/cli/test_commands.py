@@ -1,0 +1,86 @@
+"""Small commands: what they print, and how they fail."""
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+
+from riverdelta.cli import main
+from riverdelta.definition import load
+from riverdelta.home import Home
+from riverdelta.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SERVICE = f"{ROOT / 'service' / 'service.py'}:Ranker"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_inspect_lists_tensors_with_shape_and_maker():
+    shown = run("inspect", ROOT / "service" / "ranker.onnx")
+    assert shown.exit_code == 0
+    assert "user_id" in shown.output
+    assert "float32[N, 8]" in shown.output
+
+
+def test_inspect_of_what_is_no_model_is_one_line_and_no_traceback(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    shown = run("inspect", tmp_path / "bad.onnx")
+    assert shown.exit_code == 1
+    assert shown.output.startswith("Error: ")
+    assert "bad.onnx" in shown.output
+
+
+def test_export_writes_one_file_that_runs_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    Home(load(SERVICE), Settings.load()).prepare()
+    shown = run("export", "--service", SERVICE, "-o", tmp_path / "one" / "merged.onnx")
+    assert shown.exit_code == 0, shown.output
+    assert "release 0, 0 examples" in shown.output
+    onnxruntime.InferenceSession(str(tmp_path / "one" / "merged.onnx"), providers=["CPUExecutionProvider"])
+
+
+def test_export_before_the_first_start_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    shown = run("export", "--service", SERVICE, "-o", tmp_path / "merged.onnx")
+    assert shown.exit_code == 1
+    assert "start the service once" in shown.output
+    assert not (tmp_path / "merged.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere.py:Ranker", "nowhere.py is no file"),
+        ("no_such_module:Ranker", "no module is named 'no_such_module'"),
+        (f"{ROOT / 'service' / 'service.py'}:Rankr", "is no scorer"),
+        (f"{ROOT / 'service' / 'train.py'}", "has 0 scorers"),
+    ],
+)
+def test_a_service_that_is_not_there_is_refused_with_the_next_step(target, message):
+    shown = run("export", "--service", target)
+    assert shown.exit_code == 1
+    assert message in shown.output
+
+
+@pytest.mark.parametrize("events", ["0", "-3", "many"])
+def test_a_number_of_events_that_is_none_is_refused(events):
+    shown = run("demo", "--events", events)
+    assert shown.exit_code == 2
+    assert "or all" in shown.output
+
+
+def test_replay_of_a_folder_without_a_service_says_what_is_missing(tmp_path):
+    shown = run("replay", "--journal", tmp_path)
+    assert shown.exit_code == 1
+    assert "holds no service.py" in shown.output
+
+
+def test_a_wrong_setting_is_one_line(monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_MAX_ROWS", "zero")
+    shown = run("export", "--service", SERVICE)
+    assert shown.exit_code == 1
+    assert "RIVERDELTA_MAX_ROWS is 'zero'" in shown.output
