@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from riverdelta.events import digest
+from riverdelta.graph.whole import whole
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 16
@@ -34,6 +34,12 @@ class CheckpointStore:
     """A folder of `<position>.checkpoint` files, each a digest (16 bytes of BLAKE2b) and a safetensors file.
 
     Written, synced, renamed, and the folder synced: a reader sees a whole checkpoint or none. The last two are kept.
+
+    >>> from tempfile import mkdtemp
+    >>> store = CheckpointStore(Path(mkdtemp()))
+    >>> _ = store.save(7, {"weights": np.ones(2)})
+    >>> store.load().position, store.load().arrays["weights"].tolist()
+    (7, [1.0, 1.0])
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,35 +47,28 @@ class CheckpointStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Path:
-        """Save the state at `position` and drop all but the last two."""
+        """Save the state at `position` and drop all but the last two; any beyond `position` was damaged and goes too."""
         body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         path = self.folder / f"{position:015d}.checkpoint"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with whole(path) as file:
             file.write(digest(body))
             file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        for old in self._paths()[:-_KEPT]:
-            old.unlink(missing_ok=True)
+        paths = self._paths()
+        newest = paths.index(path)
+        for gone in (*paths[: max(newest + 1 - _KEPT, 0)], *paths[newest + 1 :]):
+            gone.unlink(missing_ok=True)
         return path
 
     def load(self) -> Checkpoint | None:
         """Return the newest whole checkpoint, or None; damaged ones are logged and passed over."""
         for path in reversed(self._paths()):
-            data = path.read_bytes()
-            body = data[_DIGEST_BYTES:]
             try:
+                data = path.read_bytes()
+                body = data[_DIGEST_BYTES:]
                 if digest(body) != data[:_DIGEST_BYTES]:
                     raise ValueError(f"{len(data)} bytes do not match the digest")
                 return Checkpoint(int(path.stem), load(body), path)
-            except (SafetensorError, ValueError) as error:
+            except (OSError, SafetensorError, ValueError) as error:
                 _log.error("checkpoint %s is damaged (%s); the one before it is used", path, error)
         return None
 

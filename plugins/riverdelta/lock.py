@@ -1,9 +1,11 @@
-"""Lock: one holder of a folder at a time, named by its process id."""
+"""Lock: one holder of a folder at a time, named by its process id; Turn: writers that queue for a file."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from riverdelta.errors import Locked
@@ -29,4 +31,24 @@ class Lock:
 
     def release(self) -> None:
         """Let go."""
+        os.close(self._file)
+
+
+class Turn:
+    """A queue of processes at a file: who waits sleeps in the kernel and is woken the moment it is free."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for the turn, and give it up at the end of the block."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file."""
         os.close(self._file)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Sized
+from time import perf_counter
 from typing import Any
 
 from riverdelta.dataplane import DataPlane, ScoreAnswer
@@ -11,8 +13,9 @@ from riverdelta.definition import Definition
 from riverdelta.errors import Unavailable
 from riverdelta.settings import Settings
 
-#: Blocks up to this many rows are scored on the event loop: handing them to a thread costs more than the run.
-_INLINE_ROWS = 256
+#: What is expected to take longer than this is scored in a thread, so that the event loop can go on.
+_INLINE_SECONDS = 1e-3
+_MEMORY = 0.9
 
 
 class Runtime:
@@ -21,6 +24,7 @@ class Runtime:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._plane: DataPlane | None = None
+        self._seconds: dict[int, float] = {}
 
     @property
     def plane(self) -> DataPlane:
@@ -48,9 +52,20 @@ class Runtime:
             plane.close()
 
     async def score(self, columns: Any, propensity: Any, transport: str) -> ScoreAnswer:
-        """Score on the event loop where that is quick, in a thread where it is not."""
+        """Score on the event loop where that is quick, in a thread where it is not; what is quick is learned by size."""
         plane = self.plane
-        rows = max((len(c) for c in columns.values() if hasattr(c, "__len__")), default=0) if hasattr(columns, "values") else 0
-        if rows <= _INLINE_ROWS:
-            return plane.score(columns, propensity, transport)
-        return await asyncio.to_thread(plane.score, columns, propensity, transport)
+        size = _rows(columns).bit_length()
+        expected = self._seconds.get(size, 0.0)
+        start = perf_counter()
+        if expected <= _INLINE_SECONDS:
+            answer = plane.score(columns, propensity, transport)
+        else:
+            answer = await asyncio.to_thread(plane.score, columns, propensity, transport)
+        self._seconds[size] = _MEMORY * expected + (1.0 - _MEMORY) * (perf_counter() - start)
+        return answer
+
+
+def _rows(columns: Any) -> int:
+    """The length of the first column, of whatever a client has sent."""
+    first = next(iter(columns.values()), None) if isinstance(columns, dict) else None
+    return len(first) if isinstance(first, Sized) else 0

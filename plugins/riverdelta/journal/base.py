@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from riverdelta.events import Control, Record, Tick
 from riverdelta.features import Floats, Ints
-from riverdelta.registry import State
+from riverdelta.registry.state import State
 
 
 class Outcome(StrEnum):

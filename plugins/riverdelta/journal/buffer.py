@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.errors import TooLarge
 from riverdelta.events import Impressions
 from riverdelta.features import Floats, Ints
-from riverdelta.registry import State
+from riverdelta.registry.state import State
+
+#: A block takes no further request beyond this many rows.
+_BLOCK_ROWS = 16_384
+#: The most rows of one request: a row's index has 20 bits in the joiner.
+_REQUEST_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,47 +66,64 @@ class Buffer:
         time: float,
     ) -> int:
         """Keep one request and return its number; past the limit the oldest are dropped and counted."""
+        if len(base) > _REQUEST_ROWS:
+            raise TooLarge(f"the request has {len(base)} rows; the journal takes at most {_REQUEST_ROWS}: send it in parts")
         number, self._next = self._next, self._next + 1
         self._waiting.append(_Request(number, len(base), columns, (base, corrected, served), propensity, state, time))
         self.rows += len(base)
         while self.rows > self.limit and len(self._waiting) > 1:
-            dropped = self._waiting.popleft()
-            self.rows -= dropped.rows
-            self.dropped += dropped.rows
+            self._drop()
         return number
 
     def block(self) -> Block | None:
-        """Return what waits as one block; it goes on waiting until `forget`."""
-        waiting = list(self._waiting)
-        if not waiting:
-            return None
-        counts = np.array([r.rows for r in waiting])
-        numbers = np.array([r.number for r in waiting], np.int64)
+        """Return the oldest of what waits as one block; it goes on waiting until `forget` or `discard`."""
+        waiting: list[_Request] = []
+        rows = 0
+        for request in islice(self._waiting, len(self._waiting)):
+            if waiting and rows + request.rows > _BLOCK_ROWS:
+                break
+            waiting.append(request)
+            rows += request.rows
+        return _block(self.incarnation, waiting) if waiting else None
 
-        def each(values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-            return np.repeat(np.array(values, dtype), counts)
-
-        propensities = [np.full(r.rows, np.nan, np.float32) if r.propensity is None else r.propensity for r in waiting]
-        base, corrected, served = (np.concatenate([r.logits[i] for r in waiting]) for i in range(3))
-        impressions = Impressions(
-            incarnation=self.incarnation,
-            request=np.repeat(numbers, counts),
-            index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
-            time=each([r.time for r in waiting], np.float64),
-            release=each([r.state.release for r in waiting], np.int64),
-            swap=each([r.state.swap for r in waiting], np.int64),
-            base=base,
-            corrected=corrected,
-            served=served,
-            propensity=np.concatenate(propensities),
-            columns={name: np.concatenate([r.columns[name] for r in waiting]) for name in waiting[0].columns},
-        )
-        return Block(impressions, np.stack([numbers, counts], axis=1))
-
-    def forget(self, block: Block | None) -> None:
+    def forget(self, block: Block) -> None:
         """Let go of a block that is durable now."""
-        if block is None:
-            return
         newest = int(block.requests[-1, 0])
         while self._waiting and self._waiting[0].number <= newest:
             self.rows -= self._waiting.popleft().rows
+
+    def discard(self) -> None:
+        """Drop and count everything: some of it cannot be made a block."""
+        while self._waiting:
+            self._drop()
+
+    def _drop(self) -> None:
+        dropped = self._waiting.popleft().rows
+        self.rows -= dropped
+        self.dropped += dropped
+
+
+def _block(incarnation: int, waiting: list[_Request]) -> Block:
+    counts = np.array([r.rows for r in waiting], np.int64)
+    numbers = np.array([r.number for r in waiting], np.int64)
+
+    def each(values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return np.repeat(np.array(values, dtype), counts)
+
+    propensities = [np.full(r.rows, np.nan, np.float32) if r.propensity is None else r.propensity for r in waiting]
+    base, corrected, served = (np.concatenate([r.logits[i] for r in waiting]) for i in range(3))
+    starts = np.cumsum(counts) - counts
+    impressions = Impressions(
+        incarnation=incarnation,
+        request=np.repeat(numbers, counts),
+        index=(np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.int32),
+        time=each([r.time for r in waiting], np.float64),
+        release=each([r.state.release for r in waiting], np.int64),
+        swap=each([r.state.swap for r in waiting], np.int64),
+        base=base,
+        corrected=corrected,
+        served=served,
+        propensity=np.concatenate(propensities),
+        columns={name: np.concatenate([r.columns[name] for r in waiting]) for name in waiting[0].columns},
+    )
+    return Block(impressions, np.stack([numbers, counts], axis=1))

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from riverdelta.events import Feedback
+from riverdelta.features import Ints
 from riverdelta.journal.base import Outcome
-from riverdelta.journal.segment import Fed, Segment
+from riverdelta.journal.segment import Encoded, Fed, Request, Segment
 from riverdelta.journal.segments import Segments
-
-Key = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An outcome, and whether the item is journalled (as a late label, where it is late)."""
-
-    outcome: Outcome
-    journalled: bool = False
-
 
 _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
     "first": lambda label, before: False,
@@ -29,51 +22,122 @@ _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
 POLICIES = tuple(_BY_POLICY)
 
 
-class Judge:
-    """Judges feedback by what the journal holds.
+@dataclass(frozen=True)
+class Rules:
+    """Which of two different labels of a row counts (`first`, `last`, `max`), and when shown rows mature, if they do."""
 
-    `on_conflict` says which of two different labels of a row counts: `first`, `last` or `max`; one that replaces another is
-    accepted and learned too. With `window_seconds`, shown rows mature as negatives by ticks, and a label after that is late.
+    on_conflict: str = "first"
+    window_seconds: float | None = None
+
+    def replaces(self, label: float, before: float) -> bool:
+        """Whether `label` takes the place of `before`; it is accepted and learned then."""
+        return _BY_POLICY[self.on_conflict](label, before)
+
+
+@dataclass
+class _Request:
+    """What one transaction knows of one request."""
+
+    rows: int
+    fed: dict[int, Fed]
+    #: Rows whose feedback the newest segment holds, and rows that got some in this transaction.
+    stored: set[int]
+    changed: set[int] = field(default_factory=set)
+
+
+class Judge:
+    """Judges the feedback of one transaction on `segment`, the newest.
+
+    Every request is looked up once, however many of its rows have feedback. With a window, a shown row matures as a negative
+    at the first tick that is `window_seconds` past its showing, and a label after that is late. Nothing is written before
+    `store`, which leaves one entry a row: the primary key of the feedback table refuses a second.
     """
 
-    def __init__(self, segments: Segments, on_conflict: str, window_seconds: float | None) -> None:
-        self.segments, self.window = segments, window_seconds
-        self._replaces = _BY_POLICY[on_conflict]
+    def __init__(self, segments: Segments, segment: Segment, rules: Rules) -> None:
+        self._segments, self._segment, self._rules = segments, segment, rules
+        self._tick = float(segment.get("tick"))
+        self._requests: dict[Request, _Request | Outcome] = {}
+        self._accepted: list[tuple[int, int, int, float, float, bool]] = []
 
-    def missing(self, keys: list[Key]) -> bool:
-        """Whether the impression of any key is not durable, and not known to be deleted."""
-        return any(self.segments.rows_of(key[0], key[1]) is None and not self._swept(self.segments.newest, key) for key in keys)
+    def judge(self, keys: Ints, labels: list[float], time: float) -> list[Outcome]:
+        """Return the outcome of each item: int64[M, 3] of incarnation, request and row, and labels (NaN: shown)."""
+        outcomes = []
+        for (incarnation, number, row), label in zip(keys.tolist(), labels, strict=True):
+            request = self._requests.get((incarnation, number)) or self._look_up((incarnation, number))
+            if isinstance(request, Outcome):
+                outcomes.append(request)
+            elif row >= request.rows:
+                outcomes.append(Outcome.OUT_OF_RANGE)
+            else:
+                outcome, journalled = self._decide(request, row, label, time)
+                outcomes.append(outcome)
+                if journalled:
+                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE))
+        return outcomes
 
-    def judge(self, segment: Segment, key: Key, label: float, time: float) -> Verdict:
-        """Judge one item and note its feedback in `segment`, whose transaction is open."""
-        found = self.segments.rows_of(key[0], key[1])
+    def store(self) -> None:
+        """Write what was accepted to the segment: one record for the learner, and one entry a row."""
+        if self._accepted:
+            self._segment.add(Encoded.of(_feedback(self._accepted)))
+        for new in (True, False):
+            self._segment.feed(
+                (
+                    (*key, row, request.fed[row])
+                    for key, request in self._requests.items()
+                    if isinstance(request, _Request)
+                    for row in request.changed
+                    if (row not in request.stored) is new
+                ),
+                new,
+            )
+
+    def _look_up(self, key: Request) -> _Request | Outcome:
+        found = self._segments.find(key)
         if found is None:
-            lost = key[0] <= segment.get("incarnations") and not self._swept(segment, key)
-            return Verdict(Outcome.IMPRESSION_LOST if lost else Outcome.EXPIRED)
-        since, rows = found
-        if key[2] >= rows:
-            return Verdict(Outcome.OUT_OF_RANGE)
-        before = self.segments.fed(key, since) or Fed(None, None)
+            lost = key[0] <= self._segment.get("incarnations") and key[1] > self._segment.swept().get(key[0], -1)
+            self._requests[key] = Outcome.IMPRESSION_LOST if lost else Outcome.EXPIRED
+        else:
+            since, rows = found
+            stored = self._segment.fed(key)
+            before = self._segments.fed(key, since) if since < self._segment.number else stored
+            self._requests[key] = _Request(rows, dict(before), set(stored))
+        return self._requests[key]
+
+    def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
+        """Return the outcome, and whether the item is journalled."""
+        before = request.fed.get(row) or Fed(None, None)
         if math.isnan(label):
             if before.shown is not None or before.label is not None:
-                return Verdict(Outcome.DUPLICATE)
-            segment.feed(key, Fed(None, time))
-            return Verdict(Outcome.ACCEPTED, journalled=True)
-        if before.label is not None:
-            if before.label == label:
-                return Verdict(Outcome.DUPLICATE)
-            if not self._replaces(label, before.label):
-                return Verdict(Outcome.CONFLICT)
-        segment.feed(key, Fed(label, before.shown))
-        if self._matured(segment, before):
+                return Outcome.DUPLICATE, False
+            # A showing counts from the newest tick on at the earliest, here as in the joiner: both then agree on what is late.
+            self._note(request, row, Fed(None, max(time, self._tick)))
+            return Outcome.ACCEPTED, True
+        if before.label == label:
+            return Outcome.DUPLICATE, False
+        if before.label is not None and not self._rules.replaces(label, before.label):
+            return Outcome.CONFLICT, False
+        self._note(request, row, Fed(label, before.shown))
+        if before.label is None and self._matured(before.shown):
             # The row has been learned as a negative: a late negative tells nothing new.
-            return Verdict(Outcome.LATE, journalled=label > 0)
-        return Verdict(Outcome.ACCEPTED, journalled=True)
+            return Outcome.LATE, label > 0
+        return Outcome.ACCEPTED, True
 
-    def _matured(self, segment: Segment, before: Fed) -> bool:
-        if self.window is None or before.shown is None or before.label is not None:
-            return False
-        return bool(segment.get("tick") >= before.shown + self.window)
+    def _note(self, request: _Request, row: int, fed: Fed) -> None:
+        request.fed[row] = fed
+        request.changed.add(row)
 
-    def _swept(self, segment: Segment, key: Key) -> bool:
-        return key[1] <= segment.swept().get(key[0], -1)
+    def _matured(self, shown: float | None) -> bool:
+        window = self._rules.window_seconds
+        return window is not None and shown is not None and self._tick >= shown + window
+
+
+def _feedback(accepted: list[tuple[int, int, int, float, float, bool]]) -> Feedback:
+    incarnation, request, row, label, time, late = zip(*accepted, strict=True)
+    return Feedback(
+        np.array(incarnation, np.int64),
+        np.array(request, np.int64),
+        np.array(row, np.int32),
+        np.array(label, np.float32),
+        np.array(time, np.float64),
+        np.array(late, np.bool_),
+    )

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Record
-from riverdelta.journal.segment import CARRIED, Fed, Segment
+from riverdelta.journal.segment import CARRIED, Fed, Request, Segment, explained
+from riverdelta.lock import Turn
 
 
 class Segments:
     """All segments; the newest takes writes until it is sealed, and a sealed one never changes again.
 
     A row's feedback may lie in any segment from its impression's on. Looking into sealed ones is free of races, because the
-    transaction on the newest one re-checks that it is not sealed.
+    transaction on the newest one re-checks that it is not sealed. Not thread-safe by itself; any number of processes may
+    have their own. Errors are `Corrupt` or `Unavailable` and name the file.
     """
 
     def __init__(self, folder: Path, segment_bytes: int) -> None:
         self.folder, self.segment_bytes = folder, segment_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._turn = Turn(folder / "turn")
+        except OSError as error:
+            raise Unavailable(f"the journal folder {folder} cannot be written: {error}") from error
         self._open: dict[int, Segment] = {}
-        if not self._numbers():
-            Segment.create(folder, 1, 1, {})
+        with self._turn.taken():
+            if not self._numbers():
+                Segment.create(folder, 1, 1, {})
         self.refresh()
 
     def refresh(self) -> None:
@@ -34,6 +42,8 @@ class Segments:
         for number in numbers:
             if number not in self._open:
                 self._open[number] = Segment(self.folder / f"{number:06d}.sqlite")
+        if not self._open:
+            raise Corrupt(f"the journal folder {self.folder} has no segment any more; restore it, and start again")
 
     @property
     def newest(self) -> Segment:
@@ -43,64 +53,101 @@ class Segments:
     @contextmanager
     def transaction(self) -> Iterator[Segment]:
         """Write to the newest segment; one that has been sealed meanwhile gives way to the next."""
-        while True:
-            segment = self.newest
-            with segment.transaction():
-                if not segment.sealed:
-                    yield segment
-                    if segment.size() > self.segment_bytes:
-                        segment.put("sealed", 1)
-                    return
-            self._succeed(segment)
+        # The turn makes waiting fair and short; what is right rests on SQLite's lock alone.
+        with self._turn.taken():
+            while True:
+                segment = self.newest
+                with segment.transaction():
+                    if not segment.sealed:
+                        yield segment
+                        if segment.size() > self.segment_bytes:
+                            segment.put("sealed", 1)
+                        return
+                self._succeed(segment)
 
     def _succeed(self, segment: Segment) -> None:
-        carried = {key: segment.get(key) for key in CARRIED}
-        Segment.create(self.folder, segment.number + 1, segment.last() + 1, carried)
         self.refresh()
+        if self.newest is segment:
+            carried = {key: segment.get(key) for key in CARRIED}
+            Segment.create(self.folder, segment.number + 1, segment.last() + 1, carried)
+            segment.settle()
+            self.refresh()
 
-    def rows_of(self, incarnation: int, request: int) -> tuple[int, int] | None:
-        """Return (segment number, rows) of a request, the newest segment first."""
+    def explained(self) -> AbstractContextManager[None]:
+        """Turn SQLite's errors inside the block into those of this journal."""
+        return explained(self.newest.path)
+
+    def find(self, request: Request) -> tuple[int, int] | None:
+        """Return (segment number, rows) of a request, the newest segment first; None where no segment has it."""
+        newest = self.newest
         for number in sorted(self._open, reverse=True):
-            rows = self._open[number].rows_of(incarnation, request)
+            segment = self._open[number]
+            if segment is not newest:
+                first, last = segment.spans.get(request[0], (0, -1))
+                if not first <= request[1] <= last:
+                    continue
+            rows = segment.rows_of(request)
             if rows is not None:
                 return number, rows
         return None
 
-    def fed(self, key: tuple[int, int, int], since: int) -> Fed | None:
-        """Return the newest that is known of a row, looking back to segment `since`."""
-        for number in sorted((n for n in self._open if n >= since), reverse=True):
-            fed = self._open[number].fed(key)
-            if fed is not None:
-                return fed
-        return None
+    def fed(self, request: Request, since: int) -> dict[int, Fed]:
+        """Return the newest that is known of each row of a request, looking at segment `since` and those after it."""
+        known: dict[int, Fed] = {}
+        for number in sorted(n for n in self._open if n >= since):
+            known |= self._open[number].fed(request)
+        return known
 
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
-        """Return records after a sequence number, across segments."""
-        if self.newest.sealed:
-            self.refresh()
-        ordered = [self._open[n] for n in sorted(self._open)]
-        for segment, following in zip(ordered, [*ordered[1:], None], strict=True):
-            if following is not None and after >= following.first - 1:
-                continue
-            records = segment.read(after, rows)
-            if records:
-                return records
-        return []
+        """Return records after a sequence number, across segments, in order and without a gap.
+
+        With `after` = 0 they begin at the oldest that there is. Raises `Corrupt` naming the first that is missing or damaged.
+        """
+        with self.explained():
+            if self.newest.sealed:
+                self.refresh()
+            ordered = [self._open[n] for n in sorted(self._open)]
+            if 0 < after < ordered[0].first - 1:
+                raise Corrupt(
+                    f"journal records {after + 1} to {ordered[0].first - 1} are no longer in {self.folder}; restore their "
+                    f"segment, or start without a checkpoint"
+                )
+            for segment, following in zip(ordered, [*ordered[1:], None], strict=True):
+                if following is not None and after >= following.first - 1:
+                    continue
+                records = segment.read(after, rows)
+                if records:
+                    return records
+                if following is not None:
+                    missing = max(after + 1, segment.first)
+                    raise Corrupt(f"journal segment {segment.path} lacks record {missing}; nothing after it is read")
+            return []
+
+    def last(self) -> int:
+        """Return the newest sequence number, 0 before the first."""
+        with self.explained():
+            return self.newest.last()
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
         """Delete sealed segments wholly behind `behind` while they are too old or all are too large; return bytes freed."""
-        freed = 0
+        size, gone = self.size(), list[Segment]()
         ordered = [self._open[n] for n in sorted(self._open)]
         for segment, following in zip(ordered, ordered[1:], strict=False):
             old = now - segment.path.stat().st_mtime > max_age
-            if following.first - 1 > behind or not (old or self.size() > max_bytes):
+            if following.first - 1 > behind or not (old or size > max_bytes):
                 break
-            freed += segment.size()
-            with self.transaction() as newest:
-                swept = newest.swept()
-                for incarnation, request in segment.last_requests().items():
+            size -= segment.size()
+            gone.append(segment)
+        if not gone:
+            return 0
+        with self.transaction() as newest:
+            swept = newest.swept()
+            for segment in gone:
+                for incarnation, (_, request) in segment.spans.items():
                     swept[incarnation] = max(swept.get(incarnation, -1), request)
-                newest.put("swept", json.dumps(swept))
+            newest.put("swept", json.dumps(swept))
+        freed = sum(segment.size() for segment in gone)
+        for segment in gone:
             self._open.pop(segment.number).delete()
         return freed
 
@@ -113,6 +160,7 @@ class Segments:
         for segment in self._open.values():
             segment.close()
         self._open.clear()
+        self._turn.close()
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.sqlite"))

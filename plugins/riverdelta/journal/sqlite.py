@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time as clock
 from collections.abc import Mapping
@@ -15,28 +14,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.errors import ConfigurationError, Unavailable
-from riverdelta.events import Control, Feedback, Record, Tick
+from riverdelta.errors import ConfigurationError, RiverdeltaError, Unavailable
+from riverdelta.events import Control, Record, Tick
 from riverdelta.features import Floats, Ints
 from riverdelta.journal.base import Answer, Health, Outcome
-from riverdelta.journal.buffer import Buffer
-from riverdelta.journal.judge import POLICIES, Judge, Key
+from riverdelta.journal.buffer import Block, Buffer
+from riverdelta.journal.judge import POLICIES, Judge, Rules
+from riverdelta.journal.segment import Encoded
 from riverdelta.journal.segments import Segments
-from riverdelta.registry import State
+from riverdelta.registry.state import State
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
+#: How often an idle process looks for segments that retention has deleted, whose files it still holds.
+_IDLE_SECONDS = 5.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Call:
-    """Feedback that waits for its transaction."""
+    """Feedback that waits for its transaction, and until when it may wait for its impressions."""
 
-    keys: list[Key]
+    keys: Ints
     labels: list[float]
     time: float
     deadline: float
     future: Future[Answer] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A tick or a control that waits for its transaction."""
+
+    record: Tick | Control
+    future: Future[int] = field(default_factory=Future)
 
 
 class SqliteJournal:
@@ -45,6 +55,7 @@ class SqliteJournal:
     Impressions are flushed `flush_seconds` after the first or at `flush_rows`; feedback at once, together with whatever
     impressions wait. Feedback whose impression is not there yet waits two flush intervals for the worker that scored it.
     While the disk is full, up to `buffer_rows` rows wait in memory; more are dropped and counted, and scoring goes on.
+    The constructor raises `Unavailable` or `Corrupt`, naming the file, where the folder cannot be used.
     """
 
     def __init__(
@@ -60,16 +71,17 @@ class SqliteJournal:
         if on_conflict not in POLICIES:
             raise ConfigurationError(f"on_conflict is {on_conflict!r}; expected one of {', '.join(POLICIES)}")
         self._flush_seconds, self._flush_rows = flush_seconds, flush_rows
+        self._rules = Rules(on_conflict, window_seconds)
         self._segments = Segments(folder, segment_bytes)
         self._readable = Segments(folder, segment_bytes)
         self._reading = threading.Lock()
-        self._judge = Judge(self._segments, on_conflict, window_seconds)
         with self._segments.transaction() as segment:
             self.incarnation = int(segment.get("incarnations")) + 1
             segment.put("incarnations", self.incarnation)
         self._buffer = Buffer(self.incarnation, buffer_rows)
         self._calls: list[_Call] = []
-        self._records: list[tuple[Tick | Control, Future[int]]] = []
+        self._held: list[_Call] = []
+        self._entries: list[_Entry] = []
         self._error: str | None = None
         self._closed = False
         self._wake = threading.Condition()
@@ -96,8 +108,10 @@ class SqliteJournal:
 
     def feedback(self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float) -> Future[Answer]:
         """See `Journal.feedback`."""
-        keys = list(zip(incarnation.tolist(), request.tolist(), index.tolist(), strict=True))
+        keys = np.stack([incarnation, request, index], axis=1)
         call = _Call(keys, label.tolist(), time, clock.monotonic() + 2 * self._flush_seconds)
+        # A client that hangs up cannot take back what others are committed with.
+        call.future.set_running_or_notify_cancel()
         with self._wake:
             self._refuse_if_closed()
             self._calls.append(call)
@@ -106,12 +120,12 @@ class SqliteJournal:
 
     def write(self, record: Tick | Control) -> int:
         """See `Journal.write`."""
-        future: Future[int] = Future()
+        entry = _Entry(record)
         with self._wake:
             self._refuse_if_closed()
-            self._records.append((record, future))
+            self._entries.append(entry)
             self._wake.notify()
-        return future.result()
+        return entry.future.result()
 
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
         """See `Journal.read`."""
@@ -122,7 +136,7 @@ class SqliteJournal:
         """See `Journal.last`."""
         with self._reading:
             self._readable.refresh()
-            return self._readable.newest.last()
+            return self._readable.last()
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
         """See `Journal.sweep`."""
@@ -154,88 +168,102 @@ class SqliteJournal:
         if self._closed:
             raise Unavailable("the journal is closed; the service is stopping")
 
+    def _urgent(self) -> bool:
+        return bool(self._closed or self._calls or self._entries or self._buffer.rows >= self._flush_rows)
+
     def _write_forever(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closed or self._calls or self._records or self._buffer.rows)
-                if not (self._closed or self._calls or self._records or self._buffer.rows >= self._flush_rows):
-                    self._wake.wait_for(
-                        lambda: self._closed or self._calls or self._records or self._buffer.rows >= self._flush_rows,
-                        timeout=self._flush_seconds,
-                    )
-                calls, self._calls = self._calls, []
-                records, self._records = self._records, []
-                if self._closed and not (calls or records or self._buffer.rows):
+                self._rest()
+                calls, self._calls, self._held = [*self._held, *self._calls], [], []
+                entries, self._entries = self._entries, []
+                if self._closed and not (calls or entries or self._buffer.rows):
                     return
             try:
-                self._commit(calls, records)
+                self._commit(calls, entries)
+                if self._error is not None:
+                    _log.warning("the journal can be written again")
                 self._error = None
             except Exception as error:  # the thread must outlive whatever a full or broken disk raises
-                self._fail(calls, records, error)
+                self._fail(calls, entries, error)
                 if self._closed:
                     return
 
-    def _commit(self, calls: list[_Call], records: list[tuple[Tick | Control, Future[int]]]) -> None:
-        with self._wake:
-            block = self._buffer.block()
-        ready: list[tuple[_Call, list[Outcome]]] = []
-        waiting: list[_Call] = []
+    def _rest(self) -> None:
+        """Sleep until something is urgent, a block is due, held feedback wants another look, or for the idle time."""
+        while not self._urgent():
+            pause = self._flush_seconds / 4 if self._held else self._flush_seconds if self._buffer.rows else _IDLE_SECONDS
+            if not self._wake.wait(pause):
+                return
+
+    def _commit(self, calls: list[_Call], entries: list[_Entry]) -> None:
+        block, encoded = self._next_block()
+        calls = self._hold_early(calls, block)
+        if not (block or calls or entries):
+            self._segments.refresh()
+            return
+        answers: list[list[Outcome]] = []
         places: list[int] = []
         with self._segments.transaction() as segment:
-            if block is not None:
-                segment.add(block.impressions)
+            if block is not None and encoded is not None:
+                segment.add(encoded)
                 segment.add_block(self.incarnation, block.requests)
-            accepted: list[tuple[Key, float, float, bool]] = []
-            for call in calls:
-                if clock.monotonic() < call.deadline and not self._closed and self._judge.missing(call.keys):
-                    waiting.append(call)
-                    continue
-                outcomes = []
-                for key, label in zip(call.keys, call.labels, strict=True):
-                    verdict = self._judge.judge(segment, key, label, call.time)
-                    outcomes.append(verdict.outcome)
-                    if verdict.journalled:
-                        accepted.append((key, label, call.time, verdict.outcome is Outcome.LATE))
-                ready.append((call, outcomes))
-            if accepted:
-                segment.add(_feedback(accepted))
-            for record, _ in records:
-                places.append(segment.add(record))
-                if isinstance(record, Tick):
-                    segment.put("tick", record.time)
+            judge = Judge(self._segments, segment, self._rules)
+            answers = [judge.judge(call.keys, call.labels, call.time) for call in calls]
+            judge.store()
+            for entry in entries:
+                places.append(segment.add(Encoded.of(entry.record)))
+                if isinstance(entry.record, Tick):
+                    segment.put("tick", max(entry.record.time, segment.get("tick")))
             position = segment.last()
-        with self._wake:
-            self._buffer.forget(block)
-            self._calls.extend(waiting)
-        for call, outcomes in ready:
+        if block is not None:
+            with self._wake:
+                self._buffer.forget(block)
+        for call, outcomes in zip(calls, answers, strict=True):
             call.future.set_result(Answer(outcomes, position))
-        for (_, future), place in zip(records, places, strict=True):
-            future.set_result(place)
-        if waiting:
-            clock.sleep(self._flush_seconds / 4)
+        for entry, place in zip(entries, places, strict=True):
+            entry.future.set_result(place)
 
-    def _fail(self, calls: list[_Call], records: list[tuple[Tick | Control, Future[int]]], error: Exception) -> None:
+    def _next_block(self) -> tuple[Block | None, Encoded | None]:
+        try:
+            with self._wake:
+                block = self._buffer.block()
+            return block, Encoded.of(block.impressions) if block is not None else None
+        except Exception:  # rows that make no block must not keep those after them waiting for ever
+            _log.exception("impressions cannot be journalled; %d rows are dropped", self._buffer.rows)
+            with self._wake:
+                self._buffer.discard()
+            return None, None
+
+    def _hold_early(self, calls: list[_Call], block: Block | None) -> list[_Call]:
+        """Return the calls that can be judged now; the others wait for the worker that scored their rows to flush."""
+        ready: list[_Call] = []
+        with self._segments.explained():
+            for call in calls:
+                early = clock.monotonic() < call.deadline and not self._closed and self._early(call, block)
+                (self._held if early else ready).append(call)
+        return ready
+
+    def _early(self, call: _Call, block: Block | None) -> bool:
+        mine = range(0) if block is None else range(int(block.requests[0, 0]), int(block.requests[-1, 0]) + 1)
+        for incarnation, request in {(i, r) for i, r, _ in call.keys.tolist()}:
+            if incarnation == self.incarnation and request in mine:
+                continue
+            if self._segments.find((incarnation, request)) is None:
+                if self._segments.newest.sealed:
+                    self._segments.refresh()
+                if request > self._segments.newest.swept().get(incarnation, -1):
+                    return True
+        return False
+
+    def _fail(self, calls: list[_Call], entries: list[_Entry], error: Exception) -> None:
         if self._error is None:
             _log.error("the journal cannot be written: %s; scoring goes on, feedback is refused until it can", error)
-        self._error = f"{type(error).__name__}: {error}"
+        self._error = str(error) if isinstance(error, RiverdeltaError) else f"{type(error).__name__}: {error}"
         refusal = Unavailable(f"the journal cannot be written now ({error}); send the feedback again later")
-        for call in calls:
-            call.future.set_exception(refusal)
-        for _, future in records:
+        self._held = []
+        futures: list[Future[Any]] = [*(call.future for call in calls), *(entry.future for entry in entries)]
+        for future in futures:
             future.set_exception(refusal)
-        if isinstance(error, sqlite3.Error | OSError):
-            with self._wake:
-                self._wake.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
-
-
-def _feedback(accepted: list[tuple[Key, float, float, bool]]) -> Feedback:
-    keys, labels, times, late = zip(*accepted, strict=True)
-    incarnation, request, index = np.array(keys, np.int64).T
-    return Feedback(
-        np.ascontiguousarray(incarnation),
-        np.ascontiguousarray(request),
-        index.astype(np.int32),
-        np.array(labels, np.float32),
-        np.array(times, np.float64),
-        np.array(late, np.bool_),
-    )
+        with self._wake:
+            self._wake.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)

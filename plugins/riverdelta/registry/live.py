@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 from riverdelta.errors import Corrupt
+from riverdelta.events import digest
 from riverdelta.registry.state import Delta, State
 
 _log = logging.getLogger(__name__)
@@ -18,19 +19,21 @@ _DELTAS_PER_WHOLE = 256
 class LiveStore:
     """One writer publishes numbered deltas; any reader follows them.
 
-    `<swap>.live` holds one delta and `head` (32 bytes: release, swap, position, swap of the newest whole) names the newest.
-    Both appear by rename. Nothing is synced: after a power cut the digests tell what is damaged, and the learner publishes
-    a whole again at its start. A whole drops the files before the whole that preceded it.
+    `<swap>.live` holds one delta and `head` names the newest (int64 release, swap, position, swap of the newest whole, and a
+    digest of the four). Both appear by rename. Nothing is synced: after a power cut the digests tell what is damaged, and the
+    learner publishes a whole again at its start. A whole drops the files before the whole that preceded it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._since_whole = self._bytes_since_whole = self._whole_bytes = 0
+        self._complained = ""
+        self._stuck: tuple[State | None, State] | None = None
 
     def head(self) -> State | None:
-        """Return the newest state, or None before the first."""
-        read = self._read_head()
+        """Return the newest state, or None before the first; where `head` is damaged, that of the newest whole file."""
+        read = self._read_head() or self._recover()
         return read[0] if read else None
 
     def needs_whole(self) -> bool:
@@ -39,25 +42,23 @@ class LiveStore:
 
     def publish(self, delta: Delta) -> None:
         """Make `delta` the newest; its swap number must follow the head's."""
-        read = self._read_head()
+        read = self._read_head() or self._recover()
         expected = read[0].swap + 1 if read else 1
         if delta.state.swap != expected:
             raise ValueError(f"swap {delta.state.swap} is published after {expected - 1}; expected {expected}")
+        if delta.base is not None and (read is None or delta.base != read[0]):
+            raise ValueError(f"a delta to {delta.base} is published after {read[0] if read else 'nothing'}; expected a whole")
         data = delta.encode()
         swap = delta.state.swap
         _replace(self._path(swap), data)
-        if delta.base is None:
-            whole = swap
+        whole = swap if delta.base is None or read is None else read[1]
+        _replace(self.folder / "head", _seal(_HEAD.pack(delta.state.release, swap, delta.state.position, whole)))
+        if whole == swap:
             self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
+            self._drop_before(read[1] if read else swap)
         else:
-            assert read is not None
-            whole = read[1]
             self._since_whole += 1
             self._bytes_since_whole += len(data)
-        state = delta.state
-        _replace(self.folder / "head", _HEAD.pack(state.release, state.swap, state.position, whole))
-        if delta.base is None:
-            self._drop_before(read[1] if read else swap)
 
     def follow(self, after: State | None) -> list[Delta]:
         """Return the deltas that lead from `after` to the head, in order; [] when there is nothing new.
@@ -66,45 +67,79 @@ class LiveStore:
         list: what comes after it waits for the next whole.
         """
         read = self._read_head()
-        if read is None or (after is not None and after.swap == read[0].swap):
+        if read is None or read[0] == after or (after, read[0]) == self._stuck:
             return []
         head, whole = read
         if after is not None and after.swap < head.swap:
             chain = self._chain(after.swap + 1, head.swap)
-            if chain and (chain[0].base is None or chain[0].base.swap == after.swap):
+            if chain and chain[0].base in (None, after):
                 return chain
-        return self._chain(whole, head.swap)
+        chain = self._chain(whole, head.swap)
+        if not chain or (after is not None and chain[-1].state.swap <= after.swap <= head.swap):
+            # Nothing gets further than `after`: look again when there is a newer head.
+            self._stuck = after, head
+            return []
+        return chain
 
     def _chain(self, first: int, last: int) -> list[Delta]:
         chain: list[Delta] = []
         for swap in range(first, last + 1):
             try:
-                chain.append(Delta.decode(self._path(swap).read_bytes(), f"live state {self._path(swap).name}"))
-            except FileNotFoundError:
-                break
-            except Corrupt as error:
-                _log.error("%s", error)
+                chain.append(self._load(swap))
+            except (OSError, Corrupt) as error:
+                # A missing file was dropped while it was looked for: the next head leads past it.
+                if isinstance(error, Corrupt):
+                    self._complain(str(error))
                 break
         return chain
+
+    def _load(self, swap: int) -> Delta:
+        path = self._path(swap)
+        return Delta.decode(path.read_bytes(), f"live state {path.name}")
 
     def _read_head(self) -> tuple[State, int] | None:
         try:
             data = (self.folder / "head").read_bytes()
         except FileNotFoundError:
             return None
-        if len(data) != _HEAD.size:
-            _log.error("%s has %d bytes; expected %d: it is ignored", self.folder / "head", len(data), _HEAD.size)
+        if data != _seal(data[: _HEAD.size]):
+            self._complain(f"{self.folder / 'head'} ({len(data)} bytes) does not match its digest; it is ignored")
             return None
-        release, swap, position, whole = _HEAD.unpack(data)
+        release, swap, position, whole = _HEAD.unpack(data[: _HEAD.size])
         return State(release, swap, position), whole
 
+    def _recover(self) -> tuple[State, int] | None:
+        """Find the newest state by the files alone, so that swap numbers go on rising after a damaged head."""
+        newest: State | None = None
+        for swap in sorted(self._swaps(), reverse=True):
+            try:
+                delta = self._load(swap)
+            except (OSError, Corrupt):
+                continue
+            newest = newest or delta.state
+            if delta.base is None:
+                return newest, swap
+        return (newest, newest.swap) if newest else None
+
+    def _complain(self, message: str) -> None:
+        if message != self._complained:
+            self._complained = message
+            _log.error("%s", message)
+
     def _drop_before(self, swap: int) -> None:
-        for path in self.folder.glob("*.live"):
-            if path.stem.isdigit() and int(path.stem) < swap:
-                path.unlink(missing_ok=True)
+        for old in self._swaps():
+            if old < swap:
+                self._path(old).unlink(missing_ok=True)
+
+    def _swaps(self) -> list[int]:
+        return [int(path.stem) for path in self.folder.glob("[0-9]*.live")]
 
     def _path(self, swap: int) -> Path:
         return self.folder / f"{swap:012d}.live"
+
+
+def _seal(body: bytes) -> bytes:
+    return body + digest(body)
 
 
 def _replace(path: Path, data: bytes) -> None:

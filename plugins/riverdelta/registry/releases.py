@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from riverdelta.errors import Corrupt, NotFound
+from riverdelta.graph.whole import whole
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Release:
-    """One merged model: its number, file, the journal position and number of examples it contains, when it was made."""
+    """One merged model: its number, file, the journal position and number of examples it contains, when it was made.
+
+    `shared` are the files of weights beside it, by name, with their digests.
+    """
 
     number: int
     path: Path
@@ -24,15 +30,17 @@ class Release:
     examples: int
     time: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def verify(self) -> Path:
-        """Return the path of the file; raises `Corrupt` naming it where it is missing or does not match its digest."""
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise Corrupt(f"release {self.number} cannot be read: {error}") from error
-        if _digest(data) != self.digest:
-            raise Corrupt(f"release {self.number} ({self.path}) does not match its digest; it is refused")
+        """Return the path; raises `Corrupt` naming the file, of it and its weights, that is missing or not what it was."""
+        for path, expected in ((self.path, self.digest), *((self.path.parent / n, d) for n, d in self.shared.items())):
+            try:
+                found = _digest(path)
+            except OSError as error:
+                raise Corrupt(f"release {self.number} cannot be read: {error}") from error
+            if found != expected:
+                raise Corrupt(f"release {self.number}: {path} does not match its digest; it is refused")
         return self.path
 
 
@@ -45,7 +53,12 @@ class ReleaseStore:
 
     def all(self) -> list[Release]:
         """Return the releases, oldest first."""
-        return [self._release(entry) for entry in self._index()["releases"]]
+        index = self._index()
+        values = ("number", "digest", "position", "examples", "time", "facts")
+        return [
+            Release(path=self.folder / entry["file"], shared=index["shared"], **{name: entry[name] for name in values})
+            for entry in index["releases"]
+        ]
 
     def latest_good(self) -> Release | None:
         """Return the champion if its file is whole, else the newest release that is; None where there is none."""
@@ -53,7 +66,8 @@ class ReleaseStore:
         for release in sorted(releases, key=lambda r: (r.number == champion, r.number), reverse=True):
             try:
                 release.verify()
-            except Corrupt:
+            except Corrupt as error:
+                _log.error("%s", error)
                 continue
             return release
         return None
@@ -78,13 +92,16 @@ class ReleaseStore:
 
     def add(self, number: int, path: Path, position: int, examples: int, time: float, facts: Mapping[str, Any]) -> Release:
         """Make the file at `path`, already whole on disk, a release and the champion."""
-        release = Release(number, path, _digest(path.read_bytes()), position, examples, time, facts)
         index = self._index()
-        entry = {"number": number, "file": path.name, "digest": release.digest, "position": position}
+        # Nobody overwrites shared weights: each file is read for its digest once.
+        for weights in self.folder.glob("*.bin"):
+            if weights.name not in index["shared"]:
+                index["shared"][weights.name] = _digest(weights)
+        entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position}
         index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
         index["champion"] = number
         self._write(index)
-        return release
+        return self.get(number)
 
     def sweep(self, keep: int) -> None:
         """Delete all but the newest `keep` releases and the champion."""
@@ -97,27 +114,20 @@ class ReleaseStore:
             for entry in gone:
                 (self.folder / entry["file"]).unlink(missing_ok=True)
 
-    def _release(self, entry: dict[str, Any]) -> Release:
-        values = {key: entry[key] for key in ("number", "digest", "position", "examples", "time", "facts")}
-        return Release(path=self.folder / entry["file"], **values)
-
     def _index(self) -> dict[str, Any]:
         try:
             index: dict[str, Any] = json.loads((self.folder / "index.json").read_text())
         except FileNotFoundError:
-            return {"releases": [], "champion": None}
+            return {"releases": [], "champion": None, "shared": {}}
         except ValueError as error:
-            raise Corrupt(f"{self.folder / 'index.json'} is no JSON: {error}") from error
+            raise Corrupt(f"{self.folder / 'index.json'} is no JSON: {error}; restore it, or move the folder away") from error
         return index
 
     def _write(self, index: dict[str, Any]) -> None:
-        temporary = self.folder / f"index.{os.getpid()}.tmp"
-        with temporary.open("w") as file:
-            json.dump(index, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / "index.json")
+        with whole(self.folder / "index.json") as file:
+            file.write(json.dumps(index, indent=1).encode())
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

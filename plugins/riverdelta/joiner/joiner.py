@@ -1,0 +1,225 @@
+"""Joiner: puts impressions and feedback together into examples, in the order of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.errors import ConfigurationError, Corrupt
+from riverdelta.events import Feedback, Impressions, Record, Tick
+from riverdelta.features import Floats, Ints
+from riverdelta.joiner.examples import Examples
+from riverdelta.joiner.shelf import Rows, Shelf
+from riverdelta.link import sigmoid
+
+LABELS = ("explicit", "silence")
+#: The largest weight of a late positive.
+LATE_WEIGHT_BOUND = 10.0
+#: A row's key within its incarnation is request · 2²⁰ + index.
+_INDEX_BITS = 20
+_COLUMN = "column/"
+_LOGITS = ("base", "corrected", "served")
+
+
+class Joiner:
+    """Keeps impressions, at most the newest `max_rows`, and completes them with feedback.
+
+    `labels="explicit"`: a label completes its row, which then leaves. `labels="silence"`: besides, a row reported as shown
+    that has no label at the first tick `window_seconds` past its showing is completed as a negative, in the order in which
+    rows were shown; it stays for a positive that comes late. The late example has the weight 1 / (1 − p), at most 10, with
+    p = σ(corrected logit as served): to first order in the step it undoes the negative, whose gradient was p·x, and learns
+    the positive, (p − 1)·x. With `relabels`, a label that replaces another makes one more example, and all rows stay.
+
+    What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
+    last bit. A label whose row has left is counted in `unmatched`.
+    """
+
+    def __init__(
+        self, labels: str = "explicit", window_seconds: float | None = None, relabels: bool = False, max_rows: int = 200_000
+    ) -> None:
+        if labels not in LABELS:
+            raise ConfigurationError(f"labels is {labels!r}; expected one of {', '.join(LABELS)}")
+        if (labels == "silence") != (window_seconds is not None):
+            raise ConfigurationError(
+                f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
+            )
+        self.labels, self.window, self.max_rows = labels, window_seconds, max_rows
+        self.relabels = relabels
+        #: Rows that may still become examples; those of them without a label; labels that came too late for their row.
+        self.rows = self.backlog = self.unmatched = 0
+        self._tick = 0.0
+        self._showings = 0
+        self._shelves: dict[int, Shelf] = {}
+
+    def push(self, sequence: int, record: Record) -> Examples | None:
+        """Take the next record; return the examples that it completes, or None."""
+        if isinstance(record, Impressions):
+            self._keep(sequence, record)
+        elif isinstance(record, Feedback):
+            return self._join(record)
+        elif isinstance(record, Tick) and self.window is not None:
+            return self._mature(record.time)
+        return None
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything that the next record depends on, as arrays: what waits, worker by worker."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "counts": np.array([self.unmatched, self._showings], np.int64),
+            "tick": np.array([self._tick], np.float64),
+        }
+        # A worker's shelf keeps its room for its next rows; one that is empty now may be a dead worker's.
+        self._shelves = {incarnation: shelf for incarnation, shelf in self._shelves.items() if shelf.rows}
+        for incarnation, shelf in self._shelves.items():
+            rows = shelf.all()
+            arrays |= {f"{incarnation}/{name}": shelf[name][rows] for name in shelf.names}
+        return arrays
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned."""
+        self.unmatched, self._showings = map(int, arrays["counts"])
+        self._tick = float(arrays["tick"][0])
+        parts: dict[int, dict[str, npt.NDArray[Any]]] = {}
+        for name, array in arrays.items():
+            owner, slash, rest = name.partition("/")
+            if slash:
+                parts.setdefault(int(owner), {})[rest] = array
+        self._shelves = {incarnation: Shelf() for incarnation in parts}
+        for incarnation, columns in parts.items():
+            self._shelves[incarnation].add(columns)
+        self.rows = sum(shelf.rows for shelf in self._shelves.values())
+        self.backlog = sum(int(columns["waiting"].sum()) for columns in parts.values())
+
+    def _keep(self, sequence: int, impressions: Impressions) -> None:
+        count = len(impressions)
+        rows: dict[str, npt.NDArray[Any]] = {
+            "key": _key(impressions.request, impressions.index),
+            "sequence": np.full(count, sequence, np.int64),
+            "time": impressions.time,
+            "waiting": np.ones(count, np.bool_),
+            **{name: getattr(impressions, name) for name in _LOGITS},
+            **{_COLUMN + name: column for name, column in impressions.columns.items()},
+        }
+        if self.window is not None:
+            rows |= {"shown": np.full(count, np.nan), "showing": np.zeros(count, np.int64)}
+        self._shelves.setdefault(impressions.incarnation, Shelf()).add(rows)
+        self.rows += count
+        self.backlog += count
+        while self.rows > self.max_rows:
+            full = [shelf for shelf in self._shelves.values() if shelf.rows]
+            oldest = min(full, key=lambda shelf: int(shelf["sequence"][shelf.first]))
+            self._remove(oldest, oldest.oldest())
+
+    def _join(self, feedback: Feedback) -> Examples | None:
+        key = _key(feedback.request, feedback.index)
+        labelled = ~np.isnan(feedback.label)
+        if not labelled.all():
+            self._show(feedback, key, ~labelled)
+        if not labelled.any():
+            return None
+        incarnation, label, time, late = feedback.incarnation, feedback.label, feedback.time, feedback.late
+        if labelled.all():
+            return self._complete(incarnation, key, label, time, late)
+        return self._complete(incarnation[labelled], key[labelled], label[labelled], time[labelled], late[labelled])
+
+    def _show(self, feedback: Feedback, key: Ints, shown: npt.NDArray[np.bool_]) -> None:
+        if self.window is None:
+            return
+        for mine, shelf, at in self._found(feedback.incarnation[shown], key[shown]):
+            fresh = shelf["waiting"][at]
+            # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
+            shelf["shown"][at[fresh]] = np.maximum(feedback.time[shown][mine[fresh]], self._tick)
+            shelf["showing"][at[fresh]] = self._showings + mine[fresh]
+        self._showings += int(shown.sum())
+
+    def _mature(self, now: float) -> Examples | None:
+        self._tick = max(self._tick, now)
+        due: list[tuple[int, Rows]] = []
+        for incarnation, shelf in self._shelves.items():
+            ripe = np.flatnonzero(shelf["shown"] + self.window <= self._tick) if shelf.rows else np.empty(0, np.intp)
+            if len(ripe):
+                due.append((incarnation, ripe))
+        if not due:
+            return None
+        number = np.concatenate([np.full(len(at), incarnation, np.int64) for incarnation, at in due])
+        key = np.concatenate([self._shelves[incarnation]["key"][at] for incarnation, at in due])
+        order = np.argsort(np.concatenate([self._shelves[incarnation]["showing"][at] for incarnation, at in due]))
+        zeros = np.zeros(len(key), np.float32)
+        return self._complete(number[order], key[order], zeros, np.full(len(key), self._tick), None)
+
+    def _complete(
+        self,
+        incarnation: Ints,
+        key: Ints,
+        label: Floats,
+        received: npt.NDArray[np.float64],
+        late: npt.NDArray[np.bool_] | None,
+    ) -> Examples | None:
+        """Gather the rows of the keys, in the keys' order; `late` is None for negatives made of silence."""
+        groups = list(self._found(incarnation, key))
+        places = np.concatenate([mine for mine, _, _ in groups]) if groups else np.empty(0, np.intp)
+        self.unmatched += len(key) - len(places)
+        if not len(places):
+            return None
+        order = np.argsort(places, kind="stable") if len(groups) > 1 else None
+
+        def gather(name: str) -> npt.NDArray[Any]:
+            parts = [shelf[name][at] for _, shelf, at in groups]
+            return parts[0] if order is None else np.concatenate(parts)[order]
+
+        names = [name for name in groups[0][1].names if name.startswith(_COLUMN)]
+        for _, shelf, _ in groups:
+            if missing := set(names).symmetric_difference(n for n in shelf.names if n.startswith(_COLUMN)):
+                raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
+        kept = places if order is None else places[order]
+        corrected = gather("corrected")
+        weight = np.ones(len(kept), np.float32)
+        if late is not None and late.any():
+            bounded = np.minimum(1.0 / (1.0 - np.minimum(sigmoid(corrected), 0.99)), LATE_WEIGHT_BOUND)
+            weight[late[kept]] = bounded[late[kept]]
+        examples = Examples(
+            columns={name.removeprefix(_COLUMN): gather(name) for name in names},
+            base=gather("base"),
+            corrected=corrected,
+            served=gather("served"),
+            label=label[kept],
+            weight=weight,
+            received=received[kept],
+            scored=gather("time"),
+        )
+        for _, shelf, at in groups:
+            # A row may have had two labels in one record.
+            once = at if (np.diff(at) > 0).all() else np.unique(at)
+            self._no_longer_waiting(shelf, once)
+            if not self.relabels and late is not None:
+                self._remove(shelf, once)
+        return examples
+
+    def _no_longer_waiting(self, shelf: Shelf, at: Rows) -> None:
+        self.backlog -= int(np.count_nonzero(shelf["waiting"][at]))
+        shelf["waiting"][at] = False
+        if self.window is not None:
+            shelf["shown"][at] = np.nan
+
+    def _remove(self, shelf: Shelf, at: Rows) -> None:
+        self._no_longer_waiting(shelf, at)
+        self.rows -= len(at)
+        shelf.remove(at)
+
+    def _found(self, incarnation: Ints, key: Ints) -> Iterator[tuple[Rows, Shelf, Rows]]:
+        """Yield, for each worker, which of the keys are its own and still here, its shelf, and where they lie in it."""
+        # Nearly always one worker: asked first, it spares a sort.
+        alone = len(incarnation) > 0 and bool((incarnation == incarnation[0]).all())
+        numbers = incarnation[:1].tolist() if alone else np.unique(incarnation).tolist()
+        for number in numbers:
+            if (shelf := self._shelves.get(number)) is not None:
+                mine = np.arange(len(key)) if alone else np.flatnonzero(incarnation == number)
+                at, found = shelf.find(key[mine])
+                if found.any():
+                    yield mine[found], shelf, at[found]
+
+
+def _key(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
+    return (request << _INDEX_BITS) | index

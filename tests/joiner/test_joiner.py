@@ -1,0 +1,345 @@
+"""The joiner against a slow one that keeps a dictionary, and what must not change what it makes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riverdelta.checkpoint import CheckpointStore
+from riverdelta.errors import ConfigurationError, Corrupt
+from riverdelta.events import Control, Feedback, Impressions, Tick
+from riverdelta.joiner import Joiner
+from riverdelta.joiner.joiner import LATE_WEIGHT_BOUND
+from riverdelta.link import sigmoid
+
+WINDOW = 10.0
+
+
+def impressions(keys, incarnation=1, time=0.0):
+    """A block of rows [(request, index)]; each row's id column and base logit say which row it is."""
+    request, index = np.array(keys, np.int64).reshape(-1, 2).T
+    name = (incarnation * 1000 + request) * 100 + index
+    logit = (name % 7 - 3).astype(np.float32)
+    return Impressions(
+        incarnation=incarnation,
+        request=request,
+        index=index.astype(np.int32),
+        time=np.full(len(request), time),
+        release=np.zeros(len(request), np.int64),
+        swap=np.zeros(len(request), np.int64),
+        base=name.astype(np.float32),
+        corrected=logit,
+        served=logit + 1,
+        propensity=np.full(len(request), np.nan, np.float32),
+        columns={"id": name, "vec": np.stack([name, -name], axis=1).astype(np.float32)},
+    )
+
+
+def feedback(items, time=1.0, late=False):
+    """Feedback for [(incarnation, request, index, label)]."""
+    incarnation, request, index, label = zip(*items, strict=True)
+    return Feedback(
+        np.array(incarnation, np.int64),
+        np.array(request, np.int64),
+        np.array(index, np.int32),
+        np.array(label, np.float32),
+        np.full(len(items), time),
+        np.full(len(items), late),
+    )
+
+
+def run(joiner, records, start=1):
+    """Push records and return what came out as rows (id, label, weight, received, scored, logits)."""
+    rows = []
+    for sequence, record in enumerate(records, start):
+        made = joiner.push(sequence, record)
+        if made is not None:
+            assert len(made) > 0
+            assert made.columns["vec"].tolist() == np.stack([made.columns["id"], -made.columns["id"]], 1).tolist()
+            assert made.base.tolist() == made.columns["id"].tolist()
+            parts = made.columns["id"], made.label, made.weight, made.received, made.scored, made.corrected, made.served
+            rows += list(zip(*(part.tolist() for part in parts), strict=True))
+    return rows
+
+
+def test_a_label_makes_its_row_an_example_in_the_order_of_labels():
+    joiner = Joiner()
+    history = [impressions([(0, 0), (0, 1), (4, 0)], time=5.0), feedback([(1, 4, 0, 1), (1, 0, 1, 0)], time=7.0)]
+    rows = run(joiner, history)
+    assert [row[:5] for row in rows] == [(100_400, 1.0, 1.0, 7.0, 5.0), (100_001, 0.0, 1.0, 7.0, 5.0)]
+    assert (joiner.rows, joiner.backlog, joiner.unmatched) == (1, 1, 0)
+
+
+def test_rows_of_several_workers_are_joined_in_one_record():
+    joiner = Joiner()
+    history = [impressions([(0, 0)], 1), impressions([(0, 0)], 2), feedback([(2, 0, 0, 1), (3, 0, 0, 1), (1, 0, 0, 0)])]
+    assert [row[:2] for row in run(joiner, history)] == [(200_000, 1.0), (100_000, 0.0)]
+    assert joiner.unmatched == 1
+
+
+def test_a_label_whose_row_has_left_or_never_came_is_counted_and_makes_nothing():
+    joiner = Joiner(max_rows=2)
+    history = [impressions([(0, 0), (0, 1)]), impressions([(1, 0)]), feedback([(1, 0, 0, 1), (1, 9, 0, 1), (7, 0, 0, 1)])]
+    assert run(joiner, history) == []
+    assert (joiner.rows, joiner.unmatched) == (1, 3)
+
+
+def test_a_second_label_makes_an_example_only_where_labels_are_replaced():
+    history = [impressions([(0, 0)]), feedback([(1, 0, 0, 1)]), feedback([(1, 0, 0, 0)])]
+    assert [row[1] for row in run(Joiner(), history)] == [1.0]
+    assert [row[1] for row in run(Joiner(relabels=True), history)] == [1.0, 0.0]
+
+
+def test_two_labels_in_one_record_both_count_where_labels_are_replaced():
+    joiner = Joiner(relabels=True)
+    assert [r[1] for r in run(joiner, [impressions([(0, 0)]), feedback([(1, 0, 0, 1), (1, 0, 0, 0)])])] == [1.0, 0.0]
+    assert (joiner.rows, joiner.backlog) == (1, 0)
+
+
+def test_the_oldest_record_s_rows_leave_first_whatever_worker_scored_them():
+    joiner = Joiner(max_rows=4)
+    blocks = [impressions([(0, 0), (0, 1)], 2), impressions([(0, 0), (0, 1)], 1), impressions([(1, 0)], 2)]
+    late = feedback([(2, 0, 0, 1), (1, 0, 0, 1), (1, 0, 1, 1), (2, 1, 0, 1)])
+    assert [row[0] for row in run(joiner, [*blocks, late])] == [100_000, 100_001, 200_100]
+
+
+def test_rows_that_have_been_joined_make_room():
+    joiner = Joiner(max_rows=3)
+    history = [impressions([(0, 0), (0, 1)]), feedback([(1, 0, 0, 1)]), impressions([(1, 0), (1, 1)]), feedback([(1, 0, 1, 1)])]
+    assert [row[0] for row in run(joiner, history)] == [100_000, 100_001]
+    assert joiner.rows == 2
+
+
+def test_a_block_larger_than_all_room_leaves_at_once():
+    joiner = Joiner(max_rows=2)
+    assert run(joiner, [impressions([(0, 0), (0, 1), (0, 2)]), feedback([(1, 0, 0, 1)])]) == []
+    assert (joiner.rows, joiner.unmatched) == (0, 1)
+
+
+def test_ticks_controls_and_showings_make_nothing_of_explicit_labels():
+    history = [impressions([(0, 0)]), feedback([(1, 0, 0, np.nan)]), Tick(10**9), Control("freeze")]
+    assert run(Joiner(), history) == []
+
+
+class TestSilence:
+    def joiner(self, **settings):
+        return Joiner("silence", WINDOW, **settings)
+
+    def test_a_shown_row_without_a_label_becomes_a_negative_at_the_first_tick_past_its_window(self):
+        joiner = self.joiner()
+        shown = [impressions([(0, 0), (0, 1)]), feedback([(1, 0, 1, np.nan)], time=100.0)]
+        assert run(joiner, [*shown, Tick(109.9)]) == []
+        assert [row[:4] for row in run(joiner, [Tick(110.0)])] == [(100_001, 0.0, 1.0, 110.0)]
+        assert run(joiner, [Tick(200.0)]) == []
+        assert joiner.backlog == 1
+
+    def test_a_label_within_the_window_takes_the_place_of_silence(self):
+        history = [impressions([(0, 0)]), feedback([(1, 0, 0, np.nan)], time=100.0), feedback([(1, 0, 0, 1)]), Tick(500.0)]
+        assert [row[1] for row in run(self.joiner(), history)] == [1.0]
+
+    def test_a_row_that_was_not_shown_never_matures(self):
+        assert run(self.joiner(), [impressions([(0, 0)]), Tick(10**9)]) == []
+
+    def test_rows_mature_in_the_order_in_which_they_were_shown(self):
+        joiner = self.joiner()
+        blocks = [impressions([(0, 0), (1, 0)], 1), impressions([(0, 0)], 2)]
+        shown = [feedback([(1, 1, 0, np.nan), (2, 0, 0, np.nan)], time=100.0), feedback([(1, 0, 0, np.nan)], time=99.0)]
+        assert [row[0] for row in run(joiner, [*blocks, *shown, Tick(200.0)])] == [100_100, 200_000, 100_000]
+
+    def test_a_positive_that_comes_late_is_learned_with_the_weight_that_undoes_the_negative(self):
+        history = [impressions([(0, 0)]), feedback([(1, 0, 0, np.nan)], time=100.0), Tick(110.0)]
+        rows = run(self.joiner(), [*history, feedback([(1, 0, 0, 1)], late=True)])
+        assert [row[1] for row in rows] == [0.0, 1.0]
+        p = float(sigmoid(rows[0][5]))
+        # Gradients in the logit: p of the negative, weight · (p − 1) of the positive; together those of the positive alone.
+        assert p + rows[1][2] * (p - 1) == pytest.approx(p - 1)
+
+    def test_the_weight_of_a_late_positive_is_bounded(self):
+        block = impressions([(0, 0)])
+        block.corrected[:] = 50.0
+        history = [block, feedback([(1, 0, 0, np.nan)], time=0.0), Tick(10.0), feedback([(1, 0, 0, 1)], late=True)]
+        assert run(self.joiner(), history)[1][2] == LATE_WEIGHT_BOUND
+
+    def test_a_showing_that_comes_after_a_later_tick_has_its_window_from_that_tick_on(self):
+        joiner = self.joiner()
+        assert run(joiner, [impressions([(0, 0)]), Tick(500.0), feedback([(1, 0, 0, np.nan)], time=100.0), Tick(509.0)]) == []
+        assert len(run(joiner, [Tick(510.0)])) == 1
+
+    def test_a_clock_that_goes_back_does_nothing(self):
+        joiner = self.joiner()
+        run(joiner, [impressions([(0, 0)]), Tick(500.0), Tick(3.0), feedback([(1, 0, 0, np.nan)], time=4.0)])
+        assert run(joiner, [Tick(15.0)]) == []
+        assert len(run(joiner, [Tick(510.0)])) == 1
+
+    def test_silence_needs_a_window_and_explicit_labels_have_none(self):
+        with pytest.raises(ConfigurationError, match="silence needs a window"):
+            Joiner("silence")
+        with pytest.raises(ConfigurationError, match="explicit labels have none"):
+            Joiner("explicit", WINDOW)
+        with pytest.raises(ConfigurationError, match="labels is 'clicks'; expected one of explicit, silence"):
+            Joiner("clicks")
+
+
+class Slow:
+    """The same rules with a dictionary and a list, row by row."""
+
+    def __init__(self, window, relabels, max_rows):
+        self.window, self.relabels, self.max_rows = window, relabels, max_rows
+        self.rows, self.shown, self.tick, self.unmatched = {}, {}, 0.0, 0
+        self.matured, self.labelled = set(), set()
+
+    def push(self, sequence, record):
+        out = []
+        if isinstance(record, Impressions):
+            for i, (request, index) in enumerate(zip(record.request.tolist(), record.index.tolist(), strict=True)):
+                key = record.incarnation, request, index
+                self.rows[key] = sequence, int(record.columns["id"][i]), float(record.corrected[i])
+            while len(self.rows) > self.max_rows:
+                oldest = min(row[0] for row in self.rows.values())
+                gone = [key for key, row in self.rows.items() if row[0] == oldest]
+                for key in gone:
+                    del self.rows[key]
+                    self.shown.pop(key, None)
+        elif isinstance(record, Tick) and self.window is not None:
+            self.tick = max(self.tick, record.time)
+            for key in [key for key, shown in self.shown.items() if shown + self.window <= self.tick]:
+                del self.shown[key]
+                self.matured.add(key)
+                out.append((self.rows[key][1], 0.0, 1.0))
+        elif isinstance(record, Feedback):
+            parts = record.incarnation, record.request, record.index, record.label, record.time, record.late
+            for *key, label, time, late in zip(*(p.tolist() for p in parts), strict=True):
+                key = tuple(key)
+                if np.isnan(label):
+                    if self.window is not None and key in self.rows and key not in self.matured | self.labelled:
+                        self.shown[key] = max(time, self.tick)
+                elif key not in self.rows:
+                    self.unmatched += 1
+                else:
+                    p = float(sigmoid(self.rows[key][2]))
+                    out.append((self.rows[key][1], label, min(1 / (1 - p), LATE_WEIGHT_BOUND) if late else 1.0))
+                    self.shown.pop(key, None)
+                    self.labelled.add(key)
+                    if not self.relabels:
+                        del self.rows[key]
+        return out
+
+
+@st.composite
+def histories(draw):
+    """Records as a journal may hold them: feedback follows its impressions, a row is shown and labelled at most once."""
+    silence, relabels = draw(st.booleans()), draw(st.booleans())
+    records, clock, waiting, fresh, next_request = [], 0.0, [], [], {1: 0, 2: 0}
+    for _ in range(draw(st.integers(1, 25))):
+        clock += draw(st.floats(0, 8))
+        kind = draw(st.sampled_from(["impressions", "impressions", "feedback", "feedback", "tick"]))
+        if kind == "impressions":
+            incarnation = draw(st.sampled_from([1, 2]))
+            keys = []
+            for count in draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)):
+                keys += [(next_request[incarnation], index) for index in range(count)]
+                next_request[incarnation] += 1
+            records.append(impressions(keys, incarnation, clock))
+            fresh += [(incarnation, *key) for key in keys]
+        elif kind == "tick":
+            records.append(Tick(clock))
+        else:
+            items = []
+            for _ in range(draw(st.integers(1, 6))):
+                if fresh and draw(st.booleans()):
+                    key = fresh.pop(draw(st.integers(0, len(fresh) - 1)))
+                    items.append((*key, np.nan))
+                    waiting.append(key)
+                elif fresh or waiting:
+                    source = draw(st.sampled_from([s for s in (fresh, waiting) if s]))
+                    key = source.pop(draw(st.integers(0, len(source) - 1)))
+                    items.append((*key, float(draw(st.integers(0, 1)))))
+                    if relabels:
+                        waiting.append(key)
+            if items:
+                records.append(feedback(items, clock, late=silence and draw(st.booleans())))
+    return ("silence", WINDOW, relabels) if silence else ("explicit", None, relabels), records
+
+
+@settings(deadline=None, max_examples=150)
+@given(histories(), st.sampled_from([3, 10, 10**6]))
+def test_it_agrees_with_the_slow_one(history, max_rows):
+    (labels, window, relabels), records = history
+    joiner, slow, expected = Joiner(labels, window, relabels, max_rows), Slow(window, relabels, max_rows), []
+    for sequence, record in enumerate(records, 1):
+        expected += slow.push(sequence, record)
+    found = run(joiner, records)
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert np.allclose([row[2] for row in found], [row[2] for row in expected])
+    assert (joiner.rows, joiner.unmatched) == (len(slow.rows), slow.unmatched)
+    assert joiner.backlog == len(slow.rows.keys() - slow.matured - slow.labelled)
+
+
+@settings(deadline=None, max_examples=100)
+@given(histories(), st.sampled_from([3, 10, 10**6]), st.data())
+def test_one_that_goes_on_from_a_saved_state_does_the_same_to_the_last_bit(history, max_rows, data):
+    settings_, records = history
+    cut = data.draw(st.integers(0, len(records)))
+    whole, first, second = (Joiner(*settings_, max_rows) for _ in range(3))
+    run(first, records[:cut])
+    second.load({name: array.copy() for name, array in first.state().items()})
+    assert (second.rows, second.backlog, second.unmatched) == (first.rows, first.backlog, first.unmatched)
+    run(whole, records[:cut])
+    assert run(second, records[cut:], cut + 1) == run(whole, records[cut:], cut + 1)
+    assert same(whole.state(), second.state())
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(
+        np.array_equal(left[n], right[n], equal_nan=left[n].dtype.kind == "f") for n in left
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 50), min_size=1), st.lists(st.integers(1, 50), min_size=1), st.integers(0, 2**32 - 1))
+def test_how_rows_are_cut_into_records_changes_nothing(scored, fed, seed):
+    rng = np.random.default_rng(seed)
+    keys = [(request, index) for request in range(40) for index in range(int(rng.integers(1, 5)))]
+    items = [(1, *keys[at], float(rng.integers(0, 2))) for at in rng.permutation(len(keys))[: len(keys) // 2]]
+
+    def cut(rows, sizes, make):
+        at, records = 0, []
+        while at < len(rows):
+            size = sizes[len(records) % len(sizes)]
+            records.append(make(rows[at : at + size]))
+            at += size
+        return records
+
+    whole = run(Joiner(), [impressions(keys), feedback(items)])
+    assert run(Joiner(), cut(keys, scored, impressions) + cut(items, fed, feedback)) == whole
+
+
+def test_its_state_survives_a_checkpoint_and_is_no_larger_than_what_waits(tmp_path):
+    joiner = Joiner()
+    for request in range(200):
+        joiner.push(2 * request + 1, impressions([(request, index) for index in range(50)]))
+        joiner.push(2 * request + 2, feedback([(1, request, index, 1) for index in range(49)]))
+    store = CheckpointStore(tmp_path)
+    store.save(400, joiner.state())
+    assert sum(array.nbytes for array in joiner.state().values()) < 200 * 100
+    again = Joiner()
+    again.load(store.load().arrays)
+    assert again.backlog == 200
+    assert same(again.state(), joiner.state())
+
+
+def test_impressions_with_other_columns_than_those_before_are_named():
+    joiner, other = Joiner(), impressions([(1, 0)])
+    joiner.push(1, impressions([(0, 0)]))
+    del other.columns["vec"]
+    with pytest.raises(Corrupt, match=r"impressions have the columns .*; those before had .*column/vec float32\[2\]"):
+        joiner.push(2, other)
+
+
+def test_workers_that_journal_different_columns_are_named():
+    joiner, other = Joiner(), impressions([(0, 0)], 2)
+    del other.columns["vec"]
+    joiner.push(1, impressions([(0, 0)], 1))
+    joiner.push(2, other)
+    with pytest.raises(Corrupt, match="differ in the columns column/vec"):
+        joiner.push(3, feedback([(1, 0, 0, 1), (2, 0, 0, 1)]))
