@@ -69,6 +69,7 @@ class DataPlane:
         self._live = self.home.live()
         self._ids = self.home.ids()
         self._followed: State | None = None
+        self._refused: State | None = None
         self._unseen: list[npt.NDArray[np.float64]] = []
         self.journal = self.home.journal()
         self.follow()
@@ -153,13 +154,16 @@ class DataPlane:
 
     def follow(self) -> None:
         """Swap in whatever the learner has published since; a damaged state is logged and the present one stays."""
-        for delta in self._live.follow(self._followed):
+        chain = self._live.follow(self._followed)
+        if chain and chain[-1].state == self._refused:
+            return  # nothing newer than what did not fit
+        for delta in chain:
             try:
                 seconds = self.session.swap(delta)
             except Corrupt as error:
                 _log.error("%s; %s goes on scoring", error, self.session.state)
                 # Only a whole can mend a broken chain.
-                self._followed = None
+                self._followed, self._refused = None, chain[-1].state
                 self.metrics.refused_swap()
                 return
             self._followed = delta.state

@@ -20,7 +20,7 @@ from riverdelta.settings import Settings
 
 
 class Home:
-    """`<home>/<scorer>/` with `key`, `journal/`, `live/`, `releases/`, `checkpoints/` and `status.json`."""
+    """`<home>/<scorer>/` with `journal/` (and the key of its ids), `live/`, `releases/`, `checkpoints/` and `status.json`."""
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         self.definition, self.settings = definition, settings
@@ -62,7 +62,7 @@ class Home:
 
     def ids(self) -> Ids:
         """Return the issuer of impression ids."""
-        return Ids(load_key(self.folder / "key"))
+        return Ids(load_key(self.folder / "journal" / "key"))
 
     def live(self) -> LiveStore:
         """Return the newest tables."""

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     #: The attribution window after which a shown row becomes a negative.
     window_seconds: Seconds | None = None
     #: How many impressions may wait for feedback at once.
-    waiting_rows: Count = 200_000
+    waiting_rows: Count = 1_000_000
     #: The least time between two swaps.
     swap_min_seconds: Seconds = 0.05
     #: How often a worker looks for new tables.
