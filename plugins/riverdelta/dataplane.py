@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from riverdelta.settings import Settings
 
 _log = logging.getLogger(__name__)
 _MIRROR_SECONDS = 1.0
+#: A worker that scores nothing forgets the oldest of the tables whose first score it would have timed.
+_MOST_UNSEEN = 256
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class DataPlane:
         self._ids = self.home.ids()
         self._followed: State | None = None
         self._refused: State | None = None
-        self._unseen: list[npt.NDArray[np.float64]] = []
+        self._unseen: deque[npt.NDArray[np.float64]] = deque(maxlen=_MOST_UNSEEN)
         self.journal = self.home.journal()
         self.follow()
         self.metrics.provider(self.session.provider)
@@ -178,27 +181,33 @@ class DataPlane:
         self.journal.close()
 
     def _follow_forever(self) -> None:
-        told = 0.0
+        told, failing = 0.0, ""
         while not self._stopping.wait(self.settings.follow_seconds):
             try:
                 self.follow()
                 if time.monotonic() - told >= _MIRROR_SECONDS:
                     told = time.monotonic()
                     self.metrics.mirror(self.home.read_status(), self.session.state, self.journal.health(), self.clock())
-            except Exception:  # the thread must outlive a missing folder or a full disk
-                _log.exception("following the live tables failed; it is tried again")
+                failing = ""
+            except Exception as error:  # the thread must outlive a missing folder or a full disk
+                if repr(error) != failing:  # once, and not at every look
+                    _log.exception(
+                        "following the live tables failed; it is tried again every %g s", self.settings.follow_seconds
+                    )
+                failing = repr(error)
 
     def _observe_freshness(self, now: float) -> None:
-        waiting, self._unseen = self._unseen, []
+        waiting, self._unseen = self._unseen, deque(maxlen=_MOST_UNSEEN)
         for received in waiting:
             self.metrics.fresh(now - received)
 
 
 def _propensity(value: Any, rows: int) -> Floats:
     try:
-        array = np.ascontiguousarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"propensity is {value!r}; expected {rows} numbers above 0 and at most 1") from None
-    if array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
-        raise InvalidInput(f"propensity has shape {list(array.shape)} and needs {rows} numbers above 0 and at most 1")
-    return array
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidInput(f"propensity is ragged ({error}); expected {rows} numbers above 0 and at most 1") from None
+    if array.dtype.kind not in "iuf" or array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
+        got = f"{array.dtype}{list(array.shape)}"
+        raise InvalidInput(f"propensity is {got}; expected {rows} numbers above 0 and at most 1")
+    return np.ascontiguousarray(array, np.float32)

@@ -6,13 +6,13 @@ from starlette.requests import Request
 
 from riverdelta.errors import InvalidInput, TooLarge
 
+_MOST_DIGITS = 18
+
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return the body; raises `TooLarge` as soon as it is known to pass `limit` bytes."""
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdigit():
-        raise InvalidInput(f"content-length is {declared!r}; expected a number of bytes")
-    if int(declared) > limit:
+    declared = parse_length("content-length", request.headers.get("content-length", "0"))
+    if declared > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken (RIVERDELTA_MAX_BYTES)")
     chunks, size = [], 0
     async for chunk in request.stream():
@@ -21,3 +21,14 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise TooLarge(f"the body has over {limit} bytes, which is the most that is taken (RIVERDELTA_MAX_BYTES)")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def parse_length(header: str, text: str) -> int:
+    """Return the number of bytes that a header declares.
+
+    >>> parse_length("content-length", "12")
+    12
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+        raise InvalidInput(f"{header} is {text!r}; expected a number of bytes")
+    return int(text)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
+from riverdelta.bento.failure import failure
 from riverdelta.bento.oip import Oip, TensorMetadata
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import ConfigurationError, InvalidInput, RiverdeltaError
-from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.errors import ConfigurationError, InvalidInput
+from riverdelta.oip.messages import MESSAGES, SERVICE, parse
 from riverdelta.oip.tensors import Tensor, from_bytes, from_list, to_bytes
 
-_log = logging.getLogger(__name__)
 _GRACE_SECONDS = 5.0
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -57,27 +56,26 @@ class GrpcServer:
         }
         return {
             name: grpc.unary_unary_rpc_method_handler(
-                self._answering(endpoint, method),
-                request_deserializer=MESSAGES[f"{name}Request"].FromString,
+                self._answering(f"{name}Request", endpoint, method),
                 response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
             )
             for name, (endpoint, method) in methods.items()
         }
 
-    def _answering(self, endpoint: str, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def answer(request: Any, context: Any) -> Any:
+    def _answering(self, message: str, endpoint: str, method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
+        async def answer(data: bytes, context: Any) -> Any:
+            named = endpoint
             try:
+                # Read here and not by gRPC, which would call bytes that are no message a fault of ours.
+                request = parse(message, data)
+                if message == "ModelInferRequest":
+                    named = self._oip.endpoint(request.model_name)
                 return await method(request)
-            except Exception as error:  # a fault of ours is an answer too: named in the log, not to the client
-                if isinstance(error, RiverdeltaError):
-                    shown = error
-                else:
-                    _log.exception("gRPC %s failed", endpoint)
-                    shown = RiverdeltaError(f"{endpoint} failed inside the service; its log says why")
-                if self._runtime.ready:
-                    self._runtime.plane.metrics.answered("grpc", endpoint, 0.0, error)
-                failure = (getattr(grpc.StatusCode, shown.grpc_status), str(shown))
-            return await context.abort(*failure)
+            except Exception as error:  # a fault of ours is an answer too
+                shown = failure(error, named)
+            if self._runtime.ready:
+                self._runtime.plane.metrics.answered("grpc", named, 0.0, shown)
+            return await context.abort(getattr(grpc.StatusCode, shown.grpc_status), str(shown))
 
         return answer
 

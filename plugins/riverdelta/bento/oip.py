@@ -55,6 +55,10 @@ class Oip:
         """Return the server's metadata."""
         return {"name": "riverdelta", "version": version("riverdelta"), "extensions": list(EXTENSIONS)}
 
+    def endpoint(self, name: str) -> str:
+        """Return what an inference of the model `name` is: `score` or `feedback`."""
+        return "feedback" if name == self.runtime.definition.name + _FEEDBACK else "score"
+
     def model(self, name: str, number: str = "") -> ModelMetadata:
         """Return a model's metadata; raises `NotFound` listing the models."""
         if number not in ("", "1"):
@@ -77,7 +81,8 @@ class Oip:
         for output in wanted:
             if output not in known:
                 raise InvalidInput(f"model {name!r} has no output {output!r}: {near(output, known)}")
-        made = await (self._feedback(transport, given) if name.endswith(_FEEDBACK) else self._score(transport, given))
+        act = self._feedback if self.endpoint(name) == "feedback" else self._score
+        made = await act(transport, given)
         return [tensor for tensor in made if not wanted or tensor.name in wanted]
 
     async def _score(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:

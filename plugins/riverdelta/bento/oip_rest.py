@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.body import read_body
+from riverdelta.bento.body import parse_length, read_body
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
@@ -53,7 +54,10 @@ def routes(runtime: Runtime) -> list[Route]:
     def body(error: RiverdeltaError) -> Any:
         return {"error": str(error)}
 
-    def route(path: str, endpoint: str, handler: Any, method: str = "GET") -> Route:
+    def inferred(request: Request) -> str:
+        return oip.endpoint(request.path_params["name"])
+
+    def route(path: str, endpoint: str | Callable[[Request], str], handler: Any, method: str = "GET") -> Route:
         return Route(path, answering(runtime, "oip_rest", endpoint, body, handler), methods=[method])
 
     made = [
@@ -65,7 +69,7 @@ def routes(runtime: Runtime) -> list[Route]:
         made += [
             route(stem, "metadata", model),
             route(f"{stem}/ready", "health", model_ready),
-            route(f"{stem}/infer", "score", infer, "POST"),
+            route(f"{stem}/infer", inferred, infer, "POST"),
         ]
     return made
 
@@ -78,9 +82,9 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
     """Split a body into its JSON header and its tensors, each from the JSON or from the bytes behind it."""
     split = len(body)
     if header_length is not None:
-        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
-            raise InvalidInput(f"{_HEADER} is {header_length!r}; expected a number of at most the body's {len(body)} bytes")
-        split = int(header_length)
+        split = parse_length(_HEADER, header_length)
+        if split > len(body):
+            raise InvalidInput(f"{_HEADER} is {split}; expected at most the body's {len(body)} bytes")
     try:
         header = orjson.loads(body[:split])
     except orjson.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import trace_only_where_exported
 from riverdelta.corrections.base import Correction
+from riverdelta.dataplane import DataPlane
 from riverdelta.definition import ATTRIBUTE, Definition
 from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema
@@ -89,6 +91,7 @@ def _equip(cls: type, definition: Definition) -> None:
     trace_only_where_exported()
     runtime = Runtime(definition)
     held: dict[str, Any] = {}
+    users_word = getattr(cls, "__is_ready__", None)
 
     def claim() -> None:
         settings = Settings.load()
@@ -97,8 +100,8 @@ def _equip(cls: type, definition: Definition) -> None:
     async def start(self: Any) -> None:
         # A learner that is down must not take scorers out of service: they do not need it to score.
         BentoMLContainer.api_server_config.runner_probe.enabled.set(False)
-        runtime.start()
-        settings = runtime.plane.settings
+        settings = Settings.load()
+        runtime.start(DataPlane(definition, settings))
         if settings.grpc_port:
             held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes)
             await held["grpc"].start()
@@ -108,8 +111,9 @@ def _equip(cls: type, definition: Definition) -> None:
             await held.pop("grpc").stop()
         runtime.stop()
 
-    def is_ready(self: Any) -> bool:
-        return runtime.ready
+    async def is_ready(self: Any) -> bool:
+        theirs = users_word(self) if runtime.ready and users_word is not None else runtime.ready
+        return bool(await theirs if inspect.isawaitable(theirs) else theirs)
 
     cls.riverdelta_claim = bentoml.on_deployment(claim)  # type: ignore[attr-defined]
     cls.riverdelta_start = bentoml.on_startup(start)  # type: ignore[attr-defined]

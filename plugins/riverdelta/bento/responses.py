@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,12 +9,11 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from riverdelta.bento.failure import failure
 from riverdelta.bento.runtime import Runtime
 from riverdelta.errors import RiverdeltaError
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-_log = logging.getLogger(__name__)
 
 
 def json(content: Any, status: int = 200) -> Response:
@@ -24,21 +22,22 @@ def json(content: Any, status: int = 200) -> Response:
 
 
 def answering(
-    runtime: Runtime, transport: str, endpoint: str, body: Callable[[RiverdeltaError], Any], handler: Handler
+    runtime: Runtime,
+    transport: str,
+    endpoint: str | Callable[[Request], str],
+    body: Callable[[RiverdeltaError], Any],
+    handler: Handler,
 ) -> Handler:
-    """Turn an error into its HTTP status and `body` of it; count it."""
+    """Turn an error into its HTTP status and `body` of it; count it at `endpoint`, which may depend on the request."""
 
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
-        except Exception as error:  # a fault of ours is an answer too: named in the log, not to the client
-            if isinstance(error, RiverdeltaError):
-                shown = error
-            else:
-                _log.exception("%s %s failed", request.method, endpoint)
-                shown = RiverdeltaError(f"{endpoint} failed inside the service; its log says why")
+        except Exception as error:  # a fault of ours is an answer too
+            named = endpoint if isinstance(endpoint, str) else endpoint(request)
+            shown = failure(error, named)
             if runtime.ready:
-                runtime.plane.metrics.answered(transport, endpoint, 0.0, error)
+                runtime.plane.metrics.answered(transport, named, 0.0, shown)
             return json(body(shown), shown.http_status)
 
     return answer

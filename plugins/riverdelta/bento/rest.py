@@ -72,7 +72,7 @@ def _object(parsed: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _items(parsed: Any) -> tuple[list[str], Any]:
-    items = parsed.get("items") if isinstance(parsed, dict) else parsed
+    items = parsed if isinstance(parsed, list) else _object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
     ids: list[str] = []

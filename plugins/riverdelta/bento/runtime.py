@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sized
 from time import perf_counter
 from typing import Any
 
 from riverdelta.dataplane import DataPlane, ScoreAnswer
 from riverdelta.definition import Definition
 from riverdelta.errors import Unavailable
-from riverdelta.settings import Settings
 
 #: What is expected to take longer than this is scored in a thread, so that the event loop can go on.
 _INLINE_SECONDS = 1e-3
@@ -38,9 +36,9 @@ class Runtime:
         """Whether requests are taken."""
         return self._plane is not None
 
-    def start(self) -> None:
-        """Open everything and warm it up."""
-        self._plane = DataPlane(self.definition, Settings.load())
+    def start(self, plane: DataPlane) -> None:
+        """Take requests; `plane` is closed by `stop`."""
+        self._plane = plane
         # What start-up made will live as long as the worker: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
@@ -67,5 +65,7 @@ class Runtime:
 
 def _rows(columns: Any) -> int:
     """The length of the first column, of whatever a client has sent."""
-    first = next(iter(columns.values()), None) if isinstance(columns, dict) else None
-    return len(first) if isinstance(first, Sized) else 0
+    try:
+        return len(next(iter(columns.values()), ()))
+    except (AttributeError, TypeError):  # no object of columns, or a column that is one value: refused further on
+        return 0

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT, _STOP_SECONDS = 0.5, 30.0, 20.0
+#: A child that ran this long was well: the next pause is the first one again.
+_WELL_SECONDS = 60.0
 
 
 class Supervisor:
@@ -54,14 +57,20 @@ class Supervisor:
         environment = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         while not self._stopping.is_set():
+            started = time.monotonic()
             try:
-                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-                code = self._child.wait()
+                child = self._child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+                if self._stopping.is_set():  # `stop` came too early to see this child
+                    child.terminate()
+                with child:
+                    code = child.wait()
             except OSError as error:
                 code = -1
                 _log.error("the learner cannot be started: %s", error)
             if self._stopping.is_set():
                 return
+            if time.monotonic() - started >= _WELL_SECONDS:
+                wait = _FIRST_WAIT
             _log.error("the learner ended with code %d; it starts again in %.1f s", code, wait)
             self._stopping.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT)

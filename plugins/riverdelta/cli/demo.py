@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,7 @@ def _drive(console: Console, server: Server, second: Stream, base: Any, clients:
     task = progress.add_task("rows", total=len(second))
     shown = {"at": 0.0}
 
-    with Live(progress, console=console, refresh_per_second=4) as live:
+    with Live(progress, console=console, refresh_per_second=4, transient=True) as live:
 
         def watch(tally: Tally) -> None:
             progress.update(task, completed=tally.done)
@@ -199,8 +201,13 @@ def _finish(console: Console, workshop: Workshop, figures: dict[str, Any]) -> No
         )
     console.print(f"merged    {figures['merged_model']}\n\nnext")
     for command in (
-        f"riverdelta replay --journal {workshop.folder}",
-        f"riverdelta inspect {figures['merged_model']}",
-        f"cd {workshop.folder} && RIVERDELTA_HOME=state bentoml serve service:Ranker",
+        f"{_command('riverdelta')} replay --journal {workshop.folder}",
+        f"{_command('riverdelta')} inspect {figures['merged_model']}",
+        f"cd {workshop.folder} && RIVERDELTA_HOME=state {_command('bentoml')} serve service:Ranker",
     ):
         console.print(f"  {command}", soft_wrap=True)
+
+
+def _command(name: str) -> str:
+    """The command as the user can type it: by its path where this environment is not the active one."""
+    return name if shutil.which(name) else str(Path(sys.executable).with_name(name))

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from riverdelta.errors import InvalidInput
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -94,3 +97,15 @@ _pool.Add(_file())
 MESSAGES: dict[str, Any] = {
     name: message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"inference.{name}")) for name in _MESSAGES
 }
+
+
+def parse(name: str, data: bytes) -> Any:
+    """Return the message `name` of its bytes; raises `InvalidInput` when they are none.
+
+    >>> parse("ModelReadyRequest", b"\\n\\x06ranker").name
+    'ranker'
+    """
+    try:
+        return MESSAGES[name].FromString(data)
+    except DecodeError:
+        raise InvalidInput(f"the request's {len(data)} bytes are no inference.{name}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ _DTYPES = {
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_MOST_AXES = 8
 _LENGTH = struct.Struct("<I")
 
 
@@ -40,14 +42,8 @@ def datatype_of(dtype: str) -> str:
 def from_list(name: str, datatype: str, shape: list[int], data: Any) -> Tensor:
     """Read a tensor from a JSON list, flat or nested; raises `InvalidInput` naming the tensor."""
     size = _size(name, datatype, shape)
-    try:
-        if datatype == "BYTES":
-            array = np.array([v.encode() if isinstance(v, str) else bytes(v) for v in _flat(data)], dtype=object)
-        else:
-            array = np.array(_flat(data) if size else [], dtype=_DTYPES[datatype] if datatype.startswith("FP") else None)
-            array = _exactly(name, datatype, array)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
+    flat = _flat(name, data)
+    array = _encoded(name, flat) if datatype == "BYTES" else _exactly(name, datatype, flat)
     if array.size != size:
         raise InvalidInput(f"tensor {name!r} has {array.size} values; its shape {shape} needs {size}")
     return Tensor(name, datatype, array.reshape(shape))
@@ -93,27 +89,46 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
         raise InvalidInput(f"tensor {name!r} has datatype {datatype!r}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
     if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
         raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
-    if len(shape) > 8 or math.prod(shape) > 2**31:
-        raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most 8 axes and 2³¹ values")
+    if len(shape) > _MOST_AXES or math.prod(shape) > 2**31:
+        raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {_MOST_AXES} axes and 2³¹ values")
     return math.prod(shape)
 
 
-def _exactly(name: str, datatype: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
     want = np.dtype(_DTYPES[datatype])
     if array.size and want.kind in "iu":
         limits = np.iinfo(want)
         if array.dtype.kind not in "iu" or int(array.min()) < limits.min or int(array.max()) > limits.max:
             raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
-    if array.size and want.kind == "b" and array.dtype.kind != "b":
+    if array.size and array.dtype.kind not in ("b" if want.kind == "b" else "iuf"):
         raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
-    return array.astype(want)
+    with np.errstate(over="ignore"):  # what FP16 or FP32 cannot hold is infinite, and the column refuses it by its row
+        return array.astype(want)
 
 
-def _flat(data: Any) -> list[Any]:
+def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    for i, v in enumerate(values):
+        if not isinstance(v, str | bytes):
+            raise InvalidInput(f"tensor {name!r} has a {type(v).__name__} as element {i}; BYTES are strings")
+        array[i] = v.encode() if isinstance(v, str) else v
+    return array
+
+
+def _flat(name: str, data: Any) -> list[Any]:
+    """The values of a list, or of lists in lists, one axis at a time: what nests deeper has no shape."""
     if not isinstance(data, list):
-        raise InvalidInput(f"a tensor's data is a {type(data).__name__}; expected a list")
-    if data and isinstance(data[0], list):
-        return [v for part in data for v in _flat(part)]
+        raise InvalidInput(f"tensor {name!r} has data that is a {type(data).__name__}; expected a list")
+    for _ in range(_MOST_AXES):
+        if not data or not isinstance(data[0], list):
+            break
+        if not all(isinstance(part, list) for part in data):
+            raise InvalidInput(f"tensor {name!r} has lists and values side by side; expected one or the other")
+        data = list(chain.from_iterable(data))
     return data
 
 
