@@ -16,10 +16,10 @@ KEYS = """events auc_base auc_served log_loss_base log_loss_served freshness_p50
 
 @pytest.fixture(scope="module")
 def movielens(tmp_path_factory):
-    """A folder in the layout of latest-small."""
+    """A folder in the layout of latest-small, whose later users the base has not seen and who differ much."""
     folder = tmp_path_factory.mktemp("data") / "ml-made-up"
     folder.mkdir()
-    stream = Simulation(rows=6_000, users=60, items=200, user=1.5, seed=1).generate().stream
+    stream = Simulation(rows=6_000, users=80, items=200, user=4.0, start=0.05, bias=0.0, seed=1).generate().stream
     columns = (stream.columns["user_id"], stream.columns["item_id"], stream.label, stream.time)
     rows = "".join(f"{u},{i},{3 + 2 * y},{t:.0f}\n" for u, i, y, t in zip(*columns, strict=True))
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + rows)
@@ -39,14 +39,14 @@ def riverdelta(*arguments, cwd):
 @pytest.fixture(scope="module")
 def made(movielens, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    shown = riverdelta("demo", "--data", movielens, "--events", 600, "--clients", 4, "--json", "out.json", cwd=folder)
+    shown = riverdelta("demo", "--data", movielens, "--events", 1200, "--clients", 4, "--json", "out.json", cwd=folder)
     return folder, json.loads((folder / "out.json").read_text()), shown
 
 
 def test_it_writes_every_figure_that_it_promises(made):
     _, figures, _ = made
     assert list(figures) == KEYS
-    assert (figures["events"], figures["failed_requests"]) == (600, 0)
+    assert (figures["events"], figures["failed_requests"]) == (1200, 0)
     assert figures["parity_max_logit"] <= 1e-4
     assert figures["swaps"] > 10
 
@@ -74,13 +74,13 @@ def test_replaying_its_journal_gives_its_tables_bit_for_bit(made):
     riverdelta("replay", "--journal", "riverdelta-demo", "--json", "replay.json", cwd=folder)
     replayed = json.loads((folder / "replay.json").read_text())
     assert replayed["tables_equal"] is True
-    assert replayed["events"] == 600
+    assert replayed["events"] == 1200
     assert abs(replayed["auc_served"] - figures["auc_served"]) < 0.01
 
 
 def test_replay_without_a_server_comes_near_the_demo(made, movielens):
     folder, figures, _ = made
-    riverdelta("replay", movielens, "--events", 600, "--lag", 8, "--json", "offline.json", cwd=folder)
+    riverdelta("replay", movielens, "--events", 1200, "--lag", 8, "--json", "offline.json", cwd=folder)
     offline = json.loads((folder / "offline.json").read_text())
     assert abs(offline["log_loss_served"] - figures["log_loss_served"]) < 0.03
     assert offline["examples_per_second"] > 0
