@@ -8,7 +8,7 @@ install: .venv/installed
 # torch is named alone and first: asked for by a range it would bring its CUDA packages along.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,dev]"
 	$(BIN)/hatchling build -t wheel -d dist
 	touch $@

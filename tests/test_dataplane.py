@@ -2,13 +2,18 @@
 
 import asyncio
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
-from riverdelta.errors import InvalidInput, TooLarge
+from riverdelta.dataplane import DataPlane
+from riverdelta.errors import InvalidInput, TooLarge, Unavailable
 from riverdelta.events import Impressions
+from riverdelta.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parent / "trainer"))
 from conftest import Rig, definition
@@ -73,3 +78,65 @@ def test_the_status_needs_no_learner(rig):
     status = rig.plane.status()
     assert status["state"] == "0+0" or status["swap"] >= 0
     assert status["journal"]["error"] is None
+
+
+COLUMNS = {"user": np.arange(100), "x": np.ones(100, np.float32), "shop": np.zeros(100, np.float32)}
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def plane(definition, registry, tmp_path):
+    """A dataplane that follows quickly, and a registry of its own."""
+    made = DataPlane(definition, Settings.load(home=tmp_path / "quick", follow_seconds=0.005), registry=registry)
+    yield made
+    made.close()
+
+
+def wait(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing came of it within {seconds} s"
+        time.sleep(0.01)
+
+
+def test_on_a_full_disk_scoring_goes_on_feedback_is_put_off_and_status_and_metrics_say_so(plane, registry):
+    db = plane.journal._segments.newest._db
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    wait(lambda: plane.score(COLUMNS) and plane.journal.health().error is not None)
+    answer = plane.score(COLUMNS)
+    assert answer.scores.shape == (100,)
+    with pytest.raises(Unavailable, match="check that its disk has room"):
+        asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32)))
+    assert "full" in plane.status()["journal"]["error"]
+    wait(lambda: registry.get_sample_value("riverdelta_journal_failing") == 1)
+    assert registry.get_sample_value("riverdelta_journal_errors_total", {"kind": "full_disk"}) == 1
+    db.execute("PRAGMA max_page_count = 1000000")
+    wait(lambda: registry.get_sample_value("riverdelta_journal_failing") == 0)
+    assert asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32))).outcomes == ["accepted"]
+
+
+def test_a_worker_that_scores_nothing_does_not_gather_what_it_would_have_timed(plane):
+    for _ in range(1_000):
+        plane._unseen.append(np.zeros(3))
+    assert len(plane._unseen) < 1_000
+    plane.score(COLUMNS)
+    assert not plane._unseen
+
+
+def test_a_fault_that_lasts_is_logged_once_and_following_goes_on_after_it(plane, caplog, monkeypatch):
+    looks, well = [], threading.Event()
+
+    def follow():
+        looks.append(well.is_set())
+        if not well.is_set():
+            raise OSError("the folder is gone")
+
+    monkeypatch.setattr(plane, "follow", follow)
+    wait(lambda: len(looks) >= 20)
+    assert caplog.text.count("following the live tables failed") == 1
+    well.set()
+    wait(lambda: looks[-1])

@@ -95,11 +95,13 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
 
 
 def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
+    want = np.dtype(_DTYPES[datatype])
     try:
         array = np.array(values)
-    except ValueError as error:
+        if want == np.uint64 and array.dtype.kind == "f" and all(type(v) is int for v in values):
+            array = np.array(values, want)  # integers on both sides of 2⁶³, which numpy takes for floats
+    except (ValueError, OverflowError) as error:
         raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
-    want = np.dtype(_DTYPES[datatype])
     if array.size and want.kind in "iu":
         limits = np.iinfo(want)
         if array.dtype.kind not in "iu" or int(array.min()) < limits.min or int(array.max()) > limits.max:

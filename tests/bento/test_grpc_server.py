@@ -1,0 +1,112 @@
+"""The gRPC server: raw and typed tensors, hostile bytes, one port for many workers."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+
+from riverdelta.bento.grpc_server import GrpcServer
+from riverdelta.errors import ConfigurationError
+from riverdelta.oip.messages import MESSAGES, SERVICE
+
+ROWS = {"user": np.array([1, 2]), "x": np.array([0.5, 1], np.float32), "shop": np.zeros(2, np.float32)}
+KINDS = {"user": ("INT64", "int64_contents"), "x": ("FP32", "fp32_contents"), "shop": ("FP32", "fp32_contents")}
+
+
+@pytest.fixture
+def infer(runtime):
+    """infer(bytes): the answer of a server that is started for it."""
+
+    def call(data, method="ModelInfer"):
+        async def one():
+            server = GrpcServer(runtime, "127.0.0.1", 0, 100_000)
+            await server.start()
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                try:
+                    return await channel.unary_unary(f"/{SERVICE}/{method}")(data)
+                finally:
+                    await server.stop()
+
+        return MESSAGES[f"{method}Response"].FromString(asyncio.run(one()))
+
+    return call
+
+
+def tensors(typed):
+    made = []
+    for name, data in ROWS.items():
+        datatype, field = KINDS[name]
+        contents = {"contents": MESSAGES["InferTensorContents"](**{field: data.tolist()})} if typed else {}
+        made.append(MESSAGES["InferInputTensor"](name=name, datatype=datatype, shape=[2], **contents))
+    return made
+
+
+def request(typed=False, raw=None, **given):
+    contents = [] if typed else [a.tobytes() for a in ROWS.values()] if raw is None else raw
+    given = {"model_name": "ranker", "inputs": tensors(typed), "raw_input_contents": contents, **given}
+    return MESSAGES["ModelInferRequest"](**given).SerializeToString()
+
+
+def test_raw_and_typed_tensors_get_the_same_scores(infer):
+    raw, typed = infer(request()), infer(request(typed=True, id="r-1"))
+    assert raw.raw_output_contents[0] == typed.raw_output_contents[0]
+    assert [o.name for o in raw.outputs] == ["score", "base_logit", "impressions", "state"]
+    assert typed.id == "r-1"
+
+
+HOSTILE = {
+    "bytes that are no message": (b"\xff\xff\xff", "INVALID_ARGUMENT", "no inference.ModelInferRequest"),
+    "fewer raw tensors than inputs": (request(raw=[b"1"]), "INVALID_ARGUMENT", "1 raw_input_contents came for 3"),
+    "raw bytes of another length": (request(raw=[b"1", b"2", b"3"]), "INVALID_ARGUMENT", "'user' has 1 bytes"),
+    "a negative shape": (
+        request(inputs=[MESSAGES["InferInputTensor"](name="user", datatype="INT64", shape=[-2])], raw=[b""]),
+        "INVALID_ARGUMENT",
+        "sizes of at least 0",
+    ),
+    "a shape of 5,000 axes": (
+        request(inputs=[MESSAGES["InferInputTensor"](name="user", datatype="INT64", shape=[2**62] * 5_000)], raw=[b""]),
+        "INVALID_ARGUMENT",
+        "tensor 'user' has shape",
+    ),
+    "a type without typed contents": (
+        request(typed=True, inputs=[MESSAGES["InferInputTensor"](name="x", datatype="FP16", shape=[2])]),
+        "INVALID_ARGUMENT",
+        "needs raw_input_contents",
+    ),
+    "a name of 50,000 letters": (request(model_name="é" * 20_000), "NOT_FOUND", "there is no model"),
+    "another version": (request(model_version="2"), "NOT_FOUND", "no version '2'"),
+    "a message over the limit": (request(id="x" * 100_001), "RESOURCE_EXHAUSTED", "larger than max"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_call_is_refused_with_its_status_and_reason(infer, name):
+    data, status, message = HOSTILE[name]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        infer(data)
+    assert (refused.value.code().name, message in refused.value.details()) == (status, True), refused.value.details()
+
+
+def test_bytes_that_are_no_health_request_are_refused_too(infer):
+    with pytest.raises(grpc.aio.AioRpcError, match=r"no inference\.ServerLiveRequest"):
+        infer(b"\xff", "ServerLive")
+
+
+def test_several_workers_share_the_port_and_a_port_that_is_anothers_is_named(runtime):
+    async def both():
+        first = GrpcServer(runtime, "127.0.0.1", 0, 100_000)
+        await first.start()
+        second = GrpcServer(runtime, "127.0.0.1", first.port, 100_000)
+        await second.start()
+        assert second.port == first.port
+        await first.stop()
+        await second.stop()
+        listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        taken = listener.sockets[0].getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1:{taken} .* RIVERDELTA_GRPC_PORT"):
+            GrpcServer(runtime, "127.0.0.1", taken, 100_000)
+        listener.close()
+        await listener.wait_closed()
+
+    asyncio.run(both())

@@ -1,0 +1,119 @@
+"""Open Inference Protocol over HTTP: hostile tensors, and the answers in JSON and in bytes."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+INFER = "/v2/models/ranker/infer"
+HEADER = "inference-header-content-length"
+GOOD = [
+    {"name": "user", "datatype": "BYTES", "shape": [2], "data": ["ann", "bob"]},
+    {"name": "x", "datatype": "FP32", "shape": [2, 1], "data": [[0.5], [1]]},
+    {"name": "shop", "datatype": "FP64", "shape": [2], "data": [0, 1]},
+]
+
+
+def test_json_in_and_out(send):
+    body = send("POST", INFER, json={"id": "7", "inputs": GOOD}).json()
+    assert (body["model_name"], body["id"]) == ("ranker", "7")
+    assert {o["name"]: (o["datatype"], o["shape"]) for o in body["outputs"]} == {
+        "score": ("FP32", [2]),
+        "base_logit": ("FP32", [2]),
+        "impressions": ("BYTES", [1]),
+        "state": ("BYTES", [1]),
+    }
+
+
+def test_bytes_in_and_out_are_the_same_scores(send):
+    arrays = {"user": np.array([1, 2]), "x": np.array([0.5, 1], np.float32), "shop": np.zeros(2, np.float32)}
+    kinds = {"user": "INT64", "x": "FP32", "shop": "FP32"}
+    inputs = [
+        {"name": n, "datatype": kinds[n], "shape": [2], "parameters": {"binary_data_size": a.nbytes}} for n, a in arrays.items()
+    ]
+    outputs = [{"name": "score"}, {"name": "state", "parameters": {"binary_data": False}}]
+    head = json.dumps({"inputs": inputs, "outputs": outputs, "parameters": {"binary_data_output": True}}).encode()
+    body = head + b"".join(a.tobytes() for a in arrays.values())
+    answer = send("POST", INFER, content=body, headers={HEADER: str(len(head))})
+    split = int(answer.headers[HEADER])
+    described = json.loads(answer.content[:split])["outputs"]
+    assert described[0]["parameters"] == {"binary_data_size": 8}
+    assert described[1]["data"] == ["0+0"]
+    plain = send("POST", "/score", json={"columns": {n: a.tolist() for n, a in arrays.items()}}).json()
+    assert np.allclose(np.frombuffer(answer.content[split:], "<f4"), plain["scores"])
+
+
+def test_the_model_that_takes_feedback(send, registry):
+    impressions = send("POST", INFER, json={"inputs": GOOD, "outputs": [{"name": "impressions"}]}).json()["outputs"][0]["data"]
+    inputs = [
+        {"name": "id", "datatype": "BYTES", "shape": [1], "data": [f"{impressions[0]}.1"]},
+        {"name": "label", "datatype": "FP32", "shape": [1], "data": [1]},
+    ]
+    answer = send("POST", "/v2/models/ranker-feedback/versions/1/infer", json={"inputs": inputs})
+    assert answer.json()["outputs"][0]["data"] == ["accepted"]
+    before = registry.get_sample_value("riverdelta_feedback_refused_total", {"reason": "invalid"})
+    assert send("POST", "/v2/models/ranker-feedback/infer", json={"inputs": inputs[:1]}).status_code == 400
+    assert registry.get_sample_value("riverdelta_feedback_refused_total", {"reason": "invalid"}) == before + 1
+
+
+HOSTILE = {
+    "a tensor without axes": ({"datatype": "INT64", "shape": [], "data": [5]}, "is missing|shape"),
+    "a number as BYTES": ({"datatype": "BYTES", "shape": [1], "data": [4_000_000_000]}, "int as element 0; BYTES are strings"),
+    "data nested 900 deep": ({"datatype": "FP32", "shape": [1], "data": "DEEP"}, "not FP32|nested"),
+    "lists beside values": ({"datatype": "FP32", "shape": [2], "data": [[1], 1]}, "side by side"),
+    "text as FP32": ({"datatype": "FP32", "shape": [1], "data": ["1.5"]}, "expected FP32"),
+    "null as FP32": ({"datatype": "FP32", "shape": [1], "data": [None]}, "expected FP32"),
+    "true as INT64": ({"datatype": "INT64", "shape": [1], "data": [True]}, "expected INT64"),
+    "a fraction as INT64": ({"datatype": "INT64", "shape": [1], "data": [1.5]}, "expected INT64"),
+    "300 as UINT8": ({"datatype": "UINT8", "shape": [1], "data": [300]}, "expected UINT8"),
+    "data beyond an empty shape": ({"datatype": "FP32", "shape": [0], "data": [1]}, "1 values; its shape"),
+    "a shape of 100,000 axes": ({"datatype": "FP32", "shape": [1] * 20_000, "data": [1]}, "at most 8 axes|shape"),
+    "a shape of truth": ({"datatype": "FP32", "shape": [True], "data": [1]}, "sizes of at least 0"),
+    "no data": ({"datatype": "FP32", "shape": [1]}, "NoneType; expected a list"),
+    "a size that is true": ({"datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": True}}, "True; 0 bytes"),
+    "parameters that are a list": ({"datatype": "FP32", "shape": [1], "data": [1], "parameters": []}, "expected an object"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_tensor_is_refused_in_few_words(send, name):
+    entry, message = HOSTILE[name]
+    body = json.dumps({"inputs": [{"name": "user", **entry}]}).replace('"DEEP"', "[" * 900 + "1" + "]" * 900)
+    answer = send("POST", INFER, content=body)
+    assert answer.status_code == 400, answer.text
+    assert any(part in answer.json()["error"] for part in message.split("|")), answer.text
+    assert len(answer.text) < 1_000
+
+
+def test_a_header_length_of_5000_digits_is_refused(send):
+    answer = send("POST", INFER, content=b"{}", headers={HEADER: "9" * 5_000})
+    assert answer.status_code == 400
+    assert HEADER in answer.json()["error"]
+
+
+def test_strings_that_are_not_utf8_are_refused_by_their_tensor(send):
+    raw = struct.pack("<I", 1) + b"\xff"
+    inputs = [{"name": "user", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}]
+    head = json.dumps({"inputs": inputs}).encode()
+    answer = send("POST", INFER, content=head + raw, headers={HEADER: str(len(head))})
+    assert answer.status_code == 400
+    assert "'user' holds bytes that are not UTF-8" in answer.json()["error"]
+
+
+values = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5)
+data = st.recursive(values, lambda c: st.lists(c, max_size=4), max_leaves=12)
+entries = st.fixed_dictionaries(
+    {"name": st.sampled_from(["user", "x", "shop"]), "datatype": st.sampled_from(["INT64", "FP32", "BYTES", "BOOL", "FP16"])},
+    optional={"shape": data, "data": data, "parameters": st.dictionaries(st.just("binary_data_size"), values)},
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(entries, max_size=3), st.binary(max_size=20), st.integers(-3, 3))
+def test_no_request_brings_the_scorer_down(send, inputs, tail, off):
+    head = json.dumps({"inputs": inputs}).encode()
+    answer = send("POST", INFER, content=head + tail, headers={HEADER: str(len(head) + off)})
+    assert answer.status_code in (200, 400), answer.text

@@ -1,0 +1,101 @@
+"""REST: what is answered, and that whatever is sent, the fault is never ours."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+COLUMNS = {"user": [1, "ann"], "x": [0.5, 1], "shop": [0, 1]}
+
+
+def test_a_score_names_its_impressions_and_its_state_and_takes_feedback(send):
+    body = send("POST", "/score", json={"columns": COLUMNS, "propensity": [0.5, 1]}).json()
+    assert set(body) == {"scores", "impressions", "state"}
+    items = [{"id": f"{body['impressions']}.0", "label": True}, {"id": f"{body['impressions']}.1", "shown": True}]
+    answer = send("POST", "/feedback", json={"items": items}).json()
+    assert answer["outcomes"] == ["accepted", "accepted"]
+    assert answer["position"] > 0
+    assert send("POST", "/feedback", json=items).json()["outcomes"][0] == "duplicate"
+
+
+def test_an_error_has_its_type_and_a_message_that_names_the_column(send):
+    answer = send("POST", "/score", json={"columns": {**COLUMNS, "x": [1, None]}})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == {"type": "InvalidInput", "message": "column 'x' has type object; expected float32[N]"}
+
+
+HOSTILE = {
+    "a column that is nested 900 deep": b'{"columns":{"user":%s1%s,"x":[1],"shop":[1]}}' % (b"[" * 900, b"]" * 900),
+    "an id in an object nested 900 deep": b'{"columns":{"user":[%s1%s],"x":[1],"shop":[1]}}' % (b'{"a":' * 900, b"}" * 900),
+    "a propensity that is nested 900 deep": b'{"columns":{"user":[1],"x":[1],"shop":[1]},"propensity":%s1%s}'
+    % (b"[" * 900, b"]" * 900),
+    "a propensity of text": b'{"columns":{"user":[1],"x":[1],"shop":[1]},"propensity":["0.5"]}',
+    "a propensity that is ragged": b'{"columns":{"user":[1],"x":[1],"shop":[1]},"propensity":[[1],1]}',
+    "a column that is one value": b'{"columns":{"user":1,"x":1,"shop":1}}',
+    "an id beyond 64 bits": b'{"columns":{"user":[18446744073709551615],"x":[1],"shop":[1]}}',
+    "a float beyond 32 bits": b'{"columns":{"user":[1],"x":[1e39],"shop":[1]}}',
+    "a column's name of 50,000 letters": b'{"columns":{"%s":[1]}}' % (b"u" * 50_000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_score_is_refused_in_few_words(send, name):
+    answer = send("POST", "/score", content=HOSTILE[name])
+    assert answer.status_code == 400, answer.text
+    assert len(answer.text) < 1_000
+
+
+def test_an_item_nested_900_deep_is_refused(send):
+    answer = send("POST", "/feedback", content=b'[{"id":%s1%s}]' % (b"[" * 900, b"]" * 900))
+    assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("size", [100_001, 10**6])
+def test_a_body_over_the_limit_is_refused_whether_its_length_is_declared_or_not(send, size):
+    async def chunks():
+        for _ in range(size // 1_000 + 1):
+            yield b" " * 1_000
+
+    for content in (b" " * size, chunks()):
+        answer = send("POST", "/score", content=content)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (413, "TooLarge")
+
+
+@pytest.mark.parametrize("length", ["x", "-1", "9" * 5_000])
+def test_a_length_that_is_none_is_refused(send, length):
+    answer = send("POST", "/score", content=b"{}", headers={"content-length": length})
+    assert answer.status_code == 400
+    assert "content-length is" in answer.text
+
+
+def test_too_many_rows_are_refused_with_the_limit(send):
+    answer = send("POST", "/score", json={"columns": {"user": [1] * 501, "x": [1] * 501, "shop": [1] * 501}})
+    assert answer.status_code == 413
+    assert "501 rows; at most 500" in answer.text
+
+
+def test_refusals_are_counted_by_endpoint_and_reason(send, registry):
+    def count():
+        labels = {"transport": "rest", "endpoint": "feedback", "outcome": "invalid"}
+        return registry.get_sample_value("riverdelta_requests_total", labels) or 0
+
+    before = count()
+    send("POST", "/feedback", content=b"[]")
+    assert count() == before + 1
+
+
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5)
+jsons = st.recursive(scalars, lambda c: st.lists(c, max_size=4) | st.dictionaries(st.text(max_size=3), c, max_size=3))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.fixed_dictionaries({}, optional={"user": jsons, "x": jsons, "shop": jsons, "": jsons}), jsons)
+def test_no_columns_bring_the_scorer_down(send, columns, propensity):
+    assert send("POST", "/score", content=json.dumps({"columns": columns, "propensity": propensity})).status_code in (200, 400)
+
+
+@settings(max_examples=150, deadline=None)
+@given(jsons | st.lists(st.fixed_dictionaries({"id": jsons}, optional={"label": jsons, "shown": jsons}), max_size=3))
+def test_no_feedback_brings_the_scorer_down(send, items):
+    assert send("POST", "/feedback", content=json.dumps(items)).status_code in (200, 400)
