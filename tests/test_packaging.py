@@ -1,16 +1,19 @@
 """The wheel, its entry points, and the Bento: what a user installs is whole and serves."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
-from importlib.metadata import entry_points
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import free_port
@@ -33,6 +36,38 @@ def test_the_wheel_holds_the_package_alone(wheel):
     assert {name.split("/")[0] for name in names} == {"riverdelta", wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
     assert {"riverdelta/py.typed", "riverdelta/lab/service.template"} <= set(names)
     assert not [name for name in names if "test" in name or name.endswith((".pyc", ".onnx"))]
+
+
+def brought(name, extras, seen):
+    """Collect into `seen` the version of every distribution that a requirement brings on this machine."""
+    here = distribution(name)
+    for requirement in map(Requirement, here.requires or ()):
+        wanted = [extra for extra in ("", *extras) if not requirement.marker or requirement.marker.evaluate({"extra": extra})]
+        key = (canonicalize_name(requirement.name), *sorted(requirement.extras))
+        if wanted and key not in seen:
+            seen[key] = distribution(requirement.name).version.partition("+")[0]
+            brought(requirement.name, requirement.extras, seen)
+    return seen
+
+
+@pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the pins are those of Linux x86-64")
+def test_the_constraints_pin_all_that_the_installation_brings_and_no_more():
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    assert pins == {key[0]: version for key, version in brought("riverdelta", ("train", "dev"), {}).items()}
+    assert f"torch=={pins['torch']}" in (ROOT / "Makefile").read_text()
+
+
+def test_one_onnx_runtime_is_asked_for_on_every_platform():
+    asked = [Requirement(text) for text in distribution("riverdelta").requires if text.startswith("onnxruntime")]
+    for system, machine, expected in (
+        ("linux", "x86_64", "onnxruntime-gpu"),
+        ("linux", "aarch64", "onnxruntime"),
+        ("darwin", "arm64", "onnxruntime"),
+        ("win32", "AMD64", "onnxruntime"),
+    ):
+        where = {"sys_platform": system, "platform_machine": machine}
+        assert [each.name for each in asked if each.marker.evaluate(where)] == [expected]
 
 
 def test_the_bentofile_names_the_wheel_that_make_builds(wheel):
@@ -100,7 +135,7 @@ def test_the_bento_is_built_offline_and_serves_from_a_clean_environment(wheel, c
 
 
 def answer(server, port, log):
-    for _ in range(400):
+    for _ in range(1200):
         client = Http(port)
         try:
             status = client.status()

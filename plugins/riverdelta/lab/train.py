@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +31,20 @@ def train(stream: Stream, options: DeepFMOptions | None = None) -> Training:
     """
     options = options or DeepFMOptions()
     cut = len(stream) - len(stream) // 10
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _threads(options.threads):
         torch.manual_seed(options.seed)
         model = DeepFM(stream[:cut], options)
         return _fit(model, _tensors(model, stream[:cut]), _tensors(model, stream[cut:]), options)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 _Rows = tuple[tuple[Tensor, ...], Tensor]
