@@ -21,6 +21,7 @@ _DTYPES = {
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ON_THE_WIRE = {name: np.dtype(dtype).newbyteorder("<") for name, dtype in _DTYPES.items()}
 _MOST_AXES = 8
 _LENGTH = struct.Struct("<I")
 
@@ -54,7 +55,7 @@ def from_bytes(name: str, datatype: str, shape: list[int], raw: bytes) -> Tensor
     size = _size(name, datatype, shape)
     if datatype == "BYTES":
         return Tensor(name, datatype, _strings(name, size, raw).reshape(shape))
-    dtype = np.dtype(_DTYPES[datatype]).newbyteorder("<")
+    dtype = _ON_THE_WIRE[datatype]
     if len(raw) != size * dtype.itemsize:
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype}{shape} needs {size * dtype.itemsize}")
     return Tensor(name, datatype, np.frombuffer(raw, dtype).reshape(shape))
@@ -64,7 +65,7 @@ def to_bytes(tensor: Tensor) -> bytes:
     """Return a tensor as its little-endian bytes."""
     if tensor.datatype == "BYTES":
         return b"".join(_LENGTH.pack(len(v)) + v for v in tensor.data.ravel().tolist())
-    return np.ascontiguousarray(tensor.data, tensor.data.dtype.newbyteorder("<")).tobytes()
+    return tensor.data.astype(_ON_THE_WIRE[tensor.datatype], copy=False).tobytes()
 
 
 def to_list(tensor: Tensor) -> list[Any]:
