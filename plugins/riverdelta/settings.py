@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from riverdelta.errors import ConfigurationError
@@ -25,6 +25,15 @@ class Settings(BaseSettings):
     grpc_port: Annotated[int, Field(ge=0, le=65535)] = 3001
     #: The address of the gRPC server.
     grpc_host: str = "127.0.0.1"
+    #: Bearer tokens of each role, separated by commas; an admin token may do everything. Needed beyond loopback.
+    score_tokens: SecretStr = SecretStr("")
+    feedback_tokens: SecretStr = SecretStr("")
+    admin_tokens: SecretStr = SecretStr("")
+    #: The most requests and rows that one caller may send to one worker in a second, if set; bursts of as many pass.
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    rows_per_second: Annotated[float, Field(gt=0)] | None = None
+    #: How long ids of the last key are accepted after `riverdelta rotate-key`.
+    key_window_seconds: Seconds = 7 * 86_400.0
     #: The most rows that one request may have.
     max_rows: Count = 16_384
     #: The most bytes that one request body may have.
@@ -47,16 +56,40 @@ class Settings(BaseSettings):
     labels: Literal["explicit", "silence"] = "explicit"
     #: The attribution window after which a shown row becomes a negative.
     window_seconds: Seconds | None = None
+    #: A positive that comes after its row matured as a negative: `weighted` undoes the negative, `plain` counts as one row.
+    late: Literal["weighted", "plain"] = "weighted"
+    #: The share of negatives that is learned; the logit stays calibrated.
+    keep_negatives: Annotated[float, Field(gt=0, le=1)] = 1.0
     #: How many impressions may wait for feedback at once.
     waiting_rows: Count = 1_000_000
+    #: `corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode; all is learned, no score changes.
+    serve: Literal["corrected", "base"] = "corrected"
+    #: `live`: the newest tables serve. `release`: those of the champion do, until a release is promoted.
+    guard: Literal["live", "release"] = "live"
+    #: What an abrupt change of the joined stream does: nothing, stop learning, or stop it and put the champion into service.
+    breaker: Literal["off", "freeze", "rollback"] = "freeze"
+    #: After how many calm examples learning resumes by itself; unset: only by `riverdelta resume`.
+    breaker_resume_examples: Count | None = 2_000
+    #: The most updates of one entity (each value of an id column that a correction is keyed by) in a window; unset: no limit.
+    max_updates_per_entity: Count | None = None
+    #: The length of that window.
+    entity_window_seconds: Seconds = 3600.0
     #: The least time between two swaps.
     swap_min_seconds: Seconds = 0.05
     #: How often a worker looks for new tables.
     follow_seconds: Seconds = 0.02
     #: How often a release is made, where something was learned.
     release_seconds: Seconds = 300.0
-    #: How many releases are kept.
+    #: A release is made after so many examples too, if set.
+    release_examples: Count | None = None
+    #: How many releases are kept, besides the champion.
     keep_releases: Count = 8
+    #: The oldest releases are deleted, but never the champion, while all of them take more bytes than this.
+    max_release_bytes: Count = 4 << 30
+    #: A release becomes the champion when it is surely not worse by more than this, in nats a row.
+    promote_margin: Annotated[float, Field(gt=0)] = 0.002
+    #: The probability of ever promoting one that is worse by more than that.
+    promote_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     #: How often the learner's state is saved.
     checkpoint_seconds: Seconds = 20.0
     #: The probability from which a score counts as a positive in accuracy, precision, recall and F1.
