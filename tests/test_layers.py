@@ -38,7 +38,7 @@ HEAVY = {
     "safetensors": ("checkpoint", "registry", "corrections/lookup"),
     "fcntl": ("lock", "home"),
     "prometheus_client": ("metrics", "dataplane"),
-    "numba": ("corrections", "prequential"),
+    "numba": ("corrections", "prequential", "gate"),
     "river": ("corrections", "convert", "prequential"),
     "onnx": ("corrections", "convert", "graph", "checks", "lab/export", "session", "trainer/releases"),
     "pyarrow": ("events", "lab/datasets"),

@@ -1,0 +1,122 @@
+"""Hedge: the kernel that moves the weight between base and corrected with every joined example."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from riverdelta.link import RESIDUAL_BOUND
+
+#: What the rate is tuned against, in nats: it stays 1 until the labels' delay has cost this much.
+PATIENCE = 16.0
+#: The least share that moves at an example, whence neither weight falls below half of it: float32 still tells it from 0.
+LEAST_SHARE = 2e-6
+#: Sums of logs are brought up to date, and the rate with them, after so many examples.
+STRIDE = 16
+#: The places of the state: examples, corrected's weight, rate; what base lost over corrected and over served and what delay
+#: has cost, in nats, each a sum and a product that is still to be added to it as a log; then the sums that `Gate` reports on.
+(EXAMPLES, WEIGHT, RATE, OVER_CORRECTED, OVER_SERVED, MIXED, OPEN_CORRECTED, OPEN_SERVED, OPEN_MIXED,
+ SPREAD, SPREAD_SUM, SHARE_SUM, LATE_SPREAD, LATE_SHARE, MISSING, DELAY, SKIPPED) = range(17)  # fmt: skip
+PLACES = 17
+_EDGE = 88.0 - RESIDUAL_BOUND
+#: Logits up to here go the quick way, whose products of probabilities are closed before they leave the range of a float64.
+_LARGE, _MOST = 200.0, 1e150
+
+
+@numba.njit(inline="always")
+def _probability(z):  # type: ignore[no-untyped-def]
+    e = math.exp(-abs(z))
+    return (1.0 if z >= 0.0 else e) / (1.0 + e)
+
+
+@numba.njit(inline="always")
+def _loss(z):  # type: ignore[no-untyped-def]
+    return math.log1p(math.exp(-abs(z))) + max(-z, 0.0)
+
+
+@numba.njit(inline="always")
+def _mix(b, c, w):  # type: ignore[no-untyped-def]
+    g, e = math.exp(b - c), math.exp(min(max(-b, -_EDGE), _EDGE))
+    stay, move = (1.0 - w) * (1.0 + e * g), w * (1.0 + e)
+    return b - math.log((stay + move * g) / (stay + move))
+
+
+@numba.njit(inline="always")
+def _last(rows, held, position):  # type: ignore[no-untyped-def]
+    """The last of the rows whose first entry is not above `position`, the first row where there is none."""
+    low, high = 0, held
+    while high - low > 1:
+        middle = (low + high) // 2
+        if rows[middle, 0] <= position:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(
+    "void(float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], int64[::1], boolean, float64[:, ::1], int64,"
+    " float64[::1])",
+    cache=True,
+)
+def judge(base, corrected, served, label, weight, position, virtual, rows, held, s):  # type: ignore[no-untyped-def]
+    """Take N examples in order; see `Gate` for the equations and `Delays` for `rows`.
+
+    Row i was served with the weight of `position[i]`; without positions (length 0) with the weight as it is then. With
+    `virtual`, `served` is filled with the mixture of that weight; else it holds the logits as they were served.
+    """
+    at_once = len(position) == 0
+    at = 0
+    for i in range(base.shape[0]):
+        b, y, omega = np.float64(base[i]), np.float64(label[i]), np.float64(weight[i])
+        c = b + min(max(np.float64(corrected[i]) - b, -RESIDUAL_BOUND), RESIDUAL_BOUND)
+        if not at_once and (i == 0 or position[i] != position[i - 1]):
+            at = _last(rows, held, position[i])
+        if virtual:
+            served[i] = _mix(b, c, s[WEIGHT] if at_once else rows[at, 4])
+        z = np.float64(served[i])
+        if not (math.isfinite(b) and math.isfinite(c) and math.isfinite(z) and math.isfinite(omega) and (y == 0.0 or y == 1.0)):
+            s[SKIPPED] += 1.0
+            continue
+        spread = omega * abs(c - b)
+        if not at_once and s[EXAMPLES] > rows[at, 1]:
+            missing = s[SPREAD_SUM] - rows[at, 2]
+            s[LATE_SPREAD] += spread * (spread / 8.0 + missing / 4.0)
+            s[LATE_SHARE] += spread * (s[SHARE_SUM] - rows[at, 3]) / 2.0
+            s[MISSING] = max(s[MISSING], missing)
+            s[DELAY] = max(s[DELAY], s[EXAMPLES] - rows[at, 1])
+        s[EXAMPLES] += 1.0
+        s[SPREAD] = max(s[SPREAD], spread)
+        s[SPREAD_SUM] += spread
+        if y == 0.0:
+            b, c, z = -b, -c, -z
+        # One step of exponential weights. Sums of logs are kept as products for a while: a log costs as much as the rest.
+        rate, v = s[RATE], s[WEIGHT]
+        if omega == 1.0 and abs(b) < _LARGE and abs(z) < _LARGE:
+            p = _probability(b)
+            ratio = _probability(c) / p
+            s[OPEN_CORRECTED] *= ratio
+            s[OPEN_SERVED] *= _probability(z) / p
+            stay, moved = 1.0 - v, v * (ratio if rate == 1.0 else math.exp(rate * math.log(ratio)))
+            s[OPEN_MIXED] *= stay + moved
+        else:
+            loss = _loss(b)
+            gain = omega * (loss - _loss(c))
+            s[OVER_CORRECTED] += gain
+            s[OVER_SERVED] += omega * (loss - _loss(z))
+            most = max(rate * gain, 0.0)
+            stay, moved = (1.0 - v) * math.exp(-most), v * math.exp(rate * gain - most)
+            s[MIXED] += (most + math.log(stay + moved)) / rate
+        share = max(1.0 / (s[EXAMPLES] + 1.0), LEAST_SHARE)
+        s[WEIGHT] = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
+        s[SHARE_SUM] += share
+        if s[EXAMPLES] % STRIDE == 0.0 or not 1.0 / _MOST < s[OPEN_SERVED] < _MOST:
+            s[OVER_CORRECTED] += math.log(s[OPEN_CORRECTED])
+            s[OVER_SERVED] += math.log(s[OPEN_SERVED])
+            s[MIXED] += math.log(s[OPEN_MIXED]) / rate
+            s[OPEN_CORRECTED] = s[OPEN_SERVED] = s[OPEN_MIXED] = 1.0
+            cost = s[MIXED] - s[OVER_SERVED]
+            if rate * cost > PATIENCE:
+                s[RATE] = PATIENCE / cost
