@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(store, capl
     path = store.folder / "000000000000020.checkpoint"
     path.write_bytes(damage(path.read_bytes()))
     assert value_of(store.load()) == 10
-    assert "000000000000020.checkpoint is damaged" in caplog.text
+    assert "000000000000020.checkpoint cannot be used" in caplog.text
 
 
 def test_with_none_whole_there_is_none(store):

@@ -17,7 +17,7 @@ def impressions(n, width=3, seed=0):
         "hour": floats[0],
         "vec": rng.normal(size=(n, width)).astype(np.float32),
     }
-    whole = [np.arange(n), np.arange(n)]
+    whole = [np.arange(n) + i for i in range(3)]
     return Impressions(7, np.arange(n), np.zeros(n, np.int32), rng.random(n), *whole, *floats, columns)
 
 
@@ -55,6 +55,7 @@ def test_feedback_comes_back_as_it_was(items):
         np.array(labels, np.float32),
         np.ones(n),
         np.array(late, np.bool_),
+        np.array(requests, np.int64) - 5,
     )
     same(record, decode(encode(record)))
 

@@ -13,12 +13,34 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from riverdelta.errors import Corrupt
 from riverdelta.events import digest
 from riverdelta.graph.whole import whole
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 16
 _KEPT = 2
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays by name as a digest (16 bytes of BLAKE2b) and a safetensors file, whole and durable or not at all."""
+    body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    with whole(path) as file:
+        file.write(digest(body))
+        file.write(body)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Return what `write_arrays` wrote; raises `Corrupt` naming the file where it is missing or not what it was."""
+    try:
+        data = path.read_bytes()
+        body = data[_DIGEST_BYTES:]
+        if digest(body) != data[:_DIGEST_BYTES]:
+            raise ValueError(f"its {len(data)} bytes do not match the digest")
+        return load(body)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise Corrupt(f"{path} cannot be used: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -26,12 +48,12 @@ class Checkpoint:
     """What was saved: arrays by name, and the journal position that they contain."""
 
     position: int
-    arrays: Mapping[str, npt.NDArray[Any]]
+    arrays: Arrays
     path: Path
 
 
 class CheckpointStore:
-    """A folder of `<position>.checkpoint` files, each a digest (16 bytes of BLAKE2b) and a safetensors file.
+    """A folder of `<position>.checkpoint` files.
 
     Written, synced, renamed, and the folder synced: a reader sees a whole checkpoint or none. The last two are kept.
 
@@ -46,13 +68,10 @@ class CheckpointStore:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Path:
+    def save(self, position: int, arrays: Arrays) -> Path:
         """Save the state at `position` and drop all but the last two; any beyond `position` was damaged and goes too."""
-        body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         path = self.folder / f"{position:015d}.checkpoint"
-        with whole(path) as file:
-            file.write(digest(body))
-            file.write(body)
+        write_arrays(path, arrays)
         paths = self._paths()
         newest = paths.index(path)
         for gone in (*paths[: max(newest + 1 - _KEPT, 0)], *paths[newest + 1 :]):
@@ -63,13 +82,9 @@ class CheckpointStore:
         """Return the newest whole checkpoint, or None; damaged ones are logged and passed over."""
         for path in reversed(self._paths()):
             try:
-                data = path.read_bytes()
-                body = data[_DIGEST_BYTES:]
-                if digest(body) != data[:_DIGEST_BYTES]:
-                    raise ValueError(f"{len(data)} bytes do not match the digest")
-                return Checkpoint(int(path.stem), load(body), path)
-            except (OSError, SafetensorError, ValueError) as error:
-                _log.error("checkpoint %s is damaged (%s); the one before it is used", path, error)
+                return Checkpoint(int(path.stem), read_arrays(path), path)
+            except Corrupt as error:
+                _log.error("%s; the checkpoint before it is used", error)
         return None
 
     def oldest(self) -> int:

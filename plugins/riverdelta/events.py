@@ -27,7 +27,8 @@ class Impressions:
     """N scored rows of one worker, in the order in which they were scored.
 
     A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
-    and the row's index within the request. `columns` holds what the corrections read, taps included.
+    and the row's index within the request. `position` is the journal position that the tables which scored the row contained;
+    `columns` holds what the corrections read, taps included.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -38,6 +39,7 @@ class Impressions:
     time: npt.NDArray[np.float64]
     release: npt.NDArray[np.int64]
     swap: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
     base: npt.NDArray[np.float32]
     corrected: npt.NDArray[np.float32]
     served: npt.NDArray[np.float32]
@@ -52,7 +54,8 @@ class Impressions:
 class Feedback:
     """M pieces of feedback in the order in which they were accepted; a NaN label says only that the row was shown.
 
-    `late` marks a label that came after its row had matured as a negative; `time` is when it was received (Unix seconds).
+    `late` marks a label that came after its row had matured as a negative; `time` is when it was received (Unix seconds);
+    `source` says who sent it (a hash, 0 where nobody asked).
     """
 
     kind: ClassVar[str] = "feedback"
@@ -63,6 +66,7 @@ class Feedback:
     label: npt.NDArray[np.float32]
     time: npt.NDArray[np.float64]
     late: npt.NDArray[np.bool_]
+    source: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.request)

@@ -40,9 +40,10 @@ class Home:
             if not releases.all():
                 number, path = releases.next_path()
                 definition = self.definition
-                merged = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
-                save(merged, definition.signature, path)
-                releases.add(number, path, position=0, examples=0, time=time.time(), facts={})
+                stack = definition.new_stack()
+                save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
+                state = {f"stack/{name}": array for name, array in stack.state().items()}
+                releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
         good = releases.latest_good()
         if good is None:
             raise ConfigurationError(f"no release in {releases.folder} is whole; restore one, or move {self.folder} away")

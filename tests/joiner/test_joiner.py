@@ -27,6 +27,7 @@ def impressions(keys, incarnation=1, time=0.0):
         time=np.full(len(request), time),
         release=np.zeros(len(request), np.int64),
         swap=np.zeros(len(request), np.int64),
+        position=name + 1,
         base=name.astype(np.float32),
         corrected=logit,
         served=logit + 1,
@@ -36,7 +37,7 @@ def impressions(keys, incarnation=1, time=0.0):
 
 
 def feedback(items, time=1.0, late=False):
-    """Feedback for [(incarnation, request, index, label)]."""
+    """Feedback for [(incarnation, request, index, label)]; each item's source says which row it labels."""
     incarnation, request, index, label = zip(*items, strict=True)
     return Feedback(
         np.array(incarnation, np.int64),
@@ -45,6 +46,7 @@ def feedback(items, time=1.0, late=False):
         np.array(label, np.float32),
         np.full(len(items), time),
         np.full(len(items), late),
+        (np.array(incarnation, np.int64) * 1000 + request) * 100 + index,
     )
 
 
@@ -57,6 +59,8 @@ def run(joiner, records, start=1):
             assert len(made) > 0
             assert made.columns["vec"].tolist() == np.stack([made.columns["id"], -made.columns["id"]], 1).tolist()
             assert made.base.tolist() == made.columns["id"].tolist()
+            assert made.position.tolist() == (made.columns["id"] + 1).tolist()
+            assert made.source.tolist() in (made.columns["id"].tolist(), [0] * len(made))
             parts = made.columns["id"], made.label, made.weight, made.received, made.scored, made.corrected, made.served
             rows += list(zip(*(part.tolist() for part in parts), strict=True))
     return rows

@@ -98,6 +98,7 @@ class Joiner:
             "key": _key(impressions.request, impressions.index),
             "sequence": np.full(count, sequence, np.int64),
             "time": impressions.time,
+            "position": impressions.position,
             "waiting": np.ones(count, np.bool_),
             **{name: getattr(impressions, name) for name in _LOGITS},
             **{_COLUMN + name: column for name, column in impressions.columns.items()},
@@ -119,10 +120,8 @@ class Joiner:
             self._show(feedback, key, ~labelled)
         if not labelled.any():
             return None
-        incarnation, label, time, late = feedback.incarnation, feedback.label, feedback.time, feedback.late
-        if labelled.all():
-            return self._complete(incarnation, key, label, time, late)
-        return self._complete(incarnation[labelled], key[labelled], label[labelled], time[labelled], late[labelled])
+        columns = feedback.incarnation, key, feedback.label, feedback.time, feedback.source, feedback.late
+        return self._complete(*(columns if labelled.all() else (column[labelled] for column in columns)))
 
     def _show(self, feedback: Feedback, key: Ints, shown: npt.NDArray[np.bool_]) -> None:
         if self.window is None:
@@ -147,7 +146,7 @@ class Joiner:
         key = np.concatenate([self._shelves[incarnation]["key"][at] for incarnation, at in due])
         order = np.argsort(np.concatenate([self._shelves[incarnation]["showing"][at] for incarnation, at in due]))
         zeros = np.zeros(len(key), np.float32)
-        return self._complete(number[order], key[order], zeros, np.full(len(key), self._tick), None)
+        return self._complete(number[order], key[order], zeros, np.full(len(key), self._tick), np.zeros_like(key), None)
 
     def _complete(
         self,
@@ -155,6 +154,7 @@ class Joiner:
         key: Ints,
         label: Floats,
         received: npt.NDArray[np.float64],
+        source: Ints,
         late: npt.NDArray[np.bool_] | None,
     ) -> Examples | None:
         """Gather the rows of the keys, in the keys' order; `late` is None for negatives made of silence."""
@@ -188,6 +188,9 @@ class Joiner:
             weight=weight,
             received=received[kept],
             scored=gather("time"),
+            importance=np.ones(len(kept), np.float32),
+            position=gather("position"),
+            source=source[kept],
         )
         for _, shelf, at in groups:
             # A row may have had two labels in one record.

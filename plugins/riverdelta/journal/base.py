@@ -75,10 +75,12 @@ class Journal(Protocol):
         """Take the rows of one request and return the request's number; never blocks, durable within the flush interval."""
         ...
 
-    def feedback(self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float) -> Future[Answer]:
+    def feedback(
+        self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float, source: int = 0
+    ) -> Future[Answer]:
         """Judge and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
 
-        The future raises `Unavailable` when the journal cannot be written now.
+        `source`, an int64, says who sent all of it. The future raises `Unavailable` when the journal cannot be written now.
         """
         ...
 

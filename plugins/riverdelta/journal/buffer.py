@@ -120,6 +120,7 @@ def _block(incarnation: int, waiting: list[_Request]) -> Block:
         time=each([r.time for r in waiting], np.float64),
         release=each([r.state.release for r in waiting], np.int64),
         swap=each([r.state.swap for r in waiting], np.int64),
+        position=each([r.state.position for r in waiting], np.int64),
         base=base,
         corrected=corrected,
         served=served,

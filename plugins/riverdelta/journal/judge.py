@@ -20,6 +20,8 @@ _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
     "max": lambda label, before: label > before,
 }
 POLICIES = tuple(_BY_POLICY)
+#: Incarnation, request, row, label, time, whether it is late, and who sent it.
+_Accepted = tuple[int, int, int, float, float, bool, int]
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class Judge:
         self._segments, self._segment, self._rules = segments, segment, rules
         self._tick = float(segment.get("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
-        self._accepted: list[tuple[int, int, int, float, float, bool]] = []
+        self._accepted: list[_Accepted] = []
 
-    def judge(self, keys: Ints, labels: list[float], time: float) -> list[Outcome]:
+    def judge(self, keys: Ints, labels: list[float], time: float, source: int = 0) -> list[Outcome]:
         """Return the outcome of each item: int64[M, 3] of incarnation, request and row, and labels (NaN: shown)."""
         outcomes = []
         for (incarnation, number, row), label in zip(keys.tolist(), labels, strict=True):
@@ -72,7 +74,7 @@ class Judge:
                 outcome, journalled = self._decide(request, row, label, time)
                 outcomes.append(outcome)
                 if journalled:
-                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE))
+                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, source))
         return outcomes
 
     def store(self) -> None:
@@ -131,8 +133,8 @@ class Judge:
         return window is not None and shown is not None and self._tick >= shown + window
 
 
-def _feedback(accepted: list[tuple[int, int, int, float, float, bool]]) -> Feedback:
-    incarnation, request, row, label, time, late = zip(*accepted, strict=True)
+def _feedback(accepted: list[_Accepted]) -> Feedback:
+    incarnation, request, row, label, time, late, source = zip(*accepted, strict=True)
     return Feedback(
         np.array(incarnation, np.int64),
         np.array(request, np.int64),
@@ -140,4 +142,5 @@ def _feedback(accepted: list[tuple[int, int, int, float, float, bool]]) -> Feedb
         np.array(label, np.float32),
         np.array(time, np.float64),
         np.array(late, np.bool_),
+        np.array(source, np.int64),
     )

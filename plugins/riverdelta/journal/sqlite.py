@@ -37,6 +37,7 @@ class _Call:
     keys: Ints
     labels: list[float]
     time: float
+    source: int
     deadline: float
     future: Future[Answer] = field(default_factory=Future)
 
@@ -106,10 +107,13 @@ class SqliteJournal:
                 self._wake.notify()
         return request
 
-    def feedback(self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float) -> Future[Answer]:
+    def feedback(
+        self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float, source: int = 0
+    ) -> Future[Answer]:
         """See `Journal.feedback`."""
         keys = np.stack([incarnation, request, index], axis=1)
-        call = _Call(keys, label.tolist(), time, clock.monotonic() + 2 * self._flush_seconds)
+        # What is no int64 is refused here, where it harms its sender alone.
+        call = _Call(keys, label.tolist(), time, int(np.int64(source)), clock.monotonic() + 2 * self._flush_seconds)
         # A client that hangs up cannot take back what others are committed with.
         call.future.set_running_or_notify_cancel()
         with self._wake:
@@ -209,7 +213,7 @@ class SqliteJournal:
                 segment.add(encoded)
                 segment.add_block(self.incarnation, block.requests)
             judge = Judge(self._segments, segment, self._rules)
-            answers = [judge.judge(call.keys, call.labels, call.time) for call in calls]
+            answers = [judge.judge(call.keys, call.labels, call.time, call.source) for call in calls]
             judge.store()
             for entry in entries:
                 places.append(segment.add(Encoded.of(entry.record)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from riverdelta.checkpoint import Arrays, read_arrays, write_arrays
 from riverdelta.errors import Corrupt, NotFound
 from riverdelta.graph.whole import whole
 
@@ -20,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Release:
     """One merged model: its number, file, the journal position and number of examples it contains, when it was made.
 
-    `shared` are the files of weights beside it, by name, with their digests.
+    `shared` are the files of weights beside it, by name, with their digests. `state_path` holds the learner's whole state.
     """
 
     number: int
@@ -31,6 +32,16 @@ class Release:
     time: float
     facts: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def state_path(self) -> Path:
+        """The file of the learner's state at this release."""
+        return self.path.with_suffix(".state")
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that it alone takes on disk."""
+        return sum(path.stat().st_size for path in (self.path, self.state_path) if path.exists())
 
     def verify(self) -> Path:
         """Return the path; raises `Corrupt` naming the file, of it and its weights, that is missing or not what it was."""
@@ -45,7 +56,10 @@ class Release:
 
 
 class ReleaseStore:
-    """A folder of `000123.onnx` files, the weights that they share, and `index.json`, which alone makes a file a release."""
+    """A folder of `000123.onnx` and `000123.state` files, the weights that the models share, and `index.json`.
+
+    The index alone makes a file a release. The first release is the champion until `promote` names another.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,9 +75,10 @@ class ReleaseStore:
         ]
 
     def latest_good(self) -> Release | None:
-        """Return the champion if its file is whole, else the newest release that is; None where there is none."""
-        releases, champion = self.all(), self._index()["champion"]
-        for release in sorted(releases, key=lambda r: (r.number == champion, r.number), reverse=True):
+        """Return the champion if its file is whole, else the newest former one, else the newest release that is whole."""
+        champions = self.champions()
+        rank = {number: place for place, number in enumerate(champions)}
+        for release in sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True):
             try:
                 release.verify()
             except Corrupt as error:
@@ -73,9 +88,35 @@ class ReleaseStore:
         return None
 
     def champion(self) -> Release | None:
-        """Return the release that passed its test last."""
-        number = self._index()["champion"]
-        return self.get(number) if number is not None else None
+        """Return the release that was promoted last; None in an empty store."""
+        champions = self.champions()
+        return self.get(champions[-1]) if champions else None
+
+    def champions(self) -> list[int]:
+        """Return the numbers of all that were champion and still exist, in order; the last one is the champion."""
+        index = self._index()
+        kept = {entry["number"] for entry in index["releases"]}
+        return [number for number in index["champions"] if number in kept]
+
+    def promote(self, number: int) -> None:
+        """Make a release the champion; raises `NotFound` where there is none of that number."""
+        self.get(number)
+        index = self._index()
+        if index["champions"][-1:] != [number]:
+            index["champions"] = [*(n for n in index["champions"] if n != number), number]
+            self._write(index)
+
+    def judge(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Add facts to a release, such as the verdict on it; one that is gone meanwhile is passed over."""
+        index = self._index()
+        for entry in index["releases"]:
+            if entry["number"] == number and entry["facts"] != {**entry["facts"], **facts}:
+                entry["facts"] |= facts
+                self._write(index)
+
+    def state(self, release: Release) -> Arrays:
+        """Return the learner's state at a release; raises `Corrupt` where it is missing or damaged."""
+        return read_arrays(release.state_path)
 
     def get(self, number: int) -> Release:
         """Return a release by number; raises `NotFound` listing those that exist."""
@@ -90,8 +131,11 @@ class ReleaseStore:
         number = max((r.number for r in self.all()), default=-1) + 1
         return number, self.folder / f"{number:06d}.onnx"
 
-    def add(self, number: int, path: Path, position: int, examples: int, time: float, facts: Mapping[str, Any]) -> Release:
-        """Make the file at `path`, already whole on disk, a release and the champion."""
+    def add(
+        self, number: int, path: Path, position: int, examples: int, time: float, facts: Mapping[str, Any], state: Arrays
+    ) -> Release:
+        """Make the file at `path`, already whole on disk, a release with the learner's `state`; the first is the champion."""
+        write_arrays(path.with_suffix(".state"), state)
         index = self._index()
         # Nobody overwrites shared weights: each file is read for its digest once.
         for weights in self.folder.glob("*.bin"):
@@ -99,26 +143,39 @@ class ReleaseStore:
                 index["shared"][weights.name] = _digest(weights)
         entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position}
         index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
-        index["champion"] = number
+        index["champions"] = index["champions"] or [number]
         self._write(index)
         return self.get(number)
 
-    def sweep(self, keep: int) -> None:
-        """Delete all but the newest `keep` releases and the champion."""
-        index = self._index()
-        kept = {e["number"] for e in index["releases"][-keep:]} | {index["champion"]}
-        gone = [e for e in index["releases"] if e["number"] not in kept]
+    def sweep(self, keep: int, max_bytes: int, spare: Collection[int] = ()) -> None:
+        """Delete the oldest releases beyond the newest `keep`, and while all take over `max_bytes`.
+
+        The champion, the newest and those in `spare` always stay.
+        """
+        releases = self.all()
+        spared = {*spare, *self.champions()[-1:], *(r.number for r in releases[-1:])}
+        size, gone = self.bytes(), []
+        for place, release in enumerate(releases):
+            if release.number not in spared and (place < len(releases) - keep or size > max_bytes):
+                size -= release.bytes
+                gone.append(release)
         if gone:
-            index["releases"] = [e for e in index["releases"] if e["number"] in kept]
+            index = self._index()
+            index["releases"] = [e for e in index["releases"] if e["number"] not in {r.number for r in gone}]
             self._write(index)
-            for entry in gone:
-                (self.folder / entry["file"]).unlink(missing_ok=True)
+            for release in gone:
+                for path in (release.path, release.state_path):
+                    path.unlink(missing_ok=True)
+
+    def bytes(self) -> int:
+        """Return what the folder takes on disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
 
     def _index(self) -> dict[str, Any]:
         try:
             index: dict[str, Any] = json.loads((self.folder / "index.json").read_text())
         except FileNotFoundError:
-            return {"releases": [], "champion": None, "shared": {}}
+            return {"releases": [], "champions": [], "shared": {}}
         except ValueError as error:
             raise Corrupt(f"{self.folder / 'index.json'} is no JSON: {error}; restore it, or move the folder away") from error
         return index
