@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from riverdelta.definition import Definition
 from riverdelta.errors import Corrupt, InvalidInput, TooLarge
 from riverdelta.features import Floats
+from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.home import Home
 from riverdelta.journal import Outcome
 from riverdelta.metrics import STALE_SECONDS, Metrics
@@ -66,7 +67,9 @@ class DataPlane:
         self.metrics = Metrics(registry)
         self.home = Home(definition, settings)
         release = self.home.prepare()
-        self.session = Session(release.path, State(release.number, 0, release.position), threads=settings.threads)
+        shadow = {GATE_WEIGHT: 0.0} if settings.serve == "base" else None
+        start = State(release.number, 0, release.position)
+        self.session = Session(release.path, start, threads=settings.threads, pinned=shadow)
         self.schema = definition.request_schema
         self._kept = definition.new_stack().reads
         self._live = self.home.live()
@@ -103,8 +106,10 @@ class DataPlane:
         self.metrics.scored(transport, rows, decoded - started, ran - decoded, time.perf_counter() - ran)
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
 
-    async def feedback(self, ids: Sequence[str], labels: Floats) -> FeedbackAnswer:
+    async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
         """Take feedback: ids `<id>.<index>` and labels float32[M], 0 or 1, or NaN for a row that was shown.
+
+        `source` is the hash of whoever sent it, 0 where nobody asked.
 
         It returns when the accepted items are durable together with their impressions. Raises `InvalidInput` naming an item
         that is malformed, and `Unavailable` when the journal cannot be written now.
@@ -122,7 +127,7 @@ class DataPlane:
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
-            pending = self.journal.feedback(keys[:, 0], keys[:, 1], keys[:, 2], labels[good], self.clock())
+            pending = self.journal.feedback(keys[:, 0], keys[:, 1], keys[:, 2], labels[good], self.clock(), source)
             answer = await asyncio.wrap_future(pending)
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):

@@ -17,7 +17,7 @@ from riverdelta.journal.segments import Segments
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
 from riverdelta.settings import Settings
-from riverdelta.trainer.trainer import new_learner
+from riverdelta.trainer.learner import new_learner
 
 ROOT = Path(__file__).parents[2]
 TARGET = "service.service:Ranker"

@@ -9,7 +9,7 @@ from riverdelta.checkpoint import CheckpointStore
 from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.events import Control, Feedback, Impressions, Tick
 from riverdelta.joiner import Joiner
-from riverdelta.joiner.joiner import LATE_WEIGHT_BOUND
+from riverdelta.joiner.weights import LATE_WEIGHT_BOUND
 from riverdelta.link import sigmoid
 
 WINDOW = 10.0
@@ -221,7 +221,7 @@ class Slow:
                     self.unmatched += 1
                 else:
                     p = float(sigmoid(self.rows[key][2]))
-                    out.append((self.rows[key][1], label, min(1 / (1 - p), LATE_WEIGHT_BOUND) if late else 1.0))
+                    out.append((self.rows[key][1], label, min(1 / (1 - p), LATE_WEIGHT_BOUND) if late and label else 1.0))
                     self.shown.pop(key, None)
                     self.labelled.add(key)
                     if not self.relabels:

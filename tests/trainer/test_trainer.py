@@ -10,6 +10,7 @@ import pytest
 from riverdelta import Entity
 from riverdelta.errors import ConfigurationError, Locked
 from riverdelta.trainer import Trainer, trainer
+from riverdelta.trainer.learner import new_learner
 
 
 def test_what_is_fed_back_is_learned_and_serves_in_the_next_state(rig):
@@ -40,7 +41,7 @@ def test_one_that_ended_anywhere_goes_on_bit_for_bit_as_one_that_did_not(rig, de
             rig.trainer._lock.release()
             rig.start()
     rig.step()
-    whole = trainer.new_learner(definition, rig.settings)
+    whole = new_learner(definition, rig.settings)
     for sequence, record in rig.trainer.journal.read(0, 10_000_000):
         whole.push(sequence, record)
     assert rig.trainer.learner.examples == whole.examples == 6 * 16

@@ -22,7 +22,7 @@ from riverdelta.lab.replay import base_logits
 from riverdelta.lab.replay import replay as replay_stream
 from riverdelta.lab.workshop import load_stream, open_workshop
 from riverdelta.settings import Settings
-from riverdelta.trainer.trainer import new_learner
+from riverdelta.trainer.learner import new_learner
 
 _READ_ROWS = 65_536
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.corrections.nodes import PREFIX, Nodes
 from riverdelta.link import RESIDUAL_BOUND
 
+#: The table that holds the weight, float32[1, 1]; 0 serves the base.
+GATE_WEIGHT = f"{PREFIX}gate/weight"
 # exp(88) is a float32, exp(89) is none; beyond it σ(-b) no longer matters beside exp(-30).
 _EDGE = 88.0 - RESIDUAL_BOUND
 

@@ -13,15 +13,18 @@ from riverdelta.events import Feedback, Impressions, Record, Tick
 from riverdelta.features import Floats, Ints
 from riverdelta.joiner.examples import Examples
 from riverdelta.joiner.shelf import Rows, Shelf
-from riverdelta.link import sigmoid
+from riverdelta.joiner.weights import Weights
 
 LABELS = ("explicit", "silence")
-#: The largest weight of a late positive.
-LATE_WEIGHT_BOUND = 10.0
 #: A row's key within its incarnation is request · 2²⁰ + index.
 _INDEX_BITS = 20
 _COLUMN = "column/"
+_COUNTS = ("unmatched", "unmatured", "kept_negatives", "dropped_negatives", "_showings")
 _LOGITS = ("base", "corrected", "served")
+#: What an example takes from its impression, besides the columns.
+_READ = (*_LOGITS, "time", "position")
+#: What several rows of one worker's shelf are: which of the keys asked for, the shelf, and where they lie in it.
+_Group = tuple[Rows, Shelf, Rows]
 
 
 class Joiner:
@@ -29,16 +32,22 @@ class Joiner:
 
     `labels="explicit"`: a label completes its row, which then leaves. `labels="silence"`: besides, a row reported as shown
     that has no label at the first tick `window_seconds` past its showing is completed as a negative, in the order in which
-    rows were shown; it stays for a positive that comes late. The late example has the weight 1 / (1 − p), at most 10, with
-    p = σ(corrected logit as served): to first order in the step it undoes the negative, whose gradient was p·x, and learns
-    the positive, (p − 1)·x. With `relabels`, a label that replaces another makes one more example, and all rows stay.
+    rows were shown; it stays for a positive that comes late. With `relabels`, a label that replaces another makes one more
+    example, and all rows stay. Of the negatives, explicit or made of silence, the share `keep_negatives` becomes examples.
+    `Weights` says how late positives and sampled negatives are learned so that scores stay calibrated.
 
     What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
-    last bit. A label whose row has left is counted in `unmatched`.
+    last bit. A label whose row has left is counted in `unmatched`, a showing whose row leaves too early in `unmatured`.
     """
 
     def __init__(
-        self, labels: str = "explicit", window_seconds: float | None = None, relabels: bool = False, max_rows: int = 200_000
+        self,
+        labels: str = "explicit",
+        window_seconds: float | None = None,
+        relabels: bool = False,
+        max_rows: int = 200_000,
+        late: str = "weighted",
+        keep_negatives: float = 1.0,
     ) -> None:
         if labels not in LABELS:
             raise ConfigurationError(f"labels is {labels!r}; expected one of {', '.join(LABELS)}")
@@ -47,9 +56,13 @@ class Joiner:
                 f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
             )
         self.labels, self.window, self.max_rows = labels, window_seconds, max_rows
-        self.relabels = relabels
+        self.relabels, self.weights = relabels, Weights(late, keep_negatives)
         #: Rows that may still become examples; those of them without a label; labels that came too late for their row.
         self.rows = self.backlog = self.unmatched = 0
+        #: Shown rows that left, for want of room, before silence could make them negatives.
+        self.unmatured = 0
+        #: Negatives that became examples, and those that sampling left out.
+        self.kept_negatives = self.dropped_negatives = 0
         self._tick = 0.0
         self._showings = 0
         self._shelves: dict[int, Shelf] = {}
@@ -67,7 +80,7 @@ class Joiner:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything that the next record depends on, as arrays: what waits, worker by worker."""
         arrays: dict[str, npt.NDArray[Any]] = {
-            "counts": np.array([self.unmatched, self._showings], np.int64),
+            "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
             "tick": np.array([self._tick], np.float64),
         }
         # A worker's shelf keeps its room for its next rows; one that is empty now may be a dead worker's.
@@ -79,7 +92,8 @@ class Joiner:
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned."""
-        self.unmatched, self._showings = map(int, arrays["counts"])
+        for name, count in zip(_COUNTS, arrays["counts"].tolist(), strict=True):
+            setattr(self, name, count)
         self._tick = float(arrays["tick"][0])
         parts: dict[int, dict[str, npt.NDArray[Any]]] = {}
         for name, array in arrays.items():
@@ -111,7 +125,10 @@ class Joiner:
         while self.rows > self.max_rows:
             full = [shelf for shelf in self._shelves.values() if shelf.rows]
             oldest = min(full, key=lambda shelf: int(shelf["sequence"][shelf.first]))
-            self._remove(oldest, oldest.oldest())
+            leaving = oldest.oldest()
+            if self.window is not None:
+                self.unmatured += int(np.count_nonzero(~np.isnan(oldest["shown"][leaving])))
+            self._remove(oldest, leaving)
 
     def _join(self, feedback: Feedback) -> Examples | None:
         key = _key(feedback.request, feedback.index)
@@ -126,12 +143,15 @@ class Joiner:
     def _show(self, feedback: Feedback, key: Ints, shown: npt.NDArray[np.bool_]) -> None:
         if self.window is None:
             return
+        count = int(shown.sum())
+        self.unmatured += count
         for mine, shelf, at in self._found(feedback.incarnation[shown], key[shown]):
+            self.unmatured -= len(mine)
             fresh = shelf["waiting"][at]
             # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
             shelf["shown"][at[fresh]] = np.maximum(feedback.time[shown][mine[fresh]], self._tick)
             shelf["showing"][at[fresh]] = self._showings + mine[fresh]
-        self._showings += int(shown.sum())
+        self._showings += count
 
     def _mature(self, now: float) -> Examples | None:
         self._tick = max(self._tick, now)
@@ -157,41 +177,36 @@ class Joiner:
         source: Ints,
         late: npt.NDArray[np.bool_] | None,
     ) -> Examples | None:
-        """Gather the rows of the keys, in the keys' order; `late` is None for negatives made of silence."""
+        """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence."""
         groups = list(self._found(incarnation, key))
-        places = np.concatenate([mine for mine, _, _ in groups]) if groups else np.empty(0, np.intp)
-        self.unmatched += len(key) - len(places)
-        if not len(places):
-            return None
-        order = np.argsort(places, kind="stable") if len(groups) > 1 else None
-
-        def gather(name: str) -> npt.NDArray[Any]:
-            parts = [shelf[name][at] for _, shelf, at in groups]
-            return parts[0] if order is None else np.concatenate(parts)[order]
-
-        names = [name for name in groups[0][1].names if name.startswith(_COLUMN)]
-        for _, shelf, _ in groups:
-            if missing := set(names).symmetric_difference(n for n in shelf.names if n.startswith(_COLUMN)):
-                raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
-        kept = places if order is None else places[order]
-        corrected = gather("corrected")
-        weight = np.ones(len(kept), np.float32)
-        if late is not None and late.any():
-            bounded = np.minimum(1.0 / (1.0 - np.minimum(sigmoid(corrected), 0.99)), LATE_WEIGHT_BOUND)
-            weight[late[kept]] = bounded[late[kept]]
-        examples = Examples(
-            columns={name.removeprefix(_COLUMN): gather(name) for name in names},
-            base=gather("base"),
-            corrected=corrected,
-            served=gather("served"),
-            label=label[kept],
-            weight=weight,
-            received=received[kept],
-            scored=gather("time"),
-            importance=np.ones(len(kept), np.float32),
-            position=gather("position"),
-            source=source[kept],
-        )
+        self.unmatched += len(key) - sum(len(mine) for mine, _, _ in groups)
+        negative = label == 0
+        chosen = groups
+        if self.weights.keep < 1.0:
+            keeps = self.weights.keeps(incarnation, key)
+            late = None if late is None else late & keeps
+            chosen = list(_only(keeps | ~negative, groups))
+            self.dropped_negatives += sum(len(g[0]) for g in groups) - sum(len(g[0]) for g in chosen)
+        examples = None
+        if chosen:
+            columns, taken = _gather(chosen)
+            undone = None if late is None else (late & ~negative)[taken]
+            weight, importance, taken_back = self.weights.of(label[taken], columns["corrected"], undone)
+            self.kept_negatives += int(np.count_nonzero(negative[taken]))
+            examples = Examples(
+                columns={n.removeprefix(_COLUMN): column for n, column in columns.items() if n.startswith(_COLUMN)},
+                base=columns["base"],
+                corrected=columns["corrected"],
+                served=columns["served"],
+                label=label[taken],
+                weight=weight,
+                received=received[taken],
+                scored=columns["time"],
+                importance=importance,
+                taken_back=taken_back,
+                position=columns["position"],
+                source=source[taken],
+            )
         for _, shelf, at in groups:
             # A row may have had two labels in one record.
             once = at if (np.diff(at) > 0).all() else np.unique(at)
@@ -211,7 +226,7 @@ class Joiner:
         self.rows -= len(at)
         shelf.remove(at)
 
-    def _found(self, incarnation: Ints, key: Ints) -> Iterator[tuple[Rows, Shelf, Rows]]:
+    def _found(self, incarnation: Ints, key: Ints) -> Iterator[_Group]:
         """Yield, for each worker, which of the keys are its own and still here, its shelf, and where they lie in it."""
         # Nearly always one worker: asked first, it spares a sort.
         alone = len(incarnation) > 0 and bool((incarnation == incarnation[0]).all())
@@ -226,3 +241,23 @@ class Joiner:
 
 def _key(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
     return (request << _INDEX_BITS) | index
+
+
+def _only(wanted: npt.NDArray[np.bool_], groups: list[_Group]) -> Iterator[_Group]:
+    for mine, shelf, at in groups:
+        if (some := wanted[mine]).any():
+            yield mine[some], shelf, at[some]
+
+
+def _gather(groups: list[_Group]) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
+    """Return the groups' columns and which of the keys their rows are, in the keys' order."""
+    names = [name for name in groups[0][1].names if name in _READ or name.startswith(_COLUMN)]
+    if len(groups) == 1:
+        mine, shelf, at = groups[0]
+        return {name: shelf[name][at] for name in names}, mine
+    for _, shelf, _ in groups:
+        if missing := {n for n in set(names).symmetric_difference(shelf.names) if n.startswith(_COLUMN)}:
+            raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
+    places = np.concatenate([mine for mine, _, _ in groups])
+    order = np.argsort(places, kind="stable")
+    return {name: np.concatenate([shelf[name][at] for _, shelf, at in groups])[order] for name in names}, places[order]

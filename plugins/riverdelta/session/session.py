@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,23 @@ class Session:
     """A merged model in ONNX Runtime, safe to run from any number of threads while `swap` exchanges its tables.
 
     Tables are fed from where they lie: numpy arrays on the CPU, values in its own memory on a device. A run reads the half
-    that was active when it began, to its end; `swap` writes the other half once its last reader has let go.
+    that was active when it began, to its end; `swap` writes the other half once its last reader has let go. A `pinned` table
+    holds its value whatever is swapped in.
     """
 
-    def __init__(self, model: Path, state: State, providers: Sequence[str] | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Path,
+        state: State,
+        providers: Sequence[str] | None = None,
+        threads: int = 1,
+        pinned: Mapping[str, float] | None = None,
+    ) -> None:
         providers = tuple(providers or choose_providers())
         structure, tables = _split(model)
+        self._pinned = frozenset(pinned or {})
+        for name, value in (pinned or {}).items():
+            tables[name] = np.full_like(tables[name], value)
         self._session = open_session(structure, providers, threads, folder=model.parent)
         self.provider: str = self._session.get_providers()[0]
         on_device = self.provider == "CUDAExecutionProvider"
@@ -90,6 +101,8 @@ class Session:
             if delta.base is not None and delta.base != self._active.state:
                 raise Corrupt(f"state {delta.state} follows {delta.base}, and {self._active.state} is in service")
             self._idle.check(delta)
+            if self._pinned & delta.tables.keys():
+                delta = replace(delta, tables={n: t for n, t in delta.tables.items() if n not in self._pinned})
             self._idle.wait_until_idle()
             if delta.base is None:
                 self._behind = []

@@ -2,74 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.events import Control, Record
-from riverdelta.features import Floats
+from riverdelta.definition import Definition
+from riverdelta.errors import Corrupt, NotFound
+from riverdelta.events import Control, Impressions, Record
+from riverdelta.gate import Gate
 from riverdelta.joiner import Examples, Joiner
 from riverdelta.prequential import Prequential
+from riverdelta.settings import Settings
 from riverdelta.stack import Stack
+from riverdelta.trainer.admission import Admission
+from riverdelta.trainer.recall import Nothing, Recall
 
+_log = logging.getLogger(__name__)
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Learner:
-    """Joins records into examples, measures each example before it is learned, and learns it.
+    """Joins records into examples, measures each example before it is learned, and learns those that are admitted.
 
     `position` is the sequence number of the last record that was taken. What is learned depends on the records and their
-    order alone: not on how they were read, nor on any clock.
+    order alone: not on how they were read, nor on any clock. Controls are records too: freeze and resume, and rollback, for
+    which `recall` brings back the state of a release.
     """
 
-    def __init__(self, stack: Stack, joiner: Joiner, prequential: Prequential) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        joiner: Joiner,
+        prequential: Prequential,
+        gate: Gate | None = None,
+        admission: Admission | None = None,
+        shadow: bool = False,
+        again: Callable[[], Learner] | None = None,
+    ) -> None:
         self.stack, self.joiner, self.prequential = stack, joiner, prequential
-        self.position = 0
-        self.examples = 0
+        self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
+        self.recall: Recall = Nothing()
+        self._again = again
+        #: The last record taken; examples joined, of them those learned; examples at the last call for a release.
+        self.position = self.examples = self.learned = self.released_at = 0
         self.frozen = False
 
     def push(self, sequence: int, record: Record) -> Examples | None:
-        """Take the record at `sequence`; return the examples that it completed, already learned."""
+        """Take the record at `sequence`; return the examples that it completed, already measured and learned."""
         examples = self.joiner.push(sequence, record)
-        if isinstance(record, Control):
-            self._obey(record)
+        if isinstance(record, Impressions):
+            self.admission.scored(len(record))
+        elif isinstance(record, Control):
+            self._obey(sequence, record)
         if examples is not None and len(examples):
             self.learn(examples)
+            self.gate.note(sequence)
         self.position = sequence
         return examples
 
-    def learn(self, examples: Examples) -> Floats:
-        """Measure the logits as served, then learn; return the corrected logits float32[N] from before the updates."""
-        base = np.ascontiguousarray(examples.base).reshape(-1, 1)
-        if self.frozen:
-            corrected = self.stack.predict(examples.columns, base)
-        else:
-            corrected = self.stack.learn(examples.columns, base, examples.label, examples.weight)
-        self.prequential.update(examples.base, examples.served, examples.label, examples.weight)
-        self.examples += len(examples)
-        return corrected[:, 0]
+    def learn(self, examples: Examples) -> None:
+        """Measure the logits as served, then learn what is admitted."""
+        e = examples
+        self.prequential.update(e.base, e.served, e.label, e.importance)
+        self.gate.update(e.base, e.corrected, None if self.shadow else e.served, e.label, e.importance, e.position)
+        admitted = self.admission.admit(e)
+        self.examples += len(e)
+        if self.frozen or not admitted.any():
+            return
+        columns: Mapping[str, npt.NDArray[Any]] = e.columns
+        base, label, weight = e.base, e.label, e.weight
+        if not admitted.all():
+            columns = {name: column[admitted] for name, column in columns.items()}
+            base, label, weight = base[admitted], label[admitted], weight[admitted]
+        self.stack.learn(columns, np.ascontiguousarray(base).reshape(-1, 1), label, weight)
+        self.learned += len(label)
 
-    def state(self) -> Arrays:
-        """Return everything that the next record depends on, as arrays."""
-        arrays = {f"stack/{name}": array for name, array in self.stack.state().items()}
-        arrays |= {f"joiner/{name}": array for name, array in self.joiner.state().items()}
-        arrays |= {f"prequential/{name}": array for name, array in self.prequential.state().items()}
-        arrays["learner"] = np.array([self.position, self.examples, self.frozen], np.int64)
+    def state(self, position: int | None = None) -> Arrays:
+        """Return everything that the next record depends on, as arrays; `position` is that of a record being taken."""
+        arrays: Arrays = {}
+        for prefix, part in self._parts():
+            arrays |= {f"{prefix}{name}": array for name, array in part.state().items()}
+        at = self.position if position is None else position
+        arrays["learner"] = np.array([at, self.examples, self.learned, self.released_at, self.frozen], np.int64)
         return arrays
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned; raises `Corrupt` where it does not fit this stack."""
-        self.stack.load(_part(arrays, "stack/"))
-        self.joiner.load(_part(arrays, "joiner/"))
-        self.prequential.load(_part(arrays, "prequential/"))
-        position, examples, frozen = arrays["learner"].tolist()
-        self.position, self.examples, self.frozen = position, examples, bool(frozen)
+        if "learner" not in arrays or arrays["learner"].shape != (5,):
+            raise Corrupt("the saved state lacks 'learner'; it was written by another version: move the checkpoints away")
+        for prefix, part in self._parts():
+            part.load(_part(arrays, prefix))
+        position, examples, learned, released_at, frozen = arrays["learner"].tolist()
+        self.position, self.examples, self.learned, self.released_at = position, examples, learned, released_at
+        self.frozen = bool(frozen)
 
-    def _obey(self, control: Control) -> None:
-        if control.action in ("freeze", "resume"):
-            self.frozen = control.action == "freeze"
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [
+            ("stack/", self.stack),
+            ("joiner/", self.joiner),
+            ("prequential/", self.prequential),
+            ("gate/", self.gate),
+            ("admission/", self.admission),
+        ]
+
+    def _obey(self, sequence: int, control: Control) -> None:
+        if control.action == "freeze":
+            self.frozen = True
+        elif control.action == "resume":
+            self.frozen = False
+            self.admission.resume()
+        elif control.action == "release":
+            self.released_at = self.examples
+            self.recall.keep(self, sequence)
+        elif control.action == "rollback":
+            self.admission.answered(control)
+            try:
+                self._roll_back(sequence, control)
+            except (Corrupt, NotFound) as error:  # refused when it was given; here it must not stop learning for good
+                _log.error("the rollback at position %d is passed over: %s", sequence, error)
+
+    def _roll_back(self, sequence: int, control: Control) -> None:
+        since = int(control.arguments["position"])
+        arrays = self.recall.state(since)
+        stack = _part(arrays, "stack/")
+        if control.arguments.get("relearn"):
+            stack = self._relearned(arrays, since, sequence)
+        self.stack.load(stack)
+        self.frozen = self.frozen or bool(control.arguments.get("freeze"))
+
+    def _relearned(self, arrays: Mapping[str, npt.NDArray[Any]], since: int, until: int) -> Arrays:
+        """The stack's state after learning the examples of the records between two positions again."""
+        if self._again is None:
+            raise NotFound("this learner cannot learn anything again")
+        other = self._again()
+        if "learner" in arrays:
+            other.load(arrays)
+            other.frozen = False
+        for sequence, record in self.recall.records(since, until):
+            if not isinstance(record, Control):
+                other.push(sequence, record)
+        return other.stack.state()
+
+
+def new_learner(definition: Definition, settings: Settings) -> Learner:
+    """Return a learner at position 0; the same records make the same tables from it, wherever it runs."""
+    s = settings
+    stack = definition.new_stack()
+    joiner = Joiner(
+        s.labels, s.window_seconds, s.on_conflict != "first", s.waiting_rows, late=s.late, keep_negatives=s.keep_negatives
+    )
+    return Learner(
+        stack,
+        joiner,
+        Prequential(s.threshold),
+        admission=Admission.of(stack, s),
+        shadow=s.serve == "base",
+        again=lambda: new_learner(definition, settings),
+    )
 
 
 def _part(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:

@@ -8,18 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.corrections.base import Table
-from riverdelta.corrections.nodes import PREFIX
 from riverdelta.features import Floats, Ints
+from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.registry import Delta, LiveStore, State
 from riverdelta.stack import Stack
 
-#: The gate's weight is a table like any other; 1 serves the corrected logit.
-GATE_WEIGHT = f"{PREFIX}gate/weight"
 _KEPT_TIMES = 4096
 
 
 class Live:
-    """Publishes the newest tables of a stack; what travels is proportional to the rows touched.
+    """Publishes the newest tables of a stack, and the gate's weight; what travels is proportional to the rows touched.
 
     After a start it stays silent until the learner has caught up with what already serves, then sends whole tables: a
     restarted learner never takes service back in time.
@@ -31,19 +29,30 @@ class Live:
         self._base: State | None = None
         self._received: list[npt.NDArray[np.float64]] = []
         self._weight = Table(np.ones((1, 1)))
+        self._changed = False
 
     def learned(self, received: npt.NDArray[np.float64]) -> None:
         """Note when the feedback arrived that the stack has just learned."""
         self._received.append(received)
 
+    def show(self, stack: Stack) -> None:
+        """Publish the tables of another stack from now on, as soon as possible."""
+        self.stack, self._base, self._changed = stack, None, True
+
+    def stir(self) -> None:
+        """Publish as soon as possible: the tables have changed without an example."""
+        self._changed = True
+
     def due(self, position: int) -> bool:
         """Whether there is something to publish at this journal position."""
-        if self._base is None:
+        if self._base is None and not self._changed:
             return self.head is None or position >= self.head.position
-        return bool(self._received)
+        return self._changed or bool(self._received)
 
-    def publish(self, release: int, position: int, now: float) -> Delta:
-        """Publish the tables at `position`: whole where the store wants it, the touched rows otherwise."""
+    def publish(self, release: int, position: int, weight: float, now: float) -> Delta:
+        """Publish the tables and the weight at `position`: whole where the store wants it, the touched rows otherwise."""
+        self._weight.touched[:] |= self._weight.values[0, 0] != np.float32(weight)
+        self._weight.values[:] = weight
         whole = self._base is None or self.store.needs_whole()
         state = State(release, (self.head.swap if self.head else 0) + 1, position)
         tables = {**self.stack.tables(), GATE_WEIGHT: self._weight}
@@ -54,6 +63,7 @@ class Live:
         for table in tables.values():
             table.touched[:] = False
         self._received.clear()
+        self._changed = False
         self.head = self._base = state
         return delta
 

@@ -20,6 +20,7 @@ from riverdelta.joiner import Examples
 from riverdelta.registry import Release, ReleaseStore
 from riverdelta.session import open_session
 from riverdelta.stack import Stack
+from riverdelta.trainer.learner import Learner
 
 _log = logging.getLogger(__name__)
 _PARITY_ROWS = 1024
@@ -41,11 +42,17 @@ class Releases:
         while sum(map(len, self._recent)) - len(self._recent[0]) >= _PARITY_ROWS:
             self._recent.popleft()
 
-    def make(self, stack: Stack, position: int, examples: int, now: float, facts: Mapping[str, Any]) -> Release | None:
-        """Merge, test, add; a release that fails parity is counted and logged, nothing is published, and None is returned."""
-        d = self.definition
+    def make(self, learner: Learner, position: int, now: float) -> Release | None:
+        """Merge, test, add; a release that fails parity is counted and logged, nothing is published, and None is returned.
+
+        `position` is that of the record that asks for it, which the learner is taking.
+        """
+        d, stack, examples = self.definition, learner.stack, learner.examples
+        report = learner.prequential.report()["all"]
+        facts: dict[str, Any] = {f"log_loss_{scorer}": report[scorer]["log_loss"] for scorer in ("base", "served")}
+        facts["digest"] = stack.digest()
         provenance = {"position": str(position), "examples": str(examples), **{k: str(v) for k, v in facts.items()}}
-        merged = merge(d.signature, stack, d.taps, d.columns, provenance=provenance)
+        merged = merge(d.signature, stack, d.taps, d.columns, learner.gate.weight, provenance)
         try:
             self.parity = self._test(merged, stack)
         except ParityError as error:
@@ -55,7 +62,8 @@ class Releases:
             return None
         number, path = self.store.next_path()
         save(merged, d.signature, path)
-        return self.store.add(number, path, position, examples, now, {**facts, "parity_max_logit": self.parity})
+        facts["parity_max_logit"] = self.parity
+        return self.store.add(number, path, position, examples, now, facts, learner.state(position))
 
     def _test(self, merged: onnx.ModelProto, stack: Stack) -> float:
         part = parity.corrections_of(merged, stack, self.definition.schema, self.definition.taps)

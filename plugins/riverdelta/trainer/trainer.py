@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy.typing as npt
+
 from riverdelta.definition import Definition
-from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Tick
+from riverdelta.errors import Corrupt, NotFound, Unavailable
+from riverdelta.events import Control, Tick
 from riverdelta.home import Home
-from riverdelta.joiner import Joiner
 from riverdelta.lock import Lock
-from riverdelta.prequential import Prequential
+from riverdelta.registry import Release
 from riverdelta.settings import Settings
-from riverdelta.trainer.learner import Learner
+from riverdelta.trainer.contest import Contest
+from riverdelta.trainer.learner import Learner, new_learner
 from riverdelta.trainer.live import Live
+from riverdelta.trainer.recall import Kept
 from riverdelta.trainer.releases import Releases
+from riverdelta.trainer.status import describe
+from riverdelta.trial import Verdict
 
 _log = logging.getLogger(__name__)
 _READ_ROWS = 8192
 _STATUS_SECONDS = 0.25
 _TICK_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
-
-
-def new_learner(definition: Definition, settings: Settings) -> Learner:
-    """Return a learner at position 0; the same records make the same tables from it, wherever it runs."""
-    joiner = Joiner(settings.labels, settings.window_seconds, settings.on_conflict != "first", settings.waiting_rows)
-    return Learner(definition.new_stack(), joiner, Prequential(settings.threshold))
+_CONTEST = "contest/"
 
 
 class Trainer:
@@ -42,29 +41,34 @@ class Trainer:
 
     def __init__(self, definition: Definition, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.home, self.settings, self.clock = Home(definition, settings), settings, clock
-        self.release = self.home.prepare().number
+        start = self.home.prepare()
         self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
         self.checkpoints = self.home.checkpoints()
         self.learner = new_learner(definition, settings)
+        self.releases = Releases(definition, self.home.releases())
+        self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
         if (checkpoint := self.checkpoints.load()) is not None:
             self.learner.load(checkpoint.arrays)
+            self.contest.load(_part(checkpoint.arrays, _CONTEST))
             _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
         self.journal = self.home.journal()
+        self.learner.recall = Kept(self.releases.store, self.journal, self._make_release)
         self.live = Live(self.home.live(), self.learner.stack)
-        self.releases = Releases(definition, self.home.releases())
+        self.release = self.live.head.release if self.live.head else start.number
+        if settings.guard == "release":
+            self._show_champion()
         self.paused: str | None = None
         now = clock()
         self._published = self._ticked = self._told = 0.0
         self._released = self._saved = now
-        self._released_at = self._saved_at = self.learner.examples
+        self._saved_at = 0
 
     def step(self) -> bool:
-        """Do what is due and return whether there was anything to learn."""
+        """Do what is due and return whether there is more to do at once."""
         try:
             learned = self._learn()
             self._publish()
-            if self.clock() - self._released >= self.settings.release_seconds:
-                self.make_release()
+            more = learned or self._ask()
             if self.clock() - self._saved >= self.settings.checkpoint_seconds:
                 self.save()
             self.paused = None
@@ -72,10 +76,10 @@ class Trainer:
             if self.paused is None:
                 _log.error("learning pauses: %s", error)
             self.paused = str(error)
-            learned = False
+            more = False
             time.sleep(_PAUSE_SECONDS)
         self._tell()
-        return learned
+        return more
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Step until `stopping`, resting while there is nothing to do, then release what is new and save."""
@@ -86,40 +90,34 @@ class Trainer:
         self.close()
 
     def close(self) -> None:
-        """Learn what is there, publish and save it, and let go of the home."""
+        """Learn what is there, release, publish and save it, and let go of the home."""
         while self.step():
             pass
         try:
+            self.make_release()
             self._published = 0.0
             self._publish()
-            self.make_release()
             self.save()
-        except OSError as error:
+        except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; it will read the journal again", error)
         self._tell(force=True)
         self.journal.close()
         self._lock.release()
 
     def make_release(self) -> None:
-        """Make a release of the present tables, where they have changed since the last."""
-        self._released = self.clock()
-        if self.learner.examples == self._released_at:
-            return
-        report = self.learner.prequential.report()["all"]
-        facts: dict[str, Any] = {f"log_loss_{scorer}": report[scorer]["log_loss"] for scorer in ("base", "served")}
-        facts["digest"] = self.learner.stack.digest()
-        made = self.releases.make(self.learner.stack, self.learner.position, self.learner.examples, self.clock(), facts)
-        self._released_at = self.learner.examples
-        if made is not None:
-            self.release = made.number
-            self.releases.store.sweep(self.settings.keep_releases)
+        """Ask for a release of the present tables, where they have changed since the last, and make it."""
+        if self.learner.examples != self.learner.released_at:
+            self._write(Control("release", {}, self.clock()))
+            while self._learn():
+                pass
 
     def save(self) -> None:
         """Save the learner's state, and let the journal go of what is behind both kept checkpoints."""
         self._saved = self.clock()
-        if self.learner.examples != self._saved_at or not self.checkpoints.oldest():
-            self.checkpoints.save(self.learner.position, self.learner.state())
-            self._saved_at = self.learner.examples
+        if self.learner.position != self._saved_at or not self.checkpoints.oldest():
+            contest = {f"{_CONTEST}{name}": array for name, array in self.contest.state().items()}
+            self.checkpoints.save(self.learner.position, self.learner.state() | contest)
+            self._saved_at = self.learner.position
             s = self.settings
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock())
 
@@ -132,14 +130,84 @@ class Trainer:
             examples = self.learner.push(sequence, record)
             if examples is not None:
                 self.releases.saw(examples)
+                self.contest.saw(examples)
                 self.live.learned(examples.received)
+                if self.contest.verdict is Verdict.rejected:
+                    self.contest.close()
+                    self.contest.offer()
+            if isinstance(record, Control):
+                self._obey(record)
         return bool(records)
+
+    def _ask(self) -> bool:
+        """Write what is to be done next into the journal, now that all of it has been read; return whether there is such."""
+        s, learner = self.settings, self.learner
+        breaker = learner.admission.breaker
+        due = self.clock() - self._released >= s.release_seconds
+        if s.release_examples is not None:
+            due = due or learner.examples - learner.released_at >= s.release_examples
+        if s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
+            champion = self._champion()
+            back = {"release": champion.number, "position": champion.position, "trip": breaker.trips, "by": "breaker"}
+            self._write(Control("rollback", back, self.clock()))
+        elif self.contest.verdict is Verdict.promoted:
+            self._write(Control("promote", {"release": self.contest.challenger, "by": "trial"}, self.clock()))
+        elif due and learner.examples != learner.released_at:
+            self._write(Control("release", {}, self.clock()))
+        else:
+            return False
+        return True
+
+    def _write(self, control: Control) -> None:
+        self.journal.write(control)
+        _log.info("asked for: %s %s", control.action, dict(control.arguments))
+
+    def _obey(self, control: Control) -> None:
+        """Do the registry's part of a control, after the learner has done its own."""
+        number = control.arguments.get("release")
+        store = self.releases.store
+        if control.action in ("promote", "rollback"):
+            try:
+                store.promote(int(number))  # type: ignore[arg-type]
+            except (NotFound, TypeError, ValueError) as error:
+                _log.error("%s is passed over: %s", control.action, error)
+                return
+            if control.action == "rollback":
+                self.contest.forget_after(int(number))  # type: ignore[arg-type]
+                self.release = int(number)  # type: ignore[arg-type]
+            else:
+                self.contest.close()
+                self.contest.offer()
+            if self.settings.guard == "release":
+                self._show_champion()
+            else:
+                self.live.stir()
+
+    def _make_release(self, learner: Learner, position: int) -> None:
+        self._released = self.clock()
+        made = self.releases.make(learner, position, self.clock())
+        if made is not None:
+            if self.settings.guard == "live":
+                self.release = made.number
+            self.contest.offer()
+            spare = [] if self.contest.challenger is None else [self.contest.challenger]
+            self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
+
+    def _show_champion(self) -> None:
+        champion = self._champion()
+        self.live.show(self.contest.tables(champion))
+        self.release = champion.number
+
+    def _champion(self) -> Release:
+        champion = self.releases.store.champion()
+        assert champion is not None  # release 0 was made before the first step
+        return champion
 
     def _publish(self) -> None:
         now = self.clock()
         if now - self._published >= self.settings.swap_min_seconds and self.live.due(self.learner.position):
             self._published = now
-            self.live.publish(self.release, self.learner.position, now)
+            self.live.publish(self.release, self.learner.position, self.learner.gate.weight, now)
 
     def _tell(self, force: bool = False) -> None:
         now = self.clock()
@@ -153,24 +221,8 @@ class Trainer:
 
     def status(self) -> dict[str, Any]:
         """Return what workers show and export as metrics."""
-        head = self.live.head
-        return {
-            "pid": os.getpid(),
-            "time": self.clock(),
-            "paused": self.paused,
-            "frozen": self.learner.frozen,
-            "position": self.learner.position,
-            "examples": self.learner.examples,
-            "unmatched": self.learner.joiner.unmatched,
-            "backlog_rows": self.learner.joiner.backlog,
-            "release": self.release,
-            "swap": head.swap if head else 0,
-            "published": self._published,
-            "releases": len(self.releases.store.all()),
-            "releases_refused": self.releases.refused,
-            "refused_because": self.releases.reason,
-            "parity_max_logit": self.releases.parity,
-            "occupancy": self.learner.stack.occupancy(),
-            "prequential": self.learner.prequential.report(),
-            "journal_bytes": self.journal.size(),
-        }
+        return describe(self)
+
+
+def _part(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

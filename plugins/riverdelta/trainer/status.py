@@ -1,0 +1,43 @@
+"""Status: what the learner says of itself, for every worker to show and to export as metrics."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from riverdelta.trainer.trainer import Trainer
+
+
+def describe(trainer: Trainer) -> dict[str, Any]:
+    """Return position, losses, gate, breaker, trial, releases and what is wrong, if anything is."""
+    head, learner, store = trainer.live.head, trainer.learner, trainer.releases.store
+    champion = store.champion()
+    return {
+        "pid": os.getpid(),
+        "time": trainer.clock(),
+        "paused": trainer.paused,
+        "frozen": learner.frozen,
+        "position": learner.position,
+        "examples": learner.examples,
+        "learned": learner.learned,
+        "unmatched": learner.joiner.unmatched,
+        "backlog_rows": learner.joiner.backlog,
+        "release": trainer.release,
+        "champion": champion.number if champion else None,
+        "swap": head.swap if head else 0,
+        "published": trainer._published,
+        "serve": trainer.settings.serve,
+        "guard": trainer.settings.guard,
+        "gate": learner.gate.report(),
+        "admission": learner.admission.report(),
+        "trial": trainer.contest.report(),
+        "releases": len(store.all()),
+        "release_bytes": store.bytes(),
+        "releases_refused": trainer.releases.refused,
+        "refused_because": trainer.releases.reason,
+        "parity_max_logit": trainer.releases.parity,
+        "occupancy": learner.stack.occupancy(),
+        "prequential": learner.prequential.report(),
+        "journal_bytes": trainer.journal.size(),
+    }
