@@ -175,6 +175,19 @@ def test_a_narrow_guess_is_tighter_where_the_mean_is_near_it_and_right_where_it_
         assert (narrow.upper - narrow.lower < whole.upper - whole.lower) == (centre == 0.0)
 
 
+@pytest.mark.parametrize("guess", [(-1.0, 1.0), (-0.1, 0.1)])
+def test_the_bounds_are_the_published_ones_of_predictions_from_earlier_values_alone(guess):
+    x = np.random.default_rng(5).uniform(-0.3, 0.9, 400)
+    sequence = ConfidenceSequence(ALPHA, -1, 1, sides=1, guess=guess, best_at=7.0)
+    sequence.update(x)
+    before = [np.mean([0.0, *x[:i]]) for i in range(len(x))]
+    squares, scale, threshold = ((x - np.clip(before, *guess)) ** 2).sum(), guess[1] + 1.0, math.log(1.0 / ALPHA)
+    rho = 7.0 / scale**2 / (2.0 * threshold + math.log1p(2.0 * threshold))
+    radius = scale * boundary(squares / scale**2, rho, threshold) / len(x)
+    assert sequence.variance == pytest.approx(squares / len(x), rel=1e-12)
+    assert (sequence.lower, sequence.upper) == pytest.approx((x.mean() - radius, x.mean() + radius), rel=1e-12)
+
+
 def test_two_sides_are_each_bound_at_half_the_error():
     x = np.random.default_rng(3).random(500)
     both, each = ConfidenceSequence(0.1, 0, 1, best_at=5.0), ConfidenceSequence(0.05, 0, 1, sides=1, best_at=5.0)

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from riverdelta import metrics as module
 from riverdelta.errors import ConfigurationError, InvalidInput, TooLarge, Unavailable
+from riverdelta.gate import Gate
 from riverdelta.journal.base import Health, Outcome
 from riverdelta.metrics import Metrics, TrainerMirror, forget_dead_workers
 from riverdelta.prequential import Prequential
@@ -76,7 +77,8 @@ def status(**changes):
         "position": 90, "examples": 40, "unmatched": 1, "backlog_rows": 7, "release": 3, "swap": 12, "published": 990.0,
         "releases": 2, "releases_refused": 1, "refused_because": "x", "parity_max_logit": 2e-6, "paused": None, "frozen": False,
         "occupancy": {"entity_user_id/beliefs": 0.25}, "prequential": report.report(), "journal_bytes": 4096, "pid": 1,
-        "time": 999.5,
+        "time": 999.5, "learned": 36, "champion": 2, "release_bytes": 8192, "gate": {**Gate().report(), "weight": 0.75},
+        "admission": {"open": True, "reason": "x", "trips": 2, "limited": 4},
     } | changes  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def test_values_of_several_processes_add_up(workers, tmp_path):
 
 def test_what_the_learner_says_is_repeated_once_however_many_workers_repeat_it(workers, tmp_path):
     registry = merged(tmp_path)
-    assert value(registry, "examples_learned") in {100, 200, 300}
+    assert value(registry, "examples_joined") in {100, 200, 300}
     assert value(registry, "sidecar_up") == 1
     assert ("riverdelta_parity_max_logit", ()) not in samples(registry)
 
@@ -257,7 +259,14 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     TrainerMirror(registry).update(json.loads(json.dumps(status())), now=1000.0)
     assert value(registry, "sidecar_up") == 1
     assert value(registry, "learning_paused") == 0
-    assert value(registry, "examples_learned") == 40
+    assert value(registry, "examples_joined") == 40
+    assert value(registry, "examples_learned") == 36
+    assert value(registry, "champion_number") == 2
+    assert value(registry, "gate_weight_ratio") == 0.75
+    assert value(registry, "gate_bound_nats") > 0
+    assert value(registry, "breaker_open") == 1
+    assert value(registry, "breaker_trips") == 2
+    assert value(registry, "updates_limited") == 4
     assert value(registry, "joiner_backlog_rows") == 7
     assert value(registry, "parity_max_logit") == 2e-6
     assert value(registry, "table_occupancy_ratio", table="entity_user_id/beliefs") == 0.25
@@ -285,7 +294,7 @@ def test_null_becomes_nan_and_what_is_missing_stays(registry):
     mirror.update({"time": 1000.0, "parity_max_logit": None, "paused": "the disk is full"}, now=1001.0)
     assert math.isnan(value(registry, "parity_max_logit"))
     assert value(registry, "learning_paused") == 1
-    assert value(registry, "examples_learned") == 40
+    assert value(registry, "examples_joined") == 40
 
 
 @pytest.mark.parametrize("old", [{}, {"time": 1000.0 - module.STALE_SECONDS - 0.1}])

@@ -202,15 +202,37 @@ class TrainerMirror:
             for key, name, text in (
                 ("frozen", "learning_frozen", "Whether an operator froze learning, 0 or 1"),
                 ("position", "learned_position", "Journal position that has been learned, in records"),
-                ("examples", "examples_learned", "Examples learned, in rows"),
+                ("examples", "examples_joined", "Rows that got their label, in rows"),
+                ("learned", "examples_learned", "Examples learned, in rows"),
                 ("unmatched", "labels_unmatched", "Accepted labels whose impression had left the joiner, in rows"),
                 ("backlog_rows", "joiner_backlog_rows", "Impressions that wait for feedback, in rows"),
                 ("journal_bytes", "journal_bytes", "Size of the journal on disk, in bytes"),
-                ("release", "release_number", "Newest release, a number"),
+                ("release", "release_number", "Release that the tables in service come from, a number"),
+                ("champion", "champion_number", "Release that passed its test last, a number"),
+                ("release_bytes", "release_bytes", "Size of all releases on disk, in bytes"),
                 ("swap", "swap_number", "Newest tables published, a number"),
                 ("releases", "releases", "Releases kept on disk, in releases"),
                 ("releases_refused", "releases_refused", "Releases refused since the learner's start, in releases"),
                 ("parity_max_logit", "parity_max_logit", "Largest difference of the last release from Python, in logits"),
+            )
+        }
+        self._gate = {
+            key: new.gauge(f"gate_{name}", text)
+            for key, name, text in (
+                ("weight", "weight_ratio", "Weight of the corrected probability in the served one, a ratio"),
+                ("rate", "learning_rate_ratio", "Rate of the gate, 1 without delay, a ratio"),
+                ("delay", "delay_examples", "Most labels on the way while a row was served, in rows"),
+                ("gain", "gain_nats", "Log loss that serving has saved over the base alone, in nats"),
+                ("excess", "excess_nats", "Log loss of what was served over that of the better expert, in nats"),
+                ("bound", "bound_nats", "What the excess cannot pass, in nats"),
+            )
+        }
+        self._admission = {
+            key: new.gauge(name, text)
+            for key, name, text in (
+                ("open", "breaker_open", "Whether the breaker keeps examples from being learned, 0 or 1"),
+                ("trips", "breaker_trips", "Times the breaker has opened, in times"),
+                ("limited", "updates_limited", "Examples kept back because an entity had enough, in rows"),
             )
         }
         self._prequential = {
@@ -239,6 +261,10 @@ class TrainerMirror:
         for key, gauge in self._plain.items():
             if key in status:
                 gauge.set(_number(status[key]))
+        for part, gauges in (("gate", self._gate), ("admission", self._admission)):
+            for key, value in status.get(part, {}).items():
+                if key in gauges:
+                    gauges[key].set(_number(value))
         for table, share in status.get("occupancy", {}).items():
             self._occupancy.labels(table).set(_number(share))
         for window, scorers in status.get("prequential", {}).items():

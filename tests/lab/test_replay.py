@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Entity, Schema, Stack
+from riverdelta.gate import Gate
 from riverdelta.lab.replay import _schedule, replay
 from riverdelta.lab.simulator import Simulation
+from riverdelta.link import log_loss
+from riverdelta.trainer.admission import Admission
 
 STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
 BASE = np.zeros(len(STREAM), np.float32)
@@ -20,12 +23,14 @@ def stack():
 
 
 def test_without_lag_each_row_is_served_by_what_came_before_it():
-    served = replay(stack(), STREAM, BASE).served
+    done, gate = replay(stack(), STREAM, BASE), Gate()
     by_hand, rows = stack(), len(STREAM)
     for i in range(rows):
         columns = {"user_id": STREAM.columns["user_id"][i : i + 1]}
         offset = BASE[i : i + 1].reshape(1, 1)
-        assert by_hand.predict(columns, offset)[0, 0] == served[i]
+        corrected = by_hand.predict(columns, offset)[:, 0]
+        assert corrected[0] == done.corrected[i]
+        assert gate.serve(BASE[i : i + 1], corrected, STREAM.label[i : i + 1])[0] == done.served[i]
         by_hand.learn(columns, offset, STREAM.label[i : i + 1], np.ones(1, np.float32))
 
 
@@ -42,6 +47,30 @@ def test_everything_is_learned_in_the_end_whatever_the_lag():
 
 def test_a_lag_longer_than_the_stream_serves_the_base():
     assert (replay(stack(), STREAM, BASE, lag_seconds=1e9).served == BASE).all()
+
+
+@pytest.mark.parametrize("lag", [{}, {"lag_rows": 7}, {"lag_rows": 100}, {"lag_seconds": 30.0}])
+def test_the_gate_judges_what_was_served_and_its_bound_holds(lag):
+    done = replay(stack(), STREAM, BASE, **lag)
+    losses = [float(log_loss(z, STREAM.label).sum()) for z in (done.served, done.base, done.corrected)]
+    report = done.gate.report()
+    assert report["excess"] == pytest.approx(losses[0] - min(losses[1:]), abs=1e-2)
+    assert report["excess"] <= report["bound"]
+
+
+@pytest.mark.parametrize("lag", [{}, {"lag_rows": 7}])
+def test_what_is_not_admitted_is_served_and_not_learned(lag):
+    class EveryOther(Admission):
+        def admit(self, examples):
+            return examples.columns["user_id"] % 2 == 0
+
+    taught, expected = stack(), stack()
+    done = replay(taught, STREAM, BASE, admission=EveryOther(), **lag)
+    even = STREAM.columns["user_id"] % 2 == 0
+    kept = {"user_id": STREAM.columns["user_id"][even]}
+    expected.learn(kept, BASE[even].reshape(-1, 1), STREAM.label[even], np.ones(even.sum(), np.float32))
+    assert taught.digest() == expected.digest()
+    assert (done.corrected[~even] == BASE[~even]).all()
 
 
 @settings(max_examples=50, deadline=None)

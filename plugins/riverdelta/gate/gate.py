@@ -40,6 +40,8 @@ class Gate:
     way that is of order B·√((d + 1)·n·ln n): per row it goes to zero, whatever the labels are. `worst_case` is this number;
     `bound` puts the Σδ and the η in it that were really met, and is never larger.
 
+    A row of negative weight takes an earlier one back; what the mixture had won on it, min(a²/8, a) at most, is added to X.
+
     What comes out depends on the examples and their order alone, bit for bit, however they are cut into blocks.
 
     >>> gate = Gate()
@@ -143,7 +145,7 @@ class Gate:
     def _most_cost(self) -> float:
         """X of the docstring; a rate that is `STRIDE` examples old counts as so many labels more on the way."""
         s = self._state
-        if s[hedge.DELAY] == 0:
+        if s[hedge.DELAY] == 0 and s[hedge.LATE_SHARE] == 0:
             return 0.0
         ahead = float(s[hedge.MISSING]) + (hedge.STRIDE + 1) * float(s[hedge.SPREAD]) + float(s[hedge.LATE_SHARE])
         return ahead + math.sqrt(2.0 * hedge.PATIENCE * float(s[hedge.LATE_SPREAD]))

@@ -80,7 +80,9 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
         if not (math.isfinite(b) and math.isfinite(c) and math.isfinite(z) and math.isfinite(omega) and (y == 0.0 or y == 1.0)):
             s[SKIPPED] += 1.0
             continue
-        spread = omega * abs(c - b)
+        spread = abs(omega * (c - b))
+        if omega < 0.0:  # a row that is taken back: what the mixture had won over the mean of both losses goes with it
+            s[LATE_SHARE] += min(spread * spread / 8.0, spread)
         if not at_once and s[EXAMPLES] > rows[at, 1]:
             missing = s[SPREAD_SUM] - rows[at, 2]
             s[LATE_SPREAD] += spread * (spread / 8.0 + missing / 4.0)

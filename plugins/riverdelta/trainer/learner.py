@@ -66,8 +66,10 @@ class Learner:
     def learn(self, examples: Examples) -> None:
         """Measure the logits as served, then learn what is admitted."""
         e = examples
-        self.prequential.update(e.base, e.served, e.label, e.importance)
-        self.gate.update(e.base, e.corrected, None if self.shadow else e.served, e.label, e.importance, e.position)
+        rows, label, importance = e.measured()
+        base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
+        self.prequential.update(base, served, label, importance)
+        self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         admitted = self.admission.admit(e)
         self.examples += len(e)
         if self.frozen or not admitted.any():
