@@ -14,6 +14,7 @@ from rich.table import Table
 
 from riverdelta.definition import load
 from riverdelta.errors import InvalidInput
+from riverdelta.gate import Gate
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
 from riverdelta.lab.datasets.find import find_movielens
@@ -23,6 +24,7 @@ from riverdelta.lab.replay import replay as replay_stream
 from riverdelta.lab.workshop import load_stream, open_workshop
 from riverdelta.settings import Settings
 from riverdelta.trainer.learner import new_learner
+from riverdelta.trainer.recall import Replayed
 
 _READ_ROWS = 65_536
 
@@ -77,6 +79,7 @@ def _replay_data(
         "auc_served": auc(done.served, second.label),
         "log_loss_base": log_loss(base, second.label),
         "log_loss_served": log_loss(done.served, second.label),
+        **_gate(done.gate),
         "lag_rows": lag_rows,
         "lag_seconds": lag_seconds,
         "base_training_seconds": workshop.report.seconds,
@@ -92,6 +95,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     home = Home(definition, settings)
     segments = Segments(home.folder / "journal", settings.segment_bytes)
     learner = new_learner(definition, settings)
+    learner.recall = Replayed(segments, learner.state())
     start = time.perf_counter()
     while records := segments.read(learner.position, _READ_ROWS):
         for sequence, record in records:
@@ -107,12 +111,25 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         "data": str(folder),
         "events": learner.examples,
         **{f"{m}_{s}": report[s][m] for m in ("auc", "log_loss") for s in ("base", "served")},
+        **_gate(learner.gate),
         "examples_per_second": learner.examples / seconds,
         "position": learner.position,
         "digest": learner.stack.digest(),
         "checkpoint_position": checkpoint.position if checkpoint else None,
         "checkpoint_digest": saved.stack.digest() if checkpoint else None,
         "tables_equal": checkpoint is not None and saved.stack.digest() == learner.stack.digest(),
+    }
+
+
+def _gate(gate: Gate) -> dict[str, float]:
+    """What the gate promises of this stream, and what it kept, in nats over all of it."""
+    report = gate.report()
+    return {
+        "excess_over_better_expert": report["excess"],
+        "bound": report["bound"],
+        "bound_worst_case": report["worst_case"],
+        "gate_weight": report["weight"],
+        "gate_rate": report["rate"],
     }
 
 
