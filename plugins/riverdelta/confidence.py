@@ -92,6 +92,15 @@ def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
     return s
 
 
+@numba.njit("int64(float64[::1], float64, float64)", cache=True)
+def _outside(values, low, high):  # type: ignore[no-untyped-def]
+    """Return the first row whose value is not within [low, high], or -1."""
+    for i in range(values.shape[0]):
+        if not low <= values[i] <= high:
+            return i
+    return -1
+
+
 _WATCH = (
     "UniTuple(int64, 2)(float64[::1], float64, float64, float64, float64[::1], int64[::1], float64[::1], float64[::1],"
     " float64[::1], float64)"
@@ -195,9 +204,9 @@ class ConfidenceSequence:
         evaluated only at rows whose sum passes the last u evaluated, which changes nothing in the answer: u grows with V.
         """
         block = np.ascontiguousarray(values, np.float64)
-        good = (block >= self.low) & (block <= self.high)
-        if block.ndim != 1 or not good.all():
-            wrong = f"shape {list(block.shape)}" if block.ndim != 1 else f"{block[~good][0]} at row {int(np.argmin(good))}"
+        row = _outside(block, self.low, self.high) if block.ndim == 1 else 0
+        if row >= 0:
+            wrong = f"{block[row]} at row {row}" if block.ndim == 1 else f"shape {list(block.shape)}"
             raise InvalidInput(f"values have {wrong}; expected float64[M] within [{self.low}, {self.high}]: clip them first")
         sums, count, ends = self._sums, self._count, self.guess
         taken, side = _watch(block, float(line), *ends, sums, count, self._scale, self._rho, self._floor, self._threshold)

@@ -117,7 +117,7 @@ class Trial:
         """
         given = (champion_logit, challenger_logit, label, weight)
         block = [np.ascontiguousarray(a, np.float32) for a in given]
-        if any(a.shape != block[0].shape or a.ndim != 1 for a in block):
+        if len({a.shape for a in block}) > 1 or block[0].ndim != 1:
             shapes = ", ".join(str(list(a.shape)) for a in block)
             raise InvalidInput(f"champion, challenger, label and weight have shapes {shapes}; expected four of one length [M]")
         if self._verdict is not Verdict.undecided:

@@ -64,7 +64,8 @@ class Contest:
             return
         base = np.ascontiguousarray(examples.base).reshape(-1, 1)
         champion, challenger = (stack.predict(examples.columns, base)[:, 0] for stack in self._stacks)
-        self._trial.update(champion, challenger, examples.label, examples.importance)
+        rows, label, importance = examples.measured()
+        self._trial.update(champion[rows], challenger[rows], label, importance)
 
     def close(self) -> None:
         """Write the verdict to the challenger's facts and end the trial."""
