@@ -26,12 +26,6 @@ _LARGE, _MOST = 200.0, 1e150
 
 
 @numba.njit(inline="always")
-def _probability(z):  # type: ignore[no-untyped-def]
-    e = math.exp(-abs(z))
-    return (1.0 if z >= 0.0 else e) / (1.0 + e)
-
-
-@numba.njit(inline="always")
 def _loss(z):  # type: ignore[no-untyped-def]
     return math.log1p(math.exp(-abs(z))) + max(-z, 0.0)
 
@@ -69,40 +63,44 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
     """
     at_once = len(position) == 0
     at = 0
+    # What every row moves lies in locals: stored to an array each time it would cost as much as the exponentials.
+    examples, v, rate, spread_sum, share_sum, most_spread = (
+        s[EXAMPLES], s[WEIGHT], s[RATE], s[SPREAD_SUM], s[SHARE_SUM], s[SPREAD]
+    )  # fmt: skip
+    open_corrected, open_served, open_mixed = s[OPEN_CORRECTED], s[OPEN_SERVED], s[OPEN_MIXED]
     for i in range(base.shape[0]):
         b, y, omega = np.float64(base[i]), np.float64(label[i]), np.float64(weight[i])
         c = b + min(max(np.float64(corrected[i]) - b, -RESIDUAL_BOUND), RESIDUAL_BOUND)
         if not at_once and (i == 0 or position[i] != position[i - 1]):
             at = _last(rows, held, position[i])
         if virtual:
-            served[i] = _mix(b, c, s[WEIGHT] if at_once else rows[at, 4])
+            served[i] = _mix(b, c, v if at_once else rows[at, 4])
         z = np.float64(served[i])
-        if not (math.isfinite(b) and math.isfinite(c) and math.isfinite(z) and math.isfinite(omega) and (y == 0.0 or y == 1.0)):
+        if not (math.isfinite(b + c) and math.isfinite(z) and math.isfinite(omega) and (y == 0.0 or y == 1.0)):
             s[SKIPPED] += 1.0
             continue
         spread = abs(omega * (c - b))
         if omega < 0.0:  # a row that is taken back: what the mixture had won over the mean of both losses goes with it
             s[LATE_SHARE] += min(spread * spread / 8.0, spread)
-        if not at_once and s[EXAMPLES] > rows[at, 1]:
-            missing = s[SPREAD_SUM] - rows[at, 2]
+        if not at_once and examples > rows[at, 1]:
+            missing = spread_sum - rows[at, 2]
             s[LATE_SPREAD] += spread * (spread / 8.0 + missing / 4.0)
-            s[LATE_SHARE] += spread * (s[SHARE_SUM] - rows[at, 3]) / 2.0
+            s[LATE_SHARE] += spread * (share_sum - rows[at, 3]) / 2.0
             s[MISSING] = max(s[MISSING], missing)
-            s[DELAY] = max(s[DELAY], s[EXAMPLES] - rows[at, 1])
-        s[EXAMPLES] += 1.0
-        s[SPREAD] = max(s[SPREAD], spread)
-        s[SPREAD_SUM] += spread
-        if y == 0.0:
-            b, c, z = -b, -c, -z
+            s[DELAY] = max(s[DELAY], examples - rows[at, 1])
+        examples += 1.0
+        most_spread = max(most_spread, spread)
+        spread_sum += spread
+        sign = 2.0 * y - 1.0
+        b, c, z = sign * b, sign * c, sign * z
         # One step of exponential weights. Sums of logs are kept as products for a while: a log costs as much as the rest.
-        rate, v = s[RATE], s[WEIGHT]
         if omega == 1.0 and abs(b) < _LARGE and abs(z) < _LARGE:
-            p = _probability(b)
-            ratio = _probability(c) / p
-            s[OPEN_CORRECTED] *= ratio
-            s[OPEN_SERVED] *= _probability(z) / p
+            inverse = 1.0 + math.exp(-b)
+            ratio = inverse / (1.0 + math.exp(-c))
+            open_corrected *= ratio
+            open_served *= inverse / (1.0 + math.exp(-z))
             stay, moved = 1.0 - v, v * (ratio if rate == 1.0 else math.exp(rate * math.log(ratio)))
-            s[OPEN_MIXED] *= stay + moved
+            open_mixed *= stay + moved
         else:
             loss = _loss(b)
             gain = omega * (loss - _loss(c))
@@ -111,14 +109,18 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
             most = max(rate * gain, 0.0)
             stay, moved = (1.0 - v) * math.exp(-most), v * math.exp(rate * gain - most)
             s[MIXED] += (most + math.log(stay + moved)) / rate
-        share = max(1.0 / (s[EXAMPLES] + 1.0), LEAST_SHARE)
-        s[WEIGHT] = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
-        s[SHARE_SUM] += share
-        if s[EXAMPLES] % STRIDE == 0.0 or not 1.0 / _MOST < s[OPEN_SERVED] < _MOST:
-            s[OVER_CORRECTED] += math.log(s[OPEN_CORRECTED])
-            s[OVER_SERVED] += math.log(s[OPEN_SERVED])
-            s[MIXED] += math.log(s[OPEN_MIXED]) / rate
-            s[OPEN_CORRECTED] = s[OPEN_SERVED] = s[OPEN_MIXED] = 1.0
+        share = max(1.0 / (examples + 1.0), LEAST_SHARE)
+        v = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
+        share_sum += share
+        if examples % STRIDE == 0.0 or not 1.0 / _MOST < open_served < _MOST:
+            s[OVER_CORRECTED] += math.log(open_corrected)
+            s[OVER_SERVED] += math.log(open_served)
+            s[MIXED] += math.log(open_mixed) / rate
+            open_corrected = open_served = open_mixed = 1.0
             cost = s[MIXED] - s[OVER_SERVED]
             if rate * cost > PATIENCE:
-                s[RATE] = PATIENCE / cost
+                rate = PATIENCE / cost
+    s[EXAMPLES], s[WEIGHT], s[RATE], s[SPREAD_SUM], s[SHARE_SUM], s[SPREAD] = (
+        examples, v, rate, spread_sum, share_sum, most_spread
+    )  # fmt: skip
+    s[OPEN_CORRECTED], s[OPEN_SERVED], s[OPEN_MIXED] = open_corrected, open_served, open_mixed
