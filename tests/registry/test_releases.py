@@ -80,6 +80,7 @@ def test_a_damaged_release_is_refused_by_name_and_the_last_good_one_serves(store
     with pytest.raises(Corrupt, match=r"release 2: .*000002.onnx does not match its digest; it is refused"):
         store.champion().verify()
     assert store.latest_good().number == 0
+    assert store.newest_good().number == 1
     (store.folder / "000000.onnx").write_bytes(b"model X")
     assert store.latest_good().number == 1
     (store.folder / "000001.onnx").unlink()

@@ -136,7 +136,7 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
     seen = ~np.isnan(tally.score)
     label, served = second.label[seen], logit(tally.score[seen])
     home = Home(workshop.definition, Settings.load(home=workshop.folder / "state"))
-    status, release = home.read_status(), home.releases().latest_good()
+    status, release = home.read_status(), home.releases().newest_good()
     merged = workshop.folder / "merged.onnx"
     if release is not None:
         export_single(release.verify(), merged)

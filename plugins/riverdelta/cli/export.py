@@ -15,12 +15,12 @@ from riverdelta.settings import Settings
 
 @click.command()
 @click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker.")
-@click.option("--release", type=int, help="The release; the newest good one by default.")
+@click.option("--release", type=int, help="The release; the newest that is whole by default.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("merged.onnx"), show_default=True)
 def export(target: str, release: int | None, output: Path) -> None:
     """Write a release as one self-contained ONNX file that any runtime runs."""
     releases = Home(load(target), Settings.load()).releases()
-    found = releases.get(release) if release is not None else releases.latest_good()
+    found = releases.get(release) if release is not None else releases.newest_good()
     if found is None:
         raise NotFound(f"there is no release in {releases.folder} yet; start the service once, or check RIVERDELTA_HOME")
     export_single(found.verify(), output)

@@ -179,26 +179,28 @@ class Joiner:
     ) -> Examples | None:
         """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence."""
         groups = list(self._found(incarnation, key))
-        self.unmatched += len(key) - sum(len(mine) for mine, _, _ in groups)
-        negative = label == 0
+        self.unmatched += len(key) - _rows(groups)
+        undone = late & (label > 0) if late is not None and late.any() else None
         chosen = groups
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(incarnation, key)
-            late = None if late is None else late & keeps
-            chosen = list(_only(keeps | ~negative, groups))
-            self.dropped_negatives += sum(len(g[0]) for g in groups) - sum(len(g[0]) for g in chosen)
+            undone = None if undone is None else undone & keeps
+            chosen = list(_only(keeps | (label > 0), groups))
+            self.dropped_negatives += _rows(groups) - _rows(chosen)
         examples = None
         if chosen:
             columns, taken = _gather(chosen)
-            undone = None if late is None else (late & ~negative)[taken]
-            weight, importance, taken_back = self.weights.of(label[taken], columns["corrected"], undone)
-            self.kept_negatives += int(np.count_nonzero(negative[taken]))
+            kept = label[taken]
+            weight, importance, taken_back = self.weights.of(
+                kept, columns["corrected"], None if undone is None else undone[taken]
+            )
+            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
             examples = Examples(
                 columns={n.removeprefix(_COLUMN): column for n, column in columns.items() if n.startswith(_COLUMN)},
                 base=columns["base"],
                 corrected=columns["corrected"],
                 served=columns["served"],
-                label=label[taken],
+                label=kept,
                 weight=weight,
                 received=received[taken],
                 scored=columns["time"],
@@ -241,6 +243,10 @@ class Joiner:
 
 def _key(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
     return (request << _INDEX_BITS) | index
+
+
+def _rows(groups: list[_Group]) -> int:
+    return sum(len(mine) for mine, _, _ in groups)
 
 
 def _only(wanted: npt.NDArray[np.bool_], groups: list[_Group]) -> Iterator[_Group]:

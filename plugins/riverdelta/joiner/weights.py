@@ -46,8 +46,8 @@ class Weights:
     correction; Steele, Lea and Flood 2014, the hash (SplitMix64).
 
     >>> weights = Weights(keep_negatives=0.1)
-    >>> weight, importance, _ = weights.of(np.float32([0, 1]), np.float32([0, 0]), np.array([False, False]))
-    >>> weight.round(4).tolist(), importance.tolist()
+    >>> weight, importance, _ = weights.of(np.float32([0, 1]), np.float32([0, 0]), None)
+    >>> [round(float(w), 4) for w in weight], importance.tolist()
     ([1.8182, 0.1818], [10.0, 1.0])
     """
 
@@ -69,16 +69,15 @@ class Weights:
 
         `undone` bool[N] marks late positives whose negative was kept; None: there are none.
         """
-        weight, importance, taken_back = np.ones_like(label), np.ones_like(label), np.zeros_like(label)
-        some = undone is not None and bool(undone.any())
-        if self.keep == 1.0 and not some:
-            return weight, importance, taken_back
+        ones, taken_back = np.ones(len(label), np.float32), np.zeros(len(label), np.float32)
+        if self.keep == 1.0 and undone is None:
+            return ones, ones, taken_back
+        weight, importance = ones, ones.copy()
         p = sigmoid(corrected)
         if self.keep < 1.0:
-            negative = label == 0
-            weight[:] = np.where(negative, 1.0, self.keep) / (p + self.keep * (1.0 - p))
-            importance[negative] = 1.0 / self.keep
-        if some:
+            importance[label == 0] = 1.0 / self.keep
+            weight[:] = self.keep * importance / (p + self.keep * (1.0 - p))
+        if undone is not None:
             taken_back[undone] = 1.0 / self.keep
             if self.late == "weighted":
                 weight[undone] = 1.0 / np.maximum(1.0 - p[undone], 1.0 / LATE_WEIGHT_BOUND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,12 @@ class ReleaseStore:
 
     def latest_good(self) -> Release | None:
         """Return the champion if its file is whole, else the newest former one, else the newest release that is whole."""
-        champions = self.champions()
-        rank = {number: place for place, number in enumerate(champions)}
-        for release in sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True):
-            try:
-                release.verify()
-            except Corrupt as error:
-                _log.error("%s", error)
-                continue
-            return release
-        return None
+        rank = {number: place for place, number in enumerate(self.champions())}
+        return _first_whole(sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True))
+
+    def newest_good(self) -> Release | None:
+        """Return the newest release that is whole, champion or not."""
+        return _first_whole(reversed(self.all()))
 
     def champion(self) -> Release | None:
         """Return the release that was promoted last; None in an empty store."""
@@ -183,6 +179,17 @@ class ReleaseStore:
     def _write(self, index: dict[str, Any]) -> None:
         with whole(self.folder / "index.json") as file:
             file.write(json.dumps(index, indent=1).encode())
+
+
+def _first_whole(releases: Iterable[Release]) -> Release | None:
+    for release in releases:
+        try:
+            release.verify()
+        except Corrupt as error:
+            _log.error("%s", error)
+            continue
+        return release
+    return None
 
 
 def _digest(path: Path) -> str:
