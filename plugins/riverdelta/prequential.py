@@ -104,7 +104,7 @@ class Prequential:
         rows, kept = len(block[0]), min(len(block[0]), self.window)
         self._examples += rows
         self._held = min(self._held + rows, self.window)
-        self._recent[self._places()[self._held - kept :]] = np.stack([a[rows - kept :] for a in block], 1)
+        self._recent[self._places(kept)] = np.stack([a[rows - kept :] for a in block], 1)
 
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure with nothing to divide by is None.
@@ -112,7 +112,7 @@ class Prequential:
         Measures: examples, skipped (rows, over all time), threshold, log_loss, calibration_ratio, auc, auc_error, accuracy,
         precision, recall, f1.
         """
-        rows = self._recent[self._places()]
+        rows = self._recent[self._places(self._held)]
         counts, sums = _empty()
         base, served, label, weight = (np.ascontiguousarray(column) for column in rows.T)
         _accumulate(base, served, label, weight, counts, sums)
@@ -128,7 +128,7 @@ class Prequential:
             "counts": self._counts.copy(),
             "sums": self._sums.copy(),
             "rows": np.array([self._examples, self._skipped], np.int64),
-            "recent": self._recent[self._places()],
+            "recent": self._recent[self._places(self._held)],
         }
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -147,10 +147,10 @@ class Prequential:
         self._examples, self._skipped = int(rows[0]), int(rows[1])
         kept = recent[-self.window :]
         self._held = len(kept)
-        self._recent[self._places()] = kept
+        self._recent[self._places(self._held)] = kept
 
-    def _places(self) -> npt.NDArray[np.int64]:
-        return (self._examples - self._held + np.arange(self._held)) % self.window
+    def _places(self, last: int) -> npt.NDArray[np.int64]:
+        return (self._examples - last + np.arange(last)) % self.window
 
     def _measure(self, examples: int, counts: Doubles, sums: Doubles, ranked: list[Doubles] | None) -> dict[str, Report]:
         x = (self._edge - HALF) / HALF
