@@ -1,6 +1,11 @@
 """Records survive their bytes, and damaged bytes are named as such."""
 
+import contextlib
+import io
+from dataclasses import fields
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +24,11 @@ def impressions(n, width=3, seed=0):
     }
     whole = [np.arange(n) + i for i in range(3)]
     return Impressions(7, np.arange(n), np.zeros(n, np.int32), rng.random(n), *whole, *floats, columns)
+
+
+def feedback(n):
+    ints = np.arange(n)
+    return Feedback(ints, ints + 1, ints.astype(np.int32), np.ones(n, np.float32), np.ones(n), ints % 2 == 0, ints - 5)
 
 
 def same(a, b):
@@ -81,6 +91,26 @@ def test_a_record_cut_anywhere_is_corrupt():
     for at in range(0, len(whole) - 600, 37):
         with pytest.raises(Corrupt):
             decode(whole[:at])
+
+
+@pytest.mark.parametrize("whole", [impressions(5), feedback(5)])
+def test_a_record_that_lacks_a_column_is_corrupt_and_names_it(whole):
+    for name in [f.name for f in fields(whole) if isinstance(getattr(whole, f.name), np.ndarray)]:
+        with pa.ipc.open_stream(encode(whole)) as reader:
+            lacking = reader.read_next_batch().drop_columns([name])
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, lacking.schema) as writer:
+            writer.write_batch(lacking)
+        with pytest.raises(Corrupt, match=f"not a journal record: .*'{name}'"):
+            decode(sink.getvalue())
+
+
+def test_a_record_of_which_any_byte_was_changed_is_read_or_corrupt_and_nothing_else():
+    whole = encode(feedback(3))
+    for at in range(len(whole)):
+        for flip in (0x01, 0x80):
+            with contextlib.suppress(Corrupt):
+                decode(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
 
 
 def test_a_record_of_another_kind_is_corrupt():

@@ -9,7 +9,7 @@ from riverdelta.checkpoint import CheckpointStore
 from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.events import Control, Feedback, Impressions, Tick
 from riverdelta.joiner import Joiner
-from riverdelta.joiner.weights import LATE_WEIGHT_BOUND
+from riverdelta.joiner.weights import LATE, LATE_WEIGHT_BOUND
 from riverdelta.link import sigmoid
 
 WINDOW = 10.0
@@ -51,7 +51,7 @@ def feedback(items, time=1.0, late=False):
 
 
 def run(joiner, records, start=1):
-    """Push records and return what came out as rows (id, label, weight, received, scored, logits)."""
+    """Push records and return what came out as rows (id, label, weight, received, scored, logits, importance, taken back)."""
     rows = []
     for sequence, record in enumerate(records, start):
         made = joiner.push(sequence, record)
@@ -60,8 +60,10 @@ def run(joiner, records, start=1):
             assert made.columns["vec"].tolist() == np.stack([made.columns["id"], -made.columns["id"]], 1).tolist()
             assert made.base.tolist() == made.columns["id"].tolist()
             assert made.position.tolist() == (made.columns["id"] + 1).tolist()
-            assert made.source.tolist() in (made.columns["id"].tolist(), [0] * len(made))
+            silent = isinstance(record, Tick)
+            assert made.source.tolist() == ([0] * len(made) if silent else made.columns["id"].tolist())
             parts = made.columns["id"], made.label, made.weight, made.received, made.scored, made.corrected, made.served
+            parts += made.importance, made.taken_back, made.position, made.source
             rows += list(zip(*(part.tolist() for part in parts), strict=True))
     return rows
 
@@ -164,6 +166,33 @@ class TestSilence:
         history = [block, feedback([(1, 0, 0, np.nan)], time=0.0), Tick(10.0), feedback([(1, 0, 0, 1)], late=True)]
         assert run(self.joiner(), history)[1][2] == LATE_WEIGHT_BOUND
 
+    def test_a_late_positive_is_learned_like_any_other_where_the_learner_is_to_be_plain(self):
+        history = [impressions([(0, 0)]), feedback([(1, 0, 0, np.nan)], time=100.0), Tick(110.0)]
+        rows = run(self.joiner(late="plain"), [*history, feedback([(1, 0, 0, 1)], late=True)])
+        assert [row[1:3] for row in rows] == [(0.0, 1.0), (1.0, 1.0)]
+
+    def test_measures_count_each_row_once_with_its_true_label_in_the_end(self):
+        joiner, counted = self.joiner(keep_negatives=0.5), {}
+        keys = [(0, index) for index in range(60)]
+        shown = [impressions(keys), feedback([(1, *key, np.nan) for key in keys], time=100.0)]
+        late = feedback([(1, 0, index, 1) for index in range(40)], late=True)
+        for sequence, record in enumerate([*shown, Tick(110.0), late], 1):
+            made = joiner.push(sequence, record)
+            for row, label, weight in zip(*made.measured(), strict=True) if made is not None else ():
+                key = int(made.columns["id"][row]) - 100_000, float(label)
+                counted[key] = counted.get(key, 0.0) + weight
+        for index in range(60):
+            negative = 2.0 if index >= 40 and kept((1, 0, index), 0.5) else 0.0
+            assert counted.get((index, 0.0), 0.0) == negative
+            assert counted.get((index, 1.0), 0.0) == (index < 40)
+
+    def test_a_showing_whose_row_is_gone_or_goes_before_its_window_is_over_is_counted(self):
+        joiner = self.joiner(max_rows=2)
+        run(joiner, [impressions([(0, 0), (0, 1)]), feedback([(1, 0, 0, np.nan)]), impressions([(1, 0)])])
+        assert joiner.unmatured == 1
+        run(joiner, [feedback([(1, 0, 1, np.nan)])], start=4)
+        assert (joiner.unmatured, joiner.unmatched) == (2, 0)
+
     def test_a_showing_that_comes_after_a_later_tick_has_its_window_from_that_tick_on(self):
         joiner = self.joiner()
         assert run(joiner, [impressions([(0, 0)]), Tick(500.0), feedback([(1, 0, 0, np.nan)], time=100.0), Tick(509.0)]) == []
@@ -184,13 +213,38 @@ class TestSilence:
             Joiner("clicks")
 
 
+def kept(key, keep):
+    """Whether a negative of (incarnation, request, index) is kept, in Python's own integers."""
+
+    def mixed(x):
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    odd, (incarnation, request, index) = 0x9E3779B97F4A7C15, key
+    return (mixed((mixed(incarnation * odd % 2**64) + (request * 2**20 + index) * odd) % 2**64) >> 11) / 2**53 < keep
+
+
 class Slow:
     """The same rules with a dictionary and a list, row by row."""
 
-    def __init__(self, window, relabels, max_rows):
-        self.window, self.relabels, self.max_rows = window, relabels, max_rows
-        self.rows, self.shown, self.tick, self.unmatched = {}, {}, 0.0, 0
+    def __init__(self, labels, window, relabels, max_rows, late, keep):
+        self.window, self.relabels, self.max_rows, self.late, self.keep = window, relabels, max_rows, late, keep
+        self.rows, self.shown, self.tick, self.unmatched, self.unmatured = {}, {}, 0.0, 0, 0
         self.matured, self.labelled = set(), set()
+        self.negatives = [0, 0]
+
+    def example(self, key, label, late=False):
+        """Return (id, label, weight, importance, taken back) of a row, where it becomes an example."""
+        _, name, logit = self.rows[key]
+        p, keep = 1 / (1 + np.exp(-logit)), self.keep
+        share = p + keep * (1 - p)
+        if label == 0:
+            self.negatives[kept(key, keep)] += 1
+            return [(name, 0.0, 1 / share, 1 / keep, 0.0)] if kept(key, keep) else []
+        if late and kept(key, keep):
+            return [(name, 1.0, min(1 / (1 - p), 10.0) if self.late == "weighted" else keep / share, 1.0, 1 / keep)]
+        return [(name, 1.0, keep / share, 1.0, 0.0)]
 
     def push(self, sequence, record):
         out = []
@@ -203,25 +257,26 @@ class Slow:
                 gone = [key for key, row in self.rows.items() if row[0] == oldest]
                 for key in gone:
                     del self.rows[key]
-                    self.shown.pop(key, None)
+                    self.unmatured += self.shown.pop(key, None) is not None
         elif isinstance(record, Tick) and self.window is not None:
             self.tick = max(self.tick, record.time)
             for key in [key for key, shown in self.shown.items() if shown + self.window <= self.tick]:
                 del self.shown[key]
                 self.matured.add(key)
-                out.append((self.rows[key][1], 0.0, 1.0))
+                out += self.example(key, 0.0)
         elif isinstance(record, Feedback):
             parts = record.incarnation, record.request, record.index, record.label, record.time, record.late
             for *key, label, time, late in zip(*(p.tolist() for p in parts), strict=True):
                 key = tuple(key)
                 if np.isnan(label):
-                    if self.window is not None and key in self.rows and key not in self.matured | self.labelled:
+                    if self.window is not None and key not in self.rows:
+                        self.unmatured += 1
+                    elif self.window is not None and key not in self.matured | self.labelled:
                         self.shown[key] = max(time, self.tick)
                 elif key not in self.rows:
                     self.unmatched += 1
                 else:
-                    p = float(sigmoid(self.rows[key][2]))
-                    out.append((self.rows[key][1], label, min(1 / (1 - p), LATE_WEIGHT_BOUND) if late and label else 1.0))
+                    out += self.example(key, label, late)
                     self.shown.pop(key, None)
                     self.labelled.add(key)
                     if not self.relabels:
@@ -229,10 +284,70 @@ class Slow:
         return out
 
 
+class TestNegativeSampling:
+    KEYS = tuple((0, index) for index in range(400))
+
+    def joined(self, label, **settings):
+        joiner = Joiner(**settings)
+        rows = run(joiner, [impressions(self.KEYS), feedback([(1, *key, label) for key in self.KEYS])])
+        return joiner, rows
+
+    def test_a_stated_share_of_the_negatives_is_kept_and_the_rest_has_had_its_label_all_the_same(self):
+        joiner, rows = self.joined(0, keep_negatives=0.25)
+        assert [row[0] - 100_000 for row in rows] == [index for _, index in self.KEYS if kept((1, 0, index), 0.25)]
+        assert 70 < len(rows) < 130
+        assert (joiner.kept_negatives, joiner.dropped_negatives) == (len(rows), 400 - len(rows))
+        assert (joiner.rows, joiner.backlog, joiner.unmatched) == (0, 0, 0)
+
+    def test_positives_are_never_dropped(self):
+        joiner, rows = self.joined(1, keep_negatives=0.01)
+        assert [row[1] for row in rows] == [1.0] * 400
+        assert (joiner.kept_negatives, joiner.dropped_negatives) == (0, 0)
+
+    def test_one_that_keeps_more_keeps_the_same_and_others_besides(self):
+        less, more = ({row[0] for row in self.joined(0, keep_negatives=keep)[1]} for keep in (0.1, 0.3))
+        assert less < more
+
+    def test_a_record_of_which_nothing_is_kept_makes_no_examples(self):
+        lost = next(index for _, index in self.KEYS if not kept((1, 0, index), 0.5))
+        joiner = Joiner(keep_negatives=0.5)
+        joiner.push(1, impressions(self.KEYS))
+        assert joiner.push(2, feedback([(1, 0, lost, 0)])) is None
+        assert (joiner.rows, joiner.unmatched, joiner.dropped_negatives) == (399, 0, 1)
+
+    def test_every_negative_is_learned_with_weight_one_where_all_are_kept(self):
+        assert {(row[2], *row[7:9]) for row in self.joined(0)[1]} == {(1.0, 1.0, 0.0)}
+
+    def test_a_late_positive_takes_back_its_negative_where_that_was_kept_and_else_is_a_positive_like_any_other(self):
+        keep = 0.5
+        shown = [impressions(self.KEYS), feedback([(1, *key, np.nan) for key in self.KEYS], time=100.0), Tick(110.0)]
+        late = feedback([(1, *key, 1) for key in self.KEYS], late=True)
+        rows = run(Joiner("silence", WINDOW, keep_negatives=keep), [*shown, late])
+        negative = {row[0]: row[2] for row in rows if row[1] == 0}
+        for row in rows[len(negative) :]:
+            p = float(sigmoid(row[5]))
+            positive = keep / (p + keep * (1 - p))
+            # Where the bound does not bite, all that a row has been learned with is the gradient of its positive.
+            if 1 / (1 - p) < LATE_WEIGHT_BOUND:
+                assert negative.get(row[0], 0.0) * p + row[2] * (p - 1) == pytest.approx(positive * (p - 1), rel=1e-5)
+            assert row[8] == (1 / keep if row[0] in negative else 0.0)
+
+    def test_what_is_kept_is_decided_by_the_row_alone(self):
+        keys = [(7, index) for index in range(100)]
+        blocks = [impressions(keys, 1), impressions(keys, 2)]
+        items = [(incarnation, *key, 0) for incarnation in (2, 1) for key in keys]
+        rng = np.random.default_rng(0)
+        ways = [items, [items[at] for at in rng.permutation(len(items))]]
+        both = [{row[:3] for row in run(Joiner(keep_negatives=0.4), [*blocks, feedback(way)])} for way in ways]
+        assert both[0] == both[1]
+        assert {row[0] % 100 for row in both[0] if row[0] < 200_000} != {row[0] % 100 for row in both[0] if row[0] >= 200_000}
+
+
 @st.composite
 def histories(draw):
     """Records as a journal may hold them: feedback follows its impressions, a row is shown and labelled at most once."""
     silence, relabels = draw(st.booleans()), draw(st.booleans())
+    rules = relabels, draw(st.sampled_from([3, 10, 10**6])), draw(st.sampled_from(LATE)), draw(st.sampled_from([1.0, 0.6, 0.1]))
     records, clock, waiting, fresh, next_request = [], 0.0, [], [], {1: 0, 2: 0}
     for _ in range(draw(st.integers(1, 25))):
         clock += draw(st.floats(0, 8))
@@ -262,29 +377,30 @@ def histories(draw):
                         waiting.append(key)
             if items:
                 records.append(feedback(items, clock, late=silence and draw(st.booleans())))
-    return ("silence", WINDOW, relabels) if silence else ("explicit", None, relabels), records
+    return ("silence", WINDOW, *rules) if silence else ("explicit", None, *rules), records
 
 
 @settings(deadline=None, max_examples=150)
-@given(histories(), st.sampled_from([3, 10, 10**6]))
-def test_it_agrees_with_the_slow_one(history, max_rows):
-    (labels, window, relabels), records = history
-    joiner, slow, expected = Joiner(labels, window, relabels, max_rows), Slow(window, relabels, max_rows), []
+@given(histories())
+def test_it_agrees_with_the_slow_one(history):
+    rules, records = history
+    joiner, slow, expected = Joiner(*rules), Slow(*rules), []
     for sequence, record in enumerate(records, 1):
         expected += slow.push(sequence, record)
     found = run(joiner, records)
     assert [row[:2] for row in found] == [row[:2] for row in expected]
-    assert np.allclose([row[2] for row in found], [row[2] for row in expected])
-    assert (joiner.rows, joiner.unmatched) == (len(slow.rows), slow.unmatched)
+    assert np.allclose([(row[2], *row[7:9]) for row in found], [row[2:] for row in expected])
+    assert (joiner.rows, joiner.unmatched, joiner.unmatured) == (len(slow.rows), slow.unmatched, slow.unmatured)
+    assert [joiner.dropped_negatives, joiner.kept_negatives] == slow.negatives
     assert joiner.backlog == len(slow.rows.keys() - slow.matured - slow.labelled)
 
 
 @settings(deadline=None, max_examples=100)
-@given(histories(), st.sampled_from([3, 10, 10**6]), st.data())
-def test_one_that_goes_on_from_a_saved_state_does_the_same_to_the_last_bit(history, max_rows, data):
-    settings_, records = history
+@given(histories(), st.data())
+def test_one_that_goes_on_from_a_saved_state_does_the_same_to_the_last_bit(history, data):
+    rules, records = history
     cut = data.draw(st.integers(0, len(records)))
-    whole, first, second = (Joiner(*settings_, max_rows) for _ in range(3))
+    whole, first, second = (Joiner(*rules) for _ in range(3))
     run(first, records[:cut])
     second.load({name: array.copy() for name, array in first.state().items()})
     assert (second.rows, second.backlog, second.unmatched) == (first.rows, first.backlog, first.unmatched)
@@ -300,11 +416,18 @@ def same(left, right):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(1, 50), min_size=1), st.lists(st.integers(1, 50), min_size=1), st.integers(0, 2**32 - 1))
-def test_how_rows_are_cut_into_records_changes_nothing(scored, fed, seed):
+@given(
+    st.lists(st.integers(1, 50), min_size=1),
+    st.lists(st.integers(1, 50), min_size=1),
+    st.sampled_from([1.0, 0.3]),
+    st.integers(0, 2**32 - 1),
+)
+def test_how_rows_are_cut_into_records_changes_nothing(scored, fed, keep, seed):
     rng = np.random.default_rng(seed)
     keys = [(request, index) for request in range(40) for index in range(int(rng.integers(1, 5)))]
     items = [(1, *keys[at], float(rng.integers(0, 2))) for at in rng.permutation(len(keys))[: len(keys) // 2]]
+    shown = [(1, *key, np.nan) for key in keys[::2]]
+    after = [(*item[:3], 1.0) for item in shown[::3] if item[:3] not in {item[:3] for item in items}]
 
     def cut(rows, sizes, make):
         at, records = 0, []
@@ -314,8 +437,14 @@ def test_how_rows_are_cut_into_records_changes_nothing(scored, fed, seed):
             at += size
         return records
 
-    whole = run(Joiner(), [impressions(keys), feedback(items)])
-    assert run(Joiner(), cut(keys, scored, impressions) + cut(items, fed, feedback)) == whole
+    def late(items):
+        return feedback(items, late=True)
+
+    whole, parts = (Joiner("silence", WINDOW, keep_negatives=keep) for _ in range(2))
+    expected = run(whole, [impressions(keys), feedback(shown), feedback(items), Tick(20.0), late(after)])
+    records = cut(keys, scored, impressions) + cut(shown, fed, feedback) + cut(items, fed, feedback)
+    assert run(parts, [*records, Tick(20.0), *cut(after, fed, late)]) == expected
+    assert np.array_equal(whole.state()["counts"], parts.state()["counts"])
 
 
 def test_its_state_survives_a_checkpoint_and_is_no_larger_than_what_waits(tmp_path):

@@ -7,15 +7,18 @@ from riverdelta.errors import TooLarge
 from riverdelta.journal.buffer import Buffer
 from riverdelta.registry import State
 
+STATE = State(1, 2, 4)
 
-def add(buffer, rows, propensity=None, time=1.5):
+
+def add(buffer, rows, propensity=None, time=1.5, state=STATE):
     logit = np.arange(rows, dtype=np.float32)
-    return buffer.add({"x": logit[:, None]}, logit, logit + 1, logit + 2, propensity, State(1, 2, 3), time)
+    return buffer.add({"x": logit[:, None]}, logit, logit + 1, logit + 2, propensity, state, time)
 
 
 def test_requests_become_one_block_in_their_order():
     buffer = Buffer(9, limit=100)
-    assert [add(buffer, 2), add(buffer, 3, np.full(3, 0.5, np.float32), time=2.5)] == [0, 1]
+    later = State(1, 3, 8)
+    assert [add(buffer, 2), add(buffer, 3, np.full(3, 0.5, np.float32), time=2.5, state=later)] == [0, 1]
     block = buffer.block()
     rows = block.impressions
     assert block.requests.tolist() == [[0, 2], [1, 3]]
@@ -23,6 +26,8 @@ def test_requests_become_one_block_in_their_order():
     assert rows.request.tolist() == [0, 0, 1, 1, 1]
     assert rows.index.tolist() == [0, 1, 0, 1, 2]
     assert rows.time.tolist() == [1.5, 1.5, 2.5, 2.5, 2.5]
+    assert rows.swap.tolist() == [2, 2, 3, 3, 3]
+    assert rows.position.tolist() == [4, 4, 8, 8, 8]
     assert rows.served.tolist() == [2, 3, 2, 3, 4]
     assert np.isnan(rows.propensity[:2]).all()
     assert rows.columns["x"].shape == (5, 1)

@@ -1,7 +1,12 @@
-"""Ids name a request, and nobody else can make one."""
+"""Ids name a request, and nobody else can make one; a new key replaces the last one without refusing its ids at once."""
 
+import logging
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Barrier
 
 import pytest
@@ -9,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverdelta.errors import ConfigurationError
-from riverdelta.journal.ids import Ids, load_key
+from riverdelta.journal.ids import Ids, load_key, rotate_key
 
 IDS = Ids(bytes(range(32)))
 
@@ -69,3 +74,147 @@ def test_a_damaged_key_is_named(tmp_path):
     (tmp_path / "key").write_bytes(b"short")
     with pytest.raises(ConfigurationError, match=r"key has 5 bytes; a key has 32"):
         load_key(tmp_path / "key")
+
+
+@pytest.fixture
+def path(tmp_path):
+    load_key(tmp_path / "key")
+    return tmp_path / "key"
+
+
+def test_an_id_of_the_last_key_is_read_until_its_window_ends(path):
+    ids = Ids.load(path, 1000.0)
+    name = ids.issue(7, 42)
+    rotate_key(path, 1000.0, 60.0)
+    for loaded in (ids, Ids.load(path, 1000.0)):
+        loaded.refresh(1059.9)
+        assert loaded.parse(f"{name}.3") == (7, 42, 3)
+        loaded.refresh(1060.0)
+        assert loaded.parse(f"{name}.3") is None
+        assert loaded.parse(loaded.issue(7, 42) + ".3") == (7, 42, 3)
+    assert Ids.load(path, 1060.0).parse(f"{name}.3") is None
+
+
+def test_a_running_worker_issues_with_the_new_key_from_its_next_refresh_on(path):
+    ids = Ids.load(path, 0.0)
+    rotate_key(path, 0.0, 60.0)
+    before = ids.issue(1, 1)
+    ids.refresh(0.0)
+    after = ids.issue(1, 1)
+    only_new = Ids(path.read_bytes())
+    assert before != after
+    assert (only_new.parse(f"{before}.0"), only_new.parse(f"{after}.0")) == (None, (1, 1, 0))
+
+
+def test_an_id_that_another_worker_issued_with_a_newer_key_is_read_before_the_refresh(path):
+    slow = Ids.load(path, 0.0)
+    rotate_key(path, 0.0, 60.0)
+    assert slow.parse(Ids.load(path, 0.0).issue(2, 3) + ".0") == (2, 3, 0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 100)), min_size=1, max_size=6))
+def test_after_any_rotations_an_id_is_read_exactly_as_long_as_its_own_window(rotations):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "key"
+        ids, now, issued = Ids.load(path, 0.0), 0.0, []
+        for pause, window in rotations:
+            now += pause
+            ids.refresh(now)
+            issued.append((ids.issue(1, len(issued)), now + window))
+            rotate_key(path, now, window)
+        for at in sorted([now, *(until for _, until in issued)]):
+            if at >= now:
+                fresh = Ids.load(path, at)
+                ids.refresh(at)
+                for name, until in issued:
+                    assert (fresh.parse(f"{name}.0") is not None) == (at < until)
+                    assert (ids.parse(f"{name}.0") is not None) == (at < until)
+
+
+def test_a_rotation_leaves_two_files_that_only_their_owner_reads(path):
+    for _ in range(3):
+        rotate_key(path, 0.0, 60.0)
+    assert sorted(p.name for p in path.parent.iterdir()) == [".key.turn", "key", "key.previous"]
+    assert [p.stat().st_mode & 0o777 for p in (path, path.with_name("key.previous"))] == [0o600] * 2
+    assert path.with_name("key.previous").stat().st_size == 3 * 40
+
+
+def test_rotations_at_once_lose_no_key(path):
+    ids = [Ids.load(path, 0.0)]
+    names = [ids[0].issue(0, 0)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: rotate_key(path, 0.0, 60.0), range(8)))
+    assert Ids.load(path, 1.0).parse(f"{names[0]}.0") == (0, 0, 0)
+    assert path.with_name("key.previous").stat().st_size == 8 * 40
+
+
+MORTAL = """
+import os, sys
+from pathlib import Path
+from riverdelta.journal.ids import Ids, rotate_key
+
+path, names = Path(sys.argv[1]), []
+first = Ids.load(path, 0.0)
+
+def rotate(steps):
+    def counted(call):
+        def other(*given):
+            nonlocal steps
+            steps -= 1
+            return call(*given) if steps >= 0 else os._exit(9)
+        return other
+    for name in ("fsync", "replace", "urandom"):
+        setattr(os, name, counted(getattr(os, name)))
+    rotate_key(path, 0.0, 60.0)
+    os._exit(0)
+
+for steps in range(9):
+    names.append(Ids.load(path, 0.0).issue(1, steps))
+    child = os.fork() or rotate(steps)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ids = Ids.load(path, 1.0)
+    assert [ids.parse(f"{name}.0") for name in names] == [(1, i, 0) for i in range(len(names))], steps
+    assert first.parse(ids.issue(2, 2) + ".0") == (2, 2, 0)
+    print(code)
+"""
+
+
+def test_a_rotation_that_is_killed_at_any_step_refuses_no_id(path):
+    done = subprocess.run([sys.executable, "-c", MORTAL, path], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.split() == ["9"] * 7 + ["0"] * 2
+
+
+@pytest.mark.parametrize("name", ["key", "key.previous"])
+def test_a_key_that_others_could_read_is_closed_to_them_with_a_warning(path, name, caplog):
+    rotate_key(path, 0.0, 60.0)
+    file = path.with_name(name)
+    file.chmod(0o640)
+    with caplog.at_level(logging.WARNING):
+        Ids.load(path, 0.0)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert f"{file} had mode 0640" in caplog.text
+    assert "rotate-key" in caplog.text
+
+
+def test_a_key_that_others_read_and_that_is_not_ours_to_close_is_refused(path, monkeypatch):
+    path.chmod(0o644)
+    monkeypatch.setattr(Path, "chmod", lambda *_: (_ for _ in ()).throw(PermissionError("not yours")))
+    with pytest.raises(ConfigurationError, match=r"key has mode 0644 .*not yours.*chmod 600"):
+        load_key(path)
+
+
+def test_damaged_former_keys_are_named(path):
+    rotate_key(path, 0.0, 60.0)
+    path.with_name("key.previous").write_bytes(b"x" * 41)
+    with pytest.raises(ConfigurationError, match=r"key.previous has 41 bytes; expected 40 a key"):
+        Ids.load(path, 0.0)
+
+
+def test_a_key_file_that_is_gone_changes_nothing_for_those_that_run(path):
+    ids = Ids.load(path, 0.0)
+    name = ids.issue(1, 2)
+    path.unlink()
+    ids.refresh(1.0)
+    assert ids.parse(f"{name}.0") == (1, 2, 0)
+    assert ids.parse("A" * 22 + ".0") is None

@@ -29,12 +29,33 @@ def test_an_impression_and_its_feedback_are_read_back_in_order(home, records):
     assert isinstance(rows, Impressions)
     assert rows.request.tolist() == [request] * 3
     assert rows.columns["vec"].shape == (3, 2)
-    assert (rows.release[0], rows.swap[0], rows.time[0]) == (3, 5, 100.0)
+    assert (rows.release[0], rows.swap[0], rows.position[0], rows.time[0]) == (3, 5, 7, 100.0)
     assert [x.tolist() for x in (rows.base, rows.corrected, rows.served)] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert isinstance(feedback, Feedback)
     assert feedback.index.tolist() == [2, 0]
     assert feedback.label.tolist() == [1, 0]
     assert not feedback.late.any()
+
+
+def test_who_sent_feedback_is_journalled_with_each_item(home, records):
+    worker, nobody = home.worker(), 0
+    request = worker.score(rows=4)
+    for row, source in ((2, -(2**63)), (0, 2**63 - 1), (1, None)):
+        given = {} if source is None else {"source": source}
+        keys = np.array([[worker.journal.incarnation], [request], [row]])
+        worker.journal.feedback(*keys, np.ones(1, np.float32), 1.0, **given).result(20)
+    rest = worker.feed(request, [3, 0], [1, 1])
+    sources = [source for _, record in records(worker.journal) if isinstance(record, Feedback) for source in record.source]
+    assert (sources, rest) == ([-(2**63), 2**63 - 1, nobody, nobody], ["accepted", "duplicate"])
+
+
+def test_a_source_that_is_no_int64_harms_its_sender_alone(home):
+    worker = home.worker()
+    request = worker.score()
+    keys = np.array([[worker.journal.incarnation], [request], [0]])
+    with pytest.raises(OverflowError):
+        worker.journal.feedback(*keys, np.ones(1, np.float32), 1.0, source=2**63)
+    assert worker.feed(request, 0, 1) == ["accepted"]
 
 
 def test_only_the_first_label_of_a_row_is_journalled(home, records):

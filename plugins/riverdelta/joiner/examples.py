@@ -17,10 +17,10 @@ class Examples:
     """M joined rows in the order in which their labels came.
 
     `base`, `corrected`, `served` float32[M] are the logits as logged at serving, by tables that contained the journal up to
-    `position` int64[M]. `weight` float32[M] is that with which a row is learned, `importance` float32[M] that with which it
-    counts in measures, and `taken_back` float32[M] the importance of the negative that silence had made of it before it came
-    as a late positive (0: none). `received` float64[M] says when the label was received and `scored` when the row was scored (Unix
-    seconds); `source` int64[M] who sent the label, 0 for a negative made of silence.
+    `position` int64[M]. `weight` float32[M] is what a row is learned with, `importance` float32[M] what it counts in measures,
+    and `taken_back` float32[M] the importance of the negative that silence had made of a late positive's row before (0: none).
+    `received` float64[M] says when the label was received and `scored` when the row was scored (Unix seconds); `source`
+    int64[M] who sent the label, 0 for a negative made of silence.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]

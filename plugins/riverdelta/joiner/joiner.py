@@ -34,7 +34,8 @@ class Joiner:
     that has no label at the first tick `window_seconds` past its showing is completed as a negative, in the order in which
     rows were shown; it stays for a positive that comes late. With `relabels`, a label that replaces another makes one more
     example, and all rows stay. Of the negatives, explicit or made of silence, the share `keep_negatives` becomes examples.
-    `Weights` says how late positives and sampled negatives are learned so that scores stay calibrated.
+    `Weights` says how late positives and sampled negatives are learned so that scores stay calibrated. The window need not
+    wait for most positives: they are learned when they come, so a long window shows of the newest rows the positives alone.
 
     What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
     last bit. A label whose row has left is counted in `unmatched`, a showing whose row leaves too early in `unmatured`.
