@@ -16,7 +16,9 @@ LAYERS = {
     "stack": 2, "joiner": 2, "prequential": 2, "drift": 2, "graph": 2, "convert": 2,
     "gate": 2, "breaker": 2, "influence": 2, "confidence": 2, "trial": 2,
     "session": 3, "registry": 3, "journal": 3, "checkpoint": 3, "metrics": 3, "lock": 3,
-    "__main__": 4, "oip": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "cli": 4, "lab": 4,
+    "__main__": 4, "oip": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "access": 4,
+    "cli": 4, "lab": 4,
+    "operator": 4,
     "bento": 5,
 }  # fmt: skip
 
@@ -43,7 +45,7 @@ HEAVY = {
     "river": ("corrections", "convert", "prequential"),
     "onnx": ("corrections", "convert", "graph", "checks", "lab/export", "session", "trainer/releases"),
     "pyarrow": ("events", "lab/datasets"),
-    "click": ("cli",),
+    "click": ("cli", "bento/address"),
     "rich": ("cli",),
     "pandas": ("corrections/rows",),
 }

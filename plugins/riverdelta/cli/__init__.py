@@ -13,8 +13,13 @@ from riverdelta.errors import RiverdeltaError
 _COMMANDS = {
     "demo": "Show the whole loop on MovieLens, or on the simulator.",
     "export": "Write the merged model as one self-contained ONNX file.",
+    "freeze": "Stop learning.",
     "inspect": "List an ONNX model's inputs, outputs and inner tensors.",
+    "promote": "Make a release the champion.",
+    "releases": "List the releases, and what became of their trials.",
     "replay": "Learn a data set, or a service's journal, without a server.",
+    "resume": "Learn again, and close the breaker.",
+    "rollback": "Serve an earlier release again.",
     "sidecar": "Run the learner of a service.",
 }
 

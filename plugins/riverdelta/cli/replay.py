@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -17,16 +18,22 @@ from riverdelta.errors import InvalidInput
 from riverdelta.gate import Gate
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
+from riverdelta.lab.attacks import KINDS, Attacked, Kind
+from riverdelta.lab.attacks import attack as tamper
 from riverdelta.lab.datasets.find import find_movielens
 from riverdelta.lab.quality import auc, log_loss
+from riverdelta.lab.replay import Replayed as Done
 from riverdelta.lab.replay import base_logits
 from riverdelta.lab.replay import replay as replay_stream
 from riverdelta.lab.workshop import load_stream, open_workshop
 from riverdelta.settings import Settings
+from riverdelta.trainer.admission import Admission
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Replayed
 
 _READ_ROWS = 65_536
+#: Labels come from so many sources in turn, as from the demo's clients.
+_FRONT_ENDS = 8
 
 
 @click.command()
@@ -35,6 +42,7 @@ _READ_ROWS = 65_536
 @click.option("--lag", "lag_rows", type=click.IntRange(min=0), default=0, help="Refresh the served tables every so many rows.")
 @click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Labels come so late, in the stream's time.")
 @click.option("--events", type=click.IntRange(min=1), help="Only so many rows of the second half.")
+@click.option("--attack", type=click.Choice(KINDS), help="Tamper with the labels of a tenth of the rows, from the middle on.")
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file.")
 def replay(
@@ -43,6 +51,7 @@ def replay(
     lag_rows: int,
     lag_seconds: float,
     events: int | None,
+    attack: Kind | None,
     graph: Path | None,
     out: Path | None,
 ) -> None:
@@ -53,7 +62,7 @@ def replay(
     if journal is not None:
         figures = _replay_journal(journal)
     else:
-        figures = _replay_data(data, lag_rows, lag_seconds, events, graph)
+        figures = _replay_data(data, lag_rows, lag_seconds, events, attack, graph)
     _show(figures)
     if out is not None:
         out.write_text(json.dumps(figures, indent=1) + "\n")
@@ -62,16 +71,20 @@ def replay(
 
 
 def _replay_data(
-    data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, graph: Path | None
+    data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, attack: Kind | None, graph: Path | None
 ) -> dict[str, Any]:
     found = find_movielens(data)
     stream = load_stream(found)
     with tempfile.TemporaryDirectory() as folder:
         workshop = open_workshop(stream, Path(folder), graph)
         second = workshop.second[: events or len(workshop.second)]
+        tampered = tamper(second, attack) if attack is not None else None
+        second = tampered.stream if tampered else second
         base = base_logits(workshop.report.path, second)
         stack = workshop.definition.new_stack()
-    done = replay_stream(stack, second, base, lag_rows, lag_seconds)
+    admission = Admission.of([name for name in stack.reads if second.columns[name].dtype == np.int64], Settings.load())
+    source = tampered.source if tampered else np.arange(len(second)) % _FRONT_ENDS + 1
+    done = replay_stream(stack, second, base, lag_rows, lag_seconds, admission, source)
     return {
         "data": found.source,
         "events": len(second),
@@ -80,6 +93,9 @@ def _replay_data(
         "log_loss_base": log_loss(base, second.label),
         "log_loss_served": log_loss(done.served, second.label),
         **_gate(done.gate),
+        "breaker_trips": admission.report()["trips"],
+        "not_learned": int((~done.admitted).sum()),
+        **(_attacked(attack, tampered, done) if tampered else {}),
         "lag_rows": lag_rows,
         "lag_seconds": lag_seconds,
         "base_training_seconds": workshop.report.seconds,
@@ -118,6 +134,19 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         "checkpoint_position": checkpoint.position if checkpoint else None,
         "checkpoint_digest": saved.stack.digest() if checkpoint else None,
         "tables_equal": checkpoint is not None and saved.stack.digest() == learner.stack.digest(),
+    }
+
+
+def _attacked(kind: Kind | None, tampered: Attacked, done: Done) -> dict[str, Any]:
+    """What an attack did to the rows that were not part of it, and when the breaker opened."""
+    honest = tampered.honest
+    closed = np.flatnonzero(~done.admitted[tampered.begin :])
+    return {
+        "attack": kind,
+        "attacked_rows": int((~honest).sum()),
+        "breaker_opened_after_rows": int(closed[0]) if len(closed) else None,
+        "log_loss_honest_base": log_loss(done.base[honest], tampered.truth[honest]),
+        "log_loss_honest_served": log_loss(done.served[honest], tampered.truth[honest]),
     }
 
 

@@ -25,13 +25,13 @@ _BLOCK = 8192
 
 @dataclass(frozen=True)
 class Replayed:
-    """Logits float32[N] of base, corrections and what was served; the gate and what was admitted; the seconds that it took."""
+    """Logits float32[N] of base, corrections and what was served; bool[N] what was learned; the gate; seconds."""
 
     base: Floats
     corrected: Floats
     served: Floats
+    admitted: npt.NDArray[np.bool_]
     gate: Gate
-    admission: Admission
     seconds: float
 
 
@@ -74,7 +74,7 @@ def replay(
                 learned = known
             run.serve(slice(first, last), refresh)
         run.learn(slice(learned, len(stream)), 0)
-    return Replayed(run.base, run.corrected, run.served, run.gate, run.admission, time.perf_counter() - start)
+    return Replayed(run.base, run.corrected, run.served, run.admitted, run.gate, time.perf_counter() - start)
 
 
 class _Run:
@@ -85,6 +85,7 @@ class _Run:
         self.base = np.ascontiguousarray(base, np.float32).reshape(-1)
         self.corrected, self.served = np.empty((2, len(stream)), np.float32)
         self.position = np.zeros(len(stream), np.int64)
+        self.admitted = np.ones(len(stream), np.bool_)
         self.gate = Gate()
 
     def serve_and_learn(self, rows: slice) -> None:
@@ -141,6 +142,7 @@ class _Run:
                 source=self.source[rows],
             )
         )
+        self.admitted[rows] = admitted
         edges = np.flatnonzero(np.diff(admitted)) + 1
         for first, last in zip([0, *edges.tolist()], [*edges.tolist(), count], strict=True):
             yield slice(rows.start + first, rows.start + last), bool(admitted[first])

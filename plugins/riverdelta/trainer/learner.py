@@ -156,11 +156,12 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
     joiner = Joiner(
         s.labels, s.window_seconds, s.on_conflict != "first", s.waiting_rows, late=s.late, keep_negatives=s.keep_negatives
     )
+    keys = [name for name in stack.reads if definition.schema[name].kind == "id"]
     return Learner(
         stack,
         joiner,
         Prequential(s.threshold),
-        admission=Admission.of(stack, s),
+        admission=Admission.of(keys, s),
         shadow=s.serve == "base",
         again=lambda: new_learner(definition, settings),
     )

@@ -1,0 +1,49 @@
+"""Usual: the range in which a statistic, measured again and again, has been so far."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+
+#: A statistic's row: running mean and variance, the largest deviation that passed for usual, measurements, how many in a row
+#: were beyond the range, the last value and the range's half width when it was judged.
+MEAN, VARIANCE, MOST, COUNT, BEYOND, VALUE, REACH = range(7)
+PLACES = 7
+#: Measurements from which the range is judged, and over which it is remembered.
+LEAST, MEMORY = 8, 128
+#: The range: so many deviations, or so many times the largest that was usual; a deviation counts for so many at most.
+DEVIATIONS, OVER, CLIP = 6.0, 1.5, 3.0
+#: What is left of the largest deviation after a measurement.
+_KEEP = 1.0 - 1.0 / 1024.0
+
+
+@numba.njit("boolean(float64[::1], float64, float64, boolean)", cache=True)
+def judge(s, value, floor, both):  # type: ignore[no-untyped-def]
+    """Measure a statistic, learn its range, and return whether `value` is the second in a row beyond it.
+
+    With mean m, deviation σ >= floor/6 and M the largest deviation that was usual, x is beyond when |x - m| > max(6σ, 1.5M)
+    (x - m without `both`). It is learned as m + clip(x - m, ±3σ) over the last 128 measurements, usual or not: one outlier
+    moves little, and what lasts becomes usual.
+    """
+    count = s[COUNT]
+    if count == 0.0:
+        s[MEAN] = value
+    off = value - s[MEAN]
+    size = abs(off) if both else off
+    scale = max(math.sqrt(s[VARIANCE]), floor / DEVIATIONS)
+    s[VALUE], s[REACH] = value, max(DEVIATIONS * scale, OVER * s[MOST])
+    if count >= LEAST:
+        if size > s[REACH]:
+            s[BEYOND] += 1.0
+        else:
+            s[BEYOND] = 0.0
+            s[MOST] = max(s[MOST] * _KEEP, size)
+        off = min(max(off, -CLIP * scale), CLIP * scale)
+    else:
+        s[MOST] = max(s[MOST], size)
+    step = 1.0 / min(count + 1.0, MEMORY)
+    s[MEAN] += step * off
+    s[VARIANCE] = (1.0 - step) * (s[VARIANCE] + step * off * off)
+    s[COUNT] = count + 1.0
+    return s[BEYOND] >= 2.0
