@@ -192,6 +192,7 @@ class DataPlane:
                 self.follow()
                 if time.monotonic() - told >= _MIRROR_SECONDS:
                     told = time.monotonic()
+                    self._ids.refresh(self.clock())
                     self.metrics.mirror(self.home.read_status(), self.session.state, self.journal.health(), self.clock())
                 failing = ""
             except Exception as error:  # the thread must outlive a missing folder or a full disk

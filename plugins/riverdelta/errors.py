@@ -31,6 +31,31 @@ class TooLarge(InvalidInput):
     grpc_status = "RESOURCE_EXHAUSTED"
 
 
+class Unauthenticated(RiverdeltaError):
+    """A request without a token that this service knows."""
+
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+
+
+class Forbidden(RiverdeltaError):
+    """A request whose token is known and does not allow this."""
+
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+
+
+class RateLimited(RiverdeltaError):
+    """A request too soon after those before it; the same one passes in `retry_after` seconds."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class NotFound(RiverdeltaError, LookupError):
     """A name that does not exist: a model, a tap, a release."""
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from riverdelta.checkpoint import CheckpointStore
@@ -14,7 +15,7 @@ from riverdelta.definition import Definition
 from riverdelta.errors import ConfigurationError
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
-from riverdelta.journal import Ids, SqliteJournal, load_key
+from riverdelta.journal import Ids, SqliteJournal
 from riverdelta.registry import LiveStore, Release, ReleaseStore
 from riverdelta.settings import Settings
 
@@ -62,8 +63,13 @@ class Home:
         )
 
     def ids(self) -> Ids:
-        """Return the issuer of impression ids."""
-        return Ids(load_key(self.folder / "journal" / "key"))
+        """Return the issuer of impression ids, which follows the key file."""
+        return Ids.load(self.key_path, time.time())
+
+    @property
+    def key_path(self) -> Path:
+        """The file of the key that impression ids are made with."""
+        return self.folder / "journal" / "key"
 
     def live(self) -> LiveStore:
         """Return the newest tables."""

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 from riverdelta import Calibration, Entity
 from riverdelta.bento import oip_rest, rest
+from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
 from riverdelta.dataplane import DataPlane
 from riverdelta.definition import Definition
@@ -44,12 +45,13 @@ def runtime(definition, registry, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def send(runtime):
-    """send(method, path, **what httpx takes): one request through the routes."""
-    app = Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)])
+    """send(method, path, **what httpx takes): one request through the guard and the routes."""
+    policy = Policy(runtime).open(runtime.plane.settings)
+    app = Guard(Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)]), policy)
 
     def call(method, path, **given):
         async def one():
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ranker") as client:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
                 return await client.request(method, path, **given)
 
         return asyncio.run(one())

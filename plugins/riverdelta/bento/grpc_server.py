@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from riverdelta.bento.failure import failure
+from riverdelta.bento.guard import Interceptor, Policy, abort
 from riverdelta.bento.oip import Oip, TensorMetadata
 from riverdelta.bento.runtime import Runtime
 from riverdelta.errors import ConfigurationError, InvalidInput
@@ -27,10 +28,12 @@ Method = Callable[[Any], Awaitable[Any]]
 class GrpcServer:
     """A `grpc.aio` server on the worker's event loop, over the same dataplane as REST."""
 
-    def __init__(self, runtime: Runtime, host: str, port: int, max_bytes: int) -> None:
+    def __init__(self, runtime: Runtime, host: str, port: int, max_bytes: int, policy: Policy | None = None) -> None:
+        """Listen; `policy` is that of the worker, by default a new one from the dataplane's settings."""
         self._runtime, self._oip = runtime, Oip(runtime)
         options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", max_bytes)]
-        self._server = grpc.aio.server(options=options)
+        policy = policy or Policy(runtime).open(runtime.plane.settings)
+        self._server = grpc.aio.server(options=options, interceptors=[Interceptor(policy)])
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
@@ -75,7 +78,7 @@ class GrpcServer:
                 shown = failure(error, named)
             if self._runtime.ready:
                 self._runtime.plane.metrics.answered("grpc", named, 0.0, shown)
-            return await context.abort(getattr(grpc.StatusCode, shown.grpc_status), str(shown))
+            return await abort(context, shown)
 
         return answer
 
@@ -107,6 +110,7 @@ class GrpcServer:
         )
 
     async def _model_infer(self, request: Any) -> Any:
+        self._oip.permit(request.model_name)
         tensors = _read(request)
         wanted = [output.name for output in request.outputs]
         made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted)

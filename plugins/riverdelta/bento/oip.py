@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.access import FEEDBACK, SCORE
+from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
 from riverdelta.errors import InvalidInput, NotFound, near
 from riverdelta.features import Column
@@ -59,6 +61,11 @@ class Oip:
         """Return what an inference of the model `name` is: `score` or `feedback`."""
         return "feedback" if name == self.runtime.definition.name + _FEEDBACK else "score"
 
+    def permit(self, name: str) -> None:
+        """Raise `Forbidden` where the caller may not do what an inference of the model `name` is."""
+        roles = FEEDBACK if self.endpoint(name) == "feedback" else SCORE
+        visit().caller.need(roles, f"an inference of the model {name!r}")
+
     def model(self, name: str, number: str = "") -> ModelMetadata:
         """Return a model's metadata; raises `NotFound` listing the models."""
         if number not in ("", "1"):
@@ -70,7 +77,11 @@ class Oip:
     async def infer(
         self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str]
     ) -> list[Tensor]:
-        """Score, or take feedback; return the `wanted` outputs, all of them where none is named."""
+        """Score, or take feedback; return the `wanted` outputs, all of them where none is named.
+
+        The only way to either over the protocol: here, at the latest, the caller's role is asked for.
+        """
+        self.permit(name)
         metadata = self.model(name, number)
         given: dict[str, Tensor] = {}
         for tensor in inputs:
@@ -88,6 +99,7 @@ class Oip:
     async def _score(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
         started = perf_counter()
         columns = {name: column(tensor) for name, tensor in given.items()}
+        visit().rows(columns)
         answer = await self.runtime.score(columns, None, transport)
         scored = perf_counter()
         made = [
@@ -116,7 +128,8 @@ class Oip:
         if ids.ndim != 1 or labels.ndim != 1:
             raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
         started = perf_counter()
-        answer = await plane.feedback(ids.tolist(), np.ascontiguousarray(labels, np.float32))
+        visit().rows(ids)
+        answer = await plane.feedback(ids.tolist(), np.ascontiguousarray(labels, np.float32), visit().caller.source)
         plane.metrics.answered(transport, "feedback", perf_counter() - started)
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
         return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]

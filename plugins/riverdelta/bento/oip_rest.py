@@ -44,10 +44,11 @@ def routes(runtime: Runtime) -> list[Route]:
         return json({"name": found.name, "ready": True})
 
     async def infer(request: Request) -> Response:
+        named = _named(request)
+        oip.permit(named["name"])
         body = await read_body(request, runtime.plane.settings.max_bytes)
         header, tensors = _read(body, request.headers.get(_HEADER))
         outputs = _list(header, "outputs")
-        named = _named(request)
         made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_text(o, "name") for o in outputs])
         return _write(header, outputs, named["name"], made)
 

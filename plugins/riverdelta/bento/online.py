@@ -13,7 +13,9 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
 from riverdelta.bento import oip_rest, rest
+from riverdelta.bento.address import refuse_exposed
 from riverdelta.bento.grpc_server import GrpcServer
+from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import trace_only_where_exported
@@ -90,20 +92,25 @@ def _equip(cls: type, definition: Definition) -> None:
     """Give the class its routes, its hooks and its sidecar."""
     trace_only_where_exported()
     runtime = Runtime(definition)
+    policy = Policy(runtime)
     held: dict[str, Any] = {}
     users_word = getattr(cls, "__is_ready__", None)
 
     def claim() -> None:
         settings = Settings.load()
+        refuse_exposed(settings)
         held["lock"] = Lock(Home(definition, settings).folder / "serve.lock", f"the folder of scorer {definition.name!r}")
 
     async def start(self: Any) -> None:
         # A learner that is down must not take scorers out of service: they do not need it to score.
         BentoMLContainer.api_server_config.runner_probe.enabled.set(False)
         settings = Settings.load()
+        refuse_exposed(settings)
+        refuse_unguarded(policy)
+        policy.open(settings)
         runtime.start(DataPlane(definition, settings))
         if settings.grpc_port:
-            held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes)
+            held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes, policy)
             await held["grpc"].start()
 
     async def stop(self: Any) -> None:
@@ -122,6 +129,7 @@ def _equip(cls: type, definition: Definition) -> None:
     cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
     app = Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
+    set_guard(cls, policy)
 
 
 def _sidecar(cls: type, definition: Definition) -> Any:
@@ -144,4 +152,6 @@ def _sidecar(cls: type, definition: Definition) -> Any:
         "learner": bentoml.api(learner),
     }
     shell = type(f"{cls.__name__}Sidecar", (), body)
+    # Nobody has business with it but the probes: BentoML would read pickles of whoever reaches a dependency's socket.
+    set_guard(shell, Policy())
     return bentoml.service(name=f"{cls.__name__}Sidecar", workers=1)(shell)

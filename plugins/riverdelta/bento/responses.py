@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -10,15 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from riverdelta.bento.failure import failure
+from riverdelta.bento.guard import headers
 from riverdelta.bento.runtime import Runtime
 from riverdelta.errors import RiverdeltaError
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def json(content: Any, status: int = 200) -> Response:
-    """Return `content` as JSON; numpy arrays are written as they are."""
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
+def json(content: Any, status: int = 200, given: Mapping[str, str] | None = None) -> Response:
+    """Return `content` as JSON with the headers `given`; numpy arrays are written as they are."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, given, "application/json")
 
 
 def answering(
@@ -38,6 +39,6 @@ def answering(
             shown = failure(error, named)
             if runtime.ready:
                 runtime.plane.metrics.answered(transport, named, 0.0, shown)
-            return json(body(shown), shown.http_status)
+            return json(body(shown), shown.http_status, headers(shown))
 
     return answer

@@ -1,4 +1,4 @@
-"""REST: /score, /feedback and /status, in JSON."""
+"""REST: /score, /feedback, /status and what describes them, in JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.body import read_body
+from riverdelta.bento.guard import visit
+from riverdelta.bento.openapi import document
 from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
 from riverdelta.errors import InvalidInput, RiverdeltaError
@@ -26,6 +28,7 @@ def routes(runtime: Runtime) -> list[Route]:
         body = _object(_parse(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
         if "columns" not in body:
             raise InvalidInput('the body has no "columns"; expected {"columns": {"user_id": [1, 2], ...}}')
+        visit().rows(body["columns"])
         answer = await runtime.score(body["columns"], body.get("propensity"), "rest")
         scored = perf_counter()
         response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
@@ -38,12 +41,16 @@ def routes(runtime: Runtime) -> list[Route]:
         started = perf_counter()
         plane = runtime.plane
         ids, labels = _items(_parse(await read_body(request, plane.settings.max_bytes)))
-        answer = await plane.feedback(ids, labels)
+        visit().rows(ids)
+        answer = await plane.feedback(ids, labels, visit().caller.source)
         plane.metrics.answered("rest", "feedback", perf_counter() - started)
         return json({"outcomes": answer.outcomes, "position": answer.position})
 
     async def status(request: Request) -> Response:
         return json(runtime.plane.status())
+
+    async def described(request: Request) -> Response:
+        return json(document(runtime.definition, runtime.plane.settings))
 
     def body(error: RiverdeltaError) -> Any:
         return {"error": {"type": type(error).__name__, "message": str(error)}}
@@ -52,6 +59,7 @@ def routes(runtime: Runtime) -> list[Route]:
         Route("/score", answering(runtime, "rest", "score", body, score), methods=["POST"]),
         Route("/feedback", answering(runtime, "rest", "feedback", body, feedback), methods=["POST"]),
         Route("/status", answering(runtime, "rest", "status", body, status), methods=["GET"]),
+        Route("/openapi.json", answering(runtime, "rest", "metadata", body, described), methods=["GET"]),
     ]
 
 

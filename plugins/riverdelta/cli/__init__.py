@@ -20,6 +20,7 @@ _COMMANDS = {
     "replay": "Learn a data set, or a service's journal, without a server.",
     "resume": "Learn again, and close the breaker.",
     "rollback": "Serve an earlier release again.",
+    "rotate-key": "Make a new key for impression ids.",
     "sidecar": "Run the learner of a service.",
 }
 
@@ -35,8 +36,9 @@ class Commands(click.Group):
         """Import the command's file."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"riverdelta.cli.{cmd_name}"), cmd_name)
-        return command
+        module = importlib.import_module(f"riverdelta.cli.{cmd_name.replace('-', '_')}")
+        found = [value for value in vars(module).values() if isinstance(value, click.Command) and value.name == cmd_name]
+        return found[0]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

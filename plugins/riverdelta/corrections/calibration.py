@@ -8,13 +8,16 @@ import numba
 import numpy as np
 
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import positive, share
+from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.features import Columns, Floats, Schema
 
 _SIGNATURE = (
-    "void(float32[:, ::1], float32[::1], float32[::1], float32[:, ::1], float64[::1], float64, float64, float32[:, ::1])"
+    "void(float32[:, ::1], float32[::1], float32[::1], float32[:, ::1], float64[::1], float64, float64, float64, float64,"
+    " float32[:, ::1])"
 )
+#: In learning an offset counts as at most 4 times its typical size (16 times its mean square), that being 1e-6 or more.
+_TAIL, _LEAST = 16.0, 1e-12
 
 
 @numba.njit(inline="always")
@@ -29,21 +32,36 @@ def _predict(offset, line, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def _learn(offset, label, weight, line, belief, prior, forget, out):  # type: ignore[no-untyped-def]
+def _learn(offset, label, weight, line, belief, prior, forget, clip, radius, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         o = np.float64(offset[i, 0])
         z = _logit(line, o)
         out[i, 0] = z
+        w = np.float64(weight[i])
+        if w == 0.0:
+            continue
         p = 1.0 / (1.0 + math.exp(-z))
-        h = weight[i] * p * (1.0 - p)
-        g = weight[i] * (label[i] - p)
-        # The belief is (mean of intercept, mean of slope, the precision's three entries).
+        if abs(w * (label[i] - p)) > clip:
+            w = clip / abs(label[i] - p)
+        h = w * p * (1.0 - p)
+        g = w * (label[i] - p)
+        # The belief is (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).
+        if o * o * belief[6] > _TAIL * max(belief[5], _LEAST * belief[6]):
+            o = np.float64(math.copysign(math.sqrt(_TAIL * max(belief[5] / belief[6], _LEAST)), o))
+        if o != 0.0:
+            belief[5] += o * o
+            belief[6] += 1.0
         belief[2] = forget * belief[2] + (1.0 - forget) * prior + h
         belief[3] = forget * belief[3] + h * o
         belief[4] = forget * belief[4] + (1.0 - forget) * prior + h * o * o
         det = belief[2] * belief[4] - belief[3] * belief[3]
-        belief[0] += g * (belief[4] - belief[3] * o) / det
-        belief[1] += g * (belief[2] * o - belief[3]) / det
+        if det > 0.0:  # rounding may eat it where the prior is next to nothing
+            belief[0] += g * (belief[4] - belief[3] * o) / det
+            belief[1] += g * (belief[2] * o - belief[3]) / det
+        reach = belief[0] * belief[0] + belief[1] * belief[1] * max(belief[5] / max(belief[6], 1.0), _LEAST)
+        if reach > radius * radius:
+            belief[0] *= radius / math.sqrt(reach)
+            belief[1] *= radius / math.sqrt(reach)
         line[0, 0] = belief[0]
         line[0, 1] = belief[1]
 
@@ -54,6 +72,11 @@ class Calibration(Correction):
     With x = (1, offset), p = σ(logit) and example weight w: Λ ← γΛ + (1 - γ)Λ₀ + w·p(1 - p)·xxᵀ and
     β ← β + w·(y - p)·Λ⁻¹x, where Λ₀ = I / `variance` and γ = `forget`. A γ of 1 - 1/n remembers about n examples.
 
+    What one example can do is bounded. Its weight counts as at most `clip` / |y - p|, in the gradient and the curvature
+    alike: a clipped step is that of a lighter example, so never longer. With T the mean of offset² where it is not 0, an
+    offset beyond 4√T is learned as 4√T. After an update β₀² + T·β₁² <= `radius`²: an offset of size √T gets a residual of
+    at most √2·`radius` logits. A weight of 0 is predicted and not learned.
+
     References: Platt 1999 (the line); Murphy, "Machine Learning", section 8.5.3 (online Bayesian logistic regression).
 
     >>> c = Calibration()
@@ -63,10 +86,18 @@ class Calibration(Correction):
     True
     """
 
-    def __init__(self, variance: float = 1.0, forget: float = 0.9999, offset: str = "offset") -> None:
+    def __init__(
+        self,
+        variance: float = 1.0,
+        forget: float = 0.9999,
+        offset: str = "offset",
+        clip: float = 10.0,
+        radius: float = 8.0,
+    ) -> None:
         self.variance = positive("variance", variance)
         self.forget = share("forget", forget)
         self.offset = offset
+        self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
@@ -79,7 +110,7 @@ class Calibration(Correction):
     def bind(self, schema: Schema) -> None:
         prior = 1.0 / self.variance
         self.served = {"line": Table(np.zeros((1, 2)))}
-        self.learner = {"belief": np.array([0.0, 0.0, prior, 0.0, prior])}
+        self.learner = {"belief": np.array([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0])}
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = np.empty_like(offset)
@@ -89,7 +120,10 @@ class Calibration(Correction):
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = np.empty_like(offset)
         line = self.served["line"]
-        _learn(offset, label, weight, line.values, self.learner["belief"], 1.0 / self.variance, self.forget, out)
+        _learn(
+            offset, label, weight, line.values, self.learner["belief"], 1.0 / self.variance, self.forget,
+            self.clip, self.radius, out,
+        )  # fmt: skip
         line.touched[:] |= len(offset) > 0
         return out
 

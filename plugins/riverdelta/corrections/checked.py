@@ -21,6 +21,13 @@ def not_negative(name: str, value: float) -> float:
     return value
 
 
+def bound(name: str, value: float) -> float:
+    """Return a value above 0, which may be infinite: no bound."""
+    if not (isinstance(value, int | float) and value > 0):
+        raise ConfigurationError(f"{name} is {value!r}; expected a number above 0, or float('inf') for no bound")
+    return value
+
+
 def share(name: str, value: float) -> float:
     """Return a value in (0, 1]."""
     if not (isinstance(value, int | float) and 0 < value <= 1):

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto
 
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import positive, share
+from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
@@ -21,55 +21,101 @@ from riverdelta.features import Columns, Floats, Schema
 
 _SIGNATURE = (
     "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], float32[:, ::1], float32[:, ::1], boolean[::1],"
-    " float32[:, ::1], float64[::1], int64[::1], float64, float64, float32[:, ::1])"
+    " float32[:, ::1], float64[::1], float64[::1], int64[::1], float64, float64, float64, float64, float32[:, ::1])"
 )
+#: In learning a feature is at most 4 times its typical length (16 times its mean square), that being 1e-6 or more.
+_TAIL, _LEAST = 16.0, 1e-12
+#: The largest precision: float32 ends at 3e38.
+_CERTAIN = np.float32(1e36)
+#: Columns are counted unsigned, which spares a test for negative ones at each element: a third of the time.
+_0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
 
 
 @numba.njit(inline="always")
-def _dot(a, b):  # type: ignore[no-untyped-def]
-    """Four sums side by side, in an order that is fixed: quick without fast math."""
+def _dot(a, i, b, j, begin, end):  # type: ignore[no-untyped-def]
+    """a[i]·b[j] over the columns [begin, end): four sums side by side, in an order that is fixed, quick without fast math."""
     s0 = s1 = s2 = s3 = 0.0
-    whole = a.shape[0] - a.shape[0] % 4
-    for d in range(0, whole, 4):
-        s0 += np.float64(a[d]) * np.float64(b[d])
-        s1 += np.float64(a[d + 1]) * np.float64(b[d + 1])
-        s2 += np.float64(a[d + 2]) * np.float64(b[d + 2])
-        s3 += np.float64(a[d + 3]) * np.float64(b[d + 3])
-    for d in range(whole, a.shape[0]):
-        s0 += np.float64(a[d]) * np.float64(b[d])
+    whole = end - (end - begin) % _4
+    for d in range(begin, whole, _4):
+        s0 += np.float64(a[i, d]) * np.float64(b[j, d])
+        s1 += np.float64(a[i, d + _1]) * np.float64(b[j, d + _1])
+        s2 += np.float64(a[i, d + _2]) * np.float64(b[j, d + _2])
+        s3 += np.float64(a[i, d + _3]) * np.float64(b[j, d + _3])
+    for d in range(whole, end):
+        s0 += np.float64(a[i, d]) * np.float64(b[j, d])
     return (s0 + s1) + (s2 + s3)
+
+
+@numba.njit(inline="always")
+def _project(mean, slot, factor):  # type: ignore[no-untyped-def]
+    for d in range(_0, np.uint64(mean.shape[1])):
+        # A row that overflowed has no direction: it goes back to the base.
+        mean[slot, d] = mean[slot, d] * np.float32(factor) if factor > 0.0 else np.float32(0.0)
 
 
 @numba.njit("void(float32[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1])", cache=True)
 def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
-        out[i, 0] = np.float64(offset[i, 0]) + _dot(mean[slots[i]], x[i])
+        out[i, 0] = np.float64(offset[i, 0]) + _dot(mean, np.uint64(slots[i]), x, np.uint64(i), _0, np.uint64(x.shape[1]))
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def _learn(offset, label, weight, slots, x, mean, touched, precision, square, ends, variance, forget, out):  # type: ignore[no-untyped-def]
-    for i in range(offset.shape[0]):
-        slot = slots[i]
-        z = np.float64(offset[i, 0]) + _dot(mean[slot], x[i])
+def _learn(  # type: ignore[no-untyped-def]
+    offset,
+    label,
+    weight,
+    slots,
+    x,
+    mean,
+    touched,
+    precision,
+    square,
+    present,
+    ends,
+    variance,
+    forget,
+    clip,
+    radius,
+    out,
+):
+    keep, lose, width = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1])
+    for row in range(offset.shape[0]):
+        i, slot = np.uint64(row), np.uint64(slots[row])
+        z = np.float64(offset[i, 0]) + _dot(mean, slot, x, i, _0, width)
         out[i, 0] = z
+        w = np.float64(weight[i])
+        if w == 0.0:
+            continue
         p = 1.0 / (1.0 + math.exp(-z))
-        h = np.float32(weight[i] * p * (1.0 - p))
-        g = np.float32(weight[i] * (label[i] - p))
-        # square[0] counts rows; square[1 + k] is the running sum of |x|² of feature k, which ends before column ends[k].
+        if abs(w * (label[i] - p)) > clip:
+            w = clip / abs(label[i] - p)
+        h = np.float32(w * p * (1.0 - p))
+        g = np.float32(w * (label[i] - p))
+        # square[0] counts rows; square[1 + k] is the running sum of |x|² of feature k, which ends before column ends[k], and
+        # present[k] counts the rows in which it is not 0.
         square[0] += 1.0
-        begin = 0
+        begin, reach = _0, 0.0
         for k in range(ends.shape[0]):
-            row, m, belief = x[i, begin : ends[k]], mean[slot, begin : ends[k]], precision[slot, begin : ends[k]]
-            square[1 + k] += _dot(row, row)
-            prior = np.float32(max(square[1 + k] / square[0], 1e-12) / variance)
-            back = np.float32(1.0 - forget) * prior
-            for d in range(row.shape[0]):
-                v = row[d]
-                was = belief[d] if belief[d] > 0 else prior
-                now = np.float32(forget) * was + back + h * v * v
-                belief[d] = now
-                m[d] += g * v / now
-            begin = ends[k]
+            end = np.uint64(ends[k])
+            length, shrink = _dot(x, i, x, i, begin, end), np.float32(1.0)
+            if length * present[k] > _TAIL * max(square[1 + k], _LEAST * present[k]):
+                limit = _TAIL * max(square[1 + k] / present[k], _LEAST)
+                length, shrink = limit, np.float32(math.sqrt(limit / length))
+            if length > 0.0:
+                square[1 + k] += length
+                present[k] += 1.0
+            prior = np.float32(min(max(square[1 + k] / square[0], _LEAST) / variance, _CERTAIN))
+            back = lose * prior
+            for d in range(begin, end):
+                v, belief = x[i, d] * shrink, precision[slot, d]
+                was = belief if belief > np.float32(0.0) else prior
+                now = min(keep * was + back + h * v * v, _CERTAIN)
+                precision[slot, d] = now
+                mean[slot, d] += g * v / now
+            reach += max(square[1 + k] / max(present[k], 1.0), _LEAST) * _dot(mean, slot, mean, slot, begin, end)
+            begin = end
+        if not reach <= radius * radius:
+            _project(mean, slot, radius / math.sqrt(reach))
         touched[slot] = True
 
 
@@ -82,6 +128,16 @@ class Entity(Correction):
     λ₀ = E|x|² / `variance`, E|x|² being the running mean over all rows of the feature's squared length, so that each
     feature's contribution m·x starts with variance `variance` (in squared logits), whatever the feature's scale (a
     g-prior, Zellner 1986). Entities are hashed into `slots` rows.
+
+    What one example can do is bounded, with T the mean of |x|² over the rows in which the feature is not 0:
+
+    - its weight counts as at most `clip` / |y - p|, in the gradient and the curvature alike: a clipped step is that of a
+      lighter example, so never longer than the unclipped one;
+    - a feature longer than 4√T is learned, and counted in T and E|x|², as one of length 4√T;
+    - after an update Σ over features T·|m|² <= `radius`² (in squared logits, whatever a feature's scale): m·x is at most
+      `radius`·√(Σ |x|²/T), so no example moves a row's logit by more than twice that.
+
+    A row of weight 0 is predicted and not learned.
 
     `key` is an id column, or several for a cross; `on` names float32 columns, taps, or vector lookups.
 
@@ -103,6 +159,8 @@ class Entity(Correction):
         forget: float = 1.0,
         slots: int = 2**18,
         offset: str = "offset",
+        clip: float = 10.0,
+        radius: float = 8.0,
     ) -> None:
         if not intercept and not on:
             raise ConfigurationError(f"Entity({key!r}) has neither an intercept nor features; name some with on=[...]")
@@ -110,6 +168,7 @@ class Entity(Correction):
         self.variance = positive("variance", variance)
         self.forget = share("forget", forget)
         self.slots, self.offset = slots, offset
+        self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
@@ -140,6 +199,7 @@ class Entity(Correction):
         self.learner = {
             "precision": np.zeros((self.slots, self._dense.width), np.float32),
             "square": np.zeros(1 + len(self._dense.ends)),
+            "present": np.zeros(len(self._dense.ends)),
         }
 
     def _design(self, columns: Columns, rows: int) -> tuple[Any, Floats]:
@@ -156,7 +216,7 @@ class Entity(Correction):
         mean, learner = self.served["mean"], self.learner
         _learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            self._dense.ends, self.variance, self.forget, out,
+            learner["present"], self._dense.ends, self.variance, self.forget, self.clip, self.radius, out,
         )  # fmt: skip
         return out
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import not_negative, positive
+from riverdelta.corrections.checked import bound, not_negative, positive
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashed import Hashed, Sparse
 from riverdelta.corrections.lookup import Lookup
@@ -19,9 +19,13 @@ from riverdelta.features import Columns, Floats, Schema
 _METHODS = ("adagrad", "ftrl")
 _SIGNATURE = (
     "void(float32[:, ::1], float32[::1], float32[::1], int64[:, ::1], float32[:, ::1], float32[:, ::1],"
-    " float32[:, ::1], boolean[::1], float64[:, ::1], float32[:, ::1], float64[:, ::1], float64[::1],"
-    " boolean, float64, float64, float64, float64, float32[:, ::1])"
+    " float32[:, ::1], boolean[::1], float64[:, ::1], float32[:, ::1], float64[:, ::1], float64[:, ::1],"
+    " boolean, float64, float64, float64, float64, float64, float64, float32[:, ::1])"
 )
+#: In learning a float counts as at most 4 times its typical size (16 times its mean square), that being 1e-6 or more.
+_TAIL, _LEAST = 16.0, 1e-12
+#: A float nearer to 0 counts as 0, so that no coefficient overflows.
+_TINY = 1e-30
 
 
 @numba.njit(inline="always")
@@ -35,19 +39,26 @@ def _logit(slots, values, x, ids, dense, i, o):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _step(state, row, coefficient, g, ftrl, rate, beta, l1, l2):  # type: ignore[no-untyped-def]
+def _step(state, row, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
     """Move one coordinate by gradient g; state[row] is (sum of squares, FTRL's z)."""
     squares = state[row, 0] + g * g
     if ftrl:
         sigma = (math.sqrt(squares) - math.sqrt(state[row, 0])) / rate
         z = state[row, 1] + g - sigma * coefficient
-        state[row, 1] = z
         if abs(z) <= l1:
             coefficient = 0.0
         else:
-            coefficient = -(z - math.copysign(l1, z)) / ((beta + math.sqrt(squares)) / rate + l2)
+            divisor = (beta + math.sqrt(squares)) / rate + l2
+            coefficient = -(z - math.copysign(l1, z)) / divisor
+            if abs(coefficient) > radius:
+                # z goes back too, to where it gives the bound: else an attack would pile up in it and outlast itself.
+                coefficient = math.copysign(radius, coefficient)
+                z = -coefficient * divisor - math.copysign(l1, coefficient)
+        state[row, 1] = z
     elif squares > 0.0:
         coefficient -= rate * (g / math.sqrt(squares) + l2 * coefficient)
+        if abs(coefficient) > radius:
+            coefficient = math.copysign(radius, coefficient)
     state[row, 0] = squares
     return coefficient
 
@@ -80,28 +91,37 @@ def _learn(  # type: ignore[no-untyped-def]
     beta,
     l1,
     l2,
+    clip,
+    radius,
     out,
 ):
     for i in range(offset.shape[0]):
         z = _logit(slots, values, x, ids, dense, i, np.float64(offset[i, 0]))
         out[i, 0] = z
-        g = weight[i] * (1.0 / (1.0 + math.exp(-z)) - label[i])
+        if weight[i] == 0.0:
+            continue
+        g = min(max(weight[i] * (1.0 / (1.0 + math.exp(-z)) - label[i]), -clip), clip)
         for s in range(slots.shape[1]):
             v = np.float64(values[i, s])
             if v != 0.0:
                 slot = slots[i, s]
-                ids[slot, 0] = _step(id_state, slot, np.float64(ids[slot, 0]), g * v, ftrl, rate, beta, l1, l2)
+                ids[slot, 0] = _step(id_state, slot, np.float64(ids[slot, 0]), g * v, ftrl, rate, beta, l1, l2, radius)
                 touched[slot] = True
         for d in range(x.shape[1]):
             v = np.float64(x[i, d])
-            if v != 0.0:
+            if abs(v) > _TINY:
+                # scale[d] is (largest |x|, Σx², rows in which it is not 0), of x as it is learned.
+                if v * v * scale[d, 2] > _TAIL * max(scale[d, 1], _LEAST * scale[d, 2]):
+                    v = np.float64(math.copysign(math.sqrt(_TAIL * max(scale[d, 1] / scale[d, 2], _LEAST)), v))
+                scale[d, 1] += v * v
+                scale[d, 2] += 1.0
                 # dense_state[d, 2] is the coefficient of x / scale; a new largest |x| shrinks it.
-                if abs(v) > scale[d]:
-                    dense_state[d, 2] *= scale[d] / abs(v)
-                    scale[d] = abs(v)
-                scaled = _step(dense_state, d, dense_state[d, 2], g * v / scale[d], ftrl, rate, beta, l1, l2)
+                if abs(v) > scale[d, 0]:
+                    dense_state[d, 2] *= scale[d, 0] / abs(v)
+                    scale[d, 0] = abs(v)
+                scaled = _step(dense_state, d, dense_state[d, 2], g * v / scale[d, 0], ftrl, rate, beta, l1, l2, radius)
                 dense_state[d, 2] = scaled
-                dense[d, 0] = scaled / scale[d]
+                dense[d, 0] = scaled / scale[d, 0]
 
 
 class Linear(Correction):
@@ -114,6 +134,10 @@ class Linear(Correction):
     A feature is an id column, a tuple of id columns (their cross), a float32 scalar or vector, or a `Lookup` (of vectors or
     of bags of ids). Ids share `slots` rows by hashing. Floats are divided by the largest |x| seen so far, so that the step
     does not depend on their scale.
+
+    What one example can do is bounded: w·(σ(logit) - y) is clipped to ±`clip`; a float beyond 4√T, T being the mean of its
+    squares other than 0, is learned as 4√T; and after an update no id's coefficient, and no float's times its largest |x|,
+    is beyond ±`radius` logits. FTRL's z is then set to what gives the bound. A weight of 0 is predicted and not learned.
 
     References: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
     Ross, Mineiro, Langford 2013, arXiv 1305.6646 (scale); Weinberger et al. 2009, arXiv 0902.2206 (hashing).
@@ -136,6 +160,8 @@ class Linear(Correction):
         intercept: bool = False,
         slots: int = 2**18,
         offset: str = "offset",
+        clip: float = 10.0,
+        radius: float = 8.0,
     ) -> None:
         if not features and not intercept:
             raise ConfigurationError('Linear() has no features; name columns, as in Linear("user_id", "hour")')
@@ -147,6 +173,7 @@ class Linear(Correction):
         self.rate, self.beta = positive("rate", rate), not_negative("beta", beta)
         self.l1, self.l2 = not_negative("l1", l1), not_negative("l2", l2)
         self.slots, self.offset = slots, offset
+        self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
@@ -182,7 +209,7 @@ class Linear(Correction):
         self.learner = {
             "ids": np.zeros((slots, 2)),
             "dense": np.zeros((width, 3)),
-            "scale": np.zeros(width),
+            "scale": np.zeros((width, 3)),
         }
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
@@ -200,7 +227,7 @@ class Linear(Correction):
         _learn(
             offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched,
             learner["ids"], dense.values, learner["dense"], learner["scale"],
-            self.method == "ftrl", self.rate, self.beta, self.l1, self.l2, out,
+            self.method == "ftrl", self.rate, self.beta, self.l1, self.l2, self.clip, self.radius, out,
         )  # fmt: skip
         dense.touched[:] |= rows > 0
         return out

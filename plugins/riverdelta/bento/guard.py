@@ -1,0 +1,262 @@
+"""Guard: nobody comes in without being let in, by HTTP or by gRPC."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence, Sized
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+import orjson
+from _bentoml_sdk import Service
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from riverdelta.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
+from riverdelta.bento.failure import failure
+from riverdelta.bento.limits import Limit
+from riverdelta.bento.runtime import Runtime
+from riverdelta.errors import ConfigurationError, RateLimited, RiverdeltaError, Unauthenticated, Unavailable
+from riverdelta.oip.messages import SERVICE
+from riverdelta.settings import Settings
+
+#: The endpoint that a request is counted at, and the roles of which it needs one; None: open to everybody, and never limited.
+Need = tuple[str, Roles | None]
+#: What nobody mapped needs the highest role.
+_UNMAPPED: Need = ("other", ADMIN)
+_HTTP: dict[tuple[str, str], Need] = {
+    ("POST", "/score"): ("score", SCORE),
+    ("POST", "/feedback"): ("feedback", FEEDBACK),
+    **{("GET", path): ("status", ANY) for path in ("/status", "/metrics")},
+    **{("GET", path): ("metadata", ANY) for path in ("/", "/openapi.json", "/docs.json", "/schema.json", "/v2")},
+    **{("GET", path): ("health", None) for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")},
+}
+_PAGES = re.compile(r"/(static_content|assets)/.+", re.DOTALL)
+_MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
+_GRPC: dict[str, Need] = {
+    f"/{SERVICE}/{method}": need
+    for method, need in {
+        "ServerLive": ("health", None),
+        "ServerReady": ("health", None),
+        "ModelReady": ("health", ANY),
+        "ServerMetadata": ("metadata", ANY),
+        "ModelMetadata": ("metadata", ANY),
+        # Whether it scores or teaches depends on the model that the message names: `Oip.infer` asks for the role.
+        "ModelInfer": ("score", ANY),
+    }.items()
+}
+_ATTRIBUTE = "riverdelta_policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that was let in: by whom, and how many rows it may bring."""
+
+    caller: Caller
+    limit: Limit | None
+
+    def rows(self, brought: Any) -> None:
+        """Note what the request brings: columns, of which the first one counts, or items.
+
+        Raises `RateLimited`, or `TooLarge` for more rows than ever pass at once.
+        """
+        if self.limit is not None:
+            first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
+            # What has no length is no column, and is refused further on.
+            self.limit.take(self.caller.source, len(first) if isinstance(first, Sized) else 1)
+
+
+_visit: ContextVar[Visit] = ContextVar("riverdelta_visit")
+
+
+def visit() -> Visit:
+    """Return the visit that the present request is; raises `LookupError` where no guard let it in."""
+    return _visit.get()
+
+
+class Policy:
+    """One worker's word on every request of every transport; until `open`, only probes pass."""
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        self._runtime = runtime
+        self._access: Access | None = None
+        self._requests: Limit | None = None
+        self._rows: Limit | None = None
+        #: Whether a guard stands before the service's HTTP routes.
+        self.guarded = False
+
+    def open(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Policy:
+        """Let in whom the settings name; raises `ConfigurationError` where a token cannot be one. `clock` counts seconds."""
+        access, requests, rows = Access.of(settings), settings.requests_per_second, settings.rows_per_second
+        self._requests = Limit("RIVERDELTA_REQUESTS_PER_SECOND", "requests", requests, clock) if requests else None
+        self._rows = Limit("RIVERDELTA_ROWS_PER_SECOND", "rows", rows, clock) if rows else None
+        self._access = access
+        return self
+
+    def admit(self, roles: Roles, what: str, authorization: Sequence[str], peer: str, host: str | None) -> Visit:
+        """Return the visit of a request for `what`, which came from the address `peer` to the address `host` of ours.
+
+        Raises `Unauthenticated`, `Forbidden` and `RateLimited`.
+        """
+        if self._access is None:
+            raise Unavailable("the service is starting or stopping; try again")
+        if not self._access.on and host is not None and not is_loopback(host):
+            raise Unauthenticated(
+                "this service has no tokens and answers on loopback addresses alone; set RIVERDELTA_SCORE_TOKENS, "
+                "RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
+            )
+        caller = self._access.caller(authorization, peer)
+        caller.need(roles, what)
+        if self._requests is not None:
+            self._requests.take(caller.source)
+        return Visit(caller, self._rows)
+
+    def refused(self, transport: str, endpoint: str, error: Exception) -> RiverdeltaError:
+        """Count a refusal and return what the client is told."""
+        shown = failure(error, endpoint)
+        if self._runtime is not None and self._runtime.ready:
+            self._runtime.plane.metrics.answered(transport, endpoint, 0.0, shown)
+        return shown
+
+
+def headers(error: RiverdeltaError) -> dict[str, str]:
+    """Return the HTTP headers that belong to an error's status.
+
+    >>> headers(RateLimited("too many", 0.2))
+    {'Retry-After': '1'}
+    """
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(math.ceil(error.retry_after))}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+
+
+def http_need(method: str, path: str) -> Need:
+    """Return what an HTTP request needs.
+
+    >>> http_need("POST", "/score")[1] == SCORE, http_need("POST", "/score/")[1] == ADMIN, http_need("GET", "/livez")[1]
+    (True, True, None)
+    """
+    method = "GET" if method == "HEAD" else method
+    need = _HTTP.get((method, path))
+    if need is not None:
+        return need
+    if match := _MODEL.fullmatch(path):
+        infers = match[2] == "/infer"
+        if method == ("POST" if infers else "GET"):
+            # Whether it scores or teaches depends on the model: `Oip.infer` asks for the role.
+            return ("score" if infers else "metadata"), ANY
+    return ("metadata", ANY) if method == "GET" and _PAGES.fullmatch(path) else _UNMAPPED
+
+
+class Guard:
+    """ASGI middleware outside of all others: what BentoML answers by itself passes it too."""
+
+    def __init__(self, app: ASGIApp, policy: Policy, prefix: str = "") -> None:
+        self._app, self._policy, self._prefix = app, policy, prefix.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer what it lacks."""
+        if scope["type"] == "lifespan":
+            self._policy.guarded = True
+            return await self._app(scope, receive, send)
+        method, path = scope.get("method", ""), scope["path"]
+        endpoint, roles = http_need(method, path.removeprefix(self._prefix))
+        if roles is not None:
+            authorization = [v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"]
+            peer, server = scope.get("client"), scope.get("server")
+            try:
+                what = f"{method} {path}"
+                host = server[0] if server else None
+                _visit.set(self._policy.admit(roles, what, authorization, peer[0] if peer else "", host))
+            except Exception as error:  # whatever fails here lets nobody in
+                return await self._refuse(scope, send, path, endpoint, error)
+        return await self._app(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, send: Send, path: str, endpoint: str, error: Exception) -> None:
+        of_protocol = path.removeprefix(self._prefix).startswith("/v2")
+        shown = self._policy.refused("oip_rest" if of_protocol else "rest", endpoint, error)
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+            return
+        said: Any = str(shown) if of_protocol else {"type": type(shown).__name__, "message": str(shown)}
+        body = orjson.dumps({"error": said})
+        given = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers(shown)}
+        named = [(k.lower().encode(), v.encode()) for k, v in given.items()]
+        await send({"type": "http.response.start", "status": shown.http_status, "headers": named})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """The same before every gRPC method, also those that do not exist."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Return the method's handler behind the guard."""
+        handler = await continuation(details)
+        endpoint, roles = _GRPC.get(details.method, _UNMAPPED)
+        if roles is None:
+            return handler
+
+        async def guarded(request: Any, context: Any) -> Any:
+            given = [v for k, v in context.invocation_metadata() or () if k == "authorization" and isinstance(v, str)]
+            try:
+                _visit.set(self._policy.admit(roles, details.method, given, _address(context.peer()), None))
+            except Exception as error:  # whatever fails here lets nobody in
+                shown = self._policy.refused("grpc", endpoint, error)
+                await abort(context, shown)
+            if handler is None or handler.unary_unary is None:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{details.method} does not exist")
+            return await handler.unary_unary(request, context)
+
+        known = handler is not None and handler.unary_unary is not None
+        return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=handler.response_serializer if known else None)
+
+
+async def abort(context: Any, error: RiverdeltaError) -> None:
+    """End a gRPC call with an error's status; where a later try may pass, the trailer says when (gRFC A6)."""
+    trailer = (("grpc-retry-pushback-ms", str(math.ceil(1e3 * error.retry_after))),) if isinstance(error, RateLimited) else ()
+    await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailer)
+
+
+def set_guard(cls: type, policy: Policy) -> None:
+    """Make every BentoML service of `cls` stand behind a guard.
+
+    BentoML adds middleware to a service alone, which is made after the class is decorated, and inside its own, which keep a
+    series for every path that somebody tries: so the guard is put round the whole application when it is built.
+    """
+    setattr(cls, _ATTRIBUTE, policy)
+    if Service.to_asgi is not _guarded_application:
+        Service.to_asgi = _guarded_application
+
+
+def refuse_unguarded(policy: Policy) -> None:
+    """Raise `ConfigurationError` where the application was built without its guard."""
+    if not policy.guarded:
+        raise ConfigurationError("the service was built without its guard; serve it with bentoml serve, or Service.to_asgi()")
+
+
+_application = Service.to_asgi
+
+
+def _guarded_application(service: Any, is_main: bool = True) -> Any:
+    app = _application(service, is_main)
+    policy = getattr(service.inner, _ATTRIBUTE, None)
+    if policy is not None:
+        app.add_middleware(Guard, policy=policy, prefix=service.path_prefix or "")
+    return app
+
+
+def _address(peer: str) -> str:
+    """The address in gRPC's name of a peer.
+
+    >>> _address("ipv4:127.0.0.1:5001"), _address("ipv6:%5B::1%5D:5001"), _address("unix:")
+    ('127.0.0.1', '::1', 'unix:')
+    """
+    kind, _, rest = peer.partition(":")
+    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer

@@ -1,0 +1,102 @@
+"""Limits: no caller passes more than its rate, none is held back by another, and memory is bounded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riverdelta.access import ANY
+from riverdelta.bento.guard import Policy, headers, visit
+from riverdelta.bento.limits import Bucket, Limit
+from riverdelta.errors import RateLimited, TooLarge
+from riverdelta.settings import Settings
+
+steps = st.lists(st.tuples(st.floats(0, 2), st.integers(1, 5)), max_size=60)
+
+
+@given(st.floats(0.1, 20), steps)
+def test_in_any_span_no_more_passes_than_capacity_and_rate_allow(rate, asked):
+    bucket, now, passed = Bucket(rate, max(1.0, rate), 0.0), 0.0, []
+    for pause, size in asked:
+        now += pause
+        if bucket.take(size, now) == 0.0:
+            passed.append((now, size))
+    for i, (start, _) in enumerate(passed):
+        for j in range(i, len(passed)):
+            taken = sum(size for _, size in passed[i : j + 1])
+            assert taken <= bucket.capacity + rate * (passed[j][0] - start) + 1e-6
+
+
+@given(st.floats(0.1, 20), steps)
+def test_a_refusal_says_when_the_same_request_passes(rate, asked):
+    bucket, now = Bucket(rate, max(1.0, rate), 0.0), 0.0
+    for pause, size in asked:
+        now += pause
+        wait = bucket.take(size, now)
+        assert (wait == float("inf")) == (size > bucket.capacity)
+        if 0 < wait < float("inf"):
+            now += wait + 1e-6
+            assert bucket.take(size, now) == 0.0
+
+
+def test_a_clock_that_steps_back_gives_nothing_away():
+    bucket = Bucket(1.0, 1.0, 100.0)
+    assert bucket.take(1, 100.0) == 0.0
+    assert bucket.take(1, 50.0) > 0
+    assert bucket.take(1, 100.5) == pytest.approx(0.5)
+
+
+def limit(rate, most=10_000):
+    clock = [0.0]
+    return Limit("RIVERDELTA_ROWS_PER_SECOND", "rows", rate, lambda: clock[0], most), clock
+
+
+def test_callers_do_not_hold_each_other_back():
+    rows, _ = limit(10)
+    rows.take(1, 10)
+    rows.take(2, 10)
+    with pytest.raises(RateLimited, match=r"over 10 rows a second .*RIVERDELTA_ROWS_PER_SECOND.*try again in 0.3 s") as caught:
+        rows.take(1, 3)
+    assert caught.value.retry_after == pytest.approx(0.3)
+
+
+def test_a_request_that_would_never_pass_is_told_so():
+    rows, _ = limit(10)
+    with pytest.raises(TooLarge, match="has 11 rows; at most 10 a second"):
+        rows.take(1, 11)
+
+
+def test_a_rate_below_one_lets_one_pass_at_a_time():
+    rows, clock = limit(0.5)
+    rows.take(1)
+    with pytest.raises(RateLimited):
+        rows.take(1)
+    clock[0] = 2.0
+    rows.take(1)
+
+
+def test_a_bounded_number_of_callers_is_remembered_the_latest_ones():
+    rows, _ = limit(1, most=100)
+    rows.take(7)
+    for source in range(1000, 1099):
+        rows.take(source)
+        with pytest.raises(RateLimited):
+            rows.take(7)
+    for source in range(2000, 2500):
+        rows.take(source)
+    assert len(rows) == 100
+    rows.take(7)  # forgotten meanwhile
+
+
+def test_a_limited_request_is_told_when_to_come_again():
+    assert headers(RateLimited("x", 1.2)) == {"Retry-After": "2"}
+
+
+def test_a_policy_without_limits_keeps_no_caller():
+    policy = Policy().open(Settings(), lambda: pytest.fail("the clock is read"))
+    for _ in range(1_000):
+        policy.admit(ANY, "GET /status", [], "127.0.0.1", "127.0.0.1").rows([1] * 1_000)
+
+
+def test_outside_of_any_visit_there_is_none():
+    with pytest.raises(LookupError):
+        visit()
