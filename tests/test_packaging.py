@@ -35,7 +35,8 @@ def test_the_wheel_holds_the_package_alone(wheel):
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {"riverdelta", wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
     assert {"riverdelta/py.typed", "riverdelta/lab/service.template"} <= set(names)
-    assert not [name for name in names if "test" in name or name.endswith((".pyc", ".onnx"))]
+    parts = [part for name in names for part in name.split("/")]
+    assert not [part for part in parts if part == "tests" or part.startswith("test_") or part.endswith((".pyc", ".onnx"))]
 
 
 def brought(name, extras, seen):

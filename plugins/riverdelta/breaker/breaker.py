@@ -28,19 +28,21 @@ class Breaker:
     **Four statistics** are measured again and again, each beyond its range where x - m > max(6σ, 1.5M, floor) with m its mean,
     σ its deviation and M the largest deviation that passed for usual; twice in a row opens the breaker.
 
-    - Positive rate, of 256 examples: x = arcsin √rate, above or below; floor 0.25 (from 0.5 that is 0.26 or 0.74).
+    - Positive rate, of 256 examples or more that hold 32 runs of one label: x = arcsin √rate, above or below; floor 0.25
+      (from 0.5 that is 0.26 or 0.74).
     - Feedback per scored row, of 1,024 examples: x = ln((1,024 + ½) / (scored rows + ½)), above or below; floor ln 3.
-    - Unknown ids, of 256 examples and for each of `keys`: x = share of rows whose id is new; floor 0.2. Ids are known by two
-      planes of 2²⁰ bits in turn, which hold at least the last 700,000.
+    - Unknown ids, of 256 examples after the first 2,048 and for each of `keys`: x = share of rows whose id is new, above;
+      floor 0.2. Ids are known by two planes of 2²⁰ bits in turn, which hold at least the last 300,000.
     - A single source, of 256 examples that somebody sent: x = the largest rise of a source's share above its mean, less the
       share of one that has just fallen silent (a new address for an old backend); floor 0.2. A 0 from source 0 is silence.
 
-    Nothing opens it in the first 2,048 examples, nor a statistic before its 8th measurement.
+    Nothing opens it in the first 2,048 examples, nor before 8 runs of a label or 8 values of a statistic are known. With
+    `silence` (unanswered rows become negatives) it begins with the first of these: until then positives alone have come.
 
     It closes after `resume_examples` calm ones in a row, in which no statistic was beyond and no run too long; with None only
     `reset` does. References go on learning while it is open, so that what lasts becomes usual: a statistic's deviation counts
-    for 3σ at most, over the last 128 measurements, and runs over the last 4,000 rows. A lasting change is accepted after
-    10,000 to 30,000 examples, therefore, and a shorter attack is not.
+    for 3σ at most, over the last 256 measurements, and runs over the last 8,000 rows. A lasting change is accepted after
+    10,000 to 30,000 examples, therefore, and what ends before that is not.
 
     What is answered depends on the examples and their order alone, bit for bit, however they are cut into blocks.
 
@@ -57,7 +59,7 @@ class Breaker:
     (53, 'labels have been 0 for 54 examples in a row, where 3.2 are usual; at example 4,054')
     """
 
-    def __init__(self, keys: Sequence[str], resume_examples: int | None = None) -> None:
+    def __init__(self, keys: Sequence[str], resume_examples: int | None = None, silence: bool = False) -> None:
         if resume_examples is not None and resume_examples < 1:
             raise ConfigurationError(
                 f"resume_examples is {resume_examples!r}; expected a number of examples of at least 1, or None for a breaker"
@@ -66,9 +68,7 @@ class Breaker:
         self.keys, self.resume_examples = tuple(keys), resume_examples
         many = len(self.keys)
         self._tallies, self._levels = np.zeros(w.TALLIES, np.int64), np.zeros(w.LEVELS)
-        # Before the first label: a coin that was tossed once.
-        self._levels[w.LENGTH_0 : w.NEW_LENGTH_0] = 1.0, 1.0, 0.5, 0.5
-        self._levels[[w.COST_0, w.COST_1]] = w.COIN
+        self._tallies[w.BEGUN] = not silence
         self._series = np.zeros((w.UNKNOWN + many, usual.PLACES))
         self._ids = np.zeros((many, w.FACTS), np.int64)
         self._runs = np.full((many, w.SLOTS), -1, np.int64)
@@ -92,18 +92,22 @@ class Breaker:
             raise InvalidInput(
                 f"source has {len(source)} rows and impressions is {impressions}; expected {rows} rows and at least 0"
             )
+        label, source = np.ascontiguousarray(label, np.float32), np.ascontiguousarray(source, np.int64)
+        out = np.ones(rows, np.bool_)
+        first = 0 if self._tallies[w.BEGUN] else self._wait(label, source)
         self._tallies[w.SCORED] += impressions
-        out = np.empty(rows, np.bool_)
         w.watch(
-            block, np.ascontiguousarray(label, np.float32), np.ascontiguousarray(source, np.int64), self.resume_examples or 0,
-            self._tallies, self._levels, self._series, self._ids, self._runs, self._seen, self._sent, self._shares, out,
+            np.ascontiguousarray(block[:, first:]), label[first:], source[first:], self.resume_examples or 0, self._tallies,
+            self._levels, self._series, self._ids, self._runs, self._seen, self._sent, self._shares, out[first:],
         )  # fmt: skip
         return out
 
     def reset(self) -> None:
         """Close it: an operator says that all is well. What is beyond its range at this moment is usual from now on."""
         tallies, levels = self._tallies, self._levels
-        for row in self._series[self._series[:, usual.BEYOND] > 0]:
+        for row in self._series:
+            if row[usual.BEYOND] == 0:
+                continue
             row[usual.MOST] = max(row[usual.MOST], abs(row[usual.VALUE] - row[usual.MEAN]))
             row[usual.BEYOND] = 0.0
         if levels[w.SURPRISE] > w.limit(levels[w.USUAL_RUN]):
@@ -118,7 +122,7 @@ class Breaker:
     @property
     def opened(self) -> int | None:
         """The example at which it opened, counted from 1; None while it is closed."""
-        return int(self._tallies[w.OPENED]) if self.open else None
+        return int(self._tallies[w.BEFORE] + self._tallies[w.OPENED]) if self.open else None
 
     @property
     def trips(self) -> int:
@@ -128,14 +132,14 @@ class Breaker:
     @property
     def examples(self) -> int:
         """How many examples it has seen."""
-        return int(self._tallies[w.EXAMPLES])
+        return int(self._tallies[w.BEFORE] + self._tallies[w.EXAMPLES])
 
     @property
     def reason(self) -> str | None:
         """Why it is open: what changed, its value, what was usual, over how many examples, at which; None while closed."""
         if not self.open:
             return None
-        what, over, who, at = self._tallies[[w.WHY, w.OVER, w.WHO, w.OPENED]].tolist()
+        what, over, who = self._tallies[[w.WHY, w.OVER, w.WHO]].tolist()
         value, mean, reach = self._levels[[w.VALUE, w.USUAL, w.REACH]].tolist()
         if what == w.RUN:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
@@ -155,7 +159,7 @@ class Breaker:
                 f"{value:.0%} of the ids of {self.keys[what - w.UNKNOWN]!r} are unknown, usually {mean:.0%} (up to"
                 f" {min(mean + reach, 1.0):.0%}), over {over:,} examples"
             )
-        return f"{said}; at example {at:,}"
+        return f"{said}; at example {self.opened:,}"
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
@@ -172,8 +176,27 @@ class Breaker:
                     f"the saved breaker's {name!r} is {found}; expected {array.dtype}{list(array.shape)}: start from an older"
                     " checkpoint, or with the keys that it was saved with"
                 )
+        n = arrays["tallies"]
+        for place, least, most in (
+            (w.LABEL, 0, 1),
+            (w.SENT, 0, w.WINDOW - 1),
+            (w.POSITIVES, 0, n[w.LABELS] + w.WINDOW - 1),
+            (w.LABELS, 0, n[w.EXAMPLES]),
+            (w.WHY, w.RUN, len(self._series) - 1),
+        ):
+            if not least <= n[place] <= most:
+                raise Corrupt(f"the saved breaker's tally {place} is {n[place]}; expected {least} to {most}: start anew")
         for name, array in mine.items():
             array[...] = arrays[name]
+
+    def _wait(self, label: Floats, source: Ints) -> int:
+        """Return how many rows come before the first label of silence, and begin to watch with it."""
+        silent = (source == 0) & (label <= 0.5)
+        first = int(np.argmax(silent)) if silent.any() else len(label)
+        self._tallies[w.BEFORE] += first
+        self._tallies[w.BEGUN] = first < len(label)
+        self._tallies[w.SCORED] = 0
+        return first
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {

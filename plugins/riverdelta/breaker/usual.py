@@ -11,20 +11,26 @@ import numba
 MEAN, VARIANCE, MOST, COUNT, BEYOND, VALUE, REACH = range(7)
 PLACES = 7
 #: Measurements from which the range is judged, and over which it is remembered.
-LEAST, MEMORY = 8, 128
+LEAST, MEMORY = 8, 256.0
 #: The range: so many deviations, or so many times the largest that was usual; a deviation counts for so many at most.
 DEVIATIONS, OVER, CLIP = 6.0, 1.5, 3.0
 #: What is left of the largest deviation after a measurement.
 _KEEP = 1.0 - 1.0 / 1024.0
 
 
-@numba.njit("boolean(float64[::1], float64, float64, boolean)", cache=True)
-def judge(s, value, floor, both):  # type: ignore[no-untyped-def]
+@numba.njit("float64(float64, boolean)", cache=True)
+def step_at(count, slow):  # type: ignore[no-untyped-def]
+    """The share that the next measurement has in what is learned: that of a mean, and never less than 1/256."""
+    return 1.0 / (MEMORY if slow else min(count + 1.0, MEMORY))
+
+
+@numba.njit("boolean(float64[::1], float64, float64, boolean, boolean)", cache=True)
+def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
     """Measure a statistic, learn its range, and return whether `value` is the second in a row beyond it.
 
     With mean m, deviation σ >= floor/6 and M the largest deviation that was usual, x is beyond when |x - m| > max(6σ, 1.5M)
-    (x - m without `both`). It is learned as m + clip(x - m, ±3σ) over the last 128 measurements, usual or not: one outlier
-    moves little, and what lasts becomes usual.
+    (x - m without `both`). It is learned as m + clip(x - m, ±3σ) over the last 256 measurements, usual or not: one outlier
+    moves little, and what lasts becomes usual. With `slow` each moves as little as in a stream that is long known.
     """
     count = s[COUNT]
     if count == 0.0:
@@ -40,9 +46,7 @@ def judge(s, value, floor, both):  # type: ignore[no-untyped-def]
             s[BEYOND] = 0.0
             s[MOST] = max(s[MOST] * _KEEP, size)
         off = min(max(off, -CLIP * scale), CLIP * scale)
-    else:
-        s[MOST] = max(s[MOST], size)
-    step = 1.0 / min(count + 1.0, MEMORY)
+    step = step_at(count, slow)
     s[MEAN] += step * off
     s[VARIANCE] = (1.0 - step) * (s[VARIANCE] + step * off * off)
     s[COUNT] = count + 1.0

@@ -7,31 +7,33 @@ import math
 import numba
 import numpy as np
 
-from riverdelta.breaker.usual import BEYOND, COUNT, LEAST, MEAN, judge
+from riverdelta.breaker.usual import BEYOND, COUNT, LEAST, MEAN, judge, step_at
 from riverdelta.breaker.usual import REACH as HALF_WIDTH
 
-#: Examples of a window, and scored rows are set against so many windows; nothing is judged in the first `WARM_UP` examples.
-WINDOW, WIDE = 256, 1024
+#: Examples of a window, and of one of scored rows; runs that a window of labels holds at least. Nothing opens it in `WARM_UP`.
+WINDOW, WIDE, LEAST_RUNS = 256, 1024, 32
 WARM_UP = WINDOW * LEAST
 #: The examples after which a run of one label is begun anew: a label rarer than 1 in 400 is never missed.
 LONGEST = 8192
 #: The surprise, in nats, at which a run of one label is too long, and what one example adds at the most: as a fair coin.
 TOO_LONG, COIN = 20.0, math.log(2.0)
-#: The effective examples over which the share of positives is remembered, and the distinct ids of what is no mere category.
-MEMORY, CATEGORY = 4000.0, 32
+#: The effective examples over which the length of runs is remembered, and the distinct ids of what is no mere category.
+MEMORY, CATEGORY = 8000.0, 32
 #: What a statistic must move by at least: radians of arcsin √rate, the log of labels a scored row, shares.
 FLOOR_RATE, FLOOR_FEEDBACK, FLOOR_SOURCE, FLOOR_UNKNOWN = 0.25, math.log(3.0), 0.2, 0.2
 #: Counters of entities in a run, bits of ids ever seen (two planes of so many), and counters of sources.
 SLOTS, WORDS, SOURCES = 4096, 1 << 14, 128
 #: The rows of the series; `UNKNOWN` + k is that of key k.
 RATE, FEEDBACK, SOURCE, UNKNOWN = range(4)
-#: What opened the breaker last: a row of the series, or this for a run.
-RUN, NOTHING = -1, -2
+#: What opened the breaker last is a row of the series, or this for a run of one label.
+RUN = -1
 #: Whole numbers: examples; whether it is open, since which example, how often it has opened; calm examples in a row; series
 #: beyond their range; the run's label, rows and number; sourced examples of this window, and the example of the last one's
-#: end; scored rows; positives of this window; what opened it, over how many examples, and which source.
-(EXAMPLES, OPEN, OPENED, TRIPS, CALM, ALARMS, LABEL, ROWS, NUMBER, SENT, SENT_AT, SCORED, POSITIVES, WHY, OVER, WHO) = range(16)
-TALLIES = 16
+#: end; scored rows; positives, rows and runs of this window of labels, and the rows of the last; what opened it, over how
+#: many examples, and which source; examples let pass before it began to watch, and whether it has.
+(EXAMPLES, OPEN, OPENED, TRIPS, CALM, ALARMS, LABEL, ROWS, NUMBER, SENT, SENT_AT, SCORED, POSITIVES,
+ LABELS, RUNS, LABELS_BEFORE, WHY, OVER, WHO, BEFORE, BEGUN) = range(21)  # fmt: skip
+TALLIES = 21
 #: Real numbers: effective length and number of all runs of 0 and of 1, and those of this window; the surprise of one more
 #: 0 and of one more 1; that of this run and of the longest usual one; the value that opened it, what was usual, and how far
 #: from it was.
@@ -73,10 +75,10 @@ def _trip(n, r, why, over, who, value, usual, reach):  # type: ignore[no-untyped
 
 
 @numba.njit("void(int64[::1], float64[::1])", cache=True)
-def end_run(n, r):  # type: ignore[no-untyped-def]
+def _end_run(n, r):  # type: ignore[no-untyped-def]
     """Learn how surprising runs are. One that was too long makes longer ones usual only little by little."""
     most = limit(r[USUAL_RUN])
-    if n[EXAMPLES] <= WARM_UP or r[SURPRISE] <= most:
+    if r[SURPRISE] <= most:
         r[USUAL_RUN] = max(r[USUAL_RUN], r[SURPRISE])
     else:
         r[USUAL_RUN] += (min(r[SURPRISE], 2.0 * most) - r[USUAL_RUN]) / 8.0
@@ -86,7 +88,7 @@ def end_run(n, r):  # type: ignore[no-untyped-def]
 def _measure(n, r, series, which, over, who, value, floor, both):  # type: ignore[no-untyped-def]
     s = series[which]
     was, usual = s[BEYOND] > 0.0, s[MEAN]
-    again = judge(s, value, floor, both)
+    again = judge(s, value, floor, both, n[OPEN] != 0)
     n[ALARMS] += (s[BEYOND] > 0.0) - was
     if again:
         _trip(n, r, which, over, who, value, usual, s[HALF_WIDTH])
@@ -95,7 +97,7 @@ def _measure(n, r, series, which, over, who, value, floor, both):  # type: ignor
 @numba.njit("void(int64[::1], float64[::1], float64[:, ::1], int64[:, ::1], float64[::1])", cache=True)
 def _sources(n, r, series, sent, usual):  # type: ignore[no-untyped-def]
     """Measure by how much a single source's share has risen, less the share of one that has fallen silent in its favour."""
-    step = 1.0 / min(series[SOURCE, COUNT] + 1.0, 128.0)
+    step = step_at(series[SOURCE, COUNT], n[OPEN] != 0)
     rise, gone, which = -1.0, 0.0, 0
     for s in range(SOURCES):
         share = sent[0, s] / WINDOW
@@ -115,12 +117,18 @@ def _sources(n, r, series, sent, usual):  # type: ignore[no-untyped-def]
 @numba.njit("void(int64[::1], float64[::1], float64[:, ::1], int64[:, ::1], uint64[:, :, ::1])", cache=True)
 def _window(n, r, series, ids, seen):  # type: ignore[no-untyped-def]
     """Measure what is measured every `WINDOW` examples."""
-    _measure(n, r, series, RATE, 2 * WINDOW, 0, math.asin(math.sqrt(n[POSITIVES] / WINDOW)), FLOOR_RATE, True)
-    n[POSITIVES] = 0
+    n[LABELS] += WINDOW
+    n[RUNS] += int(r[NEW_ENDS_0] + r[NEW_ENDS_1])
+    if n[RUNS] >= LEAST_RUNS:
+        angle = math.asin(math.sqrt(n[POSITIVES] / n[LABELS]))
+        _measure(n, r, series, RATE, n[LABELS_BEFORE] + n[LABELS], 0, angle, FLOOR_RATE, True)
+        n[LABELS_BEFORE] = n[LABELS]
+        n[LABELS] = n[RUNS] = n[POSITIVES] = 0
     for k in range(ids.shape[0]):
-        _measure(n, r, series, UNKNOWN + k, 2 * WINDOW, 0, ids[k, NEW] / WINDOW, FLOOR_UNKNOWN, False)
+        if n[EXAMPLES] > WARM_UP:  # at first all are unknown
+            _measure(n, r, series, UNKNOWN + k, 2 * WINDOW, 0, ids[k, NEW] / WINDOW, FLOOR_UNKNOWN, False)
         ids[k, NEW] = 0
-        if 2 * ids[k, FILLED] > 64 * WORDS:
+        if 4 * ids[k, FILLED] > 64 * WORDS:
             # Ids met since the younger plane was begun are known on; those met only before it are forgotten.
             seen[k, :, 1] = seen[k, :, 0]
             seen[k, :, 0] = np.uint64(0)
@@ -138,8 +146,9 @@ def _window(n, r, series, ids, seen):  # type: ignore[no-untyped-def]
         r[LENGTH_0 + side] = r[LENGTH_0 + side] * keep + r[NEW_LENGTH_0 + side]
         r[NEW_LENGTH_0 + side] = 0.0
     for side in range(2):
-        # A run of mean length ℓ goes on with probability 1 - 1/ℓ.
-        r[COST_0 + side] = min(-math.log1p(-min(r[ENDS_0 + side] / r[LENGTH_0 + side], 0.5)), COIN)
+        # A run of mean length ℓ goes on with probability 1 - 1/ℓ; how long they are is not known before some have ended.
+        known = n[EXAMPLES] >= WARM_UP and r[ENDS_0 + side] >= LEAST
+        r[COST_0 + side] = min(-math.log1p(-min(r[ENDS_0 + side] / r[LENGTH_0 + side], 0.5)), COIN) if known else 0.0
     r[USUAL_RUN] *= 1.0 - 1.0 / 1024.0
 
 
@@ -160,7 +169,7 @@ def watch(columns, label, source, resume, n, r, series, ids, runs, seen, sent, u
                 r[NEW_ENDS_0 + run_label] += 1.0
             if surprise > r[USUAL_RUN]:
                 n[EXAMPLES], r[SURPRISE] = examples, surprise
-                end_run(n, r)
+                _end_run(n, r)
                 most_usual = limit(r[USUAL_RUN])
             surprise = 0.0
             rows = 0
@@ -183,7 +192,7 @@ def watch(columns, label, source, resume, n, r, series, ids, runs, seen, sent, u
                     ids[k, DISTINCT] += 1
                 seen[k, word, 0] |= bit
                 ids[k, FILLED] += 1
-        w = 1.0 / (math.sqrt(most) + math.sqrt(most + 1.0)) if most else 1.0
+        w = 1.0 / (math.sqrt(most) + math.sqrt(most + 1.0))
         rows += 1
         surprise += w * (cost_1 if y else cost_0)
         if opened:
@@ -205,9 +214,9 @@ def watch(columns, label, source, resume, n, r, series, ids, runs, seen, sent, u
             n[EXAMPLES], n[POSITIVES], r[NEW_LENGTH_0], r[NEW_LENGTH_1] = examples, positives, length_0, length_1
             _window(n, r, series, ids, seen)
             opened = n[OPEN] != 0
-            positives, length_0, length_1 = 0, 0.0, 0.0
+            positives, length_0, length_1 = n[POSITIVES], 0.0, 0.0
             most_usual, cost_0, cost_1 = limit(r[USUAL_RUN]), r[COST_0], r[COST_1]
-        if surprise > most_usual and examples > WARM_UP:
+        if surprise > most_usual:
             n[EXAMPLES] = examples
             _trip(n, r, RUN, rows, 0, np.float64(y), r[LENGTH_0 + y] / r[ENDS_0 + y], most_usual)
             opened = True
