@@ -41,7 +41,7 @@ HEAVY = {
     "safetensors": ("checkpoint", "registry", "corrections/lookup"),
     "fcntl": ("lock", "home"),
     "prometheus_client": ("metrics", "dataplane"),
-    "numba": ("corrections", "prequential", "gate", "breaker", "influence", "confidence", "trial"),
+    "numba": ("corrections", "prequential", "gate", "breaker", "influence", "confidence", "trial", "drift"),
     "river": ("corrections", "convert", "prequential"),
     "onnx": ("corrections", "convert", "graph", "checks", "lab/export", "session", "trainer/releases"),
     "pyarrow": ("events", "lab/datasets"),

@@ -13,6 +13,7 @@ from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
 from riverdelta.corrections.linear import Linear
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.drift import Adapt, Freeze
 from riverdelta.errors import RiverdeltaError
 from riverdelta.features import Schema, id64
 from riverdelta.stack import Stack
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 _LAZY = {"online": "riverdelta.bento", "River": "riverdelta.convert"}
 
 __all__ = [
+    "Adapt",
     "Calibration",
     "Correction",
     "Entity",
+    "Freeze",
     "Linear",
     "Lookup",
     "River",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.corrections.base import Correction
+from riverdelta.drift import Response
 from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema, id64
 from riverdelta.graph import taps as tapping
@@ -27,6 +28,7 @@ class Definition:
     """A frozen base model, its taps, the columns that it lacks, and the corrections on top.
 
     `logit` or `probability` names the output that is corrected; with neither, the only float output is taken.
+    `on_drift` is what the learner does at a drift alarm.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Definition:
     taps: Mapping[str, str] = field(default_factory=dict)
     columns: Schema = field(default_factory=Schema)
     corrections: Sequence[Correction] = ()
+    on_drift: Response | None = None
 
     @cached_property
     def signature(self) -> Signature:

@@ -238,6 +238,22 @@ class TrainerMirror:
                 ("limited", "updates_limited", "Examples kept back because an entity had enough, in rows"),
             )
         }
+        self._drift_by = {
+            key: new.gauge(f"drift_{name}", text, "mostrecent", label)
+            for key, name, text, label in (
+                ("psi", "psi_ratio", "Population stability index of a column against its reference, a ratio", "column"),
+                ("js", "js_ratio", "Jensen-Shannon distance of a column from its reference, a ratio", "column"),
+                ("alarms", "alarms", "Drift alarms so far, in alarms", "quantity"),
+                ("evidence", "evidence_ratio", "Log of a drift detector's evidence over that of an alarm, a ratio", "quantity"),
+            )
+        }
+        self._drift = {
+            key: new.gauge(f"drift_{name}", text)
+            for key, name, text in (
+                ("alarmed", "alarmed", "Whether drift raised an alarm within the last reference's length, 0 or 1"),
+                ("adapting_examples", "adapting_examples", "Examples yet to be learned at a raised rate, in rows"),
+            )
+        }
         self._prequential = {
             measure: new.gauge(f"prequential_{measure}", f"Prequential {text}", "mostrecent", "scorer", "window")
             for measure, text in (
@@ -264,7 +280,12 @@ class TrainerMirror:
         for key, gauge in self._plain.items():
             if key in status:
                 gauge.set(_number(status[key]))
-        for part, gauges in (("gate", self._gate), ("admission", self._admission)):
+        drift = status.get("drift", {})
+        for by, label in (("columns", "column"), ("quantities", "quantity")):
+            for name, values in drift.get(by, {}).items():
+                for key, value in values.items():
+                    self._drift_by[key].labels(**{label: name}).set(_number(value))
+        for part, gauges in (("gate", self._gate), ("admission", self._admission), ("drift", self._drift)):
             for key, value in status.get(part, {}).items():
                 if key in gauges:
                     gauges[key].set(_number(value))

@@ -66,6 +66,11 @@ class Stack:
             logit = c.learn(columns, logit, label, weight)
         return logit
 
+    def widen(self, keep: float) -> None:
+        """Keep the share `keep` of every correction's certainty; no logit changes."""
+        for c in self.corrections:
+            c.widen(keep)
+
     def export(self, nodes: Nodes, columns: dict[str, str], base: str) -> str:
         """Append the whole stack to a graph and return the corrected logit's tensor float32[N, 1]."""
         logit = base

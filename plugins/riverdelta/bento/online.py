@@ -22,6 +22,7 @@ from riverdelta.bento.tracing import trace_only_where_exported
 from riverdelta.corrections.base import Correction
 from riverdelta.dataplane import DataPlane
 from riverdelta.definition import ATTRIBUTE, Definition
+from riverdelta.drift import Response
 from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema
 from riverdelta.home import Home
@@ -39,13 +40,15 @@ def online(
     taps: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     corrections: Sequence[Correction] = (),
+    on_drift: Response | None = None,
     name: str | None = None,
 ) -> Callable[[type[T]], type[T]]:
     """Make the decorated class a scorer: a frozen base, and corrections that learn from feedback while it serves.
 
     `base` is the path of an ONNX file (relative to the service's file) or a BentoML model tag with one ONNX file. `logit` or
     `probability` names the output to correct. `taps` names inner tensors as features, `columns` declares columns that the base
-    lacks. `name` is the scorer's name in the Open Inference Protocol and of its folder; by default the class's, in lower case.
+    lacks. `on_drift` is what the learner does at a drift alarm: `Adapt()`, `Freeze()`, or nothing. `name` is the scorer's name
+    in the Open Inference Protocol and of its folder; by default the class's, in lower case.
 
     Goes under `@bentoml.service`. Adds POST /score, POST /feedback, GET /status, /v2 and gRPC, and a sidecar that learns.
     Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
@@ -62,6 +65,7 @@ def online(
             taps=dict(taps or {}),
             columns=Schema.of(columns or {}),
             corrections=tuple(corrections),
+            on_drift=on_drift,
         )
         definition.new_stack()  # every column is there, or the import fails here and says which is not
         setattr(cls, ATTRIBUTE, definition)

@@ -127,6 +127,11 @@ class Calibration(Correction):
         line.touched[:] |= len(offset) > 0
         return out
 
+    def widen(self, keep: float) -> None:
+        prior = 1.0 / self.variance
+        self.learner["belief"][2:5] *= keep
+        self.learner["belief"][[2, 4]] += (1.0 - keep) * prior
+
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         line = nodes.table("line", self.served["line"].values)
         intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=1) for j in (0, 1))

@@ -202,6 +202,15 @@ class Entity(Correction):
             "present": np.zeros(len(self._dense.ends)),
         }
 
+    def widen(self, keep: float) -> None:
+        precision, square, begin = self.learner["precision"], self.learner["square"], 0
+        for k, end in enumerate(self._dense.ends.tolist()):
+            prior = min(max(square[1 + k] / max(square[0], 1.0), _LEAST) / self.variance, float(_CERTAIN))
+            known = precision[:, begin:end]
+            # A precision of 0 is that of a row never met, and stays so.
+            known[known > 0] = np.float32(keep) * known[known > 0] + np.float32((1.0 - keep) * prior)
+            begin = end
+
     def _design(self, columns: Columns, rows: int) -> tuple[Any, Floats]:
         return self._hash(*(columns[name] for name in self._keys)), self._dense.matrix(columns, rows)
 

@@ -232,6 +232,16 @@ class Linear(Correction):
         dense.touched[:] |= rows > 0
         return out
 
+    def widen(self, keep: float) -> None:
+        served, learner = self.served, self.learner
+        for state, coefficient in ((learner["ids"], served["ids"].values[:, 0]), (learner["dense"], learner["dense"][:, 2:].T)):
+            state[:, 0] *= keep
+            c = np.asarray(coefficient, np.float64).reshape(-1)
+            if self.method == "ftrl":
+                # z goes along, so that the coefficient stays where it is.
+                divisor = (self.beta + np.sqrt(state[:, 0])) / self.rate + self.l2
+                state[:, 1] = np.where(c != 0, -c * divisor - np.copysign(self.l1, c), keep * state[:, 1])
+
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         logit = offset
         if self._hashed.features:

@@ -28,7 +28,7 @@ class Admission:
     def of(cls, keys: Sequence[str], settings: Settings) -> Admission:
         """Return what the settings ask for, on the id columns `keys`."""
         s = settings
-        breaker = None if s.breaker == "off" else Breaker(keys, s.breaker_resume_examples)
+        breaker = None if s.breaker == "off" else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
         limit = s.max_updates_per_entity
         return cls(breaker, None if limit is None else Limiter(keys, limit, s.entity_window_seconds))
 

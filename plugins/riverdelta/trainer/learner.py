@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.definition import Definition
+from riverdelta.drift import Adapt, Freeze
 from riverdelta.errors import Corrupt, NotFound
 from riverdelta.events import Control, Impressions, Record
+from riverdelta.features import Schema
 from riverdelta.gate import Gate
 from riverdelta.joiner import Examples, Joiner
 from riverdelta.prequential import Prequential
 from riverdelta.settings import Settings
 from riverdelta.stack import Stack
+from riverdelta.trainer.adaptation import Adaptation
 from riverdelta.trainer.admission import Admission
 from riverdelta.trainer.recall import Nothing, Recall
 
@@ -39,11 +42,13 @@ class Learner:
         prequential: Prequential,
         gate: Gate | None = None,
         admission: Admission | None = None,
+        adaptation: Adaptation | None = None,
         shadow: bool = False,
         again: Callable[[], Learner] | None = None,
     ) -> None:
         self.stack, self.joiner, self.prequential = stack, joiner, prequential
         self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
+        self.adaptation = adaptation or Adaptation()
         self.recall: Recall = Nothing()
         self._again = again
         #: The last record taken; examples joined, of them those learned; examples at the last call for a release.
@@ -64,23 +69,37 @@ class Learner:
         return examples
 
     def learn(self, examples: Examples) -> None:
-        """Measure the logits as served, then learn what is admitted."""
+        """Measure the logits as served, learn what is admitted, then respond to a drift that they showed."""
         e = examples
         rows, label, importance = e.measured()
         base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
+        drifts = self.adaptation.watch(e)
         admitted = self.admission.admit(e)
         self.examples += len(e)
-        if self.frozen or not admitted.any():
-            return
+        if not self.frozen and admitted.any():
+            self._learn(e, admitted)
+        if drifts:
+            self._respond()
+
+    def _learn(self, e: Examples, admitted: npt.NDArray[np.bool_]) -> None:
         columns: Mapping[str, npt.NDArray[Any]] = e.columns
         base, label, weight = e.base, e.label, e.weight
         if not admitted.all():
             columns = {name: column[admitted] for name, column in columns.items()}
             base, label, weight = base[admitted], label[admitted], weight[admitted]
+        weight = self.adaptation.weighted(weight)
         self.stack.learn(columns, np.ascontiguousarray(base).reshape(-1, 1), label, weight)
         self.learned += len(label)
+
+    def _respond(self) -> None:
+        response = self.adaptation.response
+        if isinstance(response, Adapt):
+            self.stack.widen(response.forget)
+            self.adaptation.left = response.for_examples
+        elif isinstance(response, Freeze):
+            self.frozen = True
 
     def state(self, position: int | None = None) -> Arrays:
         """Return everything that the next record depends on, as arrays; `position` is that of a record being taken."""
@@ -108,6 +127,7 @@ class Learner:
             ("prequential/", self.prequential),
             ("gate/", self.gate),
             ("admission/", self.admission),
+            ("adaptation/", self.adaptation),
         ]
 
     def _obey(self, sequence: int, control: Control) -> None:
@@ -119,6 +139,8 @@ class Learner:
         elif control.action == "release":
             self.released_at = self.examples
             self.recall.keep(self, sequence)
+        elif control.action == "drift":
+            self.adaptation.note(control)
         elif control.action == "rollback":
             self.admission.answered(control)
             try:
@@ -162,6 +184,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         joiner,
         Prequential(s.threshold),
         admission=Admission.of(keys, s),
+        adaptation=Adaptation.of(Schema({name: definition.schema[name] for name in stack.reads}), definition.on_drift, s),
         shadow=s.serve == "base",
         again=lambda: new_learner(definition, settings),
     )

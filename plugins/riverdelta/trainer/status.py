@@ -34,6 +34,7 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "guard": trainer.settings.guard,
         "gate": learner.gate.report(),
         "admission": learner.admission.report(),
+        "drift": learner.adaptation.report(),
         "trial": trainer.contest.report(),
         "releases": len(store.all()),
         "release_bytes": store.bytes(),

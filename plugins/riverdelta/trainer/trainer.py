@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
@@ -150,6 +151,8 @@ class Trainer:
             champion = self._champion()
             back = {"release": champion.number, "position": champion.position, "trip": breaker.trips, "by": "breaker"}
             self._write(Control("rollback", back, self.clock()))
+        elif (drift := learner.adaptation.untold) is not None:
+            self._write(replace(drift, time=self.clock()))
         elif self.contest.verdict is Verdict.promoted:
             self._write(Control("promote", {"release": self.contest.challenger, "by": "trial"}, self.clock()))
         elif due and learner.examples != learner.released_at:

@@ -1,0 +1,54 @@
+"""Reference: what is usual, taken from a stretch of examples, and the panel's null hypothesis made of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.drift import watch as w
+from riverdelta.drift.panel import Doubles
+from riverdelta.features import Floats, Ints
+
+#: How far a mean may lie above the reference's: so many standard errors of it, and so much in its own unit.
+ERRORS, TOLERANCE = 5.0, 0.02
+
+
+def edges(values: Floats) -> Floats:
+    """Return the inner deciles of float32[N], float32[9]; what is no number counts as 0."""
+    return np.quantile(np.nan_to_num(values), np.linspace(0, 1, w.DECILES + 1)[1:-1], method="lower").astype(np.float32)
+
+
+def counts(bins: npt.NDArray[np.intp], blocks: int) -> Ints:
+    """Return how often each bin occurs in each block of examples, int64[blocks, BINS]."""
+    flat = bins + w.BINS * (np.arange(len(bins)) // w.BLOCK)
+    return np.bincount(flat, minlength=blocks * w.BINS).reshape(blocks, w.BINS)
+
+
+def bounds(means: Doubles, tolerance: Doubles) -> Doubles:
+    """Return m_k of float64[blocks, K] block means: the mean, 5 of its standard errors and the tolerance, at most 1.
+
+    The error is that of means of blocks, so that rows which come in runs widen it as they should.
+    """
+    error = means.std(0, ddof=1) / np.sqrt(len(means))
+    return np.minimum(means.mean(0) + ERRORS * error + tolerance, 1.0)
+
+
+def stability(reference: Doubles, now: Doubles) -> tuple[float, float]:
+    """Return the population stability index Σ (q - p)·ln(q/p), and the Jensen-Shannon distance, 0 to 1, of two histograms.
+
+    Both are of shares p and q with half a row added to each bin, bins that are empty in both left out. Two samples of n rows
+    of the same B bins differ by an index of about (B - 1)·2/n. The distance is the root of the divergence in bits.
+
+    References: Yurdakul 2018 (the index and its distribution); Endres, Schindelin 2003 (the distance is a metric).
+
+    >>> stability(np.array([10.0, 10.0]), np.array([10.0, 10.0]))
+    (0.0, 0.0)
+    >>> [round(x, 3) for x in stability(np.array([900.0, 100.0]), np.array([100.0, 900.0]))]
+    [3.505, 0.728]
+    """
+    used = (reference + now) > 0
+    p, q = reference[used] + 0.5, now[used] + 0.5
+    p, q = p / p.sum(), q / q.sum()
+    half = (p + q) / 2
+    divergence = (p @ np.log2(p / half) + q @ np.log2(q / half)) / 2
+    return float((q - p) @ np.log(q / p)), float(np.sqrt(max(divergence, 0.0)))
