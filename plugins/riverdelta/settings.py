@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     #: The mean number of examples from one false drift alarm to the next, at least; 0: drift is not watched.
     drift_run_length: Annotated[float, Field(ge=0)] = 1e7
     #: How many examples show what is usual, a multiple of 64: the first ones, and those after a drift alarm.
-    drift_reference_examples: Annotated[int, Field(ge=128, multiple_of=64)] = 8_192
+    drift_reference_examples: Annotated[int, Field(ge=1024, multiple_of=64)] = 8_192
     #: The least time between two swaps.
     swap_min_seconds: Seconds = 0.05
     #: How often a worker looks for new tables.

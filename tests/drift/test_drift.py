@@ -136,7 +136,7 @@ def test_numbers_that_are_none_are_taken():
     assert all(np.isfinite(a).all() for name, a in drift.state().items() if name not in ("kept", "edges"))
 
 
-@pytest.mark.parametrize("given", [{"reference": 100}, {"reference": 64}, {"run_length": 1.0}, {"run_length": float("nan")}])
+@pytest.mark.parametrize("given", [{"reference": 100}, {"reference": 960}, {"run_length": 1.0}, {"run_length": float("nan")}])
 def test_terms_that_mean_nothing_are_refused_by_name(given):
     with pytest.raises(ConfigurationError, match=next(iter(given))):
         Drift(SCHEMA, **given)

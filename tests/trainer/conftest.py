@@ -62,7 +62,18 @@ class Rig:
 
 
 @pytest.fixture
-def rig(definition, tmp_path, request):
-    made = Rig(definition, tmp_path / "home", **getattr(request, "param", {}))
-    yield made
-    made.close()
+def make_rig():
+    made = []
+
+    def make(*args, **given):
+        made.append(Rig(*args, **given))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def rig(definition, tmp_path, request, make_rig):
+    return make_rig(definition, tmp_path / "home", **getattr(request, "param", {}))

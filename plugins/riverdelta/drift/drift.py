@@ -16,6 +16,8 @@ from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.features import Columns, Floats, Schema
 
 Arrays = dict[str, npt.NDArray[Any]]
+#: The shortest reference: 16 blocks, of which a standard error can be taken.
+_LEAST = 16 * w.BLOCK
 #: What is watched beside the columns.
 LOG_LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
 
@@ -46,8 +48,8 @@ class Drift:
     """
 
     def __init__(self, schema: Schema, reference: int = 8192, run_length: float = 1e7) -> None:
-        if reference < 2 * w.BLOCK or reference % w.BLOCK:
-            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {w.BLOCK} of at least {2 * w.BLOCK}")
+        if reference < _LEAST or reference % w.BLOCK:
+            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {w.BLOCK} of at least {_LEAST:,}")
         if not run_length >= w.BLOCK:
             raise ConfigurationError(f"run_length is {run_length!r}; expected a number of examples of at least {w.BLOCK}")
         self.reference, self.run_length = reference, run_length
