@@ -38,7 +38,8 @@ def _learn(offset, label, weight, line, belief, prior, forget, clip, radius, out
         z = _logit(line, o)
         out[i, 0] = z
         w = np.float64(weight[i])
-        if w == 0.0:
+        # Finite only where logit, weight and label are: what is not would stay in the state for good.
+        if w == 0.0 or not abs(z + w * label[i]) < math.inf:
             continue
         p = 1.0 / (1.0 + math.exp(-z))
         if abs(w * (label[i] - p)) > clip:
@@ -75,7 +76,7 @@ class Calibration(Correction):
     What one example can do is bounded. Its weight counts as at most `clip` / |y - p|, in the gradient and the curvature
     alike: a clipped step is that of a lighter example, so never longer. With T the mean of offset² where it is not 0, an
     offset beyond 4√T is learned as 4√T. After an update β₀² + T·β₁² <= `radius`²: an offset of size √T gets a residual of
-    at most √2·`radius` logits. A weight of 0 is predicted and not learned.
+    at most √2·`radius` logits. A row of weight 0, or whose logit is not finite, is predicted and not learned.
 
     References: Platt 1999 (the line); Murphy, "Machine Learning", section 8.5.3 (online Bayesian logistic regression).
 

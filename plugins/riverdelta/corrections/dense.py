@@ -40,7 +40,7 @@ class Dense:
             at = 1
         for feature in self.features:
             part = feature.vector(columns[feature.key]) if isinstance(feature, Lookup) else columns[feature]
-            part = part.reshape(rows, -1)
+            part = part.reshape(rows, self._widths[feature])
             out[:, at : at + part.shape[1]] = part
             at += part.shape[1]
         return out

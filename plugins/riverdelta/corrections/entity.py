@@ -84,7 +84,8 @@ def _learn(  # type: ignore[no-untyped-def]
         z = np.float64(offset[i, 0]) + _dot(mean, slot, x, i, _0, width)
         out[i, 0] = z
         w = np.float64(weight[i])
-        if w == 0.0:
+        # Finite only where logit, weight and label are: what is not would stay in the state for good.
+        if w == 0.0 or not abs(z + w * label[i]) < math.inf:
             continue
         p = 1.0 / (1.0 + math.exp(-z))
         if abs(w * (label[i] - p)) > clip:
@@ -137,7 +138,7 @@ class Entity(Correction):
     - after an update Σ over features T·|m|² <= `radius`² (in squared logits, whatever a feature's scale): m·x is at most
       `radius`·√(Σ |x|²/T), so no example moves a row's logit by more than twice that.
 
-    A row of weight 0 is predicted and not learned.
+    A row of weight 0, or whose logit is not finite, is predicted and not learned.
 
     `key` is an id column, or several for a cross; `on` names float32 columns, taps, or vector lookups.
 

@@ -98,7 +98,8 @@ def _learn(  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         z = _logit(slots, values, x, ids, dense, i, np.float64(offset[i, 0]))
         out[i, 0] = z
-        if weight[i] == 0.0:
+        # Finite only where logit, weight and label are: what is not would stay in the state for good.
+        if weight[i] == 0.0 or not abs(z + weight[i] * label[i]) < math.inf:
             continue
         g = min(max(weight[i] * (1.0 / (1.0 + math.exp(-z)) - label[i]), -clip), clip)
         for s in range(slots.shape[1]):
@@ -115,9 +116,10 @@ def _learn(  # type: ignore[no-untyped-def]
                     v = np.float64(math.copysign(math.sqrt(_TAIL * max(scale[d, 1] / scale[d, 2], _LEAST)), v))
                 scale[d, 1] += v * v
                 scale[d, 2] += 1.0
-                # dense_state[d, 2] is the coefficient of x / scale; a new largest |x| shrinks it.
+                # dense_state[d, 2] is the coefficient of x / scale; a new largest |x| shrinks it, and FTRL's z with it.
                 if abs(v) > scale[d, 0]:
                     dense_state[d, 2] *= scale[d, 0] / abs(v)
+                    dense_state[d, 1] *= scale[d, 0] / abs(v)
                     scale[d, 0] = abs(v)
                 scaled = _step(dense_state, d, dense_state[d, 2], g * v / scale[d, 0], ftrl, rate, beta, l1, l2, radius)
                 dense_state[d, 2] = scaled
@@ -137,7 +139,8 @@ class Linear(Correction):
 
     What one example can do is bounded: w·(σ(logit) - y) is clipped to ±`clip`; a float beyond 4√T, T being the mean of its
     squares other than 0, is learned as 4√T; and after an update no id's coefficient, and no float's times its largest |x|,
-    is beyond ±`radius` logits. FTRL's z is then set to what gives the bound. A weight of 0 is predicted and not learned.
+    is beyond ±`radius` logits. FTRL's z is then set to what gives the bound. A row of weight 0, or
+    whose logit is not finite, is predicted and not learned.
 
     References: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
     Ross, Mineiro, Langford 2013, arXiv 1305.6646 (scale); Weinberger et al. 2009, arXiv 0902.2206 (hashing).

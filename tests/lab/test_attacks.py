@@ -1,0 +1,145 @@
+"""Attacks: each does what it says to the rows that it says, and to no other, and tells what is true of every row."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riverdelta.errors import InvalidInput
+from riverdelta.lab.attacks import KINDS, attack
+from riverdelta.lab.simulator import Simulation
+from riverdelta.lab.stream import Stream
+
+STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
+ROWS = len(STREAM)
+LAW = settings(max_examples=40, deadline=None)
+PLACE = {"seed": st.integers(0, 99), "begin": st.floats(0, 0.9), "length": st.floats(0.02, 1)}
+
+
+def bits(done):
+    columns = {k: v.tobytes() for k, v in done.stream.columns.items()}
+    arrays = (done.stream.label, done.stream.time, done.truth, done.honest, done.source)
+    return columns, [a.tobytes() for a in arrays], done.begin, done.end
+
+
+def same_rows(stream, other, rows=slice(None)):
+    return all(np.array_equal(column[rows], other.columns[k]) for k, column in stream.columns.items())
+
+
+def stretch(begin, length):
+    first = int(begin * ROWS)
+    return slice(first, min(first + int(length * ROWS), ROWS))
+
+
+@LAW
+@given(**PLACE)
+@pytest.mark.parametrize(("kind", "becomes"), [("flip", lambda y: 1 - y), ("stale", lambda y: 0 * y)])
+def test_flip_and_stale_change_the_labels_of_their_stretch_and_nothing_else(kind, becomes, seed, begin, length):
+    done, inside = attack(STREAM, kind, seed, begin, length), stretch(begin, length)
+    expected = STREAM.label.copy()
+    expected[inside] = becomes(expected[inside])
+    assert np.array_equal(done.stream.label, expected)
+    assert (done.begin, done.end) == (inside.start, inside.stop)
+    assert np.array_equal(done.truth, STREAM.label)
+    assert np.array_equal(done.honest, expected == STREAM.label)
+    assert same_rows(STREAM, done.stream)
+    assert np.array_equal(done.stream.time, STREAM.time)
+
+
+@LAW
+@given(**PLACE, rate=st.floats(0.05, 8), targets=st.integers(1, 9), sources=st.integers(1, 9))
+def test_a_flood_inserts_positives_of_few_rows_from_one_source_more(seed, begin, length, rate, targets, sources):
+    done = attack(STREAM, "flood", seed, begin, length, rate, targets, sources)
+    inside, extra = stretch(begin, length), ~done.honest
+    assert extra.sum() == max(round(rate * (inside.stop - inside.start)), 1)
+    assert (done.begin, done.end) == (inside.start, inside.stop + extra.sum())
+    assert not extra[: done.begin].any()
+    assert not extra[done.end :].any()
+    assert (done.stream.label[extra] == 1).all()
+    assert (done.source[extra] == sources + 1).all()
+    # The public's rows are those of the stream, in their order and with their labels, times and sources.
+    assert same_rows(done.stream, STREAM, done.honest)
+    for told in (done.stream.label, done.truth):
+        assert np.array_equal(told[done.honest], STREAM.label)
+    assert np.array_equal(done.stream.time[done.honest], STREAM.time)
+    assert np.array_equal(done.source[done.honest], np.arange(ROWS) % sources + 1)
+    # The flood's are copies of rows of the stretch, few of them, with the truth of those.
+    copied = {(*(c[i].item() for c in done.stream.columns.values()), float(done.truth[i])) for i in np.flatnonzero(extra)}
+    real = {(*(c[i].item() for c in STREAM.columns.values()), float(STREAM.label[i])) for i in range(*inside.indices(ROWS))}
+    assert len(copied) <= targets
+    assert copied <= real
+
+
+@LAW
+@given(seed=PLACE["seed"], begin=PLACE["begin"], length=PLACE["length"])
+def test_drift_turns_half_of_the_items_for_good_and_is_the_truth(seed, begin, length):
+    done, first = attack(STREAM, "drift", seed, begin, length), int(begin * ROWS)
+    assert (done.begin, done.end) == (first, ROWS)
+    assert np.array_equal(done.stream.label[:first], STREAM.label[:first])
+    turned = done.stream.label != STREAM.label
+    items = STREAM.columns["item_id"]
+    for item in np.unique(items[first:]):
+        assert len(np.unique(turned[first:][items[first:] == item])) == 1
+    assert np.array_equal(done.truth, done.stream.label)
+    assert done.honest.all()
+    assert same_rows(STREAM, done.stream)
+    assert bits(done) == bits(attack(STREAM, "drift", seed, begin, 0.0))
+
+
+def test_drift_turns_half_of_the_ids_of_the_second_id_column_or_of_the_only_one():
+    label, at = np.zeros(1_000, np.float32), np.arange(1_000.0)
+    ids = {"position": np.zeros(1_000, np.float32), "user_id": np.arange(1_000) % 40, "item_id": np.arange(1_000) // 25}
+    for columns, turned in ((ids, "item_id"), ({k: ids[k] for k in ("position", "user_id")}, "user_id")):
+        done = attack(Stream("plain", columns, label, at), "drift", begin=0.0)
+        assert len(np.unique(columns[turned][done.stream.label == 1])) == 20
+        assert len(np.unique(columns[turned][done.stream.label == 0])) == 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_stream_and_the_given_one_is_left_alone(kind):
+    before = STREAM.label.copy()
+    assert bits(attack(STREAM, kind, seed=4)) == bits(attack(STREAM, kind, seed=4))
+    assert np.array_equal(STREAM.label, before)
+    # What is not drawn does not depend on the seed.
+    assert (bits(attack(STREAM, kind, seed=4)) == bits(attack(STREAM, kind, seed=5))) == (kind in ("flip", "stale"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_source_in_turn_sends_a_label(kind):
+    done = attack(STREAM, kind, sources=3)
+    assert np.array_equal(done.source[done.honest & (done.source <= 3)], done.source[done.honest])
+    assert np.array_equal(done.source[: done.begin], np.arange(done.begin) % 3 + 1)
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"kind": "poison"}, "the attack is 'poison'; expected one of flip, flood, drift, stale"),
+        ({"begin": -0.1}, "begin is -0.1; expected a share of the rows, 0 to 1"),
+        ({"begin": math.nan}, "begin is nan; expected a share"),
+        ({"length": 1.5}, "length is 1.5; expected a share of the rows, 0 to 1"),
+        ({"rate": 0.0}, "rate is 0.0; expected extra labels for each honest one, above 0"),
+        ({"rate": math.inf}, "rate is inf; expected"),
+        ({"rate": math.nan}, "rate is nan; expected"),
+        ({"targets": 0}, "targets is 0; expected at least 1"),
+        ({"sources": 0}, "sources is 0; expected at least 1"),
+        ({"length": 0.0}, "the attack on rows 300 to 300 of 600 is empty; begin earlier, or make it longer than length=0.0"),
+        ({"begin": 1.0}, "the attack on rows 600 to 600 of 600 is empty"),
+        ({"kind": "drift", "begin": 1.0}, "the attack on rows 600 to 600 of 600 is empty"),
+    ],
+    ids=lambda given: " ".join(f"{k} {v}" for k, v in given.items()) if isinstance(given, dict) else "",
+)
+def test_terms_that_cannot_be_are_refused_by_name(terms, said):
+    with pytest.raises(InvalidInput) as refused:
+        attack(STREAM, **({"kind": "flip"} | terms))
+    assert said in str(refused.value)
+
+
+def test_drift_without_an_id_column_is_refused_and_the_rest_do_without():
+    bare = Stream("bare", {"hour": np.zeros(50, np.float32)}, np.resize(np.float32([0, 1]), 50), np.arange(50.0))
+    with pytest.raises(InvalidInput, match="bare has no id column"):
+        attack(bare, "drift")
+    for kind in ("flip", "flood", "stale"):
+        assert not attack(bare, kind).honest.all()
