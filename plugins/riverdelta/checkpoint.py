@@ -39,7 +39,7 @@ def read_arrays(path: Path) -> Arrays:
         if digest(body) != data[:_DIGEST_BYTES]:
             raise ValueError(f"its {len(data)} bytes do not match the digest")
         return load(body)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks is a KeyError
         raise Corrupt(f"{path} cannot be used: {error}") from error
 
 
@@ -93,4 +93,5 @@ class CheckpointStore:
         return int(paths[0].stem) if len(paths) == _KEPT else 0
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]*.checkpoint"))
+        # A copy that somebody made is none of ours.
+        return sorted(path for path in self.folder.glob("*.checkpoint") if path.stem.isdecimal())

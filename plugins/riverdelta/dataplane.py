@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.definition import Definition
 from riverdelta.errors import Corrupt, InvalidInput, TooLarge
-from riverdelta.features import Floats
+from riverdelta.features import Floats, has_text
 from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.home import Home
 from riverdelta.journal import Outcome
@@ -209,6 +209,8 @@ class DataPlane:
 
 
 def _propensity(value: Any, rows: int) -> Floats:
+    if has_text(value):
+        raise InvalidInput(f"propensity has text among its values; expected {rows} numbers above 0 and at most 1")
     try:
         array = np.asarray(value)
     except ValueError as error:

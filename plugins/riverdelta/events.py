@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,16 @@ class Control:
 
 
 Record = Impressions | Feedback | Tick | Control
-_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Impressions, Feedback, Tick, Control)}
+_ROWS: dict[str, type[Impressions | Feedback]] = {cls.kind: cls for cls in (Impressions, Feedback)}
+#: The dtype of each array of a record, as its class declares it: NDArray[np.int64] is ndarray[shape, dtype[np.int64]].
+_DTYPES = {
+    cls: {
+        name: np.dtype(get_args(get_args(hint)[1])[0])
+        for name, hint in get_type_hints(cls).items()
+        if get_origin(hint) is np.ndarray
+    }
+    for cls in _ROWS.values()
+}
 
 
 def digest(payload: bytes) -> bytes:
@@ -135,13 +144,25 @@ def decode(payload: bytes) -> Record:
     """
     try:
         return _decode_json(payload) if payload[:1] == b"{" else _decode_arrow(payload)
-    except (pa.ArrowException, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (pa.ArrowException, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Corrupt(f"{len(payload)} bytes are not a journal record: {error}") from error
 
 
 def _decode_json(payload: bytes) -> Record:
     body = json.loads(payload)
-    return _KINDS[body.pop("kind")](**body)
+    kind = body.pop("kind")
+    record: Record
+    if kind == Tick.kind:
+        record = Tick(**body)
+    elif kind == Control.kind:
+        record = Control(**body)
+        if not isinstance(record.action, str) or not isinstance(record.arguments, dict):
+            raise ValueError("its action is no text, or its arguments are no object")
+    else:
+        raise ValueError(f"its kind is {kind!r}")
+    if type(record.time) not in (int, float):
+        raise ValueError(f"its time is {record.time!r}")
+    return record
 
 
 def _decode_arrow(payload: bytes) -> Record:
@@ -149,8 +170,10 @@ def _decode_arrow(payload: bytes) -> Record:
     messages = pa.BufferReader(payload)
     schema = pa.ipc.read_schema(pa.ipc.read_message(messages))
     batch = pa.ipc.read_record_batch(pa.ipc.read_message(messages), schema)
+    # Lengths that pass the ends of their buffers would be read all the same.
+    batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    cls = _KINDS[metadata.pop("kind")]
+    cls = _ROWS[metadata.pop("kind")]
     values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
     columns: dict[str, Array] = {}
     for name, array in zip(schema.names, batch.columns, strict=True):
@@ -161,7 +184,12 @@ def _decode_arrow(payload: bytes) -> Record:
             values[name] = _numpy(array)
     if cls is Impressions:
         values["columns"] = columns
-    return cls(**values)
+    record = cls(**values)
+    for name, dtype in _DTYPES[cls].items():
+        found = values[name]
+        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim != 1:
+            raise TypeError(f"its {name} is not {dtype}[N]")
+    return record
 
 
 def _arrow(array: Array) -> pa.Array:
@@ -177,4 +205,10 @@ def _numpy(array: pa.Array) -> Array:
     if pa.types.is_fixed_size_list(array.type):
         return _numpy(array.flatten()).reshape(len(array), array.type.list_size)
     values: Array = array.to_numpy(zero_copy_only=True)
-    return values.view(np.bool_) if values.dtype == np.uint8 else values
+    if values.dtype == np.uint8:
+        if values.max(initial=0) > 1:
+            raise ValueError(f"it has a byte of {values.max()} where 0 or 1 belongs")
+        return values.view(np.bool_)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"it has values of {values.dtype}")
+    return values

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ Floats = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 _DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
+_TEXT = frozenset({str, bytes})
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
 
@@ -73,8 +75,10 @@ class Column:
 
     def check(self, value: Any) -> npt.NDArray[Any]:
         """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column."""
-        if self.kind == "id" and isinstance(value, (list, tuple)) and any(isinstance(v, str) for v in value):
-            value = [id64(v) if isinstance(v, str) else v for v in value]
+        if self.kind == "id" and isinstance(value, (list, tuple)) and not _TEXT.isdisjoint(map(type, value)):
+            value = [id64(v) if isinstance(v, (str, bytes)) else v for v in value]
+        if has_text(value):
+            raise InvalidInput(f"column {self.name!r} has type str; expected {self}")
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError) as error:
@@ -104,6 +108,27 @@ class Column:
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InvalidInput(f"column {self.name!r} holds {array[row].tolist()} at row {row}; expected finite {self} values")
         return np.ascontiguousarray(array)
+
+
+def has_text(value: Any) -> bool:
+    """Whether nested lists hold a string: numpy would make every value as wide as the widest of them.
+
+    >>> [has_text(value) for value in ([1, "a"], [[1], ["a"]], [[1], [2.5]], "a")]
+    [True, True, False, False]
+    """
+    depth = 0
+    while isinstance(value, (list, tuple)):
+        level: Iterable[Any] = value
+        for _ in range(depth):
+            level = chain.from_iterable(level)
+        kinds = set(map(type, level))
+        if kinds & _TEXT:
+            return True
+        # Lists beside values have no shape, which numpy says without making an array.
+        if not kinds or not kinds <= {list, tuple}:
+            return False
+        depth += 1
+    return False
 
 
 def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:

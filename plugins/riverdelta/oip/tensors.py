@@ -58,7 +58,9 @@ def from_bytes(name: str, datatype: str, shape: list[int], raw: bytes) -> Tensor
     dtype = _ON_THE_WIRE[datatype]
     if len(raw) != size * dtype.itemsize:
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype}{shape} needs {size * dtype.itemsize}")
-    return Tensor(name, datatype, np.frombuffer(raw, dtype).reshape(shape))
+    # Any byte but 0 is true, and goes on as 1: the model and the journal take the byte itself.
+    values = np.frombuffer(raw, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(raw, dtype)
+    return Tensor(name, datatype, values.reshape(shape))
 
 
 def to_bytes(tensor: Tensor) -> bytes:
@@ -90,13 +92,18 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
         raise InvalidInput(f"tensor {name!r} has datatype {datatype!r}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
     if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
         raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
-    if len(shape) > _MOST_AXES or math.prod(shape) > 2**31:
+    # An axis of 0 hides the others, which numpy still multiplies.
+    if len(shape) > _MOST_AXES or math.prod(n or 1 for n in shape) > 2**31:
         raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {_MOST_AXES} axes and 2³¹ values")
     return math.prod(shape)
 
 
 def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
     want = np.dtype(_DTYPES[datatype])
+    # Before numpy sees a string, as wide as which it would make every value; and lists here are deeper than any shape.
+    for kind in set(map(type, values)) - {bool, int, float}:
+        said = f"lists nested over {_MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
+        raise InvalidInput(f"tensor {name!r} has {said}; expected {datatype}")
     try:
         array = np.array(values)
         if want == np.uint64 and array.dtype.kind == "f" and all(type(v) is int for v in values):
@@ -118,7 +125,10 @@ def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
     for i, v in enumerate(values):
         if not isinstance(v, str | bytes):
             raise InvalidInput(f"tensor {name!r} has a {type(v).__name__} as element {i}; BYTES are strings")
-        array[i] = v.encode() if isinstance(v, str) else v
+        try:
+            array[i] = v.encode() if isinstance(v, str) else v
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"tensor {name!r} has text as element {i} that is not UTF-8: {error}") from None
     return array
 
 

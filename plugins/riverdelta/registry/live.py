@@ -85,7 +85,10 @@ class LiveStore:
         chain: list[Delta] = []
         for swap in range(first, last + 1):
             try:
-                chain.append(self._load(swap))
+                delta = self._load(swap)
+                if chain and delta.base not in (None, chain[-1].state):
+                    raise Corrupt(f"live state {swap} applies to {delta.base} and follows {chain[-1].state}; it is left out")
+                chain.append(delta)
             except (OSError, Corrupt) as error:
                 # A missing file was dropped while it was looked for: the next head leads past it.
                 if isinstance(error, Corrupt):
@@ -95,7 +98,10 @@ class LiveStore:
 
     def _load(self, swap: int) -> Delta:
         path = self._path(swap)
-        return Delta.decode(path.read_bytes(), f"live state {path.name}")
+        delta = Delta.decode(path.read_bytes(), f"live state {path.name}")
+        if delta.state.swap != swap:
+            raise Corrupt(f"live state {path.name} holds swap {delta.state.swap}; it is left out")
+        return delta
 
     def _read_head(self) -> tuple[State, int] | None:
         try:
@@ -132,7 +138,7 @@ class LiveStore:
                 self._path(old).unlink(missing_ok=True)
 
     def _swaps(self) -> list[int]:
-        return [int(path.stem) for path in self.folder.glob("[0-9]*.live")]
+        return [int(path.stem) for path in self.folder.glob("*.live") if path.stem.isdecimal()]
 
     def _path(self, swap: int) -> Path:
         return self.folder / f"{swap:012d}.live"

@@ -15,13 +15,19 @@ from riverdelta.errors import Corrupt, NotFound
 from riverdelta.graph.whole import whole
 
 _log = logging.getLogger(__name__)
+_DIGEST_BYTES = 16
+_LISTS = {"releases": list, "champions": list, "shared": dict}
+_ENTRY: dict[str, type | tuple[type, ...]] = {
+    "number": int, "file": str, "digest": str, "position": int, "examples": int, "time": (int, float), "facts": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Release:
     """One merged model: its number, file, the journal position and number of examples it contains, when it was made.
 
-    `shared` are the files of weights beside it, by name, with their digests. `state_path` holds the learner's whole state.
+    `shared` are the files of weights beside it, by name, with their digests. `state_path` holds the learner's whole state,
+    of which the first 16 bytes are `state_digest` ("" in an index of before it was kept).
     """
 
     number: int
@@ -32,6 +38,7 @@ class Release:
     time: float
     facts: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+    state_digest: str = ""
 
     @property
     def state_path(self) -> Path:
@@ -70,7 +77,12 @@ class ReleaseStore:
         index = self._index()
         values = ("number", "digest", "position", "examples", "time", "facts")
         return [
-            Release(path=self.folder / entry["file"], shared=index["shared"], **{name: entry[name] for name in values})
+            Release(
+                path=self.folder / entry["file"],
+                shared=index["shared"],
+                state_digest=entry.get("state", ""),
+                **{name: entry[name] for name in values},
+            )
             for entry in index["releases"]
         ]
 
@@ -111,8 +123,12 @@ class ReleaseStore:
                 self._write(index)
 
     def state(self, release: Release) -> Arrays:
-        """Return the learner's state at a release; raises `Corrupt` where it is missing or damaged."""
-        return read_arrays(release.state_path)
+        """Return the learner's state at a release; raises `Corrupt` where it is missing, damaged or another release's."""
+        arrays = read_arrays(release.state_path)
+        # The file matches its own digest by now: whether it is ours, the index knows.
+        if release.state_digest not in ("", _head(release.state_path)):
+            raise Corrupt(f"{release.state_path} cannot be used: it is not what release {release.number} was made with")
+        return arrays
 
     def get(self, number: int) -> Release:
         """Return a release by number; raises `NotFound` listing those that exist."""
@@ -138,6 +154,7 @@ class ReleaseStore:
             if weights.name not in index["shared"]:
                 index["shared"][weights.name] = _digest(weights)
         entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position}
+        entry["state"] = _head(path.with_suffix(".state"))
         index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
         index["champions"] = index["champions"] or [number]
         self._write(index)
@@ -168,12 +185,15 @@ class ReleaseStore:
         return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
 
     def _index(self) -> dict[str, Any]:
+        path = self.folder / "index.json"
         try:
-            index: dict[str, Any] = json.loads((self.folder / "index.json").read_text())
+            index: dict[str, Any] = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {"releases": [], "champions": [], "shared": {}}
-        except ValueError as error:
-            raise Corrupt(f"{self.folder / 'index.json'} is no JSON: {error}; restore it, or move the folder away") from error
+        except (ValueError, RecursionError) as error:
+            raise Corrupt(f"{path} is no JSON: {error}; restore it, or move the folder away") from error
+        if not _is_index(index):
+            raise Corrupt(f"{path} is no index of releases; restore it, or move the folder away")
         return index
 
     def _write(self, index: dict[str, Any]) -> None:
@@ -190,6 +210,24 @@ def _first_whole(releases: Iterable[Release]) -> Release | None:
             continue
         return release
     return None
+
+
+def _is_index(index: Any) -> bool:
+    if not isinstance(index, dict) or not all(isinstance(index.get(name), kind) for name, kind in _LISTS.items()):
+        return False
+    if not all(isinstance(number, int) for number in index["champions"]):
+        return False
+    for entry in index["releases"]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in _ENTRY.items()):
+            return False
+    # A bare name: an index leads nowhere outside its folder.
+    names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
+    return all(name.isprintable() and name == Path(name).name for name in names)
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_DIGEST_BYTES).hex()
 
 
 def _digest(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,13 +71,22 @@ class Delta:
             raise Corrupt(f"{source} does not match its digest ({len(data)} bytes); it is left out")
         try:
             arrays = load(body)
-            state, base = (State(*map(int, row)) for row in arrays["state"])
-            tables = {
-                name.removeprefix("values/"): (arrays.get(f"rows/{name.removeprefix('values/')}"), values)
-                for name, values in arrays.items()
-                if name.startswith("values/")
-            }
-            published = float(arrays["published"][0])
-            return cls(state, None if base.swap < 0 else base, tables, arrays["received"], published)
+            state, base = (State(*row) for row in _typed(arrays, "state", np.int64, 2).tolist())
+            tables: dict[str, tuple[Ints | None, Floats]] = {}
+            for key, values in arrays.items():
+                kind, _, name = key.partition("/")
+                if kind == "values":
+                    rows = f"rows/{name}"
+                    tables[name] = (_typed(arrays, rows, np.int64, 1) if rows in arrays else None, values)
+            received = _typed(arrays, "received", np.float64, 1)
+            (published,) = _typed(arrays, "published", np.float64, 1).tolist()
+            return cls(state, None if base.swap < 0 else base, tables, received, published)
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise Corrupt(f"{source} is no delta: {error}") from error
+
+
+def _typed(arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: npt.DTypeLike, axes: int) -> npt.NDArray[Any]:
+    array = arrays[name]
+    if array.dtype != dtype or array.ndim != axes:
+        raise ValueError(f"its {name} is {array.dtype}{list(array.shape)}")
+    return array
