@@ -63,6 +63,12 @@ class Distribution(Histogram):
         if len(values):
             self._sum.inc(float(values.sum()))
 
+    def within(self, share: float) -> float | None:
+        """Return the least bucket's bound that such a share of all values keeps; None without values, or past all bounds."""
+        seen = np.cumsum([bucket.get() for bucket in self._buckets])
+        bound = self._upper_bounds[int(np.searchsorted(seen, share * seen[-1]))]
+        return float(bound) if seen[-1] > 0 and np.isfinite(bound) else None
+
 
 class Metrics:
     """What one worker did, and what the learner says; the values of all workers are put together where they are read.
@@ -153,6 +159,16 @@ class Metrics:
     def fresh(self, seconds: npt.NDArray[np.float64]) -> None:
         """Note how long ago feedback was received that this worker's tables now contain for the first time."""
         self._freshness.observe_many(seconds)
+
+    def freshness(self, share: float) -> float | None:
+        """Return the seconds in which so large a share of feedback was in this worker's tables, up to a bucket's bound.
+
+        >>> metrics = Metrics(CollectorRegistry())
+        >>> metrics.fresh(np.array([0.03, 0.04, 0.04, 4.0]))
+        >>> metrics.freshness(0.5), metrics.freshness(0.95)
+        (0.05, 5.0)
+        """
+        return self._freshness.within(share)
 
     def swapped(self, seconds: float) -> None:
         """Note that new tables were put into service, and how long that took."""

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from riverdelta.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
 from riverdelta.bento.failure import failure
 from riverdelta.bento.limits import Limit
+from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
 from riverdelta.errors import ConfigurationError, RateLimited, RiverdeltaError, Unauthenticated, Unavailable
 from riverdelta.oip.messages import SERVICE
@@ -167,24 +168,29 @@ class Guard:
         endpoint, roles = http_need(method, path.removeprefix(self._prefix))
         if roles is not None:
             authorization = [v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"]
+            if door.leads(method, path.removeprefix(self._prefix)):
+                authorization = door.as_bearer(authorization)
             peer, server = scope.get("client"), scope.get("server")
             try:
                 what = f"{method} {path}"
                 host = server[0] if server else None
                 _visit.set(self._policy.admit(roles, what, authorization, peer[0] if peer else "", host))
             except Exception as error:  # whatever fails here lets nobody in
-                return await self._refuse(scope, send, path, endpoint, error)
+                return await self._refuse(scope, send, endpoint, error)
         return await self._app(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, send: Send, path: str, endpoint: str, error: Exception) -> None:
-        of_protocol = path.removeprefix(self._prefix).startswith("/v2")
+    async def _refuse(self, scope: Scope, send: Send, endpoint: str, error: Exception) -> None:
+        path = scope["path"].removeprefix(self._prefix)
+        of_protocol = path.startswith("/v2")
         shown = self._policy.refused("oip_rest" if of_protocol else "rest", endpoint, error)
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
         said: Any = str(shown) if of_protocol else {"type": type(shown).__name__, "message": str(shown)}
-        body = orjson.dumps({"error": said})
-        given = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers(shown)}
+        given, body = {"Content-Type": "application/json", **headers(shown)}, orjson.dumps({"error": said})
+        if door.leads(scope["method"], path):
+            given, body = door.refusal(shown, headers(shown))
+        given["Content-Length"] = str(len(body))
         named = [(k.lower().encode(), v.encode()) for k, v in given.items()]
         await send({"type": "http.response.start", "status": shown.http_status, "headers": named})
         await send({"type": "http.response.body", "body": body})

@@ -16,6 +16,7 @@ from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
+from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import trace_only_where_exported
@@ -131,7 +132,8 @@ def _equip(cls: type, definition: Definition) -> None:
     cls.riverdelta_stop = bentoml.on_shutdown(stop)  # type: ignore[attr-defined]
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
     cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
-    app = Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)])
+    shown = page.routes(runtime, f"{cls.__module__}:{cls.__name__}")
+    app = Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime), *shown])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
     set_guard(cls, policy)
 

@@ -32,6 +32,9 @@ class Contest:
         self._terms = {"margin": margin, "alpha": alpha}
         self._trial = Trial(**self._terms)
         self._stacks: tuple[Stack, Stack] | None = None
+        champion = store.champion()
+        #: The champion as the records that were read have it: the store may be ahead of them after a restart.
+        self.champion = _NONE if champion is None else champion.number
         #: The release on trial, and the newest that ever was.
         self.challenger: int | None = None
         self._last = _NONE
@@ -49,14 +52,17 @@ class Contest:
         stack.load({name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)})
         return stack
 
-    def offer(self) -> None:
-        """Begin the next trial where none runs and there is a release newer than the champion and all challengers."""
-        champion = self.store.champion()
-        if self.challenger is not None or champion is None:
+    def offer(self, position: int) -> None:
+        """Begin the next trial where none runs and there is a release newer than the champion and all challengers.
+
+        One made after `position` is none yet: it has learned from the records that its trial would judge it on.
+        """
+        if self.challenger is not None or self.champion == _NONE:
             return
-        newer = [release for release in self.store.all() if release.number > max(champion.number, self._last)]
+        known = max(self.champion, self._last)
+        newer = [release for release in self.store.all() if release.number > known and release.position <= position]
         if newer:
-            self._begin(champion, newer[-1], Trial(**self._terms))
+            self._begin(newer[-1].number, Trial(**self._terms))
 
     def saw(self, examples: Examples) -> None:
         """Judge joined examples."""
@@ -86,27 +92,24 @@ class Contest:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what `load` needs; the tables come from the releases."""
         challenger = _NONE if self.challenger is None else self.challenger
-        numbers = np.array([challenger, self._last], np.int64)
+        numbers = np.array([challenger, self._last, self.champion], np.int64)
         return {"numbers": numbers, **{f"trial/{name}": array for name, array in self._trial.state().items()}}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned; a trial whose releases cannot be read any more is dropped."""
-        number, self._last = arrays["numbers"].tolist()
-        champion = self.store.champion()
-        if number == _NONE or champion is None:
+        number, self._last, *champion = arrays["numbers"].tolist()
+        self.champion = champion[0] if champion else self.champion
+        if number == _NONE:
             return
         trial = Trial(**self._terms)
         trial.load({name.removeprefix("trial/"): array for name, array in arrays.items() if name.startswith("trial/")})
-        try:
-            self._begin(champion, self.store.get(number), trial)
-        except NotFound as error:
-            _log.error("the trial of release %d is dropped: %s", number, error)
+        self._begin(number, trial)
 
-    def _begin(self, champion: Release, challenger: Release, trial: Trial) -> None:
-        self._last = challenger.number
+    def _begin(self, challenger: int, trial: Trial) -> None:
+        self._last = challenger
         try:
-            self._stacks = self.tables(champion), self.tables(challenger)
-        except Corrupt as error:
-            _log.error("the trial of release %d is dropped: %s", challenger.number, error)
+            self._stacks = self.tables(self.store.get(self.champion)), self.tables(self.store.get(challenger))
+        except (Corrupt, NotFound) as error:
+            _log.error("the trial of release %d is dropped: %s", challenger, error)
             return
-        self.challenger, self._trial = challenger.number, trial
+        self.challenger, self._trial = challenger, trial

@@ -44,4 +44,6 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "occupancy": learner.stack.occupancy(),
         "prequential": learner.prequential.report(),
         "journal_bytes": trainer.journal.size(),
+        "history": trainer.history.report(),
+        "events": trainer.logbook.report(),
     }

@@ -18,8 +18,10 @@ from riverdelta.lock import Lock
 from riverdelta.registry import Release
 from riverdelta.settings import Settings
 from riverdelta.trainer.contest import Contest
+from riverdelta.trainer.history import History
 from riverdelta.trainer.learner import Learner, new_learner
 from riverdelta.trainer.live import Live
+from riverdelta.trainer.logbook import Logbook
 from riverdelta.trainer.recall import Kept
 from riverdelta.trainer.releases import Releases
 from riverdelta.trainer.status import describe
@@ -30,7 +32,6 @@ _READ_ROWS = 8192
 _STATUS_SECONDS = 0.25
 _TICK_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
-_CONTEST = "contest/"
 
 
 class Trainer:
@@ -48,9 +49,11 @@ class Trainer:
         self.learner = new_learner(definition, settings)
         self.releases = Releases(definition, self.home.releases())
         self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
+        self.history, self.logbook = History(shadow=settings.serve == "base"), Logbook()
         if (checkpoint := self.checkpoints.load()) is not None:
             self.learner.load(checkpoint.arrays)
-            self.contest.load(_part(checkpoint.arrays, _CONTEST))
+            for prefix, part in self._told_of():
+                part.load(_part(checkpoint.arrays, prefix))
             _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
         self.journal = self.home.journal()
         self.learner.recall = Kept(self.releases.store, self.journal, self._make_release)
@@ -59,6 +62,8 @@ class Trainer:
         if settings.guard == "release":
             self._show_champion()
         self.paused: str | None = None
+        #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
+        self._asked = self.journal.last()
         now = clock()
         self._published = self._ticked = self._told = 0.0
         self._released = self._saved = now
@@ -69,8 +74,8 @@ class Trainer:
         try:
             learned = self._learn()
             self._publish()
-            more = learned or self._ask()
-            if self.clock() - self._saved >= self.settings.checkpoint_seconds:
+            more = self._ask() or learned
+            if self._due(self._saved, self.settings.checkpoint_seconds):
                 self.save()
             self.paused = None
         except (OSError, Corrupt, Unavailable) as error:
@@ -116,14 +121,14 @@ class Trainer:
         """Save the learner's state, and let the journal go of what is behind both kept checkpoints."""
         self._saved = self.clock()
         if self.learner.position != self._saved_at or not self.checkpoints.oldest():
-            contest = {f"{_CONTEST}{name}": array for name, array in self.contest.state().items()}
-            self.checkpoints.save(self.learner.position, self.learner.state() | contest)
+            told = {f"{prefix}{name}": array for prefix, part in self._told_of() for name, array in part.state().items()}
+            self.checkpoints.save(self.learner.position, self.learner.state() | told)
             self._saved_at = self.learner.position
             s = self.settings
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock())
 
     def _learn(self) -> bool:
-        if self.settings.labels == "silence" and self.clock() - self._ticked >= _TICK_SECONDS:
+        if self.settings.labels == "silence" and self._due(self._ticked, _TICK_SECONDS):
             self._ticked = self.clock()
             self.journal.write(Tick(self._ticked))
         records = self.journal.read(self.learner.position, _READ_ROWS)
@@ -132,19 +137,34 @@ class Trainer:
             if examples is not None:
                 self.releases.saw(examples)
                 self.contest.saw(examples)
+                self.history.saw(examples)
+                self.logbook.watch(sequence, float(examples.received[-1]), self.learner.admission)
                 self.live.learned(examples.received)
                 if self.contest.verdict is Verdict.rejected:
                     self.contest.close()
-                    self.contest.offer()
+                    self.contest.offer(sequence)
             if isinstance(record, Control):
+                self.logbook.note(sequence, record.time, record.action, self._made(sequence, record) | dict(record.arguments))
+                self.logbook.watch(sequence, record.time, self.learner.admission)
                 self._obey(record)
         return bool(records)
 
+    def _made(self, sequence: int, control: Control) -> dict[str, int]:
+        """Which release was made of a control that asked for one."""
+        made = [r.number for r in self.releases.store.all() if r.position == sequence] if control.action == "release" else []
+        return {"release": made[-1]} if made else {}
+
+    def _told_of(self) -> tuple[tuple[str, Any], ...]:
+        """What is saved beside the learner, by prefix: nothing that is learned depends on it."""
+        return ("contest/", self.contest), ("history/", self.history), ("logbook/", self.logbook)
+
     def _ask(self) -> bool:
-        """Write what is to be done next into the journal, now that all of it has been read; return whether there is such."""
+        """Write what is to be done next into the journal, unless what was asked before waits there; return whether it did."""
         s, learner = self.settings, self.learner
+        if learner.position < self._asked:
+            return False
         breaker = learner.admission.breaker
-        due = self.clock() - self._released >= s.release_seconds
+        due = self._due(self._released, s.release_seconds)
         if s.release_examples is not None:
             due = due or learner.examples - learner.released_at >= s.release_examples
         if s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
@@ -162,7 +182,7 @@ class Trainer:
         return True
 
     def _write(self, control: Control) -> None:
-        self.journal.write(control)
+        self._asked = self.journal.write(control)
         _log.info("asked for: %s %s", control.action, dict(control.arguments))
 
     def _obey(self, control: Control) -> None:
@@ -175,16 +195,19 @@ class Trainer:
             except (NotFound, TypeError, ValueError) as error:
                 _log.error("%s is passed over: %s", control.action, error)
                 return
+            self.contest.champion = int(number)  # type: ignore[arg-type]
             if control.action == "rollback":
                 self.contest.forget_after(int(number))  # type: ignore[arg-type]
                 self.release = int(number)  # type: ignore[arg-type]
             else:
                 self.contest.close()
-                self.contest.offer()
+                self.contest.offer(self.learner.position)
             if self.settings.guard == "release":
                 self._show_champion()
             else:
                 self.live.stir()
+        elif control.action == "release":
+            self.contest.offer(self.learner.position)
 
     def _make_release(self, learner: Learner, position: int) -> None:
         self._released = self.clock()
@@ -192,7 +215,6 @@ class Trainer:
         if made is not None:
             if self.settings.guard == "live":
                 self.release = made.number
-            self.contest.offer()
             spare = [] if self.contest.challenger is None else [self.contest.challenger]
             self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
 
@@ -208,19 +230,23 @@ class Trainer:
 
     def _publish(self) -> None:
         now = self.clock()
-        if now - self._published >= self.settings.swap_min_seconds and self.live.due(self.learner.position):
+        if self._due(self._published, self.settings.swap_min_seconds) and self.live.due(self.learner.position):
             self._published = now
             self.live.publish(self.release, self.learner.position, self.learner.gate.weight, now)
 
     def _tell(self, force: bool = False) -> None:
         now = self.clock()
-        if not force and now - self._told < _STATUS_SECONDS:
+        if not force and not self._due(self._told, _STATUS_SECONDS):
             return
         self._told = now
         try:
             self.home.write_status(self.status())
         except OSError as error:
             _log.error("the status cannot be written: %s", error)
+
+    def _due(self, since: float, seconds: float) -> bool:
+        # A clock that was set back must not make everything wait until it is where it was.
+        return not 0.0 <= self.clock() - since < seconds
 
     def status(self) -> dict[str, Any]:
         """Return what workers show and export as metrics."""

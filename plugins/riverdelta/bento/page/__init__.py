@@ -1,0 +1,1 @@
+"""The status page: GET / of a service, for those without a dashboard."""

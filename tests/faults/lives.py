@@ -1,0 +1,110 @@
+"""A learner that lives many times: each life is a fork that is killed at a named point, at a moment, or ends in peace.
+
+Each line of input is a plan: {"point": name, "nth": n}, {"seconds": s} or {"peace": true}. For each, one line comes out:
+{"pid", "position" (where it began), "hit" (the point that it died at, "moment", "peace" or "failed")}.
+Run: python lives.py FOLDER LABELS
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import onnx
+from points import Points
+
+from riverdelta import Calibration, Entity, Linear
+from riverdelta.definition import Definition
+from riverdelta.features import Schema
+from riverdelta.settings import Settings
+from riverdelta.trainer import Trainer, trainer
+from riverdelta.trainer.learner import new_learner
+
+#: A life that does not come to its point within this time is killed where it is.
+PATIENCE_SECONDS = 4.0
+RANKER = """<ir_version: 8, opset_import: ["" : 17]>
+ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
+
+
+def definition(folder):
+    """A small scorer, its base beside `folder`'s homes."""
+    path = folder / "ranker.onnx"
+    if not path.exists():
+        onnx.save(onnx.parser.parse_model(RANKER), path)
+    corrections = [Calibration(), Linear("user", "shop"), Entity("user", on=["shop"], slots=256)]
+    return Definition("ranker", path, "logit", columns=Schema.of({"shop": "float32"}), corrections=corrections)
+
+
+def settings(home, labels):
+    """All that is saved is saved every few hundredths of a second, and segments are small and soon swept."""
+    window = {"labels": "silence", "window_seconds": 0.2, "keep_negatives": 0.5} if labels == "silence" else {}
+    return Settings.load(
+        home=home,
+        grpc_port=0,
+        flush_seconds=0.005,
+        swap_min_seconds=0.01,
+        follow_seconds=0.01,
+        checkpoint_seconds=0.05,
+        release_seconds=0.12,
+        keep_releases=2,
+        segment_bytes=200_000,
+        journal_max_age_seconds=0.5,
+        max_updates_per_entity=60,
+        breaker_resume_examples=200,
+        **window,
+    )
+
+
+def live(folder, labels, plan, out):
+    """One life; returns only where it ends in peace."""
+
+    def told(point):
+        os.write(out, point.encode())
+
+    Points(plan.get("point"), plan.get("nth", 1), told, folder / "archive").install()
+    trainer._TICK_SECONDS = 0.05
+    learner = Trainer(definition(folder), settings(folder / "home", labels))
+    os.write(out, f"{learner.learner.position}\n".encode())
+    if plan.get("peace"):
+        learner.close()
+        told("peace")
+        return
+    learner.run(lambda: False)
+
+
+def outlive(folder, labels, plan):
+    """Start a life, wait for its end, and return what is known of it."""
+    read, written = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            live(folder, labels, plan, written)
+        except BaseException:
+            traceback.print_exc()
+            os.write(written, b"failed")
+        os._exit(0)
+    os.close(written)
+    end = time.monotonic() + plan.get("seconds", 60.0 if plan.get("peace") else PATIENCE_SECONDS)
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            break
+        time.sleep(0.002)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    position, _, hit = said.rpartition("\n")
+    return {"pid": pid, "position": int(position or -1), "hit": hit or "moment"}
+
+
+def main(folder, labels):
+    # What is loaded here once, every life has from the start.
+    new_learner(definition(folder), settings(folder / "home", labels))
+    for line in sys.stdin:
+        print(json.dumps(outlive(folder, labels, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
