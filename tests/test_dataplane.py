@@ -112,10 +112,10 @@ def test_on_a_full_disk_scoring_goes_on_feedback_is_put_off_and_status_and_metri
     with pytest.raises(Unavailable, match="check that its disk has room"):
         asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32)))
     assert "full" in plane.status()["journal"]["error"]
-    wait(lambda: registry.get_sample_value("riverdelta_journal_failing") == 1)
-    assert registry.get_sample_value("riverdelta_journal_errors_total", {"kind": "full_disk"}) == 1
+    wait(lambda: registry.get_sample_value("riverdelta_journal_failing", {"model": "ranker"}) == 1)
+    assert registry.get_sample_value("riverdelta_journal_errors_total", {"model": "ranker", "kind": "full_disk"}) == 1
     db.execute("PRAGMA max_page_count = 1000000")
-    wait(lambda: registry.get_sample_value("riverdelta_journal_failing") == 0)
+    wait(lambda: registry.get_sample_value("riverdelta_journal_failing", {"model": "ranker"}) == 0)
     assert asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32))).outcomes == ["accepted"]
 
 

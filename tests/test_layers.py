@@ -14,7 +14,7 @@ LAYERS = {
     "features": 0, "events": 0, "link": 0, "errors": 0,
     "corrections": 1,
     "stack": 2, "joiner": 2, "prequential": 2, "drift": 2, "graph": 2, "convert": 2,
-    "gate": 2, "breaker": 2, "influence": 2, "confidence": 2, "trial": 2,
+    "gate": 2, "breaker": 2, "insight": 2, "influence": 2, "confidence": 2, "trial": 2,
     "session": 3, "registry": 3, "journal": 3, "checkpoint": 3, "metrics": 3, "lock": 3,
     "__main__": 4, "oip": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "access": 4,
     "cli": 4, "lab": 4,

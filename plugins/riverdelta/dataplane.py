@@ -64,14 +64,14 @@ class DataPlane:
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
         self.definition, self.settings, self.clock = definition, settings, clock
-        self.metrics = Metrics(registry)
+        self.metrics = Metrics(registry, definition.name)
         self.home = Home(definition, settings)
         release = self.home.prepare()
         shadow = {GATE_WEIGHT: 0.0} if settings.serve == "base" else None
         start = State(release.number, 0, release.position)
         self.session = Session(release.path, start, threads=settings.threads, pinned=shadow)
         self.schema = definition.request_schema
-        self._kept = definition.new_stack().reads
+        self._kept = definition.kept
         self._live = self.home.live()
         self._ids = self.home.ids()
         self._followed: State | None = None

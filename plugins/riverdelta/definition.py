@@ -17,6 +17,7 @@ from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema, id64
 from riverdelta.graph import taps as tapping
 from riverdelta.graph.signature import Signature
+from riverdelta.insight import Slices
 from riverdelta.stack import Stack
 
 #: The attribute of a decorated class that holds its definition.
@@ -28,7 +29,7 @@ class Definition:
     """A frozen base model, its taps, the columns that it lacks, and the corrections on top.
 
     `logit` or `probability` names the output that is corrected; with neither, the only float output is taken.
-    `on_drift` is what the learner does at a drift alarm.
+    `on_drift` is what the learner does at a drift alarm; `slices` names values of id columns that are judged apart.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Definition:
     columns: Schema = field(default_factory=Schema)
     corrections: Sequence[Correction] = ()
     on_drift: Response | None = None
+    slices: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
 
     @cached_property
     def signature(self) -> Signature:
@@ -60,6 +62,15 @@ class Definition:
         stack = Stack([c.clone() for c in self.corrections])
         stack.bind(self.schema)
         return stack
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The columns that the journal keeps of a row: what a correction reads, and what slices are made of."""
+        return tuple(dict.fromkeys([*self.new_stack().reads, *self.slices]))
+
+    def new_slices(self) -> Slices:
+        """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""
+        return Slices(self.slices, self.request_schema)
 
     def fingerprint(self) -> str:
         """Return what a data folder belongs to: the base's digest and the stack's make-up."""

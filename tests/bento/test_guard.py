@@ -189,7 +189,7 @@ def test_items_of_feedback_count_as_rows(ask):
 
 def test_refusals_are_counted_by_their_endpoint(ask, registry):
     def count():
-        labels = {"transport": "rest", "endpoint": "feedback", "outcome": "invalid"}
+        labels = {"model": "ranker", "transport": "rest", "endpoint": "feedback", "outcome": "invalid"}
         return registry.get_sample_value("riverdelta_requests_total", labels) or 0
 
     before = count()

@@ -54,9 +54,10 @@ def test_the_model_that_takes_feedback(send, registry):
     ]
     answer = send("POST", "/v2/models/ranker-feedback/versions/1/infer", json={"inputs": inputs})
     assert answer.json()["outputs"][0]["data"] == ["accepted"]
-    before = registry.get_sample_value("riverdelta_feedback_refused_total", {"reason": "invalid"})
+    refused = "riverdelta_feedback_refused_total", {"model": "ranker", "reason": "invalid"}
+    before = registry.get_sample_value(*refused)
     assert send("POST", "/v2/models/ranker-feedback/infer", json={"inputs": inputs[:1]}).status_code == 400
-    assert registry.get_sample_value("riverdelta_feedback_refused_total", {"reason": "invalid"}) == before + 1
+    assert registry.get_sample_value(*refused) == before + 1
 
 
 HOSTILE = {

@@ -77,7 +77,7 @@ def test_too_many_rows_are_refused_with_the_limit(send):
 
 def test_refusals_are_counted_by_endpoint_and_reason(send, registry):
     def count():
-        labels = {"transport": "rest", "endpoint": "feedback", "outcome": "invalid"}
+        labels = {"model": "ranker", "transport": "rest", "endpoint": "feedback", "outcome": "invalid"}
         return registry.get_sample_value("riverdelta_requests_total", labels) or 0
 
     before = count()

@@ -1,5 +1,6 @@
 """The loop on a running service: what is fed back is learned, over every transport, and nothing is lost."""
 
+import json
 import time
 from contextlib import closing
 from http.client import HTTPConnection
@@ -83,10 +84,11 @@ def test_metrics_of_both_workers_are_one_page(server):
     status, page = get(server, "/metrics")
     assert status == 200
     samples = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("riverdelta_"))
-    assert float(samples['riverdelta_execution_provider{provider="CPUExecutionProvider"}']) == 2
-    assert float(samples['riverdelta_rows_scored_total{transport="rest"}']) >= 24
-    assert float(samples["riverdelta_sidecar_up"]) == 1
-    assert float(samples['riverdelta_request_seconds_count{stage="total",transport="rest"}']) >= 8
+    model = f'model="{json.loads(get(server, "/status")[1])["name"]}"'
+    assert float(samples[f'riverdelta_execution_provider{{{model},provider="CPUExecutionProvider"}}']) == 2
+    assert float(samples[f'riverdelta_rows_scored_total{{{model},transport="rest"}}']) >= 24
+    assert float(samples[f"riverdelta_sidecar_up{{{model}}}"]) == 1
+    assert float(samples[f'riverdelta_request_seconds_count{{{model},stage="total",transport="rest"}}']) >= 8
 
 
 def test_bentoml_itself_says_that_the_service_is_ready(server):

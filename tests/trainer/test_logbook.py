@@ -31,11 +31,11 @@ def test_controls_are_noted_with_what_came_of_them_and_survive_a_restart(rig):
     told = [(e["action"], e["details"].get("release")) for e in rig.trainer.status()["events"]]
     assert told == [("release", 1), ("rollback", 0), ("resume", None)]
     assert rig.trainer.status()["history"]["examples"] == [64]
-    before = rig.trainer.history.state(), rig.trainer.logbook.report()
+    before = rig.trainer.account.history.state(), rig.trainer.account.logbook.report()
     rig.trainer.close()
     rig.start()
-    assert rig.trainer.logbook.report()[: len(before[1])] == before[1]
-    assert all(np.array_equal(a, before[0][k]) for k, a in rig.trainer.history.state().items())
+    assert rig.trainer.account.logbook.report()[: len(before[1])] == before[1]
+    assert all(np.array_equal(a, before[0][k]) for k, a in rig.trainer.account.history.state().items())
 
 
 def test_the_breaker_is_noted_once_when_it_opens_and_once_when_it_closes(rig):
@@ -44,12 +44,12 @@ def test_the_breaker_is_noted_once_when_it_opens_and_once_when_it_closes(rig):
     for seed in range(10):
         rig.teach(rows=64, seed=seed, labels=np.zeros(64, np.float32))
     rig.step()
-    opened = rig.trainer.logbook.report()
+    opened = rig.trainer.account.logbook.report()
     assert [e["action"] for e in opened] == ["breaker opened"]
     assert opened[0]["details"]["reason"] == rig.trainer.learner.admission.breaker.reason
     Operator(rig.trainer.home, rig.trainer.journal).resume()
     rig.step()
-    assert [e["action"] for e in rig.trainer.logbook.report()[1:]] == ["resume", "breaker closed"]
+    assert [e["action"] for e in rig.trainer.account.logbook.report()[1:]] == ["resume", "breaker closed"]
 
 
 @pytest.mark.parametrize("rig", [{"serve": "base"}], indirect=True)

@@ -42,14 +42,16 @@ def online(
     columns: Mapping[str, str] | None = None,
     corrections: Sequence[Correction] = (),
     on_drift: Response | None = None,
+    slices: Mapping[str, Sequence[str | int]] | None = None,
     name: str | None = None,
 ) -> Callable[[type[T]], type[T]]:
     """Make the decorated class a scorer: a frozen base, and corrections that learn from feedback while it serves.
 
     `base` is the path of an ONNX file (relative to the service's file) or a BentoML model tag with one ONNX file. `logit` or
     `probability` names the output to correct. `taps` names inner tensors as features, `columns` declares columns that the base
-    lacks. `on_drift` is what the learner does at a drift alarm: `Adapt()`, `Freeze()`, or nothing. `name` is the scorer's name
-    in the Open Inference Protocol and of its folder; by default the class's, in lower case.
+    lacks. `on_drift` is what the learner does at a drift alarm: `Adapt()`, `Freeze()`, or nothing. `slices`, as in
+    {"country": ["de", "fr"]}, names values of id columns whose loss and calibration are shown apart. `name` is the scorer's
+    name in the Open Inference Protocol and of its folder; by default the class's, in lower case.
 
     Goes under `@bentoml.service`. Adds POST /score, POST /feedback, GET /status, /v2 and gRPC, and a sidecar that learns.
     Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
@@ -67,8 +69,11 @@ def online(
             columns=Schema.of(columns or {}),
             corrections=tuple(corrections),
             on_drift=on_drift,
+            slices={column: tuple(values) for column, values in (slices or {}).items()},
         )
-        definition.new_stack()  # every column is there, or the import fails here and says which is not
+        # Every column is there, or the import fails here and says which is not.
+        definition.new_stack()
+        definition.new_slices()
         setattr(cls, ATTRIBUTE, definition)
         _equip(cls, definition)
         return cls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Joiner:
 
     What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
     last bit. A label whose row has left is counted in `unmatched`, a showing whose row leaves too early in `unmatured`.
+    `optional` columns are those that not every worker's impressions need to have.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Joiner:
         max_rows: int = 200_000,
         late: str = "weighted",
         keep_negatives: float = 1.0,
+        optional: Collection[str] = (),
     ) -> None:
         if labels not in LABELS:
             raise ConfigurationError(f"labels is {labels!r}; expected one of {', '.join(LABELS)}")
@@ -56,7 +58,7 @@ class Joiner:
             raise ConfigurationError(
                 f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
             )
-        self.labels, self.window, self.max_rows = labels, window_seconds, max_rows
+        self.labels, self.window, self.max_rows, self._optional = labels, window_seconds, max_rows, optional
         self.relabels, self.weights = relabels, Weights(late, keep_negatives)
         #: Rows that may still become examples; those of them without a label; labels that came too late for their row.
         self.rows = self.backlog = self.unmatched = 0
@@ -190,7 +192,7 @@ class Joiner:
             self.dropped_negatives += _rows(groups) - _rows(chosen)
         examples = None
         if chosen:
-            columns, taken = _gather(chosen)
+            columns, taken = _gather(chosen, self._optional)
             kept = label[taken]
             weight, importance, taken_back = self.weights.of(
                 kept, columns["corrected"], None if undone is None else undone[taken]
@@ -256,14 +258,16 @@ def _only(wanted: npt.NDArray[np.bool_], groups: list[_Group]) -> Iterator[_Grou
             yield mine[some], shelf, at[some]
 
 
-def _gather(groups: list[_Group]) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
-    """Return the groups' columns and which of the keys their rows are, in the keys' order."""
+def _gather(groups: list[_Group], optional: Collection[str]) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
+    """Return the groups' columns and which of the keys their rows are, in the keys' order; `optional` ones if all have them."""
     names = [name for name in groups[0][1].names if name in _READ or name.startswith(_COLUMN)]
     if len(groups) == 1:
         mine, shelf, at = groups[0]
         return {name: shelf[name][at] for name in names}, mine
     for _, shelf, _ in groups:
-        if missing := {n for n in set(names).symmetric_difference(shelf.names) if n.startswith(_COLUMN)}:
+        missing = {n for n in set(names).symmetric_difference(shelf.names) if n.startswith(_COLUMN)}
+        names = [n for n in names if n not in missing]
+        if missing := {n for n in missing if n.removeprefix(_COLUMN) not in optional}:
             raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
     places = np.concatenate([mine for mine, _, _ in groups])
     order = np.argsort(places, kind="stable")

@@ -176,7 +176,13 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
     s = settings
     stack = definition.new_stack()
     joiner = Joiner(
-        s.labels, s.window_seconds, s.on_conflict != "first", s.waiting_rows, late=s.late, keep_negatives=s.keep_negatives
+        s.labels,
+        s.window_seconds,
+        s.on_conflict != "first",
+        s.waiting_rows,
+        late=s.late,
+        keep_negatives=s.keep_negatives,
+        optional=tuple(definition.slices),
     )
     keys = [name for name in stack.reads if definition.schema[name].kind == "id"]
     return Learner(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "paused": trainer.paused,
         "frozen": learner.frozen,
         "position": learner.position,
+        "journal_position": max(trainer.journal.last(), learner.position),
         "examples": learner.examples,
         "learned": learner.learned,
         "unmatched": learner.joiner.unmatched,
@@ -44,6 +46,11 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "occupancy": learner.stack.occupancy(),
         "prequential": learner.prequential.report(),
         "journal_bytes": trainer.journal.size(),
-        "history": trainer.history.report(),
-        "events": trainer.logbook.report(),
+        "disk_free_ratio": _free(trainer),
+        **trainer.account.report(),
     }
+
+
+def _free(trainer: Trainer) -> float:
+    disk = shutil.disk_usage(trainer.home.folder)
+    return disk.free / disk.total

@@ -17,11 +17,10 @@ from riverdelta.home import Home
 from riverdelta.lock import Lock
 from riverdelta.registry import Release
 from riverdelta.settings import Settings
+from riverdelta.trainer.account import Account
 from riverdelta.trainer.contest import Contest
-from riverdelta.trainer.history import History
 from riverdelta.trainer.learner import Learner, new_learner
 from riverdelta.trainer.live import Live
-from riverdelta.trainer.logbook import Logbook
 from riverdelta.trainer.recall import Kept
 from riverdelta.trainer.releases import Releases
 from riverdelta.trainer.status import describe
@@ -49,7 +48,7 @@ class Trainer:
         self.learner = new_learner(definition, settings)
         self.releases = Releases(definition, self.home.releases())
         self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
-        self.history, self.logbook = History(shadow=settings.serve == "base"), Logbook()
+        self.account = Account(definition, shadow=settings.serve == "base")
         if (checkpoint := self.checkpoints.load()) is not None:
             self.learner.load(checkpoint.arrays)
             for prefix, part in self._told_of():
@@ -134,18 +133,16 @@ class Trainer:
         records = self.journal.read(self.learner.position, _READ_ROWS)
         for sequence, record in records:
             examples = self.learner.push(sequence, record)
+            self.account.took(sequence, record, examples, self.learner.admission)
             if examples is not None:
                 self.releases.saw(examples)
                 self.contest.saw(examples)
-                self.history.saw(examples)
-                self.logbook.watch(sequence, float(examples.received[-1]), self.learner.admission)
                 self.live.learned(examples.received)
                 if self.contest.verdict is Verdict.rejected:
                     self.contest.close()
                     self.contest.offer(sequence)
             if isinstance(record, Control):
-                self.logbook.note(sequence, record.time, record.action, self._made(sequence, record) | dict(record.arguments))
-                self.logbook.watch(sequence, record.time, self.learner.admission)
+                self.account.obeyed(sequence, record, self._made(sequence, record), self.learner.admission)
                 self._obey(record)
         return bool(records)
 
@@ -156,7 +153,7 @@ class Trainer:
 
     def _told_of(self) -> tuple[tuple[str, Any], ...]:
         """What is saved beside the learner, by prefix: nothing that is learned depends on it."""
-        return ("contest/", self.contest), ("history/", self.history), ("logbook/", self.logbook)
+        return ("contest/", self.contest), ("account/", self.account)
 
     def _ask(self) -> bool:
         """Write what is to be done next into the journal, unless what was asked before waits there; return whether it did."""
@@ -241,7 +238,7 @@ class Trainer:
         self._told = now
         try:
             self.home.write_status(self.status())
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             _log.error("the status cannot be written: %s", error)
 
     def _due(self, since: float, seconds: float) -> bool:

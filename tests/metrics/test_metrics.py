@@ -30,7 +30,7 @@ from riverdelta.errors import Unavailable
 from riverdelta.journal.base import Health, Outcome
 from riverdelta.metrics import Metrics
 from riverdelta.registry import State
-metrics = Metrics()
+metrics = Metrics(model="shop")
 me = int(sys.argv[1])
 metrics.provider("CPUExecutionProvider")
 for _ in range(me):
@@ -52,7 +52,7 @@ def samples(registry):
 
 
 def value(registry, name, **labels):
-    return samples(registry)[f"riverdelta_{name}", tuple(sorted(labels.items()))]
+    return samples(registry)[f"riverdelta_{name}", tuple(sorted({"model": "shop", **labels}.items()))]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def registry():
 @pytest.fixture
 def full(registry):
     """Return a registry in which every metric has a sample."""
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, "shop")
     metrics.provider("CPUExecutionProvider")
     metrics.answered("rest", "score", 0.01, InvalidInput("x"))
     metrics.mirror(status(), State(3, 12, 90), Health(0, 0, None), now=1000.0)
@@ -78,7 +78,18 @@ def status(**changes):
         "releases": 2, "releases_refused": 1, "refused_because": "x", "parity_max_logit": 2e-6, "paused": None, "frozen": False,
         "occupancy": {"entity_user_id/beliefs": 0.25}, "prequential": report.report(), "journal_bytes": 4096, "pid": 1,
         "time": 999.5, "learned": 36, "champion": 2, "release_bytes": 8192, "gate": {**Gate().report(), "weight": 0.75},
-        "admission": {"open": True, "reason": "x", "trips": 2, "limited": 4},
+        "admission": {"open": True, "reason": "x", "trips": 2, "limited": 4}, "disk_free_ratio": 0.4, "journal_position": 95,
+        "controls": {"release": 3, "rollback": 1}, "traffic": {
+            "rows": 9, "residual": {"0.5": 0.1, "1": 2.5}, "top_changed": 0.25,
+            "expected_log_loss": {"base": 0.7, "served": 0.5},
+        },
+        "drift": {
+            "columns": {"user": {"psi": 0.3, "js": 0.2}}, "quantities": {"score": {"alarms": 1, "evidence": 0.5}},
+            "alarmed": True, "adapting_examples": 7,
+        },
+        "slices": {"country": {"de": {"base": {"examples": 5, "log_loss": 0.6, "calibration_ratio": None}}}},
+        "history": {"difference": {"mean": 0.02, "lower": -0.01, "upper": 0.05, "examples": 9}},
+        "trial": {"challenger": 3, "mean": 0.001, "lower": -0.002, "upper": 0.004},
     } | changes  # fmt: skip
 
 
@@ -131,7 +142,7 @@ def test_what_the_learner_says_is_repeated_once_however_many_workers_repeat_it(w
     registry = merged(tmp_path)
     assert value(registry, "examples_joined") in {100, 200, 300}
     assert value(registry, "sidecar_up") == 1
-    assert ("riverdelta_parity_max_logit", ()) not in samples(registry)
+    assert ("riverdelta_parity_max_logit", (("model", "shop"),)) not in samples(registry)
 
 
 def test_a_killed_workers_counts_stay_and_its_live_gauges_go(workers, tmp_path, monkeypatch):
@@ -176,20 +187,21 @@ def test_promtool_finds_nothing_to_say(full):
 def test_labels_have_a_fixed_set_of_values(full):
     names = {label for family in full.collect() for s in family.samples for label in s.labels}
     assert names == {
-        "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le",
+        "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le", "model",
+        "column", "quantity", "slice", "bound", "quantile", "action",
     }  # fmt: skip
     assert len(samples(full)) < 700
 
 
 def test_series_of_rare_events_exist_before_the_first(registry):
-    Metrics(registry)
+    Metrics(registry, "shop")
     assert {value(registry, "feedback_total", outcome=o.value) for o in Outcome} == {0}
     assert {value(registry, "feedback_refused_total", reason=r) for r in module.REFUSALS} == {0}
     assert value(registry, "swaps_total", outcome="refused") == 0
 
 
 def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total(registry):
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, "shop")
     metrics.scored("rest", 5, decode=0.5, score=1.5, journal=0.25)
     metrics.encoded("rest", 0.125)
     metrics.answered("rest", "score", 2.5)
@@ -201,7 +213,7 @@ def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total
 
 
 def test_feedback_has_a_time_of_its_own(registry):
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, "shop")
     metrics.answered("grpc", "feedback", 0.02)
     assert value(registry, "feedback_seconds_sum", transport="grpc") == 0.02
     assert value(registry, "request_seconds_count", transport="grpc", stage="total") == 0
@@ -230,7 +242,7 @@ def test_many_values_at_once_count_as_one_by_one(values):
     ],
 )
 def test_a_refused_request_counts_by_whose_fault_it_is(registry, error, reason):
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, "shop")
     metrics.answered("oip_rest", "feedback", 0.1, error)
     metrics.answered("oip_rest", "score", 0.1, error)
     for endpoint in ("feedback", "score"):
@@ -239,7 +251,7 @@ def test_a_refused_request_counts_by_whose_fault_it_is(registry, error, reason):
 
 
 def test_a_failing_journal_is_counted_when_it_begins_to_fail_and_shown_while_it_does(registry):
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, "shop")
     for health in (
         Health(5, 0, None),
         Health(9, 0, "OperationalError: database or disk is full"),
@@ -256,7 +268,7 @@ def test_a_failing_journal_is_counted_when_it_begins_to_fail_and_shown_while_it_
 
 
 def test_the_mirror_repeats_a_status_that_went_through_json(registry):
-    TrainerMirror(registry).update(json.loads(json.dumps(status())), now=1000.0)
+    TrainerMirror(registry, "shop").update(json.loads(json.dumps(status())), now=1000.0)
     assert value(registry, "sidecar_up") == 1
     assert value(registry, "learning_paused") == 0
     assert value(registry, "examples_joined") == 40
@@ -273,10 +285,41 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "prequential_auc", scorer="served", window="recent") == 1.0
     assert value(registry, "prequential_examples", scorer="base", window="all") == 3
     assert value(registry, "prequential_threshold", scorer="base", window="all") == 0.5
+    assert value(registry, "journal_position") - value(registry, "learned_position") == 5
+    assert value(registry, "disk_free_ratio") == 0.4
+    assert [value(registry, "controls", action=a) for a in ("release", "rollback")] == [3, 1]
+    assert value(registry, "residual_logits", quantile="1") == 2.5
+    assert value(registry, "top_changed_ratio") == 0.25
+    assert value(registry, "expected_log_loss", scorer="served") == 0.5
+    assert value(registry, "drift_psi_ratio", column="user") == 0.3
+    assert value(registry, "drift_evidence_ratio", quantity="score") == 0.5
+    assert value(registry, "drift_adapting_examples") == 7
+    assert value(registry, "slice_log_loss", column="country", slice="de", scorer="base") == 0.6
+    assert math.isnan(value(registry, "slice_calibration_ratio", column="country", slice="de", scorer="base"))
+    assert [value(registry, "gain_row_nats", bound=b) for b in ("lower", "mean", "upper")] == [-0.01, 0.02, 0.05]
+    assert value(registry, "trial_nats", bound="lower") == -0.002
+
+
+def test_a_trial_that_ended_leaves_no_interval(registry):
+    mirror = TrainerMirror(registry, "shop")
+    mirror.update(status(), now=1000.0)
+    mirror.update(status(trial=None), now=1001.0)
+    assert math.isnan(value(registry, "trial_nats", bound="mean"))
+    assert value(registry, "gain_row_nats", bound="mean") == 0.02
+
+
+def test_two_scorers_in_one_registrys_page_are_told_apart_by_their_name():
+    pages = []
+    for model in ("shop", "search"):
+        registry = CollectorRegistry()
+        Metrics(registry, model).swapped(1e-4)
+        pages.append(generate_latest(registry).decode())
+    assert 'riverdelta_swaps_total{model="shop",outcome="taken"} 1.0' in pages[0]
+    assert all('model="search"' in line for line in pages[1].splitlines() if line.startswith("riverdelta_"))
 
 
 def test_live_age_is_that_of_what_this_worker_serves_and_grows_while_it_is_behind(registry):
-    metrics, well = Metrics(registry), Health(0, 0, None)
+    metrics, well = Metrics(registry, "shop"), Health(0, 0, None)
     metrics.mirror({}, State(0, 0, 0), well, now=10.0)
     assert value(registry, "live_age_seconds") == 0
     metrics.mirror(status(swap=12, published=990.0), State(3, 12, 90), well, now=1000.0)
@@ -289,7 +332,7 @@ def test_live_age_is_that_of_what_this_worker_serves_and_grows_while_it_is_behin
 
 
 def test_null_becomes_nan_and_what_is_missing_stays(registry):
-    mirror = TrainerMirror(registry)
+    mirror = TrainerMirror(registry, "shop")
     mirror.update(status(), now=1000.0)
     mirror.update({"time": 1000.0, "parity_max_logit": None, "paused": "the disk is full"}, now=1001.0)
     assert math.isnan(value(registry, "parity_max_logit"))
@@ -299,12 +342,12 @@ def test_null_becomes_nan_and_what_is_missing_stays(registry):
 
 @pytest.mark.parametrize("old", [{}, {"time": 1000.0 - module.STALE_SECONDS - 0.1}])
 def test_a_learner_that_stopped_writing_is_down(registry, old):
-    mirror = TrainerMirror(registry)
+    mirror = TrainerMirror(registry, "shop")
     mirror.update(status(time=1000.0), now=1000.0)
     mirror.update(old, now=1000.0)
     assert value(registry, "sidecar_up") == 0
 
 
 def test_every_measure_of_a_report_has_its_gauge(registry):
-    mirror = TrainerMirror(registry)
+    mirror = TrainerMirror(registry, "shop")
     assert set(mirror._prequential) == set(Prequential().report()["all"]["base"])

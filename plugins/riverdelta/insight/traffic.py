@@ -1,0 +1,116 @@
+"""Traffic: how much the corrections change what is served, and the loss to expect before any label is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.errors import Corrupt
+from riverdelta.events import Impressions
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+_BASE, _CORRECTED, _SERVED = range(3)
+
+
+class Traffic:
+    """Three figures of the last `window` rows that were served; rows that are not finite are left out.
+
+    - Residual: quantiles of |corrected logit - base logit|.
+    - Top changed: of requests of 2 rows or more, the share whose best row by the served logit is not a best row of the base.
+    - Expected log loss, in nats a row, where labels are drawn from the served probability p: for the served model itself
+      E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which is never
+      less (Gibbs' inequality). It is as true as p is calibrated; the calibration ratio says whether it is.
+
+    References: confidence-based performance estimation, Kivimäki et al. 2024, arXiv 2407.08649.
+
+    >>> traffic, f = Traffic(), np.float32
+    >>> traffic.update(np.zeros(3, int), np.arange(3), f([0, 1, 2]), f([0, 3, 2]), f([0, 3, 2]))
+    >>> report = traffic.report()
+    >>> report["residual"]["1"], report["top_changed"], round(report["expected_log_loss"]["served"], 4)
+    (2.0, 1.0, 0.4164)
+    """
+
+    def __init__(self, window: int = 10_000) -> None:
+        self.window = window
+        self._logits = np.zeros((window, 3), np.float32)
+        self._first = np.zeros(window, np.bool_)
+        #: Where the next row goes, and how many rows are held.
+        self._next = self._held = 0
+
+    def saw(self, impressions: Impressions) -> None:
+        """Take a record of impressions."""
+        i = impressions
+        self.update(i.request, i.index, i.base, i.corrected, i.served)
+
+    def update(
+        self, request: npt.ArrayLike, index: npt.ArrayLike, base: npt.ArrayLike, corrected: npt.ArrayLike, served: npt.ArrayLike
+    ) -> None:
+        """Take N rows: their request's number and their place in it, int[N], and the three logits, float32[N]."""
+        request, logits = np.asarray(request), np.array([base, corrected, served], np.float32).T
+        first = np.asarray(index) == 0
+        first[1:] |= request[1:] != request[:-1]
+        kept = min(len(logits), self.window)
+        places = (self._next + len(logits) - kept + np.arange(kept)) % self.window
+        self._logits[places], self._first[places] = logits[len(logits) - kept :], first[len(logits) - kept :]
+        self._next = (self._next + len(logits)) % self.window
+        self._held = min(self._held + len(logits), self.window)
+
+    def report(self) -> dict[str, Any]:
+        """Return rows, residual {quantile: logits}, top_changed, expected_log_loss {scorer: nats}; None without rows for it."""
+        order = (self._next - self._held + np.arange(self._held)) % self.window
+        logits, first = self._logits[order], self._first[order]
+        finite = np.logical_and.reduce(np.isfinite(logits), axis=1)
+        whole = logits[finite].astype(np.float64)
+        return {
+            "rows": len(whole),
+            "residual": _residual(whole),
+            "top_changed": _top_changed(logits, first, finite),
+            "expected_log_loss": _expected(whole),
+        }
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what `load` needs."""
+        counts = np.array([self._next, self._held], np.int64)
+        return {"logits": self._logits.copy(), "first": self._first.view(np.uint8).copy(), "counts": counts}
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
+        fresh = self.state()
+        if arrays and {n: (a.shape, a.dtype) for n, a in arrays.items()} != {n: (a.shape, a.dtype) for n, a in fresh.items()}:
+            raise Corrupt(f"the saved traffic is not that of a window of {self.window} rows")
+        given = arrays or {name: np.zeros_like(a) for name, a in fresh.items()}
+        self._next, self._held = (int(n) % (self.window + 1) for n in given["counts"])
+        self._logits[...], self._first[...] = given["logits"], given["first"] != 0
+
+
+def _residual(logits: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    names = [f"{q:g}" for q in QUANTILES]
+    if not len(logits):
+        return dict.fromkeys(names)
+    found = np.quantile(np.abs(logits[:, _CORRECTED] - logits[:, _BASE]), QUANTILES)
+    return dict(zip(names, found.tolist(), strict=True))
+
+
+def _top_changed(logits: npt.NDArray[np.float32], first: npt.NDArray[np.bool_], finite: npt.NDArray[np.bool_]) -> float | None:
+    starts = np.flatnonzero(first)
+    if not len(starts):
+        return None
+    # The rows of a request whose first row has left the window are no request.
+    logits, finite, starts = logits[starts[0] :], finite[starts[0] :], starts - starts[0]
+    sizes = np.diff(starts, append=len(logits))
+    counted = (sizes > 1) & np.logical_and.reduceat(finite, starts)
+    best = [np.repeat(np.maximum.reduceat(logits[:, s], starts), sizes) == logits[:, s] for s in (_BASE, _SERVED)]
+    kept = np.logical_or.reduceat(best[0] & best[1], starts)
+    return float((counted & ~kept).sum() / counted.sum()) if counted.any() else None
+
+
+def _expected(logits: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """E[softplus(z) - p·z] is the cross-entropy of p and σ(z)."""
+    if not len(logits):
+        return {"base": None, "served": None}
+    p = 0.5 * (1.0 + np.tanh(logits[:, _SERVED] / 2.0))
+    columns = (("base", logits[:, _BASE]), ("served", logits[:, _SERVED]))
+    return {name: float(np.mean(np.logaddexp(0.0, z) - p * z)) for name, z in columns}

@@ -1,0 +1,34 @@
+"""Dead workers: what they leave in the folder that all workers' metrics share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import multiprocess
+
+_mark_dead: Any = multiprocess.mark_process_dead  # untyped
+
+
+def forget_dead_workers() -> list[int]:
+    """Stop counting the live gauges of workers that no longer run, and return their process ids; for a worker's start.
+
+    Without it the gauges of a worker that was killed are added up for ever. Does nothing outside multiprocess mode.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    names = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")} if folder else set()
+    dead = sorted(int(pid) for pid in names if pid.isdigit() and not _runs(int(pid)))
+    for pid in dead:
+        _mark_dead(pid)
+    return dead
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,71 @@
+"""Account: what the learner keeps to show, of every record that it took; nothing that is learned depends on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.definition import Definition
+from riverdelta.events import Control, Impressions, Record
+from riverdelta.insight import Traffic
+from riverdelta.joiner import Examples
+from riverdelta.trainer.admission import Admission
+from riverdelta.trainer.history import History
+from riverdelta.trainer.logbook import Logbook
+
+#: The controls that are counted; a journal may hold others, of another version.
+ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift")
+
+
+class Account:
+    """History of the losses, traffic, slices, the logbook, and how often each control was obeyed."""
+
+    def __init__(self, definition: Definition, shadow: bool = False) -> None:
+        self.history, self.logbook = History(shadow), Logbook()
+        self.traffic, self.slices = Traffic(), definition.new_slices()
+        self._obeyed: Counter[str] = Counter()
+
+    def took(self, sequence: int, record: Record, examples: Examples | None, admission: Admission) -> None:
+        """Note what a record brought."""
+        if isinstance(record, Impressions):
+            self.traffic.saw(record)
+        if examples is not None:
+            self.history.saw(examples)
+            self.slices.saw(examples)
+            self.logbook.watch(sequence, float(examples.received[-1]), admission)
+
+    def obeyed(self, sequence: int, control: Control, details: Mapping[str, Any], admission: Admission) -> None:
+        """Note a control and what came of it."""
+        self._obeyed[control.action] += control.action in ACTIONS
+        self.logbook.note(sequence, control.time, control.action, {**details, **control.arguments})
+        self.logbook.watch(sequence, control.time, admission)
+
+    def report(self) -> dict[str, Any]:
+        """Return history, events, traffic, slices and controls."""
+        return {
+            "history": self.history.report(),
+            "events": self.logbook.report(),
+            "traffic": self.traffic.report(),
+            "slices": self.slices.report(),
+            "controls": {action: self._obeyed[action] for action in ACTIONS},
+        }
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what `load` needs."""
+        arrays = {f"{prefix}/{name}": array for prefix, part in self._parts() for name, array in part.state().items()}
+        return arrays | {"controls": np.array([self._obeyed[action] for action in ACTIONS], np.int64)}
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned; a part of which nothing was saved begins anew."""
+        for prefix, part in self._parts():
+            whole = f"{prefix}/"
+            part.load({name.removeprefix(whole): array for name, array in arrays.items() if name.startswith(whole)})
+        counts = arrays.get("controls", np.zeros(0, np.int64)).tolist()
+        self._obeyed = Counter(dict(zip(ACTIONS, counts, strict=False)))
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [("history", self.history), ("logbook", self.logbook), ("traffic", self.traffic), ("slices", self.slices)]
