@@ -61,7 +61,7 @@ class Drift:
         self._owner = np.array([0, 1, 1, *np.repeat(np.arange(2, len(self.quantities)), w.DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
         self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / w.BLOCK)
-        self._n = np.zeros(4, np.int64)
+        self._n = np.zeros(5, np.int64)
         self._kept, self._losses = np.zeros((many, reference), np.float32), np.zeros((blocks, w.LOSSES))
         self._edges = np.zeros((many, w.DECILES - 1), np.float32)
         self._usual, self._now, self._counts = np.zeros((3, many, w.BINS), np.int64)
@@ -78,8 +78,10 @@ class Drift:
             column = columns[name]
             if self._is_id[c]:
                 w.bins_of_ids(np.ascontiguousarray(column, np.int64), values[c])
+            elif column.ndim == 1:
+                values[c] = column
             else:
-                values[c] = column if column.ndim == 1 else np.linalg.norm(column, axis=tuple(range(1, column.ndim)))
+                w.lengths(np.ascontiguousarray(column, np.float32).reshape(rows, math.prod(column.shape[1:])), values[c])
         values[-1] = base
         served, label = np.ascontiguousarray(served, np.float32), np.ascontiguousarray(label, np.float32)
         alarms, at, panel = [], 0, self._panel
@@ -89,7 +91,7 @@ class Drift:
                 self._alarmed, self._counts, self._now, self._ring, self._sums, self._x, panel.bound, panel.weight,
                 panel.wealth, SHARES,
             )  # fmt: skip
-            if self._n[w.WATCHING] and panel.evidence().sum() >= panel.run_length:
+            if self._n[w.ALARM]:
                 alarms.append(self._alarm())
             elif not self._n[w.WATCHING] and self._n[w.TAKEN] == self.reference:
                 self._begin()
@@ -178,7 +180,7 @@ class Drift:
         self._alarms[most] += 1
         self._last[0] = self._n[w.EXAMPLES]
         self._panel.wealth[:] = 0.0
-        self._n[[w.TAKEN, w.WATCHING]] = 0
+        self._n[[w.TAKEN, w.WATCHING, w.ALARM]] = 0
         return self.quantities[most]
 
     def _arrays(self) -> Arrays:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
 from riverdelta.drift.panel import bet
+from riverdelta.log_loss import log_loss, score
 
 #: Examples of a block; bins of a histogram, of which numbers use the first `DECILES`.
 BLOCK, BINS, DECILES = 64, 32, 10
@@ -15,8 +14,9 @@ BLOCK, BINS, DECILES = 64, 32, 10
 LOSSES = 3
 #: A log loss counts as at most so many nats.
 MOST = 4.0
-#: Whole numbers: examples seen, of them those in this stretch of reference or watching, whether it watches, blocks watched.
-EXAMPLES, TAKEN, WATCHING, BLOCKS = range(4)
+#: Whole numbers: examples seen, of them those in this stretch of reference or watching, whether it watches, blocks watched,
+#: whether the last block raised the alarm.
+EXAMPLES, TAKEN, WATCHING, BLOCKS, ALARM = range(5)
 
 _SIGNATURE = (
     "int64(int64, float32[:, ::1], boolean[::1], float32[::1], float32[::1], float64, int64[::1], float32[:, ::1],"
@@ -33,6 +33,16 @@ def bins_of_ids(ids, out):  # type: ignore[no-untyped-def]
         h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         out[i] = np.float32(h >> np.uint64(59))
+
+
+@numba.njit("void(float32[:, ::1], float32[::1])", cache=True)
+def lengths(rows, out):  # type: ignore[no-untyped-def]
+    """Write the Euclidean length of each row."""
+    for i in range(rows.shape[0]):
+        square = np.float32(0.0)
+        for d in range(rows.shape[1]):
+            square += rows[i, d] * rows[i, d]
+        out[i] = np.sqrt(square)
 
 
 @numba.njit("void(int64, float32[:, ::1], boolean[::1], float32[:, ::1], uint8[:, ::1])", cache=True)
@@ -72,16 +82,12 @@ def watch(  # type: ignore[no-untyped-def]
         bins_of(begin, values, is_id, edges, bins)
     for i in range(begin, rows):
         z, y = np.float64(served[i]), np.float64(label[i])
+        off = 0.0
         if z - z == 0.0 and (y == 0.0 or y == 1.0):  # a logit that is a number
-            e = math.exp(-abs(z))
-            loss = math.log1p(e) + max(z, 0.0) - y * z
-            off = (1.0 if z >= 0.0 else e) / (1.0 + e) - y
-            sums[0] += min(loss, MOST) / MOST
-            sums[1] += (1.0 + off) / 2.0
-            sums[2] += (1.0 - off) / 2.0
-        else:
-            sums[1] += 0.5
-            sums[2] += 0.5
+            sums[0] += min(log_loss(z, y), MOST) / MOST
+            off = score(z) - y
+        sums[1] += (1.0 + off) / 2.0
+        sums[2] += (1.0 - off) / 2.0
         n[EXAMPLES] += 1
         n[TAKEN] += 1
         if n[WATCHING] == 0:
@@ -113,5 +119,6 @@ def watch(  # type: ignore[no-untyped-def]
                     counts[c, b] = 0
             n[BLOCKS] += 1
             if bet(x, bound, weight, shares, wealth) >= run_length:
+                n[ALARM] = 1
                 return i + 1
     return rows
