@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.features import Schema, id64
 from riverdelta.joiner import Examples
+from riverdelta.log_loss import log_loss, score
 
 SCORERS = ("base", "served")
 OTHER = "other"
@@ -19,7 +21,29 @@ OTHER = "other"
 MOST = 32
 #: An example counts half after so many more of its slice.
 HALF_LIFE = 5_000
+_FADES = 0.5 ** (1.0 / HALF_LIFE)
 _WEIGHT, _LABEL, _SCORE, _LOSS = range(4)
+_KERNEL = "void(int64[::1], float32[::1], float32[::1], float32[::1], float32[::1], int64[::1], float64[:, :, ::1], int64[::1])"
+
+
+@numba.njit(_KERNEL, cache=True)
+def _add(ids, base, served, label, weight, values, sums, examples):  # type: ignore[no-untyped-def]
+    for i in range(ids.shape[0]):
+        w, y = np.float64(weight[i]), np.float64(label[i])
+        if not abs(w) + abs(base[i]) + abs(served[i]) < np.inf or (y != 0.0 and y != 1.0):
+            continue
+        at = 0
+        while at < values.shape[0] and values[at] != ids[i]:
+            at += 1
+        examples[at] += 1
+        for s in range(2):
+            z = np.float64(base[i] if s == 0 else served[i])
+            mine = sums[at, s]
+            mine *= _FADES
+            mine[_WEIGHT] += w
+            mine[_LABEL] += w * y
+            mine[_SCORE] += w * score(z)
+            mine[_LOSS] += w * log_loss(z, y)
 
 
 class Slices:
@@ -48,9 +72,7 @@ class Slices:
                     f"slices has {names!r} for the column {column!r}; expected 1 to {MOST} values, each once, none {OTHER!r}"
                 )
             ids = np.array([id64(value) if isinstance(value, str) else int(value) for value in values], np.int64)
-            order = np.argsort(ids)
-            self._names[column], self._values[column] = [names[i] for i in order] + [OTHER], ids[order]
-        self._declared = {column: [*map(str, values), OTHER] for column, values in declared.items()}
+            self._names[column], self._values[column] = [*names, OTHER], ids
         self._reset()
 
     @property
@@ -74,26 +96,16 @@ class Slices:
         weight: npt.ArrayLike,
     ) -> None:
         """Take N examples: the columns' ids, logits, labels 0 or 1 and weights; a row that is not finite is left out."""
-        rows = np.array([base, served, label, weight], np.float64)
-        good = np.isfinite(rows).all(0)
-        rows = rows[:, good]
-        y, w = rows[2:]
-        sums = [(w, w * y, w * (0.5 * (1.0 + np.tanh(z / 2.0))), w * (np.logaddexp(0.0, z) - y * z)) for z in rows[:2]]
-        terms = np.array(sums)  # [scorer, term, row]
+        b, s, y, w = (np.ascontiguousarray(a, np.float32) for a in (base, served, label, weight))
         for column, values in self._values.items():
-            if column not in columns:
-                continue
-            ids = columns[column][good]
-            at = np.searchsorted(values, ids)
-            at[(at == len(values)) | (values[np.minimum(at, len(values) - 1)] != ids)] = len(values)
-            for s in np.unique(at).tolist():
-                self._add(column, s, terms[:, :, at == s])
+            if column in columns:
+                ids = np.ascontiguousarray(columns[column], np.int64)
+                _add(ids, b, s, y, w, values, self._sums[column], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
         """Return {column: {slice: {scorer: {examples, log_loss, calibration_ratio}}}}; None without a divisor."""
         return {
-            column: {name: self._measures(column, self._names[column].index(name)) for name in names}
-            for column, names in self._declared.items()
+            column: {name: self._measures(column, at) for at, name in enumerate(names)} for column, names in self._names.items()
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -115,12 +127,6 @@ class Slices:
     def _reset(self) -> None:
         self._sums = {column: np.zeros((len(names), len(SCORERS), 4)) for column, names in self._names.items()}
         self._examples = {column: np.zeros(len(names), np.int64) for column, names in self._names.items()}
-
-    def _add(self, column: str, at: int, terms: npt.NDArray[np.float64]) -> None:
-        count = terms.shape[2]
-        fading = 0.5 ** (np.arange(count - 1, -1, -1) / HALF_LIFE)
-        self._sums[column][at] = self._sums[column][at] * 0.5 ** (count / HALF_LIFE) + (terms * fading).sum(-1)
-        self._examples[column][at] += count
 
     def _measures(self, column: str, at: int) -> dict[str, dict[str, float | None]]:
         found: dict[str, dict[str, float | None]] = {}

@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
 from riverdelta.errors import Corrupt
 from riverdelta.events import Impressions
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _BASE, _CORRECTED, _SERVED = range(3)
+
+
+def _read_only(dtype: Any) -> Any:
+    """As a decoded record's arrays are; others pass as such."""
+    return types.Array(dtype, 1, "C", readonly=True)
+
+
+_INTS, _INDEX, _FLOATS = map(_read_only, (types.int64, types.int32, types.float32))
+_KERNEL = types.int64(_INTS, _INDEX, _FLOATS, _FLOATS, _FLOATS, types.float32[:, ::1], types.boolean[::1], types.int64)
+
+
+@numba.njit(_KERNEL, cache=True)
+def _add(request, index, base, corrected, served, logits, first, at):  # type: ignore[no-untyped-def]
+    for i in range(request.shape[0]):
+        logits[at, _BASE], logits[at, _CORRECTED], logits[at, _SERVED] = base[i], corrected[i], served[i]
+        first[at] = index[i] == 0 or (i > 0 and request[i] != request[i - 1])
+        at = at + 1 if at + 1 < logits.shape[0] else 0
+    return at
 
 
 class Traffic:
@@ -49,14 +69,10 @@ class Traffic:
         self, request: npt.ArrayLike, index: npt.ArrayLike, base: npt.ArrayLike, corrected: npt.ArrayLike, served: npt.ArrayLike
     ) -> None:
         """Take N rows: their request's number and their place in it, int[N], and the three logits, float32[N]."""
-        request, logits = np.asarray(request), np.array([base, corrected, served], np.float32).T
-        first = np.asarray(index) == 0
-        first[1:] |= request[1:] != request[:-1]
-        kept = min(len(logits), self.window)
-        places = (self._next + len(logits) - kept + np.arange(kept)) % self.window
-        self._logits[places], self._first[places] = logits[len(logits) - kept :], first[len(logits) - kept :]
-        self._next = (self._next + len(logits)) % self.window
-        self._held = min(self._held + len(logits), self.window)
+        number, place = np.ascontiguousarray(request, np.int64), np.ascontiguousarray(index, np.int32)
+        b, c, s = (np.ascontiguousarray(a, np.float32) for a in (base, corrected, served))
+        self._next = _add(number, place, b, c, s, self._logits, self._first, self._next)
+        self._held = min(self._held + len(number), self.window)
 
     def report(self) -> dict[str, Any]:
         """Return rows, residual {quantile: logits}, top_changed, expected_log_loss {scorer: nats}; None without rows for it."""

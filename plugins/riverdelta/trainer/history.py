@@ -5,28 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.confidence import ConfidenceSequence
 from riverdelta.errors import Corrupt
 from riverdelta.joiner import Examples
+from riverdelta.log_loss import log_loss
 
-#: Rows that are taken at once, and the most points that are kept.
+#: The rows of a point at first, and the most points that are kept.
 GRAIN, POINTS = 64, 240
 #: A row's difference of losses counts as at most so many nats, and the interval misses the truth with this probability.
 BOUND, ALPHA = 2.0, 0.05
 #: The differences are predicted within this, and their interval is tightest at this sum of squares; see `ConfidenceSequence`.
 _GUESS, _BEST_AT = BOUND / 16.0, 30.0 * BOUND**2
 _TIME, _WEIGHT, _BASE, _SERVED = range(4)
+#: Whole points, rows in the one that is being filled, rows that a point has.
+_FULL, _PART, _SIZE = range(3)
+_KERNEL = (
+    "int64(float32[::1], float32[::1], float32[::1], float32[::1], float64[::1], float64[:, ::1], int64[::1], float64[::1])"
+)
+
+
+@numba.njit(_KERNEL, cache=True)
+def _add(base, served, label, weight, time, points, counts, differences):  # type: ignore[no-untyped-def]
+    """Add rows to the points, and write each one's difference; return how many rows counted."""
+    kept = 0
+    for i in range(base.shape[0]):
+        w, y, b, s = np.float64(weight[i]), np.float64(label[i]), np.float64(base[i]), np.float64(served[i])
+        # What is not finite is less than nothing and not even that.
+        if not abs(w) + abs(b) + abs(s) + abs(time[i]) < np.inf or (y != 0.0 and y != 1.0):
+            continue
+        before, after = log_loss(b, y), log_loss(s, y)
+        differences[kept] = min(max(w * (before - after), -BOUND), BOUND)
+        kept += 1
+        point = points[counts[_FULL]]
+        point[_TIME] = time[i]
+        point[_WEIGHT] += w
+        point[_BASE] += w * before
+        point[_SERVED] += w * after
+        counts[_PART] += 1
+        if counts[_PART] < counts[_SIZE]:
+            continue
+        counts[_FULL], counts[_PART] = counts[_FULL] + 1, 0
+        if counts[_FULL] == POINTS:
+            half = POINTS // 2
+            for k in range(half):
+                points[k] = points[2 * k] + points[2 * k + 1]
+                points[k, _TIME] = points[2 * k + 1, _TIME]
+            points[half:] = 0.0
+            counts[_FULL], counts[_SIZE] = half, 2 * counts[_SIZE]
+    return kept
 
 
 class History:
     """Points of (examples, mean log losses of base and served since the point before, in nats), each of equally many rows.
 
-    Rows are taken `GRAIN` at a time, whatever the blocks were: a point is a whole number of grains, and when there are
-    `POINTS` of them, each two next to each other become one. So n rows make at least `POINTS` / 2 points from
-    `POINTS`·`GRAIN` / 2 rows on, and the same rows make the same bits however they came.
+    A point has `GRAIN` rows at first; when there are `POINTS` of them, each two next to each other become one. So n rows make
+    at least `POINTS` / 2 points from `POINTS`·`GRAIN` / 2 rows on, and the same rows make the same bits however they came.
 
     The difference is the mean over rows of clip(w·(loss of base - loss of served), -`BOUND`, `BOUND`), with an interval that
     holds at every row at once, so that it may be looked at all the time: `ConfidenceSequence`.
@@ -42,7 +79,7 @@ class History:
     """
 
     def __init__(self, shadow: bool = False) -> None:
-        self._shadow, self._waiting = shadow, 0
+        self._shadow = shadow
         self._reset()
 
     def saw(self, examples: Examples) -> None:
@@ -60,25 +97,21 @@ class History:
         received: npt.ArrayLike,
     ) -> None:
         """Take N rows: logits, labels 0 or 1, weights, and when the labels came; a row that is not finite is left out."""
-        block = np.array([base, served, label, weight, received], np.float64)
-        block = block[:, np.isfinite(block).all(0) & ((block[2] == 0) | (block[2] == 1))]
-        while block.shape[1]:
-            taken = min(GRAIN - self._waiting, block.shape[1])
-            self._held[:, self._waiting : self._waiting + taken] = block[:, :taken]
-            block, self._waiting = block[:, taken:], self._waiting + taken
-            if self._waiting == GRAIN:
-                self._take()
+        b, s, y, w = (np.ascontiguousarray(a, np.float32) for a in (base, served, label, weight))
+        time = np.ascontiguousarray(received, np.float64)
+        differences = np.empty(len(y))
+        kept = _add(b, s, y, w, time, self._points, self._counts, differences)
+        self._difference.update(differences[:kept])
 
     def report(self) -> dict[str, Any]:
         """Return lists examples, time, base and served (None where weights cancel), and the difference with its interval."""
-        full, part, grains = self._counts.tolist()
+        full, part, size = self._counts.tolist()
         points = self._points[: full + (part > 0)]
         weight = points[:, _WEIGHT]
         means = np.divide(points.T, weight, out=np.full((4, len(points)), np.nan), where=weight > 0)
-        ends = [min((i + 1) * grains, full * grains + part) * GRAIN for i in range(len(points))]
         d = self._difference
         return {
-            "examples": ends,
+            "examples": [min((i + 1) * size, full * size + part) for i in range(len(points))],
             "time": [round(t, 1) for t in points[:, _TIME].tolist()],
             "base": [round(x, 5) if x == x else None for x in means[_BASE].tolist()],
             "served": [round(x, 5) if x == x else None for x in means[_SERVED].tolist()],
@@ -94,54 +127,23 @@ class History:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
-        parts = {"held": self._held[:, : self._waiting], "points": self._points, "counts": self._counts}
-        return {name: a.copy() for name, a in parts.items()} | {
-            f"difference/{k}": a for k, a in self._difference.state().items()
-        }
+        difference = {f"difference/{k}": a for k, a in self._difference.state().items()}
+        return {"points": self._points.copy(), "counts": self._counts.copy(), **difference}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
         self._reset()
         if not arrays:
             return
-        held, points, counts = (arrays.get(name) for name in ("held", "points", "counts"))
-        if held is None or held.shape[:1] != (5,) or held.ndim != 2 or held.shape[1] >= GRAIN:
-            raise Corrupt(f"the saved history's 'held' is {None if held is None else held.shape}; expected [5, under {GRAIN}]")
+        points, counts = arrays.get("points"), arrays.get("counts")
         if points is None or points.shape != self._points.shape or counts is None or counts.shape != (3,):
             raise Corrupt(f"the saved history's points are not [{POINTS}, 4] with three counts")
-        if not (0 <= counts[0] < POINTS and 0 <= counts[1] < counts[2]):
-            raise Corrupt(f"the saved history's counts are {counts.tolist()}; expected under {POINTS} points, of grains")
-        self._waiting = held.shape[1]
-        self._held[:, : self._waiting] = held
+        if not (0 <= counts[_FULL] < POINTS and 0 <= counts[_PART] < counts[_SIZE]):
+            raise Corrupt(f"the saved history's counts are {counts.tolist()}; expected under {POINTS} points, of whole rows")
         self._points[...], self._counts[...] = points, counts
         prefix = "difference/"
         self._difference.load({k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)})
 
     def _reset(self) -> None:
-        self._held = np.zeros((5, GRAIN))
-        self._waiting = 0
-        self._points = np.zeros((POINTS, 4))
-        #: Whole points, grains in the one that is being filled, grains that a point has.
-        self._counts = np.array([0, 0, 1], np.int64)
+        self._points, self._counts = np.zeros((POINTS, 4)), np.array([0, 0, GRAIN], np.int64)
         self._difference = ConfidenceSequence(ALPHA, -BOUND, BOUND, guess=(-_GUESS, _GUESS), best_at=_BEST_AT)
-
-    def _take(self) -> None:
-        base, served, label, weight, received = self._held
-        losses = [np.logaddexp(0.0, z) - label * z for z in (base, served)]
-        self._difference.update(np.clip(weight * (losses[0] - losses[1]), -BOUND, BOUND))
-        full, part, grains = self._counts.tolist()
-        point = self._points[full]
-        point[_TIME] = received[-1]
-        point[[_WEIGHT, _BASE, _SERVED]] += weight.sum(), (weight * losses[0]).sum(), (weight * losses[1]).sum()
-        part += 1
-        if part == grains:
-            full, part = full + 1, 0
-        if full == POINTS:
-            pairs = self._points.reshape(POINTS // 2, 2, 4)
-            sums, times = pairs.sum(1), pairs[:, 1, _TIME].copy()
-            self._points[...] = 0.0
-            self._points[: POINTS // 2] = sums
-            self._points[: POINTS // 2, _TIME] = times
-            full, grains = POINTS // 2, 2 * grains
-        self._counts[:] = full, part, grains
-        self._waiting = 0
