@@ -12,6 +12,7 @@ from riverdelta.errors import RiverdeltaError
 #: Each command lies in the file of its name; it is imported when it is asked for.
 _COMMANDS = {
     "demo": "Show the whole loop on MovieLens, or on the simulator.",
+    "diff": "Show which coefficients changed between two releases.",
     "export": "Write the merged model as one self-contained ONNX file.",
     "freeze": "Stop learning.",
     "inspect": "List an ONNX model's inputs, outputs and inner tensors.",

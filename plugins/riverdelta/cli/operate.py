@@ -18,6 +18,8 @@ from riverdelta.settings import Settings
 service = click.option(
     "--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker."
 )
+#: The option that asks for what a program reads.
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from riverdelta.cli import operate
 
 @click.command()
 @operate.service
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@operate.as_json
 def releases(target: str, as_json: bool) -> None:
     """List the releases: their losses, what became of their trials, and which one serves."""
     with operate.operating(target) as operator:

@@ -20,6 +20,7 @@ from riverdelta.convert.base import Flow, Place, Shape
 from riverdelta.convert.one_hot_encoder import BoundedEncoder
 from riverdelta.convert.snapshot import freeze, thaw
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.features import Column, Columns, Floats, Schema
@@ -176,6 +177,16 @@ class River(Correction):
         self._rows, self._stale, self._unsaved = int(self._learner["rows"][0]), False, False
         for categories in self._categories:
             categories.reload()
+
+    def coefficients(self) -> dict[str, Coefficients]:
+        weights = {"intercept": self._last.intercept, **self._last.weights}
+        values = np.array([list(weights.values())], np.float64)
+
+        def find(ids: Ids) -> list[At]:
+            # River's key of an encoded id.
+            return [At(0, f"{name}_{value}", f"{name}={value}") for name, value in ids.items() if f"{name}_{value}" in weights]
+
+        return {"weights": Coefficients(tuple(map(str, weights)), values, np.full(len(weights), np.nan), find=find)}
 
     def occupancy(self) -> dict[str, float]:
         used = {id(categories.table): len(categories.rows) / self.slots for categories in self._categories}

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.corrections.rows import RowFaces
 from riverdelta.features import Columns, Floats, Schema
@@ -77,6 +78,10 @@ class Correction(RowFaces):
 
     def restore(self) -> None:
         """Rebuild what is derived from `served` and `learner`, after both were loaded from a checkpoint."""
+
+    def coefficients(self) -> dict[str, Coefficients]:
+        """Return what was learned as named coefficients, by table, for people to read."""
+        return {key: Coefficients.unnamed(table.values) for key, table in self.served.items()}
 
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table, 0 to 1."""

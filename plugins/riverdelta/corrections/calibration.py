@@ -9,6 +9,7 @@ import numpy as np
 
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
+from riverdelta.corrections.coefficients import Coefficients, root_mean
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.features import Columns, Floats, Schema
 
@@ -137,3 +138,8 @@ class Calibration(Correction):
         line = nodes.table("line", self.served["line"].values)
         intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=1) for j in (0, 1))
         return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, offset)))
+
+    def coefficients(self) -> dict[str, Coefficients]:
+        belief = self.learner["belief"]
+        sizes = np.append(1.0, root_mean(belief[5:6], belief[6:7]))
+        return {"line": Coefficients(("intercept", "slope"), self.served["line"].values, sizes)}

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
+from riverdelta.corrections.coefficients import At, Coefficients, Ids, root_mean, spelled
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
@@ -236,6 +237,18 @@ class Entity(Correction):
         rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
         product = nodes.add("Mul", rows, self._dense.export(nodes, columns, offset))
         return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
+
+    def coefficients(self) -> dict[str, Coefficients]:
+        widths = np.diff(self._dense.ends, prepend=0)
+        # Of a vector's length, each of its elements has an equal part.
+        sizes = np.repeat(root_mean(self.learner["square"][1:], self.learner["present"]) / np.sqrt(widths), widths)
+        return {"mean": Coefficients(tuple(self._dense.names), self.served["mean"].values, sizes, True, self._find)}
+
+    def _find(self, ids: Ids) -> list[At]:
+        if not all(name in ids for name in self._keys):
+            return []
+        slot = self._hash(*(np.array([ids[name]], np.int64) for name in self._keys))
+        return [At(int(slot[0]), None, spelled(ids, self._keys))]
 
     def occupancy(self) -> dict[str, float]:
         return {"mean": float((self.learner["precision"] != 0).any(axis=1).mean())}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
+from riverdelta.corrections.coefficients import At, Ids, spelled
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.nodes import Nodes
@@ -68,6 +69,27 @@ class Hashed:
         for part in sums[1:]:
             total = nodes.add("Add", total, part)
         return total
+
+    @property
+    def titles(self) -> list[str]:
+        """What the features are called."""
+        return [_title(feature) for feature in self.features]
+
+    def find(self, ids: Ids) -> list[At]:
+        """Return the slots of each feature of which every id is given."""
+        found = []
+        for feature, hashing in zip(self.features, self.hashes, strict=True):
+            names = (feature.key,) if isinstance(feature, Lookup) else (feature,) if isinstance(feature, str) else feature
+            if not all(name in ids for name in names):
+                continue
+            whose = spelled(ids, names)
+            if isinstance(feature, Lookup):
+                entries, values = feature.bag(np.array([ids[feature.key]], np.int64))
+                for entry in entries[values != 0]:
+                    found.append(At(int(hashing(entry[None])[0]), None, f"{feature.name}={entry} of {whose}"))
+            else:
+                found.append(At(int(hashing(*(np.array([ids[name]], np.int64) for name in names))[0]), None, whose))
+        return found
 
 
 def _arity(feature: Sparse) -> int:

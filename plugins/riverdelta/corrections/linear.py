@@ -9,6 +9,7 @@ import numpy as np
 
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, not_negative, positive
+from riverdelta.corrections.coefficients import Coefficients, root_mean
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashed import Hashed, Sparse
 from riverdelta.corrections.lookup import Lookup
@@ -255,6 +256,15 @@ class Linear(Correction):
             matrix = self._dense.export(nodes, columns, offset)
             logit = nodes.add("Add", logit, nodes.add("MatMul", matrix, dense))
         return logit
+
+    def coefficients(self) -> dict[str, Coefficients]:
+        found, ids, scale = {}, self.served["ids"].values, self.learner["scale"]
+        if self._hashed.features:
+            found["ids"] = Coefficients((" | ".join(self._hashed.titles),), ids, np.ones(1), True, self._hashed.find)
+        if self._dense.width:
+            row, sizes = self.served["dense"].values.T, root_mean(scale[:, 1], scale[:, 2])
+            found["dense"] = Coefficients(tuple(self._dense.names), row, sizes)
+        return found
 
     def occupancy(self) -> dict[str, float]:
         return {"ids": float((self.learner["ids"][:, 0] != 0).mean())} if self._hashed.features else {}

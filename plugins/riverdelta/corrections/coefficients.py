@@ -1,0 +1,70 @@
+"""Coefficients: what a correction has learned, with a name and a size for each number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+#: One id by its column's name.
+Ids = Mapping[str, int]
+
+
+class At(NamedTuple):
+    """Where an id's coefficients lie: its row, the only feature that is its own (None: all of the row), and the id."""
+
+    row: int
+    feature: str | None
+    id: str
+
+
+def _nowhere(ids: Ids) -> list[At]:
+    return []
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """One served table as coefficients float[R, W] of W `features`, in one row, or in a row for each slot where `slots`.
+
+    `sizes` float64[W] says what each feature's value usually is, in its own units: the root of its mean square where it is
+    not 0. A coefficient times it is in logits; NaN where that is not known. `find` says where ids lie, as ids cannot be had
+    back from slots.
+
+    >>> line = Coefficients(("intercept", "slope"), np.array([[0.5, -0.25]]), np.array([1.0, 2.0]))
+    >>> (line.values * line.sizes).tolist()
+    [[0.5, -0.5]]
+    """
+
+    features: tuple[str, ...]
+    values: npt.NDArray[np.floating[Any]]
+    sizes: npt.NDArray[np.float64]
+    slots: bool = False
+    find: Callable[[Ids], list[At]] = _nowhere
+
+    @classmethod
+    def unnamed(cls, values: npt.NDArray[np.floating[Any]]) -> Coefficients:
+        """Return a table of which only its rows and columns are known."""
+        width = values.shape[1]
+        return cls(tuple(f"column {j}" for j in range(width)), values, np.full(width, np.nan), slots=True)
+
+
+def spelled(ids: Ids, names: Iterable[str]) -> str:
+    """Return some of the ids as text.
+
+    >>> spelled({"user_id": 42, "item_id": 7}, ("user_id", "item_id"))
+    'user_id=42, item_id=7'
+    """
+    return ", ".join(f"{name}={ids[name]}" for name in names)
+
+
+def root_mean(squares: npt.ArrayLike, count: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return √(Σx² / n), NaN where n is 0.
+
+    >>> root_mean([8.0, 0.0], [2, 0]).tolist()
+    [2.0, nan]
+    """
+    total, n = np.asarray(squares, np.float64), np.asarray(count, np.float64)
+    return np.sqrt(np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0))
