@@ -151,3 +151,16 @@ def test_a_state_of_other_columns_is_refused_and_changes_nothing():
     with pytest.raises(Corrupt, match="saved drift's 'n'"):
         drift.load(drift.state() | {"n": np.array([5, REFERENCE + 1, 0, 0])})
     assert bits(drift) == before
+
+
+def test_a_reference_is_taken_when_the_loss_has_stopped_falling():
+    rng = np.random.default_rng(3)
+    drift, blocks = Drift(Schema.of({"x": "float32"}), reference=REFERENCE, run_length=1e6), []
+    for window in range(4):
+        x = rng.normal(size=REFERENCE).astype(np.float32)
+        y = (rng.random(REFERENCE) < 1 / (1 + np.exp(-3 * x))).astype(np.float32)
+        # A learner that knows more of the slope the further it has come, and from the third window on all of it.
+        known = np.minimum(np.linspace(window, window + 1, REFERENCE), 2.0) / 2.0
+        drift.update({"x": x}, x, (3 * known * x).astype(np.float32), y)
+        blocks.append(drift.report()["watching"])
+    assert blocks == [False, False, True, True]

@@ -18,12 +18,18 @@ from riverdelta.features import Columns, Floats, Schema
 Arrays = dict[str, npt.NDArray[Any]]
 #: The shortest reference: 16 blocks, of which a standard error can be taken.
 _LEAST = 16 * w.BLOCK
+#: So many windows in which the log loss falls are passed over.
+_MOST_TRIES = 8
 #: What is watched beside the columns.
 LOG_LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
 
 
 class Drift:
-    """Watch joined examples against a reference: the first `reference` of them, and after an alarm those that follow it.
+    """Watch joined examples against a reference: the first stable window of `reference` of them, and after an alarm the next.
+
+    **Reference.** A window is stable where the log loss of its second half is not below that of its first by more than two
+    standard errors: a learner that still improves would make anything that comes look usual. After 8 windows the next one is
+    taken as it is.
 
     **Distances.** Every scalar, id and vector (by its length) of `schema`, and the base's logit as `score`, has a histogram of
     the reference and one of the last `reference` examples: deciles of numbers, 32 hashed bins of ids. `report` gives their
@@ -61,7 +67,7 @@ class Drift:
         self._owner = np.array([0, 1, 1, *np.repeat(np.arange(2, len(self.quantities)), w.DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
         self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / w.BLOCK)
-        self._n = np.zeros(5, np.int64)
+        self._n = np.zeros(6, np.int64)
         self._kept, self._losses = np.zeros((many, reference), np.float32), np.zeros((blocks, w.LOSSES))
         self._edges = np.zeros((many, w.DECILES - 1), np.float32)
         self._usual, self._now, self._counts = np.zeros((3, many, w.BINS), np.int64)
@@ -157,6 +163,9 @@ class Drift:
     def _begin(self) -> None:
         """Make a reference of what was kept, and watch from here on."""
         blocks = len(self._losses)
+        if self._n[w.TRIES] < _MOST_TRIES and _falls(self._losses[:, 0]):
+            self._n[[w.TAKEN, w.TRIES]] = 0, self._n[w.TRIES] + 1
+            return
         means = [self._losses]
         for c, kept in enumerate(self._kept):
             if self._is_id[c]:
@@ -172,7 +181,7 @@ class Drift:
         unit = np.array([w.MOST, 2.0, 2.0, *np.ones(len(self._x) - w.LOSSES)])
         self._panel.bound[:] = bounds(np.concatenate(means, 1), TOLERANCE / unit)
         self._now[:], self._ring[:], self._panel.wealth[:] = 0, 0, 0.0
-        self._n[[w.TAKEN, w.WATCHING, w.BLOCKS]] = 0, 1, 0
+        self._n[[w.TAKEN, w.WATCHING, w.BLOCKS, w.TRIES]] = 0, 1, 0, 0
 
     def _alarm(self) -> str:
         """Note what brought the most evidence, and take a new reference from here on: what lasts becomes usual."""
@@ -189,3 +198,10 @@ class Drift:
             "now": self._now, "counts": self._counts, "ring": self._ring, "sums": self._sums, "x": self._x,
             "bound": self._panel.bound, "wealth": self._panel.wealth, "alarms": self._alarms, "last": self._last,
         }  # fmt: skip
+
+
+def _falls(losses: npt.NDArray[np.float64]) -> bool:
+    """Whether the second half of the blocks' losses is below the first by more than two standard errors."""
+    halves = np.array_split(losses, 2)
+    error = math.sqrt(sum(half.var(ddof=1) / len(half) for half in halves))
+    return bool(halves[0].mean() - halves[1].mean() > 2.0 * error)

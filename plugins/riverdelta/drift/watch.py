@@ -15,8 +15,8 @@ LOSSES = 3
 #: A log loss counts as at most so many nats.
 MOST = 4.0
 #: Whole numbers: examples seen, of them those in this stretch of reference or watching, whether it watches, blocks watched,
-#: whether the last block raised the alarm.
-EXAMPLES, TAKEN, WATCHING, BLOCKS, ALARM = range(5)
+#: whether the last block raised the alarm, windows passed over since the last reference.
+EXAMPLES, TAKEN, WATCHING, BLOCKS, ALARM, TRIES = range(6)
 
 _SIGNATURE = (
     "int64(int64, float32[:, ::1], boolean[::1], float32[::1], float32[::1], float64, int64[::1], float32[:, ::1],"
