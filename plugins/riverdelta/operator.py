@@ -12,6 +12,8 @@ from riverdelta.home import Home
 from riverdelta.journal import Journal
 from riverdelta.registry import Release
 
+#: What of the learner's status a command is answered with.
+TOLD = ("position", "release", "swap", "champion", "frozen")
 _LOOK_SECONDS = 0.02
 #: A learner whose status is older than this does not run.
 _SILENT_SECONDS = 10.0
@@ -81,21 +83,37 @@ class Operator:
             for r in store.all()
         ]
 
+    def look(self, sequence: int) -> dict[str, Any] | None:
+        """Return the learner's status when it has obeyed, None until then; raises `Unavailable` where none runs."""
+        status = self.home.read_status()
+        if status.get("position", 0) >= sequence:
+            return status
+        if self.clock() - status.get("time", 0.0) > _SILENT_SECONDS:
+            raise Unavailable("no learner runs on this folder: the command waits in the journal until one is started")
+        return None
+
     def wait(self, sequence: int, seconds: float = 30.0) -> dict[str, Any]:
         """Return the learner's status when it has obeyed; raises `Unavailable` where none runs, or it takes too long."""
         deadline = time.monotonic() + seconds
-        while True:
-            status = self.home.read_status()
-            if status.get("position", 0) >= sequence:
-                return status
-            if self.clock() - status.get("time", 0.0) > _SILENT_SECONDS:
-                raise Unavailable("no learner runs on this folder: the command waits in the journal until one is started")
+        while (status := self.look(sequence)) is None:
             if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and has not come to "
-                    f"{sequence} within {seconds:g} s ({status.get('paused') or 'it is behind'}); the command is in the journal"
-                )
+                raise self.late(sequence, seconds)
             time.sleep(_LOOK_SECONDS)
+        return status
+
+    def late(self, sequence: int, seconds: float) -> Unavailable:
+        """Return the error of a command that was not obeyed within so many seconds."""
+        status = self.home.read_status()
+        return Unavailable(
+            f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and has not come to "
+            f"{sequence} within {seconds:g} s ({status.get('paused') or 'it is behind'}); the command is in the journal"
+        )
+
+    def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:
+        """Return what a program is told of a command: where it lies, whether it was obeyed, and how learning stands now."""
+        status = self.home.read_status()
+        told = {"sequence": sequence, "obeyed": waits is None, "waits": None if waits is None else str(waits)}
+        return told | {name: status.get(name) for name in TOLD}
 
     def _whole(self, number: int) -> Release:
         release = self.home.releases().get(number)

@@ -56,8 +56,7 @@ def _table(found: Diff) -> Table:
 
 
 def _whose(change: Change) -> str:
-    slot = "" if change.slot is None else f"slot {change.slot}"
-    return f"{change.id} ({slot})" if change.id and slot else change.id or slot
+    return change.id or ("" if change.slot is None else f"slot {change.slot}")
 
 
 def _turnover(found: Diff) -> str:

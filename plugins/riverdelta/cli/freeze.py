@@ -9,7 +9,9 @@ from riverdelta.cli import operate
 
 @click.command()
 @operate.service
-def freeze(target: str) -> None:
+@operate.as_json
+def freeze(target: str, as_json: bool) -> None:
     """Stop learning; serving, feedback and measuring go on."""
     with operate.operating(target) as operator:
-        operate.tell(operator, operator.freeze(), lambda s: f"learning is frozen at position {s['position']}, until `resume`")
+        sequence = operator.freeze()
+        operate.tell(operator, sequence, lambda s: f"learning is frozen at position {s['position']}, until `resume`", as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,9 +35,13 @@ def operating(target: str) -> Iterator[Operator]:
         journal.close()
 
 
-def tell(operator: Operator, sequence: int, said: Callable[[dict[str, Any]], str]) -> None:
+def tell(operator: Operator, sequence: int, said: Callable[[dict[str, Any]], str], as_json: bool) -> None:
     """Wait for the learner and say what has come of a command, or that it waits."""
     try:
-        click.echo(said(operator.wait(sequence)))
+        status, waits = operator.wait(sequence), None
     except Unavailable as error:
-        click.echo(f"written at position {sequence}; {error}")
+        status, waits = {}, error
+    if as_json:
+        click.echo(json.dumps(operator.outcome(sequence, waits), indent=1))
+    else:
+        click.echo(said(status) if waits is None else f"written at position {sequence}; {waits}")

@@ -10,7 +10,9 @@ from riverdelta.cli import operate
 @click.command()
 @operate.service
 @click.argument("release", type=int)
-def promote(target: str, release: int) -> None:
+@operate.as_json
+def promote(target: str, release: int, as_json: bool) -> None:
     """Make RELEASE the champion, without waiting for its trial."""
     with operate.operating(target) as operator:
-        operate.tell(operator, operator.promote(release), lambda s: f"release {s['champion']} is the champion")
+        sequence = operator.promote(release)
+        operate.tell(operator, sequence, lambda s: f"release {s['champion']} is the champion", as_json)

@@ -9,7 +9,9 @@ from riverdelta.cli import operate
 
 @click.command()
 @operate.service
-def resume(target: str) -> None:
+@operate.as_json
+def resume(target: str, as_json: bool) -> None:
     """Learn again after a freeze, and close the breaker."""
     with operate.operating(target) as operator:
-        operate.tell(operator, operator.resume(), lambda s: f"learning goes on from position {s['position']}")
+        sequence = operator.resume()
+        operate.tell(operator, sequence, lambda s: f"learning goes on from position {s['position']}", as_json)

@@ -12,7 +12,8 @@ from riverdelta.cli import operate
 @click.argument("release", type=int, required=False)
 @click.option("--relearn", is_flag=True, help="Learn the examples since that release again.")
 @click.option("--freeze", is_flag=True, help="Learn nothing more until `riverdelta resume`.")
-def rollback(target: str, release: int | None, relearn: bool, freeze: bool) -> None:
+@operate.as_json
+def rollback(target: str, release: int | None, relearn: bool, freeze: bool, as_json: bool) -> None:
     """Serve RELEASE again (the champion by default) and learn on from it; the examples since are un-learned."""
     with operate.operating(target) as operator:
         sequence = operator.rollback(release, relearn, freeze)
@@ -21,4 +22,4 @@ def rollback(target: str, release: int | None, relearn: bool, freeze: bool) -> N
             then = "learning is frozen, until `resume`" if status["frozen"] else "learning goes on from it"
             return f"release {status['release']} serves again as {status['release']}+{status['swap']}; {then}"
 
-        operate.tell(operator, sequence, said)
+        operate.tell(operator, sequence, said, as_json)

@@ -1,0 +1,131 @@
+"""The operator's commands: the same facts for people and, with --json, for programs."""
+
+import json
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from riverdelta.cli import main
+from riverdelta.definition import load
+from riverdelta.home import Home
+from riverdelta.settings import Settings
+from riverdelta.trainer import Trainer
+
+SERVICE = f"{Path(__file__).parents[2] / 'service' / 'service.py'}:Ranker"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    made = Home(load(SERVICE), Settings.load())
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def learner(home):
+    """A learner that runs on the home until the test ends."""
+    stop = threading.Event()
+    trainer = Trainer(home.definition, home.settings)
+    thread = threading.Thread(target=trainer.run, args=(stop.is_set,))
+    thread.start()
+    yield trainer
+    stop.set()
+    thread.join()
+
+
+def run(command, *arguments):
+    return CliRunner().invoke(main, [command, "--service", SERVICE, *map(str, arguments)])
+
+
+def asked(*arguments):
+    shown = run(*arguments, "--json")
+    assert shown.exit_code == 0, shown.output
+    return json.loads(shown.stdout)
+
+
+def last(home):
+    with closing(home.journal()) as journal:
+        return journal.last()
+
+
+def learned(home):
+    """A second release, of a stack that saw one user."""
+    store, stack = home.releases(), home.definition.new_stack()
+    columns = {
+        "user_id": np.full(20, 5),
+        "item_id": np.arange(20),
+        "hour": np.ones(20, np.float32),
+        "item_vec": np.ones((20, *home.definition.schema["item_vec"].shape), np.float32),
+    }
+    stack.learn(columns, np.ones((20, 1), np.float32), np.zeros(20, np.float32), np.ones(20, np.float32))
+    number, path = store.next_path()
+    path.write_bytes(store.get(0).path.read_bytes())
+    store.add(number, path, 0, 20, 0.0, {}, {f"stack/{name}": array for name, array in stack.state().items()})
+    return number
+
+
+def test_each_command_says_in_json_what_came_of_it(home, learner):
+    frozen = asked("freeze")
+    assert frozen.keys() == {"sequence", "obeyed", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert (frozen["obeyed"], frozen["waits"], frozen["frozen"]) == (True, None, True)
+    assert frozen["position"] >= frozen["sequence"] > 0
+    resumed = asked("resume")
+    assert resumed["sequence"] > frozen["sequence"]
+    assert not resumed["frozen"]
+    promoted = asked("promote", 0)
+    assert (promoted["obeyed"], promoted["champion"]) == (True, 0)
+    back = asked("rollback", "--freeze")
+    assert (back["obeyed"], back["release"], back["frozen"]) == (True, 0, True)
+
+
+def test_without_a_learner_the_answer_is_where_the_command_waits(home):
+    answer = asked("freeze")
+    assert not answer["obeyed"]
+    assert "until one is started" in answer["waits"]
+    assert last(home) == answer["sequence"]
+    assert "written at position" in run("resume").stdout
+
+
+def test_what_is_refused_is_one_line_and_nothing_is_written(home):
+    shown = run("rollback", 9, "--json")
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "there is no release 9; there are: 0" in shown.stderr
+    assert last(home) == 0
+
+
+def test_diff_shows_what_changed_and_counts_it(home):
+    number = learned(home)
+    shown = run("diff", 0, number).stdout
+    assert "entity_user_id" in shown
+    assert "from release 0 to release 1, +20 examples" in shown
+    found = asked("diff", 0, number, "--top", 3)
+    assert (found["a"], found["b"], len(found["changes"])) == (0, 1, 3)
+    assert found["changes"][0]["logits"] < 0
+    assert run("diff", 0, 0).stdout.count("calibration/line 0 of 2") == 1
+
+
+def test_diff_shows_an_id_alone(home):
+    found = asked("diff", 0, learned(home), "--id", "user_id=5", "--id", "item_id=3")
+    assert {change["id"] for change in found["changes"]} == {"user_id=5", "item_id=3"}
+    assert run("diff", 0, 1, "--id", "user_id=5").stdout.count("user_id=5") == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((0, 9), 1, "there is no release 9"),
+        ((0,), 2, "Missing argument 'B'"),
+        ((0, 0, "--top", 0), 2, "--top"),
+        ((0, 0, "--id", "user"), 1, "expected column=value"),
+        ((0, 0, "--id", "users_id=5"), 1, "did you mean user_id"),
+    ],
+)
+def test_diff_of_what_is_not_there_says_what_is(home, arguments, code, said):
+    shown = run("diff", *arguments)
+    assert shown.exit_code == code
+    assert said in shown.output
