@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     waiting_rows: Count = 1_000_000
     #: `corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode; all is learned, no score changes.
     serve: Literal["corrected", "base"] = "corrected"
+    #: `json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one.
+    log_format: Literal["text", "json"] = "text"
     #: `live`: the newest tables serve. `release`: those of the champion do, until a release is promoted.
     guard: Literal["live", "release"] = "live"
     #: What an abrupt change of the joined stream does: nothing, stop learning, or stop it and put the champion into service.

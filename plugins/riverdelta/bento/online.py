@@ -19,7 +19,7 @@ from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.sidecar import Supervisor
-from riverdelta.bento.tracing import trace_only_where_exported
+from riverdelta.bento.tracing import present, trace_only_where_exported
 from riverdelta.corrections.base import Correction
 from riverdelta.dataplane import DataPlane
 from riverdelta.definition import ATTRIBUTE, Definition
@@ -28,6 +28,7 @@ from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema
 from riverdelta.home import Home
 from riverdelta.lock import Lock
+from riverdelta.logs import use_json
 from riverdelta.settings import Settings
 
 T = TypeVar("T")
@@ -117,6 +118,8 @@ def _equip(cls: type, definition: Definition) -> None:
         settings = Settings.load()
         refuse_exposed(settings)
         refuse_unguarded(policy)
+        if settings.log_format == "json":
+            use_json(present)
         policy.open(settings)
         runtime.start(DataPlane(definition, settings))
         if settings.grpc_port:

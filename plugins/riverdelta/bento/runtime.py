@@ -7,6 +7,7 @@ import gc
 from time import perf_counter
 from typing import Any
 
+from riverdelta.bento.tracing import note
 from riverdelta.dataplane import DataPlane, ScoreAnswer
 from riverdelta.definition import Definition
 from riverdelta.errors import Unavailable
@@ -59,6 +60,7 @@ class Runtime:
             answer = plane.score(columns, propensity, transport)
         else:
             answer = await asyncio.to_thread(plane.score, columns, propensity, transport)
+        note(answer.impressions)
         self._seconds[size] = _MEMORY * expected + (1.0 - _MEMORY) * (perf_counter() - start)
         return answer
 

@@ -1,10 +1,11 @@
-"""Tracing: BentoML's middleware is passed by where nobody receives its spans."""
+"""Tracing: BentoML's spans, which carry the impressions that they led to, and are passed by where nobody receives them."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
 from bentoml._internal.configuration.containers import BentoMLContainer
+from opentelemetry import trace
 from opentelemetry.util.http import ExcludeList, parse_excluded_urls
 
 
@@ -29,3 +30,16 @@ class ExcludedUrls:
 def trace_only_where_exported() -> None:
     """Make BentoML's tracing middleware ask `ExcludedUrls`."""
     BentoMLContainer.tracing_excluded_urls.set(ExcludedUrls())
+
+
+def present() -> tuple[str, str] | None:
+    """Return the ids of the trace and the span that this code runs in, in hexadecimal (W3C Trace Context); None outside."""
+    context = trace.get_current_span().get_span_context()
+    return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
+
+
+def note(impressions: str) -> None:
+    """Leave a scoring request's impression id in its span: `riverdelta.impressions`, by which feedback finds its trace."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attribute("riverdelta.impressions", impressions)

@@ -1,0 +1,56 @@
+"""Logs: one JSON object a line, for those who collect them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TextIO
+
+#: Returns the trace and the span that the present code runs in, in hexadecimal, or None outside of one.
+Tracing = Callable[[], "tuple[str, str] | None"]
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as {"time", "level", "logger", "message", "pid"}, with "trace_id" and "span_id" within a trace.
+
+    `time` is UTC in ISO 8601. An exception's traceback is one string, "error": a line is always one record.
+
+    >>> record = logging.makeLogRecord({"name": "riverdelta.x", "levelname": "INFO", "msg": "swap %d", "args": (3,)})
+    >>> line = json.loads(JsonLines(lambda: ("0af7", "b7ad")).format(record))
+    >>> line["message"], line["level"], line["trace_id"]
+    ('swap 3', 'INFO', '0af7')
+    """
+
+    def __init__(self, tracing: Tracing = lambda: None) -> None:
+        super().__init__()
+        self._tracing = tracing
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        if (ids := self._tracing()) is not None:
+            line["trace_id"], line["span_id"] = ids
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def use_json(tracing: Tracing = lambda: None, stream: TextIO | None = None) -> None:
+    """Write what riverdelta logs as JSON lines to `stream` (standard error), and nowhere else; a second call does nothing."""
+    log = logging.getLogger("riverdelta")
+    if any(isinstance(handler.formatter, JsonLines) for handler in log.handlers):
+        return
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines(tracing))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
