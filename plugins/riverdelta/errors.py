@@ -31,6 +31,12 @@ class TooLarge(InvalidInput):
     grpc_status = "RESOURCE_EXHAUSTED"
 
 
+class WrongContentType(InvalidInput):
+    """A request whose body is said to be of another kind than the service takes there."""
+
+    http_status = 415
+
+
 class Unauthenticated(RiverdeltaError):
     """A request without a token that this service knows."""
 

@@ -259,7 +259,7 @@ def test_every_route_of_the_real_service_is_mapped_and_guarded():
     assert app.user_middleware[0].cls is Guard
     found = set(every_route(app.routes))
     assert {("POST", "/score"), ("GET", "/metrics"), ("GET", "/docs.json"), ("GET", "/")} <= found
-    unmapped = {(m, p) for m, p in found if http_need(m, p)[0] == "other" and not p.startswith("/admin")}
+    unmapped = {(m, p) for m, p in found if http_need(m, p)[0] == "other"}
     assert unmapped == set()
     assert {p for m, p in found if http_need(m, p)[1] is None} == {"/livez", "/readyz", "/healthz"} | {
         "/v2/health/live",
@@ -346,6 +346,7 @@ def test_over_grpc_too_the_limit_says_when_to_come_again(rpc):
 
 
 def test_needs_of_known_paths():
-    assert http_need("GET", "/admin/releases") == ("other", ADMIN)
+    assert http_need("GET", "/admin/releases") == http_need("POST", "/admin/rollback") == ("admin", ADMIN)
+    assert http_need("POST", "/admin/releases") == http_need("GET", "/admin/rollback") == ("other", ADMIN)
     assert http_need("GET", "/static_content/index.js") == ("metadata", ANY)
     assert http_need("GET", "/static_content/") == ("other", ADMIN)

@@ -3,7 +3,7 @@
 import jsonschema_rs
 import pytest
 
-from riverdelta.bento import oip_rest, rest
+from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.openapi import document
 from riverdelta.definition import Definition
 from riverdelta.features import Schema
@@ -80,6 +80,6 @@ def test_a_token_is_described_where_one_is_asked_for(definition, described):
 
 
 def test_every_route_is_described_and_nothing_else(described, runtime):
-    routes = [*rest.routes(runtime), *oip_rest.routes(runtime)]
+    routes = [*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime)]
     served = {(method, route.path) for route in routes for method in route.methods - {"HEAD"}}
     assert served == {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}

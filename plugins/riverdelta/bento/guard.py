@@ -34,6 +34,8 @@ _HTTP: dict[tuple[str, str], Need] = {
     ("POST", "/feedback"): ("feedback", FEEDBACK),
     **{("GET", path): ("status", ANY) for path in ("/status", "/metrics")},
     **{("GET", path): ("metadata", ANY) for path in ("/", "/openapi.json", "/docs.json", "/schema.json", "/v2")},
+    **{("GET", f"/admin/{name}"): ("admin", ADMIN) for name in ("releases", "diff", "export")},
+    **{("POST", f"/admin/{name}"): ("admin", ADMIN) for name in ("release", "promote", "rollback", "freeze", "resume")},
     **{("GET", path): ("health", None) for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")},
 }
 _PAGES = re.compile(r"/(static_content|assets)/.+", re.DOTALL)

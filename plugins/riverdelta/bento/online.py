@@ -12,7 +12,7 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
-from riverdelta.bento import oip_rest, rest
+from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
@@ -141,7 +141,7 @@ def _equip(cls: type, definition: Definition) -> None:
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
     cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
     shown = page.routes(runtime, f"{cls.__module__}:{cls.__name__}")
-    app = Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime), *shown])
+    app = Starlette(routes=[*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
     set_guard(cls, policy)
 

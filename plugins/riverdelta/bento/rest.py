@@ -6,12 +6,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.body import read_body
+from riverdelta.bento.body import json_object, parse_json, read_body
 from riverdelta.bento.guard import visit
 from riverdelta.bento.openapi import document
 from riverdelta.bento.responses import answering, json
@@ -25,7 +24,7 @@ def routes(runtime: Runtime) -> list[Route]:
     async def score(request: Request) -> Response:
         started = perf_counter()
         plane = runtime.plane
-        body = _object(_parse(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
+        body = json_object(parse_json(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
         if "columns" not in body:
             raise InvalidInput('the body has no "columns"; expected {"columns": {"user_id": [1, 2], ...}}')
         visit().rows(body["columns"])
@@ -40,7 +39,7 @@ def routes(runtime: Runtime) -> list[Route]:
     async def feedback(request: Request) -> Response:
         started = perf_counter()
         plane = runtime.plane
-        ids, labels = _items(_parse(await read_body(request, plane.settings.max_bytes)))
+        ids, labels = _items(parse_json(await read_body(request, plane.settings.max_bytes)))
         visit().rows(ids)
         answer = await plane.feedback(ids, labels, visit().caller.source)
         plane.metrics.answered("rest", "feedback", perf_counter() - started)
@@ -63,24 +62,8 @@ def routes(runtime: Runtime) -> list[Route]:
     ]
 
 
-def _parse(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body ({len(body)} bytes) is not JSON: {error}") from None
-
-
-def _object(parsed: Any, allowed: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(parsed, dict):
-        raise InvalidInput(f"the body is a {type(parsed).__name__}; expected an object with {', '.join(allowed)}")
-    for name in parsed:
-        if name not in allowed:
-            raise InvalidInput(f"the body has {name!r}; expected {', '.join(allowed)}")
-    return parsed
-
-
 def _items(parsed: Any) -> tuple[list[str], Any]:
-    items = parsed if isinstance(parsed, list) else _object(parsed, ("items",)).get("items")
+    items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
     ids: list[str] = []

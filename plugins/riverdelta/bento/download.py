@@ -1,0 +1,60 @@
+"""Download: a release as one file, put together beside the worker: what that takes of time and memory, no request waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+from riverdelta.errors import Unsupported
+
+_CHUNK_BYTES = 1 << 18
+_REFUSED = 3
+_SCRIPT = f"""
+import sys
+from pathlib import Path
+from riverdelta.errors import Unsupported
+from riverdelta.graph.files import export_single
+try:
+    export_single(*map(Path, sys.argv[1:]))
+except Unsupported as error:
+    print(error, file=sys.stderr)
+    sys.exit({_REFUSED})
+"""
+
+
+async def packed(merged: Path) -> BinaryIO:
+    """Return the merged model at `merged` as one self-contained file, open and already without a name on the disk.
+
+    A process of its own makes it. Raises `Unsupported` where it would pass the limit of one ONNX file.
+    """
+    # The child finds the same packages, and leaves this worker's metrics alone.
+    environment = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    with TemporaryDirectory(prefix="riverdelta-export-") as folder:
+        out = Path(folder) / merged.name
+        command = [sys.executable, "-c", _SCRIPT, str(merged), str(out)]
+        child = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment)
+        try:
+            said = (await child.communicate())[1].decode(errors="replace").strip()
+        finally:
+            if child.returncode is None:  # whoever asked has gone
+                child.kill()
+                await child.wait()
+        if child.returncode == _REFUSED:
+            raise Unsupported(said)
+        if child.returncode:
+            raise RuntimeError(f"the export of {merged} ended with code {child.returncode}: {said}")
+        return out.open("rb")
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the file's bytes and close it."""
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

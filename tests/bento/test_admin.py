@@ -1,0 +1,301 @@
+"""Admin over HTTP: each step is what the operator's command is, and nothing gets it done that should not."""
+
+import asyncio
+import threading
+import time
+
+import httpx
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from riverdelta.access import Role
+from riverdelta.bento import admin, rest
+from riverdelta.bento.guard import Guard, Policy
+from riverdelta.bento.runtime import Runtime
+from riverdelta.dataplane import DataPlane
+from riverdelta.settings import Settings
+from riverdelta.trainer import Trainer
+
+TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
+GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}
+READS = ("/admin/releases", "/admin/diff?a=0&b=0", "/admin/export")
+WRITES = ("release", "promote", "rollback", "freeze", "resume")
+
+
+class Shop:
+    """A scorer on a home of its own, its routes behind a guard, and a learner that runs while it is asked to."""
+
+    def __init__(self, definition, home, **given):
+        self.settings, self.registry = Settings.load(home=home, **given), CollectorRegistry()
+        self.runtime = Runtime(definition)
+        self.runtime.start(DataPlane(definition, self.settings, registry=self.registry))
+        policy = Policy(self.runtime).open(self.settings)
+        self.app = Guard(Starlette(routes=[*rest.routes(self.runtime), *admin.routes(self.runtime)]), policy)
+        self._stop, self._thread = threading.Event(), None
+
+    def learn(self):
+        trainer = Trainer(self.runtime.definition, self.settings)
+        self._thread = threading.Thread(target=trainer.run, args=(self._stop.is_set,))
+        self._thread.start()
+
+    def send(self, method, path, base="http://127.0.0.1", **given):
+        async def one():
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=base) as client:
+                return await client.request(method, path, **given)
+
+        return asyncio.run(one())
+
+    def command(self, name, **body):
+        return self.send("POST", f"/admin/{name}", json=body)
+
+    def teach(self, label, user=5):
+        columns = {"user": [user] * 20, "x": [1.0] * 20, "shop": [1.0] * 20}
+        scored = self.send("POST", "/score", json={"columns": columns}).json()
+        items = [{"id": f"{scored['impressions']}.{i}", "label": label} for i in range(20)]
+        self.send("POST", "/feedback", json=items)
+        return scored["scores"][0]
+
+    def last(self):
+        return self.runtime.plane.journal.last()
+
+    def count(self, outcome):
+        labels = {"model": "ranker", "transport": "rest", "endpoint": "admin", "outcome": outcome}
+        return self.registry.get_sample_value("riverdelta_requests_total", labels) or 0
+
+    def close(self):
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.runtime.stop()
+
+
+@pytest.fixture
+def make(definition, tmp_path):
+    made = []
+
+    def shop(**given):
+        made.append(Shop(definition, tmp_path / "home", **given))
+        return made[-1]
+
+    yield shop
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def shop(make):
+    return make()
+
+
+@pytest.fixture
+def learning(shop):
+    shop.learn()
+    return shop
+
+
+def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learning_stands(learning):
+    before = learning.teach(1)
+    made = learning.command("release").json()
+    assert (made["obeyed"], made["release"]) == (True, 1)
+    assert learning.teach(1) > before
+    answer = learning.command("rollback", release=0, freeze=True)
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told.keys() == {"sequence", "obeyed", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert (told["obeyed"], told["waits"], told["release"], told["frozen"]) == (True, None, 0, True)
+    assert told["position"] >= told["sequence"] > made["sequence"]
+    deadline = time.monotonic() + 5
+    while learning.teach(1) > before:
+        assert time.monotonic() < deadline
+    assert not learning.command("resume").json()["frozen"]
+    assert learning.command("promote", release=1).json()["champion"] == 1
+    assert learning.command("freeze").json()["frozen"]
+
+
+def test_the_releases_are_the_same_rows_as_the_command_s(learning):
+    learning.teach(1)
+    learning.command("release")
+    rows = learning.send("GET", "/admin/releases").json()["releases"]
+    assert [row["release"] for row in rows] == [0, 1]
+    assert [row["examples"] for row in rows] == [0, 20]
+    assert [row["champion"] for row in rows] == [True, False]
+
+
+def test_diff_shows_what_changed_and_an_id_alone(learning):
+    learning.teach(1)
+    learning.command("release")
+    found = learning.send("GET", "/admin/diff?a=0&b=1&top=2").json()
+    assert (found["a"], found["b"], found["examples"], len(found["changes"])) == (0, 1, 20, 2)
+    assert {t["correction"] for t in found["tables"]} == {"calibration", "entity_user"}
+    mine = learning.send("GET", "/admin/diff", params={"a": 0, "b": 1, "id": "user=5"}).json()["changes"]
+    assert [change["id"] for change in mine] == ["user=5"] * 2
+    assert all(change["logits"] > 0 for change in mine)
+
+
+def test_export_is_a_model_that_runs_alone_and_scores_as_the_service_does(learning):
+    learning.teach(1)
+    learning.command("release")
+    for query, number in (("", 1), ("?release=0", 0)):
+        answer = learning.send("GET", f"/admin/export{query}")
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert f'filename="merged-{number:06d}.onnx"' in answer.headers["content-disposition"]
+        assert int(answer.headers["content-length"]) == len(answer.content)
+        onnx.checker.check_model(onnx.load_from_string(answer.content))
+        session = onnxruntime.InferenceSession(answer.content, providers=["CPUExecutionProvider"])
+        feeds = {"user": np.array([5]), "x": np.ones(1, np.float32), "shop": np.ones(1, np.float32)}
+        (score,) = session.run(["score"], feeds)
+        base = 1 / (1 + np.exp(-0.5))
+        assert score[0] > base + 0.01 if number else score[0] == pytest.approx(base)
+
+
+def test_without_a_learner_the_command_is_written_and_the_answer_says_that_it_waits(shop):
+    answer = shop.command("freeze")
+    assert answer.status_code == 202
+    told = answer.json()
+    assert (told["obeyed"], told["frozen"], told["sequence"]) == (False, None, shop.last())
+    assert "waits in the journal until one is started" in told["waits"]
+    shop.learn()
+    assert shop.command("release", wait=30).json()["frozen"]
+
+
+def test_with_no_time_to_wait_the_answer_says_how_far_the_learner_is(learning):
+    learning.command("resume")
+    told = learning.command("freeze", wait=0).json()
+    assert told["obeyed"] or "within 0 s" in told["waits"]
+
+
+REFUSED = {
+    "no body": ("freeze", b"", "is not JSON"),
+    "no object": ("freeze", b"[]", "the body is a list"),
+    "an unknown key": ("freeze", b'{"relearn": true}', "the body has 'relearn'; expected wait"),
+    "a misspelt key": ("rollback", b'{"relase": 1}', "the body has 'relase'"),
+    "no release to promote": ("promote", b"{}", "the body has no release"),
+    "a release of text": ("promote", b'{"release": "1"}', "release is '1'"),
+    "a release that is true": ("promote", b'{"release": true}', "release is True"),
+    "a release below zero": ("rollback", b'{"release": -1}', "release is -1"),
+    "a flag of text": ("rollback", b'{"freeze": "no"}', "freeze is 'no'; expected true or false"),
+    "a wait of text": ("freeze", b'{"wait": "5"}', "wait is '5'"),
+    "a wait that is true": ("freeze", b'{"wait": true}', "wait is True"),
+    "too long a wait": ("freeze", b'{"wait": 31}', "expected 0 to 30 seconds"),
+    "a wait below zero": ("freeze", b'{"wait": -1}', "expected 0 to 30 seconds"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_body_that_is_wrong_is_refused_by_what_is_wrong_with_it_and_nothing_is_written(shop, name):
+    command, body, said = REFUSED[name]
+    before = shop.last()
+    answer = shop.send("POST", f"/admin/{command}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "InvalidInput"
+    assert said in answer.json()["error"]["message"]
+    assert shop.last() == before
+    assert shop.count("invalid") == 1
+
+
+@pytest.mark.parametrize("number", [9, 10**9])
+def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number):
+    for answer in (
+        shop.command("promote", release=number),
+        shop.command("rollback", release=number),
+        shop.send("GET", f"/admin/export?release={number}"),
+        shop.send("GET", f"/admin/diff?a=0&b={number}"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == f"there is no release {number}; there are: 0"
+    assert shop.last() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/admin/diff", "a is None"),
+        ("/admin/diff?a=0", "b is None"),
+        ("/admin/diff?a=0&b=x", "b is 'x'; expected a whole number of 0 to"),
+        ("/admin/diff?a=0&b=-1", "b is '-1'"),
+        ("/admin/diff?a=0&b=%D9%A1", "expected a whole number"),
+        ("/admin/diff?a=0&a=0&b=0", "the query has 'a' twice"),
+        ("/admin/diff?a=0&b=0&top=0", "top is '0'; expected a whole number of 1 to 1000"),
+        ("/admin/diff?a=0&b=0&top=1001", "expected a whole number of 1 to 1000"),
+        ("/admin/diff?a=0&b=0&id=user", "expected column=value"),
+        ("/admin/diff?a=0&b=0&id=users=1", "did you mean user"),
+        ("/admin/diff?a=0&b=0&c=1", "the query has 'c'; expected a, b, top, id"),
+        ("/admin/export?release=", "release is ''"),
+        ("/admin/export?release=99999999999", "release is '99999999999'"),
+        ("/admin/releases?all=1", "the query has 'all'; expected none"),
+    ],
+)
+def test_a_query_that_is_wrong_is_refused_by_what_is_wrong_with_it(shop, path, said):
+    answer = shop.send("GET", path)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"])
+def test_what_a_form_of_another_site_can_send_is_refused_unread(shop, kind):
+    for name in WRITES:
+        headers = {} if kind is None else {"Content-Type": kind}
+        answer = shop.send("POST", f"/admin/{name}", content=b'{"release": 0}', headers=headers)
+        assert answer.status_code == 415
+        assert "expected Content-Type: application/json" in answer.json()["error"]["message"]
+    assert shop.last() == 0
+
+
+def test_a_preflight_of_another_site_is_not_granted(shop):
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = shop.send("OPTIONS", "/admin/rollback", headers=asked | {"Access-Control-Request-Headers": "content-type"})
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "evil.example:3000", "10.0.0.7"])
+def test_without_tokens_a_name_that_was_made_to_point_here_gets_nothing(shop, host):
+    for path in READS:
+        answer = shop.send("GET", path, headers={"Host": host})
+        assert answer.status_code == 403, path
+        assert "RIVERDELTA_ADMIN_TOKENS" in answer.json()["error"]["message"]
+    for name in WRITES:
+        assert shop.send("POST", f"/admin/{name}", json={"release": 0}, headers={"Host": host}).status_code == 403
+    assert shop.last() == 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:3000", "[::1]:3000", "127.0.0.1:3000"])
+def test_without_tokens_the_machine_s_own_names_pass(shop, host):
+    assert shop.send("GET", "/admin/releases", headers={"Host": host}).status_code == 200
+
+
+def test_with_tokens_admin_alone_may_and_by_any_name(make):
+    shop = make(**GUARDED)
+    requests = [("GET", path, {}) for path in READS] + [("POST", f"/admin/{name}", {"json": {"release": 9}}) for name in WRITES]
+    for method, path, given in requests:
+        expected = {None: 401, Role.SCORE: 403, Role.FEEDBACK: 403}
+        for role, status in expected.items():
+            headers = {"Authorization": f"Bearer {TOKENS[role]}"} if role else {}
+            assert shop.send(method, path, headers=headers, **given).status_code == status, path
+        answer = shop.send(
+            method, path, headers={"Authorization": f"Bearer {TOKENS[Role.ADMIN]}", "Host": "shop.example"}, **given
+        )
+        assert answer.status_code in (200, 400, 404), path
+    assert shop.last() == 0
+
+
+def test_what_is_damaged_is_named_and_nothing_is_written(learning):
+    learning.teach(1)
+    learning.command("release")
+    store = learning.runtime.plane.home.releases()
+    store.get(1).state_path.unlink()
+    answers = [learning.command("rollback", release=1), learning.send("GET", "/admin/diff?a=0&b=1")]
+    store.get(1).path.write_bytes(b"damaged")
+    answers.append(learning.send("GET", "/admin/export?release=1"))
+    assert [answer.json()["error"]["type"] for answer in answers] == ["Corrupt"] * 3
+    assert learning.send("GET", "/admin/export").headers["content-disposition"].endswith('000000.onnx"')
+
+
+def test_requests_are_counted_at_their_endpoint(shop):
+    shop.send("GET", "/admin/releases")
+    shop.send("GET", "/admin/nothing")
+    assert shop.count("ok") == 1
