@@ -21,6 +21,8 @@ CHECKS = [
     response_schema_conformance,
 ]
 EXAMPLES = 60
+#: Each of the operator's commands waits for the learner.
+COMMANDS = 15
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +36,12 @@ def test_the_description_is_a_valid_openapi_document(described):
     assert {"/score", "/feedback", "/status", "/openapi.json", "/v2/models/{name}/infer"} <= set(described.raw_schema["paths"])
 
 
-def test_the_examples_in_the_description_are_scored(described, server):
-    for path in ("/score", "/v2/models/{name}/infer"):
+def test_the_examples_in_the_description_are_answered(described, server):
+    for path in ("/score", "/v2/models/{name}/infer", "/admin/promote"):
         body = described.raw_schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
         for example in body["examples"]:
-            case = described[path]["POST"].Case(path_parameters={"name": "ranker"}, body=example, media_type="application/json")
+            named = {"name": "ranker"} if "{name}" in path else {}
+            case = described[path]["POST"].Case(path_parameters=named, body=example, media_type="application/json")
             assert case.call_and_validate(checks=CHECKS).status_code == 200
 
 
@@ -60,10 +63,18 @@ def send_whatever(operation, mode, examples):
     send()
 
 
+def examples(operation):
+    if operation.method != "post":
+        return 5
+    return COMMANDS if operation.path.startswith("/admin") else EXAMPLES
+
+
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"])
 def test_every_answer_is_one_that_is_described(described, http, mode):
     for found in described.get_all_operations():
         operation = found.ok()
-        if mode == GenerationMode.POSITIVE or operation.body or operation.path_parameters:
-            send_whatever(operation, mode, EXAMPLES if operation.method == "post" else 5)
+        if mode == GenerationMode.POSITIVE or operation.body or operation.path_parameters or operation.query:
+            send_whatever(operation, mode, examples(operation))
+    # Whatever was commanded meanwhile, the other tests find a service that learns.
+    assert not http.call("POST", "/admin/resume", {})["frozen"]
     assert http.score({"user_id": [1], "item_id": [1], "hour": [1.0]})
