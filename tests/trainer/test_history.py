@@ -39,7 +39,7 @@ def test_blocks_cut_in_any_way_and_a_stop_in_between_leave_the_same_bits(sizes, 
 
 
 def test_a_long_stream_keeps_its_shape_in_a_bounded_number_of_points():
-    history, rows = History(), 5 * POINTS * GRAIN + 17
+    history, rows = History(), 5 * POINTS * GRAIN + 6 * GRAIN
     arrays = stream(rows)
     history.update(*arrays)
     report = history.report()
@@ -51,6 +51,14 @@ def test_a_long_stream_keeps_its_shape_in_a_bounded_number_of_points():
     z, y = arrays[0].astype(np.float64), arrays[2]
     assert np.isclose((base * sizes).sum() / ends[-1], np.mean(np.logaddexp(0, z) - y * z), atol=1e-5)
     assert report["time"] == [n - 1 for n in ends]
+
+
+def test_a_last_point_of_few_rows_waits_until_it_is_half_full():
+    history = History()
+    history.update(*stream(GRAIN + GRAIN // 2 - 1))
+    assert history.report()["examples"] == [GRAIN]
+    history.update(*stream(1))
+    assert history.report()["examples"] == [GRAIN, GRAIN + GRAIN // 2]
 
 
 @pytest.mark.parametrize(("gain", "covered"), [(0.0, 0.0), (1.5, None)])

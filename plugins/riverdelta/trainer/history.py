@@ -106,7 +106,8 @@ class History:
     def report(self) -> dict[str, Any]:
         """Return lists examples, time, base and served (None where weights cancel), and the difference with its interval."""
         full, part, size = self._counts.tolist()
-        points = self._points[: full + (part > 0)]
+        # A point of few rows would stand out from the others by chance alone.
+        points = self._points[: full + (2 * part >= size or (part > 0 and full == 0))]
         weight = points[:, _WEIGHT]
         means = np.divide(points.T, weight, out=np.full((4, len(points)), np.nan), where=weight > 0)
         d = self._difference
