@@ -60,12 +60,13 @@ class Guarded:
     def send(self, method, path, token=None, body=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         given = {"Authorization": f"Bearer {TOKENS.get(token, token)}"} if token else {}
+        given |= {} if body is None else {"Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), given)
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
         is_json = answer.headers["content-type"] == "application/json"
-        return answer.status, answer.headers, json.loads(content) if is_json and content else content.decode()
+        return answer.status, answer.headers, json.loads(content) if is_json and content else content.decode(errors="replace")
 
     def call(self, method, data=b"", token=None):
         metadata = [("authorization", f"Bearer {TOKENS.get(token, token)}")] if token else []
@@ -132,6 +133,25 @@ def test_scores_and_feedback_pass_with_the_token_of_their_role_also_with_an_olde
         items = [{"id": f"{scored['impressions']}.{i}", "label": 1} for i in range(2)]
         assert guarded.send("POST", "/feedback", score, items)[0] == 403
         assert guarded.send("POST", "/feedback", feedback, items)[2]["outcomes"] == ["accepted", "accepted"]
+
+
+def test_the_operator_s_routes_take_the_admin_token_alone(guarded):
+    for method, path, body in (
+        ("GET", "/admin/releases", None),
+        ("GET", "/admin/diff?a=0&b=0", None),
+        ("GET", "/admin/export?release=0", None),
+        ("POST", "/admin/freeze", {}),
+        ("POST", "/admin/resume", {}),
+        ("POST", "/admin/release", {}),
+        ("POST", "/admin/promote", {"release": 0}),
+        ("POST", "/admin/rollback", {"release": 0}),
+    ):
+        assert guarded.send(method, path, None, body)[0] == 401, path
+        assert guarded.send(method, path, "some-other-token-of-the-shop", body)[0] == 401, path
+        for role in (Role.SCORE, Role.FEEDBACK):
+            status, _, refused = guarded.send(method, path, role, body)
+            assert (status, refused["error"]["type"]) == (403, "Forbidden"), path
+        assert guarded.send(method, path, Role.ADMIN, body)[0] == 200, path
 
 
 def test_no_token_is_told_to_anybody(guarded):
