@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def learner(home):
     trainer = Trainer(home.definition, home.settings)
     thread = threading.Thread(target=trainer.run, args=(stop.is_set,))
     thread.start()
+    # Before its first status nobody can know that it runs.
+    deadline = time.monotonic() + 20
+    while not home.read_status():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     yield trainer
     stop.set()
     thread.join()

@@ -188,7 +188,7 @@ def test_labels_have_a_fixed_set_of_values(full):
     names = {label for family in full.collect() for s in family.samples for label in s.labels}
     assert names == {
         "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le", "model",
-        "column", "quantity", "slice", "bound", "quantile", "action",
+        "column", "quantity", "slice", "bound", "share", "action",
     }  # fmt: skip
     assert len(samples(full)) < 700
 
@@ -288,7 +288,7 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "journal_position") - value(registry, "learned_position") == 5
     assert value(registry, "disk_free_ratio") == 0.4
     assert [value(registry, "controls", action=a) for a in ("release", "rollback")] == [3, 1]
-    assert value(registry, "residual_logits", quantile="1") == 2.5
+    assert value(registry, "residual_logits", share="1") == 2.5
     assert value(registry, "top_changed_ratio") == 0.25
     assert value(registry, "expected_log_loss", scorer="served") == 0.5
     assert value(registry, "drift_psi_ratio", column="user") == 0.3

@@ -61,7 +61,7 @@ _SINGLE: dict[str, dict[str, tuple[str, str]]] = {
 _NAMED: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("occupancy",): ("table", "table_occupancy_ratio", "Used share of a hashed table, a ratio"),
     ("controls",): ("action", "controls", "Controls obeyed so far, in records"),
-    ("traffic", "residual"): ("quantile", "residual_logits", "Size of the correction of recent rows, in logits"),
+    ("traffic", "residual"): ("share", "residual_logits", "Size of the correction of recent rows, in logits"),
     ("traffic", "expected_log_loss"): (
         "scorer", "expected_log_loss", "Log loss expected of recent rows without their labels, in nats a row",
     ),
