@@ -41,6 +41,8 @@ class Shop:
         trainer = Trainer(self.runtime.definition, self.settings)
         self._thread = threading.Thread(target=trainer.run, args=(self._stop.is_set,))
         self._thread.start()
+        while not self.runtime.plane.home.read_status():  # commands tell a learner that runs by it
+            time.sleep(0.01)
 
     def send(self, method, path, base="http://127.0.0.1", **given):
         async def one():

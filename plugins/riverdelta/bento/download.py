@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
@@ -16,7 +16,8 @@ from riverdelta.errors import Unsupported
 _CHUNK_BYTES = 1 << 18
 _REFUSED = 3
 _SCRIPT = f"""
-import sys
+import os, sys
+os.nice(10)
 from pathlib import Path
 from riverdelta.errors import Unsupported
 from riverdelta.graph.files import export_single
@@ -36,16 +37,16 @@ async def packed(merged: Path) -> BinaryIO:
     # The child finds the same packages, and leaves this worker's metrics alone.
     environment = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
     environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    with TemporaryDirectory(prefix="riverdelta-export-") as folder:
+    with TemporaryDirectory(prefix="riverdelta-export-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / merged.name
         command = [sys.executable, "-c", _SCRIPT, str(merged), str(out)]
-        child = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment)
+        # Popen and not asyncio's: uvloop forks, which runs gRPC's handlers in this process.
+        child = Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment)
         try:
-            said = (await child.communicate())[1].decode(errors="replace").strip()
-        finally:
-            if child.returncode is None:  # whoever asked has gone
-                child.kill()
-                await child.wait()
+            said = (await asyncio.to_thread(child.communicate))[1].decode(errors="replace").strip()
+        except asyncio.CancelledError:  # whoever asked has gone
+            child.kill()
+            raise
         if child.returncode == _REFUSED:
             raise Unsupported(said)
         if child.returncode:
