@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -35,8 +34,6 @@ def learner(home):
     trainer = Trainer(home.definition, home.settings)
     thread = threading.Thread(target=trainer.run, args=(stop.is_set,))
     thread.start()
-    while not home.read_status():  # commands tell a learner that runs by it
-        time.sleep(0.01)
     # Before its first status nobody can know that it runs.
     deadline = time.monotonic() + 20
     while not home.read_status():
