@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bento bench clean
+.PHONY: install demo test check bento bench dashboards clean
 
 install: .venv/installed
 
@@ -32,6 +32,10 @@ bento: install
 
 bench: install
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+# The Grafana dashboards, from their code; a test compares the two.
+dashboards: install
+	cd monitoring/grafana && $(abspath $(BIN))/python -m boards
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

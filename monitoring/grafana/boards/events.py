@@ -1,0 +1,52 @@
+"""Events: what happened to a scorer, as annotations on every time series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import AnnotationQuery
+
+from boards.queries import SOURCE, of
+
+
+class _Told(AnnotationQuery):
+    """An annotation that says something: the SDK's model lacks Grafana's fields for that."""
+
+    said = ""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the JSON of the model, and what is said and of whom."""
+        told = {"titleFormat": self.said, "textFormat": "{{model}} · {{instance}}", "tagKeys": "model,instance"}
+        return super().to_json() | told
+
+
+@dataclass(frozen=True)
+class Event(Builder[AnnotationQuery]):
+    """An annotation wherever an expression is above 0; neighbours in time become one region."""
+
+    name: str
+    color: str
+    expression: str
+    said: str
+
+    def build(self) -> AnnotationQuery:
+        """Return the annotation."""
+        made = _Told(name=self.name, datasource=SOURCE, icon_color=self.color, expr=self.expression)
+        made.said = self.said
+        return made
+
+
+def _rises(metric: str, matchers: str = "") -> str:
+    """What grew lately; a delta and no increase, since these are gauges, and one that falls is no event."""
+    return f"delta({of(metric, matchers)}[$__rate_interval]) > 0"
+
+
+EVENTS = (
+    Event("Releases", "blue", _rises("riverdelta_controls", 'action="release"'), "A release was made"),
+    Event("Champions", "green", _rises("riverdelta_controls", 'action="promote"'), "A release became the champion"),
+    Event("Rollbacks", "red", _rises("riverdelta_controls", 'action="rollback"'), "Rolled back"),
+    Event("Learning frozen", "purple", f"{of('riverdelta_learning_frozen')} == 1", "Learning is frozen"),
+    Event("Breaker open", "red", f"{of('riverdelta_breaker_open')} == 1", "The breaker is open"),
+    Event("Drift alarms", "orange", _rises("riverdelta_drift_alarms"), "Drift alarm: {{quantity}}"),
+)

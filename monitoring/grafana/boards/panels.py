@@ -1,0 +1,181 @@
+"""Panels: the few kinds of them, each with a title, what it is and what to do, a unit and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grafana_foundation_sdk.builders import bargauge, common, stat, statetimeline, text, timeseries
+from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
+from grafana_foundation_sdk.models import common as c
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.text import TextMode
+
+from boards.queries import SOURCE, Ask
+
+NATS, NATS_ROW, LOGITS = "suffix:nats", "suffix:nats a row", "suffix:logits"
+ROWS, ROWS_SECOND, RECORDS = "count:rows", "count:rows/s", "count:records"
+SECONDS, RATIO, BYTES, REQUESTS_SECOND, NUMBER = "s", "percentunit", "bytes", "reqps", "none"
+
+#: From which value on which colour; None: from the lowest.
+Steps = Sequence[tuple[float | None, str]]
+GOOD, WARN, BAD, NOTE = "green", "orange", "red", "blue"
+#: For what is neither good nor bad.
+PLAIN: Steps = ((None, NOTE),)
+#: Everywhere the same: what the base says, what is served.
+_SCORERS = {"base": ("#c98a1b", "dash"), "served": ("#3f83e8", "solid"), "corrected": ("#8f5bd6", "solid")}
+_NOTHING = "–"
+
+
+def tile(
+    title: str,
+    description: str,
+    unit: str,
+    ask: Ask,
+    steps: Steps = PLAIN,
+    said: Mapping[int, tuple[str, str]] | None = None,
+    decimals: int | None = None,
+    nothing: str = _NOTHING,
+) -> stat.Panel:
+    """Return one big value with its history, or, where `said` has a sentence and a colour for each number, that sentence."""
+    made = (
+        stat.Panel()
+        .color_mode(c.BigValueColorMode.BACKGROUND_SOLID if said else c.BigValueColorMode.VALUE)
+        .graph_mode(c.BigValueGraphMode.NONE if said else c.BigValueGraphMode.AREA)
+        .text_mode(c.BigValueTextMode.AUTO)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+        .color_scheme(FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+        .mappings([*_sentences(said or {}), _blank(nothing)])
+        .no_value(nothing)
+    )
+    if decimals is not None:
+        made = made.decimals(decimals)
+    return _whole(made, title, description, unit, steps, [ask], instant=bool(said))
+
+
+def lines(
+    title: str,
+    description: str,
+    unit: str,
+    *asks: Ask,
+    steps: Steps = PLAIN,
+    low: float | None = None,
+    high: float | None = None,
+    stacked: bool = False,
+    band: tuple[str, str] | None = None,
+    log: bool = False,
+) -> timeseries.Panel:
+    """Return lines over time; `band` names the lower and the upper line between which it is filled."""
+    limits = c.GraphThresholdsStyleMode.DASHED if len(steps) > 1 else c.GraphThresholdsStyleMode.OFF
+    made = (
+        timeseries.Panel()
+        .draw_style(c.GraphDrawStyle.LINE)
+        .line_width(2)
+        .fill_opacity(30 if stacked else 0)
+        .show_points(c.VisibilityMode.AUTO)
+        .span_nulls(False)
+        .color_scheme(FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .thresholds_style(common.GraphThresholdsStyleConfig().mode(limits))
+        .stacking(common.StackingConfig().mode(c.StackingMode.NORMAL if stacked else c.StackingMode.NONE).group("A"))
+        .tooltip(common.VizTooltipOptions().mode(c.TooltipDisplayMode.MULTI).sort(c.SortOrder.DESCENDING))
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(c.LegendDisplayMode.TABLE)
+            .placement(c.LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs(["lastNotNull"])
+        )
+        .no_value(_NOTHING)
+    )
+    for scorer, (color, dash) in _SCORERS.items():
+        fixed = {"mode": "fixed", "fixedColor": color}
+        style = {"fill": dash, "dash": [8, 6]} if dash == "dash" else {"fill": dash}
+        made = made.override_by_regexp(f"/^{scorer}( |,|$)/", [_set("color", fixed), _set("custom.lineStyle", style)])
+    if band:
+        # All three are of what is served; the ends of the interval are thin.
+        served = _set("color", {"mode": "fixed", "fixedColor": _SCORERS["served"][0]})
+        made = made.override_by_regexp("/./", [served])
+        made = made.override_by_regexp(f"/^({'|'.join(band)}) /", [_set("custom.lineWidth", 1), _set("custom.fillOpacity", 8)])
+    if log:
+        made = made.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LOG).log(10))
+    made = made.min(low) if low is not None else made
+    made = made.max(high) if high is not None else made
+    return _whole(made, title, description, unit, steps, asks)
+
+
+def bars(title: str, description: str, unit: str, ask: Ask, steps: Steps = PLAIN, high: float | None = None) -> bargauge.Panel:
+    """Return one bar for each series, as things are now."""
+    made = (
+        bargauge.Panel()
+        .orientation(c.VizOrientation.HORIZONTAL)
+        .display_mode(c.BarGaugeDisplayMode.BASIC)
+        .show_unfilled(True)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+        .color_scheme(FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+        .mappings([_blank(_NOTHING)])
+        .no_value(_NOTHING)
+        .min(0)
+    )
+    return _whole(made.max(high) if high is not None else made, title, description, unit, steps, [ask], instant=True)
+
+
+def states(title: str, description: str, ask: Ask, said: Mapping[int, tuple[str, str]]) -> statetimeline.Panel:
+    """Return what was the case over time, each state by its sentence and colour."""
+    made = (
+        statetimeline.Panel()
+        .mappings(_sentences(said))
+        .merge_values(True)
+        .show_value(c.VisibilityMode.AUTO)
+        .row_height(0.8)
+        .fill_opacity(75)
+        .line_width(0)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(c.LegendDisplayMode.LIST)
+            .placement(c.LegendPlacement.BOTTOM)
+            .show_legend(False)
+        )
+        .tooltip(common.VizTooltipOptions().mode(c.TooltipDisplayMode.SINGLE).sort(c.SortOrder.NONE))
+        .color_scheme(FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+        .no_value(_NOTHING)
+    )
+    return _whole(made, title, description, NUMBER, PLAIN, [ask])
+
+
+def note(title: str, description: str, content: str) -> text.Panel:
+    """Return a text in Markdown."""
+    return text.Panel().title(title).description(description).mode(TextMode.MARKDOWN).content(content)
+
+
+def _whole(made: Any, title: str, description: str, unit: str, steps: Steps, asks: Sequence[Ask], instant: bool = False) -> Any:
+    limits = [models.Threshold(value=value, color=color) for value, color in steps]
+    made = (
+        made.title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .thresholds(ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(limits))
+    )
+    for ref, ask in zip("ABCDEFGH", asks, strict=False):
+        made = made.with_target(ask.query(ref, instant))
+    return made
+
+
+def _sentences(said: Mapping[int, tuple[str, str]]) -> list[models.ValueMapping]:
+    options = {
+        str(number): models.ValueMappingResult(text=sentence, color=color, index=at)
+        for at, (number, (sentence, color)) in enumerate(said.items())
+    }
+    return [models.ValueMap(options=options)] if options else []
+
+
+def _blank(nothing: str) -> models.SpecialValueMap:
+    """NaN is what the learner has not told yet."""
+    result = models.ValueMappingResult(text=nothing, color="text", index=99)
+    return models.SpecialValueMap(
+        options=models.DashboardSpecialValueMapOptions(match=models.SpecialValueMatch.NULL_AND_NAN, result=result)
+    )
+
+
+def _set(name: str, value: object) -> models.DynamicConfigValue:
+    return models.DynamicConfigValue(id_val=name, value=value)
