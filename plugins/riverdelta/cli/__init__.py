@@ -17,6 +17,7 @@ _COMMANDS = {
     "freeze": "Stop learning.",
     "inspect": "List an ONNX model's inputs, outputs and inner tensors.",
     "promote": "Make a release the champion.",
+    "reference": "Save what is usual in the base's training data.",
     "releases": "List the releases, and what became of their trials.",
     "replay": "Learn a data set, or a service's journal, without a server.",
     "resume": "Learn again, and close the breaker.",

@@ -2,6 +2,7 @@
 
 from riverdelta.drift.drift import Drift
 from riverdelta.drift.panel import Panel
+from riverdelta.drift.reference import Reference
 from riverdelta.drift.response import Adapt, Freeze, Response
 
-__all__ = ["Adapt", "Drift", "Freeze", "Panel", "Response"]
+__all__ = ["Adapt", "Drift", "Freeze", "Panel", "Reference", "Response"]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.drift import watch as w
 from riverdelta.drift.panel import SHARES, Panel
-from riverdelta.drift.reference import TOLERANCE, bounds, counts, edges, stability
+from riverdelta.drift.reference import TOLERANCE, Reference, bounds, counts, edges, stability
 from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.features import Columns, Floats, Schema
 
@@ -27,9 +27,11 @@ LOG_LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
 class Drift:
     """Watch joined examples against a reference: the first stable window of `reference` of them, and after an alarm the next.
 
-    **Reference.** A window is stable where the log loss of its second half is not below that of its first by more than two
-    standard errors: a learner that still improves would make anything that comes look usual. After 8 windows the next one is
-    taken as it is.
+    **Reference.** That of the base's training data, if it is `given`: then everything is watched from the first example on.
+    Otherwise the first stable window: a window is stable where the log loss of its second half is not below that of its
+    first by more than two standard errors, since a learner that still improves would make anything that comes look usual; after
+    8 windows the next one is taken as it is. After an alarm the next stable window says what the alarm allows, as what lasts
+    becomes usual; distances from a given reference stay distances from it.
 
     **Distances.** Every scalar, id and vector (by its length) of `schema`, and the base's logit as `score`, has a histogram of
     the reference and one of the last `reference` examples: deciles of numbers, 32 hashed bins of ids. `report` gives their
@@ -53,7 +55,7 @@ class Drift:
     ([], ['x'])
     """
 
-    def __init__(self, schema: Schema, reference: int = 8192, run_length: float = 1e7) -> None:
+    def __init__(self, schema: Schema, reference: int = 8192, run_length: float = 1e7, given: Reference | None = None) -> None:
         if reference < _LEAST or reference % w.BLOCK:
             raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {w.BLOCK} of at least {_LEAST:,}")
         if not run_length >= w.BLOCK:
@@ -75,6 +77,29 @@ class Drift:
         self._sums, self._x = np.zeros(w.LOSSES), np.zeros(len(each))
         #: Alarms by quantity, and the example of the last.
         self._alarms, self._last = np.zeros(len(self.quantities), np.int64), np.full(1, -1, np.int64)
+        self._given, self._digest = given, np.zeros(16, np.uint8)
+        if given is not None:
+            self._take(given)
+
+    @classmethod
+    def reference_of(cls, schema: Schema, columns: Columns, base: Floats, label: Floats) -> Reference:
+        """Return the reference of N rows, 1,024 at least, in the order in which they came; N is cut to a multiple of 64.
+
+        `base` float32[N] is the base's logit of each. Rows that the base was not fitted to show what loss is usual of it.
+        """
+        rows = len(label) - len(label) % w.BLOCK
+        taken = cls(schema, rows)
+        # These rows are what is usual, however the loss of them runs.
+        taken._n[w.TRIES] = _MOST_TRIES
+        taken.update({name: columns[name][:rows] for name in schema}, base[:rows], base[:rows], label[:rows])
+        bound = taken._panel.bound
+        numbers = [taken.columns[c] for c in taken._alarmed]
+        return Reference(
+            edges=dict(zip(taken.columns, taken._edges, strict=True)),
+            usual=dict(zip(taken.columns, taken._usual, strict=True)),
+            bound=dict(zip(numbers, bound[w.LOSSES :].reshape(-1, w.DECILES), strict=True)),
+            losses=bound[: w.LOSSES],
+        )
 
     def update(self, columns: Columns, base: Floats, served: Floats, label: Floats) -> list[str]:
         """Take M examples with logits float32[M] as served; return the quantity of each alarm that they raised, in order."""
@@ -138,7 +163,8 @@ class Drift:
             "alarms": self.alarms,
             "alarmed": last is not None and self.examples - last <= self.reference,
             "last_alarm": last,
-            "reference": self.reference if self._n[w.WATCHING] else None,
+            "reference": (self._given.rows if self._given else self.reference) if self._n[w.WATCHING] else None,
+            "given": self._given is not None,
             "run_length": self.run_length,
         }
 
@@ -157,8 +183,25 @@ class Drift:
         taken, watching = arrays["n"][[w.TAKEN, w.WATCHING]].tolist()
         if not (0 <= taken < (self.reference if not watching else 2**63) and watching in (0, 1) and arrays["n"][w.BLOCKS] >= 0):
             raise Corrupt(f"the saved drift's 'n' is {arrays['n'].tolist()}; expected those of {self.reference} examples")
+        if (arrays["digest"] != self._digest).any():
+            raise Corrupt("the saved drift is of another reference")
         for name, array in mine.items():
             array[...] = arrays[name]
+
+    def _take(self, given: Reference) -> None:
+        """Watch against a given reference from the first example on; raises `ConfigurationError` where it lacks a column."""
+        for c, name in enumerate(self.columns):
+            if name not in given.usual or (name in given.bound) == self._is_id[c]:
+                kind = "id" if self._is_id[c] else "number"
+                raise ConfigurationError(
+                    f"the reference has no {kind} column {name!r}, which a correction reads; it has "
+                    f"{', '.join(given.usual)}: make it again with `riverdelta reference`"
+                )
+            self._edges[c], self._usual[c] = given.edges[name], given.usual[name]
+        numbers = [given.bound[self.columns[c]] for c in self._alarmed]
+        self._panel.bound[:] = np.concatenate([given.losses, *numbers])
+        self._digest[:] = np.frombuffer(given.digest, np.uint8)
+        self._n[w.WATCHING] = 1
 
     def _begin(self) -> None:
         """Make a reference of what was kept, and watch from here on."""
@@ -171,10 +214,12 @@ class Drift:
             if self._is_id[c]:
                 bins = kept.astype(np.intp)
             else:
-                self._edges[c] = edges(kept)
+                if self._given is None:
+                    self._edges[c] = edges(kept)
                 bins = np.searchsorted(self._edges[c], np.nan_to_num(kept), side="left")
             found = counts(bins, blocks)
-            self._usual[c] = found.sum(0)
+            if self._given is None:
+                self._usual[c] = found.sum(0)
             if not self._is_id[c]:
                 means.append(found[:, : w.DECILES] / w.BLOCK)
         # Each loss is a share of its own range: 4 nats, and the 2 from -1 to 1.
@@ -197,6 +242,7 @@ class Drift:
             "n": self._n, "kept": self._kept, "losses": self._losses, "edges": self._edges, "usual": self._usual,
             "now": self._now, "counts": self._counts, "ring": self._ring, "sums": self._sums, "x": self._x,
             "bound": self._panel.bound, "wealth": self._panel.wealth, "alarms": self._alarms, "last": self._last,
+            "digest": self._digest,
         }  # fmt: skip
 
 

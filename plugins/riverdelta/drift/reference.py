@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.drift import watch as w
 from riverdelta.drift.panel import Doubles
+from riverdelta.errors import Corrupt
+from riverdelta.events import digest
 from riverdelta.features import Floats, Ints
 
 #: How far a mean may lie above the reference's: so many standard errors of it, and so much in its own unit.
 ERRORS, TOLERANCE = 5.0, 0.02
+
+_SHAPES = {"edges": ((w.DECILES - 1,), "float32"), "usual": ((w.BINS,), "int64"), "bound": ((w.DECILES,), "float64")}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is usual of each column, by name, and of the losses.
+
+    `edges` float32[9] are the inner deciles of a number (of an id they say nothing), `usual` int64[32] its histogram, `bound`
+    float64[10] what the means of its deciles' shares may be at most; `losses` float64[3] is that of the three losses watched.
+    """
+
+    edges: Mapping[str, Floats]
+    usual: Mapping[str, Ints]
+    bound: Mapping[str, Doubles]
+    losses: Doubles
+
+    @property
+    def rows(self) -> int:
+        """How many rows it was taken from."""
+        return int(next(iter(self.usual.values())).sum())
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that tell it from any other."""
+        return digest(b"".join(name.encode() + array.tobytes() for name, array in sorted(self.arrays().items())))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything by name, as `of_arrays` takes it."""
+        parts: dict[str, Mapping[str, npt.NDArray[Any]]] = {"edges": self.edges, "usual": self.usual, "bound": self.bound}
+        named = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        return named | {"losses": self.losses}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Reference:
+        """Return what `arrays` came from; raises `Corrupt` naming what does not fit."""
+        parts: dict[str, dict[str, npt.NDArray[Any]]] = {part: {} for part in _SHAPES}
+        for name, array in arrays.items():
+            part, _, column = name.partition("/")
+            shape, dtype = ((w.LOSSES,), "float64") if name == "losses" else _SHAPES.get(part, ((), ""))
+            if array.shape != shape or array.dtype != dtype:
+                raise Corrupt(f"the reference's {name!r} is {array.dtype}{list(array.shape)}; expected {dtype}{list(shape)}")
+            if column:
+                parts[part][column] = array
+        if "losses" not in arrays or not parts["usual"] or not parts["usual"].keys() == parts["edges"].keys():
+            raise Corrupt(f"the reference has {', '.join(sorted(arrays)) or 'nothing'}; expected losses, edges and usual")
+        bounds, counts = (
+            np.concatenate([arrays["losses"], *parts["bound"].values()]),
+            np.concatenate([*parts["usual"].values()]),
+        )
+        if not ((bounds > 0) & (bounds <= 1)).all() or (counts < 0).any():
+            raise Corrupt("the reference has a bound outside 0 to 1, or a count below 0")
+        return cls(losses=arrays["losses"], **parts)
 
 
 def edges(values: Floats) -> Floats:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from riverdelta import reference
 from riverdelta.definition import Definition
 from riverdelta.features import Ints
 from riverdelta.lab.base import BaseReport, train_base
@@ -57,4 +58,9 @@ def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, optio
         (folder / "neighbours.safetensors").unlink(missing_ok=True)
     (folder / "service.py").write_text(files("riverdelta.lab").joinpath("service.template").read_text())
     definition = Definition(name="ranker", base=report.path, logit="logit", corrections=default_corrections(genres, neighbours))
+    held_out = first[len(first) - len(first) // 10 :]
+    if len(held_out) >= reference.LEAST_ROWS:
+        reference.save(definition, reference.measure(definition, held_out.columns, held_out.label))
+    else:
+        reference.path_of(definition).unlink(missing_ok=True)
     return Workshop(folder, first, second, report, definition)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.drift import Adapt, Drift, Freeze, Response
+from riverdelta.drift import Adapt, Drift, Freeze, Reference, Response
 from riverdelta.errors import Corrupt
 from riverdelta.events import Control
 from riverdelta.features import Floats, Schema
@@ -29,11 +29,11 @@ class Adaptation:
         self.told = self.left = 0
 
     @classmethod
-    def of(cls, schema: Schema, response: Response | None, settings: Settings) -> Adaptation:
-        """Return what the settings ask for, on the columns of `schema`."""
+    def of(cls, schema: Schema, response: Response | None, settings: Settings, given: Reference | None = None) -> Adaptation:
+        """Return what the settings ask for, on the columns of `schema`, against a `given` reference where there is one."""
         if not settings.drift_run_length:
             return cls()
-        return cls(Drift(schema, settings.drift_reference_examples, settings.drift_run_length), response)
+        return cls(Drift(schema, settings.drift_reference_examples, settings.drift_run_length, given), response)
 
     def watch(self, examples: Examples) -> bool:
         """Take joined examples, in order; return whether they raised an alarm."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta import reference
 from riverdelta.definition import Definition
 from riverdelta.drift import Adapt, Freeze
 from riverdelta.errors import Corrupt, NotFound
@@ -184,13 +185,14 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         keep_negatives=s.keep_negatives,
         optional=tuple(definition.slices),
     )
-    keys = [name for name in stack.reads if definition.schema[name].kind == "id"]
+    read = Schema({name: definition.schema[name] for name in stack.reads})
+    keys = [name for name, column in read.items() if column.kind == "id"]
     return Learner(
         stack,
         joiner,
         Prequential(s.threshold),
         admission=Admission.of(keys, s),
-        adaptation=Adaptation.of(Schema({name: definition.schema[name] for name in stack.reads}), definition.on_drift, s),
+        adaptation=Adaptation.of(read, definition.on_drift, s, reference.load(definition)),
         shadow=s.serve == "base",
         again=lambda: new_learner(definition, settings),
     )

@@ -5,13 +5,16 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from riverdelta import Schema
 from riverdelta.bento.page import chart
 from riverdelta.bento.page.door import as_bearer, leads, refusal
 from riverdelta.bento.page.page import Page
 from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
+from riverdelta.drift import Drift
 from riverdelta.errors import Forbidden, Unauthenticated
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -62,6 +65,26 @@ def test_names_of_any_kind_are_text_and_nothing_else():
     parts = Parts(html)
     assert len(parts.inline["script"]) == 1
     assert "alert(1)" not in parts.inline["script"][0]
+
+
+def test_drift_says_what_it_is_measured_against_and_what_is_done_about_it():
+    schema, rng = Schema.of({"x": "float32"}), np.random.default_rng(0)
+
+    def stream(rows, shift):
+        x = rng.normal(shift, 1.0, rows).astype(np.float32)
+        return {"x": x}, x, x, (rng.random(rows) < 1 / (1 + np.exp(-x))).astype(np.float32)
+
+    columns, base, _, label = stream(1_024, 0.0)
+    given = Drift(schema, 1_024, given=Drift.reference_of(schema, columns, base, label))
+    for drift, against in (
+        (given, "1,024 rows of the base's training data"),
+        (Drift(schema, 1_024), "1,024 examples of the stream"),
+    ):
+        drift.update(*stream(20_000, 0.0))
+        assert f"Against {against}: no alarm. Alarms so far: 0." in drawn({"learning": {"drift": drift.report()}})
+        drift.update(*stream(3_000, 3.0))
+        html = drawn({"learning": {"drift": drift.report() | {"adapting_examples": 9_000}}})
+        assert "Alarms so far: 1. The next 9,000 examples count more." in html
 
 
 def test_its_one_script_and_its_one_style_are_the_ones_that_its_policy_allows(runtime):

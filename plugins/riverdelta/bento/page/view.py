@@ -176,7 +176,9 @@ def _drift(drift: Mapping[str, Any]) -> View | None:
         "alarmed": bool(drift.get("alarmed")),
         "reference": count(drift.get("reference")),
         "known": number(drift.get("reference")) is not None,
-        "adaptations": count(drift.get("adaptations") or 0),
+        "given": bool(drift.get("given")),
+        "alarms": count(drift.get("alarms") or 0),
+        "adapting": count(drift.get("adapting_examples")) if drift.get("adapting_examples") else None,
         "columns": [
             (name, few(psi), few(js), _shift(psi), chart.bar((psi or 0.0) / (2 * _LARGE))) for name, psi, js in columns
         ][:_MOST_COLUMNS],

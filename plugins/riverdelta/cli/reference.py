@@ -1,0 +1,73 @@
+"""`riverdelta reference`: what is usual in the base's training data, for drift to be measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import csv, feather, parquet
+
+from riverdelta.definition import load
+from riverdelta.errors import InvalidInput, near
+from riverdelta.features import Floats
+from riverdelta.reference import LEAST_ROWS, measure, save
+
+_READERS: dict[str, Callable[[Path], pa.Table]] = {
+    ".parquet": parquet.read_table,
+    ".feather": feather.read_table,
+    ".csv": csv.read_csv,
+}
+
+
+@click.command()
+@click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker.")
+@click.option("--label", required=True, help="The column of the labels, 0 and 1.")
+@click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="How many rows count.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; beside the base by default.")
+def reference(rows: Path, target: str, label: str, last: int, output: Path | None) -> None:
+    """Save what is usual in ROWS (.parquet, .feather or .csv, in the order in which they came) beside the base.
+
+    Drift is then measured from the first example on. Take rows that the base was not fitted to, such as its validation data.
+    """
+    definition = load(target)
+    table = _read(rows)
+    table = table.slice(max(len(table) - last, 0))
+    for name in (label, *definition.request_schema):
+        if name not in table.column_names:
+            raise InvalidInput(f"{rows} has no column {name!r}: {near(name, table.column_names)}")
+    columns = {name: _values(table, name) for name in definition.request_schema}
+    labels = _labels(table, label)
+    path = save(definition, measure(definition, columns, labels), output)
+    click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}")
+
+
+def _read(path: Path) -> pa.Table:
+    if path.suffix not in _READERS:
+        raise InvalidInput(f"{path} ends in {path.suffix!r}; expected {', '.join(_READERS)}")
+    try:
+        return _READERS[path.suffix](path)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from None
+
+
+def _labels(table: pa.Table, name: str) -> Floats:
+    values = _values(table, name)
+    if isinstance(values, list):
+        raise InvalidInput(f"column {name!r} holds {values[0]!r}; expected 0 and 1")
+    return values.astype(np.float32)
+
+
+def _values(table: pa.Table, name: str) -> npt.NDArray[Any] | list[Any]:
+    """A column as an array of numbers, or as a list of strings or of lists."""
+    column = table.column(name).combine_chunks()
+    if column.null_count:
+        raise InvalidInput(f"column {name!r} has {column.null_count} empty values; fill them as the service's clients do")
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
+    values: npt.NDArray[Any] | list[Any] = column.to_numpy(zero_copy_only=False) if numeric else column.to_pylist()
+    return values

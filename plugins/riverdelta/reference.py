@@ -1,0 +1,92 @@
+"""Reference file: what was usual in a base's training data, kept beside the base, so that drift is known from the first row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.checkpoint import read_arrays, write_arrays
+from riverdelta.definition import Definition
+from riverdelta.drift import Drift, Reference
+from riverdelta.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.features import Floats, Schema
+from riverdelta.graph.files import save as save_merged
+from riverdelta.graph.merge import merge
+from riverdelta.registry import State
+from riverdelta.session import Session
+
+#: The fewest rows: 16 blocks of 64, of which a standard error can be taken.
+LEAST_ROWS = 1_024
+_BLOCK_ROWS = 16_384
+
+
+def path_of(definition: Definition) -> Path:
+    """Return where the reference of a definition's base lies: `ranker.reference` beside `ranker.onnx`."""
+    return definition.base.with_suffix(".reference")
+
+
+def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
+    """Score N rows with the frozen base and return the reference of what corrections can read, taps included.
+
+    `columns` are those of a request (arrays, or lists where ids are strings), `label` float32[N] of 0 and 1, in the order in
+    which the rows came. Rows that the base was not fitted to are the better ones. Raises `InvalidInput` naming what is wrong.
+    """
+    if len(label) < LEAST_ROWS:
+        raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
+    if (bad := np.flatnonzero(~np.isin(label, (0, 1)))).size:
+        raise InvalidInput(f"the label of row {bad[0]} is {label[bad[0]]}; expected 0 or 1")
+    for name, values in columns.items():
+        if len(values) != len(label):
+            raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected as many of each")
+    usable = Schema({name: column for name, column in definition.schema.items() if column.kind != "tensor"})
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in usable}
+    logits: list[Floats] = []
+    with TemporaryDirectory() as folder:
+        model = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
+        path = save_merged(model, definition.signature, Path(folder) / "base.onnx")
+        session = Session(path, State(0, 0, 0))
+        for at in range(0, len(label), _BLOCK_ROWS):
+            block = {name: values[at : at + _BLOCK_ROWS] for name, values in columns.items()}
+            checked, _ = definition.request_schema.check(block)
+            scored = session.run(checked)
+            logits.append(scored.base)
+            for name, kept in parts.items():
+                kept.append(scored.taps[name] if name in scored.taps else checked[name])
+    whole = {name: np.concatenate(kept) for name, kept in parts.items()}
+    return Drift.reference_of(usable, whole, np.concatenate(logits), np.asarray(label, np.float32))
+
+
+def save(definition: Definition, reference: Reference, path: Path | None = None) -> Path:
+    """Write a reference beside its base, whole or not at all, and return its path."""
+    path = path or path_of(definition)
+    write_arrays(path, reference.arrays() | {"base": _base(definition)})
+    return path
+
+
+def load(definition: Definition) -> Reference | None:
+    """Return the reference beside a definition's base, None where there is none.
+
+    Raises `ConfigurationError` where it is of another base, and `Corrupt` where it is not what was written.
+    """
+    path = path_of(definition)
+    if not path.exists():
+        return None
+    arrays = dict(read_arrays(path))
+    if not np.array_equal(arrays.pop("base", np.zeros(0, np.uint8)), _base(definition)):
+        raise ConfigurationError(
+            f"{path} is the reference of another base than {definition.base.name}; make it again with `riverdelta reference`, "
+            f"or delete it"
+        )
+    try:
+        return Reference.of_arrays(arrays)
+    except Corrupt as error:
+        raise Corrupt(f"{path} cannot be used: {error}; make it again with `riverdelta reference`, or delete it") from error
+
+
+def _base(definition: Definition) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex(definition.signature.digest), np.uint8)
