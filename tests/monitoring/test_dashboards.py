@@ -185,3 +185,26 @@ def test_a_board_numbers_its_panels_in_the_order_of_reading():
     made = board("Two", "Two lines.", {"": [(4, [(24, line("a"))])], "row": [(8, [(12, line("b")), (12, line("c"))])]})
     at = [(p.id_val, p.title, p.grid_pos.x, p.grid_pos.y, p.grid_pos.w, p.grid_pos.h) for p in made.panels]
     assert at == [(1, "a", 0, 0, 24, 4), (2, "row", 0, 4, 24, 1), (3, "b", 0, 5, 12, 8), (4, "c", 12, 5, 12, 8)]
+
+
+#: By alert: the panel that draws the same limit, and the limit.
+LIMITS = {
+    "RiverdeltaFreshnessSlow": ("overview", "How fresh is it?", 5),
+    "RiverdeltaBacklogGrowing": ("overview", "Records that wait", 1000),
+    "RiverdeltaDiskNearlyFull": ("serving", "Free space where the journal lies", 0.1),
+    "RiverdeltaErrors": ("serving", "Requests that fail or are refused", 0.01),
+    "RiverdeltaSlow": ("serving", "Time of a scoring request", 0.25),
+    "RiverdeltaCalibrationOff": ("learning", "Calibration of the last rows", 1.2),
+}
+
+
+@pytest.mark.parametrize("alert", LIMITS)
+def test_a_panel_draws_the_limit_of_its_alert(alert):
+    name, title, limit = LIMITS[alert]
+    (panel,) = [panel for panel in panels(f"{name}.json") if panel["title"] == title]
+    assert limit in [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+    rules = [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+    (rule,) = [rule for rule in rules if rule.get("alert") == alert]
+    assert re.search(rf"[<>] {re.escape(str(limit))}\b", rule["expr"])
+    drawn = {metric for target in panel["targets"] for metric in re.findall(r"riverdelta[a-z0-9_:]+", target["expr"])}
+    assert any(metric in rule["expr"] for metric in drawn)

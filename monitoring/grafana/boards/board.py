@@ -65,7 +65,7 @@ def board(name: str, description: str, rows: Rows) -> models.Dashboard:
 
 def _choice(name: str, label: str, query: str) -> QueryVariable:
     """A variable of a label's values: one, several or all of them."""
-    everything = models.VariableOption(text="All", value="$__all")
+    everything = models.VariableOption(text=["All"], value=["$__all"])
     return (
         QueryVariable(name)
         .label(label)

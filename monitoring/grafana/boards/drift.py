@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from boards import panels as p
 from boards.board import Rows, board
-from boards.queries import WHO, Ask, of, rate
+from boards.queries import WHO, Ask, of
 
 #: Above these a distance is usually called a shift, and a large one.
 _SHIFT: p.Steps = ((None, p.GOOD), (0.1, p.WARN), (0.25, p.BAD))
@@ -34,7 +34,7 @@ def dashboard() -> Dashboard:
     shifted = p.tile(
         "Columns that shifted",
         "Columns whose population stability index is 0.1 or more. A distance alone raises no alarm.",
-        "count:columns",
+        p.NUMBER,
         Ask(f"sum by ({WHO}) ({_PSI} >= bool 0.1)"),
         steps=((None, p.GOOD), (1, p.WARN)),
         decimals=0,
@@ -110,11 +110,10 @@ def dashboard() -> Dashboard:
     )
     responses = p.lines(
         "Responses",
-        "Examples that are still to be learned at a raised rate, and examples learned a second. After an alarm the first "
-        "falls to 0 as the second goes on.",
-        p.NUMBER,
+        "Examples that are still to be learned at a raised rate. After an alarm with on_drift=Adapt(…) they fall to 0 "
+        "again; at 0 all is learned at the usual rate.",
+        p.ROWS,
         Ask(of("riverdelta_drift_adapting_examples"), "yet to be learned faster"),
-        Ask(rate("riverdelta_examples_learned"), "learned a second"),
         low=0,
     )
     rows: Rows = {

@@ -32,6 +32,7 @@ def dashboard() -> Dashboard:
         p.NUMBER,
         Ask(_SURELY),
         said={1: ("yes", p.GOOD), 0: ("cannot be told yet", p.NOTE), -1: ("no", p.BAD)},
+        to="Learning",
     )
     fresh = p.tile(
         "How fresh is it?",
@@ -41,6 +42,8 @@ def dashboard() -> Dashboard:
         Ask(of("riverdelta:freshness_seconds:p95_5m")),
         steps=((None, p.GOOD), (1, p.WARN), (5, p.BAD)),
         nothing="no feedback",
+        answer=True,
+        to="Learning",
     )
     healthy = p.tile(
         "Is it healthy?",
@@ -49,6 +52,7 @@ def dashboard() -> Dashboard:
         Ask(of("riverdelta:health:state")),
         said=STATES,
         nothing="no answer",
+        to="Serving",
     )
     drifts = p.tile(
         "Does it drift?",
@@ -56,6 +60,7 @@ def dashboard() -> Dashboard:
         p.NUMBER,
         Ask(of("riverdelta_drift_alarmed")),
         said={0: ("no alarm", p.GOOD), 1: ("alarm", p.WARN)},
+        to="Drift",
     )
     todo = p.tile(
         "What to do?",
@@ -72,7 +77,7 @@ def dashboard() -> Dashboard:
         p.NATS_ROW,
         Ask(of(_GAIN), "{{bound}}"),
         steps=((None, p.BAD), (0, p.GOOD)),
-        band=("lower", "upper"),
+        interval=True,
     )
     losses = p.lines(
         "Log loss of the last rows",
@@ -159,7 +164,7 @@ def dashboard() -> Dashboard:
         "Over time": [
             (8, [(12, freshness), (12, traffic)]),
             (4, [(24, history)]),
-            (8, [(24, p.note("The way back", "What an operator can run, and when.", _COMMANDS))]),
+            (6, [(24, p.note("The way back", "What an operator can run, and when.", _COMMANDS))]),
         ],
     }
     return board("Overview", "Is it helping, is it fresh, is it healthy, does it drift, and what is to be done.", rows)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grafana_foundation_sdk.builders import bargauge, common, stat, statetimeline, text, timeseries
-from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
+from grafana_foundation_sdk.builders.dashboard import DashboardLink, FieldColor, ThresholdsConfig
 from grafana_foundation_sdk.models import common as c
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.text import TextMode
@@ -16,6 +16,7 @@ from boards.queries import SOURCE, Ask
 NATS, NATS_ROW, LOGITS = "suffix:nats", "suffix:nats a row", "suffix:logits"
 ROWS, ROWS_SECOND, RECORDS = "count:rows", "count:rows/s", "count:records"
 SECONDS, RATIO, BYTES, REQUESTS_SECOND, NUMBER = "s", "percentunit", "bytes", "reqps", "none"
+SCIENTIFIC = "sci"
 
 #: From which value on which colour; None: from the lowest.
 Steps = Sequence[tuple[float | None, str]]
@@ -36,11 +37,16 @@ def tile(
     said: Mapping[int, tuple[str, str]] | None = None,
     decimals: int | None = None,
     nothing: str = _NOTHING,
+    answer: bool = False,
+    to: str = "",
 ) -> stat.Panel:
-    """Return one big value with its history, or, where `said` has a sentence and a colour for each number, that sentence."""
+    """Return one big value with its history, or, where `said` has a sentence and a colour for each number, that sentence.
+
+    An `answer` is seen from afar: its colour fills the tile. `to` names the dashboard that says more.
+    """
     made = (
         stat.Panel()
-        .color_mode(c.BigValueColorMode.BACKGROUND_SOLID if said else c.BigValueColorMode.VALUE)
+        .color_mode(c.BigValueColorMode.BACKGROUND_SOLID if said or answer else c.BigValueColorMode.VALUE)
         .graph_mode(c.BigValueGraphMode.NONE if said else c.BigValueGraphMode.AREA)
         .text_mode(c.BigValueTextMode.AUTO)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
@@ -50,6 +56,9 @@ def tile(
     )
     if decimals is not None:
         made = made.decimals(decimals)
+    if to:
+        url = f"/d/riverdelta-{to.lower()}?${{__url_time_range}}&${{__all_variables}}"
+        made = made.links([DashboardLink(to).type(models.DashboardLinkType.LINK).url(url)])
     return _whole(made, title, description, unit, steps, [ask], instant=bool(said))
 
 
@@ -62,10 +71,10 @@ def lines(
     low: float | None = None,
     high: float | None = None,
     stacked: bool = False,
-    band: tuple[str, str] | None = None,
+    interval: bool = False,
     log: bool = False,
 ) -> timeseries.Panel:
-    """Return lines over time; `band` names the lower and the upper line between which it is filled."""
+    """Return lines over time; an `interval` is a mean with its lower and upper end, of what is served."""
     limits = c.GraphThresholdsStyleMode.DASHED if len(steps) > 1 else c.GraphThresholdsStyleMode.OFF
     made = (
         timeseries.Panel()
@@ -87,15 +96,14 @@ def lines(
         )
         .no_value(_NOTHING)
     )
-    for scorer, (color, dash) in _SCORERS.items():
-        fixed = {"mode": "fixed", "fixedColor": color}
-        style = {"fill": dash, "dash": [8, 6]} if dash == "dash" else {"fill": dash}
-        made = made.override_by_regexp(f"/^{scorer}( |,|$)/", [_set("color", fixed), _set("custom.lineStyle", style)])
-    if band:
-        # All three are of what is served; the ends of the interval are thin.
-        served = _set("color", {"mode": "fixed", "fixedColor": _SCORERS["served"][0]})
-        made = made.override_by_regexp("/./", [served])
-        made = made.override_by_regexp(f"/^({'|'.join(band)}) /", [_set("custom.lineWidth", 1), _set("custom.fillOpacity", 8)])
+    if any("{{scorer}}" in ask.legend for ask in asks):
+        for scorer, (color, dash) in _SCORERS.items():
+            style = {"fill": dash, "dash": [8, 6]} if dash == "dash" else {"fill": dash}
+            properties = [_fixed(color), _set("custom.lineStyle", style)]
+            made = made.override_by_regexp(f"/^{scorer} /", properties)
+    if interval:
+        made = made.override_by_regexp("/./", [_fixed(_SCORERS["served"][0])])
+        made = made.override_by_regexp("/^(lower|upper) /", [_set("custom.lineWidth", 1)])
     if log:
         made = made.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LOG).log(10))
     made = made.min(low) if low is not None else made
@@ -175,6 +183,10 @@ def _blank(nothing: str) -> models.SpecialValueMap:
     return models.SpecialValueMap(
         options=models.DashboardSpecialValueMapOptions(match=models.SpecialValueMatch.NULL_AND_NAN, result=result)
     )
+
+
+def _fixed(color: str) -> models.DynamicConfigValue:
+    return _set("color", {"mode": models.FieldColorModeId.FIXED, "fixedColor": color})
 
 
 def _set(name: str, value: object) -> models.DynamicConfigValue:

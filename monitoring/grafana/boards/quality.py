@@ -1,0 +1,89 @@
+"""Quality: how good the scores of the base and those served are, over all rows and by slice."""
+
+from __future__ import annotations
+
+from boards import panels as p
+from boards.board import Rows
+from boards.queries import Ask, of
+
+_RECENT = 'window="recent"'
+
+
+def quality() -> Rows:
+    """Return the rows of losses and other measures."""
+    loss = p.lines(
+        "Log loss of the last rows",
+        "Of the last 10,000 judged rows, each judged before it was learned. Lower is better; served should lie below base.",
+        p.NATS_ROW,
+        _recent("log_loss"),
+    )
+    whole = p.lines(
+        "Log loss of all rows",
+        "Since the learner began. The distance of the lines is what the corrections have saved a row.",
+        p.NATS_ROW,
+        Ask(of("riverdelta_prequential_log_loss", 'window="all"'), "{{scorer}}"),
+    )
+    auc = p.lines(
+        "AUC of the last rows",
+        "Share of pairs of a positive and a negative that are in the right order. 0.5 is chance.",
+        p.NUMBER,
+        _recent("auc"),
+        steps=((None, p.BAD), (0.5, p.GOOD)),
+    )
+    calibration = p.lines(
+        "Calibration of the last rows",
+        "Σ score / Σ label. 1 is right; outside 0.8 to 1.2 raises RiverdeltaCalibrationOff: end the stack with Calibration().",
+        p.NUMBER,
+        _recent("calibration_ratio"),
+        steps=((None, p.BAD), (0.8, p.GOOD), (1.2, p.BAD)),
+    )
+    threshold = p.lines(
+        "Accuracy and F1 at the threshold",
+        "Of the last 10,000 judged rows, with scores from RIVERDELTA_THRESHOLD on counted as positive. Higher is better.",
+        p.RATIO,
+        Ask(of("riverdelta_prequential_accuracy", _RECENT), "{{scorer}} accuracy"),
+        Ask(of("riverdelta_prequential_f1", _RECENT), "{{scorer}} F1"),
+        low=0,
+        high=1,
+    )
+    pair = p.lines(
+        "Precision and recall at the threshold",
+        "Of the last 10,000 judged rows: how many of those called positive are, and how many of the positive are called so.",
+        p.RATIO,
+        Ask(of("riverdelta_prequential_precision", _RECENT), "{{scorer}} precision"),
+        Ask(of("riverdelta_prequential_recall", _RECENT), "{{scorer}} recall"),
+        low=0,
+        high=1,
+    )
+    slices = p.lines(
+        "Log loss by slice",
+        "What was served, over the last examples of each slice of @online(…, slices=…), beside all rows. One that stands "
+        "out is served worse: look at what feeds it.",
+        p.NATS_ROW,
+        Ask(_with_slices("log_loss"), "{{column}} {{slice}}"),
+    )
+    calibrated = p.lines(
+        "Calibration by slice",
+        "Σ score / Σ label of what was served, by slice, beside all rows. 1 is right.",
+        p.NUMBER,
+        Ask(_with_slices("calibration_ratio"), "{{column}} {{slice}}"),
+        steps=((None, p.BAD), (0.8, p.GOOD), (1.2, p.BAD)),
+    )
+    return {
+        "How good are the scores?": [
+            (8, [(8, loss), (8, whole), (8, calibration)]),
+            (8, [(8, auc), (8, threshold), (8, pair)]),
+            (8, [(12, slices), (12, calibrated)]),
+        ]
+    }
+
+
+def _with_slices(measure: str) -> str:
+    """A measure of every slice, and of all rows as a slice of its own: there is one where none is declared."""
+    served = 'scorer="served"'
+    whole = of(f"riverdelta_prequential_{measure}", f"{served},{_RECENT}")
+    return f'{of(f"riverdelta_slice_{measure}", served)} or label_replace({whole}, "slice", "all rows", "", "")'
+
+
+def _recent(measure: str) -> Ask:
+    return Ask(of(f"riverdelta_prequential_{measure}", _RECENT), "{{scorer}}")
