@@ -10,6 +10,7 @@ import pytest
 from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Feedback, Impressions, Tick, digest
 from riverdelta.journal import SqliteJournal
+from riverdelta.journal.segment import Encoded
 from riverdelta.journal.segments import Segments
 
 #: So small that every commit seals its segment.
@@ -109,9 +110,47 @@ class TestDamage:
         assert worker.feed(worker.score(), 0, 1) == ["accepted"]
 
     def test_a_record_that_is_no_record_is_named(self, written):
-        edit(files(written)[0], "UPDATE record SET payload = ?, digest = ? WHERE sequence = 2", b"{}", digest(b"{}"))
-        with pytest.raises(Corrupt, match=r"journal record 2 in .*000001.sqlite"):
+        segments = Segments(written.folder, 1 << 20)
+        with segments.transaction() as segment:
+            segment.add(Encoded("tick", 1, b"{}", digest(b"{}")))
+        segments.close()
+        with pytest.raises(Corrupt, match=r"journal record 7 in .*000001.sqlite: 2 bytes are not a journal record"):
+            written.worker().journal.read(6, rows=1)
+
+    def test_a_record_in_another_s_place_is_named(self, written):
+        edit(files(written)[0], "UPDATE OR REPLACE record SET sequence = 2 WHERE sequence = 4")
+        with pytest.raises(Corrupt, match=r"record 2 in .*000001.sqlite does not match its digest"):
             written.worker().journal.read(1, rows=1)
+
+    def test_a_reader_that_is_ahead_of_the_last_record_is_told_that_some_are_lost(self, written):
+        edit(files(written)[0], "DELETE FROM record WHERE sequence > 4")
+        journal = written.worker().journal
+        assert journal.read(4, rows=1) == []
+        with pytest.raises(Corrupt, match=r"ends at record 4, and its reader has read up to 6; restore .*000001.sqlite"):
+            journal.read(6, rows=1)
+
+    @pytest.mark.parametrize(
+        ("table", "column", "value"),
+        [("meta", "value", b"x"), ("block", "requests", b"x"), ("fed", "label", "x"), ("meta", "value", 2**63 - 1)],
+    )
+    def test_a_value_that_is_none_of_its_kind_is_named_with_its_file(self, written, table, column, value):
+        edit(files(written)[0], f"UPDATE {table} SET {column} = ?", value)
+
+        def feed():
+            keys = (np.array([n]) for n in (1, 0, 0))
+            written.worker().journal.feedback(*keys, np.ones(1, np.float32), 1.0).result(20)
+
+        with pytest.raises((Corrupt, Unavailable), match=r"000001.sqlite has .* as its '\w+'; it is damaged"):
+            feed()
+
+    def test_damage_is_named_with_the_segment_that_has_it_and_not_the_newest(self, home, records):
+        worker = home.worker(segment_bytes=TINY)
+        for _ in range(3):
+            worker.feed(worker.score(), 0, 1)
+        worker.journal.close()
+        edit(files(home)[1], "DROP TABLE record")
+        with pytest.raises(Corrupt, match=r"000002.sqlite is damaged: no such table: record"):
+            records(home.worker().journal)
 
     def test_a_missing_record_is_named(self, written):
         edit(files(written)[0], "DELETE FROM record WHERE sequence = 4")

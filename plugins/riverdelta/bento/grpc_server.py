@@ -130,12 +130,18 @@ def _read(request: Any) -> list[Tensor]:
         raise InvalidInput(f"{len(raw)} raw_input_contents came for {len(request.inputs)} inputs; expected one each, or none")
     tensors = []
     for i, entry in enumerate(request.inputs):
-        shape = list(entry.shape)
+        shape, filled = list(entry.shape), [field.name for field, _ in entry.contents.ListFields()]
         if raw:
+            if filled:
+                raise InvalidInput(f"input {entry.name!r} has {filled[0]} beside raw_input_contents; expected one of the two")
             tensors.append(from_bytes(entry.name, entry.datatype, shape, raw[i]))
         elif entry.datatype not in _CONTENTS:
             raise InvalidInput(f"input {entry.name!r} of datatype {entry.datatype!r} needs raw_input_contents")
         else:
+            if other := [name for name in filled if name != _CONTENTS[entry.datatype]]:
+                raise InvalidInput(
+                    f"input {entry.name!r} of datatype {entry.datatype} has {other[0]}; expected {_CONTENTS[entry.datatype]}"
+                )
             data = list(getattr(entry.contents, _CONTENTS[entry.datatype]))
             tensors.append(from_list(entry.name, entry.datatype, shape, data))
     return tensors

@@ -102,6 +102,8 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - at:
             raise InvalidInput(f"input {name!r} has binary_data_size {size!r}; {len(body) - at} bytes are left")
+        if "data" in entry:
+            raise InvalidInput(f"input {name!r} has data beside binary_data_size; expected one of the two")
         tensors.append(from_bytes(name, datatype, shape, body[at : at + size]))
         at += size
     if at != len(body):

@@ -30,6 +30,14 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
 """
 #: What a new segment takes over from the one before it.
 CARRIED = ("incarnations", "tick", "swept")
+#: The facts of a segment, and what each is.
+_FACTS: dict[str, type | tuple[type, ...]] = {
+    "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str,
+}  # fmt: skip
+
+#: The most that a number may be; ids have 24 bits for an incarnation.
+_MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 24) - 2}
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
 Request = tuple[int, int]
 
@@ -55,7 +63,7 @@ class Encoded:
     def of(cls, record: Record) -> Encoded:
         """Encode a record."""
         payload = encode(record)
-        return cls(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, payload, digest(payload))
+        return cls(record.kind, _rows(record), payload, digest(payload))
 
 
 @contextmanager
@@ -66,13 +74,9 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError as error:
         raise Corrupt(f"journal segment {path} holds what must be new ({error}); it is damaged") from error
     except sqlite3.DatabaseError as error:
-        # SQLITE_ERROR is what a file with missing tables raises.
-        damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (
-            sqlite3.SQLITE_ERROR,
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-        )
-        if damaged:
+        # SQLITE_ERROR is what a file with missing tables raises, and text that is not UTF-8 comes without a code.
+        bare = sqlite3.SQLITE_ERROR if isinstance(error, sqlite3.OperationalError) else 0
+        if getattr(error, "sqlite_errorcode", bare) & 0xFF in _DAMAGED:
             raise Corrupt(f"journal segment {path} is damaged: {error}; restore the file, or move it away") from error
         raise Unavailable(f"journal segment {path}: {error}; check that its disk has room and may be written") from error
 
@@ -86,7 +90,7 @@ class Segment:
             # SQLite's own waiting is unfair (p99 of four writers over 80 ms): `Segments.transaction` queues them before it.
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA synchronous=FULL")
-            self.first = int(self.get("first"))
+        self.first = self.get("first")
 
     @classmethod
     def create(cls, folder: Path, number: int, first: int, carried: dict[str, Any]) -> None:
@@ -123,10 +127,14 @@ class Segment:
 
     def get(self, key: str) -> Any:
         """Return one fact about the segment."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        if row is None:
+        rows = self._ask("SELECT value FROM meta WHERE key = ?", (key,))
+        if not rows:
             raise Corrupt(f"journal segment {self.path} lacks {key!r}; it is damaged")
-        return row[0]
+        value: Any = rows[0][0]
+        typed = isinstance(value, _FACTS[key])
+        if not typed or (key in _MOST and not 0 <= value <= _MOST[key]):
+            raise self._odd(key, value)
+        return value
 
     def put(self, key: str, value: Any) -> None:
         """Set one fact, inside a transaction."""
@@ -139,13 +147,15 @@ class Segment:
 
     def last(self) -> int:
         """Return the newest sequence number; that before the segment's first while it is empty."""
-        newest = self._db.execute("SELECT max(sequence) FROM record").fetchone()[0]
-        return int(newest) if newest is not None else self.first - 1
+        newest = self._ask("SELECT max(sequence) FROM record")[0][0]
+        if not isinstance(newest, int | None):
+            raise self._odd("sequence", newest)
+        return newest if newest is not None else self.first - 1
 
     def add(self, record: Encoded) -> int:
         """Add a record, inside a transaction, and return its sequence number."""
         sequence = self.last() + 1
-        row = (sequence, record.kind, record.rows, record.payload, record.digest)
+        row = (sequence, record.kind, record.rows, record.payload, _seal(sequence, record.digest))
         self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?)", row)
         return sequence
 
@@ -156,12 +166,12 @@ class Segment:
 
     def rows_of(self, request: Request) -> int | None:
         """Return how many rows a request scored, or None where the segment does not have it."""
-        found = self._db.execute(
+        found = self._ask(
             "SELECT requests FROM block WHERE incarnation = ? AND first <= ? ORDER BY first DESC LIMIT 1", request
-        ).fetchone()
-        if found is None:
+        )
+        if not found:
             return None
-        requests = np.frombuffer(found[0], np.int64).reshape(-1, 2)
+        requests = self._requests(found[0][0])
         at = int(np.searchsorted(requests[:, 0], request[1]))
         return int(requests[at, 1]) if at < len(requests) and requests[at, 0] == request[1] else None
 
@@ -169,14 +179,19 @@ class Segment:
     def spans(self) -> dict[int, Request]:
         """Each incarnation's first and last request in this segment, which must be sealed."""
         spans: dict[int, Request] = {}
-        for incarnation, first, body in self._db.execute("SELECT * FROM block ORDER BY incarnation, first"):
+        for incarnation, first, body in self._ask("SELECT incarnation, first, requests FROM block ORDER BY incarnation, first"):
+            if not isinstance(incarnation, int) or not isinstance(first, int):
+                raise self._odd("block", (incarnation, first))
             start = spans.get(incarnation, (first, first))[0]
-            spans[incarnation] = (start, int(np.frombuffer(body, np.int64)[-2]))
+            spans[incarnation] = (start, int(self._requests(body)[-1, 0]))
         return spans
 
     def fed(self, request: Request) -> dict[int, Fed]:
         """Return what feedback each row of a request has had."""
-        rows = self._db.execute("SELECT row, label, shown FROM fed WHERE incarnation = ? AND request = ?", request)
+        rows = self._ask("SELECT row, label, shown FROM fed WHERE incarnation = ? AND request = ?", request)
+        for row, label, shown in rows:
+            if not isinstance(row, int) or not isinstance(label, float | None) or not isinstance(shown, float | None):
+                raise self._odd("feedback", (row, label, shown))
         return {row: Fed(label, shown) for row, label, shown in rows}
 
     def feed(self, rows: Iterable[tuple[int, int, int, Fed]], new: bool) -> None:
@@ -188,21 +203,24 @@ class Segment:
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
         """Return records after a sequence number, at least one where there are any, about `rows` rows in all."""
         records: list[tuple[int, Record]] = []
-        cursor = self._db.execute(
-            "SELECT sequence, rows, payload, digest FROM record WHERE sequence > ? ORDER BY sequence", (after,)
-        )
-        for sequence, count, payload, expected in cursor:
-            due = max(after + 1, self.first)
-            if sequence != due:
-                raise Corrupt(f"journal segment {self.path} lacks record {due}; nothing after it is read")
-            if digest(payload) != expected:
-                raise Corrupt(f"journal record {sequence} in {self.path} does not match its digest; nothing after it is read")
-            records.append((sequence, _decode(payload, sequence, self.path)))
-            after = sequence
-            rows -= count
-            if rows <= 0:
-                break
-        cursor.close()
+        with explained(self.path):
+            cursor = self._db.execute(
+                "SELECT sequence, payload, digest FROM record WHERE sequence > ? ORDER BY sequence", (after,)
+            )
+            for sequence, payload, expected in cursor:
+                due = max(after + 1, self.first)
+                if sequence != due:
+                    raise Corrupt(f"journal segment {self.path} lacks record {due}; nothing after it is read")
+                if not isinstance(payload, bytes) or _seal(sequence, digest(payload)) != expected:
+                    raise Corrupt(
+                        f"journal record {sequence} in {self.path} does not match its digest; nothing after it is read"
+                    )
+                records.append((sequence, _decode(payload, sequence, self.path)))
+                after = sequence
+                rows -= _rows(records[-1][1])
+                if rows <= 0:
+                    break
+            cursor.close()
         return records
 
     def size(self) -> int:
@@ -211,7 +229,11 @@ class Segment:
 
     def swept(self) -> dict[int, int]:
         """Return, for each incarnation, the newest request that retention has deleted."""
-        return {int(k): v for k, v in json.loads(self.get("swept")).items()}
+        text = self.get("swept")
+        try:
+            return {int(incarnation): int(request) for incarnation, request in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+            raise self._odd("swept", text) from None
 
     def settle(self) -> None:
         """Move the write-ahead log of a sealed segment into the file, where nobody reads just now."""
@@ -227,8 +249,29 @@ class Segment:
         for path in (self.path, self._beside("-wal"), self._beside("-shm")):
             path.unlink(missing_ok=True)
 
+    def _ask(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with explained(self.path):
+            return self._db.execute(statement, values).fetchall()
+
+    def _requests(self, body: Any) -> Ints:
+        if not isinstance(body, bytes) or not body or len(body) % 16:
+            raise self._odd("requests", body)
+        return np.frombuffer(body, np.int64).reshape(-1, 2)
+
+    def _odd(self, name: str, value: Any) -> Corrupt:
+        return Corrupt(f"journal segment {self.path} has {value!r:.80} as its {name!r}; it is damaged")
+
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
+
+
+def _rows(record: Record) -> int:
+    return len(record) if isinstance(record, Impressions | Feedback) else 1
+
+
+def _seal(sequence: int, payload_digest: bytes) -> bytes:
+    """The digest that is stored: of a record in its place, so that one in another's is found too."""
+    return digest(sequence.to_bytes(8, "little", signed=True) + payload_digest)
 
 
 def _decode(payload: bytes, sequence: int, path: Path) -> Record:

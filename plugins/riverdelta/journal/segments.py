@@ -121,6 +121,12 @@ class Segments:
                 if following is not None:
                     missing = max(after + 1, segment.first)
                     raise Corrupt(f"journal segment {segment.path} lacks record {missing}; nothing after it is read")
+            if after > (last := self.newest.last()):
+                # What comes next would get numbers that the reader has behind it.
+                raise Corrupt(
+                    f"the journal in {self.folder} ends at record {last}, and its reader has read up to {after}; restore "
+                    f"{self.newest.path}, or start without a checkpoint"
+                )
             return []
 
     def last(self) -> int:
