@@ -56,6 +56,27 @@ def test_a_challenger_at_the_boundary_is_seldom_promoted_or_rejected_though_ever
     assert found.count(Verdict.rejected) <= MOST
 
 
+def a_a(run, rows=10_000, error=0.4, other=0.4):
+    """Two releases with errors of one size about the truth, drawn apart: each row favours one of them, and on average none."""
+    rng = np.random.default_rng((22, run))
+    truth = rng.normal(-1.0, 1.2, rows)
+    a, b = (truth + size * rng.standard_normal(rows) for size in (error, other))
+    label = rng.random(rows) < sigmoid(truth)
+    return a.astype(np.float32), b.astype(np.float32), label.astype(np.float32), np.ones(rows, np.float32)
+
+
+def test_of_200_a_a_streams_watched_at_every_example_few_are_ever_called_better_or_worse():
+    found = [fed(a_a(run), margin=0.0, alpha=ALPHA).verdict for run in range(RUNS)]
+    assert found.count(Verdict.promoted) <= MOST
+    assert found.count(Verdict.rejected) <= MOST
+    # What is better in truth is found on the same rows: silence is no merit.
+    assert all(fed(a_a(run, other=0.1), margin=0.0, alpha=ALPHA).verdict is Verdict.promoted for run in range(10))
+
+
+def test_of_200_a_a_streams_few_are_rejected_within_a_margin():
+    assert [fed(a_a(run), alpha=ALPHA).verdict for run in range(RUNS)].count(Verdict.rejected) <= MOST
+
+
 def test_the_error_rate_is_that_of_alpha_and_not_of_chance():
     # At alpha = 0.9 the same streams err often: the test above can fail.
     found = verdicts(-0.002, 0.002, alpha=0.9)

@@ -212,11 +212,26 @@ def test_a_state_of_another_make_is_refused():
         Gate().load({"hedge": np.zeros(3), "delays": np.zeros((1, 5))})
 
 
+def test_what_is_noted_is_in_the_state_at_once_and_nothing_noted_is_lost():
+    gate = Gate()
+    gate.note(3)
+    assert gate.state()["delays"][:, 0].tolist() == [-1, 3]
+    gate.note(5)
+    gate.note(8)
+    gate.serve(*np.ones((3, 1), np.float32))
+    gate.note(9)
+    assert gate.state()["delays"][:, :2].tolist() == [[-1, 0], [3, 0], [5, 0], [8, 0], [9, 1]]
+    gate.note(10)
+    gate.load(Gate().state())
+    gate.serve(*np.ones((3, 1), np.float32))
+    assert gate.state()["delays"][:, 0].tolist() == [-1]
+
+
 def test_a_forgotten_position_never_understates_a_delay():
     delays = Delays(capacity=64)
     for position in range(1, 1_000):
         delays.note(position, [float(position), 0.0, 0.0, 0.5])
-    rows, held = delays.place()
+    rows, held = delays.rows, delays.held
     assert held <= 64
     assert rows[0, 0] == -1.0
     for position in (0, 3, 500, 998, 999):

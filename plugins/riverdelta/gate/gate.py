@@ -55,7 +55,7 @@ class Gate:
         self._state = np.zeros(hedge.PLACES)
         self._state[hedge.WEIGHT], self._state[hedge.RATE] = 0.5, 1.0
         self._state[[hedge.OPEN_CORRECTED, hedge.OPEN_SERVED, hedge.OPEN_MIXED]] = 1.0
-        self._delays = Delays()
+        self._delays, self._noted = Delays(), hedge.NOWHERE
 
     @property
     def weight(self) -> float:
@@ -86,8 +86,9 @@ class Gate:
 
     def note(self, position: int) -> None:
         """Remember what the weight has seen now that everything up to `position` is taken; once for each record."""
-        s = self._state
-        self._delays.note(position, (s[hedge.EXAMPLES], s[hedge.SPREAD_SUM], s[hedge.SHARE_SUM], s[hedge.WEIGHT]))
+        self._settle()
+        # The kernel writes it down when it runs next, for a part of what that costs here.
+        self._noted = position
 
     def report(self) -> dict[str, float | int]:
         """Return weight, rate, examples, delay (most examples on the way), and in nats: gain, excess, bound, worst_case.
@@ -119,6 +120,7 @@ class Gate:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
+        self._settle()
         return {"hedge": self._state.copy(), **self._delays.state()}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -128,6 +130,7 @@ class Gate:
             raise Corrupt("the saved gate lacks its state; it was written by another version: start from an older checkpoint")
         self._state[:] = found
         self._delays.load(arrays)
+        self._noted = hedge.NOWHERE
 
     def _judge(
         self,
@@ -140,7 +143,17 @@ class Gate:
         virtual: bool,
     ) -> None:
         weight = np.ones(len(base), np.float32) if weight is None else weight
-        hedge.judge(base, corrected, served, label, weight, position, virtual, *self._delays.place(), self._state)
+        d = self._delays
+        d.held = hedge.judge(
+            base, corrected, served, label, weight, position, virtual, d.rows, d.held, self._noted, self._state
+        )
+        self._noted = hedge.NOWHERE
+
+    def _settle(self) -> None:
+        if self._noted != hedge.NOWHERE:
+            s = self._state
+            self._delays.note(self._noted, [s[hedge.EXAMPLES], s[hedge.SPREAD_SUM], s[hedge.SHARE_SUM], s[hedge.WEIGHT]])
+            self._noted = hedge.NOWHERE
 
     def _most_cost(self) -> float:
         """X of the docstring; a rate that is `STRIDE` examples old counts as so many labels more on the way."""

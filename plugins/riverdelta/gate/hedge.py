@@ -7,6 +7,7 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.gate.delays import keep
 from riverdelta.link import RESIDUAL_BOUND
 
 #: What the rate is tuned against, in nats: it stays 1 until the labels' delay has cost this much.
@@ -20,6 +21,8 @@ STRIDE = 16
 (EXAMPLES, WEIGHT, RATE, OVER_CORRECTED, OVER_SERVED, MIXED, OPEN_CORRECTED, OPEN_SERVED, OPEN_MIXED,
  SPREAD, SPREAD_SUM, SHARE_SUM, LATE_SPREAD, LATE_SHARE, MISSING, DELAY, SKIPPED) = range(17)  # fmt: skip
 PLACES = 17
+#: No position of a journal.
+NOWHERE = -1
 _EDGE = 88.0 - RESIDUAL_BOUND
 #: Logits up to here go the quick way, whose products of probabilities are closed before they leave the range of a float64.
 _LARGE, _MOST = 200.0, 1e150
@@ -51,43 +54,50 @@ def _last(rows, held, position):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    "void(float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], int64[::1], boolean, float64[:, ::1], int64,"
-    " float64[::1])",
+    "int64(float32[::1], float32[::1], float32[::1], float32[::1], float32[::1], int64[::1], boolean, float64[:, ::1], int64,"
+    " int64, float64[::1])",
     cache=True,
 )
-def judge(base, corrected, served, label, weight, position, virtual, rows, held, s):  # type: ignore[no-untyped-def]
-    """Take N examples in order; see `Gate` for the equations and `Delays` for `rows`.
+def judge(base, corrected, served, label, weight, position, virtual, rows, held, noted, s):  # type: ignore[no-untyped-def]
+    """Take N examples in order; see `Gate` for the equations and `Delays` for `rows`, of which it returns how many there are.
+
+    What the weight has seen so far is first kept as that of the position `noted`, unless that is `NOWHERE`.
 
     Row i was served with the weight of `position[i]`; without positions (length 0) with the weight as it is then. With
     `virtual`, `served` is filled with the mixture of that weight; else it holds the logits as they were served.
     """
+    if noted != NOWHERE:
+        held = keep(rows, held, noted, s[EXAMPLES], s[SPREAD_SUM], s[SHARE_SUM], s[WEIGHT])
     at_once = len(position) == 0
-    at = 0
     # What every row moves lies in locals: stored to an array each time it would cost as much as the exponentials.
     examples, v, rate, spread_sum, share_sum, most_spread = (
         s[EXAMPLES], s[WEIGHT], s[RATE], s[SPREAD_SUM], s[SHARE_SUM], s[SPREAD]
     )  # fmt: skip
+    late_spread, late_share, most_missing, delay = s[LATE_SPREAD], s[LATE_SHARE], s[MISSING], s[DELAY]
     open_corrected, open_served, open_mixed = s[OPEN_CORRECTED], s[OPEN_SERVED], s[OPEN_MIXED]
+    then_examples, then_spread, then_share, then_weight = 0.0, 0.0, 0.0, 0.0
     for i in range(base.shape[0]):
         b, y, omega = np.float64(base[i]), np.float64(label[i]), np.float64(weight[i])
         c = b + min(max(np.float64(corrected[i]) - b, -RESIDUAL_BOUND), RESIDUAL_BOUND)
         if not at_once and (i == 0 or position[i] != position[i - 1]):
             at = _last(rows, held, position[i])
+            then_examples, then_spread, then_share, then_weight = rows[at, 1], rows[at, 2], rows[at, 3], rows[at, 4]
         if virtual:
-            served[i] = _mix(b, c, v if at_once else rows[at, 4])
+            served[i] = _mix(b, c, v if at_once else then_weight)
         z = np.float64(served[i])
-        if not (math.isfinite(b + c) and math.isfinite(z) and math.isfinite(omega) and (y == 0.0 or y == 1.0)):
+        # y(1 - y) is 0 for 0 and 1 alone; asked one after the other, a random label would be guessed wrong half of the time.
+        if not (math.isfinite(b + c) and math.isfinite(z) and math.isfinite(omega) and y * (1.0 - y) == 0.0):
             s[SKIPPED] += 1.0
             continue
         spread = abs(omega * (c - b))
         if omega < 0.0:  # a row that is taken back: what the mixture had won over the mean of both losses goes with it
-            s[LATE_SHARE] += min(spread * spread / 8.0, spread)
-        if not at_once and examples > rows[at, 1]:
-            missing = spread_sum - rows[at, 2]
-            s[LATE_SPREAD] += spread * (spread / 8.0 + missing / 4.0)
-            s[LATE_SHARE] += spread * (share_sum - rows[at, 3]) / 2.0
-            s[MISSING] = max(s[MISSING], missing)
-            s[DELAY] = max(s[DELAY], examples - rows[at, 1])
+            late_share += min(spread * spread / 8.0, spread)
+        if not at_once and examples > then_examples:
+            missing = spread_sum - then_spread
+            late_spread += spread * (spread / 8.0 + missing / 4.0)
+            late_share += spread * (share_sum - then_share) / 2.0
+            most_missing = max(most_missing, missing)
+            delay = max(delay, examples - then_examples)
         examples += 1.0
         most_spread = max(most_spread, spread)
         spread_sum += spread
@@ -112,7 +122,7 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
         share = max(1.0 / (examples + 1.0), LEAST_SHARE)
         v = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
         share_sum += share
-        if examples % STRIDE == 0.0 or not 1.0 / _MOST < open_served < _MOST:
+        if np.int64(examples) % STRIDE == 0 or not 1.0 / _MOST < open_served < _MOST:
             s[OVER_CORRECTED] += math.log(open_corrected)
             s[OVER_SERVED] += math.log(open_served)
             s[MIXED] += math.log(open_mixed) / rate
@@ -123,4 +133,6 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
     s[EXAMPLES], s[WEIGHT], s[RATE], s[SPREAD_SUM], s[SHARE_SUM], s[SPREAD] = (
         examples, v, rate, spread_sum, share_sum, most_spread
     )  # fmt: skip
+    s[LATE_SPREAD], s[LATE_SHARE], s[MISSING], s[DELAY] = late_spread, late_share, most_missing, delay
     s[OPEN_CORRECTED], s[OPEN_SERVED], s[OPEN_MIXED] = open_corrected, open_served, open_mixed
+    return held
