@@ -136,7 +136,7 @@ def test_it_never_opens_on_movielens(clients):
 def test_on_movielens_it_opens_within_1000_examples_of_an_attack_wherever_that_begins(kind, terms):
     stream = load_movielens(FOLDER).halves()[1]
     # Among them the runs of the users who judge longest, 1,567 rows with 730 labels of 0 in a row.
-    begins = [*np.linspace(0.05, 0.97, 12), *(np.array([40_546, 40_757, 40_758, 41_000, 41_489, 44_348]) / len(stream))]
+    begins = [*np.linspace(0.05, 0.97, 24), *(np.array([40_546, 40_757, 40_758, 41_000, 41_489, 44_348]) / len(stream))]
     found, _ = delays(stream, kind, begins=begins, **terms)
     assert ((found > 0) & (found <= 1_000)).all()
 
@@ -169,6 +169,19 @@ def test_a_flood_from_one_source_opens_it_within_1000_examples_and_is_named(simu
     named = [reason.startswith("the share of labels that source 9 sends rose by ") for reason in reasons]
     drowned = [reason.startswith("labels have been 1 for ") for reason in reasons]
     assert all(named) if rate < 10 else np.logical_or(named, drowned).all()
+
+
+@pytest.mark.parametrize("part", range(0, 64, 4))
+def test_the_window_in_which_a_flood_begins_does_not_make_the_rest_of_it_usual(part):
+    columns, label = coins(20_480, 0.4)
+    source = dealt(20_480)
+    begin = 15_360 - part
+    for window, flooded in enumerate([part, 98, 73, 78, 83, 78]):
+        end = 15_360 + 256 * window
+        source[end - flooded : end] = 99
+    learned, breaker = in_blocks(columns, label, source)
+    assert 0 < int(np.argmin(learned)) + 1 - begin <= 1_000
+    assert breaker.reason.startswith("the share of labels that source 99 sends rose by ")
 
 
 def test_a_flood_from_a_source_that_is_known_opens_it(simulated):

@@ -31,10 +31,14 @@ def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
     With mean m, deviation σ >= floor/6 and M the largest deviation that was usual, x is beyond when |x - m| > max(6σ, 1.5M)
     (x - m without `both`). It is learned as m + clip(x - m, ±3σ) over the last 256 measurements, usual or not: one outlier
     moves little, and what lasts becomes usual. With `slow` each moves as little as in a stream that is long known.
+
+    A deviation counts for M once the one after it was within the range too: the window in which a change begins holds a part
+    of it alone, and would widen the range for the windows that hold all of it.
     """
     count = s[COUNT]
     if count == 0.0:
         s[MEAN] = value
+    before = s[VALUE] - s[MEAN]
     off = value - s[MEAN]
     size = abs(off) if both else off
     scale = max(math.sqrt(s[VARIANCE]), floor / DEVIATIONS)
@@ -43,8 +47,9 @@ def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
         if size > s[REACH]:
             s[BEYOND] += 1.0
         else:
+            usual = s[BEYOND] == 0.0 and count > LEAST
+            s[MOST] = max(s[MOST] * _KEEP, (abs(before) if both else before) if usual else 0.0)
             s[BEYOND] = 0.0
-            s[MOST] = max(s[MOST] * _KEEP, size)
         off = min(max(off, -CLIP * scale), CLIP * scale)
     step = step_at(count, slow)
     s[MEAN] += step * off
