@@ -18,6 +18,8 @@ from riverdelta.lab.stream import Stream
 from riverdelta.oip.messages import MESSAGES, SERVICE
 from riverdelta.oip.tensors import Tensor, datatype_of, from_bytes, to_bytes
 
+#: What a call raises when it fails, over either transport.
+FAILURES = (OSError, grpc.RpcError, http.client.HTTPException)
 _TIMEOUT = 10.0
 _POLL_SECONDS = 0.004
 #: Uvicorn closes a connection that was idle for 5 seconds.
@@ -70,11 +72,11 @@ class Http:
 
 
 class Grpc:
-    """One channel of the Open Inference Protocol, which stays with one worker."""
+    """One channel of the Open Inference Protocol over a connection of its own, which stays with one worker."""
 
     def __init__(self, port: int, model: str) -> None:
         self._model = model
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
         self._infer = self._channel.unary_unary(
             f"/{SERVICE}/ModelInfer",
             request_serializer=MESSAGES["ModelInferRequest"].SerializeToString,
@@ -177,7 +179,7 @@ class Client(threading.Thread):
             rows = self.rows[self.at : self.at + self.most]
             try:
                 self._exchange(rows, self._grpc if turn % 2 else self._http)
-            except (OSError, grpc.RpcError, http.client.HTTPException) as error:
+            except FAILURES as error:
                 with self.tally.lock:
                     self.tally.failed += 1
                     self.tally.error = self.tally.error or f"{type(error).__name__}: {error}"
