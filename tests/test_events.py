@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from dataclasses import fields
 
 import numpy as np
@@ -23,7 +24,8 @@ def impressions(n, width=3, seed=0):
         "vec": rng.normal(size=(n, width)).astype(np.float32),
     }
     whole = [np.arange(n) + i for i in range(3)]
-    return Impressions(7, np.arange(n), np.zeros(n, np.int32), rng.random(n), *whole, *floats, columns)
+    traces = {request: f"{request + 1:032x}" for request in range(0, n, 2)}
+    return Impressions(7, np.arange(n), np.zeros(n, np.int32), rng.random(n), *whole, *floats, columns, traces)
 
 
 def feedback(n):
@@ -38,8 +40,9 @@ def same(a, b):
         if isinstance(value, dict):
             assert value.keys() == other.keys()
             for key in value:
-                assert value[key].dtype == other[key].dtype
+                assert type(value[key]) is type(other[key])
                 assert np.array_equal(value[key], other[key])
+                assert getattr(value[key], "dtype", None) == getattr(other[key], "dtype", None)
         elif isinstance(value, np.ndarray):
             assert value.dtype == other.dtype
             assert np.array_equal(value, other, equal_nan=value.dtype.kind == "f")
@@ -116,3 +119,16 @@ def test_a_record_of_which_any_byte_was_changed_is_read_or_corrupt_and_nothing_e
 def test_a_record_of_another_kind_is_corrupt():
     with pytest.raises(Corrupt, match="impression"):
         decode(b'{"kind": "impression"}')
+
+
+@pytest.mark.parametrize("traces", [{"0": "short"}, {"0": 5}, {"x": "0" * 32}, {"0": "g" * 32}, ["0" * 32], "no JSON"])
+def test_a_trace_that_is_none_is_corrupt(traces):
+    reader = pa.ipc.open_stream(encode(impressions(2)))
+    batch = reader.read_next_batch()
+    body = traces if isinstance(traces, str) else json.dumps(traces)
+    batch = batch.replace_schema_metadata({**reader.schema.metadata, b"traces": body.encode()})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(Corrupt, match="are not a journal record"):
+        decode(sink.getvalue())

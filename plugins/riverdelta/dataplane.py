@@ -89,8 +89,13 @@ class DataPlane:
         """The scorer's name."""
         return self.definition.name
 
-    def score(self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest") -> ScoreAnswer:
-        """Score a block of columns and note it in the journal; raises `InvalidInput` naming what is wrong with it."""
+    def score(
+        self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest", trace: str | None = None
+    ) -> ScoreAnswer:
+        """Score a block of columns and note it in the journal, with the trace id that it came with, if any.
+
+        Raises `InvalidInput` naming what is wrong with it.
+        """
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         shown_with = None if propensity is None else _propensity(propensity, rows)
@@ -101,7 +106,8 @@ class DataPlane:
         if self._unseen:
             self._observe_freshness(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
-        request = self.journal.append(kept, scored.base, scored.corrected, scored.logit, shown_with, scored.state, now)
+        logits = (scored.base, scored.corrected, scored.logit)
+        request = self.journal.append(kept, *logits, shown_with, scored.state, now, trace)
         impressions = self._ids.issue(self.journal.incarnation, request)
         self.metrics.scored(transport, rows, decoded - started, ran - decoded, time.perf_counter() - ran)
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from string import hexdigits
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -28,7 +29,7 @@ class Impressions:
 
     A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
     and the row's index within the request. `position` is the journal position that the tables which scored the row contained;
-    `columns` holds what the corrections read, taps included.
+    `columns` holds what the corrections read, taps included; `traces` the W3C trace id of each request that had one, in hex.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -45,6 +46,7 @@ class Impressions:
     served: npt.NDArray[np.float32]
     propensity: npt.NDArray[np.float32]
     columns: Mapping[str, Array] = field(default_factory=dict)
+    traces: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.request)
@@ -125,6 +127,8 @@ def encode(record: Record) -> bytes:
         value = getattr(record, f.name)
         if isinstance(value, int):
             metadata[f.name] = str(value)
+        elif f.name == "traces":
+            metadata |= {"traces": json.dumps(value)} if value else {}
         elif isinstance(value, Mapping):
             arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
         else:
@@ -174,6 +178,7 @@ def _decode_arrow(payload: bytes) -> Record:
     batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     cls = _ROWS[metadata.pop("kind")]
+    traces = _traces(metadata.pop("traces", "{}"))
     values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
     columns: dict[str, Array] = {}
     for name, array in zip(schema.names, batch.columns, strict=True):
@@ -183,13 +188,20 @@ def _decode_arrow(payload: bytes) -> Record:
         else:
             values[name] = _numpy(array)
     if cls is Impressions:
-        values["columns"] = columns
+        values |= {"columns": columns, "traces": traces}
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
         found = values[name]
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim != 1:
             raise TypeError(f"its {name} is not {dtype}[N]")
     return record
+
+
+def _traces(body: str) -> dict[int, str]:
+    traces = {int(request): trace for request, trace in json.loads(body).items()}
+    if not all(isinstance(trace, str) and len(trace) == 32 and not trace.strip(hexdigits) for trace in traces.values()):
+        raise ValueError("a trace is no 32 hexadecimal digits")
+    return traces
 
 
 def _arrow(array: Array) -> pa.Array:

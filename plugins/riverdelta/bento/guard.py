@@ -21,6 +21,7 @@ from riverdelta.bento.failure import failure
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.tracing import HEADER, arrived, span
 from riverdelta.errors import ConfigurationError, RateLimited, RiverdeltaError, Unauthenticated, Unavailable
 from riverdelta.oip.messages import SERVICE
 from riverdelta.settings import Settings
@@ -53,6 +54,7 @@ _GRPC: dict[str, Need] = {
     }.items()
 }
 _ATTRIBUTE = "riverdelta_policy"
+_TRACE = HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,10 @@ class Policy:
         return shown
 
 
+def _given(scope: Scope, header: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == header]
+
+
 def headers(error: RiverdeltaError) -> dict[str, str]:
     """Return the HTTP headers that belong to an error's status.
 
@@ -169,7 +175,7 @@ class Guard:
         method, path = scope.get("method", ""), scope["path"]
         endpoint, roles = http_need(method, path.removeprefix(self._prefix))
         if roles is not None:
-            authorization = [v.decode("latin-1") for k, v in scope["headers"] if k == b"authorization"]
+            authorization = _given(scope, b"authorization")
             if door.leads(method, path.removeprefix(self._prefix)):
                 authorization = door.as_bearer(authorization)
             peer, server = scope.get("client"), scope.get("server")
@@ -177,6 +183,7 @@ class Guard:
                 what = f"{method} {path}"
                 host = server[0] if server else None
                 _visit.set(self._policy.admit(roles, what, authorization, peer[0] if peer else "", host))
+                arrived(_given(scope, _TRACE))
             except Exception as error:  # whatever fails here lets nobody in
                 return await self._refuse(scope, send, endpoint, error)
         return await self._app(scope, receive, send)
@@ -212,15 +219,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return handler
 
         async def guarded(request: Any, context: Any) -> Any:
-            given = [v for k, v in context.invocation_metadata() or () if k == "authorization" and isinstance(v, str)]
+            metadata = context.invocation_metadata() or ()
+            given, parents = ([v for k, v in metadata if k == key and isinstance(v, str)] for key in ("authorization", HEADER))
             try:
                 _visit.set(self._policy.admit(roles, details.method, given, _address(context.peer()), None))
+                arrived(parents)
             except Exception as error:  # whatever fails here lets nobody in
                 shown = self._policy.refused("grpc", endpoint, error)
                 await abort(context, shown)
             if handler is None or handler.unary_unary is None:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{details.method} does not exist")
-            return await handler.unary_unary(request, context)
+            with span(details.method, parents):
+                return await handler.unary_unary(request, context)
 
         known = handler is not None and handler.unary_unary is not None
         return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=handler.response_serializer if known else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.sidecar import Supervisor
-from riverdelta.bento.tracing import present, trace_only_where_exported
+from riverdelta.bento.tracing import flush, present, trace_only_where_exported
 from riverdelta.corrections.base import Correction
 from riverdelta.dataplane import DataPlane
 from riverdelta.definition import ATTRIBUTE, Definition
@@ -130,6 +131,7 @@ def _equip(cls: type, definition: Definition) -> None:
         if "grpc" in held:
             await held.pop("grpc").stop()
         runtime.stop()
+        await asyncio.to_thread(flush)
 
     async def is_ready(self: Any) -> bool:
         theirs = users_word(self) if runtime.ready and users_word is not None else runtime.ready

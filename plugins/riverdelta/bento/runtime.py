@@ -7,7 +7,7 @@ import gc
 from time import perf_counter
 from typing import Any
 
-from riverdelta.bento.tracing import note
+from riverdelta.bento.tracing import note, trace_id
 from riverdelta.dataplane import DataPlane, ScoreAnswer
 from riverdelta.definition import Definition
 from riverdelta.errors import Unavailable
@@ -52,14 +52,14 @@ class Runtime:
 
     async def score(self, columns: Any, propensity: Any, transport: str) -> ScoreAnswer:
         """Score on the event loop where that is quick, in a thread where it is not; what is quick is learned by size."""
-        plane = self.plane
+        plane, trace = self.plane, trace_id()
         size = _rows(columns).bit_length()
         expected = self._seconds.get(size, 0.0)
         start = perf_counter()
         if expected <= _INLINE_SECONDS:
-            answer = plane.score(columns, propensity, transport)
+            answer = plane.score(columns, propensity, transport, trace)
         else:
-            answer = await asyncio.to_thread(plane.score, columns, propensity, transport)
+            answer = await asyncio.to_thread(plane.score, columns, propensity, transport, trace)
         note(answer.impressions)
         self._seconds[size] = _MEMORY * expected + (1.0 - _MEMORY) * (perf_counter() - start)
         return answer

@@ -15,6 +15,7 @@ _COMMANDS = {
     "diff": "Show which coefficients changed between two releases.",
     "export": "Write the merged model as one self-contained ONNX file.",
     "freeze": "Stop learning.",
+    "impression": "Show what the journal has of one scored row.",
     "inspect": "List an ONNX model's inputs, outputs and inner tensors.",
     "promote": "Make a release the champion.",
     "reference": "Save what is usual in the base's training data.",

@@ -2,6 +2,7 @@
 
 from riverdelta.journal.base import Answer, Health, Journal, Outcome
 from riverdelta.journal.ids import Ids, load_key
+from riverdelta.journal.segments import Segments
 from riverdelta.journal.sqlite import SqliteJournal
 
-__all__ = ["Answer", "Health", "Ids", "Journal", "Outcome", "SqliteJournal", "load_key"]
+__all__ = ["Answer", "Health", "Ids", "Journal", "Outcome", "Segments", "SqliteJournal", "load_key"]

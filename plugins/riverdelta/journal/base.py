@@ -71,8 +71,12 @@ class Journal(Protocol):
         propensity: Floats | None,
         state: State,
         time: float,
+        trace: str | None = None,
     ) -> int:
-        """Take the rows of one request and return the request's number; never blocks, durable within the flush interval."""
+        """Take the rows of one request and return the request's number; never blocks, durable within the flush interval.
+
+        `trace` is the W3C trace id that the request came with, 32 hexadecimal digits.
+        """
         ...
 
     def feedback(

@@ -39,6 +39,7 @@ class _Request:
     propensity: Floats | None
     state: State
     time: float
+    trace: str | None
 
 
 class Buffer:
@@ -64,12 +65,14 @@ class Buffer:
         propensity: Floats | None,
         state: State,
         time: float,
+        trace: str | None = None,
     ) -> int:
         """Keep one request and return its number; past the limit the oldest are dropped and counted."""
         if len(base) > _REQUEST_ROWS:
             raise TooLarge(f"the request has {len(base)} rows; the journal takes at most {_REQUEST_ROWS}: send it in parts")
         number, self._next = self._next, self._next + 1
-        self._waiting.append(_Request(number, len(base), columns, (base, corrected, served), propensity, state, time))
+        logits = (base, corrected, served)
+        self._waiting.append(_Request(number, len(base), columns, logits, propensity, state, time, trace))
         self.rows += len(base)
         while self.rows > self.limit and len(self._waiting) > 1:
             self._drop()
@@ -126,5 +129,6 @@ def _block(incarnation: int, waiting: list[_Request]) -> Block:
         served=served,
         propensity=np.concatenate(propensities),
         columns={name: np.concatenate([r.columns[name] for r in waiting]) for name in waiting[0].columns},
+        traces={r.number: r.trace for r in waiting if r.trace is not None},
     )
     return Block(impressions, np.stack([numbers, counts], axis=1))

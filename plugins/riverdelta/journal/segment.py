@@ -223,6 +223,15 @@ class Segment:
             cursor.close()
         return records
 
+    def impressions(self, request: Request) -> tuple[int, Impressions] | None:
+        """Return the record that holds a request's rows, with its sequence number, or None where the segment has none."""
+        numbers = self._db.execute("SELECT sequence FROM record WHERE kind = ? ORDER BY sequence", (Impressions.kind,))
+        for (sequence,) in numbers.fetchall():
+            ((_, record),) = self.read(sequence - 1, 1)
+            if isinstance(record, Impressions) and record.incarnation == request[0] and request[1] in record.request:
+                return sequence, record
+        return None
+
     def size(self) -> int:
         """Return the bytes on disk, write-ahead log included."""
         return sum(_bytes(path) for path in (self.path, self._beside("-wal")))

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Record
+from riverdelta.events import Impressions, Record
 from riverdelta.journal.segment import CARRIED, Fed, Request, Segment, explained
 from riverdelta.lock import Turn
 
@@ -128,6 +128,12 @@ class Segments:
                     f"{self.newest.path}, or start without a checkpoint"
                 )
             return []
+
+    def impressions(self, request: Request) -> tuple[int, Impressions] | None:
+        """Return the record that holds a request's rows, with its sequence number; None where no segment has it."""
+        with self.explained():
+            found = self.find(request)
+            return None if found is None else self._open[found[0]].impressions(request)
 
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""

@@ -98,10 +98,11 @@ class SqliteJournal:
         propensity: Floats | None,
         state: State,
         time: float,
+        trace: str | None = None,
     ) -> int:
         """See `Journal.append`."""
         with self._wake:
-            request = self._buffer.add(columns, base, corrected, served, propensity, state, time)
+            request = self._buffer.add(columns, base, corrected, served, propensity, state, time, trace)
             # The writer needs waking for the first rows of a block and for a full one; in between it sleeps on purpose.
             if self._buffer.requests == 1 or self._buffer.rows >= self._flush_rows:
                 self._wake.notify()
