@@ -100,7 +100,7 @@ def test_promtool_accepts_the_configuration(tmp_path):
     shutil.copytree(MONITORING / "prometheus", tmp_path / "prometheus")
     (tmp_path / "token").write_text(TOKEN)
     config = tmp_path / "prometheus" / "compose.yml"
-    config.write_text(config.read_text().replace("/run/token", str(tmp_path / "token")))
+    config.write_text(config.read_text().replace("/metrics_token", str(tmp_path / "token")))
     done = subprocess.run([PROMTOOL, "check", "config", str(config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 rule files found" in done.stdout
@@ -113,7 +113,8 @@ def test_grafana_finds_its_source_and_its_dashboards():
     (provider,) = read("grafana/provisioning/dashboards/riverdelta.yml")["providers"]
     folders = {there: here for here, there in mounts("grafana")}
     assert list((MONITORING / folders[provider["options"]["path"]]).glob("*.json"))
-    assert (MONITORING / folders["/etc/grafana/provisioning"] / "dashboards").is_dir()
+    for kind in ("datasources", "dashboards"):
+        assert list((MONITORING / folders[f"/etc/grafana/provisioning/{kind}"]).glob("*.yml"))
     first = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert (MONITORING / folders[str(first.parent)] / first.name).is_file()
 
