@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bento bench dashboards clean
+.PHONY: install demo test check bento bench bench-faults dashboards clean
 
 install: .venv/installed
 
@@ -36,6 +36,10 @@ bench: install
 # The Grafana dashboards, from their code; a test compares the two.
 dashboards: install
 	cd monitoring/grafana && $(abspath $(BIN))/python -m boards
+
+# 500 kills -9; `make bench` does a few of them.
+bench-faults: install
+	$(BIN)/python tests/benchmarks/bench_faults.py --learner 450 --server 50 $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,26 +5,30 @@ Each line of input is a plan: {"point": name, "nth": n}, {"seconds": s} or {"pea
 Run: python lives.py FOLDER LABELS
 """
 
+import asyncio
 import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 
+import numpy as np
 import onnx
 from points import Points
+from prometheus_client import CollectorRegistry
 
 from riverdelta import Calibration, Entity, Linear
+from riverdelta.dataplane import DataPlane
 from riverdelta.definition import Definition
 from riverdelta.features import Schema
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer, trainer
-from riverdelta.trainer.learner import new_learner
 
 #: A life that does not come to its point within this time is killed where it is.
-PATIENCE_SECONDS = 4.0
+PATIENCE_SECONDS = 15.0
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
 
@@ -34,7 +38,7 @@ def definition(folder):
     path = folder / "ranker.onnx"
     if not path.exists():
         onnx.save(onnx.parser.parse_model(RANKER), path)
-    corrections = [Calibration(), Linear("user", "shop"), Entity("user", on=["shop"], slots=256)]
+    corrections = [Calibration(), Linear("user", "shop", slots=1024), Entity("user", on=["shop"], slots=256)]
     return Definition("ranker", path, "logit", columns=Schema.of({"shop": "float32"}), corrections=corrections)
 
 
@@ -50,7 +54,7 @@ def settings(home, labels):
         checkpoint_seconds=0.05,
         release_seconds=0.12,
         keep_releases=2,
-        segment_bytes=200_000,
+        segment_bytes=500_000,
         journal_max_age_seconds=0.5,
         max_updates_per_entity=60,
         breaker_resume_examples=200,
@@ -86,7 +90,7 @@ def outlive(folder, labels, plan):
             os.write(written, b"failed")
         os._exit(0)
     os.close(written)
-    end = time.monotonic() + plan.get("seconds", 60.0 if plan.get("peace") else PATIENCE_SECONDS)
+    end = time.monotonic() + plan.get("seconds", 120.0 if plan.get("peace") else PATIENCE_SECONDS)
     while os.waitpid(pid, os.WNOHANG)[0] == 0:
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)
@@ -99,9 +103,20 @@ def outlive(folder, labels, plan):
     return {"pid": pid, "position": int(position or -1), "hit": hit or "moment"}
 
 
+def warm(folder, labels):
+    """Load and compile on a home of its own all that a life uses: every life has it from the start."""
+    with tempfile.TemporaryDirectory() as apart:
+        given, rows = settings(Path(apart), labels), 64
+        plane = DataPlane(definition(folder), given, registry=CollectorRegistry())
+        columns = {"user": np.arange(rows), "x": np.ones(rows, np.float32), "shop": np.ones(rows, np.float32)}
+        answer = plane.score(columns)
+        asyncio.run(plane.feedback([f"{answer.impressions}.{i}" for i in range(rows)], np.ones(rows, np.float32)))
+        Trainer(definition(folder), given).close()
+        plane.close()
+
+
 def main(folder, labels):
-    # What is loaded here once, every life has from the start.
-    new_learner(definition(folder), settings(folder / "home", labels))
+    warm(folder, labels)
     for line in sys.stdin:
         print(json.dumps(outlive(folder, labels, json.loads(line))), flush=True)
 

@@ -7,35 +7,19 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import lives
 import numpy as np
 from points import POINTS
 from prometheus_client import CollectorRegistry
+from verdict import judge
 
-from riverdelta.checkpoint import CheckpointStore
 from riverdelta.dataplane import DataPlane
-from riverdelta.events import Feedback
-from riverdelta.journal.segments import Segments
-from riverdelta.trainer import Trainer
+from riverdelta.home import Home
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of it: feedback accepted and learned, lost and doubled; arrays that differ from an undisturbed run's."""
-
-    accepted: int
-    examples: int
-    lost: int
-    doubled: int
-    unmatched: int
-    differing: tuple[str, ...]
-    position: int
-    last: int
-    failures: tuple[str, ...]
+#: The user rests while the learner has more records than this before it, so that on a slow machine it catches up too.
+_AHEAD = 100
 
 
 def plans(kills, seed, moments=0.3):
@@ -60,7 +44,8 @@ class Scene:
         (folder / "archive").mkdir(parents=True)
         self.definition, self.settings = lives.definition(folder), lives.settings(folder / "home", labels)
         self.plane = DataPlane(self.definition, self.settings, registry=CollectorRegistry())
-        self.accepted, self.failures = set(), []
+        self.home = Home(self.definition, self.settings)
+        self.accepted, self.failures, self._position = {}, [], 0
         self._stopping = threading.Event()
         self._user = threading.Thread(target=self._use)
         command = [sys.executable, str(Path(lives.__file__)), str(folder), labels]
@@ -98,25 +83,14 @@ class Scene:
         """End the use, let the learner catch up and save, and compare it with one that nobody disturbed."""
         self._quiet()
         self.live({"peace": True})
-        saved = CheckpointStore(self.folder / "home" / "ranker" / "checkpoints").load()
-        records, last = self._records()
-        labels = Counter(key for record in records for key in labelled(record))
-        whole, state = self._undisturbed()
-        # A trial needs releases that a run without kills may have kept, and is none of what is learned.
-        names = sorted(name for name in state.keys() | saved.arrays.keys() if not name.startswith("contest/"))
-        same = [n in state and n in saved.arrays and identical(state[n], saved.arrays[n]) for n in names]
-        counts = whole.joiner
-        return Verdict(
-            accepted=len(self.accepted),
-            examples=whole.examples,
-            lost=len(self.accepted - labels.keys()),
-            doubled=sum(n - 1 for n in labels.values()) + len(labels.keys() - self.accepted),
-            unmatched=counts.unmatched,
-            differing=tuple(n for n, equal in zip(names, same, strict=True) if not equal),
-            position=saved.position,
-            last=last,
-            failures=tuple(self.failures),
-        )
+        # Every record that there ever was: what is there, and what was swept.
+        whole = self.folder / "whole"
+        journal = whole / self.definition.name / "journal"
+        shutil.copytree(self.home.folder / "journal", journal)
+        for part in sorted((self.folder / "archive").iterdir()):
+            if not (journal / part.name).exists():
+                shutil.copy(part, journal / part.name)
+        return judge(self.definition, self.settings, whole, self.accepted, self.failures)
 
     def _use(self):
         while not self._stopping.is_set():
@@ -124,7 +98,9 @@ class Scene:
                 self._exchange()
             except Exception as error:  # whatever it is, it is a request that failed
                 self.failures.append(f"{type(error).__name__}: {error}")
-            self._stopping.wait(0.008)
+            self._stopping.wait(0.02)
+            while not self._stopping.is_set() and self._position - self.home.read_status().get("position", 0) > _AHEAD:
+                self._stopping.wait(0.05)
 
     def _exchange(self):
         """Score, send labels in two parts, and repeat some: as they were, and as their opposite."""
@@ -146,56 +122,17 @@ class Scene:
     def _send(self, names, labels):
         if names:
             answer = asyncio.run(self.plane.feedback(names, labels))
-            taken = [name for name, o in zip(names, answer.outcomes, strict=True) if o == "accepted"]
+            self._position = answer.position
             if not np.isnan(labels).any():
-                twice = self.accepted.intersection(keys := {self.plane._ids.parse(name) for name in taken})
+                given = zip(names, labels.tolist(), answer.outcomes, strict=True)
+                # A positive that is late is journalled too.
+                taken = {self.plane._ids.parse(name): label for name, label, o in given if o in ("accepted", "late")}
+                twice = self.accepted.keys() & taken.keys()
                 assert not twice, f"accepted twice: {twice}"
-                self.accepted |= keys
+                self.accepted |= taken
 
     def _quiet(self):
         if not self._stopping.is_set():
             self._stopping.set()
             self._user.join()
             self.plane.close()
-
-    def _records(self):
-        """Every record that there ever was, from what is there and what was swept, in one folder for the replay."""
-        journal = self.folder / "whole" / "ranker" / "journal"
-        shutil.copytree(self.folder / "home" / "ranker" / "journal", journal)
-        for part in sorted((self.folder / "archive").iterdir()):
-            if not (journal / part.name).exists():
-                shutil.copy(part, journal / part.name)
-        for shared in journal.glob("*-shm"):
-            shared.unlink()
-        segments, records, position = Segments(journal, self.settings.segment_bytes), [], 0
-        while part := segments.read(position, 65_536):
-            assert [s for s, _ in part] == list(range(position + 1, position + 1 + len(part)))
-            records += [record for _, record in part]
-            position = part[-1][0]
-        segments.close()
-        return records, position
-
-    def _undisturbed(self):
-        """The learner, and all of its state, of one life over the whole journal with a clock at which nothing is due."""
-        once = self.settings.model_copy(update={"home": self.folder / "whole"})
-        trainer = Trainer(self.definition, once, clock=lambda: 0.0)
-        while trainer.step():
-            pass
-        assert trainer.paused is None, trainer.paused
-        trainer.journal.close()
-        trainer._lock.release()
-        beside = {f"{prefix}{name}": a for prefix, part in trainer._told_of() for name, a in part.state().items()}
-        return trainer.learner, trainer.learner.state() | beside
-
-
-def labelled(record):
-    """The keys of the rows that a record labels."""
-    if not isinstance(record, Feedback):
-        return []
-    at = ~np.isnan(record.label)
-    parts = record.incarnation[at], record.request[at], record.index[at]
-    return list(zip(*(part.tolist() for part in parts), strict=True))
-
-
-def identical(a, b):
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
