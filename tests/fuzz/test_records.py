@@ -21,7 +21,9 @@ DTYPES = {
 }
 PAIRS = {cls: list(zip(text.split()[::2], text.split()[1::2], strict=True)) for cls, text in DTYPES.items()}
 JSON = st.recursive(
-    st.none() | st.booleans() | INT64 | st.text(max_size=9), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+    st.none() | st.booleans() | INT64 | st.text(max_size=9),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(st.text(max_size=3), value, max_size=3),
+    max_leaves=6,
 )
 
 

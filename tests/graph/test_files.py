@@ -105,6 +105,18 @@ def test_one_file_that_would_be_too_large_is_refused_with_its_size(base, combine
     assert not (tmp_path / "merged.onnx").exists()
 
 
+@pytest.mark.parametrize("location", ["../wide.bin", "/etc/hostname", "link", "missing.bin", ""])
+def test_one_file_of_a_model_whose_weights_lie_elsewhere_is_refused_by_name(write_external, tmp_path, location):
+    path = write_external(DEEP)
+    (path.parent / "link").symlink_to(shutil.copy(path.with_name("wide.bin"), tmp_path))
+    model = onnx.load(path, load_external_data=False)
+    next(entry for entry in model.graph.initializer[0].external_data if entry.key == "location").value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(Corrupt, match=r"wide\.onnx cannot be read with its weights"):
+        export_single(path, tmp_path / "merged.onnx")
+    assert not (tmp_path / "merged.onnx").exists()
+
+
 def test_other_weights_in_the_folder_do_not_count(write, combine, tmp_path, monkeypatch):
     merged = combine(write("g (float[N] x) => (float[N] y) { y = Neg(x) }"), [Calibration()])
     merged.path.with_name("base-0000.bin").write_bytes(bytes(20_000))

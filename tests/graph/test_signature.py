@@ -160,3 +160,42 @@ def test_external_data_outside_the_folder_is_refused(external, location):
     external.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="'w'"):
         Signature.read(external)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("offset", "-4", "what cannot be|it is damaged"),
+        ("length", "-1", "what cannot be|it is damaged"),
+        ("offset", "x", "what cannot be"),
+        ("location", "a\0b", "what cannot be"),
+        ("length", str(2**62), "has 2400 bytes and 'w' ends at"),
+        ("offset", str(2**63), "has 2400 bytes and 'w' ends at"),
+    ],
+)
+def test_external_data_of_impossible_place_or_size_is_refused(external, key, value, words):
+    model = onnx.load(external, load_external_data=False)
+    next(e for e in model.graph.initializer[0].external_data if e.key == key).value = value
+    external.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=words):
+        Signature.read(external)
+
+
+@pytest.mark.parametrize("dims", [[2**40, 2**40], [-600, 1], [2**63 - 1, 2**63 - 1, 2]])
+def test_external_data_of_a_shape_that_its_file_cannot_hold_is_refused(external, dims):
+    model = onnx.load(external, load_external_data=False)
+    tensor = model.graph.initializer[0]
+    tensor.dims[:] = dims
+    del tensor.external_data[[e.key for e in tensor.external_data].index("length")]
+    external.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"has 2400 bytes and 'w' ends at|it is damaged"):
+        Signature.read(external)
+
+
+def test_an_input_of_a_type_that_does_not_exist_is_refused(write):
+    path = write(LINEAR)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises((ModelError, Unsupported), match=r"base\.onnx"):
+        Signature.read(path)

@@ -199,6 +199,7 @@ BAD = {
     "a row past the end": ({LEFT: (np.array([ROWS]), ONE)}, f"row {ROWS}"),
     "a negative row": ({LEFT: (np.array([-1]), ONE)}, "row -1"),
     "no number": ({RIGHT: (np.array([3]), np.array([[np.nan]], np.float32))}, "not finite"),
+    "a gate's weight above one": ({GATE: (None, np.full((1, 1), 1.5, np.float32))}, r"weight is \[1.5\]; expected 0 to 1"),
     "an infinity in its second table": (
         {LEFT: (np.array([0]), ONE), RIGHT: (np.array([3]), np.array([[np.inf]], np.float32))}, "not finite"
     ),

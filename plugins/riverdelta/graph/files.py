@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
-from riverdelta.errors import Unsupported
+from riverdelta.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
 from riverdelta.graph.whole import whole
@@ -23,15 +26,26 @@ def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
 def export_single(merged: Path, out: Path) -> Path:
     """Write the merged model at `merged` as one self-contained file, its weights inside.
 
-    Raises `Unsupported` when it would pass protobuf's limit of 2 GiB.
+    Raises `Unsupported` when it would pass protobuf's limit of 2 GiB, and `Corrupt` where it or its weights cannot be read.
     """
-    outside = external_tensors(onnx.load(merged, load_external_data=False))
-    size = merged.stat().st_size + sum(info.length or 0 for _, info in outside)
+    with _readable(merged):
+        outside = external_tensors(onnx.load(merged, load_external_data=False))
+        size = merged.stat().st_size + sum(info.length or 0 for _, info in outside)
     if size > _LIMIT:
         raise Unsupported(
             f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: copy both files"
         )
-    return _write(out, onnx.load(merged))
+    with _readable(merged):
+        model = onnx.load(merged)
+    return _write(out, model)
+
+
+@contextmanager
+def _readable(merged: Path) -> Iterator[None]:
+    try:
+        yield
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise Corrupt(f"{merged} cannot be read with its weights: {error}") from error
 
 
 def _write(path: Path, model: onnx.ModelProto) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,15 +114,29 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
-    for tensor, info in external_tensors(model):
-        data = path.parent / info.location
-        if not data.resolve().is_relative_to(path.parent.resolve()):
+    try:
+        outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
+    except (ValueError, OSError) as error:  # an offset that is no number, a name that no file can have
+        raise ModelError(f"{path.name} says of its external data what cannot be: {error}") from None
+    for tensor, info, data in outside:
+        if not data.is_relative_to(path.parent.resolve()):
             raise ModelError(f"{path.name}: {tensor.name!r} lies in {info.location!r}, outside the model's folder")
         if not data.is_file():
             raise ModelError(f"{path.name}: the weights of {tensor.name!r} lie in {data}, which is missing; copy it there too")
-        need = (info.offset or 0) + (info.length or 0)
-        if data.stat().st_size < need:
+        start, size = info.offset or 0, _size(path, tensor) if info.length is None else info.length
+        if start < 0 or size < 0:
+            raise ModelError(f"{path.name}: {tensor.name!r} has {size} bytes from byte {start} of {data.name}; it is damaged")
+        if data.stat().st_size < (need := start + size):
             raise ModelError(f"{path.name}: {data.name} has {data.stat().st_size} bytes and {tensor.name!r} ends at {need}")
+
+
+def _size(path: Path, tensor: TensorProto) -> int:
+    """The bytes of a tensor by its type and shape: Python's integers do not overflow."""
+    if min(tensor.dims, default=0) < 0 or tensor.data_type not in helper.get_all_tensor_dtypes():
+        raise ModelError(
+            f"{path.name}: {tensor.name!r} has type {tensor.data_type} and shape {list(tensor.dims)}; it is damaged"
+        )
+    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def _check_structure(path: Path, model: onnx.ModelProto) -> None:
@@ -134,7 +149,7 @@ def _check_structure(path: Path, model: onnx.ModelProto) -> None:
         tensor.dims[:] = [0]
     try:
         onnx.checker.check_model(structure)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, ValueError) as error:  # a message that quotes bytes that are no text is a ValueError
         raise ModelError(f"{path.name} is no valid ONNX model: {' '.join(str(error).split())}") from None
 
 
@@ -167,7 +182,7 @@ def _input(path: Path, value: ValueInfoProto) -> Column:
         "float64",
         "float16",
     ):
-        kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        kind = _kind(value.type.tensor_type.elem_type)
         raise Unsupported(f"{path.name}: input {value.name!r} is of type {kind}; expected numbers (ids as int64)")
     return column
 
@@ -205,7 +220,11 @@ def _is_sigmoid(model: onnx.ModelProto, name: str) -> bool:
 def _type(value: ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     dims = ", ".join(str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim)
-    return f"{TensorProto.DataType.Name(tensor.elem_type).lower()}[{dims}]"
+    return f"{_kind(tensor.elem_type).lower()}[{dims}]"
+
+
+def _kind(number: int) -> str:
+    return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"UNKNOWN {number}"
 
 
 def _digest(path: Path, model: onnx.ModelProto) -> str:

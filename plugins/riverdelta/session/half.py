@@ -11,6 +11,7 @@ import numpy as np
 
 from riverdelta.errors import Corrupt, near
 from riverdelta.features import Columns, Floats
+from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.registry.state import Delta, State
 from riverdelta.session.tables import DeviceTable, HostTable
 
@@ -83,6 +84,8 @@ class Half:
                 raise Corrupt(f"state {delta.state}: table {name!r} has row {int(rows.max())}; it has {shape[0]} rows")
             if not np.isfinite(values).all():
                 raise Corrupt(f"state {delta.state}: table {name!r} holds a value that is not finite")
+            if name == GATE_WEIGHT and not ((values >= 0) & (values <= 1)).all():
+                raise Corrupt(f"state {delta.state}: the gate's weight is {values.ravel().tolist()}; expected 0 to 1")
         if delta.base is None and (missing := self.tables.keys() - delta.tables.keys()):
             raise Corrupt(f"state {delta.state} is whole and lacks the table {min(missing)!r}")
 
