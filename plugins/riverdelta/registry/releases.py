@@ -222,7 +222,7 @@ def _is_index(index: Any) -> bool:
             return False
     # A bare name: an index leads nowhere outside its folder.
     names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
-    return all(name.isprintable() and name == Path(name).name for name in names)
+    return all(name.isprintable() and name == Path(name).name and name not in ("", "..") for name in names)
 
 
 def _head(path: Path) -> str:

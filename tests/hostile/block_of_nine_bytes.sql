@@ -1,0 +1,1 @@
+UPDATE block SET requests = x'000102030405060708';

@@ -1,0 +1,1 @@
+UPDATE meta SET value = 'one' WHERE key = 'first';

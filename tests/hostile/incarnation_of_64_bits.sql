@@ -1,0 +1,1 @@
+UPDATE meta SET value = 9223372036854775807 WHERE key = 'incarnations';

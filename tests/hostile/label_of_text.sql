@@ -1,0 +1,1 @@
+UPDATE fed SET label = 'yes';

@@ -1,0 +1,1 @@
+UPDATE record SET payload = CAST(x'ff' AS TEXT);

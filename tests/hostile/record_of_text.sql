@@ -1,0 +1,1 @@
+UPDATE record SET payload = 'text', digest = 'text';

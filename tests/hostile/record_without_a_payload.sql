@@ -1,0 +1,1 @@
+UPDATE record SET payload = NULL WHERE sequence = 1;

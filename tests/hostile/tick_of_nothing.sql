@@ -1,0 +1,1 @@
+UPDATE meta SET value = NULL WHERE key = 'tick';
