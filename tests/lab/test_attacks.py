@@ -1,16 +1,27 @@
 """Attacks: each does what it says to the rows that it says, and to no other, and tells what is true of every row."""
 
+import json
 import math
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from riverdelta import Calibration, Entity, Schema, Stack
+from riverdelta.cli.replay import replay as replay_command
 from riverdelta.errors import InvalidInput
 from riverdelta.lab.attacks import KINDS, attack
+from riverdelta.lab.datasets.movielens import load_movielens
+from riverdelta.lab.deepfm import DeepFMOptions
+from riverdelta.lab.replay import replay
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
+from riverdelta.lab.workshop import open_workshop
+from riverdelta.link import log_loss, logit
+from riverdelta.settings import Settings
+from riverdelta.trainer.admission import Admission
 
 STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
 ROWS = len(STREAM)
@@ -143,3 +154,70 @@ def test_drift_without_an_id_column_is_refused_and_the_rest_do_without():
         attack(bare, "drift")
     for kind in ("flip", "flood", "stale"):
         assert not attack(bare, kind).honest.all()
+
+
+LAGS = [{}, {"lag_rows": 8}, {"lag_rows": 100}, {"lag_seconds": 86_400.0}]
+
+
+@pytest.fixture(scope="module")
+def weeks():
+    """Ten days of clicks, a row every five minutes, and what a base that knows nobody's tastes says of them."""
+    log = Simulation(rows=2_880, users=60, items=40, user=1.5, item=1.5, seed=6).generate()
+    columns = {name: log.stream.columns[name] for name in ("user_id", "item_id")}
+    stream = Stream("weeks", columns, log.stream.label, 300.0 * np.arange(len(log.stream)))
+    return stream, np.full(len(stream), logit(log.truth.mean()), np.float32)
+
+
+@pytest.mark.parametrize("lag", LAGS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_every_attack_the_excess_over_the_better_expert_is_below_the_bound_however_late_labels_are(weeks, kind, lag):
+    stream, base = weeks
+    row = {"row": np.arange(len(stream), dtype=np.float32)}
+    done = attack(Stream("rows", {**stream.columns, **row}, stream.label, stream.time), kind)
+    stack = Stack([Calibration(), Entity("item_id"), Entity("user_id", forget=0.98)])
+    stack.bind(Schema.of({"user_id": "int64", "item_id": "int64"}))
+    admission = Admission.of(["user_id", "item_id"], Settings())
+    told = base[done.stream.columns["row"].astype(np.int64)]
+    run = replay(stack, done.stream, told, **lag, admission=admission, source=done.source)
+    losses = [float(log_loss(z, done.stream.label).sum()) for z in (run.served, run.base, run.corrected)]
+    report = run.gate.report()
+    assert report["examples"] == len(done.stream)
+    assert losses[0] - min(losses[1:]) <= report["bound"] <= report["worst_case"]
+    assert report["excess"] == pytest.approx(losses[0] - min(losses[1:]), abs=0.05)
+    # Had nothing of the corrections been served there would be no excess to speak of.
+    assert np.abs(run.served - run.base).max() > 0.5
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory):
+    """A folder as MovieLens publishes it, with few ratings."""
+    folder = tmp_path_factory.mktemp("ratings")
+    columns, label = STREAM.columns, STREAM.label
+    rows = zip(columns["user_id"] + 1, columns["item_id"] + 1, 3 + 2 * label, 3_600 * np.arange(ROWS), strict=True)
+    rated = "".join(f"{user},{item},{rating},{time}\n" for user, item, rating, time in rows)
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + rated)
+    films = "".join(f"{item},Film {item},Drama|War\n" for item in range(1, 31))
+    (folder / "movies.csv").write_text("movieId,title,genres\n" + films)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(ratings, tmp_path_factory):
+    """The base and the corrections that the command makes of the folder, made once."""
+    return open_workshop(load_movielens(ratings), tmp_path_factory.mktemp("workshop"), options=DeepFMOptions(epochs=2))
+
+
+@pytest.mark.parametrize(("kind", "lag"), [*zip(KINDS, LAGS, strict=True)], ids=str)
+def test_the_command_writes_bound_and_excess_in_nats_over_the_stream(ratings, trained, kind, lag, tmp_path, monkeypatch):
+    monkeypatch.setattr("riverdelta.cli.replay.open_workshop", lambda *_: trained)
+    late = [part for name, value in lag.items() for part in (f"--{name.replace('_', '-').removesuffix('-rows')}", str(value))]
+    shown = CliRunner().invoke(replay_command, [str(ratings), "--attack", kind, *late, "--json", str(tmp_path / "out.json")])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["attack"] == kind
+    assert found["events"] >= ROWS // 2
+    assert found["excess_over_better_expert"] <= found["bound"] <= found["bound_worst_case"]
+    # Over the stream, not by row.
+    assert found["bound"] >= math.log(2) + math.log(found["events"] + 1) - 1e-9
+    over = found["events"] * (found["log_loss_served"] - found["log_loss_base"])
+    assert found["excess_over_better_expert"] >= over - 0.05
