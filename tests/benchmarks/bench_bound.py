@@ -1,0 +1,109 @@
+"""Whether the gate's bound holds: excess over the better expert and bound, in nats over the stream, on every stream tried.
+
+1. Every stream of `streams.py`, as it is and under each attack of `riverdelta replay --attack`, at every lag, replayed as that
+   command does it (breaker on). The excess is reckoned here from the logits that were served, in float64.
+2. The adversaries of tests/gate: experts that are better, equal, mild and wild; labels at random, constant, true, turned at the
+   worst moment, and alternating with the delay; labels at once and late.
+The last line counts the streams whose excess is above the bound: it must be 0.
+Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_bound.py [--quick] [--json FILE]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from streams import available
+
+from riverdelta.gate import Gate
+from riverdelta.lab.attacks import KINDS
+from riverdelta.lab.replay import replay
+from riverdelta.link import log_loss
+from riverdelta.settings import Settings
+from riverdelta.trainer.admission import Admission
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "gate"))
+import test_gate as adversary
+
+LAGS = {"none": (0, 0.0), "8 rows": (8, 0.0), "100 rows": (100, 0.0), "a day": (0, 86_400.0)}
+RESIDUALS = ("better", "equal", "wild", "mild")
+SOURCES = 8
+
+
+def excess(label, base, corrected, served):
+    """What the served logits cost over those of the better expert, in nats over all rows."""
+    losses = [float(log_loss(z, label).sum()) for z in (served, base, corrected)]
+    return losses[0] - min(losses[1:])
+
+
+def row(stream, attack, lag, over, gate):
+    """A line of the tables."""
+    report = gate.report()
+    return {"stream": stream, "attack": attack, "lag": lag, "rows": report["examples"], "excess": over,
+            "reported": report["excess"], "bound": report["bound"], "worst_case": report["worst_case"]}  # fmt: skip
+
+
+def replayed(quick):
+    """Yield each stream, attack and lag."""
+    for prepared in available(quick):
+        for kind in (None, *KINDS):
+            if kind == "drift" and not prepared.keys:
+                continue
+            stream, base = prepared.stream, prepared.base
+            source = np.arange(len(stream), dtype=np.int64) % SOURCES + 1
+            if kind:
+                done, base = prepared.attacked(kind, sources=SOURCES)
+                stream, source = done.stream, done.source
+            for lag, (rows, seconds) in LAGS.items():
+                admission = Admission.of(prepared.keys, Settings())
+                run = replay(prepared.new_stack(), stream, base, rows, seconds, admission, source)
+                over = excess(stream.label, run.base, run.corrected, run.served)
+                yield row(stream.name, kind or "none", lag, over, run.gate)
+
+
+def adversaries(quick):
+    """Yield each kind of experts, of labels, and delay."""
+    for delay in (0, 10) if quick else (0, 1, 10, 100, 1_000):
+        for residuals in RESIDUALS:
+            for kind in adversary.KINDS:
+                rng, gate = np.random.default_rng([delay, RESIDUALS.index(residuals)]), Gate()
+                base, corrected = adversary.experts(residuals, adversary.N, rng)
+                label = adversary.labels(kind, base, corrected, rng, delay or 50)
+                if delay:
+                    served = adversary.run(gate, base, corrected, label, delay)
+                else:
+                    served = gate.serve(base, corrected, label)
+                over = excess(label, base, corrected, served)
+                yield row(f"{residuals} experts", kind, f"{delay} rows" if delay else "none", over, gate)
+
+
+def show(lines):
+    """Print a Markdown table as the lines come, and return them."""
+    print("\n| stream | labels | lag | rows | excess | bound | worst case |\n|---|---|---|---:|---:|---:|---:|")
+    kept = []
+    for r in lines:
+        kept.append(r)
+        numbers = [f"{r['rows']:,}", *(f"{r[name]:,.1f}" for name in ("excess", "bound", "worst_case"))]
+        print(f"| {r['stream']} | {r['attack']} | {r['lag']} | " + " | ".join(numbers) + " |", flush=True)
+    return kept
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small simulated stream, and fewer delays")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = show(replayed(options.quick)) + show(adversaries(options.quick))
+    broken = [r for r in found if not r["excess"] <= r["bound"] <= r["worst_case"]]
+    closest = max(found, key=lambda r: r["excess"] / r["bound"])
+    share = closest["excess"] / closest["bound"]
+    print(f"\n{len(found)} streams; excess above the bound on {len(broken)}. The nearest has {share:.0%} of its bound:")
+    print(f"{closest['stream']}, labels {closest['attack']}, lag {closest['lag']}")
+    if options.json:
+        options.json.write_text(json.dumps({"streams": found, "broken": len(broken)}, indent=1) + "\n")
+    raise SystemExit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()
