@@ -61,6 +61,8 @@ def values_of(field):
     """What its type allows, the odd ones more often than not."""
     if field.cpp_type == field.CPPTYPE_STRING:
         return TEXTS if field.type == field.TYPE_STRING else st.binary(max_size=9)
+    if field.enum_type is not None:
+        return st.sampled_from([value.number for value in field.enum_type.values])
     return {field.CPPTYPE_FLOAT: st.floats(width=32), field.CPPTYPE_INT64: SIZES}.get(field.cpp_type, SMALL)
 
 
