@@ -21,6 +21,7 @@ from riverdelta.bento.failure import failure
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
 from riverdelta.errors import ConfigurationError, RateLimited, RiverdeltaError, Unauthenticated, Unavailable
 from riverdelta.oip.messages import SERVICE
@@ -266,6 +267,7 @@ def _guarded_application(service: Any, is_main: bool = True) -> Any:
     app = _application(service, is_main)
     policy = getattr(service.inner, _ATTRIBUTE, None)
     if policy is not None:
+        label_by_route(app)
         app.add_middleware(Guard, policy=policy, prefix=service.path_prefix or "")
     return app
 

@@ -19,6 +19,7 @@ from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.series import write_page_quickly
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import flush, present, trace_only_where_exported
 from riverdelta.corrections.base import Correction
@@ -122,6 +123,7 @@ def _equip(cls: type, definition: Definition) -> None:
         if settings.log_format == "json":
             use_json(present)
         policy.open(settings)
+        write_page_quickly()
         runtime.start(DataPlane(definition, settings))
         if settings.grpc_port:
             held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes, policy)

@@ -8,9 +8,10 @@ no Info, no Enum and no removal of labels, so every label here has a fixed, smal
 from riverdelta.metrics.dead import forget_dead_workers
 from riverdelta.metrics.family import Distribution
 from riverdelta.metrics.learner import STALE_SECONDS, TrainerMirror
+from riverdelta.metrics.page import Page
 from riverdelta.metrics.worker import ENDPOINTS, JOURNAL_ERRORS, REFUSALS, STAGES, TRANSPORTS, Metrics, refusal
 
 __all__ = [
-    "ENDPOINTS", "JOURNAL_ERRORS", "REFUSALS", "STAGES", "STALE_SECONDS", "TRANSPORTS", "Distribution", "Metrics",
+    "ENDPOINTS", "JOURNAL_ERRORS", "REFUSALS", "STAGES", "STALE_SECONDS", "TRANSPORTS", "Distribution", "Metrics", "Page",
     "TrainerMirror", "forget_dead_workers", "refusal",
 ]  # fmt: skip
