@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from riverdelta.checkpoint import CheckpointStore
 from riverdelta.definition import Definition
-from riverdelta.errors import ConfigurationError
+from riverdelta.errors import ConfigurationError, Unavailable
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.journal import Ids, SqliteJournal
@@ -31,10 +31,9 @@ class Home:
         """Make what is missing, release 0 among it, and return the release to start from.
 
         Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError` when the folder
-        belongs to another base model or another stack.
+        belongs to another base model or another stack, and `Unavailable` when it may not be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".prepare").open("w") as gate:
+        with self._gate() as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             self._claim()
             releases = self.releases()
@@ -96,6 +95,16 @@ class Home:
         except (FileNotFoundError, ValueError):
             return {}
         return status
+
+    def _gate(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder / ".prepare").open("w")
+        except OSError as error:
+            raise Unavailable(
+                f"the folder {self.folder} cannot be written: {error}; let this user write there, or set RIVERDELTA_HOME to "
+                f"another folder"
+            ) from error
 
     def _claim(self) -> None:
         path, mine = self.folder / "owner", self.definition.fingerprint()

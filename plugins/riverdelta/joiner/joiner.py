@@ -70,6 +70,11 @@ class Joiner:
         self._showings = 0
         self._shelves: dict[int, Shelf] = {}
 
+    @property
+    def tick(self) -> float:
+        """The newest tick in Unix seconds, by which windows end; 0 before the first."""
+        return self._tick
+
     def push(self, sequence: int, record: Record) -> Examples | None:
         """Take the next record; return the examples that it completes, or None."""
         if isinstance(record, Impressions):

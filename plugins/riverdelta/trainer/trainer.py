@@ -128,8 +128,7 @@ class Trainer:
 
     def _learn(self) -> bool:
         if self.settings.labels == "silence" and self._due(self._ticked, _TICK_SECONDS):
-            self._ticked = self.clock()
-            self.journal.write(Tick(self._ticked))
+            self._tick()
         records = self.journal.read(self.learner.position, _READ_ROWS)
         for sequence, record in records:
             examples = self.learner.push(sequence, record)
@@ -145,6 +144,13 @@ class Trainer:
                 self.account.obeyed(sequence, record, self._made(sequence, record), self.learner.admission)
                 self._obey(record)
         return bool(records)
+
+    def _tick(self) -> None:
+        """Write the time; where the clock was set back, windows go on from the newest tick and need not wait for the clock."""
+        now = self.clock()
+        passed = max(now - self._ticked, 0.0) if self._ticked else 0.0
+        self._ticked = now
+        self.journal.write(Tick(max(now, self.learner.joiner.tick + passed)))
 
     def _made(self, sequence: int, control: Control) -> dict[str, int]:
         """Which release was made of a control that asked for one."""
