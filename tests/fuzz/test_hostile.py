@@ -14,12 +14,13 @@ import pytest
 from google.protobuf import text_format
 
 from riverdelta.checkpoint import CheckpointStore
-from riverdelta.errors import Corrupt, ModelError, Unavailable
+from riverdelta.errors import Corrupt, ModelError, Unavailable, Unsupported
 from riverdelta.events import Tick, decode
 from riverdelta.graph.signature import Signature
 from riverdelta.journal import SqliteJournal
 from riverdelta.oip.messages import MESSAGES, SERVICE
 from riverdelta.registry import Delta, LiveStore, ReleaseStore, State
+from riverdelta.session import Session
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 MOST_BYTES = 4096
@@ -124,8 +125,12 @@ WEIGHTS = {
     "weights_past_the_end.onnxtxt": "'w' ends at 4611686018427387920",
     "weights_of_a_petabyte.onnxtxt": "'w' ends at 1125899906842624",
 }
+MODELS = {
+    "name_that_is_no_text.onnx": "is no valid ONNX model|is no ONNX model",
+    "input_of_type_99.onnx": "is no valid|is of type UNKNOWN 99",
+}
 TAKEN = {"bool_bytes_of_2_and_255.oip", "000000000000020 copy.checkpoint"}
-TABLES = (RECORDS, INDEXES, REQUESTS, MESSAGES_OF, SEGMENTS, CHECKPOINTS, LIVE, WEIGHTS)
+TABLES = (RECORDS, INDEXES, REQUESTS, MESSAGES_OF, SEGMENTS, CHECKPOINTS, LIVE, WEIGHTS, MODELS)
 
 
 def each(table):
@@ -147,7 +152,9 @@ def test_files_that_are_no_text_are_those_that_are_written_by_the_script():
     spec = spec_from_file_location("written", HOSTILE / "write.py")
     written = module_from_spec(spec)
     spec.loader.exec_module(written)
-    assert {path.name for path in HOSTILE.iterdir() if path.suffix in (".arrow", ".checkpoint", ".live")} == set(written.FILES)
+    assert {path.name for path in HOSTILE.iterdir() if path.suffix in (".arrow", ".checkpoint", ".live", ".onnx")} == set(
+        written.FILES
+    )
 
 
 @each(RECORDS)
@@ -262,3 +269,11 @@ def test_a_base_whose_weights_lie_elsewhere_is_refused(tmp_path, name, words):
     path.write_bytes(onnx.parser.parse_model((HOSTILE / name).read_text()).SerializeToString())
     with pytest.raises(ModelError, match=words):
         Signature.read(path)
+
+
+@each(MODELS)
+def test_a_model_is_refused_as_a_base_and_as_a_release(name, words):
+    with pytest.raises((ModelError, Unsupported), match=rf"{name}.* ({words})"):
+        Signature.read(HOSTILE / name)
+    with pytest.raises(ModelError, match=name):
+        Session(HOSTILE / name, State(0, 0, 0), providers=["CPUExecutionProvider"])

@@ -117,8 +117,8 @@ def test_an_index_that_says_anything_is_used_or_refused(lay, made, bounded, chan
     for place, key, value in changes:
         if key in index:
             index[key] = value
-        elif isinstance(index["releases"], list) and place < len(index["releases"]):
-            index["releases"][place][key] = value
+        elif isinstance(index["releases"], list) and isinstance(entry := dict(enumerate(index["releases"])).get(place), dict):
+            entry[key] = value
     with bounded():
         used(lay({"index.json": json.dumps(index).encode()}))
 

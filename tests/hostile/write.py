@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 from safetensors.numpy import save
 
 from riverdelta.events import Feedback, digest, encode
@@ -50,6 +51,15 @@ def delta(swap):
     return Delta(State(1, swap, 10), None, {"t": (None, np.ones((1, 1), np.float32))}).encode()
 
 
+def model(kind=1):
+    """A model with one table, the way that releases have them, whose input is of any type."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> ranker (float[N] x, float[1] riverdelta_w) => (float[N] y)
+    <float[1] riverdelta_w = {1}> { y = Mul(x, riverdelta_w) }"""
+    made = onnx.parser.parse_model(text)
+    made.graph.input[0].type.tensor_type.elem_type = kind
+    return made.SerializeToString().replace(b"riverdelta_w", b"riverdelta/w")
+
+
 STATE = np.array([[1, 1, 9], [-1, -1, -1]])
 FILES = {
     "length_past_its_buffer.arrow": lengthened(feedback(), 1 << 40),
@@ -64,6 +74,8 @@ FILES = {
     "header_of_2_to_the_63_bytes.checkpoint": sealed(one("F32", [1], 4), bytes(4), 1 << 63),
     "header_that_is_no_text.checkpoint": sealed(b"\xff\xfe{}"),
     "digest_of_another.checkpoint": sealed(one("F32", [1], 4), bytes(4))[:-1] + b"\1",
+    "name_that_is_no_text.onnx": model().replace(b"riverdelta/w", b"riverdelta/\xff"),
+    "input_of_type_99.onnx": model(99),
     # Under this name, a file that somebody copied.
     "000000000000020 copy.checkpoint": sealed(one("F32", [1], 4), bytes(4)),
     # It holds swap 2.

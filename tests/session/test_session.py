@@ -255,6 +255,36 @@ def test_a_model_that_is_no_model_is_refused(tmp_path):
         Session(tmp_path / "000001.onnx", START, providers=["CPUExecutionProvider"])
 
 
+def damaged(model):
+    model.graph.input[0].name = "\n\n"
+    return model.SerializeToString().replace(b"\n\n", b"\xff\xfe")
+
+
+def cut_table(model):
+    next(t for t in model.graph.initializer if t.name == LEFT).raw_data = b"1"
+    return model.SerializeToString()
+
+
+def renamed(model):
+    next(o for o in model.graph.output if o.name == "score").name = "halves"
+    model.graph.output.remove(next(o for o in model.graph.output if o.name == "halves"))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("change", [damaged, cut_table, renamed])
+def test_a_release_whose_tables_or_names_are_damaged_is_refused(release, tmp_path, change):
+    path = tmp_path / "000001.onnx"
+    path.write_bytes(change(onnx.load(release)))
+    with pytest.raises(ModelError, match=r"000001\.onnx"):
+        Session(path, START, providers=["CPUExecutionProvider"])
+
+
+def test_a_model_without_the_table_to_pin_is_refused(tmp_path):
+    onnx.save(onnx.parser.parse_model(BASE), tmp_path / "base.onnx")
+    with pytest.raises(ModelError, match=rf"has no table '{GATE}'; it is no merged model"):
+        Session(tmp_path / "base.onnx", START, providers=["CPUExecutionProvider"], pinned={GATE: 0.0})
+
+
 def test_weights_beside_the_release_are_found_from_any_working_directory(tmp_path, monkeypatch):
     onnx.save(onnx.parser.parse_model(KNOWN.format(", ".join(["0.5"] * 600), 600)), tmp_path / "base.onnx")
     signature = Signature.read(tmp_path / "base.onnx")

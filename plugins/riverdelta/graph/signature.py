@@ -110,6 +110,11 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is no ONNX model, or it is truncated ({path.stat().st_size} bytes): {error}") from None
     if not model.graph.node or not model.ir_version:
         raise ModelError(f"{path} holds no graph ({path.stat().st_size} bytes); expected an ONNX model")
+    graph = model.graph
+    names = [value.name for values in (graph.input, graph.output, graph.initializer, graph.node) for value in values]
+    for name in (*names, *(tensor for node in graph.node for tensor in (*node.input, *node.output))):
+        if isinstance(name, bytes):  # what protobuf gives where text is not UTF-8
+            raise ModelError(f"{path} is no ONNX model, or it is damaged: the name {name!r} is no text")
     return model
 
 

@@ -42,26 +42,26 @@ def choose_providers() -> tuple[str, ...]:
 
 
 def open_session(
-    model: Path | bytes, providers: Sequence[str] | None = None, threads: int = 1, folder: Path | None = None
+    model: Path | bytes, providers: Sequence[str] | None = None, threads: int = 1, source: Path | None = None
 ) -> Any:
     """Open an `onnxruntime.InferenceSession`; raises `ModelError` with the reason when the model does not load.
 
     `threads` is the number of threads inside one operator; 0 leaves it to ONNX Runtime. One is the least processor time at
-    any size, and the least waiting up to some 500 rows of a model of DeepFM's size; a large base may want more. `folder`
-    holds the external data of a model that is given as bytes.
+    any size, and the least waiting up to some 500 rows of a model of DeepFM's size; a large base may want more. `source`
+    is the file of a model that is given as bytes: its external data lies beside it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # tables are graph inputs on purpose, which ONNX Runtime would warn of
     options.intra_op_num_threads = threads
     # A thread that spins while it waits takes the core from the other workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
-    source = model if isinstance(model, bytes) else str(model)
+    if source is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(source.parent.resolve()))
+    given = model if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=list(providers or choose_providers()))
+        return onnxruntime.InferenceSession(given, options, providers=list(providers or choose_providers()))
     except Exception as error:  # ONNX Runtime's errors share no base class but Exception
-        name = "the model" if isinstance(model, bytes) else str(model)
+        name = source or ("the model" if isinstance(model, bytes) else model)
         raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
 
 

@@ -22,6 +22,8 @@ from riverdelta.registry.state import Delta, State
 from riverdelta.session.half import Half
 from riverdelta.session.providers import choose_providers, open_session
 
+_OUTPUTS = ("score", "logit", "corrected_logit", "base_logit")
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -53,10 +55,12 @@ class Session:
     ) -> None:
         providers = tuple(providers or choose_providers())
         structure, tables = _split(model)
+        if lacking := (pinned or {}).keys() - tables.keys():
+            raise ModelError(f"{model} has no table {min(lacking)!r}; it is no merged model")
         self._pinned = frozenset(pinned or {})
         for name, value in (pinned or {}).items():
             tables[name] = np.full_like(tables[name], value)
-        self._session = open_session(structure, providers, threads, folder=model.parent)
+        self._session = open_session(structure, providers, threads, source=model)
         self.provider: str = self._session.get_providers()[0]
         on_device = self.provider == "CUDAExecutionProvider"
         self._active, self._idle = (Half(tables, state, on_device) for _ in range(2))
@@ -65,6 +69,8 @@ class Session:
         self.table_names = tuple(tables)
         self.input_names = tuple(i.name for i in self._session.get_inputs() if i.name not in tables)
         self._outputs = tuple(o.name for o in self._session.get_outputs())
+        if lacking := set(_OUTPUTS) - set(self._outputs):
+            raise ModelError(f"{model} has no output {min(lacking)!r}; it is no merged model")
 
     @property
     def state(self) -> State:
@@ -88,7 +94,7 @@ class Session:
                 reason = str(error).splitlines()[0]
                 raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
             out = dict(zip(self._outputs, values, strict=True))
-            score, logit, corrected, base = (out.pop(n) for n in ("score", "logit", "corrected_logit", "base_logit"))
+            score, logit, corrected, base = (out.pop(name) for name in _OUTPUTS)
             return Scored(score, logit, corrected, base, out, half.state)
 
     def swap(self, delta: Delta) -> float:
@@ -120,14 +126,14 @@ class Session:
 
 def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
     """Return a merged model without the values of its tables, and the tables: ONNX Runtime need not keep a third copy."""
+    tables: dict[str, Floats] = {}
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's and the file system's errors share no base class but Exception
+        inputs, stored = {i.name for i in model.graph.input}, model.graph.initializer
+        for at in reversed(range(len(stored))):
+            if stored[at].name.startswith(PREFIX) and stored[at].name in inputs:
+                tables[stored[at].name] = np.array(numpy_helper.to_array(stored[at]), np.float32)
+                del stored[at]
+        return model.SerializeToString(), dict(reversed(tables.items()))
+    except Exception as error:  # protobuf's, onnx's and the file system's errors share no base class but Exception
         raise ModelError(f"{path} is no ONNX model, or it is truncated: {error}") from error
-    inputs, stored = {i.name for i in model.graph.input}, model.graph.initializer
-    tables: dict[str, Floats] = {}
-    for at in reversed(range(len(stored))):
-        if stored[at].name.startswith(PREFIX) and stored[at].name in inputs:
-            tables[stored[at].name] = np.array(numpy_helper.to_array(stored[at]), np.float32)
-            del stored[at]
-    return model.SerializeToString(), dict(reversed(tables.items()))
