@@ -108,6 +108,21 @@ def test_a_full_disk_pauses_learning_says_so_and_is_caught_up_with(rig, monkeypa
     assert rig.trainer.learner.examples == 16
 
 
+def test_while_its_state_cannot_be_saved_it_says_so_at_every_step_and_learns_on(rig, monkeypatch, caplog):
+    monkeypatch.setattr(trainer, "_PAUSE_SECONDS", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.trainer.checkpoints, "save", full)
+        for seed in range(3):
+            rig.teach(seed=seed)
+            rig.step(seconds=rig.settings.checkpoint_seconds / 2 + 1)
+            assert ("No space left" in (rig.trainer.status()["paused"] or "")) == (seed > 0)
+            assert rig.trainer.learner.examples == 16 * (seed + 1)
+    assert caplog.text.count("learning pauses") == 1
+    rig.step(seconds=0.1)
+    assert rig.trainer.status()["paused"] is None
+    assert rig.trainer.checkpoints.load().position == rig.trainer.learner.position
+
+
 def test_a_corrupt_block_stops_learning_before_it_and_names_it(rig, monkeypatch):
     import sqlite3
 

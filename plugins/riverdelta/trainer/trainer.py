@@ -118,13 +118,14 @@ class Trainer:
 
     def save(self) -> None:
         """Save the learner's state, and let the journal go of what is behind both kept checkpoints."""
-        self._saved = self.clock()
         if self.learner.position != self._saved_at or not self.checkpoints.oldest():
             told = {f"{prefix}{name}": array for prefix, part in self._told_of() for name, array in part.state().items()}
             self.checkpoints.save(self.learner.position, self.learner.state() | told)
             self._saved_at = self.learner.position
             s = self.settings
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock())
+        # Only now: what could not be saved is due until it is.
+        self._saved = self.clock()
 
     def _learn(self) -> bool:
         if self.settings.labels == "silence" and self._due(self._ticked, _TICK_SECONDS):

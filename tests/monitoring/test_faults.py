@@ -1,0 +1,76 @@
+"""Alerts in a real Prometheus: of scorers that each have a fault, the right alert fires and no other does."""
+
+import time
+from contextlib import ExitStack
+
+import pytest
+import scorers as s
+from real import Prometheus, needs_prometheus
+from test_alerts import alerts
+
+from riverdelta.trainer import trainer
+
+#: By alert: how its fault is planted, and the settings and the size of requests of the scorer that gets it.
+FAULTS = {
+    "RiverdeltaLearnerDown": (s.lose_the_learner, {}, {}),
+    "RiverdeltaLearningPaused": (s.pause_the_learner, {}, {}),
+    "RiverdeltaNoSwaps": (s.lose_sight_of_new_tables, {}, {}),
+    "RiverdeltaWorseThanBase": (s.spite_the_corrections, {"breaker": "off", "drift_run_length": 0}, {}),
+    "RiverdeltaBreakerOpen": (s.stop_clicking, {"drift_run_length": 0, "breaker_resume_examples": None}, {}),
+    "RiverdeltaFreshnessSlow": (s.see_old_records_alone, {}, {}),
+    "RiverdeltaBacklogGrowing": (s.read_nothing, {}, {}),
+    "RiverdeltaJournalFailing": (s.fill_the_journal, {}, {}),
+    "RiverdeltaDiskNearlyFull": (s.fill_the_disk, {}, {}),
+    "RiverdeltaDrift": (s.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),
+    "RiverdeltaCalibrationOff": (s.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 256}),
+    "RiverdeltaErrors": (s.send_what_it_cannot_score, {}, {}),
+    "RiverdeltaSlow": (s.slow_down, {}, {}),
+    "RiverdeltaReleaseRefused": (s.skew_the_export, {"entity": s.Skewed, "release_seconds": 4.0}, {}),
+}
+WELL = "well"
+#: How much each scorer has learned before its fault is planted; and the most that an alert may take from then on.
+QUIET_ROWS, PATIENCE_SECONDS = 1_500, 120.0
+
+
+@pytest.fixture
+def scorers(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_STATUS_SECONDS", 2.0)
+    made = {}
+    with ExitStack() as stack:
+        for name, (_, settings, traits) in {WELL: (None, {}, {}), **FAULTS}.items():
+            made[name] = s.Scorer(name, tmp_path, **settings)
+            stack.callback(made[name].close)
+            vars(made[name]).update(traits)
+        stack.callback(s.Traffic(list(made.values())).close)
+        yield made
+
+
+def quiet(scorer):
+    """Whether a scorer has learned so much that a change of its stream will be seen."""
+    watching = scorer.trainer.learner.adaptation.report().get("watching", True)
+    return watching and scorer.trainer.learner.examples >= QUIET_ROWS
+
+
+def test_every_alert_has_its_fault():
+    assert alerts().keys() == FAULTS.keys()
+
+
+@needs_prometheus
+def test_each_fault_makes_its_alert_fire_and_no_other_and_a_scorer_that_is_well_has_none(scorers, tmp_path):
+    with ExitStack() as stack:
+        prometheus = Prometheus(tmp_path / "prometheus", [f"127.0.0.1:{scorer.port}" for scorer in scorers.values()])
+        stack.callback(prometheus.close)
+        while not all(quiet(scorer) for scorer in scorers.values()):
+            time.sleep(0.5)
+        assert set(prometheus.targets().values()) == {"up"}
+        assert {model for _, model, state in prometheus.alerts() if state == "firing"} == set()
+        for name, (plant, _, _) in FAULTS.items():
+            plant(scorers[name])
+        expected, fired = {(name, name) for name in FAULTS}, set()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while fired != expected and time.monotonic() < deadline:
+            # What fires after a scorer's own alert may follow from the same fault: what came first is judged.
+            told = {model for _, model in fired}
+            fired |= {(a, model) for a, model, state in prometheus.alerts() if state == "firing" and model not in told}
+            time.sleep(0.25)
+        assert sorted(fired) == sorted(expected), prometheus.alerts()
