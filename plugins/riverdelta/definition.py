@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,12 +108,17 @@ def _definition(value: Any) -> Definition | None:
 def _import(name: str) -> Any:
     path = Path(name)
     if path.suffix != ".py":
+        # A module lies where the command is typed, as `bentoml serve` has it.
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.insert(0, here)
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not name.startswith(error.name):
                 raise
-            raise ConfigurationError(f"no module is named {name!r}; give a module or a path that ends in .py") from None
+            raise ConfigurationError(
+                f"no module is named {name!r} in {here} or in what is installed; give a module or a path that ends in .py"
+            ) from None
     if not path.is_file():
         raise ConfigurationError(f"{path} is no file; give the service's file, as in service.py:Ranker")
     path = path.resolve()

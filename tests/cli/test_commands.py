@@ -1,5 +1,9 @@
 """Small commands: what they print, and how they fail."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnxruntime
@@ -55,7 +59,7 @@ def test_export_before_the_first_start_says_what_to_do(tmp_path, monkeypatch):
     ("target", "message"),
     [
         ("nowhere.py:Ranker", "nowhere.py is no file"),
-        ("no_such_module:Ranker", "no module is named 'no_such_module'"),
+        ("no_such_module:Ranker", f"no module is named 'no_such_module' in {Path.cwd()} or in what is installed"),
         (f"{ROOT / 'service' / 'service.py'}:Rankr", "is no scorer"),
         (f"{ROOT / 'service' / 'train.py'}", "has 0 scorers"),
     ],
@@ -84,3 +88,13 @@ def test_a_wrong_setting_is_one_line(monkeypatch):
     shown = run("export", "--service", SERVICE)
     assert shown.exit_code == 1
     assert "RIVERDELTA_MAX_ROWS is 'zero'" in shown.output
+
+
+def test_a_service_is_named_to_a_command_as_to_bentoml(tmp_path):
+    shutil.copytree(ROOT / "service", tmp_path / "shop")
+    command = [Path(sys.executable).with_name("riverdelta"), "releases", "--service", "shop.service:Ranker"]
+    environment = os.environ | {"RIVERDELTA_HOME": str(tmp_path / "state")}
+    Home(load(f"{tmp_path / 'shop' / 'service.py'}:Ranker"), Settings.load(home=tmp_path / "state")).prepare()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "champion" in done.stdout

@@ -20,9 +20,9 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = 60
+EXAMPLES = 25
 #: Each of the operator's commands waits for the learner.
-COMMANDS = 15
+COMMANDS = 6
 
 
 @pytest.fixture(scope="module")

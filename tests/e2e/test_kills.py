@@ -3,6 +3,9 @@
 import contextlib
 import http.client
 import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +18,7 @@ from riverdelta.definition import load
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
 from riverdelta.lab.client import Http
-from riverdelta.lab.server import serving
+from riverdelta.lab.server import free_port, serving
 from riverdelta.settings import Settings
 from riverdelta.trainer.learner import new_learner
 
@@ -140,10 +143,10 @@ def test_when_everything_is_killed_the_next_start_learns_what_was_accepted(home)
     assert learned == saved
 
 
-def test_a_second_server_on_the_same_folder_is_refused_with_the_firsts_pid(home):
-    from riverdelta.errors import Unavailable
-
-    with serving(ROOT, TARGET, home) as first:
-        with pytest.raises(Unavailable, match=f"in use by process {first.process.pid}"), serving(ROOT, TARGET, home):
-            pass
-        User().exchange(first)
+def test_a_second_server_on_the_same_folder_is_refused_with_the_firsts_pid(server, tmp_path):
+    folders = {"RIVERDELTA_HOME": str(server.log.parent / "state"), "BENTOML_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "bentoml", "serve", TARGET, "--host", "127.0.0.1", "--port", str(free_port())]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | folders, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert f"in use by process {server.process.pid}" in done.stdout + done.stderr
+    User().exchange(server)

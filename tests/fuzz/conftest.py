@@ -1,6 +1,6 @@
 """What damages bytes and what bounds an example, for every fuzz test; and a scorer in this process.
 
-Each test tries 150 examples, or fewer where one takes long, the same ones in every run. RIVERDELTA_FUZZ_EXAMPLES sets another
+Each test tries 100 examples, or fewer where one takes long, the same ones in every run. RIVERDELTA_FUZZ_EXAMPLES sets another
 number, and then each run tries others. A long run, of an hour or more:
 
     RIVERDELTA_FUZZ_EXAMPLES=3000 nice python -m pytest -q tests/fuzz --hypothesis-seed=1
@@ -34,7 +34,7 @@ from riverdelta.settings import Settings
 EXAMPLES = os.environ.get("RIVERDELTA_FUZZ_EXAMPLES")
 settings.register_profile(
     "fuzz",
-    max_examples=int(EXAMPLES or 150),
+    max_examples=int(EXAMPLES or 100),
     derandomize=EXAMPLES is None,
     deadline=None,
     database=None,
