@@ -23,14 +23,14 @@ def releases(target: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    caption = "base, served: log loss so far, in nats a row; gain: on the champion, in the trial"
+    caption = "base, served: log loss in nats a row; gain: on the champion, in the trial"
     table = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
     for heading in ("release", "made (UTC)", "examples", "base", "served", "gain", "verdict", "MiB", ""):
         table.add_column(heading, justify="left" if heading in ("made (UTC)", "verdict", "") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["release"]),
-            datetime.fromtimestamp(row["time"], UTC).strftime("%m-%d %H:%M:%S"),
+            datetime.fromtimestamp(row["time"], UTC).strftime("%m-%d %H:%M"),
             f"{row['examples']:,}",
             *(_number(row[name]) for name in ("log_loss_base", "log_loss_served", "gain_on_champion")),
             row["verdict"] or "-",
