@@ -13,6 +13,7 @@ import numpy.typing as npt
 from riverdelta.checkpoint import read_arrays, write_arrays
 from riverdelta.definition import Definition
 from riverdelta.drift import Drift, Reference
+from riverdelta.drift.drift import LEAST
 from riverdelta.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.features import Floats, Schema
 from riverdelta.graph.files import save as save_merged
@@ -20,8 +21,7 @@ from riverdelta.graph.merge import merge
 from riverdelta.registry import State
 from riverdelta.session import Session
 
-#: The fewest rows: 16 blocks of 64, of which a standard error can be taken.
-LEAST_ROWS = 1_024
+LEAST_ROWS = LEAST
 _BLOCK_ROWS = 16_384
 
 

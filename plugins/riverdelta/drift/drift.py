@@ -17,7 +17,7 @@ from riverdelta.features import Columns, Floats, Schema
 
 Arrays = dict[str, npt.NDArray[Any]]
 #: The shortest reference: 16 blocks, of which a standard error can be taken.
-_LEAST = 16 * w.BLOCK
+LEAST = 16 * w.BLOCK
 #: So many windows in which the log loss falls are passed over.
 _MOST_TRIES = 8
 #: What is watched beside the columns.
@@ -56,8 +56,8 @@ class Drift:
     """
 
     def __init__(self, schema: Schema, reference: int = 8192, run_length: float = 1e7, given: Reference | None = None) -> None:
-        if reference < _LEAST or reference % w.BLOCK:
-            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {w.BLOCK} of at least {_LEAST:,}")
+        if reference < LEAST or reference % w.BLOCK:
+            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {w.BLOCK} of at least {LEAST:,}")
         if not run_length >= w.BLOCK:
             raise ConfigurationError(f"run_length is {run_length!r}; expected a number of examples of at least {w.BLOCK}")
         self.reference, self.run_length = reference, run_length

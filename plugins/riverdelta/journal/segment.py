@@ -225,8 +225,7 @@ class Segment:
 
     def impressions(self, request: Request) -> tuple[int, Impressions] | None:
         """Return the record that holds a request's rows, with its sequence number, or None where the segment has none."""
-        numbers = self._db.execute("SELECT sequence FROM record WHERE kind = ? ORDER BY sequence", (Impressions.kind,))
-        for (sequence,) in numbers.fetchall():
+        for (sequence,) in self._ask("SELECT sequence FROM record WHERE kind = ? ORDER BY sequence", (Impressions.kind,)):
             ((_, record),) = self.read(sequence - 1, 1)
             if isinstance(record, Impressions) and record.incarnation == request[0] and request[1] in record.request:
                 return sequence, record
