@@ -21,7 +21,12 @@ from riverdelta.oip.messages import MESSAGES, SERVICE
 from riverdelta.oip.tensors import Tensor, from_bytes, to_bytes
 
 ROOT = Path(__file__).parents[2]
-COLUMNS = {"user_id": np.array([1, 2]), "item_id": np.array([3, 4]), "hour": np.array([5, 6], np.float32)}
+COLUMNS = {
+    "user_id": np.array([1, 2]),
+    "item_id": np.array([3, 4]),
+    "hour": np.array([5, 6], np.float32),
+    "x": np.array([0.5, 0.6], np.float32),
+}
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user_id, int64[N] item_id, float[N] x) => (float[N] logit) { logit = Identity(x) }"""
 TRACED = """
@@ -41,11 +46,15 @@ def parent(trace):
     return f"00-{trace}-b7ad6b7169203331-01"
 
 
+def taken(server):
+    """Those of the columns that a service takes."""
+    return {name: COLUMNS[name] for name in server.status()["taking"]}
+
+
 def over_http(server, trace):
     """Score over HTTP within a trace and return the impression id."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    columns = {name: column.tolist() for name, column in COLUMNS.items() if name in server.status()["taking"]}
-    columns |= {"x": [0.5, 0.6]} if "x" in server.status()["taking"] else {}
+    columns = {name: column.tolist() for name, column in taken(server).items()}
     connection.request("POST", "/score", json.dumps({"columns": columns}), {"traceparent": parent(trace)})
     answer = json.loads(connection.getresponse().read())
     connection.close()
@@ -54,9 +63,7 @@ def over_http(server, trace):
 
 def over_grpc(server, trace):
     """The same over gRPC."""
-    columns = {name: column for name, column in COLUMNS.items() if name in server.status()["taking"]}
-    columns |= {"x": np.array([0.5, 0.6], np.float32)} if "x" in server.status()["taking"] else {}
-    tensors = [Tensor(n, "INT64" if c.dtype == np.int64 else "FP32", c) for n, c in columns.items()]
+    tensors = [Tensor(n, "INT64" if c.dtype == np.int64 else "FP32", c) for n, c in taken(server).items()]
     entry = MESSAGES["InferInputTensor"]
     message = MESSAGES["ModelInferRequest"](
         model_name="ranker",
