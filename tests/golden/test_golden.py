@@ -1,0 +1,108 @@
+"""What a released version wrote is replayed bit for bit, served and learned on from by this one."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from scorer import definition, settings
+
+from riverdelta.checkpoint import read_arrays
+from riverdelta.dataplane import DataPlane
+from riverdelta.home import Home
+from riverdelta.journal import Segments
+from riverdelta.trainer import Trainer
+from riverdelta.trainer.learner import new_learner
+from riverdelta.trainer.recall import Kept, Replayed
+
+HOMES = sorted(folder.parent for folder in Path(__file__).parent.glob("*/*/ranker"))
+
+
+@pytest.fixture(params=HOMES, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def folder(request, tmp_path):
+    """A copy of a golden home's folder: opening a journal writes to it."""
+    return Path(shutil.copytree(request.param, tmp_path / "home"))
+
+
+@pytest.fixture
+def learner(folder):
+    return lambda: new_learner(definition(folder), settings(folder))
+
+
+def checkpoints(folder):
+    return [(int(path.stem), path) for path in sorted(folder.glob("ranker/checkpoints/*.checkpoint"))]
+
+
+def state_after_loading(learner, path):
+    loaded = learner()
+    loaded.load(read_arrays(path))
+    return loaded.state()
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+def test_two_checkpoints_of_each_label_mode_are_recorded():
+    assert {folder.name for folder in HOMES} == {"explicit", "silence"}
+    assert all(len(checkpoints(folder)) == 2 for folder in HOMES)
+
+
+def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(folder, learner):
+    segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
+    replayed.recall = Replayed(segments, replayed.state())
+    seen = 0
+    while records := segments.read(replayed.position, 1):
+        for sequence, record in records:
+            replayed.push(sequence, record)
+            for position, path in checkpoints(folder):
+                if sequence == position:
+                    assert_same(replayed.state(), state_after_loading(learner, path))
+                    seen += 1
+    assert seen == 2
+    assert replayed.learned > 100
+    segments.close()
+
+
+def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(folder, learner):
+    (_, older), (newest, newer) = checkpoints(folder)
+    segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
+    replayed.recall = Kept(Home(definition(folder), settings(folder)).releases(), segments, lambda *_: None)
+    replayed.load(read_arrays(older))
+    while replayed.position < newest:
+        for sequence, record in segments.read(replayed.position, 1):
+            replayed.push(sequence, record)
+    assert_same(replayed.state(), state_after_loading(learner, newer))
+    segments.close()
+
+
+def test_the_home_is_served_and_its_open_impressions_are_learned(folder):
+    made, chosen = definition(folder), settings(folder)
+    trainer = Trainer(made, chosen, clock=lambda: 10_000.0)
+    plane = DataPlane(made, chosen, clock=lambda: 10_000.0, registry=CollectorRegistry())
+    before, unmatched = trainer.learner.examples, trainer.learner.joiner.unmatched
+    names = json.loads((folder / "open.json").read_text())
+    answer = asyncio.run(plane.feedback(names, np.ones(len(names), np.float32)))
+    assert answer.outcomes == ["accepted"] * len(names)
+    while trainer.step():
+        pass
+    assert trainer.paused is None
+    # Where silence makes negatives, the windows that are over by now end too.
+    assert trainer.learner.examples >= before + len(names)
+    assert trainer.learner.joiner.unmatched == unmatched
+    trainer.close()
+    plane.close()
+
+
+def test_its_releases_are_intact(folder):
+    releases = Home(definition(folder), settings(folder)).releases()
+    assert len(releases.all()) == 2
+    for release in releases.all():
+        release.verify()
+        assert releases.state(release)
