@@ -83,9 +83,13 @@ class Tick:
     time: float
 
 
+#: The action of the control whose arguments are the settings that learning reads from its position on.
+SETTINGS = "settings"
+
+
 @dataclass(frozen=True)
 class Control:
-    """An operator's command at its position in the journal: freeze, resume, rollback, promote, adapt, with arguments."""
+    """A command at its position in the journal, with arguments: freeze, resume, rollback, promote, release, drift, settings."""
 
     kind: ClassVar[str] = "control"
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from riverdelta import drift, reference
 from riverdelta.checkpoint import CheckpointStore
 from riverdelta.definition import Definition
 from riverdelta.errors import ConfigurationError, Unavailable
+from riverdelta.events import SETTINGS, Control
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.journal import Ids, SqliteJournal
@@ -38,6 +40,7 @@ class Home:
             self._claim()
             releases = self.releases()
             if not releases.all():
+                self._begin_journal()
                 number, path = releases.next_path()
                 definition = self.definition
                 stack = definition.new_stack()
@@ -60,6 +63,10 @@ class Home:
             on_conflict=s.on_conflict,
             window_seconds=s.window_seconds,
         )
+
+    def learning(self) -> dict[str, Any]:
+        """Return all that learning reads besides the journal: settings, the response to drift, and the reference's digest."""
+        return in_effect(self.definition, self.settings)
 
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which follows the key file."""
@@ -96,6 +103,15 @@ class Home:
             return {}
         return status
 
+    def _begin_journal(self) -> None:
+        """Make the settings that learning reads the first record: no feedback comes before them."""
+        journal = self.journal()
+        try:
+            if journal.last() == 0:
+                journal.write(Control(SETTINGS, self.learning(), time.time()))
+        finally:
+            journal.close()
+
     def _gate(self) -> IO[str]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,3 +131,10 @@ class Home:
                 f"{self.folder} belongs to another base model or stack ({theirs}, this one is {mine}); set RIVERDELTA_HOME to "
                 f"another folder, or move this one away"
             )
+
+
+def in_effect(definition: Definition, settings: Settings) -> dict[str, Any]:
+    """Return all that learning reads besides the journal, as a settings record has it."""
+    given = reference.load(definition)
+    response = drift.as_record(definition.on_drift)
+    return {**settings.learning(), "on_drift": response, "reference": given and given.digest.hex()}

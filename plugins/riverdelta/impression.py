@@ -29,10 +29,10 @@ def find(home: Home, text: str) -> dict[str, Any]:
     *request, index = key
     segments = Segments(home.key_path.parent, home.settings.segment_bytes)
     try:
-        found = segments.impressions((request[0], request[1]))
-        if found is None:
+        position = segments.locate(request[0], request[1])
+        if position is None:
             raise NotFound(f"impression {text} is not in {segments.folder}: retention deleted it, or it was never durable")
-        position, block = found
+        block = segments.impressions(position)
         at = np.flatnonzero((block.request == request[1]) & (block.index == index))
         if not at.size:
             rows = int((block.request == request[1]).sum())

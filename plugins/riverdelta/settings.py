@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +13,11 @@ from riverdelta.errors import ConfigurationError
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+#: The settings that learning reads; the journal holds a record of them wherever one has changed.
+LEARNING = (
+    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker", "breaker_resume_examples",
+    "max_updates_per_entity", "entity_window_seconds", "drift_run_length", "drift_reference_examples",
+)  # fmt: skip
 
 
 class Settings(BaseSettings):
@@ -60,8 +66,9 @@ class Settings(BaseSettings):
     late: Literal["weighted", "plain"] = "weighted"
     #: The share of negatives that is learned; the logit stays calibrated.
     keep_negatives: Annotated[float, Field(gt=0, le=1)] = 1.0
-    #: How many impressions may wait for feedback at once.
-    waiting_rows: Count = 1_000_000
+    #: Bytes of memory for impressions that wait for feedback; older ones are read back from the journal when it comes. Showings
+    #: that wait for their window take 24 bytes each; those past this limit are refused (503) until windows have closed.
+    waiting_bytes: Count = 256 << 20
     #: `corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode; all is learned, no score changes.
     serve: Literal["corrected", "base"] = "corrected"
     #: `json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one.
@@ -106,6 +113,14 @@ class Settings(BaseSettings):
         if (self.labels == "silence") != (self.window_seconds is not None):
             raise ValueError("labels=silence needs window_seconds, and labels=explicit has none")
         return self
+
+    def learning(self) -> dict[str, Any]:
+        """Return the settings that learning reads."""
+        return {name: getattr(self, name) for name in LEARNING}
+
+    def learning_as(self, given: Mapping[str, Any]) -> Settings:
+        """Return these settings with those that learning reads as `given`; raises `ConfigurationError` naming a bad one."""
+        return Settings.load(**{**self.model_dump(), **{name: given[name] for name in LEARNING if name in given}})
 
     @classmethod
     def load(cls, **given: object) -> Settings:

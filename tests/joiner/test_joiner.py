@@ -13,6 +13,8 @@ from riverdelta.joiner.weights import LATE, LATE_WEIGHT_BOUND
 from riverdelta.link import sigmoid
 
 WINDOW = 10.0
+#: Bytes that eight rows of `impressions` take in memory, with the share that is kept for blocks read back.
+ROOM = 1500
 
 
 def impressions(keys, incarnation=1, time=0.0):
@@ -50,9 +52,26 @@ def feedback(items, time=1.0, late=False):
     )
 
 
-def run(joiner, records, start=1):
+class Journal:
+    """The impressions of the records that were pushed."""
+
+    def __init__(self):
+        self.blocks = {}
+
+    def locate(self, incarnation, request):
+        held = (n for n, block in self.blocks.items() if block.incarnation == incarnation and request in block.request)
+        return next(held, None)
+
+    def impressions(self, sequence):
+        return self.blocks[sequence]
+
+
+def run(joiner, records, start=1, journal=None):
     """Push records and return what came out as rows (id, label, weight, received, scored, logits, importance, taken back)."""
     rows = []
+    if journal is not None:
+        joiner.waiting.source = journal
+        journal.blocks |= {n: record for n, record in enumerate(records, start) if isinstance(record, Impressions)}
     for sequence, record in enumerate(records, start):
         made = joiner.push(sequence, record)
         if made is not None:
@@ -73,7 +92,7 @@ def test_a_label_makes_its_row_an_example_in_the_order_of_labels():
     history = [impressions([(0, 0), (0, 1), (4, 0)], time=5.0), feedback([(1, 4, 0, 1), (1, 0, 1, 0)], time=7.0)]
     rows = run(joiner, history)
     assert [row[:5] for row in rows] == [(100_400, 1.0, 1.0, 7.0, 5.0), (100_001, 0.0, 1.0, 7.0, 5.0)]
-    assert (joiner.rows, joiner.backlog, joiner.unmatched) == (1, 1, 0)
+    assert (joiner.waiting.rows, joiner.unmatched) == (1, 0)
 
 
 def test_rows_of_several_workers_are_joined_in_one_record():
@@ -83,11 +102,48 @@ def test_rows_of_several_workers_are_joined_in_one_record():
     assert joiner.unmatched == 1
 
 
-def test_a_label_whose_row_has_left_or_never_came_is_counted_and_makes_nothing():
-    joiner = Joiner(max_rows=2)
+def test_a_label_whose_row_cannot_be_found_is_counted_and_makes_nothing():
+    joiner = Joiner(max_bytes=1)
     history = [impressions([(0, 0), (0, 1)]), impressions([(1, 0)]), feedback([(1, 0, 0, 1), (1, 9, 0, 1), (7, 0, 0, 1)])]
     assert run(joiner, history) == []
-    assert (joiner.rows, joiner.unmatched) == (1, 3)
+    assert (joiner.waiting.rows, joiner.unmatched) == (0, 3)
+
+
+def test_every_label_is_learned_of_three_times_the_rows_that_fit_in_memory():
+    joiner, blocks = Joiner(max_bytes=3 * ROOM), [impressions([(n, i) for i in range(10)], time=float(n)) for n in range(60)]
+    labels = [feedback([(1, n, i, (n + i) % 2) for i in range(10)]) for n in range(60)]
+    rows = run(joiner, blocks + labels, journal=Journal())
+    assert [row[:2] for row in rows] == [(100_000 + n * 100 + i, (n + i) % 2) for n in range(60) for i in range(10)]
+    assert joiner.unmatched == 0
+    assert joiner.waiting.read_back >= 400
+
+
+def test_memory_stays_within_its_limit_however_many_rows_wait():
+    joiner, journal = Joiner(max_bytes=200_000), Journal()
+    for n in range(300):
+        run(joiner, [impressions([(n, i) for i in range(50)], n % 3)], n + 1, journal)
+        assert joiner.bytes <= 200_000
+    run(joiner, [feedback([(n % 3, n, i, 1) for n in range(300) for i in (0, 49)])], 301, journal)
+    assert joiner.bytes <= 200_000
+    assert joiner.unmatched == 0
+
+
+def test_rows_that_are_asked_for_together_are_read_back_once():
+    joiner, journal = Joiner(max_bytes=1), Journal()
+    run(joiner, [impressions([(0, i) for i in range(9)]), impressions([(1, 0)])], journal=journal)
+    reads, read = [], journal.impressions
+    journal.impressions = lambda sequence: reads.append(sequence) or read(sequence)
+    for i in range(9):
+        run(joiner, [feedback([(1, 0, i, 1)])], 3 + i, journal)
+    assert reads == [1]
+
+
+def test_an_index_that_names_another_worker_s_record_is_corrupt():
+    joiner, journal = Joiner(max_bytes=1), Journal()
+    journal.locate = lambda incarnation, request: 1
+    run(joiner, [impressions([(0, 0)], 2)], journal=journal)
+    with pytest.raises(Corrupt, match="record 1 holds rows of another worker"):
+        run(joiner, [feedback([(1, 0, 0, 1)])], 2, journal)
 
 
 def test_a_second_label_makes_an_example_only_where_labels_are_replaced():
@@ -99,27 +155,22 @@ def test_a_second_label_makes_an_example_only_where_labels_are_replaced():
 def test_two_labels_in_one_record_both_count_where_labels_are_replaced():
     joiner = Joiner(relabels=True)
     assert [r[1] for r in run(joiner, [impressions([(0, 0)]), feedback([(1, 0, 0, 1), (1, 0, 0, 0)])])] == [1.0, 0.0]
-    assert (joiner.rows, joiner.backlog) == (1, 0)
+    assert joiner.waiting.rows == 1
 
 
-def test_the_oldest_record_s_rows_leave_first_whatever_worker_scored_them():
-    joiner = Joiner(max_rows=4)
-    blocks = [impressions([(0, 0), (0, 1)], 2), impressions([(0, 0), (0, 1)], 1), impressions([(1, 0)], 2)]
+def test_the_oldest_record_s_rows_leave_memory_first_whatever_worker_scored_them():
+    joiner = Joiner(max_bytes=ROOM)
+    blocks = [impressions([(0, 0), (0, 1)], 2), impressions([(0, i) for i in range(8)], 1), impressions([(1, 0)], 2)]
     late = feedback([(2, 0, 0, 1), (1, 0, 0, 1), (1, 0, 1, 1), (2, 1, 0, 1)])
     assert [row[0] for row in run(joiner, [*blocks, late])] == [100_000, 100_001, 200_100]
 
 
 def test_rows_that_have_been_joined_make_room():
-    joiner = Joiner(max_rows=3)
-    history = [impressions([(0, 0), (0, 1)]), feedback([(1, 0, 0, 1)]), impressions([(1, 0), (1, 1)]), feedback([(1, 0, 1, 1)])]
-    assert [row[0] for row in run(joiner, history)] == [100_000, 100_001]
-    assert joiner.rows == 2
-
-
-def test_a_block_larger_than_all_room_leaves_at_once():
-    joiner = Joiner(max_rows=2)
-    assert run(joiner, [impressions([(0, 0), (0, 1), (0, 2)]), feedback([(1, 0, 0, 1)])]) == []
-    assert (joiner.rows, joiner.unmatched) == (0, 1)
+    joiner = Joiner(max_bytes=ROOM)
+    first, second = ([(n, i) for i in range(8)] for n in (0, 1))
+    labels = [feedback([(1, *key, 1) for key in keys]) for keys in (first, second)]
+    assert len(run(joiner, [impressions(first), labels[0], impressions(second), labels[1]])) == 16
+    assert joiner.waiting.rows == 0
 
 
 def test_ticks_controls_and_showings_make_nothing_of_explicit_labels():
@@ -137,7 +188,6 @@ class TestSilence:
         assert run(joiner, [*shown, Tick(109.9)]) == []
         assert [row[:4] for row in run(joiner, [Tick(110.0)])] == [(100_001, 0.0, 1.0, 110.0)]
         assert run(joiner, [Tick(200.0)]) == []
-        assert joiner.backlog == 1
 
     def test_a_label_within_the_window_takes_the_place_of_silence(self):
         history = [impressions([(0, 0)]), feedback([(1, 0, 0, np.nan)], time=100.0), feedback([(1, 0, 0, 1)]), Tick(500.0)]
@@ -186,12 +236,24 @@ class TestSilence:
             assert counted.get((index, 0.0), 0.0) == negative
             assert counted.get((index, 1.0), 0.0) == (index < 40)
 
-    def test_a_showing_whose_row_is_gone_or_goes_before_its_window_is_over_is_counted(self):
-        joiner = self.joiner(max_rows=2)
-        run(joiner, [impressions([(0, 0), (0, 1)]), feedback([(1, 0, 0, np.nan)]), impressions([(1, 0)])])
-        assert joiner.unmatured == 1
-        run(joiner, [feedback([(1, 0, 1, np.nan)])], start=4)
-        assert (joiner.unmatured, joiner.unmatched) == (2, 0)
+    def test_a_showing_whose_row_cannot_be_found_when_its_window_closes_is_counted(self):
+        joiner = self.joiner(max_bytes=1)
+        assert run(joiner, [impressions([(0, 0), (0, 1)]), feedback([(1, 0, 0, np.nan)]), impressions([(1, 0)])]) == []
+        assert joiner.unmatched == 0
+        assert run(joiner, [Tick(500.0)], 4) == []
+        assert joiner.unmatched == 1
+
+    def test_the_state_is_24_bytes_a_showing_however_wide_the_impressions_are(self):
+        joiner, keys = self.joiner(), [(0, index) for index in range(1000)]
+        run(joiner, [impressions(keys), feedback([(1, *key, np.nan) for key in keys], time=100.0)])
+        assert sum(array.nbytes for array in joiner.state().values()) < 24 * 1000 + 100
+
+    def test_whether_a_row_of_some_requests_is_yet_to_mature(self):
+        joiner = self.joiner()
+        run(joiner, [impressions([(0, 0), (1, 0)]), feedback([(1, 0, 0, np.nan), (1, 1, 0, np.nan)]), feedback([(1, 1, 0, 1)])])
+        within = joiner.showings.within
+        assert within({1: (0, 0)})
+        assert not within({1: (1, 5), 2: (0, 9)})
 
     def test_a_showing_that_comes_after_a_later_tick_has_its_window_from_that_tick_on(self):
         joiner = self.joiner()
@@ -228,9 +290,9 @@ def kept(key, keep):
 class Slow:
     """The same rules with a dictionary and a list, row by row."""
 
-    def __init__(self, labels, window, relabels, max_rows, late, keep):
-        self.window, self.relabels, self.max_rows, self.late, self.keep = window, relabels, max_rows, late, keep
-        self.rows, self.shown, self.tick, self.unmatched, self.unmatured = {}, {}, 0.0, 0, 0
+    def __init__(self, labels, window, relabels, max_bytes, late, keep):
+        self.window, self.relabels, self.late, self.keep = window, relabels, late, keep
+        self.rows, self.shown, self.tick = {}, {}, 0.0
         self.matured, self.labelled = set(), set()
         self.negatives = [0, 0]
 
@@ -252,12 +314,6 @@ class Slow:
             for i, (request, index) in enumerate(zip(record.request.tolist(), record.index.tolist(), strict=True)):
                 key = record.incarnation, request, index
                 self.rows[key] = sequence, int(record.columns["id"][i]), float(record.corrected[i])
-            while len(self.rows) > self.max_rows:
-                oldest = min(row[0] for row in self.rows.values())
-                gone = [key for key, row in self.rows.items() if row[0] == oldest]
-                for key in gone:
-                    del self.rows[key]
-                    self.unmatured += self.shown.pop(key, None) is not None
         elif isinstance(record, Tick) and self.window is not None:
             self.tick = max(self.tick, record.time)
             for key in [key for key, shown in self.shown.items() if shown + self.window <= self.tick]:
@@ -269,18 +325,12 @@ class Slow:
             for *key, label, time, late in zip(*(p.tolist() for p in parts), strict=True):
                 key = tuple(key)
                 if np.isnan(label):
-                    if self.window is not None and key not in self.rows:
-                        self.unmatured += 1
-                    elif self.window is not None and key not in self.matured | self.labelled:
+                    if self.window is not None and key not in self.matured | self.labelled:
                         self.shown[key] = max(time, self.tick)
-                elif key not in self.rows:
-                    self.unmatched += 1
                 else:
                     out += self.example(key, label, late)
                     self.shown.pop(key, None)
                     self.labelled.add(key)
-                    if not self.relabels:
-                        del self.rows[key]
         return out
 
 
@@ -297,7 +347,7 @@ class TestNegativeSampling:
         assert [row[0] - 100_000 for row in rows] == [index for _, index in self.KEYS if kept((1, 0, index), 0.25)]
         assert 70 < len(rows) < 130
         assert (joiner.kept_negatives, joiner.dropped_negatives) == (len(rows), 400 - len(rows))
-        assert (joiner.rows, joiner.backlog, joiner.unmatched) == (0, 0, 0)
+        assert (joiner.waiting.rows, joiner.unmatched) == (0, 0)
 
     def test_positives_are_never_dropped(self):
         joiner, rows = self.joined(1, keep_negatives=0.01)
@@ -313,7 +363,7 @@ class TestNegativeSampling:
         joiner = Joiner(keep_negatives=0.5)
         joiner.push(1, impressions(self.KEYS))
         assert joiner.push(2, feedback([(1, 0, lost, 0)])) is None
-        assert (joiner.rows, joiner.unmatched, joiner.dropped_negatives) == (399, 0, 1)
+        assert (joiner.waiting.rows, joiner.unmatched, joiner.dropped_negatives) == (399, 0, 1)
 
     def test_every_negative_is_learned_with_weight_one_where_all_are_kept(self):
         assert {(row[2], *row[7:9]) for row in self.joined(0)[1]} == {(1.0, 1.0, 0.0)}
@@ -347,7 +397,12 @@ class TestNegativeSampling:
 def histories(draw):
     """Records as a journal may hold them: feedback follows its impressions, a row is shown and labelled at most once."""
     silence, relabels = draw(st.booleans()), draw(st.booleans())
-    rules = relabels, draw(st.sampled_from([3, 10, 10**6])), draw(st.sampled_from(LATE)), draw(st.sampled_from([1.0, 0.6, 0.1]))
+    rules = (
+        relabels,
+        draw(st.sampled_from([1, 3 * ROOM, 10**6])),
+        draw(st.sampled_from(LATE)),
+        draw(st.sampled_from([1.0, 0.6, 0.1])),
+    )
     records, clock, waiting, fresh, next_request = [], 0.0, [], [], {1: 0, 2: 0}
     for _ in range(draw(st.integers(1, 25))):
         clock += draw(st.floats(0, 8))
@@ -387,12 +442,11 @@ def test_it_agrees_with_the_slow_one(history):
     joiner, slow, expected = Joiner(*rules), Slow(*rules), []
     for sequence, record in enumerate(records, 1):
         expected += slow.push(sequence, record)
-    found = run(joiner, records)
+    found = run(joiner, records, journal=Journal())
     assert [row[:2] for row in found] == [row[:2] for row in expected]
     assert np.allclose([(row[2], *row[7:9]) for row in found], [row[2:] for row in expected])
-    assert (joiner.rows, joiner.unmatched, joiner.unmatured) == (len(slow.rows), slow.unmatched, slow.unmatured)
+    assert joiner.unmatched == 0
     assert [joiner.dropped_negatives, joiner.kept_negatives] == slow.negatives
-    assert joiner.backlog == len(slow.rows.keys() - slow.matured - slow.labelled)
 
 
 @settings(deadline=None, max_examples=100)
@@ -401,11 +455,12 @@ def test_one_that_goes_on_from_a_saved_state_does_the_same_to_the_last_bit(histo
     rules, records = history
     cut = data.draw(st.integers(0, len(records)))
     whole, first, second = (Joiner(*rules) for _ in range(3))
-    run(first, records[:cut])
+    journal = Journal()
+    run(first, records[:cut], journal=journal)
     second.load({name: array.copy() for name, array in first.state().items()})
-    assert (second.rows, second.backlog, second.unmatched) == (first.rows, first.backlog, first.unmatched)
-    run(whole, records[:cut])
-    assert run(second, records[cut:], cut + 1) == run(whole, records[cut:], cut + 1)
+    assert second.unmatched == first.unmatched
+    run(whole, records[:cut], journal=journal)
+    assert run(second, records[cut:], cut + 1, journal) == run(whole, records[cut:], cut + 1, journal)
     assert same(whole.state(), second.state())
 
 
@@ -447,18 +502,18 @@ def test_how_rows_are_cut_into_records_changes_nothing(scored, fed, keep, seed):
     assert np.array_equal(whole.state()["counts"], parts.state()["counts"])
 
 
-def test_its_state_survives_a_checkpoint_and_is_no_larger_than_what_waits(tmp_path):
-    joiner = Joiner()
+def test_its_state_survives_a_checkpoint_and_holds_no_impressions(tmp_path):
+    joiner, journal = Joiner(), Journal()
     for request in range(200):
-        joiner.push(2 * request + 1, impressions([(request, index) for index in range(50)]))
-        joiner.push(2 * request + 2, feedback([(1, request, index, 1) for index in range(49)]))
+        run(joiner, [impressions([(request, index) for index in range(50)])], 2 * request + 1, journal)
+        run(joiner, [feedback([(1, request, index, 1) for index in range(49)])], 2 * request + 2, journal)
     store = CheckpointStore(tmp_path)
     store.save(400, joiner.state())
-    assert sum(array.nbytes for array in joiner.state().values()) < 200 * 100
+    assert sum(array.nbytes for array in joiner.state().values()) < 100
     again = Joiner()
     again.load(store.load().arrays)
-    assert again.backlog == 200
     assert same(again.state(), joiner.state())
+    assert len(run(again, [feedback([(1, request, 49, 1) for request in range(200)])], 401, journal)) == 200
 
 
 def test_impressions_with_other_columns_than_those_before_are_named():

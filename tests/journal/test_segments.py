@@ -27,6 +27,12 @@ def edit(path, statement, *values):
     db.close()
 
 
+def swept(journal, behind, max_age=0.0, max_bytes=0, now=10**12):
+    """Retire what may be retired, and delete it; return bytes freed."""
+    journal.sweep(behind, max_age, max_bytes, now)
+    return journal.sweep(10**9, 10**13, 10**12, now)
+
+
 class TestRotation:
     def test_a_full_segment_gives_way_to_the_next_and_the_sequence_goes_on(self, home, records):
         worker = home.worker(segment_bytes=TINY)
@@ -171,7 +177,7 @@ class TestDamage:
         worker = home.worker(segment_bytes=TINY)
         for _ in range(4):
             worker.feed(worker.score(), 0, 1)
-        worker.journal.sweep(behind=6, max_age=-1.0, max_bytes=0, now=10**12)
+        swept(worker.journal, behind=6)
         with pytest.raises(Corrupt, match=r"journal records 2 to \d are no longer in"):
             worker.journal.read(1, rows=100)
         assert worker.journal.read(0, rows=100)
@@ -213,7 +219,7 @@ class TestRetention:
         return worker
 
     def test_what_the_learner_still_needs_stays_however_old_and_large(self, home, worker, records):
-        worker.journal.sweep(behind=4, max_age=0.0, max_bytes=0, now=10**12)
+        swept(worker.journal, behind=4)
         assert [sequence for sequence, _ in records(worker.journal)] == [5, 6, 7, 8]
 
     def test_what_is_young_and_small_stays(self, worker):
@@ -221,18 +227,34 @@ class TestRetention:
 
     def test_the_newest_segment_stays(self, home, worker):
         newest = files(home)[-1]
-        worker.journal.sweep(behind=10**9, max_age=0.0, max_bytes=0, now=10**12)
+        swept(worker.journal, behind=10**9)
         assert files(home)[0] == newest
         assert worker.feed(worker.score(), 0, 1) == ["accepted"]
 
     def test_segments_go_while_all_are_too_large_and_no_further(self, home, worker):
         before, size = files(home), worker.journal.size()
-        assert worker.journal.sweep(behind=8, max_age=10**9, max_bytes=size - 1, now=0.0) > 0
+        assert swept(worker.journal, behind=8, max_age=10**9, max_bytes=size - 1, now=0.0) > 0
         assert [path for path in before if path not in files(home)] == before[:1]
+
+    def test_what_is_retired_takes_no_feedback_and_stays_until_all_that_it_took_is_saved(self, home, worker, records):
+        worker.journal.sweep(behind=4, max_age=0.0, max_bytes=0, now=10**12)
+        position = worker.journal.last()
+        assert worker.feed(0, 0, 1) == ["expired"]
+        worker.feed(3, 1, 1)
+        worker.journal.sweep(behind=position - 1, max_age=10**12, max_bytes=10**9, now=0.0)
+        assert records(worker.journal)[0][0] == 1
+        worker.journal.sweep(behind=position, max_age=10**12, max_bytes=10**9, now=0.0)
+        assert records(worker.journal)[0][0] == 5
+
+    def test_a_segment_with_a_row_that_still_has_to_be_read_is_not_retired(self, worker):
+        asked = []
+        worker.journal.sweep(8, 0.0, 0, 10**12, lambda spans: asked.append(spans) or bool(spans))
+        assert asked == [{}, {worker.journal.incarnation: (0, 0)}]
+        assert worker.feed(0, 1, 1) == ["accepted"]
 
     def test_feedback_for_what_was_deleted_is_expired_in_every_worker(self, home, worker):
         other = home.worker(segment_bytes=TINY)
-        worker.journal.sweep(behind=4, max_age=0.0, max_bytes=0, now=10**12)
+        swept(worker.journal, behind=4)
         worker.feed(worker.score(), 0, 1)
         assert worker.feed(0, 0, 1) == ["expired"]
         assert other.feed(0, 0, 1, of=worker) == ["expired"]
@@ -244,7 +266,7 @@ class TestRetention:
         assert worker.journal.feedback(*unknown, np.ones(1, np.float32), 1.0).result(5).outcomes == ["expired"]
 
     def test_a_worker_lets_go_of_deleted_files_when_it_opens_the_next(self, home, worker):
-        worker.journal.sweep(behind=8, max_age=0.0, max_bytes=0, now=10**12)
+        swept(worker.journal, behind=8)
         worker.feed(worker.score(), 0, 1)
         open_files = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
         assert not [name for name in open_files if name.startswith(f"{home.folder}/000001")]

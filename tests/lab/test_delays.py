@@ -94,7 +94,7 @@ def test_each_click_is_heard_once_after_its_delay_and_is_late_where_a_tick_close
             assert (record.time >= tick).all()
             assert set(record.position.tolist()) == {position}
     assert sorted(clicks) == np.flatnonzero((log.stream.label == 1) & (log.label_time <= tick)).tolist()
-    assert spy.joiner.unmatched == spy.joiner.unmatured == 0
+    assert spy.joiner.unmatched == 0
 
 
 def test_a_run_is_the_same_each_time():

@@ -74,7 +74,8 @@ def status(**changes):
     report = Prequential(window=4)
     report.update(*(np.array(c, np.float32) for c in ([0, 1, -1], [1, 2, -2], [0, 1, 0])))
     return {
-        "position": 90, "examples": 40, "unmatched": 1, "backlog_rows": 7, "release": 3, "swap": 12, "published": 990.0,
+        "position": 90, "examples": 40, "unmatched": 1, "waiting_rows": 7, "waiting_bytes": 9000, "read_back_rows": 2,
+        "release": 3, "swap": 12, "published": 990.0,
         "releases": 2, "releases_refused": 1, "refused_because": "x", "parity_max_logit": 2e-6, "paused": None, "frozen": False,
         "occupancy": {"entity_user_id/beliefs": 0.25}, "prequential": report.report(), "journal_bytes": 4096, "pid": 1,
         "time": 999.5, "learned": 36, "champion": 2, "release_bytes": 8192, "gate": {**Gate().report(), "weight": 0.75},
@@ -279,7 +280,7 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "breaker_open") == 1
     assert value(registry, "breaker_trips") == 2
     assert value(registry, "updates_limited") == 4
-    assert value(registry, "joiner_backlog_rows") == 7
+    assert value(registry, "joiner_rows") == 7
     assert value(registry, "parity_max_logit") == 2e-6
     assert value(registry, "table_occupancy_ratio", table="entity_user_id/beliefs") == 0.25
     assert value(registry, "prequential_auc", scorer="served", window="recent") == 1.0

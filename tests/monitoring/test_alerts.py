@@ -40,6 +40,11 @@ CASES = {
         {"riverdelta_journal_position": "2000+100x60", "riverdelta_learned_position": "100x60"},
         {"riverdelta_journal_position": "2000+100x60", "riverdelta_learned_position": "1990+100x60"},
     ),
+    "RiverdeltaLabelsUnmatched": ({"riverdelta_labels_unmatched": "0x30 1x30"}, {"riverdelta_labels_unmatched": "3x60"}),
+    "RiverdeltaLabelsExpired": (
+        {'riverdelta_feedback_total{outcome="accepted"}': "0+90x60", 'riverdelta_feedback_total{outcome="expired"}': "0+10x60"},
+        {'riverdelta_feedback_total{outcome="accepted"}': "0+90x60", 'riverdelta_feedback_total{outcome="late"}': "0+10x60"},
+    ),
     "RiverdeltaJournalFailing": ({"riverdelta_journal_failing": "1x60"}, {"riverdelta_journal_failing": "0x60"}),
     "RiverdeltaDiskNearlyFull": ({"riverdelta_disk_free_ratio": "0.05x60"}, {"riverdelta_disk_free_ratio": "0.5x60"}),
     "RiverdeltaDrift": ({"riverdelta_drift_alarmed": "1x60"}, {"riverdelta_drift_alarmed": "0x60"}),

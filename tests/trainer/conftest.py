@@ -1,6 +1,7 @@
 """A small scorer on a home of its own, served and taught in this process."""
 
 import asyncio
+from concurrent.futures import wait
 
 import numpy as np
 import onnx
@@ -52,8 +53,14 @@ class Rig:
 
     def step(self, seconds=1.0):
         self.now += seconds
-        while self.trainer.step():
-            pass
+        # What is written beside the learning ends; where it fails that is noticed, and it is tried again.
+        for _ in range(3):
+            while self.trainer.step():
+                pass
+            saver = self.trainer._saver
+            if not saver.writing and not saver.failed:
+                break
+            wait([saver._writing] if saver.writing else [])
 
     def close(self):
         if self.trainer is not None:

@@ -104,6 +104,7 @@ def test_another_reference_begins_anew(start, tmp_path, make_rig):
     rig.trainer.close()
     rig.settings = rig.settings.model_copy(update={"drift_reference_examples": 2_048})
     rig.start()
+    rig.step()
     assert rig.trainer.learner.adaptation.examples == 0
     assert rig.trainer.learner.examples > 0
 

@@ -19,6 +19,7 @@ from riverdelta.joiner import Examples
 from riverdelta.settings import Settings
 from riverdelta.trainer.account import Account
 from riverdelta.trainer.learner import new_learner
+from riverdelta.trainer.recall import Nothing
 
 ROWS = 3_000
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
@@ -55,6 +56,7 @@ class Pair:
 
     def _anew(self):
         self.learner, self.account = new_learner(self.definition, self.settings), Account(self.definition)
+        self.learner.recall = Past()
 
     def again(self):
         with TemporaryDirectory() as folder:
@@ -157,6 +159,17 @@ def journal():
 
 
 RECORDS = journal()
+
+
+class Past(Nothing):
+    """The impressions of the records."""
+
+    def locate(self, incarnation, request):
+        blocks = ((n, record) for n, record in RECORDS if isinstance(record, Impressions))
+        return next(n for n, block in blocks if (block.incarnation, block.request[0]) == (incarnation, request))
+
+    def impressions(self, sequence):
+        return RECORDS[sequence - 1][1]
 
 
 def taken(definition, saves):

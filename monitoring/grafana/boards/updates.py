@@ -61,20 +61,19 @@ def updates() -> Rows:
         low=0,
     )
     joiner = p.lines(
-        "Rows that wait for feedback",
-        "Impressions that the joiner keeps, up to RIVERDELTA_WAITING_ROWS.",
-        p.ROWS,
-        Ask(of("riverdelta_joiner_backlog_rows"), "waiting"),
+        "Impressions in memory",
+        "Impressions and showings that wait for feedback, about RIVERDELTA_WAITING_BYTES at most; older impressions are read "
+        "back from the journal when their label comes.",
+        p.BYTES,
+        Ask(of("riverdelta_joiner_bytes"), "in memory"),
         low=0,
     )
     lost = p.lines(
         "Rows that are not learned",
-        "A second: labels whose impression had left the joiner, shown rows that left it before their window closed, "
-        "negatives that sampling left out, and updates kept back because an entity had enough. Unmatched above 0: raise "
-        "RIVERDELTA_WAITING_ROWS.",
+        "A second: labels whose impression could not be found, negatives that sampling left out, and updates kept back because "
+        "an entity had enough. Unmatched is 0 unless the journal is damaged.",
         p.ROWS_SECOND,
         Ask(rate("riverdelta_labels_unmatched"), "unmatched"),
-        Ask(rate("riverdelta_rows_unmatured"), "unmatured"),
         Ask(rate("riverdelta_negatives_dropped"), "negatives left out"),
         Ask(rate("riverdelta_updates_limited"), "kept back"),
         low=0,

@@ -3,6 +3,6 @@
 from riverdelta.drift.drift import Drift
 from riverdelta.drift.panel import Panel
 from riverdelta.drift.reference import Reference
-from riverdelta.drift.response import Adapt, Freeze, Response
+from riverdelta.drift.response import Adapt, Freeze, Response, as_record, of_record
 
-__all__ = ["Adapt", "Drift", "Freeze", "Panel", "Reference", "Response"]
+__all__ = ["Adapt", "Drift", "Freeze", "Panel", "Reference", "Response", "as_record", "of_record"]

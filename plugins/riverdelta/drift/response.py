@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from riverdelta.errors import ConfigurationError
 
@@ -38,3 +39,22 @@ class Freeze:
 
 
 Response = Adapt | Freeze
+
+
+def as_record(response: Response | None) -> dict[str, float] | str | None:
+    """Return a response as a journal record has it.
+
+    >>> of_record(as_record(Adapt(forget=0.25))) == Adapt(forget=0.25)
+    True
+    """
+    return asdict(response) if isinstance(response, Adapt) else None if response is None else "freeze"
+
+
+def of_record(value: Any) -> Response | None:
+    """Return the response that `as_record` described; raises `ConfigurationError` where it is none."""
+    if value is None or value == "freeze":
+        return None if value is None else Freeze()
+    try:
+        return Adapt(**value)
+    except TypeError:
+        raise ConfigurationError(f"on_drift is {value!r}; expected the fields of Adapt, 'freeze' or null") from None

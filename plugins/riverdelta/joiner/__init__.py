@@ -2,5 +2,6 @@
 
 from riverdelta.joiner.examples import Examples
 from riverdelta.joiner.joiner import LABELS, Joiner
+from riverdelta.joiner.waiting import Nowhere, Source
 
-__all__ = ["LABELS", "Examples", "Joiner"]
+__all__ = ["LABELS", "Examples", "Joiner", "Nowhere", "Source"]

@@ -43,6 +43,11 @@ class Shelf:
         return name in self._columns
 
     @property
+    def bytes(self) -> int:
+        """Bytes that the rows take, with as much room for more."""
+        return 2 * self.rows * sum(column[:1].nbytes for column in self._columns.values())
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(self._columns)
@@ -81,6 +86,8 @@ class Shelf:
         self.rows -= len(at)
         if not self.rows:
             self._end = 0
+        if len(self._live) > _LEAST_CAPACITY + 4 * self.rows:
+            self._make_room(0)
 
     @property
     def first(self) -> int:
@@ -98,7 +105,7 @@ class Shelf:
         return np.flatnonzero(self._live[: self._end])
 
     def _make_room(self, count: int) -> None:
-        """Close the gaps and double: a row is moved a constant number of times on average."""
+        """Close the gaps and leave as much room again: a row is moved a constant number of times on average."""
         kept = self.all()
         capacity = max(_LEAST_CAPACITY, 2 * (len(kept) + count))
         for name, column in self._columns.items():

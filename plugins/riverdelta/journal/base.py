@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,9 +10,12 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from riverdelta.events import Control, Record, Tick
+from riverdelta.events import Control, Impressions, Record, Tick
 from riverdelta.features import Floats, Ints
 from riverdelta.registry.state import State
+
+#: Whether a row of some requests, given as each worker's first and last, still has to be read.
+Needed = Callable[[Mapping[int, tuple[int, int]]], bool]
 
 
 class Outcome(StrEnum):
@@ -29,7 +32,7 @@ class Outcome(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     #: This service did not issue the id.
     BAD_ID = "bad_id"
-    #: The impression was deleted by retention.
+    #: Retention has deleted the impression, or is about to.
     EXPIRED = "expired"
     #: The id is genuine, but the worker that scored died before its block was durable.
     IMPRESSION_LOST = "impression_lost"
@@ -96,12 +99,20 @@ class Journal(Protocol):
         """Return the records after sequence number `after`, about `rows` rows of them; raises `Corrupt` naming a bad one."""
         ...
 
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record that holds a request's rows; None where retention has deleted it."""
+        ...
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        ...
+
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""
         ...
 
-    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
-        """Delete the oldest segments that lie wholly behind `behind` and are too old or too much; return bytes freed."""
+    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed) -> int:
+        """Retire and delete the oldest segments; return bytes freed. See `Segments.sweep`."""
         ...
 
     def size(self) -> int:

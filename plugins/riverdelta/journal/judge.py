@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,11 @@ class Rules:
     on_conflict: str = "first"
     window_seconds: float | None = None
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Rules:
+        """Return the rules among the settings that learning reads."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})
+
     def replaces(self, label: float, before: float) -> bool:
         """Whether `label` takes the place of `before`; it is accepted and learned then."""
         return _BY_POLICY[self.on_conflict](label, before)
@@ -50,13 +56,16 @@ class _Request:
 class Judge:
     """Judges the feedback of one transaction on `segment`, the newest.
 
+    The rules of the last settings record go before `rules`, so that learning and the journal change theirs at one record.
     Every request is looked up once, however many of its rows have feedback. With a window, a shown row matures as a negative
     at the first tick that is `window_seconds` past its showing, and a label after that is late. Nothing is written before
     `store`, which leaves one entry a row: the primary key of the feedback table refuses a second.
     """
 
     def __init__(self, segments: Segments, segment: Segment, rules: Rules) -> None:
-        self._segments, self._segment, self._rules = segments, segment, rules
+        self._segments, self._segment = segments, segment
+        self._rules = Rules(**segment.rules()) if segment.rules() else rules
+        self._retired = segment.retired()
         self._tick = float(segment.get("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
         self._accepted: list[_Accepted] = []
@@ -98,6 +107,8 @@ class Judge:
         if found is None:
             lost = key[0] <= self._segment.get("incarnations") and key[1] > self._segment.swept().get(key[0], -1)
             self._requests[key] = Outcome.IMPRESSION_LOST if lost else Outcome.EXPIRED
+        elif found[0] in self._retired:
+            self._requests[key] = Outcome.EXPIRED
         else:
             since, rows = found
             stored = self._segment.fed(key)
@@ -118,11 +129,13 @@ class Judge:
             return Outcome.DUPLICATE, False
         if before.label is not None and not self._rules.replaces(label, before.label):
             return Outcome.CONFLICT, False
+        late = before.label is None and self._matured(before.shown)
+        if late and label == 0 and self._rules.replaces(1.0, 0.0):
+            # Silence has said so already. Not noted as a label, that negative can still be taken back by a positive.
+            return Outcome.LATE, False
         self._note(request, row, Fed(label, before.shown))
-        if before.label is None and self._matured(before.shown):
-            # The row has been learned as a negative: a late negative tells nothing new.
-            return Outcome.LATE, label > 0
-        return Outcome.ACCEPTED, True
+        # A late negative says nothing new.
+        return (Outcome.LATE, label > 0) if late else (Outcome.ACCEPTED, True)
 
     def _note(self, request: _Request, row: int, fed: Fed) -> None:
         request.fed[row] = fed

@@ -29,14 +29,17 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
 #: What a new segment takes over from the one before it.
-CARRIED = ("incarnations", "tick", "swept")
+CARRIED = ("incarnations", "tick", "swept", "retired", "rules")
+#: The facts that segments of version 0.1 lack, and what stands for them there.
+_ADDED = {"retired": "{}", "rules": "{}"}
 #: The facts of a segment, and what each is.
 _FACTS: dict[str, type | tuple[type, ...]] = {
-    "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str,
+    "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "rules": str,
 }  # fmt: skip
 
 #: The most that a number may be; ids have 24 bits for an incarnation.
 _MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 24) - 2}
+_PAIR = 16
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
 Request = tuple[int, int]
@@ -96,7 +99,7 @@ class Segment:
     def create(cls, folder: Path, number: int, first: int, carried: dict[str, Any]) -> None:
         """Make the file of a new segment, whole and durable or not at all; another process may have been quicker."""
         path = folder / f"{number:06d}.sqlite"
-        meta = {"first": first, "sealed": 0, "incarnations": 0, "tick": 0.0, "swept": "{}", **carried}
+        meta = {"first": first, "sealed": 0, "incarnations": 0, "tick": 0.0, "swept": "{}", **_ADDED, **carried}
         with explained(path), TemporaryDirectory(dir=folder, prefix=".new-") as private:
             temporary = Path(private) / path.name
             db = sqlite3.connect(temporary, isolation_level=None)
@@ -128,6 +131,8 @@ class Segment:
     def get(self, key: str) -> Any:
         """Return one fact about the segment."""
         rows = self._ask("SELECT value FROM meta WHERE key = ?", (key,))
+        if not rows and key in _ADDED:
+            return _ADDED[key]
         if not rows:
             raise Corrupt(f"journal segment {self.path} lacks {key!r}; it is damaged")
         value: Any = rows[0][0]
@@ -138,7 +143,7 @@ class Segment:
 
     def put(self, key: str, value: Any) -> None:
         """Set one fact, inside a transaction."""
-        self._db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @property
     def sealed(self) -> bool:
@@ -159,21 +164,37 @@ class Segment:
         self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?)", row)
         return sequence
 
-    def add_block(self, incarnation: int, requests: Ints) -> None:
-        """Index a block of impressions: int64[R, 2] of request numbers, ascending, and their rows."""
-        body = np.ascontiguousarray(requests, np.int64).tobytes()
+    def add_block(self, incarnation: int, requests: Ints, sequence: int) -> None:
+        """Index the impressions of record `sequence`: int64[R, 2] of request numbers, ascending, and their rows."""
+        body = np.append(requests, sequence).astype(np.int64).tobytes()
         self._db.execute("INSERT INTO block VALUES (?, ?, ?)", (incarnation, int(requests[0, 0]), body))
 
     def rows_of(self, request: Request) -> int | None:
         """Return how many rows a request scored, or None where the segment does not have it."""
-        found = self._ask(
-            "SELECT requests FROM block WHERE incarnation = ? AND first <= ? ORDER BY first DESC LIMIT 1", request
-        )
-        if not found:
+        if (found := self._block(request)) is None:
             return None
-        requests = self._requests(found[0][0])
+        requests = self._requests(found[1])
         at = int(np.searchsorted(requests[:, 0], request[1]))
         return int(requests[at, 1]) if at < len(requests) and requests[at, 0] == request[1] else None
+
+    def sequence_of(self, request: Request) -> int:
+        """Return the record that holds a request's rows; the segment must have it."""
+        found = self._block(request)
+        assert found is not None
+        first, body = found
+        if len(body) % _PAIR:
+            return int(np.frombuffer(body[-8:], np.int64)[0])
+        return self._sequences_of_0_1[request[0], first]
+
+    @cached_property
+    def _sequences_of_0_1(self) -> dict[Request, int]:
+        """The record of each block that version 0.1 indexed, by the first request: it wrote no numbers into the index."""
+        sequences = {}
+        for (sequence,) in self._ask("SELECT sequence FROM record WHERE kind = ? ORDER BY sequence", (Impressions.kind,)):
+            ((_, record),) = self.read(sequence - 1, 1)
+            if isinstance(record, Impressions):
+                sequences[record.incarnation, int(record.request[0])] = sequence
+        return sequences
 
     @cached_property
     def spans(self) -> dict[int, Request]:
@@ -223,25 +244,22 @@ class Segment:
             cursor.close()
         return records
 
-    def impressions(self, request: Request) -> tuple[int, Impressions] | None:
-        """Return the record that holds a request's rows, with its sequence number, or None where the segment has none."""
-        for (sequence,) in self._ask("SELECT sequence FROM record WHERE kind = ? ORDER BY sequence", (Impressions.kind,)):
-            ((_, record),) = self.read(sequence - 1, 1)
-            if isinstance(record, Impressions) and record.incarnation == request[0] and request[1] in record.request:
-                return sequence, record
-        return None
-
     def size(self) -> int:
         """Return the bytes on disk, write-ahead log included."""
         return sum(_bytes(path) for path in (self.path, self._beside("-wal")))
 
     def swept(self) -> dict[int, int]:
         """Return, for each incarnation, the newest request that retention has deleted."""
-        text = self.get("swept")
-        try:
-            return {int(incarnation): int(request) for incarnation, request in json.loads(text).items()}
-        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
-            raise self._odd("swept", text) from None
+        return self._numbers("swept")
+
+    def retired(self) -> dict[int, int]:
+        """Return, for each segment that takes no more feedback, the newest record from before that."""
+        return self._numbers("retired")
+
+    def rules(self) -> dict[str, Any]:
+        """Return the rules of feedback that the last settings record has set, {} before the first."""
+        rules: dict[str, Any] = json.loads(self.get("rules"))
+        return rules
 
     def settle(self) -> None:
         """Move the write-ahead log of a sealed segment into the file, where nobody reads just now."""
@@ -261,10 +279,24 @@ class Segment:
         with explained(self.path):
             return self._db.execute(statement, values).fetchall()
 
+    def _numbers(self, key: str) -> dict[int, int]:
+        text = self.get(key)
+        try:
+            return {int(name): int(value) for name, value in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+            raise self._odd(key, text) from None
+
+    def _block(self, request: Request) -> tuple[int, bytes] | None:
+        """The first request and the index of the block that would hold a request."""
+        statement = "SELECT first, requests FROM block WHERE incarnation = ? AND first <= ? ORDER BY first DESC LIMIT 1"
+        found = self._ask(statement, request)
+        return found[0] if found else None
+
     def _requests(self, body: Any) -> Ints:
-        if not isinstance(body, bytes) or not body or len(body) % 16:
+        """The requests of a block's index: pairs of number and rows, and then the record's number."""
+        if not isinstance(body, bytes) or len(body) < _PAIR or len(body) % 8:
             raise self._odd("requests", body)
-        return np.frombuffer(body, np.int64).reshape(-1, 2)
+        return np.frombuffer(body[: len(body) // _PAIR * _PAIR], np.int64).reshape(-1, 2)
 
     def _odd(self, name: str, value: Any) -> Corrupt:
         return Corrupt(f"journal segment {self.path} has {value!r:.80} as its {name!r}; it is damaged")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Impressions, Record
+from riverdelta.journal.base import Needed
 from riverdelta.journal.segment import CARRIED, Fed, Request, Segment, explained
 from riverdelta.lock import Turn
+
+_log = logging.getLogger(__name__)
 
 
 class Segments:
@@ -129,35 +133,57 @@ class Segments:
                 )
             return []
 
-    def impressions(self, request: Request) -> tuple[int, Impressions] | None:
-        """Return the record that holds a request's rows, with its sequence number; None where no segment has it."""
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record that holds a request's rows; None where no segment has it."""
         with self.explained():
-            found = self.find(request)
-            return None if found is None else self._open[found[0]].impressions(request)
+            found = self.find((incarnation, request))
+            return None if found is None else self._open[found[0]].sequence_of((incarnation, request))
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        for _, record in self.read(sequence - 1, 1):
+            if isinstance(record, Impressions):
+                return record
+        raise Corrupt(f"journal record {sequence} in {self.folder} holds no impressions, and the index says that it does")
 
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""
         with self.explained():
             return self.newest.last()
 
-    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
-        """Delete sealed segments wholly behind `behind` while they are too old or all are too large; return bytes freed."""
-        size, gone = self.size(), list[Segment]()
-        ordered = [self._open[n] for n in sorted(self._open)]
+    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
+        """Retire old segments and delete retired ones; return bytes freed.
+
+        A sealed segment wholly behind `behind` is retired while it is older than `max_age` seconds, or all are larger than
+        `max_bytes`, unless `needed` says of its spans that a row still has to be read: from then on its rows take no more
+        feedback. It is deleted once `behind` has come to the records that were there when it was retired: by then all
+        feedback that its rows ever took is learned and saved.
+        """
+        freed = self._delete([n for n, position in self.newest.retired().items() if n in self._open and position <= behind])
+        retired = self.newest.retired()
+        size = self.size() - sum(self._open[n].size() for n in retired if n in self._open)
+        ordered = [self._open[n] for n in sorted(self._open) if n not in retired]
         for segment, following in zip(ordered, ordered[1:], strict=False):
             old = now - segment.path.stat().st_mtime > max_age
-            if following.first - 1 > behind or not (old or size > max_bytes):
+            if following.first - 1 > behind or not (old or size > max_bytes) or needed(segment.spans):
                 break
             size -= segment.size()
-            gone.append(segment)
-        if not gone:
+            with self.transaction() as newest:
+                newest.put("retired", json.dumps({**newest.retired(), segment.number: newest.last()}))
+            _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", segment.path)
+        return freed
+
+    def _delete(self, numbers: list[int]) -> int:
+        if not numbers:
             return 0
+        gone = [self._open[number] for number in numbers]
         with self.transaction() as newest:
             swept = newest.swept()
             for segment in gone:
                 for incarnation, (_, request) in segment.spans.items():
                     swept[incarnation] = max(swept.get(incarnation, -1), request)
             newest.put("swept", json.dumps(swept))
+            newest.put("retired", json.dumps({n: at for n, at in newest.retired().items() if n not in numbers}))
         freed = sum(segment.size() for segment in gone)
         for segment in gone:
             self._open.pop(segment.number).delete()

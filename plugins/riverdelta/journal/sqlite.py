@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time as clock
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.errors import ConfigurationError, RiverdeltaError, Unavailable
-from riverdelta.events import Control, Record, Tick
+from riverdelta.events import SETTINGS, Control, Impressions, Record, Tick
 from riverdelta.features import Floats, Ints
-from riverdelta.journal.base import Answer, Health, Outcome
+from riverdelta.journal.base import Answer, Health, Needed, Outcome
 from riverdelta.journal.buffer import Block, Buffer
 from riverdelta.journal.judge import POLICIES, Judge, Rules
 from riverdelta.journal.segment import Encoded
@@ -137,17 +138,27 @@ class SqliteJournal:
         with self._reading:
             return self._readable.read(after, rows)
 
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """See `Journal.locate`."""
+        with self._reading:
+            return self._readable.locate(incarnation, request)
+
+    def impressions(self, sequence: int) -> Impressions:
+        """See `Journal.impressions`."""
+        with self._reading:
+            return self._readable.impressions(sequence)
+
     def last(self) -> int:
         """See `Journal.last`."""
         with self._reading:
             self._readable.refresh()
             return self._readable.last()
 
-    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
+    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
         """See `Journal.sweep`."""
         with self._reading:
             self._readable.refresh()
-            return self._readable.sweep(behind, max_age, max_bytes, now)
+            return self._readable.sweep(behind, max_age, max_bytes, now, needed)
 
     def size(self) -> int:
         """See `Journal.size`."""
@@ -211,8 +222,7 @@ class SqliteJournal:
         places: list[int] = []
         with self._segments.transaction() as segment:
             if block is not None and encoded is not None:
-                segment.add(encoded)
-                segment.add_block(self.incarnation, block.requests)
+                segment.add_block(self.incarnation, block.requests, segment.add(encoded))
             judge = Judge(self._segments, segment, self._rules)
             answers = [judge.judge(call.keys, call.labels, call.time, call.source) for call in calls]
             judge.store()
@@ -220,6 +230,9 @@ class SqliteJournal:
                 places.append(segment.add(Encoded.of(entry.record)))
                 if isinstance(entry.record, Tick):
                     segment.put("tick", max(entry.record.time, segment.get("tick")))
+                elif entry.record.action == SETTINGS:
+                    rules = Rules.of(entry.record.arguments)
+                    segment.put("rules", json.dumps(asdict(rules)))
             position = segment.last()
         if block is not None:
             with self._wake:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.definition import Definition
-from riverdelta.events import Control, Impressions, Record
+from riverdelta.events import SETTINGS, Control, Impressions, Record
 from riverdelta.insight import Traffic
 from riverdelta.joiner import Examples
 from riverdelta.trainer.admission import Admission
@@ -41,6 +41,8 @@ class Account:
     def obeyed(self, sequence: int, control: Control, details: Mapping[str, Any], admission: Admission) -> None:
         """Note a control and what came of it."""
         self._obeyed[control.action] += control.action in ACTIONS
+        if control.action == SETTINGS and sequence == 1:
+            return  # what the home began with
         self.logbook.note(sequence, control.time, control.action, {**details, **control.arguments})
         self.logbook.watch(sequence, control.time, admission)
 

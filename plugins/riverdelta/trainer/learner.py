@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta import reference
+from riverdelta import drift, reference
 from riverdelta.definition import Definition
 from riverdelta.drift import Adapt, Freeze
-from riverdelta.errors import Corrupt, NotFound
-from riverdelta.events import Control, Impressions, Record
+from riverdelta.errors import ConfigurationError, Corrupt, NotFound
+from riverdelta.events import SETTINGS, Control, Impressions, Record
 from riverdelta.features import Schema
 from riverdelta.gate import Gate
+from riverdelta.home import in_effect
 from riverdelta.joiner import Examples, Joiner
 from riverdelta.prequential import Prequential
 from riverdelta.settings import Settings
@@ -46,15 +48,32 @@ class Learner:
         adaptation: Adaptation | None = None,
         shadow: bool = False,
         again: Callable[[], Learner] | None = None,
+        configure: Callable[[Learner, Mapping[str, Any]], None] = lambda learner, settings: None,
     ) -> None:
         self.stack, self.joiner, self.prequential = stack, joiner, prequential
         self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
         self.adaptation = adaptation or Adaptation()
-        self.recall: Recall = Nothing()
-        self._again = again
+        self.recall = Nothing()
+        self._again, self._configure = again, configure
+        #: The settings in effect, as the last record of them has them; {} before the first.
+        self.settings: dict[str, Any] = {}
         #: The last record taken; examples joined, of them those learned; examples at the last call for a release.
         self.position = self.examples = self.learned = self.released_at = 0
         self.frozen = False
+
+    @property
+    def recall(self) -> Recall:
+        """The past that a rollback goes back to and that old impressions are read back from."""
+        return self._recall
+
+    @recall.setter
+    def recall(self, recall: Recall) -> None:
+        self._recall = self.joiner.waiting.source = recall
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Go on with other settings; raises `ConfigurationError` naming one that is not valid, and changes nothing then."""
+        self._configure(self, settings)
+        self.settings = dict(settings)
 
     def push(self, sequence: int, record: Record) -> Examples | None:
         """Take the record at `sequence`; return the examples that it completed, already measured and learned."""
@@ -109,12 +128,15 @@ class Learner:
             arrays |= {f"{prefix}{name}": array for name, array in part.state().items()}
         at = self.position if position is None else position
         arrays["learner"] = np.array([at, self.examples, self.learned, self.released_at, self.frozen], np.int64)
+        arrays["settings"] = np.frombuffer(json.dumps(self.settings, sort_keys=True).encode(), np.uint8)
         return arrays
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned; raises `Corrupt` where it does not fit this stack."""
         if "learner" not in arrays or arrays["learner"].shape != (5,):
             raise Corrupt("the saved state lacks 'learner'; it was written by another version: move the checkpoints away")
+        if settings := json.loads(arrays["settings"].tobytes()) if "settings" in arrays else {}:
+            self.configure(settings)
         for prefix, part in self._parts():
             part.load(_part(arrays, prefix))
         position, examples, learned, released_at, frozen = arrays["learner"].tolist()
@@ -142,6 +164,11 @@ class Learner:
             self.recall.keep(self, sequence)
         elif control.action == "drift":
             self.adaptation.note(control)
+        elif control.action == SETTINGS:
+            try:
+                self.configure(control.arguments)
+            except ConfigurationError as error:  # checked before it was written; here it must not stop learning for good
+                _log.error("the settings at position %d are passed over: %s", sequence, error)
         elif control.action == "rollback":
             self.admission.answered(control)
             try:
@@ -163,39 +190,47 @@ class Learner:
         if self._again is None:
             raise NotFound("this learner cannot learn anything again")
         other = self._again()
+        other.recall = self.recall
         if "learner" in arrays:
             other.load(arrays)
             other.frozen = False
         for sequence, record in self.recall.records(since, until):
-            if not isinstance(record, Control):
+            if not isinstance(record, Control) or record.action == SETTINGS:
                 other.push(sequence, record)
         return other.stack.state()
 
 
 def new_learner(definition: Definition, settings: Settings) -> Learner:
-    """Return a learner at position 0; the same records make the same tables from it, wherever it runs."""
-    s = settings
-    stack = definition.new_stack()
-    joiner = Joiner(
-        s.labels,
-        s.window_seconds,
-        s.on_conflict != "first",
-        s.waiting_rows,
-        late=s.late,
-        keep_negatives=s.keep_negatives,
-        optional=tuple(definition.slices),
-    )
+    """Return a learner at position 0; the same records make the same tables from it, wherever it runs.
+
+    `settings` are those before the first record of them.
+    """
+    stack, given = definition.new_stack(), reference.load(definition)
     read = Schema({name: definition.schema[name] for name in stack.reads})
     keys = [name for name, column in read.items() if column.kind == "id"]
-    return Learner(
+
+    def configure(learner: Learner, changed: Mapping[str, Any]) -> None:
+        s = settings.learning_as(changed)
+        response = drift.of_record(changed["on_drift"]) if "on_drift" in changed else definition.on_drift
+        if changed.get("reference") != (found := given and given.digest.hex()):
+            _log.warning("drift was watched against the reference %s, and is now against %s", changed.get("reference"), found)
+        adaptation = Adaptation.of(read, response, s, given)
+        learner.joiner.configure(s.labels, s.window_seconds, s.on_conflict != "first", s.late, s.keep_negatives)
+        admission, learner.admission = learner.admission, Admission.of(keys, s)
+        learner.admission.load(admission.state())
+        before, learner.adaptation = learner.adaptation, adaptation
+        learner.adaptation.load(before.state())
+        learner.shadow = s.serve == "base"
+
+    learner = Learner(
         stack,
-        joiner,
-        Prequential(s.threshold),
-        admission=Admission.of(keys, s),
-        adaptation=Adaptation.of(read, definition.on_drift, s, reference.load(definition)),
-        shadow=s.serve == "base",
+        Joiner(max_bytes=settings.waiting_bytes, optional=tuple(definition.slices)),
+        Prequential(settings.threshold),
         again=lambda: new_learner(definition, settings),
+        configure=configure,
     )
+    configure(learner, in_effect(definition, settings))
+    return learner
 
 
 def _part(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Arrays:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 
 from riverdelta.errors import NotFound
-from riverdelta.events import Control, Record
+from riverdelta.events import Control, Impressions, Record
+from riverdelta.joiner import Nowhere
 from riverdelta.journal import Journal
 from riverdelta.journal.segments import Segments
 from riverdelta.registry import ReleaseStore
@@ -34,8 +35,16 @@ class Recall(Protocol):
         """Return the records between two positions, both excluded."""
         ...
 
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record that holds a request's rows; None where it is gone."""
+        ...
 
-class Nothing:
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        ...
+
+
+class Nothing(Nowhere):
     """No past: a rollback is passed over."""
 
     def keep(self, learner: Learner, position: int) -> None:
@@ -50,11 +59,29 @@ class Nothing:
         return ()
 
 
-class Kept:
+class Journalled:
+    """What a journal has of the past."""
+
+    def __init__(self, journal: Journal | Segments) -> None:
+        self.locate, self.impressions = journal.locate, journal.impressions
+        self._journal = journal
+
+    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
+        """Yield the records between two positions, both excluded."""
+        while after + 1 < before and (records := self._journal.read(after, _READ_ROWS)):
+            for sequence, record in records:
+                if sequence >= before:
+                    return
+                yield sequence, record
+                after = sequence
+
+
+class Kept(Journalled):
     """The past of a running learner: the releases on disk and the journal."""
 
-    def __init__(self, store: ReleaseStore, journal: Journal, keep: Callable[[Learner, int], None]) -> None:
-        self._store, self._journal, self._keep = store, journal, keep
+    def __init__(self, store: ReleaseStore, journal: Journal | Segments, keep: Callable[[Learner, int], None]) -> None:
+        super().__init__(journal)
+        self._store, self._keep = store, keep
 
     def keep(self, learner: Learner, position: int) -> None:
         """Make a release, where this record has not made one before."""
@@ -68,16 +95,12 @@ class Kept:
                 return self._store.state(release)
         raise NotFound(f"no release of position {position} is kept any more")
 
-    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Return the records between two positions, both excluded."""
-        return between(self._journal, after, before)
 
-
-class Replayed:
+class Replayed(Journalled):
     """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
 
     def __init__(self, segments: Segments, start: Mapping[str, npt.NDArray[Any]]) -> None:
-        self._segments = segments
+        super().__init__(segments)
         self._wanted: Collection[int] = {
             int(record.arguments["position"])
             for _, record in self.records(0, segments.last() + 1)
@@ -95,17 +118,3 @@ class Replayed:
         if position not in self._states:
             raise NotFound(f"no release was made at position {position}")
         return self._states[position]
-
-    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Return the records between two positions, both excluded."""
-        return between(self._segments, after, before)
-
-
-def between(journal: Journal | Segments, after: int, before: int) -> Iterable[tuple[int, Record]]:
-    """Yield a journal's records between two positions, both excluded."""
-    while after + 1 < before and (records := journal.read(after, _READ_ROWS)):
-        for sequence, record in records:
-            if sequence >= before:
-                return
-            yield sequence, record
-            after = sequence

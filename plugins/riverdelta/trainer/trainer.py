@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from riverdelta.definition import Definition
 from riverdelta.errors import Corrupt, NotFound, Unavailable
-from riverdelta.events import Control, Tick
+from riverdelta.events import SETTINGS, Control, Tick
 from riverdelta.home import Home
 from riverdelta.lock import Lock
 from riverdelta.registry import Release
@@ -23,6 +23,7 @@ from riverdelta.trainer.learner import Learner, new_learner
 from riverdelta.trainer.live import Live
 from riverdelta.trainer.recall import Kept
 from riverdelta.trainer.releases import Releases
+from riverdelta.trainer.saver import Saver
 from riverdelta.trainer.status import describe
 from riverdelta.trial import Verdict
 
@@ -46,6 +47,7 @@ class Trainer:
         self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
         self.checkpoints = self.home.checkpoints()
         self.learner = new_learner(definition, settings)
+        self._learning = self.home.learning()
         self.releases = Releases(definition, self.home.releases())
         self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
         self.account = Account(definition, shadow=settings.serve == "base")
@@ -65,8 +67,8 @@ class Trainer:
         self._asked = self.journal.last()
         now = clock()
         self._published = self._ticked = self._told = 0.0
-        self._released = self._saved = now
-        self._saved_at = 0
+        self._released = now
+        self._saver = Saver(self.checkpoints, now)
 
     def step(self) -> bool:
         """Do what is due and return whether there is more to do at once."""
@@ -74,9 +76,12 @@ class Trainer:
             learned = self._learn()
             self._publish()
             more = self._ask() or learned
-            if self._due(self._saved, self.settings.checkpoint_seconds):
-                self.save()
-            self.paused = None
+            if self._saver.finished():
+                self._sweep()
+            if self._due(self._saver.time, self.settings.checkpoint_seconds):
+                self._save()
+            if not self._saver.failed:
+                self.paused = None
         except (OSError, Corrupt, Unavailable) as error:
             if self.paused is None:
                 _log.error("learning pauses: %s", error)
@@ -106,6 +111,7 @@ class Trainer:
         except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; it will read the journal again", error)
         self._tell(force=True)
+        self._saver.close()
         self.journal.close()
         self._lock.release()
 
@@ -117,15 +123,20 @@ class Trainer:
                 pass
 
     def save(self) -> None:
-        """Save the learner's state, and let the journal go of what is behind both kept checkpoints."""
-        if self.learner.position != self._saved_at or not self.checkpoints.oldest():
-            told = {f"{prefix}{name}": array for prefix, part in self._told_of() for name, array in part.state().items()}
-            self.checkpoints.save(self.learner.position, self.learner.state() | told)
-            self._saved_at = self.learner.position
-            s = self.settings
-            self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock())
-        # Only now: what could not be saved is due until it is.
-        self._saved = self.clock()
+        """Save the learner's state and wait until it is durable."""
+        self._saver.wait()
+        self._save()
+        self._saver.wait()
+        self._sweep()
+
+    def _save(self) -> None:
+        told = {f"{prefix}{name}": array for prefix, part in self._told_of() for name, array in part.state().items()}
+        self._saver.save(self.learner.position, lambda: self.learner.state() | told, self.clock)
+
+    def _sweep(self) -> None:
+        """Let the journal go of what is behind both kept checkpoints."""
+        s, needed = self.settings, self.learner.joiner.showings.within
+        self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
 
     def _learn(self) -> bool:
         if self.settings.labels == "silence" and self._due(self._ticked, _TICK_SECONDS):
@@ -171,7 +182,9 @@ class Trainer:
         due = self._due(self._released, s.release_seconds)
         if s.release_examples is not None:
             due = due or learner.examples - learner.released_at >= s.release_examples
-        if s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
+        if learner.settings != self._learning:
+            self._write(Control(SETTINGS, self._learning, self.clock()))
+        elif s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
             champion = self._champion()
             back = {"release": champion.number, "position": champion.position, "trip": breaker.trips, "by": "breaker"}
             self._write(Control("rollback", back, self.clock()))

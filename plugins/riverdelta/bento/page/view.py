@@ -110,7 +110,7 @@ def _fresh(
         ("Feedback last judged", ago(times[-1] if times else None, now)),
         ("Learner last heard of", ago(learning.get("time"), now)),
         ("Examples joined, learned", f"{count(learning.get('examples'))}, {count(learning.get('learned'))}"),
-        ("Rows that wait for feedback", count(learning.get("backlog_rows"))),
+        ("Impressions in memory", f"{count(learning.get('waiting_rows'))}, {size(learning.get('waiting_bytes'))}"),
         ("Rows not yet durable, dropped", f"{count(journal.get('pending_rows'))}, {count(journal.get('dropped_rows'))}"),
         ("Journal on disk", size(learning.get("journal_bytes"))),
     ]
