@@ -17,6 +17,8 @@ from riverdelta.bento import admin, rest
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
 from riverdelta.dataplane import DataPlane
+from riverdelta.events import Control
+from riverdelta.operator import Operator
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 
@@ -107,7 +109,7 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     answer = learning.command("rollback", release=0, freeze=True)
     assert answer.status_code == 200
     told = answer.json()
-    assert told.keys() == {"sequence", "obeyed", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert told.keys() == {"sequence", "obeyed", "refused", "waits", "position", "release", "swap", "champion", "frozen"}
     assert (told["obeyed"], told["waits"], told["release"], told["frozen"]) == (True, None, 0, True)
     assert told["position"] >= told["sequence"] > made["sequence"]
     deadline = time.monotonic() + 5
@@ -116,6 +118,42 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     assert not learning.command("resume").json()["frozen"]
     assert learning.command("promote", release=1).json()["champion"] == 1
     assert learning.command("freeze").json()["frozen"]
+
+
+def test_a_rollback_over_http_promotes_only_where_it_says_so(learning):
+    learning.teach(1)
+    learning.command("release")
+    learning.command("release")
+    for promote, champion in ((False, 0), (True, 1)):
+        told = learning.command("rollback", release=1, promote=promote, wait=30).json()
+        assert (told["release"], told["champion"], told["refused"]) == (1, champion, None)
+
+
+def test_what_the_learner_refuses_is_answered_409_with_why(learning, monkeypatch):
+    def write(self, action, **arguments):
+        """As where a release is deleted between the check and the learner."""
+        return self.journal.write(Control(action, arguments | {"release": 9}, self.clock()))
+
+    monkeypatch.setattr(Operator, "_write", write)
+    for name in ("promote", "rollback"):
+        answer = learning.command(name, release=0, wait=30)
+        assert answer.status_code == 409
+        error = answer.json()["error"]
+        assert error["type"] == "Refused"
+        assert error["message"].startswith(f"the {name} at position {learning.last() - 1} was refused, and nothing changed: ")
+    assert learning.send("GET", "/admin/releases").json()["releases"][0]["champion"]
+
+
+def test_a_rollback_that_only_a_promotion_could_serve_is_answered_409_before_it_is_written(make):
+    shop = make(guard="release")
+    shop.learn()
+    shop.teach(1)
+    shop.command("release", wait=30)
+    last = shop.last()
+    answer = shop.command("rollback", release=1)
+    assert answer.status_code == 409
+    assert "`riverdelta rollback 1 --promote`" in answer.json()["error"]["message"]
+    assert shop.last() == last
 
 
 def test_the_releases_are_the_same_rows_as_the_command_s(learning):
@@ -180,6 +218,7 @@ REFUSED = {
     "a release that is true": ("promote", b'{"release": true}', "release is True"),
     "a release below zero": ("rollback", b'{"release": -1}', "release is -1"),
     "a flag of text": ("rollback", b'{"freeze": "no"}', "freeze is 'no'; expected true or false"),
+    "a flag of a number": ("rollback", b'{"promote": 1}', "promote is 1; expected true or false"),
     "a wait of text": ("freeze", b'{"wait": "5"}', "wait is '5'"),
     "a wait that is true": ("freeze", b'{"wait": true}', "wait is True"),
     "too long a wait": ("freeze", b'{"wait": 31}', "expected 0 to 30 seconds"),
