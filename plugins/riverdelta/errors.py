@@ -69,6 +69,13 @@ class NotFound(RiverdeltaError, LookupError):
     grpc_status = "NOT_FOUND"
 
 
+class Refused(RiverdeltaError):
+    """A command that cannot be carried out as things stand; nothing has changed, and the message says what can be done."""
+
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+
+
 class Unavailable(RiverdeltaError):
     """The service cannot do this now, and a later try may succeed: a full disk, a closed journal."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from riverdelta.errors import Unavailable
+from riverdelta.errors import NotFound, Refused, Unavailable
 from riverdelta.events import Control
 from riverdelta.home import Home
 from riverdelta.journal import Journal
-from riverdelta.registry import Release
+from riverdelta.registry import ReleaseStore
 
 #: What of the learner's status a command is answered with.
 TOLD = ("position", "release", "swap", "champion", "frozen")
@@ -19,10 +19,45 @@ _LOOK_SECONDS = 0.02
 _SILENT_SECONDS = 10.0
 
 
+def check(control: Control, store: ReleaseStore, journal: Journal, guard: str) -> None:
+    """Let pass what the registry and the journal can carry out now: asked before a control is written, and before it is obeyed.
+
+    Raises `NotFound` or `Corrupt` where the release of a promotion or a rollback, or its state, is not there or not intact, and
+    `Refused` where examples can no longer be learned again, or where only champions serve (`guard` is `release`).
+    """
+    if control.action not in ("promote", "rollback"):
+        return
+    given = control.arguments
+    release = store.get(given["release"])
+    release.verify()
+    store.state(release)
+    if control.action == "promote":
+        return
+    number, position = release.number, release.position
+    if position != given["position"]:
+        raise NotFound(f"release {number} is of position {position}; the one of position {given['position']} is gone")
+    first = journal.first()
+    if given.get("relearn") and first > position + 1:
+        later = next((r.number for r in store.all() if r.position >= first - 1), None)
+        raise Refused(
+            f"release {number} is of position {position}, and the oldest record that is left is {first}: what came between was "
+            f"deleted and cannot be learned again; roll back without --relearn"
+            + ("" if later is None else f", or to release {later} or a later one")
+        )
+    champion = store.champion()
+    if guard == "release" and not given.get("promote", True) and champion is not None and number != champion.number:
+        flags = "".join(f" --{flag}" for flag in ("relearn", "freeze") if given.get(flag))
+        raise Refused(
+            f"release {number} cannot serve: with RIVERDELTA_GUARD=release only champions do, and the champion is "
+            f"{champion.number}; to promote it as well type `riverdelta rollback {number}{flags} --promote`"
+        )
+
+
 class Operator:
     """Writes controls into a home's journal, which its learner obeys when it reads them, running now or started later.
 
-    Each method returns the control's sequence number. What cannot be done is refused before anything is written.
+    Each method returns the control's sequence number. What cannot be done is refused before anything is written; what can no
+    longer be done when the learner comes to it is refused there, as `look` and `wait` say.
     """
 
     def __init__(self, home: Home, journal: Journal, clock: Callable[[], float] = time.time) -> None:
@@ -41,22 +76,21 @@ class Operator:
         return self._write("release")
 
     def promote(self, number: int) -> int:
-        """Make a release the champion; raises `NotFound` or `Corrupt` where it is not there, or not whole."""
-        return self._write("promote", release=self._whole(number).number)
+        """Make a release the champion; raises `NotFound` or `Corrupt` where it is not there, or not intact."""
+        return self._write("promote", release=number)
 
-    def rollback(self, number: int | None = None, relearn: bool = False, freeze: bool = False) -> int:
-        """Serve a release again and learn on from it; the champion, or its predecessor where champions alone serve, by default.
+    def rollback(self, number: int | None = None, relearn: bool = False, freeze: bool = False, promote: bool = False) -> int:
+        """Serve a release again and learn on from it, `target()` by default.
 
-        The examples since are un-learned; with `relearn` they are learned again, with `freeze` nothing is until `resume`.
-        Raises `NotFound` or `Corrupt` where the release or its state is not there, or not whole.
+        The examples since are un-learned; with `relearn` they are learned again, with `freeze` nothing is until `resume`, and
+        with `promote` the release becomes the champion. Raises as `check` does.
         """
-        release = self._whole(self.target() if number is None else number)
-        self.home.releases().state(release)
-        back = {"release": release.number, "position": release.position, "relearn": relearn, "freeze": freeze}
-        return self._write("rollback", **back)
+        release = self.home.releases().get(self.target() if number is None else number)
+        back = {"release": release.number, "position": release.position}
+        return self._write("rollback", **back, relearn=relearn, freeze=freeze, promote=promote)
 
     def target(self) -> int:
-        """Return the release that `rollback` goes to by default."""
+        """Return where `rollback` goes by default: to the champion, or to its predecessor where only champions serve."""
         champions = self.home.releases().champions()
         return champions[-2] if self.home.settings.guard == "release" and len(champions) > 1 else champions[-1]
 
@@ -84,16 +118,27 @@ class Operator:
         ]
 
     def look(self, sequence: int) -> dict[str, Any] | None:
-        """Return the learner's status when it has obeyed, None until then; raises `Unavailable` where none runs."""
+        """Return the learner's status when it has obeyed, None until then.
+
+        Raises `Refused` where the learner refused, and `Unavailable` where none runs, or what came of it is no longer known.
+        """
         status = self.home.read_status()
         if status.get("position", 0) >= sequence:
+            outcome = outcome_of(status, sequence)
+            if outcome is None:
+                raise Unavailable(
+                    f"the learner has read record {sequence}, and what came of it is no longer kept; `riverdelta releases` "
+                    f"shows what serves now"
+                )
+            if (reason := outcome["refused"]) is not None:
+                raise Refused(f"the {outcome['action']} at position {sequence} was refused, and nothing changed: {reason}")
             return status
         if self.clock() - status.get("time", 0.0) > _SILENT_SECONDS:
             raise Unavailable("no learner runs on this folder: the command waits in the journal until one is started")
         return None
 
     def wait(self, sequence: int, seconds: float = 30.0) -> dict[str, Any]:
-        """Return the learner's status when it has obeyed; raises `Unavailable` where none runs, or it takes too long."""
+        """Return the learner's status when it has obeyed; raises as `look` does, and `Unavailable` where it takes too long."""
         deadline = time.monotonic() + seconds
         while (status := self.look(sequence)) is None:
             if time.monotonic() > deadline:
@@ -110,15 +155,18 @@ class Operator:
         )
 
     def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:
-        """Return what a program is told of a command: where it lies, whether it was obeyed, and how learning stands now."""
+        """Return what a program is told of a command: where it lies, what came of it, and how learning stands now."""
         status = self.home.read_status()
-        told = {"sequence": sequence, "obeyed": waits is None, "waits": None if waits is None else str(waits)}
-        return told | {name: status.get(name) for name in TOLD}
-
-    def _whole(self, number: int) -> Release:
-        release = self.home.releases().get(number)
-        release.verify()
-        return release
+        refused = (outcome_of(status, sequence) or {}).get("refused")
+        told = {"sequence": sequence, "obeyed": waits is None and refused is None, "refused": refused}
+        return told | {"waits": None if waits is None else str(waits)} | {name: status.get(name) for name in TOLD}
 
     def _write(self, action: str, **arguments: Any) -> int:
-        return self.journal.write(Control(action, arguments, self.clock()))
+        control = Control(action, arguments, self.clock())
+        check(control, self.home.releases(), self.journal, self.home.settings.guard)
+        return self.journal.write(control)
+
+
+def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:
+    """Return what a learner's status says came of the control at `sequence`, None where it does not say."""
+    return next((outcome for outcome in status.get("outcomes", ()) if outcome["sequence"] == sequence), None)

@@ -95,9 +95,9 @@ class Settings(BaseSettings):
     release_seconds: Seconds = 300.0
     #: A release is made after so many examples too, if set.
     release_examples: Count | None = None
-    #: How many releases are kept, besides the champion.
+    #: How many releases are kept, besides the champion and the one that serves.
     keep_releases: Count = 8
-    #: The oldest releases are deleted, but never the champion, while all of them take more bytes than this.
+    #: The oldest releases, but never the champion or the one that serves, are deleted while all take more bytes than this.
     max_release_bytes: Count = 4 << 30
     #: A release becomes the champion when it is surely not worse by more than this, in nats a row.
     promote_margin: Annotated[float, Field(gt=0)] = 0.002

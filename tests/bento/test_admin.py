@@ -17,12 +17,16 @@ from riverdelta.bento import admin, rest
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
 from riverdelta.dataplane import DataPlane
+from riverdelta.events import Control
+from riverdelta.operator import Operator
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
 GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}
 READS = ("/admin/releases", "/admin/diff?a=0&b=0", "/admin/export")
+#: Records of a home that nothing was done to: the settings that learning reads.
+BEGUN = 1
 WRITES = ("release", "promote", "rollback", "freeze", "resume")
 
 
@@ -107,7 +111,7 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     answer = learning.command("rollback", release=0, freeze=True)
     assert answer.status_code == 200
     told = answer.json()
-    assert told.keys() == {"sequence", "obeyed", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert told.keys() == {"sequence", "obeyed", "refused", "waits", "position", "release", "swap", "champion", "frozen"}
     assert (told["obeyed"], told["waits"], told["release"], told["frozen"]) == (True, None, 0, True)
     assert told["position"] >= told["sequence"] > made["sequence"]
     deadline = time.monotonic() + 5
@@ -116,6 +120,42 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     assert not learning.command("resume").json()["frozen"]
     assert learning.command("promote", release=1).json()["champion"] == 1
     assert learning.command("freeze").json()["frozen"]
+
+
+def test_a_rollback_over_http_promotes_only_where_it_says_so(learning):
+    learning.teach(1)
+    learning.command("release")
+    learning.command("release")
+    for promote, champion in ((False, 0), (True, 1)):
+        told = learning.command("rollback", release=1, promote=promote, wait=30).json()
+        assert (told["release"], told["champion"], told["refused"]) == (1, champion, None)
+
+
+def test_what_the_learner_refuses_is_answered_409_with_why(learning, monkeypatch):
+    def write(self, action, **arguments):
+        """As where a release is deleted between the check and the learner."""
+        return self.journal.write(Control(action, arguments | {"release": 9}, self.clock()))
+
+    monkeypatch.setattr(Operator, "_write", write)
+    for name in ("promote", "rollback"):
+        answer = learning.command(name, release=0, wait=30)
+        assert answer.status_code == 409
+        error = answer.json()["error"]
+        assert error["type"] == "Refused"
+        assert error["message"].startswith(f"the {name} at position {learning.last() - 1} was refused, and nothing changed: ")
+    assert learning.send("GET", "/admin/releases").json()["releases"][0]["champion"]
+
+
+def test_a_rollback_that_only_a_promotion_could_serve_is_answered_409_before_it_is_written(make):
+    shop = make(guard="release")
+    shop.learn()
+    shop.teach(1)
+    shop.command("release", wait=30)
+    last = shop.last()
+    answer = shop.command("rollback", release=1)
+    assert answer.status_code == 409
+    assert "`riverdelta rollback 1 --promote`" in answer.json()["error"]["message"]
+    assert shop.last() == last
 
 
 def test_the_releases_are_the_same_rows_as_the_command_s(learning):
@@ -180,6 +220,7 @@ REFUSED = {
     "a release that is true": ("promote", b'{"release": true}', "release is True"),
     "a release below zero": ("rollback", b'{"release": -1}', "release is -1"),
     "a flag of text": ("rollback", b'{"freeze": "no"}', "freeze is 'no'; expected true or false"),
+    "a flag of a number": ("rollback", b'{"promote": 1}', "promote is 1; expected true or false"),
     "a wait of text": ("freeze", b'{"wait": "5"}', "wait is '5'"),
     "a wait that is true": ("freeze", b'{"wait": true}', "wait is True"),
     "too long a wait": ("freeze", b'{"wait": 31}', "expected 0 to 30 seconds"),
@@ -209,7 +250,7 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number
     ):
         assert answer.status_code == 404
         assert answer.json()["error"]["message"] == f"there is no release {number}; there are: 0"
-    assert shop.last() == 0
+    assert shop.last() == BEGUN
 
 
 @pytest.mark.parametrize(
@@ -244,7 +285,7 @@ def test_what_a_form_of_another_site_can_send_is_refused_unread(shop, kind):
         answer = shop.send("POST", f"/admin/{name}", content=b'{"release": 0}', headers=headers)
         assert answer.status_code == 415
         assert "expected Content-Type: application/json" in answer.json()["error"]["message"]
-    assert shop.last() == 0
+    assert shop.last() == BEGUN
 
 
 def test_a_preflight_of_another_site_is_not_granted(shop):
@@ -262,7 +303,7 @@ def test_without_tokens_a_name_that_was_made_to_point_here_gets_nothing(shop, ho
         assert "RIVERDELTA_ADMIN_TOKENS" in answer.json()["error"]["message"]
     for name in WRITES:
         assert shop.send("POST", f"/admin/{name}", json={"release": 0}, headers={"Host": host}).status_code == 403
-    assert shop.last() == 0
+    assert shop.last() == BEGUN
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:3000", "[::1]:3000", "127.0.0.1:3000"])
@@ -282,7 +323,7 @@ def test_with_tokens_admin_alone_may_and_by_any_name(make):
             method, path, headers={"Authorization": f"Bearer {TOKENS[Role.ADMIN]}", "Host": "shop.example"}, **given
         )
         assert answer.status_code in (200, 400, 404), path
-    assert shop.last() == 0
+    assert shop.last() == BEGUN
 
 
 def test_what_is_damaged_is_named_and_nothing_is_written(learning):

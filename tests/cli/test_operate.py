@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from riverdelta.cli import main
 from riverdelta.definition import load
+from riverdelta.events import Control
 from riverdelta.home import Home
+from riverdelta.operator import Operator
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 
@@ -77,7 +79,7 @@ def learned(home):
 
 def test_each_command_says_in_json_what_came_of_it(home, learner):
     frozen = asked("freeze")
-    assert frozen.keys() == {"sequence", "obeyed", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert frozen.keys() == {"sequence", "obeyed", "refused", "waits", "position", "release", "swap", "champion", "frozen"}
     assert (frozen["obeyed"], frozen["waits"], frozen["frozen"]) == (True, None, True)
     assert frozen["position"] >= frozen["sequence"] > 0
     resumed = asked("resume")
@@ -103,6 +105,32 @@ def test_what_is_refused_is_one_line_and_nothing_is_written(home):
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert "there is no release 9; there are: 0" in shown.stderr
     assert last(home) == before
+
+
+def test_what_the_learner_refuses_is_an_error_and_in_json_says_why(home, learner, monkeypatch):
+    def write(self, action, **arguments):
+        """As where a release is deleted between the check and the learner."""
+        return self.journal.write(Control(action, arguments | {"release": 9}, self.clock()))
+
+    monkeypatch.setattr(Operator, "_write", write)
+    for command in (("promote", 0), ("rollback", 0), ("rollback", 0, "--promote")):
+        shown = run(*command)
+        assert (shown.exit_code, shown.stdout) == (1, "")
+        assert "was refused, and nothing changed: there is no release 9" in shown.stderr
+        shown = run(*command, "--json")
+        told = json.loads(shown.stdout)
+        assert (shown.exit_code, told["obeyed"], told["waits"], told["champion"]) == (1, False, None, 0)
+        assert told["refused"].startswith("there is no release 9")
+
+
+def test_a_rollback_says_what_serves_and_who_is_the_champion(home, learner):
+    number = learned(home)
+    shown = run("rollback", number).stdout
+    assert f"release {number} serves again as {number}+" in shown
+    assert "the champion is 0" in shown
+    assert asked("rollback", number, "--promote")["champion"] == number
+    marks = {row["release"]: (row["champion"], row["serving"]) for row in asked("releases")}
+    assert marks == {0: (False, False), number: (True, True)}
 
 
 def test_diff_shows_what_changed_and_counts_it(home):

@@ -94,7 +94,7 @@ def test_a_rollback_over_http_is_served_by_every_worker_within_a_second(ground):
     teach(server, 1.0, times=1)
     until(server, lambda s: s["release"] == newest["release"])
     asked = time.monotonic()
-    status, answer = send(server, "POST", "/admin/rollback", {"release": 0})
+    status, answer = send(server, "POST", "/admin/rollback", {"release": 0, "promote": True})
     told, seen = json.loads(answer), 0
     while seen < 8:  # two workers take turns at random
         assert time.monotonic() < asked + 1.0

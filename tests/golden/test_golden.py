@@ -43,6 +43,8 @@ def state_after_loading(learner, path):
 
 
 def assert_same(found, expected):
+    # What came of commands is shown, and is saved since 0.2 only.
+    found, expected = ({n: a for n, a in arrays.items() if n != "outcomes/kept"} for arrays in (found, expected))
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == array.dtype

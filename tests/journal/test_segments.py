@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Feedback, Impressions, Tick, digest
+from riverdelta.events import Control, Feedback, Impressions, Tick, digest
 from riverdelta.journal import SqliteJournal
 from riverdelta.journal.segment import Encoded
 from riverdelta.journal.segments import Segments
@@ -40,6 +40,18 @@ class TestRotation:
             assert worker.feed(worker.score(), 0, 1) == ["accepted"]
         assert len(files(home)) >= 4
         assert [sequence for sequence, _ in records(worker.journal)] == list(range(1, 9))
+
+    def test_controls_are_found_without_the_rest_and_the_first_that_is_left_is_known(self, home):
+        journal = home.worker(segment_bytes=TINY).journal
+        assert (journal.first(), journal.controls(0, 100)) == (1, [])
+        for number in range(6):
+            journal.write(Control("promote", {"release": number}) if number % 2 else Tick(float(number)))
+        found = journal.controls(0, 100)
+        assert [(sequence, control.arguments["release"]) for sequence, control in found] == [(2, 1), (4, 3), (6, 5)]
+        assert [sequence for sequence, _ in journal.controls(2, 6)] == [4]
+        assert swept(journal, 3, 1e9, 0, 0.0) > 0
+        assert journal.first() == 4
+        assert [sequence for sequence, _ in journal.controls(0, 100)] == [4, 6]
 
     def test_a_label_in_a_sealed_segment_still_counts(self, home):
         worker = home.worker(segment_bytes=TINY)

@@ -180,7 +180,7 @@ def taken(definition, saves):
         found = pair.learner.push(sequence, record)
         pair.account.took(sequence, record, found, pair.learner.admission)
         if isinstance(record, Control):
-            pair.account.obeyed(sequence, record, {}, pair.learner.admission)
+            pair.account.obeyed(pair.learner.outcomes.of(sequence), record, pair.learner.admission)
     return pair
 
 

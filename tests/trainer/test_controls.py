@@ -1,11 +1,19 @@
 """Steps back and forth: every control is obeyed at its position in the journal, and a replay obeys it too."""
 
+import errno
+import re
+import shutil
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from riverdelta.errors import ParityError
 from riverdelta.events import Control
 from riverdelta.journal.segments import Segments
 from riverdelta.link import sigmoid
+from riverdelta.registry import ReleaseStore
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Replayed
 
@@ -22,7 +30,7 @@ def release(rig):
 
 
 def back(rig, to, **arguments):
-    return tell(rig, "rollback", release=to.number, position=to.position, **arguments)
+    return tell(rig, "rollback", **{"release": to.number, "position": to.position, "promote": False} | arguments)
 
 
 def digest(rig):
@@ -81,7 +89,6 @@ def test_a_rollback_unlearns_what_came_after_the_release_and_serves_its_tables(r
     assert digest(rig) == then
     assert rig.plane.session.run(columns).corrected.tobytes() == corrected.tobytes()
     assert rig.plane.session.state.release == kept.number
-    assert rig.trainer.releases.store.champion().number == kept.number
     taught(rig, 3)
     assert digest(rig) != then
 
@@ -135,21 +142,294 @@ def test_after_a_crash_and_in_a_replay_from_the_beginning_the_tables_are_the_sam
     crash(rig)
     rig.step()
     assert digest(rig) == whole
-    assert replayed(rig).stack.digest() == whole
+    again = replayed(rig)
+    assert again.stack.digest() == whole
+    assert list(again.outcomes) == list(rig.trainer.learner.outcomes)
     assert len(rig.trainer.releases.store.all()) == 2
 
 
-def test_a_rollback_whose_release_is_gone_is_passed_over_and_learning_goes_on(rig, caplog):
+@pytest.mark.parametrize("relearn", [False, True])
+def test_a_replay_goes_back_to_the_beginning_as_the_service_did(rig, relearn):
+    taught(rig, 1, 2)
+    back(rig, rig.trainer.releases.store.get(0), relearn=relearn)
+    taught(rig, 3)
+    assert replayed(rig).stack.digest() == digest(rig)
+
+
+def champion(rig):
+    return rig.trainer.releases.store.champion().number
+
+
+def test_a_rollback_makes_a_champion_only_where_it_says_so_and_one_of_version_0_1_always_did(rig):
+    store = rig.trainer.releases.store
+    for seed in (1, 2, 3):
+        taught(rig, seed)
+        release(rig)
+    tell(rig, "promote", release=2)
+    back(rig, store.get(1))
+    assert (champion(rig), rig.trainer.status()["release"]) == (2, 1)
+    back(rig, store.get(3), promote=True)
+    assert (champion(rig), rig.trainer.status()["release"]) == (3, 3)
+    one = store.get(1)
+    tell(rig, "rollback", release=one.number, position=one.position, relearn=False, freeze=False)
+    assert (champion(rig), rig.trainer.status()["release"]) == (1, 1)
+
+
+def test_what_was_rolled_back_to_serves_on_after_a_restart_also_where_the_live_tables_are_lost(rig):
     taught(rig, 1)
     kept = release(rig)
-    kept.state_path.unlink()
     taught(rig, 2)
-    before = digest(rig)
+    release(rig)
+    back(rig, kept, freeze=True)
+    then = digest(rig)
+    rig.trainer.save()
+    crash(rig)
+    assert (digest(rig), rig.trainer.status()["release"], champion(rig)) == (then, kept.number, 0)
+    rig.trainer.journal.close()
+    rig.trainer._lock.release()
+    shutil.rmtree(rig.trainer.home.folder / "live")
+    rig.start()
+    rig.step()
+    rig.plane.follow()
+    assert (digest(rig), rig.trainer.status()["release"], champion(rig)) == (then, kept.number, 0)
+    assert rig.trainer.live.head.release == kept.number
+
+
+def test_a_rollback_that_is_read_again_after_a_crash_does_not_take_service_back_in_time(rig):
+    taught(rig, 1)
+    kept = release(rig)
+    rig.trainer.save()
+    taught(rig, 2)
     back(rig, kept)
-    assert digest(rig) == before
-    assert "is passed over" in caplog.text
+    taught(rig, 3, 4)
+    served = rig.trainer.live.head
+    crash(rig)
+    published = []
+    rig.trainer.live.publish = lambda *given, publish=rig.trainer.live.publish: published.append(given) or publish(*given)
+    read = rig.trainer.journal.read
+    rig.trainer.journal.read = lambda after, rows: read(after, 1)
+    rig.step()
+    assert published
+    assert all(position >= served.position for _, position, *_ in published)
+
+
+@pytest.mark.parametrize("rig", [{"keep_releases": 1}], indirect=True)
+def test_retention_never_takes_the_release_that_serves(rig):
+    taught(rig, 1)
+    kept = release(rig)
+    back(rig, kept, freeze=True)
+    # Made, but not published yet: what serves is still what was gone back to.
+    rig.trainer._publish = lambda: None
+    taught(rig, 2)
+    tell(rig, "release")
+    assert [r.number for r in rig.trainer.releases.store.all()] == [0, kept.number, 2]
+    assert rig.trainer.status()["release"] == kept.number
+
+
+def test_after_a_rollback_releases_made_later_go_on_trial_against_the_champion_as_it_is(rig):
+    taught(rig, 1)
+    first = release(rig)
+    assert rig.trainer.status()["trial"]["challenger"] == first.number
+    taught(rig, 2)
+    second = release(rig)
+    back(rig, first)
+    assert rig.trainer.status()["trial"] is None
     taught(rig, 3)
-    assert digest(rig) != before
+    later = release(rig)
+    assert rig.trainer.status()["trial"]["challenger"] == later.number
+    assert rig.trainer.contest.champion == champion(rig) == 0
+    facts = [rig.trainer.releases.store.get(r.number).facts.get("verdict") for r in (first, second)]
+    assert facts == ["undecided", None]
+
+
+def gone(rig, release):
+    index = rig.trainer.releases.store._index()
+    index["releases"] = [entry for entry in index["releases"] if entry["number"] != release.number]
+    rig.trainer.releases.store._write(index)
+
+
+def cut(rig, release):
+    rig.trainer.save()
+    taught(rig, 8)
+    rig.trainer.save()
+    rig.trainer.journal.sweep(release.position + 2, 1e9, 0, rig.now)
+    assert rig.trainer.journal.sweep(rig.trainer.journal.last(), 1e9, 10**12, rig.now) > 0
+
+
+IMPOSSIBLE = {
+    "its release is gone": (gone, {}, "there is no release 1; there are: 0"),
+    "its state is gone": (lambda _, release: release.state_path.unlink(), {}, r"000001\.state cannot be used"),
+    "its state is damaged": (lambda _, release: release.state_path.write_bytes(b"damaged"), {}, "do not match the digest"),
+    "its model is damaged": (lambda _, release: release.path.write_bytes(b"damaged"), {}, "does not match its digest"),
+    "its records are gone": (cut, {"relearn": True}, "the oldest record that is left is .* without --relearn"),
+}
+
+
+@pytest.mark.parametrize("rig", [{"segment_bytes": 1}], indirect=True)
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+@pytest.mark.parametrize("promote", [False, True])
+def test_a_rollback_that_has_become_impossible_changes_nothing_and_says_why(rig, name, promote):
+    break_, how, why = IMPOSSIBLE[name]
+    taught(rig, 1)
+    kept = release(rig)
+    taught(rig, 2)
+    break_(rig, kept)
+    rig.plane.follow()
+    columns = rig.columns(8, 9)
+    before, scores = rig.trainer.status(), rig.plane.session.run(columns).score.tobytes()
+    tables = digest(rig)
+    sequence = back(rig, kept, promote=promote, freeze=True, **how)
+    after = rig.trainer.status()
+    outcome = rig.trainer.learner.outcomes.of(sequence)
+    assert (outcome.action, outcome.release, outcome.champion) == ("rollback", kept.number, False)
+    assert re.search(why, outcome.refused)
+    rig.plane.follow()
+    assert rig.plane.session.run(columns).score.tobytes() == scores
+    assert digest(rig) == tables
+    same = ("release", "swap", "champion", "frozen", "releases", "controls", "trial", "paused", "learned")
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    entry = after["events"][-1]
+    assert (entry["action"], entry["details"]["refused"]) == ("rollback", outcome.refused[:300])
+    assert [o["refused"] for o in after["outcomes"] if o["sequence"] == sequence] == [outcome.refused]
+    taught(rig, 3)
+    assert digest(rig) != tables
+
+
+@pytest.mark.parametrize("rig", [{"segment_bytes": 1}], indirect=True)
+def test_relearning_is_all_or_nothing_where_a_record_is_missing_in_the_middle(rig):
+    taught(rig, 1)
+    kept = release(rig)
+    taught(rig, 2, 3, 4)
+    tables = digest(rig)
+    segments = rig.trainer.journal._readable
+    middle = segments._open[sorted(segments._open)[kept.position + 2]]
+    middle._db.execute("DELETE FROM record")
+    outcome = rig.trainer.learner.outcomes.of(back(rig, kept, relearn=True))
+    assert f"lacks record {middle.first}" in outcome.refused
+    assert digest(rig) == tables
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_was_refused_once_is_refused_after_a_crash_and_in_a_replay_though_it_were_possible_again(rig, saved):
+    taught(rig, 1)
+    kept = release(rig)
+    taught(rig, 2)
+    rig.trainer.save()
+    state = kept.state_path.read_bytes()
+    kept.state_path.unlink()
+    sequences = [back(rig, kept), tell(rig, "promote", release=kept.number)]
+    taught(rig, 3)
+    if saved:
+        rig.trainer.save()
+    before, told = digest(rig), list(rig.trainer.learner.outcomes)
+    kept.state_path.write_bytes(state)
+    crash(rig)
+    rig.step()
+    assert (digest(rig), list(rig.trainer.learner.outcomes)) == (before, told)
+    assert all(rig.trainer.learner.outcomes.of(sequence).refused for sequence in sequences)
+    assert champion(rig) == 0
+    again = replayed(rig)
+    assert (again.stack.digest(), list(again.outcomes)) == (before, told)
+    refusals = [r for _, r in rig.trainer.journal.controls(0, 10**9) if r.action == "refused"]
+    assert [r.arguments["sequence"] for r in refusals] == sequences
+
+
+def test_a_release_that_fails_parity_is_refused_for_good_and_says_so(rig, monkeypatch):
+    taught(rig, 1)
+    rig.trainer.save()
+
+    def differs(*_):
+        raise ParityError("they differ by 0.5 logits")
+
+    with monkeypatch.context() as m:
+        m.setattr(rig.trainer.releases, "_test", differs)
+        sequence = tell(rig, "release")
+    status = rig.trainer.status()
+    assert rig.trainer.learner.outcomes.of(sequence).refused == "they differ by 0.5 logits"
+    assert (status["releases"], status["releases_refused"], status["controls"]["release"]) == (1, 1, 0)
+    crash(rig)
+    rig.step()
+    assert rig.trainer.learner.outcomes.of(sequence).refused == "they differ by 0.5 logits"
+    assert len(rig.trainer.releases.store.all()) == 1
+    assert replayed(rig).outcomes.of(sequence).refused
+
+
+def test_what_the_registry_could_not_write_it_does_when_the_disk_has_room_and_never_skips(rig, monkeypatch):
+    taught(rig, 1)
+    kept = release(rig)
+    taught(rig, 2)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(ReleaseStore, "_write", full)
+        m.setattr("riverdelta.trainer.trainer._PAUSE_SECONDS", 0.0)
+        rig.trainer.journal.write(Control("rollback", {"release": 1, "position": kept.position, "promote": True}, rig.now))
+        rig.step()
+        assert "No space left" in rig.trainer.paused
+        assert champion(rig) == 0
+    rig.step()
+    assert rig.trainer.paused is None
+    assert (champion(rig), rig.trainer.status()["release"]) == (kept.number, kept.number)
+
+
+def test_a_control_whose_arguments_are_of_another_kind_is_refused_and_learning_goes_on(rig):
+    for arguments in ({}, {"release": "0", "position": 0}, {"release": 0}, {"release": [0], "position": 0, "relearn": 1}):
+        for action in ("rollback", "promote"):
+            if arguments == {"release": 0} and action == "promote":
+                continue
+            assert rig.trainer.learner.outcomes.of(tell(rig, action, **arguments)).refused, (action, arguments)
+    taught(rig, 1)
+    assert rig.trainer.status()["learned"] == 16
+
+
+def test_what_the_learner_asked_for_itself_gives_way_to_a_rollback_that_came_first(rig):
+    taught(rig, 1)
+    made = release(rig)
+    asked = rig.trainer.learner.position
+    back(rig, rig.trainer.releases.store.get(0))
+    sequence = tell(rig, "promote", release=made.number, by="trial", asked=asked)
+    assert "before the rollback at position" in rig.trainer.learner.outcomes.of(sequence).refused
+    assert champion(rig) == 0
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_asked_and_lost_a_restart_and_a_replay_come_to_the_same(definition, make_rig, tmp_path_factory, data):
+    rig = make_rig(definition, tmp_path_factory.mktemp("home"))
+    store, states = rig.trainer.releases.store, {}
+    for seed in range(data.draw(st.integers(3, 9))):
+        taught(rig, seed)
+        states |= {r.number: r.state_path.read_bytes() for r in store.all() if r.number not in states}
+        to = data.draw(st.sampled_from(store.all()))
+        match data.draw(st.sampled_from(["release", "back", "promote", "resume", "lose", "restore", "save", "crash"])):
+            case "release":
+                release(rig)
+            case "back":
+                back(rig, to, **{name: data.draw(st.booleans()) for name in ("relearn", "freeze", "promote")})
+            case "promote":
+                tell(rig, "promote", release=data.draw(st.integers(0, 5)))
+            case "resume":
+                tell(rig, "resume")
+            case "lose":
+                to.state_path.unlink(missing_ok=True)
+            case "restore":
+                to.state_path.write_bytes(states[to.number])
+            case "save":
+                rig.trainer.save()
+            case "crash":
+                before = digest(rig), list(rig.trainer.learner.outcomes), champion(rig)
+                for each in store.all():  # what was lost since it was obeyed cannot be obeyed again
+                    each.state_path.write_bytes(states[each.number])
+                crash(rig)
+                rig.step()
+                assert (digest(rig), list(rig.trainer.learner.outcomes), champion(rig)) == before
+    again = replayed(rig)
+    assert again.stack.digest() == digest(rig)
+    assert list(again.outcomes) == list(rig.trainer.learner.outcomes)
+    promoted = [outcome.release for outcome in again.outcomes if outcome.champion]
+    assert champion(rig) == (promoted[-1] if promoted else 0)
 
 
 def test_a_release_is_made_after_so_many_examples_too(rig):
@@ -166,8 +446,26 @@ def test_promote_makes_the_champion_and_says_so(rig):
     assert rig.trainer.status()["champion"] == 0
     tell(rig, "promote", release=made.number)
     assert rig.trainer.status()["champion"] == made.number
-    tell(rig, "promote", release=77)
+    sequence = tell(rig, "promote", release=77)
     assert rig.trainer.status()["champion"] == made.number
+    assert rig.trainer.learner.outcomes.of(sequence).refused == "there is no release 77; there are: 0, 1"
+    assert rig.trainer.status()["controls"]["promote"] == 1
+
+
+@pytest.mark.parametrize("rig", [{"guard": "release"}], indirect=True)
+def test_where_only_champions_serve_a_rollback_that_was_written_without_that_is_refused(rig):
+    taught(rig, 1)
+    kept = release(rig)
+    tables = digest(rig)
+    refused = rig.trainer.learner.outcomes.of(back(rig, kept, freeze=True)).refused
+    assert "the champion is 0" in refused
+    assert "`riverdelta rollback 1 --freeze --promote`" in refused
+    assert (digest(rig), rig.trainer.status()["release"]) == (tables, 0)
+    back(rig, kept, promote=True)
+    assert (champion(rig), rig.trainer.status()["release"]) == (1, 1)
+    taught(rig, 2)
+    back(rig, kept)
+    assert (champion(rig), rig.trainer.status()["release"], digest(rig)) == (1, 1, tables)
 
 
 @pytest.mark.parametrize("rig", [{"guard": "release"}], indirect=True)
@@ -221,6 +519,25 @@ def test_a_better_release_is_promoted_by_its_trial_which_outlives_a_crash(rig):
     facts = rig.trainer.releases.store.get(made.number).facts
     assert facts["verdict"] == "promoted"
     assert facts["lower"] > -rig.settings.promote_margin
+
+
+def test_a_trial_s_winner_that_cannot_be_promoted_any_more_is_refused_once_and_the_next_release_goes_on_trial(rig):
+    for seed in range(8):
+        clicks(rig, seed)
+    made = release(rig)
+    made.state_path.unlink()
+    seed = 8
+    while not (found := [o for o in rig.trainer.learner.outcomes if o.action == "promote"]):
+        assert seed < 100
+        clicks(rig, seed)
+        seed += 1
+    assert made.state_path.name in found[0].refused
+    for more in range(3):
+        clicks(rig, seed + more)
+    assert [o for o in rig.trainer.learner.outcomes if o.action == "promote"] == found
+    assert rig.trainer.releases.store.get(made.number).facts["verdict"] == "undecided"
+    later = release(rig)
+    assert rig.trainer.status()["trial"]["challenger"] == later.number
 
 
 @pytest.mark.parametrize("rig", [{"serve": "base"}], indirect=True)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from riverdelta.errors import Corrupt, NotFound, Unavailable
-from riverdelta.operator import Operator
+from riverdelta.errors import Corrupt, NotFound, Refused, Unavailable
+from riverdelta.operator import Operator, outcome_of
+from riverdelta.trainer.outcomes import KEPT
 
 
 @pytest.fixture
@@ -17,6 +18,10 @@ def taught(rig, operator, *seeds):
         rig.step()
         operator.release()
         rig.step()
+
+
+def marks(operator):
+    return {mark: [row["release"] for row in operator.releases() if row[mark]] for mark in ("champion", "serving")}
 
 
 def test_freeze_and_resume_are_obeyed(rig, operator):
@@ -41,7 +46,11 @@ def test_rollback_goes_to_the_champion_unless_told_otherwise(rig, operator):
     operator.rollback(1, freeze=True)
     rig.step()
     status = rig.trainer.status()
-    assert (status["release"], status["champion"], status["frozen"]) == (1, 1, True)
+    assert (status["release"], status["champion"], status["frozen"]) == (1, 2, True)
+    assert marks(operator) == {"champion": [2], "serving": [1]}
+    operator.rollback(3, promote=True)
+    rig.step()
+    assert marks(operator) == {"champion": [3], "serving": [3]}
 
 
 @pytest.mark.parametrize("rig", [{"guard": "release"}], indirect=True)
@@ -51,6 +60,56 @@ def test_where_champions_alone_serve_rollback_goes_to_the_champion_s_predecessor
         operator.promote(number)
         rig.step()
     assert operator.target() == 1
+    last = rig.trainer.journal.last()
+    with pytest.raises(Refused, match=r"type `riverdelta rollback 1 --relearn --promote`") as refused:
+        operator.rollback(relearn=True)
+    assert refused.value.http_status == 409
+    assert rig.trainer.journal.last() == last
+    operator.rollback(promote=True)
+    rig.step()
+    assert (rig.trainer.status()["release"], rig.trainer.status()["champion"]) == (1, 1)
+
+
+@pytest.mark.parametrize("rig", [{"segment_bytes": 1}], indirect=True)
+def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left_and_nothing_is_written(rig, operator):
+    taught(rig, operator, 1, 2, 3)
+    store, journal = rig.trainer.releases.store, rig.trainer.journal
+    operator.rollback(0, relearn=True)  # release 0 is of position 0: all records are there
+    rig.step()
+    rig.trainer.save()
+    journal.sweep(store.get(2).position, 1e9, 0, rig.now)
+    assert journal.sweep(journal.last(), 1e9, 10**12, rig.now) > 0
+    first, last = journal.first(), journal.last()
+    assert first == store.get(2).position + 1
+    for number in (0, 1):
+        with pytest.raises(Refused, match=f"record that is left is {first}: .* roll back without --relearn, or to release 2"):
+            operator.rollback(number, relearn=True)
+    assert journal.last() == last
+    for number, relearn in ((2, True), (0, False)):
+        sequence = operator.rollback(number, relearn=relearn)
+        rig.step()
+        assert outcome_of(operator.wait(sequence), sequence)["release"] == number
+
+
+def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):
+    taught(rig, operator, 1)
+    sequence = operator.rollback(1)
+    rig.trainer.releases.store.get(1).state_path.unlink()
+    rig.step()
+    for _ in range(2):
+        with pytest.raises(Refused, match=f"rollback at position {sequence} was refused, and nothing changed: .*000001.state"):
+            operator.wait(sequence)
+        told = operator.outcome(sequence)
+        assert (told["obeyed"], told["waits"], told["champion"]) == (False, None, 0)
+        assert "000001.state" in told["refused"]
+        rig.trainer.close()
+        rig.start()
+        rig.step()
+    sequences = [operator.freeze() for _ in range(KEPT + 1)]
+    rig.step()
+    with pytest.raises(Unavailable, match="no longer kept; `riverdelta releases` shows"):
+        operator.wait(sequences[0])
+    assert operator.wait(sequences[1])["frozen"]
 
 
 def test_what_is_not_there_or_not_whole_is_refused_and_nothing_is_written(rig, operator):

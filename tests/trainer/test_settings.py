@@ -97,8 +97,8 @@ def test_another_response_to_drift_is_a_record_too_and_a_replay_has_it(rig, defi
     assert learner.adaptation.response == Adapt(forget=0.25)
 
 
-def test_settings_that_are_not_valid_are_passed_over_by_name_and_learning_goes_on(rig, caplog):
+def test_settings_that_are_not_valid_are_refused_by_name_and_learning_goes_on(rig, caplog):
     rig.trainer.learner.push(10, Control(SETTINGS, {"keep_negatives": 7}, 0.0))
-    assert "the settings at position 10 are passed over" in caplog.text
+    assert "the settings at position 10 is refused" in caplog.text
     assert "RIVERDELTA_KEEP_NEGATIVES is 7" in caplog.text
     assert rig.trainer.learner.joiner.weights.keep == 1.0

@@ -20,7 +20,7 @@ MOST_CHANGES = 1000
 COMMANDS: dict[str, tuple[str, ...]] = {
     "release": (),
     "promote": ("release",),
-    "rollback": ("release", "relearn", "freeze"),
+    "rollback": ("release", "relearn", "freeze", "promote"),
     "freeze": (),
     "resume": (),
 }
@@ -41,7 +41,7 @@ def parse_command(name: str, parsed: Any) -> tuple[Do, float]:
             raise InvalidInput('the body has no release; expected {"release": 3}')
         return lambda operator: operator.promote(number), seconds
     if name == "rollback":
-        back = _release(body), _flag(body, "relearn"), _flag(body, "freeze")
+        back = _release(body), *(_flag(body, name) for name in ("relearn", "freeze", "promote"))
         return lambda operator: operator.rollback(*back), seconds
     plain: dict[str, Do] = {"release": Operator.release, "freeze": Operator.freeze, "resume": Operator.resume}
     return plain[name], seconds

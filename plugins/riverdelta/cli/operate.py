@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from riverdelta.definition import load
-from riverdelta.errors import Unavailable
+from riverdelta.errors import Refused, Unavailable
 from riverdelta.home import Home
 from riverdelta.operator import Operator
 from riverdelta.settings import Settings
@@ -36,11 +36,17 @@ def operating(target: str) -> Iterator[Operator]:
 
 
 def tell(operator: Operator, sequence: int, said: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    """Wait for the learner and say what has come of a command, or that it waits."""
+    """Wait for the learner and say what has come of a command, or that it waits; raises `Refused` where it was refused."""
+    status: dict[str, Any] = {}
+    waits: Unavailable | None = None
     try:
-        status, waits = operator.wait(sequence), None
+        status = operator.wait(sequence)
     except Unavailable as error:
-        status, waits = {}, error
+        waits = error
+    except Refused:
+        if as_json:
+            click.echo(json.dumps(operator.outcome(sequence), indent=1))
+        raise
     if as_json:
         click.echo(json.dumps(operator.outcome(sequence, waits), indent=1))
     else:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from riverdelta.definition import load
-from riverdelta.errors import InvalidInput
+from riverdelta.errors import InvalidInput, Refused
 from riverdelta.gate import Gate
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
@@ -110,6 +110,11 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     settings = Settings.load(home=folder / "state")
     home = Home(definition, settings)
     segments = Segments(home.folder / "journal", settings.segment_bytes)
+    if segments.first() > 1:
+        raise Refused(
+            f"the oldest record in {segments.folder} is {segments.first()}: those before it were deleted by retention, and "
+            f"tables cannot be learned again without them; raise RIVERDELTA_JOURNAL_MAX_BYTES and _MAX_AGE_SECONDS to keep more"
+        )
     learner = new_learner(definition, settings)
     learner.recall = Replayed(segments, learner.state())
     start = time.perf_counter()

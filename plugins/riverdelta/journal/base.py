@@ -107,6 +107,14 @@ class Journal(Protocol):
         """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
         ...
 
+    def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
+        """Return the controls that are left between two positions, both excluded, without reading what lies between them."""
+        ...
+
+    def first(self) -> int:
+        """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
+        ...
+
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""
         ...

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Feedback, Impressions, Record, decode, digest, encode
+from riverdelta.events import Control, Feedback, Impressions, Record, decode, digest, encode
 from riverdelta.features import Ints
 
 _SCHEMA = """
@@ -243,6 +243,13 @@ class Segment:
                     break
             cursor.close()
         return records
+
+    def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
+        """Return the controls between two positions, both excluded."""
+        asked = "SELECT sequence FROM record WHERE kind = ? AND sequence > ? AND sequence < ? ORDER BY sequence"
+        places = self._ask(asked, (Control.kind, after, before))
+        records = [record for (sequence,) in places for record in self.read(sequence - 1, 1)]
+        return [(sequence, record) for sequence, record in records if isinstance(record, Control)]
 
     def size(self) -> int:
         """Return the bytes on disk, write-ahead log included."""

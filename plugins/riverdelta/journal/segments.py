@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Impressions, Record
+from riverdelta.events import Control, Impressions, Record
 from riverdelta.journal.base import Needed
 from riverdelta.journal.segment import CARRIED, Fed, Request, Segment, explained
 from riverdelta.lock import Turn
@@ -145,6 +145,15 @@ class Segments:
             if isinstance(record, Impressions):
                 return record
         raise Corrupt(f"journal record {sequence} in {self.folder} holds no impressions, and the index says that it does")
+
+    def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
+        """Return the controls that are left between two positions, both excluded."""
+        with self.explained():
+            return [found for n in sorted(self._open) for found in self._open[n].controls(after, before)]
+
+    def first(self) -> int:
+        """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
+        return self._open[min(self._open)].first
 
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""

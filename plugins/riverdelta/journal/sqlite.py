@@ -148,6 +148,18 @@ class SqliteJournal:
         with self._reading:
             return self._readable.impressions(sequence)
 
+    def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
+        """See `Journal.controls`."""
+        with self._reading:
+            self._readable.refresh()
+            return self._readable.controls(after, before)
+
+    def first(self) -> int:
+        """See `Journal.first`."""
+        with self._reading:
+            self._readable.refresh()
+            return self._readable.first()
+
     def last(self) -> int:
         """See `Journal.last`."""
         with self._reading:

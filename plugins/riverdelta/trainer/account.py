@@ -16,6 +16,7 @@ from riverdelta.joiner import Examples
 from riverdelta.trainer.admission import Admission
 from riverdelta.trainer.history import History
 from riverdelta.trainer.logbook import Logbook
+from riverdelta.trainer.outcomes import Outcome
 
 #: The controls that are counted; a journal may hold others, of another version.
 ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift")
@@ -38,13 +39,15 @@ class Account:
             self.slices.saw(examples)
             self.logbook.watch(sequence, float(examples.received[-1]), admission)
 
-    def obeyed(self, sequence: int, control: Control, details: Mapping[str, Any], admission: Admission) -> None:
-        """Note a control and what came of it."""
-        self._obeyed[control.action] += control.action in ACTIONS
-        if control.action == SETTINGS and sequence == 1:
+    def obeyed(self, outcome: Outcome, control: Control, admission: Admission) -> None:
+        """Note a control and what came of it; one that was refused does not count."""
+        self._obeyed[control.action] += control.action in ACTIONS and outcome.refused is None
+        if control.action == SETTINGS and outcome.sequence == 1:
             return  # what the home began with
-        self.logbook.note(sequence, control.time, control.action, {**details, **control.arguments})
-        self.logbook.watch(sequence, control.time, admission)
+        found = {"release": outcome.release, "refused": outcome.refused}
+        details = {name: value for name, value in found.items() if value is not None}
+        self.logbook.note(outcome.sequence, control.time, control.action, {**details, **control.arguments})
+        self.logbook.watch(outcome.sequence, control.time, admission)
 
     def report(self) -> dict[str, Any]:
         """Return history, events, traffic, slices and controls."""

@@ -35,6 +35,8 @@ class Contest:
         champion = store.champion()
         #: The champion as the records that were read have it: the store may be ahead of them after a restart.
         self.champion = _NONE if champion is None else champion.number
+        #: The release that serves, as the records that were read have it.
+        self.serving = self.champion
         #: The release on trial, and the newest that ever was.
         self.challenger: int | None = None
         self._last = _NONE
@@ -73,17 +75,18 @@ class Contest:
         rows, label, importance = examples.measured()
         self._trial.update(champion[rows], challenger[rows], label, importance)
 
-    def close(self) -> None:
-        """Write the verdict to the challenger's facts and end the trial."""
+    def close(self, verdict: Verdict | None = None) -> None:
+        """Write the verdict, the trial's own by default, to the challenger's facts and end the trial."""
         if self.challenger is not None:
-            report = self._trial.report()
+            report = self._trial.report() | ({} if verdict is None else {"verdict": verdict})
             self.store.judge(self.challenger, {name: report[key] for name, key in _FACTS.items()})
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
 
-    def forget_after(self, number: int) -> None:
-        """End the trial, and let releases after `number` be challengers again only if they are made anew."""
-        self.close()
+    def roll_back(self, number: int) -> None:
+        """Serve release `number`; the trial ends undecided, and only a release that is made from now on goes on trial."""
+        self.close(Verdict.undecided)
         self._last = max((release.number for release in self.store.all()), default=number)
+        self.serving = number
 
     def report(self) -> dict[str, Any] | None:
         """Return the challenger's number and the trial's report, None while there is none."""
@@ -92,13 +95,13 @@ class Contest:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what `load` needs; the tables come from the releases."""
         challenger = _NONE if self.challenger is None else self.challenger
-        numbers = np.array([challenger, self._last, self.champion], np.int64)
+        numbers = np.array([challenger, self._last, self.champion, self.serving], np.int64)
         return {"numbers": numbers, **{f"trial/{name}": array for name, array in self._trial.state().items()}}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned; a trial whose releases cannot be read any more is dropped."""
-        number, self._last, *champion = arrays["numbers"].tolist()
-        self.champion = champion[0] if champion else self.champion
+        number, self._last, self.champion, *serving = arrays["numbers"].tolist()
+        self.serving = serving[0] if serving else self.serving  # version 0.1 did not save it
         if number == _NONE:
             return
         trial = Trial(**self._terms)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from riverdelta import drift, reference
 from riverdelta.definition import Definition
 from riverdelta.drift import Adapt, Freeze
-from riverdelta.errors import ConfigurationError, Corrupt, NotFound
+from riverdelta.errors import Corrupt, NotFound, Refused, RiverdeltaError, Unavailable
 from riverdelta.events import SETTINGS, Control, Impressions, Record
 from riverdelta.features import Schema
 from riverdelta.gate import Gate
@@ -24,6 +24,7 @@ from riverdelta.settings import Settings
 from riverdelta.stack import Stack
 from riverdelta.trainer.adaptation import Adaptation
 from riverdelta.trainer.admission import Admission
+from riverdelta.trainer.outcomes import LONGEST, Outcome, Outcomes
 from riverdelta.trainer.recall import Nothing, Recall
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ class Learner:
 
     `position` is the sequence number of the last record that was taken. What is learned depends on the records and their
     order alone: not on how they were read, nor on any clock. Controls are records too: freeze and resume, and rollback, for
-    which `recall` brings back the state of a release.
+    which `recall` brings back the state of a release. `outcomes` says what came of each control; one that cannot be carried out
+    is refused, and changes nothing.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Learner:
         self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
         self.adaptation = adaptation or Adaptation()
         self.recall = Nothing()
+        self.outcomes = Outcomes()
         self._again, self._configure = again, configure
         #: The settings in effect, as the last record of them has them; {} before the first.
         self.settings: dict[str, Any] = {}
@@ -151,9 +154,13 @@ class Learner:
             ("gate/", self.gate),
             ("admission/", self.admission),
             ("adaptation/", self.adaptation),
+            ("outcomes/", self.outcomes),
         ]
 
     def _obey(self, sequence: int, control: Control) -> None:
+        """Do what a control asks for, wholly or not at all, and keep what came of it."""
+        if control.action == "refused":  # what it says was found out when the control that it names was read
+            return
         if control.action == "freeze":
             self.frozen = True
         elif control.action == "resume":
@@ -161,20 +168,40 @@ class Learner:
             self.admission.resume()
         elif control.action == "release":
             self.released_at = self.examples
-            self.recall.keep(self, sequence)
         elif control.action == "drift":
             self.adaptation.note(control)
-        elif control.action == SETTINGS:
-            try:
-                self.configure(control.arguments)
-            except ConfigurationError as error:  # checked before it was written; here it must not stop learning for good
-                _log.error("the settings at position %d are passed over: %s", sequence, error)
         elif control.action == "rollback":
             self.admission.answered(control)
+        self.outcomes.add(self._outcome(sequence, control))
+
+    def _outcome(self, sequence: int, control: Control) -> Outcome:
+        release, refused = control.arguments.get("release"), self.recall.refusal(sequence)
+        # Version 0.1 wrote no "promote": there, every rollback promoted.
+        promoted = control.action == "promote" or (control.action == "rollback" and control.arguments.get("promote", True))
+        if refused is None:
             try:
-                self._roll_back(sequence, control)
-            except (Corrupt, NotFound) as error:  # refused when it was given; here it must not stop learning for good
-                _log.error("the rollback at position %d is passed over: %s", sequence, error)
+                self._refuse_superseded(control)
+                self.recall.check(control)
+                if control.action == "release":
+                    release = self.recall.keep(self, sequence)
+                elif control.action == "rollback":
+                    self._roll_back(sequence, control)
+                elif control.action == SETTINGS:
+                    self.configure(control.arguments)
+            except Unavailable:
+                raise  # of what may pass, nothing is decided yet
+            except (RiverdeltaError, LookupError, TypeError, ValueError) as error:
+                refused = (str(error) if isinstance(error, RiverdeltaError) else repr(error))[:LONGEST]
+                self.recall.refuse(sequence, refused)
+                _log.error("the %s at position %d is refused: %s", control.action, sequence, refused)
+        return Outcome(sequence, control.action, release, bool(promoted) and refused is None, refused)
+
+    def _refuse_superseded(self, control: Control) -> None:
+        """Refuse what this learner asked for itself before it read a rollback: an operator's word counts for more."""
+        asked = control.arguments.get("asked")
+        back = [o.sequence for o in self.outcomes if o.action == "rollback" and o.refused is None]
+        if asked is not None and back and back[-1] > asked:
+            raise Refused(f"it was asked for at position {asked}, before the rollback at position {back[-1]}")
 
     def _roll_back(self, sequence: int, control: Control) -> None:
         since = int(control.arguments["position"])
@@ -182,7 +209,12 @@ class Learner:
         stack = _part(arrays, "stack/")
         if control.arguments.get("relearn"):
             stack = self._relearned(arrays, since, sequence)
-        self.stack.load(stack)
+        before = {name: array.copy() for name, array in self.stack.state().items()}
+        try:
+            self.stack.load(stack)
+        except Corrupt:
+            self.stack.load(before)
+            raise
         self.frozen = self.frozen or bool(control.arguments.get("freeze"))
 
     def _relearned(self, arrays: Mapping[str, npt.NDArray[Any]], since: int, until: int) -> Arrays:
@@ -194,9 +226,12 @@ class Learner:
         if "learner" in arrays:
             other.load(arrays)
             other.frozen = False
+        unmatched = other.joiner.unmatched
         for sequence, record in self.recall.records(since, until):
             if not isinstance(record, Control) or record.action == SETTINGS:
                 other.push(sequence, record)
+        if lost := other.joiner.unmatched - unmatched:
+            raise NotFound(f"the impressions of {lost} labels are no longer there; roll back without relearning")
         return other.stack.state()
 
 

@@ -40,8 +40,11 @@ class Live:
         self.stack, self._base, self._changed = stack, None, True
 
     def stir(self) -> None:
-        """Publish as soon as possible: the tables have changed without an example."""
-        self._changed = True
+        """Publish as soon as possible: the tables have changed without an example.
+
+        Until it has caught up nothing needs to be done: all tables go out then, and before that none may.
+        """
+        self._changed = self._changed or self._base is not None
 
     def due(self, position: int) -> bool:
         """Whether there is something to publish at this journal position."""

@@ -1,8 +1,9 @@
-"""Recall: what a learner needs of the past when it is told to go back."""
+"""Recall: what a learner needs of the past to go back, and whether it may."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
@@ -21,10 +22,29 @@ _READ_ROWS = 65_536
 
 
 class Recall(Protocol):
-    """The states of a learner at releases, by their journal positions, and the records since."""
+    """The states of a learner at releases, by their journal positions, the records since, and what was refused.
 
-    def keep(self, learner: Learner, position: int) -> None:
-        """Take note of the learner's state at `position`, the record that it is taking."""
+    Whether a control can be carried out depends on what is left on disk, which a replay does not have. So a refusal is a record
+    itself, `{"action": "refused"}`, and whoever reads the control again refuses it as well.
+    """
+
+    def refusal(self, sequence: int) -> str | None:
+        """Return why the control at `sequence` was refused when it was read before; None where it was not."""
+        ...
+
+    def refuse(self, sequence: int, reason: str) -> None:
+        """Record that the control at `sequence` is refused; raises `Unavailable` where that cannot be written now."""
+        ...
+
+    def check(self, control: Control) -> None:
+        """Raise `Refused`, `NotFound` or `Corrupt` where the registry cannot do its part of a control."""
+        ...
+
+    def keep(self, learner: Learner, position: int) -> int | None:
+        """Make a release of the learner at `position`, the record that it is taking; return its number where it has one.
+
+        Raises `ParityError` where the release is not good.
+        """
         ...
 
     def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
@@ -32,7 +52,7 @@ class Recall(Protocol):
         ...
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Return the records between two positions, both excluded."""
+        """Return the records between two positions, both excluded; raises `NotFound` or `Corrupt` where one is missing."""
         ...
 
     def locate(self, incarnation: int, request: int) -> int | None:
@@ -45,10 +65,21 @@ class Recall(Protocol):
 
 
 class Nothing(Nowhere):
-    """No past: a rollback is passed over."""
+    """No past: a rollback is refused."""
 
-    def keep(self, learner: Learner, position: int) -> None:
-        """Forget it."""
+    def refusal(self, sequence: int) -> str | None:
+        """Return None."""
+        return None
+
+    def refuse(self, sequence: int, reason: str) -> None:
+        """Record nothing."""
+
+    def check(self, control: Control) -> None:
+        """Let everything pass."""
+
+    def keep(self, learner: Learner, position: int) -> int | None:
+        """Keep nothing, and return no number."""
+        return None
 
     def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
         """Raise `NotFound`."""
@@ -67,26 +98,54 @@ class Journalled:
         self._journal = journal
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Yield the records between two positions, both excluded."""
-        while after + 1 < before and (records := self._journal.read(after, _READ_ROWS)):
+        """Yield the records between two positions, both excluded; raises `NotFound` at the first that is missing."""
+        while after + 1 < before:
+            records = self._journal.read(after, _READ_ROWS)
+            if not records or records[0][0] != after + 1:
+                raise NotFound(f"journal record {after + 1} is no longer there")
             for sequence, record in records:
-                if sequence >= before:
-                    return
                 yield sequence, record
                 after = sequence
+                if after + 1 == before:
+                    return
 
 
 class Kept(Journalled):
     """The past of a running learner: the releases on disk and the journal."""
 
-    def __init__(self, store: ReleaseStore, journal: Journal | Segments, keep: Callable[[Learner, int], None]) -> None:
+    def __init__(
+        self,
+        store: ReleaseStore,
+        journal: Journal | Segments,
+        keep: Callable[[Learner, int], int],
+        check: Callable[[Control], None] = lambda control: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(journal)
-        self._store, self._keep = store, keep
+        self._store, self._keep, self.check, self._clock = store, keep, check, clock
+        #: What processes before this one may have refused lies here, and is looked up once.
+        self._before = journal.last()
+        self._refused: dict[int, str] | None = None
 
-    def keep(self, learner: Learner, position: int) -> None:
-        """Make a release, where this record has not made one before."""
-        if all(release.position != position for release in self._store.all()):
-            self._keep(learner, position)
+    def refusal(self, sequence: int) -> str | None:
+        """Return what an earlier process recorded."""
+        if sequence > self._before:
+            return None
+        if self._refused is None:
+            self._refused = _refusals(self._journal.controls(sequence, self._before + 1))
+        return self._refused.get(sequence)
+
+    def refuse(self, sequence: int, reason: str) -> None:
+        """Record a refusal that is not recorded yet."""
+        if self.refusal(sequence) is None:
+            self._journal.write(Control("refused", {"sequence": sequence, "reason": reason}, self._clock()))
+
+    def keep(self, learner: Learner, position: int) -> int:
+        """Return the number of the release that this record made before, or make it."""
+        for release in self._store.all():
+            if release.position == position:
+                return release.number
+        return self._keep(learner, position)
 
     def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
         """Return the state at a release's position."""
@@ -96,25 +155,40 @@ class Kept(Journalled):
         raise NotFound(f"no release of position {position} is kept any more")
 
 
-class Replayed(Journalled):
+class Replayed(Journalled, Nothing):
     """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
 
     def __init__(self, segments: Segments, start: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(segments)
-        self._wanted: Collection[int] = {
-            int(record.arguments["position"])
-            for _, record in self.records(0, segments.last() + 1)
-            if isinstance(record, Control) and record.action == "rollback"
-        }
-        self._states: dict[int, Mapping[str, npt.NDArray[Any]]] = {0: start}
+        self._made = 0
+        controls = segments.controls(0, segments.last() + 1)
+        self._wanted = [control.arguments.get("position") for _, control in controls if control.action == "rollback"]
+        self._refused = _refusals(controls)
+        self._states = {0: _copied(start)}
 
-    def keep(self, learner: Learner, position: int) -> None:
-        """Copy the state where it will be wanted."""
+    def refusal(self, sequence: int) -> str | None:
+        """Return what the journal says of it later on."""
+        return self._refused.get(sequence)
+
+    def keep(self, learner: Learner, position: int) -> int | None:
+        """Copy the state where it will be wanted, and count the release; release 0 is that of a new home."""
         if position in self._wanted:
-            self._states[position] = {name: array.copy() for name, array in learner.state(position).items()}
+            self._states[position] = _copied(learner.state(position))
+        self._made += 1
+        return self._made
 
     def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
         """Return the state at a release's position."""
         if position not in self._states:
             raise NotFound(f"no release was made at position {position}")
         return self._states[position]
+
+
+def _copied(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _refusals(controls: Iterable[tuple[int, Control]]) -> dict[int, str]:
+    """The reason of each refusal by the sequence number of what was refused."""
+    refused = [control.arguments for _, control in controls if control.action == "refused"]
+    return {int(arguments["sequence"]): str(arguments["reason"]) for arguments in refused}

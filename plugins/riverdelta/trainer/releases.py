@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +21,6 @@ from riverdelta.session import open_session
 from riverdelta.stack import Stack
 from riverdelta.trainer.learner import Learner
 
-_log = logging.getLogger(__name__)
 _PARITY_ROWS = 1024
 
 
@@ -42,8 +40,8 @@ class Releases:
         while sum(map(len, self._recent)) - len(self._recent[0]) >= _PARITY_ROWS:
             self._recent.popleft()
 
-    def make(self, learner: Learner, position: int, now: float) -> Release | None:
-        """Merge, test, add; a release that fails parity is counted and logged, nothing is published, and None is returned.
+    def make(self, learner: Learner, position: int, now: float) -> Release:
+        """Merge, test, add; a release that fails parity is counted and not added: raises `ParityError`.
 
         `position` is that of the record that asks for it, which the learner is taking.
         """
@@ -58,8 +56,7 @@ class Releases:
         except ParityError as error:
             self.refused += 1
             self.reason = str(error)
-            _log.error("release refused: %s", error)
-            return None
+            raise
         number, path = self.store.next_path()
         save(merged, d.signature, path)
         facts["parity_max_logit"] = self.parity

@@ -11,16 +11,18 @@ from typing import Any
 import numpy.typing as npt
 
 from riverdelta.definition import Definition
-from riverdelta.errors import Corrupt, NotFound, Unavailable
+from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import SETTINGS, Control, Tick
 from riverdelta.home import Home
 from riverdelta.lock import Lock
+from riverdelta.operator import check
 from riverdelta.registry import Release
 from riverdelta.settings import Settings
 from riverdelta.trainer.account import Account
 from riverdelta.trainer.contest import Contest
 from riverdelta.trainer.learner import Learner, new_learner
 from riverdelta.trainer.live import Live
+from riverdelta.trainer.outcomes import Outcome
 from riverdelta.trainer.recall import Kept
 from riverdelta.trainer.releases import Releases
 from riverdelta.trainer.saver import Saver
@@ -51,18 +53,23 @@ class Trainer:
         self.releases = Releases(definition, self.home.releases())
         self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
         self.account = Account(definition, shadow=settings.serve == "base")
+        self.live = Live(self.home.live(), self.learner.stack)
+        self.contest.serving = self.live.head.release if self.live.head else start.number
         if (checkpoint := self.checkpoints.load()) is not None:
             self.learner.load(checkpoint.arrays)
             for prefix, part in self._told_of():
                 part.load(_part(checkpoint.arrays, prefix))
             _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
         self.journal = self.home.journal()
-        self.learner.recall = Kept(self.releases.store, self.journal, self._make_release)
-        self.live = Live(self.home.live(), self.learner.stack)
-        self.release = self.live.head.release if self.live.head else start.number
+        store = self.releases.store
+        self.learner.recall = Kept(
+            store, self.journal, self._make_release, lambda control: check(control, store, self.journal, settings.guard), clock
+        )
         if settings.guard == "release":
             self._show_champion()
         self.paused: str | None = None
+        #: The last control's outcome, where the registry has yet to act on it.
+        self._owed: Outcome | None = None
         #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
         self._asked = self.journal.last()
         now = clock()
@@ -104,6 +111,7 @@ class Trainer:
         while self.step():
             pass
         try:
+            self._settle()
             self.make_release()
             self._published = 0.0
             self._publish()
@@ -139,6 +147,7 @@ class Trainer:
         self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
 
     def _learn(self) -> bool:
+        self._settle()
         if self.settings.labels == "silence" and self._due(self._ticked, _TICK_SECONDS):
             self._tick()
         records = self.journal.read(self.learner.position, _READ_ROWS)
@@ -152,9 +161,10 @@ class Trainer:
                 if self.contest.verdict is Verdict.rejected:
                     self.contest.close()
                     self.contest.offer(sequence)
-            if isinstance(record, Control):
-                self.account.obeyed(sequence, record, self._made(sequence, record), self.learner.admission)
-                self._obey(record)
+            if isinstance(record, Control) and (outcome := self.learner.outcomes.of(sequence)) is not None:
+                self.account.obeyed(outcome, record, self.learner.admission)
+                self._owed = outcome
+                self._settle()
         return bool(records)
 
     def _tick(self) -> None:
@@ -163,11 +173,6 @@ class Trainer:
         passed = max(now - self._ticked, 0.0) if self._ticked else 0.0
         self._ticked = now
         self.journal.write(Tick(max(now, self.learner.joiner.tick + passed)))
-
-    def _made(self, sequence: int, control: Control) -> dict[str, int]:
-        """Which release was made of a control that asked for one."""
-        made = [r.number for r in self.releases.store.all() if r.position == sequence] if control.action == "release" else []
-        return {"release": made[-1]} if made else {}
 
     def _told_of(self) -> tuple[tuple[str, Any], ...]:
         """What is saved beside the learner, by prefix: nothing that is learned depends on it."""
@@ -186,12 +191,13 @@ class Trainer:
             self._write(Control(SETTINGS, self._learning, self.clock()))
         elif s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
             champion = self._champion()
-            back = {"release": champion.number, "position": champion.position, "trip": breaker.trips, "by": "breaker"}
-            self._write(Control("rollback", back, self.clock()))
+            back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
+            self._write(Control("rollback", back | {"by": "breaker", "asked": learner.position}, self.clock()))
         elif (drift := learner.adaptation.untold) is not None:
             self._write(replace(drift, time=self.clock()))
         elif self.contest.verdict is Verdict.promoted:
-            self._write(Control("promote", {"release": self.contest.challenger, "by": "trial"}, self.clock()))
+            up = {"release": self.contest.challenger, "by": "trial", "asked": learner.position}
+            self._write(Control("promote", up, self.clock()))
         elif due and learner.examples != learner.released_at:
             self._write(Control("release", {}, self.clock()))
         else:
@@ -202,43 +208,45 @@ class Trainer:
         self._asked = self.journal.write(control)
         _log.info("asked for: %s %s", control.action, dict(control.arguments))
 
-    def _obey(self, control: Control) -> None:
-        """Do the registry's part of a control, after the learner has done its own."""
-        number = control.arguments.get("release")
-        store = self.releases.store
-        if control.action in ("promote", "rollback"):
-            try:
-                store.promote(int(number))  # type: ignore[arg-type]
-            except (NotFound, TypeError, ValueError) as error:
-                _log.error("%s is passed over: %s", control.action, error)
-                return
-            self.contest.champion = int(number)  # type: ignore[arg-type]
-            if control.action == "rollback":
-                self.contest.forget_after(int(number))  # type: ignore[arg-type]
-                self.release = int(number)  # type: ignore[arg-type]
-            else:
-                self.contest.close()
-                self.contest.offer(self.learner.position)
+    def _settle(self) -> None:
+        """Do the registry's part of the last control, by its outcome alone; what a full disk stopped is tried again."""
+        outcome, store, contest = self._owed, self.releases.store, self.contest
+        if outcome is None:
+            return
+        number, done = outcome.release, outcome.refused is None
+        if done and number is not None:
+            if outcome.champion:
+                store.promote(number)
+                contest.champion = number
+            if outcome.action == "rollback":
+                contest.roll_back(number)
+            elif outcome.action == "release" and self.settings.guard == "live":
+                contest.serving = number
+        if outcome.action == "promote" and (done or number == contest.challenger):
+            # A challenger that cannot be promoted, or whose place another has taken, has not been.
+            contest.close(None if done and number == contest.challenger else Verdict.undecided)
+        if done and outcome.action in ("promote", "rollback"):
             if self.settings.guard == "release":
                 self._show_champion()
             else:
                 self.live.stir()
-        elif control.action == "release":
-            self.contest.offer(self.learner.position)
+            self._published = 0.0
+        if outcome.action in ("promote", "release"):
+            contest.offer(self.learner.position)
+        self._owed = None
 
-    def _make_release(self, learner: Learner, position: int) -> None:
+    def _make_release(self, learner: Learner, position: int) -> int:
         self._released = self.clock()
         made = self.releases.make(learner, position, self.clock())
-        if made is not None:
-            if self.settings.guard == "live":
-                self.release = made.number
-            spare = [] if self.contest.challenger is None else [self.contest.challenger]
-            self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
+        served = self.live.head.release if self.live.head else None
+        spare = [number for number in (self.contest.challenger, self.contest.serving, served) if number is not None]
+        self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
+        return made.number
 
     def _show_champion(self) -> None:
         champion = self._champion()
         self.live.show(self.contest.tables(champion))
-        self.release = champion.number
+        self.contest.serving = champion.number
 
     def _champion(self) -> Release:
         champion = self.releases.store.champion()
@@ -249,7 +257,7 @@ class Trainer:
         now = self.clock()
         if self._due(self._published, self.settings.swap_min_seconds) and self.live.due(self.learner.position):
             self._published = now
-            self.live.publish(self.release, self.learner.position, self.learner.gate.weight, now)
+            self.live.publish(self.contest.serving, self.learner.position, self.learner.gate.weight, now)
 
     def _tell(self, force: bool = False) -> None:
         now = self.clock()

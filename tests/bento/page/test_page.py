@@ -67,6 +67,25 @@ def test_names_of_any_kind_are_text_and_nothing_else():
     assert "alert(1)" not in parts.inline["script"][0]
 
 
+def test_an_event_that_was_refused_says_so_and_never_that_it_happened():
+    refused = {"release": 3, "position": 9, "promote": True, "refused": "there is no release 3; there are: 0"}
+    events = [{"position": 10, "time": 990.0, "action": action, "details": refused} for action in ("rollback", "promote")]
+    events.append({"position": 11, "time": 990.0, "action": "release", "details": {"refused": "they differ"}})
+    html = drawn({"learning": {"events": events}})
+    assert html.count("there is no release 3; there are: 0") == 2
+    for text in ("The rollback to release 3 was refused", "The promotion of release 3 was refused", "A release was refused"):
+        assert text in html
+    for lie in ("Rolled back to release 3", "became the champion", "Release 3 was made"):
+        assert lie not in html
+
+
+def test_the_way_back_is_a_line_that_is_not_refused():
+    learning = {"guard": "release", "champion": 4}
+    assert "riverdelta rollback 2 --promote --service" in drawn({"learning": learning}, back=2)
+    assert "--promote" not in drawn({"learning": learning}, back=4)
+    assert "--promote" not in drawn({"learning": learning | {"guard": "live"}}, back=2)
+
+
 def test_drift_says_what_it_is_measured_against_and_what_is_done_about_it():
     schema, rng = Schema.of({"x": "float32"}), np.random.default_rng(0)
 

@@ -20,6 +20,7 @@ _TAKES: Json = {
     "release": _RELEASE,
     "relearn": {"type": "boolean", "description": "Learn the examples since that release again."},
     "freeze": {"type": "boolean", "description": "Learn nothing more until it is resumed."},
+    "promote": {"type": "boolean", "description": "Make that release the champion, too."},
 }
 _WAIT: Json = {
     "type": "number",
@@ -32,6 +33,7 @@ _OUTCOME = record(
     {
         "sequence": COUNT,
         "obeyed": {"type": "boolean"},
+        "refused": {"type": "null"},
         "waits": {"type": ["string", "null"]},
         **dict.fromkeys(TOLD, _MAYBE),
         "frozen": {"type": ["boolean", "null"]},
@@ -83,7 +85,7 @@ def admin_paths(error: Json) -> Json:
         takes = {**{key: _TAKES[key] for key in COMMANDS[name]}, "wait": _WAIT}
         needed = ["release"] if name == "promote" else []
         body = {**record(takes), "required": needed, "examples": [dict.fromkeys(needed, 0)]}
-        written = operation(summary, error, body, _OUTCOME, (404, 413, 415))
+        written = operation(summary, error, body, _OUTCOME, (404, 409, 413, 415))
         waits = {"description": "Written into the journal and not yet obeyed; `waits` says why.", **content(_OUTCOME)}
         made[f"/admin/{name}"] = {"post": written | {"responses": {**written["responses"], "202": waits}}}
     return made

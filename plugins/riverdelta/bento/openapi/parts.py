@@ -12,6 +12,7 @@ SAID = {
     401: "A token that this service knows is missing.",
     403: "The token does not allow this.",
     404: "There is no model, version or release of this name.",
+    409: "The command cannot be carried out as things stand, and nothing has changed; the message says what can be done.",
     413: "More rows or bytes than are taken at once.",
     415: "The body is not said to be JSON.",
     429: "Too soon after the requests before; Retry-After says when to come again, in seconds.",

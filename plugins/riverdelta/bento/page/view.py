@@ -46,7 +46,7 @@ def view(
         "gate": _gate(learning),
         "releases": [_release(row, now) for row in list(releases)[:-9:-1]],
         "back": back,
-        "commands": _commands(target, back),
+        "commands": _commands(target, back, promote=learning.get("guard") == "release" and back != learning.get("champion")),
         "drift": _drift(learning.get("drift") or {}),
         "events": [_event(entry, now) for entry in reversed(learning.get("events") or [])],
         "base": status.get("base") or {},
@@ -145,9 +145,9 @@ def _release(row: Mapping[str, Any], now: float) -> View:
     }
 
 
-def _commands(target: str, back: int | None) -> list[tuple[str, str]]:
+def _commands(target: str, back: int | None, promote: bool) -> list[tuple[str, str]]:
     service = shlex.quote(target)
-    number = "" if back is None else f" {back}"
+    number = ("" if back is None else f" {back}") + " --promote" * promote
     return [
         ("Serve it again and learn on from there", f"riverdelta rollback{number} --service {service}"),
         ("The same, and learn nothing more until resumed", f"riverdelta rollback{number} --freeze --service {service}"),

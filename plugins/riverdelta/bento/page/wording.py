@@ -165,6 +165,13 @@ _EVENTS = {
     "breaker opened": "The breaker opened",
     "breaker closed": "The breaker closed",
 }
+_REFUSED = {
+    "release": "A release was refused",
+    "promote": "The promotion of release {release} was refused",
+    "rollback": "The rollback to release {release} was refused",
+}
+#: Details that the text says, or that say nothing to people.
+_UNTOLD = ("release", "position", "asked")
 
 
 def event(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -172,10 +179,13 @@ def event(entry: Mapping[str, Any]) -> tuple[str, str]:
 
     >>> event({"action": "rollback", "details": {"release": 3, "relearn": True, "freeze": False, "position": 9}})
     ('Rolled back to release 3', 'relearn')
+    >>> event({"action": "promote", "details": {"release": 4, "refused": "there is no release 4"}})
+    ('The promotion of release 4 was refused', 'there is no release 4')
     """
     action, details = str(entry.get("action", "")), dict(entry.get("details") or {})
-    text = _EVENTS.get(action, action)
+    text = (_REFUSED if "refused" in details else _EVENTS).get(action, action)
     if "{release}" in text:
         text = text.format(release=details["release"]) if "release" in details else "A release was asked for and not made"
-    told = {k: v for k, v in details.items() if k not in ("release", "position") and v not in (None, False)}
-    return text, ", ".join(k if v is True else str(v) if k == "reason" else f"{k}: {v}" for k, v in told.items())
+    told = {k: v for k, v in details.items() if k not in _UNTOLD and v not in (None, False)}
+    plain = ("reason", "refused")
+    return text, ", ".join(k if v is True else str(v) if k in plain else f"{k}: {v}" for k, v in told.items())
