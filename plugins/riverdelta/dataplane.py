@@ -17,12 +17,13 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.definition import Definition
 from riverdelta.errors import Corrupt, InvalidInput, TooLarge
+from riverdelta.fallback import Fallback
 from riverdelta.features import Floats, has_text
 from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.home import Home
 from riverdelta.journal import Outcome
 from riverdelta.metrics import STALE_SECONDS, Metrics
-from riverdelta.registry import State
+from riverdelta.registry import Release, State
 from riverdelta.session import Session
 from riverdelta.settings import Settings
 
@@ -66,10 +67,8 @@ class DataPlane:
         self.definition, self.settings, self.clock = definition, settings, clock
         self.metrics = Metrics(registry, definition.name)
         self.home = Home(definition, settings)
-        release = self.home.prepare()
-        shadow = {GATE_WEIGHT: 0.0} if settings.serve == "base" else None
-        start = State(release.number, 0, release.position)
-        self.session = Session(release.path, start, threads=settings.threads, pinned=shadow)
+        self.session = self._open(self.home.prepare())
+        self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = definition.request_schema
         self._kept = definition.kept
         self._live = self.home.live()
@@ -94,13 +93,15 @@ class DataPlane:
     ) -> ScoreAnswer:
         """Score a block of columns and note it in the journal, with the trace id that it came with, if any.
 
-        Raises `InvalidInput` naming what is wrong with it.
+        Raises `InvalidInput` naming what is wrong with it, and `NotFinite` where a row has no score and the settings say so.
         """
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         shown_with = None if propensity is None else _propensity(propensity, rows)
         decoded = time.perf_counter()
         scored = self.session.run(checked)
+        if np.isnan(scored.score).any():
+            scored = self._fallback.settle(scored, checked)
         ran = time.perf_counter()
         now = self.clock()
         if self._unseen:
@@ -190,6 +191,11 @@ class DataPlane:
         self._stopping.set()
         self._follower.join()
         self.journal.close()
+
+    def _open(self, release: Release) -> Session:
+        shadow = {GATE_WEIGHT: 0.0} if self.settings.serve == "base" else None
+        state = State(release.number, 0, release.position)
+        return Session(release.path, state, threads=self.settings.threads, pinned=shadow)
 
     def _follow_forever(self) -> None:
         told, failing = 0.0, ""

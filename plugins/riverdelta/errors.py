@@ -83,6 +83,10 @@ class Unavailable(RiverdeltaError):
     grpc_status = "UNAVAILABLE"
 
 
+class NotFinite(RiverdeltaError):
+    """A row to which the model gives no number as a score, where the service was asked to answer with nothing else."""
+
+
 class ConfigurationError(RiverdeltaError, ValueError):
     """A stack, base model or setting that does not fit together; raised before anything is served."""
 

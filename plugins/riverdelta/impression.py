@@ -48,7 +48,6 @@ def find(home: Home, text: str) -> dict[str, Any]:
 
 def _described(text: str, position: int, block: Impressions, at: int) -> dict[str, Any]:
     logits = {"base": block.base[at], "corrected": block.corrected[at], "served": block.served[at]}
-    propensity = float(block.propensity[at])
     return {
         "impression": text,
         "time": float(block.time[at]),
@@ -56,8 +55,12 @@ def _described(text: str, position: int, block: Impressions, at: int) -> dict[st
         "state": f"{block.release[at]}+{block.swap[at]}",
         "learned_position": int(block.position[at]),
         "trace": block.traces.get(int(block.request[at])),
-        "logits": {name: float(logit) for name, logit in logits.items()},
-        "scores": {name: float(sigmoid(np.float64(logit))) for name, logit in logits.items()},
-        "propensity": None if np.isnan(propensity) else propensity,
+        "logits": {name: _or_none(logit) for name, logit in logits.items()},
+        "scores": {name: _or_none(sigmoid(np.float64(logit))) for name, logit in logits.items()},
+        "propensity": _or_none(block.propensity[at]),
         "columns": {name: column[at].tolist() for name, column in block.columns.items()},
     }
+
+
+def _or_none(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,9 +1,17 @@
-"""Log loss in a kernel: from a table, several times as fast as exp and log1p."""
+"""Log loss: the most that one row may have, and the loss in a kernel, from a table several times as fast as exp and log1p."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+import numpy.typing as npt
+
+#: A row's log loss counts as at most this many nats wherever losses are summed, averaged or drawn: a base may put out a logit
+#: of any size, and one of them among n rows must not move their mean by more than BOUND / n. No ordinary loss comes near it:
+#: a base that puts out probabilities has logits within ±16.1 (`link.PROBABILITY_FLOOR`), and the gate moves them by at most 30
+#: (`link.RESIDUAL_BOUND`). Of the numbers above their sum it is the first at an edge of the bins in which `Prequential` counts
+#: logits, which thus knows how many rows lost more.
+BOUND = 56.0
 
 #: Beyond this a logit's loss is a straight line, and its score 0 or 1, to 1e-7.
 WIDEST = 16.0
@@ -13,20 +21,34 @@ _SOFTPLUS = np.logaddexp(0.0, _PLACES)
 _SIGMOID = 1.0 / (1.0 + np.exp(-_PLACES))
 
 
+def bounded(logit: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return logits float64 within ±`BOUND`: their log loss is that of the given ones, at most `BOUND` (to 1e-24 nats).
+
+    >>> bounded([1.5, 3.4e38, float("-inf")]).tolist()
+    [1.5, 56.0, -56.0]
+    """
+    return np.clip(np.asarray(logit, np.float64), -BOUND, BOUND)
+
+
+def possible(losses: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return whether each sum of losses may be one of so many rows: version 0.1, which had no `BOUND`, saved others too."""
+    return np.abs(losses) <= BOUND * rows
+
+
 @numba.njit(inline="always")
 def log_loss(logit, label):  # type: ignore[no-untyped-def]
-    """Return the log loss softplus(z) - y·z, in nats, of a finite logit and a label 0 or 1, off by at most 2e-6.
+    """Return the log loss softplus(z) - y·z, at most `BOUND` nats, of a logit and a label 0 or 1, off by at most 2e-6.
 
     Between 1/128 logit and the next a straight line is taken: by Taylor's formula it is off by at most max|f''|·h²/8.
 
-    >>> log_loss(0.0, 1.0), log_loss(-20.0, 1.0), bool(abs(log_loss(1.5, 0.0) - np.log1p(np.exp(1.5))) < 2e-6)
-    (0.6931471805599453, 20.0, True)
+    >>> log_loss(0.0, 1.0), log_loss(-20.0, 1.0), log_loss(-1e30, 1.0)
+    (0.6931471805599453, 20.0, 56.0)
     """
     wrong = logit if label == 0.0 else -logit
     place = (min(max(wrong, -WIDEST), WIDEST) + WIDEST) * _STEPS
     at = min(int(place), _SOFTPLUS.shape[0] - 2)
     line = _SOFTPLUS[at] + (place - at) * (_SOFTPLUS[at + 1] - _SOFTPLUS[at])
-    return wrong if wrong > WIDEST else line
+    return min(wrong, BOUND) if wrong > WIDEST else line
 
 
 @numba.njit(inline="always")

@@ -13,6 +13,8 @@ from river import metrics
 
 from riverdelta.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.features import Floats
+from riverdelta.link import log_loss
+from riverdelta.log_loss import BOUND, bounded, possible
 
 Doubles = npt.NDArray[np.float64]
 Report = dict[str, float | int | None]
@@ -22,6 +24,8 @@ SCORERS = ("base", "served")
 #: Half the number of bins, and the logit at which half of them are used up: 512 bins a logit at 0, 194 at ±5, 57 at ±16.
 HALF, SCALE = 4096, 8.0
 _BINS = 2 * HALF
+#: Where label 0 loses more than `BOUND`: that is the edge of a bin. Label 1 does in as many bins at the other end.
+_BEYOND = HALF + int(HALF * BOUND / (SCALE + BOUND))
 _MATRIX: Any = metrics.ConfusionMatrix
 _RIVER: dict[str, Any] = {
     "accuracy": metrics.Accuracy,
@@ -46,7 +50,7 @@ def _accumulate(base, served, label, weight, counts, sums):  # type: ignore[no-u
         for s in range(2):
             z = np.float64(base[i] if s == 0 else served[i])
             e = math.exp(-abs(z))
-            sums[s, 0] += w * (math.log1p(e) + (max(z, 0.0) - y * z))
+            sums[s, 0] += w * min(math.log1p(e) + (max(z, 0.0) - y * z), BOUND)
             sums[s, 1] += w * ((1.0 if z >= 0.0 else e) / (1.0 + e))
             counts[s, int(y), _bin(z)] += w
 
@@ -54,9 +58,11 @@ def _accumulate(base, served, label, weight, counts, sums):  # type: ignore[no-u
 class Prequential:
     """Log loss, calibration ratio, AUC, accuracy, precision, recall and F1 of both scorers, over all rows and the last ones.
 
-    With logit z, σ(z) its score, label y and weight w: log loss = Σ w·(softplus(z) - y·z) / Σ w in nats; calibration ratio
-    = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) + P(equal) / 2; accuracy, precision, recall and F1 are
-    River's, of "score >= threshold". Unit weights count rows; a row of weight -1 takes an earlier one back.
+    With logit z, σ(z) its score, label y and weight w: log loss = Σ w·min(softplus(z) - y·z, `BOUND`) / Σ w in nats;
+    calibration ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) + P(equal) / 2; accuracy, precision, recall
+    and F1 are River's, of "score >= threshold". Unit weights count rows; a row of weight -1 takes an earlier one back.
+
+    `clipped` is Σ w of the rows that lost more than `BOUND`: this is where they are counted, for every report of losses.
 
     "all" keeps 8,192 counts of z / (8 + |z|), so a pair within one bin counts as a tie: `auc_error` is the most by which that
     can move this AUC, Σ over bins of positives·negatives / (2·all positives·all negatives). "recent" is the last `window`
@@ -109,8 +115,8 @@ class Prequential:
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure with nothing to divide by is None.
 
-        Measures: examples, skipped (rows, over all time), threshold, log_loss, calibration_ratio, auc, auc_error, accuracy,
-        precision, recall, f1.
+        Measures: examples, skipped (rows, over all time), threshold, log_loss, clipped, calibration_ratio, auc, auc_error,
+        accuracy, precision, recall, f1.
         """
         rows = self._recent[self._places(self._held)]
         counts, sums = _empty()
@@ -134,7 +140,8 @@ class Prequential:
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over what `state` returned, of any threshold and window; raises `Corrupt` where it is something else.
 
-        A window that has grown since fills up with new rows.
+        A window that has grown since fills up with new rows. A sum of losses that is not `possible` is made anew from the
+        counts.
         """
         rows, recent = arrays.get("rows"), arrays.get("recent")
         for name, mine in (("counts", self._counts), ("sums", self._sums), ("rows", np.zeros(2, np.int64))):
@@ -144,6 +151,9 @@ class Prequential:
         if rows is None or recent is None or recent.ndim != 2 or recent.shape[1] != 4 or len(recent) > rows[0]:
             raise Corrupt(f"the saved measures' 'recent' is {_kind(recent)}; expected float32[R, 4]")
         self._counts[...], self._sums[...] = arrays["counts"], arrays["sums"]
+        sound = possible(self._sums[:, 0], np.abs(self._counts).sum((1, 2)) + 1.0)
+        if not sound.all():
+            self._sums[~sound, 0] = (self._counts * _losses()).sum((1, 2))[~sound]
         self._examples, self._skipped = int(rows[0]), int(rows[1])
         kept = recent[-self.window :]
         self._held = len(kept)
@@ -164,6 +174,12 @@ class Prequential:
 def _empty() -> tuple[Doubles, Doubles]:
     """Return counts[scorer, label, bin] and sums[scorer, (log loss, score)]."""
     return np.zeros((len(SCORERS), 2, _BINS)), np.zeros((len(SCORERS), 2))
+
+
+def _losses() -> npt.NDArray[np.floating]:
+    """Return the loss of each label at each bin's middle."""
+    x = (np.arange(_BINS) + 0.5 - HALF) / HALF
+    return log_loss(bounded(SCALE * x / (1.0 - np.abs(x))), [[0.0], [1.0]])
 
 
 def _by_value(z: Floats, label: Floats, weight: Floats) -> Doubles:
@@ -192,6 +208,7 @@ def _quality(counts: Doubles, sums: Doubles, edge: int) -> Report:
     divisors = {"accuracy": rows, "precision": tp + fp, "recall": tp + fn, "f1": 2.0 * tp + fp + fn}
     return {
         "log_loss": _share(float(sums[0]), rows),
+        "clipped": float(counts[0, _BEYOND:].sum() + counts[1, : _BINS - _BEYOND].sum()),
         "calibration_ratio": _share(float(sums[1]), tp + fn),
         **{name: _RIVER[name](matrix).get() if divisors[name] > 0 else None for name in _RIVER},
     }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from riverdelta.confidence import ConfidenceSequence
 from riverdelta.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.features import Floats
+from riverdelta.log_loss import BOUND
 
 #: The differences are predicted within ±1/16 of the bound, which keeps the scale at 17/16 of it and not at twice it.
 _GUESS = 1.0 / 16.0
@@ -39,11 +40,12 @@ def _differences(champion, challenger, label, weight, bound, whole, clipped, row
     """Write the difference of each row that counts, whole and clipped, and the row's number; return how many count."""
     kept = 0
     for i in range(champion.shape[0]):
-        a, b, y, w = np.float64(champion[i]), np.float64(challenger[i]), np.float64(label[i]), np.float64(weight[i])
-        if not (math.isfinite(a) and math.isfinite(w) and w != 0.0 and (y == 0.0 or y == 1.0)):
+        y, w = np.float64(label[i]), np.float64(weight[i])
+        if not (math.isfinite(champion[i]) and math.isfinite(w) and w != 0.0 and (y == 0.0 or y == 1.0)):
             continue
         x = -bound
-        if math.isfinite(b):
+        if math.isfinite(challenger[i]):
+            a, b = min(max(np.float64(champion[i]), -BOUND), BOUND), min(max(np.float64(challenger[i]), -BOUND), BOUND)
             # softplus(a) - softplus(b) - y·(a - b) with one logarithm; equal logits give exactly 0.
             ea, eb = math.exp(-abs(a)), math.exp(-abs(b))
             x = w * (max(a, 0.0) - max(b, 0.0) + math.log1p((ea - eb) / (1.0 + eb)) - y * (a - b))
@@ -65,9 +67,10 @@ def _add(whole, bound, total):  # type: ignore[no-untyped-def]
 class Trial:
     """Test a challenger against the champion on x = clip(w·(loss of the champion - loss of the challenger), -bound, bound).
 
-    Losses are log losses in nats, of the logits that both frozen releases give to one joined example of weight w. With μ_t
-    the average of E[x | the examples before] over the first t: promoted at the first t where surely μ_t > -`margin` (not
-    worse by more than the margin), rejected at the first where surely μ_t < -`margin`, undecided until then.
+    Losses are log losses, at most `log_loss.BOUND` nats each, of the logits that both frozen releases give to one joined
+    example of weight w. With μ_t the average of E[x | the examples before] over the first t: promoted at the first t where
+    surely μ_t > -`margin` (not worse by more than the margin), rejected at the first where surely μ_t < -`margin`, undecided
+    until then. The guarantee below needs a bounded x and nothing else of the losses, and speaks of the mean of that x.
 
     P(ever promoted) <= `alpha` for a challenger that is worse by the margin or more (μ_t <= -margin at every t), and
     P(ever rejected) <= `alpha` for one that is not, although every example is looked at and however they depend on each
@@ -135,7 +138,7 @@ class Trial:
         """Return what is known at the last example that counted; the mean and its variance are None before the first.
 
         examples, skipped (rows left out), clipped (examples at ±bound), mean (of x, in nats: above 0 is better), unclipped (the
-        mean without the bound, of which nothing is guaranteed), lower and upper (of μ_t, each with the error alpha), variance
+        mean without ±bound, of which nothing is guaranteed), lower and upper (of μ_t, each with the error alpha), variance
         (of x about its predictions), better (surely by any amount: lower > 0), worse (surely by any amount: upper < 0),
         verdict, and the terms margin, alpha and bound.
         """

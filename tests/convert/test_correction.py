@@ -56,6 +56,28 @@ def test_pipeline_keeps_the_law(name, law):
     law(PIPELINES[name], SCHEMA)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["scaled", "encoded", "a union"])
+def test_a_row_that_is_not_finite_is_predicted_and_leaves_the_state_alone(name, bad):
+    c, block = PIPELINES[name].clone(), draw(SCHEMA, 60, 3)
+    c.bind(SCHEMA)
+    c.learn(block.columns, block.offset, block.label, block.weight)
+    for what in ("offset", "label", "weight", "h", "v"):
+        if what in SCHEMA and what not in c.reads:
+            continue
+        odd = draw(SCHEMA, 3, 4)
+        ({**vars(odd), **odd.columns}[what])[1] = bad
+        rows = [odd[i : i + 1] for i in range(3)]
+        before = c.clone()
+        before.bind(SCHEMA)
+        before.learner = c.learner
+        before.restore()
+        expected = c.predict(rows[1].columns, rows[1].offset)
+        got = c.learn(rows[1].columns, rows[1].offset, rows[1].label, rows[1].weight)
+        assert got.tobytes() == expected.tobytes()
+        assert all(a.tobytes() == before.learner[key].tobytes() for key, a in c.learner.items()), what
+
+
 RIVER = {
     "scaled floats": River(StandardScaler() | LogisticRegression(), ("https", "popup_window", "age_of_domain")),
     "a union that names its columns": River(

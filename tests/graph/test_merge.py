@@ -159,6 +159,19 @@ def test_infinite_base_logits_stay_usable(write, combine, plain):
     assert out["score"][:2].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("output", ["logit", "probability"])
+def test_a_base_s_nan_stays_nan_in_its_own_row_wherever_it_stands_in_a_block(write, combine, plain, output):
+    text = "g (float[N] x) => (float[N] y) { y = Identity(x) }"
+    merged = combine(write(text), [Calibration()], learn=learner(), **{output: "y"})
+    for rows in (1, 4, 17, 64):
+        x = np.full((rows, rows), 0.25, np.float32)
+        np.fill_diagonal(x, np.nan)
+        for block in x:
+            out = plain(merged.path, {"x": block})
+            for name in ("score", "logit", "corrected_logit", "base_logit"):
+                assert np.array_equal(np.isnan(out[name]), np.isnan(block))
+
+
 def test_feeding_a_table_changes_the_scores_and_leaving_it_out_does_not(write, combine, plain, rng):
     merged = combine(write(RANKER), [Entity("user", **SMALL)], {}, EXTRA, learner())
     columns, name = feeds(rng), "riverdelta/entity_user/mean"

@@ -72,6 +72,20 @@ def test_logits_beyond_every_probability_do_not_count(merged, journal, plain):
     parity.check()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_whose_inputs_are_not_finite_is_left_out(merged, journal, plain, bad):
+    columns, base = journal
+    base[3] = bad
+    columns["hour"][5] = bad
+    columns["features"][7, 1] = bad
+    parity = compare(part(merged, plain), merged.stack, columns, base)
+    assert parity.rows == 57
+    parity.check()
+    merged.stack.tables()["riverdelta/calibration/line"].values += np.float32(0.01)
+    with pytest.raises(ParityError):
+        compare(part(merged, plain), merged.stack, columns, base).check()
+
+
 def test_no_rows_agree(merged, journal, plain):
     columns, base = journal
     parity = compare(part(merged, plain), merged.stack, {n: c[:0] for n, c in columns.items()}, base[:0])

@@ -23,13 +23,18 @@ from riverdelta.lab.server import free_port
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 
-#: A base with a fault of its own: it cannot score an odd number of rows.
+#: A base with faults of its own: it cannot score an odd number of rows, and puts out NaN where x is 1e30.
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) {
   two = Constant<value = int64[2] {2, -1}>()
   one = Constant<value = int64[1] {-1}>()
+  big = Constant<value = float {1e30}>()
+  none = Constant<value = float {0.0}>()
   pairs = Reshape(x, two)
-  logit = Reshape(pairs, one)
+  flat = Reshape(pairs, one)
+  huge = Mul(x, big)
+  odd = Mul(huge, none)
+  logit = Add(flat, odd)
 }"""
 
 #: Many of them share a processor: each looks, swaps and saves less often than it would alone.
@@ -54,8 +59,8 @@ class Skewed(Entity):
 class Scorer:
     """A service in small, under the name of its fault; `settings` are those that it runs with."""
 
-    #: Rows of a request, whether some have one more, and whether labels are sent.
-    rows, odd, fed = 128, False, True
+    #: Rows of a request, whether some have one more, whether one has no score, and whether labels are sent.
+    rows, odd, unscored, fed = 128, False, False, True
 
     def __init__(self, name, folder, entity=Entity, **settings):
         self.name, self.rng, self.label, self.shift = name, np.random.default_rng(len(name)), truth, 0.0
@@ -87,6 +92,7 @@ class Scorer:
         """Score a block and feed it back, as the fault would have it."""
         rows = self.rows + (self.odd and bool(self.rng.random() < 0.2))
         x, shop = self.rng.normal(size=(2, rows)).astype(np.float32)
+        x[: int(self.unscored)] = 1e30
         columns = {"user": self.rng.integers(0, 30, rows), "x": x, "shop": shop + np.float32(self.shift)}
         body = {"columns": {name: column.tolist() for name, column in columns.items()}}
         answer = (await self._client.post("/score", json=body)).json()
@@ -244,6 +250,10 @@ class Stuck(Gate):
 def spite_the_corrections(scorer):
     scorer.label = spite
     scorer.trainer.learner.gate.__class__ = Stuck
+
+
+def send_what_has_no_score(scorer):
+    scorer.unscored = True
 
 
 def send_what_it_cannot_score(scorer):

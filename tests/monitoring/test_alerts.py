@@ -54,6 +54,10 @@ CASES = {
         {'riverdelta_prequential_calibration_ratio{scorer="served",window="recent"}': "1.5x60",
          'riverdelta_prequential_examples{scorer="served",window="recent"}': "90x60"},
     ),
+    "RiverdeltaNotFinite": (
+        {'riverdelta_rows_not_finite_total{scorer="served"}': "0+1x60"},
+        {'riverdelta_rows_not_finite_total{scorer="served"}': "7x60"},
+    ),
     "RiverdeltaErrors": (
         {'riverdelta_requests_total{endpoint="score",outcome="ok"}': "0+90x60",
          'riverdelta_requests_total{endpoint="score",outcome="internal"}': "0+10x60"},

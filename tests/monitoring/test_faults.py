@@ -23,6 +23,7 @@ FAULTS = {
     "RiverdeltaDiskNearlyFull": (s.fill_the_disk, {}, {}),
     "RiverdeltaDrift": (s.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),
     "RiverdeltaCalibrationOff": (s.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 256}),
+    "RiverdeltaNotFinite": (s.send_what_has_no_score, {}, {}),
     "RiverdeltaErrors": (s.send_what_it_cannot_score, {}, {}),
     "RiverdeltaSlow": (s.slow_down, {}, {}),
     "RiverdeltaReleaseRefused": (s.skew_the_export, {"entity": s.Skewed, "release_seconds": 4.0}, {}),

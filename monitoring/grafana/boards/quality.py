@@ -37,6 +37,16 @@ def quality() -> Rows:
         _recent("calibration_ratio"),
         steps=((None, p.BAD), (0.8, p.GOOD), (1.2, p.BAD)),
     )
+    odd = p.lines(
+        "Rows that no loss can show",
+        "Of all judged rows: those whose loss counts as the most that one may, as the base put out an absurd number, and those "
+        "whose score was not finite, which are left out. Above 0: look at what feeds the base.",
+        p.ROWS,
+        Ask(of("riverdelta_prequential_clipped", 'window="all"'), "{{scorer}}, clipped"),
+        Ask(of("riverdelta_prequential_skipped", 'scorer="served",window="all"'), "left out"),
+        steps=((None, p.GOOD), (1, p.WARN)),
+        low=0,
+    )
     threshold = p.lines(
         "Accuracy and F1 at the threshold",
         "Of the last 10,000 judged rows, with scores from RIVERDELTA_THRESHOLD on counted as positive. Higher is better.",
@@ -72,7 +82,7 @@ def quality() -> Rows:
     return {
         "How good are the scores?": [
             (8, [(8, loss), (8, whole), (8, calibration)]),
-            (8, [(8, auc), (8, threshold), (8, pair)]),
+            (8, [(6, auc), (6, threshold), (6, pair), (6, odd)]),
             (8, [(12, slices), (12, calibrated)]),
         ]
     }

@@ -42,6 +42,15 @@ def dashboard() -> Dashboard:
         low=0,
         stacked=True,
     )
+    unscored = p.lines(
+        "Rows without a score",
+        "Rows a second that the base, or what serves, put out NaN for; RIVERDELTA_NOT_FINITE says what they get. Any raises "
+        "RiverdeltaNotFinite: the workers' log names the first.",
+        p.ROWS_SECOND,
+        Ask(each("scorer", rate("riverdelta_rows_not_finite_total")), "{{scorer}}"),
+        steps=((None, p.GOOD), (0.001, p.WARN)),
+        low=0,
+    )
     latency = p.lines(
         "Time of a scoring request",
         "Seconds in which half, and 99 of 100, are answered, by transport. 99 of 100 above 0.25 s raises RiverdeltaSlow: "
@@ -177,7 +186,7 @@ def dashboard() -> Dashboard:
         low=0,
     )
     layout: Rows = {
-        "Throughput and errors": [(8, [(8, requests), (8, shares), (8, rows)])],
+        "Throughput and errors": [(8, [(6, requests), (6, shares), (6, rows), (6, unscored)])],
         "Latency": [(8, [(8, latency), (8, spent), (8, slowest)])],
         "Feedback": [(8, [(8, feedback), (8, outcomes), (8, refused)])],
         "Workers": [(8, [(6, provider), (6, swaps), (6, swapped), (6, behind)])],

@@ -30,9 +30,7 @@ def impression(impression: str, target: str, as_json: bool) -> None:
 
 
 def _text(name: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    if name in ("time", "shown"):
+    if value is not None and name in ("time", "shown"):
         return datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="milliseconds")
     if isinstance(value, dict):
         return "  ".join(f"{key}={_short(part)}" for key, part in value.items())
@@ -40,6 +38,8 @@ def _text(name: str, value: Any) -> str:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, list):
         return f"[{', '.join(map(_short, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

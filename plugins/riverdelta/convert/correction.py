@@ -121,15 +121,17 @@ class River(Correction):
         out = offset.copy()
         if self._rows:
             for i, x in enumerate(self._dicts(columns, len(offset))):
-                o = float(offset[i, 0])
-                z = self._logit(x, o)
-                out[i, 0] = o if math.isnan(z) else min(max(z, o - _DIVERGED), o + _DIVERGED)
+                out[i, 0] = self._predicted(x, float(offset[i, 0]))
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = offset.copy()
         for i, x in enumerate(self._dicts(columns, len(offset))):
             o = float(offset[i, 0])
+            # What is not finite would stay in the state for good.
+            if not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
+                out[i, 0] = self._predicted(x, o)
+                continue
             z = self._logit(x, o) if self._rows else o
             if not abs(z - o) < _DIVERGED:
                 self._restart()
@@ -144,6 +146,10 @@ class River(Correction):
             except OverflowError:
                 self._restart()
         return out
+
+    def _predicted(self, x: dict[str, Any], offset: float) -> float:
+        z = self._logit(x, offset) if self._rows else offset
+        return offset if math.isnan(z) else min(max(z, offset - _DIVERGED), offset + _DIVERGED)
 
     def _logit(self, x: dict[str, Any], offset: float) -> float:
         for step in self._transformers:

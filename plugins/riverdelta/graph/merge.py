@@ -100,7 +100,8 @@ def _base_logit(nodes: Nodes, signature: Signature, output: str) -> str:
         complement = nodes.add("Sub", nodes.constant(1.0, np.float32), p)
         column = nodes.add("Sub", nodes.add("Log", p), nodes.add("Log", complement))
     else:
-        # The infinite logit of a score of exactly 0 or 1 would turn the mixture into NaN.
+        # The infinite logit of a score of exactly 0 or 1 would turn the mixture into NaN. The largest float has the same score,
+        # and is still above every other logit; sums of losses bound it as any other (`log_loss.BOUND`). NaN stays NaN.
         column = nodes.add("Clip", column, *(nodes.constant(bound, np.float32) for bound in (-_LARGEST, _LARGEST)))
     return nodes.named("base_logit", column)
 

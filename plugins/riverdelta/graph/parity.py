@@ -71,8 +71,15 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
 
 
 def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
-    """Return the parity of `run`, a session over `corrections_of`, with the stack, on base logits float32[N, 1]."""
-    feeds = {BASE: base} | {f"column:{name}": columns[name] for name in stack.reads}
+    """Return the parity of `run`, a session over `corrections_of`, with the stack, on base logits float32[N, 1].
+
+    A row whose base logit or whose columns are not finite is left out: nothing is promised of what comes out then.
+    """
+    columns = {name: columns[name] for name in stack.reads}
+    finite = np.logical_and.reduce([np.isfinite(a).all(tuple(range(1, a.ndim))) for a in (base, *columns.values())])
+    if not finite.all():
+        base, columns = base[finite], {name: column[finite] for name, column in columns.items()}
+    feeds = {BASE: base} | {f"column:{name}": column for name, column in columns.items()}
     if not len(base):
         return Parity(0.0, "nothing", 0)
     theirs, before = run(feeds), (base, base)

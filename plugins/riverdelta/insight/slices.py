@@ -13,7 +13,7 @@ import numpy.typing as npt
 from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.features import Schema, id64
 from riverdelta.joiner import Examples
-from riverdelta.log_loss import log_loss, score
+from riverdelta.log_loss import log_loss, possible, score
 
 SCORERS = ("base", "served")
 OTHER = "other"
@@ -50,7 +50,8 @@ class Slices:
     """Log loss and calibration ratio of both scorers by slice, over each slice's recent examples.
 
     `declared` names id columns and of each the values that are slices; every other value belongs to "other". With a weight w
-    that halves every `HALF_LIFE` examples of the slice: log loss = Σ w·loss / Σ w in nats, calibration = Σ w·σ(z) / Σ w·y.
+    that halves every `HALF_LIFE` examples of the slice: log loss = Σ w·loss / Σ w in nats, each loss at most `log_loss.BOUND`;
+    calibration = Σ w·σ(z) / Σ w·y.
 
     >>> slices = Slices({"country": ["de", "fr"]}, Schema.of({"country": "int64"}))
     >>> country, one = np.array([id64("de"), id64("de"), id64("us")]), np.float32([1, 1, 1])
@@ -114,7 +115,10 @@ class Slices:
         return sums | {f"{column}/examples": array.copy() for column, array in self._examples.items()}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `state` returned; begin anew where other slices were declared; raises `Corrupt` at other shapes."""
+        """Go on from what `state` returned; begin anew where other slices were declared; raises `Corrupt` at other shapes.
+
+        A slice whose losses are not `possible` begins anew.
+        """
         self._reset()
         if set(arrays) != set(self.state()):
             return
@@ -123,6 +127,7 @@ class Slices:
             if sums.shape != self._sums[column].shape or examples.shape != self._examples[column].shape:
                 raise Corrupt(f"the saved slices of {column!r} are {sums.shape}; expected {self._sums[column].shape}")
             self._sums[column][...], self._examples[column][...] = sums, examples
+            self._sums[column][~possible(sums[..., _LOSS], np.abs(sums[..., _WEIGHT]) + HALF_LIFE)] = 0.0
 
     def _reset(self) -> None:
         self._sums = {column: np.zeros((len(names), len(SCORERS), 4)) for column, names in self._names.items()}

@@ -12,6 +12,8 @@ from numba import types
 
 from riverdelta.errors import Corrupt
 from riverdelta.events import Impressions
+from riverdelta.link import RESIDUAL_BOUND, log_loss, sigmoid
+from riverdelta.log_loss import bounded
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _BASE, _CORRECTED, _SERVED = range(3)
@@ -38,11 +40,12 @@ def _add(request, index, base, corrected, served, logits, first, at):  # type: i
 class Traffic:
     """Three figures of the last `window` rows that were served; rows that are not finite are left out.
 
-    - Residual: quantiles of |corrected logit - base logit|.
+    - Residual: quantiles of |corrected logit - base logit|, of which the gate lets through at most `RESIDUAL_BOUND`.
     - Top changed: of requests of 2 rows or more, the share whose best row by the served logit is not a best row of the base.
     - Expected log loss, in nats a row, where labels are drawn from the served probability p: for the served model itself
       E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which is never
-      less (Gibbs' inequality). It is as true as p is calibrated; the calibration ratio says whether it is.
+      less (Gibbs' inequality). It is as true as p is calibrated; the calibration ratio says whether it is. Either loss is at
+      most `log_loss.BOUND`.
 
     References: confidence-based performance estimation, Kivimäki et al. 2024, arXiv 2407.08649.
 
@@ -106,7 +109,8 @@ def _residual(logits: npt.NDArray[np.float64]) -> dict[str, float | None]:
     names = [f"{q:g}" for q in QUANTILES]
     if not len(logits):
         return dict.fromkeys(names)
-    found = np.quantile(np.abs(logits[:, _CORRECTED] - logits[:, _BASE]), QUANTILES)
+    sizes = np.minimum(np.abs(logits[:, _CORRECTED] - logits[:, _BASE]), RESIDUAL_BOUND)
+    found = np.quantile(sizes, QUANTILES)
     return dict(zip(names, found.tolist(), strict=True))
 
 
@@ -127,6 +131,6 @@ def _expected(logits: npt.NDArray[np.float64]) -> dict[str, float | None]:
     """E[softplus(z) - p·z] is the cross-entropy of p and σ(z)."""
     if not len(logits):
         return {"base": None, "served": None}
-    p = 0.5 * (1.0 + np.tanh(logits[:, _SERVED] / 2.0))
-    columns = (("base", logits[:, _BASE]), ("served", logits[:, _SERVED]))
-    return {name: float(np.mean(np.logaddexp(0.0, z) - p * z)) for name, z in columns}
+    base, served = bounded(logits[:, _BASE]), bounded(logits[:, _SERVED])
+    p = sigmoid(served)
+    return {name: float(log_loss(z, p).mean()) for name, z in (("base", base), ("served", served))}

@@ -15,6 +15,7 @@ from riverdelta.features import Floats, Ints
 from riverdelta.joiner import Examples, Joiner
 from riverdelta.lab.simulator import Doubles, Log
 from riverdelta.link import log_loss, sigmoid
+from riverdelta.log_loss import bounded
 from riverdelta.stack import Stack
 
 
@@ -41,7 +42,7 @@ class Delayed:
     def log_loss(self, since: float = 0.75) -> float:
         """Return the mean log loss expected under the true probability, in nats a row, over the same rows."""
         last = slice(int(since * len(self.logit)), None)
-        return float(log_loss(self.logit[last], self.truth[last]).mean())
+        return float(log_loss(bounded(self.logit[last]), self.truth[last]).mean())
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta import link
+from riverdelta.log_loss import bounded
 
 
 def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
@@ -27,5 +28,5 @@ def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
 
 
 def log_loss(logit: npt.ArrayLike, label: npt.ArrayLike) -> float:
-    """Return the mean log loss in nats."""
-    return float(link.log_loss(logit, label).mean())
+    """Return the mean log loss in nats, each row's at most `log_loss.BOUND`."""
+    return float(link.log_loss(bounded(logit), label).mean())

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
+from riverdelta.log_loss import BOUND
 from riverdelta.metrics.family import Family, Labelled
 
 #: A learner whose status is older than this counts as down; it writes four a second, and a large release takes a while.
@@ -89,6 +90,7 @@ _MEASURED: dict[tuple[str, str], tuple[str, dict[str, tuple[str, str]]]] = {
 }
 _PREQUENTIAL = {
     "log_loss": "log loss, in nats a row",
+    "clipped": f"rows whose log loss counts as {BOUND:g} nats, the most that one may, in rows",
     "calibration_ratio": "sum of scores over sum of labels, a ratio",
     "auc": "area under the ROC curve, a ratio",
     "auc_error": "most by which the AUC may be off, a ratio",

@@ -24,6 +24,7 @@ ENDPOINTS = ("score", "feedback", "status", "metadata", "health", "admin")
 #: Why a request was refused: the client's fault, too much of it, not now, or our fault.
 REFUSALS = ("invalid", "too_large", "unavailable", "internal")
 JOURNAL_ERRORS = ("full_disk", "other")
+SCORERS = ("base", "served")
 _REQUEST = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _FRESHNESS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _SWAP = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
@@ -69,6 +70,7 @@ class Metrics:
         self._ok = {(t, e): self._requests.labels(t, e, "ok") for t in TRANSPORTS for e in ENDPOINTS}
         rows = new.counters("rows_scored", "Rows that got a score, in rows", "transport")
         self._rows = {t: rows.labels(t) for t in TRANSPORTS}
+        self._not_finite = new.counters("rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
         self._feedback = new.counters("feedback", "Feedback items by outcome, in items", "outcome")
         self._refused = new.counters("feedback_refused", "Feedback requests refused as a whole, in requests", "reason")
         self._freshness = new.histogram(
@@ -91,6 +93,7 @@ class Metrics:
             self._refused: REFUSALS,
             self._swaps: ("taken", "refused"),
             self._errors: JOURNAL_ERRORS,
+            self._not_finite: SCORERS,
         }
         for counter, values in first.items():
             for value in values:
@@ -103,6 +106,11 @@ class Metrics:
         stages["score"].observe(score)
         stages["journal"].observe(journal)
         self._rows[transport].inc(rows)
+
+    def not_finite(self, base: int, served: int) -> None:
+        """Count rows for which the base, and those for which what serves, put out no number, whatever they were answered."""
+        for scorer, rows in zip(SCORERS, (base, served), strict=True):
+            self._not_finite.labels(scorer).inc(rows)
 
     def encoded(self, transport: str, seconds: float) -> None:
         """Note the time that went into a scoring answer's bytes."""

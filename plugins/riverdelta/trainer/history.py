@@ -12,7 +12,7 @@ import numpy.typing as npt
 from riverdelta.confidence import ConfidenceSequence
 from riverdelta.errors import Corrupt
 from riverdelta.joiner import Examples
-from riverdelta.log_loss import log_loss
+from riverdelta.log_loss import log_loss, possible
 
 #: The rows of a point at first, and the most points that are kept.
 GRAIN, POINTS = 64, 240
@@ -65,8 +65,9 @@ class History:
     A point has `GRAIN` rows at first; when there are `POINTS` of them, each two next to each other become one. So n rows make
     at least `POINTS` / 2 points from `POINTS`·`GRAIN` / 2 rows on, and the same rows make the same bits however they came.
 
-    The difference is the mean over rows of clip(w·(loss of base - loss of served), -`BOUND`, `BOUND`), with an interval that
-    holds at every row at once, so that it may be looked at all the time: `ConfidenceSequence`.
+    A loss is at most `log_loss.BOUND` nats. The difference is the mean over rows of clip(w·(loss of base - loss of served),
+    -`BOUND`, `BOUND`), with an interval that holds at every row at once, so that it may be looked at all the time:
+    `ConfidenceSequence`, which asks of these differences only that they are bounded, and speaks of their mean as clipped.
 
     With `shadow` the corrections are judged by what they would have served, as nothing of them is.
 
@@ -132,7 +133,10 @@ class History:
         return {"points": self._points.copy(), "counts": self._counts.copy(), **difference}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
+        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else.
+
+        A point whose losses are not `possible` is left out of the lines.
+        """
         self._reset()
         if not arrays:
             return
@@ -142,6 +146,8 @@ class History:
         if not (0 <= counts[_FULL] < POINTS and 0 <= counts[_PART] < counts[_SIZE]):
             raise Corrupt(f"the saved history's counts are {counts.tolist()}; expected under {POINTS} points, of whole rows")
         self._points[...], self._counts[...] = points, counts
+        rows = counts[_SIZE] + np.abs(self._points[:, [_WEIGHT]])
+        self._points[~possible(self._points[:, [_BASE, _SERVED]], rows).all(1), _WEIGHT:] = 0.0
         prefix = "difference/"
         self._difference.load({k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)})
 

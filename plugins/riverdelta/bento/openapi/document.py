@@ -29,11 +29,15 @@ def document(definition: Definition, settings: Settings) -> Json:
 
     Each row of a request is one of N <= `max_rows`; a column is described by its dtype and shape, and all have the length N.
     """
+    # By default a row without a score is null in an answer like any other.
+    fails = () if settings.not_finite == "null" else (500,)
     ours, protocol = record({"error": record({"type": STRING, "message": STRING})}), record({"error": STRING})
     model = _path("name", [definition.name, f"{definition.name}-feedback"])
     number = _path("number", ["1"])
     paths: Json = {
-        "/score": {"post": operation("Score a block of rows.", ours, _score(definition, settings), _SCORED, (413,))},
+        "/score": {
+            "post": operation("Score a block of rows.", ours, _score(definition, settings), _scored(settings), (413, *fails))
+        },
         "/feedback": {"post": operation("Take labels of scored rows.", ours, _feedback(settings), _FED, (413,))},
         "/status": {"get": operation("What the service says of itself.", ours, None, _FREE)},
         "/openapi.json": {"get": operation("This document.", ours, None, _FREE)},
@@ -45,7 +49,9 @@ def document(definition: Definition, settings: Settings) -> Json:
     for stem, named in (("/v2/models/{name}", [model]), ("/v2/models/{name}/versions/{number}", [model, number])):
         about = operation("A model's metadata.", protocol, None, _MODEL, (404,), named)
         ready = operation("Whether a model is ready.", protocol, None, record({"name": STRING, "ready": _TRUE}), (404,), named)
-        infer = operation("Score, or take feedback.", protocol, _infer(definition), _INFERRED, (404, 413), [*named, _HEADER])
+        infer = operation(
+            "Score, or take feedback.", protocol, _infer(definition), _INFERRED, (404, 413, *fails), [*named, _HEADER]
+        )
         for way in (infer["requestBody"], infer["responses"]["200"]):
             # The tensors' bytes may follow the JSON, which the header counts.
             way["content"]["application/octet-stream"] = {}
@@ -97,6 +103,11 @@ def _score(definition: Definition, settings: Settings) -> Json:
     }
 
 
+def _scored(settings: Settings) -> Json:
+    kind = ["number", "null"] if settings.not_finite == "null" else "number"
+    return record({"scores": array({"type": kind, "minimum": 0, "maximum": 1}), "impressions": STRING, "state": STRING})
+
+
 def _infer(definition: Definition) -> Json:
     def tensor(name: str, column: Column) -> Json:
         row = np.array([_value(column)])
@@ -137,7 +148,6 @@ def _range(dtype: np.dtype[Any]) -> Json:
 
 
 _TRUE: Json = {"const": True}
-_SCORED = record({"scores": array({"type": "number", "minimum": 0, "maximum": 1}), "impressions": STRING, "state": STRING})
 _FED = record({"outcomes": array({"enum": [str(outcome) for outcome in Outcome]}), "position": COUNT})
 _SERVER: Json = {"name": STRING, "version": STRING, "extensions": array(STRING)}
 _TENSORS = array(record({"name": STRING, "datatype": STRING, "shape": array({"type": "integer", "minimum": -1})}))

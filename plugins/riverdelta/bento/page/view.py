@@ -9,6 +9,7 @@ from typing import Any
 
 from riverdelta.bento.page import chart, wording
 from riverdelta.bento.page.wording import NOTHING, ago, count, few, nats, number, size, span
+from riverdelta.log_loss import BOUND
 
 #: A page has no more columns, and no longer names, whatever a service has.
 _MOST_COLUMNS, _LONGEST = 20, 80
@@ -41,6 +42,7 @@ def view(
         "when": moment(now),
         "worth": _worth(learning),
         "quality": _quality(learning, second),
+        "odd": _odd(learning),
         "chart": chart.losses(learning.get("history") or {}, second),
         "fresh": _fresh(status, learning, freshness, now),
         "gate": _gate(learning),
@@ -95,6 +97,16 @@ def _quality(learning: Mapping[str, Any], second: str) -> list[tuple[str, str, s
             auc, ratio = few(m.get("auc")), few(m.get("calibration_ratio"))
             rows.append((f"{scorer}, {text}", count(m.get("examples")), nats(m.get("log_loss")), auc, ratio))
     return rows
+
+
+def _odd(learning: Mapping[str, Any]) -> str | None:
+    """Which of all rows the losses cannot show as they are; None where there are none."""
+    base, served = ((((learning.get("prequential") or {}).get("all") or {}).get(scorer) or {}) for scorer in ("base", "served"))
+    clipped = [(count(m.get("clipped")), name) for name, m in (("base", base), ("served", served)) if number(m.get("clipped"))]
+    said = [f"Rows whose {name} loss is above {BOUND:g} nats, and counts as {BOUND:g}: {rows}." for rows, name in clipped]
+    if number(served.get("skipped")):
+        said.append(f"Rows left out, as their score is not a finite number: {count(served['skipped'])}.")
+    return " ".join(said) or None
 
 
 def _fresh(
