@@ -29,11 +29,14 @@ from riverdelta.drift import Response
 from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema
 from riverdelta.home import Home
+from riverdelta.journal import PATIENCE_SECONDS
 from riverdelta.lock import Lock
 from riverdelta.logs import use_json
 from riverdelta.settings import Settings
 
 T = TypeVar("T")
+#: The part of a request's time that its feedback may wait for rows.
+_PATIENCE = 0.8
 
 
 def online(
@@ -124,7 +127,9 @@ def _equip(cls: type, definition: Definition) -> None:
             use_json(present)
         policy.open(settings)
         write_page_quickly()
-        runtime.start(DataPlane(definition, settings))
+        # What feedback waits for must leave time to say that it has not come.
+        patience = PATIENCE_SECONDS if policy.timeout is None else _PATIENCE * policy.timeout
+        runtime.start(DataPlane(definition, settings, patience_seconds=patience))
         if settings.grpc_port:
             held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes, policy)
             await held["grpc"].start()

@@ -35,8 +35,8 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
     "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str,
 }  # fmt: skip
 
-#: The most that a number may be; ids have 24 bits for an incarnation.
-_MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 24) - 2}
+#: The most that a number may be; an incarnation has 23 bits for its place among them.
+_MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 23) - 2}
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
 Request = tuple[int, int]
@@ -174,6 +174,11 @@ class Segment:
         requests = self._requests(found[0][0])
         at = int(np.searchsorted(requests[:, 0], request[1]))
         return int(requests[at, 1]) if at < len(requests) and requests[at, 0] == request[1] else None
+
+    def newest_request(self, incarnation: int) -> int:
+        """Return the newest request of an incarnation in this segment, -1 where there is none."""
+        found = self._ask("SELECT requests FROM block WHERE incarnation = ? ORDER BY first DESC LIMIT 1", (incarnation,))
+        return int(self._requests(found[0][0])[-1, 0]) if found else -1
 
     @cached_property
     def spans(self) -> dict[int, Request]:

@@ -91,6 +91,21 @@ class Segments:
                 return number, rows
         return None
 
+    def flushed(self, incarnation: int) -> int:
+        """Return the newest request of an incarnation that the journal has, or had before retention; -1 where it had none.
+
+        A process stores its requests in ascending order: one before that and not there was given up.
+        """
+        if self.newest.sealed:
+            self.refresh()
+        newest = self.newest
+        for number in sorted(self._open, reverse=True):
+            segment = self._open[number]
+            last = segment.newest_request(incarnation) if segment is newest else segment.spans.get(incarnation, (0, -1))[1]
+            if last >= 0:
+                return last
+        return newest.swept().get(incarnation, -1)
+
     def fed(self, request: Request, since: int) -> dict[int, Fed]:
         """Return the newest that is known of each row of a request, looking at segment `since` and those after it."""
         known: dict[int, Fed] = {}
