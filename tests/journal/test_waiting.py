@@ -178,6 +178,18 @@ def test_closing_waits_for_nobody_and_says_that_the_rows_may_still_come(home):
     assert outcomes(send(home.worker(), row)) == ["accepted"]
 
 
+def test_a_process_that_is_asked_to_stop_waits_for_nobody_and_goes_on_with_what_it_has(home):
+    slow, taker = home.worker(flush_seconds=NEVER), home.worker(patience_seconds=NEVER)
+    row = slow.journal.incarnation, slow.score(), 0
+    before = send(taker, row)
+    wait(lambda: taker.journal._held)
+    taker.journal.leave()
+    for answer in (before, send(taker, row)):
+        with pytest.raises(Unavailable, match="before this one stops"):
+            answer.result(20)
+    assert taker.feed(taker.score(), 0, 1) == ["accepted"]
+
+
 def test_a_process_that_closed_its_journal_counts_as_gone(home):
     gone, taker = home.worker(), home.worker(patience_seconds=NEVER)
     gone.journal.close()

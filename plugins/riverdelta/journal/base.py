@@ -114,6 +114,10 @@ class Journal(Protocol):
         """Return how it does."""
         ...
 
+    def leave(self) -> None:
+        """Refuse feedback that waits for other processes, now and from now on: this one is asked to stop."""
+        ...
+
     def close(self) -> None:
         """Make everything pending durable and let go."""
         ...

@@ -89,7 +89,7 @@ class SqliteJournal:
         self._held = Held(flush_seconds / 4, min(_PAUSE_SECONDS, patience_seconds * _PAUSE_PART))
         self._entries: list[_Entry] = []
         self._error: str | None = None
-        self._closed = False
+        self._leaving = self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._write_forever, name="riverdelta-journal", daemon=True)
         self._thread.start()
@@ -164,10 +164,16 @@ class SqliteJournal:
         """See `Journal.health`."""
         return Health(self._buffer.rows, self._buffer.dropped, self._error)
 
+    def leave(self) -> None:
+        """See `Journal.leave`."""
+        with self._wake:
+            self._leaving = True
+            self._wake.notify()
+
     def close(self) -> None:
         """See `Journal.close`."""
         with self._wake:
-            self._closed = True
+            self._leaving = self._closed = True
             self._wake.notify()
         self._thread.join()
         self._alive.leave()
@@ -188,7 +194,8 @@ class SqliteJournal:
             raise Unavailable("the journal is closed; the service is stopping")
 
     def _urgent(self) -> bool:
-        return bool(self._closed or self._calls or self._entries or self._buffer.rows >= self._flush_rows)
+        waits = self._calls or self._entries or (self._leaving and self._held)
+        return bool(self._closed or waits or self._buffer.rows >= self._flush_rows)
 
     def _write_forever(self) -> None:
         while True:
@@ -264,7 +271,7 @@ class SqliteJournal:
             return reaches[incarnation]
 
         with self._segments.explained():
-            if self._closed:
+            if self._leaving:
                 calls[:0] = self._held.release()
             elif self._held.pause(now) == 0.0:
                 awake, overdue = self._held.look(now, reach)
@@ -275,7 +282,7 @@ class SqliteJournal:
                 owes = next((owner for owner, request in call.newest.items() if request > reach(owner)), None)
                 if owes is None:
                     ready.append(call)
-                elif self._closed and owes != self.incarnation:
+                elif self._leaving and owes != self.incarnation:
                     _refuse([call], Unavailable(_OWED.format("before this one stops")))
                 else:
                     self._held.hold(call, owes, now)
