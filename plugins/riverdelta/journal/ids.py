@@ -171,6 +171,14 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
         turn.close()
 
 
+def copy_keys(path: Path, destination: Path) -> None:
+    """Copy the keys at `path` to `destination`, with mode 0600; ids of each are read with the copy as with the original."""
+    # The key first: who makes a new one has put the old one among the former ones by then.
+    for source, target in ((path, destination), (_previous(path), _previous(destination))):
+        if source.exists():
+            _replace(target, source.read_bytes())
+
+
 def _previous(path: Path) -> Path:
     return path.with_name(f"{path.name}.previous")
 

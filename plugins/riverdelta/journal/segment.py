@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -247,6 +247,11 @@ class Segment:
             return {int(incarnation): int(request) for incarnation, request in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
             raise self._odd("swept", text) from None
+
+    def back_up(self, path: Path) -> None:
+        """Write the segment, as it is at one moment, to a new file at `path`; others may write to it meanwhile."""
+        with explained(path), closing(sqlite3.connect(path)) as copy:
+            self._db.backup(copy)
 
     def settle(self) -> None:
         """Move the write-ahead log of a sealed segment into the file, where nobody reads just now."""

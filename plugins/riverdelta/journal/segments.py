@@ -10,7 +10,10 @@ from pathlib import Path
 from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Impressions, Record
 from riverdelta.journal.segment import CARRIED, Fed, Request, Segment, explained
-from riverdelta.lock import Turn
+from riverdelta.lock import Turn, alone
+
+#: The file whose lock keeps retention away while the journal is copied.
+COPYING = "copying"
 
 
 class Segments:
@@ -156,7 +159,14 @@ class Segments:
             return self.newest.last()
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
-        """Delete sealed segments wholly behind `behind` while they are too old or all are too large; return bytes freed."""
+        """Delete sealed segments wholly behind `behind` while they are too old or all are too large; return bytes freed.
+
+        Nothing is deleted while the journal is copied.
+        """
+        with alone(self.folder / COPYING) as free:
+            return self._sweep(behind, max_age, max_bytes, now) if free else 0
+
+    def _sweep(self, behind: int, max_age: float, max_bytes: int, now: float) -> int:
         size, gone = self.size(), list[Segment]()
         ordered = [self._open[n] for n in sorted(self._open)]
         for segment, following in zip(ordered, ordered[1:], strict=False):
