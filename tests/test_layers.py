@@ -18,7 +18,7 @@ LAYERS = {
     "session": 3, "registry": 3, "journal": 3, "checkpoint": 3, "metrics": 3, "lock": 3,
     "__main__": 4, "oip": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "access": 4,
     "cli": 4, "lab": 4, "fallback": 4,
-    "operator": 4, "diff": 4, "reference": 4, "impression": 4,
+    "operator": 4, "diff": 4, "reference": 4, "impression": 4, "backup": 4,
     "bento": 5,
 }  # fmt: skip
 

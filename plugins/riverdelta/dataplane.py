@@ -21,7 +21,7 @@ from riverdelta.fallback import Fallback
 from riverdelta.features import Floats, has_text
 from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.home import Home
-from riverdelta.journal import Outcome
+from riverdelta.journal import PATIENCE_SECONDS, Outcome
 from riverdelta.metrics import STALE_SECONDS, Metrics
 from riverdelta.registry import Release, State
 from riverdelta.session import Session
@@ -54,7 +54,8 @@ class FeedbackAnswer:
 class DataPlane:
     """One process's scorer: a session that follows the live tables, and a journal that keeps what it scored.
 
-    It never waits for the learner: they meet only in the journal and the registry.
+    It never waits for the learner: they meet only in the journal and the registry. `patience_seconds` is how long feedback may
+    wait for rows that another process scored and has not stored yet.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DataPlane:
         settings: Settings,
         clock: Callable[[], float] = time.time,
         registry: CollectorRegistry = REGISTRY,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.definition, self.settings, self.clock = definition, settings, clock
         self.metrics = Metrics(registry, definition.name)
@@ -76,7 +78,7 @@ class DataPlane:
         self._followed: State | None = None
         self._refused: State | None = None
         self._unseen: deque[npt.NDArray[np.float64]] = deque(maxlen=_MOST_UNSEEN)
-        self.journal = self.home.journal()
+        self.journal = self.home.journal(patience_seconds)
         self.follow()
         self.metrics.provider(self.session.provider)
         self._stopping = threading.Event()
@@ -119,7 +121,8 @@ class DataPlane:
         `source` is the hash of whoever sent it, 0 where nobody asked.
 
         It returns when the accepted items are durable together with their impressions. Raises `InvalidInput` naming an item
-        that is malformed, and `Unavailable` when the journal cannot be written now.
+        that is malformed, and `Unavailable`, with nothing of it stored, when the journal cannot be written now or another
+        process has not stored some of the rows yet.
         """
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected as many of each")

@@ -15,6 +15,8 @@ class RiverdeltaError(Exception):
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
+    #: In how many seconds the same request may succeed; None where trying again is of no use.
+    retry_after: float | None = None
 
 
 class InvalidInput(RiverdeltaError, ValueError):
@@ -81,6 +83,7 @@ class Unavailable(RiverdeltaError):
 
     http_status = 503
     grpc_status = "UNAVAILABLE"
+    retry_after = 1.0
 
 
 class NotFinite(RiverdeltaError):

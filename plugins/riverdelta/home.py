@@ -17,7 +17,7 @@ from riverdelta.errors import ConfigurationError, Unavailable
 from riverdelta.events import SETTINGS, Control
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
-from riverdelta.journal import Ids, SqliteJournal
+from riverdelta.journal import PATIENCE_SECONDS, Ids, SqliteJournal
 from riverdelta.registry import LiveStore, Release, ReleaseStore
 from riverdelta.settings import Settings
 
@@ -52,8 +52,8 @@ class Home:
             raise ConfigurationError(f"no release in {releases.folder} is whole; restore one, or move {self.folder} away")
         return good
 
-    def journal(self) -> SqliteJournal:
-        """Open the journal for this process."""
+    def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> SqliteJournal:
+        """Open the journal for this process; feedback may wait so long for rows that another process owes it."""
         s = self.settings
         return SqliteJournal(
             self.folder / "journal",
@@ -62,6 +62,7 @@ class Home:
             segment_bytes=s.segment_bytes,
             on_conflict=s.on_conflict,
             window_seconds=s.window_seconds,
+            patience_seconds=patience_seconds,
         )
 
     def learning(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Lock: one holder of a folder at a time, named by its process id; Turn: writers that queue for a file."""
+"""Lock: one holder of a folder at a time, named by its process id; Turn: writers that queue; shared and alone: many, or one."""
 
 from __future__ import annotations
 
@@ -52,3 +52,29 @@ class Turn:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._file)
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold the lock on the file at `path` together with others who share it, as soon as nobody has it alone."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Yield whether nobody else has the lock on the file at `path`; it is ours until the end of the block then."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+    finally:
+        os.close(file)

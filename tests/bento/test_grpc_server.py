@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from riverdelta.bento.grpc_server import GrpcServer
-from riverdelta.errors import ConfigurationError
+from riverdelta.errors import ConfigurationError, Unavailable
 from riverdelta.oip.messages import MESSAGES, SERVICE
 
 ROWS = {"user": np.array([1, 2]), "x": np.array([0.5, 1], np.float32), "shop": np.zeros(2, np.float32)}
@@ -110,3 +110,16 @@ def test_several_workers_share_the_port_and_a_port_that_is_anothers_is_named(run
         await listener.wait_closed()
 
     asyncio.run(both())
+
+
+def test_feedback_that_is_put_off_is_unavailable_and_says_when_to_come_again(infer, runtime, monkeypatch):
+    async def owed(*_):
+        raise Unavailable("the process that scored these rows lives and has not stored them")
+
+    monkeypatch.setattr(runtime.plane, "feedback", owed)
+    items = {"id": ("BYTES", b"\3\0\0\0a.0"), "label": ("FP32", np.ones(1, np.float32).tobytes())}
+    inputs = [MESSAGES["InferInputTensor"](name=name, datatype=kind, shape=[1]) for name, (kind, _) in items.items()]
+    with pytest.raises(grpc.RpcError) as error:
+        infer(request(model_name="ranker-feedback", inputs=inputs, raw_input_contents=[raw for _, raw in items.values()]))
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from riverdelta.access import ANY
 from riverdelta.bento.guard import Policy, headers, visit
 from riverdelta.bento.limits import Bucket, Limit
-from riverdelta.errors import RateLimited, TooLarge
+from riverdelta.errors import RateLimited, TooLarge, Unavailable
 from riverdelta.settings import Settings
 
 steps = st.lists(st.tuples(st.floats(0, 2), st.integers(1, 5)), max_size=60)
@@ -89,6 +89,7 @@ def test_a_bounded_number_of_callers_is_remembered_the_latest_ones():
 
 def test_a_limited_request_is_told_when_to_come_again():
     assert headers(RateLimited("x", 1.2)) == {"Retry-After": "2"}
+    assert headers(Unavailable("x")) == {"Retry-After": "1"}
 
 
 def test_a_policy_without_limits_keeps_no_caller():

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from riverdelta.errors import Unavailable
+
 COLUMNS = {"user": [1, "ann"], "x": [0.5, 1], "shop": [0, 1]}
 
 
@@ -99,3 +101,17 @@ def test_no_columns_bring_the_scorer_down(send, columns, propensity):
 @given(jsons | st.lists(st.fixed_dictionaries({"id": jsons}, optional={"label": jsons, "shown": jsons}), max_size=3))
 def test_no_feedback_brings_the_scorer_down(send, items):
     assert send("POST", "/feedback", content=json.dumps(items)).status_code in (200, 400)
+
+
+@pytest.mark.parametrize("path", ["/feedback", "/v2/models/ranker-feedback/infer"])
+def test_feedback_that_is_put_off_says_when_to_come_again(send, runtime, monkeypatch, path):
+    async def owed(*_):
+        raise Unavailable("the process that scored these rows lives and has not stored them")
+
+    monkeypatch.setattr(runtime.plane, "feedback", owed)
+    inputs = [
+        {"name": "id", "datatype": "BYTES", "shape": [1], "data": ["a.0"]},
+        {"name": "label", "datatype": "FP32", "shape": [1], "data": [1.0]},
+    ]
+    answer = send("POST", path, json={"inputs": inputs} if "v2" in path else {"items": [{"id": "a.0", "label": 1}]})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

@@ -106,6 +106,17 @@ class TestFullDisk:
         found = records(worker.journal)
         assert [sequence for sequence, _ in found] == list(range(1, len(found) + 1))
 
+    def test_feedback_to_another_worker_is_refused_until_there_is_room_and_taken_then(self, worker, home):
+        self.fill(worker)
+        request, taker = worker.score(rows=100), home.worker(patience_seconds=0.05)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match=r"lives and has not stored them within 0.05 s; send the feedback again"):
+                taker.feed(request, 0, 1, of=worker)
+        worker.free()
+        while worker.journal.health().error is not None or worker.journal.health().pending_rows:
+            time.sleep(0.01)
+        assert taker.feed(request, 0, 1, of=worker) == ["accepted"]
+
     def test_feedback_for_rows_that_were_dropped_meanwhile_is_lost_and_says_so(self, worker):
         self.fill(worker)
         first = worker.score(rows=100)

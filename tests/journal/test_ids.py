@@ -14,29 +14,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverdelta.errors import ConfigurationError
-from riverdelta.journal.ids import Ids, load_key, rotate_key
+from riverdelta.journal.ids import Ids, load_key, new_incarnation, rotate_key
 
 IDS = Ids(bytes(range(32)))
+#: What version 0.1 issued with the same key, and what it meant.
+OLD = {"AAAHAAAAACrHh7HhgciGwg": (7, 42), "___________OpZzMfc-yKw": (2**24 - 1, 2**40 - 1)}
 
 
-@given(st.integers(0, 2**24 - 1), st.integers(0, 2**40 - 1), st.integers(0, 999_999_999))
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**40 - 1), st.integers(0, 999_999_999))
 def test_an_id_reads_back_as_what_was_issued(incarnation, request, row):
     name = IDS.issue(incarnation, request)
-    assert len(name) == 22
+    assert len(name) == 28
     assert IDS.parse(f"{name}.{row}") == (incarnation, request, row)
 
 
-@given(st.integers(0, 21), st.sampled_from("ABCabc019-_"))
+@given(st.integers(0, 27), st.sampled_from("ABCabc019-_"))
 def test_an_id_with_another_character_is_refused(place, letter):
     name = IDS.issue(7, 42)
     forged = name[:place] + letter + name[place + 1 :]
     assert forged == name or IDS.parse(f"{forged}.0") is None
 
 
+@pytest.mark.parametrize(("name", "request_of"), OLD.items())
+def test_an_id_of_version_0_1_is_read(name, request_of):
+    assert IDS.parse(f"{name}.3") == (*request_of, 3)
+    assert IDS.parse(f"{name[:-1]}.3") is None
+
+
+@given(
+    st.integers(1, 2**23 - 1), st.integers(1, 2**23 - 1), st.binary(min_size=5, max_size=5), st.binary(min_size=5, max_size=5)
+)
+def test_incarnations_differ_where_their_places_or_their_randomness_do(place, other, random, others):
+    made, second = new_incarnation(place, lambda _: random), new_incarnation(other, lambda _: others)
+    assert (made == second) == ((place, random) == (other, others))
+    assert 2**40 <= made < 2**63  # above any of version 0.1, and an int64
+
+
+def test_incarnations_of_one_place_differ_by_default():
+    assert len({new_incarnation(7) for _ in range(1_000)}) == 1_000
+
+
 @pytest.mark.parametrize(
     "text",
     ["", ".", "x", IDS.issue(1, 2), IDS.issue(1, 2) + ".", IDS.issue(1, 2) + ".-1", IDS.issue(1, 2) + ".1.2"]
-    + [IDS.issue(1, 2) + ".1234567890", IDS.issue(1, 2) + ".²", "é" * 22 + ".0", IDS.issue(1, 2) + "=.0", "A" * 10**6 + ".0"],
+    + [IDS.issue(1, 2) + ".1234567890", IDS.issue(1, 2) + ".²", "é" * 28 + ".0", IDS.issue(1, 2) + "=.0", "A" * 10**6 + ".0"],
 )
 def test_a_malformed_id_is_refused(text):
     assert IDS.parse(text) is None
@@ -217,4 +238,4 @@ def test_a_key_file_that_is_gone_changes_nothing_for_those_that_run(path):
     path.unlink()
     ids.refresh(1.0)
     assert ids.parse(f"{name}.0") == (1, 2, 0)
-    assert ids.parse("A" * 22 + ".0") is None
+    assert ids.parse("A" * 28 + ".0") is None

@@ -155,7 +155,7 @@ class TestDamage:
         edit(files(written)[0], f"UPDATE {table} SET {column} = ?", value)
 
         def feed():
-            keys = (np.array([n]) for n in (1, 0, 0))
+            keys = (np.array([n]) for n in (written.workers[0].journal.incarnation, 0, 0))
             written.worker().journal.feedback(*keys, np.ones(1, np.float32), 1.0).result(20)
 
         with pytest.raises((Corrupt, Unavailable), match=r"000001.sqlite has .* as its '\w+'; it is damaged"):
@@ -214,7 +214,7 @@ class TestDamage:
 
     def test_a_folder_that_disappears_is_refused_and_does_not_come_back_empty(self, written):
         segments = Segments(written.folder, TINY)
-        for path in written.folder.iterdir():
+        for path in written.folder.glob("*.sqlite*"):
             path.unlink()
         with pytest.raises(Corrupt, match="has no segment any more"):
             segments.refresh()
@@ -272,10 +272,11 @@ class TestRetention:
         assert other.feed(0, 0, 1, of=worker) == ["expired"]
         assert worker.feed(2, 1, 1) == ["accepted"]
 
-    def test_an_id_of_before_the_journal_was_moved_away_is_expired(self, home):
+    @pytest.mark.parametrize("incarnation", [99, 99 << 40 | 7])
+    def test_an_id_of_an_incarnation_that_the_journal_has_never_seen_is_lost(self, home, incarnation):
+        unknown = np.array([incarnation]), np.array([0]), np.array([0])
         worker = home.worker()
-        unknown = np.array([worker.journal.incarnation + 50]), np.array([0]), np.array([0])
-        assert worker.journal.feedback(*unknown, np.ones(1, np.float32), 1.0).result(5).outcomes == ["expired"]
+        assert worker.journal.feedback(*unknown, np.ones(1, np.float32), 1.0).result(5).outcomes == ["impression_lost"]
 
     def test_a_worker_lets_go_of_deleted_files_when_it_opens_the_next(self, home, worker):
         swept(worker.journal, behind=8)

@@ -103,25 +103,6 @@ def test_a_genuine_id_whose_rows_never_became_durable_is_lost(home):
     assert worker.feed(77, 0, 1) == ["impression_lost"]
 
 
-def test_feedback_waits_for_another_worker_to_flush_the_rows_it_scored(home, records):
-    scorer, taker = home.worker(), home.worker(flush_seconds=1.0)
-    request = scorer.score()
-    assert taker.feed(request, 0, 1, of=scorer) == ["accepted"]
-    assert [type(r) for _, r in records(scorer.journal)] == [Impressions, Feedback]
-
-
-def test_feedback_that_waits_keeps_nobody_else_waiting(home):
-    worker = home.worker(flush_seconds=0.4)
-    request = worker.score()
-    with ThreadPoolExecutor() as pool:
-        lost = pool.submit(worker.feed, 77, 0, 1)
-        while not worker.journal._held:
-            time.sleep(0.001)
-        assert worker.feed(request, 0, 1) == ["accepted"]
-        assert not lost.done()
-        assert lost.result() == ["impression_lost"]
-
-
 def test_a_client_that_hangs_up_disturbs_nobody(home, records):
     worker = home.worker()
     request = worker.score()

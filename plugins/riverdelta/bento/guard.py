@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import grpc
 import orjson
 from _bentoml_sdk import Service
+from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riverdelta.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
@@ -23,7 +24,7 @@ from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
-from riverdelta.errors import ConfigurationError, RateLimited, RiverdeltaError, Unauthenticated, Unavailable
+from riverdelta.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable
 from riverdelta.oip.messages import SERVICE
 from riverdelta.settings import Settings
 
@@ -94,6 +95,8 @@ class Policy:
         self._rows: Limit | None = None
         #: Whether a guard stands before the service's HTTP routes.
         self.guarded = False
+        #: How long BentoML lets a request take, in seconds (the service's `traffic.timeout`), where it says so.
+        self.timeout: float | None = None
 
     def open(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Policy:
         """Let in whom the settings name; raises `ConfigurationError` where a token cannot be one. `clock` counts seconds."""
@@ -136,10 +139,10 @@ def _given(scope: Scope, header: bytes) -> list[str]:
 def headers(error: RiverdeltaError) -> dict[str, str]:
     """Return the HTTP headers that belong to an error's status.
 
-    >>> headers(RateLimited("too many", 0.2))
+    >>> headers(Unavailable("the disk is full"))
     {'Retry-After': '1'}
     """
-    if isinstance(error, RateLimited):
+    if error.retry_after is not None:
         return {"Retry-After": str(math.ceil(error.retry_after))}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
@@ -239,7 +242,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 async def abort(context: Any, error: RiverdeltaError) -> None:
     """End a gRPC call with an error's status; where a later try may pass, the trailer says when (gRFC A6)."""
-    trailer = (("grpc-retry-pushback-ms", str(math.ceil(1e3 * error.retry_after))),) if isinstance(error, RateLimited) else ()
+    wait = error.retry_after
+    trailer = () if wait is None else (("grpc-retry-pushback-ms", str(math.ceil(1e3 * wait))),)
     await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailer)
 
 
@@ -268,6 +272,7 @@ def _guarded_application(service: Any, is_main: bool = True) -> Any:
     policy = getattr(service.inner, _ATTRIBUTE, None)
     if policy is not None:
         label_by_route(app)
+        policy.timeout = BentoMLContainer.config.services.get()[service.name]["traffic"].get("timeout")
         app.add_middleware(Guard, policy=policy, prefix=service.path_prefix or "")
     return app
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import bentoml
@@ -29,11 +32,14 @@ from riverdelta.drift import Response
 from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema
 from riverdelta.home import Home
+from riverdelta.journal import PATIENCE_SECONDS
 from riverdelta.lock import Lock
 from riverdelta.logs import use_json
 from riverdelta.settings import Settings
 
 T = TypeVar("T")
+#: The part of a request's time that its feedback may wait for rows.
+_PATIENCE = 0.8
 
 
 def online(
@@ -124,7 +130,11 @@ def _equip(cls: type, definition: Definition) -> None:
             use_json(present)
         policy.open(settings)
         write_page_quickly()
-        runtime.start(DataPlane(definition, settings))
+        # What feedback waits for must leave time to say that it has not come.
+        patience = PATIENCE_SECONDS if policy.timeout is None else _PATIENCE * policy.timeout
+        plane = DataPlane(definition, settings, patience_seconds=patience)
+        runtime.start(plane)
+        _when_asked_to_stop(plane.journal.leave)
         if settings.grpc_port:
             held["grpc"] = GrpcServer(runtime, settings.grpc_host, settings.grpc_port, settings.max_bytes, policy)
             await held["grpc"].start()
@@ -148,6 +158,25 @@ def _equip(cls: type, definition: Definition) -> None:
     app = Starlette(routes=[*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
     set_guard(cls, policy)
+
+
+def _when_asked_to_stop(act: Callable[[], None]) -> None:
+    """Call `act` at the signal that stops this process: uvicorn and gRPC wait for every request before anything else."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+
+    def around(former: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            # On the loop: what the signal interrupted may hold the lock that `act` wants.
+            loop.call_soon_threadsafe(act)
+            former(number, frame)
+
+        return handle
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if callable(former := signal.getsignal(number)):
+            signal.signal(number, around(former))
 
 
 def _sidecar(cls: type, definition: Definition) -> Any:

@@ -11,6 +11,7 @@ from riverdelta.errors import RiverdeltaError
 
 #: Each command lies in the file of its name; it is imported when it is asked for.
 _COMMANDS = {
+    "backup": "Copy a service's folder while it runs.",
     "demo": "Show the whole loop on MovieLens, or on the simulator.",
     "diff": "Show which coefficients changed between two releases.",
     "export": "Write the merged model as one self-contained ONNX file.",

@@ -3,6 +3,6 @@
 from riverdelta.journal.base import Answer, Health, Journal, Outcome
 from riverdelta.journal.ids import Ids, load_key
 from riverdelta.journal.segments import Segments
-from riverdelta.journal.sqlite import SqliteJournal
+from riverdelta.journal.sqlite import PATIENCE_SECONDS, SqliteJournal
 
-__all__ = ["Answer", "Health", "Ids", "Journal", "Outcome", "Segments", "SqliteJournal", "load_key"]
+__all__ = ["PATIENCE_SECONDS", "Answer", "Health", "Ids", "Journal", "Outcome", "Segments", "SqliteJournal", "load_key"]

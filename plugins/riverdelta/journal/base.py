@@ -34,7 +34,8 @@ class Outcome(StrEnum):
     BAD_ID = "bad_id"
     #: Retention has deleted the impression, or is about to.
     EXPIRED = "expired"
-    #: The id is genuine, but the worker that scored died before its block was durable.
+    #: The id is genuine, and its rows are not in this journal: the worker that scored died, or gave them up, before they were
+    #: durable, or the journal was restored from a backup made before.
     IMPRESSION_LOST = "impression_lost"
 
 
@@ -62,7 +63,7 @@ class Journal(Protocol):
     be called from any thread.
     """
 
-    #: A number that no other process that ever opened this journal has had.
+    #: A number below 2⁶³ that no other process has had that ever opened this journal or a copy of it.
     incarnation: int
 
     def append(
@@ -87,7 +88,8 @@ class Journal(Protocol):
     ) -> Future[Answer]:
         """Judge and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
 
-        `source`, an int64, says who sent all of it. The future raises `Unavailable` when the journal cannot be written now.
+        `source`, an int64, says who sent all of it. The future raises `Unavailable`, and nothing of the call is stored, when
+        the journal cannot be written now, or a living process still owes it some of the rows.
         """
         ...
 
@@ -129,6 +131,10 @@ class Journal(Protocol):
 
     def health(self) -> Health:
         """Return how it does."""
+        ...
+
+    def leave(self) -> None:
+        """Refuse feedback that waits for other processes, now and from now on: this one is asked to stop."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Impression ids: 16 bytes that only this service can make, and the keys that they are made with."""
+"""Impression ids: 21 bytes that only this service can make, and the keys that they are made with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import hmac
 import logging
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -21,10 +21,11 @@ _log = logging.getLogger(__name__)
 _KEY_BYTES = 32
 #: A former key and the time (Unix seconds) until which its ids are accepted.
 _FORMER = struct.Struct(f"<{_KEY_BYTES}sd")
-_BODY = struct.Struct(">Q")
-#: 24 bits of incarnation and 40 of request: 16 million processes, and 34 years at 1,000 requests a second.
-_REQUEST_BITS = 40
-_MAC_BYTES = 8
+#: 40 bits of a request's number last 34 years at 1,000 requests a second.
+_INCARNATION_BYTES, _REQUEST_BYTES, _MAC_BYTES = 8, 5, 8
+#: An id's characters, and the bytes of its incarnation; ids of version 0.1 had 22 and 3.
+_LENGTHS = {28: _INCARNATION_BYTES, 22: 3}
+_RANDOM_BYTES = 5
 
 #: A key, and the time until which its ids are accepted.
 Former = tuple[bytes, float]
@@ -32,17 +33,32 @@ Former = tuple[bytes, float]
 _Version = tuple[int, int] | None
 
 
+def new_incarnation(count: int, entropy: Callable[[int], bytes] = os.urandom) -> int:
+    """Return a number that names one process for good: its place among those that opened the journal, and 40 random bits.
+
+    `count` (1 to 2²³ - 1) is the place; `entropy` returns as many random bytes as it is asked for.
+
+    Notes: within one journal the place alone differs. A journal that was restored or copied counts the same places again;
+    two processes of one place then have the same number with probability 2⁻⁴⁰, whatever their clocks say.
+
+    >>> hex(new_incarnation(3, lambda size: bytes(range(size))))
+    '0x30001020304'
+    """
+    return count << 8 * _RANDOM_BYTES | int.from_bytes(entropy(_RANDOM_BYTES), "big")
+
+
 class Ids:
-    """Issues and reads ids: worker incarnation (3 bytes), request (5), and a BLAKE2b MAC of both (8), in base64url.
+    """Issues and reads ids: worker incarnation (8 bytes), request (5), and a BLAKE2b MAC of both (8), in base64url.
 
     A row of the request is `<id>.<index>`. A forged id passes with probability 2⁻⁶⁴ (keyed BLAKE2, RFC 7693). Ids are issued
     with `key`, and read with that and the `former` ones. One that was loaded follows its file: an id of a key made meanwhile
-    is read as soon as it comes, and `refresh` issues with it. Every method may be called from any thread.
+    is read as soon as it comes, and `refresh` issues with it. Ids of version 0.1, whose incarnation has 3 bytes, are read too.
+    Every method may be called from any thread.
 
     >>> ids = Ids(b"k" * 32)
     >>> ids.parse(ids.issue(7, 42) + ".3")
     (7, 42, 3)
-    >>> ids.parse("AAAAAAAAAAAAAAAAAAAAAA.3") is None
+    >>> ids.parse("AAAAAAAAAAAAAAAAAAAAAAAAAAAA.3") is None
     True
     """
 
@@ -68,9 +84,9 @@ class Ids:
             self._keys = kept
 
     def issue(self, incarnation: int, request: int) -> str:
-        """Return the 22 characters that name a request."""
-        body = _BODY.pack(incarnation << _REQUEST_BITS | request)
-        return base64.urlsafe_b64encode(body + _mac(body, self._keys[0][0])).rstrip(b"=").decode()
+        """Return the 28 characters that name a request."""
+        body = incarnation.to_bytes(_INCARNATION_BYTES, "big") + request.to_bytes(_REQUEST_BYTES, "big")
+        return base64.urlsafe_b64encode(body + _mac(body, self._keys[0][0])).decode()
 
     def parse(self, text: str) -> tuple[int, int, int] | None:
         """Return (incarnation, request, index) of `<id>.<index>`, or None where this service did not issue it."""
@@ -88,21 +104,21 @@ class Ids:
         return *request, int(index)
 
     def _request(self, name: str) -> tuple[int, int] | None:
-        if len(name) != 22:
+        split = _LENGTHS.get(len(name))
+        if split is None:
             return None
         try:
-            raw = base64.b64decode(name + "==", altchars=b"-_", validate=True)
+            raw = base64.b64decode(name + "=" * (-len(name) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
         # Base64 has spare bits at its end: only the canonical spelling counts as the id.
         if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != name:
             return None
-        body, mac = raw[: _BODY.size], raw[_BODY.size :]
+        body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         # Another worker may issue with a key that this one has not seen yet.
         if not self._made(body, mac) and not (self._follow() and self._made(body, mac)):
             return None
-        (packed,) = _BODY.unpack(body)
-        return packed >> _REQUEST_BITS, packed & ((1 << _REQUEST_BITS) - 1)
+        return int.from_bytes(body[:split], "big"), int.from_bytes(body[split:], "big")
 
     def _made(self, body: bytes, mac: bytes) -> bool:
         return any(hmac.compare_digest(mac, _mac(body, key)) for key, _ in self._keys)
@@ -153,6 +169,14 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
             _replace(path, os.urandom(_KEY_BYTES))
     finally:
         turn.close()
+
+
+def copy_keys(path: Path, destination: Path) -> None:
+    """Copy the keys at `path` to `destination`, with mode 0600; ids of each are read with the copy as with the original."""
+    # The key first: who makes a new one has put the old one among the former ones by then.
+    for source, target in ((path, destination), (_previous(path), _previous(destination))):
+        if source.exists():
+            _replace(target, source.read_bytes())
 
 
 def _previous(path: Path) -> Path:

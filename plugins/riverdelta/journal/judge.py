@@ -105,8 +105,8 @@ class Judge:
     def _look_up(self, key: Request) -> _Request | Outcome:
         found = self._segments.find(key)
         if found is None:
-            lost = key[0] <= self._segment.get("incarnations") and key[1] > self._segment.swept().get(key[0], -1)
-            self._requests[key] = Outcome.IMPRESSION_LOST if lost else Outcome.EXPIRED
+            swept = key[1] <= self._segment.swept().get(key[0], -1)
+            self._requests[key] = Outcome.EXPIRED if swept else Outcome.IMPRESSION_LOST
         elif found[0] in self._retired:
             self._requests[key] = Outcome.EXPIRED
         else:

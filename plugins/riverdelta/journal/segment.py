@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,8 +37,8 @@ _FACTS: dict[str, type | tuple[type, ...]] = {
     "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "rules": str,
 }  # fmt: skip
 
-#: The most that a number may be; ids have 24 bits for an incarnation.
-_MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 24) - 2}
+#: The most that a number may be; an incarnation has 23 bits for its place among them.
+_MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 23) - 2}
 _PAIR = 16
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
@@ -196,6 +196,11 @@ class Segment:
                 sequences[record.incarnation, int(record.request[0])] = sequence
         return sequences
 
+    def newest_request(self, incarnation: int) -> int:
+        """Return the newest request of an incarnation in this segment, -1 where there is none."""
+        found = self._ask("SELECT requests FROM block WHERE incarnation = ? ORDER BY first DESC LIMIT 1", (incarnation,))
+        return int(self._requests(found[0][0])[-1, 0]) if found else -1
+
     @cached_property
     def spans(self) -> dict[int, Request]:
         """Each incarnation's first and last request in this segment, which must be sealed."""
@@ -267,6 +272,11 @@ class Segment:
         """Return the rules of feedback that the last settings record has set, {} before the first."""
         rules: dict[str, Any] = json.loads(self.get("rules"))
         return rules
+
+    def back_up(self, path: Path) -> None:
+        """Write the segment, as it is at one moment, to a new file at `path`; others may write to it meanwhile."""
+        with explained(path), closing(sqlite3.connect(path)) as copy:
+            self._db.backup(copy)
 
     def settle(self) -> None:
         """Move the write-ahead log of a sealed segment into the file, where nobody reads just now."""

@@ -12,7 +12,10 @@ from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Control, Impressions, Record
 from riverdelta.journal.base import Needed
 from riverdelta.journal.segment import CARRIED, Fed, Request, Segment, explained
-from riverdelta.lock import Turn
+from riverdelta.lock import Turn, alone
+
+#: The file whose lock keeps retention away while the journal is copied.
+COPYING = "copying"
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +98,21 @@ class Segments:
                 return number, rows
         return None
 
+    def flushed(self, incarnation: int) -> int:
+        """Return the newest request of an incarnation that the journal has, or had before retention; -1 where it had none.
+
+        A process stores its requests in ascending order: one before that and not there was given up.
+        """
+        if self.newest.sealed:
+            self.refresh()
+        newest = self.newest
+        for number in sorted(self._open, reverse=True):
+            segment = self._open[number]
+            last = segment.newest_request(incarnation) if segment is newest else segment.spans.get(incarnation, (0, -1))[1]
+            if last >= 0:
+                return last
+        return newest.swept().get(incarnation, -1)
+
     def fed(self, request: Request, since: int) -> dict[int, Fed]:
         """Return the newest that is known of each row of a request, looking at segment `since` and those after it."""
         known: dict[int, Fed] = {}
@@ -166,9 +184,10 @@ class Segments:
         A sealed segment wholly behind `behind` is retired while it is older than `max_age` seconds, or all are larger than
         `max_bytes`, unless `needed` says of its spans that a row still has to be read: from then on its rows take no more
         feedback. It is deleted once `behind` has come to the records that were there when it was retired: by then all
-        feedback that its rows ever took is learned and saved.
+        feedback that its rows ever took is learned and saved. Nothing is deleted while the journal is copied.
         """
-        freed = self._delete([n for n, position in self.newest.retired().items() if n in self._open and position <= behind])
+        with alone(self.folder / COPYING) as free:
+            freed = self._delete(behind) if free else 0
         retired = self.newest.retired()
         size = self.size() - sum(self._open[n].size() for n in retired if n in self._open)
         ordered = [self._open[n] for n in sorted(self._open) if n not in retired]
@@ -182,7 +201,8 @@ class Segments:
             _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", segment.path)
         return freed
 
-    def _delete(self, numbers: list[int]) -> int:
+    def _delete(self, behind: int) -> int:
+        numbers = [n for n, position in self.newest.retired().items() if n in self._open and position <= behind]
         if not numbers:
             return 0
         gone = [self._open[number] for number in numbers]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import threading
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +20,11 @@ import numpy.typing as npt
 from riverdelta.errors import ConfigurationError, RiverdeltaError, Unavailable
 from riverdelta.events import SETTINGS, Control, Impressions, Record, Tick
 from riverdelta.features import Floats, Ints
+from riverdelta.journal.alive import Alive
 from riverdelta.journal.base import Answer, Health, Needed, Outcome
 from riverdelta.journal.buffer import Block, Buffer
+from riverdelta.journal.held import Call, Held
+from riverdelta.journal.ids import new_incarnation
 from riverdelta.journal.judge import POLICIES, Judge, Rules
 from riverdelta.journal.segment import Encoded
 from riverdelta.journal.segments import Segments
@@ -29,18 +34,11 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
 #: How often an idle process looks for segments that retention has deleted, whose files it still holds.
 _IDLE_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Feedback that waits for its transaction, and until when it may wait for its impressions."""
-
-    keys: Ints
-    labels: list[float]
-    time: float
-    source: int
-    deadline: float
-    future: Future[Answer] = field(default_factory=Future)
+#: How long feedback waits for rows that another process owes it, where nobody knows how long its sender does.
+PATIENCE_SECONDS = 4.0
+#: The longest pause between two looks at held feedback: in seconds, and as a part of the time that it may wait.
+_PAUSE_SECONDS, _PAUSE_PART = 0.25, 1 / 8
+_OWED = "the process that scored these rows lives and has not stored them {}; send the feedback again later"
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,11 @@ class SqliteJournal:
     """A folder of SQLite segments, written by any number of processes and read by one learner.
 
     Impressions are flushed `flush_seconds` after the first or at `flush_rows`; feedback at once, together with whatever
-    impressions wait. Feedback whose impression is not there yet waits two flush intervals for the worker that scored it.
-    While the disk is full, up to `buffer_rows` rows wait in memory; more are dropped and counted, and scoring goes on.
-    The constructor raises `Unavailable` or `Corrupt`, naming the file, where the folder cannot be used.
+    impressions wait. Feedback whose impressions another process scored and has not stored yet is held for up to
+    `patience_seconds` while that process lives, then refused with `Unavailable`: it may come again. It is lost for good when
+    the process has died, or has stored a later request. While the disk is full, up to `buffer_rows` rows wait in memory; more
+    are dropped and counted, and scoring goes on. The constructor raises `Unavailable` or `Corrupt`, naming the file, where the
+    folder cannot be used. `entropy` returns as many random bytes as it is asked for.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class SqliteJournal:
         buffer_rows: int = 200_000,
         on_conflict: str = "first",
         window_seconds: float | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if on_conflict not in POLICIES:
             raise ConfigurationError(f"on_conflict is {on_conflict!r}; expected one of {', '.join(POLICIES)}")
@@ -78,14 +80,17 @@ class SqliteJournal:
         self._readable = Segments(folder, segment_bytes)
         self._reading = threading.Lock()
         with self._segments.transaction() as segment:
-            self.incarnation = int(segment.get("incarnations")) + 1
-            segment.put("incarnations", self.incarnation)
+            count = int(segment.get("incarnations")) + 1
+            segment.put("incarnations", count)
+            self.incarnation = new_incarnation(count, entropy)
+            self._alive = self._enter(folder / "alive")
         self._buffer = Buffer(self.incarnation, buffer_rows)
-        self._calls: list[_Call] = []
-        self._held: list[_Call] = []
+        self._patience = patience_seconds
+        self._calls: list[Call] = []
+        self._held = Held(flush_seconds / 4, min(_PAUSE_SECONDS, patience_seconds * _PAUSE_PART))
         self._entries: list[_Entry] = []
         self._error: str | None = None
-        self._closed = False
+        self._leaving = self._closed = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._write_forever, name="riverdelta-journal", daemon=True)
         self._thread.start()
@@ -115,7 +120,7 @@ class SqliteJournal:
         """See `Journal.feedback`."""
         keys = np.stack([incarnation, request, index], axis=1)
         # What is no int64 is refused here, where it harms its sender alone.
-        call = _Call(keys, label.tolist(), time, int(np.int64(source)), clock.monotonic() + 2 * self._flush_seconds)
+        call = Call(keys, label.tolist(), time, int(np.int64(source)), clock.monotonic() + self._patience)
         # A client that hangs up cannot take back what others are committed with.
         call.future.set_running_or_notify_cancel()
         with self._wake:
@@ -182,30 +187,46 @@ class SqliteJournal:
         """See `Journal.health`."""
         return Health(self._buffer.rows, self._buffer.dropped, self._error)
 
+    def leave(self) -> None:
+        """See `Journal.leave`."""
+        with self._wake:
+            self._leaving = True
+            self._wake.notify()
+
     def close(self) -> None:
         """See `Journal.close`."""
         with self._wake:
-            self._closed = True
+            self._leaving = self._closed = True
             self._wake.notify()
         self._thread.join()
+        self._alive.leave()
         with self._reading:
             self._readable.close()
         self._segments.close()
+
+    def _enter(self, folder: Path) -> Alive:
+        try:
+            alive = Alive(folder)
+            alive.enter(self.incarnation)
+        except OSError as error:
+            raise Unavailable(f"the journal folder {folder} cannot be written: {error}") from error
+        return alive
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise Unavailable("the journal is closed; the service is stopping")
 
     def _urgent(self) -> bool:
-        return bool(self._closed or self._calls or self._entries or self._buffer.rows >= self._flush_rows)
+        waits = self._calls or self._entries or (self._leaving and self._held)
+        return bool(self._closed or waits or self._buffer.rows >= self._flush_rows)
 
     def _write_forever(self) -> None:
         while True:
             with self._wake:
                 self._rest()
-                calls, self._calls, self._held = [*self._held, *self._calls], [], []
+                calls, self._calls = self._calls, []
                 entries, self._entries = self._entries, []
-                if self._closed and not (calls or entries or self._buffer.rows):
+                if self._closed and not (calls or entries or self._held or self._buffer.rows):
                     return
             try:
                 self._commit(calls, entries)
@@ -220,13 +241,13 @@ class SqliteJournal:
     def _rest(self) -> None:
         """Sleep until something is urgent, a block is due, held feedback wants another look, or for the idle time."""
         while not self._urgent():
-            pause = self._flush_seconds / 4 if self._held else self._flush_seconds if self._buffer.rows else _IDLE_SECONDS
-            if not self._wake.wait(pause):
+            due = self._flush_seconds if self._buffer.rows else _IDLE_SECONDS
+            if not self._wake.wait(min(due, self._held.pause(clock.monotonic()))):
                 return
 
-    def _commit(self, calls: list[_Call], entries: list[_Entry]) -> None:
+    def _commit(self, calls: list[Call], entries: list[_Entry]) -> None:
         block, encoded = self._next_block()
-        calls = self._hold_early(calls, block)
+        calls = self._settled(calls, block)
         if not (block or calls or entries):
             self._segments.refresh()
             return
@@ -265,35 +286,50 @@ class SqliteJournal:
                 self._buffer.discard()
             return None, None
 
-    def _hold_early(self, calls: list[_Call], block: Block | None) -> list[_Call]:
-        """Return the calls that can be judged now; the others wait for the worker that scored their rows to flush."""
-        ready: list[_Call] = []
+    def _settled(self, calls: list[Call], block: Block | None) -> list[Call]:
+        """Return the calls that can be judged now, held ones among them; hold or refuse the others."""
+        now, reaches = clock.monotonic(), dict[int, float]()
+
+        def reach(incarnation: int) -> float:
+            if incarnation not in reaches:
+                reaches[incarnation] = self._reach(incarnation, block)
+            return reaches[incarnation]
+
         with self._segments.explained():
+            if self._leaving:
+                calls[:0] = self._held.release()
+            elif self._held.pause(now) == 0.0:
+                awake, overdue = self._held.look(now, reach)
+                calls[:0] = awake
+                _refuse(overdue, Unavailable(_OWED.format(f"within {self._patience:g} s")))
+            ready: list[Call] = []
             for call in calls:
-                early = clock.monotonic() < call.deadline and not self._closed and self._early(call, block)
-                (self._held if early else ready).append(call)
+                owes = next((owner for owner, request in call.newest.items() if request > reach(owner)), None)
+                if owes is None:
+                    ready.append(call)
+                elif self._leaving and owes != self.incarnation:
+                    _refuse([call], Unavailable(_OWED.format("before this one stops")))
+                else:
+                    self._held.hold(call, owes, now)
         return ready
 
-    def _early(self, call: _Call, block: Block | None) -> bool:
-        mine = range(0) if block is None else range(int(block.requests[0, 0]), int(block.requests[-1, 0]) + 1)
-        for incarnation, request in {(i, r) for i, r, _ in call.keys.tolist()}:
-            if incarnation == self.incarnation and request in mine:
-                continue
-            if self._segments.find((incarnation, request)) is None:
-                if self._segments.newest.sealed:
-                    self._segments.refresh()
-                if request > self._segments.newest.swept().get(incarnation, -1):
-                    return True
-        return False
+    def _reach(self, incarnation: int, block: Block | None) -> float:
+        """Return up to which request it is certain whether an incarnation's rows are in the journal, `block` included."""
+        if incarnation == self.incarnation:
+            return math.inf if block is None else int(block.requests[-1, 0])
+        return self._segments.flushed(incarnation) if self._alive.has(incarnation) else math.inf
 
-    def _fail(self, calls: list[_Call], entries: list[_Entry], error: Exception) -> None:
+    def _fail(self, calls: list[Call], entries: list[_Entry], error: Exception) -> None:
         if self._error is None:
             _log.error("the journal cannot be written: %s; scoring goes on, feedback is refused until it can", error)
         self._error = str(error) if isinstance(error, RiverdeltaError) else f"{type(error).__name__}: {error}"
         refusal = Unavailable(f"the journal cannot be written now ({error}); send the feedback again later")
-        self._held = []
-        futures: list[Future[Any]] = [*(call.future for call in calls), *(entry.future for entry in entries)]
-        for future in futures:
-            future.set_exception(refusal)
+        _refuse([*calls, *self._held.release(), *entries], refusal)
         with self._wake:
             self._wake.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
+
+
+def _refuse(waiting: Iterable[Call | _Entry], error: Unavailable) -> None:
+    for one in waiting:
+        if not one.future.done():
+            one.future.set_exception(error)

@@ -116,12 +116,13 @@ class Kept(Journalled):
     def __init__(
         self,
         store: ReleaseStore,
-        journal: Journal | Segments,
+        journal: Journal,
         keep: Callable[[Learner, int], int],
         check: Callable[[Control], None] = lambda control: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(journal)
+        self._journal: Journal = journal
         self._store, self._keep, self.check, self._clock = store, keep, check, clock
         #: What processes before this one may have refused lies here, and is looked up once.
         self._before = journal.last()

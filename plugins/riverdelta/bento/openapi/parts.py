@@ -18,7 +18,7 @@ SAID = {
     429: "Too soon after the requests before; Retry-After says when to come again, in seconds.",
     500: "A fault of the service, as a row to which the model gives no number; the message names it.",
     501: "Well formed, and not done: a model beyond the limit of one ONNX file.",
-    503: "Not now: the service is starting or stopping, or its journal cannot be written.",
+    503: "Not now: the service is starting or stopping, its journal cannot be written, or it waits for rows; see Retry-After.",
 }
 STRING: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 0}
@@ -31,7 +31,8 @@ def operation(
     statuses = sorted({401, 403, 429, 503, *also, *((400,) if takes is not None else ())})
     refused = {str(status): {"description": SAID[status], **content(error)} for status in statuses}
     refused["401"]["headers"] = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
-    refused["429"]["headers"] = {"Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}}}
+    for status in ("429", "503"):
+        refused[status]["headers"] = {"Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}}}
     made: Json = {"summary": summary, "responses": {"200": {"description": "Done.", **content(gives)}, **refused}}
     if takes is not None:
         made["requestBody"] = {"required": True, **content(takes)}
