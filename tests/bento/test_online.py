@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import closing, suppress
 
+import grpc
 import numpy as np
 import onnx
 import psutil
@@ -16,6 +17,7 @@ from riverdelta.definition import ATTRIBUTE
 from riverdelta.errors import ConfigurationError, ModelError
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
+from riverdelta.oip.messages import SERVICE as INFERENCE
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
@@ -124,7 +126,14 @@ def learner_of(server):
 
 def test_the_class_keeps_its_own_and_outlives_the_loss_of_its_sidecar(base, tmp_path):
     (tmp_path / "shop.py").write_text(SERVICE)
-    with serving(tmp_path, "shop:Shop", tmp_path / "state") as server:
+    over_ipv6 = {"RIVERDELTA_GRPC_HOST": "::1", "RIVERDELTA_HOME": "state"}
+    with serving(tmp_path, "shop:Shop", tmp_path / "state", over_ipv6) as server:
+        with grpc.insecure_channel(f"[::1]:{server.grpc_port}") as channel:
+            channel.unary_unary(f"/{INFERENCE}/ServerMetadata")(b"", timeout=10)
+        # The supervisor, the workers and the learner mean the same folder.
+        assert {"serve.lock", "sidecar.lock", "journal", "releases"} <= {
+            p.name for p in (tmp_path / "state" / "shop").iterdir()
+        }
         assert call(server, "POST", "/greet", json.dumps({"who": "ann"})) == (200, "hello there, ann")
         (tmp_path / "closed").touch()
         assert call(server, "GET", "/readyz")[0] == 503
