@@ -67,6 +67,19 @@ def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):
     assert getattr(cls, ATTRIBUTE).base.name == "ranker.onnx"
 
 
+def test_a_relative_home_lies_where_the_service_was_imported_as_for_its_workers(base, tmp_path, monkeypatch):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("RIVERDELTA_HOME", "state")
+    monkeypatch.setenv("RIVERDELTA_GRPC_PORT", "0")
+    monkeypatch.chdir(tmp_path / "shop")
+    cls = online(base, logit="logit")(type("Ranker", (), {}))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cls.riverdelta_deploy()
+    assert (tmp_path / "shop" / "state" / "ranker" / "serve.lock").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 SERVICE = """
 import bentoml
 from pathlib import Path
