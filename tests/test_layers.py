@@ -58,6 +58,7 @@ HEAVY = {
     "onnx": ("corrections", "convert", "graph", "checks", "lab/export", "session", "trainer/releases"),
     "pyarrow": ("events", "lab/datasets", "cli/reference"),
     "click": ("cli", "bento/address"),
+    "psutil": ("bento/address",),
     "rich": ("cli",),
     "pandas": ("corrections/rows",),
 }

@@ -23,6 +23,7 @@ def test_a_setting_is_read_from_its_variable(monkeypatch, tmp_path):
         ("LABELS", "implicit"),
         ("SWAP_MIN_SECONDS", "-1"),
         ("THRESHOLD", "1"),
+        ("PROMOTE_MARGIN", "1"),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, name, value):

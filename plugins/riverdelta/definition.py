@@ -73,9 +73,9 @@ class Definition:
         """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""
         return Slices(self.slices, self.request_schema)
 
-    def fingerprint(self) -> str:
-        """Return what a data folder belongs to: the base's digest and the stack's make-up."""
-        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint()}"
+    def fingerprint(self, of_0_1: bool = False) -> str:
+        """Return what a data folder belongs to: the base's digest and the stack's make-up; `of_0_1` as that version had it."""
+        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint(of_0_1)}"
 
 
 def load(target: str) -> Definition:

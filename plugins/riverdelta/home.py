@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
+import re
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from riverdelta import drift, reference
 from riverdelta.checkpoint import CheckpointStore
 from riverdelta.definition import Definition
-from riverdelta.errors import ConfigurationError, Unavailable
+from riverdelta.errors import ConfigurationError, Corrupt, NotFound, Unavailable
 from riverdelta.events import SETTINGS, Control
-from riverdelta.graph.files import save
+from riverdelta.graph.files import base_digest, save
 from riverdelta.graph.merge import merge
+from riverdelta.graph.whole import whole
 from riverdelta.journal import PATIENCE_SECONDS, Ids, SqliteJournal
 from riverdelta.registry import LiveStore, Release, ReleaseStore
+from riverdelta.session import check_opens
 from riverdelta.settings import Settings
+
+_log = logging.getLogger(__name__)
+#: What `Definition.fingerprint` looks like: anything else in `owner` is damage.
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 
 
 class Home:
@@ -27,7 +36,15 @@ class Home:
 
     def __init__(self, definition: Definition, settings: Settings) -> None:
         self.definition, self.settings = definition, settings
-        self.folder = settings.home / definition.name
+        self.folder = settings.home.absolute() / definition.name
+
+    def require(self) -> None:
+        """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
+        if not (self.folder / "releases" / "index.json").is_file():
+            raise NotFound(
+                f"{self.folder} is not the home of a scorer; start the service once, or say which folder it keeps: "
+                f"export RIVERDELTA_HOME=FOLDER (now it is {self.folder.parent})"
+            )
 
     def prepare(self) -> Release:
         """Make what is missing, release 0 among it, and return the release to start from.
@@ -35,21 +52,24 @@ class Home:
         Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError` when the folder
         belongs to another base model or another stack, and `Unavailable` when it may not be written.
         """
-        with self._gate() as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            self._claim()
-            releases = self.releases()
-            if not releases.all():
-                self._begin_journal()
-                number, path = releases.next_path()
-                definition = self.definition
-                stack = definition.new_stack()
-                save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
-                state = {f"stack/{name}": array for name, array in stack.state().items()}
-                releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".prepare").open("w") as gate:
+                fcntl.flock(gate, fcntl.LOCK_EX)
+                releases = self.releases()
+                self._claim(releases)
+                if not releases.all():
+                    self._begin(releases)
+        except OSError as error:
+            raise Unavailable(
+                f"the folder {self.folder} cannot be written: {error}; let this user write there, or set RIVERDELTA_HOME to "
+                f"another folder"
+            ) from error
         good = releases.latest_good()
         if good is None:
-            raise ConfigurationError(f"no release in {releases.folder} is whole; restore one, or move {self.folder} away")
+            raise ConfigurationError(
+                f"no release in {releases.folder} is intact; restore one, or begin anew: {self._move_away()}"
+            )
         return good
 
     def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> SqliteJournal:
@@ -104,34 +124,71 @@ class Home:
             return {}
         return status
 
-    def _begin_journal(self) -> None:
-        """Make the settings that learning reads the first record: no feedback comes before them."""
+    def _begin(self, releases: ReleaseStore) -> None:
+        """Make release 0, which scores as the base does; raises `ModelError` where ONNX Runtime cannot open it.
+
+        The settings that learning reads are the journal's first record: no feedback comes before them.
+        """
         journal = self.journal()
         try:
             if journal.last() == 0:
                 journal.write(Control(SETTINGS, self.learning(), time.time()))
         finally:
             journal.close()
+        number, path = releases.next_path()
+        definition = self.definition
+        stack = definition.new_stack()
+        save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
+        check_opens(path)
+        state = {f"stack/{name}": array for name, array in stack.state().items()}
+        releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 
-    def _gate(self) -> IO[str]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return (self.folder / ".prepare").open("w")
-        except OSError as error:
-            raise Unavailable(
-                f"the folder {self.folder} cannot be written: {error}; let this user write there, or set RIVERDELTA_HOME to "
-                f"another folder"
-            ) from error
-
-    def _claim(self) -> None:
+    def _claim(self, releases: ReleaseStore) -> None:
+        """Make the folder this definition's; raises `ConfigurationError` where it is another's, or may be."""
         path, mine = self.folder / "owner", self.definition.fingerprint()
-        if not path.exists():
-            path.write_text(mine)
-        elif (theirs := path.read_text()) != mine:
-            raise ConfigurationError(
-                f"{self.folder} belongs to another base model or stack ({theirs}, this one is {mine}); set RIVERDELTA_HOME to "
-                f"another folder, or move this one away"
-            )
+        theirs = path.read_text(errors="replace") if path.exists() else ""
+        if theirs == mine:
+            return
+        # Before the first release and the first record there is nothing that could be another's.
+        if theirs != self.definition.fingerprint(of_0_1=True) and (releases.all() or (self.folder / "journal").exists()):
+            if _FINGERPRINT.fullmatch(theirs):
+                raise ConfigurationError(
+                    f"{self.folder} belongs to another base model or stack ({theirs}, this one is {mine}); set RIVERDELTA_HOME "
+                    f"to another folder, or begin anew: {self._move_away()}"
+                )
+            why = f"{path} is {'damaged' if theirs else 'empty or missing'}"
+            number = self._recognize(releases, why)
+            _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
+        with whole(path) as file:
+            file.write(mine.encode())
+
+    def _recognize(self, releases: ReleaseStore, why: str) -> int:
+        """Return the newest release that can be read, which is this definition's; raises `ConfigurationError` otherwise."""
+        for release in reversed(releases.all()):
+            try:
+                release.verify()
+                state = releases.state(release)
+            except Corrupt as error:
+                _log.error("%s", error)
+                continue
+            try:
+                if base_digest(release.path) != self.definition.signature.digest:
+                    raise Corrupt(f"release {release.number} is of another base model")
+                tables = {n.removeprefix("stack/"): array for n, array in state.items() if n.startswith("stack/")}
+                self.definition.new_stack().load(tables)
+            except Corrupt as error:
+                raise ConfigurationError(
+                    f"{why}, and {self.folder} does not belong to this scorer: {error}; set RIVERDELTA_HOME to another folder, "
+                    f"or begin anew: {self._move_away()}"
+                ) from None
+            return release.number
+        raise ConfigurationError(
+            f"{why}, and no release can be read that would show whose {self.folder} is; where it is this scorer's, type: "
+            f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self.folder / 'owner'))}"
+        )
+
+    def _move_away(self) -> str:
+        return shlex.join(["mv", str(self.folder), f"{self.folder}.old"])
 
 
 def in_effect(definition: Definition, settings: Settings) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     home: Path = Path(".riverdelta")
     #: The port of the gRPC server, shared by all workers; 0 switches gRPC off.
     grpc_port: Annotated[int, Field(ge=0, le=65535)] = 3001
-    #: The address of the gRPC server.
+    #: The address of the gRPC server, IPv4 or IPv6; a name stands for one of its addresses.
     grpc_host: str = "127.0.0.1"
     #: Bearer tokens of each role, separated by commas; an admin token may do everything. Needed beyond loopback.
     score_tokens: SecretStr = SecretStr("")
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     #: The oldest releases, but never the champion or the one that serves, are deleted while all take more bytes than this.
     max_release_bytes: Count = 4 << 30
     #: A release becomes the champion when it is surely not worse by more than this, in nats a row.
-    promote_margin: Annotated[float, Field(gt=0)] = 0.002
+    promote_margin: Annotated[float, Field(gt=0, lt=1)] = 0.002
     #: The probability of ever promoting one that is worse by more than that.
     promote_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     #: How often the learner's state is saved.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.nodes import PREFIX, Nodes
 from riverdelta.errors import ConfigurationError, Corrupt
 from riverdelta.features import Columns, Floats, Schema
+
+#: A lookup in what a correction shows of itself, up to the digest of its contents.
+_LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")
 
 
 class Stack:
@@ -109,13 +113,18 @@ class Stack:
                     c.learner[key] = theirs.copy()
             c.restore()
 
-    def fingerprint(self) -> str:
-        """Return a digest of what the stack is made of: its corrections, their settings and their tables' shapes."""
+    def fingerprint(self, of_0_1: bool = False) -> str:
+        """Return a digest of what the stack is made of: its corrections, their settings and lookups, and their tables' shapes.
+
+        `of_0_1` is that of version 0.1, which left out what lookups contain.
+        """
         parts = [
             f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+        text = "\n".join(parts)
+        text = _LOOKUP.sub(r"\1)", text) if of_0_1 else text
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def digest(self) -> str:
         """Return a digest of every bit of state; two stacks with one digest serve and learn alike."""

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import closing, suppress
 
+import grpc
 import numpy as np
 import onnx
 import psutil
@@ -16,6 +17,7 @@ from riverdelta.definition import ATTRIBUTE
 from riverdelta.errors import ConfigurationError, ModelError
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
+from riverdelta.oip.messages import SERVICE as INFERENCE
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
@@ -63,6 +65,19 @@ def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):
     finally:
         BentoMLContainer.model_store_dir.reset()
     assert getattr(cls, ATTRIBUTE).base.name == "ranker.onnx"
+
+
+def test_a_relative_home_lies_where_the_service_was_imported_as_for_its_workers(base, tmp_path, monkeypatch):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("RIVERDELTA_HOME", "state")
+    monkeypatch.setenv("RIVERDELTA_GRPC_PORT", "0")
+    monkeypatch.chdir(tmp_path / "shop")
+    cls = online(base, logit="logit")(type("Ranker", (), {}))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cls.riverdelta_deploy()
+    assert (tmp_path / "shop" / "state" / "ranker" / "serve.lock").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 SERVICE = """
@@ -124,7 +139,14 @@ def learner_of(server):
 
 def test_the_class_keeps_its_own_and_outlives_the_loss_of_its_sidecar(base, tmp_path):
     (tmp_path / "shop.py").write_text(SERVICE)
-    with serving(tmp_path, "shop:Shop", tmp_path / "state") as server:
+    over_ipv6 = {"RIVERDELTA_GRPC_HOST": "::1", "RIVERDELTA_HOME": "state"}
+    with serving(tmp_path, "shop:Shop", tmp_path / "state", over_ipv6) as server:
+        with grpc.insecure_channel(f"[::1]:{server.grpc_port}") as channel:
+            channel.unary_unary(f"/{INFERENCE}/ServerMetadata")(b"", timeout=10)
+        # The supervisor, the workers and the learner mean the same folder.
+        assert {"serve.lock", "sidecar.lock", "journal", "releases"} <= {
+            p.name for p in (tmp_path / "state" / "shop").iterdir()
+        }
         assert call(server, "POST", "/greet", json.dumps({"who": "ann"})) == (200, "hello there, ann")
         (tmp_path / "closed").touch()
         assert call(server, "GET", "/readyz")[0] == 503

@@ -3,6 +3,7 @@
 The learner itself is killed in tests/e2e/test_kills.py; here a shell script stands in for the interpreter.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,18 @@ def test_a_child_that_ends_is_started_again_with_growing_pauses(script, supervis
     starts = [float(line) for line in lines(log)]
     assert starts[3] - starts[2] >= 0.08
     assert supervisor.pid is None
+
+
+def test_a_child_that_is_not_configured_right_is_not_started_again(script, supervisor, monkeypatch, caplog):
+    monkeypatch.setattr(sidecar, "_FIRST_WAIT", 0.0)
+    log = script(f'echo . >> "$log"; exit {os.EX_CONFIG}')
+    supervisor.start()
+    supervisor._thread.join(10)
+    assert not supervisor._thread.is_alive()
+    assert lines(log) == ["."]
+    assert caplog.messages == ["learning stops: the learner is not configured right, as it says above; mend that and restart"]
+    assert supervisor.pid is None
+    supervisor.stop()
 
 
 def test_after_a_long_life_the_first_pause_counts_again(script, supervisor, monkeypatch, caplog):

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 
-from riverdelta.cli import main
+from riverdelta.cli import _COMMANDS, main
 from riverdelta.definition import load
 from riverdelta.home import Home
+from riverdelta.lock import Lock
 from riverdelta.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -47,12 +48,43 @@ def test_export_writes_one_file_that_runs_alone(tmp_path, monkeypatch):
     onnxruntime.InferenceSession(str(tmp_path / "one" / "merged.onnx"), providers=["CPUExecutionProvider"])
 
 
-def test_export_before_the_first_start_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
-    shown = run("export", "--service", SERVICE, "-o", tmp_path / "merged.onnx")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("releases",),
+        ("diff", 0, 0),
+        ("promote", 0),
+        ("rollback",),
+        ("freeze",),
+        ("resume",),
+        ("rotate-key",),
+        ("export", "-o", "merged.onnx"),
+        ("impression", "AAAAAAAAAAAAAAAAAAAAAA.0"),
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("there", ["nothing", "an empty home"])
+def test_a_command_in_the_wrong_folder_names_it_and_makes_nothing(tmp_path, monkeypatch, command, there):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RIVERDELTA_HOME", raising=False)
+    if there == "an empty home":
+        (tmp_path / ".riverdelta").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    shown = run(*command, "--service", SERVICE)
     assert shown.exit_code == 1
-    assert "start the service once" in shown.output
-    assert not (tmp_path / "merged.onnx").exists()
+    assert shown.output.startswith(f"Error: {tmp_path}/.riverdelta/ranker is not the home of a scorer; start the service once")
+    assert "export RIVERDELTA_HOME=" in shown.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_command_that_needs_a_home_is_left_out_above():
+    needs = {name for name in _COMMANDS if run(name, "--help").output.count("--service")} - {"sidecar", "reference"}
+    (tried,) = (
+        mark.args[1]
+        for mark in test_a_command_in_the_wrong_folder_names_it_and_makes_nothing.pytestmark
+        if mark.args[0] == "command"
+    )
+    assert needs == {command[0] for command in tried}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +113,36 @@ def test_replay_of_a_folder_without_a_service_says_what_is_missing(tmp_path):
     shown = run("replay", "--journal", tmp_path)
     assert shown.exit_code == 1
     assert "holds no service.py" in shown.output
+
+
+def test_replay_of_a_folder_without_a_journal_makes_nothing(tmp_path):
+    shutil.copytree(ROOT / "service", tmp_path, dirs_exist_ok=True)
+    shown = run("replay", "--journal", tmp_path)
+    assert shown.exit_code == 1
+    assert f"{tmp_path}/state/ranker is not the home of a scorer" in shown.output
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_learner_of_another_stack_ends_with_one_message_and_a_code_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    shutil.copytree(ROOT / "service", tmp_path / "shop")
+    Home(load(SERVICE), Settings.load()).prepare()
+    service = tmp_path / "shop" / "service.py"
+    service.write_text(service.read_text().replace("forget=0.98", "forget=0.9"))
+    shown = run("sidecar", "--service", f"{service}:Ranker")
+    assert shown.exit_code == os.EX_CONFIG
+    assert shown.output.count("Error: ") == 1
+    assert "belongs to another base model or stack" in shown.output
+
+
+def test_a_learner_beside_another_one_ends_with_the_code_of_what_may_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    home = Home(load(SERVICE), Settings.load())
+    home.prepare()
+    lock = Lock(home.folder / "sidecar.lock", "the learner")
+    shown = run("sidecar", "--service", SERVICE)
+    lock.release()
+    assert (shown.exit_code, f"in use by process {os.getpid()}" in shown.output) == (1, True)
 
 
 def test_a_wrong_setting_is_one_line(monkeypatch):

@@ -95,3 +95,9 @@ def test_an_unreadable_file_is_refused_by_path(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ConfigurationError, match=r"x\.safetensors"):
         Lookup.load("g", "i", tmp_path / "x.safetensors")
+
+
+def test_what_it_shows_of_itself_tells_contents_apart_and_not_the_order_of_keys():
+    table = {3: [1.0, 2.0], 5: [0.0, 1.0]}
+    same = repr(Lookup("v", "i", dict(reversed(table.items()))))
+    assert repr(Lookup("v", "i", table)) == same != repr(Lookup("v", "i", {**table, 5: [0.0, 1.5]}))

@@ -1,30 +1,35 @@
-"""Address: where BentoML listens, or is about to."""
+"""Address: where this service listens, and what else has that address."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml.exceptions import BentoMLException
 
 from riverdelta.access import refuse_exposure
 from riverdelta.errors import ConfigurationError
 from riverdelta.settings import Settings
 
-
-class Exposed(ConfigurationError, BentoMLException):
-    """A service that others could reach without a token; BentoML's command line shows its message alone."""
+_WILDCARDS = ("0.0.0.0", "::")
 
 
 def refuse_exposed(settings: Settings) -> None:
-    """Raise `Exposed` where HTTP or gRPC is served beyond this machine and a role has no token."""
-    try:
-        refuse_exposure(settings, http_host(), _given().get("bento") or "service:Ranker")
-    except ConfigurationError as error:
-        raise Exposed(str(error)) from None
+    """Raise `ConfigurationError` where HTTP or gRPC is served beyond this machine and a role has no token."""
+    refuse_exposure(settings, http_host(), _given().get("bento") or "service:Ranker")
+
+
+def refuse_taken_http() -> None:
+    """Raise `ConfigurationError` naming the holder where `bentoml serve` could not listen on the address it was asked for."""
+    given = _given()
+    if "host" in given and given.get("fd") is None:
+        port = given.get("port") or BentoMLContainer.http.port.get()
+        hold("HTTP", str(http_host()), port, "give `bentoml serve` another --host or --port").close()
 
 
 def http_host() -> str | None:
@@ -41,6 +46,85 @@ def http_host() -> str | None:
         return name if isinstance(name, str) else str(name[0])
     if "host" in given:
         return str(given["host"] or BentoMLContainer.http.host.get())
+    return None
+
+
+def hold(what: str, host: str, port: int, change: str) -> socket.socket:
+    """Return a socket that keeps `host:port` for this user's sockets with SO_REUSEPORT, until it is closed or its process ends.
+
+    Raises `ConfigurationError` where the address is not one of this machine, or anything else has it, as a wildcard too: the
+    message names `what` cannot listen, the holder where it can be known, and the `change` that helps.
+
+    Notes
+    -----
+    Without SO_REUSEPORT a bind succeeds only where nobody has the port. Set afterwards, it lets workers join, and a second
+    `hold` still fails. SO_REUSEADDR passes over connections that linger after a restart; on Linux it also lets two sockets
+    bind one address, but not listen on it. So one process at most comes out of `listen`, and the socket keeps the port
+    when it stops listening.
+    """
+    held = None
+    try:
+        family, address = _resolve(host, port)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # as gRPC binds it
+        held.bind(address)
+        if sys.platform == "linux":
+            held.listen()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sys.platform == "linux":
+            held.shutdown(socket.SHUT_RDWR)
+    except OSError as error:
+        reason = str(error.strerror or error)
+        if held is not None:
+            held.close()
+            if holder := _listener(address[0], port):
+                reason = f"{holder} listens there"
+        raise ConfigurationError(f"{what} cannot listen on {_written(host, port)}: {reason}; {change}") from None
+    return held
+
+
+def target(host: str, port: int) -> str:
+    """Return the address as gRPC takes it, resolved as `hold` resolves it; raises `OSError` where there is no such host.
+
+    >>> target("127.0.0.1", 3001), target("::1", 3001), target("[::]", 0)
+    ('127.0.0.1:3001', '[::1]:3001', '[::]:0')
+    """
+    _, address = _resolve(host, port)
+    return _written(address[0], port)
+
+
+def _bare(host: str) -> str:
+    return host.removeprefix("[").removesuffix("]")
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in (host := _bare(host)) else f"{host}:{port}"
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """What `bind` takes; a name stands for its first IPv4 address where it has one, "" for all of them."""
+    found = socket.getaddrinfo(_bare(host) or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] == socket.AF_INET6)
+    return family, address
+
+
+def _listener(host: str, port: int) -> str | None:
+    """The process that listens on the port at the address `host`, by its id and command; None where nobody says."""
+    try:
+        for found in psutil.net_connections("tcp"):
+            at = found.laddr.ip.removeprefix("::ffff:") if found.laddr else ""
+            same = at == host or at in _WILDCARDS or host in _WILDCARDS
+            if found.status == psutil.CONN_LISTEN and found.laddr.port == port and same and found.pid:
+                process = psutil.Process(found.pid)
+                # A worker of a service would only be started again: name the one that starts it.
+                while (parent := process.parent()) and any(Path(part).name == "bentoml" for part in parent.cmdline()):
+                    process = parent
+                return f"process {process.pid} ({' '.join(process.cmdline())[:100]})"
+    except psutil.Error:  # another user's, or gone meanwhile
+        pass
     return None
 
 

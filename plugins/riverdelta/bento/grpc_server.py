@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from riverdelta.bento.address import target
 from riverdelta.bento.failure import failure
 from riverdelta.bento.guard import Interceptor, Policy, abort
 from riverdelta.bento.oip import Oip, TensorMetadata
@@ -36,8 +37,8 @@ class GrpcServer:
         self._server = grpc.aio.server(options=options, interceptors=[Interceptor(policy)])
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
         try:
-            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
+            self.port: int = self._server.add_insecure_port(target(host, port))
+        except (RuntimeError, OSError) as error:
             raise ConfigurationError(f"gRPC cannot listen on {host}:{port} ({error}); set RIVERDELTA_GRPC_PORT") from None
 
     async def start(self) -> None:

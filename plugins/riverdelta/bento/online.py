@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
+from riverdelta.bento.claim import claim, plainly
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
@@ -31,9 +32,7 @@ from riverdelta.definition import ATTRIBUTE, Definition
 from riverdelta.drift import Response
 from riverdelta.errors import ConfigurationError
 from riverdelta.features import Schema
-from riverdelta.home import Home
 from riverdelta.journal import PATIENCE_SECONDS
-from riverdelta.lock import Lock
 from riverdelta.logs import use_json
 from riverdelta.settings import Settings
 
@@ -66,6 +65,7 @@ def online(
     Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
     """
 
+    @plainly()
     def decorate(cls: type[T]) -> type[T]:
         module = sys.modules[cls.__module__]
         folder = Path(getattr(module, "__file__", None) or ".").resolve().parent
@@ -115,10 +115,13 @@ def _equip(cls: type, definition: Definition) -> None:
     held: dict[str, Any] = {}
     users_word = getattr(cls, "__is_ready__", None)
 
-    def claim() -> None:
+    # Workers work where the service was imported, which need not be where `bentoml serve` was typed.
+    here = Path.cwd()
+
+    @plainly()
+    def deploy() -> None:
         settings = Settings.load()
-        refuse_exposed(settings)
-        held["lock"] = Lock(Home(definition, settings).folder / "serve.lock", f"the folder of scorer {definition.name!r}")
+        held["claim"] = claim(definition, settings.model_copy(update={"home": here / settings.home}))
 
     async def start(self: Any) -> None:
         # A learner that is down must not take scorers out of service: they do not need it to score.
@@ -149,7 +152,7 @@ def _equip(cls: type, definition: Definition) -> None:
         theirs = users_word(self) if runtime.ready and users_word is not None else runtime.ready
         return bool(await theirs if inspect.isawaitable(theirs) else theirs)
 
-    cls.riverdelta_claim = bentoml.on_deployment(claim)  # type: ignore[attr-defined]
+    cls.riverdelta_deploy = bentoml.on_deployment(deploy)  # type: ignore[attr-defined]
     cls.riverdelta_start = bentoml.on_startup(start)  # type: ignore[attr-defined]
     cls.riverdelta_stop = bentoml.on_shutdown(stop)  # type: ignore[attr-defined]
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]

@@ -8,19 +8,17 @@ from typing import Any
 
 import click
 
-from riverdelta.definition import load
-from riverdelta.home import Home
+from riverdelta.cli import operate
 from riverdelta.impression import find
-from riverdelta.settings import Settings
 
 
 @click.command()
 @click.argument("impression", metavar="ID.INDEX")
-@click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@operate.service
+@operate.as_json
 def impression(impression: str, target: str, as_json: bool) -> None:
     """Show what the journal has of one scored row: its trace, the state that scored it, what it was made of, its label."""
-    found = find(Home(load(target), Settings.load()), impression)
+    found = find(operate.home_of(target), impression)
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -23,10 +23,17 @@ service = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def home_of(target: str) -> Home:
+    """Return the folder that a service of the scorer has made; raises `NotFound`, and makes nothing, where there is none."""
+    home = Home(load(target), Settings.load())
+    home.require()
+    return home
+
+
 @contextmanager
 def operating(target: str) -> Iterator[Operator]:
-    """Open the scorer's folder, beside a running service or without one."""
-    home = Home(load(target), Settings.load())
+    """Open the scorer's folder, beside a running service or without one; raises `NotFound` where there is none."""
+    home = home_of(target)
     home.prepare()
     journal = home.journal()
     try:

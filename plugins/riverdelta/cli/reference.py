@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv, feather, parquet
 
+from riverdelta.cli import operate
 from riverdelta.definition import load
 from riverdelta.errors import InvalidInput, near
 from riverdelta.features import Floats
@@ -26,7 +27,7 @@ _READERS: dict[str, Callable[[Path], pa.Table]] = {
 
 @click.command()
 @click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker.")
+@operate.service
 @click.option("--label", required=True, help="The column of the labels, 0 and 1.")
 @click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="How many rows count.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; beside the base by default.")

@@ -109,6 +109,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     definition = load(str(folder / "service.py"))
     settings = Settings.load(home=folder / "state")
     home = Home(definition, settings)
+    home.require()
     segments = Segments(home.folder / "journal", settings.segment_bytes)
     if segments.first() > 1:
         raise Refused(

@@ -6,19 +6,17 @@ import time
 
 import click
 
-from riverdelta.definition import load
-from riverdelta.home import Home
+from riverdelta.cli import operate
 from riverdelta.journal.ids import load_key, rotate_key
-from riverdelta.settings import Settings
 
 
 @click.command(name="rotate-key")
-@click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker.")
+@operate.service
 def rotate_key_command(target: str) -> None:
     """Make a new key for impression ids; workers take it up within a second, and ids of the last key stay valid for a while."""
-    settings = Settings.load()
-    path = Home(load(target), settings).key_path
+    home = operate.home_of(target)
+    path = home.key_path
     load_key(path)
-    rotate_key(path, time.time(), settings.key_window_seconds)
-    days = settings.key_window_seconds / 86_400
+    rotate_key(path, time.time(), home.settings.key_window_seconds)
+    days = home.settings.key_window_seconds / 86_400
     click.echo(f"{path} is new; ids of the last key are accepted for {days:g} days (RIVERDELTA_KEY_WINDOW_SECONDS)")

@@ -10,17 +10,37 @@ import threading
 
 import click
 
+from riverdelta.cli import operate
 from riverdelta.definition import load
+from riverdelta.errors import ConfigurationError, Locked
 from riverdelta.logs import use_json
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 
 
 @click.command()
-@click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker.")
+@operate.service
 @click.option("--end-with-stdin", is_flag=True, help="Stop when standard input closes: the parent is gone.")
 def sidecar(target: str, end_with_stdin: bool) -> None:
-    """Run the learner of a service until SIGTERM or SIGINT, then save."""
+    """Run the learner of a service until SIGTERM or SIGINT, then save.
+
+    It ends with code 78 (EX_CONFIG) where nothing but another configuration can help, such as another base on the same folder.
+    """
+    try:
+        _run(target, end_with_stdin)
+    except Locked:  # by a learner that may be about to end
+        raise
+    except ConfigurationError as error:
+        raise Misconfigured(str(error)) from error
+
+
+class Misconfigured(click.ClickException):
+    """An error that another try cannot mend."""
+
+    exit_code = os.EX_CONFIG
+
+
+def _run(target: str, end_with_stdin: bool) -> None:
     settings = Settings.load()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_format == "json":

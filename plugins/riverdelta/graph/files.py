@@ -39,6 +39,13 @@ def export_single(merged: Path, out: Path) -> Path:
     return _write(out, model)
 
 
+def base_digest(merged: Path) -> str:
+    """Return the digest of the base model that the merged model at `merged` was made of; raises `Corrupt`."""
+    with _readable(merged):
+        model = onnx.load(merged, load_external_data=False)
+        return next(p.value for p in model.metadata_props if p.key == "riverdelta.base_digest")
+
+
 @contextmanager
 def _readable(merged: Path) -> Iterator[None]:
     try:

@@ -91,7 +91,9 @@ class Segment:
         self.path, self.number = path, int(path.stem)
         with explained(path):
             # SQLite's own waiting is unfair (p99 of four writers over 80 ms): `Segments.transaction` queues them before it.
-            self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            # mode=rw: a file that retention has deleted must not come back empty.
+            name = f"{path.absolute().as_uri()}?mode=rw"
+            self._db = sqlite3.connect(name, timeout=10.0, isolation_level=None, check_same_thread=False, uri=True)
             self._db.execute("PRAGMA synchronous=FULL")
         self.first = self.get("first")
 

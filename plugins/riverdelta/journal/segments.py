@@ -47,8 +47,13 @@ class Segments:
         for gone in self._open.keys() - set(numbers):
             self._open.pop(gone).close()
         for number in numbers:
+            path = self.folder / f"{number:06d}.sqlite"
             if number not in self._open:
-                self._open[number] = Segment(self.folder / f"{number:06d}.sqlite")
+                try:
+                    self._open[number] = Segment(path)
+                except Unavailable:
+                    if path.exists():
+                        raise  # else retention was quicker
         if not self._open:
             raise Corrupt(f"the journal folder {self.folder} has no segment any more; restore it, and start again")
 

@@ -65,6 +65,18 @@ def open_session(
         raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
 
 
+def check_opens(model: Path) -> None:
+    """Raise `ModelError`, with the reason, where no device here can open the model.
+
+    The CPU is asked first: a session on another device would occupy it for as long as this process lives.
+    """
+    try:
+        open_session(model, (_CPU,))
+    except ModelError:
+        if choose_providers() == (_CPU,):
+            raise
+
+
 def _works(provider: str) -> bool:
     try:
         ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")

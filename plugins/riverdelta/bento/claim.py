@@ -1,0 +1,51 @@
+"""Claim: what a service takes for itself, and all that can be found wrong with it, before its workers start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from bentoml.exceptions import BentoMLException
+
+from riverdelta.bento.address import hold, refuse_exposed, refuse_taken_http
+from riverdelta.definition import Definition
+from riverdelta.errors import RiverdeltaError, Unavailable
+from riverdelta.home import Home
+from riverdelta.lock import Lock
+from riverdelta.settings import Settings
+from riverdelta.trainer.learner import new_learner
+
+
+def claim(definition: Definition, settings: Settings) -> ExitStack:
+    """Return what keeps a scorer's folder and its gRPC address for this process, until it is closed or the process ends.
+
+    Whatever workers or the learner would fail at for good is tried here once: a worker that fails is started again without
+    end. Raises a `RiverdeltaError` that says what is wrong.
+    """
+    refuse_exposed(settings)
+    refuse_taken_http()
+    home = Home(definition, settings)
+    with ExitStack() as held:
+        if settings.grpc_port:
+            change = "set RIVERDELTA_GRPC_HOST and RIVERDELTA_GRPC_PORT to a free address of this machine (port 0: no gRPC)"
+            held.enter_context(hold("gRPC", settings.grpc_host, settings.grpc_port, change))
+        try:
+            home.prepare()
+            lock = Lock(home.folder / "serve.lock", f"the folder of scorer {definition.name!r}")
+            held.callback(lock.release)
+            home.ids()
+            home.journal().close()
+        except OSError as error:
+            raise Unavailable(f"{home.folder} cannot be used: {error}; mend it, or set RIVERDELTA_HOME") from error
+        new_learner(definition, settings)
+        return held.pop_all()
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Raise our errors as errors of BentoML too: its command line shows the message of those without a traceback."""
+    try:
+        yield
+    except RiverdeltaError as error:
+        kind = type(error)
+        raise type(kind.__name__, (kind, BentoMLException), {"__module__": kind.__module__})(str(error)) from None
