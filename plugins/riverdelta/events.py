@@ -85,7 +85,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Control:
-    """An operator's command at its position in the journal: freeze, resume, rollback, promote, adapt, with arguments."""
+    """A command at its position in the journal: freeze, resume, rollback, promote, release, drift, with arguments.
+
+    `refused` is the learner's own word on an earlier command, which it could not carry out: {"sequence", "reason"}.
+    """
 
     kind: ClassVar[str] = "control"
 
