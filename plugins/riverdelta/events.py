@@ -89,7 +89,10 @@ SETTINGS = "settings"
 
 @dataclass(frozen=True)
 class Control:
-    """A command at its position in the journal, with arguments: freeze, resume, rollback, promote, release, drift, settings."""
+    """A command at its position in the journal, with arguments: freeze, resume, rollback, promote, release, drift, settings.
+
+    `refused` is the learner's own word on an earlier command, which it could not carry out: {"sequence", "reason"}.
+    """
 
     kind: ClassVar[str] = "control"
 

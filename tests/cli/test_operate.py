@@ -14,6 +14,7 @@ from riverdelta.cli import main
 from riverdelta.definition import load
 from riverdelta.events import Control
 from riverdelta.home import Home
+from riverdelta.journal import SqliteJournal
 from riverdelta.operator import Operator
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
@@ -142,6 +143,17 @@ def test_diff_shows_what_changed_and_counts_it(home):
     assert (found["a"], found["b"], len(found["changes"])) == (0, 1, 3)
     assert found["changes"][0]["logits"] < 0
     assert run("diff", 0, 0).stdout.count("calibration/line 0 of 2") == 1
+
+
+def test_a_journal_without_its_beginning_is_not_replayed(home, tmp_path, monkeypatch):
+    (tmp_path / "service.py").write_text(f"import runpy\nRanker = runpy.run_path({SERVICE.rpartition(':')[0]!r})['Ranker']\n")
+    with closing(SqliteJournal(home.folder / "journal", segment_bytes=1)) as journal:
+        for _ in range(4):
+            journal.write(Control("freeze"))
+        assert journal.sweep(2, 1e9, 0, 0.0) > 0
+    shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path)])
+    assert shown.exit_code == 1
+    assert "is 3: those before it were deleted by retention" in shown.stderr
 
 
 def test_diff_shows_an_id_alone(home):

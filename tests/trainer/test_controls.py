@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from riverdelta.checkpoint import write_arrays
 from riverdelta.errors import ParityError
 from riverdelta.events import Control
 from riverdelta.journal.segments import Segments
@@ -173,6 +174,22 @@ def test_a_rollback_makes_a_champion_only_where_it_says_so_and_one_of_version_0_
     one = store.get(1)
     tell(rig, "rollback", release=one.number, position=one.position, relearn=False, freeze=False)
     assert (champion(rig), rig.trainer.status()["release"]) == (1, 1)
+
+
+def test_a_checkpoint_of_version_0_1_which_has_no_outcomes_is_gone_on_from(rig):
+    taught(rig, 1)
+    kept = release(rig)
+    taught(rig, 2)
+    release(rig)
+    back(rig, kept)
+    rig.trainer.save()
+    saved = rig.trainer.checkpoints.load()
+    arrays = {name: array for name, array in saved.arrays.items() if not name.startswith("outcomes/")}
+    write_arrays(saved.path, arrays | {"contest/numbers": arrays["contest/numbers"][:3]})
+    then = digest(rig)
+    crash(rig)
+    assert list(rig.trainer.learner.outcomes) == []
+    assert (digest(rig), rig.trainer.status()["release"], rig.trainer.contest.serving) == (then, kept.number, kept.number)
 
 
 def test_what_was_rolled_back_to_serves_on_after_a_restart_also_where_the_live_tables_are_lost(rig):
@@ -392,6 +409,20 @@ def test_what_the_learner_asked_for_itself_gives_way_to_a_rollback_that_came_fir
     sequence = tell(rig, "promote", release=made.number, by="trial", asked=asked)
     assert "before the rollback at position" in rig.trainer.learner.outcomes.of(sequence).refused
     assert champion(rig) == 0
+
+
+@pytest.mark.parametrize("rig", [{"breaker": "rollback"}], indirect=True)
+def test_the_breaker_rolls_back_to_the_champion_and_promotes_nothing(rig):
+    taught(rig, *range(40), rows=64)
+    made = release(rig)
+    tell(rig, "promote", release=made.number)
+    taught(rig, *range(10), rows=64, labels=np.zeros(64, np.float32))
+    rig.step()
+    (asked,) = [r.arguments for _, r in rig.trainer.journal.controls(0, 10**9) if r.action == "rollback"]
+    assert (asked["release"], asked["promote"], asked["by"]) == (made.number, False, "breaker")
+    status = rig.trainer.status()
+    assert (status["champion"], status["release"], status["admission"]["open"]) == (made.number, made.number, True)
+    assert digest(rig) == made.facts["digest"]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
