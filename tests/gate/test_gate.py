@@ -119,7 +119,7 @@ def test_plain_fixed_share_fails_where_labels_alternate_with_the_delay_and_the_g
     assert gate.report()["rate"] < 1.0
 
 
-def test_both_bounds_go_to_zero_a_row_against_an_adversary_of_the_delay():
+def test_both_bounds_fall_a_row_against_an_adversary_of_the_delay():
     per_row = []
     for n in (2_000, 8_000, 32_000):
         gate, rng = Gate(), np.random.default_rng(2)
@@ -241,4 +241,4 @@ def test_a_forgotten_position_never_understates_a_delay():
 
 
 def test_the_state_has_a_place_for_every_name():
-    assert hedge.SKIPPED == hedge.PLACES - 1
+    assert hedge.FAR_SPREAD == hedge.PLACES - 1

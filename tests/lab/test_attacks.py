@@ -156,6 +156,8 @@ def test_drift_without_an_id_column_is_refused_and_the_rest_do_without():
         assert not attack(bare, kind).honest.all()
 
 
+#: Nats a row that rounding served logits to float32 may cost beyond the worst case.
+ROUNDING = 1e-6
 LAGS = [{}, {"lag_rows": 8}, {"lag_rows": 100}, {"lag_seconds": 86_400.0}]
 
 
@@ -182,7 +184,7 @@ def test_under_every_attack_the_excess_over_the_better_expert_is_below_the_bound
     losses = [float(log_loss(z, done.stream.label).sum()) for z in (run.served, run.base, run.corrected)]
     report = run.gate.report()
     assert report["examples"] == len(done.stream)
-    assert losses[0] - min(losses[1:]) <= report["bound"] <= report["worst_case"]
+    assert losses[0] - min(losses[1:]) <= report["bound"] <= report["worst_case"] + ROUNDING * len(stream)
     assert report["excess"] == pytest.approx(losses[0] - min(losses[1:]), abs=0.05)
     # Had nothing of the corrections been served there would be no excess to speak of.
     assert np.abs(run.served - run.base).max() > 0.5
@@ -216,7 +218,7 @@ def test_the_command_writes_bound_and_excess_in_nats_over_the_stream(ratings, tr
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["attack"] == kind
     assert found["events"] >= ROWS // 2
-    assert found["excess_over_better_expert"] <= found["bound"] <= found["bound_worst_case"]
+    assert found["excess_over_better_expert"] <= found["bound"] <= found["bound_worst_case"] + ROUNDING * found["events"]
     # Over the stream, not by row.
     assert found["bound"] >= math.log(2) + math.log(found["events"] + 1) - 1e-9
     over = found["events"] * (found["log_loss_served"] - found["log_loss_base"])

@@ -15,52 +15,79 @@ from riverdelta.gate import hedge
 from riverdelta.gate.delays import Delays
 
 _NOWHERE = np.empty(0, np.int64)
+_PLACES_0_1, _LEAST_SHARE_0_1 = 17, 2e-6
 
 
 class Gate:
     """The weight w of σ(corrected) against σ(base) in the served probability, from the log losses of what was served.
 
-    Example t has the losses b and c of base and corrected logit as logged at serving, and r = b - c. The weight v (v₁ = 1/2)
-    takes a step of exponential weights at rate η and shares a little, so that it can come back from any mistake:
-    u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = max(1/(t + 1), 2e-6) (fixed share, Herbster and
-    Warmuth 1998, with a share that falls as in Shamir and Merhav 1999).
-
-    **Labels at once.** The rate stays 1. Served loss over n examples exceeds that of the better expert by at most
-    ln 2 + Σ -ln(1 - α), which is ln 2 + ln(n + 1) up to 500,000 examples: the mixture of probabilities is the Bayesian one.
-
-    **Late labels.** A row is served with a weight that lacks the examples M of labels that came meanwhile. What that costs
-    is measured: δ = served loss - (b - ln(1 - v + v·exp(ηr)) / η), and η = min(1, Λ / max Σδ), Λ = 16 nats (the rate of
-    AdaHedge, de Rooij, van Erven, Grünwald and Koolen 2014, tuned to the delay seen; delayed feedback as in Joulani, György
-    and Szepesvári 2013 and 2016). With a = |c' - b'| the spread of a row's logits, which no label changes, |r| <= a and
-
-        δ <= |v - w|·a + ηa²/8,   |v - w| <= Σ over M of (ηa/4 + α/2),
-
-    so that X = max Σδ <= max Σ_M a + max a + Σ(a/2)·Σ_M α + √(2Λ Σ a(a/8 + Σ_M a/4)), and the excess over the better expert is
-    at most X + ln 2 + κ·Σ -ln(1 - α) + (κ - 1)·ln(2/α) with κ = max(1, X/Λ) <= 1/η. With spreads up to B and d labels on the
-    way that is of order B·√((d + 1)·n·ln n): per row it goes to zero, whatever the labels are. `worst_case` is this number;
-    `bound` puts the Σδ and the η in it that were really met, and is never larger.
-
-    A row of negative weight takes an earlier one back; what the mixture had won on it, min(a²/8, a) at most, is added to X.
-
-    What comes out depends on the examples and their order alone, bit for bit, however they are cut into blocks.
+    `update` takes joined examples as they were served, `weight` is what to serve next, and `report` says what the mixture has
+    cost and what it can have cost. What comes out depends on the examples and their order alone, bit for bit, however they
+    are cut into blocks.
 
     >>> gate = Gate()
     >>> base, corrected = np.zeros(500, np.float32), np.full(500, 2, np.float32)
     >>> served = gate.serve(base, corrected, np.ones(500, np.float32))
     >>> [round(float(z), 1) for z in served[[0, -1]]], gate.weight > 0.99, gate.report()["excess"] < gate.report()["bound"]
     ([0.8, 2.0], True, True)
+
+    Notes
+    -----
+    Example t has a weight ω, the losses b and c of base and corrected logit as logged at serving, weighted, and r = b - c.
+    v (v₁ = 1/2) takes a step of exponential weights at rate η_t and shares a little, so that it can come back from any mistake:
+    u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = 1/(t + 1) (fixed share, Herbster and Warmuth 1998,
+    with a share that falls as in Shamir and Merhav 1999). Served is w = v, but at least 10⁻⁶ from 0 and 1: a float32 near 1
+    tells no finer. With the mixed loss m = b - ln(1 - v + v·exp(ηr)) / η, the excess over an expert is Σ(served - m), which
+    mixing adds, and Σm less the expert's loss.
+
+    **Rates that fall.** As v_{t+1} >= (1 - α)u for either expert, m - its loss <= (ln(v_{t+1} / v_t) - ln(1 - α)) / η_t. Summed
+    by parts, with η₀ = 1, both experts at once:
+
+        Σm - min loss <= ln 2 + Σ ln((t + 1) / t) / η_t + Σ (1/η_t - 1/η_{t-1})·(-ln min(v_t, 1 - v_t)).     (1)
+
+    **Labels at once** (w = v). x^(ηω) is concave while 0 < ηω <= 1, so that served <= m. The rate starts at 1 and is at most
+    1/ω before an example of weight ω is mixed. With weights up to 1 it stays 1: the mixture is the Bayesian one, and the
+    excess over n < 500,000 examples at most ln 2 + ln(n + 1). With weights up to W it is at most (1) with η >= 1/W: at most
+    ln 2 + W·ln(n + 1) + (W - 1)·ln(2(n + 1)), and W·ln(2(n + 1)) where the first example has the weight W.
+
+    **Late labels.** A row is served with a weight that lacks the examples M of labels that came meanwhile. What that costs
+    is measured, δ = served - m, and η = min(1/ω, Λ / max Σδ), Λ = 16 nats (the rate of AdaHedge, de Rooij, van Erven, Grünwald
+    and Koolen 2014, tuned to the delay seen; delayed feedback as in Joulani, György and Szepesvári 2013 and 2016). Let
+    d = |c' - b'| be the spread of a row's logits, which no label changes, and a = |ω|d, so that |r| <= a. By Jensen's and
+    Hoeffding's inequalities, for any weight, δ <= a and
+
+        δ <= |v - w|·a + ηa²/8,   |v - w| <= Σ over M of (ηa/4 + α/2).
+
+    **Rows taken back** have a weight ω = -μ. What the mixture had won over the mean of both losses goes with them, by
+    Hoeffding's inequality min(μd²/8, a) at most: it is added to δ's bound, at once and late.
+
+    **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (in full
+    10⁻⁶ / (1 - 10⁻⁶)). No slower rate would lessen that, so η is tuned to Σδ without it; let F be its sum.
+
+    **The worst case.** Let Q = Σ a(a/8 + Σ_M a/4) over late rows and rows taken back, P the sum of their (a/2)·Σ_M α and
+    min(μd²/8, a), and C = max Σ_M a + 17·max a: the rate is brought up to date every 16 examples, so that every rate which
+    moved the δ of a row was set when Σδ was at most C less than after that row. While Σδ - F rises to a new maximum D that rate
+    is at most Λ / (D - C), and (D - C - P)² grows by at most 2Λ·a(a/8 + Σ_M a/4). Hence Σδ <= X + F, X = C + P + √(2ΛQ), and
+    X = P where Q = 0. With κ = max(1, W, X/Λ) >= 1/η, and v, 1 - v >= α/2, (1) gives
+
+        excess <= X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)).
+
+    `worst_case` is this number, whatever the labels are; `bound` is max(Σδ, 0) + (1) with the δ and η that were really met, and
+    holds whatever was served. It is at most `worst_case`, but for the rounding of served logits to float32, which Σδ has and X
+    has not. With spreads up to B and d labels on the way both are of order B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: a row they fall
+    towards 10⁻⁶·B nats, not to zero.
     """
 
     def __init__(self) -> None:
         self._state = np.zeros(hedge.PLACES)
-        self._state[hedge.WEIGHT], self._state[hedge.RATE] = 0.5, 1.0
-        self._state[[hedge.OPEN_CORRECTED, hedge.OPEN_SERVED, hedge.OPEN_MIXED]] = 1.0
+        self._state[hedge.WEIGHT] = 0.5
+        self._state[[hedge.RATE, hedge.HEAVIEST, hedge.OPEN_CORRECTED, hedge.OPEN_SERVED, hedge.OPEN_MIXED]] = 1.0
         self._delays, self._noted = Delays(), hedge.NOWHERE
 
     @property
     def weight(self) -> float:
-        """The weight to serve the corrected probability with, 0 to 1."""
-        return float(self._state[hedge.WEIGHT])
+        """The weight to serve the corrected probability with, 10⁻⁶ to 1 - 10⁻⁶."""
+        return min(max(float(self._state[hedge.WEIGHT]), hedge.LEAST_WEIGHT), 1.0 - hedge.LEAST_WEIGHT)
 
     def serve(self, base: Floats, corrected: Floats, label: Floats, weight: Floats | None = None) -> Floats:
         """Serve N rows, each with the labels of all before it known; return the served logits float32[N]."""
@@ -96,26 +123,23 @@ class Gate:
         `gain` is what serving has won over base alone, `excess` what it lost over the better expert in hindsight.
         """
         s = self._state
-        over_corrected, over_served, mixed = (
-            float(s[total]) + math.log(s[product]) / divisor
-            for total, product, divisor in (
-                (hedge.OVER_CORRECTED, hedge.OPEN_CORRECTED, 1.0),
-                (hedge.OVER_SERVED, hedge.OPEN_SERVED, 1.0),
-                (hedge.MIXED, hedge.OPEN_MIXED, float(s[hedge.RATE])),
-            )
+        over_corrected, over_served = (
+            float(s[total]) + math.log(s[product])
+            for total, product in ((hedge.OVER_CORRECTED, hedge.OPEN_CORRECTED), (hedge.OVER_SERVED, hedge.OPEN_SERVED))
         )
-        most = self._most_cost()
-        worst = self._bound(most, max(1.0, most / hedge.PATIENCE))
+        examples, slowness, most = float(s[hedge.EXAMPLES]), 1.0 / float(s[hedge.RATE]), self._most_cost()
+        slowest, shared = max(float(s[hedge.HEAVIEST]), most / hedge.PATIENCE), math.log(examples + 1.0)
+        most += hedge.FAR_COST * float(s[hedge.FAR_SPREAD])
         return {
             "weight": self.weight,
             "rate": float(s[hedge.RATE]),
-            "examples": int(s[hedge.EXAMPLES]),
+            "examples": int(examples),
             "skipped": int(s[hedge.SKIPPED]),
             "delay": int(s[hedge.DELAY]),
             "gain": over_served,
             "excess": max(over_corrected, 0.0) - over_served,
-            "bound": min(self._bound(mixed - over_served, 1.0 / float(s[hedge.RATE])), worst),
-            "worst_case": worst,
+            "bound": max(self._cost(), 0.0) + math.log(2.0) + slowness * shared + float(s[hedge.SLOWED]),
+            "worst_case": most + math.log(2.0) + slowest * shared + (slowest - 1.0) * (math.log(2.0) + shared),
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -125,11 +149,13 @@ class Gate:
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned; raises `Corrupt` where it is something else."""
-        found, delays = arrays.get("hedge"), arrays.get("delays")
-        if found is None or found.shape != (hedge.PLACES,) or delays is None or delays.ndim != 2 or delays.shape[1] != 5:
+        found, delays = arrays.get("hedge", np.empty(0)), arrays.get("delays", np.empty(0))
+        if found.shape not in ((hedge.PLACES,), (_PLACES_0_1,)) or delays.ndim != 2 or delays.shape[1] != 5:
             raise Corrupt("the saved gate lacks its state; it was written by another version: start from an older checkpoint")
-        self._state[:] = found
+        self._state[: len(found)] = found
         self._delays.load(arrays)
+        if len(found) == _PLACES_0_1:
+            self._complete_0_1()
         self._noted = hedge.NOWHERE
 
     def _judge(
@@ -155,17 +181,30 @@ class Gate:
             self._delays.note(self._noted, [s[hedge.EXAMPLES], s[hedge.SPREAD_SUM], s[hedge.SHARE_SUM], s[hedge.WEIGHT]])
             self._noted = hedge.NOWHERE
 
-    def _most_cost(self) -> float:
-        """X of the docstring; a rate that is `STRIDE` examples old counts as so many labels more on the way."""
+    def _cost(self) -> float:
+        """Σδ of the docstring, as measured."""
         s = self._state
-        if s[hedge.DELAY] == 0 and s[hedge.LATE_SHARE] == 0:
-            return 0.0
+        mixed = float(s[hedge.MIXED]) + math.log(s[hedge.OPEN_MIXED]) / float(s[hedge.RATE])
+        return mixed - float(s[hedge.OVER_SERVED]) - math.log(s[hedge.OPEN_SERVED])
+
+    def _most_cost(self) -> float:
+        """X of the docstring."""
+        s = self._state
+        if s[hedge.LATE_SPREAD] == 0:
+            return float(s[hedge.LATE_SHARE])
         ahead = float(s[hedge.MISSING]) + (hedge.STRIDE + 1) * float(s[hedge.SPREAD]) + float(s[hedge.LATE_SHARE])
         return ahead + math.sqrt(2.0 * hedge.PATIENCE * float(s[hedge.LATE_SPREAD]))
 
-    def _bound(self, cost: float, slowness: float) -> float:
-        examples, level = float(self._state[hedge.EXAMPLES]), 1.0 / hedge.LEAST_SHARE - 1.0
-        # Σ -ln(1 - α) telescopes while α is 1/(t + 1).
-        shared = math.log(min(examples, level) + 1.0) - max(examples - level, 0.0) * math.log1p(-hedge.LEAST_SHARE)
-        least = max(1.0 / (examples + 1.0), hedge.LEAST_SHARE)
-        return max(cost, 0.0) + math.log(2.0) + slowness * shared + (slowness - 1.0) * math.log(2.0 / least)
+    def _complete_0_1(self) -> None:
+        """Give the sums that version 0.1 did not keep the largest values that they can have had, so that bounds stay true.
+
+        Its share did not fall below `_LEAST_SHARE_0_1`, and its rate was never lowered for a weight.
+        """
+        s = self._state
+        examples, slowness = float(s[hedge.EXAMPLES]), 1.0 / float(s[hedge.RATE])
+        near = min(examples, 1.0 / _LEAST_SHARE_0_1 - 1.0)
+        shared = math.log(near + 1.0) - (examples - near) * math.log1p(-_LEAST_SHARE_0_1)
+        more = slowness * max(shared - math.log(examples + 1.0), 0.0)
+        s[hedge.SLOWED] = more + (slowness - 1.0) * math.log(2.0 * (near + 1.0))
+        s[hedge.HEAVIEST], s[hedge.FAR_SPREAD] = slowness, 0.0
+        s[hedge.LATE_SHARE] += more + max(self._cost() - self._most_cost(), 0.0)

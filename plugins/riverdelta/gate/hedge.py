@@ -12,15 +12,20 @@ from riverdelta.link import RESIDUAL_BOUND
 
 #: What the rate is tuned against, in nats: it stays 1 until the labels' delay has cost this much.
 PATIENCE = 16.0
-#: The least share that moves at an example, whence neither weight falls below half of it: float32 still tells it from 0.
-LEAST_SHARE = 2e-6
+#: The served weight stays this far from 0 and 1, where a float32 still tells 1 - w from 0 with 3 % to spare.
+LEAST_WEIGHT = 1e-6
+#: As long as there are fewer examples, the shares alone keep the weight that far from 0 and 1.
+NEAR = 0.5 / LEAST_WEIGHT
+#: What that distance costs at most in one example, for each logit between the two experts.
+FAR_COST = LEAST_WEIGHT / (1.0 - LEAST_WEIGHT)
 #: Sums of logs are brought up to date, and the rate with them, after so many examples.
 STRIDE = 16
 #: The places of the state: examples, corrected's weight, rate; what base lost over corrected and over served and what delay
 #: has cost, in nats, each a sum and a product that is still to be added to it as a log; then the sums that `Gate` reports on.
 (EXAMPLES, WEIGHT, RATE, OVER_CORRECTED, OVER_SERVED, MIXED, OPEN_CORRECTED, OPEN_SERVED, OPEN_MIXED,
- SPREAD, SPREAD_SUM, SHARE_SUM, LATE_SPREAD, LATE_SHARE, MISSING, DELAY, SKIPPED) = range(17)  # fmt: skip
-PLACES = 17
+ SPREAD, SPREAD_SUM, SHARE_SUM, LATE_SPREAD, LATE_SHARE, MISSING, DELAY, SKIPPED,
+ SLOWED, HEAVIEST, FAR_SPREAD) = range(20)  # fmt: skip
+PLACES = 20
 #: No position of a journal.
 NOWHERE = -1
 _EDGE = 88.0 - RESIDUAL_BOUND
@@ -38,6 +43,18 @@ def _mix(b, c, w):  # type: ignore[no-untyped-def]
     g, e = math.exp(b - c), math.exp(min(max(-b, -_EDGE), _EDGE))
     stay, move = (1.0 - w) * (1.0 + e * g), w * (1.0 + e)
     return b - math.log((stay + move * g) / (stay + move))
+
+
+@numba.njit(inline="always")
+def _served(v):  # type: ignore[no-untyped-def]
+    return min(max(v, LEAST_WEIGHT), 1.0 - LEAST_WEIGHT)
+
+
+@numba.njit(inline="always")
+def _slower(s, rate, to, v, examples):  # type: ignore[no-untyped-def]
+    """Return the rate `to`, at which all that follows is mixed; what the change itself costs is added to `SLOWED`."""
+    s[SLOWED] += (1.0 / to - 1.0 / rate) * (-math.log(min(v, 1.0 - v)) - math.log(examples + 1.0))
+    return to
 
 
 @numba.njit(inline="always")
@@ -74,6 +91,7 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
         s[EXAMPLES], s[WEIGHT], s[RATE], s[SPREAD_SUM], s[SHARE_SUM], s[SPREAD]
     )  # fmt: skip
     late_spread, late_share, most_missing, delay = s[LATE_SPREAD], s[LATE_SHARE], s[MISSING], s[DELAY]
+    far_spread = s[FAR_SPREAD]
     open_corrected, open_served, open_mixed = s[OPEN_CORRECTED], s[OPEN_SERVED], s[OPEN_MIXED]
     then_examples, then_spread, then_share, then_weight = 0.0, 0.0, 0.0, 0.0
     for i in range(base.shape[0]):
@@ -83,22 +101,30 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
             at = _last(rows, held, position[i])
             then_examples, then_spread, then_share, then_weight = rows[at, 1], rows[at, 2], rows[at, 3], rows[at, 4]
         if virtual:
-            served[i] = _mix(b, c, v if at_once else then_weight)
+            served[i] = _mix(b, c, _served(v if at_once else then_weight))
         z = np.float64(served[i])
         # y(1 - y) is 0 for 0 and 1 alone; asked one after the other, a random label would be guessed wrong half of the time.
         if not (math.isfinite(b + c) and math.isfinite(z) and math.isfinite(omega) and y * (1.0 - y) == 0.0):
             s[SKIPPED] += 1.0
             continue
+        if omega * rate > 1.0:  # beyond 1 / weight the mixture of probabilities would lose to that of losses
+            s[MIXED] += math.log(open_mixed) / rate
+            open_mixed = 1.0
+            rate = _slower(s, rate, 1.0 / omega, v, examples)
+            s[HEAVIEST] = omega
         spread = abs(omega * (c - b))
         if omega < 0.0:  # a row that is taken back: what the mixture had won over the mean of both losses goes with it
-            late_share += min(spread * spread / 8.0, spread)
+            late_share += min(spread * abs(c - b) / 8.0, spread)
+            late_spread += spread * spread / 8.0
         if not at_once and examples > then_examples:
             missing = spread_sum - then_spread
-            late_spread += spread * (spread / 8.0 + missing / 4.0)
+            late_spread += spread * (missing / 4.0 if omega < 0.0 else spread / 8.0 + missing / 4.0)
             late_share += spread * (share_sum - then_share) / 2.0
             most_missing = max(most_missing, missing)
             delay = max(delay, examples - then_examples)
         examples += 1.0
+        if examples > NEAR:
+            far_spread += spread
         most_spread = max(most_spread, spread)
         spread_sum += spread
         sign = 2.0 * y - 1.0
@@ -119,7 +145,7 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
             most = max(rate * gain, 0.0)
             stay, moved = (1.0 - v) * math.exp(-most), v * math.exp(rate * gain - most)
             s[MIXED] += (most + math.log(stay + moved)) / rate
-        share = max(1.0 / (examples + 1.0), LEAST_SHARE)
+        share = 1.0 / (examples + 1.0)
         v = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
         share_sum += share
         if np.int64(examples) % STRIDE == 0 or not 1.0 / _MOST < open_served < _MOST:
@@ -127,12 +153,14 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
             s[OVER_SERVED] += math.log(open_served)
             s[MIXED] += math.log(open_mixed) / rate
             open_corrected = open_served = open_mixed = 1.0
-            cost = s[MIXED] - s[OVER_SERVED]
+            # What keeping away from 0 and 1 may have cost is no delay, and no slower rate would lessen it.
+            cost = s[MIXED] - s[OVER_SERVED] - far_spread * FAR_COST
             if rate * cost > PATIENCE:
-                rate = PATIENCE / cost
+                rate = _slower(s, rate, PATIENCE / cost, v, examples)
     s[EXAMPLES], s[WEIGHT], s[RATE], s[SPREAD_SUM], s[SHARE_SUM], s[SPREAD] = (
         examples, v, rate, spread_sum, share_sum, most_spread
     )  # fmt: skip
+    s[FAR_SPREAD] = far_spread
     s[LATE_SPREAD], s[LATE_SHARE], s[MISSING], s[DELAY] = late_spread, late_share, most_missing, delay
     s[OPEN_CORRECTED], s[OPEN_SERVED], s[OPEN_MIXED] = open_corrected, open_served, open_mixed
     return held
