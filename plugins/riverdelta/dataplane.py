@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.definition import Definition
-from riverdelta.errors import Corrupt, InvalidInput, TooLarge
+from riverdelta.errors import Corrupt, InvalidInput, TooLarge, Unavailable
 from riverdelta.fallback import Fallback
 from riverdelta.features import Floats, has_text
 from riverdelta.graph.gate import GATE_WEIGHT
@@ -77,6 +77,7 @@ class DataPlane:
         self._ids = self.home.ids()
         self._followed: State | None = None
         self._refused: State | None = None
+        self._showings = 0
         self._unseen: deque[npt.NDArray[np.float64]] = deque(maxlen=_MOST_UNSEEN)
         self.journal = self.home.journal(patience_seconds)
         self.follow()
@@ -131,6 +132,11 @@ class DataPlane:
         bad = np.flatnonzero(~(np.isnan(labels) | (labels == 0) | (labels == 1)))
         if bad.size:
             raise InvalidInput(f"item {int(bad[0])} has the label {labels[bad[0]]!r}; expected 0 or 1")
+        if self._showings > self.settings.waiting_bytes and np.isnan(labels).any():
+            raise Unavailable(
+                f"{self._showings} bytes of showings wait for the end of their window; RIVERDELTA_WAITING_BYTES allows "
+                f"{self.settings.waiting_bytes}: send showings again later, or raise it"
+            )
         parsed = [self._ids.parse(text) for text in ids]
         good = [i for i, key in enumerate(parsed) if key is not None]
         outcomes = [Outcome.BAD_ID] * len(ids)
@@ -189,6 +195,12 @@ class DataPlane:
             if delta.received.size:
                 self._unseen.append(delta.received)
 
+    def mirror(self) -> None:
+        """Read the learner's status: repeat it as metrics, and take no more showings while it holds too many."""
+        status = self.home.read_status()
+        self._showings = int(status.get("showings_bytes", 0))
+        self.metrics.mirror(status, self.session.state, self.journal.health(), self.clock())
+
     def close(self) -> None:
         """Stop following and make what was scored durable."""
         self._stopping.set()
@@ -208,7 +220,7 @@ class DataPlane:
                 if time.monotonic() - told >= _MIRROR_SECONDS:
                     told = time.monotonic()
                     self._ids.refresh(self.clock())
-                    self.metrics.mirror(self.home.read_status(), self.session.state, self.journal.health(), self.clock())
+                    self.mirror()
                 failing = ""
             except Exception as error:  # the thread must outlive a missing folder or a full disk
                 if repr(error) != failing:  # once, and not at every look

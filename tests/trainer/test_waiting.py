@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from riverdelta.errors import Unavailable
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Replayed
 
@@ -139,6 +140,20 @@ def test_a_segment_with_a_shown_row_stays_until_its_window_is_over(start):
         rig.teach(200, seed)
         rig.step(rig.settings.checkpoint_seconds + 1)
     assert rig.trainer.journal.read(0, 1)[0][0] > 1
+
+
+def test_showings_beyond_the_limit_are_put_off_and_labels_are_not(start):
+    rig = start(**SILENCE, waiting_bytes=2_000)
+    names = score(rig, 10)
+    feed(rig, names[:100], np.full(100, np.nan))
+    rig.step()
+    rig.plane.mirror()
+    with pytest.raises(Unavailable, match=r"2400 bytes of showings wait .* RIVERDELTA_WAITING_BYTES allows 2000"):
+        feed(rig, names[100:], np.full(100, np.nan))
+    accepted(rig, names[:10], np.ones(10))
+    rig.step(100.0)
+    rig.plane.mirror()
+    accepted(rig, names[100:], np.full(100, np.nan))
 
 
 def test_a_positive_after_a_late_negative_takes_the_silent_negative_back(start):

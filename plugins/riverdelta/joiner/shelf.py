@@ -44,8 +44,13 @@ class Shelf:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the rows take, with as much room for more."""
-        return 2 * self.rows * sum(column[:1].nbytes for column in self._columns.values())
+        """Bytes that its arrays take."""
+        return self._live.nbytes + sum(column.nbytes for column in self._columns.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one row takes."""
+        return sum(column[:1].nbytes for column in self._columns.values())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +94,13 @@ class Shelf:
         if len(self._live) > _LEAST_CAPACITY + 4 * self.rows:
             self._make_room(0)
 
+    def take(self, at: Rows) -> Shelf:
+        """Return a shelf of copies of some rows, in the order given; it takes no others."""
+        taken = Shelf()
+        taken._columns = {name: column[at] for name, column in self._columns.items()}
+        taken._live, taken._end, taken.rows = np.ones(len(at), np.bool_), len(at), len(at)
+        return taken
+
     @property
     def first(self) -> int:
         """Where the first row lies; there must be one."""
@@ -105,14 +117,19 @@ class Shelf:
         return np.flatnonzero(self._live[: self._end])
 
     def _make_room(self, count: int) -> None:
-        """Close the gaps and leave as much room again: a row is moved a constant number of times on average."""
+        """Close the gaps, and leave as much room again: a row is moved a constant number of times on average.
+
+        The first rows get no room, as many a shelf has no others, and where there is room enough no new array is made.
+        """
         kept = self.all()
-        capacity = max(_LEAST_CAPACITY, 2 * (len(kept) + count))
+        needed, capacity = len(kept) + count, len(self._live)
+        if not 3 * needed // 2 <= capacity <= _LEAST_CAPACITY + 4 * needed:
+            capacity = max(_LEAST_CAPACITY, 2 * needed) if self._end else needed
         for name, column in self._columns.items():
-            self._columns[name] = np.empty((capacity, *column.shape[1:]), column.dtype)
-            self._columns[name][: len(kept)] = column[kept]
-        self._live = np.zeros(capacity, np.bool_)
-        self._live[: len(kept)] = True
+            room = column if capacity == len(column) else np.empty((capacity, *column.shape[1:]), column.dtype)
+            room[: len(kept)] = column[kept]
+            self._columns[name] = room
+        self._live = np.arange(capacity) < len(kept)
         self._end = len(kept)
 
 

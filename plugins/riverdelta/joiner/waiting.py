@@ -79,8 +79,9 @@ class Waiting:
     def add(self, sequence: int, impressions: Impressions) -> None:
         """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
         self._shelves.setdefault(impressions.incarnation, Shelf()).add(_rows(sequence, impressions))
-        limit = self._limit - self._limit // _READ_BACK_SHARE
-        while sum(shelf.bytes for shelf in self._shelves.values()) > limit:
+        # A shelf has as much room again as it has rows.
+        limit = (self._limit - self._limit // _READ_BACK_SHARE) // 2
+        while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
             full = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
             oldest = min(full, key=lambda number: int(full[number]["sequence"][full[number].first]))
             full[oldest].remove(full[oldest].oldest())
@@ -113,8 +114,10 @@ class Waiting:
             block = self._block(incarnation, request)
             at, found = block.find(key[missing])
             if found.any():
-                self.read_back += int(found.sum())
-                yield missing[found], block, at[found]
+                # A copy of these rows alone: one record may name rows of more blocks than fit in memory.
+                rows = block.take(at[found])
+                self.read_back += rows.rows
+                yield missing[found], rows, np.arange(rows.rows)
             # What its block lacks of a request is nowhere.
             missing = missing[~found & (key[missing] >> _INDEX_BITS != request)]
 

@@ -16,8 +16,8 @@ from riverdelta.events import Impressions
 from riverdelta.features import Floats, Ints
 from riverdelta.registry.state import State
 
-#: A block takes no further request beyond this many rows.
-_BLOCK_ROWS = 16_384
+#: A block takes no further request beyond this many rows, or bytes of them: a late label reads all of its row's block back.
+_BLOCK_ROWS, _BLOCK_BYTES = 16_384, 2 << 20
 #: The most rows of one request: a row's index has 20 bits in the joiner.
 _REQUEST_ROWS = 1 << 20
 
@@ -81,12 +81,13 @@ class Buffer:
     def block(self) -> Block | None:
         """Return the oldest of what waits as one block; it goes on waiting until `forget` or `discard`."""
         waiting: list[_Request] = []
-        rows = 0
+        rows = size = 0
         for request in islice(self._waiting, len(self._waiting)):
-            if waiting and rows + request.rows > _BLOCK_ROWS:
+            rows += request.rows
+            size += sum(column.nbytes for column in request.columns.values())
+            if waiting and (rows > _BLOCK_ROWS or size > _BLOCK_BYTES):
                 break
             waiting.append(request)
-            rows += request.rows
         return _block(self.incarnation, waiting) if waiting else None
 
     def forget(self, block: Block) -> None:
