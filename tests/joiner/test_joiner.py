@@ -102,11 +102,12 @@ def test_rows_of_several_workers_are_joined_in_one_record():
     assert joiner.unmatched == 1
 
 
-def test_a_label_whose_row_cannot_be_found_is_counted_and_makes_nothing():
+def test_a_label_whose_row_cannot_be_found_is_counted_and_logged_and_makes_nothing(caplog):
     joiner = Joiner(max_bytes=1)
     history = [impressions([(0, 0), (0, 1)]), impressions([(1, 0)]), feedback([(1, 0, 0, 1), (1, 9, 0, 1), (7, 0, 0, 1)])]
     assert run(joiner, history) == []
     assert (joiner.waiting.rows, joiner.unmatched) == (0, 3)
+    assert "3 labels are not learned: their impressions cannot be found" in caplog.text
 
 
 def test_every_label_is_learned_of_three_times_the_rows_that_fit_in_memory():

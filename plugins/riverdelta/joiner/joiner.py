@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from riverdelta.joiner.showings import Showings
 from riverdelta.joiner.waiting import COLUMN, LOGITS, Group, Waiting, keys
 from riverdelta.joiner.weights import Weights
 
+_log = logging.getLogger(__name__)
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 #: What an example takes from its impression, besides the columns.
@@ -145,7 +147,9 @@ class Joiner:
         groups = self.waiting.find(incarnation, key)
         if self.window is not None and late is not None:
             self.showings.label(incarnation, key)
-        self.unmatched += len(key) - _rows(groups)
+        if lost := len(key) - _rows(groups):
+            self.unmatched += lost
+            _log.error("%d labels are not learned: their impressions cannot be found, in memory or in the journal", lost)
         undone = late & (label > 0) if late is not None and late.any() else None
         chosen = groups
         if self.weights.keep < 1.0:
