@@ -1,6 +1,6 @@
 """What impressions that wait for feedback cost the learner: memory, checkpoints, and the rate at which late labels are learned.
 
-A worker scores rows with a wide vector and the learner reads them. Then half of the rows get their label in the order of scoring,
+A worker scores rows with a wide vector and the learner reads them. Half of the rows get their label in the order of scoring,
 and half in a random one. Memory is that of the learner's process over what it takes with nothing waiting.
 Run: python tests/benchmarks/bench_waiting.py [--rows N] [--width D] [--memory BYTES] [--json FILE]
 """
