@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from riverdelta.backup import back_up
 from riverdelta.cli import main
+from riverdelta.definition import load
 from riverdelta.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
@@ -220,7 +221,7 @@ class TestCopy:
 
     def test_a_folder_without_a_home_and_one_without_a_parent_are_named(self, definition, tmp_path):
         home = Home(definition, Settings.load(home=tmp_path / "nothing"))
-        with pytest.raises(NotFound, match=r"there is no home in .*nothing/ranker yet; start the service once"):
+        with pytest.raises(NotFound, match=r"nothing/ranker is not the home of a scorer; start the service once"):
             back_up(home, tmp_path / "backup")
         assert not (tmp_path / "nothing").exists()
         with served(definition, tmp_path / "home") as rig, pytest.raises(Unavailable, match=r"that .*missing is there"):
@@ -317,8 +318,8 @@ def test_the_command_says_what_it_copied_and_how_to_restore_it(tmp_path, monkeyp
 
     refused = run()
     assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
-    assert "there is no home" in refused.output
-    CliRunner().invoke(main, ["freeze", "--service", service, "--json"])
+    assert "is not the home of a scorer" in refused.output
+    Home(load(service), Settings.load()).prepare()
     done = run()
     assert done.exit_code == 0, done.output
     assert f"{tmp_path}/copy: " in done.output

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from riverdelta.errors import InvalidInput, NotFound, Unavailable
+from riverdelta.errors import InvalidInput, Unavailable
 from riverdelta.home import Home
 from riverdelta.journal.copying import copy_journal, kept
 from riverdelta.registry import ReleaseStore
@@ -36,8 +36,7 @@ def back_up(home: Home, destination: Path) -> Backup:
     which the learner reads again as after a crash. Retention waits meanwhile, or the journal might begin too late.
     """
     folder, journal = home.folder, home.key_path.parent
-    if not (folder / "owner").is_file() or not any(journal.glob("*.sqlite")):
-        raise NotFound(f"there is no home in {folder} yet; start the service once, or check RIVERDELTA_HOME")
+    home.require()
     if os.path.lexists(destination):
         raise InvalidInput(f"{destination} exists; name a folder that does not, and it is made")
     try:

@@ -129,17 +129,17 @@ class Home:
 
         The settings that learning reads are the journal's first record: no feedback comes before them.
         """
+        number, path = releases.next_path()
+        definition = self.definition
+        stack = definition.new_stack()
+        save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
+        check_opens(path)
         journal = self.journal()
         try:
             if journal.last() == 0:
                 journal.write(Control(SETTINGS, self.learning(), time.time()))
         finally:
             journal.close()
-        number, path = releases.next_path()
-        definition = self.definition
-        stack = definition.new_stack()
-        save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
-        check_opens(path)
         state = {f"stack/{name}": array for name, array in stack.state().items()}
         releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 

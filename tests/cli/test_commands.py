@@ -60,6 +60,7 @@ def test_export_writes_one_file_that_runs_alone(tmp_path, monkeypatch):
         ("rotate-key",),
         ("export", "-o", "merged.onnx"),
         ("impression", "AAAAAAAAAAAAAAAAAAAAAA.0"),
+        ("backup", "copy"),
     ],
     ids=lambda command: command[0],
 )

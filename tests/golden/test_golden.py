@@ -22,9 +22,19 @@ HOMES = sorted(folder.parent for folder in Path(__file__).parent.glob("*/*/ranke
 
 
 @pytest.fixture(params=HOMES, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
-def folder(request, tmp_path):
+def golden(request):
+    return request.param
+
+
+@pytest.fixture
+def kind(golden):
+    return golden.name
+
+
+@pytest.fixture
+def folder(golden, tmp_path):
     """A copy of a golden home's folder: opening a journal writes to it."""
-    return Path(shutil.copytree(request.param, tmp_path / "home"))
+    return Path(shutil.copytree(golden, tmp_path / "home"))
 
 
 @pytest.fixture
@@ -42,9 +52,10 @@ def state_after_loading(learner, path):
     return loaded.state()
 
 
-def assert_same(found, expected):
-    # What came of commands is shown, and is saved since 0.2 only.
-    found, expected = ({n: a for n, a in arrays.items() if n != "outcomes/kept"} for arrays in (found, expected))
+def assert_same(found, expected, kind):
+    # What came of commands is saved since 0.2 only; and the gate of 0.1 was too quick for weights above 1, as 1/0.5 is.
+    left_out = ("outcomes/", "gate/") if kind == "silence" else ("outcomes/",)
+    found, expected = ({n: a for n, a in arrays.items() if not n.startswith(left_out)} for arrays in (found, expected))
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
@@ -56,7 +67,7 @@ def test_two_checkpoints_of_each_label_mode_are_recorded():
     assert all(len(checkpoints(folder)) == 2 for folder in HOMES)
 
 
-def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(folder, learner):
+def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(folder, kind, learner):
     segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
     replayed.recall = Replayed(segments, replayed.state())
     seen = 0
@@ -65,14 +76,14 @@ def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(fo
             replayed.push(sequence, record)
             for position, path in checkpoints(folder):
                 if sequence == position:
-                    assert_same(replayed.state(), state_after_loading(learner, path))
+                    assert_same(replayed.state(), state_after_loading(learner, path), kind)
                     seen += 1
     assert seen == 2
     assert replayed.learned > 100
     segments.close()
 
 
-def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(folder, learner):
+def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(folder, kind, learner):
     (_, older), (newest, newer) = checkpoints(folder)
     segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
     replayed.recall = Kept(Home(definition(folder), settings(folder)).releases(), segments, lambda *_: None)
@@ -80,7 +91,7 @@ def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(f
     while replayed.position < newest:
         for sequence, record in segments.read(replayed.position, 1):
             replayed.push(sequence, record)
-    assert_same(replayed.state(), state_after_loading(learner, newer))
+    assert_same(replayed.state(), state_after_loading(learner, newer), kind)
     segments.close()
 
 

@@ -19,6 +19,7 @@ from riverdelta.dataplane import DataPlane
 from riverdelta.definition import Definition
 from riverdelta.features import Schema
 from riverdelta.gate import Gate
+from riverdelta.joiner import Nowhere
 from riverdelta.lab.server import free_port
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
@@ -215,6 +216,28 @@ def read_nothing(scorer):
             await scorer.plane.feedback([f"{answer.impressions}.{i}"], np.ones(1, np.float32))
 
     scorer.exchange = burst
+
+
+def lose_impressions(scorer):
+    """The learner finds no impression any more, in memory or in the journal."""
+    waiting = scorer.trainer.learner.joiner.waiting
+    scorer.between.append(lambda: vars(waiting).update(source=Nowhere(), _limit=0))
+
+
+def label_again_what_is_retired(scorer):
+    """Each request's labels are followed by those of the first one, whose part of the journal is soon retired."""
+    post, exchange, sent = scorer._client.post, scorer.exchange, []
+
+    async def remembered(path, json):
+        if path == "/feedback":
+            sent.append(json)
+        return await post(path, json=json)
+
+    async def twice():
+        await exchange()
+        await post("/feedback", json=sent[0])
+
+    scorer._client.post, scorer.exchange = remembered, twice
 
 
 def fill_the_journal(scorer):

@@ -19,6 +19,8 @@ FAULTS = {
     "RiverdeltaBreakerOpen": (s.stop_clicking, {"drift_run_length": 0, "breaker_resume_examples": None}, {}),
     "RiverdeltaFreshnessSlow": (s.see_old_records_alone, {}, {}),
     "RiverdeltaBacklogGrowing": (s.read_nothing, {}, {}),
+    "RiverdeltaLabelsUnmatched": (s.lose_impressions, {}, {}),
+    "RiverdeltaLabelsExpired": (s.label_again_what_is_retired, {"segment_bytes": 1, "journal_max_bytes": 1}, {}),
     "RiverdeltaJournalFailing": (s.fill_the_journal, {}, {}),
     "RiverdeltaDiskNearlyFull": (s.fill_the_disk, {}, {}),
     "RiverdeltaDrift": (s.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),

@@ -9,9 +9,6 @@ import click
 
 from riverdelta.backup import back_up
 from riverdelta.cli import operate
-from riverdelta.definition import load
-from riverdelta.home import Home
-from riverdelta.settings import Settings
 
 
 @click.command()
@@ -19,7 +16,7 @@ from riverdelta.settings import Settings
 @operate.service
 def backup(destination: Path, target: str) -> None:
     """Copy the scorer's folder to DEST, which must not exist, while the service runs; DEST appears complete or not at all."""
-    home = Home(load(target), Settings.load())
+    home = operate.home_of(target)
     made = back_up(home, destination)
     here, there = quote(str(home.folder)), quote(str(made.folder))
     click.echo(f"{made.folder}: {made.bytes:,} bytes, the journal up to record {made.last}")
