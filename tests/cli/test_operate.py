@@ -151,7 +151,7 @@ def test_a_journal_without_its_beginning_is_not_replayed(home, tmp_path, monkeyp
         for _ in range(4):
             journal.write(Control("freeze"))
         journal.sweep(2, 1e9, 0, 0.0)
-        assert journal.sweep(journal.last(), 1e9, 10**12, 0.0) > 0
+        assert sum(journal.sweep(journal.last(), 1e9, 10**12, 0.0) for _ in range(2)) > 0
     shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path)])
     assert shown.exit_code == 1
     assert "is 3: those before it were deleted by retention" in shown.stderr

@@ -38,11 +38,12 @@ class Service:
 
     def push(self, record):
         self.position += 1
-        examples = self.learner.push(self.position, record)
-        if examples is not None:
-            taken, label, importance = examples.measured()
-            logits = (logged[taken].tolist() for logged in (examples.base, examples.corrected, examples.served))
-            self.rows += zip(*logits, label.tolist(), importance.tolist(), strict=True)
+        self.learner.push(self.position, record, self.observe)
+
+    def observe(self, examples):
+        taken, label, importance = examples.measured()
+        logits = (logged[taken].tolist() for logged in (examples.base, examples.corrected, examples.served))
+        self.rows += zip(*logits, label.tolist(), importance.tolist(), strict=True)
 
     def score(self, base, corrected):
         self.request += 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.checkpoint import CheckpointStore
-from riverdelta.errors import ConfigurationError, Corrupt
+from riverdelta.errors import ConfigurationError, Corrupt, Unavailable
 from riverdelta.events import Control, Feedback, Impressions, Tick
 from riverdelta.joiner import Joiner
 from riverdelta.joiner.weights import LATE, LATE_WEIGHT_BOUND
@@ -469,6 +469,32 @@ def same(left, right):
     return left.keys() == right.keys() and all(
         np.array_equal(left[n], right[n], equal_nan=left[n].dtype.kind == "f") for n in left
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(histories(), st.sets(st.integers(0, 60), max_size=20))
+def test_where_a_row_cannot_be_read_now_nothing_has_changed_and_the_record_can_be_pushed_again(history, failing):
+    rules, records = history
+    reads = iter(range(10**6))
+
+    class Flaky(Journal):
+        def impressions(self, sequence):
+            if next(reads) in failing:
+                raise Unavailable("the disk cannot be read now")
+            return super().impressions(sequence)
+
+    never, now_and_then, journal = Joiner(*rules), Joiner(*rules), Flaky()
+    now_and_then.waiting.limit = 1
+    expected, found = run(never, records, journal=Journal()), []
+    for sequence, record in enumerate(records, 1):
+        while True:
+            try:
+                found += run(now_and_then, [record], sequence, journal)
+                break
+            except Unavailable:
+                pass
+    assert found == expected
+    assert same(never.state(), now_and_then.state())
 
 
 @settings(deadline=None, max_examples=50)

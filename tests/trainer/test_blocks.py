@@ -1,6 +1,7 @@
 """Blocks: however a stream is cut into blocks, and wherever it is saved and gone on from, all state has the same bits."""
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -177,8 +178,9 @@ def taken(definition, saves):
     for sequence, record in RECORDS:
         if sequence in saves:
             pair.again()
-        found = pair.learner.push(sequence, record)
-        pair.account.took(sequence, record, found, pair.learner.admission)
+        pair.learner.push(sequence, record, partial(pair.account.learned, sequence, admission=pair.learner.admission))
+        if isinstance(record, Impressions):
+            pair.account.scored(record)
         if isinstance(record, Control):
             pair.account.obeyed(pair.learner.outcomes.of(sequence), record, pair.learner.admission)
     return pair

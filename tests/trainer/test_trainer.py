@@ -97,14 +97,14 @@ def test_a_full_disk_pauses_learning_says_so_and_is_caught_up_with(rig, monkeypa
     target = (rig.trainer.live.store, "publish") if what == "live" else (rig.trainer.checkpoints, "save")
     with monkeypatch.context() as broken:
         broken.setattr(*target, full)
-        rig.teach()
+        answer = rig.teach()
         rig.step(seconds=rig.settings.checkpoint_seconds + 1)
         assert "No space left" in rig.trainer.status()["paused"]
         assert "learning pauses" in caplog.text
         assert rig.plane.score(rig.columns(4, 9)).scores.shape == (4,)
     rig.step(seconds=rig.settings.checkpoint_seconds + 1)
     assert rig.trainer.status()["paused"] is None
-    assert rig.trainer.live.head.position == rig.trainer.learner.position
+    assert rig.trainer.live.head.position >= answer.position
     assert rig.trainer.learner.examples == 16
 
 

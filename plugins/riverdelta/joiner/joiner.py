@@ -23,13 +23,16 @@ LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 #: What an example takes from its impression, besides the columns.
 _READ = (*LOGITS, "time", "position")
+#: A tick completes rows of at most this share of the memory at once, and at least so many rows.
+_SLICES, _LEAST_SLICE = 4, 1024
 
 
 class Joiner:
     """Completes impressions with feedback, whenever it comes: rows that no longer fit in memory are read back from a journal.
 
     `labels="explicit"`: a label completes its row. `labels="silence"`: besides, a row reported as shown that has no label at
-    the first tick `window_seconds` past its showing is completed as a negative, in the order in which rows were shown. With
+    the first tick `window_seconds` past its showing is completed as a negative, in the order in which rows were shown; other
+    rules that come later, see `configure`, change nothing for rows that are shown already. With
     `relabels`, a label that replaces another makes one more example. Of the negatives, explicit or made of silence, the share
     `keep_negatives` becomes examples. `Weights` says how late positives and sampled negatives are learned so that scores stay
     calibrated. The window need not wait for most positives: they are learned when they come, so a long window shows of the
@@ -38,13 +41,15 @@ class Joiner:
     Parameters
     ----------
     max_bytes
-        Memory for impressions, in bytes; see `Waiting`. Showings take 24 bytes each, besides.
+        Memory for impressions, in bytes; see `Waiting`. Besides, showings take 24 bytes each, and the examples of a record as
+        much as its rows do.
     optional
         Columns that not every worker's impressions need to have.
 
     What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
     last bit. `waiting.source` is the journal; without one, a label whose row has left memory is lost. `unmatched` counts the
-    labels, and negatives made of silence, whose row could not be found.
+    labels, and negatives made of silence, whose row could not be found. Where a row cannot be read now, `push` raises and has
+    changed nothing: the same record can be pushed again.
     """
 
     def __init__(
@@ -64,6 +69,8 @@ class Joiner:
         self.kept_negatives = self.dropped_negatives = 0
         self.waiting, self.showings = Waiting(max_bytes), Showings()
         self._tick = 0.0
+        #: Whether the last tick has more rows than fit in memory at once: it is to be pushed again.
+        self.unfinished = False
 
     def configure(self, labels: str, window_seconds: float | None, relabels: bool, late: str, keep_negatives: float) -> None:
         """Change the rules for the records to come; raises `ConfigurationError` where they do not fit together."""
@@ -92,7 +99,7 @@ class Joiner:
             self.waiting.add(sequence, record)
         elif isinstance(record, Feedback):
             return self._join(record)
-        elif isinstance(record, Tick) and self.window is not None:
+        elif isinstance(record, Tick):
             return self._mature(record.time)
         return None
 
@@ -107,32 +114,37 @@ class Joiner:
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned, or a joiner of version 0.1, which kept the impressions too."""
         if "shown/key" not in arrays:
-            arrays = _of_0_1(arrays)
+            arrays = self._of_0_1(arrays)
         for name, count in zip(_COUNTS, arrays["counts"].tolist(), strict=True):
             setattr(self, name, count)
-        self._tick = float(arrays["tick"][0])
+        self._tick, self.unfinished = float(arrays["tick"][0]), False
         self.showings.load({name.removeprefix("shown/"): array for name, array in arrays.items() if name.startswith("shown/")})
 
     def _join(self, feedback: Feedback) -> Examples | None:
         key = keys(feedback.request, feedback.index)
-        labelled = ~np.isnan(feedback.label)
-        if self.window is not None and not labelled.all():
-            shown = ~labelled
+        shown = np.isnan(feedback.label)
+        examples = None
+        if not shown.all():
+            columns = feedback.incarnation, key, feedback.label, feedback.time, feedback.source, feedback.late
+            examples = self._complete(*(column[~shown] for column in columns) if shown.any() else columns)
+        if self.window is not None and shown.any():
             # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
-            self.showings.add(feedback.incarnation[shown], key[shown], np.maximum(feedback.time[shown], self._tick))
-        if not labelled.any():
-            return None
-        columns = feedback.incarnation, key, feedback.label, feedback.time, feedback.source, feedback.late
-        return self._complete(*(columns if labelled.all() else (column[labelled] for column in columns)))
+            due = np.maximum(feedback.time[shown], self._tick) + self.window
+            self.showings.add(feedback.incarnation[shown], key[shown], due)
+        if len(self.showings) and not shown.all():
+            self.showings.label(feedback.incarnation[~shown], key[~shown])
+        return examples
 
     def _mature(self, now: float) -> Examples | None:
-        assert self.window is not None
-        self._tick = max(self._tick, now)
-        incarnation, key = self.showings.due(self._tick, self.window)
-        if not len(key):
-            return None
-        zeros = np.zeros(len(key), np.float32)
-        return self._complete(incarnation, key, zeros, np.full(len(key), self._tick), np.zeros_like(key), None)
+        tick, most = max(self._tick, now), max(_LEAST_SLICE, self.waiting.limit // (_SLICES * max(self.waiting.row_bytes, 1)))
+        incarnation, key = self.showings.due(tick, most)
+        examples = None
+        if len(key):
+            zeros = np.zeros(len(key), np.float32)
+            examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
+            self.showings.take(tick, most)
+        self._tick, self.unfinished = tick, len(key) == most
+        return examples
 
     def _complete(
         self,
@@ -143,20 +155,17 @@ class Joiner:
         source: Ints,
         late: npt.NDArray[np.bool_] | None,
     ) -> Examples | None:
-        """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence."""
+        """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence.
+
+        All that can fail comes first.
+        """
         groups = self.waiting.find(incarnation, key)
-        if self.window is not None and late is not None:
-            self.showings.label(incarnation, key)
-        if lost := len(key) - _rows(groups):
-            self.unmatched += lost
-            _log.error("%d labels are not learned: their impressions cannot be found, in memory or in the journal", lost)
+        found, chosen = _rows(groups), groups
         undone = late & (label > 0) if late is not None and late.any() else None
-        chosen = groups
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(incarnation, key)
             undone = None if undone is None else undone & keeps
             chosen = _only(keeps | (label > 0), groups)
-            self.dropped_negatives += _rows(groups) - _rows(chosen)
         examples = None
         if chosen:
             columns, taken = _gather(chosen, self._optional)
@@ -164,7 +173,6 @@ class Joiner:
             weight, importance, taken_back = self.weights.of(
                 kept, columns["corrected"], None if undone is None else undone[taken]
             )
-            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
             examples = Examples(
                 columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
                 base=columns["base"],
@@ -179,9 +187,40 @@ class Joiner:
                 position=columns["position"],
                 source=source[taken],
             )
+            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
+        self.dropped_negatives += found - _rows(chosen)
+        if lost := len(key) - found:
+            self.unmatched += lost
+            _log.error("%d labels are not learned: their impressions cannot be found, in memory or in the journal", lost)
         if not self.relabels and late is not None:
             self.waiting.remove(groups)
         return examples
+
+    def _of_0_1(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The state of version 0.1 as one of today; the rows that it kept, worker by worker, wait in memory."""
+        unmatched, _, kept, dropped, _ = arrays["counts"].tolist()
+        parts: dict[int, dict[str, npt.NDArray[Any]]] = {}
+        for name, array in arrays.items():
+            owner, slash, rest = name.partition("/")
+            if slash:
+                parts.setdefault(int(owner), {})[rest] = array
+        showings = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))]
+        for worker, columns in parts.items():
+            # What was shown under a window that is not known any more never matures, here as in the journal.
+            if "shown" in columns and self.window is not None:
+                shown = ~np.isnan(columns["shown"])
+                due = columns["shown"][shown] + self.window
+                showings.append((np.full(len(due), worker), columns["key"][shown], due, columns["showing"][shown]))
+            self.waiting.restore(worker, {n: c for n, c in columns.items() if n not in ("waiting", "shown", "showing")})
+        incarnation, key, due, showing = (np.concatenate(column) for column in zip(*showings, strict=True))
+        order = np.argsort(showing)
+        return {
+            "counts": np.array([unmatched, kept, dropped], np.int64),
+            "tick": arrays["tick"],
+            "shown/incarnation": incarnation[order],
+            "shown/key": key[order],
+            "shown/due": due[order],
+        }
 
 
 def _rows(groups: list[Group]) -> int:
@@ -207,24 +246,3 @@ def _gather(groups: list[Group], optional: Collection[str]) -> tuple[dict[str, n
     places = np.concatenate([mine for mine, _, _ in groups])
     order = np.argsort(places, kind="stable")
     return {name: np.concatenate([shelf[name][at] for _, shelf, at in groups])[order] for name in names}, places[order]
-
-
-def _of_0_1(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """The state of version 0.1 as one of today: it had every waiting row, worker by worker, with its showing."""
-    unmatched, _, kept, dropped, _ = arrays["counts"].tolist()
-    parts: list[tuple[Any, ...]] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))]
-    for name, time in arrays.items():
-        worker, slash, rest = name.partition("/")
-        if slash and rest == "shown":
-            shown = ~np.isnan(time)
-            mine = (arrays[f"{worker}/{column}"][shown] for column in ("key", "shown", "showing"))
-            parts.append((np.full(int(shown.sum()), int(worker), np.int64), *mine))
-    incarnation, key, time, showing = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.argsort(showing)
-    return {
-        "counts": np.array([unmatched, kept, dropped], np.int64),
-        "tick": arrays["tick"],
-        "shown/incarnation": incarnation[order],
-        "shown/key": key[order],
-        "shown/time": time[order],
-    }

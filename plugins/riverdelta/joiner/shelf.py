@@ -39,9 +39,6 @@ class Shelf:
     def __getitem__(self, name: str) -> Array:
         return self._columns[name][: self._end]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._columns
-
     @property
     def bytes(self) -> int:
         """Bytes that its arrays take."""

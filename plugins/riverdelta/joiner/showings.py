@@ -11,99 +11,127 @@ import numpy.typing as npt
 from riverdelta.features import Ints
 from riverdelta.joiner.waiting import requests
 
-#: So many labels are noted before their showings are taken out, and a sixteenth of the showings more.
-_LABELS = 4096
+_Array = npt.NDArray[Any]
+_Columns = dict[str, _Array]
+#: Rows of a part: a tick looks at those parts alone in which a window is over.
+_PART_ROWS = 65_536
+#: Labels are collected up to this number, plus a sixteenth of the showings, before their showings are taken out.
+_LABELS = 4_096
 
 
 class Showings:
-    """Rows in the order in which they were shown; 24 bytes each.
+    """Rows in the order in which they were shown, each with the time at which its window is over; 24 bytes a row.
 
-    A label is noted first and takes its showing out later, together with others: at the tick that would have made a negative
-    of it, or when the state is asked for.
+    The journal takes no showing of a row that has a label or was shown before.
 
     >>> showings = Showings()
-    >>> showings.add(np.array([1, 1]), np.array([5, 6]), np.array([100.0, 101.0]))
+    >>> showings.add(np.array([1, 1]), np.array([5, 6]), np.array([110.0, 111.0]))
     >>> showings.label(np.array([1]), np.array([5]))
-    >>> [array.tolist() for array in showings.due(111.0, 10.0)]
+    >>> [array.tolist() for array in showings.due(111.0, 10)]
     [[1], [6]]
     """
 
     def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self._columns: dict[str, npt.NDArray[Any]] = {
-            "incarnation": np.empty(0, np.int64),
-            "key": np.empty(0, np.int64),
-            "time": np.empty(0, np.float64),
-        }
-        self._added: list[tuple[Ints, Ints, npt.NDArray[np.float64]]] = []
+        self._parts: list[_Columns] = []
+        self._added: list[_Columns] = []
         self._labelled: list[tuple[Ints, Ints]] = []
+
+    def __len__(self) -> int:
+        return sum(len(part["key"]) for part in (*self._parts, *self._added))
 
     @property
     def bytes(self) -> int:
         """Bytes that the rows take."""
-        added = sum(array.nbytes for part in (*self._added, *self._labelled) for array in part)
-        return added + sum(column.nbytes for column in self._columns.values())
+        return sum(array.nbytes for part in (*self._parts, *self._added) for array in part.values())
 
-    def add(self, incarnation: Ints, key: Ints, time: npt.NDArray[np.float64]) -> None:
-        """Take rows int64[N] of workers int64[N], shown at float64[N] (Unix seconds)."""
-        self._added.append((incarnation, key, time))
+    def add(self, incarnation: Ints, key: Ints, due: npt.NDArray[np.float64]) -> None:
+        """Take rows int64[N] of workers int64[N] whose windows are over at float64[N] (Unix seconds)."""
+        self._added.append({"incarnation": incarnation, "key": key, "due": due})
 
     def label(self, incarnation: Ints, key: Ints) -> None:
         """Take labels: their rows will not become negatives."""
         self._labelled.append((incarnation, key))
-
-    def due(self, tick: float, window: float) -> tuple[Ints, Ints]:
-        """Take out the rows whose window is over at `tick`; return workers and keys of those without a label, in order."""
-        self._gather()
-        if sum(len(key) for _, key in self._labelled) > _LABELS + len(self._columns["key"]) // 16:
+        if sum(len(labelled) for _, labelled in self._labelled) > _LABELS + len(self) // 16:
             self._settle()
-        ripe = self._columns["time"] + window <= tick
-        incarnation, key = self._columns["incarnation"][ripe], self._columns["key"][ripe]
-        self._keep(~ripe)
-        silent = ~self._has_label(incarnation, key)
-        return incarnation[silent], key[silent]
+
+    def due(self, tick: float, most: int) -> tuple[Ints, Ints]:
+        """Return workers and keys of the first `most` rows whose window is over and that have no label, in order.
+
+        They stay until `take` takes them out.
+        """
+        if self._ripe(tick, 1):
+            self._settle()
+        found = [(part["incarnation"][ripe], part["key"][ripe]) for part, ripe in self._ripe(tick, most)]
+        if not found:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        incarnation, key = (np.concatenate(column) for column in zip(*found, strict=True))
+        return incarnation, key
+
+    def take(self, tick: float, most: int) -> None:
+        """Take out the rows that `due` returned; no other call may come in between."""
+        for part, ripe in self._ripe(tick, most):
+            _keep(part, np.delete(np.arange(len(part["key"])), ripe))
+        self._parts = [part for part in self._parts if len(part["key"])]
 
     def within(self, spans: Mapping[int, tuple[int, int]]) -> bool:
         """Return whether a row is of a worker's requests from one to another, both included."""
         self._settle()
-        incarnation, request = self._columns["incarnation"], requests(self._columns["key"])
-        return any(
-            bool(((incarnation == number) & (first <= request) & (request <= last)).any())
-            for number, (first, last) in spans.items()
-        )
+        self._gather()
+        for part in self._parts:
+            incarnation, request = part["incarnation"], requests(part["key"])
+            for number, (first, last) in spans.items():
+                if ((incarnation == number) & (first <= request) & (request <= last)).any():
+                    return True
+        return False
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, _Array]:
         """Return what `load` needs."""
         self._settle()
-        return dict(self._columns)
-
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `state` returned."""
-        self._clear()
-        self._columns = {name: np.array(arrays[name], column.dtype) for name, column in self._columns.items()}
-
-    def _settle(self) -> None:
         self._gather()
-        if self._labelled:
-            self._keep(~self._has_label(self._columns["incarnation"], self._columns["key"]))
-            self._labelled.clear()
+        empty = {"incarnation": np.empty(0, np.int64), "key": np.empty(0, np.int64), "due": np.empty(0)}
+        return {name: np.concatenate([none, *(part[name] for part in self._parts)]) for name, none in empty.items()}
+
+    def load(self, arrays: Mapping[str, _Array]) -> None:
+        """Go on from what `state` returned."""
+        self._parts, self._added, self._labelled = [], [], []
+        for start in range(0, len(arrays["key"]), _PART_ROWS):
+            rows = slice(start, start + _PART_ROWS)
+            self._parts.append({name: arrays[name][rows].copy() for name in ("incarnation", "key", "due")})
+
+    def _ripe(self, tick: float, most: int) -> list[tuple[_Columns, npt.NDArray[np.intp]]]:
+        self._gather()
+        found: list[tuple[_Columns, npt.NDArray[np.intp]]] = []
+        for part in self._parts:
+            if most > 0 and (ripe := np.flatnonzero(part["due"] <= tick)[:most]).size:
+                found.append((part, ripe))
+                most -= len(ripe)
+        return found
 
     def _gather(self) -> None:
+        """Make one part of what was added, with the last one where that is small."""
         if self._added:
-            parts = zip(self._columns.values(), *self._added, strict=True)
-            self._columns = dict(zip(self._columns, map(np.concatenate, parts), strict=True))
-            self._added.clear()
+            if self._parts and len(self._parts[-1]["key"]) < _PART_ROWS:
+                self._added.insert(0, self._parts.pop())
+            self._parts.append({name: np.concatenate([part[name] for part in self._added]) for name in self._added[0]})
+            self._added = []
 
-    def _keep(self, rows: npt.NDArray[np.bool_]) -> None:
-        self._columns = {name: column[rows] for name, column in self._columns.items()}
-
-    def _has_label(self, incarnation: Ints, key: Ints) -> npt.NDArray[np.bool_]:
-        labelled = np.zeros(len(key), np.bool_)
-        if self._labelled:
-            of, known = map(np.concatenate, zip(*self._labelled, strict=True))
+    def _settle(self) -> None:
+        """Take out the rows that have a label."""
+        if not self._labelled:
+            return
+        of, known = (np.concatenate(column) for column in zip(*self._labelled, strict=True))
+        self._labelled.clear()
+        self._gather()
+        for part in self._parts:
+            labelled = np.zeros(len(part["key"]), np.bool_)
             for number in np.unique(of).tolist():
-                mine = np.flatnonzero(incarnation == number)
-                labelled[mine] = np.isin(key[mine], known[of == number])
-        return labelled
+                mine = np.flatnonzero(part["incarnation"] == number)
+                labelled[mine] = np.isin(part["key"][mine], known[of == number])
+            if labelled.any():
+                _keep(part, ~labelled)
+        self._parts = [part for part in self._parts if len(part["key"])]
+
+
+def _keep(part: _Columns, rows: _Array) -> None:
+    for name, column in part.items():
+        part[name] = column[rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,9 +60,11 @@ class Waiting:
 
     def __init__(self, limit: int) -> None:
         self.source: Source = Nowhere()
+        self.limit = limit
+        #: Bytes of the widest row so far.
+        self.row_bytes = 0
         #: Rows that had left memory and were read back.
         self.read_back = 0
-        self._limit = limit
         self._shelves: dict[int, Shelf] = {}
         self._blocks: OrderedDict[int, Shelf] = OrderedDict()
 
@@ -78,9 +80,20 @@ class Waiting:
 
     def add(self, sequence: int, impressions: Impressions) -> None:
         """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
-        self._shelves.setdefault(impressions.incarnation, Shelf()).add(_rows(sequence, impressions))
+        self._add(impressions.incarnation, _rows(sequence, impressions))
+
+    def restore(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take the rows of a worker that version 0.1 saved; they come before all others of it."""
+        self._add(incarnation, rows)
+
+    def _add(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+        # The last worker's shelf keeps its room; an empty one of another may be a dead worker's.
+        self._shelves = {n: shelf for n, shelf in self._shelves.items() if shelf.rows or n == incarnation}
+        shelf = self._shelves.setdefault(incarnation, Shelf())
+        shelf.add(rows)
+        self.row_bytes = max(self.row_bytes, shelf.row_bytes)
         # A shelf has as much room again as it has rows.
-        limit = (self._limit - self._limit // _READ_BACK_SHARE) // 2
+        limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
         while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
             full = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
             oldest = min(full, key=lambda number: int(full[number]["sequence"][full[number].first]))
@@ -118,7 +131,7 @@ class Waiting:
                 rows = block.take(at[found])
                 self.read_back += rows.rows
                 yield missing[found], rows, np.arange(rows.rows)
-            # What its block lacks of a request is nowhere.
+            # Rows of this request that its block does not hold are not in any other.
             missing = missing[~found & (key[missing] >> _INDEX_BITS != request)]
 
     def _block(self, incarnation: int, request: int) -> Shelf:
@@ -131,8 +144,9 @@ class Waiting:
             if impressions.incarnation != incarnation:
                 raise Corrupt(f"journal record {sequence} holds rows of another worker than the journal's index says")
             block.add(_rows(sequence, impressions))
+            self.row_bytes = max(self.row_bytes, block.row_bytes)
         self._blocks[sequence] = block
-        while len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self._limit // _READ_BACK_SHARE:
+        while len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self.limit // _READ_BACK_SHARE:
             self._blocks.popitem(last=False)
         return block
 

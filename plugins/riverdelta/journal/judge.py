@@ -21,6 +21,8 @@ _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
     "max": lambda label, before: label > before,
 }
 POLICIES = tuple(_BY_POLICY)
+#: Rows of one feedback record: the learner has all of them in memory at once.
+_RECORD_ROWS = 8_192
 #: Incarnation, request, row, label, time, whether it is late, and who sent it.
 _Accepted = tuple[int, int, int, float, float, bool, int]
 
@@ -65,7 +67,7 @@ class Judge:
     def __init__(self, segments: Segments, segment: Segment, rules: Rules) -> None:
         self._segments, self._segment = segments, segment
         self._rules = Rules(**segment.rules()) if segment.rules() else rules
-        self._retired = segment.retired()
+        self._retired, self._swept = segment.retired(), segment.swept()
         self._tick = float(segment.get("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
         self._accepted: list[_Accepted] = []
@@ -88,8 +90,8 @@ class Judge:
 
     def store(self) -> None:
         """Write what was accepted to the segment: one record for the learner, and one entry a row."""
-        if self._accepted:
-            self._segment.add(Encoded.of(_feedback(self._accepted)))
+        for start in range(0, len(self._accepted), _RECORD_ROWS):
+            self._segment.add(Encoded.of(_feedback(self._accepted[start : start + _RECORD_ROWS])))
         for new in (True, False):
             self._segment.feed(
                 (
@@ -103,9 +105,10 @@ class Judge:
             )
 
     def _look_up(self, key: Request) -> _Request | Outcome:
-        found = self._segments.find(key)
+        # Another process may have deleted a segment that this one has open still.
+        swept = key[1] <= self._swept.get(key[0], -1)
+        found = None if swept else self._segments.find(key)
         if found is None:
-            swept = key[1] <= self._segment.swept().get(key[0], -1)
             self._requests[key] = Outcome.EXPIRED if swept else Outcome.IMPRESSION_LOST
         elif found[0] in self._retired:
             self._requests[key] = Outcome.EXPIRED
@@ -118,32 +121,37 @@ class Judge:
 
     def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
         """Return the outcome, and whether the item is journalled."""
-        before = request.fed.get(row) or Fed(None, None)
+        before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
         if math.isnan(label):
-            if before.shown is not None or before.label is not None:
+            # A row that was shown while silence made no negatives may be shown again when it does.
+            known = before.shown is not None and (before.due != math.inf or window is None)
+            if known or before.label is not None:
                 return Outcome.DUPLICATE, False
             # A showing counts from the newest tick on at the earliest, here as in the joiner: both then agree on what is late.
-            self._note(request, row, Fed(None, max(time, self._tick)))
+            shown = max(time, self._tick)
+            self._note(request, row, Fed(None, shown, math.inf if window is None else shown + window))
             return Outcome.ACCEPTED, True
         if before.label == label:
             return Outcome.DUPLICATE, False
         if before.label is not None and not self._rules.replaces(label, before.label):
             return Outcome.CONFLICT, False
-        late = before.label is None and self._matured(before.shown)
-        if late and label == 0 and self._rules.replaces(1.0, 0.0):
-            # Silence has said so already. Not noted as a label, that negative can still be taken back by a positive.
-            return Outcome.LATE, False
+        if self._matured(before):
+            # A late negative says nothing new; the one that silence made stands until a positive takes it back.
+            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due))
+            return Outcome.LATE, label > 0
         self._note(request, row, Fed(label, before.shown))
-        # A late negative says nothing new.
-        return (Outcome.LATE, label > 0) if late else (Outcome.ACCEPTED, True)
+        return Outcome.ACCEPTED, True
 
     def _note(self, request: _Request, row: int, fed: Fed) -> None:
         request.fed[row] = fed
         request.changed.add(row)
 
-    def _matured(self, shown: float | None) -> bool:
-        window = self._rules.window_seconds
-        return window is not None and shown is not None and self._tick >= shown + window
+    def _matured(self, fed: Fed) -> bool:
+        """Whether silence has made a negative of the row, and nothing has taken it back."""
+        due, window = fed.due, self._rules.window_seconds
+        if due is None and fed.label is None and fed.shown is not None and window is not None:
+            due = fed.shown + window  # version 0.1 kept the showing alone
+        return due is not None and self._tick >= due
 
 
 def _feedback(accepted: list[_Accepted]) -> Feedback:

@@ -25,16 +25,17 @@ BEGIN;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE record (sequence INTEGER PRIMARY KEY, kind TEXT, rows INTEGER, payload BLOB, digest BLOB);
 CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY KEY (incarnation, first)) WITHOUT ROWID;
-CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL,
+CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
 #: What a new segment takes over from the one before it.
-CARRIED = ("incarnations", "tick", "swept", "retired", "rules")
+CARRIED = ("incarnations", "tick", "swept", "retired", "released", "rules")
 #: The facts that segments of version 0.1 lack, and what stands for them there.
-_ADDED = {"retired": "{}", "rules": "{}"}
+_ADDED = {"retired": "{}", "released": "{}", "rules": "{}"}
 #: The facts of a segment, and what each is.
 _FACTS: dict[str, type | tuple[type, ...]] = {
-    "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "rules": str,
+    "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "released": str,
+    "rules": str,
 }  # fmt: skip
 
 #: The most that a number may be; an incarnation has 23 bits for its place among them.
@@ -47,10 +48,14 @@ Request = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fed:
-    """What is known of one row: its label, and when it was shown; None where it is not."""
+    """What is known of one row: its label, when it was shown, and when silence makes a negative of it; None where it is not.
 
-    label: float | None
-    shown: float | None
+    `due` is infinite where the row was shown while silence made no negatives. Version 0.1 kept none.
+    """
+
+    label: float | None = None
+    shown: float | None = None
+    due: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Segment:
             self._db = sqlite3.connect(name, timeout=10.0, isolation_level=None, check_same_thread=False, uri=True)
             self._db.execute("PRAGMA synchronous=FULL")
         self.first = self.get("first")
+        self._upgrade()
 
     @classmethod
     def create(cls, folder: Path, number: int, first: int, carried: dict[str, Any]) -> None:
@@ -216,17 +222,17 @@ class Segment:
 
     def fed(self, request: Request) -> dict[int, Fed]:
         """Return what feedback each row of a request has had."""
-        rows = self._ask("SELECT row, label, shown FROM fed WHERE incarnation = ? AND request = ?", request)
-        for row, label, shown in rows:
-            if not isinstance(row, int) or not isinstance(label, float | None) or not isinstance(shown, float | None):
-                raise self._odd("feedback", (row, label, shown))
-        return {row: Fed(label, shown) for row, label, shown in rows}
+        rows = self._ask("SELECT row, label, shown, due FROM fed WHERE incarnation = ? AND request = ?", request)
+        for row, *facts in rows:
+            if not isinstance(row, int) or not all(isinstance(fact, float | None) for fact in facts):
+                raise self._odd("feedback", (row, *facts))
+        return {row: Fed(*facts) for row, *facts in rows}
 
     def feed(self, rows: Iterable[tuple[int, int, int, Fed]], new: bool) -> None:
         """Set the feedback of rows, inside a transaction; with `new`, one that has had feedback here is an error."""
         verb = "INSERT" if new else "REPLACE"
-        values = [(incarnation, request, row, fed.label, fed.shown) for incarnation, request, row, fed in rows]
-        self._db.executemany(f"{verb} INTO fed VALUES (?, ?, ?, ?, ?)", values)
+        values = [(incarnation, request, row, fed.label, fed.shown, fed.due) for incarnation, request, row, fed in rows]
+        self._db.executemany(f"{verb} INTO fed VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
         """Return records after a sequence number, at least one where there are any, about `rows` rows in all."""
@@ -270,6 +276,10 @@ class Segment:
         """Return, for each segment that takes no more feedback, the newest record from before that."""
         return self._numbers("retired")
 
+    def released(self) -> dict[int, int]:
+        """Return, for each retired segment of which no shown row is still to be read, the newest record from before that."""
+        return self._numbers("released")
+
     def rules(self) -> dict[str, Any]:
         """Return the rules of feedback that the last settings record has set, {} before the first."""
         rules: dict[str, Any] = json.loads(self.get("rules"))
@@ -293,6 +303,18 @@ class Segment:
         self.close()
         for path in (self.path, self._beside("-wal"), self._beside("-shm")):
             path.unlink(missing_ok=True)
+
+    def _upgrade(self) -> None:
+        """Add what version 0.1 lacks."""
+
+        def lacks() -> bool:
+            names = [row[1] for row in self._ask("PRAGMA table_info(fed)")]
+            return bool(names) and "due" not in names
+
+        if lacks():
+            with self.transaction():
+                if lacks():
+                    self._db.execute("ALTER TABLE fed ADD COLUMN due REAL")
 
     def _ask(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with explained(self.path):

@@ -186,19 +186,22 @@ class Segments:
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
         """Retire old segments and delete retired ones; return bytes freed.
 
-        A sealed segment wholly behind `behind` is retired while it is older than `max_age` seconds, or all are larger than
-        `max_bytes`, unless `needed` says of its spans that a row still has to be read: from then on its rows take no more
-        feedback. It is deleted once `behind` has come to the records that were there when it was retired: by then all
-        feedback that its rows ever took is learned and saved. Nothing is deleted while the journal is copied.
+        1. A sealed segment wholly behind `behind` is retired while it is older than `max_age` seconds, or all are larger than
+           `max_bytes`: from then on its rows take no more feedback.
+        2. Once `behind` has come to the newest record of that moment, and `needed` says of its spans that no row is still to be
+           read for what is learned by now, it is released.
+        3. Once `behind` has come to the newest record of that moment, it is deleted: all feedback that its rows ever took is
+           learned and saved, whichever checkpoint a restart begins with. Nothing is deleted while the journal is copied.
         """
         with alone(self.folder / COPYING) as free:
             freed = self._delete(behind) if free else 0
+        self._release(behind, needed)
         retired = self.newest.retired()
         size = self.size() - sum(self._open[n].size() for n in retired if n in self._open)
         ordered = [self._open[n] for n in sorted(self._open) if n not in retired]
         for segment, following in zip(ordered, ordered[1:], strict=False):
             old = now - segment.path.stat().st_mtime > max_age
-            if following.first - 1 > behind or not (old or size > max_bytes) or needed(segment.spans):
+            if following.first - 1 > behind or not (old or size > max_bytes):
                 break
             size -= segment.size()
             with self.transaction() as newest:
@@ -206,8 +209,18 @@ class Segments:
             _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", segment.path)
         return freed
 
+    def _release(self, behind: int, needed: Needed) -> None:
+        released = self.newest.released()
+        for number, position in sorted(self.newest.retired().items()):
+            if number in released or number not in self._open:
+                continue
+            if position > behind or needed(self._open[number].spans):
+                return
+            with self.transaction() as newest:
+                newest.put("released", json.dumps({**newest.released(), number: newest.last()}))
+
     def _delete(self, behind: int) -> int:
-        numbers = [n for n, position in self.newest.retired().items() if n in self._open and position <= behind]
+        numbers = sorted(n for n, position in self.newest.released().items() if n in self._open and position <= behind)
         if not numbers:
             return 0
         gone = [self._open[number] for number in numbers]
@@ -217,7 +230,8 @@ class Segments:
                 for incarnation, (_, request) in segment.spans.items():
                     swept[incarnation] = max(swept.get(incarnation, -1), request)
             newest.put("swept", json.dumps(swept))
-            newest.put("retired", json.dumps({n: at for n, at in newest.retired().items() if n not in numbers}))
+            for fact, kept in (("retired", newest.retired()), ("released", newest.released())):
+                newest.put(fact, json.dumps({n: at for n, at in kept.items() if n not in numbers}))
         freed = sum(segment.size() for segment in gone)
         for segment in gone:
             self._open.pop(segment.number).delete()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.definition import Definition
-from riverdelta.events import SETTINGS, Control, Impressions, Record
+from riverdelta.events import SETTINGS, Control, Impressions
 from riverdelta.insight import Traffic
 from riverdelta.joiner import Examples
 from riverdelta.trainer.admission import Admission
@@ -30,14 +30,15 @@ class Account:
         self.traffic, self.slices = Traffic(), definition.new_slices()
         self._obeyed: Counter[str] = Counter()
 
-    def took(self, sequence: int, record: Record, examples: Examples | None, admission: Admission) -> None:
-        """Note what a record brought."""
-        if isinstance(record, Impressions):
-            self.traffic.saw(record)
-        if examples is not None:
-            self.history.saw(examples)
-            self.slices.saw(examples)
-            self.logbook.watch(sequence, float(examples.received[-1]), admission)
+    def scored(self, impressions: Impressions) -> None:
+        """Note rows that were scored."""
+        self.traffic.saw(impressions)
+
+    def learned(self, sequence: int, examples: Examples, admission: Admission) -> None:
+        """Note examples that the record at `sequence` completed."""
+        self.history.saw(examples)
+        self.slices.saw(examples)
+        self.logbook.watch(sequence, float(examples.received[-1]), admission)
 
     def obeyed(self, outcome: Outcome, control: Control, admission: Admission) -> None:
         """Note a control and what came of it; one that was refused does not count."""

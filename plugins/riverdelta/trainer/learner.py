@@ -78,18 +78,28 @@ class Learner:
         self._configure(self, settings)
         self.settings = dict(settings)
 
-    def push(self, sequence: int, record: Record) -> Examples | None:
-        """Take the record at `sequence`; return the examples that it completed, already measured and learned."""
-        examples = self.joiner.push(sequence, record)
+    def push(self, sequence: int, record: Record, observe: Callable[[Examples], None] = lambda examples: None) -> None:
+        """Take the record at `sequence`: measure and learn the examples that it completes, and show them to `observe`.
+
+        They come in several parts where they would take too much memory at once. Where something cannot be read now it raises,
+        and the same record can be pushed again: what is learned by then is not learned again.
+        """
+        learned = False
+        while True:
+            examples = self.joiner.push(sequence, record)
+            if examples is not None:
+                self.learn(examples)
+                observe(examples)
+                learned = True
+            if not self.joiner.unfinished:
+                break
         if isinstance(record, Impressions):
             self.admission.scored(len(record))
         elif isinstance(record, Control):
             self._obey(sequence, record)
-        if examples is not None and len(examples):
-            self.learn(examples)
+        if learned:
             self.gate.note(sequence)
         self.position = sequence
-        return examples
 
     def learn(self, examples: Examples) -> None:
         """Measure the logits as served, learn what is admitted, then respond to a drift that they showed."""

@@ -6,14 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 
 from riverdelta.definition import Definition
 from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import SETTINGS, Control, Tick
+from riverdelta.events import SETTINGS, Control, Impressions, Tick
 from riverdelta.home import Home
+from riverdelta.joiner import Examples
 from riverdelta.lock import Lock
 from riverdelta.operator import check
 from riverdelta.registry import Release
@@ -148,24 +150,27 @@ class Trainer:
 
     def _learn(self) -> bool:
         self._settle()
-        if self.settings.labels == "silence" and self._due(self._ticked, _TICK_SECONDS):
+        if (self.settings.labels == "silence" or len(self.learner.joiner.showings)) and self._due(self._ticked, _TICK_SECONDS):
             self._tick()
         records = self.journal.read(self.learner.position, _READ_ROWS)
         for sequence, record in records:
-            examples = self.learner.push(sequence, record)
-            self.account.took(sequence, record, examples, self.learner.admission)
-            if examples is not None:
-                self.releases.saw(examples)
-                self.contest.saw(examples)
-                self.live.learned(examples.received)
-                if self.contest.verdict is Verdict.rejected:
-                    self.contest.close()
-                    self.contest.offer(sequence)
+            self.learner.push(sequence, record, partial(self._observe, sequence))
+            if isinstance(record, Impressions):
+                self.account.scored(record)
             if isinstance(record, Control) and (outcome := self.learner.outcomes.of(sequence)) is not None:
                 self.account.obeyed(outcome, record, self.learner.admission)
                 self._owed = outcome
                 self._settle()
         return bool(records)
+
+    def _observe(self, sequence: int, examples: Examples) -> None:
+        self.account.learned(sequence, examples, self.learner.admission)
+        self.releases.saw(examples)
+        self.contest.saw(examples)
+        self.live.learned(examples.received)
+        if self.contest.verdict is Verdict.rejected:
+            self.contest.close()
+            self.contest.offer(sequence)
 
     def _tick(self) -> None:
         """Write the time; where the clock was set back, windows go on from the newest tick and need not wait for the clock."""
