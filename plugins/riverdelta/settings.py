@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from riverdelta.errors import ConfigurationError
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     #: The length of that window.
     entity_window_seconds: Seconds = 3600.0
     #: The mean number of examples from one false drift alarm to the next, at least; 0: drift is not watched.
-    drift_run_length: Annotated[float, Field(ge=0)] = 1e7
+    drift_run_length: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e7
     #: How many examples show what is usual, a multiple of 64: the first ones, and those after a drift alarm.
     drift_reference_examples: Annotated[int, Field(ge=1024, multiple_of=64)] = 8_192
     #: The least time between two swaps.
@@ -112,6 +112,13 @@ class Settings(BaseSettings):
     checkpoint_seconds: Seconds = 20.0
     #: The probability from which a score counts as a positive in accuracy, precision, recall and F1.
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @field_validator("drift_run_length")
+    @classmethod
+    def _long_enough(cls, run_length: float) -> float:
+        if 0 < run_length < 64:
+            raise ValueError("expected 0, or a number of examples of at least 64")
+        return run_length
 
     @model_validator(mode="after")
     def _silence_has_a_window(self) -> Settings:

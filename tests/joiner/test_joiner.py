@@ -129,6 +129,20 @@ def test_memory_stays_within_its_limit_however_many_rows_wait():
     assert joiner.unmatched == 0
 
 
+def test_memory_stays_within_its_limit_when_many_workers_come_and_most_of_their_rows_are_joined():
+    joiner, journal, sequence = Joiner(max_bytes=4_000_000), Journal(), 0
+    for worker in range(8):
+        for n in range(30):
+            sequence += 1
+            run(joiner, [impressions([(n, i) for i in range(1_000)], worker)], sequence, journal)
+        labels = [(worker, n, i, 1) for n in range(30) for i in range(1_000) if i % 4]
+        sequence += 1
+        run(joiner, [feedback(labels[start : start + 5_000]) for start in range(0, len(labels), 5_000)], sequence, journal)
+        sequence += len(labels) // 5_000
+        assert joiner.bytes <= 4_000_000
+    assert joiner.unmatched == 0
+
+
 def test_rows_that_are_asked_for_together_are_read_back_once():
     joiner, journal = Joiner(max_bytes=1), Journal()
     run(joiner, [impressions([(0, i) for i in range(9)]), impressions([(1, 0)])], journal=journal)
@@ -549,6 +563,16 @@ def test_impressions_with_other_columns_than_those_before_are_named():
     del other.columns["vec"]
     with pytest.raises(Corrupt, match=r"impressions have the columns .*; those before had .*column/vec float32\[2\]"):
         joiner.push(2, other)
+
+
+def test_a_column_that_nothing_reads_may_come_and_go_between_workers():
+    joiner, other = Joiner(reads=("id",)), impressions([(0, 0)], 2)
+    del other.columns["vec"]
+    joiner.push(1, impressions([(0, 0)], 1))
+    joiner.push(2, other)
+    made = joiner.push(3, feedback([(1, 0, 0, 1), (2, 0, 0, 1)]))
+    assert made.columns.keys() == {"id"}
+    assert made.columns["id"].tolist() == [100_000, 200_000]
 
 
 def test_workers_that_journal_different_columns_are_named():

@@ -221,6 +221,15 @@ class TestDamage:
         segments.close()
 
 
+def test_a_copy_that_somebody_left_in_the_folder_is_none_of_its_segments(home):
+    home.worker()
+    for name in ("000001-old.sqlite", "0x.sqlite", "1.5.sqlite"):
+        (home.folder / name).write_bytes(b"")
+    segments = Segments(home.folder, 1 << 20)
+    assert segments.last() == 0
+    segments.close()
+
+
 class TestRetention:
     @pytest.fixture
     def worker(self, home):

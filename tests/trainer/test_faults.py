@@ -10,6 +10,8 @@ import tempfile
 import numpy as np
 import pytest
 
+from riverdelta.checkpoint import read_arrays, write_arrays
+from riverdelta.errors import Corrupt
 from riverdelta.trainer import trainer
 from riverdelta.trainer.learner import new_learner
 
@@ -169,3 +171,16 @@ class TestAClockThatStepsBackAnHour:
         assert rig.trainer.learner.examples == 0
         rig.step(5.0)
         assert rig.trainer.learner.examples == 32
+
+
+@pytest.mark.parametrize("name", ["settings", "joiner/counts", "contest/numbers", "adaptation/counts"])
+def test_a_checkpoint_of_another_make_is_named_with_what_to_do(rig, name):
+    rig.teach()
+    rig.step(rig.settings.checkpoint_seconds + 1)
+    crash(rig)
+    path = sorted(rig.trainer.checkpoints.folder.iterdir())[-1]
+    write_arrays(path, {**read_arrays(path), name: np.array([7], np.uint8)})
+    with pytest.raises(Corrupt, match=rf"{path.name} .*; move it away"):
+        rig.start()
+    path.unlink()
+    rig.start()

@@ -76,8 +76,8 @@ def hold(what: str, host: str, port: int, change: str) -> socket.socket:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sys.platform == "linux":
             held.shutdown(socket.SHUT_RDWR)
-    except OSError as error:
-        reason = str(error.strerror or error)
+    except (OSError, UnicodeError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
         if held is not None:
             held.close()
             if holder := _listener(address[0], port):

@@ -43,8 +43,8 @@ class Joiner:
     max_bytes
         Memory for impressions, in bytes; see `Waiting`. Besides, showings take 24 bytes each, and the examples of a record as
         much as its rows do.
-    optional
-        Columns that not every worker's impressions need to have.
+    reads
+        Columns that every worker's impressions need to have, by default all; another may come and go between two starts.
 
     What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
     last bit. `waiting.source` is the journal; without one, a label whose row has left memory is lost. `unmatched` counts the
@@ -60,10 +60,10 @@ class Joiner:
         max_bytes: int = 256 << 20,
         late: str = "weighted",
         keep_negatives: float = 1.0,
-        optional: Collection[str] = (),
+        reads: Collection[str] | None = None,
     ) -> None:
         self.configure(labels, window_seconds, relabels, late, keep_negatives)
-        self._optional = optional
+        self._reads = reads
         self.unmatched = 0
         #: Negatives that became examples, and those that sampling left out.
         self.kept_negatives = self.dropped_negatives = 0
@@ -168,7 +168,7 @@ class Joiner:
             chosen = _only(keeps | (label > 0), groups)
         examples = None
         if chosen:
-            columns, taken = _gather(chosen, self._optional)
+            columns, taken = _gather(chosen, self._reads)
             kept = label[taken]
             weight, importance, taken_back = self.weights.of(
                 kept, columns["corrected"], None if undone is None else undone[taken]
@@ -232,8 +232,8 @@ def _only(wanted: npt.NDArray[np.bool_], groups: list[Group]) -> list[Group]:
     return [group for group in kept if len(group[0])]
 
 
-def _gather(groups: list[Group], optional: Collection[str]) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
-    """Return the groups' columns and which of the keys their rows are, in the keys' order; `optional` ones if all have them."""
+def _gather(groups: list[Group], reads: Collection[str] | None) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
+    """Return the columns that all groups have, and which of the keys their rows are, in the keys' order."""
     names = [name for name in groups[0][1].names if name in _READ or name.startswith(COLUMN)]
     if len(groups) == 1:
         mine, shelf, at = groups[0]
@@ -241,7 +241,7 @@ def _gather(groups: list[Group], optional: Collection[str]) -> tuple[dict[str, n
     for _, shelf, _ in groups:
         missing = {n for n in set(names).symmetric_difference(shelf.names) if n.startswith(COLUMN)}
         names = [n for n in names if n not in missing]
-        if missing := {n for n in missing if n.removeprefix(COLUMN) not in optional}:
+        if missing := {n for n in missing if reads is None or n.removeprefix(COLUMN) in reads}:
             raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
     places = np.concatenate([mine for mine, _, _ in groups])
     order = np.argsort(places, kind="stable")

@@ -91,6 +91,11 @@ class Shelf:
         if len(self._live) > _LEAST_CAPACITY + 4 * self.rows:
             self._make_room(0)
 
+    def compact(self) -> None:
+        """Give back the room that is more than its rows take again."""
+        if len(self._live) > 2 * self.rows + _LEAST_CAPACITY:
+            self._move(max(_LEAST_CAPACITY, 2 * self.rows))
+
     def take(self, at: Rows) -> Shelf:
         """Return a shelf of copies of some rows, in the order given; it takes no others."""
         taken = Shelf()
@@ -118,10 +123,13 @@ class Shelf:
 
         The first rows get no room, as many a shelf has no others, and where there is room enough no new array is made.
         """
-        kept = self.all()
-        needed, capacity = len(kept) + count, len(self._live)
+        needed, capacity = self.rows + count, len(self._live)
         if not 3 * needed // 2 <= capacity <= _LEAST_CAPACITY + 4 * needed:
             capacity = max(_LEAST_CAPACITY, 2 * needed) if self._end else needed
+        self._move(capacity)
+
+    def _move(self, capacity: int) -> None:
+        kept = self.all()
         for name, column in self._columns.items():
             room = column if capacity == len(column) else np.empty((capacity, *column.shape[1:]), column.dtype)
             room[: len(kept)] = column[kept]

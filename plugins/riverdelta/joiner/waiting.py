@@ -100,6 +100,9 @@ class Waiting:
             full[oldest].remove(full[oldest].oldest())
             if not full[oldest].rows:
                 del self._shelves[oldest]
+        if sum(shelf.bytes for shelf in self._shelves.values()) > 2 * limit:
+            for shelf in self._shelves.values():
+                shelf.compact()
 
     def find(self, incarnation: Ints, key: Ints) -> list[Group]:
         """Return the rows of the keys that are still to be had, worker by worker."""

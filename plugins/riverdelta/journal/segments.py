@@ -249,4 +249,5 @@ class Segments:
         self._turn.close()
 
     def _numbers(self) -> list[int]:
-        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.sqlite"))
+        # A copy that somebody made is none of these.
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.sqlite") if path.stem.isdecimal())

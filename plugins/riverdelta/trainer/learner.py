@@ -124,7 +124,8 @@ class Learner:
             base, label, weight = base[admitted], label[admitted], weight[admitted]
         weight = self.adaptation.weighted(weight)
         self.stack.learn(columns, np.ascontiguousarray(base).reshape(-1, 1), label, weight)
-        self.learned += len(label)
+        # What the base has no number for, no correction learns.
+        self.learned += int(np.isfinite(base).sum())
 
     def _respond(self) -> None:
         response = self.adaptation.response
@@ -269,7 +270,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
 
     learner = Learner(
         stack,
-        Joiner(max_bytes=settings.waiting_bytes, optional=tuple(definition.slices)),
+        Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads),
         Prequential(settings.threshold),
         again=lambda: new_learner(definition, settings),
         configure=configure,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from riverdelta.definition import Definition
-from riverdelta.errors import Corrupt, Unavailable
+from riverdelta.errors import Corrupt, RiverdeltaError, Unavailable
 from riverdelta.events import SETTINGS, Control, Impressions, Tick
 from riverdelta.home import Home
 from riverdelta.joiner import Examples
@@ -58,9 +58,18 @@ class Trainer:
         self.live = Live(self.home.live(), self.learner.stack)
         self.contest.serving = self.live.head.release if self.live.head else start.number
         if (checkpoint := self.checkpoints.load()) is not None:
-            self.learner.load(checkpoint.arrays)
-            for prefix, part in self._told_of():
-                part.load(_part(checkpoint.arrays, prefix))
+            try:
+                self.learner.load(checkpoint.arrays)
+                for prefix, part in self._told_of():
+                    part.load(_part(checkpoint.arrays, prefix))
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RiverdeltaError) as error:
+                self._lock.release()
+                if isinstance(error, RiverdeltaError):
+                    raise
+                raise Corrupt(
+                    f"{checkpoint.path} is not a checkpoint of this version ({error!r}); move it away, and the learner starts "
+                    f"from the one before it"
+                ) from error
             _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
         self.journal = self.home.journal()
         store = self.releases.store
