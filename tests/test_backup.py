@@ -23,6 +23,7 @@ from riverdelta.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
 from riverdelta.lock import shared
+from riverdelta.registry import LiveStore
 from riverdelta.settings import Settings
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Replayed
@@ -170,6 +171,27 @@ class TestCopy:
         journal = tmp_path / "backup" / "journal"
         assert {path.name for path in journal.iterdir()} == {"000001.sqlite", "key", "key.previous"}
         assert [(journal / name).stat().st_mode & 0o777 for name in ("key", "key.previous")] == [0o600] * 2
+
+    def test_tables_that_are_published_while_it_copies_are_in_the_copy_where_its_head_names_them(
+        self, definition, tmp_path, monkeypatch
+    ):
+        copyfile = shutil.copyfile
+
+        def publish_first(source, target):
+            if Path(source).name == "head":
+                rig.teach(seed=1)
+                rig.step()
+            return copyfile(source, target)
+
+        with served(definition, tmp_path / "home") as rig:
+            rig.teach()
+            rig.step()
+            before = rig.plane.home.live().head()
+            monkeypatch.setattr(shutil, "copyfile", publish_first)
+            back_up(rig.plane.home, tmp_path / "backup")
+        live = LiveStore(tmp_path / "backup" / "live")
+        assert live.head().swap > before.swap
+        assert live.follow(None)[-1].state == live.head()
 
     def test_retention_waits_while_a_journal_is_copied(self, definition, tmp_path):
         with served(definition, tmp_path / "home", segment_bytes=1) as rig:

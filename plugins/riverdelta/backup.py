@@ -66,8 +66,9 @@ def _checkpoints(source: Path, copy: Path) -> Iterator[str]:
 
 
 def _live(source: Path, copy: Path) -> Iterator[str]:
-    # The head first: what it leads to was there before it.
-    yield from ("head", *sorted(path.name for path in source.glob("*.live")))
+    # The files are listed once the head is copied: what it leads to was there before it.
+    yield "head"
+    yield from sorted(path.name for path in source.glob("*.live"))
 
 
 def _releases(source: Path, copy: Path) -> Iterator[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,7 @@ _PAIR = 16
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
 Request = tuple[int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -270,10 +271,14 @@ class Segment:
         """Return, for each segment that takes no more feedback, the newest record from before that."""
         return self._numbers("retired")
 
-    def rules(self) -> dict[str, Any]:
-        """Return the rules of feedback that the last settings record has set, {} before the first."""
-        rules: dict[str, Any] = json.loads(self.get("rules"))
-        return rules
+    def rules(self, kind: Callable[..., T]) -> T | None:
+        """Return the rules of feedback that the last settings record has set, made by `kind`; None before the first."""
+        text = self.get("rules")
+        try:
+            rules = json.loads(text)
+            return None if rules == {} else kind(**rules)
+        except (ValueError, TypeError, RecursionError):
+            raise self._odd("rules", text) from None
 
     def back_up(self, path: Path) -> None:
         """Write the segment, as it is at one moment, to a new file at `path`; others may write to it meanwhile."""

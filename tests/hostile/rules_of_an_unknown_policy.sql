@@ -1,0 +1,1 @@
+UPDATE meta SET value = '{"on_conflict": "newest"}' WHERE key = 'rules';
