@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import re
 import shlex
 import time
@@ -16,11 +15,11 @@ from typing import Any
 from riverdelta import drift, reference
 from riverdelta.checkpoint import CheckpointStore
 from riverdelta.definition import Definition
+from riverdelta.durable import atomic, overwrite
 from riverdelta.errors import ConfigurationError, Corrupt, NotFound, Unavailable
 from riverdelta.events import SETTINGS, Control
 from riverdelta.graph.files import base_digest, save
 from riverdelta.graph.merge import merge
-from riverdelta.graph.whole import whole
 from riverdelta.journal import PATIENCE_SECONDS, Ids, SqliteJournal
 from riverdelta.registry import LiveStore, Release, ReleaseStore
 from riverdelta.session import check_opens
@@ -112,9 +111,7 @@ class Home:
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Leave the learner's status where every worker finds it."""
-        temporary = self.folder / f".status.{os.getpid()}"
-        temporary.write_text(json.dumps(status))
-        os.replace(temporary, self.folder / "status.json")
+        overwrite(self.folder / "status.json", json.dumps(status).encode())
 
     def read_status(self) -> dict[str, Any]:
         """Return the learner's last status, {} before the first."""
@@ -159,7 +156,7 @@ class Home:
             why = f"{path} is {'damaged' if theirs else 'empty or missing'}"
             number = self._recognize(releases, why)
             _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
-        with whole(path) as file:
+        with atomic(path) as file:
             file.write(mine.encode())
 
     def _recognize(self, releases: ReleaseStore, why: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from riverdelta.durable import sync
 from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Control, Feedback, Impressions, Record, decode, digest, encode
 from riverdelta.features import Ints
@@ -116,7 +117,7 @@ class Segment:
                 os.link(temporary, path)
             except FileExistsError:
                 return  # the other one's is as good
-        _sync(folder)
+        sync(folder)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -350,11 +351,3 @@ def _bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # retention by another process, or a log that has been moved into its file
         return 0
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
