@@ -23,6 +23,7 @@ from riverdelta.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from riverdelta.home import Home
 from riverdelta.journal.segments import Segments
 from riverdelta.lock import shared
+from riverdelta.registry import LiveStore
 from riverdelta.settings import Settings
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Replayed
@@ -171,6 +172,27 @@ class TestCopy:
         assert {path.name for path in journal.iterdir()} == {"000001.sqlite", "key", "key.previous"}
         assert [(journal / name).stat().st_mode & 0o777 for name in ("key", "key.previous")] == [0o600] * 2
 
+    def test_tables_that_are_published_while_it_copies_are_in_the_copy_where_its_head_names_them(
+        self, definition, tmp_path, monkeypatch
+    ):
+        copyfile = shutil.copyfile
+
+        def publish_first(source, target):
+            if Path(source).name == "head":
+                rig.teach(seed=1)
+                rig.step()
+            return copyfile(source, target)
+
+        with served(definition, tmp_path / "home") as rig:
+            rig.teach()
+            rig.step()
+            before = rig.plane.home.live().head()
+            monkeypatch.setattr(shutil, "copyfile", publish_first)
+            back_up(rig.plane.home, tmp_path / "backup")
+        live = LiveStore(tmp_path / "backup" / "live")
+        assert live.head().swap > before.swap
+        assert live.follow(None)[-1].state == live.head()
+
     def test_retention_waits_while_a_journal_is_copied(self, definition, tmp_path):
         with served(definition, tmp_path / "home", segment_bytes=1) as rig:
             for seed in range(4):
@@ -179,6 +201,14 @@ class TestCopy:
             with shared(rig.plane.home.folder / "journal" / "copying"):
                 assert sum(journal.sweep(journal.last(), -1.0, 0, 1e12) for _ in range(3)) == 0
             assert sum(journal.sweep(journal.last(), -1.0, 0, 1e12) for _ in range(3)) > 0
+
+    def test_a_destination_inside_the_home_is_refused_and_the_copy_is_for_its_owner_alone(self, definition, tmp_path):
+        with served(definition, tmp_path / "home") as rig:
+            for inside in ("backup", "journal/backup"):
+                with pytest.raises(InvalidInput, match="name a folder elsewhere"):
+                    back_up(rig.plane.home, rig.plane.home.folder / inside)
+            back_up(rig.plane.home, tmp_path / "backup")
+        assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
 
     def test_a_destination_that_exists_is_refused_and_stays_as_it_is(self, definition, tmp_path):
         (tmp_path / "backup").mkdir()

@@ -7,10 +7,9 @@ import subprocess
 import onnx
 import pytest
 
-from riverdelta import Calibration, Entity, Lookup
+from riverdelta import Calibration, Entity, Lookup, durable
 from riverdelta.definition import Definition
 from riverdelta.errors import ConfigurationError, NotFound, Unavailable
-from riverdelta.graph import whole as atomic
 from riverdelta.home import Home
 from riverdelta.settings import Settings
 
@@ -116,7 +115,7 @@ def test_the_owner_appears_in_full_or_not_at_all(home, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(atomic.os, "fsync", fail)
+        patched.setattr(durable.os, "fsync", fail)
         with pytest.raises(Unavailable, match=r"cannot be written: .*No space left"):
             home().prepare()
     assert not (home().folder / "owner").exists()

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "plugins" / "riverdelta"
 
 #: The layer of each top-level module of the package; `checks` stands beside them.
 LAYERS = {
-    "features": 0, "events": 0, "link": 0, "errors": 0, "log_loss": 0, "logs": 0,
+    "features": 0, "events": 0, "link": 0, "errors": 0, "log_loss": 0, "logs": 0, "durable": 0,
     "corrections": 1,
     "stack": 2, "joiner": 2, "prequential": 2, "drift": 2, "graph": 2, "convert": 2,
     "gate": 2, "breaker": 2, "insight": 2, "influence": 2, "confidence": 2, "trial": 2,

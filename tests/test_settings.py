@@ -36,3 +36,13 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, name,
 def test_silence_and_its_window_go_together(given):
     with pytest.raises(ConfigurationError, match="labels=silence needs window_seconds"):
         Settings.load(**given)
+
+
+def test_a_rule_about_two_settings_names_both_and_shows_no_token(monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_ADMIN_TOKENS", "a-secret-of-the-shop")
+    monkeypatch.setenv("RIVERDELTA_WINDOW_SECONDS", "3")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    said = str(caught.value)
+    assert said.startswith("RIVERDELTA_LABELS is 'explicit' and RIVERDELTA_WINDOW_SECONDS is 3.0; silence needs a window")
+    assert "secret" not in said

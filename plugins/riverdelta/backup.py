@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from riverdelta.durable import sync
 from riverdelta.errors import InvalidInput, Unavailable
 from riverdelta.home import Home
 from riverdelta.journal.copying import copy_journal, kept
@@ -37,24 +38,28 @@ def back_up(home: Home, destination: Path) -> Backup:
     """
     folder, journal = home.folder, home.key_path.parent
     home.require()
+    if folder.resolve() in destination.absolute().resolve().parents:
+        raise InvalidInput(f"{destination} lies in {folder}, which it is a copy of; name a folder elsewhere")
     if os.path.lexists(destination):
         raise InvalidInput(f"{destination} exists; name a folder that does not, and it is made")
     try:
         with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, kept(journal):
             copy = Path(private) / destination.name
+            copy.mkdir(mode=0o700)
             for name, files in _PARTS.items():
                 _copy(folder / name, copy / name, files)
             shutil.copyfile(folder / "owner", copy / "owner")
             last = copy_journal(journal, copy / "journal")
-            size = _sync(copy)
+            for path in (copy, *copy.rglob("*")):
+                sync(path)
             os.rename(copy, destination)
-        _sync(destination.parent, deep=False)
+        sync(destination.parent)
     except OSError as error:
         raise Unavailable(
             f"the backup {destination} cannot be written: {error}; check that its disk has room and that {destination.parent} "
             f"is there and may be written"
         ) from error
-    return Backup(destination, last, size)
+    return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
 
 
 #: Yields the names of a folder's files in the order in which they are copied, given the folder and its copy.
@@ -66,8 +71,9 @@ def _checkpoints(source: Path, copy: Path) -> Iterator[str]:
 
 
 def _live(source: Path, copy: Path) -> Iterator[str]:
-    # The head first: what it leads to was there before it.
-    yield from ("head", *sorted(path.name for path in source.glob("*.live")))
+    # The files are listed once the head is copied: what it leads to was there before it.
+    yield "head"
+    yield from sorted(path.name for path in source.glob("*.live"))
 
 
 def _releases(source: Path, copy: Path) -> Iterator[str]:
@@ -98,16 +104,3 @@ def _copied(source: Path, copy: Path, files: _Files) -> list[str]:
         except FileNotFoundError:
             missing.append(name)
     return missing
-
-
-def _sync(folder: Path, deep: bool = True) -> int:
-    """Bring what lies in a folder onto the disk, with what lies in folders below it; return the bytes of the files."""
-    size = 0
-    for path in [folder, *(folder.rglob("*") if deep else ())]:
-        opened = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-        size += path.stat().st_size if path.is_file() else 0
-    return size

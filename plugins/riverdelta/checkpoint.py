@@ -13,9 +13,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from riverdelta.durable import atomic
 from riverdelta.errors import Corrupt
 from riverdelta.events import digest
-from riverdelta.graph.whole import whole
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 16
@@ -26,7 +26,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays by name as a digest (16 bytes of BLAKE2b) and a safetensors file, whole and durable or not at all."""
     body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write(digest(body))
         file.write(body)
 

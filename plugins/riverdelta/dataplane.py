@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from riverdelta.features import Floats, has_text
 from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.home import Home
 from riverdelta.journal import PATIENCE_SECONDS, Outcome
+from riverdelta.logs import Throttled
 from riverdelta.metrics import STALE_SECONDS, Metrics
 from riverdelta.registry import Release, State
 from riverdelta.session import Session
@@ -78,6 +80,7 @@ class DataPlane:
         self._followed: State | None = None
         self._refused: State | None = None
         self._showings = 0
+        self._expired = Throttled(self._warn_of_expired)
         self._unseen: deque[npt.NDArray[np.float64]] = deque(maxlen=_MOST_UNSEEN)
         self.journal = self.home.journal(patience_seconds)
         self.follow()
@@ -149,6 +152,7 @@ class DataPlane:
             for i, outcome in zip(good, answer.outcomes, strict=True):
                 outcomes[i] = outcome
         self.metrics.feedback(outcomes)
+        self._expired.add(outcomes.count(Outcome.EXPIRED), self.clock())
         return FeedbackAnswer(outcomes, position)
 
     def status(self) -> dict[str, Any]:
@@ -196,21 +200,35 @@ class DataPlane:
                 self._unseen.append(delta.received)
 
     def mirror(self) -> None:
-        """Read the learner's status: repeat it as metrics, and take no more showings while it holds too many."""
+        """Read the learner's status: repeat it as metrics, and take no more showings while it holds too many.
+
+        Feedback that has expired meanwhile is logged, too.
+        """
         status = self.home.read_status()
         self._showings = int(status.get("showings_bytes", 0))
         self.metrics.mirror(status, self.session.state, self.journal.health(), self.clock())
+        self._expired.add(0, self.clock())
 
     def close(self) -> None:
         """Stop following and make what was scored durable."""
         self._stopping.set()
         self._follower.join()
         self.journal.close()
+        self._expired.add(0, math.inf)
 
     def _open(self, release: Release) -> Session:
         shadow = {GATE_WEIGHT: 0.0} if self.settings.serve == "base" else None
         state = State(release.number, 0, release.position)
         return Session(release.path, state, threads=self.settings.threads, pinned=shadow)
+
+    def _warn_of_expired(self, items: int) -> None:
+        _log.warning(
+            "%d items of feedback were answered 'expired' and are not learned: retention had retired their rows; raise "
+            "RIVERDELTA_JOURNAL_MAX_AGE_SECONDS (%g now) or RIVERDELTA_JOURNAL_MAX_BYTES (%d now)",
+            items,
+            self.settings.journal_max_age_seconds,
+            self.settings.journal_max_bytes,
+        )
 
     def _follow_forever(self) -> None:
         told, failing = 0.0, ""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import re
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from riverdelta import drift, reference
 from riverdelta.checkpoint import CheckpointStore
 from riverdelta.definition import Definition
+from riverdelta.durable import atomic, overwrite
 from riverdelta.errors import ConfigurationError, Corrupt, NotFound, Unavailable
 from riverdelta.events import SETTINGS, Control
 from riverdelta.graph.files import base_digest, save
 from riverdelta.graph.merge import merge
-from riverdelta.graph.whole import whole
-from riverdelta.journal import PATIENCE_SECONDS, Ids, SqliteJournal
+from riverdelta.journal import PATIENCE_SECONDS, Ids, Journal, SqliteJournal
 from riverdelta.registry import LiveStore, Release, ReleaseStore
 from riverdelta.session import check_opens
 from riverdelta.settings import Settings
@@ -89,6 +89,11 @@ class Home:
         """Return all that learning reads besides the journal: settings, the response to drift, and the reference's digest."""
         return in_effect(self.definition, self.settings)
 
+    def declare(self, journal: Journal, now: float) -> None:
+        """Write the settings that learning reads into the journal, at `now` (Unix seconds), where they are not in effect yet."""
+        if journal.settings() != (learning := self.learning()):
+            journal.write(Control(SETTINGS, learning, now))
+
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which follows the key file."""
         return Ids.load(self.key_path, time.time())
@@ -112,9 +117,7 @@ class Home:
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Leave the learner's status where every worker finds it."""
-        temporary = self.folder / f".status.{os.getpid()}"
-        temporary.write_text(json.dumps(status))
-        os.replace(temporary, self.folder / "status.json")
+        overwrite(self.folder / "status.json", json.dumps(status).encode())
 
     def read_status(self) -> dict[str, Any]:
         """Return the learner's last status, {} before the first."""
@@ -134,12 +137,8 @@ class Home:
         stack = definition.new_stack()
         save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
         check_opens(path)
-        journal = self.journal()
-        try:
-            if journal.last() == 0:
-                journal.write(Control(SETTINGS, self.learning(), time.time()))
-        finally:
-            journal.close()
+        with closing(self.journal()) as journal:
+            self.declare(journal, time.time())
         state = {f"stack/{name}": array for name, array in stack.state().items()}
         releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 
@@ -159,7 +158,7 @@ class Home:
             why = f"{path} is {'damaged' if theirs else 'empty or missing'}"
             number = self._recognize(releases, why)
             _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
-        with whole(path) as file:
+        with atomic(path) as file:
             file.write(mine.encode())
 
     def _recognize(self, releases: ReleaseStore, why: str) -> int:

@@ -1,10 +1,12 @@
-"""Logs: one JSON object a line, for those who collect them."""
+"""Logs: one JSON object a line, for those who collect them; and counts of what happens too often to log each time."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
@@ -54,3 +56,31 @@ def use_json(tracing: Tracing = lambda: None, stream: TextIO | None = None) -> N
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+class Throttled:
+    """Calls `log` with how many things have happened since it was last called, at most once in `seconds`.
+
+    `add` may be called from any thread. What is left waits for the next call of `add`: make one from time to time, with 0, and
+    a last one at infinity.
+
+    >>> throttled = Throttled(print, 60.0)
+    >>> for now in (0.0, 1.0, 59.0, 60.0):
+    ...     throttled.add(1, now)
+    1
+    3
+    """
+
+    def __init__(self, log: Callable[[int], None], seconds: float = 60.0) -> None:
+        self._log, self._seconds = log, seconds
+        self._count, self._logged = 0, -math.inf
+        self._lock = threading.Lock()
+
+    def add(self, count: int, now: float) -> None:
+        """Note that `count` more have happened, at `now` (in seconds); a clock that was set back delays nothing."""
+        with self._lock:
+            self._count += count
+            if not self._count or 0 <= now - self._logged < self._seconds:
+                return
+            count, self._count, self._logged = self._count, 0, now
+        self._log(count)

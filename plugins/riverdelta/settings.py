@@ -123,7 +123,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _silence_has_a_window(self) -> Settings:
         if (self.labels == "silence") != (self.window_seconds is not None):
-            raise ValueError("labels=silence needs window_seconds, and labels=explicit has none")
+            raise ValueError(
+                f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; silence needs a "
+                f"window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none"
+            )
         return self
 
     def learning(self) -> dict[str, Any]:
@@ -140,8 +143,9 @@ class Settings(BaseSettings):
         try:
             return cls(**given)  # type: ignore[arg-type]
         except ValidationError as error:
+            # The input of a rule about several settings is all of them, tokens too: its message names those that it means.
             lines = [
-                f"RIVERDELTA_{'_'.join(map(str, e['loc'])).upper() or 'LABELS'} is {e['input']!r}: {e['msg']}"
+                f"RIVERDELTA_{str(e['loc'][0]).upper()} is {e['input']!r}: {e['msg']}" if e["loc"] else str(e["ctx"]["error"])
                 for e in error.errors()
             ]
             raise ConfigurationError("; ".join(lines)) from None

@@ -113,7 +113,7 @@ def test_a_base_that_onnx_runtime_cannot_open_is_refused_and_leaves_the_home_to_
 
 
 def test_a_setting_that_only_the_learner_refuses_is_refused_here(scorer, settings):
-    with pytest.raises(ConfigurationError, match="run_length is 3"):
+    with pytest.raises(ConfigurationError, match=r"RIVERDELTA_DRIFT_RUN_LENGTH is 3\.0"):
         claim(scorer(), settings.model_copy(update={"drift_run_length": 3.0}))
 
 

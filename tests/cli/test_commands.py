@@ -161,3 +161,15 @@ def test_a_service_is_named_to_a_command_as_to_bentoml(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "champion" in done.stdout
+
+
+def test_what_needs_pytorch_says_how_to_install_it_and_a_journal_is_replayed_without(tmp_path):
+    script = (
+        "import sys; sys.modules['torch'] = None; from riverdelta.cli import main; "
+        "main(['replay', *{!r}.split()], standalone_mode=True)"
+    )
+    for arguments, said in (("--journal nowhere", "holds no service.py"), ("--events 10", "pip install 'riverdelta[train]'")):
+        done = subprocess.run([sys.executable, "-c", script.format(arguments)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

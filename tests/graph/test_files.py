@@ -1,4 +1,4 @@
-"""Merged models on disk: whole files, shared weights that nobody overwrites, and one self-contained file."""
+"""Merged models on disk: shared weights that nobody overwrites, and one self-contained file."""
 
 import shutil
 
@@ -12,7 +12,6 @@ from riverdelta.graph import files
 from riverdelta.graph.files import export_single, save
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.weights import weights_name
-from riverdelta.graph.whole import whole
 
 NUMBERS = ", ".join(str(i % 600 / 7) for i in range(1800))
 DEEP = f"""
@@ -131,15 +130,3 @@ def test_a_base_that_changed_under_its_signature_is_not_mixed_with_the_old_one(w
     with pytest.raises(Corrupt, match="bytes; expected"):
         save(onnx.ModelProto(), signature, tmp_path / "releases" / "000000.onnx")
     assert list((tmp_path / "releases").iterdir()) == []
-
-
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "folder" / "file"
-    with whole(target) as stream:
-        stream.write(b"first")
-        assert not target.exists()
-    with pytest.raises(ValueError, match="closed"), whole(target) as stream:
-        stream.close()
-    assert target.read_bytes() == b"first"
-    assert list(target.parent.iterdir()) == [target]
-    assert target.stat().st_mode & 0o777 == 0o644

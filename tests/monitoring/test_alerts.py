@@ -42,8 +42,11 @@ CASES = {
     ),
     "RiverdeltaLabelsUnmatched": ({"riverdelta_labels_unmatched": "0x30 1x30"}, {"riverdelta_labels_unmatched": "3x60"}),
     "RiverdeltaLabelsExpired": (
-        {'riverdelta_feedback_total{outcome="accepted"}': "0+90x60", 'riverdelta_feedback_total{outcome="expired"}': "0+10x60"},
-        {'riverdelta_feedback_total{outcome="accepted"}': "0+90x60", 'riverdelta_feedback_total{outcome="late"}': "0+10x60"},
+        # One label of 30 million.
+        {'riverdelta_feedback_total{outcome="accepted"}': "0+1e6x60",
+         'riverdelta_feedback_total{outcome="expired"}': "0x29 1x30"},
+        {'riverdelta_feedback_total{outcome="accepted"}': "0+90x60", 'riverdelta_feedback_total{outcome="late"}': "0+10x60",
+         'riverdelta_feedback_total{outcome="expired"}': "7x60"},
     ),
     "RiverdeltaJournalFailing": ({"riverdelta_journal_failing": "1x60"}, {"riverdelta_journal_failing": "0x60"}),
     "RiverdeltaDiskNearlyFull": ({"riverdelta_disk_free_ratio": "0.05x60"}, {"riverdelta_disk_free_ratio": "0.5x60"}),

@@ -4,7 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from riverdelta.dataplane import DataPlane
 from riverdelta.errors import Unavailable
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Replayed
@@ -124,6 +126,31 @@ def test_after_retention_a_label_is_answered_expired_from_the_moment_that_its_se
         rig.step(rig.settings.checkpoint_seconds + 1)
     assert set(feed(rig, names[:200], np.ones(200))) == {"expired"}
     assert "labels for them are answered 'expired'" in caplog.text
+
+
+def test_labels_that_expired_are_logged_with_their_number_at_most_once_a_minute(start, caplog):
+    rig = start(journal_max_bytes=1)
+    names = score(rig, 6, rows=200)
+    for seed in range(8):
+        rig.teach(200, seed)
+        rig.step(rig.settings.checkpoint_seconds + 1)
+
+    def logged():
+        return [record.args[0] for record in caplog.records if "expired" in record.message and record.levelname == "WARNING"]
+
+    feed(rig, names[:200], np.ones(200))
+    assert logged() == [200]
+    feed(rig, names[:10], np.ones(10))
+    feed(rig, names[:7], np.ones(7))
+    rig.plane.mirror()
+    assert logged() == [200]
+    rig.now += 60.0
+    rig.plane.mirror()
+    assert logged() == [200, 17]
+    feed(rig, names[:3], np.ones(3))
+    rig.plane.close()
+    assert logged() == [200, 17, 3]
+    rig.plane = DataPlane(rig.definition, rig.settings, registry=CollectorRegistry())
 
 
 def test_a_segment_with_a_shown_row_stays_until_its_window_is_over(start):

@@ -24,11 +24,15 @@ def refuse_exposed(settings: Settings) -> None:
     refuse_exposure(settings, http_host(), _given().get("bento") or "service:Ranker")
 
 
-def refuse_taken_http() -> None:
+def refuse_taken_http(grpc_port: int) -> None:
     """Raise `ConfigurationError` naming the holder where `bentoml serve` could not listen on the address it was asked for."""
     given = _given()
     if "host" in given and given.get("fd") is None:
         port = given.get("port") or BentoMLContainer.http.port.get()
+        if port == grpc_port:
+            raise ConfigurationError(
+                f"HTTP and gRPC are both to listen on port {port}; give `bentoml serve` another --port, or set RIVERDELTA_GRPC_PORT"
+            )
         hold("HTTP", str(http_host()), port, "give `bentoml serve` another --host or --port").close()
 
 

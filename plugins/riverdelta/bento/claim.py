@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from bentoml.exceptions import BentoMLException
 
@@ -23,7 +24,7 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
     end. Raises a `RiverdeltaError` that says what is wrong.
     """
     refuse_exposed(settings)
-    refuse_taken_http()
+    refuse_taken_http(settings.grpc_port)
     home = Home(definition, settings)
     with ExitStack() as held:
         if settings.grpc_port:
@@ -34,9 +35,11 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
             lock = Lock(home.folder / "serve.lock", f"the folder of scorer {definition.name!r}")
             held.callback(lock.release)
             home.ids()
-            home.journal().close()
+            with closing(home.journal()) as journal:
+                # Before the first worker takes feedback: it is judged by the settings of this start.
+                home.declare(journal, time.time())
         except OSError as error:
-            raise Unavailable(f"{home.folder} cannot be used: {error}; mend it, or set RIVERDELTA_HOME") from error
+            raise Unavailable(f"{home.folder} cannot be used: {error}; repair it, or set RIVERDELTA_HOME") from error
         new_learner(definition, settings)
         return held.pop_all()
 

@@ -55,6 +55,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except RiverdeltaError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "onnxscript"):
+                raise
+            raise click.ClickException(
+                f"{error.name} is not installed; it trains and exports the base here: pip install 'riverdelta[train]'"
+            ) from error
 
 
 @click.group(name="riverdelta", cls=Commands)

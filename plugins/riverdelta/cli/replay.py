@@ -25,7 +25,6 @@ from riverdelta.lab.quality import auc, log_loss
 from riverdelta.lab.replay import Replayed as Done
 from riverdelta.lab.replay import base_logits
 from riverdelta.lab.replay import replay as replay_stream
-from riverdelta.lab.workshop import load_stream, open_workshop
 from riverdelta.settings import Settings
 from riverdelta.trainer.admission import Admission
 from riverdelta.trainer.learner import new_learner
@@ -73,6 +72,8 @@ def replay(
 def _replay_data(
     data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, attack: Kind | None, graph: Path | None
 ) -> dict[str, Any]:
+    from riverdelta.lab.workshop import load_stream, open_workshop  # PyTorch, which a journal does not need
+
     found = find_movielens(data)
     stream = load_stream(found)
     with tempfile.TemporaryDirectory() as folder:

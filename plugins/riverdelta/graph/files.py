@@ -8,10 +8,10 @@ from pathlib import Path
 
 import onnx
 
+from riverdelta.durable import atomic
 from riverdelta.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
-from riverdelta.graph.whole import whole
 
 _LIMIT = 2**31 - 1
 
@@ -55,6 +55,6 @@ def _readable(merged: Path) -> Iterator[None]:
 
 
 def _write(path: Path, model: onnx.ModelProto) -> Path:
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write(model.SerializeToString())
     return path

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from riverdelta.durable import atomic
 from riverdelta.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
-from riverdelta.graph.whole import whole
 
 #: Tensors under this size stay in the model file.
 _INLINE_BYTES = 1024
@@ -39,7 +39,7 @@ def write_weights(signature: Signature, folder: Path) -> None:
         if path.stat().st_size != (size := places[-1][1] + places[-1][2]):
             raise Corrupt(f"{path} has {path.stat().st_size} bytes; expected {size}: delete it, and it is written again")
         return
-    with whole(path) as file:
+    with atomic(path) as file:
         for tensor, offset, size in places:
             file.seek(offset)
             data = _bytes(signature.path.parent, tensor)

@@ -117,6 +117,10 @@ class Journal(Protocol):
         """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
         ...
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that learning reads, as the newest record has them; {} before the first."""
+        ...
+
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""
         ...

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
+from riverdelta.durable import atomic
 from riverdelta.errors import ConfigurationError
 from riverdelta.lock import Turn
 
@@ -140,11 +139,8 @@ def load_key(path: Path) -> bytes:
     Where others may read the file it is given mode 0600 again, with a warning: whoever has the key can make ids. Raises
     `ConfigurationError` where it is damaged, or others may read it and the mode is not ours to change.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with _written(path, os.urandom(_KEY_BYTES)) as temporary, contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # where another worker was first, its key counts
-        _sync(path.parent)
+        _write(path, os.urandom(_KEY_BYTES), replace=False)  # where another worker was first, its key counts
     _close_to_others(path)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
@@ -165,8 +161,8 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
         with turn.taken():
             key = load_key(path)
             former = [(k, until) for k, until in _former(path) if k != key and now < until]
-            _replace(_previous(path), b"".join(_FORMER.pack(*f) for f in [(key, now + window_seconds), *former]))
-            _replace(path, os.urandom(_KEY_BYTES))
+            _write(_previous(path), b"".join(_FORMER.pack(*f) for f in [(key, now + window_seconds), *former]))
+            _write(path, os.urandom(_KEY_BYTES))
     finally:
         turn.close()
 
@@ -176,7 +172,7 @@ def copy_keys(path: Path, destination: Path) -> None:
     # The key first: who makes a new one has put the old one among the former ones by then.
     for source, target in ((path, destination), (_previous(path), _previous(destination))):
         if source.exists():
-            _replace(target, source.read_bytes())
+            _write(target, source.read_bytes())
 
 
 def _previous(path: Path) -> Path:
@@ -197,31 +193,9 @@ def _former(path: Path) -> list[Former]:
     return [(key, until) for key, until in _FORMER.iter_unpack(data)]
 
 
-@contextlib.contextmanager
-def _written(path: Path, data: bytes) -> Iterator[str]:
-    """A file beside `path` with `data` on disk; it is gone after the block, unless it was renamed."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:  # mode 0600
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            yield file.name
-        finally:
-            Path(file.name).unlink(missing_ok=True)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with _written(path, data) as temporary:
-        os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+def _write(path: Path, data: bytes, replace: bool = True) -> None:
+    with atomic(path, 0o600, replace) as file:
+        file.write(data)
 
 
 def _close_to_others(path: Path) -> None:

@@ -34,6 +34,10 @@ class Rules:
     on_conflict: str = "first"
     window_seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.on_conflict not in POLICIES or not (self.window_seconds is None or self.window_seconds > 0):
+            raise ValueError(f"{self}: expected a policy among {POLICIES}, and a window above 0 s or None")
+
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Rules:
         """Return the rules among the settings that learning reads."""
@@ -66,7 +70,7 @@ class Judge:
 
     def __init__(self, segments: Segments, segment: Segment, rules: Rules) -> None:
         self._segments, self._segment = segments, segment
-        self._rules = Rules(**segment.rules()) if segment.rules() else rules
+        self._rules = segment.settings(Rules.of) or rules
         self._retired, self._swept = segment.retired(), segment.swept()
         self._tick = float(segment.get("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}

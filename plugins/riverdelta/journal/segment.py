@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from riverdelta.durable import sync
 from riverdelta.errors import Corrupt, Unavailable
 from riverdelta.events import Control, Feedback, Impressions, Record, decode, digest, encode
 from riverdelta.features import Ints
@@ -29,13 +30,13 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
 #: What a new segment takes over from the one before it.
-CARRIED = ("incarnations", "tick", "swept", "retired", "released", "rules")
+CARRIED = ("incarnations", "tick", "swept", "retired", "released", "settings")
 #: The facts that segments of version 0.1 lack, and what stands for them there.
-_ADDED = {"retired": "{}", "released": "{}", "rules": "{}"}
+_ADDED = {"retired": "{}", "released": "{}", "settings": "{}"}
 #: The facts of a segment, and what each is.
 _FACTS: dict[str, type | tuple[type, ...]] = {
     "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "released": str,
-    "rules": str,
+    "settings": str,
 }  # fmt: skip
 
 #: The most that a number may be; an incarnation has 23 bits for its place among them.
@@ -44,6 +45,7 @@ _PAIR = 16
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
 Request = tuple[int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Segment:
                 os.link(temporary, path)
             except FileExistsError:
                 return  # the other one's is as good
-        _sync(folder)
+        sync(folder)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -280,10 +282,14 @@ class Segment:
         """Return, for each retired segment of which no shown row is still to be read, the newest record from before that."""
         return self._numbers("released")
 
-    def rules(self) -> dict[str, Any]:
-        """Return the rules of feedback that the last settings record has set, {} before the first."""
-        rules: dict[str, Any] = json.loads(self.get("rules"))
-        return rules
+    def settings(self, read: Callable[[dict[str, Any]], T]) -> T | None:
+        """Return what `read` makes of the settings that learning reads, as the last record has them; None before the first."""
+        text = self.get("settings")
+        try:
+            settings = json.loads(text)
+            return None if settings == {} else read(settings)
+        except (LookupError, TypeError, ValueError, RecursionError):
+            raise self._odd("settings", text) from None
 
     def back_up(self, path: Path) -> None:
         """Write the segment, as it is at one moment, to a new file at `path`; others may write to it meanwhile."""
@@ -367,11 +373,3 @@ def _bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:  # retention by another process, or a log that has been moved into its file
         return 0
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

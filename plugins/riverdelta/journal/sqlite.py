@@ -10,7 +10,7 @@ import threading
 import time as clock
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,12 @@ class SqliteJournal:
             self._readable.refresh()
             return self._readable.first()
 
+    def settings(self) -> dict[str, Any]:
+        """See `Journal.settings`."""
+        with self._reading:
+            self._readable.refresh()
+            return self._readable.newest.settings(dict) or {}
+
     def last(self) -> int:
         """See `Journal.last`."""
         with self._reading:
@@ -264,8 +270,7 @@ class SqliteJournal:
                 if isinstance(entry.record, Tick):
                     segment.put("tick", max(entry.record.time, segment.get("tick")))
                 elif entry.record.action == SETTINGS:
-                    rules = Rules.of(entry.record.arguments)
-                    segment.put("rules", json.dumps(asdict(rules)))
+                    segment.put("settings", json.dumps(dict(entry.record.arguments)))
             position = segment.last()
         if block is not None:
             with self._wake:

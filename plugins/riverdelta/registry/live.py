@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from pathlib import Path
 
+from riverdelta.durable import overwrite
 from riverdelta.errors import Corrupt
 from riverdelta.events import digest
 from riverdelta.registry.state import Delta, State
@@ -50,9 +50,9 @@ class LiveStore:
             raise ValueError(f"a delta to {delta.base} is published after {read[0] if read else 'nothing'}; expected a whole")
         data = delta.encode()
         swap = delta.state.swap
-        _replace(self._path(swap), data)
+        overwrite(self._path(swap), data)
         whole = swap if delta.base is None or read is None else read[1]
-        _replace(self.folder / "head", _seal(_HEAD.pack(delta.state.release, swap, delta.state.position, whole)))
+        overwrite(self.folder / "head", _seal(_HEAD.pack(delta.state.release, swap, delta.state.position, whole)))
         if whole == swap:
             self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
             self._drop_before(read[1] if read else swap)
@@ -146,9 +146,3 @@ class LiveStore:
 
 def _seal(body: bytes) -> bytes:
     return body + digest(body)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

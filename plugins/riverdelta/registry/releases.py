@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.checkpoint import Arrays, read_arrays, write_arrays
+from riverdelta.durable import atomic
 from riverdelta.errors import Corrupt, NotFound
-from riverdelta.graph.whole import whole
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 16
@@ -197,7 +197,7 @@ class ReleaseStore:
         return index
 
     def _write(self, index: dict[str, Any]) -> None:
-        with whole(self.folder / "index.json") as file:
+        with atomic(self.folder / "index.json") as file:
             file.write(json.dumps(index, indent=1).encode())
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from riverdelta.definition import Definition
 from riverdelta.errors import Corrupt, RiverdeltaError, Unavailable
-from riverdelta.events import SETTINGS, Control, Impressions, Tick
+from riverdelta.events import Control, Impressions, Tick
 from riverdelta.home import Home
 from riverdelta.joiner import Examples
 from riverdelta.lock import Lock
@@ -51,7 +51,6 @@ class Trainer:
         self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
         self.checkpoints = self.home.checkpoints()
         self.learner = new_learner(definition, settings)
-        self._learning = self.home.learning()
         self.releases = Releases(definition, self.home.releases())
         self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
         self.account = Account(definition, shadow=settings.serve == "base")
@@ -72,6 +71,7 @@ class Trainer:
                 ) from error
             _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
         self.journal = self.home.journal()
+        self.home.declare(self.journal, clock())
         store = self.releases.store
         self.learner.recall = Kept(
             store, self.journal, self._make_release, lambda control: check(control, store, self.journal, settings.guard), clock
@@ -201,9 +201,7 @@ class Trainer:
         due = self._due(self._released, s.release_seconds)
         if s.release_examples is not None:
             due = due or learner.examples - learner.released_at >= s.release_examples
-        if learner.settings != self._learning:
-            self._write(Control(SETTINGS, self._learning, self.clock()))
-        elif s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
+        if s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
             champion = self._champion()
             back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
             self._write(Control("rollback", back | {"by": "breaker", "asked": learner.position}, self.clock()))

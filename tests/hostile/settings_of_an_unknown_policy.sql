@@ -1,0 +1,1 @@
+UPDATE meta SET value = '{"on_conflict": "newest", "window_seconds": null}' WHERE key = 'settings';

@@ -1,0 +1,1 @@
+UPDATE meta SET value = '{"on_conflicts": "first"}' WHERE key = 'settings';
