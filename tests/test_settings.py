@@ -34,7 +34,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, name,
 
 @pytest.mark.parametrize("given", [{"labels": "silence"}, {"window_seconds": 5.0}])
 def test_silence_and_its_window_go_together(given):
-    with pytest.raises(ConfigurationError, match="labels=silence needs window_seconds"):
+    with pytest.raises(ConfigurationError, match="silence needs a window, as RIVERDELTA_WINDOW_SECONDS=3600"):
         Settings.load(**given)
 
 

@@ -90,7 +90,7 @@ class Home:
         return in_effect(self.definition, self.settings)
 
     def declare(self, journal: Journal, now: float) -> None:
-        """Write the settings that learning reads into the journal, at `now` (Unix seconds), where they are not in effect yet."""
+        """Write the settings that learning reads into the journal, at `now` (Unix seconds), unless they are in effect."""
         if journal.settings() != (learning := self.learning()):
             journal.write(Control(SETTINGS, learning, now))
 

@@ -124,8 +124,8 @@ class Settings(BaseSettings):
     def _silence_has_a_window(self) -> Settings:
         if (self.labels == "silence") != (self.window_seconds is not None):
             raise ValueError(
-                f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; silence needs a "
-                f"window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none"
+                f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; silence needs "
+                f"a window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none"
             )
         return self
 

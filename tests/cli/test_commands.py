@@ -163,13 +163,30 @@ def test_a_service_is_named_to_a_command_as_to_bentoml(tmp_path):
     assert "champion" in done.stdout
 
 
-def test_what_needs_pytorch_says_how_to_install_it_and_a_journal_is_replayed_without(tmp_path):
-    script = (
-        "import sys; sys.modules['torch'] = None; from riverdelta.cli import main; "
-        "main(['replay', *{!r}.split()], standalone_mode=True)"
-    )
-    for arguments, said in (("--journal nowhere", "holds no service.py"), ("--events 10", "pip install 'riverdelta[train]'")):
-        done = subprocess.run([sys.executable, "-c", script.format(arguments)], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
+WITHOUT_TORCH = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, Missing())
+from riverdelta.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("replay", "--journal", "nowhere"), "holds no service.py"),
+        (("replay", "--events", 10), "pip install 'riverdelta[train]'"),
+    ],
+)
+def test_what_needs_pytorch_says_how_to_install_it_and_a_journal_is_replayed_without(arguments, said):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

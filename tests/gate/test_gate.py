@@ -11,6 +11,7 @@ from riverdelta import link
 from riverdelta.errors import Corrupt
 from riverdelta.gate import Gate, hedge
 from riverdelta.gate.delays import Delays
+from riverdelta.log_loss import BOUND
 
 N = 6_000
 
@@ -181,6 +182,9 @@ def test_in_shadow_the_mixture_that_would_have_been_served_is_judged():
 
 HOSTILE = {
     "infinite logits": (np.inf, 0.0, 0.0, 1.0),
+    "a logit of the base just beyond the most": (np.nextafter(np.float32(BOUND), np.float32(99)), 30.0, 40.0, 0.0),
+    "one that a float32 cannot correct": (-1e6, -1e6 + 30.0, -1e6 + 8.0, 1.0),
+    "the largest one": (3.4e38, 0.0, 0.0, 0.0),
     "a NaN": (0.0, np.nan, 0.0, 1.0),
     "a label that is none": (0.0, 1.0, 0.5, 0.5),
 }
@@ -194,7 +198,35 @@ def test_a_row_that_cannot_be_judged_is_counted_and_changes_nothing(b, c, s, y):
     assert (gate.report()["skipped"], gate.report()["examples"], gate.weight) == (1, 0, 0.5)
 
 
-@pytest.mark.parametrize("b", [-3.4e38, -300.0, 300.0, 3.4e38])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.lists(st.floats(width=32).filter(lambda b: not abs(b) <= BOUND), min_size=1))
+def test_rows_that_cannot_be_judged_change_nothing_wherever_they_come(seed, absurd):
+    rng, n = np.random.default_rng(seed), 60
+    base, corrected = experts("better", n, rng)
+    label, odd = labels("random", base, corrected, rng, 0), rng.random(n) < 0.4
+    base[odd] = rng.choice(np.float32(absurd), odd.sum())
+    corrected[odd] = base[odd] + np.float32(1)
+    position, served = np.sort(rng.integers(0, 3, n)), np.where(odd, base, corrected)
+    mixed, alone = Gate(), Gate()
+    for gate, rows in ((mixed, np.full(n, True)), (alone, ~odd)):
+        gate.note(1)
+        gate.update(base[rows], corrected[rows], served[rows], label[rows], None, position[rows])
+    states = [gate.state() for gate in (mixed, alone)]
+    assert states[0]["hedge"][hedge.SKIPPED] == odd.sum()
+    states[0]["hedge"][hedge.SKIPPED] = 0
+    assert all(array.tobytes() == states[1][name].tobytes() for name, array in states[0].items())
+
+
+def test_a_row_that_is_not_judged_costs_nothing_over_base_alone_as_losses_are_counted_everywhere():
+    base = np.float32([56.01, 57, -56.01, -57, 3e38, -3e38]).repeat(2)
+    corrected, label = base + np.tile(np.float32([-30, 30]), 6), np.tile(np.float32([0, 0, 1, 1]), 3)
+    for y in (label, 1 - label):
+        served = link.mix(base, corrected, 0.5)
+        lost = np.minimum(link.log_loss(served, y), BOUND) - np.minimum(link.log_loss(base, y), BOUND)
+        assert lost.max() <= 6e-12
+
+
+@pytest.mark.parametrize("b", [-3.4e38, -BOUND, BOUND, 3.4e38])
 @pytest.mark.parametrize("weight", [0.0, 1.0, 1e4])
 def test_the_largest_logits_and_weights_leave_it_finite_and_in_bounds(b, weight):
     gate = Gate()
@@ -204,7 +236,9 @@ def test_the_largest_logits_and_weights_leave_it_finite_and_in_bounds(b, weight)
     gate.update(base, corrected, None, label, np.full(200, weight, np.float32), np.zeros(200, np.int64))
     assert np.isfinite(gate.state()["hedge"]).all()
     assert 0.0 < gate.weight < 1.0
-    assert gate.report()["excess"] <= gate.report()["bound"]
+    report = gate.report()
+    assert report["excess"] <= report["bound"]
+    assert report["skipped"] == (0 if abs(b) <= BOUND else 200)
 
 
 def test_a_state_of_another_make_is_refused():

@@ -11,6 +11,7 @@ from riverdelta import Calibration, Schema, Stack, link
 from riverdelta.events import Feedback, Impressions, Tick
 from riverdelta.gate import Gate, hedge
 from riverdelta.joiner import Joiner
+from riverdelta.log_loss import BOUND
 from riverdelta.prequential import Prequential
 from riverdelta.trainer import Learner
 
@@ -131,7 +132,9 @@ WEIGHTS = st.one_of(
     st.floats(-100.0, 0.0, width=32),
 )
 #: Base, what is added to it, label, weight, and how many records before the newest one the row was scored.
-LOGITS = st.floats(-40, 40, width=32), st.floats(-45, 45, width=32)
+ABSURD = st.sampled_from([-BOUND, BOUND, 1e6, -1e6, 1.7e7, 3.4e38, -3.4e38])
+BASE = st.one_of(st.floats(-40, 40, width=32), ABSURD, st.floats(allow_nan=False, allow_infinity=False, width=32))
+LOGITS = BASE, st.floats(-45, 45, width=32)
 ROW = st.tuples(*LOGITS, st.booleans(), WEIGHTS, st.integers(0, 12))
 RECORDS = st.lists(st.lists(ROW, min_size=1, max_size=6), min_size=1, max_size=25)
 
@@ -142,8 +145,8 @@ def arrays(rows):
 
 
 def totals(rows):
-    """Loss of served less that of the better expert, Σ|weight|, and the size of the losses that this was reckoned from."""
-    base, corrected, served, label, weight = rows
+    """Of the judged rows: served's loss less that of the better expert, Σ|weight|, and the size of the losses in all this."""
+    base, corrected, served, label, weight = rows[:, abs(rows[0]) <= BOUND]
     corrected = base + np.clip(corrected - base, -link.RESIDUAL_BOUND, link.RESIDUAL_BOUND)
     losses = [weight * link.log_loss(z, label) for z in (served, base, corrected)]
     excess = losses[0].sum() - min(losses[1].sum(), losses[2].sum())
@@ -154,6 +157,7 @@ def totals(rows):
 @given(RECORDS)
 @example([[(-2.0, 4.0, y, 10.0, 12) for y in (True, False) for _ in range(3)]] * 25)
 @example([[(0.0, 30.0, True, -10.0, 0), (0.0, 30.0, False, 10.0, 0)]] * 25)
+@example([[(1e6, 1.0, False, 1.0, 0)] * 6] * 25)
 @example([[(0.0, 30.0, y, w, 9)] for w in (0.1, -0.1, 1e30, -1e30) for y in (True, False)])
 def test_whatever_weights_labels_and_delays_are_the_excess_is_within_both_bounds_and_blocks_do_not_matter(records):
     gate, single, weights, seen = Gate(), Gate(), [np.float32(0.5)], []
@@ -185,7 +189,8 @@ def test_with_labels_at_once_the_bound_is_that_of_the_theorem_to_rounding(rows):
     gate = Gate()
     served = gate.serve(base, corrected, label, weight)
     v, slow, bound = 0.5, 1.0, math.log(2)
-    for t, (b, c, y, w) in enumerate(zip(base, corrected, label, weight, strict=True), 1):
+    judged = [row for row in zip(base, corrected, label, weight, strict=True) if abs(row[0]) <= BOUND]
+    for t, (b, c, y, w) in enumerate(judged, 1):
         slower = max(slow, float(w))
         bound += (slower - slow) * -math.log(min(v, 1 - v)) + slower * math.log((t + 1) / t)
         slow = slower

@@ -277,6 +277,7 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "champion_number") == 2
     assert value(registry, "gate_weight_ratio") == 0.75
     assert value(registry, "gate_bound_nats") > 0
+    assert value(registry, "gate_skipped") == 0
     assert value(registry, "breaker_open") == 1
     assert value(registry, "breaker_trips") == 2
     assert value(registry, "updates_limited") == 4

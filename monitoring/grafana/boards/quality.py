@@ -40,10 +40,12 @@ def quality() -> Rows:
     odd = p.lines(
         "Rows that no loss can show",
         "Of all judged rows: those whose loss counts as the most that one may, as the base put out an absurd number, and those "
-        "whose score was not finite, which are left out. Above 0: look at what feeds the base.",
+        "whose score was not finite, which are left out; the gate leaves out all rows with a base logit beyond ±56. Above 0: "
+        "look at what feeds the base.",
         p.ROWS,
         Ask(of("riverdelta_prequential_clipped", 'window="all"'), "{{scorer}}, clipped"),
         Ask(of("riverdelta_prequential_skipped", 'scorer="served",window="all"'), "left out"),
+        Ask(of("riverdelta_gate_skipped"), "not judged by the gate"),
         steps=((None, p.GOOD), (1, p.WARN)),
         low=0,
     )

@@ -31,7 +31,8 @@ def refuse_taken_http(grpc_port: int) -> None:
         port = given.get("port") or BentoMLContainer.http.port.get()
         if port == grpc_port:
             raise ConfigurationError(
-                f"HTTP and gRPC are both to listen on port {port}; give `bentoml serve` another --port, or set RIVERDELTA_GRPC_PORT"
+                f"HTTP and gRPC are both to listen on port {port}; give `bentoml serve` another --port, or change "
+                f"RIVERDELTA_GRPC_PORT"
             )
         hold("HTTP", str(http_host()), port, "give `bentoml serve` another --host or --port").close()
 

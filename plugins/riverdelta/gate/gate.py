@@ -61,6 +61,10 @@ class Gate:
     **Rows taken back** have a weight ω = -μ. What the mixture had won over the mean of both losses goes with them, by
     Hoeffding's inequality min(μd²/8, a) at most: it is added to δ's bound, at once and late.
 
+    **Rows left out.** All this is about judged rows. A row whose base logit is beyond ±56 (`log_loss.BOUND`), or that is not
+    finite, is counted in `skipped` and changes nothing else. Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²;
+    with losses of at most 56 nats, as in all other reports, serving such a row costs at most that more than base alone.
+
     **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (in full
     10⁻⁶ / (1 - 10⁻⁶)). No slower rate would lessen that, so η is tuned to Σδ without it; let F be its sum.
 
@@ -73,9 +77,9 @@ class Gate:
         excess <= X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)).
 
     `worst_case` is this number, whatever the labels are; `bound` is max(Σδ, 0) + (1) with the δ and η that were really met, and
-    holds whatever was served. It is at most `worst_case`, but for the rounding of served logits to float32, which Σδ has and X
-    has not. With spreads up to B and d labels on the way both are of order B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: a row they fall
-    towards 10⁻⁶·B nats, not to zero.
+    holds whatever was served. It is at most `worst_case`, but for the rounding of served logits to float32 (at most 4·10⁻⁶ nats
+    for each unit of weight), which Σδ has and X has not. With spreads up to B and d labels on the way both are of order
+    B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: a row they fall towards 10⁻⁶·B nats, not to zero.
     """
 
     def __init__(self) -> None:
@@ -118,7 +122,7 @@ class Gate:
         self._noted = position
 
     def report(self) -> dict[str, float | int]:
-        """Return weight, rate, examples, delay (most examples on the way), and in nats: gain, excess, bound, worst_case.
+        """Return weight, rate, examples, skipped, delay (most examples on the way); in nats gain, excess, bound, worst_case.
 
         `gain` is what serving has won over base alone, `excess` what it lost over the better expert in hindsight.
         """

@@ -9,6 +9,7 @@ import numpy as np
 
 from riverdelta.gate.delays import keep
 from riverdelta.link import RESIDUAL_BOUND
+from riverdelta.log_loss import BOUND
 
 #: What the rate is tuned against, in nats: it stays 1 until the labels' delay has cost this much.
 PATIENCE = 16.0
@@ -29,7 +30,7 @@ PLACES = 20
 #: No position of a journal.
 NOWHERE = -1
 _EDGE = 88.0 - RESIDUAL_BOUND
-#: Logits up to here go the quick way, whose products of probabilities are closed before they leave the range of a float64.
+#: Served logits up to here go the quick way; its products of probabilities are closed before they leave a float64's range.
 _LARGE, _MOST = 200.0, 1e150
 
 
@@ -104,7 +105,7 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
             served[i] = _mix(b, c, _served(v if at_once else then_weight))
         z = np.float64(served[i])
         # y(1 - y) is 0 for 0 and 1 alone; asked one after the other, a random label would be guessed wrong half of the time.
-        if not (math.isfinite(b + c) and math.isfinite(z) and math.isfinite(omega) and y * (1.0 - y) == 0.0):
+        if not (abs(b) <= BOUND and math.isfinite(c) and math.isfinite(z) and math.isfinite(omega) and y * (1.0 - y) == 0.0):
             s[SKIPPED] += 1.0
             continue
         if omega * rate > 1.0:  # beyond 1 / weight the mixture of probabilities would lose to that of losses
@@ -130,7 +131,7 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
         sign = 2.0 * y - 1.0
         b, c, z = sign * b, sign * c, sign * z
         # One step of exponential weights. Sums of logs are kept as products for a while: a log costs as much as the rest.
-        if omega == 1.0 and abs(b) < _LARGE and abs(z) < _LARGE:
+        if omega == 1.0 and abs(z) < _LARGE:
             inverse = 1.0 + math.exp(-b)
             ratio = inverse / (1.0 + math.exp(-c))
             open_corrected *= ratio

@@ -44,6 +44,10 @@ _SINGLE: dict[str, dict[str, tuple[str, str]]] = {
     "gate": {
         "weight": ("gate_weight_ratio", "Weight of the corrected probability in the served one, a ratio"),
         "rate": ("gate_learning_rate_ratio", "Rate of the gate, 1 without delay and with weights up to 1, a ratio"),
+        "skipped": (
+            "gate_skipped",
+            f"Rows that the gate does not judge, as their base logit is beyond ±{BOUND:g} or a logit is not finite, in rows",
+        ),
         "delay": ("gate_delay_examples", "Most labels on the way while a row was served, in rows"),
         "gain": ("gate_gain_nats", "Log loss that serving has saved over the base alone, in nats"),
         "excess": ("gate_excess_nats", "Log loss of what was served over that of the better expert, in nats"),

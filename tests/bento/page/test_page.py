@@ -16,6 +16,7 @@ from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
 from riverdelta.drift import Drift
 from riverdelta.errors import Forbidden, Unauthenticated
+from riverdelta.gate import Gate
 from riverdelta.prequential import Prequential
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -146,11 +147,19 @@ def test_a_refusal_asks_for_a_token_only_where_one_is_missing(error, asks):
 
 
 def test_rows_that_no_loss_can_show_are_named_where_there_are_any():
-    prequential = Prequential()
-    prequential.update(*np.float32([[0, 1], [0, 1], [0, 1]]))
-    assert "Rows whose" not in drawn({"learning": {"prequential": prequential.report()}})
-    prequential.update(*np.float32([[3e38, np.nan, 0], [60, 0, 0], [0, 1, 1]]))
-    html = drawn({"learning": {"prequential": prequential.report()}})
+    prequential, gate = Prequential(), Gate()
+
+    def page(base, served, label):
+        base, served, label = np.float32([base, served, label])
+        prequential.update(base, served, label)
+        gate.update(base, base, served, label, None, np.zeros(len(base), np.int64))
+        return drawn({"learning": {"prequential": prequential.report(), "gate": gate.report()}})
+
+    before = page([0, 1], [0, 1], [0, 1])
+    assert "Rows whose" not in before
+    assert "Rows the gate" not in before
+    html = page([3e38, np.nan, 0], [60, 0, 0], [0, 1, 1])
+    assert "the gate does not judge, as their base logit is beyond ±56 or not finite: 2." in html
     for scorer in ("base", "served"):
         assert f"Rows whose {scorer} loss is above 56 nats, and counts as 56: 1." in html
     assert "not a finite number: 1." in html

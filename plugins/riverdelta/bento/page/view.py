@@ -106,6 +106,8 @@ def _odd(learning: Mapping[str, Any]) -> str | None:
     said = [f"Rows whose {name} loss is above {BOUND:g} nats, and counts as {BOUND:g}: {rows}." for rows, name in clipped]
     if number(served.get("skipped")):
         said.append(f"Rows left out, as their score is not a finite number: {count(served['skipped'])}.")
+    if number(unjudged := (learning.get("gate") or {}).get("skipped")):
+        said.append(f"Rows the gate does not judge, as their base logit is beyond ±{BOUND:g} or not finite: {count(unjudged)}.")
     return " ".join(said) or None
 
 
