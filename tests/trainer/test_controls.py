@@ -425,6 +425,48 @@ def test_the_breaker_rolls_back_to_the_champion_and_promotes_nothing(rig):
     assert digest(rig) == made.facts["digest"]
 
 
+def restart(rig, **given):
+    now = rig.now
+    rig.close()
+    rig.__init__(rig.definition, rig.settings.home, **given)
+    rig.now = now
+    rig.step()
+
+
+def rollbacks(rig):
+    return [outcome.refused for outcome in rig.trainer.learner.outcomes if outcome.action == "rollback"]
+
+
+@pytest.mark.parametrize("rig", [{"breaker": "rollback"}], indirect=True)
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_breaker_that_begins_anew_rolls_back_at_its_first_trip_as_any_other(rig, saved):
+    zeros = np.zeros(64, np.float32)
+    taught(rig, *range(40), rows=64)
+    taught(rig, *range(10), rows=64, labels=zeros)
+    assert rollbacks(rig) == [None]
+    restart(rig, breaker="off")
+    if saved:
+        restart(rig, breaker="off")
+    restart(rig, breaker="rollback")
+    taught(rig, *range(40), rows=64)
+    assert rollbacks(rig) == [None]
+    taught(rig, *range(10), rows=64, labels=zeros)
+    assert rollbacks(rig) == [None, None]
+    assert replayed(rig).stack.digest() == digest(rig)
+
+
+@pytest.mark.parametrize("rig", [{"breaker": "freeze"}], indirect=True)
+def test_what_tripped_the_breaker_when_no_rollback_was_asked_for_takes_nothing_back_later(rig):
+    taught(rig, *range(40), rows=64)
+    taught(rig, *range(10), rows=64, labels=np.zeros(64, np.float32))
+    assert rig.trainer.learner.admission.breaker.trips == 1
+    tell(rig, "resume")
+    taught(rig, *range(40, 44), rows=64)
+    before = digest(rig)
+    restart(rig, breaker="rollback")
+    assert (digest(rig), rollbacks(rig)) == (before, [])
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_asked_and_lost_a_restart_and_a_replay_come_to_the_same(definition, make_rig, tmp_path_factory, data):
