@@ -19,11 +19,15 @@ _LOOK_SECONDS = 0.02
 _SILENT_SECONDS = 10.0
 
 
-def check(control: Control, store: ReleaseStore, journal: Journal, guard: str) -> None:
+def check(control: Control, store: ReleaseStore, journal: Journal, guard: str, champion: int | None = None) -> None:
     """Let pass what the registry and the journal can carry out now: asked before a control is written, and before it is obeyed.
 
     Raises `NotFound` or `Corrupt` where the release of a promotion or a rollback, or its state, is not there or not intact, and
-    `Refused` where examples can no longer be learned again, or where only champions serve (`guard` is `release`).
+    `Refused` where examples can no longer be learned again, or where only champions serve (`guard` is `release`). `champion`
+    is the one at the control's position, by default the store's, which is ahead of a learner that reads records again.
+
+    Showings of before the release are not looked at: where retention has deleted one that has become a negative since, the
+    learner finds out while it relearns, and refuses then.
     """
     if control.action not in ("promote", "rollback"):
         return
@@ -36,20 +40,25 @@ def check(control: Control, store: ReleaseStore, journal: Journal, guard: str) -
     number, position = release.number, release.position
     if position != given["position"]:
         raise NotFound(f"release {number} is of position {position}; the one of position {given['position']} is gone")
-    first = journal.first()
-    if given.get("relearn") and first > position + 1:
-        later = next((r.number for r in store.all() if r.position >= first - 1), None)
+    if given.get("relearn") and (since := journal.complete_after()) > position:
+        first = journal.first()
+        gone = (
+            f"the oldest record that is left is {first}: what came between was deleted"
+            if first > position + 1
+            else f"the feedback at position {since} is for rows that were deleted"
+        )
+        later = next((r.number for r in store.all() if r.position >= since), None)
         raise Refused(
-            f"release {number} is of position {position}, and the oldest record that is left is {first}: what came between was "
-            f"deleted and cannot be learned again; roll back without --relearn"
+            f"release {number} is of position {position}, and {gone} and cannot be learned again; roll back without --relearn"
             + ("" if later is None else f", or to release {later} or a later one")
         )
-    champion = store.champion()
-    if guard == "release" and not given.get("promote", True) and champion is not None and number != champion.number:
+    if champion is None:
+        champion = next(reversed(store.champions()), None)
+    if guard == "release" and not given.get("promote", True) and champion is not None and number != champion:
         flags = "".join(f" --{flag}" for flag in ("relearn", "freeze") if given.get(flag))
         raise Refused(
             f"release {number} cannot serve: with RIVERDELTA_GUARD=release only champions do, and the champion is "
-            f"{champion.number}; to promote it as well type `riverdelta rollback {number}{flags} --promote`"
+            f"{champion}; to promote it as well type `riverdelta rollback {number}{flags} --promote`"
         )
 
 

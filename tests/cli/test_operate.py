@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from riverdelta.cli import main
 from riverdelta.definition import load
-from riverdelta.events import Control
+from riverdelta.events import SETTINGS, Control
 from riverdelta.home import Home
 from riverdelta.journal import SqliteJournal
 from riverdelta.operator import Operator
@@ -155,6 +155,27 @@ def test_a_journal_without_its_beginning_is_not_replayed(home, tmp_path, monkeyp
     shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path)])
     assert shown.exit_code == 1
     assert "is 3: those before it were deleted by retention" in shown.stderr
+
+
+@pytest.mark.parametrize("response", [None, "freeze"])
+def test_a_replay_beside_another_reference_says_so_and_fails_where_learning_responded_to_drift(home, tmp_path, response):
+    (tmp_path / "service.py").write_text(f"import runpy\nRanker = runpy.run_path({SERVICE.rpartition(':')[0]!r})['Ranker']\n")
+    trainer = Trainer(home.definition, home.settings)
+    trainer.journal.write(Control(SETTINGS, home.learning() | {"on_drift": response, "reference": "abcd"}, 0.0))
+    while trainer.learner.position < trainer.journal.last():
+        trainer._learn()
+    trainer.save()
+    trainer.journal.close()
+    trainer._saver.close()
+    trainer._lock.release()
+    shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path), "--json", str(tmp_path / "figures")])
+    figures = json.loads((tmp_path / "figures").read_text())
+    assert figures["tables_equal"] is True
+    assert figures["reference_equal"] is (response is None)
+    assert shown.exit_code == (response is not None)
+    assert ("responded to drift from the reference abcd, and beside the base lies no reference" in shown.stderr) is bool(
+        response
+    )
 
 
 def test_diff_shows_an_id_alone(home):

@@ -351,6 +351,71 @@ def test_what_was_refused_once_is_refused_after_a_crash_and_in_a_replay_though_i
     assert [r.arguments["sequence"] for r in refusals] == sequences
 
 
+@pytest.mark.parametrize("rig", [{"segment_bytes": 1, "journal_max_bytes": 1}], indirect=True)
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_a_relearning_that_was_done_is_done_again_after_a_crash_and_retention_goes_on_when_no_restart_needs_it(rig, crashes):
+    taught(rig, 1)
+    kept = release(rig)
+    taught(rig, 2)
+    rig.trainer.save()
+    taught(rig, 3)
+    rig.trainer.save()
+    sequence = back(rig, kept, relearn=True, promote=True)
+    before = digest(rig), list(rig.trainer.learner.outcomes), champion(rig)
+    assert rig.trainer.learner.outcomes.of(sequence).refused is None
+    for _ in range(crashes):
+        rig.trainer.save()
+        assert rig.trainer.checkpoints.oldest() < sequence
+        rig.trainer.checkpoints.load().path.write_bytes(b"damaged")
+        crash(rig)
+        # A checkpoint that is saved before the rollback is read again must not make retention forget it.
+        rig.trainer.save()
+        rig.step()
+        assert (digest(rig), list(rig.trainer.learner.outcomes), champion(rig)) == before
+    for seed in range(4, 8):
+        taught(rig, seed)
+        rig.trainer.save()
+    assert rig.trainer.journal.first() > kept.position + 1
+
+
+@pytest.mark.parametrize("rig", [{"keep_releases": 1}], indirect=True)
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+def test_a_release_that_a_restart_would_go_back_to_is_not_deleted(rig, action):
+    taught(rig, 1)
+    kept = release(rig)
+    rig.trainer.save()
+    tell(rig, action, release=kept.number, position=kept.position, promote=True)
+    for seed in (2, 3, 4):
+        taught(rig, seed)
+        tell(rig, "promote", release=release(rig).number)
+    before = digest(rig), list(rig.trainer.learner.outcomes), champion(rig)
+    crash(rig)
+    rig.step()
+    assert (digest(rig), list(rig.trainer.learner.outcomes), champion(rig)) == before
+    for seed in (5, 6):
+        rig.trainer.save()
+        taught(rig, seed)
+    release(rig)
+    assert kept.number not in [r.number for r in rig.trainer.releases.store.all()]
+
+
+@pytest.mark.parametrize("rig", [{"guard": "release"}], indirect=True)
+def test_a_rollback_to_the_champion_of_then_is_done_again_though_another_has_become_champion_since(rig):
+    taught(rig, 1)
+    first = release(rig)
+    tell(rig, "promote", release=first.number)
+    rig.trainer.save()
+    taught(rig, 2)
+    second = release(rig)
+    sequence = back(rig, first)
+    tell(rig, "promote", release=second.number)
+    before = digest(rig), list(rig.trainer.learner.outcomes), champion(rig)
+    assert rig.trainer.learner.outcomes.of(sequence).refused is None
+    crash(rig)
+    rig.step()
+    assert (digest(rig), list(rig.trainer.learner.outcomes), champion(rig)) == before
+
+
 def test_a_release_that_fails_parity_is_refused_for_good_and_says_so(rig, monkeypatch):
     taught(rig, 1)
     rig.trainer.save()
@@ -423,6 +488,48 @@ def test_the_breaker_rolls_back_to_the_champion_and_promotes_nothing(rig):
     status = rig.trainer.status()
     assert (status["champion"], status["release"], status["admission"]["open"]) == (made.number, made.number, True)
     assert digest(rig) == made.facts["digest"]
+
+
+def restart(rig, **given):
+    now = rig.now
+    rig.close()
+    rig.__init__(rig.definition, rig.settings.home, **given)
+    rig.now = now
+    rig.step()
+
+
+def rollbacks(rig):
+    return [outcome.refused for outcome in rig.trainer.learner.outcomes if outcome.action == "rollback"]
+
+
+@pytest.mark.parametrize("rig", [{"breaker": "rollback"}], indirect=True)
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_breaker_that_begins_anew_rolls_back_at_its_first_trip_as_any_other(rig, saved):
+    zeros = np.zeros(64, np.float32)
+    taught(rig, *range(40), rows=64)
+    taught(rig, *range(10), rows=64, labels=zeros)
+    assert rollbacks(rig) == [None]
+    restart(rig, breaker="off")
+    if saved:
+        restart(rig, breaker="off")
+    restart(rig, breaker="rollback")
+    taught(rig, *range(40), rows=64)
+    assert rollbacks(rig) == [None]
+    taught(rig, *range(10), rows=64, labels=zeros)
+    assert rollbacks(rig) == [None, None]
+    assert replayed(rig).stack.digest() == digest(rig)
+
+
+@pytest.mark.parametrize("rig", [{"breaker": "freeze"}], indirect=True)
+def test_what_tripped_the_breaker_when_no_rollback_was_asked_for_takes_nothing_back_later(rig):
+    taught(rig, *range(40), rows=64)
+    taught(rig, *range(10), rows=64, labels=np.zeros(64, np.float32))
+    assert rig.trainer.learner.admission.breaker.trips == 1
+    tell(rig, "resume")
+    taught(rig, *range(40, 44), rows=64)
+    before = digest(rig)
+    restart(rig, breaker="rollback")
+    assert (digest(rig), rollbacks(rig)) == (before, [])
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,8 +1,12 @@
 """The operator: each step is written where the learner reads it, and refused before that where it cannot be done."""
 
+import asyncio
+
+import numpy as np
 import pytest
 
 from riverdelta.errors import Corrupt, NotFound, Refused, Unavailable
+from riverdelta.events import Control
 from riverdelta.operator import Operator, outcome_of
 from riverdelta.trainer.outcomes import KEPT
 
@@ -89,6 +93,103 @@ def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left
         sequence = operator.rollback(number, relearn=relearn)
         rig.step()
         assert outcome_of(operator.wait(sequence), sequence)["release"] == number
+
+
+def unlabelled(rig, label):
+    answer = rig.plane.score(rig.columns(8, 0))
+    rig.step()
+    return lambda: asyncio.run(rig.plane.feedback([f"{answer.impressions}.{i}" for i in range(8)], np.full(8, label, "f4")))
+
+
+def swept(rig, before):
+    rig.trainer.journal.sweep(before, 1e9, 0, rig.now)
+    assert rig.trainer.journal.sweep(rig.trainer.journal.last(), 1e9, 10**12, rig.now) > 0
+
+
+SHOWN = {"segment_bytes": 1, "labels": "silence", "window_seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rig", "label", "needs"),
+    [({"segment_bytes": 1}, 1.0, True), (SHOWN, np.nan, True), ({"segment_bytes": 1}, np.nan, False)],
+    indirect=["rig"],
+)
+def test_relearning_feedback_for_rows_that_retention_deleted_is_refused_before_it_is_written(rig, operator, label, needs):
+    feedback = unlabelled(rig, label)
+    taught(rig, operator, 1)
+    feedback()
+    rig.step(5.0)
+    rig.step(5.0)
+    taught(rig, operator, 2, 3)
+    store, last = rig.trainer.releases.store, rig.trainer.journal.last()
+    swept(rig, store.get(1).position)
+    assert rig.trainer.journal.first() <= store.get(1).position + 1
+    if needs:
+        said = (
+            r"the feedback at position \d+ is for rows that were deleted .* without --relearn, or to release 2 or a later one"
+        )
+        with pytest.raises(Refused, match=said):
+            operator.rollback(1, relearn=True)
+        assert rig.trainer.journal.last() == last
+    for number in (2,) if needs else (1, 2):
+        sequence = operator.rollback(number, relearn=True)
+        rig.step()
+        assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_refused_before_it_is_written_is_what_relearning_would_fail_at(definition, tmp_path, make_rig, seed):
+    rng, rig = np.random.default_rng(seed), make_rig(definition, tmp_path / "home", segment_bytes=30_000)
+    late = []
+    for step in range(24):
+        late.append(unlabelled(rig, 1.0))
+        rig.teach(seed=step)
+        if rng.random() < 0.7:
+            late.pop(rng.integers(len(late)))()
+        rig.step()
+        if step % 3 == 0:
+            rig.trainer.journal.write(Control("release", {}, rig.now))
+            rig.step()
+    journal, learner = rig.trainer.journal, rig.trainer.learner
+    seen = set()
+    for cut in range(0, journal.last(), 20):
+        journal.sweep(cut, 1e9, 0, rig.now)
+        journal.sweep(journal.last(), 1e9, 10**12, rig.now)
+        for release in rig.trainer.releases.store.all():
+            refused = journal.complete_after() > release.position
+            try:
+                learner._relearned(rig.trainer.releases.store.state(release), release.position, journal.last() + 1)
+            except (NotFound, Corrupt):
+                assert refused, (cut, release.number)
+            else:
+                assert not refused, (cut, release.number)
+            seen.add((refused, journal.first() > release.position + 1))
+    assert seen >= {(False, False), (True, False), (True, True)}
+
+
+def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypatch):
+    rig.teach()
+    rig.step()
+    sequence = operator.rollback(0, relearn=True)
+    again, looks = rig.trainer.learner._again, []
+
+    def slow():
+        other = again()
+        push = other.push
+
+        def pushed(*record):
+            rig.now += 6.0
+            looks.append(operator.look(sequence))
+            return push(*record)
+
+        other.push = pushed
+        return other
+
+    monkeypatch.setattr(rig.trainer.learner, "_again", slow)
+    rig.step()
+    assert len(looks) > 2
+    assert looks == [None] * len(looks)
+    assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
 
 
 def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from riverdelta.definition import load
 from riverdelta.errors import InvalidInput, Refused
+from riverdelta.events import SETTINGS
 from riverdelta.gate import Gate
-from riverdelta.home import Home
+from riverdelta.home import Home, in_effect
 from riverdelta.journal.segments import Segments
 from riverdelta.lab.attacks import KINDS, Attacked, Kind
 from riverdelta.lab.attacks import attack as tamper
@@ -56,7 +57,10 @@ def replay(
 ) -> None:
     """Train the base on the first half of DATA (a MovieLens folder), then serve and learn the second half row by row.
 
-    With --journal, learn what a service journalled instead and compare the tables with its checkpoint, bit for bit.
+    With --journal, learn what a service journalled instead and compare the tables with its checkpoint, bit for bit. Settings
+    are those of the journal; records that version 0.1 wrote before it had any are learned with the first that follow. The
+    reference that drift is watched against is a file beside the base: where learning responded to drift and it is another file
+    now, this fails and says so.
     """
     if journal is not None:
         figures = _replay_journal(journal)
@@ -65,7 +69,14 @@ def replay(
     _show(figures)
     if out is not None:
         out.write_text(json.dumps(figures, indent=1) + "\n")
-    if figures.get("tables_equal") is False:
+    if figures.get("reference_equal") is False:
+        recorded = " and then ".join(map(_named, figures["references_recorded"]))
+        click.echo(
+            f"learning responded to drift from {recorded}, and beside the base lies {_named(figures['reference'])}: this is "
+            f"not what was learned then; put the reference of then back beside the base and replay again",
+            err=True,
+        )
+    if not all(figures.get(name, True) for name in ("tables_equal", "reference_equal")):
         raise SystemExit(1)
 
 
@@ -119,17 +130,25 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         )
     learner = new_learner(definition, settings)
     learner.recall = Replayed(segments, learner.state())
+    learner.begin()
+    recorded = [
+        control.arguments.get("reference")
+        for _, control in segments.controls(0, segments.last() + 1)
+        if control.action == SETTINGS and control.arguments.get("on_drift") is not None
+    ]
+    found = in_effect(definition, settings)["reference"]
     start = time.perf_counter()
     while records := segments.read(learner.position, _READ_ROWS):
         for sequence, record in records:
             learner.push(sequence, record)
     seconds = time.perf_counter() - start
-    segments.close()
     report = learner.prequential.report()["all"]
     checkpoint = home.checkpoints().load()
     saved = new_learner(definition, settings)
+    saved.recall = learner.recall
     if checkpoint is not None:
         saved.load(checkpoint.arrays)
+    segments.close()
     return {
         "data": str(folder),
         "events": learner.examples,
@@ -137,11 +156,18 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         **_gate(learner.gate),
         "examples_per_second": learner.examples / seconds,
         "position": learner.position,
+        "reference": found,
+        "references_recorded": list(dict.fromkeys(recorded)),
+        "reference_equal": set(recorded) <= {found},
         "digest": learner.stack.digest(),
         "checkpoint_position": checkpoint.position if checkpoint else None,
         "checkpoint_digest": saved.stack.digest() if checkpoint else None,
         "tables_equal": checkpoint is not None and saved.stack.digest() == learner.stack.digest(),
     }
+
+
+def _named(reference: str | None) -> str:
+    return "no reference" if reference is None else f"the reference {reference}"
 
 
 def _attacked(kind: Kind | None, tampered: Attacked, done: Done) -> dict[str, Any]:

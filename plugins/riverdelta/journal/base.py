@@ -113,6 +113,10 @@ class Journal(Protocol):
         """Return the controls that are left between two positions, both excluded, without reading what lies between them."""
         ...
 
+    def complete_after(self) -> int:
+        """Return the position after which every record is left, and every row that these records' feedback is for."""
+        ...
+
     def first(self) -> int:
         """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -265,6 +265,22 @@ class Segment:
         places = self._ask(asked, (Control.kind, after, before))
         records = [record for (sequence,) in places for record in self.read(sequence - 1, 1)]
         return [(sequence, record) for sequence, record in records if isinstance(record, Control)]
+
+    def newest_feedback_for(self, newest: Mapping[int, int], shown: bool) -> int | None:
+        """Return the newest record with labels for workers' requests up to their `newest`, or with showings, if `shown`.
+
+        The index says at once that there is none; otherwise feedback is read from the end of the segment backwards.
+        """
+        asked = "SELECT 1 FROM fed WHERE incarnation = ? AND request <= ? LIMIT 1"
+        if not any(self._ask(asked, pair) for pair in newest.items()):
+            return None
+        for (sequence,) in self._ask("SELECT sequence FROM record WHERE kind = ? ORDER BY sequence DESC", (Feedback.kind,)):
+            for _, record in self.read(sequence - 1, 1):
+                if isinstance(record, Feedback):
+                    last = np.array([newest.get(incarnation, -1) for incarnation in record.incarnation.tolist()])
+                    if ((record.request <= last) & (shown | ~np.isnan(record.label))).any():
+                        return int(sequence)
+        return None
 
     def size(self) -> int:
         """Return the bytes on disk, write-ahead log included."""

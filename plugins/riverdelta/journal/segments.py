@@ -174,6 +174,13 @@ class Segments:
         with self.explained():
             return [found for n in sorted(self._open) for found in self._open[n].controls(after, before)]
 
+    def complete_after(self) -> int:
+        """Return the position after which every record is left, and every row that these records' feedback is for."""
+        with self.explained():
+            swept, silence = self.newest.swept(), (self.newest.settings(dict) or {}).get("window_seconds") is not None
+            found = (self._open[n].newest_feedback_for(swept, silence) for n in sorted(self._open, reverse=True))
+            return next((sequence for sequence in found if sequence is not None), self.first() - 1)
+
     def first(self) -> int:
         """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
         return self._open[min(self._open)].first

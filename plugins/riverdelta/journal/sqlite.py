@@ -159,6 +159,12 @@ class SqliteJournal:
             self._readable.refresh()
             return self._readable.controls(after, before)
 
+    def complete_after(self) -> int:
+        """See `Journal.complete_after`."""
+        with self._reading:
+            self._readable.refresh()
+            return self._readable.complete_after()
+
     def first(self) -> int:
         """See `Journal.first`."""
         with self._reading:

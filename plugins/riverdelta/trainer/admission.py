@@ -18,10 +18,11 @@ from riverdelta.settings import Settings
 class Admission:
     """The breaker, which lets nothing pass while it is open, and the limiter, which lets each entity pass so often."""
 
-    def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None) -> None:
+    def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None, rolls_back: bool = False) -> None:
         self.breaker, self.limiter = breaker, limiter
-        #: The trips of the breaker that a rollback has answered.
+        #: The trips of the breaker that need no rollback: one has answered them, or none was asked for when they came.
         self.rolled_back = 0
+        self._rolls_back = rolls_back
         self._scored = 0
 
     @classmethod
@@ -30,7 +31,8 @@ class Admission:
         s = settings
         breaker = None if s.breaker == "off" else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
         limit = s.max_updates_per_entity
-        return cls(breaker, None if limit is None else Limiter(keys, limit, s.entity_window_seconds))
+        limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
+        return cls(breaker, limiter, s.breaker == "rollback")
 
     def scored(self, rows: int) -> None:
         """Note that rows were scored."""
@@ -42,6 +44,8 @@ class Admission:
         if self.breaker is not None:
             passes = self.breaker.update(examples.columns, examples.label, examples.source, self._scored)
             self._scored = 0
+            if not self._rolls_back:
+                self.rolled_back = self.breaker.trips
         if self.limiter is not None and passes.any():
             columns = {name: examples.columns[name][passes] for name in self.limiter.keys}
             passes[passes] = self.limiter.admit(columns, examples.received[passes])
@@ -80,3 +84,5 @@ class Admission:
             saved = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             if part is not None and saved:
                 part.load(saved)
+            elif part is not None and part is self.breaker:
+                self.rolled_back = 0

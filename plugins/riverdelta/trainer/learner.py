@@ -38,6 +38,10 @@ class Learner:
     order alone: not on how they were read, nor on any clock. Controls are records too: freeze and resume, and rollback, for
     which `recall` brings back the state of a release. `outcomes` says what came of each control; one that cannot be carried out
     is refused, and changes nothing.
+
+    Version 0.1 recorded no settings. What precedes the first record of them is learned with the settings of that record, which
+    are those that the upgraded service began with: see `begin`. Where the service of 0.1 had others, relearning from a release
+    that it made gives the same tables whenever it is done, and not the tables of then.
     """
 
     def __init__(
@@ -77,6 +81,13 @@ class Learner:
         """Go on with other settings; raises `ConfigurationError` naming one that is not valid, and changes nothing then."""
         self._configure(self, settings)
         self.settings = dict(settings)
+
+    def begin(self) -> None:
+        """Take the first settings on record for the records before them; `recall` has them, without any nothing changes."""
+        if first := self.recall.settings():
+            # What other settings have begun with is not carried over: nothing has been read yet.
+            self.admission, self.adaptation = Admission(), Adaptation()
+            self.configure(first)
 
     def push(self, sequence: int, record: Record, observe: Callable[[Examples], None] = lambda examples: None) -> None:
         """Take the record at `sequence`: measure and learn the examples that it completes, and show them to `observe`.
@@ -146,11 +157,16 @@ class Learner:
         return arrays
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `state` returned; raises `Corrupt` where it does not fit this stack."""
+        """Go on from what `state` returned; raises `Corrupt` where it does not fit this stack.
+
+        A state without settings, as version 0.1 saved it, takes those that `begin` does.
+        """
         if "learner" not in arrays or arrays["learner"].shape != (5,):
             raise Corrupt("the saved state lacks 'learner'; it was written by another version: move the checkpoints away")
         if settings := json.loads(arrays["settings"].tobytes()) if "settings" in arrays else {}:
             self.configure(settings)
+        else:
+            self.begin()
         for prefix, part in self._parts():
             part.load(_part(arrays, prefix))
         position, examples, learned, released_at, frozen = arrays["learner"].tolist()
@@ -237,6 +253,8 @@ class Learner:
         if "learner" in arrays:
             other.load(arrays)
             other.frozen = False
+        else:
+            other.begin()
         unmatched = other.joiner.unmatched
         for sequence, record in self.recall.records(since, until):
             if not isinstance(record, Control) or record.action == SETTINGS:

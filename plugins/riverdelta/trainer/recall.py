@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 
 from riverdelta.errors import NotFound
-from riverdelta.events import Control, Impressions, Record
+from riverdelta.events import SETTINGS, Control, Impressions, Record
 from riverdelta.joiner import Nowhere
 from riverdelta.journal import Journal
 from riverdelta.journal.segments import Segments
@@ -34,6 +34,10 @@ class Recall(Protocol):
 
     def refuse(self, sequence: int, reason: str) -> None:
         """Record that the control at `sequence` is refused; raises `Unavailable` where that cannot be written now."""
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the first settings on record, which count for the records before them; {} where there are none."""
         ...
 
     def check(self, control: Control) -> None:
@@ -74,6 +78,10 @@ class Nothing(Nowhere):
     def refuse(self, sequence: int, reason: str) -> None:
         """Record nothing."""
 
+    def settings(self) -> Mapping[str, Any]:
+        """Return {}."""
+        return {}
+
     def check(self, control: Control) -> None:
         """Let everything pass."""
 
@@ -96,6 +104,13 @@ class Journalled:
     def __init__(self, journal: Journal | Segments) -> None:
         self.locate, self.impressions = journal.locate, journal.impressions
         self._journal = journal
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the first settings on record: version 0.1 wrote none."""
+        controls = self._journal.controls(0, self._journal.last() + 1)
+        refused = _refusals(controls)
+        obeyed = (control for sequence, control in controls if control.action == SETTINGS and sequence not in refused)
+        return next((control.arguments for control in obeyed), {})
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
         """Yield the records between two positions, both excluded; raises `NotFound` at the first that is missing."""
@@ -120,10 +135,12 @@ class Kept(Journalled):
         keep: Callable[[Learner, int], int],
         check: Callable[[Control], None] = lambda control: None,
         clock: Callable[[], float] = time.time,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(journal)
         self._journal: Journal = journal
         self._store, self._keep, self.check, self._clock = store, keep, check, clock
+        self._meanwhile = meanwhile
         #: What processes before this one may have refused lies here, and is looked up once.
         self._before = journal.last()
         self._refused: dict[int, str] | None = None
@@ -155,6 +172,12 @@ class Kept(Journalled):
                 return self._store.state(release)
         raise NotFound(f"no release of position {position} is kept any more")
 
+    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
+        """Yield the records between two positions, and call `meanwhile` before each."""
+        for found in super().records(after, before):
+            self._meanwhile()
+            yield found
+
 
 class Replayed(Journalled, Nothing):
     """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
@@ -165,7 +188,8 @@ class Replayed(Journalled, Nothing):
         controls = segments.controls(0, segments.last() + 1)
         self._wanted = [control.arguments.get("position") for _, control in controls if control.action == "rollback"]
         self._refused = _refusals(controls)
-        self._states = {0: _copied(start)}
+        # As release 0 has it: no more than the stack.
+        self._states = {0: {name: array for name, array in _copied(start).items() if name.startswith("stack/")}}
 
     def refusal(self, sequence: int) -> str | None:
         """Return what the journal says of it later on."""

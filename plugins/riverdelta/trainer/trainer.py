@@ -56,12 +56,18 @@ class Trainer:
         self.account = Account(definition, shadow=settings.serve == "base")
         self.live = Live(self.home.live(), self.learner.stack)
         self.contest.serving = self.live.head.release if self.live.head else start.number
+        self.journal = self.home.journal()
+        self.home.declare(self.journal, clock())
+        self.learner.recall = Kept(
+            self.releases.store, self.journal, self._make_release, self._check, clock, meanwhile=self._tell
+        )
         if (checkpoint := self.checkpoints.load()) is not None:
             try:
                 self.learner.load(checkpoint.arrays)
                 for prefix, part in self._told_of():
                     part.load(_part(checkpoint.arrays, prefix))
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RiverdeltaError) as error:
+                self.journal.close()
                 self._lock.release()
                 if isinstance(error, RiverdeltaError):
                     raise
@@ -70,12 +76,8 @@ class Trainer:
                     f"from the one before it"
                 ) from error
             _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
-        self.journal = self.home.journal()
-        self.home.declare(self.journal, clock())
-        store = self.releases.store
-        self.learner.recall = Kept(
-            store, self.journal, self._make_release, lambda control: check(control, store, self.journal, settings.guard), clock
-        )
+        else:
+            self.learner.begin()
         if settings.guard == "release":
             self._show_champion()
         self.paused: str | None = None
@@ -153,9 +155,18 @@ class Trainer:
         self._saver.save(self.learner.position, lambda: self.learner.state() | told, self.clock)
 
     def _sweep(self) -> None:
-        """Let the journal go of what is behind both kept checkpoints."""
+        """Let the journal go of what is behind both kept checkpoints, unless a restart may relearn some of it."""
         s, needed = self.settings, self.learner.joiner.showings.within
-        self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
+        if not any(control.arguments.get("relearn") for control in self._may_return()):
+            self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
+
+    def _may_return(self) -> list[Control]:
+        """The rollbacks and promotions that a restart would read again, and those not read yet: what they need has to stay."""
+        controls = self.journal.controls(self.checkpoints.oldest(), self.journal.last() + 1)
+        return [control for _, control in controls if control.action in ("rollback", "promote")]
+
+    def _check(self, control: Control) -> None:
+        check(control, self.releases.store, self.journal, self.settings.guard, self.contest.champion)
 
     def _learn(self) -> bool:
         self._settle()
@@ -242,7 +253,7 @@ class Trainer:
                 self._show_champion()
             else:
                 self.live.stir()
-            self._published = 0.0
+            self._published = self._told = 0.0
         if outcome.action in ("promote", "release"):
             contest.offer(self.learner.position)
         self._owed = None
@@ -251,7 +262,8 @@ class Trainer:
         self._released = self.clock()
         made = self.releases.make(learner, position, self.clock())
         served = self.live.head.release if self.live.head else None
-        spare = [number for number in (self.contest.challenger, self.contest.serving, served) if number is not None]
+        asked = [control.arguments.get("release") for control in self._may_return()]
+        spare = [n for n in (self.contest.challenger, self.contest.serving, served, *asked) if isinstance(n, int)]
         self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
         return made.number
 
@@ -278,7 +290,7 @@ class Trainer:
         self._told = now
         try:
             self.home.write_status(self.status())
-        except (OSError, Unavailable) as error:
+        except (OSError, Corrupt, Unavailable) as error:
             _log.error("the status cannot be written: %s", error)
 
     def _due(self, since: float, seconds: float) -> bool:
