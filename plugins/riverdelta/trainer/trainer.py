@@ -193,7 +193,7 @@ class Trainer:
             champion = self._champion()
             back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
             self._write(Control("rollback", back | {"by": "breaker", "asked": learner.position}, self.clock()))
-        elif (drift := learner.adaptation.untold) is not None:
+        elif (drift := learner.adaptation.unrecorded) is not None:
             self._write(replace(drift, time=self.clock()))
         elif self.contest.verdict is Verdict.promoted:
             up = {"release": self.contest.challenger, "by": "trial", "asked": learner.position}
