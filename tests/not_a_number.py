@@ -1,4 +1,4 @@
-"""A scorer that puts out NaN: by its base where x is 1e30, by its corrections where they have learned and shop is 3e38."""
+"""A scorer that returns NaN: by its base where x is 1e30, by its corrections where they have learned and shop is 3e38."""
 
 import numpy as np
 import onnx

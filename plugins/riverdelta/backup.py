@@ -88,7 +88,7 @@ _PARTS: dict[str, _Files] = {"checkpoints": _checkpoints, "live": _live, "releas
 
 
 def _copy(source: Path, copy: Path, files: _Files) -> None:
-    """Copy the files of a folder, anew where one was deleted meanwhile; what is missing again the home itself lacks."""
+    """Copy the files of a folder, again where one was deleted meanwhile; files missing twice are missing in the home too."""
     missing, before = _copied(source, copy, files), list[str]()
     while missing and missing != before:
         shutil.rmtree(copy)

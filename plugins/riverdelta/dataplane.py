@@ -190,7 +190,7 @@ class DataPlane:
                 seconds = self.session.swap(delta)
             except Corrupt as error:
                 _log.error("%s; %s goes on scoring", error, self.session.state)
-                # Only a whole can mend a broken chain.
+                # Only a full delta can repair a broken chain.
                 self._followed, self._refused = None, chain[-1].state
                 self.metrics.refused_swap()
                 return
@@ -231,12 +231,12 @@ class DataPlane:
         )
 
     def _follow_forever(self) -> None:
-        told, failing = 0.0, ""
+        mirrored, failing = 0.0, ""
         while not self._stopping.wait(self.settings.follow_seconds):
             try:
                 self.follow()
-                if time.monotonic() - told >= _MIRROR_SECONDS:
-                    told = time.monotonic()
+                if time.monotonic() - mirrored >= _MIRROR_SECONDS:
+                    mirrored = time.monotonic()
                     self._ids.refresh(self.clock())
                     self.mirror()
                 failing = ""

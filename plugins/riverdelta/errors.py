@@ -15,7 +15,7 @@ class RiverdeltaError(Exception):
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
-    #: In how many seconds the same request may succeed; None where trying again is of no use.
+    #: Seconds until the same request may succeed; None where a retry cannot help.
     retry_after: float | None = None
 
 
@@ -87,7 +87,7 @@ class Unavailable(RiverdeltaError):
 
 
 class NotFinite(RiverdeltaError):
-    """A row to which the model gives no number as a score, where the service was asked to answer with nothing else."""
+    """A row whose score is NaN, where the service is set to answer that with an error."""
 
 
 class ConfigurationError(RiverdeltaError, ValueError):

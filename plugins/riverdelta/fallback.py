@@ -1,4 +1,4 @@
-"""Fallback: what a row gets whose score is not a number."""
+"""Fallback: what is answered for a row whose score is NaN."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Fallback:
             except NotFinite as error:
                 what = str(error)
             except (RiverdeltaError, OSError) as error:
-                what = f"{what}; the champion cannot be asked: {error}"
+                what = f"{what}; the champion cannot score it: {error}"
         raise NotFinite(f"{what}; {_ADVICE}")
 
     def _by_champion(self, scored: Scored, columns: Columns, lacking: npt.NDArray[np.bool_]) -> Scored:
         if (without := lacking & np.isnan(scored.base)).any():
-            # Every release has the same base: that of the champion is no number either.
+            # Every release has the same base, so the champion has no score either.
             raise NotFinite(_what(scored, int(without.argmax())))
         session = self._of_champion()
         other = session.run(columns)

@@ -73,7 +73,7 @@ class Home:
         return good
 
     def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> SqliteJournal:
-        """Open the journal for this process; feedback may wait so long for rows that another process owes it."""
+        """Open the journal for this process; feedback waits at most `patience_seconds` for rows of other processes."""
         s = self.settings
         return SqliteJournal(
             self.folder / "journal",
@@ -143,7 +143,7 @@ class Home:
         releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 
     def _claim(self, releases: ReleaseStore) -> None:
-        """Make the folder this definition's; raises `ConfigurationError` where it is another's, or may be."""
+        """Record that the folder is this definition's; raises `ConfigurationError` where it is, or may be, another's."""
         path, mine = self.folder / "owner", self.definition.fingerprint()
         theirs = path.read_text(errors="replace") if path.exists() else ""
         if theirs == mine:

@@ -67,7 +67,7 @@ def shared(path: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[bool]:
-    """Yield whether nobody else has the lock on the file at `path`; it is ours until the end of the block then."""
+    """Yield whether nobody else has the lock on the file at `path`; if so, it is held until the end of the block."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

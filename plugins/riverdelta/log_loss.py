@@ -6,11 +6,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-#: A row's log loss counts as at most this many nats wherever losses are summed, averaged or drawn: a base may put out a logit
+#: A row's log loss counts as at most this many nats wherever losses are summed, averaged or drawn: a base may return a logit
 #: of any size, and one of them among n rows must not move their mean by more than BOUND / n. No ordinary loss comes near it:
-#: a base that puts out probabilities has logits within ±16.1 (`link.PROBABILITY_FLOOR`), and the gate moves them by at most 30
-#: (`link.RESIDUAL_BOUND`). Of the numbers above their sum it is the first at an edge of the bins in which `Prequential` counts
-#: logits, which thus knows how many rows lost more.
+#: a base that returns probabilities has logits within ±16.1 (`link.PROBABILITY_FLOOR`), and the gate moves them by at most 30
+#: (`link.RESIDUAL_BOUND`). Above their sum it is the first edge of the bins in which `Prequential` counts logits, so
+#: that the number of rows beyond it is known.
 BOUND = 56.0
 
 #: Beyond this a logit's loss is a straight line, and its score 0 or 1, to 1e-7.
@@ -31,7 +31,7 @@ def bounded(logit: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def possible(losses: npt.NDArray[np.float64], rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return whether each sum of losses may be one of so many rows: version 0.1, which had no `BOUND`, saved others too."""
+    """Return whether each sum of losses is possible for its number of rows: version 0.1, without `BOUND`, saved others."""
     return np.abs(losses) <= BOUND * rows
 
 

@@ -13,14 +13,14 @@ from riverdelta.journal import Journal
 from riverdelta.registry import ReleaseStore
 
 #: What of the learner's status a command is answered with.
-TOLD = ("position", "release", "swap", "champion", "frozen")
+ANSWERED = ("position", "release", "swap", "champion", "frozen")
 _LOOK_SECONDS = 0.02
 #: A learner whose status is older than this does not run.
 _SILENT_SECONDS = 10.0
 
 
 def check(control: Control, store: ReleaseStore, journal: Journal, guard: str, champion: int | None = None) -> None:
-    """Let pass what the registry and the journal can carry out now: asked before a control is written, and before it is obeyed.
+    """Check that registry and journal can carry out a control now: before it is written, and again before it is obeyed.
 
     Raises `NotFound` or `Corrupt` where the release of a promotion or a rollback, or its state, is not there or not intact, and
     `Refused` where examples can no longer be learned again, or where only champions serve (`guard` is `release`). `champion`
@@ -156,7 +156,7 @@ class Operator:
         return status
 
     def late(self, sequence: int, seconds: float) -> Unavailable:
-        """Return the error of a command that was not obeyed within so many seconds."""
+        """Return the error of a command that was not obeyed within `seconds`."""
         status = self.home.read_status()
         return Unavailable(
             f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and has not come to "
@@ -164,11 +164,11 @@ class Operator:
         )
 
     def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:
-        """Return what a program is told of a command: where it lies, what came of it, and how learning stands now."""
+        """Return the answer to a program: where the command lies, what came of it, and how learning stands now."""
         status = self.home.read_status()
         refused = (outcome_of(status, sequence) or {}).get("refused")
-        told = {"sequence": sequence, "obeyed": waits is None and refused is None, "refused": refused}
-        return told | {"waits": None if waits is None else str(waits)} | {name: status.get(name) for name in TOLD}
+        answer = {"sequence": sequence, "obeyed": waits is None and refused is None, "refused": refused}
+        return answer | {"waits": None if waits is None else str(waits)} | {name: status.get(name) for name in ANSWERED}
 
     def _write(self, action: str, **arguments: Any) -> int:
         control = Control(action, arguments, self.clock())

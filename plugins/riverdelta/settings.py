@@ -71,10 +71,10 @@ class Settings(BaseSettings):
     waiting_bytes: Count = 256 << 20
     #: `corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode; all is learned, no score changes.
     serve: Literal["corrected", "base"] = "corrected"
-    #: What a row gets whose score is NaN, as a base may put out. `null`: null, or NaN in binary tensors; the other rows have
+    #: The answer for a row whose score is NaN. `null`: null, or NaN in binary tensors; the other rows have
     #: their scores. `error`: the whole request fails with HTTP 500 or gRPC INTERNAL and a message that names the row, and none
     #: of it is journalled. `champion`: the champion's score, from a second session that is opened when first needed; an error
-    #: where the champion has none either, as with a base that puts out NaN.
+    #: where the champion has none either, as where the base returned NaN.
     not_finite: Literal["null", "error", "champion"] = "null"
     #: `json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one.
     log_format: Literal["text", "json"] = "text"

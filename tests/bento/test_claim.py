@@ -8,7 +8,7 @@ import pytest
 from bentoml.exceptions import BentoMLException
 
 from riverdelta import Calibration, Entity, reference
-from riverdelta.bento.claim import claim, plainly
+from riverdelta.bento.claim import claim, without_traceback
 from riverdelta.definition import Definition
 from riverdelta.errors import ConfigurationError, Corrupt, Locked, ModelError, RiverdeltaError, Unavailable
 from riverdelta.lab.server import free_port
@@ -126,8 +126,8 @@ def test_a_reference_of_another_base_is_refused_here(scorer, settings):
 
 
 def test_an_error_of_ours_is_shown_by_bentoml_too_and_keeps_its_type():
-    with pytest.raises(BentoMLException, match=r"^why$") as shown, plainly():
+    with pytest.raises(BentoMLException, match=r"^why$") as shown, without_traceback():
         raise ModelError("why")
     assert isinstance(shown.value, ModelError)
-    with pytest.raises(ZeroDivisionError), plainly():
+    with pytest.raises(ZeroDivisionError), without_traceback():
         1 / 0  # noqa: B018

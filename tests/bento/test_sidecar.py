@@ -68,7 +68,9 @@ def test_a_child_that_is_not_configured_right_is_not_started_again(script, super
     supervisor._thread.join(10)
     assert not supervisor._thread.is_alive()
     assert lines(log) == ["."]
-    assert caplog.messages == ["learning stops: the learner is not configured right, as it says above; mend that and restart"]
+    assert caplog.messages == [
+        "learning stops: the learner's configuration is wrong, as its error above says; fix it and restart"
+    ]
     assert supervisor.pid is None
     supervisor.stop()
 

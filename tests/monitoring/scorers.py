@@ -24,7 +24,7 @@ from riverdelta.lab.server import free_port
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 
-#: A base with faults of its own: it cannot score an odd number of rows, and puts out NaN where x is 1e30.
+#: A base with faults of its own: it cannot score an odd number of rows, and returns NaN where x is 1e30.
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) {
   two = Constant<value = int64[2] {2, -1}>()

@@ -18,7 +18,7 @@ from riverdelta.trainer.learner import new_learner
 
 def state(rig):
     """Everything that a checkpoint holds, but for the trial, which depends on which releases were kept."""
-    told = {f"{p}{n}": a for p, part in rig.trainer._told_of() for n, a in part.state().items()}
+    told = {f"{p}{n}": a for p, part in rig.trainer._observers() for n, a in part.state().items()}
     found = rig.trainer.learner.state() | told
     return {n: (a.dtype.str, a.shape, a.tobytes()) for n, a in found.items() if not n.startswith("contest/")}
 

@@ -11,9 +11,9 @@ HEALTH: dict[int, tuple[str, str, str]] = {
     8: (
         "The journal cannot be written",
         BAD,
-        "Read journal.error in GET /status; make room on the disk, or mend permissions",
+        "Read journal.error in GET /status; make room on the disk, or fix its permissions",
     ),
-    7: ("Learning is paused", BAD, "Read paused in GET /status; make room on the disk, or mend its permissions"),
+    7: ("Learning is paused", BAD, "Read paused in GET /status; make room on the disk, or fix its permissions"),
     6: (
         "The breaker is open",
         BAD,

@@ -39,9 +39,9 @@ def quality() -> Rows:
     )
     odd = p.lines(
         "Rows that no loss can show",
-        "Of all judged rows: those whose loss counts as the most that one may, as the base put out an absurd number, and those "
-        "whose score was not finite, which are left out; the gate leaves out all rows with a base logit beyond ±56. Above 0: "
-        "look at what feeds the base.",
+        "Rows whose loss was clipped, because the base returned an absurd number, and rows that were left out because their "
+        "score was not finite. The gate leaves out all rows with a base logit beyond ±56. Above 0: look at what feeds the "
+        "base.",
         p.ROWS,
         Ask(of("riverdelta_prequential_clipped", 'window="all"'), "{{scorer}}, clipped"),
         Ask(of("riverdelta_prequential_skipped", 'scorer="served",window="all"'), "left out"),

@@ -44,7 +44,7 @@ def dashboard() -> Dashboard:
     )
     unscored = p.lines(
         "Rows without a score",
-        "Rows a second that the base, or what serves, put out NaN for; RIVERDELTA_NOT_FINITE says what they get. Any raises "
+        "Rows a second whose base score, or served score, was NaN; RIVERDELTA_NOT_FINITE sets the answer for them. Any raises "
         "RiverdeltaNotFinite: the workers' log names the first.",
         p.ROWS_SECOND,
         Ask(each("scorer", rate("riverdelta_rows_not_finite_total")), "{{scorer}}"),
@@ -75,7 +75,7 @@ def dashboard() -> Dashboard:
     )
     slowest = p.lines(
         "The slow ones by stage",
-        "Seconds in which 99 of 100 requests pass a stage. One stage that stands out says what to mend: score, processors; "
+        "Seconds in which 99 of 100 requests pass a stage. One stage that stands out says what to fix: score, processors; "
         "journal, the disk.",
         p.SECONDS,
         Ask(quantile(0.99, _REQUEST, "stage", _PARTS), "{{stage}}"),
@@ -109,7 +109,7 @@ def dashboard() -> Dashboard:
     failing = p.states(
         "Can the journal be written?",
         "Whether a worker cannot write the journal. Scores go on, impressions may be dropped: make room on the disk, or "
-        "mend its permissions.",
+        "fix its permissions.",
         Ask(of("riverdelta_journal_failing")),
         {0: ("yes", p.GOOD), 1: ("no", p.BAD)},
     )

@@ -1,4 +1,4 @@
-"""Claim: what a service takes for itself, and all that can be found wrong with it, before its workers start."""
+"""Claim: what a service reserves, and the checks that it must pass, before its workers start."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def without_traceback() -> Iterator[None]:
     """Raise our errors as errors of BentoML too: its command line shows the message of those without a traceback."""
     try:
         yield

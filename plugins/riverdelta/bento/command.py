@@ -10,7 +10,7 @@ from riverdelta.bento.body import json_object
 from riverdelta.errors import InvalidInput
 from riverdelta.operator import Operator
 
-#: How long the answer waits for the learner, unless told otherwise, and at the most, in seconds.
+#: How long the answer waits for the learner, by default and at most, in seconds.
 WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0
 #: The largest number of a release.
 MOST_RELEASE = 10**9

@@ -1,4 +1,4 @@
-"""Failure: what a client is told when a request fails."""
+"""Failure: what a client is answered when a request fails."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Policy:
         return Visit(caller, self._rows)
 
     def refused(self, transport: str, endpoint: str, error: Exception) -> RiverdeltaError:
-        """Count a refusal and return what the client is told."""
+        """Count a refusal and return the answer to the client."""
         shown = failure(error, endpoint)
         if self._runtime is not None and self._runtime.ready:
             self._runtime.plane.metrics.answered(transport, endpoint, 0.0, shown)

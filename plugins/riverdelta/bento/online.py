@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 
 from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
-from riverdelta.bento.claim import claim, plainly
+from riverdelta.bento.claim import claim, without_traceback
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
@@ -65,7 +65,7 @@ def online(
     Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
     """
 
-    @plainly()
+    @without_traceback()
     def decorate(cls: type[T]) -> type[T]:
         module = sys.modules[cls.__module__]
         folder = Path(getattr(module, "__file__", None) or ".").resolve().parent
@@ -118,7 +118,7 @@ def _equip(cls: type, definition: Definition) -> None:
     # Workers work where the service was imported, which need not be where `bentoml serve` was typed.
     here = Path.cwd()
 
-    @plainly()
+    @without_traceback()
     def deploy() -> None:
         settings = Settings.load()
         held["claim"] = claim(definition, settings.model_copy(update={"home": here / settings.home}))

@@ -18,7 +18,7 @@ _WELL_SECONDS = 60.0
 class Supervisor:
     """Runs `riverdelta sidecar` as a child and starts it again, with growing pauses, until `stop`.
 
-    A child that ends with `os.EX_CONFIG` could only end so again: it is not started again, and scoring goes on without it.
+    A child that ends with `os.EX_CONFIG` would only end so again: it is not restarted, and scoring goes on without it.
     The child's standard input is a pipe from here: when this process dies, the pipe closes and the child stops too.
     """
 
@@ -71,7 +71,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if code == os.EX_CONFIG:
-                _log.error("learning stops: the learner is not configured right, as it says above; mend that and restart")
+                _log.error("learning stops: the learner's configuration is wrong, as its error above says; fix it and restart")
                 return
             if time.monotonic() - started >= _WELL_SECONDS:
                 wait = _FIRST_WAIT

@@ -13,7 +13,7 @@ from riverdelta.graph.files import export_single
 
 @click.command()
 @operate.service
-@click.option("--release", type=int, help="The release; the newest that is whole by default.")
+@click.option("--release", type=int, help="The release; the newest that is intact by default.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("merged.onnx"), show_default=True)
 def export(target: str, release: int | None, output: Path) -> None:
     """Write a release as one self-contained ONNX file that any runtime runs."""

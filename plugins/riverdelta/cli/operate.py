@@ -43,7 +43,7 @@ def operating(target: str) -> Iterator[Operator]:
 
 
 def tell(operator: Operator, sequence: int, said: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    """Wait for the learner and say what has come of a command, or that it waits; raises `Refused` where it was refused."""
+    """Wait for the learner and print the outcome of a command, or that it waits; raises `Refused` where it was refused."""
     status: dict[str, Any] = {}
     waits: Unavailable | None = None
     try:

@@ -13,6 +13,7 @@ import click
 from riverdelta.cli import operate
 from riverdelta.definition import load
 from riverdelta.errors import ConfigurationError, Locked
+from riverdelta.home import Home
 from riverdelta.logs import use_json
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
@@ -20,9 +21,9 @@ from riverdelta.trainer import Trainer
 
 @click.command()
 @operate.service
-@click.option("--end-with-stdin", is_flag=True, help="Stop when standard input closes: the parent is gone.")
+@click.option("--end-with-stdin", is_flag=True, help="For the service that starts it: stop when standard input closes.")
 def sidecar(target: str, end_with_stdin: bool) -> None:
-    """Run the learner of a service until SIGTERM or SIGINT, then save.
+    """Run the learner of a service that has run once until SIGTERM or SIGINT, then save.
 
     It ends with code 78 (EX_CONFIG) where nothing but another configuration can help, such as another base on the same folder.
     """
@@ -35,13 +36,15 @@ def sidecar(target: str, end_with_stdin: bool) -> None:
 
 
 class Misconfigured(click.ClickException):
-    """An error that another try cannot mend."""
+    """An error that starting again cannot fix."""
 
     exit_code = os.EX_CONFIG
 
 
 def _run(target: str, end_with_stdin: bool) -> None:
-    settings = Settings.load()
+    definition, settings = load(target), Settings.load()
+    if not end_with_stdin:  # a service's own learner may be quicker than its workers, which make the home
+        Home(definition, settings).require()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_format == "json":
         use_json()
@@ -50,7 +53,7 @@ def _run(target: str, end_with_stdin: bool) -> None:
         signal.signal(number, lambda *_: stopping.set())
     if end_with_stdin:
         threading.Thread(target=_watch_stdin, args=(stopping,), daemon=True).start()
-    trainer = Trainer(load(target), settings)
+    trainer = Trainer(definition, settings)
     logging.getLogger(__name__).info("learning in %s (pid %d)", trainer.home.folder, os.getpid())
     trainer.run(stopping.is_set)
 

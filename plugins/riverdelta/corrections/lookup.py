@@ -56,7 +56,7 @@ class Lookup:
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell its contents from any other's: a stack learned with others is another stack."""
+        """A digest of its contents, 16 hexadecimal digits: a stack that learned with other contents is another stack."""
         body = b"".join(array.tobytes() for array in (self._keys, self._values, self._shares))
         return blake2b(body, digest_size=8).hexdigest()
 

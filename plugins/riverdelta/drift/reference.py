@@ -73,7 +73,7 @@ class Reference:
 
 
 def edges(values: Floats) -> Floats:
-    """Return the inner deciles of float32[N], float32[9]; what is no number counts as 0."""
+    """Return the inner deciles of float32[N], float32[9]; NaN counts as 0."""
     return np.quantile(np.nan_to_num(values), np.linspace(0, 1, w.DECILES + 1)[1:-1], method="lower").astype(np.float32)
 
 

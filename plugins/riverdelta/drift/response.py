@@ -51,7 +51,7 @@ def as_record(response: Response | None) -> dict[str, float] | str | None:
 
 
 def of_record(value: Any) -> Response | None:
-    """Return the response that `as_record` described; raises `ConfigurationError` where it is none."""
+    """Return the response that `as_record` described; raises `ConfigurationError` where it is not one."""
     if value is None or value == "freeze":
         return None if value is None else Freeze()
     try:

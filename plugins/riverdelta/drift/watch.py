@@ -12,7 +12,7 @@ from riverdelta.log_loss import log_loss, score
 BLOCK, BINS, DECILES = 64, 32, 10
 #: The losses that are watched: log loss, score above label, score below it.
 LOSSES = 3
-#: A log loss counts as at most so many nats: less than anywhere else, as the panel bets on shares of the whole range.
+#: The largest log loss that counts, in nats: lower than elsewhere, because the panel bets on shares of the full range.
 MOST = 4.0
 #: Whole numbers: examples seen, of them those in this stretch of reference or watching, whether it watches, blocks watched,
 #: whether the last block raised the alarm, windows passed over since the last reference.

@@ -154,7 +154,7 @@ def judge(base, corrected, served, label, weight, position, virtual, rows, held,
             s[OVER_SERVED] += math.log(open_served)
             s[MIXED] += math.log(open_mixed) / rate
             open_corrected = open_served = open_mixed = 1.0
-            # What keeping away from 0 and 1 may have cost is no delay, and no slower rate would lessen it.
+            # Keeping away from 0 and 1 has a cost that delay does not cause and a slower rate would not lower.
             cost = s[MIXED] - s[OVER_SERVED] - far_spread * FAR_COST
             if rate * cost > PATIENCE:
                 rate = _slower(s, rate, PATIENCE / cost, v, examples)

@@ -17,7 +17,7 @@ _LIMIT = 2**31 - 1
 
 
 def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
-    """Write a merged model and, once, the base's weights beside it; the file appears whole or not at all."""
+    """Write a merged model and, once, the base's weights beside it; the file appears in full or not at all."""
     write_weights(signature, path.parent)
     return _write(path, model)
 

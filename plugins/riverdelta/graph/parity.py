@@ -73,7 +73,7 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
 def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
     """Return the parity of `run`, a session over `corrections_of`, with the stack, on base logits float32[N, 1].
 
-    A row whose base logit or whose columns are not finite is left out: nothing is promised of what comes out then.
+    A row whose base logit or whose columns are not finite is left out: its output is unspecified.
     """
     columns = {name: columns[name] for name in stack.reads}
     finite = np.logical_and.reduce([np.isfinite(a).all(tuple(range(1, a.ndim))) for a in (base, *columns.values())])

@@ -39,7 +39,7 @@ class Signature:
 
     @classmethod
     def read(cls, path: str | Path, logit: str | None = None, probability: str | None = None) -> Signature:
-        """Read a base model; raises `ModelError` or `Unsupported` saying what is wrong and how to mend it.
+        """Read a base model; raises `ModelError` or `Unsupported` saying what is wrong and how to fix it.
 
         With neither output named, the only float output is taken: as a probability where a Sigmoid made it.
         """
@@ -121,7 +121,7 @@ def _load(path: Path) -> onnx.ModelProto:
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
     try:
         outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
-    except (ValueError, OSError) as error:  # an offset that is no number, a name that no file can have
+    except (ValueError, OSError) as error:  # an offset that is not a number, a name that no file can have
         raise ModelError(f"{path.name} says of its external data what cannot be: {error}") from None
     for tensor, info, data in outside:
         if not data.is_relative_to(path.parent.resolve()):

@@ -93,6 +93,10 @@ class Joiner:
         """Bytes of memory for what waits: impressions and showings."""
         return self.waiting.bytes + self.showings.bytes
 
+    def upgraded(self) -> None:
+        """Note that no feedback comes any more that version 0.1 has accepted: of the rows that it saved, shown ones are kept."""
+        self.waiting.restrict(self.showings.has)
+
     def push(self, sequence: int, record: Record) -> Examples | None:
         """Take the next record; return the examples that it completes, or None."""
         if isinstance(record, Impressions):
@@ -109,12 +113,24 @@ class Joiner:
             "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
             "tick": np.array([self._tick], np.float64),
             **{f"shown/{name}": array for name, array in self.showings.state().items()},
+            **{
+                f"kept/{incarnation}/{name}": shelf[name][shelf.all()]
+                for incarnation, shelf in self.waiting.kept.items()
+                for name in shelf.names
+            },
         }
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Go on from what `state` returned, or a joiner of version 0.1, which kept the impressions too."""
         if "shown/key" not in arrays:
             arrays = self._of_0_1(arrays)
+        kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        for name, array in arrays.items():
+            if name.startswith("kept/"):
+                _, owner, column = name.split("/", 2)
+                kept.setdefault(owner, {})[column] = array
+        for owner, columns in kept.items():
+            self.waiting.restore(int(owner), columns)
         for name, count in zip(_COUNTS, arrays["counts"].tolist(), strict=True):
             setattr(self, name, count)
         self._tick, self.unfinished = float(arrays["tick"][0]), False
@@ -143,6 +159,8 @@ class Joiner:
             zeros = np.zeros(len(key), np.float32)
             examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
             self.showings.take(tick, most)
+            if self.waiting.kept:
+                self.waiting.restrict(self.showings.has)
         self._tick, self.unfinished = tick, len(key) == most
         return examples
 

@@ -84,6 +84,13 @@ class Showings:
                     return True
         return False
 
+    def has(self, incarnation: int, key: Ints) -> npt.NDArray[np.bool_]:
+        """Return which of a worker's rows are here, bool[N]."""
+        self._settle()
+        self._gather()
+        mine = [part["key"][part["incarnation"] == incarnation] for part in self._parts]
+        return np.isin(key, np.concatenate([np.empty(0, np.int64), *mine]))
+
     def state(self) -> dict[str, _Array]:
         """Return what `load` needs."""
         self._settle()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,8 @@ class Waiting:
         self.row_bytes = 0
         #: Rows that had left memory and were read back.
         self.read_back = 0
+        #: By worker, the rows that only a checkpoint of version 0.1 has.
+        self.kept: dict[int, Shelf] = {}
         self._shelves: dict[int, Shelf] = {}
         self._blocks: OrderedDict[int, Shelf] = OrderedDict()
 
@@ -83,8 +85,19 @@ class Waiting:
         self._add(impressions.incarnation, _rows(sequence, impressions))
 
     def restore(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take the rows of a worker that version 0.1 saved; they come before all others of it."""
-        self._add(incarnation, rows)
+        """Keep those rows of a worker, as version 0.1 saved them, that the source does not have, until `remove` or `restrict`."""
+        numbers, of = np.unique(requests(rows["key"]), return_inverse=True)
+        gone = np.array([self.source.locate(incarnation, number) is None for number in numbers.tolist()], np.bool_)[of]
+        if gone.any():
+            self.kept[incarnation] = Shelf()
+            self.kept[incarnation].add({name: column[gone] for name, column in rows.items()})
+
+    def restrict(self, wanted: Callable[[int, Ints], npt.NDArray[np.bool_]]) -> None:
+        """Let go of the kept rows that are not `wanted`, which is asked for each worker's keys."""
+        for incarnation, shelf in self.kept.items():
+            at = shelf.all()
+            shelf.remove(at[~wanted(incarnation, shelf["key"][at])])
+        self.kept = {incarnation: shelf for incarnation, shelf in self.kept.items() if shelf.rows}
 
     def _add(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
         # The last worker's shelf keeps its room; an empty one of another may be a dead worker's.
@@ -114,8 +127,12 @@ class Waiting:
             at, found = self._shelves.get(number, Shelf()).find(key[mine])
             if found.any():
                 groups.append((mine[found], self._shelves[number], at[found]))
-            if not found.all():
-                groups += self._found_in_source(number, key, mine[~found])
+            missing = mine[~found]
+            if number in self.kept and missing.size:
+                at, found = self.kept[number].find(key[missing])
+                groups += [(missing[found], self.kept[number], at[found])] if found.any() else []
+                missing = missing[~found]
+            groups += self._found_in_source(number, key, missing)
         return groups
 
     def remove(self, groups: list[Group]) -> None:

@@ -126,7 +126,7 @@ class Ids:
         """Read the keys again where their file is another one; return whether it was."""
         if self._path is None or (version := _version(self._path)) in (None, self._version):
             return False
-        # The key first: who makes a new one has put the old one among the former ones by then.
+        # The key first: a rotation puts the old key among the former ones before it replaces it.
         key = load_key(self._path)
         self._keys = ((key, float("inf")), *(f for f in _former(self._path) if f[0] != key))
         self._version = version
@@ -154,7 +154,7 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
     """Make a new key at `path`; ids of the one before are accepted until `now + window_seconds` (Unix seconds).
 
     Former keys lie in `<path>.previous`, written first: a crash between the two leaves the key as it was. Each file appears
-    whole or not at all, and is on disk when this returns. Raises `ConfigurationError` where a file is damaged.
+    in full or not at all, and is on disk when this returns. Raises `ConfigurationError` where a file is damaged.
     """
     turn = Turn(path.with_name(f".{path.name}.turn"))
     try:
@@ -169,7 +169,7 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
 
 def copy_keys(path: Path, destination: Path) -> None:
     """Copy the keys at `path` to `destination`, with mode 0600; ids of each are read with the copy as with the original."""
-    # The key first: who makes a new one has put the old one among the former ones by then.
+    # The key first: a rotation puts the old key among the former ones before it replaces it.
     for source, target in ((path, destination), (_previous(path), _previous(destination))):
         if source.exists():
             _write(target, source.read_bytes())

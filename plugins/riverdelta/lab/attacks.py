@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """A stream whose labels are those that a learner is told, and what is true of its N rows.
+    """A stream whose labels are those that a learner gets, and what is true of its N rows.
 
     `truth` float32[N] is what the rows' labels really are, `honest` bool[N] whether a row is the public's and labelled with
     the truth, `source` int64[N] who sent the label. The attack lies in the rows `begin` to `end` (excluded).

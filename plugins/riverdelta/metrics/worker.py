@@ -1,4 +1,4 @@
-"""Metrics: what one worker tells Prometheus, by name, unit and label."""
+"""Metrics: what one worker reports to Prometheus, by name, unit and label."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Metrics:
         self._rows[transport].inc(rows)
 
     def not_finite(self, base: int, served: int) -> None:
-        """Count rows for which the base, and those for which what serves, put out no number, whatever they were answered."""
+        """Count the rows whose base score, and those whose served score, was NaN, whatever was answered for them."""
         for scorer, rows in zip(SCORERS, (base, served), strict=True):
             self._not_finite.labels(scorer).inc(rows)
 

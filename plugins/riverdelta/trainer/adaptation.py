@@ -26,7 +26,7 @@ class Adaptation:
         self.drift, self.response = drift, response
         #: What raised the last alarm; alarms that the journal knows of; examples yet to be learned at the raised rate.
         self.quantity: str | None = None
-        self.told = self.left = 0
+        self.recorded = self.left = 0
 
     @classmethod
     def of(cls, schema: Schema, response: Response | None, settings: Settings, given: Reference | None = None) -> Adaptation:
@@ -60,9 +60,9 @@ class Adaptation:
         return self.drift.examples if self.drift else 0
 
     @property
-    def untold(self) -> Control | None:
-        """The record of an alarm that the journal has none of yet."""
-        if self.drift is None or self.drift.alarms <= self.told:
+    def unrecorded(self) -> Control | None:
+        """The record of an alarm that is not in the journal yet."""
+        if self.drift is None or self.drift.alarms <= self.recorded:
             return None
         response = "adapt" if isinstance(self.response, Adapt) else "freeze" if isinstance(self.response, Freeze) else "none"
         report = {"quantity": self.quantity, "example": self.drift.last_alarm, "alarms": self.drift.alarms}
@@ -70,7 +70,7 @@ class Adaptation:
 
     def note(self, control: Control) -> None:
         """Take the journal's record of an alarm."""
-        self.told = max(self.told, int(control.arguments.get("alarms", 0)))
+        self.recorded = max(self.recorded, int(control.arguments.get("alarms", 0)))
 
     def report(self) -> dict[str, Any]:
         """Return what the detector says, and how many examples are still learned at the raised rate."""
@@ -79,7 +79,7 @@ class Adaptation:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what `load` needs."""
         which = self.drift.quantities.index(self.quantity) if self.drift and self.quantity else -1
-        arrays: dict[str, npt.NDArray[Any]] = {"counts": np.array([self.told, self.left, which], np.int64)}
+        arrays: dict[str, npt.NDArray[Any]] = {"counts": np.array([self.recorded, self.left, which], np.int64)}
         return arrays | ({f"drift/{name}": array for name, array in self.drift.state().items()} if self.drift else {})
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -92,5 +92,5 @@ class Adaptation:
         except Corrupt as error:
             _log.warning("drift is watched anew: %s", error)
             return
-        self.told, self.left, which = map(int, arrays["counts"])
+        self.recorded, self.left, which = map(int, arrays["counts"])
         self.quantity = self.drift.quantities[which] if which >= 0 else None

@@ -215,6 +215,7 @@ class Learner:
                     self._roll_back(sequence, control)
                 elif control.action == SETTINGS:
                     self.configure(control.arguments)
+                    self.joiner.upgraded()
             except Unavailable:
                 raise  # of what may pass, nothing is decided yet
             except (RiverdeltaError, LookupError, TypeError, ValueError) as error:

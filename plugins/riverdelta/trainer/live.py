@@ -39,7 +39,7 @@ class Live:
         """Publish the tables of another stack from now on, as soon as possible."""
         self.stack, self._base, self._changed = stack, None, True
 
-    def stir(self) -> None:
+    def mark_dirty(self) -> None:
         """Publish as soon as possible: the tables have changed without an example.
 
         Until it has caught up nothing needs to be done: all tables go out then, and before that none may.

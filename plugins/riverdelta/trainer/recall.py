@@ -47,7 +47,7 @@ class Recall(Protocol):
     def keep(self, learner: Learner, position: int) -> int | None:
         """Make a release of the learner at `position`, the record that it is taking; return its number where it has one.
 
-        Raises `ParityError` where the release is not good.
+        Raises `ParityError` where the release fails its parity check.
         """
         ...
 
@@ -86,7 +86,7 @@ class Nothing(Nowhere):
         """Let everything pass."""
 
     def keep(self, learner: Learner, position: int) -> int | None:
-        """Keep nothing, and return no number."""
+        """Keep nothing, and return None."""
         return None
 
     def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:

@@ -59,12 +59,12 @@ class Trainer:
         self.journal = self.home.journal()
         self.home.declare(self.journal, clock())
         self.learner.recall = Kept(
-            self.releases.store, self.journal, self._make_release, self._check, clock, meanwhile=self._tell
+            self.releases.store, self.journal, self._make_release, self._check, clock, meanwhile=self._report
         )
         if (checkpoint := self.checkpoints.load()) is not None:
             try:
                 self.learner.load(checkpoint.arrays)
-                for prefix, part in self._told_of():
+                for prefix, part in self._observers():
                     part.load(_part(checkpoint.arrays, prefix))
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RiverdeltaError) as error:
                 self.journal.close()
@@ -86,7 +86,7 @@ class Trainer:
         #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
         self._asked = self.journal.last()
         now = clock()
-        self._published = self._ticked = self._told = 0.0
+        self._published = self._ticked = self._reported = 0.0
         self._released = now
         self._saver = Saver(self.checkpoints, now)
 
@@ -108,7 +108,7 @@ class Trainer:
             self.paused = str(error)
             more = False
             time.sleep(_PAUSE_SECONDS)
-        self._tell()
+        self._report()
         return more
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -131,7 +131,7 @@ class Trainer:
             self.save()
         except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; it will read the journal again", error)
-        self._tell(force=True)
+        self._report(force=True)
         self._saver.close()
         self.journal.close()
         self._lock.release()
@@ -151,8 +151,8 @@ class Trainer:
         self._sweep()
 
     def _save(self) -> None:
-        told = {f"{prefix}{name}": array for prefix, part in self._told_of() for name, array in part.state().items()}
-        self._saver.save(self.learner.position, lambda: self.learner.state() | told, self.clock)
+        observed = {f"{prefix}{name}": array for prefix, part in self._observers() for name, array in part.state().items()}
+        self._saver.save(self.learner.position, lambda: self.learner.state() | observed, self.clock)
 
     def _sweep(self) -> None:
         """Let the journal go of what is behind both kept checkpoints, unless a restart may relearn some of it."""
@@ -199,7 +199,7 @@ class Trainer:
         self._ticked = now
         self.journal.write(Tick(max(now, self.learner.joiner.tick + passed)))
 
-    def _told_of(self) -> tuple[tuple[str, Any], ...]:
+    def _observers(self) -> tuple[tuple[str, Any], ...]:
         """What is saved beside the learner, by prefix: nothing that is learned depends on it."""
         return ("contest/", self.contest), ("account/", self.account)
 
@@ -216,7 +216,7 @@ class Trainer:
             champion = self._champion()
             back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
             self._write(Control("rollback", back | {"by": "breaker", "asked": learner.position}, self.clock()))
-        elif (drift := learner.adaptation.untold) is not None:
+        elif (drift := learner.adaptation.unrecorded) is not None:
             self._write(replace(drift, time=self.clock()))
         elif self.contest.verdict is Verdict.promoted:
             up = {"release": self.contest.challenger, "by": "trial", "asked": learner.position}
@@ -252,8 +252,8 @@ class Trainer:
             if self.settings.guard == "release":
                 self._show_champion()
             else:
-                self.live.stir()
-            self._published = self._told = 0.0
+                self.live.mark_dirty()
+            self._published = self._reported = 0.0
         if outcome.action in ("promote", "release"):
             contest.offer(self.learner.position)
         self._owed = None
@@ -283,11 +283,11 @@ class Trainer:
             self._published = now
             self.live.publish(self.contest.serving, self.learner.position, self.learner.gate.weight, now)
 
-    def _tell(self, force: bool = False) -> None:
+    def _report(self, force: bool = False) -> None:
         now = self.clock()
-        if not force and not self._due(self._told, _STATUS_SECONDS):
+        if not force and not self._due(self._reported, _STATUS_SECONDS):
             return
-        self._told = now
+        self._reported = now
         try:
             self.home.write_status(self.status())
         except (OSError, Corrupt, Unavailable) as error:

@@ -162,4 +162,4 @@ def test_rows_that_no_loss_can_show_are_named_where_there_are_any():
     assert "the gate does not judge, as their base logit is beyond ±56 or not finite: 2." in html
     for scorer in ("base", "served"):
         assert f"Rows whose {scorer} loss is above 56 nats, and counts as 56: 1." in html
-    assert "not a finite number: 1." in html
+    assert "Rows left out because their score is not finite: 1." in html

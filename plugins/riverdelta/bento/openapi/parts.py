@@ -16,7 +16,7 @@ SAID = {
     413: "More rows or bytes than are taken at once.",
     415: "The body is not said to be JSON.",
     429: "Too soon after the requests before; Retry-After says when to come again, in seconds.",
-    500: "A fault of the service, as a row to which the model gives no number; the message names it.",
+    500: "A fault of the service, such as a row whose score is NaN; the message names it.",
     501: "Well formed, and not done: a model beyond the limit of one ONNX file.",
     503: "Not now: the service is starting or stopping, its journal cannot be written, or it waits for rows; see Retry-After.",
 }

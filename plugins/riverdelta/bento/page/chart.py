@@ -85,7 +85,7 @@ def bar(share: Any) -> Markup:
 def _points(history: Mapping[str, Any]) -> list[tuple[float, float, float]]:
     """(examples, base, second) of all points that have both, `_MOST` at the most."""
     columns = (history.get(name) or () for name in ("examples", "base", "served"))
-    # A history of another version may be anything: what is no number is left out.
+    # A history of another version may be anything: what is not a number is left out.
     points = [
         (n, b, s) for n, b, s in (tuple(map(number, row)) for row in zip(*columns, strict=False)) if None not in (n, b, s)
     ]

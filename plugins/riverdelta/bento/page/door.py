@@ -1,4 +1,4 @@
-"""Door: how a browser brings a token to the status page, and what it is told without one."""
+"""Door: how a browser brings a token to the status page, and what it is shown without one."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def moment(seconds: float) -> dict[str, str]:
 
 def short(text: Any) -> str:
     """Return a text that fits; its end is cut off where it is too long."""
-    told = str(text)
-    return told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…"
+    shown = str(text)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 
 def _worth(learning: Mapping[str, Any]) -> View:
@@ -100,12 +100,12 @@ def _quality(learning: Mapping[str, Any], second: str) -> list[tuple[str, str, s
 
 
 def _odd(learning: Mapping[str, Any]) -> str | None:
-    """Which of all rows the losses cannot show as they are; None where there are none."""
+    """Return a note on rows whose losses are clipped or left out, None where there are none."""
     base, served = ((((learning.get("prequential") or {}).get("all") or {}).get(scorer) or {}) for scorer in ("base", "served"))
     clipped = [(count(m.get("clipped")), name) for name, m in (("base", base), ("served", served)) if number(m.get("clipped"))]
     said = [f"Rows whose {name} loss is above {BOUND:g} nats, and counts as {BOUND:g}: {rows}." for rows, name in clipped]
     if number(served.get("skipped")):
-        said.append(f"Rows left out, as their score is not a finite number: {count(served['skipped'])}.")
+        said.append(f"Rows left out because their score is not finite: {count(served['skipped'])}.")
     if number(unjudged := (learning.get("gate") or {}).get("skipped")):
         said.append(f"Rows the gate does not judge, as their base logit is beyond ±{BOUND:g} or not finite: {count(unjudged)}.")
     return " ".join(said) or None

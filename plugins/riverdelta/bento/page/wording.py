@@ -76,7 +76,7 @@ def helping(learning: Mapping[str, Any]) -> str:
 
 
 def difference(learning: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the difference of losses, {} where the learner has told none."""
+    """Return the difference of losses, {} where the learner has reported none."""
     return (learning.get("history") or {}).get("difference") or {}
 
 
@@ -171,7 +171,7 @@ _REFUSED = {
     "rollback": "The rollback to release {release} was refused",
 }
 #: Details that the text says, or that say nothing to people.
-_UNTOLD = ("release", "position", "asked")
+_UNSHOWN = ("release", "position", "asked")
 
 
 def event(entry: Mapping[str, Any]) -> tuple[str, str]:
@@ -186,6 +186,6 @@ def event(entry: Mapping[str, Any]) -> tuple[str, str]:
     text = (_REFUSED if "refused" in details else _EVENTS).get(action, action)
     if "{release}" in text:
         text = text.format(release=details["release"]) if "release" in details else "A release was asked for and not made"
-    told = {k: v for k, v in details.items() if k not in _UNTOLD and v not in (None, False)}
+    shown = {k: v for k, v in details.items() if k not in _UNSHOWN and v not in (None, False)}
     plain = ("reason", "refused")
-    return text, ", ".join(k if v is True else str(v) if k in plain else f"{k}: {v}" for k, v in told.items())
+    return text, ", ".join(k if v is True else str(v) if k in plain else f"{k}: {v}" for k, v in shown.items())
