@@ -1,7 +1,8 @@
 """Records the golden homes of a version: `python tests/golden/record.py 0.2`, once, when the version is released.
 
-Each home holds what its journal can hold (impressions, labels that are repeated, replaced and late, ticks, every command), a
-checkpoint of all of it, releases, and in `open.json` the ids of a request without feedback.
+Each home holds what its journal can hold (rows of two workers, scored by ever newer tables; labels that are repeated, replaced
+or late, and those of several requests in one record; ticks; every command), two checkpoints, releases, labels that no
+checkpoint has yet, and in `last.json` a request without feedback, ids of it by two keys, and its scores.
 """
 
 import asyncio
@@ -9,54 +10,86 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry
-from scorer import KINDS, columns, definition, settings
+from scorer import COMMON, KINDS, columns, definition, settings
 
 from riverdelta.dataplane import DataPlane
+from riverdelta.journal.ids import rotate_key
 from riverdelta.operator import Operator
 from riverdelta.trainer import Trainer
 
+ROWS = 48
+#: So many requests later some labels come.
+LATE = 5
+
 
 class Recording:
-    """One service and its learner on a clock of their own."""
+    """One service of two workers and its learner on a clock of their own."""
 
     def __init__(self, folder):
         self.now = 1_000.0
-        made, self.settings = definition(folder), settings(folder)
-        self.plane = DataPlane(made, self.settings, clock=lambda: self.now, registry=CollectorRegistry())
-        self.trainer = Trainer(made, self.settings, clock=lambda: self.now)
-        self.operator = Operator(self.trainer.home, self.plane.journal, lambda: self.now)
+        self.made, self.settings = definition(folder), settings(folder)
+        self.planes = [self.worker() for _ in range(2)]
+        self.trainer = Trainer(self.made, self.settings, clock=lambda: self.now)
+        self.operator = Operator(self.trainer.home, self.planes[0].journal, lambda: self.now)
+        self.scored = {}
 
-    def score(self, seed, rows=16):
-        answer = self.plane.score(columns(rows, seed)[0], trace=f"{seed:032x}")
-        return [f"{answer.impressions}.{i}" for i in range(rows)]
+    def worker(self):
+        return DataPlane(self.made, self.settings, clock=lambda: self.now, registry=CollectorRegistry())
 
-    def send(self, names, labels):
-        asyncio.run(self.plane.feedback(names, np.asarray(labels, np.float32), source=7))
+    def score(self, seed):
+        plane = self.planes[seed % 2]
+        plane.follow()
+        propensity = np.full(ROWS, 0.5) if seed % 5 == 0 else None
+        answer = plane.score(columns(ROWS, seed)[0], propensity, trace=f"{seed:032x}" if seed % 3 else None)
+        time.sleep(0.05)  # longer than a worker keeps rows to itself
+        self.scored[seed] = [f"{answer.impressions}.{i}" for i in range(ROWS)]
+        return answer
+
+    def names(self, seed, rows):
+        return [self.scored[seed][i] for i in rows], columns(ROWS, seed)[1][rows]
+
+    def send(self, *parts, source=7):
+        """Send the names and labels of several requests at once."""
+        names = [name for some, _ in parts for name in some]
+        labels = np.concatenate([np.asarray(labels, np.float32) for _, labels in parts])
+        return asyncio.run(self.planes[0].feedback(names, labels, source)).outcomes
 
     def step(self, seconds=1.0):
         self.now += seconds
         while self.trainer.step():
             pass
 
+    def explicit(self, seed):
+        rows = np.arange(ROWS)
+        now = [self.names(seed, rows[:36])]
+        if seed - LATE in self.scored:
+            now.append(self.names(seed - LATE, rows[36:44]))
+        self.send(*now, source=seed % 3)
+        names, label = self.names(seed, rows[:8])
+        self.send((names[:4], label[:4]), (names[4:], 1.0 - label[4:]))
+        self.step()
+
+    def silent(self, seed):
+        rows, label = np.arange(40), columns(ROWS, seed)[1]
+        clicked = np.flatnonzero(label[:40])
+        self.send((self.names(seed, rows)[0], np.full(40, np.nan)), self.names(seed, np.arange(40, 44)))
+        self.send(self.names(seed, clicked[::3]))
+        self.step(11.0)
+        parts = [self.names(seed, clicked[1::3])]
+        if seed - LATE in self.scored:
+            before = np.flatnonzero(columns(ROWS, seed - LATE)[1])
+            parts.append(self.names(seed - LATE, before[2::3]))
+        self.send(*parts)
+
     def teach(self, seeds):
-        silence = self.settings.labels == "silence"
         for seed in seeds:
-            names, label = self.score(seed), columns(16, seed)[1]
-            if silence:
-                self.send(names, np.full(16, np.nan))
-                clicked = np.flatnonzero(label)
-                self.send([names[i] for i in clicked[::2]], label[clicked[::2]])
-                self.step(40.0 if seed % 3 == 0 else 1.0)
-                self.send([names[i] for i in clicked], label[clicked])
-            else:
-                self.send(names[:12], label[:12])
-                self.send(names[:4], label[:4])
-                self.send(names[4:8], 1.0 - label[4:8])
-                self.step()
+            self.score(seed)
+            (self.silent if self.settings.labels == "silence" else self.explicit)(seed)
 
     def run(self):
         self.teach(range(6))
@@ -68,16 +101,26 @@ class Recording:
         self.teach(range(14, 18))
         self.operator.promote(1)
         self.teach(range(18, 20))
+        self.trainer.save()
         self.operator.rollback(1, relearn=True)
         self.teach(range(20, 24))
+        self.trainer.save()
+        last = 60 if self.settings.labels == "explicit" else 30
+        self.teach(range(24, last))
         self.operator.release()
         self.step()
-        names = self.score(99)
+        self.score(98)
+        rotate_key(self.trainer.home.key_path, self.now, window_seconds=1e12)
+        self.planes[1].close()
+        self.planes[1] = self.worker()  # issues by the new key
+        answer = self.score(99)
         self.step()
         self.trainer.save()
         self.trainer.close()
-        self.plane.close()
-        return names
+        assert self.send((self.names(last - 1, np.arange(44, ROWS))[0], np.ones(4))) == ["accepted"] * 4
+        for plane in self.planes:
+            plane.close()
+        return {"ids": self.scored[98] + self.scored[99], "seed": 99, "scores": answer.scores.tolist()}
 
 
 def main(version):
@@ -85,9 +128,8 @@ def main(version):
         folder = Path(__file__).parent / version / kind
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        given = {**given, "segment_bytes": 100_000, "keep_releases": 2}
-        (folder / "settings.json").write_text(json.dumps(given, indent=1) + "\n")
-        (folder / "open.json").write_text(json.dumps(Recording(folder).run(), indent=1) + "\n")
+        (folder / "settings.json").write_text(json.dumps({**COMMON, **given}, indent=1) + "\n")
+        (folder / "last.json").write_text(json.dumps(Recording(folder).run(), indent=1) + "\n")
         for left in ("serve.lock", "sidecar.lock", ".prepare", "journal/turn"):
             (folder / "ranker" / left).unlink(missing_ok=True)
     os.sync()

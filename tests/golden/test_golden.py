@@ -6,33 +6,39 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
-from scorer import definition, settings
+from scorer import KINDS, columns, definition, settings
 
+from riverdelta.backup import back_up
 from riverdelta.checkpoint import read_arrays
-from riverdelta.cli import main
 from riverdelta.dataplane import DataPlane
-from riverdelta.events import Control
+from riverdelta.errors import Refused
+from riverdelta.gate import hedge
+from riverdelta.graph.files import export_single
 from riverdelta.home import Home
 from riverdelta.journal import Segments
-from riverdelta.settings import Settings
+from riverdelta.operator import Operator
+from riverdelta.registry import State
+from riverdelta.session import Session
 from riverdelta.trainer import Trainer
 from riverdelta.trainer.learner import new_learner
 from riverdelta.trainer.recall import Kept, Replayed
 
 HOMES = sorted(folder.parent for folder in Path(__file__).parent.glob("*/*/ranker"))
+WHOLE = [folder for folder in HOMES if folder.name != "swept"]
+NOW = 10_000.0
+#: What of the gate's state says how much it serves, and what that has gained.
+SERVING = [hedge.EXAMPLES, hedge.WEIGHT, hedge.RATE, hedge.OVER_CORRECTED, hedge.OVER_SERVED, hedge.MIXED]
 
 
-@pytest.fixture(params=HOMES, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
-def golden(request):
-    return request.param
+def name(folder):
+    return f"{folder.parent.name}-{folder.name}"
 
 
-@pytest.fixture
-def kind(golden):
-    return golden.name
+every = pytest.mark.parametrize("golden", HOMES, ids=name)
+whole = pytest.mark.parametrize("golden", WHOLE, ids=name)
 
 
 @pytest.fixture
@@ -46,32 +52,101 @@ def learner(folder):
     return lambda: new_learner(definition(folder), settings(folder))
 
 
+@pytest.fixture
+def home(folder):
+    return Home(definition(folder), settings(folder))
+
+
+class Service:
+    """A worker and its learner, on a clock that stands still."""
+
+    def __init__(self, folder, now=NOW):
+        self.trainer = Trainer(definition(folder), settings(folder), clock=lambda: now)
+        self.plane = DataPlane(definition(folder), settings(folder), clock=lambda: now, registry=CollectorRegistry())
+        self.last = json.loads((folder / "last.json").read_text())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.trainer.close()
+        self.plane.close()
+
+    def learn(self):
+        while self.trainer.step():
+            pass
+        assert self.trainer.paused is None
+
+    def label(self):
+        """Label the request that has no feedback yet; return the outcomes."""
+        ids = self.last["ids"]
+        return asyncio.run(self.plane.feedback(ids, np.ones(len(ids), np.float32))).outcomes
+
+    def state(self):
+        """Everything that the learner saves."""
+        parts = ("learner", self.trainer.learner), ("contest", self.trainer.contest), ("account", self.trainer.account)
+        return {f"{of}/{name}": array.copy() for of, part in parts for name, array in part.state().items()}
+
+
 def checkpoints(folder):
     return [(int(path.stem), path) for path in sorted(folder.glob("ranker/checkpoints/*.checkpoint"))]
 
 
-def state_after_loading(learner, path):
-    loaded = learner()
-    loaded.load(read_arrays(path))
-    return loaded.state()
-
-
-def assert_same(found, expected, kind):
-    # What came of commands is saved since 0.2 only; and the gate of 0.1 was too quick for weights above 1, as 1/0.5 is.
-    left_out = ("outcomes/", "gate/") if kind == "silence" else ("outcomes/",)
-    found, expected = ({n: a for n, a in arrays.items() if not n.startswith(left_out)} for arrays in (found, expected))
+def assert_same(found, expected):
     assert found.keys() == expected.keys()
-    for name, array in expected.items():
-        assert found[name].dtype == array.dtype
-        assert found[name].tobytes() == array.tobytes(), name
+    for key, array in expected.items():
+        assert found[key].dtype == array.dtype
+        assert found[key].tobytes() == array.tobytes(), key
 
 
-def test_two_checkpoints_of_each_label_mode_are_recorded():
-    assert {folder.name for folder in HOMES} == {"explicit", "silence"}
-    assert all(len(checkpoints(folder)) == 2 for folder in HOMES)
+def of_0_1(golden):
+    return golden.parent.name == "0.1"
 
 
-def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(folder, kind, learner):
+def kept(arrays, golden):
+    """Return what today's learner comes to as well: version 0.1 saved no outcomes, and was too quick for weights above 1.
+
+    Rows that only its checkpoint has are kept until they are done with, and a replay has all of them in its journal.
+    """
+    left_out = ("outcomes/", "joiner/kept/") if of_0_1(golden) else ()
+    left_out += ("gate/",) if of_0_1(golden) and "keep_negatives" in KINDS[golden.name] else ()
+    return {name: array for name, array in arrays.items() if not name.removeprefix("learner/").startswith(left_out)}
+
+
+def assert_at(found, path, learner, golden):
+    """Assert that a learner's state is that of a checkpoint."""
+    saved, loaded = read_arrays(path), learner()
+    loaded.load(saved)
+    expected = loaded.state()
+    if of_0_1(golden):
+        # The gate as it was saved: it lacks what today's bounds are made of, and rows that are taken back in one of its sums.
+        expected["gate/hedge"], found["gate/hedge"] = (
+            saved["gate/hedge"].copy(),
+            found["gate/hedge"][: len(saved["gate/hedge"])],
+        )
+        found["gate/hedge"][hedge.LATE_SPREAD] = expected["gate/hedge"][hedge.LATE_SPREAD]
+    assert_same(kept(found, golden), kept(expected, golden))
+
+
+def test_homes_of_every_kind_are_recorded_and_what_they_show_is_not_trivial():
+    assert {folder.name for folder in HOMES} == KINDS.keys()
+    for folder in HOMES:
+        status = json.loads((folder / "ranker" / "status.json").read_text())
+        gate, (older, newer) = status["gate"], checkpoints(folder)
+        assert (folder / "ranker" / "journal" / "000001.sqlite").exists() or folder not in WHOLE
+        assert newer[0] - older[0] > 30
+        assert gate["delay"] > 100
+        assert abs(gate["gain"]) > 1
+        assert gate["rate"] < 1
+        assert read_arrays(newer[1])["gate/delays"].shape[0] > 20
+        assert status["swap"] > 20
+        assert status["slices"]["country"]["de"]["base"]["examples"] > 100
+        assert [event["details"].get("by") for event in status["events"]].count("trial") == 1
+        assert (status["drift"]["alarms"], status["admission"]["limited"] > 0) == (2 * (folder.name == "explicit",))
+
+
+@whole
+def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(golden, folder, learner):
     segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
     replayed.recall = Replayed(segments, replayed.state())
     seen = 0
@@ -80,109 +155,135 @@ def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(fo
             replayed.push(sequence, record)
             for position, path in checkpoints(folder):
                 if sequence == position:
-                    assert_same(replayed.state(), state_after_loading(learner, path), kind)
+                    assert_at(replayed.state(), path, learner, golden)
                     seen += 1
     assert seen == 2
-    assert replayed.learned > 100
+    assert replayed.joiner.unmatched == 0
     segments.close()
 
 
-def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(folder, kind, learner):
+@every
+def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(golden, folder, home, learner):
     (_, older), (newest, newer) = checkpoints(folder)
     segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
-    replayed.recall = Kept(Home(definition(folder), settings(folder)).releases(), segments, lambda *_: None)
+    replayed.recall = Kept(home.releases(), segments, lambda *_: None)
     replayed.load(read_arrays(older))
     while replayed.position < newest:
         for sequence, record in segments.read(replayed.position, 1):
             replayed.push(sequence, record)
-    assert_same(replayed.state(), state_after_loading(learner, newer), kind)
+    assert_at(replayed.state(), newer, learner, golden)
     segments.close()
 
 
-def test_the_home_is_served_and_its_open_impressions_are_learned(folder):
-    made, chosen = definition(folder), settings(folder)
-    trainer = Trainer(made, chosen, clock=lambda: 10_000.0)
-    plane = DataPlane(made, chosen, clock=lambda: 10_000.0, registry=CollectorRegistry())
-    before, unmatched = trainer.learner.examples, trainer.learner.joiner.unmatched
-    names = json.loads((folder / "open.json").read_text())
-    answer = asyncio.run(plane.feedback(names, np.ones(len(names), np.float32)))
-    assert answer.outcomes == ["accepted"] * len(names)
-    while trainer.step():
-        pass
-    assert trainer.paused is None
-    # Where silence makes negatives, the windows that are over by now end too.
-    assert trainer.learner.examples >= before + len(names)
-    assert trainer.learner.joiner.unmatched == unmatched
-    trainer.close()
-    plane.close()
+@every
+def test_learner_trial_and_account_go_on_alike_from_either_checkpoint(golden, folder, tmp_path):
+    states = []
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    checkpoints(other)[1][1].unlink()
+    for each in (folder, other):
+        with Service(each) as service:
+            service.learn()
+            states.append(service.state())
+    for state in states if of_0_1(golden) else ():
+        # It kept nothing of what today's bounds are made of, and not which release serves.
+        state["learner/gate/hedge"] = state["learner/gate/hedge"][SERVING]
+        state["contest/numbers"] = state["contest/numbers"][:3]
+    assert_same(*(kept(state, golden) for state in states))
 
 
-@pytest.fixture
-def upgraded(folder):
-    """The home after this version has served it: its settings are on record from there on."""
-    trainer = Trainer(definition(folder), settings(folder), clock=lambda: 10_000.0)
-    while trainer.step():
-        pass
-    trainer.save()
-    trainer.close()
-    return trainer.learner
+@every
+def test_its_tables_are_served_bit_for_bit(folder):
+    with Service(folder) as service:
+        expected = np.array(service.last["scores"], np.float32)
+        scores = service.plane.score(columns(len(expected), service.last["seed"])[0]).scores
+        assert scores.tobytes() == expected.tobytes()
 
 
-def strangers(folder):
-    return Settings.load(home=folder, grpc_port=0)
+@every
+def test_its_ids_of_either_key_are_accepted_and_all_that_is_open_is_learned(folder):
+    with Service(folder) as service:
+        learner = service.trainer.learner
+        before, unmatched = learner.examples, learner.joiner.unmatched
+        outcomes = service.label()
+        assert outcomes == ["accepted"] * len(outcomes)
+        service.learn()
+        # Four labels were accepted while nobody learned; where silence makes negatives, the windows that are over end too.
+        assert learner.examples >= before + len(outcomes) + 4
+        assert learner.joiner.unmatched == unmatched
 
 
-def again(folder, chosen):
-    learner = new_learner(definition(folder), chosen)
-    segments = Segments(folder / "ranker" / "journal", 1 << 20)
-    learner.recall = Replayed(segments, learner.state())
-    learner.begin()
-    while records := segments.read(learner.position, 1000):
-        for sequence, record in records:
-            learner.push(sequence, record)
-    segments.close()
-    return learner
+@every
+def test_what_waits_in_its_checkpoint_is_learned_after_checkpoints_of_this_version_too(folder):
+    when = json.loads((folder / "ranker" / "status.json").read_text())["time"]
+    for _ in range(3):
+        with Service(folder, when) as service:  # no window ends
+            service.learn()
+    with Service(folder) as service:
+        service.learn()
+        assert service.trainer.learner.joiner.unmatched == 0
 
 
-def test_once_upgraded_it_is_replayed_bit_for_bit_whatever_the_settings_are_then(folder, kind, upgraded):
-    assert_same(again(folder, strangers(folder)).state(), upgraded.state(), kind)
-
-
-def test_once_upgraded_a_learner_without_checkpoints_comes_to_the_same_tables(folder, upgraded):
-    shutil.rmtree(folder / "ranker" / "checkpoints")
-    trainer = Trainer(definition(folder), strangers(folder), clock=lambda: 10_000.0)
-    while trainer.step():
-        pass
-    assert trainer.learner.stack.digest() == upgraded.stack.digest()
-    trainer.close()
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_relearning_from_a_release_of_then_is_the_same_under_any_settings_and_in_a_replay(folder, upgraded, number):
-    trainer = Trainer(definition(folder), strangers(folder), clock=lambda: 10_000.0)
-    release = trainer.releases.store.all()[number]
-    back = {"release": release.number, "position": release.position, "relearn": True, "promote": False}
-    sequence = trainer.journal.write(Control("rollback", back))
-    while trainer.step():
-        pass
-    assert trainer.learner.outcomes.of(sequence).refused is None
-    trainer.close()
-    for chosen in (settings(folder), strangers(folder)):
-        assert again(folder, chosen).stack.digest() == trainer.learner.stack.digest()
-
-
-def test_once_upgraded_the_command_replays_it_under_any_settings(folder, upgraded, monkeypatch):
-    (folder.parent / "service.py").touch()
-    folder.rename(folder.parent / "state")
-    monkeypatch.setattr("riverdelta.cli.replay.load", lambda target: definition(folder.parent / "state"))
-    shown = CliRunner().invoke(main, ["replay", "--journal", str(folder.parent), "--json", str(folder.parent / "figures")])
-    figures = json.loads((folder.parent / "figures").read_text())
-    assert (shown.exit_code, figures["tables_equal"]) == (0, True), shown.output
-
-
-def test_its_releases_are_intact(folder):
-    releases = Home(definition(folder), settings(folder)).releases()
+@every
+def test_its_releases_are_intact_and_can_be_exported(folder, home, tmp_path):
+    releases = home.releases()
+    checked, _ = home.definition.request_schema.check(columns(16, 7)[0], 16)
     assert len(releases.all()) == 2
     for release in releases.all():
         release.verify()
         assert releases.state(release)
+        alone = onnxruntime.InferenceSession(export_single(release.path, tmp_path / "alone.onnx"))
+        feeds = {of.name: checked[of.name].reshape(len(checked[of.name]), *of.shape[1:]) for of in alone.get_inputs()}
+        (score,) = alone.run(["score"], feeds)
+        expected = Session(release.path, State(release.number, 0, release.position)).run(checked).score
+        assert score.ravel().tobytes() == expected.tobytes()
+
+
+@every
+def test_a_rollback_to_its_release_brings_back_its_tables(folder):
+    with Service(folder) as service:
+        service.learn()
+        operator = Operator(service.trainer.home, service.plane.journal, lambda: NOW)
+        sequence = operator.rollback(1)
+        service.learn()
+        (done,) = [outcome for outcome in service.trainer.learner.outcomes if outcome.sequence == sequence]
+        assert (done.release, done.refused) == (1, None)
+        release = service.trainer.releases.store.get(1)
+        assert service.trainer.learner.stack.digest() == service.trainer.contest.tables(release).digest()
+
+
+@every
+def test_a_rollback_learns_again_what_came_since_where_the_journal_still_has_it(folder):
+    with Service(folder) as service:
+        service.learn()
+        operator = Operator(service.trainer.home, service.plane.journal, lambda: NOW)
+        if service.plane.journal.first() > service.trainer.releases.store.get(1).position + 1:
+            with pytest.raises(Refused, match="was deleted and cannot be learned again"):
+                operator.rollback(1, relearn=True)
+            return
+        sequence = operator.rollback(1, relearn=True)
+        service.learn()
+        (done,) = [outcome for outcome in service.trainer.learner.outcomes if outcome.sequence == sequence]
+        assert (done.release, done.refused) == (1, None)
+
+
+@every
+def test_its_owner_is_recognized_and_lookups_count_from_then_on(golden, folder, home):
+    owner, made = folder / "ranker" / "owner", home.definition
+    assert owner.read_text() == made.fingerprint(of_0_1(golden))
+    assert made.fingerprint(of_0_1=True) != made.fingerprint()
+    home.prepare()
+    assert owner.read_text() == made.fingerprint()
+
+
+@every
+def test_a_backup_of_it_starts_where_it_was(folder, home):
+    with Service(folder) as service:
+        service.learn()
+        service.trainer.save()
+        back_up(home, folder / "copy")
+        expected, outcomes = service.state(), service.label()
+    (folder / "ranker").rename(folder / "before")
+    (folder / "copy").rename(folder / "ranker")
+    with Service(folder) as service:
+        assert_same(service.state(), expected)
+        assert service.label() == outcomes

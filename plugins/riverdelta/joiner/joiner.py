@@ -71,6 +71,7 @@ class Joiner:
         self._tick = 0.0
         #: Whether the last tick has more rows than fit in memory at once: it is to be pushed again.
         self.unfinished = False
+        self._upgraded = False
 
     def configure(self, labels: str, window_seconds: float | None, relabels: bool, late: str, keep_negatives: float) -> None:
         """Change the rules for the records to come; raises `ConfigurationError` where they do not fit together."""
@@ -94,7 +95,8 @@ class Joiner:
         return self.waiting.bytes + self.showings.bytes
 
     def upgraded(self) -> None:
-        """Note that no feedback comes any more that version 0.1 has accepted: of the rows that it saved, shown ones are kept."""
+        """Note that all feedback that version 0.1 accepted has come: of the rows that it saved, only shown ones are kept."""
+        self._upgraded = True
         self.waiting.restrict(self.showings.has)
 
     def push(self, sequence: int, record: Record) -> Examples | None:
@@ -112,6 +114,7 @@ class Joiner:
         return {
             "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
             "tick": np.array([self._tick], np.float64),
+            "upgraded": np.array([self._upgraded]),
             **{f"shown/{name}": array for name, array in self.showings.state().items()},
             **{
                 f"kept/{incarnation}/{name}": shelf[name][shelf.all()]
@@ -133,7 +136,7 @@ class Joiner:
             self.waiting.restore(int(owner), columns)
         for name, count in zip(_COUNTS, arrays["counts"].tolist(), strict=True):
             setattr(self, name, count)
-        self._tick, self.unfinished = float(arrays["tick"][0]), False
+        self._tick, self._upgraded, self.unfinished = float(arrays["tick"][0]), bool(arrays["upgraded"][0]), False
         self.showings.load({name.removeprefix("shown/"): array for name, array in arrays.items() if name.startswith("shown/")})
 
     def _join(self, feedback: Feedback) -> Examples | None:
@@ -159,7 +162,7 @@ class Joiner:
             zeros = np.zeros(len(key), np.float32)
             examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
             self.showings.take(tick, most)
-            if self.waiting.kept:
+            if self._upgraded and self.waiting.kept:
                 self.waiting.restrict(self.showings.has)
         self._tick, self.unfinished = tick, len(key) == most
         return examples
@@ -235,6 +238,7 @@ class Joiner:
         return {
             "counts": np.array([unmatched, kept, dropped], np.int64),
             "tick": arrays["tick"],
+            "upgraded": np.array([False]),
             "shown/incarnation": incarnation[order],
             "shown/key": key[order],
             "shown/due": due[order],

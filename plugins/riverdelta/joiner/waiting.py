@@ -85,7 +85,7 @@ class Waiting:
         self._add(impressions.incarnation, _rows(sequence, impressions))
 
     def restore(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Keep those rows of a worker, as version 0.1 saved them, that the source does not have, until `remove` or `restrict`."""
+        """Keep the rows of a worker, as version 0.1 saved them, that the source does not have."""
         numbers, of = np.unique(requests(rows["key"]), return_inverse=True)
         gone = np.array([self.source.locate(incarnation, number) is None for number in numbers.tolist()], np.bool_)[of]
         if gone.any():

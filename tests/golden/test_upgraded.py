@@ -1,0 +1,91 @@
+"""A home that this version has served once is replayed, relearned and gone on from under any settings."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from scorer import definition, settings
+
+from riverdelta.cli import main
+from riverdelta.events import Control
+from riverdelta.journal import Segments
+from riverdelta.settings import Settings
+from riverdelta.trainer import Trainer
+from riverdelta.trainer.learner import new_learner
+from riverdelta.trainer.recall import Replayed
+
+#: Homes whose journal begins at its first record.
+WHOLE = sorted(path.parent for path in Path(__file__).parent.glob("*/*/ranker") if path.parent.name != "swept")
+
+
+@pytest.fixture(params=WHOLE, ids=lambda folder: f"{folder.parent.name}-{folder.name}")
+def folder(request, tmp_path):
+    return Path(shutil.copytree(request.param, tmp_path / "home"))
+
+
+def served(folder, chosen):
+    trainer = Trainer(definition(folder), chosen, clock=lambda: 10_000.0)
+    while trainer.step():
+        pass
+    return trainer
+
+
+@pytest.fixture
+def upgraded(folder):
+    """The home after this version has served it: its settings are on record from there on."""
+    trainer = served(folder, settings(folder))
+    trainer.save()
+    trainer.close()
+    return trainer.learner
+
+
+def strangers(folder):
+    return Settings.load(home=folder, grpc_port=0)
+
+
+def again(folder, chosen):
+    learner = new_learner(definition(folder), chosen)
+    segments = Segments(folder / "ranker" / "journal", 1 << 20)
+    learner.recall = Replayed(segments, learner.state())
+    learner.begin()
+    while records := segments.read(learner.position, 1000):
+        for sequence, record in records:
+            learner.push(sequence, record)
+    segments.close()
+    return learner
+
+
+def test_it_is_replayed_to_the_same_tables_whatever_the_settings_are_then(folder, upgraded):
+    assert again(folder, strangers(folder)).stack.digest() == upgraded.stack.digest()
+
+
+def test_a_learner_without_checkpoints_comes_to_the_same_tables(folder, upgraded):
+    shutil.rmtree(folder / "ranker" / "checkpoints")
+    trainer = served(folder, strangers(folder))
+    assert trainer.learner.stack.digest() == upgraded.stack.digest()
+    trainer.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_relearning_from_a_release_of_then_is_the_same_under_any_settings_and_in_a_replay(folder, upgraded, number):
+    trainer = served(folder, strangers(folder))
+    release = trainer.releases.store.all()[number]
+    back = {"release": release.number, "position": release.position, "relearn": True, "promote": False}
+    sequence = trainer.journal.write(Control("rollback", back))
+    while trainer.step():
+        pass
+    assert trainer.learner.outcomes.of(sequence).refused is None
+    trainer.close()
+    for chosen in (settings(folder), strangers(folder)):
+        assert again(folder, chosen).stack.digest() == trainer.learner.stack.digest()
+
+
+def test_the_command_replays_it_under_any_settings(folder, upgraded, monkeypatch):
+    (folder.parent / "service.py").touch()
+    folder.rename(folder.parent / "state")
+    monkeypatch.setattr("riverdelta.cli.replay.load", lambda target: definition(folder.parent / "state"))
+    shown = CliRunner().invoke(main, ["replay", "--journal", str(folder.parent), "--json", str(folder.parent / "figures")])
+    figures = json.loads((folder.parent / "figures").read_text())
+    assert (shown.exit_code, figures["tables_equal"]) == (0, True), shown.output
