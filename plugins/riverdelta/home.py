@@ -91,8 +91,19 @@ class Home:
 
     def declare(self, journal: Journal, now: float) -> None:
         """Write the settings that learning reads into the journal, at `now` (Unix seconds), unless they are in effect."""
-        if journal.settings() != (learning := self.learning()):
+        if (known := journal.settings()) != (learning := self.learning()):
+            if not known:
+                self._refuse_another_mode_than_of_0_1(journal)
             journal.write(Control(SETTINGS, learning, now))
+
+    def _refuse_another_mode_than_of_0_1(self, journal: Journal) -> None:
+        """Version 0.1 wrote no settings: a tick shows that its learner made negatives of silence."""
+        was = "silence" if journal.tick() else "explicit" if self.checkpoints().oldest() else self.settings.labels
+        if was != self.settings.labels:
+            raise ConfigurationError(
+                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, and it is {self.settings.labels} now; "
+                f"start it once with the labels and window that it had, which are on record from then on, and change them after"
+            )
 
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which follows the key file."""

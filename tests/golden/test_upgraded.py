@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from click.testing import CliRunner
 from scorer import definition, settings
 
 from riverdelta.cli import main
+from riverdelta.errors import ConfigurationError
 from riverdelta.events import Control
-from riverdelta.journal import Segments
+from riverdelta.home import Home
+from riverdelta.journal import Segments, SqliteJournal
 from riverdelta.settings import Settings
 from riverdelta.trainer import Trainer
 from riverdelta.trainer.learner import new_learner
@@ -89,3 +92,17 @@ def test_the_command_replays_it_under_any_settings(folder, upgraded, monkeypatch
     shown = CliRunner().invoke(main, ["replay", "--journal", str(folder.parent), "--json", str(folder.parent / "figures")])
     figures = json.loads((folder.parent / "figures").read_text())
     assert (shown.exit_code, figures["tables_equal"]) == (0, True), shown.output
+
+
+def test_the_first_start_needs_the_label_mode_that_it_had_and_a_later_one_does_not(folder):
+    labels = settings(folder).labels
+    changed = (
+        {"labels": "silence", "window_seconds": 30.0}
+        if labels == "explicit"
+        else {"labels": "explicit", "window_seconds": None}
+    )
+    refused = pytest.raises(ConfigurationError, match=f"was written by version 0.1 with RIVERDELTA_LABELS={labels}")
+    with refused, closing(SqliteJournal(folder / "ranker" / "journal")) as journal:
+        Home(definition(folder), settings(folder).model_copy(update=changed)).declare(journal, 10_000.0)
+    served(folder, settings(folder)).close()
+    served(folder, settings(folder).model_copy(update=changed)).close()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Control, Feedback, Impressions, Tick, digest
+from riverdelta.events import SETTINGS, Control, Feedback, Impressions, Tick, digest
 from riverdelta.journal import SqliteJournal
 from riverdelta.journal.segment import Encoded
 from riverdelta.journal.segments import Segments
@@ -228,6 +228,33 @@ def test_a_copy_that_somebody_left_in_the_folder_is_none_of_its_segments(home):
     segments = Segments(home.folder, 1 << 20)
     assert segments.last() == 0
     segments.close()
+
+
+@pytest.mark.parametrize("first", [10.0, None])
+def test_a_showing_of_0_1_matures_by_the_first_window_on_record_whatever_the_rules_are_later(home, first):
+    worker = home.worker()
+    request = worker.score()
+    worker.feed(request, [0, 1], np.nan, time=100.0)
+    edit(files(home)[0], "UPDATE fed SET due = NULL")
+    settings = {"on_conflict": "first", "window_seconds": first}
+    worker.journal.write(Control(SETTINGS, settings))
+    worker.journal.write(Control(SETTINGS, settings | {"window_seconds": 1_000.0}))
+    worker.journal.write(Tick(200.0))
+    assert worker.feed(request, 0, 1) == ["late" if first else "accepted"]
+    worker.journal.write(Tick(5_000.0))
+    assert worker.feed(request, 1, 1) == ["late" if first else "accepted"]
+
+
+def test_retention_of_segments_of_one_record_each_leaves_no_more_files_than_there_were(home):
+    worker = home.worker(segment_bytes=TINY)
+    for _ in range(30):
+        worker.feed(worker.score(), 0, 1)
+    counts = []
+    for _ in range(6):
+        worker.journal.sweep(worker.journal.last(), 0.0, 0, 10**12)
+        counts.append(len(files(home)))
+    assert counts[-1] < counts[0]
+    assert counts[-1] <= 8
 
 
 class TestRetention:

@@ -319,7 +319,7 @@ def test_relearning_is_all_or_nothing_where_a_record_is_missing_in_the_middle(ri
     taught(rig, 2, 3, 4)
     tables = digest(rig)
     segments = rig.trainer.journal._readable
-    middle = segments._open[sorted(segments._open)[kept.position + 2]]
+    middle = next(s for _, s in sorted(segments._open.items()) if s.first > kept.position + 1)
     middle._db.execute("DELETE FROM record")
     outcome = rig.trainer.learner.outcomes.of(back(rig, kept, relearn=True))
     assert f"lacks record {middle.first}" in outcome.refused
@@ -705,3 +705,18 @@ def test_the_gate_s_weight_serves_and_its_excess_stays_within_the_bound(rig):
     scored = rig.plane.session.run(columns)
     expected = (1 - gate["weight"]) * sigmoid(scored.base) + gate["weight"] * sigmoid(scored.corrected)
     assert np.allclose(scored.score, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rig", [{"keep_releases": 1, "checkpoint_seconds": 1e6}], indirect=True)
+def test_a_learner_that_reads_old_release_records_again_leaves_the_newest_release_as_it_is(rig):
+    rig.step()
+    rig.trainer.save()
+    for seed in range(6):
+        taught(rig, seed)
+        release(rig)
+    kept = [(r.number, r.position) for r in rig.trainer.home.releases().all()]
+    rig.trainer.journal.close()
+    rig.trainer._lock.release()
+    rig.start()
+    rig.step()
+    assert [(r.number, r.position) for r in rig.trainer.home.releases().all()] == kept

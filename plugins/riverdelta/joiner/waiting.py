@@ -163,6 +163,10 @@ class Waiting:
             block, impressions = Shelf(), self.source.impressions(sequence)
             if impressions.incarnation != incarnation:
                 raise Corrupt(f"journal record {sequence} holds rows of another worker than the journal's index says")
+            if request not in impressions.request:
+                raise Corrupt(
+                    f"journal record {sequence} lacks rows of request {request}, which the journal's index says it has"
+                )
             block.add(_rows(sequence, impressions))
             self.row_bytes = max(self.row_bytes, block.row_bytes)
         self._blocks[sequence] = block

@@ -125,6 +125,10 @@ class Journal(Protocol):
         """Return the settings that learning reads, as the newest record has them; {} before the first."""
         ...
 
+    def tick(self) -> float:
+        """Return the time of the newest tick (Unix seconds), 0 before the first."""
+        ...
+
     def last(self) -> int:
         """Return the newest sequence number, 0 before the first."""
         ...

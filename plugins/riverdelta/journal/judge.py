@@ -72,6 +72,9 @@ class Judge:
         self._segments, self._segment = segments, segment
         self._rules = segment.settings(Rules.of) or rules
         self._retired, self._swept = segment.retired(), segment.swept()
+        first = segment.get("first_window")
+        #: The window of the first settings on record, None without one: that of version 0.1, where it wrote this journal.
+        self._first_window = self._rules.window_seconds if first < 0 else first or None
         self._tick = float(segment.get("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
         self._accepted: list[_Accepted] = []
@@ -152,9 +155,9 @@ class Judge:
 
     def _matured(self, fed: Fed) -> bool:
         """Whether silence has made a negative of the row, and nothing has taken it back."""
-        due, window = fed.due, self._rules.window_seconds
-        if due is None and fed.label is None and fed.shown is not None and window is not None:
-            due = fed.shown + window  # version 0.1 kept the showing alone
+        due = fed.due
+        if due is None and fed.label is None and fed.shown is not None and self._first_window is not None:
+            due = fed.shown + self._first_window  # version 0.1 kept the showing alone
         return due is not None and self._tick >= due
 
 

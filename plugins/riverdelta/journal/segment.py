@@ -30,13 +30,13 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
 #: What a new segment takes over from the one before it.
-CARRIED = ("incarnations", "tick", "swept", "retired", "released", "settings")
+CARRIED = ("incarnations", "tick", "swept", "retired", "released", "settings", "first_window")
 #: The facts that segments of version 0.1 lack, and what stands for them there.
-_ADDED = {"retired": "{}", "released": "{}", "settings": "{}"}
+_ADDED = {"retired": "{}", "released": "{}", "settings": "{}", "first_window": -1.0}
 #: The facts of a segment, and what each is.
 _FACTS: dict[str, type | tuple[type, ...]] = {
     "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "released": str,
-    "settings": str,
+    "settings": str, "first_window": (int, float),
 }  # fmt: skip
 
 #: The most that a number may be; an incarnation has 23 bits for its place among them.

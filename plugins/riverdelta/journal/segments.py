@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from riverdelta.lock import Turn, alone
 COPYING = "copying"
 
 _log = logging.getLogger(__name__)
+#: By segment, the newest record at the moment that something was decided about it.
+Positions = Mapping[int, int]
 
 
 class Segments:
@@ -72,7 +74,7 @@ class Segments:
                 with segment.transaction():
                     if not segment.sealed:
                         yield segment
-                        if segment.size() > self.segment_bytes:
+                        if segment.size() > self.segment_bytes and segment.last() >= segment.first:
                             segment.put("sealed", 1)
                         return
                 self._succeed(segment)
@@ -202,29 +204,34 @@ class Segments:
         """
         with alone(self.folder / COPYING) as free:
             freed = self._delete(behind) if free else 0
-        self._release(behind, needed)
-        retired = self.newest.retired()
+        retired, released = self.newest.retired(), self.newest.released()
+        new = [*self._releasable(behind, retired, released, needed)], [*self._due(behind, retired, max_age, max_bytes, now)]
+        if any(new):
+            with self.transaction() as newest:
+                for fact, known, numbers in (("released", released, new[0]), ("retired", retired, new[1])):
+                    newest.put(fact, json.dumps({**known, **dict.fromkeys(numbers, newest.last())}))
+        for number in new[1]:
+            _log.info(
+                "the impressions of %s take no more feedback; labels for them are answered 'expired'", self._open[number].path
+            )
+        return freed
+
+    def _releasable(self, behind: int, retired: Positions, released: Positions, needed: Needed) -> Iterator[int]:
+        for number, position in sorted(retired.items()):
+            if number not in released and number in self._open:
+                if position > behind or needed(self._open[number].spans):
+                    return
+                yield number
+
+    def _due(self, behind: int, retired: Positions, max_age: float, max_bytes: int, now: float) -> Iterator[int]:
         size = self.size() - sum(self._open[n].size() for n in retired if n in self._open)
         ordered = [self._open[n] for n in sorted(self._open) if n not in retired]
         for segment, following in zip(ordered, ordered[1:], strict=False):
             old = now - segment.path.stat().st_mtime > max_age
             if following.first - 1 > behind or not (old or size > max_bytes):
-                break
-            size -= segment.size()
-            with self.transaction() as newest:
-                newest.put("retired", json.dumps({**newest.retired(), segment.number: newest.last()}))
-            _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", segment.path)
-        return freed
-
-    def _release(self, behind: int, needed: Needed) -> None:
-        released = self.newest.released()
-        for number, position in sorted(self.newest.retired().items()):
-            if number in released or number not in self._open:
-                continue
-            if position > behind or needed(self._open[number].spans):
                 return
-            with self.transaction() as newest:
-                newest.put("released", json.dumps({**newest.released(), number: newest.last()}))
+            size -= segment.size()
+            yield segment.number
 
     def _delete(self, behind: int) -> int:
         numbers = sorted(n for n, position in self.newest.released().items() if n in self._open and position <= behind)

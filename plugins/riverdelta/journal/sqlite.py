@@ -177,6 +177,12 @@ class SqliteJournal:
             self._readable.refresh()
             return self._readable.newest.settings(dict) or {}
 
+    def tick(self) -> float:
+        """See `Journal.tick`."""
+        with self._reading:
+            self._readable.refresh()
+            return float(self._readable.newest.get("tick"))
+
     def last(self) -> int:
         """See `Journal.last`."""
         with self._reading:
@@ -276,6 +282,8 @@ class SqliteJournal:
                 if isinstance(entry.record, Tick):
                     segment.put("tick", max(entry.record.time, segment.get("tick")))
                 elif entry.record.action == SETTINGS:
+                    if segment.settings(dict) is None:
+                        segment.put("first_window", entry.record.arguments.get("window_seconds") or 0.0)
                     segment.put("settings", json.dumps(dict(entry.record.arguments)))
             position = segment.last()
         if block is not None:

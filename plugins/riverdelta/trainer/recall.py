@@ -158,11 +158,13 @@ class Kept(Journalled):
         if self.refusal(sequence) is None:
             self._journal.write(Control("refused", {"sequence": sequence, "reason": reason}, self._clock()))
 
-    def keep(self, learner: Learner, position: int) -> int:
-        """Return the number of the release that this record made before, or make it."""
+    def keep(self, learner: Learner, position: int) -> int | None:
+        """Return the number of the release that this record made before, or make it; None where that is gone again."""
         for release in self._store.all():
             if release.position == position:
                 return release.number
+            if release.position > position:
+                return None  # it was made before, and retention has deleted it since
         return self._keep(learner, position)
 
     def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
