@@ -221,7 +221,7 @@ def read_nothing(scorer):
 def lose_impressions(scorer):
     """The learner finds no impression any more, in memory or in the journal."""
     waiting = scorer.trainer.learner.joiner.waiting
-    scorer.between.append(lambda: vars(waiting).update(source=Nowhere(), _limit=0))
+    scorer.between.append(lambda: vars(waiting).update(source=Nowhere(), limit=0))
 
 
 def label_again_what_is_retired(scorer):

@@ -103,7 +103,7 @@ def unlabelled(rig, label):
 
 def swept(rig, before):
     rig.trainer.journal.sweep(before, 1e9, 0, rig.now)
-    assert rig.trainer.journal.sweep(rig.trainer.journal.last(), 1e9, 10**12, rig.now) > 0
+    assert sum(rig.trainer.journal.sweep(rig.trainer.journal.last(), 1e9, 10**12, rig.now) for _ in range(2)) > 0
 
 
 SHOWN = {"segment_bytes": 1, "labels": "silence", "window_seconds": 1.0}
@@ -154,7 +154,8 @@ def test_what_is_refused_before_it_is_written_is_what_relearning_would_fail_at(d
     seen = set()
     for cut in range(0, journal.last(), 20):
         journal.sweep(cut, 1e9, 0, rig.now)
-        journal.sweep(journal.last(), 1e9, 10**12, rig.now)
+        for _ in range(2):
+            journal.sweep(journal.last(), 1e9, 10**12, rig.now)
         for release in rig.trainer.releases.store.all():
             refused = journal.complete_after() > release.position
             try:
