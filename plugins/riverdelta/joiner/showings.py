@@ -76,7 +76,6 @@ class Showings:
     def within(self, spans: Mapping[int, tuple[int, int]]) -> bool:
         """Return whether a row is of a worker's requests from one to another, both included."""
         self._settle()
-        self._gather()
         for part in self._parts:
             incarnation, request = part["incarnation"], requests(part["key"])
             for number, (first, last) in spans.items():
@@ -87,14 +86,12 @@ class Showings:
     def has(self, incarnation: int, key: Ints) -> npt.NDArray[np.bool_]:
         """Return which of a worker's rows are here, bool[N]."""
         self._settle()
-        self._gather()
         mine = [part["key"][part["incarnation"] == incarnation] for part in self._parts]
         return np.isin(key, np.concatenate([np.empty(0, np.int64), *mine]))
 
     def state(self) -> dict[str, _Array]:
         """Return what `load` needs."""
         self._settle()
-        self._gather()
         empty = {"incarnation": np.empty(0, np.int64), "key": np.empty(0, np.int64), "due": np.empty(0)}
         return {name: np.concatenate([none, *(part[name] for part in self._parts)]) for name, none in empty.items()}
 
@@ -124,11 +121,11 @@ class Showings:
 
     def _settle(self) -> None:
         """Take out the rows that have a label."""
+        self._gather()
         if not self._labelled:
             return
         of, known = (np.concatenate(column) for column in zip(*self._labelled, strict=True))
         self._labelled.clear()
-        self._gather()
         for part in self._parts:
             labelled = np.zeros(len(part["key"]), np.bool_)
             for number in np.unique(of).tolist():

@@ -82,7 +82,23 @@ class Waiting:
 
     def add(self, sequence: int, impressions: Impressions) -> None:
         """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
-        self._add(impressions.incarnation, _rows(sequence, impressions))
+        incarnation = impressions.incarnation
+        # The last worker's shelf keeps its room; an empty one of another may be a dead worker's.
+        self._shelves = {n: shelf for n, shelf in self._shelves.items() if shelf.rows or n == incarnation}
+        shelf = self._shelves.setdefault(incarnation, Shelf())
+        shelf.add(_rows(sequence, impressions))
+        self.row_bytes = max(self.row_bytes, shelf.row_bytes)
+        # A shelf has as much room again as it has rows.
+        limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
+        while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
+            full = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
+            oldest = min(full, key=lambda number: int(full[number]["sequence"][full[number].first]))
+            full[oldest].remove(full[oldest].oldest())
+            if not full[oldest].rows:
+                del self._shelves[oldest]
+        if sum(shelf.bytes for shelf in self._shelves.values()) > 2 * limit:
+            for shelf in self._shelves.values():
+                shelf.compact()
 
     def restore(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
         """Keep the rows of a worker, as version 0.1 saved them, that the source does not have."""
@@ -98,24 +114,6 @@ class Waiting:
             at = shelf.all()
             shelf.remove(at[~wanted(incarnation, shelf["key"][at])])
         self.kept = {incarnation: shelf for incarnation, shelf in self.kept.items() if shelf.rows}
-
-    def _add(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        # The last worker's shelf keeps its room; an empty one of another may be a dead worker's.
-        self._shelves = {n: shelf for n, shelf in self._shelves.items() if shelf.rows or n == incarnation}
-        shelf = self._shelves.setdefault(incarnation, Shelf())
-        shelf.add(rows)
-        self.row_bytes = max(self.row_bytes, shelf.row_bytes)
-        # A shelf has as much room again as it has rows.
-        limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
-        while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
-            full = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
-            oldest = min(full, key=lambda number: int(full[number]["sequence"][full[number].first]))
-            full[oldest].remove(full[oldest].oldest())
-            if not full[oldest].rows:
-                del self._shelves[oldest]
-        if sum(shelf.bytes for shelf in self._shelves.values()) > 2 * limit:
-            for shelf in self._shelves.values():
-                shelf.compact()
 
     def find(self, incarnation: Ints, key: Ints) -> list[Group]:
         """Return the rows of the keys that are still to be had, worker by worker."""

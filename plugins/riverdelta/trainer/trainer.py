@@ -151,8 +151,11 @@ class Trainer:
         self._sweep()
 
     def _save(self) -> None:
+        self._saver.save(self.learner.position, self._state, self.clock)
+
+    def _state(self) -> dict[str, npt.NDArray[Any]]:
         observed = {f"{prefix}{name}": array for prefix, part in self._observers() for name, array in part.state().items()}
-        self._saver.save(self.learner.position, lambda: self.learner.state() | observed, self.clock)
+        return self.learner.state() | observed
 
     def _sweep(self) -> None:
         """Let the journal go of what is behind both kept checkpoints, unless a restart may relearn some of it."""
