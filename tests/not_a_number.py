@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 
 from riverdelta import Calibration, Entity
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.registry.state import Delta, State
+from riverdelta.core.features import Schema
+from riverdelta.learning.definition import Definition
+from riverdelta.storage.registry.state import Delta, State
 
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) {

@@ -3,24 +3,18 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "plugins" / "riverdelta"
 
-#: The layer of each top-level module of the package; `checks` stands beside them.
-LAYERS = {
-    "features": 0, "events": 0, "link": 0, "errors": 0, "log_loss": 0, "logs": 0, "durable": 0,
-    "corrections": 1,
-    "stack": 2, "joiner": 2, "prequential": 2, "drift": 2, "graph": 2, "convert": 2,
-    "gate": 2, "breaker": 2, "insight": 2, "influence": 2, "confidence": 2, "trial": 2,
-    "session": 3, "registry": 3, "journal": 3, "checkpoint": 3, "metrics": 3, "lock": 3,
-    "__main__": 4, "oip": 4, "dataplane": 4, "trainer": 4, "settings": 4, "definition": 4, "home": 4, "access": 4,
-    "cli": 4, "lab": 4, "fallback": 4,
-    "operator": 4, "diff": 4, "reference": 4, "impression": 4, "backup": 4,
-    "bento": 5,
-}  # fmt: skip
+#: The packages, lowest first: each may import itself and those before it. `checks` stands beside them.
+ORDER = (
+    "core", "corrections", "river", "graph", "evaluation", "learning", "storage", "metrics", "serving", "sidecar", "lab", "cli",
+    "bento", "__main__",
+)  # fmt: skip
 
 #: Which modules may import which heavy dependency; a folder's name stands for all that it holds.
 HEAVY = {
@@ -32,31 +26,19 @@ HEAVY = {
     "_bentoml_impl": ("bento",),
     "starlette": ("bento",),
     "grpc": ("bento", "lab/client"),
-    "google": ("oip", "graph/signature"),
+    "google": ("serving/oip", "graph/signature"),
     "uvicorn": ("bento",),
-    "pydantic": ("bento", "settings"),
-    "pydantic_settings": ("settings",),
-    "onnxruntime": ("session", "lab/export", "checks"),
-    "sqlite3": ("journal",),
-    "safetensors": ("checkpoint", "registry", "corrections/lookup"),
-    "fcntl": ("lock", "home"),
-    "prometheus_client": ("metrics", "dataplane"),
-    "numba": (
-        "corrections",
-        "prequential",
-        "gate",
-        "breaker",
-        "influence",
-        "confidence",
-        "trial",
-        "drift",
-        "log_loss",
-        "insight",
-        "trainer/history",
-    ),
-    "river": ("corrections", "convert", "prequential"),
-    "onnx": ("corrections", "convert", "graph", "checks", "lab/export", "session", "trainer/releases"),
-    "pyarrow": ("events", "lab/datasets", "cli/reference"),
+    "pydantic": ("bento", "core/settings"),
+    "pydantic_settings": ("core/settings",),
+    "onnxruntime": ("graph/runtime", "serving/session", "lab/export", "checks"),
+    "sqlite3": ("storage/journal",),
+    "safetensors": ("core/arrays", "corrections/lookup", "storage/registry"),
+    "fcntl": ("core/locks", "storage/home"),
+    "prometheus_client": ("metrics", "serving/dataplane"),
+    "numba": ("corrections", "core/log_loss", "evaluation", "learning/breaker", "learning/influence"),
+    "river": ("corrections", "river", "evaluation/prequential"),
+    "onnx": ("corrections", "river", "graph", "checks", "lab/export", "serving/session", "sidecar/releaser"),
+    "pyarrow": ("core/records", "lab/datasets", "cli/reference"),
     "click": ("cli", "bento/address"),
     "psutil": ("bento/address",),
     "rich": ("cli",),
@@ -80,8 +62,8 @@ def violations(package):
     for path in sorted(package.rglob("*.py")):
         where = path.relative_to(package).with_suffix("")
         mine = where.parts[0]
-        if mine != "__init__" and mine != "checks" and mine not in LAYERS:
-            found.append(f"{where}.py: {mine!r} is in no layer; add it to LAYERS")
+        if mine not in ("__init__", "checks", *ORDER):
+            found.append(f"{where}.py: {mine!r} is in no layer; add it to ORDER")
             continue
         for line, name in imports(path, where):
             parts = name.split(".")
@@ -95,41 +77,72 @@ def violations(package):
 def arrow(where, line, mine, other):
     if other == "checks":
         return [] if mine == "checks" else [f"{where}.py:{line}: imports checks, which nobody may"]
-    if other not in LAYERS:
+    if other not in ORDER:
         return [f"{where}.py:{line}: imports {other or 'riverdelta'!r} by the package's face; name its module"]
-    top = 3 if mine == "checks" else LAYERS[mine]
-    if LAYERS[other] > top:
-        return [f"{where}.py:{line}: {mine} (L{top}) imports {other} (L{LAYERS[other]}); imports go down only"]
+    top = "storage" if mine == "checks" else mine
+    if ORDER.index(other) > ORDER.index(top):
+        return [f"{where}.py:{line}: {mine} imports {other}, which is above it; imports go down only"]
     return []
+
+
+def circles(package):
+    """Return each set of modules that import one another, `TYPE_CHECKING` and functions included."""
+    files = {path.relative_to(package).with_suffix(""): path for path in sorted(package.rglob("*.py"))}
+    modules = {".".join(where.parts).removesuffix(".__init__"): where for where in files}
+    graph = {}
+    for module, where in modules.items():
+        targets = {
+            name.removeprefix("riverdelta.") for _, name in imports(files[where], where) if name.startswith("riverdelta.")
+        }
+        found = {target if target in modules else target.rpartition(".")[0] for target in targets}
+        graph[module] = found & modules.keys() - {module}
+    order = TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except CycleError as error:
+        return " <- ".join(error.args[1])
+    return None
 
 
 def test_imports_go_down_only():
     assert violations(PACKAGE) == []
 
 
-UP = "imports go down only"
+def test_no_module_imports_itself_by_way_of_others():
+    assert circles(PACKAGE) is None
+
+
+UP = "which is above it; imports go down only"
 FACE = "by the package's face; name its module"
 PLANTED = {
-    "an arrow up": ("stack.py", "from riverdelta.session import Session", f"1: stack (L2) imports session (L3); {UP}"),
-    "a relative one": ("graph/merge.py", "from ..session import half", f"1: graph (L2) imports session (L3); {UP}"),
-    "a bare relative one": ("link.py", "from . import stack", f"1: link (L0) imports stack (L2); {UP}"),
-    "inside a package's face": ("graph/__init__.py", "from ..cli import main", f"1: graph (L2) imports cli (L4); {UP}"),
-    "inside a function": ("joiner.py", "def f():\n    import sqlite3", "2: imports sqlite3, which only journal may"),
-    "for types alone": (
-        "stack.py",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import riverdelta.trainer",
-        f"3: stack (L2) imports trainer (L4); {UP}",
+    "an arrow up": (
+        "corrections/stack.py",
+        "from riverdelta.serving import Session",
+        f"1: corrections imports serving, {UP}",
     ),
-    "by the package's face": ("link.py", "from riverdelta import Stack", f"1: imports 'Stack' {FACE}"),
-    "of the package whole": ("link.py", "import riverdelta", f"1: imports 'riverdelta' {FACE}"),
-    "of the laws": ("trainer.py", "from riverdelta.checks import LAWS", "1: imports checks, which nobody may"),
-    "of the laws above L3": ("checks/laws.py", "import riverdelta.cli", f"1: checks (L3) imports cli (L4); {UP}"),
+    "a relative one": ("graph/merge.py", "from ..serving import half", f"1: graph imports serving, {UP}"),
+    "a bare relative one": ("core/link.py", "from .. import graph", f"1: core imports graph, {UP}"),
+    "inside a package's face": ("graph/__init__.py", "from ..cli import main", f"1: graph imports cli, {UP}"),
+    "inside a function": (
+        "learning/joiner.py",
+        "def f():\n    import sqlite3",
+        "2: imports sqlite3, which only storage/journal may",
+    ),
+    "for types alone": (
+        "graph/merge.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import riverdelta.sidecar",
+        f"3: graph imports sidecar, {UP}",
+    ),
+    "by the package's face": ("core/link.py", "from riverdelta import Stack", f"1: imports 'Stack' {FACE}"),
+    "of the package itself": ("core/link.py", "import riverdelta", f"1: imports 'riverdelta' {FACE}"),
+    "of the laws": ("sidecar/trainer.py", "from riverdelta.checks import LAWS", "1: imports checks, which nobody may"),
+    "of the laws above storage": ("checks/laws.py", "import riverdelta.cli", f"1: checks imports cli, {UP}"),
     "a name that only begins alike": (
         "lab/exporter.py",
         "import torch",
         "1: imports torch, which only lab/deepfm, lab/train, lab/export may",
     ),
-    "a module in no layer": ("misc.py", "", " 'misc' is in no layer; add it to LAYERS"),
+    "a module in no layer": ("misc.py", "", " 'misc' is in no layer; add it to ORDER"),
 }
 
 
@@ -144,9 +157,18 @@ def test_a_planted_import_is_named_with_its_file_and_line(tmp_path, file, source
 def test_imports_of_the_same_layer_and_below_pass(tmp_path):
     (tmp_path / "graph").mkdir()
     (tmp_path / "graph" / "merge.py").write_text(
-        "import onnx\nfrom . import names\nfrom .. import link\nfrom ..stack import Stack\n"
+        "import onnx\nfrom . import names\nfrom .. import core\nfrom ..corrections.stack import Stack\n"
     )
     assert violations(tmp_path) == []
+
+
+def test_a_planted_circle_is_named(tmp_path):
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "a.py").write_text("from riverdelta.graph.b import f\n")
+    (tmp_path / "graph" / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from riverdelta.graph import a\n"
+    )
+    assert circles(tmp_path) in ("graph.a <- graph.b <- graph.a", "graph.b <- graph.a <- graph.b")
 
 
 def test_the_package_imports_without_its_heavy_dependencies():

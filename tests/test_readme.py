@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from riverdelta.cli import main
-from riverdelta.definition import load
-from riverdelta.settings import Settings
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

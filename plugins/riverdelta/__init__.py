@@ -8,22 +8,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from riverdelta.core.errors import RiverdeltaError
+from riverdelta.core.features import Schema, id64
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
 from riverdelta.corrections.linear import Linear
 from riverdelta.corrections.lookup import Lookup
-from riverdelta.drift import Adapt, Freeze
-from riverdelta.errors import RiverdeltaError
-from riverdelta.features import Schema, id64
-from riverdelta.stack import Stack
+from riverdelta.corrections.stack import Stack
+from riverdelta.evaluation.drift import Adapt, Freeze
 
 if TYPE_CHECKING:
     from riverdelta.bento import online
-    from riverdelta.convert import River
+    from riverdelta.river import River
 
 #: Imported when they are first asked for: the corrections alone need neither BentoML nor the converters.
-_LAZY = {"online": "riverdelta.bento", "River": "riverdelta.convert"}
+_LAZY = {"online": "riverdelta.bento", "River": "riverdelta.river"}
 
 __all__ = [
     "Adapt",

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 from streams import available
 
-from riverdelta.gate import Gate
+from riverdelta.core.link import log_loss
+from riverdelta.core.settings import Settings
+from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.attacks import KINDS
 from riverdelta.lab.replay import replay
-from riverdelta.link import log_loss
-from riverdelta.settings import Settings
-from riverdelta.trainer.admission import Admission
+from riverdelta.learning.admission import Admission
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "gate"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "gate"))
 import test_gate as adversary
 import test_weighted as weighted_adversary
 

@@ -23,12 +23,12 @@ import numpy as np
 from bench_drift import rate
 from streams import FOLDER, bandit, electricity, pump
 
-from riverdelta.breaker import Breaker
+from riverdelta.core.settings import Settings
 from riverdelta.lab.attacks import attack
 from riverdelta.lab.datasets.movielens import load_movielens
 from riverdelta.lab.replay import _schedule
 from riverdelta.lab.simulator import Simulation
-from riverdelta.settings import Settings
+from riverdelta.learning.breaker import Breaker
 
 #: An attack must leave so many rows after it for its closing to count.
 LEAST_AFTER = 4_000

@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
-from riverdelta.events import Feedback, Impressions
-from riverdelta.joiner import Joiner
+from riverdelta.core.link import log_loss, logit, sigmoid
+from riverdelta.core.records import Feedback, Impressions
 from riverdelta.lab.delays import DelayedService
 from riverdelta.lab.simulator import Simulation
-from riverdelta.link import log_loss, logit, sigmoid
+from riverdelta.learning.joiner import Joiner
 
 ALL_CLICKS = 7.0
 

@@ -28,14 +28,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from riverdelta import Adapt, Calibration, Entity, Linear
-from riverdelta.drift import Drift
-from riverdelta.drift.panel import SHARES, bet
-from riverdelta.drift.watch import BLOCK
-from riverdelta.features import Schema
-from riverdelta.gate import Gate
+from riverdelta.core.features import Schema
+from riverdelta.core.link import sigmoid, softplus
+from riverdelta.corrections.stack import Stack
+from riverdelta.evaluation.drift import Drift
+from riverdelta.evaluation.drift.panel import SHARES, bet
+from riverdelta.evaluation.drift.watch import BLOCK
+from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.simulator import Simulation
-from riverdelta.link import sigmoid, softplus
-from riverdelta.stack import Stack
 
 RUN_LENGTHS = (1e3, 1e4, 1e5)
 CHANGE, AFTER, GRADUAL, RECURRING = 50_000, 50_000, 20_000, 10_000

@@ -3,9 +3,9 @@
 import asyncio
 import time
 
-from riverdelta.access import Role
+from riverdelta.bento.access import Role
 from riverdelta.bento.guard import Guard, Policy
-from riverdelta.settings import Settings
+from riverdelta.core.settings import Settings
 
 TOKENS = {f"{role}_tokens": ",".join(f"{role}-token-number-{i}" for i in range(3)) for role in Role}
 LIMITS = {"requests_per_second": 1e9, "rows_per_second": 1e9}

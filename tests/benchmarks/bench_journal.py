@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.joiner import Joiner
-from riverdelta.journal import SqliteJournal
-from riverdelta.registry import State
+from riverdelta.learning.joiner import Joiner
+from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.registry import State
 
 BLOCK_ROWS, BLOCKS, READ_ROWS = 1024, 300, 8192
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
+from riverdelta.core.link import sigmoid
 from riverdelta.corrections import calibration, entity, linear
-from riverdelta.gate import Gate
-from riverdelta.joiner import Joiner
-from riverdelta.journal import SqliteJournal
-from riverdelta.link import sigmoid
-from riverdelta.prequential import Prequential
-from riverdelta.registry import State
-from riverdelta.trainer import Learner
+from riverdelta.evaluation.gate import Gate
+from riverdelta.evaluation.prequential import Prequential
+from riverdelta.learning.joiner import Joiner
+from riverdelta.learning.learner import Learner
+from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.registry import State
 
 SCHEMA = Schema.of({"user_id": "int64", "item_id": "int64", "place_id": "int64", "item_vec": "float32[16]"})
 CORRECTIONS = (Calibration(), Linear("user_id", "item_id", "place_id"), Entity("user_id", on=["item_vec"]))

@@ -31,13 +31,13 @@ from pathlib import Path
 import numpy as np
 from streams import FOLDER, movielens, simulator
 
-from riverdelta.breaker import Breaker
-from riverdelta.influence import Limiter
+from riverdelta.core.link import log_loss
+from riverdelta.core.settings import Settings
 from riverdelta.lab.attacks import Attacked, attack
 from riverdelta.lab.replay import replay
-from riverdelta.link import log_loss
-from riverdelta.settings import Settings
-from riverdelta.trainer.admission import Admission
+from riverdelta.learning.admission import Admission
+from riverdelta.learning.breaker import Breaker
+from riverdelta.learning.influence import Limiter
 
 BUDGETS = (0.001, 0.01, 0.05, 0.2)
 SINCE, SOURCES, TARGETS, ACCOUNT = 0.2, 8, 10, 10

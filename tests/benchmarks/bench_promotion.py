@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import beta, norm
 
-from riverdelta.link import sigmoid, softplus
-from riverdelta.trial import Trial, Verdict
+from riverdelta.core.link import sigmoid, softplus
+from riverdelta.evaluation.trial import Trial, Verdict
 
 POOL, CHUNK = 1 << 17, 1 << 14
 DEFAULTS = {name: p.default for name, p in inspect.signature(Trial).parameters.items()}

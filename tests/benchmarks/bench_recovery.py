@@ -14,11 +14,11 @@ from pathlib import Path
 import onnx
 from bench_learning import BLOCK_ROWS, CORRECTIONS, write
 
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.home import Home
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.sidecar import Trainer
+from riverdelta.storage.home import Home
 
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (float[N, 16] item_vec) => (float[N] logit) { logit = ReduceMean<axes = [1], keepdims = 0>(item_vec) }"""

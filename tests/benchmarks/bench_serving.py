@@ -23,12 +23,12 @@ import uvloop
 from client import GrpcConnection, HttpConnection, closed_loop, open_loop
 from server import Server, cpu_seconds
 
+from riverdelta.graph.runtime import open_session
 from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
 from riverdelta.lab.export import export
 from riverdelta.lab.stream import Stream
-from riverdelta.oip.messages import MESSAGES, SERVICE
-from riverdelta.registry import ReleaseStore
-from riverdelta.session import open_session
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
+from riverdelta.storage.registry import ReleaseStore
 
 USERS, ITEMS, CLIENTS, BODIES = 6_000, 4_000, 8, 64
 TARGETS = {1: 1 / 3, 32: 1 / 3, 512: 1 / 2}

@@ -19,11 +19,11 @@ import onnx
 from prometheus_client import CollectorRegistry
 
 from riverdelta import Calibration, Linear
-from riverdelta.dataplane import DataPlane
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer
 
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (float[N] x) => (float[N] logit) { logit = Identity(x) }"""

@@ -12,10 +12,10 @@ from riverdelta import Calibration, Entity
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
-from riverdelta.dataplane import DataPlane
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.settings import Settings
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.dataplane import DataPlane
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""

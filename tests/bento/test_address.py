@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from riverdelta.bento.address import hold, target
-from riverdelta.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.lab.server import free_port
 
 HOSTS = ("127.0.0.1", "0.0.0.0", "::1", "::")

@@ -12,15 +12,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
-from riverdelta.access import Role
 from riverdelta.bento import admin, rest
+from riverdelta.bento.access import Role
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
-from riverdelta.dataplane import DataPlane
-from riverdelta.events import Control
-from riverdelta.operator import Operator
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.core.records import Control
+from riverdelta.core.settings import Settings
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.operator import Operator
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
 GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}

@@ -7,12 +7,14 @@ import onnx
 import pytest
 from bentoml.exceptions import BentoMLException
 
-from riverdelta import Calibration, Entity, reference
+from riverdelta import Calibration, Entity
 from riverdelta.bento.claim import claim, without_traceback
-from riverdelta.definition import Definition
-from riverdelta.errors import ConfigurationError, Corrupt, Locked, ModelError, RiverdeltaError, Unavailable
+from riverdelta.core.errors import ConfigurationError, Corrupt, Locked, ModelError, RiverdeltaError, Unavailable
+from riverdelta.core.settings import Settings
 from riverdelta.lab.server import free_port
-from riverdelta.settings import Settings
+from riverdelta.learning import reference
+from riverdelta.learning.definition import Definition
+from riverdelta.serving import profile
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
@@ -120,7 +122,7 @@ def test_a_setting_that_only_the_learner_refuses_is_refused_here(scorer, setting
 def test_a_reference_of_another_base_is_refused_here(scorer, settings):
     columns = {"user": np.arange(2000), "x": np.linspace(0, 1, 2000, dtype=np.float32)}
     label = np.tile(np.float32([0, 1]), 1000)
-    reference.save(scorer("0.25"), reference.measure(scorer("0.25"), columns, label), reference.path_of(scorer()))
+    reference.save(scorer("0.25"), profile.measure(scorer("0.25"), columns, label), reference.path_of(scorer()))
     with pytest.raises(ConfigurationError, match="the reference of another base"):
         claim(scorer(), settings)
 

@@ -8,10 +8,10 @@ import pytest
 
 from riverdelta.bento import download
 from riverdelta.bento.download import chunks, packed
-from riverdelta.errors import Unsupported
+from riverdelta.core.errors import Unsupported
+from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
-from riverdelta.home import Home
-from riverdelta.settings import Settings
+from riverdelta.storage.home import Home
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from riverdelta.bento.failure import failure
-from riverdelta.errors import NotFound, TooLarge
+from riverdelta.core.errors import NotFound, TooLarge
 
 
 @pytest.mark.parametrize("kind", [NotFound, TooLarge])

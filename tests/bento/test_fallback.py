@@ -17,9 +17,9 @@ from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.openapi import document
 from riverdelta.bento.runtime import Runtime
-from riverdelta.dataplane import DataPlane
-from riverdelta.oip.messages import MESSAGES, SERVICE
-from riverdelta.settings import Settings
+from riverdelta.core.settings import Settings
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from not_a_number import learn, rows, scorer

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from riverdelta.bento.grpc_server import GrpcServer
-from riverdelta.errors import ConfigurationError, Unavailable
-from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.core.errors import ConfigurationError, Unavailable
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
 ROWS = {"user": np.array([1, 2]), "x": np.array([0.5, 1], np.float32), "shop": np.zeros(2, np.float32)}
 KINDS = {"user": ("INT64", "int64_contents"), "x": ("FP32", "fp32_contents"), "shop": ("FP32", "fp32_contents")}

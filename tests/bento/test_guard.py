@@ -10,14 +10,14 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from riverdelta.access import ADMIN, ANY, Role
 from riverdelta.bento import oip_rest, rest
+from riverdelta.bento.access import ADMIN, ANY, Role
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import _GRPC, Guard, Policy, http_need, refuse_unguarded
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import id64
-from riverdelta.oip.messages import MESSAGES, SERVICE
-from riverdelta.settings import Settings
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import id64
+from riverdelta.core.settings import Settings
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
 GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riverdelta.access import ANY
+from riverdelta.bento.access import ANY
 from riverdelta.bento.guard import Policy, headers, visit
 from riverdelta.bento.limits import Bucket, Limit
-from riverdelta.errors import RateLimited, TooLarge, Unavailable
-from riverdelta.settings import Settings
+from riverdelta.core.errors import RateLimited, TooLarge, Unavailable
+from riverdelta.core.settings import Settings
 
 steps = st.lists(st.tuples(st.floats(0, 2), st.integers(1, 5)), max_size=60)
 

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from riverdelta import Calibration, Entity, Linear, online
-from riverdelta.definition import ATTRIBUTE
-from riverdelta.errors import ConfigurationError, ModelError
+from riverdelta.core.errors import ConfigurationError, ModelError
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
-from riverdelta.oip.messages import SERVICE as INFERENCE
+from riverdelta.learning.definition import ATTRIBUTE
+from riverdelta.serving.oip.messages import SERVICE as INFERENCE
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""

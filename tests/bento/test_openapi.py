@@ -5,9 +5,9 @@ import pytest
 
 from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.openapi import document
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.settings import Settings
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
 
 COLUMNS = {"user": [1, "ann"], "x": [0.5, 1], "shop": [0, 1]}
 

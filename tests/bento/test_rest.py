@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta.errors import Unavailable
+from riverdelta.core.errors import Unavailable
 
 COLUMNS = {"user": [1, "ann"], "x": [0.5, 1], "shop": [0, 1]}
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import InvalidInput, Unavailable
+from riverdelta.core.errors import InvalidInput, Unavailable
 
 COLUMNS = {"user": [1], "x": [1.0], "shop": [0.0]}
 

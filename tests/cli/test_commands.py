@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from riverdelta.cli import _COMMANDS, main
-from riverdelta.definition import load
-from riverdelta.home import Home
-from riverdelta.lock import Lock
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.core.locks import Lock
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.sidecar import Trainer
+from riverdelta.storage.home import Home
 
 ROOT = Path(__file__).parents[2]
 SERVICE = f"{ROOT / 'service' / 'service.py'}:Ranker"

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from riverdelta.cli import main
-from riverdelta.definition import load
-from riverdelta.events import SETTINGS, Control
-from riverdelta.home import Home
-from riverdelta.journal import SqliteJournal
-from riverdelta.operator import Operator
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.core.records import SETTINGS, Control
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.operator import Operator
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal import SqliteJournal
 
 SERVICE = f"{Path(__file__).parents[2] / 'service' / 'service.py'}:Ranker"
 

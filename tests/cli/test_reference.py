@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import csv, feather, parquet
 
-from riverdelta.checkpoint import read_arrays
 from riverdelta.cli import main
-from riverdelta.definition import load
-from riverdelta.drift import Reference
+from riverdelta.core.arrays import read_arrays
+from riverdelta.evaluation.drift import Reference
+from riverdelta.learning.definition import load
 
 SERVICE = Path(__file__).parents[2] / "service" / "service.py"
 WRITERS = {"parquet": parquet.write_table, "feather": feather.write_feather, "csv": csv.write_csv}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Calibration
-from riverdelta.features import Schema
+from riverdelta.core.features import Schema
 
 
 def taught(offset, label, **given):

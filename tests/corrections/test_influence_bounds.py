@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Calibration, Entity, Linear, Schema
-from riverdelta.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError
 
 SCHEMA = Schema.of({"u": "int64", "h": "float32", "v": "float32[2]"})
 CLIP, RADIUS, RATE = 10.0, 8.0, 0.1

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from riverdelta import Lookup, Schema, id64
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from riverdelta import Calibration, Entity, Linear, Schema
-from riverdelta.convert import River
-from riverdelta.stack import Stack
+from riverdelta.corrections.stack import Stack
+from riverdelta.river import River
 
 SCHEMA = Schema.of({"user": "int64", "x": "float32", "y": "float32[2]"})
 CORRECTIONS = {

@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from riverdelta.access import Role
+from riverdelta.bento.access import Role
 from riverdelta.lab.server import free_port
-from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}

@@ -14,13 +14,13 @@ import numpy as np
 import psutil
 import pytest
 
-from riverdelta.definition import load
-from riverdelta.home import Home
-from riverdelta.journal.segments import Segments
+from riverdelta.core.settings import Settings
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import free_port, serving
-from riverdelta.settings import Settings
-from riverdelta.trainer.learner import new_learner
+from riverdelta.learning.definition import load
+from riverdelta.learning.learner import new_learner
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal.segments import Segments
 
 ROOT = Path(__file__).parents[2]
 TARGET = "service.service:Ranker"

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riverdelta.journal.ids import Ids
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
+from riverdelta.storage.journal.ids import Ids
 
 ROOT = Path(__file__).parents[2]
 TARGET = "service.service:Ranker"

@@ -9,7 +9,7 @@ from contextlib import closing
 import grpc
 import pytest
 
-from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
 #: Every made-up name begins so.
 MARK = "zq7"

@@ -17,8 +17,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from riverdelta.lab.server import serving
-from riverdelta.oip.messages import MESSAGES, SERVICE
-from riverdelta.oip.tensors import Tensor, from_bytes, to_bytes
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
+from riverdelta.serving.oip.tensors import Tensor, from_bytes, to_bytes
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = {

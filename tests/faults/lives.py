@@ -21,11 +21,11 @@ from points import Points
 from prometheus_client import CollectorRegistry
 
 from riverdelta import Calibration, Entity, Linear
-from riverdelta.dataplane import DataPlane
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer, trainer
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer, trainer
 
 #: A life that does not come to its point within this time is killed where it is.
 PATIENCE_SECONDS = 15.0

@@ -15,8 +15,8 @@ from points import POINTS
 from prometheus_client import CollectorRegistry
 from verdict import judge
 
-from riverdelta.dataplane import DataPlane
-from riverdelta.home import Home
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.storage.home import Home
 
 #: The user rests while the learner has more records than this before it, so that on a slow machine it catches up too.
 _AHEAD = 100

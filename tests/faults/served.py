@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 from verdict import judge
 
-from riverdelta.definition import load
-from riverdelta.errors import Unavailable
-from riverdelta.home import Home
+from riverdelta.core.errors import Unavailable
+from riverdelta.core.settings import Settings
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
-from riverdelta.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.storage.home import Home
 
 ROOT = Path(__file__).parents[2]
 TARGET = "service.service:Ranker"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from riverdelta.checkpoint import CheckpointStore
-from riverdelta.events import Feedback
-from riverdelta.journal.segments import Segments
-from riverdelta.trainer import Trainer
+from riverdelta.core.records import Feedback
+from riverdelta.sidecar import Trainer
+from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.journal.segments import Segments
 
 
 @dataclass(frozen=True)

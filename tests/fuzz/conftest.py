@@ -26,10 +26,10 @@ from riverdelta.bento import oip_rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
-from riverdelta.dataplane import DataPlane
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.settings import Settings
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.dataplane import DataPlane
 
 EXAMPLES = os.environ.get("RIVERDELTA_FUZZ_EXAMPLES")
 settings.register_profile(

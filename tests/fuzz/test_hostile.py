@@ -13,14 +13,14 @@ import onnx
 import pytest
 from google.protobuf import text_format
 
-from riverdelta.checkpoint import CheckpointStore
-from riverdelta.errors import Corrupt, ModelError, Unavailable, Unsupported
-from riverdelta.events import Tick, decode
+from riverdelta.core.errors import Corrupt, ModelError, Unavailable, Unsupported
+from riverdelta.core.records import Tick, decode
 from riverdelta.graph.signature import Signature
-from riverdelta.journal import SqliteJournal
-from riverdelta.oip.messages import MESSAGES, SERVICE
-from riverdelta.registry import Delta, LiveStore, ReleaseStore, State
-from riverdelta.session import Session
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
+from riverdelta.serving.session import Session
+from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.registry import Delta, LiveStore, ReleaseStore, State
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 MOST_BYTES = 4096

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta.access import Access, Role, is_loopback
-from riverdelta.errors import ConfigurationError, Unauthenticated
-from riverdelta.journal.ids import Ids
+from riverdelta.bento.access import Access, Role, is_loopback
+from riverdelta.core.errors import ConfigurationError, Unauthenticated
+from riverdelta.storage.journal.ids import Ids
 
 FUZZ = settings.get_profile("fuzz")
 IDS = Ids(bytes(range(32)))

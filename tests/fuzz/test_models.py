@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from onnx import external_data_helper
 
 from riverdelta import Calibration
-from riverdelta.errors import ConfigurationError, Corrupt
-from riverdelta.features import Schema
+from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.features import Schema
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.stack import Stack
 
 #: What onnx says of a key that it does not know is a warning.
 pytestmark = pytest.mark.filterwarnings("ignore:Ignoring unknown external data key")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from riverdelta.oip.messages import MESSAGES, SERVICE
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
 FUZZ = settings.get_profile("fuzz")
 EDITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1 << 12), st.integers(0, 255)), min_size=1, max_size=3)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta.errors import Corrupt
-from riverdelta.events import Control, Feedback, Impressions, Tick, decode, encode
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.records import Control, Feedback, Impressions, Tick, decode, encode
 
 FUZZ = settings.get_profile("fuzz")
 EDITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4)

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Calibration
-from riverdelta.errors import Corrupt, ModelError, NotFound, RiverdeltaError
-from riverdelta.features import Schema
+from riverdelta.core.errors import Corrupt, ModelError, NotFound, RiverdeltaError
+from riverdelta.core.features import Schema
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import export_single, save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.registry import ReleaseStore, State
-from riverdelta.session import Session
-from riverdelta.stack import Stack
+from riverdelta.serving.session import Session
+from riverdelta.storage.registry import ReleaseStore, State
 
 WHOLE = settings.get_profile("fuzz")
 FUZZ = settings(WHOLE, max_examples=max(WHOLE.max_examples // 2, 1))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta.errors import Corrupt, Unavailable
-from riverdelta.events import Tick, encode
-from riverdelta.journal import SqliteJournal
-from riverdelta.journal.segments import Segments
-from riverdelta.registry import State
+from riverdelta.core.errors import Corrupt, Unavailable
+from riverdelta.core.records import Tick, encode
+from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.registry import State
 
 WHOLE = settings.get_profile("fuzz")
 #: Each example opens a journal of three files.

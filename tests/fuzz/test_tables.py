@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from riverdelta import Calibration
-from riverdelta.checkpoint import CheckpointStore, read_arrays, write_arrays
-from riverdelta.errors import Corrupt
-from riverdelta.events import digest
-from riverdelta.features import Schema
+from riverdelta.core.arrays import read_arrays, write_arrays
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.features import Schema
+from riverdelta.core.records import digest
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import save as save_model
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.registry import Delta, LiveStore, State
-from riverdelta.session import Session
-from riverdelta.stack import Stack
+from riverdelta.serving.session import Session
+from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.registry import Delta, LiveStore, State
 
 FUZZ = settings.get_profile("fuzz")
 EDITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1 << 12), st.integers(0, 255)), min_size=1, max_size=4)

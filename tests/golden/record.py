@@ -17,10 +17,10 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 from scorer import COMMON, KINDS, columns, definition, settings
 
-from riverdelta.dataplane import DataPlane
-from riverdelta.journal.ids import rotate_key
-from riverdelta.operator import Operator
-from riverdelta.trainer import Trainer
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.operator import Operator
+from riverdelta.storage.journal.ids import rotate_key
 
 ROWS = 48
 #: So many requests later some labels come.

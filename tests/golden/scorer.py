@@ -8,10 +8,10 @@ from river.linear_model import LogisticRegression
 from river.preprocessing import StandardScaler
 
 from riverdelta import Calibration, Entity, Linear, Lookup, River
-from riverdelta.definition import Definition
-from riverdelta.drift import Adapt
-from riverdelta.features import Schema
-from riverdelta.settings import Settings
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.evaluation.drift import Adapt
+from riverdelta.learning.definition import Definition
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, int64[N] item, float[N] x) => (float[N] logit) {

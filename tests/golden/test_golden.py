@@ -11,20 +11,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scorer import KINDS, columns, definition, settings
 
-from riverdelta.backup import back_up
-from riverdelta.checkpoint import read_arrays
-from riverdelta.dataplane import DataPlane
-from riverdelta.errors import Refused
-from riverdelta.gate import hedge
+from riverdelta.core.arrays import read_arrays
+from riverdelta.core.errors import Refused
+from riverdelta.evaluation.gate import hedge
 from riverdelta.graph.files import export_single
-from riverdelta.home import Home
-from riverdelta.journal import Segments
-from riverdelta.operator import Operator
-from riverdelta.registry import State
-from riverdelta.session import Session
-from riverdelta.trainer import Trainer
-from riverdelta.trainer.learner import new_learner
-from riverdelta.trainer.recall import Kept, Replayed
+from riverdelta.learning.learner import new_learner
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.serving.session import Session
+from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.operator import Operator
+from riverdelta.sidecar.recall import Kept, Replayed
+from riverdelta.storage.backup import back_up
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal import Segments
+from riverdelta.storage.registry import State
 
 HOMES = sorted(folder.parent for folder in Path(__file__).parent.glob("*/*/ranker"))
 WHOLE = [folder for folder in HOMES if folder.name != "swept"]

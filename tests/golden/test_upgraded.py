@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from scorer import definition, settings
 
 from riverdelta.cli import main
-from riverdelta.errors import ConfigurationError
-from riverdelta.events import Control
-from riverdelta.home import Home
-from riverdelta.journal import Segments, SqliteJournal
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
-from riverdelta.trainer.learner import new_learner
-from riverdelta.trainer.recall import Replayed
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.records import Control
+from riverdelta.core.settings import Settings
+from riverdelta.learning.learner import new_learner
+from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.recall import Replayed
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal import Segments, SqliteJournal
 
 #: Homes whose journal begins at its first record.
 WHOLE = sorted(path.parent for path in Path(__file__).parent.glob("*/*/ranker") if path.parent.name != "swept")

@@ -8,12 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from riverdelta.features import Schema
+from riverdelta.core.features import Schema
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import full_schema
-from riverdelta.stack import Stack
 
 HEADER = '<ir_version: {ir}, opset_import: ["" : {opset}]>\n'
 

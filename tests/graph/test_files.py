@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from riverdelta import Calibration
-from riverdelta.errors import Corrupt, Unsupported
+from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.graph import files
 from riverdelta.graph.files import export_single, save
 from riverdelta.graph.signature import Signature

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 
+from riverdelta.core.link import mix
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.graph.gate import export_mixture
-from riverdelta.link import mix
 
 LOGITS = st.floats(-1e4, 1e4, width=32)
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from riverdelta import Calibration, Entity, Linear, Lookup
 from riverdelta.checks.block import draw
-from riverdelta.errors import ModelError
-from riverdelta.features import Schema
+from riverdelta.core.errors import ModelError
+from riverdelta.core.features import Schema
+from riverdelta.core.link import mix, sigmoid
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import OUTPUTS
-from riverdelta.link import mix, sigmoid
-from riverdelta.stack import Stack
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 RANKER = """

@@ -5,8 +5,8 @@ import pytest
 
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.checks.block import draw
-from riverdelta.errors import ParityError
-from riverdelta.features import Schema
+from riverdelta.core.errors import ParityError
+from riverdelta.core.features import Schema
 from riverdelta.graph.parity import Parity, compare, corrections_of
 
 RANKER = """

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from riverdelta.errors import ModelError, Unsupported
+from riverdelta.core.errors import ModelError, Unsupported
 from riverdelta.graph.signature import Signature
 
 HOSTILE = Path(__file__).parents[1] / "hostile"

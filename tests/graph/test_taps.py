@@ -2,8 +2,8 @@
 
 import pytest
 
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Schema
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Schema
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import OUTPUTS, Tensor, full_schema, list_tensors, tap_columns
 

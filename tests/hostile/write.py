@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from safetensors.numpy import save
 
-from riverdelta.events import Feedback, digest, encode
-from riverdelta.registry import Delta, State
+from riverdelta.core.records import Feedback, digest, encode
+from riverdelta.storage.registry import Delta, State
 
 FOLDER = Path(__file__).parent
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from riverdelta import Calibration, Entity, Schema, Stack
 from riverdelta.cli.replay import replay as replay_command
-from riverdelta.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.link import log_loss, logit
+from riverdelta.core.settings import Settings
 from riverdelta.lab.attacks import KINDS, attack
 from riverdelta.lab.datasets.movielens import load_movielens
 from riverdelta.lab.deepfm import DeepFMOptions
@@ -19,9 +21,7 @@ from riverdelta.lab.replay import replay
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
 from riverdelta.lab.workshop import open_workshop
-from riverdelta.link import log_loss, logit
-from riverdelta.settings import Settings
-from riverdelta.trainer.admission import Admission
+from riverdelta.learning.admission import Admission
 
 STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
 ROWS = len(STREAM)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from riverdelta import Calibration, Entity, Schema, Stack
-from riverdelta.events import Feedback, Impressions, Tick
-from riverdelta.joiner import Joiner
+from riverdelta.core.link import logit, sigmoid
+from riverdelta.core.records import Feedback, Impressions, Tick
 from riverdelta.lab.delays import DelayedService
 from riverdelta.lab.simulator import Simulation
-from riverdelta.link import logit, sigmoid
+from riverdelta.learning.joiner import Joiner
 
 ROWS, WINDOW = 200_000, 60.0
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from riverdelta.definition import load
 from riverdelta.lab.datasets.find import Found
 from riverdelta.lab.deepfm import DeepFMOptions
 from riverdelta.lab.workshop import load_stream, open_workshop
+from riverdelta.learning.definition import load
 
 
 @pytest.mark.parametrize("with_graph", [False, True])

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Entity, Schema, Stack
-from riverdelta.gate import Gate
+from riverdelta.core.link import log_loss
+from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.replay import _schedule, replay
 from riverdelta.lab.simulator import Simulation
-from riverdelta.link import log_loss
-from riverdelta.trainer.admission import Admission
+from riverdelta.learning.admission import Admission
 
 STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
 BASE = np.zeros(len(STREAM), np.float32)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from riverdelta.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.link import log_loss, logit
 from riverdelta.lab.simulator import Simulation
-from riverdelta.link import log_loss, logit
 
 
 def test_the_same_seed_gives_the_same_log_and_another_another():

@@ -15,21 +15,21 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from riverdelta import metrics as module
-from riverdelta.errors import ConfigurationError, InvalidInput, TooLarge, Unavailable
-from riverdelta.gate import Gate
-from riverdelta.journal.base import Health, Outcome
+from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, Unavailable
+from riverdelta.evaluation.gate import Gate
+from riverdelta.evaluation.prequential import Prequential
 from riverdelta.metrics import Metrics, TrainerMirror, forget_dead_workers
-from riverdelta.prequential import Prequential
-from riverdelta.registry import State
+from riverdelta.storage.journal.base import Health, Outcome
+from riverdelta.storage.registry import State
 
 #: What one worker does; it then waits to be killed.
 WORKER = """
 import sys, time
 import numpy as np
-from riverdelta.errors import Unavailable
-from riverdelta.journal.base import Health, Outcome
+from riverdelta.core.errors import Unavailable
+from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.metrics import Metrics
-from riverdelta.registry import State
+from riverdelta.storage.registry import State
 metrics = Metrics(model="shop")
 me = int(sys.argv[1])
 metrics.provider("CPUExecutionProvider")

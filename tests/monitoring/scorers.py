@@ -15,14 +15,14 @@ from riverdelta import Calibration, Entity, Linear
 from riverdelta.bento import rest
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
-from riverdelta.dataplane import DataPlane
-from riverdelta.definition import Definition
-from riverdelta.features import Schema
-from riverdelta.gate import Gate
-from riverdelta.joiner import Nowhere
+from riverdelta.core.features import Schema
+from riverdelta.core.settings import Settings
+from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.server import free_port
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.joiner import Nowhere
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer
 
 #: A base with faults of its own: it cannot score an odd number of rows, and returns NaN where x is 1e30.
 BASE = """<ir_version: 8, opset_import: ["" : 17]>

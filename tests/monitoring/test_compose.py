@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from riverdelta.access import Access, Role
-from riverdelta.settings import Settings
+from riverdelta.bento.access import Access, Role
+from riverdelta.core.settings import Settings
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 ROOT = MONITORING.parent

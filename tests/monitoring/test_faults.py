@@ -8,7 +8,7 @@ import scorers as s
 from real import Prometheus, needs_prometheus
 from test_alerts import alerts
 
-from riverdelta.trainer import trainer
+from riverdelta.sidecar import trainer
 
 #: By alert: how its fault is planted, and the settings and the size of requests of the scorer that gets it.
 FAULTS = {

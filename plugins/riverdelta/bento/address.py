@@ -12,9 +12,9 @@ import click
 import psutil
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from riverdelta.access import refuse_exposure
-from riverdelta.errors import ConfigurationError
-from riverdelta.settings import Settings
+from riverdelta.bento.access import refuse_exposure
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.settings import Settings
 
 _WILDCARDS = ("0.0.0.0", "::")
 

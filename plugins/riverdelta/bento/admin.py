@@ -21,17 +21,17 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from riverdelta.access import Access, is_loopback
+from riverdelta.bento.access import Access, is_loopback
 from riverdelta.bento.body import parse_json, read_body
 from riverdelta.bento.command import COMMANDS, MOST_CHANGES, MOST_RELEASE, parse_command
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.guard import visit
 from riverdelta.bento.responses import Handler, answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.diff import TOP, diff, parse_ids
-from riverdelta.errors import Forbidden, InvalidInput, NotFound, RiverdeltaError, Unavailable, WrongContentType
-from riverdelta.operator import Operator
-from riverdelta.settings import Settings
+from riverdelta.core.errors import Forbidden, InvalidInput, NotFound, RiverdeltaError, Unavailable, WrongContentType
+from riverdelta.core.settings import Settings
+from riverdelta.sidecar.diff import TOP, diff, parse_ids
+from riverdelta.sidecar.operator import Operator
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
-from riverdelta.errors import InvalidInput, TooLarge
+from riverdelta.core.errors import InvalidInput, TooLarge
 
 _MOST_DIGITS = 18
 

@@ -9,12 +9,12 @@ from contextlib import ExitStack, closing, contextmanager
 from bentoml.exceptions import BentoMLException
 
 from riverdelta.bento.address import hold, refuse_exposed, refuse_taken_http
-from riverdelta.definition import Definition
-from riverdelta.errors import RiverdeltaError, Unavailable
-from riverdelta.home import Home
-from riverdelta.lock import Lock
-from riverdelta.settings import Settings
-from riverdelta.trainer.learner import new_learner
+from riverdelta.core.errors import RiverdeltaError, Unavailable
+from riverdelta.core.locks import Lock
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.learner import new_learner
+from riverdelta.storage.home import Home
 
 
 def claim(definition: Definition, settings: Settings) -> ExitStack:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from riverdelta.bento.body import json_object
-from riverdelta.errors import InvalidInput
-from riverdelta.operator import Operator
+from riverdelta.core.errors import InvalidInput
+from riverdelta.sidecar.operator import Operator
 
 #: How long the answer waits for the learner, by default and at most, in seconds.
 WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0

@@ -11,7 +11,7 @@ from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from riverdelta.errors import Unsupported
+from riverdelta.core.errors import Unsupported
 
 _CHUNK_BYTES = 1 << 18
 _REFUSED = 3
@@ -19,7 +19,7 @@ _SCRIPT = f"""
 import os, sys
 os.nice(10)
 from pathlib import Path
-from riverdelta.errors import Unsupported
+from riverdelta.core.errors import Unsupported
 from riverdelta.graph.files import export_single
 try:
     export_single(*map(Path, sys.argv[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from riverdelta.errors import InvalidInput, RiverdeltaError
+from riverdelta.core.errors import InvalidInput, RiverdeltaError
 
 _log = logging.getLogger(__name__)
 #: gRPC puts the message into a trailer of at most 8 KiB, percent-encoded: up to nine bytes a character.

@@ -12,9 +12,9 @@ from riverdelta.bento.failure import failure
 from riverdelta.bento.guard import Interceptor, Policy, abort
 from riverdelta.bento.oip import Oip, TensorMetadata
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import ConfigurationError, InvalidInput
-from riverdelta.oip.messages import MESSAGES, SERVICE, parse
-from riverdelta.oip.tensors import Tensor, from_bytes, from_list, to_bytes
+from riverdelta.core.errors import ConfigurationError, InvalidInput
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
+from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes
 
 _GRACE_SECONDS = 5.0
 _CONTENTS = {

@@ -17,16 +17,16 @@ from _bentoml_sdk import Service
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from riverdelta.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
+from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
 from riverdelta.bento.failure import failure
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
-from riverdelta.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable
-from riverdelta.oip.messages import SERVICE
-from riverdelta.settings import Settings
+from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable
+from riverdelta.core.settings import Settings
+from riverdelta.serving.oip.messages import SERVICE
 
 #: The endpoint that a request is counted at, and the roles of which it needs one; None: open to everybody, and never limited.
 Need = tuple[str, Roles | None]

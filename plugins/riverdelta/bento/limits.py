@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from riverdelta.errors import RateLimited, TooLarge
+from riverdelta.core.errors import RateLimited, TooLarge
 
 #: Whoever was silent longest is forgotten first, and starts afresh: only ever-changing callers gain by that.
 _MOST_CALLERS = 10_000

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.access import FEEDBACK, SCORE
+from riverdelta.bento.access import FEEDBACK, SCORE
 from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import InvalidInput, NotFound, near
-from riverdelta.features import Column
-from riverdelta.oip.tensors import Tensor, column, datatype_of
+from riverdelta.core.errors import InvalidInput, NotFound, near
+from riverdelta.core.features import Column
+from riverdelta.serving.oip.tensors import Tensor, column, datatype_of
 
 EXTENSIONS = ("binary_tensor_data",)
 _FEEDBACK = "-feedback"

@@ -15,8 +15,8 @@ from riverdelta.bento.body import parse_length, read_body
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import InvalidInput, RiverdeltaError, Unavailable
-from riverdelta.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
+from riverdelta.core.errors import InvalidInput, RiverdeltaError, Unavailable
+from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 
 _HEADER = "inference-header-content-length"
 

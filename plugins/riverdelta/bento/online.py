@@ -26,15 +26,15 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import write_page_quickly
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import flush, present, trace_only_where_exported
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Schema
+from riverdelta.core.logs import use_json
+from riverdelta.core.settings import Settings
 from riverdelta.corrections.base import Correction
-from riverdelta.dataplane import DataPlane
-from riverdelta.definition import ATTRIBUTE, Definition
-from riverdelta.drift import Response
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Schema
-from riverdelta.journal import PATIENCE_SECONDS
-from riverdelta.logs import use_json
-from riverdelta.settings import Settings
+from riverdelta.evaluation.drift import Response
+from riverdelta.learning.definition import ATTRIBUTE, Definition
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.storage.journal import PATIENCE_SECONDS
 
 T = TypeVar("T")
 #: The part of a request's time that its feedback may wait for rows.

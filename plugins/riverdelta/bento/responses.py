@@ -12,7 +12,7 @@ from starlette.responses import Response
 from riverdelta.bento.failure import failure
 from riverdelta.bento.guard import headers
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import RiverdeltaError
+from riverdelta.core.errors import RiverdeltaError
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -15,7 +15,7 @@ from riverdelta.bento.guard import visit
 from riverdelta.bento.openapi import document
 from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import InvalidInput, RiverdeltaError
+from riverdelta.core.errors import InvalidInput, RiverdeltaError
 
 
 def routes(runtime: Runtime) -> list[Route]:

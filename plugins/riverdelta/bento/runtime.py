@@ -8,9 +8,9 @@ from time import perf_counter
 from typing import Any
 
 from riverdelta.bento.tracing import note, trace_id
-from riverdelta.dataplane import DataPlane, ScoreAnswer
-from riverdelta.definition import Definition
-from riverdelta.errors import Unavailable
+from riverdelta.core.errors import Unavailable
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.dataplane import DataPlane, ScoreAnswer
 
 #: What is expected to take longer than this is scored in a thread, so that the event loop can go on.
 _INLINE_SECONDS = 1e-3

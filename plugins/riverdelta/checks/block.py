@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.features import Floats, Schema
-from riverdelta.link import sigmoid
+from riverdelta.core.features import Floats, Schema
+from riverdelta.core.link import sigmoid
 
 _EDGES = np.array([0, -1, 1, 2**31 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)], np.int64)
 

@@ -11,10 +11,10 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from riverdelta.checks.block import Block, draw
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.nodes import PREFIX, Nodes
-from riverdelta.features import Columns, Floats, Schema
-from riverdelta.stack import Stack
+from riverdelta.corrections.stack import Stack
 
 #: The largest allowed difference between Python and ONNX, in logits.
 TOLERANCE = 1e-4

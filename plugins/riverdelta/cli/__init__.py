@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from riverdelta.errors import RiverdeltaError
+from riverdelta.core.errors import RiverdeltaError
 
 #: Each command lies in the file of its name; it is imported when it is asked for.
 _COMMANDS = {

@@ -7,8 +7,8 @@ from shlex import quote
 
 import click
 
-from riverdelta.backup import back_up
 from riverdelta.cli import operate
+from riverdelta.storage.backup import back_up
 
 
 @click.command()

@@ -16,8 +16,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
+from riverdelta.core.link import logit
+from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
-from riverdelta.home import Home
 from riverdelta.lab.client import Tally, drive
 from riverdelta.lab.datasets.find import find_movielens
 from riverdelta.lab.quality import auc, log_loss
@@ -25,8 +26,7 @@ from riverdelta.lab.replay import base_logits
 from riverdelta.lab.server import Server, serving
 from riverdelta.lab.stream import Stream
 from riverdelta.lab.workshop import Workshop, load_stream, open_workshop
-from riverdelta.link import logit
-from riverdelta.settings import Settings
+from riverdelta.storage.home import Home
 
 _DEFAULT_EVENTS = 50_000
 
@@ -163,9 +163,9 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
 
 def _unseen_films(workshop: Workshop, second: Stream, base: Any, tally: Tally) -> dict[str, Any]:
     """The quality on films that the base's training has never seen, with the graph and, by replay, without it."""
+    from riverdelta.corrections.stack import Stack
     from riverdelta.lab.ranker import default_corrections, genres_of
     from riverdelta.lab.replay import replay
-    from riverdelta.stack import Stack
 
     cold = ~np.isin(second.columns["item_id"], workshop.trained_items) & ~np.isnan(tally.score)
     figures: dict[str, Any] = {"unseen_rows": int(cold.sum())}

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from riverdelta.cli import operate
-from riverdelta.diff import TOP, Change, Diff, diff, parse_ids
+from riverdelta.sidecar.diff import TOP, Change, Diff, diff, parse_ids
 
 
 @click.command(name="diff")

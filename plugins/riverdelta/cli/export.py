@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from riverdelta.cli import operate
-from riverdelta.errors import Corrupt
+from riverdelta.core.errors import Corrupt
 from riverdelta.graph.files import export_single
 
 

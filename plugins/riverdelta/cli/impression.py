@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from riverdelta.cli import operate
-from riverdelta.impression import find
+from riverdelta.storage.impression import find
 
 
 @click.command()

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from riverdelta.definition import load
-from riverdelta.errors import Refused, Unavailable
-from riverdelta.home import Home
-from riverdelta.operator import Operator
-from riverdelta.settings import Settings
+from riverdelta.core.errors import Refused, Unavailable
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.sidecar.operator import Operator
+from riverdelta.storage.home import Home
 
 #: The option that names the scorer; its folder is found by RIVERDELTA_HOME.
 service = click.option(

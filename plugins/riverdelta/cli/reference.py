@@ -13,10 +13,11 @@ import pyarrow as pa
 from pyarrow import csv, feather, parquet
 
 from riverdelta.cli import operate
-from riverdelta.definition import load
-from riverdelta.errors import InvalidInput, near
-from riverdelta.features import Floats
-from riverdelta.reference import LEAST_ROWS, measure, save
+from riverdelta.core.errors import InvalidInput, near
+from riverdelta.core.features import Floats
+from riverdelta.learning.definition import load
+from riverdelta.learning.reference import save
+from riverdelta.serving.profile import LEAST_ROWS, measure
 
 _READERS: dict[str, Callable[[Path], pa.Table]] = {
     ".parquet": parquet.read_table,

@@ -13,12 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from riverdelta.definition import load
-from riverdelta.errors import InvalidInput, Refused
-from riverdelta.events import SETTINGS
-from riverdelta.gate import Gate
-from riverdelta.home import Home, in_effect
-from riverdelta.journal.segments import Segments
+from riverdelta.core.errors import InvalidInput, Refused
+from riverdelta.core.records import SETTINGS
+from riverdelta.core.settings import Settings
+from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.attacks import KINDS, Attacked, Kind
 from riverdelta.lab.attacks import attack as tamper
 from riverdelta.lab.datasets.find import find_movielens
@@ -26,10 +24,13 @@ from riverdelta.lab.quality import auc, log_loss
 from riverdelta.lab.replay import Replayed as Done
 from riverdelta.lab.replay import base_logits
 from riverdelta.lab.replay import replay as replay_stream
-from riverdelta.settings import Settings
-from riverdelta.trainer.admission import Admission
-from riverdelta.trainer.learner import new_learner
-from riverdelta.trainer.recall import Replayed
+from riverdelta.learning.admission import Admission
+from riverdelta.learning.definition import load
+from riverdelta.learning.learner import new_learner
+from riverdelta.learning.terms import in_effect
+from riverdelta.sidecar.recall import Replayed
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal.segments import Segments
 
 _READ_ROWS = 65_536
 #: Labels come from so many sources in turn, as from the demo's clients.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from riverdelta.cli import operate
-from riverdelta.operator import outcome_of
+from riverdelta.sidecar.operator import outcome_of
 
 
 @click.command()

@@ -7,7 +7,7 @@ import time
 import click
 
 from riverdelta.cli import operate
-from riverdelta.journal.ids import load_key, rotate_key
+from riverdelta.storage.journal.ids import load_key, rotate_key
 
 
 @click.command(name="rotate-key")

@@ -11,12 +11,12 @@ import threading
 import click
 
 from riverdelta.cli import operate
-from riverdelta.definition import load
-from riverdelta.errors import ConfigurationError, Locked
-from riverdelta.home import Home
-from riverdelta.logs import use_json
-from riverdelta.settings import Settings
-from riverdelta.trainer import Trainer
+from riverdelta.core.errors import ConfigurationError, Locked
+from riverdelta.core.logs import use_json
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.sidecar import Trainer
+from riverdelta.storage.home import Home
 
 
 @click.command()

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.nodes import Nodes
 from riverdelta.corrections.rows import RowFaces
-from riverdelta.features import Columns, Floats, Schema
 
 
 class Table:
@@ -29,7 +29,7 @@ class Table:
 class Correction(RowFaces):
     """Logit out = offset + residual, with a residual of exactly zero before the first example.
 
-    Every face takes a block of N rows: `columns` (see `riverdelta.features`), `offset` float32[N, 1], `label` float32[N] in
+    Every face takes a block of N rows: `columns` (see `core.features`), `offset` float32[N, 1], `label` float32[N] in
     {0, 1} and `weight` float32[N] (importance, > 0); every logit is float32[N, 1]. A block equals its rows one by one, to
     the last bit.
 

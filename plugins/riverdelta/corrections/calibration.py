@@ -7,11 +7,11 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import Coefficients, root_mean
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.features import Columns, Floats, Schema
 
 _SIGNATURE = (
     "void(float32[:, ::1], float32[::1], float32[::1], float32[:, ::1], float64[::1], float64, float64, float64, float64,"

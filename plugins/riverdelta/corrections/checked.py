@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from riverdelta.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError
 
 
 def positive(name: str, value: float) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Columns, Floats, Ints, Schema
 
 
 class Dense:

@@ -10,6 +10,8 @@ import numba
 import numpy as np
 from onnx import TensorProto
 
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, root_mean, spelled
@@ -17,8 +19,6 @@ from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Columns, Floats, Schema
 
 _SIGNATURE = (
     "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], float32[:, ::1], float32[:, ::1], boolean[::1],"

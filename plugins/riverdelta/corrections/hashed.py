@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.corrections.coefficients import At, Ids, spelled
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Columns, Floats, Ints, Schema
 
 #: An id column, a cross of several, or a bag of ids from a lookup.
 Sparse = str | tuple[str, ...] | Lookup

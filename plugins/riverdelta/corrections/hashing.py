@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Ints
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Ints
 
 P = 2**31 - 1
 

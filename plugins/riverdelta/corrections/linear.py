@@ -7,6 +7,8 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, not_negative, positive
 from riverdelta.corrections.coefficients import Coefficients, root_mean
@@ -14,8 +16,6 @@ from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashed import Hashed, Sparse
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Columns, Floats, Schema
 
 _METHODS = ("adagrad", "ftrl")
 _SIGNATURE = (

@@ -14,10 +14,10 @@ from onnx import TensorProto
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Floats, Ints, Schema, id64
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.nodes import Nodes
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Floats, Ints, Schema, id64
 
 _PROBES = 8
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from riverdelta.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError
 
 #: Everything that riverdelta adds to a graph is named under this prefix.
 PREFIX = "riverdelta/"

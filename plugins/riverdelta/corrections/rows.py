@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from river.base import MiniBatchClassifier
 
-from riverdelta.features import Column, Columns, Floats, Schema
-from riverdelta.link import sigmoid
+from riverdelta.core.features import Column, Columns, Floats, Schema
+from riverdelta.core.link import sigmoid
 
 if TYPE_CHECKING:
     import pandas as pd

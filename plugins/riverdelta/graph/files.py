@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx
 
-from riverdelta.durable import atomic
-from riverdelta.errors import Corrupt, Unsupported
+from riverdelta.core.durable import atomic
+from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
 

@@ -1,11 +1,11 @@
-"""The gate's mixture as ONNX nodes; its twin in numpy is `riverdelta.link.mix`."""
+"""The gate's mixture as ONNX nodes; its twin in numpy is `riverdelta.core.link.mix`."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from riverdelta.core.link import RESIDUAL_BOUND
 from riverdelta.corrections.nodes import PREFIX, Nodes
-from riverdelta.link import RESIDUAL_BOUND
 
 #: The table that holds the weight, float32[1, 1]; 0 serves the base.
 GATE_WEIGHT = f"{PREFIX}gate/weight"

@@ -9,16 +9,16 @@ import onnx
 from onnx import GraphProto, TensorProto, helper, version_converter
 from onnx.version_converter import ConvertError
 
+from riverdelta.core.errors import ModelError
+from riverdelta.core.features import Schema
+from riverdelta.core.link import PROBABILITY_FLOOR
 from riverdelta.corrections.nodes import PREFIX, Nodes
-from riverdelta.errors import ModelError
-from riverdelta.features import Schema
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.gate import export_mixture
 from riverdelta.graph.names import make_room
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import OUTPUTS
 from riverdelta.graph.weights import refer_to_weights
-from riverdelta.link import PROBABILITY_FLOOR
-from riverdelta.stack import Stack
 
 #: The base logit as the corrections see it, float32[N, 1].
 BASE = f"{PREFIX}base_logit"

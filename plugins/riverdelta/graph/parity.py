@@ -11,11 +11,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from riverdelta.core.errors import ParityError
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.nodes import PREFIX
-from riverdelta.errors import ParityError
-from riverdelta.features import Columns, Floats, Schema
+from riverdelta.corrections.stack import Stack
 from riverdelta.graph.merge import BASE
-from riverdelta.stack import Stack
 
 #: The largest allowed difference, in logits.
 TOLERANCE = 1e-4

@@ -12,8 +12,8 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
 
-from riverdelta.errors import ModelError, Unsupported, near
-from riverdelta.features import Column, Schema
+from riverdelta.core.errors import ModelError, Unsupported, near
+from riverdelta.core.features import Column, Schema
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 # These hand a value on as it is.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from onnx import TensorProto
 
+from riverdelta.core.errors import ConfigurationError, near
+from riverdelta.core.features import Column, Schema
 from riverdelta.corrections.nodes import PREFIX
-from riverdelta.errors import ConfigurationError, near
-from riverdelta.features import Column, Schema
 from riverdelta.graph.signature import Signature, column_of, read_model
 
 #: The outputs of every merged model, float32[N] each; the taps follow under their own names.

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
-from riverdelta.durable import atomic
-from riverdelta.errors import Corrupt, Unsupported
+from riverdelta.core.durable import atomic
+from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
 
 #: Tensors under this size stay in the model file.

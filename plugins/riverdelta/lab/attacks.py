@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.errors import InvalidInput
-from riverdelta.features import Floats, Ints
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Floats, Ints
 from riverdelta.lab.stream import Stream
 
 Kind = Literal["flip", "flood", "drift", "stale"]

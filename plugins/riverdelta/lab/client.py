@@ -13,10 +13,10 @@ import grpc
 import numpy as np
 import orjson
 
-from riverdelta.features import Floats, Ints
+from riverdelta.core.features import Floats, Ints
 from riverdelta.lab.stream import Stream
-from riverdelta.oip.messages import MESSAGES, SERVICE
-from riverdelta.oip.tensors import Tensor, datatype_of, from_bytes, to_bytes
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
+from riverdelta.serving.oip.tensors import Tensor, datatype_of, from_bytes, to_bytes
 
 #: What a call raises when it fails, over either transport.
 FAILURES = (OSError, grpc.RpcError, http.client.HTTPException)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riverdelta.features import Ints
+from riverdelta.core.features import Ints
 from riverdelta.lab.stream import Stream
 
 

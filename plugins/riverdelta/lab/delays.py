@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.events import Feedback, Impressions, Record, Tick
-from riverdelta.features import Floats, Ints
-from riverdelta.joiner import Examples, Joiner
+from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats, Ints
+from riverdelta.core.link import log_loss, sigmoid
+from riverdelta.core.log_loss import bounded
+from riverdelta.core.records import Feedback, Impressions, Record, Tick
+from riverdelta.corrections.stack import Stack
 from riverdelta.lab.simulator import Doubles, Log
-from riverdelta.link import log_loss, sigmoid
-from riverdelta.log_loss import bounded
-from riverdelta.stack import Stack
+from riverdelta.learning.joiner import Joiner
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class DelayedService:
     float32[N] is what the frozen scorer says. `weigh`, if given, replaces the joiner's weights by its own of (examples).
 
     >>> from riverdelta.corrections.calibration import Calibration
-    >>> from riverdelta.features import Schema
+    >>> from riverdelta.core.features import Schema
     >>> from riverdelta.lab.simulator import Simulation
     >>> stack = Stack([Calibration()])
     >>> stack.bind(Schema())

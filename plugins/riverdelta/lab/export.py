@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from riverdelta.errors import ParityError
+from riverdelta.core.errors import ParityError
 from riverdelta.lab.deepfm import DeepFM
 
 _TOLERANCE = 1e-4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta import link
-from riverdelta.log_loss import bounded
+from riverdelta.core import link
+from riverdelta.core.log_loss import bounded
 
 
 def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.features import Floats, Ints
-from riverdelta.gate import Gate
-from riverdelta.joiner import Examples
+from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats, Ints
+from riverdelta.core.link import mix
+from riverdelta.corrections.stack import Stack
+from riverdelta.evaluation.gate import Gate
+from riverdelta.graph.runtime import open_session
 from riverdelta.lab.stream import Stream
-from riverdelta.link import mix
-from riverdelta.session import open_session
-from riverdelta.stack import Stack
-from riverdelta.trainer.admission import Admission
+from riverdelta.learning.admission import Admission
 
 _BLOCK = 8192
 

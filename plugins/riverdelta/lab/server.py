@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from riverdelta.errors import Unavailable
+from riverdelta.core.errors import Unavailable
 
 _START_SECONDS, _STOP_SECONDS = 120.0, 30.0
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.errors import ConfigurationError
-from riverdelta.features import Ints
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Ints
+from riverdelta.core.link import sigmoid
 from riverdelta.lab.stream import SideTable, Stream
-from riverdelta.link import sigmoid
 
 Doubles = npt.NDArray[np.float64]
 

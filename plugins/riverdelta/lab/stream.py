@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.errors import InvalidInput
-from riverdelta.features import Floats, Ints
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from riverdelta import reference
-from riverdelta.definition import Definition
-from riverdelta.features import Ints
+from riverdelta.core.features import Ints
 from riverdelta.lab.base import BaseReport, train_base
 from riverdelta.lab.datasets.find import Found
 from riverdelta.lab.datasets.knowledge import load_neighbours
@@ -17,6 +15,9 @@ from riverdelta.lab.deepfm import DeepFMOptions
 from riverdelta.lab.ranker import default_corrections, genres_of, neighbours_of, save_lookups
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
+from riverdelta.learning import reference
+from riverdelta.learning.definition import Definition
+from riverdelta.serving import profile
 
 _SIMULATED_ROWS = 100_000
 
@@ -59,8 +60,8 @@ def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, optio
     (folder / "service.py").write_text(files("riverdelta.lab").joinpath("service.template").read_text())
     definition = Definition(name="ranker", base=report.path, logit="logit", corrections=default_corrections(genres, neighbours))
     held_out = first[len(first) - len(first) // 10 :]
-    if len(held_out) >= reference.LEAST_ROWS:
-        reference.save(definition, reference.measure(definition, held_out.columns, held_out.label))
+    if len(held_out) >= profile.LEAST_ROWS:
+        reference.save(definition, profile.measure(definition, held_out.columns, held_out.label))
     else:
         reference.path_of(definition).unlink(missing_ok=True)
     return Workshop(folder, first, second, report, definition)

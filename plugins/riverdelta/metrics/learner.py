@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
-from riverdelta.log_loss import BOUND
+from riverdelta.core.log_loss import BOUND
 from riverdelta.metrics.family import Family, Labelled
 
 #: A learner whose status is older than this counts as down; it writes four a second, and a large release takes a while.

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from riverdelta.errors import RiverdeltaError, TooLarge
-from riverdelta.journal.base import Health, Outcome
+from riverdelta.core.errors import RiverdeltaError, TooLarge
 from riverdelta.metrics.dead import forget_dead_workers
 from riverdelta.metrics.family import Family, Labelled
 from riverdelta.metrics.learner import TrainerMirror
-from riverdelta.registry import State
+from riverdelta.storage.journal.base import Health, Outcome
+from riverdelta.storage.registry import State
 
 #: `python` is a call within the process: a user's own code, a replay.
 TRANSPORTS = ("rest", "oip_rest", "grpc", "python")

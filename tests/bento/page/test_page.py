@@ -14,10 +14,10 @@ from riverdelta.bento.page.door import as_bearer, leads, refusal
 from riverdelta.bento.page.page import Page
 from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
-from riverdelta.drift import Drift
-from riverdelta.errors import Forbidden, Unauthenticated
-from riverdelta.gate import Gate
-from riverdelta.prequential import Prequential
+from riverdelta.core.errors import Forbidden, Unauthenticated
+from riverdelta.evaluation.drift import Drift
+from riverdelta.evaluation.gate import Gate
+from riverdelta.evaluation.prequential import Prequential
 
 HOSTILE = '"><script>alert(1)</script>'
 

@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from riverdelta.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput
 from riverdelta.lab.datasets import find
 from riverdelta.lab.datasets.find import find_movielens
 

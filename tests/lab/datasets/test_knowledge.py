@@ -2,7 +2,7 @@
 
 import pytest
 
-from riverdelta.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput
 from riverdelta.lab.datasets.knowledge import load_neighbours
 
 

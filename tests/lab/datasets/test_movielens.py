@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from riverdelta.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput
 from riverdelta.lab.datasets.movielens import load_movielens
 
 #: user, film, rating, time; out of order, with a tie.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from riverdelta.bento.command import COMMANDS, MOST_CHANGES, MOST_RELEASE, MOST_SECONDS, WAIT_SECONDS
 from riverdelta.bento.openapi.parts import COUNT, STRING, Json, array, content, operation, query, record
-from riverdelta.operator import ANSWERED
+from riverdelta.sidecar.operator import ANSWERED
 
 _RELEASE: Json = {"type": "integer", "minimum": 0, "maximum": MOST_RELEASE}
 _NUMBER: Json = {"type": ["number", "null"]}

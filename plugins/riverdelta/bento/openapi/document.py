@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from riverdelta.access import Access
+from riverdelta.bento.access import Access
 from riverdelta.bento.openapi.admin import admin_paths
 from riverdelta.bento.openapi.parts import COUNT, SAID, STRING, Json, array, content, operation, record
-from riverdelta.definition import Definition
-from riverdelta.features import Column
-from riverdelta.journal.base import Outcome
-from riverdelta.oip.tensors import datatype_of
-from riverdelta.settings import Settings
+from riverdelta.core.features import Column
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.oip.tensors import datatype_of
+from riverdelta.storage.journal.base import Outcome
 
 _ID: Json = {"type": "string", "description": "A row of a scored request: its impressions, a dot, and the row's index."}
 _LABEL: Json = {"enum": [0, 1]}

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 
 from riverdelta.bento.page.render import refused
-from riverdelta.errors import RiverdeltaError, Unauthenticated
+from riverdelta.core.errors import RiverdeltaError, Unauthenticated
 
 PAGE = "/"
 

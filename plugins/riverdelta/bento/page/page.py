@@ -15,8 +15,8 @@ from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
 from riverdelta.bento.responses import answering
 from riverdelta.bento.runtime import Runtime
-from riverdelta.errors import RiverdeltaError
-from riverdelta.operator import Operator
+from riverdelta.core.errors import RiverdeltaError
+from riverdelta.sidecar.operator import Operator
 
 _LEAST_SECONDS = 1.0
 _SHARES = (0.5, 0.95)

@@ -9,7 +9,7 @@ from typing import Any
 
 from riverdelta.bento.page import chart, wording
 from riverdelta.bento.page.wording import NOTHING, ago, count, few, nats, number, size, span
-from riverdelta.log_loss import BOUND
+from riverdelta.core.log_loss import BOUND
 
 #: A page has no more columns, and no longer names, whatever a service has.
 _MOST_COLUMNS, _LONGEST = 20, 80

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from riverdelta.errors import Corrupt, InvalidInput
+from riverdelta.core.errors import Corrupt, InvalidInput
 
 _log = logging.getLogger(__name__)
 _NAME = "ml-latest-small"

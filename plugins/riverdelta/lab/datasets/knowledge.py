@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from riverdelta.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput
 
 
 def load_neighbours(folder: Path, most: int = 16) -> dict[int, list[str]]:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from riverdelta.errors import InvalidInput
-from riverdelta.features import Ints
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Ints
 from riverdelta.lab.stream import SideTable, Stream
 
 _NO_GENRES = "(no genres listed)"

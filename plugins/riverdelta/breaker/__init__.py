@@ -1,5 +1,0 @@
-"""The breaker: stops learning, and says why, when the joined stream changes abruptly."""
-
-from riverdelta.breaker.breaker import Breaker
-
-__all__ = ["Breaker"]

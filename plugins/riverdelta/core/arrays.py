@@ -1,0 +1,118 @@
+"""Arrays: state as arrays by name, nested by `/`: made, read and checked in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from riverdelta.core.durable import atomic
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.records import digest
+
+_DIGEST_BYTES = 16
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+class Stateful(Protocol):
+    """A part whose state is saved: `load` of what `state` returned goes on from there, bit for bit."""
+
+    def state(self) -> Arrays:
+        """Return every array that the next update depends on, by name."""
+        ...
+
+    def load(self, arrays: Arrays) -> None:
+        """Go on from what `state` returned; raises `Corrupt` naming the array that is missing or does not fit."""
+        ...
+
+
+class _Part(dict[str, Array]):
+    """The arrays below `path`, by their names from there on."""
+
+    def __init__(self, arrays: Mapping[str, Array], path: str) -> None:
+        super().__init__(arrays)
+        self.path = path
+
+
+def nest(parts: Mapping[str, Arrays]) -> dict[str, Array]:
+    """Return the arrays of several parts as one mapping, each array's name after its part's.
+
+    >>> list(nest({"gate": {"hedge": np.zeros(1)}, "stack": {"a": np.zeros(1), "b": np.zeros(1)}}))
+    ['gate/hedge', 'stack/a', 'stack/b']
+    """
+    return {f"{name}/{key}": array for name, arrays in parts.items() for key, array in arrays.items()}
+
+
+def part(arrays: Arrays, name: str) -> Arrays:
+    """Return the arrays of one part of what `nest` made, {} where it has none.
+
+    >>> list(part({"stack/a": np.zeros(1), "stacked/b": np.zeros(1)}, "stack"))
+    ['a']
+    """
+    prefix = f"{name}/"
+    found = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    return _Part(found, f"{getattr(arrays, 'path', '')}{prefix}")
+
+
+def take(arrays: Arrays, name: str, like: Array | None = None) -> Array:
+    """Return the array `name`, of the dtype and shape of `like` where that is given.
+
+    Raises `Corrupt` that names the array, what it is and what was expected.
+
+    >>> take(part({"gate/hedge": np.zeros(2)}, "gate"), "hedge", np.zeros(3))
+    Traceback (most recent call last):
+        ...
+    riverdelta.core.errors.Corrupt: the saved 'gate/hedge' is float64[2]; expected float64[3]: it is of another version or stack
+    """
+    shown = f"{getattr(arrays, 'path', '')}{name}"
+    if name not in arrays:
+        raise Corrupt(f"the saved state lacks {shown!r}: it is of another version or stack")
+    array = arrays[name]
+    if like is not None and (array.shape != like.shape or array.dtype != like.dtype):
+        found, expected = (f"{one.dtype}{list(one.shape)}" for one in (array, like))
+        raise Corrupt(f"the saved {shown!r} is {found}; expected {expected}: it is of another version or stack")
+    return array
+
+
+def of_json(value: Any) -> Array:
+    """Return a JSON value as an array, for state that is text.
+
+    >>> to_json({"saved": of_json({"a": 1})}, "saved")
+    {'a': 1}
+    """
+    return np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+
+
+def to_json(arrays: Arrays, name: str) -> Any:
+    """Return the value that `of_json` made an array of; raises `Corrupt` where it is not one."""
+    try:
+        return json.loads(take(arrays, name).tobytes())
+    except ValueError as error:
+        raise Corrupt(f"the saved {getattr(arrays, 'path', '')}{name!r} cannot be read: {error}") from None
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays by name as a digest (16 bytes of BLAKE2b) and a safetensors file, complete and durable or not at all."""
+    body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    with atomic(path) as file:
+        file.write(digest(body))
+        file.write(body)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Return what `write_arrays` wrote; raises `Corrupt` naming the file where it is missing or not what it was."""
+    try:
+        data = path.read_bytes()
+        body = data[_DIGEST_BYTES:]
+        if digest(body) != data[:_DIGEST_BYTES]:
+            raise ValueError(f"its {len(data)} bytes do not match the digest")
+        return load(body)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks is a KeyError
+        raise Corrupt(f"{path} cannot be used: {error}") from error

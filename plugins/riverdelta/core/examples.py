@@ -1,0 +1,56 @@
+"""Examples: rows that have their label, ready to be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.features import Floats, Ints
+
+
+@dataclass(frozen=True)
+class Examples:
+    """M joined rows in the order in which their labels came.
+
+    `base`, `corrected`, `served` float32[M] are the logits as logged at serving, by tables that contained the journal up to
+    `position` int64[M]. `weight` float32[M] is what a row is learned with, `importance` float32[M] what it counts in measures,
+    and `taken_back` float32[M] the importance of the negative that silence had made of a late positive's row before (0: none).
+    `received` float64[M] says when the label was received and `scored` when the row was scored (Unix seconds); `source`
+    int64[M] who sent the label, 0 for a negative made of silence.
+    """
+
+    columns: Mapping[str, npt.NDArray[Any]]
+    base: Floats
+    corrected: Floats
+    served: Floats
+    label: Floats
+    weight: Floats
+    received: npt.NDArray[np.float64]
+    scored: npt.NDArray[np.float64]
+    importance: Floats
+    taken_back: Floats
+    position: Ints
+    source: Ints
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def measured(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
+        """Return what measures count, in order: rows intp[K] of the examples, their labels and their weights float32[K].
+
+        A late positive comes after a row with which the negative that silence had made of it is taken back, weight and all,
+        so that Σ weight·f(row, label) is in the end that of the true labels.
+        """
+        again = self.taken_back > 0
+        rows = np.arange(len(self))
+        if not again.any():
+            return rows, self.label, self.importance
+        rows = np.repeat(rows, 1 + again)
+        label, weight = self.label[rows], self.importance[rows]
+        back = np.flatnonzero(rows[1:] == rows[:-1])
+        label[back], weight[back] = 0.0, -self.taken_back[rows[back]]
+        return rows, label, weight

@@ -1,0 +1,203 @@
+"""Columns: what a request, an impression and a correction all mean by a feature.
+
+A block of rows is a dict of named numpy columns of equal length N. An id column is int64[N], a scalar float32[N], a vector
+float32[N, D]; any other dtype or shape is a tensor, which only the base model reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Columns = Mapping[str, npt.NDArray[Any]]
+
+_DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
+_TEXT = frozenset({str, bytes})
+_SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
+
+
+def id64(key: str | bytes) -> int:
+    """Return the int64 of a string id: BLAKE2b of its UTF-8 bytes with an 8-byte digest, little-endian, signed (RFC 7693).
+
+    >>> id64("user-42")
+    -6417657526719176593
+    """
+    data = key.encode() if isinstance(key, str) else key
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its numpy dtype, and its shape after the batch axis (None where any length goes)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`id`, `scalar`, `vector`, or `tensor` (which corrections cannot use)."""
+        if self.dtype == "int64" and not self.shape:
+            return "id"
+        if self.dtype == "float32":
+            return {0: "scalar", 1: "vector"}.get(len(self.shape), "tensor") if None not in self.shape else "tensor"
+        return "tensor"
+
+    def __str__(self) -> str:
+        axes = ", ".join("?" if n is None else str(n) for n in ("N", *self.shape))
+        return f"{self.dtype}[{axes}]"
+
+    @classmethod
+    def parse(cls, name: str, spec: str) -> Column:
+        """Read a declaration such as `int64`, `float32` or `float32[16]`.
+
+        >>> str(Column.parse("item_vec", "float32[16]"))
+        'float32[N, 16]'
+        """
+        match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
+        if match is None or match[1] not in _DTYPES or "0" in re.findall(r"[0-9]+", match[2] or ""):
+            raise ConfigurationError(
+                f"column {name!r} is declared as {spec!r}; write int64 for ids, float32 for a scalar, "
+                f"float32[16] for a vector of 16"
+            )
+        return cls(name, match[1], tuple(int(n) for n in (match[2] or "").split(",") if n))
+
+    def check(self, value: Any) -> npt.NDArray[Any]:
+        """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column."""
+        if self.kind == "id" and isinstance(value, (list, tuple)) and not _TEXT.isdisjoint(map(type, value)):
+            value = [id64(v) if isinstance(v, (str, bytes)) else v for v in value]
+        if has_text(value):
+            raise InvalidInput(f"column {self.name!r} has type str; expected {self}")
+        try:
+            array = np.asarray(value)
+        except (ValueError, OverflowError) as error:
+            raise InvalidInput(f"column {self.name!r} is ragged or too large ({error}); expected {self}") from None
+        if array.dtype.kind in "OUS" and self.kind == "id":
+            array = _ids(self, array)
+        fits = array.ndim == 1 + len(self.shape)
+        if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
+            got = f"{array.dtype}{list(array.shape)}"
+            raise InvalidInput(f"column {self.name!r} has shape {got}; expected {self}")
+        return self._cast(array)
+
+    def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        want = np.dtype(self.dtype)
+        if array.dtype != want:
+            if want.kind == "b":
+                fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
+            elif want.kind in "iu":
+                fits = array.size == 0 or (array.dtype.kind in "iu" and _inside(array, want))
+            else:
+                fits = array.size == 0 or array.dtype.kind in "iuf"
+            if not fits:
+                raise InvalidInput(f"column {self.name!r} has type {array.dtype}; expected {self}")
+            with np.errstate(over="ignore"):
+                array = array.astype(want)
+        if want.kind == "f" and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise InvalidInput(f"column {self.name!r} holds {array[row].tolist()} at row {row}; expected finite {self} values")
+        return np.ascontiguousarray(array)
+
+
+def has_text(value: Any) -> bool:
+    """Whether nested lists hold a string: numpy would make every value as wide as the widest of them.
+
+    >>> [has_text(value) for value in ([1, "a"], [[1], ["a"]], [[1], [2.5]], "a")]
+    [True, True, False, False]
+    """
+    depth = 0
+    while isinstance(value, (list, tuple)):
+        level: Iterable[Any] = value
+        for _ in range(depth):
+            level = chain.from_iterable(level)
+        kinds = set(map(type, level))
+        if kinds & _TEXT:
+            return True
+        # Lists beside values have no shape, which numpy says without making an array.
+        if not kinds or not kinds <= {list, tuple}:
+            return False
+        depth += 1
+    return False
+
+
+def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
+    limits = np.iinfo(want)
+    return int(array.min()) >= limits.min and int(array.max()) <= limits.max
+
+
+def _ids(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    ids = []
+    for row, v in enumerate(array.ravel().tolist()):
+        if isinstance(v, (str, bytes)):
+            ids.append(id64(v))
+        elif isinstance(v, int) and -(2**63) <= v < 2**63:
+            ids.append(v)
+        else:
+            raise InvalidInput(f"column {column.name!r} holds {v!r} at row {row}; expected strings or int64 ids")
+    return np.array(ids, np.int64).reshape(array.shape)
+
+
+class Schema(dict[str, Column]):
+    """The columns that a scorer takes, by name.
+
+    >>> schema = Schema.of({"user_id": "int64", "hour": "float32"})
+    >>> columns, rows = schema.check({"user_id": [1, "ann"], "hour": [3, 4.5]})
+    >>> rows, columns["hour"].dtype.name
+    (2, 'float32')
+    """
+
+    @classmethod
+    def of(cls, specs: Mapping[str, str]) -> Schema:
+        """Build a schema from declarations such as `{"hour": "float32"}`."""
+        return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
+
+    def need(self, name: str, what: str) -> Column:
+        """Return the column `name`, or raise an error that says who asked for it and lists near names."""
+        if name not in self:
+            raise ConfigurationError(
+                f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
+                f"{near(name, self)} (declare it with columns={{{name!r}: 'float32'}})"
+            )
+        return self[name]
+
+    def check(self, columns: Mapping[str, Any], max_rows: int | None = None) -> tuple[dict[str, npt.NDArray[Any]], int]:
+        """Return the columns as arrays of this schema, and their number of rows N >= 1.
+
+        Raises `InvalidInput` naming the column that is missing, unknown, of a wrong type, shape, length or not finite, and
+        `TooLarge` when N exceeds `max_rows`.
+        """
+        if not isinstance(columns, Mapping):
+            raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
+        _refuse_unknown(columns, self)
+        checked = {name: column.check(columns[name]) for name, column in self.items()}
+        lengths = {name: len(array) for name, array in checked.items()}
+        rows = next(iter(lengths.values()), 0)
+        for name, length in lengths.items():
+            if length != rows:
+                first = next(iter(lengths))
+                raise InvalidInput(f"column {name!r} has {length} rows, {first!r} has {rows}; expected equal lengths")
+        if rows == 0:
+            raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
+        if max_rows is not None and rows > max_rows:
+            raise TooLarge(f"the request has {rows} rows; at most {max_rows} are taken: send it in parts")
+        return checked, rows
+
+
+def _refuse_unknown(columns: Iterable[str], schema: Schema) -> None:
+    for name in columns:
+        if name not in schema:
+            raise InvalidInput(f"column {name!r} is not declared: {near(str(name), schema)}")
+    for name, column in schema.items():
+        if name not in columns:
+            raise InvalidInput(f"column {name!r} is missing; expected {column}")

@@ -1,0 +1,233 @@
+"""Records: what the journal holds, and how each travels as one Arrow IPC stream.
+
+Four kinds: `Impressions` (rows that were scored), `Feedback` (labels and sightings), `Tick` (the sidecar's clock) and
+`Control` (an operator's command). A record's bytes carry their kind; its sequence number is the journal's to give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from string import hexdigits
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from riverdelta.core.errors import Corrupt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """N scored rows of one worker, in the order in which they were scored.
+
+    A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
+    and the row's index within the request. `position` is the journal position that the tables which scored the row contained;
+    `columns` holds what the corrections read, taps included; `traces` the W3C trace id of each request that had one, in hex.
+    """
+
+    kind: ClassVar[str] = "impressions"
+
+    incarnation: int
+    request: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32]
+    time: npt.NDArray[np.float64]
+    release: npt.NDArray[np.int64]
+    swap: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    base: npt.NDArray[np.float32]
+    corrected: npt.NDArray[np.float32]
+    served: npt.NDArray[np.float32]
+    propensity: npt.NDArray[np.float32]
+    columns: Mapping[str, Array] = field(default_factory=dict)
+    traces: Mapping[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """M pieces of feedback in the order in which they were accepted; a NaN label says only that the row was shown.
+
+    `late` marks a label that came after its row had matured as a negative; `time` is when it was received (Unix seconds);
+    `source` says who sent it (a hash, 0 where nobody asked).
+    """
+
+    kind: ClassVar[str] = "feedback"
+
+    incarnation: npt.NDArray[np.int64]
+    request: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int32]
+    label: npt.NDArray[np.float32]
+    time: npt.NDArray[np.float64]
+    late: npt.NDArray[np.bool_]
+    source: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The time (Unix seconds) that the sidecar read; attribution windows close by ticks alone."""
+
+    kind: ClassVar[str] = "tick"
+
+    time: float
+
+
+#: The action of the control whose arguments are the settings that learning reads from its position on.
+SETTINGS = "settings"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A command at its position in the journal, with arguments: freeze, resume, rollback, promote, release, drift, settings.
+
+    `refused` is the learner's own word on an earlier command, which it could not carry out: {"sequence", "reason"}.
+    """
+
+    kind: ClassVar[str] = "control"
+
+    action: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+
+Record = Impressions | Feedback | Tick | Control
+_ROWS: dict[str, type[Impressions | Feedback]] = {cls.kind: cls for cls in (Impressions, Feedback)}
+#: The dtype of each array of a record, as its class declares it: NDArray[np.int64] is ndarray[shape, dtype[np.int64]].
+_DTYPES = {
+    cls: {
+        name: np.dtype(get_args(get_args(hint)[1])[0])
+        for name, hint in get_type_hints(cls).items()
+        if get_origin(hint) is np.ndarray
+    }
+    for cls in _ROWS.values()
+}
+
+
+def digest(payload: bytes) -> bytes:
+    """Return the 16-byte BLAKE2b digest that is stored beside a payload and checked at every read."""
+    return hashlib.blake2b(payload, digest_size=16).digest()
+
+
+def encode(record: Record) -> bytes:
+    """Return the record as bytes: an Arrow IPC stream for rows, JSON for a tick or a control.
+
+    >>> decode(encode(Tick(time=2.5)))
+    Tick(time=2.5)
+    """
+    if isinstance(record, Tick | Control):
+        body = {f.name: getattr(record, f.name) for f in fields(record)}
+        return json.dumps({"kind": record.kind, **body}, sort_keys=True).encode()
+    metadata = {"kind": record.kind}
+    arrays: dict[str, pa.Array] = {}
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if isinstance(value, int):
+            metadata[f.name] = str(value)
+        elif f.name == "traces":
+            metadata |= {"traces": json.dumps(value)} if value else {}
+        elif isinstance(value, Mapping):
+            arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
+        else:
+            arrays[f.name] = _arrow(value)
+    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    batch = batch.replace_schema_metadata(metadata)
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def decode(payload: bytes) -> Record:
+    """Return the record that `encode` wrote; its arrays are read-only views of `payload`.
+
+    Raises `Corrupt` when the bytes are not a record.
+    """
+    try:
+        return _decode_json(payload) if payload[:1] == b"{" else _decode_arrow(payload)
+    except (pa.ArrowException, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise Corrupt(f"{len(payload)} bytes are not a journal record: {error}") from error
+
+
+def _decode_json(payload: bytes) -> Record:
+    body = json.loads(payload)
+    kind = body.pop("kind")
+    record: Record
+    if kind == Tick.kind:
+        record = Tick(**body)
+    elif kind == Control.kind:
+        record = Control(**body)
+        if not isinstance(record.action, str) or not isinstance(record.arguments, dict):
+            raise ValueError("its action is no text, or its arguments are no object")
+    else:
+        raise ValueError(f"its kind is {kind!r}")
+    if type(record.time) not in (int, float):
+        raise ValueError(f"its time is {record.time!r}")
+    return record
+
+
+def _decode_arrow(payload: bytes) -> Record:
+    # Message by message: a stream reader for the two of them takes twice as long.
+    messages = pa.BufferReader(payload)
+    schema = pa.ipc.read_schema(pa.ipc.read_message(messages))
+    batch = pa.ipc.read_record_batch(pa.ipc.read_message(messages), schema)
+    # Lengths that pass the ends of their buffers would be read all the same.
+    batch.validate(full=True)
+    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    cls = _ROWS[metadata.pop("kind")]
+    traces = _traces(metadata.pop("traces", "{}"))
+    values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
+    columns: dict[str, Array] = {}
+    for name, array in zip(schema.names, batch.columns, strict=True):
+        prefix, _, column = name.partition(":")
+        if prefix == "column":
+            columns[column] = _numpy(array)
+        else:
+            values[name] = _numpy(array)
+    if cls is Impressions:
+        values |= {"columns": columns, "traces": traces}
+    record = cls(**values)
+    for name, dtype in _DTYPES[cls].items():
+        found = values[name]
+        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim != 1:
+            raise TypeError(f"its {name} is not {dtype}[N]")
+    return record
+
+
+def _traces(body: str) -> dict[int, str]:
+    traces = {int(request): trace for request, trace in json.loads(body).items()}
+    if not all(isinstance(trace, str) and len(trace) == 32 and not trace.strip(hexdigits) for trace in traces.values()):
+        raise ValueError("a trace is no 32 hexadecimal digits")
+    return traces
+
+
+def _arrow(array: Array) -> pa.Array:
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    # From the buffer itself: the general conversion would import pandas first, which takes half a second.
+    values = np.ascontiguousarray(array).reshape(-1)
+    flat = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+    return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+
+
+def _numpy(array: pa.Array) -> Array:
+    if pa.types.is_fixed_size_list(array.type):
+        return _numpy(array.flatten()).reshape(len(array), array.type.list_size)
+    values: Array = array.to_numpy(zero_copy_only=True)
+    if values.dtype == np.uint8:
+        if values.max(initial=0) > 1:
+            raise ValueError(f"it has a byte of {values.max()} where 0 or 1 belongs")
+        return values.view(np.bool_)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"it has values of {values.dtype}")
+    return values

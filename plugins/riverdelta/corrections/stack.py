@@ -1,0 +1,162 @@
+"""Stack: an ordered list of corrections, each learning on what those before it left."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.nodes import PREFIX, Nodes
+
+#: A lookup in what a correction shows of itself, up to the digest of its contents.
+_LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")
+
+
+class Stack:
+    """Corrections in order: the logit of each is the offset of the next, and the last one's is the corrected logit.
+
+    `learn` passes a block through one correction at a time. Because each returns its logits from before its updates, the
+    result is that of passing the rows one by one through the whole stack.
+
+    >>> from riverdelta.corrections.calibration import Calibration
+    >>> from riverdelta.corrections.entity import Entity
+    >>> stack = Stack([Calibration(), Entity("user_id", slots=8)])
+    >>> stack.bind(Schema.of({"user_id": "int64"}))
+    >>> stack.predict({"user_id": np.array([3])}, np.array([[0.5]], np.float32)).tolist()
+    [[0.5]]
+    """
+
+    def __init__(self, corrections: Sequence[Correction]) -> None:
+        for c in corrections:
+            if not isinstance(c, Correction):
+                raise ConfigurationError(f"corrections holds {c!r}; expected corrections such as Calibration()")
+        self.corrections = tuple(corrections)
+        self.names = _unique([_name(c) for c in self.corrections])
+        self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
+
+    def bind(self, schema: Schema) -> None:
+        """Check every column that is read and make fresh tables."""
+        for c in self.corrections:
+            c.bind(schema)
+        self._tables = {
+            f"{PREFIX}{name}/{key}": table
+            for name, c in zip(self.names, self.corrections, strict=True)
+            for key, table in c.served.items()
+            if table.values.size
+        }
+
+    def trace(self, columns: Columns, base: Floats) -> list[Floats]:
+        """Return the logits float32[N, 1] after each correction, in order."""
+        logits = [base]
+        for c in self.corrections:
+            logits.append(c.predict(columns, logits[-1]))
+        return logits[1:]
+
+    def predict(self, columns: Columns, base: Floats) -> Floats:
+        """Return the corrected logits float32[N, 1] of base logits float32[N, 1]."""
+        return self.trace(columns, base)[-1] if self.corrections else base
+
+    def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
+        """Learn the rows in order; return the corrected logits float32[N, 1] from before each row's own update."""
+        logit = base
+        for c in self.corrections:
+            logit = c.learn(columns, logit, label, weight)
+        return logit
+
+    def widen(self, keep: float) -> None:
+        """Keep the share `keep` of every correction's certainty; no logit changes."""
+        for c in self.corrections:
+            c.widen(keep)
+
+    def export(self, nodes: Nodes, columns: dict[str, str], base: str) -> str:
+        """Append the whole stack to a graph and return the corrected logit's tensor float32[N, 1]."""
+        logit = base
+        for name, c in zip(self.names, self.corrections, strict=True):
+            c.sync()
+            with nodes.scope(name):
+                logit = nodes.named("logit", c.export(nodes, columns, logit))
+        return logit
+
+    def tables(self) -> dict[str, Table]:
+        """Return the served tables under their names in the merged model."""
+        for c in self.corrections:
+            c.sync()
+        return self._tables
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return every array that learning depends on, by name; the arrays are the live ones."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name, c in zip(self.names, self.corrections, strict=True):
+            c.sync()
+            arrays |= {f"{name}/served/{key}": table.values for key, table in c.served.items()}
+            arrays |= {f"{name}/learner/{key}": array for key, array in c.learner.items()}
+        return arrays
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over the arrays that `state` returned; raises `Corrupt` when one is missing or of another shape."""
+        for name, c in zip(self.names, self.corrections, strict=True):
+            for key, table in c.served.items():
+                table.values[:] = _take(arrays, f"{name}/served/{key}", table.values)
+                table.touched[:] = True
+            for key, mine in c.learner.items():
+                theirs = _take(arrays, f"{name}/learner/{key}", None if mine.dtype == np.uint8 else mine)
+                if mine.shape == theirs.shape:
+                    mine[...] = theirs
+                else:
+                    c.learner[key] = theirs.copy()
+            c.restore()
+
+    def fingerprint(self, of_0_1: bool = False) -> str:
+        """Return a digest of what the stack is made of: its corrections, their settings and lookups, and their tables' shapes.
+
+        `of_0_1` is that of version 0.1, which left out what lookups contain.
+        """
+        parts = [
+            f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
+            for name, c in zip(self.names, self.corrections, strict=True)
+        ]
+        text = "\n".join(parts)
+        text = _LOOKUP.sub(r"\1)", text) if of_0_1 else text
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def digest(self) -> str:
+        """Return a digest of every bit of state; two stacks with one digest serve and learn alike."""
+        whole = hashlib.blake2b(digest_size=16)
+        for name, array in sorted(self.state().items()):
+            whole.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()
+
+    def occupancy(self) -> dict[str, float]:
+        """Return the used share of each hashed table."""
+        return {
+            f"{name}/{key}": share
+            for name, c in zip(self.names, self.corrections, strict=True)
+            for key, share in c.occupancy().items()
+        }
+
+
+def _name(correction: Correction) -> str:
+    kind = type(correction).__name__.lower()
+    key = getattr(correction, "key", ())
+    return "_".join([kind, *((key,) if isinstance(key, str) else key)])
+
+
+def _unique(names: list[str]) -> tuple[str, ...]:
+    return tuple(n if names.count(n) == 1 else f"{n}_{names[: i + 1].count(n)}" for i, n in enumerate(names))
+
+
+def _take(arrays: Mapping[str, npt.NDArray[Any]], name: str, like: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    if name not in arrays:
+        raise Corrupt(f"the saved state lacks {name!r}; it was written by another stack")
+    array = arrays[name]
+    if like is not None and (array.shape != like.shape or array.dtype != like.dtype):
+        raise Corrupt(f"the saved {name!r} is {array.dtype}{list(array.shape)}; expected {like.dtype}{list(like.shape)}")
+    return array

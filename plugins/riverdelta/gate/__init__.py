@@ -1,5 +1,0 @@
-"""The gate: how much the corrections are trusted, with a bound on what that may cost."""
-
-from riverdelta.gate.gate import Gate
-
-__all__ = ["Gate"]

@@ -1,8 +1,0 @@
-"""The journal: every impression and every accepted piece of feedback, in one order, durable before the answer."""
-
-from riverdelta.journal.base import Answer, Health, Journal, Outcome
-from riverdelta.journal.ids import Ids, load_key
-from riverdelta.journal.segments import Segments
-from riverdelta.journal.sqlite import PATIENCE_SECONDS, SqliteJournal
-
-__all__ = ["PATIENCE_SECONDS", "Answer", "Health", "Ids", "Journal", "Outcome", "Segments", "SqliteJournal", "load_key"]

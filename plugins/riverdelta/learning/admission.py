@@ -1,0 +1,88 @@
+"""Admission: which of the joined examples may be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.examples import Examples
+from riverdelta.core.records import Control
+from riverdelta.core.settings import Settings
+from riverdelta.learning.breaker import Breaker
+from riverdelta.learning.influence import Limiter
+
+
+class Admission:
+    """The breaker, which lets nothing pass while it is open, and the limiter, which lets each entity pass so often."""
+
+    def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None, rolls_back: bool = False) -> None:
+        self.breaker, self.limiter = breaker, limiter
+        #: The trips of the breaker that need no rollback: one has answered them, or none was asked for when they came.
+        self.rolled_back = 0
+        self._rolls_back = rolls_back
+        self._scored = 0
+
+    @classmethod
+    def of(cls, keys: Sequence[str], settings: Settings) -> Admission:
+        """Return what the settings ask for, on the id columns `keys`."""
+        s = settings
+        breaker = None if s.breaker == "off" else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
+        limit = s.max_updates_per_entity
+        limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
+        return cls(breaker, limiter, s.breaker == "rollback")
+
+    def scored(self, rows: int) -> None:
+        """Note that rows were scored."""
+        self._scored += rows
+
+    def admit(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Return bool[M]: what may be learned."""
+        passes = np.ones(len(examples), np.bool_)
+        if self.breaker is not None:
+            passes = self.breaker.update(examples.columns, examples.label, examples.source, self._scored)
+            self._scored = 0
+            if not self._rolls_back:
+                self.rolled_back = self.breaker.trips
+        if self.limiter is not None and passes.any():
+            columns = {name: examples.columns[name][passes] for name in self.limiter.keys}
+            passes[passes] = self.limiter.admit(columns, examples.received[passes])
+        return passes
+
+    def resume(self) -> None:
+        """Close the breaker: an operator says that all is well."""
+        if self.breaker is not None:
+            self.breaker.reset()
+
+    def answered(self, control: Control) -> None:
+        """Note a rollback that the breaker asked for."""
+        self.rolled_back = max(self.rolled_back, int(control.arguments.get("trip", 0)))
+
+    def report(self) -> dict[str, Any]:
+        """Return what is kept back, and why."""
+        breaker, limiter = self.breaker, self.limiter
+        return {
+            "open": breaker.open if breaker else False,
+            "reason": breaker.reason if breaker else None,
+            "trips": breaker.trips if breaker else 0,
+            "limited": limiter.refused if limiter else 0,
+        }
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what `load` needs."""
+        arrays: dict[str, npt.NDArray[Any]] = {"counts": np.array([self.rolled_back, self._scored], np.int64)}
+        for prefix, part in (("breaker/", self.breaker), ("limiter/", self.limiter)):
+            arrays |= {f"{prefix}{name}": array for name, array in part.state().items()} if part else {}
+        return arrays
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned; a part that was off then begins anew."""
+        self.rolled_back, self._scored = map(int, arrays["counts"])
+        for prefix, part in (("breaker/", self.breaker), ("limiter/", self.limiter)):
+            saved = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            if part is not None and saved:
+                part.load(saved)
+            elif part is not None and part is self.breaker:
+                self.rolled_back = 0

@@ -1,0 +1,215 @@
+"""Breaker: stops learning, and says why, when the joined stream changes abruptly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.core.features import Columns, Floats, Ints
+from riverdelta.learning.breaker import usual
+from riverdelta.learning.breaker import watch as w
+
+
+class Breaker:
+    """Watch joined examples in order, and say of each whether it may be learned.
+
+    **Runs of one label** (a stale or stuck stream). Of r rows of one entity in a run those count as √r: the k-th adds
+    √k - √(k - 1), by the entity of the row's `keys` that the run has met most often. With ℓ the mean length of the runs of
+    this label so far, counted so, each such row adds -ln(1 - 1/ℓ) to the run's surprise, as a fair coin (ln 2) at the most; at
+    20 nats the run is too long: a chance of 2 in 10⁹. Where longer runs have been usual (the labels of silence come in
+    batches) the limit is twice the longest less 20. A run is counted over at most 8,192 rows: with labels rarer than 1 in 400
+    their absence is not noticed.
+
+    **Four statistics** are measured again and again, each beyond its range where x - m > max(6σ, 1.5M, floor) with m its mean,
+    σ its deviation and M the largest deviation that passed for usual; twice in a row opens the breaker.
+
+    - Positive rate, of 256 examples or more that hold 32 runs of one label: x = arcsin √rate, above or below; floor 0.25
+      (from 0.5 that is 0.26 or 0.74).
+    - Feedback per scored row, of 1,024 examples: x = ln((1,024 + ½) / (scored rows + ½)), above or below; floor ln 3.
+    - Unknown ids, of 256 examples after the first 2,048 and for each of `keys`: x = share of rows whose id is new, above;
+      floor 0.2. Ids are known by two planes of 2²⁰ bits in turn, which hold at least the last 300,000.
+    - A single source, of 256 examples that somebody sent: x = the largest rise of a source's share above its mean, less the
+      share of one that has just fallen silent (a new address for an old backend); floor 0.2. A 0 from source 0 is silence.
+
+    Nothing opens it in the first 2,048 examples, nor before 8 runs of a label or 8 values of a statistic are known. With
+    `silence` (unanswered rows become negatives) it begins with the first of these: until then positives alone have come.
+
+    It closes after `resume_examples` calm ones in a row, in which no statistic was beyond and no run too long; with None only
+    `reset` does. References go on learning while it is open, so that what lasts becomes usual: a statistic's deviation counts
+    for 3σ at most, over the last 256 measurements, and runs over the last 8,000 rows. A lasting change is accepted after
+    10,000 to 30,000 examples, therefore, and what ends before that is not.
+
+    What is answered depends on the examples and their order alone, bit for bit, however they are cut into blocks.
+
+    References: Kish 1965 (what rows of one cluster count); Wald 1945 (surprise as a log-likelihood); Anscombe 1948 (arcsine);
+    Huber 1964 (clipped deviations).
+
+    >>> breaker = Breaker(["user_id"], resume_examples=1_000)
+    >>> user, source = np.arange(4_000) % 500, np.ones(4_000, np.int64)
+    >>> coin = (np.random.default_rng(0).random(4_000) < 0.3).astype(np.float32)
+    >>> bool(breaker.update({"user_id": user}, coin, source).all()), breaker.reason
+    (True, None)
+    >>> learned = breaker.update({"user_id": user[:900]}, np.zeros(900, np.float32), source[:900])
+    >>> int(learned.sum()), breaker.reason
+    (53, 'labels have been 0 for 54 examples in a row, where 3.2 are usual; at example 4,054')
+    """
+
+    def __init__(self, keys: Sequence[str], resume_examples: int | None = None, silence: bool = False) -> None:
+        if resume_examples is not None and resume_examples < 1:
+            raise ConfigurationError(
+                f"resume_examples is {resume_examples!r}; expected a number of examples of at least 1, or None for a breaker"
+                " that only an operator closes"
+            )
+        self.keys, self.resume_examples = tuple(keys), resume_examples
+        many = len(self.keys)
+        self._tallies, self._levels = np.zeros(w.TALLIES, np.int64), np.zeros(w.LEVELS)
+        self._tallies[w.BEGUN] = not silence
+        self._series = np.zeros((w.UNKNOWN + many, usual.PLACES))
+        self._ids = np.zeros((many, w.FACTS), np.int64)
+        self._runs = np.full((many, w.SLOTS), -1, np.int64)
+        self._seen = np.zeros((many, w.WORDS, 2), np.uint64)
+        self._sent, self._shares = np.zeros((2, w.SOURCES), np.int64), np.zeros(w.SOURCES)
+
+    def update(self, columns: Columns, label: Floats, source: Ints, impressions: int = 0) -> npt.NDArray[np.bool_]:
+        """Take M examples: id columns int64[M], labels float32[M] (above 0.5: positive), who sent them int64[M].
+
+        `impressions` is the number of rows scored since the call before. Returns bool[M]: what may be learned.
+        """
+        rows = len(label)
+        block = np.empty((len(self.keys), rows), np.int64)
+        for k, name in enumerate(self.keys):
+            ids = columns.get(name)
+            if ids is None or ids.shape != (rows,):
+                found = "missing" if ids is None else f"of shape {list(ids.shape)}"
+                raise InvalidInput(f"the breaker's key {name!r} is {found}; expected int64[{rows}], an id for each label")
+            block[k] = ids
+        if len(source) != rows or impressions < 0:
+            raise InvalidInput(
+                f"source has {len(source)} rows and impressions is {impressions}; expected {rows} rows and at least 0"
+            )
+        label, source = np.ascontiguousarray(label, np.float32), np.ascontiguousarray(source, np.int64)
+        out = np.ones(rows, np.bool_)
+        first = 0 if self._tallies[w.BEGUN] else self._wait(label, source)
+        self._tallies[w.SCORED] += impressions
+        w.watch(
+            np.ascontiguousarray(block[:, first:]), label[first:], source[first:], self.resume_examples or 0, self._tallies,
+            self._levels, self._series, self._ids, self._runs, self._seen, self._sent, self._shares, out[first:],
+        )  # fmt: skip
+        return out
+
+    def reset(self) -> None:
+        """Close it: an operator says that all is well. What is beyond its range at this moment is usual from now on."""
+        tallies, levels = self._tallies, self._levels
+        for row in self._series:
+            if row[usual.BEYOND] == 0:
+                continue
+            row[usual.MOST] = max(row[usual.MOST], abs(row[usual.VALUE] - row[usual.MEAN]))
+            row[usual.BEYOND] = 0.0
+        if levels[w.SURPRISE] > w.limit(levels[w.USUAL_RUN]):
+            levels[w.USUAL_RUN] = levels[w.SURPRISE]
+        tallies[[w.OPEN, w.CALM, w.ALARMS]] = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing is learned."""
+        return bool(self._tallies[w.OPEN])
+
+    @property
+    def opened(self) -> int | None:
+        """The example at which it opened, counted from 1; None while it is closed."""
+        return int(self._tallies[w.BEFORE] + self._tallies[w.OPENED]) if self.open else None
+
+    @property
+    def trips(self) -> int:
+        """How often it has opened."""
+        return int(self._tallies[w.TRIPS])
+
+    @property
+    def examples(self) -> int:
+        """How many examples it has seen."""
+        return int(self._tallies[w.BEFORE] + self._tallies[w.EXAMPLES])
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is open: what changed, its value, what was usual, over how many examples, at which; None while closed."""
+        if not self.open:
+            return None
+        what, over, who = self._tallies[[w.WHY, w.OVER, w.WHO]].tolist()
+        value, mean, reach = self._levels[[w.VALUE, w.USUAL, w.REACH]].tolist()
+        if what == w.RUN:
+            said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
+        elif what == w.RATE:
+            now, low, middle, high = (_share(x) for x in (value, mean - reach, mean, mean + reach))
+            said = f"{now} of labels are positive, usually {middle} ({low} to {high}), over {over:,} examples"
+        elif what == w.FEEDBACK:
+            now, low, middle, high = (f"{math.exp(x):.3g}" for x in (value, mean - reach, mean, mean + reach))
+            said = f"{now} labels came for each scored row, usually {middle} ({low} to {high}), over {over:,} examples"
+        elif what == w.SOURCE:
+            said = (
+                f"the share of labels that source {who} sends rose by {value:.0%} of all, usually {mean:.0%} (up to"
+                f" {mean + reach:.0%}), over {over:,} examples"
+            )
+        else:
+            said = (
+                f"{value:.0%} of the ids of {self.keys[what - w.UNKNOWN]!r} are unknown, usually {mean:.0%} (up to"
+                f" {min(mean + reach, 1.0):.0%}), over {over:,} examples"
+            )
+        return f"{said}; at example {self.opened:,}"
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what a later `load` needs to go on from here, bit for bit."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what `state` returned of a breaker with as many keys; raises `Corrupt` at anything else."""
+        mine = self._arrays()
+        for name, array in mine.items():
+            theirs = arrays.get(name)
+            if theirs is None or theirs.shape != array.shape or theirs.dtype != array.dtype:
+                found = "missing" if theirs is None else f"{theirs.dtype}{list(theirs.shape)}"
+                raise Corrupt(
+                    f"the saved breaker's {name!r} is {found}; expected {array.dtype}{list(array.shape)}: start from an older"
+                    " checkpoint, or with the keys that it was saved with"
+                )
+        n = arrays["tallies"]
+        for place, least, most in (
+            (w.LABEL, 0, 1),
+            (w.SENT, 0, w.WINDOW - 1),
+            (w.POSITIVES, 0, n[w.LABELS] + w.WINDOW - 1),
+            (w.LABELS, 0, n[w.EXAMPLES]),
+            (w.WHY, w.RUN, len(self._series) - 1),
+        ):
+            if not least <= n[place] <= most:
+                raise Corrupt(f"the saved breaker's tally {place} is {n[place]}; expected {least} to {most}: start anew")
+        for name, array in mine.items():
+            array[...] = arrays[name]
+
+    def _wait(self, label: Floats, source: Ints) -> int:
+        """Return how many rows come before the first label of silence, and begin to watch with it."""
+        silent = (source == 0) & (label <= 0.5)
+        first = int(np.argmax(silent)) if silent.any() else len(label)
+        self._tallies[w.BEFORE] += first
+        self._tallies[w.BEGUN] = first < len(label)
+        self._tallies[w.SCORED] = 0
+        return first
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            "tallies": self._tallies,
+            "levels": self._levels,
+            "series": self._series,
+            "ids": self._ids,
+            "runs": self._runs,
+            "seen": self._seen,
+            "sent": self._sent,
+            "shares": self._shares,
+        }
+
+
+def _share(angle: float) -> str:
+    return f"{math.sin(min(max(angle, 0.0), math.pi / 2.0)) ** 2:.1%}"

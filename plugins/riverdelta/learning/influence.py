@@ -1,0 +1,85 @@
+"""Influence: how often one entity may move the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.features import Columns
+
+
+@numba.njit("void(int64[:, ::1], float64[::1], int64, float64, float64[:, :, ::1], boolean[::1])", cache=True)
+def _admit(ids, received, limit, window, slots, out):  # type: ignore[no-untyped-def]
+    mask = np.uint64(slots.shape[1] - 1)
+    at = np.empty(ids.shape[0], np.int64)
+    for i in range(received.shape[0]):
+        number = np.floor(received[i] / window)
+        fits = True
+        for k in range(ids.shape[0]):
+            h = np.uint64(ids[k, i]) * np.uint64(0x9E3779B97F4A7C15)
+            slot = at[k] = np.int64((h >> np.uint64(40)) & mask)
+            # Time that steps back stays in the newest window: it must not open an old one again.
+            if number > slots[k, slot, 0]:
+                slots[k, slot, 0], slots[k, slot, 1] = number, 0.0
+            fits = fits and slots[k, slot, 1] < limit
+        if fits:
+            for k in range(ids.shape[0]):
+                slots[k, at[k], 1] += 1.0
+        out[i] = fits
+
+
+class Limiter:
+    """At most `limit` examples of one entity, of each of the id columns `keys`, in a window of `window_seconds`.
+
+    Windows are those of the time at which labels were received: number floor(received / window_seconds), so that a replay
+    agrees. An example passes, and counts, where all of its entities have room. Entities are hashed into `slots` counters
+    (a power of 2): two that share one are limited earlier, never later.
+
+    >>> limiter = Limiter(["user"], limit=2, window_seconds=60.0)
+    >>> limiter.admit({"user": np.array([7, 7, 7, 8])}, np.array([0.0, 1.0, 2.0, 3.0])).tolist()
+    [True, True, False, True]
+    >>> limiter.admit({"user": np.array([7])}, np.array([61.0])).tolist(), limiter.refused
+    ([True], 1)
+    """
+
+    def __init__(self, keys: Sequence[str], limit: int, window_seconds: float, slots: int = 2**16) -> None:
+        if limit < 1 or not 0.0 < window_seconds < np.inf:
+            raise ConfigurationError(
+                f"an entity may move the tables {limit!r} times in {window_seconds!r} seconds; expected at least once, in a "
+                "time above 0"
+            )
+        if slots < 1 or slots & (slots - 1) or slots > 2**24:
+            raise ConfigurationError(f"slots is {slots!r}; expected a power of 2 up to 2**24")
+        self.keys, self.limit, self.window = tuple(keys), limit, float(window_seconds)
+        #: Examples that did not pass.
+        self.refused = 0
+        self._slots = np.full((len(self.keys), slots, 2), -np.inf)
+        self._slots[:, :, 1] = 0.0
+
+    def admit(self, columns: Columns, received: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Return bool[M]: which examples, in order, may be learned; `received` float64[M] in Unix seconds."""
+        out = np.empty(len(received), np.bool_)
+        ids = np.empty((len(self.keys), len(received)), np.int64)
+        for k, name in enumerate(self.keys):
+            ids[k] = columns[name]
+        _admit(ids, np.ascontiguousarray(received, np.float64), self.limit, self.window, self._slots, out)
+        self.refused += int(len(out) - out.sum())
+        return out
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what a later `load` needs to go on from here, bit for bit."""
+        return {"slots": self._slots.copy(), "refused": np.array([self.refused], np.int64)}
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned; raises `Corrupt` where it is of other keys or another size."""
+        slots = arrays.get("slots")
+        if slots is None or slots.shape != self._slots.shape:
+            found = "missing" if slots is None else f"of shape {list(slots.shape)}"
+            raise Corrupt(f"the saved limiter's 'slots' is {found}; expected {list(self._slots.shape)}")
+        self._slots[...] = slots
+        self.refused = int(arrays["refused"][0])

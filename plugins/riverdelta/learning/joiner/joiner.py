@@ -1,0 +1,270 @@
+"""Joiner: puts impressions and feedback together into examples, in the order of the journal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats, Ints
+from riverdelta.core.records import Feedback, Impressions, Record, Tick
+from riverdelta.learning.joiner.shelf import Rows
+from riverdelta.learning.joiner.showings import Showings
+from riverdelta.learning.joiner.waiting import COLUMN, LOGITS, Group, Waiting, keys
+from riverdelta.learning.joiner.weights import Weights
+
+_log = logging.getLogger(__name__)
+LABELS = ("explicit", "silence")
+_COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
+#: What an example takes from its impression, besides the columns.
+_READ = (*LOGITS, "time", "position")
+#: A tick completes rows of at most this share of the memory at once, and at least so many rows.
+_SLICES, _LEAST_SLICE = 4, 1024
+
+
+class Joiner:
+    """Completes impressions with feedback, whenever it comes: rows that no longer fit in memory are read back from a journal.
+
+    `labels="explicit"`: a label completes its row. `labels="silence"`: besides, a row reported as shown that has no label at
+    the first tick `window_seconds` past its showing is completed as a negative, in the order in which rows were shown; other
+    rules that come later, see `configure`, change nothing for rows that are shown already. With
+    `relabels`, a label that replaces another makes one more example. Of the negatives, explicit or made of silence, the share
+    `keep_negatives` becomes examples. `Weights` says how late positives and sampled negatives are learned so that scores stay
+    calibrated. The window need not wait for most positives: they are learned when they come, so a long window shows of the
+    newest rows the positives alone.
+
+    Parameters
+    ----------
+    max_bytes
+        Memory for impressions, in bytes; see `Waiting`. Besides, showings take 24 bytes each, and the examples of a record as
+        much as its rows do.
+    reads
+        Columns that every worker's impressions need to have, by default all; another may come and go between two starts.
+
+    What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
+    last bit. `waiting.source` is the journal; without one, a label whose row has left memory is lost. `unmatched` counts the
+    labels, and negatives made of silence, whose row could not be found. Where a row cannot be read now, `push` raises and has
+    changed nothing: the same record can be pushed again.
+    """
+
+    def __init__(
+        self,
+        labels: str = "explicit",
+        window_seconds: float | None = None,
+        relabels: bool = False,
+        max_bytes: int = 256 << 20,
+        late: str = "weighted",
+        keep_negatives: float = 1.0,
+        reads: Collection[str] | None = None,
+    ) -> None:
+        self.configure(labels, window_seconds, relabels, late, keep_negatives)
+        self._reads = reads
+        self.unmatched = 0
+        #: Negatives that became examples, and those that sampling left out.
+        self.kept_negatives = self.dropped_negatives = 0
+        self.waiting, self.showings = Waiting(max_bytes), Showings()
+        self._tick = 0.0
+        #: Whether the last tick has more rows than fit in memory at once: it is to be pushed again.
+        self.unfinished = False
+        self._upgraded = False
+
+    def configure(self, labels: str, window_seconds: float | None, relabels: bool, late: str, keep_negatives: float) -> None:
+        """Change the rules for the records to come; raises `ConfigurationError` where they do not fit together."""
+        if labels not in LABELS:
+            raise ConfigurationError(f"labels is {labels!r}; expected one of {', '.join(LABELS)}")
+        if (labels == "silence") != (window_seconds is not None):
+            raise ConfigurationError(
+                f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
+            )
+        self.labels, self.window, self.relabels = labels, window_seconds, relabels
+        self.weights = Weights(late, keep_negatives)
+
+    @property
+    def tick(self) -> float:
+        """The newest tick in Unix seconds, by which windows end; 0 before the first."""
+        return self._tick
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory for what waits: impressions and showings."""
+        return self.waiting.bytes + self.showings.bytes
+
+    def upgraded(self) -> None:
+        """Note that all feedback that version 0.1 accepted has come: of the rows that it saved, only shown ones are kept."""
+        self._upgraded = True
+        self.waiting.restrict(self.showings.has)
+
+    def push(self, sequence: int, record: Record) -> Examples | None:
+        """Take the next record; return the examples that it completes, or None."""
+        if isinstance(record, Impressions):
+            self.waiting.add(sequence, record)
+        elif isinstance(record, Feedback):
+            return self._join(record)
+        elif isinstance(record, Tick):
+            return self._mature(record.time)
+        return None
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything that the next record depends on, besides the impressions: the journal has those."""
+        return {
+            "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
+            "tick": np.array([self._tick], np.float64),
+            "upgraded": np.array([self._upgraded]),
+            **{f"shown/{name}": array for name, array in self.showings.state().items()},
+            **{
+                f"kept/{incarnation}/{name}": shelf[name][shelf.all()]
+                for incarnation, shelf in self.waiting.kept.items()
+                for name in shelf.names
+            },
+        }
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `state` returned, or a joiner of version 0.1, which kept the impressions too."""
+        if "shown/key" not in arrays:
+            arrays = self._of_0_1(arrays)
+        kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        for name, array in arrays.items():
+            if name.startswith("kept/"):
+                _, owner, column = name.split("/", 2)
+                kept.setdefault(owner, {})[column] = array
+        for owner, columns in kept.items():
+            self.waiting.restore(int(owner), columns)
+        for name, count in zip(_COUNTS, arrays["counts"].tolist(), strict=True):
+            setattr(self, name, count)
+        self._tick, self._upgraded, self.unfinished = float(arrays["tick"][0]), bool(arrays["upgraded"][0]), False
+        self.showings.load({name.removeprefix("shown/"): array for name, array in arrays.items() if name.startswith("shown/")})
+
+    def _join(self, feedback: Feedback) -> Examples | None:
+        key = keys(feedback.request, feedback.index)
+        shown = np.isnan(feedback.label)
+        examples = None
+        if not shown.all():
+            columns = feedback.incarnation, key, feedback.label, feedback.time, feedback.source, feedback.late
+            examples = self._complete(*(column[~shown] for column in columns) if shown.any() else columns)
+        if self.window is not None and shown.any():
+            # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
+            due = np.maximum(feedback.time[shown], self._tick) + self.window
+            self.showings.add(feedback.incarnation[shown], key[shown], due)
+        if len(self.showings) and not shown.all():
+            self.showings.label(feedback.incarnation[~shown], key[~shown])
+        return examples
+
+    def _mature(self, now: float) -> Examples | None:
+        tick, most = max(self._tick, now), max(_LEAST_SLICE, self.waiting.limit // (_SLICES * max(self.waiting.row_bytes, 1)))
+        incarnation, key = self.showings.due(tick, most)
+        examples = None
+        if len(key):
+            zeros = np.zeros(len(key), np.float32)
+            examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
+            self.showings.take(tick, most)
+            if self._upgraded and self.waiting.kept:
+                self.waiting.restrict(self.showings.has)
+        self._tick, self.unfinished = tick, len(key) == most
+        return examples
+
+    def _complete(
+        self,
+        incarnation: Ints,
+        key: Ints,
+        label: Floats,
+        received: npt.NDArray[np.float64],
+        source: Ints,
+        late: npt.NDArray[np.bool_] | None,
+    ) -> Examples | None:
+        """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence.
+
+        All that can fail comes first.
+        """
+        groups = self.waiting.find(incarnation, key)
+        found, chosen = _rows(groups), groups
+        undone = late & (label > 0) if late is not None and late.any() else None
+        if self.weights.keep < 1.0:
+            keeps = self.weights.keeps(incarnation, key)
+            undone = None if undone is None else undone & keeps
+            chosen = _only(keeps | (label > 0), groups)
+        examples = None
+        if chosen:
+            columns, taken = _gather(chosen, self._reads)
+            kept = label[taken]
+            weight, importance, taken_back = self.weights.of(
+                kept, columns["corrected"], None if undone is None else undone[taken]
+            )
+            examples = Examples(
+                columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
+                base=columns["base"],
+                corrected=columns["corrected"],
+                served=columns["served"],
+                label=kept,
+                weight=weight,
+                received=received[taken],
+                scored=columns["time"],
+                importance=importance,
+                taken_back=taken_back,
+                position=columns["position"],
+                source=source[taken],
+            )
+            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
+        self.dropped_negatives += found - _rows(chosen)
+        if lost := len(key) - found:
+            self.unmatched += lost
+            _log.error("%d labels are not learned: their impressions cannot be found, in memory or in the journal", lost)
+        if not self.relabels and late is not None:
+            self.waiting.remove(groups)
+        return examples
+
+    def _of_0_1(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The state of version 0.1 as one of today; the rows that it kept, worker by worker, wait in memory."""
+        unmatched, _, kept, dropped, _ = arrays["counts"].tolist()
+        parts: dict[int, dict[str, npt.NDArray[Any]]] = {}
+        for name, array in arrays.items():
+            owner, slash, rest = name.partition("/")
+            if slash:
+                parts.setdefault(int(owner), {})[rest] = array
+        showings = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))]
+        for worker, columns in parts.items():
+            # What was shown under a window that is not known any more never matures, here as in the journal.
+            if "shown" in columns and self.window is not None:
+                shown = ~np.isnan(columns["shown"])
+                due = columns["shown"][shown] + self.window
+                showings.append((np.full(len(due), worker), columns["key"][shown], due, columns["showing"][shown]))
+            self.waiting.restore(worker, {n: c for n, c in columns.items() if n not in ("waiting", "shown", "showing")})
+        incarnation, key, due, showing = (np.concatenate(column) for column in zip(*showings, strict=True))
+        order = np.argsort(showing)
+        return {
+            "counts": np.array([unmatched, kept, dropped], np.int64),
+            "tick": arrays["tick"],
+            "upgraded": np.array([False]),
+            "shown/incarnation": incarnation[order],
+            "shown/key": key[order],
+            "shown/due": due[order],
+        }
+
+
+def _rows(groups: list[Group]) -> int:
+    return sum(len(mine) for mine, _, _ in groups)
+
+
+def _only(wanted: npt.NDArray[np.bool_], groups: list[Group]) -> list[Group]:
+    kept = [(mine[some], shelf, at[some]) for mine, shelf, at in groups for some in [wanted[mine]]]
+    return [group for group in kept if len(group[0])]
+
+
+def _gather(groups: list[Group], reads: Collection[str] | None) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
+    """Return the columns that all groups have, and which of the keys their rows are, in the keys' order."""
+    names = [name for name in groups[0][1].names if name in _READ or name.startswith(COLUMN)]
+    if len(groups) == 1:
+        mine, shelf, at = groups[0]
+        return {name: shelf[name][at] for name in names}, mine
+    for _, shelf, _ in groups:
+        missing = {n for n in set(names).symmetric_difference(shelf.names) if n.startswith(COLUMN)}
+        names = [n for n in names if n not in missing]
+        if missing := {n for n in missing if reads is None or n.removeprefix(COLUMN) in reads}:
+            raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
+    places = np.concatenate([mine for mine, _, _ in groups])
+    order = np.argsort(places, kind="stable")
+    return {name: np.concatenate([shelf[name][at] for _, shelf, at in groups])[order] for name in names}, places[order]

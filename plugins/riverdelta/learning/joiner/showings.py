@@ -1,0 +1,141 @@
+"""Showings: the rows that were shown and have no label yet, until silence makes negatives of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.features import Ints
+from riverdelta.learning.joiner.waiting import requests
+
+_Array = npt.NDArray[Any]
+_Columns = dict[str, _Array]
+#: Rows of a part: a tick looks at those parts alone in which a window is over.
+_PART_ROWS = 65_536
+#: Labels are collected up to this number, plus a sixteenth of the showings, before their showings are taken out.
+_LABELS = 4_096
+
+
+class Showings:
+    """Rows in the order in which they were shown, each with the time at which its window is over; 24 bytes a row.
+
+    The journal takes no showing of a row that has a label or was shown before.
+
+    >>> showings = Showings()
+    >>> showings.add(np.array([1, 1]), np.array([5, 6]), np.array([110.0, 111.0]))
+    >>> showings.label(np.array([1]), np.array([5]))
+    >>> [array.tolist() for array in showings.due(111.0, 10)]
+    [[1], [6]]
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[_Columns] = []
+        self._added: list[_Columns] = []
+        self._labelled: list[tuple[Ints, Ints]] = []
+
+    def __len__(self) -> int:
+        return sum(len(part["key"]) for part in (*self._parts, *self._added))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the rows take."""
+        return sum(array.nbytes for part in (*self._parts, *self._added) for array in part.values())
+
+    def add(self, incarnation: Ints, key: Ints, due: npt.NDArray[np.float64]) -> None:
+        """Take rows int64[N] of workers int64[N] whose windows are over at float64[N] (Unix seconds)."""
+        self._added.append({"incarnation": incarnation, "key": key, "due": due})
+
+    def label(self, incarnation: Ints, key: Ints) -> None:
+        """Take labels: their rows will not become negatives."""
+        self._labelled.append((incarnation, key))
+        if sum(len(labelled) for _, labelled in self._labelled) > _LABELS + len(self) // 16:
+            self._settle()
+
+    def due(self, tick: float, most: int) -> tuple[Ints, Ints]:
+        """Return workers and keys of the first `most` rows whose window is over and that have no label, in order.
+
+        They stay until `take` takes them out.
+        """
+        if self._ripe(tick, 1):
+            self._settle()
+        found = [(part["incarnation"][ripe], part["key"][ripe]) for part, ripe in self._ripe(tick, most)]
+        if not found:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        incarnation, key = (np.concatenate(column) for column in zip(*found, strict=True))
+        return incarnation, key
+
+    def take(self, tick: float, most: int) -> None:
+        """Take out the rows that `due` returned; no other call may come in between."""
+        for part, ripe in self._ripe(tick, most):
+            _keep(part, np.delete(np.arange(len(part["key"])), ripe))
+        self._parts = [part for part in self._parts if len(part["key"])]
+
+    def within(self, spans: Mapping[int, tuple[int, int]]) -> bool:
+        """Return whether a row is of a worker's requests from one to another, both included."""
+        self._settle()
+        for part in self._parts:
+            incarnation, request = part["incarnation"], requests(part["key"])
+            for number, (first, last) in spans.items():
+                if ((incarnation == number) & (first <= request) & (request <= last)).any():
+                    return True
+        return False
+
+    def has(self, incarnation: int, key: Ints) -> npt.NDArray[np.bool_]:
+        """Return which of a worker's rows are here, bool[N]."""
+        self._settle()
+        mine = [part["key"][part["incarnation"] == incarnation] for part in self._parts]
+        return np.isin(key, np.concatenate([np.empty(0, np.int64), *mine]))
+
+    def state(self) -> dict[str, _Array]:
+        """Return what `load` needs."""
+        self._settle()
+        empty = {"incarnation": np.empty(0, np.int64), "key": np.empty(0, np.int64), "due": np.empty(0)}
+        return {name: np.concatenate([none, *(part[name] for part in self._parts)]) for name, none in empty.items()}
+
+    def load(self, arrays: Mapping[str, _Array]) -> None:
+        """Go on from what `state` returned."""
+        self._parts, self._added, self._labelled = [], [], []
+        for start in range(0, len(arrays["key"]), _PART_ROWS):
+            rows = slice(start, start + _PART_ROWS)
+            self._parts.append({name: arrays[name][rows].copy() for name in ("incarnation", "key", "due")})
+
+    def _ripe(self, tick: float, most: int) -> list[tuple[_Columns, npt.NDArray[np.intp]]]:
+        self._gather()
+        found: list[tuple[_Columns, npt.NDArray[np.intp]]] = []
+        for part in self._parts:
+            if most > 0 and (ripe := np.flatnonzero(part["due"] <= tick)[:most]).size:
+                found.append((part, ripe))
+                most -= len(ripe)
+        return found
+
+    def _gather(self) -> None:
+        """Make one part of what was added, with the last one where that is small."""
+        if self._added:
+            if self._parts and len(self._parts[-1]["key"]) < _PART_ROWS:
+                self._added.insert(0, self._parts.pop())
+            self._parts.append({name: np.concatenate([part[name] for part in self._added]) for name in self._added[0]})
+            self._added = []
+
+    def _settle(self) -> None:
+        """Take out the rows that have a label."""
+        self._gather()
+        if not self._labelled:
+            return
+        of, known = (np.concatenate(column) for column in zip(*self._labelled, strict=True))
+        self._labelled.clear()
+        for part in self._parts:
+            labelled = np.zeros(len(part["key"]), np.bool_)
+            for number in np.unique(of).tolist():
+                mine = np.flatnonzero(part["incarnation"] == number)
+                labelled[mine] = np.isin(part["key"][mine], known[of == number])
+            if labelled.any():
+                _keep(part, ~labelled)
+        self._parts = [part for part in self._parts if len(part["key"])]
+
+
+def _keep(part: _Columns, rows: _Array) -> None:
+    for name, column in part.items():
+        part[name] = column[rows]

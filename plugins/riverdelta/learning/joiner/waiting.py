@@ -1,0 +1,194 @@
+"""Waiting: the scored rows that feedback may still name, the newest in memory and the others in the journal."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.features import Ints
+from riverdelta.core.records import Impressions
+from riverdelta.learning.joiner.shelf import Rows, Shelf
+
+COLUMN = "column/"
+LOGITS = ("base", "corrected", "served")
+#: Rows that were found: which of the keys asked for they are, the shelf that holds them, and where they lie in it.
+Group = tuple[Rows, Shelf, Rows]
+#: A row's key within its incarnation is request · 2²⁰ + index.
+_INDEX_BITS = 20
+#: The share of the memory that blocks read back from the journal may take.
+_READ_BACK_SHARE = 4
+
+
+class Source(Protocol):
+    """Where impressions are read back from."""
+
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the sequence number of the record that holds a request's rows, None where it is gone."""
+        ...
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        ...
+
+
+class Nowhere:
+    """No journal: what does not fit in memory is gone."""
+
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return None."""
+        return None
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Raise `Corrupt`."""
+        raise Corrupt(f"record {sequence} was not kept")
+
+
+class Waiting:
+    """Finds scored rows by key; which of them are in memory changes how fast, never what.
+
+    Parameters
+    ----------
+    limit
+        Bytes of memory. Rows of the oldest record leave first; a row that is asked for later is read back from `source`,
+        and the blocks read back last are kept in a quarter of the memory. A larger limit spares reads where labels come late.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.source: Source = Nowhere()
+        self.limit = limit
+        #: Bytes of the widest row so far.
+        self.row_bytes = 0
+        #: Rows that had left memory and were read back.
+        self.read_back = 0
+        #: By worker, the rows that only a checkpoint of version 0.1 has.
+        self.kept: dict[int, Shelf] = {}
+        self._shelves: dict[int, Shelf] = {}
+        self._blocks: OrderedDict[int, Shelf] = OrderedDict()
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in memory, those read back aside."""
+        return sum(shelf.rows for shelf in self._shelves.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the rows in memory take."""
+        return sum(shelf.bytes for group in (self._shelves, self._blocks) for shelf in group.values())
+
+    def add(self, sequence: int, impressions: Impressions) -> None:
+        """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
+        incarnation = impressions.incarnation
+        # The last worker's shelf keeps its room; an empty one of another may be a dead worker's.
+        self._shelves = {n: shelf for n, shelf in self._shelves.items() if shelf.rows or n == incarnation}
+        shelf = self._shelves.setdefault(incarnation, Shelf())
+        shelf.add(_rows(sequence, impressions))
+        self.row_bytes = max(self.row_bytes, shelf.row_bytes)
+        # A shelf has as much room again as it has rows.
+        limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
+        while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
+            full = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
+            oldest = min(full, key=lambda number: int(full[number]["sequence"][full[number].first]))
+            full[oldest].remove(full[oldest].oldest())
+            if not full[oldest].rows:
+                del self._shelves[oldest]
+        if sum(shelf.bytes for shelf in self._shelves.values()) > 2 * limit:
+            for shelf in self._shelves.values():
+                shelf.compact()
+
+    def restore(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep the rows of a worker, as version 0.1 saved them, that the source does not have."""
+        numbers, of = np.unique(requests(rows["key"]), return_inverse=True)
+        gone = np.array([self.source.locate(incarnation, number) is None for number in numbers.tolist()], np.bool_)[of]
+        if gone.any():
+            self.kept[incarnation] = Shelf()
+            self.kept[incarnation].add({name: column[gone] for name, column in rows.items()})
+
+    def restrict(self, wanted: Callable[[int, Ints], npt.NDArray[np.bool_]]) -> None:
+        """Let go of the kept rows that are not `wanted`, which is asked for each worker's keys."""
+        for incarnation, shelf in self.kept.items():
+            at = shelf.all()
+            shelf.remove(at[~wanted(incarnation, shelf["key"][at])])
+        self.kept = {incarnation: shelf for incarnation, shelf in self.kept.items() if shelf.rows}
+
+    def find(self, incarnation: Ints, key: Ints) -> list[Group]:
+        """Return the rows of the keys that are still to be had, worker by worker."""
+        groups: list[Group] = []
+        # Nearly always one worker: asked first, it spares a sort.
+        alone = len(incarnation) > 0 and bool((incarnation == incarnation[0]).all())
+        for number in incarnation[:1].tolist() if alone else np.unique(incarnation).tolist():
+            mine = np.arange(len(key)) if alone else np.flatnonzero(incarnation == number)
+            at, found = self._shelves.get(number, Shelf()).find(key[mine])
+            if found.any():
+                groups.append((mine[found], self._shelves[number], at[found]))
+            missing = mine[~found]
+            if number in self.kept and missing.size:
+                at, found = self.kept[number].find(key[missing])
+                groups += [(missing[found], self.kept[number], at[found])] if found.any() else []
+                missing = missing[~found]
+            groups += self._found_in_source(number, key, missing)
+        return groups
+
+    def remove(self, groups: list[Group]) -> None:
+        """Let go of rows that `find` returned."""
+        for _, shelf, at in groups:
+            # A row may have had two labels in one record.
+            shelf.remove(at if (np.diff(at) > 0).all() else np.unique(at))
+
+    def _found_in_source(self, incarnation: int, key: Ints, missing: Rows) -> Iterator[Group]:
+        while missing.size:
+            request = int(key[missing[0]]) >> _INDEX_BITS
+            block = self._block(incarnation, request)
+            at, found = block.find(key[missing])
+            if found.any():
+                # A copy of these rows alone: one record may name rows of more blocks than fit in memory.
+                rows = block.take(at[found])
+                self.read_back += rows.rows
+                yield missing[found], rows, np.arange(rows.rows)
+            # Rows of this request that its block does not hold are not in any other.
+            missing = missing[~found & (key[missing] >> _INDEX_BITS != request)]
+
+    def _block(self, incarnation: int, request: int) -> Shelf:
+        sequence = self.source.locate(incarnation, request)
+        if sequence is None:
+            return Shelf()
+        block = self._blocks.pop(sequence, None)
+        if block is None:
+            block, impressions = Shelf(), self.source.impressions(sequence)
+            if impressions.incarnation != incarnation:
+                raise Corrupt(f"journal record {sequence} holds rows of another worker than the journal's index says")
+            if request not in impressions.request:
+                raise Corrupt(
+                    f"journal record {sequence} lacks rows of request {request}, which the journal's index says it has"
+                )
+            block.add(_rows(sequence, impressions))
+            self.row_bytes = max(self.row_bytes, block.row_bytes)
+        self._blocks[sequence] = block
+        while len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self.limit // _READ_BACK_SHARE:
+            self._blocks.popitem(last=False)
+        return block
+
+
+def keys(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
+    """Return the rows' keys int64[N] within their incarnation."""
+    return (request << _INDEX_BITS) | index
+
+
+def requests(key: Ints) -> Ints:
+    """Return the requests int64[N] of keys."""
+    return key >> _INDEX_BITS
+
+
+def _rows(sequence: int, impressions: Impressions) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "key": keys(impressions.request, impressions.index),
+        "sequence": np.full(len(impressions), sequence, np.int64),
+        "time": impressions.time,
+        "position": impressions.position,
+        **{name: getattr(impressions, name) for name in LOGITS},
+        **{COLUMN + name: column for name, column in impressions.columns.items()},
+    }

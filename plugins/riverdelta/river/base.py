@@ -1,0 +1,155 @@
+"""The contract of a converter: what one River estimator serves from, and its nodes in a graph.
+
+A pipeline is followed twice with the same steps: at binding as a `Shape` (which keys River's dict holds), at export as a
+`Flow` (which tensors hold their values). Numbers flow as float64, as in River.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from riverdelta.core.errors import ConfigurationError, Unsupported
+from riverdelta.corrections.base import Table
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.river.categories import Categories
+
+#: A key of River's dict: the name of a feature, or a bucket of a hasher.
+Name = str | int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What x holds between two steps: keys of numbers, which of them are untouched ids, and categories made of ids."""
+
+    names: tuple[Name, ...]
+    ids: frozenset[Name] = frozenset()
+    encoded: tuple[Categories, ...] = ()
+
+    def __post_init__(self) -> None:
+        keys = list(self.names)
+        for c in self.encoded:
+            # Two encoders of one column would share River's keys.
+            keys += [name for name in [*self.names, c.column] if c.owns(name)] + [c.column]
+        if doubles := [key for key, n in Counter(keys).items() if n > 1]:
+            raise ConfigurationError(
+                f"two features of the pipeline are named {doubles[0]!r}; River would keep only one of them"
+            )
+
+    def unmixed(self, what: str) -> None:
+        """Raise `Unsupported` where categories were hashed together, so that no later step acts on each alone."""
+        if any(c.mixed for c in self.encoded):
+            raise Unsupported(f"{what} comes after a FeatureHasher of one-hot categories; put it before the hasher")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Tensors between two steps: blocks of numbers with their keys, raw ids, and categories' terms of the logit."""
+
+    blocks: tuple[tuple[tuple[Name, ...], str], ...] = ()
+    ids: Mapping[Name, str] = field(default_factory=dict)
+    terms: tuple[str, ...] = ()
+
+    def matrix(self, nodes: Nodes, names: Iterable[Name]) -> str:
+        """Return the tensor float64[N, D] of the numbers under `names`, in their order."""
+        wanted = list(names)
+        parts: list[str] = []
+        have: list[Name] = []
+        for keys, tensor in self.blocks:
+            if set(keys) & set(wanted):
+                wide = nodes.add("Reshape", tensor, nodes.constant([-1, len(keys)], np.int64))
+                parts.append(nodes.cast(wide, TensorProto.DOUBLE))
+                have += keys
+        matrix = parts[0] if len(parts) == 1 else nodes.add("Concat", *parts, axis=1)
+        if have == wanted:
+            return matrix
+        return nodes.add("Gather", matrix, nodes.constant([have.index(n) for n in wanted], np.int64), axis=1)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step stands: the name that its tables take, and the rows of each table of categories."""
+
+    path: str
+    slots: int
+
+    def inside(self, name: str) -> Place:
+        """Return the place of a step of this name inside this one."""
+        clean = re.sub(r"\W+", "_", name).lower()
+        return Place(f"{self.path}_{clean}" if self.path else clean, self.slots)
+
+
+class Converter(ABC):
+    """One River estimator in a pipeline: its shape, its served tables, its graph.
+
+    It is made once for each step of the pipeline that learns. A step that passes categories on (`before.encoded` in
+    `after.encoded`) must treat each key on its own: they are followed through River's own `transform_one`.
+    """
+
+    after: Shape
+    tables: dict[str, Table]
+
+    def __init__(self, step: Any, before: Shape, place: Place) -> None:
+        self.step, self.before, self.place = step, before, place
+        self.after, self.tables = before, {}
+
+    @classmethod  # noqa: B027 - most estimators can be served as they are
+    def check(cls, step: Any) -> None:
+        """Raise `Unsupported` for a setting of the estimator that cannot be served."""
+
+    @classmethod
+    def learner(cls, step: Any) -> Any:
+        """Return the fresh copy of `step` that learns."""
+        return step.clone()
+
+    @classmethod
+    def keys(cls, step: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return which of the columns `names` it reads as ids, and which columns it passes on."""
+        return (), names
+
+    def write(self) -> None:  # noqa: B027 - a step without tables writes none
+        """Write the estimator's state into `tables`."""
+
+    @abstractmethod
+    def export(self, nodes: Nodes, flow: Flow) -> Flow:
+        """Append the nodes that compute `transform_one` of every row."""
+
+
+_CONVERTERS: dict[type, type[Converter]] = {}
+
+
+def register(estimator: type, converter: type[Converter]) -> None:
+    """Let pipelines hold steps of exactly the class `estimator`."""
+    _CONVERTERS[estimator] = converter
+
+
+def check(step: Any) -> None:
+    """Raise `Unsupported` that names what is in a pipeline and cannot be served."""
+    if type(step) not in _CONVERTERS:
+        known = ", ".join(sorted(t.__name__ for t in _CONVERTERS))
+        raise Unsupported(
+            f"the pipeline holds {type(step).__name__}, which River(...) cannot export; it takes {known} "
+            f"(riverdelta.river.register adds one)"
+        )
+    _CONVERTERS[type(step)].check(step)
+
+
+def find(step: Any) -> type[Converter]:
+    """Return the converter of a step, or of the estimator that a learning copy stands for."""
+    return next(_CONVERTERS[kind] for kind in type(step).__mro__ if kind in _CONVERTERS)
+
+
+def convert(step: Any, before: Shape, place: Place) -> Converter:
+    """Return the converter of one step, and note the step in the path of the categories that pass it."""
+    converter = find(step)(step, before, place)
+    for categories in before.encoded:
+        if categories in converter.after.encoded:
+            categories.path.append(step)
+    return converter

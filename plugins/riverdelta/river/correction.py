@@ -1,0 +1,256 @@
+"""River: any supported River pipeline as a correction, learned by River's own `learn_one`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+from river.compose import Pipeline, Select, TransformerUnion
+from river.linear_model import LogisticRegression
+from river.linear_model.base import GLM
+from river.preprocessing import OneHotEncoder, StandardScaler
+
+from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
+from riverdelta.core.features import Column, Columns, Floats, Schema
+from riverdelta.corrections.base import Correction
+from riverdelta.corrections.coefficients import At, Coefficients, Ids
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.river import base
+from riverdelta.river.base import Flow, Place, Shape
+from riverdelta.river.one_hot_encoder import BoundedEncoder
+from riverdelta.river.snapshot import freeze, thaw
+
+_LOG = logging.getLogger(__name__)
+#: A residual of this size, in logits, is that of a pipeline that diverged.
+_DIVERGED = 1e6
+
+
+class River(Correction):
+    """logit = offset + what a River pipeline makes of the columns `features`.
+
+    The pipeline is StandardScaler, MinMaxScaler, OneHotEncoder, FeatureHasher, Select, Discard and unions of them, into
+    LogisticRegression or LinearRegression with any optimizer, loss, penalty and schedule of River's; anything else raises
+    `Unsupported` that names it. It learns by its own `learn_one`, row by row, with importance weights where River takes
+    them; the last step is a subclass that adds the offset, which no scaler touches. LinearRegression does a step of
+    iteratively reweighted least squares (see `riverdelta.river.offset`).
+
+    River sees an id column as an int, a scalar as a float, a vector `v` as the floats `v_0`, `v_1`, …. Each id column of a
+    OneHotEncoder has a table of `slots` rows, in which an id may take one of 8 places: a quarter full, 1 new category in
+    1,000 finds them all taken, half full 1 in 30, and is not shown to River (`occupancy` tells how full it is). An id that
+    was not learned yet adds nothing. Use `OneHotEncoder(drop_zeros=True)`: without it River walks all categories in each row.
+
+    `features` may be left out where every branch begins with a `compose.Select`. The pipeline starts afresh: what it has
+    learned before is not taken over. One whose residual passes a million logits has diverged: it is logged and starts afresh.
+
+    >>> from river import linear_model, preprocessing
+    >>> m = River(preprocessing.StandardScaler() | linear_model.LogisticRegression(), features=("hour",))
+    >>> for hour in range(24):
+    ...     m.learn_one({"hour": float(hour), "offset": -1.0}, hour > 12)
+    >>> m.predict_proba_one({"hour": 20.0, "offset": -1.0})[True] > m.predict_proba_one({"hour": 4.0, "offset": -1.0})[True]
+    True
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        features: Sequence[str] | None = None,
+        slots: int = 2**16,
+        offset: str = "offset",
+    ) -> None:
+        self.pipeline, self.slots, self.offset = pipeline, slots, offset
+        self.features = features if features is None else _named(features)
+        steps = list(pipeline.steps.values()) if isinstance(pipeline, Pipeline) else [pipeline]
+        if not steps or not isinstance(steps[-1], GLM):
+            last = type(steps[-1]).__name__ if steps else "nothing"
+            raise Unsupported(f"the pipeline ends in {last}; it can end in LogisticRegression or LinearRegression")
+        base.check(pipeline)
+        if not self.reads:
+            raise ConfigurationError('River(...) has no features; name columns, as in River(pipeline, features=("hour",))')
+
+    _learner: dict[str, npt.NDArray[Any]]
+    _unsaved: bool
+
+    @classmethod
+    def _unit_test_params(cls):  # type: ignore[no-untyped-def]
+        encoded = Select("https") | OneHotEncoder(drop_zeros=True)
+        scaled = Select("age_of_domain", "popup_window") | StandardScaler()
+        yield {"pipeline": (scaled + encoded) | LogisticRegression()}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return _selected(self.pipeline) if self.features is None else self.features
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return base.find(self.pipeline).keys(self.pipeline, self.reads)[0]
+
+    @property
+    def learner(self) -> dict[str, npt.NDArray[Any]]:
+        """The pipeline's state and the number of rows it learned; written when asked for, as it takes a while."""
+        if self._unsaved:
+            self._learner = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
+            self._unsaved = False
+        return self._learner
+
+    @learner.setter
+    def learner(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._learner, self._unsaved = arrays, False
+
+    def bind(self, schema: Schema) -> None:
+        self._columns = Schema({name: schema.need(name, f"River({self.pipeline})") for name in self.reads})
+        for name, column in self._columns.items():
+            if column.kind == "tensor":
+                raise ConfigurationError(f"River reads {name!r}, which is {column}; expected int64, float32 or float32[D]")
+        model = base.find(self.pipeline).learner(self.pipeline)
+        self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
+        names = tuple(n for column in self._columns.values() for n in _river_names(column))
+        ids = frozenset(name for name, column in self._columns.items() if column.kind == "id")
+        self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
+        *self._transformers, self._last = self._model.steps.values()
+        self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
+        self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
+        self.served = self._converter.tables
+        freeze(self._model)  # what cannot be saved is refused now, and not at the first checkpoint
+
+    def predict(self, columns: Columns, offset: Floats) -> Floats:
+        out = offset.copy()
+        if self._rows:
+            for i, x in enumerate(self._dicts(columns, len(offset))):
+                out[i, 0] = self._predicted(x, float(offset[i, 0]))
+        return out
+
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
+        out = offset.copy()
+        for i, x in enumerate(self._dicts(columns, len(offset))):
+            o = float(offset[i, 0])
+            # What is not finite would stay in the state for good.
+            if not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
+                out[i, 0] = self._predicted(x, o)
+                continue
+            z = self._logit(x, o) if self._rows else o
+            if not abs(z - o) < _DIVERGED:
+                self._restart()
+                z = o
+            out[i, 0] = z
+            y, w = self._last.target(z, float(label[i]), float(weight[i]))
+            self._last.shift = o
+            self._rows += 1
+            self._stale = self._unsaved = True
+            try:
+                self._model.learn_one(x, y, w=w)
+            except OverflowError:
+                self._restart()
+        return out
+
+    def _predicted(self, x: dict[str, Any], offset: float) -> float:
+        z = self._logit(x, offset) if self._rows else offset
+        return offset if math.isnan(z) else min(max(z, offset - _DIVERGED), offset + _DIVERGED)
+
+    def _logit(self, x: dict[str, Any], offset: float) -> float:
+        for step in self._transformers:
+            x = step.transform_one(x)
+        z: float = self._last.logit_one(x, offset)
+        return z
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        if self._restarts & (self._restarts - 1) == 0:  # the 1st, 2nd, 4th, 8th time, …
+            hint = "scale its inputs or lower its learning rate"
+            _LOG.warning("River(%s) diverged and starts afresh, time %d; %s", self.pipeline, self._restarts, hint)
+        fresh = self.clone()
+        fresh.bind(self._columns)
+        for key, table in self.served.items():
+            table.values[:] = fresh.served[key].values
+            table.touched[:] = True
+        self.learner = fresh.learner
+        self.restore()
+
+    def sync(self) -> None:
+        if self._stale:
+            self._converter.write()
+            self._stale = False
+
+    def restore(self) -> None:
+        try:
+            thaw(self._model, self._learner["pipeline"].tobytes())
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise Corrupt(f"the saved state of River({self.pipeline}) cannot be read: {error!r}") from error
+        self._rows, self._stale, self._unsaved = int(self._learner["rows"][0]), False, False
+        for categories in self._categories:
+            categories.reload()
+
+    def coefficients(self) -> dict[str, Coefficients]:
+        weights = {"intercept": self._last.intercept, **self._last.weights}
+        values = np.array([list(weights.values())], np.float64)
+
+        def find(ids: Ids) -> list[At]:
+            # River's key of an encoded id.
+            return [At(0, f"{name}_{value}", f"{name}={value}") for name, value in ids.items() if f"{name}_{value}" in weights]
+
+        return {"weights": Coefficients(tuple(map(str, weights)), values, np.full(len(weights), np.nan), find=find)}
+
+    def occupancy(self) -> dict[str, float]:
+        used = {id(categories.table): len(categories.rows) / self.slots for categories in self._categories}
+        return {name: used[id(table)] for name, table in self.served.items() if id(table) in used}
+
+    def _dicts(self, columns: Columns, rows: int) -> Iterator[dict[str, Any]]:
+        """Yield River's dict of each row: Python ints and floats."""
+        names: list[str] = []
+        values: list[list[Any]] = []
+        for name, column in self._columns.items():
+            parts = _river_names(column)
+            names += parts
+            block = columns[name].reshape(rows, len(parts))
+            values += [block[:, i].tolist() for i in range(len(parts))]
+        for row in zip(*values, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+    def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
+        blocks = tuple((_river_names(column), columns[name]) for name, column in self._columns.items())
+        ids: dict[base.Name, str] = {n: columns[n] for n, column in self._columns.items() if column.kind == "id"}
+        (residual,) = self._converter.export(nodes, Flow(blocks, ids)).terms
+        return nodes.add("Add", offset, nodes.cast(residual, TensorProto.FLOAT))
+
+    def _guess(self, name: str, value: Any) -> Column:
+        # Only an encoder makes an id of an int: elsewhere River takes it as a number.
+        column = super()._guess(name, value)
+        return Column(name, "float32") if column.kind == "id" and name not in self.keys else column
+
+
+def _named(features: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(features)
+    if isinstance(features, str) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+        raise ConfigurationError(f'features is {features!r}; expected different names of columns, as in ("hour", "user_id")')
+    return names
+
+
+def _selected(step: Any) -> tuple[str, ...]:
+    """Return the names of the Selects that every branch of a pipeline begins with."""
+    if isinstance(step, Pipeline):
+        return _selected(next(iter(step.steps.values())))
+    if isinstance(step, TransformerUnion):
+        return tuple(dict.fromkeys(name for branch in step.transformers.values() for name in _selected(branch)))
+    if isinstance(step, Select):
+        return tuple(sorted(map(str, step.keys)))
+    raise ConfigurationError(
+        f"River(...) cannot tell which columns {type(step).__name__} reads; name them, as in "
+        f'River(pipeline, features=("hour", "user_id")), or begin every branch with compose.Select'
+    )
+
+
+def _river_names(column: Column) -> tuple[str, ...]:
+    """Return River's keys of a column."""
+    return tuple(f"{column.name}_{i}" for i in range(column.shape[0] or 0)) if column.shape else (column.name,)
+
+
+def _encoders(step: Any) -> Iterator[BoundedEncoder]:
+    # Not isinstance: River has a pipeline pass for its last step.
+    if type(step) is BoundedEncoder:
+        yield step
+    for part in getattr(step, "steps", getattr(step, "transformers", {})).values():
+        yield from _encoders(part)

@@ -1,0 +1,85 @@
+"""LogisticRegression and LinearRegression: logit = Σ weight·x + intercept, which is learned over an offset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from river import optim
+from river.linear_model import LinearRegression, LogisticRegression
+
+from riverdelta.core.errors import ConfigurationError, Unsupported
+from riverdelta.corrections.base import Table
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.river import wide
+from riverdelta.river.base import Converter, Flow, Place, Shape, register
+from riverdelta.river.offset import OffsetLinearRegression, OffsetLogisticRegression
+
+_LOSSES: dict[Any, Any] = {LogisticRegression: optim.losses.BinaryLoss, LinearRegression: optim.losses.RegressionLoss}
+_LEARNERS: dict[Any, Any] = {LogisticRegression: OffsetLogisticRegression, LinearRegression: OffsetLinearRegression}
+
+
+class LinearModelConverter(Converter):
+    """Tables `weights`, a row for each key, and `intercept`; categories have their weights in their own tables."""
+
+    def __init__(self, step: Any, before: Shape, place: Place) -> None:
+        super().__init__(step, before, place)
+        optimizers = [step.optimizer, getattr(step.optimizer, "optimizer", None)]
+        if any(isinstance(o, optim.Newton) for o in optimizers) and any(c.drop_zeros for c in before.encoded):
+            raise Unsupported("optim.Newton needs every feature in every row; use OneHotEncoder(drop_zeros=False)")
+        self.after = Shape(())
+        self._weights, self._intercept = Table(np.zeros((len(before.names), 3))), Table(np.zeros((1, 3)))
+        self.tables = {f"{place.path}_weights": self._weights, f"{place.path}_intercept": self._intercept}
+
+    @classmethod
+    def check(cls, step: Any) -> None:
+        what, loss = type(step).__name__, step.loss
+        if step.intercept_init != 0:
+            _refuse_start(what, f"intercept_init={step.intercept_init!r}", "intercept_init=0")
+        if not (isinstance(step.initializer, optim.initializers.Constant) and step.initializer.value == 0):
+            _refuse_start(what, f"initializer={type(step.initializer).__name__}", "optim.initializers.Zeros()")
+        kind = _LOSSES[type(step)]
+        if not isinstance(loss, kind) or type(loss).mean_func is not kind.mean_func:
+            raise Unsupported(f"{what} has the loss {type(loss).__name__}; expected a {kind.__name__} on the logit itself")
+        if step.l1 and not hasattr(step.optimizer, "lr"):
+            raise Unsupported(
+                f"{what} has l1={step.l1} and the optimizer {type(step.optimizer).__name__}, which has no learning rate for "
+                f"River to scale it by; set l1 in the optimizer or use another"
+            )
+
+    @classmethod
+    def learner(cls, step: Any) -> Any:
+        fresh = step.clone()
+        return _LEARNERS[type(step)](
+            optimizer=fresh.optimizer,
+            loss=fresh.loss,
+            l2=fresh.l2,
+            l1=fresh.l1,
+            intercept_lr=fresh.intercept_lr,
+            clip_gradient=fresh.clip_gradient,
+            initializer=fresh.initializer,
+        )
+
+    def write(self) -> None:
+        shift = sum(categories.write(self.step) for categories in self.before.encoded)
+        wide.store(self._weights, [self.step.weight_of(n) for n in self.before.names])
+        wide.store(self._intercept, [self.step.intercept + shift])
+
+    def export(self, nodes: Nodes, flow: Flow) -> Flow:
+        """Append the residual: the one term of the flow, float64[N, 1] (or [1, 1] where it reads nothing)."""
+        total = wide.join(nodes, nodes.table(f"{self.place.path}_intercept", self._intercept.values), 1)
+        if width := len(self.before.names):
+            weights = nodes.table(f"{self.place.path}_weights", self._weights.values)
+            column = nodes.add("Transpose", wide.join(nodes, weights, width), perm=[1, 0])
+            total = nodes.add("Add", nodes.add("MatMul", flow.matrix(nodes, self.before.names), column), total)
+        for term in flow.terms:
+            total = nodes.add("Add", total, term)
+        return Flow(terms=(total,))
+
+
+def _refuse_start(what: str, got: str, want: str) -> None:
+    raise ConfigurationError(f"{what} has {got}; a correction starts from a residual of exactly 0: use {want}")
+
+
+register(LogisticRegression, LinearModelConverter)
+register(LinearRegression, LinearModelConverter)

@@ -1,0 +1,68 @@
+"""Select and Discard: some of the features by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from river.compose import Discard, Select
+
+from riverdelta.core.errors import ConfigurationError, Unsupported, near
+from riverdelta.corrections.nodes import Nodes
+from riverdelta.river.base import Converter, Flow, Place, Shape, register
+
+
+class DiscardConverter(Converter):
+    """The features that remain; no nodes."""
+
+    def __init__(self, step: Any, before: Shape, place: Place) -> None:
+        super().__init__(step, before, place)
+        names = tuple(n for n in before.names if self.keeps(n))
+        self.after = Shape(names, before.ids.intersection(names), before.encoded)
+
+    def keeps(self, name: str | int) -> bool:
+        """Tell whether a feature remains."""
+        return name not in self.step.keys
+
+    @classmethod
+    def keys(cls, step: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (), tuple(n for n in names if n not in step.keys)
+
+    def export(self, nodes: Nodes, flow: Flow) -> Flow:
+        kept = set(self.after.names)
+        blocks = []
+        for keys, tensor in flow.blocks:
+            if kept.issuperset(keys):
+                blocks.append((keys, tensor))
+            elif some := tuple(k for k in keys if k in kept):
+                blocks.append((some, flow.matrix(nodes, some)))
+        return Flow(tuple(blocks), {n: t for n, t in flow.ids.items() if n in kept}, flow.terms)
+
+
+class SelectConverter(DiscardConverter):
+    """The features that are named; no nodes."""
+
+    def __init__(self, step: Any, before: Shape, place: Place) -> None:
+        if before.encoded:
+            raise Unsupported("Select comes after OneHotEncoder; select the columns before they are encoded")
+        for name in step.keys:
+            if name not in before.names:
+                raise ConfigurationError(f"Select asks for {name!r}, which is not there: {near(name, map(str, before.names))}")
+        super().__init__(step, before, place)
+
+    @classmethod
+    def learner(cls, step: Any) -> Any:
+        fresh = step.clone()
+        # The order of a set of strings differs from process to process, and with it the last bits of River's sums.
+        fresh.keys = tuple(sorted(fresh.keys))
+        return fresh
+
+    def keeps(self, name: str | int) -> bool:
+        return name in self.step.keys
+
+    @classmethod
+    def keys(cls, step: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (), tuple(n for n in names if n in step.keys)
+
+
+register(Discard, DiscardConverter)
+register(Select, SelectConverter)

@@ -1,0 +1,100 @@
+"""Fallback: what is answered for a row whose score is NaN."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import NotFinite, RiverdeltaError
+from riverdelta.core.features import Columns
+from riverdelta.metrics import Metrics
+from riverdelta.serving.session import Scored, Session
+from riverdelta.storage.registry import Release
+
+_log = logging.getLogger(__name__)
+
+
+class Fallback:
+    """One worker's answer for rows whose score is NaN: each is counted, and the first one logged.
+
+    `policy` is `Settings.not_finite`. `champion` returns the champion release, and `open_session` a session on it, which is
+    opened when first needed and kept until another release is the champion.
+
+    What is journalled is what was answered. With "error" nothing was, and nothing is. With "champion" a row has the champion's
+    score and served logit, and keeps its own corrected logit of NaN, which tells it from a row that the live tables scored:
+    its loss counts in the measures of what was served, and the gate, whose mixture it did not get, skips it.
+    """
+
+    def __init__(
+        self,
+        policy: Literal["null", "error", "champion"],
+        champion: Callable[[], Release | None],
+        open_session: Callable[[Release], Session],
+        metrics: Metrics,
+    ) -> None:
+        self._policy, self._champion, self._open, self._metrics = policy, champion, open_session, metrics
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+        self._logged = False
+
+    def settle(self, scored: Scored, columns: Columns) -> Scored:
+        """Return what is answered for a block of which some scores are NaN; raises `NotFinite` naming the first such row."""
+        lacking = np.isnan(scored.score)
+        self._metrics.not_finite(int(np.isnan(scored.base).sum()), int(lacking.sum()))
+        what = _what(scored, int(lacking.argmax()))
+        if not self._logged:
+            self._logged = True
+            _log.warning("%s; riverdelta_rows_not_finite_total counts such rows, and this is the only one that is logged", what)
+        if self._policy == "null":
+            return scored
+        if self._policy == "champion":
+            try:
+                return self._by_champion(scored, columns, lacking)
+            except NotFinite as error:
+                what = str(error)
+            except (RiverdeltaError, OSError) as error:
+                what = f"{what}; the champion cannot score it: {error}"
+        raise NotFinite(f"{what}; {_ADVICE}")
+
+    def _by_champion(self, scored: Scored, columns: Columns, lacking: npt.NDArray[np.bool_]) -> Scored:
+        if (without := lacking & np.isnan(scored.base)).any():
+            # Every release has the same base, so the champion has no score either.
+            raise NotFinite(_what(scored, int(without.argmax())))
+        session = self._of_champion()
+        other = session.run(columns)
+        if (without := lacking & np.isnan(other.score)).any():
+            what = _what(scored, int(without.argmax()))
+            raise NotFinite(f"{what}; the champion, release {session.state.release}, has no score for it either")
+        score, logit = np.where(lacking, other.score, scored.score), np.where(lacking, other.logit, scored.logit)
+        return replace(scored, score=score, logit=logit)
+
+    def _of_champion(self) -> Session:
+        with self._lock:
+            champion = self._champion()
+            assert champion is not None  # release 0 is made before the first request
+            if self._session is None or self._session.state.release != champion.number:
+                champion.verify()
+                self._session = self._open(champion)
+                _log.info(
+                    "release %d, the champion, is loaded beside the live tables for rows without a score", champion.number
+                )
+            return self._session
+
+
+_ADVICE = (
+    "look at what the model makes of the row's columns, send the other rows without it, or set RIVERDELTA_NOT_FINITE=null to "
+    "get null for such rows"
+)
+
+
+def _what(scored: Scored, row: int) -> str:
+    base, corrected = float(scored.base[row]), float(scored.corrected[row])
+    if np.isnan(base):
+        return f"row {row} has no score: the base's logit is nan"
+    return f"row {row} has no score: the base's logit is {base:g}, and the corrections make {corrected:g} of it"

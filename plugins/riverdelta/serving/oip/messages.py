@@ -1,0 +1,111 @@
+"""The Open Inference Protocol's gRPC messages, built in a descriptor pool of their own.
+
+Generated stubs would register `inference.*` in protobuf's default pool, where tritonclient and others register theirs: one
+process could then not hold both. Field numbers are those of the public grpc_predict_v2.proto.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from riverdelta.core.errors import InvalidInput
+
+_Field = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {
+    "bool": _Field.TYPE_BOOL, "int32": _Field.TYPE_INT32, "int64": _Field.TYPE_INT64, "uint32": _Field.TYPE_UINT32,
+    "uint64": _Field.TYPE_UINT64, "float": _Field.TYPE_FLOAT, "double": _Field.TYPE_DOUBLE, "string": _Field.TYPE_STRING,
+    "bytes": _Field.TYPE_BYTES,
+}  # fmt: skip
+_PARAMETERS = "map parameters"
+
+#: Each message's fields in the order of their numbers, from 1: "type name", "type* name" for repeated, or a map of parameters.
+_MESSAGES = {
+    "ServerLiveRequest": [], "ServerLiveResponse": ["bool live"],
+    "ServerReadyRequest": [], "ServerReadyResponse": ["bool ready"],
+    "ModelReadyRequest": ["string name", "string version"], "ModelReadyResponse": ["bool ready"],
+    "ServerMetadataRequest": [], "ServerMetadataResponse": ["string name", "string version", "string* extensions"],
+    "ModelMetadataRequest": ["string name", "string version"],
+    "TensorMetadata": ["string name", "string datatype", "int64* shape"],
+    "ModelMetadataResponse": [
+        "string name", "string* versions", "string platform", "TensorMetadata* inputs", "TensorMetadata* outputs",
+    ],
+    "InferParameter": [
+        "bool bool_param", "int64 int64_param", "string string_param", "double double_param", "uint64 uint64_param",
+    ],
+    "InferTensorContents": [
+        "bool* bool_contents", "int32* int_contents", "int64* int64_contents", "uint32* uint_contents",
+        "uint64* uint64_contents", "float* fp32_contents", "double* fp64_contents", "bytes* bytes_contents",
+    ],
+    "InferInputTensor": ["string name", "string datatype", "int64* shape", _PARAMETERS, "InferTensorContents contents"],
+    "InferRequestedOutputTensor": ["string name", _PARAMETERS],
+    "InferOutputTensor": ["string name", "string datatype", "int64* shape", _PARAMETERS, "InferTensorContents contents"],
+    "ModelInferRequest": [
+        "string model_name", "string model_version", "string id", _PARAMETERS, "InferInputTensor* inputs",
+        "InferRequestedOutputTensor* outputs", "bytes* raw_input_contents",
+    ],
+    "ModelInferResponse": [
+        "string model_name", "string model_version", "string id", _PARAMETERS, "InferOutputTensor* outputs",
+        "bytes* raw_output_contents",
+    ],
+}  # fmt: skip
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+def _file() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="riverdelta/inference.proto", package="inference", syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        if name == "InferParameter":
+            message.oneof_decl.add(name="parameter_choice")
+        for number, spec in enumerate(fields, 1):
+            if spec == _PARAMETERS:
+                _add_map(message, number)
+                continue
+            kind, field_name = spec.split()
+            label = _Field.LABEL_REPEATED if kind.endswith("*") else _Field.LABEL_OPTIONAL
+            field = message.field.add(name=field_name, number=number, label=label)
+            _set_type(field, kind.rstrip("*"))
+            if name == "InferParameter":
+                field.oneof_index = 0
+    return file
+
+
+def _set_type(field: Any, kind: str) -> None:
+    if kind in _SCALARS:
+        field.type = _SCALARS[kind]
+    else:
+        field.type, field.type_name = _Field.TYPE_MESSAGE, f".inference.{kind}"
+
+
+def _add_map(message: Any, number: int) -> None:
+    entry = message.nested_type.add(name="ParametersEntry")
+    entry.options.map_entry = True
+    for place, (name, kind) in enumerate((("key", "string"), ("value", "InferParameter")), 1):
+        _set_type(entry.field.add(name=name, number=place, label=_Field.LABEL_OPTIONAL), kind)
+    field = message.field.add(name="parameters", number=number, label=_Field.LABEL_REPEATED, type=_Field.TYPE_MESSAGE)
+    field.type_name = f".inference.{message.name}.ParametersEntry"
+
+
+_pool = descriptor_pool.DescriptorPool()
+_pool.Add(_file())
+
+#: Every message class by name.
+MESSAGES: dict[str, Any] = {
+    name: message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"inference.{name}")) for name in _MESSAGES
+}
+
+
+def parse(name: str, data: bytes) -> Any:
+    """Return the message `name` of its bytes; raises `InvalidInput` when they are none.
+
+    >>> parse("ModelReadyRequest", b"\\n\\x06ranker").name
+    'ranker'
+    """
+    try:
+        return MESSAGES[name].FromString(data)
+    except DecodeError:
+        raise InvalidInput(f"the request's {len(data)} bytes are no inference.{name}") from None

@@ -1,0 +1,164 @@
+"""Tensors of the Open Inference Protocol v2, between bytes, JSON lists and numpy.
+
+Source: kserve/open-inference-protocol, "Predict Protocol - Version 2", and Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import InvalidInput
+
+_DTYPES = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ON_THE_WIRE = {name: np.dtype(dtype).newbyteorder("<") for name, dtype in _DTYPES.items()}
+_MOST_AXES = 8
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One named tensor; `data` is a numpy array, or for BYTES an object array of bytes."""
+
+    name: str
+    datatype: str
+    data: npt.NDArray[Any]
+
+
+def datatype_of(dtype: str) -> str:
+    """Return the protocol's name of a numpy dtype."""
+    return _NAMES[dtype]
+
+
+def from_list(name: str, datatype: str, shape: list[int], data: Any) -> Tensor:
+    """Read a tensor from a JSON list, flat or nested; raises `InvalidInput` naming the tensor."""
+    size = _size(name, datatype, shape)
+    flat = _flat(name, data)
+    array = _encoded(name, flat) if datatype == "BYTES" else _exactly(name, datatype, flat)
+    if array.size != size:
+        raise InvalidInput(f"tensor {name!r} has {array.size} values; its shape {shape} needs {size}")
+    return Tensor(name, datatype, array.reshape(shape))
+
+
+def from_bytes(name: str, datatype: str, shape: list[int], raw: bytes) -> Tensor:
+    """Read a tensor from its little-endian bytes; BYTES elements carry a 4-byte length each."""
+    size = _size(name, datatype, shape)
+    if datatype == "BYTES":
+        return Tensor(name, datatype, _strings(name, size, raw).reshape(shape))
+    dtype = _ON_THE_WIRE[datatype]
+    if len(raw) != size * dtype.itemsize:
+        raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype}{shape} needs {size * dtype.itemsize}")
+    # Any byte but 0 is true, and goes on as 1: the model and the journal take the byte itself.
+    values = np.frombuffer(raw, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(raw, dtype)
+    return Tensor(name, datatype, values.reshape(shape))
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    """Return a tensor as its little-endian bytes."""
+    if tensor.datatype == "BYTES":
+        return b"".join(_LENGTH.pack(len(v)) + v for v in tensor.data.ravel().tolist())
+    return tensor.data.astype(_ON_THE_WIRE[tensor.datatype], copy=False).tobytes()
+
+
+def to_list(tensor: Tensor) -> list[Any]:
+    """Return a tensor as a flat JSON list."""
+    values: list[Any] = tensor.data.ravel().tolist()
+    return [v.decode() for v in values] if tensor.datatype == "BYTES" else values
+
+
+def column(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a tensor as a column: [N, 1] is taken as [N] (clients that batch add the axis), BYTES as strings."""
+    data = tensor.data.reshape(-1) if tensor.data.ndim == 2 and tensor.data.shape[1] == 1 else tensor.data
+    if tensor.datatype != "BYTES":
+        return data
+    try:
+        return np.array([v.decode() for v in data.ravel().tolist()], dtype=object).reshape(data.shape)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"tensor {tensor.name!r} holds bytes that are not UTF-8: {error}") from None
+
+
+def _size(name: str, datatype: str, shape: list[int]) -> int:
+    if datatype != "BYTES" and datatype not in _DTYPES:
+        raise InvalidInput(f"tensor {name!r} has datatype {datatype!r}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
+        raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
+    # An axis of 0 hides the others, which numpy still multiplies.
+    if len(shape) > _MOST_AXES or math.prod(n or 1 for n in shape) > 2**31:
+        raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {_MOST_AXES} axes and 2³¹ values")
+    return math.prod(shape)
+
+
+def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
+    want = np.dtype(_DTYPES[datatype])
+    # Before numpy sees a string, as wide as which it would make every value; and lists here are deeper than any shape.
+    for kind in set(map(type, values)) - {bool, int, float}:
+        said = f"lists nested over {_MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
+        raise InvalidInput(f"tensor {name!r} has {said}; expected {datatype}")
+    try:
+        array = np.array(values)
+        if want == np.uint64 and array.dtype.kind == "f" and all(type(v) is int for v in values):
+            array = np.array(values, want)  # integers on both sides of 2⁶³, which numpy takes for floats
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
+    if array.size and want.kind in "iu":
+        limits = np.iinfo(want)
+        if array.dtype.kind not in "iu" or int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
+    if array.size and array.dtype.kind not in ("b" if want.kind == "b" else "iuf"):
+        raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
+    with np.errstate(over="ignore"):  # what FP16 or FP32 cannot hold is infinite, and the column refuses it by its row
+        return array.astype(want)
+
+
+def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    for i, v in enumerate(values):
+        if not isinstance(v, str | bytes):
+            raise InvalidInput(f"tensor {name!r} has a {type(v).__name__} as element {i}; BYTES are strings")
+        try:
+            array[i] = v.encode() if isinstance(v, str) else v
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"tensor {name!r} has text as element {i} that is not UTF-8: {error}") from None
+    return array
+
+
+def _flat(name: str, data: Any) -> list[Any]:
+    """The values of a list, or of lists in lists, one axis at a time: what nests deeper has no shape."""
+    if not isinstance(data, list):
+        raise InvalidInput(f"tensor {name!r} has data that is a {type(data).__name__}; expected a list")
+    for _ in range(_MOST_AXES):
+        if not data or not isinstance(data[0], list):
+            break
+        if not all(isinstance(part, list) for part in data):
+            raise InvalidInput(f"tensor {name!r} has lists and values side by side; expected one or the other")
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _strings(name: str, size: int, raw: bytes) -> npt.NDArray[Any]:
+    values: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        if at + _LENGTH.size > len(raw):
+            raise InvalidInput(f"tensor {name!r} ends inside the length of element {len(values)}")
+        (length,) = _LENGTH.unpack_from(raw, at)
+        at += _LENGTH.size
+        if at + length > len(raw):
+            raise InvalidInput(f"tensor {name!r}: element {len(values)} has {length} bytes and {len(raw) - at} are left")
+        values.append(raw[at : at + length])
+        at += length
+    if len(values) != size:
+        raise InvalidInput(f"tensor {name!r} has {len(values)} elements; its shape needs {size}")
+    array = np.empty(size, dtype=object)
+    array[:] = values
+    return array

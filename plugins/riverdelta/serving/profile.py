@@ -1,0 +1,55 @@
+"""Reference profile: what was usual in a base's training data, measured by scoring it with the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Floats, Schema
+from riverdelta.evaluation.drift import Drift, Reference
+from riverdelta.evaluation.drift.drift import LEAST
+from riverdelta.graph.files import save as save_merged
+from riverdelta.graph.merge import merge
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.session import Session
+from riverdelta.storage.registry import State
+
+LEAST_ROWS = LEAST
+_BLOCK_ROWS = 16_384
+
+
+def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
+    """Score N rows with the frozen base and return the reference of what corrections can read, taps included.
+
+    `columns` are those of a request (arrays, or lists where ids are strings), `label` float32[N] of 0 and 1, in the order in
+    which the rows came. Rows that the base was not fitted to are the better ones. Raises `InvalidInput` naming what is wrong.
+    """
+    if len(label) < LEAST_ROWS:
+        raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
+    if (bad := np.flatnonzero(~np.isin(label, (0, 1)))).size:
+        raise InvalidInput(f"the label of row {bad[0]} is {label[bad[0]]}; expected 0 or 1")
+    for name, values in columns.items():
+        if len(values) != len(label):
+            raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected as many of each")
+    usable = Schema({name: column for name, column in definition.schema.items() if column.kind != "tensor"})
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in usable}
+    logits: list[Floats] = []
+    with TemporaryDirectory() as folder:
+        model = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
+        path = save_merged(model, definition.signature, Path(folder) / "base.onnx")
+        session = Session(path, State(0, 0, 0))
+        for at in range(0, len(label), _BLOCK_ROWS):
+            block = {name: values[at : at + _BLOCK_ROWS] for name, values in columns.items()}
+            checked, _ = definition.request_schema.check(block)
+            scored = session.run(checked)
+            logits.append(scored.base)
+            for name, kept in parts.items():
+                kept.append(scored.taps[name] if name in scored.taps else checked[name])
+    whole = {name: np.concatenate(kept) for name, kept in parts.items()}
+    return Drift.reference_of(usable, whole, np.concatenate(logits), np.asarray(label, np.float32))

@@ -1,0 +1,101 @@
+"""Half: one full set of tables with the state that it is in; a session has two."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from riverdelta.core.errors import Corrupt, near
+from riverdelta.core.features import Columns, Floats
+from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.serving.session.tables import DeviceTable, HostTable
+from riverdelta.storage.registry.state import Delta, State
+
+
+class Half:
+    """Tables that runs read while they hold it, and that are written only when nobody does."""
+
+    def __init__(self, tables: Mapping[str, Floats], state: State, on_device: bool) -> None:
+        self._on_device = on_device
+        kind = DeviceTable if on_device else HostTable
+        self.tables: dict[str, DeviceTable | HostTable] = {name: kind(values) for name, values in tables.items()}
+        self.state = state
+        self.values: dict[str, Any] = {name: table.value for name, table in self.tables.items()}
+        self._readers = 0
+        self._idle = threading.Condition()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the half for one run; the caller has made sure that it is the active one."""
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._readers -= 1
+                if not self._readers:
+                    self._idle.notify_all()
+
+    def enter(self) -> None:
+        """Count one reader in; called under the session's lock, so that no exchange comes between."""
+        with self._idle:
+            self._readers += 1
+
+    def score(self, session: Any, columns: Columns, inputs: Sequence[str], outputs: Sequence[str]) -> list[Any]:
+        """Run the session on `columns` and these tables.
+
+        In host memory a plain run reads arrays where they lie, and costs 6 to 9 µs less than a binding.
+        """
+        if not self._on_device:
+            return session.run(outputs, {name: columns[name] for name in inputs} | self.values)
+        binding = session.io_binding()
+        for name in inputs:
+            binding.bind_cpu_input(name, columns[name])
+        for name, value in self.values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in outputs:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+    def wait_until_idle(self) -> None:
+        """Return when the last reader has let go."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._readers)
+
+    def whole(self) -> Delta:
+        """Return everything that this half holds, as a whole delta of its state."""
+        return Delta(self.state, None, {name: (None, table.host.copy()) for name, table in self.tables.items()})
+
+    def check(self, delta: Delta) -> None:
+        """Raise `Corrupt` naming the table when `delta` does not fit; nothing has been written then."""
+        for name, (rows, values) in delta.tables.items():
+            if name not in self.tables:
+                raise Corrupt(f"state {delta.state} has a table {name!r} that the model lacks: {near(name, self.tables)}")
+            shape = self.tables[name].host.shape
+            count = shape[0] if rows is None else len(rows)
+            if values.shape != (count, *shape[1:]) or values.dtype != np.float32:
+                got = f"{values.dtype}{list(values.shape)}"
+                raise Corrupt(f"state {delta.state}: table {name!r} has values {got}; expected float32{[count, *shape[1:]]}")
+            if rows is not None and rows.size and not (rows.min() >= 0 and rows.max() < shape[0]):
+                raise Corrupt(f"state {delta.state}: table {name!r} has row {int(rows.max())}; it has {shape[0]} rows")
+            if not np.isfinite(values).all():
+                raise Corrupt(f"state {delta.state}: table {name!r} holds a value that is not finite")
+            if name == GATE_WEIGHT and not ((values >= 0) & (values <= 1)).all():
+                raise Corrupt(f"state {delta.state}: the gate's weight is {values.ravel().tolist()}; expected 0 to 1")
+        if delta.base is None and (missing := self.tables.keys() - delta.tables.keys()):
+            raise Corrupt(f"state {delta.state} is whole and lacks the table {min(missing)!r}")
+
+    def apply(self, deltas: list[Delta]) -> None:
+        """Write the deltas in order and verify what is there afterwards; raises `Corrupt` where the memory disagrees."""
+        for delta in deltas:
+            for name, (rows, values) in delta.tables.items():
+                self.tables[name].write(rows, values)
+        last = deltas[-1]
+        for name, (rows, values) in last.tables.items():
+            if not self.tables[name].holds(rows, values):
+                raise Corrupt(f"state {last.state}: table {name!r} does not read back as it was written")
+        self.state = last.state

@@ -1,0 +1,139 @@
+"""Session: scores with one half of the tables while the other is written, then exchanges them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from riverdelta.core.errors import Corrupt, InvalidInput, ModelError
+from riverdelta.core.features import Columns, Floats
+from riverdelta.corrections.nodes import PREFIX
+from riverdelta.graph.runtime import choose_providers, open_session
+from riverdelta.serving.session.half import Half
+from riverdelta.storage.registry.state import Delta, State
+
+_OUTPUTS = ("score", "logit", "corrected_logit", "base_logit")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one run computed, float32[N] each, the taps by name, and the one state that computed it."""
+
+    score: Floats
+    logit: Floats
+    corrected: Floats
+    base: Floats
+    taps: dict[str, npt.NDArray[Any]]
+    state: State
+
+
+class Session:
+    """A merged model in ONNX Runtime, safe to run from any number of threads while `swap` exchanges its tables.
+
+    Tables are fed from where they lie: numpy arrays on the CPU, values in its own memory on a device. A run reads the half
+    that was active when it began, to its end; `swap` writes the other half once its last reader has let go. A `pinned` table
+    holds its value whatever is swapped in.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        state: State,
+        providers: Sequence[str] | None = None,
+        threads: int = 1,
+        pinned: Mapping[str, float] | None = None,
+    ) -> None:
+        providers = tuple(providers or choose_providers())
+        structure, tables = _split(model)
+        if lacking := (pinned or {}).keys() - tables.keys():
+            raise ModelError(f"{model} has no table {min(lacking)!r}; it is no merged model")
+        self._pinned = frozenset(pinned or {})
+        for name, value in (pinned or {}).items():
+            tables[name] = np.full_like(tables[name], value)
+        self._session = open_session(structure, providers, threads, source=model)
+        self.provider: str = self._session.get_providers()[0]
+        on_device = self.provider == "CUDAExecutionProvider"
+        self._active, self._idle = (Half(tables, state, on_device) for _ in range(2))
+        self._behind: list[Delta] = []  # what the idle half has not seen yet
+        self._exchange, self._writing = threading.Lock(), threading.Lock()
+        self.table_names = tuple(tables)
+        self.input_names = tuple(i.name for i in self._session.get_inputs() if i.name not in tables)
+        self._outputs = tuple(o.name for o in self._session.get_outputs())
+        if lacking := set(_OUTPUTS) - set(self._outputs):
+            raise ModelError(f"{model} has no output {min(lacking)!r}; it is no merged model")
+
+    @property
+    def state(self) -> State:
+        """The state that a run started now would be scored by."""
+        return self._active.state
+
+    @property
+    def scatter(self) -> str:
+        """How rows reach the tables: `in-place`, or `copy` where a device copies whole tables."""
+        return "copy" if any(t.scatter == "copy" for t in self._active.tables.values()) else "in-place"
+
+    def run(self, columns: Columns) -> Scored:
+        """Score a block of checked columns."""
+        with self._exchange:
+            half = self._active
+            half.enter()
+        with half.reading():
+            try:
+                values = half.score(self._session, columns, self.input_names, self._outputs)
+            except InvalidArgument as error:  # most often an id past the end of one of the base's own tables
+                reason = str(error).splitlines()[0]
+                raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
+            out = dict(zip(self._outputs, values, strict=True))
+            score, logit, corrected, base = (out.pop(name) for name in _OUTPUTS)
+            return Scored(score, logit, corrected, base, out, half.state)
+
+    def swap(self, delta: Delta) -> float:
+        """Put `delta` into service and return how long it took in seconds.
+
+        Raises `Corrupt` when it does not fit or does not apply to the present state; the session then goes on as it was.
+        """
+        start = time.perf_counter()
+        with self._writing:
+            if delta.base is not None and delta.base != self._active.state:
+                raise Corrupt(f"state {delta.state} follows {delta.base}, and {self._active.state} is in service")
+            self._idle.check(delta)
+            if self._pinned & delta.tables.keys():
+                delta = replace(delta, tables={n: t for n, t in delta.tables.items() if n not in self._pinned})
+            self._idle.wait_until_idle()
+            if delta.base is None:
+                self._behind = []
+            # Until the exchange the idle half may hold any part of `delta`; what a failure leaves is overwritten next time.
+            try:
+                self._idle.apply([*self._behind, delta])
+            except BaseException:
+                self._behind.append(self._active.whole())
+                raise
+            with self._exchange:
+                self._active, self._idle = self._idle, self._active
+            self._behind = [delta]
+        return time.perf_counter() - start
+
+
+def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
+    """Return a merged model without the values of its tables, and the tables: ONNX Runtime need not keep a third copy."""
+    tables: dict[str, Floats] = {}
+    try:
+        model = onnx.load(path, load_external_data=False)
+        inputs, stored = {i.name for i in model.graph.input}, model.graph.initializer
+        for at in reversed(range(len(stored))):
+            if stored[at].name.startswith(PREFIX) and stored[at].name in inputs:
+                tables[stored[at].name] = np.array(numpy_helper.to_array(stored[at]), np.float32)
+                del stored[at]
+        return model.SerializeToString(), dict(reversed(tables.items()))
+    except Exception as error:  # protobuf's, onnx's and the file system's errors share no base class but Exception
+        raise ModelError(f"{path} is no ONNX model, or it is truncated: {error}") from error

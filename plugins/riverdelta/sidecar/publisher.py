@@ -1,0 +1,90 @@
+"""Live: turns what a stack has learned into deltas, each the rows touched since the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.features import Floats, Ints
+from riverdelta.corrections.base import Table
+from riverdelta.corrections.stack import Stack
+from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.storage.registry import Delta, LiveStore, State
+
+_KEPT_TIMES = 4096
+
+
+class Live:
+    """Publishes the newest tables of a stack, and the gate's weight; what travels is proportional to the rows touched.
+
+    After a start it stays silent until the learner has caught up with what already serves, then sends whole tables: a
+    restarted learner never takes service back in time.
+    """
+
+    def __init__(self, store: LiveStore, stack: Stack) -> None:
+        self.store, self.stack = store, stack
+        self.head = store.head()
+        self._base: State | None = None
+        self._received: list[npt.NDArray[np.float64]] = []
+        self._weight = Table(np.ones((1, 1)))
+        self._changed = False
+
+    def learned(self, received: npt.NDArray[np.float64]) -> None:
+        """Note when the feedback arrived that the stack has just learned."""
+        self._received.append(received)
+
+    def show(self, stack: Stack) -> None:
+        """Publish the tables of another stack from now on, as soon as possible."""
+        self.stack, self._base, self._changed = stack, None, True
+
+    def mark_dirty(self) -> None:
+        """Publish as soon as possible: the tables have changed without an example.
+
+        Until it has caught up nothing needs to be done: all tables go out then, and before that none may.
+        """
+        self._changed = self._changed or self._base is not None
+
+    def due(self, position: int) -> bool:
+        """Whether there is something to publish at this journal position."""
+        if self._base is None and not self._changed:
+            return self.head is None or position >= self.head.position
+        return self._changed or bool(self._received)
+
+    def publish(self, release: int, position: int, weight: float, now: float) -> Delta:
+        """Publish the tables and the weight at `position`: whole where the store wants it, the touched rows otherwise."""
+        self._weight.touched[:] |= self._weight.values[0, 0] != np.float32(weight)
+        self._weight.values[:] = weight
+        whole = self._base is None or self.store.needs_whole()
+        state = State(release, (self.head.swap if self.head else 0) + 1, position)
+        tables = {**self.stack.tables(), GATE_WEIGHT: self._weight}
+        rows = _whole(tables) if whole else _touched(tables)
+        delta = Delta(state, None if whole else self._base, rows, _thin(self._received), now)
+        self.store.publish(delta)
+        # Only now: what failed to be published stays touched, and goes with the next delta.
+        for table in tables.values():
+            table.touched[:] = False
+        self._received.clear()
+        self._changed = False
+        self.head = self._base = state
+        return delta
+
+
+_Rows = dict[str, tuple[Ints | None, Floats]]
+
+
+def _whole(tables: Mapping[str, Table]) -> _Rows:
+    return {name: (None, table.values) for name, table in tables.items()}
+
+
+def _touched(tables: Mapping[str, Table]) -> _Rows:
+    rows = {name: np.flatnonzero(table.touched) for name, table in tables.items()}
+    return {name: (at, tables[name].values[at]) for name, at in rows.items() if at.size}
+
+
+def _thin(received: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    times = np.concatenate(received) if received else np.empty(0)
+    if len(times) > _KEPT_TIMES:
+        times = times[np.linspace(0, len(times) - 1, _KEPT_TIMES).astype(np.int64)]
+    return times

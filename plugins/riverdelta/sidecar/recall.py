@@ -1,0 +1,142 @@
+"""Recall: the past that a journal and the releases keep for a learner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from riverdelta.core.errors import NotFound
+from riverdelta.core.records import SETTINGS, Control, Record
+from riverdelta.learning.learner import Learner
+from riverdelta.learning.recall import Nothing
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.registry import ReleaseStore
+
+_READ_ROWS = 65_536
+
+
+class Journalled:
+    """What a journal has of the past."""
+
+    def __init__(self, journal: Journal | Segments) -> None:
+        self.locate, self.impressions = journal.locate, journal.impressions
+        self._journal = journal
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the first settings on record: version 0.1 wrote none."""
+        controls = self._journal.controls(0, self._journal.last() + 1)
+        refused = _refusals(controls)
+        obeyed = (control for sequence, control in controls if control.action == SETTINGS and sequence not in refused)
+        return next((control.arguments for control in obeyed), {})
+
+    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
+        """Yield the records between two positions, both excluded; raises `NotFound` at the first that is missing."""
+        while after + 1 < before:
+            records = self._journal.read(after, _READ_ROWS)
+            if not records or records[0][0] != after + 1:
+                raise NotFound(f"journal record {after + 1} is no longer there")
+            for sequence, record in records:
+                yield sequence, record
+                after = sequence
+                if after + 1 == before:
+                    return
+
+
+class Kept(Journalled):
+    """The past of a running learner: the releases on disk and the journal."""
+
+    def __init__(
+        self,
+        store: ReleaseStore,
+        journal: Journal,
+        keep: Callable[[Learner, int], int],
+        check: Callable[[Control], None] = lambda control: None,
+        clock: Callable[[], float] = time.time,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(journal)
+        self._journal: Journal = journal
+        self._store, self._keep, self.check, self._clock = store, keep, check, clock
+        self._meanwhile = meanwhile
+        #: What processes before this one may have refused lies here, and is looked up once.
+        self._before = journal.last()
+        self._refused: dict[int, str] | None = None
+
+    def refusal(self, sequence: int) -> str | None:
+        """Return what an earlier process recorded."""
+        if sequence > self._before:
+            return None
+        if self._refused is None:
+            self._refused = _refusals(self._journal.controls(sequence, self._before + 1))
+        return self._refused.get(sequence)
+
+    def refuse(self, sequence: int, reason: str) -> None:
+        """Record a refusal that is not recorded yet."""
+        if self.refusal(sequence) is None:
+            self._journal.write(Control("refused", {"sequence": sequence, "reason": reason}, self._clock()))
+
+    def keep(self, learner: Learner, position: int) -> int | None:
+        """Return the number of the release that this record made before, or make it; None where that is gone again."""
+        for release in self._store.all():
+            if release.position == position:
+                return release.number
+            if release.position > position:
+                return None  # it was made before, and retention has deleted it since
+        return self._keep(learner, position)
+
+    def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the state at a release's position."""
+        for release in self._store.all():
+            if release.position == position:
+                return self._store.state(release)
+        raise NotFound(f"no release of position {position} is kept any more")
+
+    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
+        """Yield the records between two positions, and call `meanwhile` before each."""
+        for found in super().records(after, before):
+            self._meanwhile()
+            yield found
+
+
+class Replayed(Journalled, Nothing):
+    """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
+
+    def __init__(self, segments: Segments, start: Mapping[str, npt.NDArray[Any]]) -> None:
+        super().__init__(segments)
+        self._made = 0
+        controls = segments.controls(0, segments.last() + 1)
+        self._wanted = [control.arguments.get("position") for _, control in controls if control.action == "rollback"]
+        self._refused = _refusals(controls)
+        # As release 0 has it: no more than the stack.
+        self._states = {0: {name: array for name, array in _copied(start).items() if name.startswith("stack/")}}
+
+    def refusal(self, sequence: int) -> str | None:
+        """Return what the journal says of it later on."""
+        return self._refused.get(sequence)
+
+    def keep(self, learner: Learner, position: int) -> int | None:
+        """Copy the state where it will be wanted, and count the release; release 0 is that of a new home."""
+        if position in self._wanted:
+            self._states[position] = _copied(learner.state(position))
+        self._made += 1
+        return self._made
+
+    def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the state at a release's position."""
+        if position not in self._states:
+            raise NotFound(f"no release was made at position {position}")
+        return self._states[position]
+
+
+def _copied(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def _refusals(controls: Iterable[tuple[int, Control]]) -> dict[int, str]:
+    """The reason of each refusal by the sequence number of what was refused."""
+    refused = [control.arguments for _, control in controls if control.action == "refused"]
+    return {int(arguments["sequence"]): str(arguments["reason"]) for arguments in refused}

@@ -1,0 +1,79 @@
+"""Releases: a full merged model every few minutes, which must agree with the stack before it counts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from riverdelta.core.errors import ParityError
+from riverdelta.core.examples import Examples
+from riverdelta.corrections.stack import Stack
+from riverdelta.graph import parity
+from riverdelta.graph.files import save
+from riverdelta.graph.merge import merge
+from riverdelta.graph.runtime import open_session
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.learner import Learner
+from riverdelta.storage.registry import Release, ReleaseStore
+
+_PARITY_ROWS = 1024
+
+
+class Releases:
+    """Makes releases, and refuses one that differs from the Python stack by over 1e-4 logits on the latest journalled rows."""
+
+    def __init__(self, definition: Definition, store: ReleaseStore) -> None:
+        self.definition, self.store = definition, store
+        self.refused = 0
+        self.reason: str | None = None
+        self.parity: float | None = None
+        self._recent: deque[Examples] = deque()
+
+    def saw(self, examples: Examples) -> None:
+        """Keep the latest rows to test the next release on."""
+        self._recent.append(examples)
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= _PARITY_ROWS:
+            self._recent.popleft()
+
+    def make(self, learner: Learner, position: int, now: float) -> Release:
+        """Merge, test, add; a release that fails parity is counted and not added: raises `ParityError`.
+
+        `position` is that of the record that asks for it, which the learner is taking.
+        """
+        d, stack, examples = self.definition, learner.stack, learner.examples
+        report = learner.prequential.report()["all"]
+        facts: dict[str, Any] = {f"log_loss_{scorer}": report[scorer]["log_loss"] for scorer in ("base", "served")}
+        facts["digest"] = stack.digest()
+        provenance = {"position": str(position), "examples": str(examples), **{k: str(v) for k, v in facts.items()}}
+        merged = merge(d.signature, stack, d.taps, d.columns, learner.gate.weight, provenance)
+        try:
+            self.parity = self._test(merged, stack)
+        except ParityError as error:
+            self.refused += 1
+            self.reason = str(error)
+            raise
+        number, path = self.store.next_path()
+        save(merged, d.signature, path)
+        facts["parity_max_logit"] = self.parity
+        return self.store.add(number, path, position, examples, now, facts, learner.state(position))
+
+    def _test(self, merged: onnx.ModelProto, stack: Stack) -> float:
+        part = parity.corrections_of(merged, stack, self.definition.schema, self.definition.taps)
+        session = open_session(part.SerializeToString(), ("CPUExecutionProvider",))
+        names = [o.name for o in session.get_outputs()]
+
+        def run(feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+        worst = 0.0
+        for examples in self._recent:
+            base = np.ascontiguousarray(examples.base).reshape(-1, 1)
+            outcome = parity.compare(run, stack, examples.columns, base)
+            outcome.check()
+            worst = max(worst, outcome.max_logit)
+        return worst

@@ -1,0 +1,106 @@
+"""Backup: a consistent copy of a home that is being served."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from riverdelta.core.durable import sync
+from riverdelta.core.errors import InvalidInput, Unavailable
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal.copying import copy_journal, kept
+from riverdelta.storage.registry import ReleaseStore
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A copy of a home: where it lies, the newest record of its journal, and the bytes that it takes."""
+
+    folder: Path
+    last: int
+    bytes: int
+
+
+def back_up(home: Home, destination: Path) -> Backup:
+    """Copy a home, served or not, to the new folder `destination`, which appears complete and on disk or not at all.
+
+    Put in the home's place, the copy starts as the home would have after a crash at this moment: nothing that was accepted
+    before is missing. Raises `NotFound` where there is no home, `InvalidInput` where the destination exists, and `Unavailable`
+    or `Corrupt`, naming the file, where something cannot be copied; nothing is left behind then.
+
+    Notes: what a part refers to is copied after it. Checkpoints refer to releases, by the trial that they contain; live tables
+    too; all of them to the journal, by their positions. So the journal comes last and reaches at least as far as the rest,
+    which the learner reads again as after a crash. Retention waits meanwhile, or the journal might begin too late.
+    """
+    folder, journal = home.folder, home.key_path.parent
+    home.require()
+    if folder.resolve() in destination.absolute().resolve().parents:
+        raise InvalidInput(f"{destination} lies in {folder}, which it is a copy of; name a folder elsewhere")
+    if os.path.lexists(destination):
+        raise InvalidInput(f"{destination} exists; name a folder that does not, and it is made")
+    try:
+        with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, kept(journal):
+            copy = Path(private) / destination.name
+            copy.mkdir(mode=0o700)
+            for name, files in _PARTS.items():
+                _copy(folder / name, copy / name, files)
+            shutil.copyfile(folder / "owner", copy / "owner")
+            last = copy_journal(journal, copy / "journal")
+            for path in (copy, *copy.rglob("*")):
+                sync(path)
+            os.rename(copy, destination)
+        sync(destination.parent)
+    except OSError as error:
+        raise Unavailable(
+            f"the backup {destination} cannot be written: {error}; check that its disk has room and that {destination.parent} "
+            f"is there and may be written"
+        ) from error
+    return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
+
+
+#: Yields the names of a folder's files in the order in which they are copied, given the folder and its copy.
+_Files = Callable[[Path, Path], Iterator[str]]
+
+
+def _checkpoints(source: Path, copy: Path) -> Iterator[str]:
+    yield from sorted(path.name for path in source.glob("*.checkpoint"))
+
+
+def _live(source: Path, copy: Path) -> Iterator[str]:
+    # The files are listed once the head is copied: what it leads to was there before it.
+    yield "head"
+    yield from sorted(path.name for path in source.glob("*.live"))
+
+
+def _releases(source: Path, copy: Path) -> Iterator[str]:
+    yield "index.json"
+    releases = ReleaseStore(copy).all()
+    yield from {name for release in releases for name in release.shared}
+    for release in releases:
+        yield from (release.path.name, release.state_path.name)
+
+
+_PARTS: dict[str, _Files] = {"checkpoints": _checkpoints, "live": _live, "releases": _releases}
+
+
+def _copy(source: Path, copy: Path, files: _Files) -> None:
+    """Copy the files of a folder, again where one was deleted meanwhile; files missing twice are missing in the home too."""
+    missing, before = _copied(source, copy, files), list[str]()
+    while missing and missing != before:
+        shutil.rmtree(copy)
+        missing, before = _copied(source, copy, files), missing
+
+
+def _copied(source: Path, copy: Path, files: _Files) -> list[str]:
+    copy.mkdir(parents=True)
+    missing = []
+    for name in files(source, copy):
+        try:
+            shutil.copyfile(source / name, copy / name)
+        except FileNotFoundError:
+            missing.append(name)
+    return missing

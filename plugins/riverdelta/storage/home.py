@@ -1,0 +1,201 @@
+"""Home: the folder of one scorer, and what lies where in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import re
+import shlex
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from riverdelta.core.durable import atomic, overwrite
+from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
+from riverdelta.core.records import SETTINGS, Control
+from riverdelta.core.settings import Settings
+from riverdelta.graph.files import base_digest, save
+from riverdelta.graph.merge import merge
+from riverdelta.graph.runtime import check_opens
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.terms import in_effect
+from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, SqliteJournal
+from riverdelta.storage.registry import LiveStore, Release, ReleaseStore
+
+_log = logging.getLogger(__name__)
+#: What `Definition.fingerprint` looks like: anything else in `owner` is damage.
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
+
+
+class Home:
+    """`<home>/<scorer>/` with `journal/` (and the key of its ids), `live/`, `releases/`, `checkpoints/` and `status.json`."""
+
+    def __init__(self, definition: Definition, settings: Settings) -> None:
+        self.definition, self.settings = definition, settings
+        self.folder = settings.home.absolute() / definition.name
+
+    def require(self) -> None:
+        """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
+        if not (self.folder / "releases" / "index.json").is_file():
+            raise NotFound(
+                f"{self.folder} is not the home of a scorer; start the service once, or say which folder it keeps: "
+                f"export RIVERDELTA_HOME=FOLDER (now it is {self.folder.parent})"
+            )
+
+    def prepare(self) -> Release:
+        """Make what is missing, release 0 among it, and return the release to start from.
+
+        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError` when the folder
+        belongs to another base model or another stack, and `Unavailable` when it may not be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".prepare").open("w") as gate:
+                fcntl.flock(gate, fcntl.LOCK_EX)
+                releases = self.releases()
+                self._claim(releases)
+                if not releases.all():
+                    self._begin(releases)
+        except OSError as error:
+            raise Unavailable(
+                f"the folder {self.folder} cannot be written: {error}; let this user write there, or set RIVERDELTA_HOME to "
+                f"another folder"
+            ) from error
+        good = releases.latest_good()
+        if good is None:
+            raise ConfigurationError(
+                f"no release in {releases.folder} is intact; restore one, or begin anew: {self._move_away()}"
+            )
+        return good
+
+    def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> SqliteJournal:
+        """Open the journal for this process; feedback waits at most `patience_seconds` for rows of other processes."""
+        s = self.settings
+        return SqliteJournal(
+            self.folder / "journal",
+            flush_seconds=s.flush_seconds,
+            flush_rows=s.flush_rows,
+            segment_bytes=s.segment_bytes,
+            on_conflict=s.on_conflict,
+            window_seconds=s.window_seconds,
+            patience_seconds=patience_seconds,
+        )
+
+    def learning(self) -> dict[str, Any]:
+        """Return all that learning reads besides the journal: settings, the response to drift, and the reference's digest."""
+        return in_effect(self.definition, self.settings)
+
+    def declare(self, journal: Journal, now: float) -> None:
+        """Write the settings that learning reads into the journal, at `now` (Unix seconds), unless they are in effect."""
+        if (known := journal.settings()) != (learning := self.learning()):
+            if not known:
+                self._refuse_another_mode_than_of_0_1(journal)
+            journal.write(Control(SETTINGS, learning, now))
+
+    def _refuse_another_mode_than_of_0_1(self, journal: Journal) -> None:
+        """Version 0.1 wrote no settings: a tick shows that its learner made negatives of silence."""
+        was = "silence" if journal.tick() else "explicit" if self.checkpoints().oldest() else self.settings.labels
+        if was != self.settings.labels:
+            raise ConfigurationError(
+                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, and it is {self.settings.labels} now; "
+                f"start it once with the labels and window that it had, which are on record from then on, and change them after"
+            )
+
+    def ids(self) -> Ids:
+        """Return the issuer of impression ids, which follows the key file."""
+        return Ids.load(self.key_path, time.time())
+
+    @property
+    def key_path(self) -> Path:
+        """The file of the key that impression ids are made with."""
+        return self.folder / "journal" / "key"
+
+    def live(self) -> LiveStore:
+        """Return the newest tables."""
+        return LiveStore(self.folder / "live")
+
+    def releases(self) -> ReleaseStore:
+        """Return the releases."""
+        return ReleaseStore(self.folder / "releases")
+
+    def checkpoints(self) -> CheckpointStore:
+        """Return the checkpoints."""
+        return CheckpointStore(self.folder / "checkpoints")
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Leave the learner's status where every worker finds it."""
+        overwrite(self.folder / "status.json", json.dumps(status).encode())
+
+    def read_status(self) -> dict[str, Any]:
+        """Return the learner's last status, {} before the first."""
+        try:
+            status: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return status
+
+    def _begin(self, releases: ReleaseStore) -> None:
+        """Make release 0, which scores as the base does; raises `ModelError` where ONNX Runtime cannot open it.
+
+        The settings that learning reads are the journal's first record: no feedback comes before them.
+        """
+        number, path = releases.next_path()
+        definition = self.definition
+        stack = definition.new_stack()
+        save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
+        check_opens(path)
+        with closing(self.journal()) as journal:
+            self.declare(journal, time.time())
+        state = {f"stack/{name}": array for name, array in stack.state().items()}
+        releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
+
+    def _claim(self, releases: ReleaseStore) -> None:
+        """Record that the folder is this definition's; raises `ConfigurationError` where it is, or may be, another's."""
+        path, mine = self.folder / "owner", self.definition.fingerprint()
+        theirs = path.read_text(errors="replace") if path.exists() else ""
+        if theirs == mine:
+            return
+        # Before the first release and the first record there is nothing that could be another's.
+        if theirs != self.definition.fingerprint(of_0_1=True) and (releases.all() or (self.folder / "journal").exists()):
+            if _FINGERPRINT.fullmatch(theirs):
+                raise ConfigurationError(
+                    f"{self.folder} belongs to another base model or stack ({theirs}, this one is {mine}); set RIVERDELTA_HOME "
+                    f"to another folder, or begin anew: {self._move_away()}"
+                )
+            why = f"{path} is {'damaged' if theirs else 'empty or missing'}"
+            number = self._recognize(releases, why)
+            _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
+        with atomic(path) as file:
+            file.write(mine.encode())
+
+    def _recognize(self, releases: ReleaseStore, why: str) -> int:
+        """Return the newest release that can be read, which is this definition's; raises `ConfigurationError` otherwise."""
+        for release in reversed(releases.all()):
+            try:
+                release.verify()
+                state = releases.state(release)
+            except Corrupt as error:
+                _log.error("%s", error)
+                continue
+            try:
+                if base_digest(release.path) != self.definition.signature.digest:
+                    raise Corrupt(f"release {release.number} is of another base model")
+                tables = {n.removeprefix("stack/"): array for n, array in state.items() if n.startswith("stack/")}
+                self.definition.new_stack().load(tables)
+            except Corrupt as error:
+                raise ConfigurationError(
+                    f"{why}, and {self.folder} does not belong to this scorer: {error}; set RIVERDELTA_HOME to another folder, "
+                    f"or begin anew: {self._move_away()}"
+                ) from None
+            return release.number
+        raise ConfigurationError(
+            f"{why}, and no release can be read that would show whose {self.folder} is; where it is this scorer's, type: "
+            f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self.folder / 'owner'))}"
+        )
+
+    def _move_away(self) -> str:
+        return shlex.join(["mv", str(self.folder), f"{self.folder}.old"])

@@ -1,0 +1,45 @@
+"""Copying: a journal as it was at one moment, while others write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+from riverdelta.core.locks import shared
+from riverdelta.storage.journal.ids import copy_keys
+from riverdelta.storage.journal.segment import Segment
+from riverdelta.storage.journal.segments import COPYING
+
+
+def kept(folder: Path) -> AbstractContextManager[None]:
+    """Keep retention from deleting segments of the journal in `folder` inside the block."""
+    return shared(folder / COPYING)
+
+
+def copy_journal(folder: Path, destination: Path) -> int:
+    """Copy the journal in `folder`, which has a segment, to the new folder `destination`; return its newest sequence number.
+
+    The copy has every record that was there when this was called, and no gap: segments come oldest first, each as it is at
+    one moment, and the first that takes writes then ends the copy. The keys come last, so that every row's id can be read.
+    """
+    destination.mkdir()
+    last = 0
+    for path in _segments(folder):
+        target = destination / path.name
+        with closing(Segment(path)) as segment:
+            segment.back_up(target)
+        with closing(Segment(target)) as copied:
+            last = copied.last()
+            if not copied.sealed:
+                break
+    copy_keys(folder / "key", destination / "key")
+    return last
+
+
+def _segments(folder: Path) -> Iterator[Path]:
+    """Yield the segments in order, also those that are made meanwhile."""
+    number = min(int(path.stem) for path in folder.glob("[0-9]*.sqlite"))
+    while (path := folder / f"{number:06d}.sqlite").exists():
+        yield path
+        number += 1

@@ -1,0 +1,174 @@
+"""Judge: decides what becomes of each piece of feedback, inside the transaction that stores it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from riverdelta.core.features import Ints
+from riverdelta.core.records import Feedback
+from riverdelta.storage.journal.base import Outcome
+from riverdelta.storage.journal.segment import Encoded, Fed, Request, Segment
+from riverdelta.storage.journal.segments import Segments
+
+_BY_POLICY: dict[str, Callable[[float, float], bool]] = {
+    "first": lambda label, before: False,
+    "last": lambda label, before: True,
+    "max": lambda label, before: label > before,
+}
+POLICIES = tuple(_BY_POLICY)
+#: Rows of one feedback record: the learner has all of them in memory at once.
+_RECORD_ROWS = 8_192
+#: Incarnation, request, row, label, time, whether it is late, and who sent it.
+_Accepted = tuple[int, int, int, float, float, bool, int]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which of two different labels of a row counts (`first`, `last`, `max`), and when shown rows mature, if they do."""
+
+    on_conflict: str = "first"
+    window_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_conflict not in POLICIES or not (self.window_seconds is None or self.window_seconds > 0):
+            raise ValueError(f"{self}: expected a policy among {POLICIES}, and a window above 0 s or None")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Rules:
+        """Return the rules among the settings that learning reads."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})
+
+    def replaces(self, label: float, before: float) -> bool:
+        """Whether `label` takes the place of `before`; it is accepted and learned then."""
+        return _BY_POLICY[self.on_conflict](label, before)
+
+
+@dataclass
+class _Request:
+    """What one transaction knows of one request."""
+
+    rows: int
+    fed: dict[int, Fed]
+    #: Rows whose feedback the newest segment holds, and rows that got some in this transaction.
+    stored: set[int]
+    changed: set[int] = field(default_factory=set)
+
+
+class Judge:
+    """Judges the feedback of one transaction on `segment`, the newest.
+
+    The rules of the last settings record go before `rules`, so that learning and the journal change theirs at one record.
+    Every request is looked up once, however many of its rows have feedback. With a window, a shown row matures as a negative
+    at the first tick that is `window_seconds` past its showing, and a label after that is late. Nothing is written before
+    `store`, which leaves one entry a row: the primary key of the feedback table refuses a second.
+    """
+
+    def __init__(self, segments: Segments, segment: Segment, rules: Rules) -> None:
+        self._segments, self._segment = segments, segment
+        self._rules = segment.settings(Rules.of) or rules
+        self._retired, self._swept = segment.retired(), segment.swept()
+        first = segment.get("first_window")
+        #: The window of the first settings on record, None without one: that of version 0.1, where it wrote this journal.
+        self._first_window = self._rules.window_seconds if first < 0 else first or None
+        self._tick = float(segment.get("tick"))
+        self._requests: dict[Request, _Request | Outcome] = {}
+        self._accepted: list[_Accepted] = []
+
+    def judge(self, keys: Ints, labels: list[float], time: float, source: int = 0) -> list[Outcome]:
+        """Return the outcome of each item: int64[M, 3] of incarnation, request and row, and labels (NaN: shown)."""
+        outcomes = []
+        for (incarnation, number, row), label in zip(keys.tolist(), labels, strict=True):
+            request = self._requests.get((incarnation, number)) or self._look_up((incarnation, number))
+            if isinstance(request, Outcome):
+                outcomes.append(request)
+            elif row >= request.rows:
+                outcomes.append(Outcome.OUT_OF_RANGE)
+            else:
+                outcome, journalled = self._decide(request, row, label, time)
+                outcomes.append(outcome)
+                if journalled:
+                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, source))
+        return outcomes
+
+    def store(self) -> None:
+        """Write what was accepted to the segment: one record for the learner, and one entry a row."""
+        for start in range(0, len(self._accepted), _RECORD_ROWS):
+            self._segment.add(Encoded.of(_feedback(self._accepted[start : start + _RECORD_ROWS])))
+        for new in (True, False):
+            self._segment.feed(
+                (
+                    (*key, row, request.fed[row])
+                    for key, request in self._requests.items()
+                    if isinstance(request, _Request)
+                    for row in request.changed
+                    if (row not in request.stored) is new
+                ),
+                new,
+            )
+
+    def _look_up(self, key: Request) -> _Request | Outcome:
+        # Another process may have deleted a segment that this one has open still.
+        swept = key[1] <= self._swept.get(key[0], -1)
+        found = None if swept else self._segments.find(key)
+        if found is None:
+            self._requests[key] = Outcome.EXPIRED if swept else Outcome.IMPRESSION_LOST
+        elif found[0] in self._retired:
+            self._requests[key] = Outcome.EXPIRED
+        else:
+            since, rows = found
+            stored = self._segment.fed(key)
+            before = self._segments.fed(key, since) if since < self._segment.number else stored
+            self._requests[key] = _Request(rows, dict(before), set(stored))
+        return self._requests[key]
+
+    def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
+        """Return the outcome, and whether the item is journalled."""
+        before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
+        if math.isnan(label):
+            # A row that was shown while silence made no negatives may be shown again when it does.
+            known = before.shown is not None and (before.due != math.inf or window is None)
+            if known or before.label is not None:
+                return Outcome.DUPLICATE, False
+            # A showing counts from the newest tick on at the earliest, here as in the joiner: both then agree on what is late.
+            shown = max(time, self._tick)
+            self._note(request, row, Fed(None, shown, math.inf if window is None else shown + window))
+            return Outcome.ACCEPTED, True
+        if before.label == label:
+            return Outcome.DUPLICATE, False
+        if before.label is not None and not self._rules.replaces(label, before.label):
+            return Outcome.CONFLICT, False
+        if self._matured(before):
+            # A late negative says nothing new; the one that silence made stands until a positive takes it back.
+            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due))
+            return Outcome.LATE, label > 0
+        self._note(request, row, Fed(label, before.shown))
+        return Outcome.ACCEPTED, True
+
+    def _note(self, request: _Request, row: int, fed: Fed) -> None:
+        request.fed[row] = fed
+        request.changed.add(row)
+
+    def _matured(self, fed: Fed) -> bool:
+        """Whether silence has made a negative of the row, and nothing has taken it back."""
+        due = fed.due
+        if due is None and fed.label is None and fed.shown is not None and self._first_window is not None:
+            due = fed.shown + self._first_window  # version 0.1 kept the showing alone
+        return due is not None and self._tick >= due
+
+
+def _feedback(accepted: list[_Accepted]) -> Feedback:
+    incarnation, request, row, label, time, late, source = zip(*accepted, strict=True)
+    return Feedback(
+        np.array(incarnation, np.int64),
+        np.array(request, np.int64),
+        np.array(row, np.int32),
+        np.array(label, np.float32),
+        np.array(time, np.float64),
+        np.array(late, np.bool_),
+        np.array(source, np.int64),
+    )

@@ -1,0 +1,148 @@
+"""LiveStore: the newest tables as a chain of small files, each proportional to the rows that changed."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from pathlib import Path
+
+from riverdelta.core.durable import overwrite
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.records import digest
+from riverdelta.storage.registry.state import Delta, State
+
+_log = logging.getLogger(__name__)
+_HEAD = struct.Struct("<4q")
+_DELTAS_PER_WHOLE = 256
+
+
+class LiveStore:
+    """One writer publishes numbered deltas; any reader follows them.
+
+    `<swap>.live` holds one delta and `head` names the newest (int64 release, swap, position, swap of the newest whole, and a
+    digest of the four). Both appear by rename. Nothing is synced: after a power cut the digests tell what is damaged, and the
+    learner publishes a whole again at its start. A whole drops the files before the whole that preceded it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._since_whole = self._bytes_since_whole = self._whole_bytes = 0
+        self._complained = ""
+        self._stuck: tuple[State | None, State] | None = None
+
+    def head(self) -> State | None:
+        """Return the newest state, or None before the first; where `head` is damaged, that of the newest whole file."""
+        read = self._read_head() or self._recover()
+        return read[0] if read else None
+
+    def needs_whole(self) -> bool:
+        """Whether the next delta should be whole, so that a new reader has little to catch up on."""
+        return self._since_whole >= _DELTAS_PER_WHOLE or self._bytes_since_whole > self._whole_bytes
+
+    def publish(self, delta: Delta) -> None:
+        """Make `delta` the newest; its swap number must follow the head's."""
+        read = self._read_head() or self._recover()
+        expected = read[0].swap + 1 if read else 1
+        if delta.state.swap != expected:
+            raise ValueError(f"swap {delta.state.swap} is published after {expected - 1}; expected {expected}")
+        if delta.base is not None and (read is None or delta.base != read[0]):
+            raise ValueError(f"a delta to {delta.base} is published after {read[0] if read else 'nothing'}; expected a whole")
+        data = delta.encode()
+        swap = delta.state.swap
+        overwrite(self._path(swap), data)
+        whole = swap if delta.base is None or read is None else read[1]
+        overwrite(self.folder / "head", _seal(_HEAD.pack(delta.state.release, swap, delta.state.position, whole)))
+        if whole == swap:
+            self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
+            self._drop_before(read[1] if read else swap)
+        else:
+            self._since_whole += 1
+            self._bytes_since_whole += len(data)
+
+    def follow(self, after: State | None) -> list[Delta]:
+        """Return the deltas that lead from `after` to the head, in order; [] when there is nothing new.
+
+        Where the chain is broken, or without `after`, it starts with the newest whole. A damaged file is logged and ends the
+        list: what comes after it waits for the next whole.
+        """
+        read = self._read_head()
+        if read is None or read[0] == after or (after, read[0]) == self._stuck:
+            return []
+        head, whole = read
+        if after is not None and after.swap < head.swap:
+            chain = self._chain(after.swap + 1, head.swap)
+            if chain and chain[0].base in (None, after):
+                return chain
+        chain = self._chain(whole, head.swap)
+        if not chain or (after is not None and chain[-1].state.swap <= after.swap <= head.swap):
+            # Nothing gets further than `after`: look again when there is a newer head.
+            self._stuck = after, head
+            return []
+        return chain
+
+    def _chain(self, first: int, last: int) -> list[Delta]:
+        chain: list[Delta] = []
+        for swap in range(first, last + 1):
+            try:
+                delta = self._load(swap)
+                if chain and delta.base not in (None, chain[-1].state):
+                    raise Corrupt(f"live state {swap} applies to {delta.base} and follows {chain[-1].state}; it is left out")
+                chain.append(delta)
+            except (OSError, Corrupt) as error:
+                # A missing file was dropped while it was looked for: the next head leads past it.
+                if isinstance(error, Corrupt):
+                    self._complain(str(error))
+                break
+        return chain
+
+    def _load(self, swap: int) -> Delta:
+        path = self._path(swap)
+        delta = Delta.decode(path.read_bytes(), f"live state {path.name}")
+        if delta.state.swap != swap:
+            raise Corrupt(f"live state {path.name} holds swap {delta.state.swap}; it is left out")
+        return delta
+
+    def _read_head(self) -> tuple[State, int] | None:
+        try:
+            data = (self.folder / "head").read_bytes()
+        except FileNotFoundError:
+            return None
+        if data != _seal(data[: _HEAD.size]):
+            self._complain(f"{self.folder / 'head'} ({len(data)} bytes) does not match its digest; it is ignored")
+            return None
+        release, swap, position, whole = _HEAD.unpack(data[: _HEAD.size])
+        return State(release, swap, position), whole
+
+    def _recover(self) -> tuple[State, int] | None:
+        """Find the newest state by the files alone, so that swap numbers go on rising after a damaged head."""
+        newest: State | None = None
+        for swap in sorted(self._swaps(), reverse=True):
+            try:
+                delta = self._load(swap)
+            except (OSError, Corrupt):
+                continue
+            newest = newest or delta.state
+            if delta.base is None:
+                return newest, swap
+        return (newest, newest.swap) if newest else None
+
+    def _complain(self, message: str) -> None:
+        if message != self._complained:
+            self._complained = message
+            _log.error("%s", message)
+
+    def _drop_before(self, swap: int) -> None:
+        for old in self._swaps():
+            if old < swap:
+                self._path(old).unlink(missing_ok=True)
+
+    def _swaps(self) -> list[int]:
+        return [int(path.stem) for path in self.folder.glob("*.live") if path.stem.isdecimal()]
+
+    def _path(self, swap: int) -> Path:
+        return self.folder / f"{swap:012d}.live"
+
+
+def _seal(body: bytes) -> bytes:
+    return body + digest(body)

@@ -1,0 +1,85 @@
+"""Columns: what is taken, and what each refusal says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riverdelta import Schema, id64
+from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge
+from riverdelta.core.features import Column
+
+SCHEMA = Schema.of({"user": "int64", "hour": "float32", "vec": "float32[3]"})
+GOOD = {"user": [1, 2], "hour": [0.5, 1], "vec": [[1, 2, 3], [4, 5, 6]]}
+
+
+def test_lists_become_typed_contiguous_columns():
+    columns, rows = SCHEMA.check(GOOD)
+    assert rows == 2
+    assert {n: (c.dtype.name, c.shape) for n, c in columns.items()} == {
+        "user": ("int64", (2,)),
+        "hour": ("float32", (2,)),
+        "vec": ("float32", (2, 3)),
+    }
+    assert all(c.flags.c_contiguous for c in columns.values())
+
+
+def test_string_ids_are_hashed_and_may_stand_beside_numbers():
+    columns, _ = SCHEMA.check(GOOD | {"user": ["ann", 7]})
+    assert columns["user"].tolist() == [id64("ann"), 7]
+
+
+@given(st.text())
+def test_id64_is_an_int64_and_the_same_for_text_and_its_bytes(text):
+    key = id64(text.encode(errors="surrogatepass")) if any(0xD800 <= ord(c) < 0xE000 for c in text) else id64(text)
+    assert -(2**63) <= key < 2**63
+
+
+HOSTILE = {
+    "missing": ({"user": [1, 2], "hour": [1, 2]}, "'vec' is missing; expected float32"),
+    "undeclared": (GOOD | {"usr": [1, 2]}, "'usr' is not declared: did you mean user"),
+    "fractional id": (GOOD | {"user": [1.5, 2]}, r"'user' has type float64; expected int64\[N\]"),
+    "id past int64": (GOOD | {"user": [2**63, 1]}, "'user'"),
+    "id far past int64": (GOOD | {"user": [10**40, 1]}, "'user'"),
+    "null": (GOOD | {"hour": [None, 1.0]}, "'hour'"),
+    "text for a number": (GOOD | {"hour": ["a", "b"]}, "'hour' has type"),
+    "nan": (GOOD | {"hour": [float("nan"), 1.0]}, "'hour' holds nan at row 0"),
+    "too large for float32": (GOOD | {"hour": [1.0, 1e300]}, "'hour' holds inf at row 1"),
+    "uneven": (GOOD | {"hour": [1.0]}, "'hour' has 1 rows, 'user' has 2"),
+    "ragged": (GOOD | {"vec": [[1, 2, 3], [4, 5]]}, "'vec' is ragged"),
+    "wrong width": (GOOD | {"vec": [[1, 2], [4, 5]]}, r"'vec' has shape .*; expected float32\[N, 3\]"),
+    "a scalar": (GOOD | {"hour": 3.0}, r"'hour' has shape float64\[\]"),
+    "an object": (GOOD | {"hour": {"a": 1}}, "'hour'"),
+    "no rows": ({"user": [], "hour": [], "vec": np.zeros((0, 3))}, "0 rows"),
+    "not columns": ([1, 2], "list; expected an object"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_bad_request_is_refused_by_the_name_of_its_column(name):
+    columns, message = HOSTILE[name]
+    with pytest.raises(InvalidInput, match=message):
+        SCHEMA.check(columns)
+
+
+def test_too_many_rows_are_refused_with_the_limit():
+    with pytest.raises(TooLarge, match="2 rows; at most 1"):
+        SCHEMA.check(GOOD, max_rows=1)
+
+
+@pytest.mark.parametrize("spec", ["int65", "float32[0]", "float32[a]", "", "float32[-1]", 3])
+def test_a_declaration_that_is_none_is_refused_with_examples(spec):
+    with pytest.raises(ConfigurationError, match=r"float32\[16\]"):
+        Column.parse("c", spec)
+
+
+def test_an_axis_of_any_length_takes_any_length():
+    tokens = Column("tokens", "int64", (None,))
+    assert str(tokens) == "int64[N, ?]"
+    assert tokens.kind == "tensor"
+    assert tokens.check([[1, 2, 3, 4]]).shape == (1, 4)
+
+
+def test_a_column_that_nobody_has_is_asked_for_by_who_reads_it():
+    with pytest.raises(ConfigurationError, match=r"Entity\('usr'\) reads column 'usr'.*did you mean user"):
+        SCHEMA.need("usr", "Entity('usr')")

@@ -1,0 +1,178 @@
+"""Log loss: by table close to exp and log1p everywhere; and bounded, so that no report of losses sums an absurd number."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riverdelta.core import link
+from riverdelta.core.features import Schema, id64
+from riverdelta.core.log_loss import BOUND, WIDEST, bounded, log_loss, score
+from riverdelta.evaluation.history import GRAIN, POINTS, History
+from riverdelta.evaluation.prequential import Prequential
+from riverdelta.evaluation.slices import HALF_LIFE, Slices
+from riverdelta.evaluation.traffic import Traffic
+from riverdelta.evaluation.trial import Trial
+from riverdelta.lab import quality
+
+TOP = float(np.finfo(np.float32).max)
+SCORERS = ("base", "served")
+
+
+@numba.njit
+def both(logits, labels):
+    out = np.empty((2, len(logits)))
+    for i in range(len(logits)):
+        out[0, i], out[1, i] = log_loss(logits[i], labels[i]), score(logits[i])
+    return out
+
+
+LOGIT = st.floats(-40, 40) | st.sampled_from([0.0, -0.0, WIDEST, -WIDEST, 1e30, -1e30, 5e-324])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(LOGIT, st.sampled_from([0.0, 1.0])), min_size=1, max_size=50))
+def test_loss_and_score_are_within_what_is_said_of_their_definitions(rows):
+    z, y = (np.array(column) for column in zip(*rows, strict=True))
+    losses, scores = both(z, y)
+    assert np.abs(losses - np.minimum(np.logaddexp(0, z) - y * z, BOUND)).max() <= 2e-6
+    assert np.abs(scores - 0.5 * (1 + np.tanh(z / 2))).max() <= 1e-6
+
+
+def test_a_logit_that_is_no_number_gives_no_place_outside_the_table():
+    losses, scores = both(np.array([math.inf, -math.inf, math.inf]), np.array([0.0, 0.0, 1.0]))
+    assert losses[0] == BOUND
+    assert losses[1:].max() < 2e-7
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_better_scores_cost_less_step_by_step():
+    z = np.linspace(-WIDEST - 1, WIDEST + 1, 40_001)
+    losses, scores = both(z, np.ones(len(z)))
+    assert (np.diff(losses) <= 0).all()
+    assert (np.diff(scores) >= 0).all()
+
+
+def test_no_loss_of_a_base_that_puts_out_probabilities_is_clipped():
+    assert float(np.abs(link.logit([0.0, 1.0])).max()) + link.RESIDUAL_BOUND < BOUND
+
+
+@given(st.floats(width=32, allow_nan=False), st.sampled_from([0.0, 1.0]))
+def test_the_loss_of_a_bounded_logit_is_the_bounded_loss(z, y):
+    loss = link.log_loss(z, y) if math.isfinite(z) else (math.inf if (z > 0) != y else 0.0)
+    assert link.log_loss(bounded(z), y) == pytest.approx(min(loss, BOUND), abs=1e-24)
+
+
+class Reports:
+    """Everything that reports losses, and each mean loss that it reports now."""
+
+    def __init__(self):
+        self.prequential, self.history, self.traffic, self.trial = Prequential(), History(), Traffic(), Trial()
+        self.slices = Slices({"country": ["de"]}, Schema.of({"country": "int64"}))
+        self.rows = []
+
+    def update(self, base, served, label):
+        base, served, label = (np.asarray(a, np.float32) for a in (base, served, label))
+        n, ones = len(base), np.ones(len(base), np.float32)
+        self.prequential.update(base, served, label)
+        self.history.update(base, served, label, ones, np.zeros(n))
+        self.slices.update({"country": np.full(n, id64("de"))}, base, served, label, ones)
+        self.traffic.update(np.arange(n), np.zeros(n, int), base, served, served)
+        self.trial.update(base, served, label, ones)
+        self.rows.append((base, served, label))
+        return self
+
+    def losses(self):
+        """Each report's mean log losses, and of how many rows each is the mean."""
+        columns = [np.concatenate(column) for column in zip(*self.rows, strict=True)]
+        n, (base, served, label) = len(columns[0]), columns
+        history, measured = self.history.report(), self.prequential.report()
+        sizes = np.diff([0, *history["examples"]])
+        fading = 0.5 ** (np.arange(n) / HALF_LIFE)
+        slices, expected = self.slices.report()["country"]["de"], self.traffic.report()["expected_log_loss"]
+        made = {}
+        for scorer, z in zip(SCORERS, (base, served), strict=True):
+            made |= {(scorer, window): (measured[window][scorer]["log_loss"], n) for window in measured}
+            made |= {(scorer, "point", i): (m, k) for i, (m, k) in enumerate(zip(history[scorer], sizes, strict=True))}
+            made[scorer, "slice"] = slices[scorer]["log_loss"], fading.sum()
+            made[scorer, "expected"] = expected[scorer], n
+            made[scorer, "lab"] = quality.log_loss(z[~np.isnan(z)], label[~np.isnan(z)]) if not np.isnan(z).all() else None, n
+        return made
+
+
+def ordinary(rows, seed=0):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(-1, 1.5, rows).astype(np.float32)
+    return base, base + np.float32(0.1), (rng.random(rows) < 1 / (1 + np.exp(-base))).astype(np.float32)
+
+
+@pytest.mark.parametrize("z", [TOP, -TOP, 1e4])
+@pytest.mark.parametrize("at", [0, 4_000, 9_999])
+def test_one_absurd_row_on_the_wrong_side_moves_no_report_by_more_than_its_part_of_the_bound(z, at):
+    base, served, label = ordinary(10_000)
+    clean = Reports().update(base, served, label)
+    base[at] = served[at] = z
+    label[at] = z < 0
+    spoilt = Reports().update(base, served, label)
+    before, after = clean.losses(), spoilt.losses()
+    assert before.keys() == after.keys()
+    for name, (loss, rows) in after.items():
+        assert abs(loss - before[name][0]) <= (BOUND + 1e-5) / rows + 2e-6, name
+    for window in ("all", "recent"):
+        assert {clean.prequential.report()[window][s]["clipped"] for s in SCORERS} == {0}
+        assert {spoilt.prequential.report()[window][s]["clipped"] for s in SCORERS} == {1}
+    for report in (spoilt.history.report()["difference"], spoilt.trial.report()):
+        assert abs(report["mean"]) < 0.1
+    assert abs(spoilt.trial.report()["unclipped"]) < 0.1
+
+
+ANY = st.floats(width=32, allow_nan=True, allow_infinity=True) | st.sampled_from([TOP, -TOP, 57.0, -57.0])
+
+
+def figures(report):
+    """All numbers of a report, however deep."""
+    if isinstance(report, dict):
+        report = list(report.values())
+    if isinstance(report, list):
+        return [x for part in report for x in figures(part)]
+    return [report] if isinstance(report, float) else []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ANY, ANY, st.sampled_from([0.0, 1.0])), min_size=1, max_size=2 * GRAIN))
+def test_whatever_logits_come_every_report_is_finite_and_no_mean_loss_is_above_the_bound(rows):
+    reports = Reports().update(*zip(*rows, strict=True))
+    for part in (reports.prequential, reports.history, reports.slices, reports.traffic, reports.trial):
+        assert all(math.isfinite(x) for x in figures(part.report()))
+    means = [loss for loss, _ in reports.losses().values() if loss is not None]
+    assert all(-1e-6 <= loss <= BOUND + 1e-5 for loss in means)
+    good = [row for row in rows if all(map(math.isfinite, row))]
+    for s, scorer in enumerate(SCORERS):
+        beyond = sum(bool(link.log_loss(row[s], row[2]) > BOUND) for row in good if abs(row[s]) != BOUND)
+        assert reports.prequential.report()["all"][scorer]["clipped"] == beyond
+
+
+def test_what_version_0_1_saved_of_an_absurd_row_is_mended_when_it_is_loaded():
+    base, served, label = ordinary(10_000)
+    clean, spoilt = Reports().update(base, served, label), Reports().update(base, served, label)
+    # As it would have summed them: the loss as it is.
+    saved = spoilt.prequential.state()
+    saved["sums"][:, 0] += TOP
+    saved["counts"][:, 0, -1] += 1
+    spoilt.prequential.load(saved)
+    saved = spoilt.history.state()
+    saved["points"][POINTS // 3, 2:] += TOP
+    spoilt.history.load(saved)
+    saved = spoilt.slices.state()
+    saved["country/sums"][0, :, 3] += TOP
+    spoilt.slices.load(saved)
+    for scorer in SCORERS:
+        usual, found = (r.prequential.report()["all"][scorer] for r in (clean, spoilt))
+        assert found["log_loss"] == pytest.approx(usual["log_loss"] + BOUND / 10_001, abs=2e-4)
+        assert found["clipped"] == 1
+        usual, found = (r.history.report()[scorer] for r in (clean, spoilt))
+        assert [b for a, b in zip(usual, found, strict=True) if a != b] == [None]
+        assert spoilt.slices.report()["country"]["de"][scorer]["log_loss"] is None

@@ -1,0 +1,77 @@
+"""The stack: corrections in order, as one."""
+
+import numpy as np
+import pytest
+
+from riverdelta import Calibration, Entity, Linear, Schema, Stack
+from riverdelta.checks.block import draw
+from riverdelta.core.errors import ConfigurationError, Corrupt
+
+SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32"})
+
+
+def new(slots=64):
+    stack = Stack([Calibration(), Linear("u", "h", slots=slots), Entity("u", slots=slots), Entity("i", slots=slots)])
+    stack.bind(SCHEMA)
+    return stack
+
+
+def learn(stack, block):
+    return stack.learn(block.columns, block.offset, block.label, block.weight)
+
+
+def test_each_corrections_logit_is_the_next_ones_offset():
+    stack, block = new(), draw(SCHEMA, 50, 0)
+    learn(stack, block)
+    logit = block.offset
+    for correction, traced in zip(stack.corrections, stack.trace(block.columns, block.offset), strict=True):
+        logit = correction.predict(block.columns, logit)
+        assert np.array_equal(logit, traced)
+    assert np.array_equal(stack.predict(block.columns, block.offset), logit)
+
+
+def test_a_block_through_one_correction_at_a_time_is_row_by_row_through_all():
+    whole, rows, block = new(), new(), draw(SCHEMA, 120, 1)
+    expected = learn(whole, block)
+    got = np.concatenate([learn(rows, block[i : i + 1]) for i in range(len(block))])
+    assert got.tobytes() == expected.tobytes()
+    assert rows.digest() == whole.digest()
+
+
+def test_it_learns_what_its_corrections_can_tell():
+    stack, block = new(), draw(SCHEMA, 4000, 2)
+    corrected = learn(stack, block)[2000:, 0].astype(float)
+    base, label = block.offset[2000:, 0].astype(float), block.label[2000:]
+
+    def loss(z):
+        return float(np.mean(np.logaddexp(0, z) - label * z))
+
+    assert loss(corrected) < 0.9 * loss(base)
+
+
+def test_names_are_unique_and_say_what_is_corrected():
+    stack = Stack([Entity("u", slots=8), Entity("u", slots=8), Calibration()])
+    assert stack.names == ("entity_u_1", "entity_u_2", "calibration")
+
+
+def test_state_of_another_stack_is_refused_by_the_name_of_what_differs():
+    other = Stack([Calibration(), Linear("u", "h", slots=64), Entity("u", slots=64)])
+    other.bind(SCHEMA)
+    with pytest.raises(Corrupt, match="entity_i/served/mean"):
+        new().load(other.state())
+    with pytest.raises(Corrupt, match=r"float32\[32, 1\]; expected float32\[64, 1\]"):
+        new().load(new(slots=32).state())
+
+
+def test_the_fingerprint_tells_settings_apart():
+    assert new().fingerprint() == new().fingerprint() != new(slots=32).fingerprint()
+
+
+def test_what_is_no_correction_is_refused():
+    with pytest.raises(ConfigurationError, match="expected corrections"):
+        Stack(["calibration"])
+
+
+def test_an_undeclared_column_is_refused_when_the_stack_is_bound():
+    with pytest.raises(ConfigurationError, match="did you mean u"):
+        Stack([Entity("uu", slots=8)]).bind(SCHEMA)

@@ -1,0 +1,102 @@
+"""History: bounded, the same however it comes, and an interval that covers what it is about."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from riverdelta.core.errors import Corrupt
+from riverdelta.evaluation.history import GRAIN, POINTS, History
+
+
+def stream(rows, seed=0, gain=0.5):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=rows).astype(np.float32)
+    truth = base + gain * rng.normal(size=rows).astype(np.float32)
+    label = (rng.random(rows) < 1 / (1 + np.exp(-truth))).astype(np.float32)
+    return base, truth, label, np.ones(rows, np.float32), np.arange(rows, dtype=np.float64)
+
+
+def same(one, other):
+    mine, theirs = one.state(), other.state()
+    return mine.keys() == theirs.keys() and all(mine[k].tobytes() == theirs[k].tobytes() for k in mine)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 400), max_size=30), st.data())
+def test_blocks_cut_in_any_way_and_a_stop_in_between_leave_the_same_bits(sizes, data):
+    rows = sum(sizes)
+    arrays, whole, parts, at = stream(rows), History(), History(), 0
+    whole.update(*arrays)
+    stop = data.draw(st.integers(0, len(sizes)))
+    for i, size in enumerate(sizes):
+        if i == stop:
+            saved, parts = parts.state(), History()
+            parts.load(saved)
+        parts.update(*(a[at : at + size] for a in arrays))
+        at += size
+    assert same(whole, parts)
+
+
+def test_a_long_stream_keeps_its_shape_in_a_bounded_number_of_points():
+    history, rows = History(), 5 * POINTS * GRAIN + 6 * GRAIN
+    arrays = stream(rows)
+    history.update(*arrays)
+    report = history.report()
+    ends, base = report["examples"], np.array(report["base"])
+    assert POINTS / 2 <= len(ends) <= POINTS
+    assert ends[-1] == rows == report["difference"]["examples"]
+    sizes = np.diff([0, *ends])
+    assert len(set(sizes[:-1].tolist())) == 1
+    z, y = arrays[0].astype(np.float64), arrays[2]
+    assert np.isclose((base * sizes).sum() / ends[-1], np.mean(np.logaddexp(0, z) - y * z), atol=1e-5)
+    assert report["time"] == [n - 1 for n in ends]
+
+
+def test_a_last_point_of_few_rows_waits_until_it_is_half_full():
+    history = History()
+    history.update(*stream(GRAIN + GRAIN // 2 - 1))
+    assert history.report()["examples"] == [GRAIN]
+    history.update(*stream(1))
+    assert history.report()["examples"] == [GRAIN, GRAIN + GRAIN // 2]
+
+
+@pytest.mark.parametrize(("gain", "covered"), [(0.0, 0.0), (1.5, None)])
+def test_the_interval_holds_the_mean_difference_and_tells_a_gain_from_none(gain, covered):
+    history = History()
+    base, truth, label, weight, time = stream(20_000, 1, gain)
+    history.update(base, truth, label, weight, time)
+    d = history.report()["difference"]
+    assert d["lower"] < d["mean"] < d["upper"]
+    assert d["lower"] <= covered <= d["upper"] if covered is not None else d["lower"] > 0
+
+
+def test_a_row_that_is_taken_back_leaves_the_mean_of_the_others():
+    history = History()
+    label, weight = np.zeros(GRAIN, np.float32), np.ones(GRAIN, np.float32)
+    base = np.zeros(GRAIN, np.float32)
+    base[[3, 4]], weight[4] = 5.0, -1.0
+    history.update(base, base, label, weight, np.zeros(GRAIN))
+    assert history.report()["base"] == [round(float(np.log(2)), 5)]
+
+
+def test_what_is_not_finite_is_left_out_and_weights_that_cancel_make_no_loss():
+    history = History()
+    zeros = np.zeros(GRAIN + 3)
+    bad = zeros.copy()
+    bad[:3] = np.nan, np.inf, -np.inf
+    history.update(bad, zeros, zeros, np.tile([1.0, -1.0], GRAIN)[: GRAIN + 3][::-1].copy(), zeros)
+    report = history.report()
+    assert (report["examples"], report["difference"]["examples"]) == ([GRAIN], GRAIN)
+    assert report["base"] == [None]
+
+
+def test_one_that_saved_nothing_begins_anew_and_a_broken_one_is_refused():
+    history = History()
+    history.update(*stream(1_000))
+    good = history.state()
+    history.load({})
+    assert same(history, History())
+    for name, wrong in (("points", np.zeros(3)), ("counts", np.array([0, 4, 4])), ("counts", np.array([POINTS, 0, 4]))):
+        with pytest.raises(Corrupt):
+            History().load({**good, name: wrong})

@@ -1,0 +1,28 @@
+"""Outcomes: the last ones, each found by its record, and the same after a restart."""
+
+import numpy as np
+import pytest
+
+from riverdelta.core.errors import Corrupt
+from riverdelta.learning.outcomes import KEPT, Outcome, Outcomes
+
+
+def test_the_last_ones_are_found_by_their_record_also_after_a_restart():
+    outcomes = Outcomes()
+    for sequence in range(KEPT + 3):
+        outcomes.add(Outcome(sequence, "promote", 2, refused="gone" if sequence % 2 else None))
+    again = Outcomes()
+    again.load(outcomes.state())
+    assert list(again) == list(outcomes)
+    assert [again.of(s) for s in (2, KEPT)] == [None, Outcome(KEPT, "promote", 2)]
+    assert again.of(KEPT + 1).refused == "gone"
+    assert [o["sequence"] for o in again.report()] == list(range(3, KEPT + 3))
+
+
+def test_a_state_of_version_0_1_has_none_and_a_broken_one_is_refused():
+    outcomes = Outcomes()
+    outcomes.load({})
+    assert list(outcomes) == []
+    for body in (b"[", b"[7]", b'[{"sequence": 1}]', b'[{"sequence": 1, "action": "freeze", "more": 2}]'):
+        with pytest.raises(Corrupt, match="outcomes"):
+            outcomes.load({"kept": np.frombuffer(body, np.uint8)})

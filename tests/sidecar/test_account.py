@@ -1,0 +1,66 @@
+"""Account: what is shown follows from the records and outlives a restart, also where slices are declared later."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.sidecar.account import ACTIONS
+from riverdelta.sidecar.operator import Operator
+
+
+@pytest.fixture
+def sliced(definition):
+    return replace(definition, slices={"user": [3, 5]})
+
+
+def test_traffic_slices_and_controls_are_told_and_outlive_a_restart(sliced, tmp_path, make_rig):
+    rig = make_rig(sliced, tmp_path / "home")
+    rig.teach(rows=64)
+    operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
+    operator.release()
+    operator.freeze()
+    rig.step()
+    status = rig.trainer.status()
+    users = rig.columns(64, 0)["user"]
+    told = {name: scorers["served"]["examples"] for name, scorers in status["slices"]["user"].items()}
+    assert told == {"3": (users == 3).sum(), "5": (users == 5).sum(), "other": (~np.isin(users, [3, 5])).sum()}
+    assert status["controls"] == {**dict.fromkeys(ACTIONS, 0), "release": 1, "freeze": 1}
+    assert status["traffic"]["rows"] == 64
+    assert status["traffic"]["residual"]["1"] == 0.0
+    assert status["journal_position"] == status["position"]
+    assert 0 < status["disk_free_ratio"] < 1
+    rig.trainer.close()
+    rig.start()
+    assert {name: rig.trainer.status()[name] for name in ("slices", "controls", "traffic")} == {
+        name: status[name] for name in ("slices", "controls", "traffic")
+    }
+
+
+def test_a_column_that_no_correction_reads_can_be_sliced_by_and_declared_on_a_folder_that_learned(
+    definition, tmp_path, make_rig
+):
+    shown = replace(definition, corrections=definition.corrections[:1])
+    old = make_rig(shown, tmp_path / "home")
+    first = old.plane.score(old.columns(8, 0))
+    old.teach(rows=1, seed=1)  # its impressions are durable with what was scored before
+    old.trainer.close()
+    old.trainer = None
+    new = make_rig(replace(shown, slices={"user": [1]}), tmp_path / "home")
+    second = new.plane.score(new.columns(8, 1))
+    # One block of labels for rows of before and after the column was kept.
+    ids = [f"{answer.impressions}.{i}" for answer in (first, second) for i in range(8)]
+    asyncio.run(new.plane.feedback(ids, np.ones(16, np.float32)))
+    new.step()
+    assert new.trainer.paused is None
+    assert new.trainer.learner.examples == 17
+    new.teach(rows=8)
+    new.step()
+    assert sum(s["base"]["examples"] for s in new.trainer.status()["slices"]["user"].values()) == 8
+
+
+def test_slices_by_a_column_that_is_none_are_refused_by_name(definition):
+    with pytest.raises(ConfigurationError, match="'x', which is float32"):
+        replace(definition, slices={"x": [1]}).new_slices()

@@ -1,0 +1,255 @@
+"""The operator: each step is written where the learner reads it, and refused before that where it cannot be done."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from riverdelta.core.errors import Corrupt, NotFound, Refused, Unavailable
+from riverdelta.core.records import Control
+from riverdelta.learning.outcomes import KEPT
+from riverdelta.sidecar.operator import Operator, outcome_of
+
+
+@pytest.fixture
+def operator(rig):
+    return Operator(rig.trainer.home, rig.plane.journal, clock=lambda: rig.now)
+
+
+def taught(rig, operator, *seeds):
+    for seed in seeds:
+        rig.teach(seed=seed)
+        rig.step()
+        operator.release()
+        rig.step()
+
+
+def marks(operator):
+    return {mark: [row["release"] for row in operator.releases() if row[mark]] for mark in ("champion", "serving")}
+
+
+def test_freeze_and_resume_are_obeyed(rig, operator):
+    sequence = operator.freeze()
+    rig.step()
+    assert operator.wait(sequence)["frozen"]
+    sequence = operator.resume()
+    rig.step()
+    assert not operator.wait(sequence)["frozen"]
+
+
+def test_rollback_goes_to_the_champion_unless_told_otherwise(rig, operator):
+    taught(rig, operator, 1, 2, 3)
+    operator.promote(2)
+    rig.step()
+    rig.teach(seed=4)
+    rig.step()
+    operator.rollback()
+    rig.step()
+    assert rig.trainer.status()["release"] == 2
+    assert rig.trainer.learner.stack.digest() == rig.trainer.releases.store.get(2).facts["digest"]
+    operator.rollback(1, freeze=True)
+    rig.step()
+    status = rig.trainer.status()
+    assert (status["release"], status["champion"], status["frozen"]) == (1, 2, True)
+    assert marks(operator) == {"champion": [2], "serving": [1]}
+    operator.rollback(3, promote=True)
+    rig.step()
+    assert marks(operator) == {"champion": [3], "serving": [3]}
+
+
+@pytest.mark.parametrize("rig", [{"guard": "release"}], indirect=True)
+def test_where_champions_alone_serve_rollback_goes_to_the_champion_s_predecessor(rig, operator):
+    taught(rig, operator, 1, 2)
+    for number in (1, 2):
+        operator.promote(number)
+        rig.step()
+    assert operator.target() == 1
+    last = rig.trainer.journal.last()
+    with pytest.raises(Refused, match=r"type `riverdelta rollback 1 --relearn --promote`") as refused:
+        operator.rollback(relearn=True)
+    assert refused.value.http_status == 409
+    assert rig.trainer.journal.last() == last
+    operator.rollback(promote=True)
+    rig.step()
+    assert (rig.trainer.status()["release"], rig.trainer.status()["champion"]) == (1, 1)
+
+
+@pytest.mark.parametrize("rig", [{"segment_bytes": 1}], indirect=True)
+def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left_and_nothing_is_written(rig, operator):
+    taught(rig, operator, 1, 2, 3)
+    store, journal = rig.trainer.releases.store, rig.trainer.journal
+    operator.rollback(0, relearn=True)  # release 0 is of position 0: all records are there
+    rig.step()
+    rig.trainer.save()
+    journal.sweep(store.get(2).position, 1e9, 0, rig.now)
+    assert sum(journal.sweep(journal.last(), 1e9, 10**12, rig.now) for _ in range(2)) > 0
+    first, last = journal.first(), journal.last()
+    assert first == store.get(2).position + 1
+    for number in (0, 1):
+        with pytest.raises(Refused, match=f"record that is left is {first}: .* roll back without --relearn, or to release 2"):
+            operator.rollback(number, relearn=True)
+    assert journal.last() == last
+    for number, relearn in ((2, True), (0, False)):
+        sequence = operator.rollback(number, relearn=relearn)
+        rig.step()
+        assert outcome_of(operator.wait(sequence), sequence)["release"] == number
+
+
+def unlabelled(rig, label):
+    answer = rig.plane.score(rig.columns(8, 0))
+    rig.step()
+    return lambda: asyncio.run(rig.plane.feedback([f"{answer.impressions}.{i}" for i in range(8)], np.full(8, label, "f4")))
+
+
+def swept(rig, before):
+    rig.trainer.journal.sweep(before, 1e9, 0, rig.now)
+    assert sum(rig.trainer.journal.sweep(rig.trainer.journal.last(), 1e9, 10**12, rig.now) for _ in range(2)) > 0
+
+
+SHOWN = {"segment_bytes": 1, "labels": "silence", "window_seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rig", "label", "needs"),
+    [({"segment_bytes": 1}, 1.0, True), (SHOWN, np.nan, True), ({"segment_bytes": 1}, np.nan, False)],
+    indirect=["rig"],
+)
+def test_relearning_feedback_for_rows_that_retention_deleted_is_refused_before_it_is_written(rig, operator, label, needs):
+    feedback = unlabelled(rig, label)
+    taught(rig, operator, 1)
+    feedback()
+    rig.step(5.0)
+    rig.step(5.0)
+    taught(rig, operator, 2, 3)
+    store, last = rig.trainer.releases.store, rig.trainer.journal.last()
+    swept(rig, store.get(1).position)
+    assert rig.trainer.journal.first() <= store.get(1).position + 1
+    if needs:
+        said = (
+            r"the feedback at position \d+ is for rows that were deleted .* without --relearn, or to release 2 or a later one"
+        )
+        with pytest.raises(Refused, match=said):
+            operator.rollback(1, relearn=True)
+        assert rig.trainer.journal.last() == last
+    for number in (2,) if needs else (1, 2):
+        sequence = operator.rollback(number, relearn=True)
+        rig.step()
+        assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_refused_before_it_is_written_is_what_relearning_would_fail_at(definition, tmp_path, make_rig, seed):
+    rng, rig = np.random.default_rng(seed), make_rig(definition, tmp_path / "home", segment_bytes=30_000)
+    late = []
+    for step in range(24):
+        late.append(unlabelled(rig, 1.0))
+        rig.teach(seed=step)
+        if rng.random() < 0.7:
+            late.pop(rng.integers(len(late)))()
+        rig.step()
+        if step % 3 == 0:
+            rig.trainer.journal.write(Control("release", {}, rig.now))
+            rig.step()
+    journal, learner = rig.trainer.journal, rig.trainer.learner
+    seen = set()
+    for cut in range(0, journal.last(), 20):
+        journal.sweep(cut, 1e9, 0, rig.now)
+        for _ in range(2):
+            journal.sweep(journal.last(), 1e9, 10**12, rig.now)
+        for release in rig.trainer.releases.store.all():
+            refused = journal.complete_after() > release.position
+            try:
+                learner._relearned(rig.trainer.releases.store.state(release), release.position, journal.last() + 1)
+            except (NotFound, Corrupt):
+                assert refused, (cut, release.number)
+            else:
+                assert not refused, (cut, release.number)
+            seen.add((refused, journal.first() > release.position + 1))
+    assert seen >= {(False, False), (True, False), (True, True)}
+
+
+def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypatch):
+    rig.teach()
+    rig.step()
+    sequence = operator.rollback(0, relearn=True)
+    again, looks = rig.trainer.learner._again, []
+
+    def slow():
+        other = again()
+        push = other.push
+
+        def pushed(*record):
+            rig.now += 6.0
+            looks.append(operator.look(sequence))
+            return push(*record)
+
+        other.push = pushed
+        return other
+
+    monkeypatch.setattr(rig.trainer.learner, "_again", slow)
+    rig.step()
+    assert len(looks) > 2
+    assert looks == [None] * len(looks)
+    assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
+
+
+def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):
+    taught(rig, operator, 1)
+    sequence = operator.rollback(1)
+    rig.trainer.releases.store.get(1).state_path.unlink()
+    rig.step()
+    for _ in range(2):
+        with pytest.raises(Refused, match=f"rollback at position {sequence} was refused, and nothing changed: .*000001.state"):
+            operator.wait(sequence)
+        told = operator.outcome(sequence)
+        assert (told["obeyed"], told["waits"], told["champion"]) == (False, None, 0)
+        assert "000001.state" in told["refused"]
+        rig.trainer.close()
+        rig.start()
+        rig.step()
+    sequences = [operator.freeze() for _ in range(KEPT + 1)]
+    rig.step()
+    with pytest.raises(Unavailable, match="no longer kept; `riverdelta releases` shows"):
+        operator.wait(sequences[0])
+    assert operator.wait(sequences[1])["frozen"]
+
+
+def test_what_is_not_there_or_not_whole_is_refused_and_nothing_is_written(rig, operator):
+    taught(rig, operator, 1, 2)
+    last = rig.trainer.journal.last()
+    with pytest.raises(NotFound, match="there is no release 9; there are: 0, 1, 2"):
+        operator.rollback(9)
+    with pytest.raises(NotFound, match="no release 9"):
+        operator.promote(9)
+    store = rig.trainer.releases.store
+    store.get(1).path.write_bytes(b"damaged")
+    store.get(2).state_path.unlink()
+    with pytest.raises(Corrupt, match=r"release 1: .* does not match its digest"):
+        operator.rollback(1)
+    with pytest.raises(Corrupt, match=r"000002.state"):
+        operator.rollback(2)
+    assert rig.trainer.journal.last() == last
+
+
+def test_the_table_says_what_each_release_is(rig, operator):
+    taught(rig, operator, 1, 2)
+    operator.promote(1)
+    rig.step()
+    rows = operator.releases()
+    assert [row["release"] for row in rows] == [0, 1, 2]
+    assert [row["champion"] for row in rows] == [False, True, False]
+    assert [row["serving"] for row in rows] == [False, False, True]
+    assert [row["examples"] for row in rows] == [0, 16, 32]
+    assert rows[1]["log_loss_base"] > 0
+    assert all(row["bytes"] > 0 for row in rows)
+
+
+def test_without_a_learner_the_command_waits_in_the_journal_and_says_so(rig, operator):
+    rig.trainer.close()
+    rig.now += 60.0
+    sequence = operator.freeze()
+    with pytest.raises(Unavailable, match="waits in the journal until one is started"):
+        operator.wait(sequence)
+    rig.start()
+    rig.step()
+    assert operator.wait(sequence)["frozen"]

@@ -1,0 +1,93 @@
+"""One scored row, found again: what it was made of, which trace it belongs to, and what was fed back."""
+
+import asyncio
+import json
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
+
+from riverdelta.cli import main
+from riverdelta.core.errors import InvalidInput, NotFound
+from riverdelta.core.link import sigmoid
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.storage.home import Home
+from riverdelta.storage.impression import find
+from riverdelta.storage.journal.ids import Ids
+
+SERVICE = f"{Path(__file__).parents[2] / 'service' / 'service.py'}:Ranker"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+COLUMNS = {"user_id": [7, 8, 9], "item_id": [1, 2, 3], "hour": [20.5, 21.5, 22.5]}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    return Home(load(SERVICE), Settings.load())
+
+
+@pytest.fixture
+def plane(home):
+    with closing(DataPlane(home.definition, home.settings, registry=CollectorRegistry())) as made:
+        yield made
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["impression", "--service", SERVICE, *arguments])
+
+
+def test_a_row_is_found_among_others_with_its_trace_its_features_and_its_label(home, plane):
+    untraced = plane.score(COLUMNS)
+    answer = plane.score(COLUMNS, [0.25, 0.5, 1.0], trace=TRACE)
+    name = f"{answer.impressions}.1"
+    taken = asyncio.run(plane.feedback([name, f"{answer.impressions}.2"], np.array([1.0, np.nan], np.float32)))
+    assert taken.outcomes == ["accepted", "accepted"]
+    found = find(home, name)
+    assert (found["trace"], found["state"], found["propensity"]) == (TRACE, str(answer.state), 0.5)
+    assert (found["label"], found["shown"]) == (1.0, None)
+    assert {n: found["columns"][n] for n in COLUMNS} == {n: column[1] for n, column in COLUMNS.items()}
+    assert len(found["columns"]["item_vec"]) == 8
+    assert found["logits"]["base"] == pytest.approx(float(answer.base_logits[1]))
+    assert found["scores"]["served"] == pytest.approx(float(answer.scores[1]), abs=1e-6)
+    assert found["scores"]["base"] == pytest.approx(float(sigmoid(np.float64(answer.base_logits[1]))))
+    shown = find(home, f"{answer.impressions}.2")
+    assert shown["label"] is None
+    assert shown["shown"] == pytest.approx(plane.clock(), abs=60)
+    other = find(home, f"{untraced.impressions}.0")
+    assert (other["trace"], other["label"], other["columns"]["user_id"]) == (None, None, 7)
+
+
+def test_the_command_shows_the_same_to_people_and_to_programs(home, plane):
+    answer = plane.score(COLUMNS, trace=TRACE)
+    name = f"{answer.impressions}.0"
+    asyncio.run(plane.feedback([name], np.zeros(1, np.float32)))
+    assert json.loads(run(name, "--json").output) == find(home, name)
+    pairs = (line.split("  ", 1) for line in run(name).output.splitlines())
+    lines = {key.strip(): value.strip() for key, value in pairs}
+    assert lines["trace"] == TRACE
+    assert "user_id=7" in lines["columns"]
+
+
+def test_what_is_not_there_is_refused_with_what_is(home):
+    with pytest.raises(NotFound, match="start the service once, or check RIVERDELTA_HOME"):
+        find(home, "abc.0")
+    with closing(DataPlane(home.definition, home.settings, registry=CollectorRegistry())) as plane:
+        answer = plane.score(COLUMNS)
+        with pytest.raises(InvalidInput, match=r"'abc\.0' is no impression of 'ranker'"):
+            find(home, "abc.0")
+        forged = Ids(b"k" * 32).issue(1, 0)
+        with pytest.raises(InvalidInput, match="is no impression"):
+            find(home, f"{forged}.0")
+        never = plane._ids.issue(plane.journal.incarnation, 1_000)
+        asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32)))
+        with pytest.raises(NotFound, match="retention deleted it, or it was never durable"):
+            find(home, f"{never}.0")
+        with pytest.raises(NotFound, match="scored 3 rows; expected an index below that"):
+            find(home, f"{answer.impressions}.3")
+    refused = run(f"{never}.0")
+    assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
