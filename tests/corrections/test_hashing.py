@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.hashing import Hash, P
-from riverdelta.corrections.nodes import Nodes
 
 EDGES = [0, 1, -1, P, P - 1, -P, 2**32 - 1, 2**32, -(2**32), 2**32 + 1, 2**63 - 1, -(2**63), -(2**63) + 1]
 INT64 = st.one_of(st.sampled_from(EDGES), st.integers(-(2**63), 2**63 - 1))

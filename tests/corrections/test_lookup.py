@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from riverdelta import Lookup, Schema, id64
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

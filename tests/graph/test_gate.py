@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper
 
 from riverdelta.core.link import mix
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.graph.gate import export_mixture
 
 LOGITS = st.floats(-1e4, 1e4, width=32)

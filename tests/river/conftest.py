@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 from river.compose import Select
 
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river import River
 
 TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}

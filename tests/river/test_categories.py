@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river.categories import PROBES, Categories
 
 EDGES = [0, -1, 1, 2**22 - 1, 2**22, 2**43 - 1, 2**43, -(2**22), -(2**43) - 1, 2**63 - 1, -(2**63), -(2**63) + 1]

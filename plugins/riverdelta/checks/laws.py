@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from riverdelta.checks.block import Block, draw
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.base import Correction
-from riverdelta.corrections.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
 
 #: The largest allowed difference between Python and ONNX, in logits.

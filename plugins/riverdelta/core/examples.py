@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.features import Floats, Ints
+from riverdelta.core.records import OUTPUTS, by_output
 
 
 @dataclass(frozen=True)
 class Examples:
     """M joined rows in the order in which their labels came.
 
-    `base`, `corrected`, `served` float32[M] are the logits as logged at serving, by tables that contained the journal up to
-    `position` int64[M]. `weight` float32[M] is what a row is learned with, `importance` float32[M] what it counts in measures,
-    and `taken_back` float32[M] the importance of the negative that silence had made of a late positive's row before (0: none).
-    `received` float64[M] says when the label was received and `scored` when the row was scored (Unix seconds); `source`
-    int64[M] who sent the label, 0 for a negative made of silence.
+    `base`, `corrected`, `served` float32[M, K] are the raw outputs as logged at serving ([M] is taken as [M, 1]), by tables
+    that contained the journal up to `position` int64[M]. `weight` float32[M] is what a row is learned with, `importance`
+    float32[M] what it counts in measures, and `taken_back` float32[M] the importance of the negative that silence had made of
+    a late positive's row before (0: none). `received` float64[M] says when the label was received and `scored` when the row
+    was scored (Unix seconds); `source` int64[M] who sent the label, 0 for a negative made of silence.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -35,6 +36,10 @@ class Examples:
     taken_back: Floats
     position: Ints
     source: Ints
+
+    def __post_init__(self) -> None:
+        for name in OUTPUTS:
+            object.__setattr__(self, name, by_output(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.label)

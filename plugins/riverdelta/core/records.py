@@ -23,12 +23,26 @@ from riverdelta.core.errors import Corrupt
 Array = npt.NDArray[Any]
 
 
+#: What a row's raw outputs are logged as: before and after correction, and as served.
+OUTPUTS = ("base", "corrected", "served")
+
+
+def by_output(raw: Array) -> Array:
+    """Return raw outputs as [N, K]: [N] is taken as [N, 1].
+
+    >>> by_output(np.zeros(3)).shape, by_output(np.zeros((3, 2))).shape
+    ((3, 1), (3, 2))
+    """
+    return raw[:, None] if raw.ndim == 1 else raw
+
+
 @dataclass(frozen=True)
 class Impressions:
     """N scored rows of one worker, in the order in which they were scored.
 
     A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
-    and the row's index within the request. `position` is the journal position that the tables which scored the row contained;
+    and the row's index within the request. `base`, `corrected` and `served` are the raw outputs float32[N, K]; float32[N] is
+    taken as [N, 1]. `position` is the journal position that the tables which scored the row contained;
     `columns` holds what the corrections read, taps included; `traces` the W3C trace id of each request that had one, in hex.
     """
 
@@ -47,6 +61,10 @@ class Impressions:
     propensity: npt.NDArray[np.float32]
     columns: Mapping[str, Array] = field(default_factory=dict)
     traces: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in OUTPUTS:
+            object.__setattr__(self, name, by_output(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.request)
@@ -139,7 +157,8 @@ def encode(record: Record) -> bytes:
         elif isinstance(value, Mapping):
             arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
         else:
-            arrays[f.name] = _arrow(value)
+            # One output is a plain column.
+            arrays[f.name] = _arrow(value[:, 0] if f.name in OUTPUTS and value.shape[1] == 1 else value)
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
     batch = batch.replace_schema_metadata(metadata)
     sink = io.BytesIO()
@@ -199,7 +218,7 @@ def _decode_arrow(payload: bytes) -> Record:
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
         found = values[name]
-        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim != 1:
+        if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
     return record
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import Coefficients
-from riverdelta.corrections.nodes import Nodes
 from riverdelta.corrections.rows import RowFaces
 
 

@@ -8,10 +8,10 @@ import numba
 import numpy as np
 
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import Coefficients, root_mean
-from riverdelta.corrections.nodes import Nodes
 
 _SIGNATURE = (
     "void(float32[:, ::1], float32[::1], float32[::1], float32[:, ::1], float64[::1], float64, float64, float64, float64,"

@@ -8,8 +8,8 @@ import numpy as np
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.lookup import Lookup
-from riverdelta.corrections.nodes import Nodes
 
 
 class Dense:

@@ -12,13 +12,13 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, root_mean, spelled
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
-from riverdelta.corrections.nodes import Nodes
 
 _SIGNATURE = (
     "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], float32[:, ::1], float32[:, ::1], boolean[::1],"

@@ -9,10 +9,10 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import At, Ids, spelled
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
-from riverdelta.corrections.nodes import Nodes
 
 #: An id column, a cross of several, or a bag of ids from a lookup.
 Sparse = str | tuple[str, ...] | Lookup

@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 
 P = 2**31 - 1
 

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Floats, Ints, Schema, id64
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.hashing import Hash
-from riverdelta.corrections.nodes import Nodes
 
 _PROBES = 8
 

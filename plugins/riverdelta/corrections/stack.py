@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.nodes import PREFIX, Nodes
 
 #: A lookup in what a correction shows of itself, up to the digest of its contents.
 _LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")

@@ -87,7 +87,7 @@ class History:
         """Take joined examples."""
         rows, label, weight = examples.measured()
         judged = examples.corrected if self._shadow else examples.served
-        self.update(examples.base[rows], judged[rows], label, weight, examples.received[rows])
+        self.update(examples.base[rows, 0], judged[rows, 0], label, weight, examples.received[rows])
 
     def update(
         self,

@@ -86,7 +86,7 @@ class Slices:
         rows, label, weight = examples.measured()
         # A row of before a column was declared is none of its slices.
         columns = {name: examples.columns[name][rows] for name in self._names if name in examples.columns}
-        self.update(columns, examples.base[rows], examples.served[rows], label, weight)
+        self.update(columns, examples.base[rows, 0], examples.served[rows, 0], label, weight)
 
     def update(
         self,

@@ -66,7 +66,7 @@ class Traffic:
     def saw(self, impressions: Impressions) -> None:
         """Take a record of impressions."""
         i = impressions
-        self.update(i.request, i.index, i.base, i.corrected, i.served)
+        self.update(i.request, i.index, i.base[:, 0], i.corrected[:, 0], i.served[:, 0])
 
     def update(
         self, request: npt.ArrayLike, index: npt.ArrayLike, base: npt.ArrayLike, corrected: npt.ArrayLike, served: npt.ArrayLike

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from riverdelta.core.link import RESIDUAL_BOUND
-from riverdelta.corrections.nodes import PREFIX, Nodes
+from riverdelta.core.nodes import PREFIX, Nodes
 
 #: The table that holds the weight, float32[1, 1]; 0 serves the base.
 GATE_WEIGHT = f"{PREFIX}gate/weight"

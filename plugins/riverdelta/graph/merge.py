@@ -12,7 +12,7 @@ from onnx.version_converter import ConvertError
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
 from riverdelta.core.link import PROBABILITY_FLOOR
-from riverdelta.corrections.nodes import PREFIX, Nodes
+from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.gate import export_mixture
 from riverdelta.graph.names import make_room

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from onnx import GraphProto
 
-from riverdelta.corrections.nodes import PREFIX
+from riverdelta.core.nodes import PREFIX
 
 #: What stands in the way is renamed under this prefix.
 MOVED = "base/"

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from riverdelta.core.errors import ParityError
 from riverdelta.core.features import Columns, Floats, Schema
-from riverdelta.corrections.nodes import PREFIX
+from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.merge import BASE
 

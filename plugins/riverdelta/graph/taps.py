@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Column, Schema
-from riverdelta.corrections.nodes import PREFIX
+from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.signature import Signature, column_of, read_model
 
 #: The outputs of every merged model, float32[N] each; the taps follow under their own names.

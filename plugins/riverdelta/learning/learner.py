@@ -118,7 +118,7 @@ class Learner:
         """Measure the logits as served, learn what is admitted, then respond to a drift that they showed."""
         e = examples
         rows, label, importance = e.measured()
-        base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
+        base, corrected, served = (raw[rows, 0] for raw in (e.base, e.corrected, e.served))
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         drifts = self.adaptation.watch(e)
@@ -136,7 +136,7 @@ class Learner:
             columns = {name: column[admitted] for name, column in columns.items()}
             base, label, weight = base[admitted], label[admitted], weight[admitted]
         weight = self.adaptation.weighted(weight)
-        self.stack.learn(columns, np.ascontiguousarray(base).reshape(-1, 1), label, weight)
+        self.stack.learn(columns, np.ascontiguousarray(base), label, weight)
         # What the base has no number for, no correction learns.
         self.learned += int(np.isfinite(base).sum())
 

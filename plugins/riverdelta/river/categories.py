@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.hashing import Hash, P
-from riverdelta.corrections.nodes import Nodes
 
 #: How many rows, from its hashed one on, may hold an id.
 PROBES = 8

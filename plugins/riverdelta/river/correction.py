@@ -17,9 +17,9 @@ from river.preprocessing import OneHotEncoder, StandardScaler
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.core.features import Column, Columns, Floats, Schema
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
-from riverdelta.corrections.nodes import Nodes
 from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
 from riverdelta.river.one_hot_encoder import BoundedEncoder

@@ -8,7 +8,7 @@ import numpy as np
 from river.preprocessing import FeatureHasher
 
 from riverdelta.core.errors import Unsupported
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river.base import Converter, Flow, Name, Place, Shape, register
 
 

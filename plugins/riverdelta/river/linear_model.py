@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from river import optim
 from river.linear_model import LinearRegression, LogisticRegression
 
+from river import optim
 from riverdelta.core.errors import ConfigurationError, Unsupported
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
-from riverdelta.corrections.nodes import Nodes
 from riverdelta.river import wide
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
 from riverdelta.river.offset import OffsetLinearRegression, OffsetLogisticRegression

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from river.preprocessing import MinMaxScaler
 
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
-from riverdelta.corrections.nodes import Nodes
 from riverdelta.river import wide
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from river.preprocessing import OneHotEncoder
 
 from riverdelta.core.errors import ConfigurationError, Unsupported
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
 from riverdelta.river.categories import Categories
 

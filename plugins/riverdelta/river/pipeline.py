@@ -9,7 +9,7 @@ from river.compose import Pipeline
 from river.linear_model.base import GLM
 
 from riverdelta.core.errors import Unsupported
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river.base import Converter, Flow, Place, Shape, check, convert, find, register
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from river.compose import Discard, Select
 
 from riverdelta.core.errors import ConfigurationError, Unsupported, near
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from river.compose import TransformerUnion
 
 from riverdelta.core.errors import Unsupported
-from riverdelta.corrections.nodes import Nodes
+from riverdelta.core.nodes import Nodes
 from riverdelta.river.base import Converter, Flow, Place, Shape, check, convert, find, register
 from riverdelta.river.pipeline import refuse_models
 

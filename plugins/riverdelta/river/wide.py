@@ -7,8 +7,8 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from riverdelta.core.features import Floats
+from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
-from riverdelta.corrections.nodes import Nodes
 
 _LARGEST = float(np.finfo(np.float32).max)
 

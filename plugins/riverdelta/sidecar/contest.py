@@ -70,7 +70,7 @@ class Contest:
         """Judge joined examples."""
         if self._stacks is None:
             return
-        base = np.ascontiguousarray(examples.base).reshape(-1, 1)
+        base = np.ascontiguousarray(examples.base)
         champion, challenger = (stack.predict(examples.columns, base)[:, 0] for stack in self._stacks)
         rows, label, importance = examples.measured()
         self._trial.update(champion[rows], challenger[rows], label, importance)

@@ -72,7 +72,7 @@ class Releases:
 
         worst = 0.0
         for examples in self._recent:
-            base = np.ascontiguousarray(examples.base).reshape(-1, 1)
+            base = np.ascontiguousarray(examples.base)
             outcome = parity.compare(run, stack, examples.columns, base)
             outcome.check()
             worst = max(worst, outcome.max_logit)

@@ -8,7 +8,7 @@ import numpy as np
 
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.link import sigmoid
-from riverdelta.core.records import Impressions
+from riverdelta.core.records import OUTPUTS, Impressions
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Segments
 
@@ -47,7 +47,7 @@ def find(home: Home, text: str) -> dict[str, Any]:
 
 
 def _described(text: str, position: int, block: Impressions, at: int) -> dict[str, Any]:
-    logits = {"base": block.base[at], "corrected": block.corrected[at], "served": block.served[at]}
+    logits = {name: getattr(block, name)[at, 0] for name in OUTPUTS}
     return {
         "impression": text,
         "time": float(block.time[at]),

@@ -77,11 +77,11 @@ def run(joiner, records, start=1, journal=None):
         if made is not None:
             assert len(made) > 0
             assert made.columns["vec"].tolist() == np.stack([made.columns["id"], -made.columns["id"]], 1).tolist()
-            assert made.base.tolist() == made.columns["id"].tolist()
+            assert made.base[:, 0].tolist() == made.columns["id"].tolist()
             assert made.position.tolist() == (made.columns["id"] + 1).tolist()
             silent = isinstance(record, Tick)
             assert made.source.tolist() == ([0] * len(made) if silent else made.columns["id"].tolist())
-            parts = made.columns["id"], made.label, made.weight, made.received, made.scored, made.corrected, made.served
+            parts = made.columns["id"], made.label, made.weight, made.received, made.scored, made.corrected[:, 0], made.served[:, 0]
             parts += made.importance, made.taken_back, made.position, made.source
             rows += list(zip(*(part.tolist() for part in parts), strict=True))
     return rows

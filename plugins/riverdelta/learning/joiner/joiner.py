@@ -12,17 +12,17 @@ import numpy.typing as npt
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Ints
-from riverdelta.core.records import Feedback, Impressions, Record, Tick
+from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick
 from riverdelta.learning.joiner.shelf import Rows
 from riverdelta.learning.joiner.showings import Showings
-from riverdelta.learning.joiner.waiting import COLUMN, LOGITS, Group, Waiting, keys
+from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting, keys
 from riverdelta.learning.joiner.weights import Weights
 
 _log = logging.getLogger(__name__)
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 #: What an example takes from its impression, besides the columns.
-_READ = (*LOGITS, "time", "position")
+_READ = (*OUTPUTS, "time", "position")
 #: A tick completes rows of at most this share of the memory at once, and at least so many rows.
 _SLICES, _LEAST_SLICE = 4, 1024
 
@@ -192,7 +192,7 @@ class Joiner:
             columns, taken = _gather(chosen, self._reads)
             kept = label[taken]
             weight, importance, taken_back = self.weights.of(
-                kept, columns["corrected"], None if undone is None else undone[taken]
+                kept, columns["corrected"][:, 0], None if undone is None else undone[taken]
             )
             examples = Examples(
                 columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
-from riverdelta.core.records import Impressions
+from riverdelta.core.records import OUTPUTS, Impressions, by_output
 from riverdelta.learning.joiner.shelf import Rows, Shelf
 
 COLUMN = "column/"
-LOGITS = ("base", "corrected", "served")
 #: Rows that were found: which of the keys asked for they are, the shelf that holds them, and where they lie in it.
 Group = tuple[Rows, Shelf, Rows]
 #: A row's key within its incarnation is request · 2²⁰ + index.
@@ -106,7 +105,9 @@ class Waiting:
         gone = np.array([self.source.locate(incarnation, number) is None for number in numbers.tolist()], np.bool_)[of]
         if gone.any():
             self.kept[incarnation] = Shelf()
-            self.kept[incarnation].add({name: column[gone] for name, column in rows.items()})
+            self.kept[incarnation].add(
+                {name: by_output(column[gone]) if name in OUTPUTS else column[gone] for name, column in rows.items()}
+            )
 
     def restrict(self, wanted: Callable[[int, Ints], npt.NDArray[np.bool_]]) -> None:
         """Let go of the kept rows that are not `wanted`, which is asked for each worker's keys."""
@@ -189,6 +190,6 @@ def _rows(sequence: int, impressions: Impressions) -> dict[str, npt.NDArray[Any]
         "sequence": np.full(len(impressions), sequence, np.int64),
         "time": impressions.time,
         "position": impressions.position,
-        **{name: getattr(impressions, name) for name in LOGITS},
+        **{name: getattr(impressions, name) for name in OUTPUTS},
         **{COLUMN + name: column for name, column in impressions.columns.items()},
     }

@@ -17,7 +17,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from riverdelta.core.errors import Corrupt, InvalidInput, ModelError
 from riverdelta.core.features import Columns, Floats
-from riverdelta.corrections.nodes import PREFIX
+from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.runtime import choose_providers, open_session
 from riverdelta.serving.session.half import Half
 from riverdelta.storage.registry.state import Delta, State

@@ -1,0 +1,119 @@
+"""The contract of a loss: what every part that measures, learns, mixes or serves asks it; nothing else knows the task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.losses import kernels
+from riverdelta.core.losses.kernels import Kernels
+from riverdelta.core.nodes import Nodes
+
+Doubles = npt.NDArray[np.float64]
+
+
+class Loss(ABC):
+    """A loss of raw outputs and labels, once as compiled functions and once as ONNX nodes.
+
+    Raw outputs are float[N, K] with K = `outputs`; float[N] is taken as [N, 1]. Labels are float[N]. A new loss gives the
+    class attributes, `kernels`, `spread`, `mixable`, and the nodes of its link and mixture; `riverdelta.checks.check_loss`
+    proves that they agree.
+    """
+
+    #: The task that it is registered for.
+    task: ClassVar[str]
+    #: K.
+    outputs: int = 1
+    #: What a raw output is called, in outputs of the merged model and in messages.
+    raw: ClassVar[str] = "raw"
+    #: The unit of `value`.
+    unit: ClassVar[str] = "nats"
+    #: The labels that there are; None where any finite number is one.
+    labels: ClassVar[tuple[float, ...] | None] = None
+    #: The label that silence stands for; None where a row without feedback says nothing.
+    silence: ClassVar[float | None] = None
+    #: The most that one row's loss counts as.
+    bound: ClassVar[float]
+    #: The farthest from the base that a raw output is served: a residual beyond it is cut.
+    reach: ClassVar[float]
+    kernels: ClassVar[Kernels]
+
+    def check_labels(self, label: npt.ArrayLike, what: str = "row") -> npt.NDArray[np.float32]:
+        """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one."""
+        found = np.asarray(label, np.float32)
+        good = np.isfinite(found) if self.labels is None else np.isin(found, self.labels)
+        if not good.all():
+            at = int(np.flatnonzero(~good)[0])
+            allowed = "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
+            raise InvalidInput(f"{what} {at} has the label {found[at]!s}; expected {allowed}")
+        return found
+
+    def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
+        """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
+        rows = self.rows(raw)
+        out = np.empty(len(rows))
+        kernels.values(rows, np.ascontiguousarray(np.broadcast_to(label, len(rows)), np.float64), self.kernels, out)
+        return out
+
+    def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> tuple[Doubles, Doubles]:
+        """Return gradient and curvature float64[N, K] of the loss by the raw outputs."""
+        rows = self.rows(raw)
+        gradient, curvature = np.empty_like(rows), np.empty_like(rows)
+        kernels.derivatives(rows, np.ascontiguousarray(label, np.float64), self.kernels, gradient, curvature)
+        return gradient, curvature
+
+    def inverse_link(self, raw: npt.ArrayLike) -> Doubles:
+        """Return the predictions float64[N, K] of raw outputs: what a client is told."""
+        rows = self.rows(raw)
+        out = np.empty_like(rows)
+        kernels.predictions(rows, self.kernels, out)
+        return out
+
+    def mix(self, base: npt.ArrayLike, corrected: npt.ArrayLike, weight: float) -> Doubles:
+        """Return the raw outputs float64[N, K] of the mixture that is served, `weight` of it the corrected one.
+
+        With corrected = base it is base, bit for bit.
+        """
+        rows = self.rows(base)
+        out = np.empty_like(rows)
+        kernels.mixtures(rows, self.rows(corrected), float(weight), self.kernels, out)
+        return out
+
+    def rows(self, raw: npt.ArrayLike) -> Doubles:
+        """Return raw outputs as float64[N, K]."""
+        return np.ascontiguousarray(raw, np.float64).reshape(-1, self.outputs)
+
+    @abstractmethod
+    def link(self, prediction: npt.ArrayLike) -> Doubles:
+        """Return the raw outputs float64[N, K] of predictions, as a base may return those."""
+
+    @abstractmethod
+    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> Doubles:
+        """Return float64[N]: the most that the losses of two raw outputs can differ by, whatever the label is.
+
+        The corrected one is within `reach` of the base, as it is served.
+        """
+
+    def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return bool[N]: whether a row's base output is such that its loss stays within `bound`, whatever the label is."""
+        return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
+
+    @abstractmethod
+    def mixable(self, weight: float) -> float:
+        """Return the largest rate at which exponential weights over rows of a weight lose nothing by mixing, at most 1."""
+
+    @abstractmethod
+    def export_link(self, nodes: Nodes, prediction: str) -> str:
+        """Append nodes of `link` to a graph and return the raw output's tensor float32[N, K]."""
+
+    @abstractmethod
+    def export_inverse_link(self, nodes: Nodes, raw: str) -> str:
+        """Append nodes of `inverse_link` and return the prediction's tensor float32[N, K]."""
+
+    @abstractmethod
+    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
+        """Append nodes of `mix`, the weight being float32[1, 1], and return the served raw output's tensor float32[N, K]."""

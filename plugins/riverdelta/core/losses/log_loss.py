@@ -1,0 +1,128 @@
+"""Log loss: a binary label, a logit, and mixtures of probabilities."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.losses.base import Doubles, Loss
+from riverdelta.core.losses.kernels import DERIVATIVES, MIX, PREDICT, VALUE, Kernels
+from riverdelta.core.nodes import Nodes
+
+#: A probability output is clipped to [FLOOR, 1 - FLOOR] before it becomes a logit.
+_FLOOR = 1e-7
+#: No ordinary loss comes near it: a base that returns probabilities has logits within ±16.1 and the gate moves them by at
+#: most 30. It is the first edge above their sum of the bins in which `Prequential` counts logits.
+_BOUND = 56.0
+_REACH = 30.0
+# exp(88) is a float32, exp(89) is none; beyond it σ(-b) no longer matters beside exp(-30).
+_EDGE = 88.0 - _REACH
+
+
+@numba.njit(VALUE, cache=True)
+def _value(raw, label):  # type: ignore[no-untyped-def]
+    z = raw[0]
+    if z > _BOUND:
+        z = _BOUND
+    elif z < -_BOUND:
+        z = -_BOUND
+    return math.log1p(math.exp(-abs(z))) + (z if z > 0.0 else 0.0) - label * z
+
+
+@numba.njit(DERIVATIVES, cache=True)
+def _derivatives(raw, label, gradient, curvature):  # type: ignore[no-untyped-def]
+    p = 1.0 / (1.0 + math.exp(-raw[0]))
+    gradient[0] = p - label
+    curvature[0] = p * (1.0 - p)
+
+
+@numba.njit(MIX, cache=True)
+def _mix(base, corrected, weight, served):  # type: ignore[no-untyped-def]
+    b, d = base[0], corrected[0] - base[0]
+    # Compared, not clipped by min and max: a NaN stays one.
+    if d > _REACH:
+        d = _REACH
+    elif d < -_REACH:
+        d = -_REACH
+    g, e = math.exp(-d), math.exp(-(_EDGE if b > _EDGE else -_EDGE if b < -_EDGE else b))
+    stay, move = (1.0 - weight) * (1.0 + e * g), weight * (1.0 + e)
+    served[0] = b - math.log((stay + move * g) / (stay + move))
+
+
+@numba.njit(PREDICT, cache=True)
+def _predict(raw, prediction):  # type: ignore[no-untyped-def]
+    prediction[0] = 1.0 / (1.0 + math.exp(-raw[0]))
+
+
+class LogLoss(Loss):
+    """The log loss softplus(z) - y·z, in nats, of a logit z and a label y of 0 or 1.
+
+    >>> loss = LogLoss()
+    >>> loss.value([0.0, -20.0, -1e30], [1, 1, 1]).tolist()
+    [0.6931471805599453, 20.000000002061153, 56.0]
+    >>> loss.mix([0.3], [0.3], 0.7).tolist(), loss.mix([0.0], [2.0], 1.0).round(6).tolist()
+    ([[0.3]], [[2.0]])
+    >>> loss.check_labels([0, 1, 2])
+    Traceback (most recent call last):
+        ...
+    riverdelta.core.errors.InvalidInput: row 2 has the label 2.0; expected 0 or 1
+
+    Notes
+    -----
+    The mixture is that of probabilities, (1 - w)·σ(b) + w·σ(c') with c' = b + clip(c - b, ±30). With E = exp(-b) and
+    G = exp(b - c') its logit is b - log((A + w(1 + E)G) / (A + w(1 + E))), A = (1 - w)(1 + E·G): sums of positive numbers
+    alone, so nothing cancels, and b is held within ±58 in E, so nothing overflows. With c = b, G is 1 and both sums are one
+    number, so the result is b, bit for bit.
+
+    x^(ηω) is concave while 0 < ηω <= 1, so that a mixture of probabilities loses nothing at rates up to 1/ω (Vovk 1990).
+    """
+
+    task = "binary"
+    raw = "logit"
+    labels: ClassVar[tuple[float, ...]] = (0.0, 1.0)
+    silence = 0.0
+    bound, reach = _BOUND, _REACH
+    kernels = Kernels(_value, _derivatives, _mix, _predict)
+
+    def link(self, prediction: npt.ArrayLike) -> Doubles:
+        p = np.clip(self.rows(prediction), _FLOOR, 1.0 - _FLOOR)
+        return np.log(p) - np.log1p(-p)
+
+    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> Doubles:
+        return np.minimum(np.abs(self.rows(corrected) - self.rows(base)), _REACH)[:, 0]
+
+    def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        return (np.abs(self.rows(base)) <= _BOUND)[:, 0]
+
+    def mixable(self, weight: float) -> float:
+        return min(1.0, 1.0 / weight) if weight > 0 else 1.0
+
+    def export_link(self, nodes: Nodes, prediction: str) -> str:
+        floor, ceiling, one = (nodes.constant(value, np.float32) for value in (_FLOOR, 1.0 - _FLOOR, 1.0))
+        p = nodes.add("Clip", prediction, floor, ceiling)
+        return nodes.add("Sub", nodes.add("Log", p), nodes.add("Log", nodes.add("Sub", one, p)))
+
+    def export_inverse_link(self, nodes: Nodes, raw: str) -> str:
+        return nodes.add("Sigmoid", raw)
+
+    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
+        def bounded_exp(exponent: str, bound: float) -> str:
+            ends = [nodes.constant(sign * bound, np.float32) for sign in (-1, 1)]
+            return nodes.add("Exp", nodes.add("Clip", exponent, *ends))
+
+        one = nodes.constant(1.0, np.float32)
+        # b - 0 keeps the sign of a zero too.
+        g = bounded_exp(nodes.add("Sub", base, corrected), _REACH)
+        e = bounded_exp(nodes.add("Neg", base), _EDGE)
+        stay = nodes.add("Mul", nodes.add("Sub", one, weight), nodes.add("Add", nodes.add("Mul", e, g), one))
+        move = nodes.add("Mul", weight, nodes.add("Add", e, one))
+        against = nodes.add("Add", stay, nodes.add("Mul", move, g))
+        ratio = nodes.add("Div", against, nodes.add("Add", stay, move))
+        return nodes.add("Sub", base, nodes.add("Log", ratio))
+
+
+LOG_LOSS = LogLoss()
