@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.records import Control, Feedback, Impressions, Tick, decode, encode
+from riverdelta.core.records import OUTPUTS, Control, Feedback, Impressions, Tick, decode, encode
 
 FUZZ = settings.get_profile("fuzz")
 EDITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4)
@@ -37,7 +37,7 @@ def record_of(kind, n, width, seed):
 
     if kind is Tick:
         return Tick(float(rng.normal() * 10.0 ** rng.integers(-300, 300)))
-    arrays = {name: bits(dtype, n) for name, dtype in PAIRS[kind]}
+    arrays = {name: bits(dtype, n, *([1 + width % 2] if name in OUTPUTS else [])) for name, dtype in PAIRS[kind]}
     if kind is Feedback:
         return Feedback(**arrays)
     columns = {"id": bits("int64", n), "odd: name/ü": bits("float32", n), "vec": bits("float32", n, width)}
@@ -55,7 +55,7 @@ def proper(record):
     if isinstance(record, Tick | Control):
         return isinstance(record.time, int | float)
     arrays = [getattr(record, name) for name, _ in PAIRS[type(record)]]
-    typed = [(a.dtype.name, a.ndim) for a in arrays] == [(dtype, 1) for _, dtype in PAIRS[type(record)]]
+    typed = [(a.dtype.name, a.ndim) for a in arrays] == [(dtype, 1 + (name in OUTPUTS)) for name, dtype in PAIRS[type(record)]]
     columns = list(getattr(record, "columns", {}).values())
     # Read to the last byte: a length that passes its buffer ends the process here.
     return typed and {len(a) for a in [*arrays, *columns]} == {len(record)} and all(a.tobytes() is not None for a in columns)

@@ -220,6 +220,8 @@ def _decode_arrow(payload: bytes) -> Record:
         found = values[name]
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
+    if isinstance(record, Impressions) and {getattr(record, name).shape for name in OUTPUTS} != {record.base.shape}:
+        raise TypeError("its raw outputs differ in their shape")
     return record
 
 

@@ -81,7 +81,15 @@ def run(joiner, records, start=1, journal=None):
             assert made.position.tolist() == (made.columns["id"] + 1).tolist()
             silent = isinstance(record, Tick)
             assert made.source.tolist() == ([0] * len(made) if silent else made.columns["id"].tolist())
-            parts = made.columns["id"], made.label, made.weight, made.received, made.scored, made.corrected[:, 0], made.served[:, 0]
+            parts = (
+                made.columns["id"],
+                made.label,
+                made.weight,
+                made.received,
+                made.scored,
+                made.corrected[:, 0],
+                made.served[:, 0],
+            )
             parts += made.importance, made.taken_back, made.position, made.source
             rows += list(zip(*(part.tolist() for part in parts), strict=True))
     return rows
@@ -328,7 +336,7 @@ class Slow:
         if isinstance(record, Impressions):
             for i, (request, index) in enumerate(zip(record.request.tolist(), record.index.tolist(), strict=True)):
                 key = record.incarnation, request, index
-                self.rows[key] = sequence, int(record.columns["id"][i]), float(record.corrected[i])
+                self.rows[key] = sequence, int(record.columns["id"][i]), float(record.corrected[i, 0])
         elif isinstance(record, Tick) and self.window is not None:
             self.tick = max(self.tick, record.time)
             for key in [key for key, shown in self.shown.items() if shown + self.window <= self.tick]:

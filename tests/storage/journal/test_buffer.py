@@ -28,7 +28,7 @@ def test_requests_become_one_block_in_their_order():
     assert rows.time.tolist() == [1.5, 1.5, 2.5, 2.5, 2.5]
     assert rows.swap.tolist() == [2, 2, 3, 3, 3]
     assert rows.position.tolist() == [4, 4, 8, 8, 8]
-    assert rows.served.tolist() == [2, 3, 2, 3, 4]
+    assert rows.served[:, 0].tolist() == [2, 3, 2, 3, 4]
     assert np.isnan(rows.propensity[:2]).all()
     assert rows.columns["x"].shape == (5, 1)
 

@@ -30,7 +30,7 @@ def test_an_impression_and_its_feedback_are_read_back_in_order(home, records):
     assert rows.request.tolist() == [request] * 3
     assert rows.columns["vec"].shape == (3, 2)
     assert (rows.release[0], rows.swap[0], rows.position[0], rows.time[0]) == (3, 5, 7, 100.0)
-    assert [x.tolist() for x in (rows.base, rows.corrected, rows.served)] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert [x[:, 0].tolist() for x in (rows.base, rows.corrected, rows.served)] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert isinstance(feedback, Feedback)
     assert feedback.index.tolist() == [2, 0]
     assert feedback.label.tolist() == [1, 0]
