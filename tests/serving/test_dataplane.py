@@ -36,7 +36,7 @@ def test_an_impression_keeps_what_the_corrections_read_and_what_was_served(rig):
     (record,) = [r for _, r in rig.trainer.journal.read(0, 100) if isinstance(r, Impressions)]
     assert set(record.columns) == {"user", "shop"}
     assert np.array_equal(record.columns["shop"], columns["shop"])
-    assert np.allclose(1 / (1 + np.exp(-record.served)), answer.scores, atol=1e-6)
+    assert np.allclose(1 / (1 + np.exp(-record.served[:, 0])), answer.scores, atol=1e-6)
     assert record.propensity.tolist() == [0.5] * 5
     rig.plane.close = lambda: None
 

@@ -72,8 +72,8 @@ def test_the_champion_scores_what_the_live_tables_cannot_and_the_journal_has_its
     # Release 0, the champion, has learned nothing: its score is the base's.
     assert answer.scores[1] == pytest.approx(1 / (1 + np.exp(-0.5)))
     (record,) = journalled(rig)
-    assert record.served.tolist() == pytest.approx(np.log(answer.scores / (1 - answer.scores)).tolist(), abs=1e-6)
-    assert np.isfinite(record.corrected).tolist() == [True, False]
+    assert record.served[:, 0].tolist() == pytest.approx(np.log(answer.scores / (1 - answer.scores)).tolist(), abs=1e-6)
+    assert np.isfinite(record.corrected[:, 0]).tolist() == [True, False]
     shown = find(rig.trainer.home, f"{answer.impressions}.1")
     assert (shown["logits"]["corrected"], shown["scores"]["corrected"]) == (None, None)
     assert shown["scores"]["served"] == pytest.approx(answer.scores[1])

@@ -44,7 +44,7 @@ class Service:
 
     def observe(self, examples):
         taken, label, importance = examples.measured()
-        logits = (logged[taken].tolist() for logged in (examples.base, examples.corrected, examples.served))
+        logits = (logged[taken, 0].tolist() for logged in (examples.base, examples.corrected, examples.served))
         self.rows += zip(*logits, label.tolist(), importance.tolist(), strict=True)
 
     def score(self, base, corrected):
