@@ -242,7 +242,7 @@ def label_again_what_is_retired(scorer):
 
 def fill_the_journal(scorer):
     scorer.fed = False
-    database = scorer.plane.journal._segments.newest._db
+    database = scorer.plane.journal.log._writer.newest._db
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     database.execute(f"PRAGMA max_page_count = {pages}")
 

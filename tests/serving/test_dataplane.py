@@ -104,7 +104,7 @@ def wait(condition, seconds=20.0):
 
 
 def test_on_a_full_disk_scoring_goes_on_feedback_is_put_off_and_status_and_metrics_say_so(plane, registry):
-    db = plane.journal._segments.newest._db
+    db = plane.journal.log._writer.newest._db
     db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
     wait(lambda: plane.score(COLUMNS) and plane.journal.health().error is not None)
     answer = plane.score(COLUMNS)

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 from riverdelta.core.durable import sync
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal.copying import copy_journal, kept
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.journal.ids import copy_keys
+from riverdelta.storage.log.copying import copy_log, kept
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def back_up(home: Home, destination: Path) -> Backup:
 
     Notes: what a part refers to is copied after it. Checkpoints refer to releases, by the trial that they contain; live tables
     too; all of them to the journal, by their positions. So the journal comes last and reaches at least as far as the rest,
-    which the learner reads again as after a crash. Retention waits meanwhile, or the journal might begin too late.
+    which the learner reads again as after a crash; the keys that ids are made with come after it. Retention waits meanwhile,
+    or the journal might begin too late.
     """
     folder, journal = home.folder, home.key_path.parent
     home.require()
@@ -49,7 +51,8 @@ def back_up(home: Home, destination: Path) -> Backup:
             for name, files in _PARTS.items():
                 _copy(folder / name, copy / name, files)
             shutil.copyfile(folder / "owner", copy / "owner")
-            last = copy_journal(journal, copy / "journal")
+            last = copy_log(journal, copy / "journal")
+            copy_keys(journal / "key", copy / "journal" / "key")
             for path in (copy, *copy.rglob("*")):
                 sync(path)
             os.rename(copy, destination)
@@ -78,7 +81,7 @@ def _live(source: Path, copy: Path) -> Iterator[str]:
 
 def _releases(source: Path, copy: Path) -> Iterator[str]:
     yield "index.json"
-    releases = ReleaseStore(copy).all()
+    releases = ReleaseStore(FolderRegistry(copy.parent)).all()
     yield from {name for release in releases for name in release.shared}
     for release in releases:
         yield from (release.path.name, release.state_path.name)

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from riverdelta.storage.registry import Delta, LiveStore, State
+from riverdelta.storage.registry import Delta, FolderRegistry, LiveStore, State
 
 ROWS = 50
 
@@ -14,7 +14,7 @@ class Sidecar:
     """Publishes a table that counts upwards: each swap sets a few rows to the swap's number."""
 
     def __init__(self, folder):
-        self.store, self.table = LiveStore(folder), np.zeros((ROWS, 1), np.float32)
+        self.store, self.table = LiveStore(FolderRegistry(folder)), np.zeros((ROWS, 1), np.float32)
         self.state = self.store.head()
         self.base = None
 
@@ -34,7 +34,7 @@ class Worker:
     """Follows like a scorer and refuses a delta that does not apply."""
 
     def __init__(self, folder):
-        self.store, self.table, self.state = LiveStore(folder), np.full((ROWS, 1), -1, np.float32), None
+        self.store, self.table, self.state = LiveStore(FolderRegistry(folder)), np.full((ROWS, 1), -1, np.float32), None
         self.swaps = []
 
     def follow(self):
@@ -99,9 +99,11 @@ def test_a_reader_whose_next_delta_was_dropped_starts_over_with_the_whole(sideca
 def test_a_whole_is_asked_for_when_the_deltas_outweigh_it_and_drops_what_nobody_reads(sidecar, tmp_path):
     for _ in range(300):
         sidecar.publish()
-    wholes = [d.state.swap for p in sorted(tmp_path.glob("*.live")) if (d := Delta.decode(p.read_bytes(), "it")).base is None]
+    wholes = [
+        d.state.swap for p in sorted(tmp_path.glob("live/*.live")) if (d := Delta.decode(p.read_bytes(), "it")).base is None
+    ]
     assert len(wholes) == 2
-    assert len(list(tmp_path.iterdir())) < 100
+    assert len(list((tmp_path / "live").iterdir())) < 100
 
 
 def test_a_damaged_delta_is_logged_once_and_its_readers_wait_for_the_next_whole(sidecar, worker, tmp_path, caplog):
@@ -109,7 +111,7 @@ def test_a_damaged_delta_is_logged_once_and_its_readers_wait_for_the_next_whole(
     worker.follow()
     for _ in range(3):
         sidecar.publish(whole=False)
-    path = tmp_path / "000000000003.live"
+    path = tmp_path / "live" / "000000000003.live"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     for _ in range(3):
         worker.follow()
@@ -124,7 +126,7 @@ def test_a_damaged_delta_is_logged_once_and_its_readers_wait_for_the_next_whole(
 
 def test_a_damaged_whole_leaves_a_new_reader_where_it_is_until_the_next(sidecar, worker, tmp_path):
     sidecar.publish()
-    path = tmp_path / "000000000001.live"
+    path = tmp_path / "live" / "000000000001.live"
     path.write_bytes(b"")
     assert worker.follow() == 0
     sidecar.publish(whole=False)
@@ -138,7 +140,7 @@ def test_a_damaged_whole_leaves_a_new_reader_where_it_is_until_the_next(sidecar,
 def test_a_damaged_head_is_passed_over_by_readers_and_the_next_sidecar_goes_on_counting(sidecar, worker, tmp_path, content):
     for _ in range(4):
         sidecar.publish(whole=False if sidecar.base else None)
-    head = tmp_path / "head"
+    head = tmp_path / "live" / "head"
     head.write_bytes(content) if content is not None else head.unlink()
     assert worker.follow() == 0
     again = Sidecar(tmp_path)
