@@ -93,8 +93,8 @@ def live_tables_follow_each_other(one: Registry, two: Registry) -> None:
         mine.publish(Delta(state, None if whole else base, {"t": (None, table) if whole else (rows, table[rows])}))
         base = state
         for delta in theirs.follow(at) if swap % 3 == 0 else []:
-            rows, values = delta.tables["t"]
-            followed[slice(None) if rows is None else rows] = values
+            at_rows, values = delta.tables["t"]
+            followed[slice(None) if at_rows is None else at_rows] = values
             at = delta.state
         if swap % 3 == 0:
             _same(law, f"the tables at swap {swap}", (at, theirs.head(), followed.tobytes()), (state, state, table.tobytes()))

@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 
 from riverdelta.core.durable import sync
 from riverdelta.core.errors import InvalidInput, Unavailable
+from riverdelta.core.locks import shared
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import copy_keys
-from riverdelta.storage.log.copying import copy_log, kept
+from riverdelta.storage.log.copying import copy_log
+from riverdelta.storage.log.segments import COPYING
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 
@@ -45,7 +47,7 @@ def back_up(home: Home, destination: Path) -> Backup:
     if os.path.lexists(destination):
         raise InvalidInput(f"{destination} exists; name a folder that does not, and it is made")
     try:
-        with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, kept(journal):
+        with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, shared(journal / COPYING):
             copy = Path(private) / destination.name
             copy.mkdir(mode=0o700)
             for name, files in _PARTS.items():

@@ -1,6 +1,7 @@
 """Readers reach the newest tables by the chain, whatever is missing, damaged or being written."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,28 @@ def test_readers_beside_a_writer_never_see_anything_but_whole_states(sidecar, tm
     for reader in readers:
         reader.join()
     assert failures == []
+
+
+@pytest.mark.parametrize("full", ["2.live", "head"])
+def test_a_swap_that_fails_leaves_no_copy_however_often_it_is_tried(sidecar, worker, tmp_path, monkeypatch, full):
+    sidecar.publish()
+    size = sum(path.stat().st_size for path in (tmp_path / "live").iterdir())
+    write = Path.write_bytes
+
+    def fail(path, data):
+        if f"{full}.tmp" in path.name:
+            write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    for _ in range(5):
+        with pytest.raises(OSError, match="No space left"):
+            sidecar.publish(whole=True)
+        paths = list((tmp_path / "live").iterdir())
+        assert sum(path.stat().st_size for path in paths) <= 2 * size
+        assert not [path for path in paths if path.suffix == ".tmp"]
+    monkeypatch.undo()
+    sidecar.publish(whole=True)
+    worker.follow()
+    assert np.array_equal(worker.table, sidecar.table)

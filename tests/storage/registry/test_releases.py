@@ -135,3 +135,29 @@ def test_a_damaged_index_is_named(store):
     (folder(store) / "index.json").write_text('{"releases": [')
     with pytest.raises(Corrupt, match=r"index.json is no JSON: .*; restore it"):
         store.all()
+
+
+@pytest.mark.parametrize("full", ["000003.state", "index.json"])
+def test_a_release_that_fails_leaves_nothing_however_often_it_is_tried(store, monkeypatch, full):
+    before, write = names(store), store.registry.write
+
+    def fail(name, *pieces, durable=True):
+        if name.endswith(full):
+            raise OSError(28, "No space left on device")
+        write(name, *pieces, durable=durable)
+
+    monkeypatch.setattr(store.registry, "write", fail)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            release(store)
+        assert names(store) == before
+    monkeypatch.undo()
+    assert release(store).number == 3
+
+
+def test_what_a_killed_process_left_goes_with_the_next_sweep_and_nothing_else(store):
+    for name in ("000007.onnx", "000007.state", "mine.onnx", "000001 copy.onnx"):
+        (folder(store) / name).write_bytes(b"model")
+    store.sweep(keep=8, max_bytes=10**9)
+    kept = {f"00000{n}.{kind}" for n in range(3) for kind in ("onnx", "state")}
+    assert names(store) == kept | {"mine.onnx", "000001 copy.onnx"}

@@ -25,6 +25,7 @@ POLICIES = tuple(_BY_POLICY)
 _RECORD_ROWS = 8_192
 #: Incarnation, request, row, label, time, whether it is late, and who sent it.
 _Accepted = tuple[int, int, int, float, float, bool, int]
+_DTYPES = np.int64, np.int64, np.int32, np.float32, np.float64, np.bool_, np.int64
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,5 @@ class Judge:
 
 
 def _feedback(accepted: list[_Accepted]) -> Feedback:
-    incarnation, request, row, label, time, late, source = zip(*accepted, strict=True)
-    return Feedback(
-        np.array(incarnation, np.int64),
-        np.array(request, np.int64),
-        np.array(row, np.int32),
-        np.array(label, np.float32),
-        np.array(time, np.float64),
-        np.array(late, np.bool_),
-        np.array(source, np.int64),
-    )
+    columns = zip(zip(*accepted, strict=True), _DTYPES, strict=True)
+    return Feedback(*(np.array(column, dtype) for column, dtype in columns))

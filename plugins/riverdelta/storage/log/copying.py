@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
-from riverdelta.core.locks import shared
 from riverdelta.storage.log.segment import Segment
-from riverdelta.storage.log.segments import COPYING
-
-
-def kept(folder: Path) -> AbstractContextManager[None]:
-    """Keep retention from deleting segments of the log in `folder` inside the block."""
-    return shared(folder / COPYING)
 
 
 def copy_log(folder: Path, destination: Path) -> int:
     """Copy the log in `folder`, which has a segment, to the new folder `destination`; return its newest sequence number.
 
     The copy has every record that was there when this was called, and no gap: segments come oldest first, each as it is at
-    one moment, and the first that takes writes then ends the copy.
+    one moment, and the first that takes writes then ends the copy. Who holds the lock on `COPYING` meanwhile keeps
+    retention from deleting what is yet to be copied.
     """
     destination.mkdir()
     last = 0
