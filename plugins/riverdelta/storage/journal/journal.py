@@ -238,7 +238,8 @@ class Journal(Reader):
             return request > reaches[incarnation]
 
         held = self._held.release() if self._leaving or self._held.pause(now) == 0.0 else []
-        for place, call in enumerate(held + calls):
+        calls[:0] = held  # in place: where this fails the caller refuses all of them
+        for place, call in enumerate(calls):
             owners = [incarnation for incarnation, request in call.newest.items() if owes(incarnation, request)]
             if not owners:
                 ready.append(call)

@@ -12,6 +12,7 @@ from typing import Any
 
 from riverdelta.core.durable import sync
 from riverdelta.core.errors import Corrupt, Unavailable
+from riverdelta.storage.log.base import FACTS
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;
@@ -24,16 +25,12 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
 """
 #: The table of requests by their clients' names, which is made with the first of them.
 NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
+#: The facts of a segment, each an int, a number or a text as the value here, which it has at first.
+FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
 #: What a new segment takes over from the one before it.
-CARRIED = ("incarnations", "tick", "swept", "retired", "released", "settings", "first_window")
-#: The facts that segments of version 0.1 lack, and what stands for them there.
-ADDED = {"retired": "{}", "released": "{}", "settings": "{}", "first_window": -1.0}
-#: The facts of a segment, and what each is.
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "first": int, "sealed": int, "incarnations": int, "tick": (int, float), "swept": str, "retired": str, "released": str,
-    "settings": str, "first_window": (int, float),
-}  # fmt: skip
-
+CARRIED = tuple(name for name in FIRST if name not in ("first", "sealed"))
+#: What segments of version 0.1 lack.
+ADDED = ("retired", "released", "settings", "first_window")
 #: The most that a number may be; an incarnation has 23 bits for its place among them.
 MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 23) - 2}
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
@@ -42,7 +39,7 @@ _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB,
 def create(folder: Path, number: int, first: int, carried: dict[str, Any]) -> None:
     """Make the file of a new segment, whole and durable or not at all; another process may have been quicker."""
     path = folder / f"{number:06d}.sqlite"
-    meta = {"first": first, "sealed": 0, "incarnations": 0, "tick": 0.0, "swept": "{}", **ADDED, **carried}
+    meta = {**FIRST, **carried, "first": first}
     with explained(path), TemporaryDirectory(dir=folder, prefix=".new-") as private:
         temporary = Path(private) / path.name
         db = sqlite3.connect(temporary, isolation_level=None)

@@ -16,7 +16,7 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.records import Impressions, decode, digest
 from riverdelta.storage.log.base import Entry, Fed, Request, Stored
-from riverdelta.storage.log.schema import ADDED, KINDS, MOST, NAMES, explained
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, explained
 
 _PAIR = 16
 
@@ -51,12 +51,10 @@ class Segment:
     def fact(self, key: str) -> Any:
         """Return one fact, of the log or about the segment."""
         rows = self._ask("SELECT value FROM meta WHERE key = ?", (key,))
-        if not rows and key in ADDED:
-            return ADDED[key]
-        if not rows:
+        if not rows and key not in ADDED:
             raise Corrupt(f"{self.where} lacks {key!r}; it is damaged")
-        value: Any = rows[0][0]
-        typed = isinstance(value, KINDS[key])
+        value: Any = rows[0][0] if rows else FIRST[key]
+        typed = isinstance(value, int | float if isinstance(FIRST[key], float) else type(FIRST[key]))
         if not typed or (key in MOST and not 0 <= value <= MOST[key]):
             raise self._odd(key, value)
         return value
