@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused_and_the_releases_that_are_whole_serve(lay, ma
 def test_a_damaged_model_that_nobody_checked_opens_and_runs_or_is_a_model_error(lay, made, bounded, damage, edits):
     store = lay({"000001.onnx": damage(made["000001.onnx"], edits)})
     with bounded(), contextlib.suppress(RiverdeltaError):
-        Session(store.folder / "000001.onnx", State(0, 0, 0), providers=["CPUExecutionProvider"])
+        Session(store.registry.folder / "releases" / "000001.onnx", State(0, 0, 0), providers=["CPUExecutionProvider"])
 
 
 @settings(FUZZ)
@@ -152,8 +152,8 @@ def test_weights_of_a_release_that_lie_elsewhere_are_never_read(lay, made, bound
         entry.value = str(reference.get(entry.key, entry.value))
     tensor.dims[:] = tensor.dims if dims is None else dims
     store = lay({"000001.onnx": model.SerializeToString()})
-    path, scored = store.folder / "000001.onnx", None
-    (store.folder / "link").symlink_to(store.folder.parent / "outside")
+    path, scored = store.registry.folder / "releases" / "000001.onnx", None
+    (store.registry.folder / "releases" / "link").symlink_to(store.registry.folder / "outside")
     with bounded():
         with contextlib.suppress(RiverdeltaError):
             scored = Session(path, State(0, 0, 0), providers=["CPUExecutionProvider"]).run(X)
