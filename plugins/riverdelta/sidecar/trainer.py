@@ -118,8 +118,14 @@ class Trainer:
         rest = self.settings.swap_min_seconds / 5
         while not stopping():
             if not self.step():
-                self.journal.wait(self.learner.position, rest)
+                self._rest(rest)
         self.close()
+
+    def _rest(self, seconds: float) -> None:
+        try:
+            self.journal.wait(self.learner.position, seconds)
+        except (OSError, Corrupt, Unavailable):  # the next step says what is wrong
+            time.sleep(seconds)
 
     def close(self) -> None:
         """Learn what is there, release, publish and save it, and let go of the home."""

@@ -153,10 +153,9 @@ class ReleaseStore:
 
         Where that fails nothing is left of it.
         """
-        names = _, saved = _PART + path.name, _PART + path.with_suffix(".state").name
         try:
             digest, body = pack(state)
-            self.registry.write(saved, digest, body)
+            self.registry.write(_PART + path.with_suffix(".state").name, digest, body)
             index = self._index()
             # Nobody overwrites shared weights: each file is read for its digest once.
             for name in self.registry.names("releases"):
@@ -167,8 +166,7 @@ class ReleaseStore:
             index["champions"] = index["champions"] or [number]
             self._write(index)
         except BaseException:
-            for name in names:
-                self.registry.delete(name)
+            self._tidy()
             raise
         return self.get(number)
 
@@ -188,7 +186,11 @@ class ReleaseStore:
             index = self._index()
             index["releases"] = [entry for entry in index["releases"] if entry["number"] not in gone]
             self._write(index)
-        kept = {name for r in releases if r.number not in gone for name in self._names(r)}
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Delete the models and states that the index does not name."""
+        kept = {name for release in self.all() for name in self._names(release)}
         for name in self.registry.names("releases"):
             if _FILES.fullmatch(name) and name not in kept:
                 self.registry.delete(name)
