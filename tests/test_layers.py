@@ -31,7 +31,7 @@ HEAVY = {
     "pydantic": ("bento", "core/settings"),
     "pydantic_settings": ("core/settings",),
     "onnxruntime": ("graph/runtime", "serving/session", "lab/export", "checks"),
-    "sqlite3": ("storage/journal",),
+    "sqlite3": ("storage/log",),
     "safetensors": ("core/arrays", "corrections/lookup", "storage/registry"),
     "fcntl": ("core/locks", "storage/home"),
     "prometheus_client": ("metrics", "serving/dataplane"),
@@ -126,7 +126,7 @@ PLANTED = {
     "inside a function": (
         "learning/joiner.py",
         "def f():\n    import sqlite3",
-        "2: imports sqlite3, which only storage/journal may",
+        "2: imports sqlite3, which only storage/log may",
     ),
     "for types alone": (
         "graph/merge.py",

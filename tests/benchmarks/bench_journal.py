@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from riverdelta.learning.joiner import Joiner
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 BLOCK_ROWS, BLOCKS, READ_ROWS = 1024, 300, 8192
@@ -36,7 +37,7 @@ def exchange(journal, rows):
 
 
 def write(folder, calls):
-    journal = SqliteJournal(folder)
+    journal = Journal(SqliteLog(folder))
     seconds = [exchange(journal, 8) for _ in range(calls)]
     journal.close()
     print(json.dumps(seconds[calls // 10 :]))
@@ -52,7 +53,7 @@ def feedback_latency(folder, writers, calls):
 
 def read_and_join(folder):
     """Return rows a second of one core: of the whole way, and of reading alone. Best of three."""
-    journal = SqliteJournal(folder)
+    journal = Journal(SqliteLog(folder))
     write_seconds = sum(exchange(journal, BLOCK_ROWS) for _ in range(BLOCKS))
     whole, reading = [], []
     for _ in range(3):

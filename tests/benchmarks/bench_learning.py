@@ -23,7 +23,8 @@ from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 SCHEMA = Schema.of({"user_id": "int64", "item_id": "int64", "place_id": "int64", "item_vec": "float32[16]"})
@@ -52,7 +53,7 @@ def draw(rows, users, seed=0):
 def write(folder, rows, users, feedback_rows):
     """Write a journal as a worker does: blocks of impressions, then their feedback in groups of `feedback_rows`."""
     columns, base, label = draw(rows, users)
-    journal = SqliteJournal(folder)
+    journal = Journal(SqliteLog(folder))
     for start in range(0, rows, BLOCK_ROWS):
         numbers = []
         for at in range(start, min(start + BLOCK_ROWS, rows), REQUEST_ROWS):

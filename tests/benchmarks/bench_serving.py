@@ -28,7 +28,7 @@ from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
 from riverdelta.lab.export import export
 from riverdelta.lab.stream import Stream
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 USERS, ITEMS, CLIENTS, BODIES = 6_000, 4_000, 8, 64
 TARGETS = {1: 1 / 3, 32: 1 / 3, 512: 1 / 2}
@@ -237,7 +237,7 @@ def main():
             make_base(folder)
             (folder / "service.py").write_text(text.format(workers=options.workers))
         with Server(folders["Plain"], "Plain") as plain, Server(folders["Ranker"], "Ranker") as ours:
-            release = ReleaseStore(folders["Ranker"] / "home" / "ranker" / "releases").latest_good()
+            release = ReleaseStore(FolderRegistry(folders["Ranker"] / "home" / "ranker")).latest_good()
             base = onnxruntime.InferenceSession(folders["Plain"] / "base.onnx", providers=["CPUExecutionProvider"])
             merged = open_session(release.path, ["CPUExecutionProvider"])
             figures = {"cost": compare_cost(plain, ours, base, merged, options.seconds, options.times)}

@@ -93,7 +93,7 @@ def measure(folder, rows, width, memory):
     found = {
         "rows": rows,
         "impressions_bytes": rows * width * 4,
-        "checkpoint_bytes": max(path.stat().st_size for path in started.checkpoints.folder.iterdir()),
+        "checkpoint_bytes": max(path.stat().st_size for path in (started.home.folder / "checkpoints").iterdir()),
         "memory_bytes": memory_used() - nothing,
     }
     for kind in ("in order", "at random"):

@@ -17,7 +17,8 @@ from riverdelta.learning.definition import load
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.operator import Operator
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 
 SERVICE = f"{Path(__file__).parents[2] / 'service' / 'service.py'}:Ranker"
 
@@ -147,7 +148,7 @@ def test_diff_shows_what_changed_and_counts_it(home):
 
 def test_a_journal_without_its_beginning_is_not_replayed(home, tmp_path, monkeypatch):
     (tmp_path / "service.py").write_text(f"import runpy\nRanker = runpy.run_path({SERVICE.rpartition(':')[0]!r})['Ranker']\n")
-    with closing(SqliteJournal(home.folder / "journal", segment_bytes=1)) as journal:
+    with closing(Journal(SqliteLog(home.folder / "journal", 1))) as journal:
         for _ in range(4):
             journal.write(Control("freeze"))
         journal.sweep(2, 1e9, 0, 0.0)

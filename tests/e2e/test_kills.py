@@ -20,7 +20,6 @@ from riverdelta.lab.server import free_port, serving
 from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal.segments import Segments
 
 ROOT = Path(__file__).parents[2]
 TARGET = "service.service:Ranker"
@@ -73,7 +72,7 @@ def replayed(home):
     definition, settings = load(TARGET), Settings.load(home=home)
     folder = Home(definition, settings)
     learner, saved = new_learner(definition, settings), new_learner(definition, settings)
-    segments = Segments(folder.folder / "journal", settings.segment_bytes)
+    segments = folder.reader()
     while records := segments.read(learner.position, 10_000):
         for sequence, record in records:
             learner.push(sequence, record)

@@ -8,7 +8,9 @@ import numpy as np
 from riverdelta.core.records import Feedback
 from riverdelta.sidecar import Trainer
 from riverdelta.storage.checkpoints import CheckpointStore
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.journal import Reader
+from riverdelta.storage.log import SqliteLog
+from riverdelta.storage.registry import FolderRegistry
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def judge(definition, settings, whole, accepted, failures):
     records, last = _records(whole / definition.name / "journal", settings.segment_bytes)
     labels = Counter(item for record in records for item in labelled(record))
     learner, state = _undisturbed(definition, settings.model_copy(update={"home": whole}))
-    saved = CheckpointStore(settings.home / definition.name / "checkpoints").load()
+    saved = CheckpointStore(FolderRegistry(settings.home / definition.name)).load()
     # A trial needs releases that a run without kills may have kept, and is none of what is learned.
     names = sorted(name for name in state.keys() | saved.arrays.keys() if not name.startswith("contest/"))
     same = [n in state and n in saved.arrays and identical(state[n], saved.arrays[n]) for n in names]
@@ -68,7 +70,7 @@ def identical(a, b):
 def _records(journal, segment_bytes):
     for shared in journal.glob("*-shm"):
         shared.unlink()
-    segments, records, position = Segments(journal, segment_bytes), [], 0
+    segments, records, position = Reader(SqliteLog(journal, segment_bytes)), [], 0
     while part := segments.read(position, 65_536):
         assert [s for s, _ in part] == list(range(position + 1, position + 1 + len(part)))
         records += [record for _, record in part]

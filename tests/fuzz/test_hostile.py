@@ -19,8 +19,9 @@ from riverdelta.graph.signature import Signature
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 from riverdelta.serving.session import Session
 from riverdelta.storage.checkpoints import CheckpointStore
-from riverdelta.storage.journal import SqliteJournal
-from riverdelta.storage.registry import Delta, LiveStore, ReleaseStore, State
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
+from riverdelta.storage.registry import Delta, FolderRegistry, LiveStore, ReleaseStore, State
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 MOST_BYTES = 4096
@@ -170,9 +171,10 @@ def test_a_record_is_corrupt(name, words):
 
 @each(INDEXES)
 def test_an_index_is_corrupt(tmp_path, name, words):
-    shutil.copy(HOSTILE / name, tmp_path / "index.json")
+    (tmp_path / "releases").mkdir()
+    shutil.copy(HOSTILE / name, tmp_path / "releases" / "index.json")
     with pytest.raises(Corrupt, match=rf"index.json.* {words}" if words.startswith("no") else words):
-        ReleaseStore(tmp_path).all()
+        ReleaseStore(FolderRegistry(tmp_path)).all()
 
 
 @pytest.fixture
@@ -211,7 +213,7 @@ def test_a_message_is_refused(port, name, words):
 @each(SEGMENTS)
 def test_a_segment_is_refused_by_name(tmp_path, name, words):
     folder, columns = tmp_path / "journal", {"user": np.arange(3)}
-    journal, logit = SqliteJournal(folder), np.zeros(3, np.float32)
+    journal, logit = Journal(SqliteLog(folder)), np.zeros(3, np.float32)
     request = journal.append(columns, logit, logit, logit, None, State(0, 0, 0), 1.0)
     keys = np.array([journal.incarnation]), np.array([request]), np.zeros(1, np.int64)
     journal.feedback(*keys, np.ones(1, np.float32), 1.0).result(30)
@@ -223,7 +225,7 @@ def test_a_segment_is_refused_by_name(tmp_path, name, words):
     db.close()
 
     def use():
-        journal = SqliteJournal(folder)
+        journal = Journal(SqliteLog(folder))
         try:
             journal.read(0, 100)
             for wanted in (request, 99):
@@ -237,17 +239,18 @@ def test_a_segment_is_refused_by_name(tmp_path, name, words):
 
 @each(CHECKPOINTS)
 def test_a_checkpoint_is_passed_over_and_named(tmp_path, caplog, name, words):
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(FolderRegistry(tmp_path))
     store.save(3, {"weights": np.ones(1)})
-    shutil.copy(HOSTILE / name, tmp_path / "000000000000020.checkpoint")
+    shutil.copy(HOSTILE / name, tmp_path / "checkpoints" / "000000000000020.checkpoint")
     assert store.load().position == 3
     assert "000000000000020.checkpoint" in caplog.text
     assert words in caplog.text
 
 
 def test_a_copy_of_a_checkpoint_is_none(tmp_path):
-    shutil.copy(HOSTILE / "000000000000020 copy.checkpoint", tmp_path)
-    store = CheckpointStore(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(HOSTILE / "000000000000020 copy.checkpoint", tmp_path / "checkpoints")
+    store = CheckpointStore(FolderRegistry(tmp_path))
     assert (store.load(), store.oldest()) == (None, 0)
     store.save(3, {"weights": np.ones(1)})
     assert store.load().position == 3
@@ -256,14 +259,14 @@ def test_a_copy_of_a_checkpoint_is_none(tmp_path):
 @each(LIVE)
 def test_a_live_state_is_left_out_and_named(tmp_path, caplog, name, words):
     caplog.set_level(logging.ERROR)
-    store, swap = LiveStore(tmp_path), int(Path(name).stem)
+    store, swap = LiveStore(FolderRegistry(tmp_path)), int(Path(name).stem)
     one = np.ones((1, 1), np.float32)
     states = [State(1, n, n) for n in range(swap + 1)]
     for n in range(1, swap + 1):
         store.publish(
             Delta(states[n], None if n == 1 else states[n - 1], {"t": (None if n == 1 else np.zeros(1, np.int64), one)})
         )
-    shutil.copy(HOSTILE / name, tmp_path)
+    shutil.copy(HOSTILE / name, tmp_path / "live")
     assert [delta.state.swap for delta in store.follow(None)] == list(range(1, swap))
     assert pytest.raises(AssertionError, match=words).matches(AssertionError(caplog.text)), caplog.text
 

@@ -18,7 +18,7 @@ from riverdelta.graph.files import export_single, save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
 from riverdelta.serving.session import Session
-from riverdelta.storage.registry import ReleaseStore, State
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore, State
 
 WHOLE = settings.get_profile("fuzz")
 FUZZ = settings(WHOLE, max_examples=max(WHOLE.max_examples // 2, 1))
@@ -61,12 +61,12 @@ def made(tmp_path_factory):
     onnx.save(onnx.parser.parse_model(BASE), folder / "base.onnx")
     signature, stack = Signature.read(folder / "base.onnx"), Stack([Calibration()])
     stack.bind(signature.inputs)
-    store = ReleaseStore(folder / "releases")
+    store = ReleaseStore(FolderRegistry(folder))
     for _ in range(2):
         number, path = store.next_path()
         save(merge(signature, stack, {}, Schema()), signature, path)
         store.add(number, path, 10 * number, number, 100.0, {"auc": 0.5}, {"stack/a": np.full(3, number)})
-    return {path.name: path.read_bytes() for path in store.folder.iterdir()}
+    return {path.name: path.read_bytes() for path in (folder / "releases").iterdir()}
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def lay(made, tmp_path):
         (tmp_path / "outside").write_bytes(made["000000.onnx"])
         for name, data in {**made, **files}.items():
             (tmp_path / "releases" / name).write_bytes(data.replace(b"OUTSIDE", str(tmp_path / "outside").encode()))
-        return ReleaseStore(tmp_path / "releases")
+        return ReleaseStore(FolderRegistry(tmp_path))
 
     return lay
 
 
 def used(store):
     """Do with a store whatever the service does; return the errors, which are of our tree and name a file in it."""
-    folder, errors = store.folder, []
+    folder, errors = store.registry.folder / "releases", []
     outside = folder.parent / "outside"
     before = outside.read_bytes()
     for act in (
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused_and_the_releases_that_are_whole_serve(lay, ma
 def test_a_damaged_model_that_nobody_checked_opens_and_runs_or_is_a_model_error(lay, made, bounded, damage, edits):
     store = lay({"000001.onnx": damage(made["000001.onnx"], edits)})
     with bounded(), contextlib.suppress(RiverdeltaError):
-        Session(store.folder / "000001.onnx", State(0, 0, 0), providers=["CPUExecutionProvider"])
+        Session(store.registry.folder / "releases" / "000001.onnx", State(0, 0, 0), providers=["CPUExecutionProvider"])
 
 
 @settings(FUZZ)
@@ -152,8 +152,8 @@ def test_weights_of_a_release_that_lie_elsewhere_are_never_read(lay, made, bound
         entry.value = str(reference.get(entry.key, entry.value))
     tensor.dims[:] = tensor.dims if dims is None else dims
     store = lay({"000001.onnx": model.SerializeToString()})
-    path, scored = store.folder / "000001.onnx", None
-    (store.folder / "link").symlink_to(store.folder.parent / "outside")
+    path, scored = store.registry.folder / "releases" / "000001.onnx", None
+    (store.registry.folder / "releases" / "link").symlink_to(store.registry.folder / "outside")
     with bounded():
         with contextlib.suppress(RiverdeltaError):
             scored = Session(path, State(0, 0, 0), providers=["CPUExecutionProvider"]).run(X)

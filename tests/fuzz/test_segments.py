@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.records import Tick, encode
-from riverdelta.storage.journal import SqliteJournal
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.journal import Journal, Reader
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 WHOLE = settings.get_profile("fuzz")
@@ -30,7 +30,7 @@ NUMBERS = st.integers(1, 3)
 
 def fill(folder):
     """Write three segments, the first two sealed, the last one with what it holds still in its write-ahead log."""
-    journal = SqliteJournal(folder, segment_bytes=50_000)
+    journal = Journal(SqliteLog(folder, 50_000))
     for n in range(6):
         logit = np.arange(20, dtype=np.float32)
         columns = {"user": np.arange(20) + n, "vec": np.ones((20, 2), np.float32)}
@@ -43,16 +43,16 @@ def fill(folder):
 
 def read(folder):
     """Every record to the end, or to the error that ends them, and that error's message."""
-    found, segments = [], None
+    found, reader = [], None
     try:
-        segments = Segments(folder, 1 << 30)
-        while part := segments.read(found[-1][0] if found else 0, 1):
+        reader = Reader(SqliteLog(folder))
+        while part := reader.read(found[-1][0] if found else 0, 1):
             found += part
     except (Corrupt, Unavailable) as error:
         return found, str(error)
     finally:
-        if segments is not None:
-            segments.close()
+        if reader is not None:
+            reader.close()
     return found, ""
 
 
@@ -206,7 +206,7 @@ def test_feedback_to_a_journal_whose_index_is_damaged_is_judged_or_refused(lay, 
     folder = lay(written.files, edit(number, statement, value=value))
     with bounded():
         try:
-            journal = SqliteJournal(folder, on_conflict="max", window_seconds=5.0)
+            journal = Journal(SqliteLog(folder), on_conflict="max", window_seconds=5.0)
         except (Corrupt, Unavailable) as error:
             assert str(folder) in str(error)  # noqa: PT017
             return

@@ -22,7 +22,7 @@ from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
 from riverdelta.serving.session import Session
 from riverdelta.storage.checkpoints import CheckpointStore
-from riverdelta.storage.registry import Delta, LiveStore, State
+from riverdelta.storage.registry import Delta, FolderRegistry, LiveStore, State
 
 FUZZ = settings.get_profile("fuzz")
 EDITS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1 << 12), st.integers(0, 255)), min_size=1, max_size=4)
@@ -75,12 +75,12 @@ def test_a_checkpoint_whose_digest_fits_is_arrays_or_corrupt(tmp_path, damage, b
 def test_the_newest_checkpoint_that_is_undamaged_is_loaded(tmp_path, damage, older, newer):
     written = {}
     for position, edits in ((10, older), (20, newer)):
-        path = tmp_path / f"{position:015d}.checkpoint"
+        path = tmp_path / "checkpoints" / f"{position:015d}.checkpoint"
         write_arrays(path, {"at": np.array([position])})
         whole = path.read_bytes()
         path.write_bytes(damage(whole, edits))
         written[position] = path.read_bytes() == whole
-    found = CheckpointStore(tmp_path).load()
+    found = CheckpointStore(FolderRegistry(tmp_path)).load()
     expected = max((position for position, same in written.items() if same), default=None)
     assert (None if found is None else (found.position, int(found.arrays["at"][0]))) == (expected and (expected, expected))
 
@@ -140,14 +140,14 @@ def test_a_delta_of_any_tables_swaps_in_or_leaves_the_session_as_it_was(session,
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     """The files of six swaps, the first and the fourth whole."""
-    folder = tmp_path_factory.mktemp("live")
-    store, base = LiveStore(folder), None
+    folder = tmp_path_factory.mktemp("registry")
+    store, base = LiveStore(FolderRegistry(folder)), None
     for swap in range(1, 7):
         state, whole = State(1, swap, 10 * swap), swap in (1, 4)
         rows, values = None if whole else np.array([swap % 4]), np.full((4 if whole else 1, 1), swap, np.float32)
         store.publish(Delta(state, None if whole else base, {"t": (rows, values)}))
         base = state
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in (folder / "live").iterdir()}
 
 
 def chained(deltas, after):
@@ -184,7 +184,7 @@ def test_a_reader_of_any_live_files_gets_states_that_follow_each_other(tmp_path,
             files["head"] = change
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    store, after = LiveStore(folder), State(1, at, 10 * at) if at else None
+    store, after = LiveStore(FolderRegistry(tmp_path)), State(1, at, 10 * at) if at else None
     with bounded():
         deltas = store.follow(after)
         assert chained(deltas, after)
@@ -193,4 +193,4 @@ def test_a_reader_of_any_live_files_gets_states_that_follow_each_other(tmp_path,
         swap = head.swap + 1 if head else 1
         if swap < 2**63:
             store.publish(Delta(State(1, swap, 99), None, {"t": (None, np.zeros((4, 1), np.float32))}))
-            assert LiveStore(folder).follow(None)[-1].state.swap == swap
+            assert LiveStore(FolderRegistry(tmp_path)).follow(None)[-1].state.swap == swap

@@ -23,7 +23,8 @@ from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Kept, Replayed
 from riverdelta.storage.backup import back_up
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal import Segments
+from riverdelta.storage.journal import Reader
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 HOMES = sorted(folder.parent for folder in Path(__file__).parent.glob("*/*/ranker"))
@@ -147,7 +148,7 @@ def test_homes_of_every_kind_are_recorded_and_what_they_show_is_not_trivial():
 
 @whole
 def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(golden, folder, learner):
-    segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
+    segments, replayed = Reader(SqliteLog(folder / "ranker" / "journal")), learner()
     replayed.recall = Replayed(segments, replayed.state())
     seen = 0
     while records := segments.read(replayed.position, 1):
@@ -165,7 +166,7 @@ def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(go
 @every
 def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(golden, folder, home, learner):
     (_, older), (newest, newer) = checkpoints(folder)
-    segments, replayed = Segments(folder / "ranker" / "journal", 1 << 20), learner()
+    segments, replayed = Reader(SqliteLog(folder / "ranker" / "journal")), learner()
     replayed.recall = Kept(home.releases(), segments, lambda *_: None)
     replayed.load(read_arrays(older))
     while replayed.position < newest:

@@ -17,7 +17,8 @@ from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal import Segments, SqliteJournal
+from riverdelta.storage.journal import Journal, Reader
+from riverdelta.storage.log import SqliteLog
 
 #: Homes whose journal begins at its first record.
 WHOLE = sorted(path.parent for path in Path(__file__).parent.glob("*/*/ranker") if path.parent.name != "swept")
@@ -50,7 +51,7 @@ def strangers(folder):
 
 def again(folder, chosen):
     learner = new_learner(definition(folder), chosen)
-    segments = Segments(folder / "ranker" / "journal", 1 << 20)
+    segments = Reader(SqliteLog(folder / "ranker" / "journal"))
     learner.recall = Replayed(segments, learner.state())
     learner.begin()
     while records := segments.read(learner.position, 1000):
@@ -102,7 +103,7 @@ def test_the_first_start_needs_the_label_mode_that_it_had_and_a_later_one_does_n
         else {"labels": "explicit", "window_seconds": None}
     )
     refused = pytest.raises(ConfigurationError, match=f"was written by version 0.1 with RIVERDELTA_LABELS={labels}")
-    with refused, closing(SqliteJournal(folder / "ranker" / "journal")) as journal:
+    with refused, closing(Journal(SqliteLog(folder / "ranker" / "journal"))) as journal:
         Home(definition(folder), settings(folder).model_copy(update=changed)).declare(journal, 10_000.0)
     served(folder, settings(folder)).close()
     served(folder, settings(folder).model_copy(update=changed)).close()

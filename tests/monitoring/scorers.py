@@ -23,6 +23,7 @@ from riverdelta.learning.definition import Definition
 from riverdelta.learning.joiner import Nowhere
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
+from riverdelta.storage.registry import FolderRegistry
 
 #: A base with faults of its own: it cannot score an odd number of rows, and returns NaN where x is 1e30.
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
@@ -183,9 +184,9 @@ def lose_the_learner(scorer):
 def pause_the_learner(scorer):
     """Its checkpoints have no folder any more, but a file."""
     store = scorer.trainer.checkpoints
-    moved = store.folder.with_name("moved")
+    moved = scorer.trainer.home.folder / "moved"
     moved.write_text("a file where a folder was")
-    scorer.between.append(lambda: setattr(store, "folder", moved))
+    scorer.between.append(lambda: setattr(store, "registry", FolderRegistry(moved)))
 
 
 def lose_sight_of_new_tables(scorer):
@@ -242,7 +243,7 @@ def label_again_what_is_retired(scorer):
 
 def fill_the_journal(scorer):
     scorer.fed = False
-    database = scorer.plane.journal._segments.newest._db
+    database = scorer.plane.journal.log._writer.newest._db
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     database.execute(f"PRAGMA max_page_count = {pages}")
 

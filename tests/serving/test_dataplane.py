@@ -67,7 +67,7 @@ def test_a_damaged_state_is_passed_over_and_the_present_one_goes_on(rig):
     present = rig.plane.session.state
     rig.teach(seed=1)
     rig.step()
-    newest = max(rig.trainer.live.store.folder.glob("*.live"))
+    newest = max((rig.trainer.home.folder / "live").glob("*.live"))
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     rig.plane.follow()
     assert rig.plane.session.state == present
@@ -104,7 +104,7 @@ def wait(condition, seconds=20.0):
 
 
 def test_on_a_full_disk_scoring_goes_on_feedback_is_put_off_and_status_and_metrics_say_so(plane, registry):
-    db = plane.journal._segments.newest._db
+    db = plane.journal.log._writer.newest._db
     db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
     wait(lambda: plane.score(COLUMNS) and plane.journal.health().error is not None)
     answer = plane.score(COLUMNS)

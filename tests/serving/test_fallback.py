@@ -13,7 +13,6 @@ from riverdelta.core.records import Impressions
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.storage.impression import find
-from riverdelta.storage.journal.segments import Segments
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
@@ -140,7 +139,7 @@ def test_labels_of_such_rows_are_skipped_counted_and_replayed_alike_and_releases
     assert all(np.isfinite(table.values).all() for table in learner.stack.tables().values())
     assert rig.trainer.releases.reason is None
     assert [release.number for release in rig.trainer.releases.store.all()] == [0, 1]
-    segments = Segments(rig.trainer.home.folder / "journal", rig.settings.segment_bytes)
+    segments = rig.trainer.home.reader()
     again = new_learner(rig.definition, rig.settings)
     for sequence, record in segments.read(0, 100_000):
         again.push(sequence, record)

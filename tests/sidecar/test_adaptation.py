@@ -8,7 +8,6 @@ import pytest
 from riverdelta import Adapt, Freeze
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.recall import Replayed
-from riverdelta.storage.journal.segments import Segments
 
 TERMS = {"drift_reference_examples": 1_024, "drift_run_length": 1e4, "breaker": "off"}
 
@@ -78,7 +77,7 @@ def test_a_replay_of_the_journal_adapts_where_the_learner_did(start, response):
         rig.teach(32, 50 + seed)
     rig.step()
     learner = new_learner(rig.definition, rig.settings)
-    segments = Segments(rig.trainer.home.folder / "journal", rig.settings.segment_bytes)
+    segments = rig.trainer.home.reader()
     learner.recall = Replayed(segments, learner.state())
     for sequence, record in segments.read(0, 10**6):
         learner.push(sequence, record)

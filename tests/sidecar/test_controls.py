@@ -15,7 +15,6 @@ from riverdelta.core.link import sigmoid
 from riverdelta.core.records import Control
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.recall import Replayed
-from riverdelta.storage.journal.segments import Segments
 from riverdelta.storage.registry import ReleaseStore
 
 
@@ -54,7 +53,7 @@ def crash(rig):
 def replayed(rig):
     """A learner that has read the whole journal from its beginning."""
     learner = new_learner(rig.definition, rig.settings)
-    segments = Segments(rig.trainer.home.folder / "journal", rig.settings.segment_bytes)
+    segments = rig.trainer.home.reader()
     learner.recall = Replayed(segments, learner.state())
     for sequence, record in segments.read(0, 10_000_000):
         learner.push(sequence, record)
@@ -318,7 +317,7 @@ def test_relearning_is_all_or_nothing_where_a_record_is_missing_in_the_middle(ri
     kept = release(rig)
     taught(rig, 2, 3, 4)
     tables = digest(rig)
-    segments = rig.trainer.journal._readable
+    segments = rig.trainer.journal.log
     middle = next(s for _, s in sorted(segments._open.items()) if s.first > kept.position + 1)
     middle._db.execute("DELETE FROM record")
     outcome = rig.trainer.learner.outcomes.of(back(rig, kept, relearn=True))

@@ -48,7 +48,7 @@ def test_damaged_checkpoints_give_way_to_what_is_before_them_and_the_same_bits_c
     rig.step()
     whole = state(rig)
     crash(rig)
-    older, newest = sorted(rig.trainer.checkpoints.folder.iterdir())
+    older, newest = sorted((rig.trainer.home.folder / "checkpoints").iterdir())
     for path in [newest, older][:damaged]:
         path.write_bytes(DAMAGE[damage](path.read_bytes()))
     rig.start()
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_make_is_named_with_what_to_do(rig, name):
     rig.teach()
     rig.step(rig.settings.checkpoint_seconds + 1)
     crash(rig)
-    path = sorted(rig.trainer.checkpoints.folder.iterdir())[-1]
+    path = sorted((rig.trainer.home.folder / "checkpoints").iterdir())[-1]
     write_arrays(path, {**read_arrays(path), name: np.array([7], np.uint8)})
     with pytest.raises(Corrupt, match=rf"{path.name} .*; move it away"):
         rig.start()

@@ -49,7 +49,7 @@ def test_a_replay_under_any_settings_leaves_the_bits_of_a_service_that_changed_t
         restart(rig, **life)
         live(rig, range(10 * number, 10 * number + 8))
     learner = new_learner(rig.definition, Settings.load(home=rig.settings.home, grpc_port=0, **given))
-    learner.recall = Replayed(rig.trainer.journal._readable, learner.state())
+    learner.recall = Replayed(rig.trainer.journal, learner.state())
     for sequence, record in rig.trainer.journal.read(0, 10_000_000):
         learner.push(sequence, record)
     mine = {name: array.tobytes() for name, array in rig.trainer.learner.state().items()}

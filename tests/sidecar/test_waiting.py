@@ -39,7 +39,7 @@ def accepted(rig, names, labels):
 def replayed(rig):
     """The state of a learner with all the memory that it wants, of the same records."""
     learner = new_learner(rig.definition, rig.settings.model_copy(update={"waiting_bytes": 1 << 30}))
-    learner.recall = Replayed(rig.trainer.journal._readable, learner.state())
+    learner.recall = Replayed(rig.trainer.journal, learner.state())
     while records := rig.trainer.journal.read(learner.position, 10_000_000):
         for sequence, record in records:
             learner.push(sequence, record)

@@ -25,8 +25,7 @@ from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.backup import back_up
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal.segments import Segments
-from riverdelta.storage.registry import LiveStore
+from riverdelta.storage.registry import FolderRegistry, LiveStore
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig, definition
@@ -43,13 +42,13 @@ def served(definition, home, **given):
 
 def replayed(definition, settings):
     """What a learner has learned that reads a home's journal from its start."""
-    segments = Segments(Home(definition, settings).folder / "journal", settings.segment_bytes)
+    journal = Home(definition, settings).reader()
     learner = new_learner(definition, settings)
-    learner.recall = Replayed(segments, learner.state())
-    while records := segments.read(learner.position, 10_000):
+    learner.recall = Replayed(journal, learner.state())
+    while records := journal.read(learner.position, 10_000):
         for sequence, record in records:
             learner.push(sequence, record)
-    segments.close()
+    journal.close()
     return learner
 
 
@@ -127,11 +126,12 @@ class TestIds:
         assert len({*ids}) == len(ids)
 
     def test_the_place_in_the_journal_is_enough_where_randomness_repeats(self, tmp_path):
-        from riverdelta.storage.journal import SqliteJournal
+        from riverdelta.storage.journal import Journal
+        from riverdelta.storage.log import SqliteLog
 
         made = []
         for _ in range(3):
-            with closing(SqliteJournal(tmp_path / "journal", entropy=bytes)) as journal:
+            with closing(Journal(SqliteLog(tmp_path / "journal"), entropy=bytes)) as journal:
                 made.append(journal.incarnation)
         assert made == [count << 40 for count in (1, 2, 3)]
 
@@ -189,7 +189,7 @@ class TestCopy:
             before = rig.plane.home.live().head()
             monkeypatch.setattr(shutil, "copyfile", publish_first)
             back_up(rig.plane.home, tmp_path / "backup")
-        live = LiveStore(tmp_path / "backup" / "live")
+        live = LiveStore(FolderRegistry(tmp_path / "backup"))
         assert live.head().swap > before.swap
         assert live.follow(None)[-1].state == live.head()
 

@@ -1,9 +1,16 @@
-"""The laws that make a correction right: a third party's correction is right when `check_correction` passes.
+"""The laws of what third parties may bring: a correction, a log or a registry is right when its suite passes.
 
 >>> from riverdelta import Calibration, Schema
 >>> check_correction(Calibration(), Schema())
 """
 
 from riverdelta.checks.laws import LAWS, LawBroken, check_correction
+from riverdelta.checks.logs import LOG_LAWS, check_log
+from riverdelta.checks.memory_log import MemoryLog
+from riverdelta.checks.memory_registry import MemoryRegistry
+from riverdelta.checks.registries import REGISTRY_LAWS, check_registry
 
-__all__ = ["LAWS", "LawBroken", "check_correction"]
+__all__ = [
+    "LAWS", "LOG_LAWS", "REGISTRY_LAWS", "LawBroken", "MemoryLog", "MemoryRegistry", "check_correction", "check_log",
+    "check_registry",
+]  # fmt: skip

@@ -20,6 +20,6 @@ def export(target: str, release: int | None, output: Path) -> None:
     releases = operate.home_of(target).releases()
     found = releases.get(release) if release is not None else releases.newest_good()
     if found is None:
-        raise Corrupt(f"no release in {releases.folder} is intact; restore one from a backup")
+        raise Corrupt(f"no release in {operate.home_of(target).folder} is intact; restore one from a backup")
     export_single(found.verify(), output)
     click.echo(f"{output}: release {found.number}, {found.examples:,} examples learned, {output.stat().st_size:,} bytes")

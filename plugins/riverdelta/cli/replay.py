@@ -30,7 +30,6 @@ from riverdelta.learning.learner import new_learner
 from riverdelta.learning.terms import in_effect
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal.segments import Segments
 
 _READ_ROWS = 65_536
 #: Labels come from so many sources in turn, as from the demo's clients.
@@ -123,23 +122,23 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     settings = Settings.load(home=folder / "state")
     home = Home(definition, settings)
     home.require()
-    segments = Segments(home.folder / "journal", settings.segment_bytes)
-    if segments.first() > 1:
+    journal = home.reader()
+    if journal.first() > 1:
         raise Refused(
-            f"the oldest record in {segments.folder} is {segments.first()}: those before it were deleted by retention, and "
+            f"the oldest record in {home.key_path.parent} is {journal.first()}: those before it were deleted by retention, and "
             f"tables cannot be learned again without them; raise RIVERDELTA_JOURNAL_MAX_BYTES and _MAX_AGE_SECONDS to keep more"
         )
     learner = new_learner(definition, settings)
-    learner.recall = Replayed(segments, learner.state())
+    learner.recall = Replayed(journal, learner.state())
     learner.begin()
     recorded = [
         control.arguments.get("reference")
-        for _, control in segments.controls(0, segments.last() + 1)
+        for _, control in journal.controls(0, journal.last() + 1)
         if control.action == SETTINGS and control.arguments.get("on_drift") is not None
     ]
     found = in_effect(definition, settings)["reference"]
     start = time.perf_counter()
-    while records := segments.read(learner.position, _READ_ROWS):
+    while records := journal.read(learner.position, _READ_ROWS):
         for sequence, record in records:
             learner.push(sequence, record)
     seconds = time.perf_counter() - start
@@ -149,7 +148,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     saved.recall = learner.recall
     if checkpoint is not None:
         saved.load(checkpoint.arrays)
-    segments.close()
+    journal.close()
     return {
         "data": str(folder),
         "events": learner.examples,

@@ -37,10 +37,17 @@ def atomic(path: Path, mode: int = 0o644, replace: bool = True) -> Iterator[IO[b
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Make `data` the contents of `path`, at one moment for its readers; nothing is synced, and one process at a time may."""
+    """Make `data` the contents of `path`, at one moment for its readers; nothing is synced, and one process at a time may.
+
+    After an error nothing is left behind.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -67,10 +67,11 @@ class DataPlane:
         clock: Callable[[], float] = time.time,
         registry: CollectorRegistry = REGISTRY,
         patience_seconds: float = PATIENCE_SECONDS,
+        home: Home | None = None,
     ) -> None:
         self.definition, self.settings, self.clock = definition, settings, clock
         self.metrics = Metrics(registry, definition.name)
-        self.home = Home(definition, settings)
+        self.home = home or Home(definition, settings)
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = definition.request_schema

@@ -119,7 +119,7 @@ class Operator:
                     "difference", trial.get("mean") if trial.get("challenger") == r.number else None
                 ),
                 "verdict": r.facts.get("verdict", "on trial" if trial.get("challenger") == r.number else None),
-                "bytes": r.bytes,
+                "bytes": store.size(r),
                 "champion": champion is not None and r.number == champion.number,
                 "serving": r.number == serving,
             }

@@ -12,8 +12,7 @@ from riverdelta.core.errors import NotFound
 from riverdelta.core.records import SETTINGS, Control, Record
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.recall import Nothing
-from riverdelta.storage.journal import Journal
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.journal import Journal, Reader
 from riverdelta.storage.registry import ReleaseStore
 
 _READ_ROWS = 65_536
@@ -22,7 +21,7 @@ _READ_ROWS = 65_536
 class Journalled:
     """What a journal has of the past."""
 
-    def __init__(self, journal: Journal | Segments) -> None:
+    def __init__(self, journal: Reader) -> None:
         self.locate, self.impressions = journal.locate, journal.impressions
         self._journal = journal
 
@@ -105,10 +104,10 @@ class Kept(Journalled):
 class Replayed(Journalled, Nothing):
     """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
 
-    def __init__(self, segments: Segments, start: Mapping[str, npt.NDArray[Any]]) -> None:
-        super().__init__(segments)
+    def __init__(self, journal: Reader, start: Mapping[str, npt.NDArray[Any]]) -> None:
+        super().__init__(journal)
         self._made = 0
-        controls = segments.controls(0, segments.last() + 1)
+        controls = journal.controls(0, journal.last() + 1)
         self._wanted = [control.arguments.get("position") for _, control in controls if control.action == "rollback"]
         self._refused = _refusals(controls)
         # As release 0 has it: no more than the stack.

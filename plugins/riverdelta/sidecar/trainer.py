@@ -45,8 +45,10 @@ class Trainer:
     unreadable journal or a full disk pauses it, `paused` says why, and it tries again.
     """
 
-    def __init__(self, definition: Definition, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        self.home, self.settings, self.clock = Home(definition, settings), settings, clock
+    def __init__(
+        self, definition: Definition, settings: Settings, clock: Callable[[], float] = time.time, home: Home | None = None
+    ) -> None:
+        self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
         start = self.home.prepare()
         self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
         self.checkpoints = self.home.checkpoints()
@@ -116,8 +118,14 @@ class Trainer:
         rest = self.settings.swap_min_seconds / 5
         while not stopping():
             if not self.step():
-                time.sleep(rest)
+                self._rest(rest)
         self.close()
+
+    def _rest(self, seconds: float) -> None:
+        try:
+            self.journal.wait(self.learner.position, seconds)
+        except (OSError, Corrupt, Unavailable):  # the next step says what is wrong
+            time.sleep(seconds)
 
     def close(self) -> None:
         """Learn what is there, release, publish and save it, and let go of the home."""

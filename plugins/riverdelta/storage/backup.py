@@ -11,9 +11,12 @@ from tempfile import TemporaryDirectory
 
 from riverdelta.core.durable import sync
 from riverdelta.core.errors import InvalidInput, Unavailable
+from riverdelta.core.locks import shared
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal.copying import copy_journal, kept
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.journal.ids import copy_keys
+from riverdelta.storage.log.copying import copy_log
+from riverdelta.storage.log.segments import COPYING
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ def back_up(home: Home, destination: Path) -> Backup:
 
     Notes: what a part refers to is copied after it. Checkpoints refer to releases, by the trial that they contain; live tables
     too; all of them to the journal, by their positions. So the journal comes last and reaches at least as far as the rest,
-    which the learner reads again as after a crash. Retention waits meanwhile, or the journal might begin too late.
+    which the learner reads again as after a crash; the keys that ids are made with come after it. Retention waits meanwhile,
+    or the journal might begin too late.
     """
     folder, journal = home.folder, home.key_path.parent
     home.require()
@@ -43,13 +47,14 @@ def back_up(home: Home, destination: Path) -> Backup:
     if os.path.lexists(destination):
         raise InvalidInput(f"{destination} exists; name a folder that does not, and it is made")
     try:
-        with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, kept(journal):
+        with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, shared(journal / COPYING):
             copy = Path(private) / destination.name
             copy.mkdir(mode=0o700)
             for name, files in _PARTS.items():
                 _copy(folder / name, copy / name, files)
             shutil.copyfile(folder / "owner", copy / "owner")
-            last = copy_journal(journal, copy / "journal")
+            last = copy_log(journal, copy / "journal")
+            copy_keys(journal / "key", copy / "journal" / "key")
             for path in (copy, *copy.rglob("*")):
                 sync(path)
             os.rename(copy, destination)
@@ -78,7 +83,7 @@ def _live(source: Path, copy: Path) -> Iterator[str]:
 
 def _releases(source: Path, copy: Path) -> Iterator[str]:
     yield "index.json"
-    releases = ReleaseStore(copy).all()
+    releases = ReleaseStore(FolderRegistry(copy.parent)).all()
     yield from {name for release in releases for name in release.shared}
     for release in releases:
         yield from (release.path.name, release.state_path.name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from riverdelta.core.arrays import Arrays, read_arrays, write_arrays
+from riverdelta.core.arrays import Arrays, pack, unpack
 from riverdelta.core.errors import Corrupt
+from riverdelta.storage.registry import Registry
 
 _log = logging.getLogger(__name__)
 _KEPT = 2
@@ -23,46 +25,49 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """A folder of `<position>.checkpoint` files.
-
-    Written, synced, renamed, and the folder synced: a reader sees a whole checkpoint or none. The last two are kept.
+    """The files `checkpoints/<position>.checkpoint` of a registry: each appears complete or not at all, and two are kept.
 
     >>> import numpy as np
     >>> from tempfile import mkdtemp
-    >>> store = CheckpointStore(Path(mkdtemp()))
+    >>> from riverdelta.storage.registry import FolderRegistry
+    >>> store = CheckpointStore(FolderRegistry(Path(mkdtemp())))
     >>> _ = store.save(7, {"weights": np.ones(2)})
     >>> store.load().position, store.load().arrays["weights"].tolist()
     (7, [1.0, 1.0])
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
 
     def save(self, position: int, arrays: Arrays) -> Path:
         """Save the state at `position` and drop all but the last two; any beyond `position` was damaged and goes too."""
-        path = self.folder / f"{position:015d}.checkpoint"
-        write_arrays(path, arrays)
-        paths = self._paths()
-        newest = paths.index(path)
-        for gone in (*paths[: max(newest + 1 - _KEPT, 0)], *paths[newest + 1 :]):
-            gone.unlink(missing_ok=True)
-        return path
+        name = f"checkpoints/{position:015d}.checkpoint"
+        self.registry.write(name, *pack(arrays))
+        names = self._names()
+        newest = names.index(name)
+        for gone in (*names[: max(newest + 1 - _KEPT, 0)], *names[newest + 1 :]):
+            self.registry.delete(gone)
+        return self.registry.path(name)
 
     def load(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint, or None; damaged ones are logged and passed over."""
-        for path in reversed(self._paths()):
+        """Return the newest intact checkpoint, or None; damaged ones are logged and passed over."""
+        for name in reversed(self._names()):
+            path = self.registry.path(name)
             try:
-                return Checkpoint(int(path.stem), read_arrays(path), path)
-            except Corrupt as error:
+                return Checkpoint(_position(name), unpack(self.registry.read(name), path), path)
+            except (OSError, Corrupt) as error:
                 _log.error("%s; the checkpoint before it is used", error)
         return None
 
     def oldest(self) -> int:
         """Return the position of the oldest kept checkpoint, 0 without any: what the journal must still hold after it."""
-        paths = self._paths()
-        return int(paths[0].stem) if len(paths) == _KEPT else 0
+        names = self._names()
+        return _position(names[0]) if len(names) == _KEPT else 0
 
-    def _paths(self) -> list[Path]:
+    def _names(self) -> list[str]:
         # A copy that somebody made is none of ours.
-        return sorted(path for path in self.folder.glob("*.checkpoint") if path.stem.isdecimal())
+        return [name for name in self.registry.names("checkpoints") if re.fullmatch(r".*/\d+\.checkpoint", name)]
+
+
+def _position(name: str) -> int:
+    return int(Path(name).stem)

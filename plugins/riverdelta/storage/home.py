@@ -8,11 +8,12 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from riverdelta.core.arrays import nest, part
 from riverdelta.core.durable import atomic, overwrite
 from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
 from riverdelta.core.records import SETTINGS, Control
@@ -23,8 +24,9 @@ from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.terms import in_effect
 from riverdelta.storage.checkpoints import CheckpointStore
-from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, SqliteJournal
-from riverdelta.storage.registry import LiveStore, Release, ReleaseStore
+from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
+from riverdelta.storage.log import Log, SqliteLog
+from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
 #: What `Definition.fingerprint` looks like: anything else in `owner` is damage.
@@ -32,15 +34,27 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 
 
 class Home:
-    """`<home>/<scorer>/` with `journal/` (and the key of its ids), `live/`, `releases/`, `checkpoints/` and `status.json`."""
+    """`<home>/<scorer>/` with `journal/` (and the key of its ids), `live/`, `releases/`, `checkpoints/` and `status.json`.
 
-    def __init__(self, definition: Definition, settings: Settings) -> None:
+    `open_log` opens another log than the one in `journal/`, named by that folder, and `registry` has the releases, live tables
+    and checkpoints elsewhere; keys, owner and status lie in the folder always.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        settings: Settings,
+        open_log: Callable[[Path], Log] | None = None,
+        registry: Registry | None = None,
+    ) -> None:
         self.definition, self.settings = definition, settings
         self.folder = settings.home.absolute() / definition.name
+        self.registry: Registry = registry or FolderRegistry(self.folder)
+        self._open_log = open_log or self._open_sqlite
 
     def require(self) -> None:
         """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
-        if not (self.folder / "releases" / "index.json").is_file():
+        if not self.registry.size("releases/index.json"):
             raise NotFound(
                 f"{self.folder} is not the home of a scorer; start the service once, or say which folder it keeps: "
                 f"export RIVERDELTA_HOME=FOLDER (now it is {self.folder.parent})"
@@ -67,19 +81,23 @@ class Home:
             ) from error
         good = releases.latest_good()
         if good is None:
-            raise ConfigurationError(
-                f"no release in {releases.folder} is intact; restore one, or begin anew: {self._move_away()}"
-            )
+            raise ConfigurationError(f"no release in {self.folder} is intact; restore one, or begin anew: {self._move_away()}")
         return good
 
-    def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> SqliteJournal:
+    def _open_sqlite(self, folder: Path) -> Log:
+        return SqliteLog(folder, self.settings.segment_bytes)
+
+    def reader(self) -> Reader:
+        """Open the journal to read it alone."""
+        return Reader(self._open_log(self.folder / "journal"))
+
+    def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> Journal:
         """Open the journal for this process; feedback waits at most `patience_seconds` for rows of other processes."""
         s = self.settings
-        return SqliteJournal(
-            self.folder / "journal",
+        return Journal(
+            self._open_log(self.folder / "journal"),
             flush_seconds=s.flush_seconds,
             flush_rows=s.flush_rows,
-            segment_bytes=s.segment_bytes,
             on_conflict=s.on_conflict,
             window_seconds=s.window_seconds,
             patience_seconds=patience_seconds,
@@ -116,15 +134,15 @@ class Home:
 
     def live(self) -> LiveStore:
         """Return the newest tables."""
-        return LiveStore(self.folder / "live")
+        return LiveStore(self.registry)
 
     def releases(self) -> ReleaseStore:
         """Return the releases."""
-        return ReleaseStore(self.folder / "releases")
+        return ReleaseStore(self.registry)
 
     def checkpoints(self) -> CheckpointStore:
         """Return the checkpoints."""
-        return CheckpointStore(self.folder / "checkpoints")
+        return CheckpointStore(self.registry)
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Leave the learner's status where every worker finds it."""
@@ -150,7 +168,7 @@ class Home:
         check_opens(path)
         with closing(self.journal()) as journal:
             self.declare(journal, time.time())
-        state = {f"stack/{name}": array for name, array in stack.state().items()}
+        state = nest({"stack": stack.state()})
         releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 
     def _claim(self, releases: ReleaseStore) -> None:
@@ -184,8 +202,7 @@ class Home:
             try:
                 if base_digest(release.path) != self.definition.signature.digest:
                     raise Corrupt(f"release {release.number} is of another base model")
-                tables = {n.removeprefix("stack/"): array for n, array in state.items() if n.startswith("stack/")}
-                self.definition.new_stack().load(tables)
+                self.definition.new_stack().load(part(state, "stack"))
             except Corrupt as error:
                 raise ConfigurationError(
                     f"{why}, and {self.folder} does not belong to this scorer: {error}; set RIVERDELTA_HOME to another folder, "

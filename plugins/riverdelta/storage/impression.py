@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.link import sigmoid
 from riverdelta.core.records import OUTPUTS, Impressions
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal import Segments
 
 
 def find(home: Home, text: str) -> dict[str, Any]:
@@ -26,20 +26,17 @@ def find(home: Home, text: str) -> dict[str, Any]:
         raise InvalidInput(
             f"{text!r} is no impression of {home.definition.name!r}; expected the id of a scored row, <id>.<index>"
         )
-    *request, index = key
-    segments = Segments(home.key_path.parent, home.settings.segment_bytes)
-    try:
-        position = segments.locate(request[0], request[1])
-        if position is None:
-            raise NotFound(f"impression {text} is not in {segments.folder}: retention deleted it, or it was never durable")
-        block = segments.impressions(position)
-        at = np.flatnonzero((block.request == request[1]) & (block.index == index))
-        if not at.size:
-            rows = int((block.request == request[1]).sum())
-            raise NotFound(f"the request of {text} scored {rows} rows; expected an index below that")
-        fed = segments.fed((request[0], request[1]), 0).get(index)
-    finally:
-        segments.close()
+    incarnation, request, index = key
+    with closing(home.reader()) as reader:
+        position = reader.locate(incarnation, request)
+        known = reader.log.find((incarnation, request))
+        if position is None or known is None:
+            raise NotFound(f"impression {text} is not in {home.key_path.parent}: retention deleted it, or it was never durable")
+        if index >= known.rows:
+            raise NotFound(f"the request of {text} scored {known.rows} rows; expected an index below that")
+        block = reader.impressions(position)
+    at = np.flatnonzero((block.request == request) & (block.index == index))
+    fed = known.fed.get(index)
     return _described(text, position, block, int(at[0])) | {
         "label": None if fed is None else fed.label,
         "shown": None if fed is None else fed.shown,

@@ -11,6 +11,7 @@ from riverdelta.core.records import Control, Feedback, Impressions, Tick
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.joiner.weights import LATE, LATE_WEIGHT_BOUND
 from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.registry import FolderRegistry
 
 WINDOW = 10.0
 #: Bytes that eight rows of `impressions` take in memory, with the share that is kept for blocks read back.
@@ -556,7 +557,7 @@ def test_its_state_survives_a_checkpoint_and_holds_no_impressions(tmp_path):
     for request in range(200):
         run(joiner, [impressions([(request, index) for index in range(50)])], 2 * request + 1, journal)
         run(joiner, [feedback([(1, request, index, 1) for index in range(49)])], 2 * request + 2, journal)
-    store = CheckpointStore(tmp_path)
+    store = CheckpointStore(FolderRegistry(tmp_path))
     store.save(400, joiner.state())
     assert sum(array.nbytes for array in joiner.state().values()) < 100
     again = Joiner()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 STATE = State(3, 5, 7)
@@ -16,7 +17,7 @@ STATE = State(3, 5, 7)
 class Worker:
     """One process's hold on a journal, with calls as short as their meaning."""
 
-    journal: SqliteJournal
+    journal: Journal
     time: float = 100.0
 
     def score(self, rows=3, time=None):
@@ -42,8 +43,8 @@ class Home:
     folder: object
     workers: list = field(default_factory=list)
 
-    def worker(self, **settings):
-        self.workers.append(Worker(SqliteJournal(self.folder, **settings)))
+    def worker(self, segment_bytes=256 << 20, **settings):
+        self.workers.append(Worker(Journal(SqliteLog(self.folder, segment_bytes), **settings)))
         return self.workers[-1]
 
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 
 def write(folder, out, seed):
     """Score and feed back for ever, and report each answer through the pipe once it is there."""
     rng = np.random.default_rng(seed)
-    journal = SqliteJournal(folder, flush_seconds=0.002, flush_rows=32, segment_bytes=150_000)
+    journal = Journal(SqliteLog(folder, 150_000), flush_seconds=0.002, flush_rows=32)
     while True:
         rows = int(rng.integers(1, 40))
         logit = rng.normal(size=rows).astype(np.float32)

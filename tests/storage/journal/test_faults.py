@@ -15,7 +15,8 @@ import pytest
 from riverdelta.core.errors import Unavailable
 from riverdelta.core.records import Feedback, Impressions
 from riverdelta.learning.joiner import Joiner
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.journal import Reader
+from riverdelta.storage.log import SqliteLog
 
 PROGRAM = Path(__file__).with_name("mortal.py")
 
@@ -37,9 +38,9 @@ def test_whatever_was_accepted_before_a_kill_is_there_once_with_its_impression(t
         accepted |= {(incarnation, request, row): label for row, label in enumerate(labels)}
     assert len(accepted) > 500
 
-    segments = Segments(tmp_path / "journal", 1 << 20)
+    reader = Reader(SqliteLog(tmp_path / "journal"))
     scored, fed, joiner, learned, position = {}, {}, Joiner(), Counter(), 0
-    while records := segments.read(position, 1000):
+    while records := reader.read(position, 1000):
         for sequence, record in records:
             assert sequence == position + 1
             position = sequence
@@ -53,7 +54,7 @@ def test_whatever_was_accepted_before_a_kill_is_there_once_with_its_impression(t
                 assert all(accepted.get(key, label) == label for key, label in labels.items())
             if (examples := joiner.push(sequence, record)) is not None:
                 learned["examples"] += len(examples)
-    segments.close()
+    reader.close()
     assert accepted.keys() <= fed.keys()
     assert (learned["examples"], joiner.unmatched) == (len(fed), 0)
     assert len(list((tmp_path / "journal").glob("*.sqlite"))) > 1
@@ -65,7 +66,7 @@ class TestFullDisk:
         """A worker whose segment may not grow, as on a full disk, until `free` is called."""
         worker = home.worker(buffer_rows=400)
         worker.feed(worker.score(), 0, 1)
-        db = worker.journal._segments.newest._db
+        db = worker.journal.log._writer.newest._db
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {pages}")
         worker.free = lambda: db.execute("PRAGMA max_page_count = 1000000")
@@ -133,11 +134,12 @@ import resource, signal, sys, time
 from pathlib import Path
 import numpy as np
 from riverdelta.core.errors import Unavailable
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-journal = SqliteJournal(Path(sys.argv[1]))
+journal = Journal(SqliteLog(Path(sys.argv[1])))
 def feed():
     logit = np.zeros(500, np.float32)
     request = journal.append({"x": logit}, logit, logit, logit, None, State(0, 0, 0), 1.0)
@@ -167,9 +169,9 @@ def test_a_write_that_the_system_refuses_is_survived_and_leaves_no_half_record(t
     command = [sys.executable, "-c", LIMITED, str(tmp_path / "journal")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
-    segments = Segments(tmp_path / "journal", 1 << 30)
-    records = segments.read(0, 10**9)
-    segments.close()
+    reader = Reader(SqliteLog(tmp_path / "journal"))
+    records = reader.read(0, 10**9)
+    reader.close()
     assert [sequence for sequence, _ in records] == list(range(1, len(records) + 1))
     assert sum(isinstance(r, Feedback) for _, r in records) == int(done.stdout)
 
@@ -178,12 +180,13 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 from riverdelta.core.errors import Unavailable
-from riverdelta.storage.journal import SqliteJournal
+from riverdelta.storage.journal import Journal
+from riverdelta.storage.log import SqliteLog
 
 if os.getuid() == 0:
     os.setuid(65534)
 try:
-    SqliteJournal(Path(sys.argv[1]) / "journal")
+    Journal(SqliteLog(Path(sys.argv[1]) / "journal"))
 except Unavailable as error:
     print(error)
 """

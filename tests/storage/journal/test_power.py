@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from riverdelta.core.records import Feedback, encode
-from riverdelta.storage.journal import SqliteJournal
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.journal import Journal, Reader
+from riverdelta.storage.log import SqliteLog
 
 #: What a frame of the log takes: its header and one page.
 FRAME = 24 + 4096
@@ -23,19 +23,19 @@ class Cut:
 
     def __init__(self, home, copy, restart):
         worker = home.worker(segment_bytes=60_000)
-        while len(worker.journal._segments._open) < 3:
+        while len(worker.journal.log._writer._open) < 3:
             worker.feed(worker.score(), [0, 1], 1)
         self.told = worker.score()
         worker.feed(self.told, [0, 2], [1, 0])
         if restart:  # what was in the log is in the file now, and the log is written anew from its beginning
-            worker.journal._segments.newest._db.execute("PRAGMA wal_checkpoint(RESTART)")
+            worker.journal.log._writer.newest._db.execute("PRAGMA wal_checkpoint(RESTART)")
         # FULL: each commit is synced, or the cuts below would say nothing of a real one.
-        assert worker.journal._segments.newest._db.execute("PRAGMA synchronous").fetchone() == (2,)
-        self.path = worker.journal._segments.newest.path
+        assert worker.journal.log._writer.newest._db.execute("PRAGMA synchronous").fetchone() == (2,)
+        self.path = worker.journal.log._writer.newest.path
         self.before, self.kept = self._now(worker)
         worker.feed(self.told, 1, 1)
         self.after, self.all = self._now(worker)
-        assert worker.journal._segments.newest.path == self.path
+        assert worker.journal.log._writer.newest.path == self.path
         assert len(self.all) == len(self.kept) + 1
         self.incarnation, self.copy = worker.journal.incarnation, copy
         self.start = 0 if restart else len(self.before[1])
@@ -43,7 +43,7 @@ class Cut:
 
     def _now(self, worker):
         files = self.path.read_bytes(), self.path.with_name(f"{self.path.name}-wal").read_bytes()
-        return files, [(s, encode(r)) for s, r in worker.journal.read(worker.journal._segments.newest.first - 1, 10**6)]
+        return files, [(s, encode(r)) for s, r in worker.journal.read(worker.journal.log._writer.newest.first - 1, 10**6)]
 
     def put(self, log):
         """Make the copy's newest segment that of before, with this log; nothing remembers another."""
@@ -63,17 +63,17 @@ class Cut:
         """Open the whole journal with this log: nothing is missing, and of what was fed just what was lost is taken again."""
         lost = self.records(log) == self.kept
         self.put(log)
-        journal = SqliteJournal(self.copy, segment_bytes=60_000)
+        journal = Journal(SqliteLog(self.copy, 60_000))
         try:
             keys = np.full(2, self.incarnation), np.full(2, self.told), np.array([0, 1])
             outcomes = journal.feedback(*keys, np.ones(2, np.float32), 200.0).result(20).outcomes
             assert list(map(str, outcomes)) == ["duplicate", "accepted" if lost else "duplicate"]
         finally:
             journal.close()
-        segments, found = Segments(self.copy, 60_000), []
-        while part := segments.read(found[-1][0] if found else 0, 10**6):
+        reader, found = Reader(SqliteLog(self.copy, 60_000)), []
+        while part := reader.read(found[-1][0] if found else 0, 10**6):
             found += part
-        segments.close()
+        reader.close()
         assert [sequence for sequence, _ in found] == list(range(1, len(found) + 1))
         assert len(found) == self.all[-1][0]
         assert isinstance(found[-1][1], Feedback)

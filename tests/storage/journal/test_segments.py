@@ -2,16 +2,15 @@
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from riverdelta.core.errors import Corrupt, Unavailable
-from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Tick, digest
-from riverdelta.storage.journal import SqliteJournal
-from riverdelta.storage.journal.segment import Encoded
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Tick
+from riverdelta.storage.log import Entry, SqliteLog
 
 #: So small that every commit seals its segment.
 TINY = 1
@@ -128,10 +127,8 @@ class TestDamage:
         assert worker.feed(worker.score(), 0, 1) == ["accepted"]
 
     def test_a_record_that_is_no_record_is_named(self, written):
-        segments = Segments(written.folder, 1 << 20)
-        with segments.transaction() as segment:
-            segment.add(Encoded("tick", 1, b"{}", digest(b"{}")))
-        segments.close()
+        with closing(SqliteLog(written.folder)) as log, log.transaction() as transaction:
+            transaction.append(Entry.of("tick", 1, b"{}"))
         with pytest.raises(Corrupt, match=r"journal record 7 in .*000001.sqlite: 2 bytes are not a journal record"):
             written.worker().journal.read(6, rows=1)
 
@@ -210,24 +207,23 @@ class TestDamage:
     def test_a_folder_that_cannot_be_made_is_named(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(Unavailable, match=r"the journal folder .*file/journal cannot be written"):
-            SqliteJournal(tmp_path / "file" / "journal")
+            SqliteLog(tmp_path / "file" / "journal")
 
     def test_a_folder_that_disappears_is_refused_and_does_not_come_back_empty(self, written):
-        segments = Segments(written.folder, TINY)
+        log = SqliteLog(written.folder, TINY)
         for path in written.folder.glob("*.sqlite*"):
             path.unlink()
         with pytest.raises(Corrupt, match="has no segment any more"):
-            segments.refresh()
-        segments.close()
+            log.refresh()
+        log.close()
 
 
 def test_a_copy_that_somebody_left_in_the_folder_is_none_of_its_segments(home):
     home.worker()
     for name in ("000001-old.sqlite", "0x.sqlite", "1.5.sqlite"):
         (home.folder / name).write_bytes(b"")
-    segments = Segments(home.folder, 1 << 20)
-    assert segments.last() == 0
-    segments.close()
+    with closing(SqliteLog(home.folder)) as log:
+        assert log.last() == 0
 
 
 @pytest.mark.parametrize("first", [10.0, None])

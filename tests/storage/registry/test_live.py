@@ -1,11 +1,12 @@
 """Readers reach the newest tables by the chain, whatever is missing, damaged or being written."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from riverdelta.storage.registry import Delta, LiveStore, State
+from riverdelta.storage.registry import Delta, FolderRegistry, LiveStore, State
 
 ROWS = 50
 
@@ -14,7 +15,7 @@ class Sidecar:
     """Publishes a table that counts upwards: each swap sets a few rows to the swap's number."""
 
     def __init__(self, folder):
-        self.store, self.table = LiveStore(folder), np.zeros((ROWS, 1), np.float32)
+        self.store, self.table = LiveStore(FolderRegistry(folder)), np.zeros((ROWS, 1), np.float32)
         self.state = self.store.head()
         self.base = None
 
@@ -34,7 +35,7 @@ class Worker:
     """Follows like a scorer and refuses a delta that does not apply."""
 
     def __init__(self, folder):
-        self.store, self.table, self.state = LiveStore(folder), np.full((ROWS, 1), -1, np.float32), None
+        self.store, self.table, self.state = LiveStore(FolderRegistry(folder)), np.full((ROWS, 1), -1, np.float32), None
         self.swaps = []
 
     def follow(self):
@@ -99,9 +100,11 @@ def test_a_reader_whose_next_delta_was_dropped_starts_over_with_the_whole(sideca
 def test_a_whole_is_asked_for_when_the_deltas_outweigh_it_and_drops_what_nobody_reads(sidecar, tmp_path):
     for _ in range(300):
         sidecar.publish()
-    wholes = [d.state.swap for p in sorted(tmp_path.glob("*.live")) if (d := Delta.decode(p.read_bytes(), "it")).base is None]
+    wholes = [
+        d.state.swap for p in sorted(tmp_path.glob("live/*.live")) if (d := Delta.decode(p.read_bytes(), "it")).base is None
+    ]
     assert len(wholes) == 2
-    assert len(list(tmp_path.iterdir())) < 100
+    assert len(list((tmp_path / "live").iterdir())) < 100
 
 
 def test_a_damaged_delta_is_logged_once_and_its_readers_wait_for_the_next_whole(sidecar, worker, tmp_path, caplog):
@@ -109,7 +112,7 @@ def test_a_damaged_delta_is_logged_once_and_its_readers_wait_for_the_next_whole(
     worker.follow()
     for _ in range(3):
         sidecar.publish(whole=False)
-    path = tmp_path / "000000000003.live"
+    path = tmp_path / "live" / "000000000003.live"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     for _ in range(3):
         worker.follow()
@@ -124,7 +127,7 @@ def test_a_damaged_delta_is_logged_once_and_its_readers_wait_for_the_next_whole(
 
 def test_a_damaged_whole_leaves_a_new_reader_where_it_is_until_the_next(sidecar, worker, tmp_path):
     sidecar.publish()
-    path = tmp_path / "000000000001.live"
+    path = tmp_path / "live" / "000000000001.live"
     path.write_bytes(b"")
     assert worker.follow() == 0
     sidecar.publish(whole=False)
@@ -138,7 +141,7 @@ def test_a_damaged_whole_leaves_a_new_reader_where_it_is_until_the_next(sidecar,
 def test_a_damaged_head_is_passed_over_by_readers_and_the_next_sidecar_goes_on_counting(sidecar, worker, tmp_path, content):
     for _ in range(4):
         sidecar.publish(whole=False if sidecar.base else None)
-    head = tmp_path / "head"
+    head = tmp_path / "live" / "head"
     head.write_bytes(content) if content is not None else head.unlink()
     assert worker.follow() == 0
     again = Sidecar(tmp_path)
@@ -194,3 +197,28 @@ def test_readers_beside_a_writer_never_see_anything_but_whole_states(sidecar, tm
     for reader in readers:
         reader.join()
     assert failures == []
+
+
+@pytest.mark.parametrize("full", ["2.live", "head"])
+def test_a_swap_that_fails_leaves_no_copy_however_often_it_is_tried(sidecar, worker, tmp_path, monkeypatch, full):
+    sidecar.publish()
+    size = sum(path.stat().st_size for path in (tmp_path / "live").iterdir())
+    write = Path.write_bytes
+
+    def fail(path, data):
+        if f"{full}.tmp" in path.name:
+            write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    for _ in range(5):
+        with pytest.raises(OSError, match="No space left"):
+            sidecar.publish(whole=True)
+        paths = list((tmp_path / "live").iterdir())
+        assert sum(path.stat().st_size for path in paths) <= 2 * size
+        assert not [path for path in paths if path.suffix == ".tmp"]
+    monkeypatch.undo()
+    sidecar.publish(whole=True)
+    worker.follow()
+    assert np.array_equal(worker.table, sidecar.table)

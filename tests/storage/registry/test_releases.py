@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import Corrupt, NotFound
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 
 @pytest.fixture
 def store(tmp_path):
     """Three releases over one file of shared weights."""
-    store = ReleaseStore(tmp_path / "releases")
-    (store.folder / "base-0123.bin").write_bytes(b"weights")
+    store = ReleaseStore(FolderRegistry(tmp_path))
+    folder(store).mkdir()
+    (folder(store) / "base-0123.bin").write_bytes(b"weights")
     for _ in range(3):
         release(store)
     return store
+
+
+def folder(store):
+    return store.registry.path("releases")
 
 
 def release(store):
@@ -35,13 +40,13 @@ def test_a_release_is_numbered_from_zero_and_kept_with_its_facts_and_state(store
 
 
 def test_another_process_sees_the_same(store):
-    assert ReleaseStore(store.folder).all() == store.all()
+    assert ReleaseStore(store.registry).all() == store.all()
 
 
 def test_an_empty_store_has_no_release(tmp_path):
-    store = ReleaseStore(tmp_path)
+    store = ReleaseStore(FolderRegistry(tmp_path))
     assert (store.all(), store.champion(), store.latest_good()) == ([], None, None)
-    assert store.next_path() == (0, tmp_path / "000000.onnx")
+    assert store.next_path() == (0, tmp_path / "releases" / "000000.onnx")
 
 
 def test_a_release_that_does_not_exist_is_named_with_those_that_do(store):
@@ -54,7 +59,7 @@ def test_the_first_release_is_the_champion_until_another_is_promoted(store):
     store.promote(2)
     store.promote(1)
     store.promote(1)
-    assert ReleaseStore(store.folder).champions() == [0, 2, 1]
+    assert ReleaseStore(store.registry).champions() == [0, 2, 1]
     with pytest.raises(NotFound, match="no release 9"):
         store.promote(9)
 
@@ -76,20 +81,20 @@ def test_a_damaged_state_is_named(store):
 
 def test_a_damaged_release_is_refused_by_name_and_the_last_good_one_serves(store, caplog):
     store.promote(2)
-    (store.folder / "000002.onnx").write_bytes(b"model X")
+    (folder(store) / "000002.onnx").write_bytes(b"model X")
     with pytest.raises(Corrupt, match=r"release 2: .*000002.onnx does not match its digest; it is refused"):
         store.champion().verify()
     assert store.latest_good().number == 0
     assert store.newest_good().number == 1
-    (store.folder / "000000.onnx").write_bytes(b"model X")
+    (folder(store) / "000000.onnx").write_bytes(b"model X")
     assert store.latest_good().number == 1
-    (store.folder / "000001.onnx").unlink()
+    (folder(store) / "000001.onnx").unlink()
     assert store.latest_good() is None
     assert "release 1 cannot be read" in caplog.text
 
 
 def test_damaged_shared_weights_are_refused_by_name(store):
-    (store.folder / "base-0123.bin").write_bytes(b"weightz")
+    (folder(store) / "base-0123.bin").write_bytes(b"weightz")
     with pytest.raises(Corrupt, match=r"base-0123.bin does not match its digest"):
         store.champion().verify()
     assert store.latest_good() is None
@@ -104,7 +109,7 @@ def test_a_file_without_an_entry_is_no_release_and_is_written_again(store):
 
 
 def names(store):
-    return {path.name for path in store.folder.iterdir()} - {"base-0123.bin", "index.json"}
+    return {path.name for path in folder(store).iterdir()} - {"base-0123.bin", "index.json"}
 
 
 def test_only_the_newest_the_champion_and_the_spared_are_kept(store):
@@ -127,6 +132,32 @@ def test_too_many_bytes_cost_the_oldest_but_never_the_champion_nor_the_newest(st
 
 
 def test_a_damaged_index_is_named(store):
-    (store.folder / "index.json").write_text('{"releases": [')
+    (folder(store) / "index.json").write_text('{"releases": [')
     with pytest.raises(Corrupt, match=r"index.json is no JSON: .*; restore it"):
         store.all()
+
+
+@pytest.mark.parametrize("full", ["000003.state", "index.json"])
+def test_a_release_that_fails_leaves_nothing_however_often_it_is_tried(store, monkeypatch, full):
+    before, write = names(store), store.registry.write
+
+    def fail(name, *pieces, durable=True):
+        if name.endswith(full):
+            raise OSError(28, "No space left on device")
+        write(name, *pieces, durable=durable)
+
+    monkeypatch.setattr(store.registry, "write", fail)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            release(store)
+        assert names(store) == before
+    monkeypatch.undo()
+    assert release(store).number == 3
+
+
+def test_what_a_killed_process_left_goes_with_the_next_sweep_and_nothing_else(store):
+    for name in ("000007.onnx", "000007.state", "mine.onnx", "000001 copy.onnx"):
+        (folder(store) / name).write_bytes(b"model")
+    store.sweep(keep=8, max_bytes=10**9)
+    kept = {f"00000{n}.{kind}" for n in range(3) for kind in ("onnx", "state")}
+    assert names(store) == kept | {"mine.onnx", "000001 copy.onnx"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,59 +32,32 @@ class Call:
 
 
 class Held:
-    """Calls by the incarnation that they wait for; not thread-safe by itself.
+    """Calls that wait for rows of other processes, and when to look at them again; not thread-safe by itself.
 
-    A look asks one question about each incarnation, however many calls wait for it. The first comes `first` seconds after a
-    call was held; the pauses after it double, up to `longest` seconds.
+    The first look comes `first` seconds after a call was held; the pauses after it double, up to `longest` seconds.
     """
 
     def __init__(self, first: float, longest: float) -> None:
         self._first, self._longest = min(first, longest), longest
-        self._calls: dict[int, list[Call]] = {}
-        #: The first request that any of an incarnation's calls waits for.
-        self._least: dict[int, int] = {}
+        self._calls: list[Call] = []
         self._pause, self._due = self._first, math.inf
 
     def __len__(self) -> int:
-        return sum(map(len, self._calls.values()))
+        return len(self._calls)
 
-    def hold(self, call: Call, incarnation: int, now: float) -> None:
-        """Keep a call that waits for the rows of an incarnation."""
-        insort(self._calls.setdefault(incarnation, []), call, key=_deadline)
-        self._least[incarnation] = min(call.newest[incarnation], self._least.get(incarnation, call.newest[incarnation]))
-        self._pause, self._due = self._first, min(self._due, now + self._first)
+    def hold(self, call: Call, now: float, again: bool) -> None:
+        """Keep a call until the next look, `again` where it was held before."""
+        if not again:
+            self._pause = self._first
+        self._calls.append(call)
+        self._due = min(self._due, now + self._pause)
 
     def pause(self, now: float) -> float:
         """Return the seconds until the next look, infinite while nothing is held."""
         return max(self._due - now, 0.0)
 
-    def look(self, now: float, reach: Callable[[int], float]) -> tuple[list[Call], list[Call]]:
-        """Return the calls that may have what they wait for, and those that have waited as long as they may; let go of both.
-
-        `reach` is up to which request it is certain what became of an incarnation's rows.
-        """
-        reached = [incarnation for incarnation, least in self._least.items() if least <= reach(incarnation)]
-        awake = [call for incarnation in reached for call in self._let_go(incarnation)]
-        overdue: list[Call] = []
-        for incarnation, calls in list(self._calls.items()):
-            late = bisect_right(calls, now, key=_deadline)
-            overdue += calls[:late]
-            del calls[:late]
-            if not calls:
-                self._let_go(incarnation)
-        self._pause = min(2 * self._pause, self._longest)
-        self._due = now + self._pause if self._calls else math.inf
-        return awake, overdue
-
     def release(self) -> list[Call]:
-        """Return every call and let go of it."""
-        self._due = math.inf
-        return [call for incarnation in list(self._calls) for call in self._let_go(incarnation)]
-
-    def _let_go(self, incarnation: int) -> list[Call]:
-        del self._least[incarnation]
-        return self._calls.pop(incarnation)
-
-
-def _deadline(call: Call) -> float:
-    return call.deadline
+        """Return every call, in the order in which they came, and let go of it."""
+        calls, self._calls = self._calls, []
+        self._pause, self._due = min(2 * self._pause, self._longest), math.inf
+        return calls

@@ -1,9 +1,9 @@
-"""Judge: decides what becomes of each piece of feedback, inside the transaction that stores it."""
+"""Judge: decides what becomes of each piece of feedback, by an index and rules alone; whoever asks it does the writing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from riverdelta.core.features import Ints
 from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.base import Outcome
-from riverdelta.storage.journal.segment import Encoded, Fed, Request, Segment
-from riverdelta.storage.journal.segments import Segments
+from riverdelta.storage.log import Fed, Request
+from riverdelta.storage.log.base import Index
 
 _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
     "first": lambda label, before: False,
@@ -25,6 +25,7 @@ POLICIES = tuple(_BY_POLICY)
 _RECORD_ROWS = 8_192
 #: Incarnation, request, row, label, time, whether it is late, and who sent it.
 _Accepted = tuple[int, int, int, float, float, bool, int]
+_DTYPES = np.int64, np.int64, np.int32, np.float32, np.float64, np.bool_, np.int64
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,27 @@ class Rules:
 
 @dataclass
 class _Request:
-    """What one transaction knows of one request."""
+    """What one transaction knows of one request, and the rows that got feedback in it."""
 
     rows: int
     fed: dict[int, Fed]
-    #: Rows whose feedback the newest segment holds, and rows that got some in this transaction.
-    stored: set[int]
     changed: set[int] = field(default_factory=set)
 
 
 class Judge:
-    """Judges the feedback of one transaction on `segment`, the newest.
+    """Judges the feedback of one transaction, which sees the log as `index` has it and waits for nobody.
 
-    The rules of the last settings record go before `rules`, so that learning and the journal change theirs at one record.
     Every request is looked up once, however many of its rows have feedback. With a window, a shown row matures as a negative
-    at the first tick that is `window_seconds` past its showing, and a label after that is late. Nothing is written before
-    `store`, which leaves one entry a row: the primary key of the feedback table refuses a second.
+    at the first tick that is `window_seconds` past its showing, and a label after that is late. It writes nothing: `records`
+    and `fed` are what was accepted.
     """
 
-    def __init__(self, segments: Segments, segment: Segment, rules: Rules) -> None:
-        self._segments, self._segment = segments, segment
-        self._rules = segment.settings(Rules.of) or rules
-        self._retired, self._swept = segment.retired(), segment.swept()
-        first = segment.get("first_window")
+    def __init__(self, index: Index, rules: Rules) -> None:
+        self._index, self._rules, self._swept = index, rules, index.swept()
+        first = index.fact("first_window")
         #: The window of the first settings on record, None without one: that of version 0.1, where it wrote this journal.
-        self._first_window = self._rules.window_seconds if first < 0 else first or None
-        self._tick = float(segment.get("tick"))
+        self._first_window = rules.window_seconds if first < 0 else first or None
+        self._tick = float(index.fact("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
         self._accepted: list[_Accepted] = []
 
@@ -95,35 +91,24 @@ class Judge:
                     self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, source))
         return outcomes
 
-    def store(self) -> None:
-        """Write what was accepted to the segment: one record for the learner, and one entry a row."""
+    def records(self) -> Iterator[Feedback]:
+        """Yield what was accepted and the learner has to know, as records."""
         for start in range(0, len(self._accepted), _RECORD_ROWS):
-            self._segment.add(Encoded.of(_feedback(self._accepted[start : start + _RECORD_ROWS])))
-        for new in (True, False):
-            self._segment.feed(
-                (
-                    (*key, row, request.fed[row])
-                    for key, request in self._requests.items()
-                    if isinstance(request, _Request)
-                    for row in request.changed
-                    if (row not in request.stored) is new
-                ),
-                new,
-            )
+            yield _feedback(self._accepted[start : start + _RECORD_ROWS])
+
+    def fed(self) -> dict[tuple[int, int, int], Fed]:
+        """Return what is known now of each row that got feedback, by incarnation, request and row."""
+        requests = ((key, known) for key, known in self._requests.items() if isinstance(known, _Request))
+        return {(*key, row): known.fed[row] for key, known in requests for row in known.changed}
 
     def _look_up(self, key: Request) -> _Request | Outcome:
-        # Another process may have deleted a segment that this one has open still.
+        # Another process may have deleted rows that this one's hold on the log has still.
         swept = key[1] <= self._swept.get(key[0], -1)
-        found = None if swept else self._segments.find(key)
+        found = None if swept else self._index.find(key)
         if found is None:
             self._requests[key] = Outcome.EXPIRED if swept else Outcome.IMPRESSION_LOST
-        elif found[0] in self._retired:
-            self._requests[key] = Outcome.EXPIRED
         else:
-            since, rows = found
-            stored = self._segment.fed(key)
-            before = self._segments.fed(key, since) if since < self._segment.number else stored
-            self._requests[key] = _Request(rows, dict(before), set(stored))
+            self._requests[key] = Outcome.EXPIRED if found.retired else _Request(found.rows, dict(found.fed))
         return self._requests[key]
 
     def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
@@ -162,13 +147,5 @@ class Judge:
 
 
 def _feedback(accepted: list[_Accepted]) -> Feedback:
-    incarnation, request, row, label, time, late, source = zip(*accepted, strict=True)
-    return Feedback(
-        np.array(incarnation, np.int64),
-        np.array(request, np.int64),
-        np.array(row, np.int32),
-        np.array(label, np.float32),
-        np.array(time, np.float64),
-        np.array(late, np.bool_),
-        np.array(source, np.int64),
-    )
+    columns = zip(zip(*accepted, strict=True), _DTYPES, strict=True)
+    return Feedback(*(np.array(column, dtype) for column, dtype in columns))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
-from pathlib import Path
 
-from riverdelta.core.durable import overwrite
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.records import digest
+from riverdelta.storage.registry.base import Registry
 from riverdelta.storage.registry.state import Delta, State
 
 _log = logging.getLogger(__name__)
@@ -19,14 +19,13 @@ _DELTAS_PER_WHOLE = 256
 class LiveStore:
     """One writer publishes numbered deltas; any reader follows them.
 
-    `<swap>.live` holds one delta and `head` names the newest (int64 release, swap, position, swap of the newest whole, and a
-    digest of the four). Both appear by rename. Nothing is synced: after a power cut the digests tell what is damaged, and the
-    learner publishes a whole again at its start. A whole drops the files before the whole that preceded it.
+    `live/<swap>.live` holds one delta and `live/head` names the newest (int64 release, swap, position, swap of the newest
+    whole, and a digest of the four). Nothing is synced: after a power cut the digests tell what is damaged, and the learner
+    publishes a whole again at its start. A whole drops the files before the whole that preceded it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
         self._since_whole = self._bytes_since_whole = self._whole_bytes = 0
         self._complained = ""
         self._stuck: tuple[State | None, State] | None = None
@@ -50,9 +49,10 @@ class LiveStore:
             raise ValueError(f"a delta to {delta.base} is published after {read[0] if read else 'nothing'}; expected a whole")
         data = delta.encode()
         swap = delta.state.swap
-        overwrite(self._path(swap), data)
+        self.registry.write(_name(swap), data, durable=False)
         whole = swap if delta.base is None or read is None else read[1]
-        overwrite(self.folder / "head", _seal(_HEAD.pack(delta.state.release, swap, delta.state.position, whole)))
+        head = _HEAD.pack(delta.state.release, swap, delta.state.position, whole)
+        self.registry.write("live/head", _seal(head), durable=False)
         if whole == swap:
             self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
             self._drop_before(read[1] if read else swap)
@@ -97,19 +97,19 @@ class LiveStore:
         return chain
 
     def _load(self, swap: int) -> Delta:
-        path = self._path(swap)
-        delta = Delta.decode(path.read_bytes(), f"live state {path.name}")
+        source = f"live state {swap:012d}.live"
+        delta = Delta.decode(self.registry.read(_name(swap)), source)
         if delta.state.swap != swap:
-            raise Corrupt(f"live state {path.name} holds swap {delta.state.swap}; it is left out")
+            raise Corrupt(f"{source} holds swap {delta.state.swap}; it is left out")
         return delta
 
     def _read_head(self) -> tuple[State, int] | None:
         try:
-            data = (self.folder / "head").read_bytes()
+            data = self.registry.read("live/head")
         except FileNotFoundError:
             return None
         if data != _seal(data[: _HEAD.size]):
-            self._complain(f"{self.folder / 'head'} ({len(data)} bytes) does not match its digest; it is ignored")
+            self._complain(f"{self.registry.path('live/head')} ({len(data)} bytes) does not match its digest; it is ignored")
             return None
         release, swap, position, whole = _HEAD.unpack(data[: _HEAD.size])
         return State(release, swap, position), whole
@@ -135,13 +135,15 @@ class LiveStore:
     def _drop_before(self, swap: int) -> None:
         for old in self._swaps():
             if old < swap:
-                self._path(old).unlink(missing_ok=True)
+                self.registry.delete(_name(old))
 
     def _swaps(self) -> list[int]:
-        return [int(path.stem) for path in self.folder.glob("*.live") if path.stem.isdecimal()]
+        found = (re.fullmatch(r"live/(\d+)\.live", name) for name in self.registry.names("live"))
+        return [int(match[1]) for match in found if match]
 
-    def _path(self, swap: int) -> Path:
-        return self.folder / f"{swap:012d}.live"
+
+def _name(swap: int) -> str:
+    return f"live/{swap:012d}.live"
 
 
 def _seal(body: bytes) -> bytes:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from riverdelta.core.arrays import Arrays, read_arrays, write_arrays
-from riverdelta.core.durable import atomic
+from riverdelta.core.arrays import Arrays, pack, unpack
 from riverdelta.core.errors import Corrupt, NotFound
+from riverdelta.storage.registry.base import Registry
 
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 16
+_PART, _INDEX = "releases/", "releases/index.json"
+#: What a release that is being made, or one that was deleted, may leave.
+_FILES = re.compile(r"releases/\d{6,}\.(onnx|state)")
 _LISTS = {"releases": list, "champions": list, "shared": dict}
 _ENTRY: dict[str, type | tuple[type, ...]] = {
     "number": int, "file": str, "digest": str, "position": int, "examples": int, "time": (int, float), "facts": dict,
@@ -45,11 +49,6 @@ class Release:
         """The file of the learner's state at this release."""
         return self.path.with_suffix(".state")
 
-    @property
-    def bytes(self) -> int:
-        """The bytes that it alone takes on disk."""
-        return sum(path.stat().st_size for path in (self.path, self.state_path) if path.exists())
-
     def verify(self) -> Path:
         """Return the path; raises `Corrupt` naming the file, of it and its weights, that is missing or not what it was."""
         for path, expected in ((self.path, self.digest), *((self.path.parent / n, d) for n, d in self.shared.items())):
@@ -63,14 +62,13 @@ class Release:
 
 
 class ReleaseStore:
-    """A folder of `000123.onnx` and `000123.state` files, the weights that the models share, and `index.json`.
+    """`releases/` of a registry: `000123.onnx` and `000123.state`, the weights that the models share, and `index.json`.
 
     The index alone makes a file a release. The first release is the champion until `promote` names another.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
 
     def all(self) -> list[Release]:
         """Return the releases, oldest first."""
@@ -78,7 +76,7 @@ class ReleaseStore:
         values = ("number", "digest", "position", "examples", "time", "facts")
         return [
             Release(
-                path=self.folder / entry["file"],
+                path=self.registry.path(_PART + entry["file"]),
                 shared=index["shared"],
                 state_digest=entry.get("state", ""),
                 **{name: entry[name] for name in values},
@@ -87,13 +85,13 @@ class ReleaseStore:
         ]
 
     def latest_good(self) -> Release | None:
-        """Return the champion if its file is whole, else the newest former one, else the newest release that is whole."""
+        """Return the champion if its file is intact, else the newest former one, else the newest intact release."""
         rank = {number: place for place, number in enumerate(self.champions())}
-        return _first_whole(sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True))
+        return _first_intact(sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True))
 
     def newest_good(self) -> Release | None:
-        """Return the newest release that is whole, champion or not."""
-        return _first_whole(reversed(self.all()))
+        """Return the newest intact release, champion or not."""
+        return _first_intact(reversed(self.all()))
 
     def champion(self) -> Release | None:
         """Return the release that was promoted last; None in an empty store."""
@@ -124,10 +122,15 @@ class ReleaseStore:
 
     def state(self, release: Release) -> Arrays:
         """Return the learner's state at a release; raises `Corrupt` where it is missing, damaged or another release's."""
-        arrays = read_arrays(release.state_path)
+        path = release.state_path
+        try:
+            data = self.registry.read(_PART + path.name)
+        except OSError as error:
+            raise Corrupt(f"{path} cannot be used: {error}") from error
+        arrays = unpack(data, path)
         # The file matches its own digest by now: whether it is ours, the index knows.
-        if release.state_digest not in ("", _head(release.state_path)):
-            raise Corrupt(f"{release.state_path} cannot be used: it is not what release {release.number} was made with")
+        if release.state_digest not in ("", data[:_DIGEST_BYTES].hex()):
+            raise Corrupt(f"{path} cannot be used: it is not what release {release.number} was made with")
         return arrays
 
     def get(self, number: int) -> Release:
@@ -141,53 +144,72 @@ class ReleaseStore:
     def next_path(self) -> tuple[int, Path]:
         """Return the next release's number and where its file belongs."""
         number = max((r.number for r in self.all()), default=-1) + 1
-        return number, self.folder / f"{number:06d}.onnx"
+        return number, self.registry.path(f"{_PART}{number:06d}.onnx")
 
     def add(
         self, number: int, path: Path, position: int, examples: int, time: float, facts: Mapping[str, Any], state: Arrays
     ) -> Release:
-        """Make the file at `path`, already whole on disk, a release with the learner's `state`; the first is the champion."""
-        write_arrays(path.with_suffix(".state"), state)
-        index = self._index()
-        # Nobody overwrites shared weights: each file is read for its digest once.
-        for weights in self.folder.glob("*.bin"):
-            if weights.name not in index["shared"]:
-                index["shared"][weights.name] = _digest(weights)
-        entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position}
-        entry["state"] = _head(path.with_suffix(".state"))
-        index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
-        index["champions"] = index["champions"] or [number]
-        self._write(index)
+        """Make the file at `path`, already complete on disk, a release with the learner's `state`; the first is the champion.
+
+        Where that fails nothing is left of it.
+        """
+        try:
+            digest, body = pack(state)
+            self.registry.write(_PART + path.with_suffix(".state").name, digest, body)
+            index = self._index()
+            # Nobody overwrites shared weights: each file is read for its digest once.
+            for name in self.registry.names("releases"):
+                if name.endswith(".bin") and Path(name).name not in index["shared"]:
+                    index["shared"][Path(name).name] = _digest(self.registry.path(name))
+            entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position, "state": digest.hex()}
+            index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
+            index["champions"] = index["champions"] or [number]
+            self._write(index)
+        except BaseException:
+            self._tidy()
+            raise
         return self.get(number)
 
     def sweep(self, keep: int, max_bytes: int, spare: Collection[int] = ()) -> None:
-        """Delete the oldest releases beyond the newest `keep`, and while all take over `max_bytes`.
+        """Delete the oldest releases beyond the newest `keep`, and while all take over `max_bytes`, and what failed ones left.
 
         The champion, the newest and those in `spare` always stay.
         """
         releases = self.all()
         spared = {*spare, *self.champions()[-1:], *(r.number for r in releases[-1:])}
-        size, gone = self.bytes(), []
+        size, gone = self.bytes(), set()
         for place, release in enumerate(releases):
             if release.number not in spared and (place < len(releases) - keep or size > max_bytes):
-                size -= release.bytes
-                gone.append(release)
+                size -= self.size(release)
+                gone.add(release.number)
         if gone:
             index = self._index()
-            index["releases"] = [e for e in index["releases"] if e["number"] not in {r.number for r in gone}]
+            index["releases"] = [entry for entry in index["releases"] if entry["number"] not in gone]
             self._write(index)
-            for release in gone:
-                for path in (release.path, release.state_path):
-                    path.unlink(missing_ok=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Delete the models and states that the index does not name."""
+        kept = {name for release in self.all() for name in self._names(release)}
+        for name in self.registry.names("releases"):
+            if _FILES.fullmatch(name) and name not in kept:
+                self.registry.delete(name)
+
+    def size(self, release: Release) -> int:
+        """Return the bytes that a release alone takes on disk."""
+        return sum(map(self.registry.size, self._names(release)))
 
     def bytes(self) -> int:
-        """Return what the folder takes on disk."""
-        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        """Return what all of them take on disk."""
+        return sum(map(self.registry.size, self.registry.names("releases")))
+
+    def _names(self, release: Release) -> tuple[str, str]:
+        return _PART + release.path.name, _PART + release.state_path.name
 
     def _index(self) -> dict[str, Any]:
-        path = self.folder / "index.json"
+        path = self.registry.path(_INDEX)
         try:
-            index: dict[str, Any] = json.loads(path.read_bytes())
+            index: dict[str, Any] = json.loads(self.registry.read(_INDEX))
         except FileNotFoundError:
             return {"releases": [], "champions": [], "shared": {}}
         except (ValueError, RecursionError) as error:
@@ -197,11 +219,10 @@ class ReleaseStore:
         return index
 
     def _write(self, index: dict[str, Any]) -> None:
-        with atomic(self.folder / "index.json") as file:
-            file.write(json.dumps(index, indent=1).encode())
+        self.registry.write(_INDEX, json.dumps(index, indent=1).encode())
 
 
-def _first_whole(releases: Iterable[Release]) -> Release | None:
+def _first_intact(releases: Iterable[Release]) -> Release | None:
     for release in releases:
         try:
             release.verify()
@@ -223,11 +244,6 @@ def _is_index(index: Any) -> bool:
     # A bare name: an index leads nowhere outside its folder.
     names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
     return all(name.isprintable() and name == Path(name).name and name not in ("", "..") for name in names)
-
-
-def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(_DIGEST_BYTES).hex()
 
 
 def _digest(path: Path) -> str:

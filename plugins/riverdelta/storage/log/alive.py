@@ -12,7 +12,6 @@ class Alive:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(exist_ok=True)
         self._mine: tuple[Path, Lock] | None = None
 
     def enter(self, incarnation: int) -> None:
@@ -20,6 +19,7 @@ class Alive:
 
         One process at a time may do so: whoever clears takes a file without a lock for a dead one's.
         """
+        self._folder.mkdir(exist_ok=True)
         for path in self._folder.iterdir():
             if path.name.isdecimal():
                 self.has(int(path.name))

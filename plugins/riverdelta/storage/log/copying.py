@@ -1,27 +1,20 @@
-"""Copying: a journal as it was at one moment, while others write to it."""
+"""Copying: the files of a `SqliteLog` as they were at one moment, while others write to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
-from riverdelta.core.locks import shared
-from riverdelta.storage.journal.ids import copy_keys
-from riverdelta.storage.journal.segment import Segment
-from riverdelta.storage.journal.segments import COPYING
+from riverdelta.storage.log.segment import Segment
 
 
-def kept(folder: Path) -> AbstractContextManager[None]:
-    """Keep retention from deleting segments of the journal in `folder` inside the block."""
-    return shared(folder / COPYING)
-
-
-def copy_journal(folder: Path, destination: Path) -> int:
-    """Copy the journal in `folder`, which has a segment, to the new folder `destination`; return its newest sequence number.
+def copy_log(folder: Path, destination: Path) -> int:
+    """Copy the log in `folder`, which has a segment, to the new folder `destination`; return its newest sequence number.
 
     The copy has every record that was there when this was called, and no gap: segments come oldest first, each as it is at
-    one moment, and the first that takes writes then ends the copy. The keys come last, so that every row's id can be read.
+    one moment, and the first that takes writes then ends the copy. Who holds the lock on `COPYING` meanwhile keeps
+    retention from deleting what is yet to be copied.
     """
     destination.mkdir()
     last = 0
@@ -33,7 +26,6 @@ def copy_journal(folder: Path, destination: Path) -> int:
             last = copied.last()
             if not copied.sealed:
                 break
-    copy_keys(folder / "key", destination / "key")
     return last
 
 

@@ -1,0 +1,40 @@
+"""MemoryRegistry: a registry for one process, which ends with it, for tests and notebooks."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from riverdelta.storage.registry import FolderRegistry
+
+
+class MemoryRegistry(FolderRegistry):
+    """Files in a dict; models alone lie in `folder`, where ONNX Runtime reads them. Every user in the process shares one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._files: dict[str, bytes] = {}
+
+    def write(self, name: str, *pieces: bytes, durable: bool = True) -> None:
+        """See `Registry.write`."""
+        self._files[name] = b"".join(pieces)
+
+    def read(self, name: str) -> bytes:
+        """See `Registry.read`."""
+        if name not in self._files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return self._files[name]
+
+    def names(self, part: str) -> list[str]:
+        """See `Registry.names`."""
+        return sorted({*(name for name in list(self._files) if name.startswith(f"{part}/")), *super().names(part)})
+
+    def size(self, name: str) -> int:
+        """See `Registry.size`."""
+        return len(self._files[name]) if name in self._files else super().size(name)
+
+    def delete(self, name: str) -> None:
+        """See `Registry.delete`."""
+        self._files.pop(name, None)
+        super().delete(name)

@@ -1,0 +1,106 @@
+"""Reader: what a log holds as records, for whoever only reads: the learner, a replay, an operator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.records import Control, Feedback, Impressions, Record, decode
+from riverdelta.storage.log import Log, Stored
+from riverdelta.storage.log.base import Index, Needed
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads a journal from its log; every method may be called from any thread.
+
+    Records have one sequence number each, without gaps, and are read in that order only.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
+        """Return the records after sequence number `after`, about `rows` rows of them; raises `Corrupt` naming a bad one."""
+        return [(stored.sequence, _decoded(stored)) for stored in self.log.read(after, rows)]
+
+    def wait(self, after: int, seconds: float) -> bool:
+        """Wait until there is a record after `after`, for at most `seconds`; return whether there is."""
+        return self.log.wait(after, seconds)
+
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record that holds a request's rows; None where retention has deleted it."""
+        return self.log.locate((incarnation, request))
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        for _, record in self.read(sequence - 1, 1):
+            if isinstance(record, Impressions):
+                return record
+        raise Corrupt(f"journal record {sequence} ({self.log.where}) holds no impressions, and the index says that it does")
+
+    def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
+        """Return the controls that are left between two positions, both excluded, without reading what lies between them."""
+        found = (found for place in self.log.places(Control.kind, after, before) for found in self.read(place - 1, 1))
+        return [(sequence, record) for sequence, record in found if isinstance(record, Control)]
+
+    def complete_after(self) -> int:
+        """Return the position after which every record is left, and every row that these records' feedback is for."""
+        swept, shown = self.log.swept(), self.settings().get("window_seconds") is not None
+        for place in self.log.fed_up_to(swept, Feedback.kind):
+            for _, record in self.read(place - 1, 1):
+                if isinstance(record, Feedback):
+                    last = np.array([swept.get(incarnation, -1) for incarnation in record.incarnation.tolist()])
+                    if ((record.request <= last) & (shown | ~np.isnan(record.label))).any():
+                        return place
+        return self.first() - 1
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that learning reads, as the newest record has them; {} before the first."""
+        return recorded(self.log, dict) or {}
+
+    def tick(self) -> float:
+        """Return the time of the newest tick (Unix seconds), 0 before the first."""
+        return float(self.log.fact("tick"))
+
+    def first(self) -> int:
+        """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
+        return self.log.first()
+
+    def last(self) -> int:
+        """Return the newest sequence number, 0 before the first."""
+        return self.log.last()
+
+    def size(self) -> int:
+        """Return the bytes that the journal takes."""
+        return self.log.size()
+
+    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
+        """Retire and delete the oldest records; return bytes freed. See `Retention.step`."""
+        return self.log.sweep(behind, max_age, max_bytes, now, needed)
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self.log.close()
+
+
+def recorded(index: Index, read: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return what `read` makes of the settings that learning reads, as the last record has them; None before the first."""
+    text = index.fact("settings")
+    try:
+        settings = json.loads(text)
+        return None if settings == {} else read(settings)
+    except (LookupError, TypeError, ValueError, RecursionError):
+        raise Corrupt(f"{index.where} has {text!r:.80} as its 'settings'; it is damaged") from None
+
+
+def _decoded(stored: Stored) -> Record:
+    try:
+        return decode(stored.payload)
+    except Corrupt as error:
+        raise Corrupt(f"journal record {stored.sequence} in {stored.where}: {error}") from error

@@ -1,0 +1,95 @@
+"""Retention: which parts of a log take no more feedback, and which are deleted, the same for every backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Protocol, TypeVar
+
+from riverdelta.storage.log.base import Needed, Request
+
+
+class Part(Protocol):
+    """A run of a log's records that is deleted as one; only the newest part takes more."""
+
+    number: int
+    first: int
+
+    @property
+    def spans(self) -> Mapping[int, Request]:
+        """Each incarnation's first and last request in this part."""
+
+    def size(self) -> int:
+        """Return its bytes."""
+
+    def written(self) -> float:
+        """Return when it was last written to (Unix seconds)."""
+
+
+_NOW = -1
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What has been decided: the newest record at the moment when each part was retired, and when it was released.
+
+    `swept` has, for each incarnation, the newest request that was deleted.
+    """
+
+    swept: Mapping[int, int]
+    retired: Mapping[int, int]
+    released: Mapping[int, int]
+
+    def step(
+        self,
+        parts: Sequence[P],
+        behind: int,
+        max_age: float,
+        max_bytes: int,
+        now: float,
+        needed: Needed,
+        locked: bool = False,
+    ) -> tuple[Retention, list[P]]:
+        """Return what is decided now, at no position yet, and the parts to delete; none while the log is `locked`.
+
+        `behind` is the position up to which records may go, `max_age` in seconds, `now` the Unix time; `needed` says whether
+        a row of some requests still has to be read for what is learned by now.
+
+        1. A part that ends by `behind` is retired when it is older than `max_age`, or all take over `max_bytes`: its rows take
+           no feedback from then on.
+        2. Once `behind` has come to the newest record of that moment, and no row of it is `needed`, it is released.
+        3. Once `behind` has come to the newest record of that moment, it is deleted: all feedback that its rows ever took is
+           learned and saved, whichever checkpoint a restart begins with.
+        """
+        there = {part.number: part for part in parts}
+        gone = [] if locked else [there[n] for n, at in sorted(self.released.items()) if n in there and at <= behind]
+        swept, deleted = dict(self.swept), {part.number for part in gone}
+        for part in gone:
+            for incarnation, (_, request) in part.spans.items():
+                swept[incarnation] = max(swept.get(incarnation, -1), request)
+        retired, released = ({n: at for n, at in of.items() if n not in deleted} for of in (self.retired, self.released))
+        for number, at in sorted(retired.items()):
+            if number not in released and number in there:
+                if at > behind or needed(there[number].spans):
+                    break
+                released[number] = _NOW
+        left = [part for part in parts if part.number not in self.retired]
+        size = sum(part.size() for part in left)
+        for part, following in pairwise(left):
+            if following.first - 1 > behind or not (now - part.written() > max_age or size > max_bytes):
+                break
+            size -= part.size()
+            retired[part.number] = _NOW
+        return Retention(swept, retired, released), gone
+
+    def at(self, last: int) -> Retention:
+        """Return it with what was decided now at the newest record, `last`: until this moment rows took feedback."""
+        retired, released = ({n: last if at == _NOW else at for n, at in of.items()} for of in (self.retired, self.released))
+        return Retention(self.swept, retired, released)
+
+    def facts(self) -> dict[str, str]:
+        """Return it as texts by name."""
+        return {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}

@@ -1,0 +1,71 @@
+"""Schema: the tables and facts of a segment, what segments of version 0.1 lack of them, and SQLite's errors as ours."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from riverdelta.core.durable import sync
+from riverdelta.core.errors import Corrupt, Unavailable
+from riverdelta.storage.log.base import FACTS
+
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+BEGIN;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE record (sequence INTEGER PRIMARY KEY, kind TEXT, rows INTEGER, payload BLOB, digest BLOB);
+CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY KEY (incarnation, first)) WITHOUT ROWID;
+CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
+                  PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
+"""
+#: The table of requests by their clients' names, which is made with the first of them.
+NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
+#: The facts of a segment, each an int, a number or a text as the value here, which it has at first.
+FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
+#: What a new segment takes over from the one before it.
+CARRIED = tuple(name for name in FIRST if name not in ("first", "sealed"))
+#: What segments of version 0.1 lack.
+ADDED = ("retired", "released", "settings", "first_window")
+#: The most that a number may be; an incarnation has 23 bits for its place among them.
+MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 23) - 2}
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+
+
+def create(folder: Path, number: int, first: int, carried: dict[str, Any]) -> None:
+    """Make the file of a new segment, whole and durable or not at all; another process may have been quicker."""
+    path = folder / f"{number:06d}.sqlite"
+    meta = {**FIRST, **carried, "first": first}
+    with explained(path), TemporaryDirectory(dir=folder, prefix=".new-") as private:
+        temporary = Path(private) / path.name
+        db = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            db.executescript(_SCHEMA)
+            db.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
+            db.execute("COMMIT")
+        finally:
+            db.close()
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return  # the other one's is as good
+    sync(folder)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about `path` into `Corrupt` (its bytes are wrong) or `Unavailable` (a full or read-only disk)."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise Corrupt(f"journal segment {path} holds what must be new ({error}); it is damaged") from error
+    except sqlite3.DatabaseError as error:
+        # SQLITE_ERROR is what a file with missing tables raises, and text that is not UTF-8 comes without a code.
+        bare = sqlite3.SQLITE_ERROR if isinstance(error, sqlite3.OperationalError) else 0
+        if getattr(error, "sqlite_errorcode", bare) & 0xFF in _DAMAGED:
+            raise Corrupt(f"journal segment {path} is damaged: {error}; restore the file, or move it away") from error
+        raise Unavailable(f"journal segment {path}: {error}; check that its disk has room and may be written") from error

@@ -1,0 +1,265 @@
+"""Segments: the files of one log, in order, as one hold on them sees them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from riverdelta.core.errors import Corrupt, Unavailable
+from riverdelta.core.features import Ints
+from riverdelta.core.locks import Turn, alone
+from riverdelta.storage.log.base import Entry, Fed, Needed, Request, Scored, Stored, Transaction
+from riverdelta.storage.log.retention import Retention
+from riverdelta.storage.log.schema import CARRIED, create
+from riverdelta.storage.log.segment import Segment
+
+#: The file whose lock keeps retention away while the log is copied.
+COPYING = "copying"
+
+_log = logging.getLogger(__name__)
+
+
+class Segments:
+    """All segments; the newest takes writes until it is sealed, and a sealed one never changes again.
+
+    A row's feedback may lie in any segment from its impression's on. Looking into sealed ones is free of races, because the
+    transaction on the newest one re-checks that it is not sealed. Any number of threads and processes may use one or have
+    their own. Inside `transaction` it is the `Transaction`, and its methods see what was written there. Errors are `Corrupt`
+    or `Unavailable` and name the file.
+    """
+
+    def __init__(self, folder: Path, segment_bytes: int) -> None:
+        self.folder, self.segment_bytes = folder, segment_bytes
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._turn = Turn(folder / "turn")
+        except OSError as error:
+            raise Unavailable(f"the journal folder {folder} cannot be written: {error}") from error
+        self._lock = threading.RLock()
+        self._open: dict[int, Segment] = {}
+        self._retired: Mapping[int, int] | None = None  # inside a transaction, which reads it once
+        with self._turn.taken():
+            if not self._numbers():
+                create(folder, 1, 1, {})
+        self.refresh()
+
+    @property
+    def newest(self) -> Segment:
+        """The segment that takes writes."""
+        return self._open[max(self._open)]
+
+    @property
+    def where(self) -> str:
+        """The file of the newest segment."""
+        return self.newest.where
+
+    def refresh(self) -> None:
+        """Open segments that others made, and let go of those that retention removed."""
+        with self._lock:
+            numbers = self._numbers()
+            for gone in self._open.keys() - set(numbers):
+                self._open.pop(gone).close()
+            for number in numbers:
+                path = self.folder / f"{number:06d}.sqlite"
+                if number not in self._open:
+                    try:
+                        self._open[number] = Segment(path)
+                    except Unavailable:
+                        if path.exists():
+                            raise  # else retention was quicker
+            if not self._open:
+                raise Corrupt(f"the journal folder {self.folder} has no segment any more; restore it, and start again")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """See `Log.transaction`: writes to the newest segment; one that was sealed meanwhile gives way to the next."""
+        # The turn makes waiting fair and short; what is right rests on SQLite's lock alone.
+        with self._lock, self._turn.taken():
+            while True:
+                segment = self.newest
+                with segment.transaction():
+                    if not segment.sealed:
+                        try:
+                            self._retired = segment.numbers("retired")
+                            yield self
+                        finally:
+                            self._retired = None
+                        if segment.size() > self.segment_bytes and segment.last() >= segment.first:
+                            segment.put("sealed", 1)
+                        return
+                self._succeed(segment)
+
+    def _succeed(self, segment: Segment) -> None:
+        self.refresh()
+        if self.newest is segment:
+            carried = {key: segment.fact(key) for key in CARRIED}
+            create(self.folder, segment.number + 1, segment.last() + 1, carried)
+            segment.settle()
+            self.refresh()
+
+    @contextmanager
+    def _now(self, refresh: bool = False) -> Iterator[list[Segment]]:
+        """Alone with the segments that there are now, in order; those that were there before are enough for most."""
+        with self._lock:
+            if self._retired is None and (refresh or self.newest.sealed):
+                self.refresh()
+            yield [self._open[n] for n in sorted(self._open)]
+
+    def append(self, entry: Entry) -> int:
+        """See `Transaction.append`."""
+        return self.newest.append(entry)
+
+    def index(self, incarnation: int, requests: Ints, sequence: int) -> None:
+        """See `Transaction.index`."""
+        self.newest.index(incarnation, requests, sequence)
+
+    def feed(self, fed: Mapping[tuple[int, int, int], Fed]) -> None:
+        """See `Transaction.feed`."""
+        self.newest.feed(fed)
+
+    def name(self, name: str, request: Request) -> None:
+        """See `Transaction.name`."""
+        self.newest.name(name, request)
+
+    def put(self, name: str, value: Any) -> None:
+        """See `Transaction.put`."""
+        self.newest.put(name, value)
+
+    def fact(self, name: str) -> Any:
+        """See `Index.fact`."""
+        with self._now() as segments:
+            return segments[-1].fact(name)
+
+    def find(self, request: Request) -> Scored | None:
+        """See `Index.find`."""
+        with self._now() as segments:
+            found = self._having(request, segments)
+            if found is None:
+                return None
+            fed: dict[int, Fed] = {}
+            for segment in segments[found[0] :]:
+                fed |= segment.fed(request)
+            retired = segments[-1].numbers("retired") if self._retired is None else self._retired
+            return Scored(found[1], fed, segments[found[0]].number in retired)
+
+    def locate(self, request: Request) -> int | None:
+        """See `Log.locate`."""
+        with self._now() as segments:
+            found = self._having(request, segments)
+            return None if found is None else segments[found[0]].sequence_of(request)
+
+    def _having(self, request: Request, segments: list[Segment]) -> tuple[int, int] | None:
+        """Which of the segments has a request, the newest first, and how many rows."""
+        for place in reversed(range(len(segments))):
+            if place < len(segments) - 1:
+                first, last = segments[place].spans.get(request[0], (0, -1))
+                if not first <= request[1] <= last:
+                    continue
+            if (rows := segments[place].rows_of(request)) is not None:
+                return place, rows
+        return None
+
+    def named(self, name: str) -> Request | None:
+        """See `Index.named`."""
+        with self._now() as segments:
+            found = (segment.named(name) for segment in reversed(segments))
+            return next((request for request in found if request is not None), None)
+
+    def swept(self) -> Mapping[int, int]:
+        """See `Index.swept`."""
+        with self._now() as segments:
+            return segments[-1].numbers("swept")
+
+    def flushed(self, incarnation: int) -> int:
+        """See `Log.flushed`."""
+        with self._now() as segments:
+            if (last := segments[-1].newest_request(incarnation)) >= 0:
+                return last
+            for segment in reversed(segments[:-1]):
+                if incarnation in segment.spans:
+                    return segment.spans[incarnation][1]
+            return self.swept().get(incarnation, -1)
+
+    def read(self, after: int, rows: int) -> list[Stored]:
+        """See `Log.read`."""
+        with self._now() as segments:
+            if 0 < after < segments[0].first - 1:
+                raise Corrupt(
+                    f"journal records {after + 1} to {segments[0].first - 1} are no longer in {self.folder}; restore their "
+                    f"segment, or start without a checkpoint"
+                )
+            for segment, following in zip(segments, [*segments[1:], None], strict=True):
+                if following is not None and after >= following.first - 1:
+                    continue
+                records = segment.read(after, rows)
+                if records:
+                    return records
+                if following is not None:
+                    raise Corrupt(f"{segment.where} lacks record {max(after + 1, segment.first)}; nothing after it is read")
+            if after > (last := segments[-1].last()):
+                # What comes next would get numbers that the reader has behind it.
+                raise Corrupt(
+                    f"the journal in {self.folder} ends at record {last}, and its reader has read up to {after}; restore "
+                    f"{segments[-1].path}, or start without a checkpoint"
+                )
+            return []
+
+    def places(self, kind: str, after: int, before: int) -> list[int]:
+        """See `Log.places`."""
+        with self._now(refresh=True) as segments:
+            return [place for segment in segments for place in segment.places(kind, after, before)]
+
+    def fed_up_to(self, newest: Mapping[int, int], kind: str) -> list[int]:
+        """See `Log.fed_up_to`: segments that the index says have no such feedback are passed over."""
+        with self._now(refresh=True) as segments:
+            having = [segment for segment in reversed(segments) if segment.has_fed(newest)]
+            return [place for segment in having for place in reversed(segment.places(kind, 0, segment.last() + 1))]
+
+    def first(self) -> int:
+        """See `Log.first`."""
+        with self._now(refresh=True) as segments:
+            return segments[0].first
+
+    def last(self) -> int:
+        """See `Index.last`."""
+        with self._now() as segments:
+            return segments[-1].last()
+
+    def size(self) -> int:
+        """See `Log.size`."""
+        with self._now(refresh=True) as segments:
+            return sum(segment.size() for segment in segments)
+
+    def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed) -> int:
+        """See `Log.sweep`; nothing is deleted while the log is copied."""
+        with alone(self.folder / COPYING) as free, self._now(refresh=True) as segments:
+            before = Retention(*(self.newest.numbers(fact) for fact in ("swept", "retired", "released")))
+            after, gone = before.step(segments, behind, max_age, max_bytes, now, needed, locked=not free)
+            if after == before:
+                return 0
+            with self.transaction():
+                for fact, text in after.at(self.newest.last()).facts().items():
+                    self.newest.put(fact, text)
+            for number in after.retired.keys() - before.retired.keys():
+                path = self._open[number].path
+                _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", path)
+            freed = sum(segment.size() for segment in gone)
+            for segment in gone:
+                self._open.pop(segment.number).delete()
+            return freed
+
+    def close(self) -> None:
+        """Let go of every file."""
+        with self._lock:
+            for segment in self._open.values():
+                segment.close()
+            self._open.clear()
+            self._turn.close()
+
+    def _numbers(self) -> list[int]:
+        # A copy that somebody made is none of these.
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.sqlite") if path.stem.isdecimal())

@@ -1,0 +1,46 @@
+"""FolderRegistry: a folder on this machine's disk, the default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from riverdelta.core.durable import atomic, overwrite
+
+
+class FolderRegistry:
+    """Files in a folder, with a folder for each part; nothing is made before it is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, *pieces: bytes, durable: bool = True) -> None:
+        """See `Registry.write`."""
+        path = self.path(name)
+        if durable:
+            with atomic(path) as file:
+                for piece in pieces:
+                    file.write(piece)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            overwrite(path, b"".join(pieces))
+
+    def read(self, name: str) -> bytes:
+        """See `Registry.read`."""
+        return self.path(name).read_bytes()
+
+    def names(self, part: str) -> list[str]:
+        """See `Registry.names`; what begins with a dot is half of a file, which a process that was killed left."""
+        return sorted(f"{part}/{path.name}" for path in (self.folder / part).glob("[!.]*") if path.is_file())
+
+    def size(self, name: str) -> int:
+        """See `Registry.size`."""
+        path = self.path(name)
+        return path.stat().st_size if path.exists() else 0
+
+    def delete(self, name: str) -> None:
+        """See `Registry.delete`."""
+        self.path(name).unlink(missing_ok=True)
+
+    def path(self, name: str) -> Path:
+        """See `Registry.path`."""
+        return self.folder / name
