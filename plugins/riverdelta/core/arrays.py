@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 
 from riverdelta.core.durable import atomic
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 
 _DIGEST_BYTES = 16
 Array = npt.NDArray[Any]

@@ -7,9 +7,9 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.core.checked import bound, positive, share
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import Coefficients, root_mean
 from riverdelta.corrections.nodes import Nodes
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import Corrupt, Unavailable
-from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Tick, digest
+from riverdelta.core.hashing import digest
+from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Tick
 from riverdelta.storage.journal import SqliteJournal
 from riverdelta.storage.journal.segment import Encoded
 from riverdelta.storage.journal.segments import Segments

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import logging
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from riverdelta.core.durable import atomic
 from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.hashing import digest
 from riverdelta.core.locks import Turn
 
 _log = logging.getLogger(__name__)
@@ -218,4 +218,4 @@ def _version(path: Path) -> _Version:
 
 
 def _mac(body: bytes, key: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_MAC_BYTES, key=key).digest()
+    return digest(body, size=_MAC_BYTES, key=key)

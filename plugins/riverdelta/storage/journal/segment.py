@@ -18,7 +18,8 @@ import numpy as np
 from riverdelta.core.durable import sync
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.features import Ints
-from riverdelta.core.records import Control, Feedback, Impressions, Record, decode, digest, encode
+from riverdelta.core.hashing import digest
+from riverdelta.core.records import Control, Feedback, Impressions, Record, decode, encode
 
 _SCHEMA = """
 PRAGMA journal_mode = WAL;

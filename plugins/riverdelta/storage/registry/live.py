@@ -8,7 +8,7 @@ from pathlib import Path
 
 from riverdelta.core.durable import overwrite
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 from riverdelta.storage.registry.state import Delta, State
 
 _log = logging.getLogger(__name__)

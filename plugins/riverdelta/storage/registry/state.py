@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats, Ints
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 
 _DIGEST_BYTES = 16
 
