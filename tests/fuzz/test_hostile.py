@@ -111,7 +111,7 @@ CHECKPOINTS = {
     "type_that_numpy_lacks.checkpoint": "cannot be used",
     "header_of_2_to_the_63_bytes.checkpoint": "cannot be used",
     "header_that_is_no_text.checkpoint": "cannot be used",
-    "digest_of_another.checkpoint": "do not match the digest",
+    "digest_of_another.checkpoint": "does not match its digest",
 }
 LIVE = {
     "000000000003.live": "holds swap 2; it is left out",

@@ -12,11 +12,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from riverdelta.core.durable import atomic
+from riverdelta.core.durable import seal, unseal, write
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.hashing import digest
 
-_DIGEST_BYTES = 16
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
@@ -98,21 +96,27 @@ def to_json(arrays: Arrays, name: str) -> Any:
         raise Corrupt(f"the saved {getattr(arrays, 'path', '')}{name!r} cannot be read: {error}") from None
 
 
+def pack(arrays: Arrays) -> tuple[bytes, bytes]:
+    """Return arrays by name as bytes, in two parts: a digest, and a safetensors file."""
+    return seal(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def unpack(data: bytes, source: Path | str) -> Arrays:
+    """Return the arrays of which `data` has both parts; raises `Corrupt` naming `source` where they are not what was packed."""
+    try:
+        return load(unseal(data, source))
+    except (SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks is a KeyError
+        raise Corrupt(f"{source} cannot be used: {error}") from error
+
+
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays by name as a digest (16 bytes of BLAKE2b) and a safetensors file, complete and durable or not at all."""
-    body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    with atomic(path) as file:
-        file.write(digest(body))
-        file.write(body)
+    """Write arrays by name to a file that appears complete and on disk, or not at all."""
+    write(path, *pack(arrays))
 
 
 def read_arrays(path: Path) -> Arrays:
     """Return what `write_arrays` wrote; raises `Corrupt` naming the file where it is missing or not what it was."""
     try:
-        data = path.read_bytes()
-        body = data[_DIGEST_BYTES:]
-        if digest(body) != data[:_DIGEST_BYTES]:
-            raise ValueError(f"its {len(data)} bytes do not match the digest")
-        return load(body)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks is a KeyError
+        return unpack(path.read_bytes(), path)
+    except OSError as error:
         raise Corrupt(f"{path} cannot be used: {error}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from riverdelta.core.durable import sync
+from riverdelta.core.durable import place
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal.copying import copy_journal, kept
@@ -50,10 +50,7 @@ def back_up(home: Home, destination: Path) -> Backup:
                 _copy(folder / name, copy / name, files)
             shutil.copyfile(folder / "owner", copy / "owner")
             last = copy_journal(journal, copy / "journal")
-            for path in (copy, *copy.rglob("*")):
-                sync(path)
-            os.rename(copy, destination)
-        sync(destination.parent)
+            place(copy, destination)
     except OSError as error:
         raise Unavailable(
             f"the backup {destination} cannot be written: {error}; check that its disk has room and that {destination.parent} "

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import Arrays, read_arrays, write_arrays
-from riverdelta.core.durable import atomic
+from riverdelta.core.durable import seal_of, write
 from riverdelta.core.errors import Corrupt, NotFound
 from riverdelta.core.hashing import file_digest
 
 _log = logging.getLogger(__name__)
-_DIGEST_BYTES = 16
 _LISTS = {"releases": list, "champions": list, "shared": dict}
 _ENTRY: dict[str, type | tuple[type, ...]] = {
     "number": int, "file": str, "digest": str, "position": int, "examples": int, "time": (int, float), "facts": dict,
@@ -126,7 +125,7 @@ class ReleaseStore:
         """Return the learner's state at a release; raises `Corrupt` where it is missing, damaged or another release's."""
         arrays = read_arrays(release.state_path)
         # The file matches its own digest by now: whether it is ours, the index knows.
-        if release.state_digest not in ("", _head(release.state_path)):
+        if release.state_digest not in ("", seal_of(release.state_path)):
             raise Corrupt(f"{release.state_path} cannot be used: it is not what release {release.number} was made with")
         return arrays
 
@@ -154,7 +153,7 @@ class ReleaseStore:
             if weights.name not in index["shared"]:
                 index["shared"][weights.name] = file_digest(weights)
         entry = {"number": number, "file": path.name, "digest": file_digest(path), "position": position}
-        entry["state"] = _head(path.with_suffix(".state"))
+        entry["state"] = seal_of(path.with_suffix(".state"))
         index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
         index["champions"] = index["champions"] or [number]
         self._write(index)
@@ -197,8 +196,7 @@ class ReleaseStore:
         return index
 
     def _write(self, index: dict[str, Any]) -> None:
-        with atomic(self.folder / "index.json") as file:
-            file.write(json.dumps(index, indent=1).encode())
+        write(self.folder / "index.json", json.dumps(index, indent=1).encode())
 
 
 def _first_whole(releases: Iterable[Release]) -> Release | None:
@@ -223,8 +221,3 @@ def _is_index(index: Any) -> bool:
     # A bare name: an index leads nowhere outside its folder.
     names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
     return all(name.isprintable() and name == Path(name).name and name not in ("", "..") for name in names)
-
-
-def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(_DIGEST_BYTES).hex()
