@@ -111,11 +111,11 @@ CHECKPOINTS = {
     "type_that_numpy_lacks.checkpoint": "cannot be used",
     "header_of_2_to_the_63_bytes.checkpoint": "cannot be used",
     "header_that_is_no_text.checkpoint": "cannot be used",
-    "digest_of_another.checkpoint": "does not match its digest",
+    "digest_of_another.checkpoint": "do not match the digest",
 }
 LIVE = {
     "000000000003.live": "holds swap 2; it is left out",
-    "000000000004.live": "does not match its digest",
+    "000000000004.live": "do not match the digest",
     "000000000005.live": "is no delta: 'received'",
     "000000000006.live": "is no delta",
     "000000000007.live": r"is no delta: its state is float64\[2, 3\]",

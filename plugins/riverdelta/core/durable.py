@@ -56,10 +56,17 @@ def place(made: Path, path: Path, replace: bool = True) -> None:
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Make `data` the contents of `path`, at one moment for its readers; nothing is synced, and one process at a time may."""
+    """Make `data` the contents of `path`, at one moment for its readers; nothing is synced, and one process at a time may.
+
+    After an error nothing is left behind.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -84,7 +91,7 @@ def unseal(data: bytes, source: Path | str) -> bytes:
     """Return the body of sealed bytes; raises `Corrupt`, naming `source`, where they are not what was sealed."""
     body = data[_DIGEST_BYTES:]
     if data[:_DIGEST_BYTES] != digest(body, size=_DIGEST_BYTES):
-        raise Corrupt(f"{source} cannot be used: it does not match its digest ({len(data)} bytes)")
+        raise Corrupt(f"{source} cannot be used: its {len(data)} bytes do not match the digest")
     return body
 
 

@@ -67,7 +67,7 @@ def test_a_verdict_is_kept_with_its_release(store):
 
 def test_a_damaged_state_is_named(store):
     store.get(1).state_path.write_bytes(b"short")
-    with pytest.raises(Corrupt, match=r"000001.state cannot be used: it does not match its digest .5 bytes"):
+    with pytest.raises(Corrupt, match=r"000001.state cannot be used: its 5 bytes do not match"):
         store.state(store.get(1))
     store.get(1).state_path.unlink()
     with pytest.raises(Corrupt, match=r"000001.state cannot be used: .*No such file"):
