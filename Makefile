@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bento bench bench-faults dashboards clean
+.PHONY: install demo test check bento bench bench-faults dashboards docs clean
 
 install: .venv/installed
 
@@ -36,6 +36,10 @@ bench: install
 # The Grafana dashboards, from their code; a test compares the two.
 dashboards: install
 	cd monitoring/grafana && $(abspath $(BIN))/python -m boards
+
+# README's tables of settings, from their code; a test compares the two.
+docs: install
+	$(BIN)/python docs/generate.py
 
 # 500 kills -9; `make bench` does a few of them.
 bench-faults: install

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from riverdelta.cli import main
+from riverdelta.core.environment import TOOLS, link
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load
 
@@ -46,7 +47,11 @@ def test_every_command_that_is_named_exists_with_its_options():
 
 def test_every_setting_that_is_named_exists():
     for name in set(re.findall(r"RIVERDELTA_([A-Z_]+)", README)):
-        assert name.lower() in Settings.model_fields or name == "DATA"
+        assert name.lower() in Settings.model_fields or name in TOOLS or link(name, "tcp://10.0.0.1:3000")
+
+
+def test_the_tables_of_settings_are_those_of_the_code():
+    assert runpy.run_path(str(ROOT / "docs" / "generate.py"))["written"](README) == README
 
 
 def test_every_make_verb_that_is_named_exists():

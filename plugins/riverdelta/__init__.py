@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from riverdelta.core.errors import RiverdeltaError
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity

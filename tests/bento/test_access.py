@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Role, is_loopback, refuse_exposure
 from riverdelta.core.errors import ConfigurationError, Forbidden, Unauthenticated
-from riverdelta.core.features import id64
+from riverdelta.core.hashing import id64
 from riverdelta.core.settings import Settings
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}

@@ -15,7 +15,7 @@ from riverdelta.bento.access import ADMIN, ANY, Role
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import _GRPC, Guard, Policy, http_need, refuse_unguarded
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import id64
+from riverdelta.core.hashing import id64
 from riverdelta.core.settings import Settings
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 

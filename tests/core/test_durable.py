@@ -1,11 +1,15 @@
 """A file appears in full or not at all, and one module alone knows how."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from riverdelta.core.durable import atomic, overwrite
+from riverdelta.core.durable import atomic, overwrite, place, seal, seal_of, unseal, write
+from riverdelta.core.errors import Corrupt
 
 PACKAGE = Path(__file__).parents[2] / "plugins" / "riverdelta"
 
@@ -59,8 +63,46 @@ def test_what_is_overwritten_has_the_old_contents_until_it_has_the_new(tmp_path,
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_no_other_module_syncs_or_replaces_a_file():
-    """Besides the lab, which moves what it downloaded or exported into place."""
-    calls = re.compile(r"os\.(fsync|replace)\b")
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_file_that_was_made_elsewhere_takes_its_place(tmp_path, replace):
+    made, target = tmp_path / "made", tmp_path / "target"
+    for text in ("first", "second"):
+        made.write_text(text)
+        place(made, target, replace)
+        assert list(tmp_path.iterdir()) == [target]
+    assert target.read_text() == ("second" if replace else "first")
+
+
+def test_all_of_a_folder_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    made, target, synced = tmp_path / "made", tmp_path / "target", []
+    (made / "deep").mkdir(parents=True)
+    (made / "deep" / "file").write_bytes(b"x")
+    monkeypatch.setattr("os.fsync", lambda file: synced.append((os.readlink(f"/proc/self/fd/{file}"), target.exists())))
+    place(made, target)
+    assert {path for path, placed in synced if not placed} == {str(made), str(made / "deep"), str(made / "deep" / "file")}
+    assert [path for path, placed in synced if placed] == [str(tmp_path)]
+    assert (target / "deep" / "file").read_bytes() == b"x"
+
+
+@given(st.binary(max_size=40), st.integers(0, 55), st.integers(1, 255))
+def test_sealed_bytes_are_read_back_and_refused_by_name_after_any_change(body, place, change):
+    sealed = b"".join(seal(body))
+    assert unseal(sealed, "it") == body
+    broken = bytearray(sealed)
+    broken[place % len(sealed)] ^= change
+    for data in (bytes(broken), sealed[:-1], sealed + b"\0", sealed[:15], b""):
+        with pytest.raises(Corrupt, match=rf"^it cannot be used: its {len(data)} bytes do not match the digest$"):
+            unseal(data, "it")
+
+
+def test_the_seal_of_a_file_names_its_contents(tmp_path):
+    write(tmp_path / "a", *seal(b"body"))
+    write(tmp_path / "b", *seal(b"body"))
+    write(tmp_path / "c", *seal(b"bodY"))
+    assert seal_of(tmp_path / "a") == seal_of(tmp_path / "b") != seal_of(tmp_path / "c")
+
+
+def test_no_other_module_syncs_replaces_or_locks_a_file():
+    calls = re.compile(r"os\.(fsync|replace|rename)\b|\.rename\(|flock")
     found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if calls.search(path.read_text())}
-    assert {name for name in found if not name.startswith("lab/")} == {"core/durable.py"}
+    assert found == {"core/durable.py", "core/locks.py"}

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from riverdelta.core.errors import Locked
-from riverdelta.core.locks import Lock, Turn
+from riverdelta.core.locks import Lock, Turn, alone, shared
 
 HOLDER = """
 import os, sys
@@ -77,3 +77,27 @@ def test_a_turn_is_given_up_after_an_error(tmp_path):
         pass
     turn.close()
     other.close()
+
+
+def test_many_may_share_a_lock_that_nobody_has_alone(tmp_path):
+    path = tmp_path / "lock"
+    with shared(path), shared(path), alone(path) as free:
+        assert not free
+    with alone(path) as free, alone(path) as second:
+        assert (free, second) == (True, False)
+
+
+def test_one_that_waits_to_be_alone_begins_when_the_others_have_left(tmp_path):
+    path, order = tmp_path / "lock", []
+
+    def act():
+        with alone(path, wait=True) as free:
+            order.append(free)
+
+    with shared(path):
+        waiting = threading.Thread(target=act)
+        waiting.start()
+        waiting.join(0.05)
+        order.append("left")
+    waiting.join()
+    assert order == ["left", True]

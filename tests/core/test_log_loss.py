@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core import link
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.core.log_loss import BOUND, WIDEST, bounded, log_loss, score
 from riverdelta.evaluation.history import GRAIN, POINTS, History
 from riverdelta.evaluation.prequential import Prequential

@@ -3,7 +3,7 @@
 import pytest
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.settings import Settings
+from riverdelta.core.settings import Settings, allowed, default
 
 
 def test_a_setting_is_read_from_its_variable(monkeypatch, tmp_path):
@@ -14,22 +14,28 @@ def test_a_setting_is_read_from_its_variable(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "said", "usual"),
     [
-        ("MAX_ROWS", "0"),
-        ("MAX_ROWS", "many"),
-        ("GRPC_PORT", "70000"),
-        ("ON_CONFLICT", "newest"),
-        ("LABELS", "implicit"),
-        ("SWAP_MIN_SECONDS", "-1"),
-        ("THRESHOLD", "1"),
-        ("PROMOTE_MARGIN", "1"),
+        ("MAX_ROWS", "0", "an integer above 0: export", "=16384"),
+        ("MAX_ROWS", "many", "an integer above 0: export", "=16384"),
+        ("GRPC_PORT", "70000", "an integer of at least 0 and at most 65535: export", "=3001"),
+        ("ON_CONFLICT", "newest", "first, last or max: export", "=first"),
+        ("LABELS", "implicit", "explicit or silence: export", "=explicit"),
+        ("SWAP_MIN_SECONDS", "-1", "a number above 0: export", "=0.05"),
+        ("THRESHOLD", "1", "a number above 0 and below 1: export", "=0.5"),
+        ("PROMOTE_MARGIN", "1", "a number above 0 and below 1: export", "=0.002"),
+        ("WINDOW_SECONDS", "long", "a number above 0: unset", ""),
+        ("RELEASE_EXAMPLES", "-1", "an integer above 0: unset", ""),
+        ("DRIFT_RUN_LENGTH", "3", "0, or a number of at least 64: export", "=10000000"),
+        ("DRIFT_RUN_LENGTH", "inf", "a number of at least 0: export", "=10000000"),
+        ("DRIFT_REFERENCE_EXAMPLES", "1025", "an integer of at least 1024 and a multiple of 64: export", "=8192"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_variable(monkeypatch, name, value):
+def test_a_wrong_value_is_refused_with_what_is_allowed_and_the_line_to_type(monkeypatch, name, value, said, usual):
     monkeypatch.setenv(f"RIVERDELTA_{name}", value)
-    with pytest.raises(ConfigurationError, match=f"RIVERDELTA_{name} is '{value}'"):
+    with pytest.raises(ConfigurationError) as caught:
         Settings.load()
+    assert str(caught.value) == f"RIVERDELTA_{name} is '{value}'; expected {said} RIVERDELTA_{name}{usual}"
 
 
 @pytest.mark.parametrize("given", [{"labels": "silence"}, {"window_seconds": 5.0}])
@@ -46,3 +52,24 @@ def test_a_rule_about_two_settings_names_both_and_shows_no_token(monkeypatch):
     said = str(caught.value)
     assert said.startswith("RIVERDELTA_LABELS is 'explicit' and RIVERDELTA_WINDOW_SECONDS is 3.0; silence needs a window")
     assert "secret" not in said
+
+
+def test_a_link_of_kubernetes_in_a_setting_s_place_is_refused_with_how_to_switch_links_off(monkeypatch):
+    monkeypatch.setenv("RIVERDELTA_GRPC_PORT", "tcp://10.0.0.1:50051")
+    with pytest.raises(
+        ConfigurationError, match=r"is 'tcp://.*; expected .*enableServiceLinks: false .* riverdelta-grpc,"
+    ) as caught:
+        Settings.load()
+    assert str(caught.value).endswith("export RIVERDELTA_GRPC_PORT=3001")
+    assert Settings.load(grpc_port=0).grpc_port == 0
+
+
+def test_every_setting_has_a_group_a_description_and_values_that_its_default_is_one_of(monkeypatch):
+    for name, field in Settings.model_fields.items():
+        assert field.json_schema_extra["group"]
+        assert field.description.endswith(".")
+        assert allowed(name)
+        if (usual := default(name)) is not None:
+            monkeypatch.setenv(f"RIVERDELTA_{name.upper()}", usual)
+    assert Settings.load() == Settings()
+    assert Settings() == Settings.model_construct()

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.evaluation.slices import HALF_LIFE, MOST, Slices
 
 SCHEMA = Schema.of({"country": "int64", "shop": "int64", "price": "float32"})

@@ -15,7 +15,7 @@ from riverdelta import Calibration
 from riverdelta.core.arrays import read_arrays, write_arrays
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Schema
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import save as save_model
 from riverdelta.graph.merge import merge

@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from safetensors.numpy import save
 
-from riverdelta.core.records import Feedback, digest, encode
+from riverdelta.core.hashing import digest
+from riverdelta.core.records import Feedback, encode
 from riverdelta.storage.registry import Delta, State
 
 FOLDER = Path(__file__).parent

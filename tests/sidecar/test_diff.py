@@ -7,7 +7,8 @@ import pytest
 from river import compose, linear_model, preprocessing
 from riverdelta import Calibration, Correction, Entity, Linear, Lookup, River, Table
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.hashing import Hash
 from riverdelta.learning.definition import Definition

@@ -216,7 +216,7 @@ class TestCopy:
             back_up(rig.plane.home, tmp_path / "backup")
         assert not list((tmp_path / "backup").iterdir())
 
-    @pytest.mark.parametrize("broken", ["shutil.copyfile", "os.fsync", "os.rename"])
+    @pytest.mark.parametrize("broken", ["shutil.copyfile", "os.fsync", "os.replace"])
     def test_after_an_error_nothing_is_left_and_the_next_one_succeeds(self, definition, tmp_path, monkeypatch, broken):
         (tmp_path / "there").mkdir()
         with served(definition, tmp_path / "home") as rig:

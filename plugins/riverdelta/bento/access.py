@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from hashlib import blake2b
 
 from riverdelta.core.errors import ConfigurationError, Forbidden, Unauthenticated
-from riverdelta.core.features import id64
+from riverdelta.core.hashing import digest, id64
 from riverdelta.core.settings import Settings
 
 
@@ -69,8 +68,8 @@ class Access:
         for role, given in tokens.items():
             for place, token in enumerate(given, 1):
                 _check(role, place, token)
-                granted.setdefault(_digest(token), set()).add(role)
-        self._callers = [(digest, Caller(_with_admin(roles), id64(digest))) for digest, roles in granted.items()]
+                granted.setdefault(digest(token.encode(), size=32), set()).add(role)
+        self._callers = [(known, Caller(_with_admin(roles), id64(known))) for known, roles in granted.items()]
         self.missing = [_variable(role) for role in Role if not tokens.get(role)]
 
     @classmethod
@@ -99,9 +98,9 @@ class Access:
         match = _HEADER.fullmatch(authorization[0].strip())
         if match is None:
             raise Unauthenticated("the Authorization header is not Bearer <token>")
-        digest, found = _digest(match[1]), None
+        given, found = digest(match[1].encode(), size=32), None
         for known, caller in self._callers:
-            if hmac.compare_digest(known, digest):
+            if hmac.compare_digest(known, given):
                 found = caller
         if found is None:
             raise Unauthenticated("the token is not one that this service knows")
@@ -152,10 +151,6 @@ def is_loopback(host: str) -> bool:
 @lru_cache(maxsize=_MOST_PEERS)
 def _neighbour(peer: str) -> Caller:
     return Caller(ANY, id64(peer))
-
-
-def _digest(token: str) -> bytes:
-    return blake2b(token.encode(), digest_size=32).digest()
 
 
 def _with_admin(roles: set[Role]) -> Roles:

@@ -12,11 +12,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from riverdelta.core.durable import atomic
+from riverdelta.core.durable import seal, unseal, write
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.records import digest
 
-_DIGEST_BYTES = 16
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
@@ -99,26 +97,21 @@ def to_json(arrays: Arrays, name: str) -> Any:
 
 
 def pack(arrays: Arrays) -> tuple[bytes, bytes]:
-    """Return arrays by name as bytes, in two parts: a digest (16 bytes of BLAKE2b), and a safetensors file."""
-    body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    return digest(body), body
+    """Return arrays by name as bytes, in two parts: a digest, and a safetensors file."""
+    return seal(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def unpack(data: bytes, source: Path | str) -> Arrays:
     """Return the arrays of which `data` has both parts; raises `Corrupt` naming `source` where they are not what was packed."""
-    body = data[_DIGEST_BYTES:]
-    if digest(body) != data[:_DIGEST_BYTES]:
-        raise Corrupt(f"{source} cannot be used: its {len(data)} bytes do not match the digest")
     try:
-        return load(body)
+        return load(unseal(data, source))
     except (SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks is a KeyError
         raise Corrupt(f"{source} cannot be used: {error}") from error
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays by name to a file that appears complete and on disk, or not at all."""
-    with atomic(path) as file:
-        file.writelines(pack(arrays))
+    write(path, *pack(arrays))
 
 
 def read_arrays(path: Path) -> Arrays:

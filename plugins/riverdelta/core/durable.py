@@ -1,4 +1,4 @@
-"""Durable: files that appear in full or not at all."""
+"""Durable: files that appear in full or not at all, and bytes that are checked when they are read."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.hashing import digest
+
+_DIGEST_BYTES = 16
+
 
 @contextmanager
 def atomic(path: Path, mode: int = 0o644, replace: bool = True) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that becomes `path` when the block ends without an error.
+    """Open a temporary file beside `path` that becomes `path` when the block ends without an error, as `place` has it.
 
-    By then its bytes and its name are on the disk; after an error nothing is left behind. With `replace=False` a file that
-    is already at `path` stays.
+    After an error nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
@@ -23,16 +27,31 @@ def atomic(path: Path, mode: int = 0o644, replace: bool = True) -> Iterator[IO[b
             yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-            if replace:
-                os.replace(file.name, path)
-            else:
-                with suppress(FileExistsError):
-                    os.link(file.name, path)
-                os.unlink(file.name)
+            place(Path(file.name), path, replace)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def write(path: Path, *parts: bytes, mode: int = 0o644, replace: bool = True) -> None:
+    """Write `parts`, one after another, to a file that appears in full and on disk, or not at all; see `atomic`."""
+    with atomic(path, mode, replace) as file:
+        file.writelines(parts)
+
+
+def place(made: Path, path: Path, replace: bool = True) -> None:
+    """Give the finished file or folder at `made`, on the same disk, the name `path`; its bytes and its name are on disk then.
+
+    With `replace=False` a file that is already at `path` stays, and the one at `made` goes.
+    """
+    for each in (made, *made.rglob("*")):
+        sync(each)
+    if replace:
+        os.replace(made, path)
+    else:
+        with suppress(FileExistsError):
+            os.link(made, path)
+        os.unlink(made)
     sync(path.parent)
 
 
@@ -57,3 +76,26 @@ def sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def seal(body: bytes) -> tuple[bytes, bytes]:
+    """Return the two parts of what `unseal` reads: the digest of `body`, and `body`.
+
+    >>> unseal(b"".join(seal(b"state")), "state.bin")
+    b'state'
+    """
+    return digest(body, size=_DIGEST_BYTES), body
+
+
+def unseal(data: bytes, source: Path | str) -> bytes:
+    """Return the body of sealed bytes; raises `Corrupt`, naming `source`, where they are not what was sealed."""
+    body = data[_DIGEST_BYTES:]
+    if data[:_DIGEST_BYTES] != digest(body, size=_DIGEST_BYTES):
+        raise Corrupt(f"{source} cannot be used: its {len(data)} bytes do not match the digest")
+    return body
+
+
+def seal_of(path: Path) -> str:
+    """Return, in hexadecimal, the digest that the sealed file at `path` begins with: it names its contents."""
+    with path.open("rb") as file:
+        return file.read(_DIGEST_BYTES).hex()

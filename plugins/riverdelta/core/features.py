@@ -6,7 +6,6 @@ float32[N, D]; any other dtype or shape is a tensor, which only the base model r
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near
+from riverdelta.core.hashing import id64
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -25,16 +25,6 @@ Columns = Mapping[str, npt.NDArray[Any]]
 _DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
 _TEXT = frozenset({str, bytes})
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
-
-
-def id64(key: str | bytes) -> int:
-    """Return the int64 of a string id: BLAKE2b of its UTF-8 bytes with an 8-byte digest, little-endian, signed (RFC 7693).
-
-    >>> id64("user-42")
-    -6417657526719176593
-    """
-    data = key.encode() if isinstance(key, str) else key
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Four kinds: `Impressions` (rows that were scored), `Feedback` (labels and sighti
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -130,11 +129,6 @@ _DTYPES = {
     }
     for cls in _ROWS.values()
 }
-
-
-def digest(payload: bytes) -> bytes:
-    """Return the 16-byte BLAKE2b digest that is stored beside a payload and checked at every read."""
-    return hashlib.blake2b(payload, digest_size=16).digest()
 
 
 def encode(record: Record) -> bytes:

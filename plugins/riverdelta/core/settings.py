@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from riverdelta.core import environment
 from riverdelta.core.errors import ConfigurationError
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -20,104 +22,147 @@ LEARNING = (
 )  # fmt: skip
 
 
+def _setting(group: str, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+
+
+_serving, _access, _feedback, _journal, _learning, _releases, _safety, _observability = (
+    partial(_setting, group)
+    for group in (
+        "Serving", "Access", "Feedback and labels", "Journal", "Learning", "Publishing and releases", "Safety", "Observability"
+    )
+)  # fmt: skip
+
+
 class Settings(BaseSettings):
     """Each setting is read from RIVERDELTA_<NAME>, as in RIVERDELTA_HOME=/var/lib/riverdelta."""
 
-    model_config = SettingsConfigDict(env_prefix="RIVERDELTA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="ignore")
 
-    #: The folder that keeps the journal, releases and checkpoints; one folder a scorer lies in it.
-    home: Path = Path(".riverdelta")
-    #: The port of the gRPC server, shared by all workers; 0 switches gRPC off.
-    grpc_port: Annotated[int, Field(ge=0, le=65535)] = 3001
-    #: The address of the gRPC server, IPv4 or IPv6; a name stands for one of its addresses.
-    grpc_host: str = "127.0.0.1"
-    #: Bearer tokens of each role, separated by commas; an admin token may do everything. Needed beyond loopback.
-    score_tokens: SecretStr = SecretStr("")
-    feedback_tokens: SecretStr = SecretStr("")
-    admin_tokens: SecretStr = SecretStr("")
-    #: The most requests and rows that one caller may send to one worker in a second, if set; bursts of as many pass.
-    requests_per_second: Annotated[float, Field(gt=0)] | None = None
-    rows_per_second: Annotated[float, Field(gt=0)] | None = None
-    #: How long ids of the last key are accepted after `riverdelta rotate-key`.
-    key_window_seconds: Seconds = 7 * 86_400.0
-    #: The most rows that one request may have.
-    max_rows: Count = 16_384
-    #: The most bytes that one request body may have.
-    max_bytes: Count = 16 << 20
-    #: Threads inside one ONNX operator: 1 costs least for small models, a large one may want more; 0 leaves it to ONNX Runtime.
-    threads: Annotated[int, Field(ge=0)] = 1
-    #: How long an impression may wait in memory before it is durable.
-    flush_seconds: Seconds = 0.02
-    #: How many rows are made durable at once at the most.
-    flush_rows: Count = 1024
-    #: The size at which a journal segment is closed.
-    segment_bytes: Count = 256 << 20
-    #: Journal segments that are learned and older than this are deleted.
-    journal_max_age_seconds: Seconds = 30 * 86_400.0
-    #: Learned journal segments are deleted, oldest first, while the journal is larger than this.
-    journal_max_bytes: Count = 20 << 30
-    #: Which of two different labels of one row counts.
-    on_conflict: Literal["first", "last", "max"] = "first"
-    #: `explicit`: a row is learned when its label comes. `silence`: shown rows without one become negatives.
-    labels: Literal["explicit", "silence"] = "explicit"
-    #: The attribution window after which a shown row becomes a negative.
-    window_seconds: Seconds | None = None
-    #: A positive that comes after its row matured as a negative: `weighted` undoes the negative, `plain` counts as one row.
-    late: Literal["weighted", "plain"] = "weighted"
-    #: The share of negatives that is learned; the logit stays calibrated.
-    keep_negatives: Annotated[float, Field(gt=0, le=1)] = 1.0
-    #: Bytes of memory for impressions that wait for feedback; older ones are read back from the journal when it comes. Showings
-    #: that wait for their window take 24 bytes each; those past this limit are refused (503) until windows have closed.
-    waiting_bytes: Count = 256 << 20
-    #: `corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode; all is learned, no score changes.
-    serve: Literal["corrected", "base"] = "corrected"
-    #: The answer for a row whose score is NaN. `null`: null, or NaN in binary tensors; the other rows have
-    #: their scores. `error`: the whole request fails with HTTP 500 or gRPC INTERNAL and a message that names the row, and none
-    #: of it is journalled. `champion`: the champion's score, from a second session that is opened when first needed; an error
-    #: where the champion has none either, as where the base returned NaN.
-    not_finite: Literal["null", "error", "champion"] = "null"
-    #: `json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one.
-    log_format: Literal["text", "json"] = "text"
-    #: `live`: the newest tables serve. `release`: those of the champion do, until a release is promoted.
-    guard: Literal["live", "release"] = "live"
-    #: What an abrupt change of the joined stream does: nothing, stop learning, or stop it and put the champion into service.
-    breaker: Literal["off", "freeze", "rollback"] = "freeze"
-    #: After how many calm examples learning resumes by itself; unset: only by `riverdelta resume`.
-    breaker_resume_examples: Count | None = 2_000
-    #: The most updates of one entity (each value of an id column that a correction is keyed by) in a window; unset: no limit.
-    max_updates_per_entity: Count | None = None
-    #: The length of that window.
-    entity_window_seconds: Seconds = 3600.0
-    #: The mean number of examples from one false drift alarm to the next, at least; 0: drift is not watched.
-    drift_run_length: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e7
-    #: How many examples show what is usual, a multiple of 64: the first ones, and those after a drift alarm.
-    drift_reference_examples: Annotated[int, Field(ge=1024, multiple_of=64)] = 8_192
-    #: The least time between two swaps.
-    swap_min_seconds: Seconds = 0.05
-    #: How often a worker looks for new tables.
-    follow_seconds: Seconds = 0.02
-    #: How often a release is made, where something was learned.
-    release_seconds: Seconds = 300.0
-    #: A release is made after so many examples too, if set.
-    release_examples: Count | None = None
-    #: How many releases are kept, besides the champion and the one that serves.
-    keep_releases: Count = 8
-    #: The oldest releases, but never the champion or the one that serves, are deleted while all take more bytes than this.
-    max_release_bytes: Count = 4 << 30
-    #: A release becomes the champion when it is surely not worse by more than this, in nats a row.
-    promote_margin: Annotated[float, Field(gt=0, lt=1)] = 0.002
-    #: The probability of ever promoting one that is worse by more than that.
-    promote_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    #: How often the learner's state is saved.
-    checkpoint_seconds: Seconds = 20.0
-    #: The probability from which a score counts as a positive in accuracy, precision, recall and F1.
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    home: Path = _serving(
+        Path(".riverdelta"),
+        "The folder of journal, releases and checkpoints, a folder in it for each scorer: a volume, for one service.",
+    )
+    grpc_port: int = _serving(3001, "The port of the gRPC server, one for each service; 0 switches gRPC off.", ge=0, le=65535)
+    grpc_host: str = _serving(
+        "127.0.0.1",
+        "The address of the gRPC server: IPv4, IPv6 (`::1`; `::` for all), or a name, for one of its addresses.",
+    )
+    max_rows: Count = _serving(16_384, "The most rows in one request.")
+    max_bytes: Count = _serving(16 << 20, "The most bytes in the body of one request.")
+    threads: int = _serving(
+        1,
+        "Threads inside one ONNX operator: 1 costs least for small models; 0 leaves it to ONNX Runtime.",
+        ge=0,
+    )
+    serve: Literal["corrected", "base"] = _serving(
+        "corrected",
+        "`corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode, where all is learned and no "
+        "score changes.",
+    )
+    not_finite: Literal["null", "error", "champion"] = _serving(
+        "null",
+        "The answer for a row whose score is NaN. `null`: null, or NaN in binary tensors; the other rows have their scores. "
+        "`error`: the request fails with HTTP 500 or gRPC INTERNAL and a message that names the row, and none of it is "
+        "journalled. `champion`: the champion's score, from a second session that is opened when first needed; an error where "
+        "the champion has none either.",
+    )
+    follow_seconds: Seconds = _serving(0.02, "How often a worker looks for new tables.")
+
+    score_tokens: SecretStr = _access(
+        SecretStr(""), "Bearer tokens that may score, separated by commas. Beyond loopback each of the three roles needs one."
+    )
+    feedback_tokens: SecretStr = _access(SecretStr(""), "Bearer tokens that may send feedback, separated by commas.")
+    admin_tokens: SecretStr = _access(SecretStr(""), "Bearer tokens that may do everything, separated by commas.")
+    requests_per_second: float | None = _access(
+        None, "The most requests that one caller may send to one worker in a second; bursts of as many pass.", gt=0
+    )
+    rows_per_second: float | None = _access(
+        None, "The most rows that one caller may send to one worker in a second; bursts of as many pass.", gt=0
+    )
+    key_window_seconds: Seconds = _access(
+        7 * 86_400.0, "How long ids of the last key are accepted after `riverdelta rotate-key`."
+    )
+
+    labels: Literal["explicit", "silence"] = _feedback(
+        "explicit",
+        "`explicit`: a row is learned when its label comes. `silence`: rows reported as shown also become negatives, where no "
+        "label has come when their window ends.",
+    )
+    window_seconds: Seconds | None = _feedback(None, "The attribution window, after which a shown row becomes a negative.")
+    on_conflict: Literal["first", "last", "max"] = _feedback("first", "Which of two different labels of one row counts.")
+    late: Literal["weighted", "plain"] = _feedback(
+        "weighted",
+        "A positive that comes after its row became a negative: `weighted` undoes that, `plain` counts as one row.",
+    )
+    keep_negatives: float = _feedback(1.0, "The share of negatives that is learned; the logit stays calibrated.", gt=0, le=1)
+    waiting_bytes: Count = _feedback(
+        256 << 20,
+        "Memory for impressions that wait for feedback; older ones are read back from the journal when it comes. Showings that "
+        "wait for their window take 24 bytes each; those past this limit are answered 503 until windows have closed.",
+    )
+
+    flush_seconds: Seconds = _journal(0.02, "How long an impression may wait in memory before it is durable.")
+    flush_rows: Count = _journal(1024, "The most rows that are made durable at once.")
+    segment_bytes: Count = _journal(256 << 20, "The size at which a segment of the journal is closed.")
+    journal_max_age_seconds: Seconds = _journal(30 * 86_400.0, "Segments that are learned and older than this are deleted.")
+    journal_max_bytes: Count = _journal(
+        20 << 30, "Learned segments are deleted, oldest first, while the journal has more bytes."
+    )
+
+    checkpoint_seconds: Seconds = _learning(20.0, "How often the learner's state is saved.")
+    drift_run_length: float = _learning(
+        1e7,
+        "The mean number of examples from one false drift alarm to the next, at least; 0: drift is not watched.",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    drift_reference_examples: int = _learning(
+        8_192, "How many examples show what is usual: the first ones, and those after a drift alarm.", ge=1024, multiple_of=64
+    )
+
+    swap_min_seconds: Seconds = _releases(0.05, "The least time between two swaps.")
+    release_seconds: Seconds = _releases(
+        300.0, "How often a release, a full merged model, is made where something was learned."
+    )
+    release_examples: Count | None = _releases(None, "A release is made after this many examples too.")
+    keep_releases: Count = _releases(8, "How many releases are kept besides the champion and the one that serves.")
+    max_release_bytes: Count = _releases(
+        4 << 30,
+        "The oldest releases, but never the champion or the one that serves, are deleted while all have more bytes.",
+    )
+    promote_margin: float = _releases(
+        0.002, "A release becomes the champion when it is surely not worse by more than this, in nats a row.", gt=0, lt=1
+    )
+    promote_alpha: float = _releases(
+        0.05, "The probability of ever promoting one that is worse by more than the margin.", gt=0, lt=1
+    )
+
+    guard: Literal["live", "release"] = _safety(
+        "live", "`live`: the newest tables serve. `release`: those of the champion do, until a release is promoted."
+    )
+    breaker: Literal["off", "freeze", "rollback"] = _safety(
+        "freeze",
+        "What an abrupt change of the joined stream does: nothing, stop learning, or also put the champion into service.",
+    )
+    breaker_resume_examples: Count | None = _safety(2_000, "After how many calm examples learning resumes by itself.")
+    max_updates_per_entity: Count | None = _safety(
+        None, "The most updates of one entity (a value of an id column that a correction is keyed by) in a window."
+    )
+    entity_window_seconds: Seconds = _safety(3600.0, "The window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
+
+    threshold: float = _observability(
+        0.5, "The probability from which a score counts as a positive in accuracy, precision, recall and F1.", gt=0, lt=1
+    )
+    log_format: Literal["text", "json"] = _observability(
+        "text", "`json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one."
+    )
 
     @field_validator("drift_run_length")
     @classmethod
     def _long_enough(cls, run_length: float) -> float:
         if 0 < run_length < 64:
-            raise ValueError("expected 0, or a number of examples of at least 64")
+            raise ValueError("0, or a number of at least 64")
         return run_length
 
     @model_validator(mode="after")
@@ -125,7 +170,9 @@ class Settings(BaseSettings):
         if (self.labels == "silence") != (self.window_seconds is not None):
             raise ValueError(
                 f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; silence needs "
-                f"a window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none"
+                f"a window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none: "
+                f"export RIVERDELTA_LABELS=silence RIVERDELTA_WINDOW_SECONDS=3600, or "
+                f"unset RIVERDELTA_LABELS RIVERDELTA_WINDOW_SECONDS"
             )
         return self
 
@@ -135,17 +182,71 @@ class Settings(BaseSettings):
 
     def learning_as(self, given: Mapping[str, Any]) -> Settings:
         """Return these settings with those that learning reads as `given`; raises `ConfigurationError` naming a bad one."""
-        return Settings.load(**{**self.model_dump(), **{name: given[name] for name in LEARNING if name in given}})
+        return Settings._of({**self.model_dump(), **{name: given[name] for name in LEARNING if name in given}})
 
     @classmethod
     def load(cls, **given: object) -> Settings:
-        """Return the settings of the environment, overridden by `given`; raises `ConfigurationError` naming the variable."""
+        """Return the settings of the environment, overridden by `given`.
+
+        Raises `ConfigurationError` naming the variable whose value is wrong, or whose name is almost that of a setting.
+        """
+        environment.check(cls.model_fields)
+        return cls._of(given)
+
+    @classmethod
+    def _of(cls, given: Mapping[str, Any]) -> Settings:
         try:
-            return cls(**given)  # type: ignore[arg-type]
+            return cls(**given)
         except ValidationError as error:
             # The input of a rule about several settings is all of them, tokens too: its message names those that it means.
-            lines = [
-                f"RIVERDELTA_{str(e['loc'][0]).upper()} is {e['input']!r}: {e['msg']}" if e["loc"] else str(e["ctx"]["error"])
-                for e in error.errors()
-            ]
-            raise ConfigurationError("; ".join(lines)) from None
+            lines = [_wrong(str(e["loc"][0]), e) if e["loc"] else str(e["ctx"]["error"]) for e in error.errors()]
+            raise ConfigurationError("; ".join(dict.fromkeys(lines))) from None
+
+
+def default(name: str) -> str | None:
+    """Return what to set a setting's variable to for its default, None where it is unset then.
+
+    >>> default("grpc_port"), default("window_seconds"), default("admin_tokens"), default("release_seconds")
+    ('3001', None, None, '300')
+    """
+    value = Settings.model_fields[name].default
+    if isinstance(value, SecretStr) or value is None:
+        return None
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def allowed(name: str) -> str:
+    """Return, in words, which values a setting may have.
+
+    >>> allowed("grpc_port"), allowed("promote_alpha"), allowed("release_examples"), allowed("on_conflict")
+    ('an integer of at least 0 and at most 65535', 'a number above 0 and below 1', 'an integer above 0', 'first, last or max')
+    """
+    schema = _properties()[name]
+    schema = schema.get("anyOf", [schema])[0]
+    if "enum" in schema:
+        return f"{', '.join(schema['enum'][:-1])} or {schema['enum'][-1]}"
+    limits = " and ".join(f"{words} {schema[key]:g}" for key, words in _LIMITS.items() if key in schema)
+    return f"{_KINDS[schema.get('format', schema['type'])]} {limits}".rstrip()
+
+
+_KINDS = {"integer": "an integer", "number": "a number", "string": "text", "path": "a path", "password": "text"}
+_LIMITS = {
+    "exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "at most",
+    "multipleOf": "a multiple of",
+}  # fmt: skip
+
+
+@cache
+def _properties() -> dict[str, Any]:
+    properties: dict[str, Any] = Settings.model_json_schema()["properties"]
+    return properties
+
+
+def _wrong(name: str, error: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, as pydantic found, and the line that mends it."""
+    variable, value, usual = environment.PREFIX + name.upper(), error["input"], default(name)
+    expected = error["ctx"]["error"] if error["type"] == "value_error" else allowed(name)
+    mend = f"unset {variable}" if usual is None else f"export {variable}={usual}"
+    if (service := environment.link(name.upper(), str(value))) is not None:
+        mend = f"write enableServiceLinks: false into the pod's spec, as this is Kubernetes' link to {service}, or type {mend}"
+    return f"{variable} is {value!r}; expected {expected}: {mend}"

@@ -7,10 +7,10 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.core.checked import bound, positive, share
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import Coefficients, root_mean
 
 _SIGNATURE = (

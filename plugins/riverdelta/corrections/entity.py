@@ -10,11 +10,11 @@ import numba
 import numpy as np
 from onnx import TensorProto
 
+from riverdelta.core.checked import bound, positive, share
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, root_mean, spelled
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashing import Hash

@@ -7,7 +7,6 @@ id and, in a cross, over several ids. It uses only int64 operations that ONNX Ru
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numba
@@ -17,6 +16,7 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
+from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
 
 P = 2**31 - 1
@@ -51,10 +51,7 @@ class Hash:
         """Draw a, b in [1, P) and c in [0, P) from BLAKE2b of `name`, the same on every machine."""
         if not 1 <= slots <= 2**24:
             raise ConfigurationError(f"slots is {slots}; expected 1 to {2**24}")
-        words = [
-            int.from_bytes(hashlib.blake2b(f"{name}/{i}".encode(), digest_size=16).digest(), "little")
-            for i in range(2 * arity + 1)
-        ]
+        words = [int.from_bytes(digest(f"{name}/{i}".encode()), "little") for i in range(2 * arity + 1)]
         a = tuple(1 + w % (P - 1) for w in words[:arity])
         b = tuple(1 + w % (P - 1) for w in words[arity : 2 * arity])
         return cls(a, b, words[-1] % P, slots)

@@ -7,11 +7,11 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.core.checked import bound, not_negative, positive
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.checked import bound, not_negative, positive
 from riverdelta.corrections.coefficients import Coefficients, root_mean
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashed import Hashed, Sparse

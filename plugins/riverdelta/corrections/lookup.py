@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Floats, Ints, Schema, id64
+from riverdelta.core.features import Floats, Ints, Schema
+from riverdelta.core.hashing import digest, id64
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.hashing import Hash
 
@@ -57,8 +57,7 @@ class Lookup:
     @cached_property
     def digest(self) -> str:
         """A digest of its contents, 16 hexadecimal digits: a stack that learned with other contents is another stack."""
-        body = b"".join(array.tobytes() for array in (self._keys, self._values, self._shares))
-        return blake2b(body, digest_size=8).hexdigest()
+        return digest(*(array.tobytes() for array in (self._keys, self._values, self._shares)), size=8).hex()
 
     def check(self, schema: Schema) -> None:
         """Raise `ConfigurationError` where the key is no id column."""

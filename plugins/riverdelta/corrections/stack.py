@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.base import Correction, Table
 
@@ -124,15 +124,12 @@ class Stack:
         ]
         text = "\n".join(parts)
         text = _LOOKUP.sub(r"\1)", text) if of_0_1 else text
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return digest(text.encode(), size=8).hex()
 
     def digest(self) -> str:
         """Return a digest of every bit of state; two stacks with one digest serve and learn alike."""
-        whole = hashlib.blake2b(digest_size=16)
-        for name, array in sorted(self.state().items()):
-            whole.update(f"{name}:{array.dtype}:{array.shape}".encode())
-            whole.update(np.ascontiguousarray(array).data)
-        return whole.hexdigest()
+        named = ((f"{name}:{array.dtype}:{array.shape}".encode(), array) for name, array in sorted(self.state().items()))
+        return digest(*(part for text, array in named for part in (text, np.ascontiguousarray(array).data))).hex()
 
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table."""

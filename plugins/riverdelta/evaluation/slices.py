@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.core.log_loss import log_loss, possible, score
 
 SCORERS = ("base", "served")

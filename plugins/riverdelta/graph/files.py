@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from riverdelta.core.durable import atomic
+from riverdelta.core.durable import write
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
@@ -55,6 +55,5 @@ def _readable(merged: Path) -> Iterator[None]:
 
 
 def _write(path: Path, model: onnx.ModelProto) -> Path:
-    with atomic(path) as file:
-        file.write(model.SerializeToString())
+    write(path, model.SerializeToString())
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shap
 
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.features import Column, Schema
+from riverdelta.core.hashing import file_digest
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 # These hand a value on as it is.
@@ -233,9 +233,4 @@ def _kind(number: int) -> str:
 
 
 def _digest(path: Path, model: onnx.ModelProto) -> str:
-    whole = hashlib.blake2b(path.read_bytes(), digest_size=16)
-    for location in sorted({info.location for _, info in external_tensors(model)}):
-        with (path.parent / location).open("rb") as file:
-            while chunk := file.read(1 << 22):
-                whole.update(chunk)
-    return whole.hexdigest()
+    return file_digest(path, *(path.parent / name for name in sorted({info.location for _, info in external_tensors(model)})))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from riverdelta.core.durable import place
 from riverdelta.core.errors import ParityError
 from riverdelta.lab.deepfm import DeepFM
 
@@ -46,8 +46,8 @@ def export(model: DeepFM, path: Path) -> Path:
             )
         _verify(model, made)
         data = made.with_name(made.name + ".data")
-        os.replace(data, path.with_name(data.name))
-        os.replace(made, path)
+        place(data, path.with_name(data.name))
+        place(made, path)
     return path
 
 

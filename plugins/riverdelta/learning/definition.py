@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Response

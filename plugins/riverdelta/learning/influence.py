@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns
+from riverdelta.core.hashing import GOLDEN
 
 
 @numba.njit("void(int64[:, ::1], float64[::1], int64, float64, float64[:, :, ::1], boolean[::1])", cache=True)
@@ -21,7 +22,7 @@ def _admit(ids, received, limit, window, slots, out):  # type: ignore[no-untyped
         number = np.floor(received[i] / window)
         fits = True
         for k in range(ids.shape[0]):
-            h = np.uint64(ids[k, i]) * np.uint64(0x9E3779B97F4A7C15)
+            h = np.uint64(ids[k, i]) * GOLDEN
             slot = at[k] = np.int64((h >> np.uint64(40)) & mask)
             # Time that steps back stays in the newest window: it must not open an old one again.
             if number > slots[k, slot, 0]:

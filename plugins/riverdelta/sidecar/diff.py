@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput, near
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.corrections.stack import Stack
 from riverdelta.learning.definition import Definition

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from riverdelta.core.durable import sync
+from riverdelta.core.durable import place
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.locks import shared
 from riverdelta.storage.home import Home
@@ -55,10 +55,7 @@ def back_up(home: Home, destination: Path) -> Backup:
             shutil.copyfile(folder / "owner", copy / "owner")
             last = copy_log(journal, copy / "journal")
             copy_keys(journal / "key", copy / "journal" / "key")
-            for path in (copy, *copy.rglob("*")):
-                sync(path)
-            os.rename(copy, destination)
-        sync(destination.parent)
+            place(copy, destination)
     except OSError as error:
         raise Unavailable(
             f"the backup {destination} cannot be written: {error}; check that its disk has room and that {destination.parent} "

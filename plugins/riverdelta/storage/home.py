@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import re
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import nest, part
-from riverdelta.core.durable import atomic, overwrite
+from riverdelta.core.durable import overwrite, write
 from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
+from riverdelta.core.locks import alone
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import base_digest, save
@@ -68,8 +68,7 @@ class Home:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / ".prepare").open("w") as gate:
-                fcntl.flock(gate, fcntl.LOCK_EX)
+            with alone(self.folder / ".prepare", wait=True):
                 releases = self.releases()
                 self._claim(releases)
                 if not releases.all():
@@ -187,8 +186,7 @@ class Home:
             why = f"{path} is {'damaged' if theirs else 'empty or missing'}"
             number = self._recognize(releases, why)
             _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
-        with atomic(path) as file:
-            file.write(mine.encode())
+        write(path, mine.encode())
 
     def _recognize(self, releases: ReleaseStore, why: str) -> int:
         """Return the newest release that can be read, which is this definition's; raises `ConfigurationError` otherwise."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats, Ints
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 from riverdelta.evaluation.drift import watch as w
 from riverdelta.evaluation.drift.panel import Doubles
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from riverdelta.core.hashing import mixed
 from riverdelta.core.log_loss import log_loss, score
 from riverdelta.evaluation.drift.panel import bet
 
@@ -25,14 +26,14 @@ _SIGNATURE = (
 )
 
 
+_mixed = numba.njit(inline="always")(mixed)
+
+
 @numba.njit("void(int64[::1], float32[::1])", cache=True)
 def bins_of_ids(ids, out):  # type: ignore[no-untyped-def]
-    """Give each id one of 32 bins, by splitmix64's finalizer: a sketch of how often ids occur, of one row."""
+    """Give each id one of 32 bins, from its hash: a sketch of how often ids occur, of one row."""
     for i in range(ids.shape[0]):
-        h = np.uint64(ids[i])
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = np.float32(h >> np.uint64(59))
+        out[i] = np.float32(_mixed(ids[i]) >> np.uint64(59))
 
 
 @numba.njit("void(float32[:, ::1], float32[::1])", cache=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from riverdelta.core.durable import place
 from riverdelta.core.errors import Corrupt, InvalidInput
 
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def _download(cache: Path, fetch: Fetch) -> Path:
                 if not (Path(work) / name).resolve().is_relative_to(Path(work).resolve()):
                     raise Corrupt(f"{_URL} holds {name!r}, which would leave its folder; it is not unpacked")
             archive.extractall(work)
-        os.replace(Path(work) / _NAME, cache / _NAME)
+        place(Path(work) / _NAME, cache / _NAME)
     return cache / _NAME
 
 

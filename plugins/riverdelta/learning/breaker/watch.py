@@ -7,6 +7,7 @@ import math
 import numba
 import numpy as np
 
+from riverdelta.core.hashing import mixed
 from riverdelta.learning.breaker.usual import BEYOND, COUNT, LEAST, MEAN, judge, step_at
 from riverdelta.learning.breaker.usual import REACH as HALF_WIDTH
 
@@ -48,15 +49,7 @@ _SIGNATURE = (
     "void(int64[:, ::1], float32[::1], int64[::1], int64, int64[::1], float64[::1], float64[:, ::1], int64[:, ::1],"
     " int64[:, ::1], uint64[:, :, ::1], int64[:, ::1], float64[::1], boolean[::1])"
 )
-
-
-@numba.njit(inline="always")
-def _mixed(x):  # type: ignore[no-untyped-def]
-    """The finalizer of splitmix64 (Steele, Lea, Flood 2014): every bit of an id moves every bit of the answer."""
-    h = np.uint64(x)
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+_mixed = numba.njit(inline="always")(mixed)
 
 
 @numba.njit("float64(float64)", cache=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.checked import share
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Floats, Ints
+from riverdelta.core.hashing import GOLDEN, mixed
 from riverdelta.core.link import sigmoid
-from riverdelta.corrections.checked import share
 
 LATE = ("weighted", "plain")
 #: The largest weight of a late positive that takes its negative back: exact up to a probability of 0.9.
 LATE_WEIGHT_BOUND = 10.0
 _Flags = npt.NDArray[np.bool_]
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Weights:
@@ -66,8 +66,8 @@ class Weights:
         """Return bool[N]: whether a row would be kept if it were a negative."""
         if self.keep == 1.0:
             return np.ones(len(key), np.bool_)
-        seed = _mixed(incarnation.astype(np.uint64) * _ODD)
-        draw = _mixed(seed + key.astype(np.uint64) * _ODD) >> np.uint64(11)
+        seed = mixed(incarnation.astype(np.uint64) * GOLDEN)
+        draw = mixed(seed + key.astype(np.uint64) * GOLDEN) >> np.uint64(11)
         return draw * 2.0**-53 < self.keep
 
     def of(self, label: Floats, corrected: Floats, undone: _Flags | None) -> tuple[Floats, Floats, Floats]:
@@ -88,9 +88,3 @@ class Weights:
             if self.late == "weighted":
                 weight[undone] = 1.0 / np.maximum(1.0 - p[undone], 1.0 / LATE_WEIGHT_BOUND)
         return weight, importance, taken_back
-
-
-def _mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import logging
 import os
@@ -12,12 +11,13 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from riverdelta.core.durable import atomic
+from riverdelta.core.durable import write
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.locks import Turn
+from riverdelta.core.hashing import digest
+from riverdelta.core.locks import alone
 
 _log = logging.getLogger(__name__)
-_KEY_BYTES = 32
+_KEY_BYTES, _MODE = 32, 0o600
 #: A former key and the time (Unix seconds) until which its ids are accepted.
 _FORMER = struct.Struct(f"<{_KEY_BYTES}sd")
 #: 40 bits of a request's number last 34 years at 1,000 requests a second.
@@ -140,7 +140,7 @@ def load_key(path: Path) -> bytes:
     `ConfigurationError` where it is damaged, or others may read it and the mode is not ours to change.
     """
     if not path.exists():
-        _write(path, os.urandom(_KEY_BYTES), replace=False)  # where another worker was first, its key counts
+        write(path, os.urandom(_KEY_BYTES), mode=_MODE, replace=False)  # where another worker was first, its key counts
     _close_to_others(path)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
@@ -156,15 +156,11 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
     Former keys lie in `<path>.previous`, written first: a crash between the two leaves the key as it was. Each file appears
     in full or not at all, and is on disk when this returns. Raises `ConfigurationError` where a file is damaged.
     """
-    turn = Turn(path.with_name(f".{path.name}.turn"))
-    try:
-        with turn.taken():
-            key = load_key(path)
-            former = [(k, until) for k, until in _former(path) if k != key and now < until]
-            _write(_previous(path), b"".join(_FORMER.pack(*f) for f in [(key, now + window_seconds), *former]))
-            _write(path, os.urandom(_KEY_BYTES))
-    finally:
-        turn.close()
+    with alone(path.with_name(f".{path.name}.turn"), wait=True):
+        key = load_key(path)
+        former = [(k, until) for k, until in _former(path) if k != key and now < until]
+        write(_previous(path), *(_FORMER.pack(*f) for f in [(key, now + window_seconds), *former]), mode=_MODE)
+        write(path, os.urandom(_KEY_BYTES), mode=_MODE)
 
 
 def copy_keys(path: Path, destination: Path) -> None:
@@ -172,7 +168,7 @@ def copy_keys(path: Path, destination: Path) -> None:
     # The key first: a rotation puts the old key among the former ones before it replaces it.
     for source, target in ((path, destination), (_previous(path), _previous(destination))):
         if source.exists():
-            _write(target, source.read_bytes())
+            write(target, source.read_bytes(), mode=_MODE)
 
 
 def _previous(path: Path) -> Path:
@@ -193,17 +189,12 @@ def _former(path: Path) -> list[Former]:
     return [(key, until) for key, until in _FORMER.iter_unpack(data)]
 
 
-def _write(path: Path, data: bytes, replace: bool = True) -> None:
-    with atomic(path, 0o600, replace) as file:
-        file.write(data)
-
-
 def _close_to_others(path: Path) -> None:
     mode = path.stat().st_mode & 0o777
     if not mode & 0o077:
         return
     try:
-        path.chmod(0o600)
+        path.chmod(_MODE)
     except OSError as error:
         raise ConfigurationError(f"{path} has mode {mode:04o} ({error}); others must not read it: chmod 600 {path}") from None
     _log.warning("%s had mode %04o and has 0600 now; where others could read it, run riverdelta rotate-key", path, mode)
@@ -218,4 +209,4 @@ def _version(path: Path) -> _Version:
 
 
 def _mac(body: bytes, key: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_MAC_BYTES, key=key).digest()
+    return digest(body, size=_MAC_BYTES, key=key)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from riverdelta.core.features import Ints
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 
 #: A worker's incarnation, and the number of a request within it.
 Request = tuple[int, int]

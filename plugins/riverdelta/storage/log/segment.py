@@ -14,7 +14,8 @@ import numpy as np
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
-from riverdelta.core.records import Impressions, decode, digest
+from riverdelta.core.hashing import digest
+from riverdelta.core.records import Impressions, decode
 from riverdelta.storage.log.base import Entry, Fed, Request, Stored
 from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, explained
 

@@ -7,7 +7,7 @@ import re
 import struct
 
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.records import digest
+from riverdelta.core.hashing import digest
 from riverdelta.storage.registry.base import Registry
 from riverdelta.storage.registry.state import Delta, State
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from riverdelta.core.arrays import Arrays, pack, unpack
 from riverdelta.core.errors import Corrupt, NotFound
+from riverdelta.core.hashing import file_digest
 from riverdelta.storage.registry.base import Registry
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Release:
         """Return the path; raises `Corrupt` naming the file, of it and its weights, that is missing or not what it was."""
         for path, expected in ((self.path, self.digest), *((self.path.parent / n, d) for n, d in self.shared.items())):
             try:
-                found = _digest(path)
+                found = file_digest(path)
             except OSError as error:
                 raise Corrupt(f"release {self.number} cannot be read: {error}") from error
             if found != expected:
@@ -160,8 +160,14 @@ class ReleaseStore:
             # Nobody overwrites shared weights: each file is read for its digest once.
             for name in self.registry.names("releases"):
                 if name.endswith(".bin") and Path(name).name not in index["shared"]:
-                    index["shared"][Path(name).name] = _digest(self.registry.path(name))
-            entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position, "state": digest.hex()}
+                    index["shared"][Path(name).name] = file_digest(self.registry.path(name))
+            entry = {
+                "number": number,
+                "file": path.name,
+                "digest": file_digest(path),
+                "position": position,
+                "state": digest.hex(),
+            }
             index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
             index["champions"] = index["champions"] or [number]
             self._write(index)
@@ -244,8 +250,3 @@ def _is_index(index: Any) -> bool:
     # A bare name: an index leads nowhere outside its folder.
     names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
     return all(name.isprintable() and name == Path(name).name and name not in ("", "..") for name in names)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

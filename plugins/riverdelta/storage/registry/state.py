@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
+from riverdelta.core.arrays import pack, unpack
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats, Ints
-from riverdelta.core.records import digest
-
-_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Delta:
     published: float = 0.0
 
     def encode(self) -> bytes:
-        """Return the delta as a digest (16 bytes of BLAKE2b) and a safetensors file."""
+        """Return the delta as bytes, its digest among them."""
         base = self.base or State(-1, -1, -1)
         arrays = {
             "state": np.array([[s.release, s.swap, s.position] for s in (self.state, base)], np.int64),
@@ -57,20 +53,16 @@ class Delta:
             "published": np.array([self.published]),
         }
         for name, (rows, values) in self.tables.items():
-            arrays[f"values/{name}"] = np.ascontiguousarray(values)
+            arrays[f"values/{name}"] = values
             if rows is not None:
-                arrays[f"rows/{name}"] = np.ascontiguousarray(rows)
-        body = save(arrays)
-        return digest(body) + body
+                arrays[f"rows/{name}"] = rows
+        return b"".join(pack(arrays))
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> Delta:
         """Read what `encode` wrote; raises `Corrupt` naming `source`."""
-        body = data[_DIGEST_BYTES:]
-        if digest(body) != data[:_DIGEST_BYTES]:
-            raise Corrupt(f"{source} does not match its digest ({len(data)} bytes); it is left out")
+        arrays = unpack(data, source)
         try:
-            arrays = load(body)
             state, base = (State(*row) for row in _typed(arrays, "state", np.int64, 2).tolist())
             tables: dict[str, tuple[Ints | None, Floats]] = {}
             for key, values in arrays.items():
@@ -81,7 +73,7 @@ class Delta:
             received = _typed(arrays, "received", np.float64, 1)
             (published,) = _typed(arrays, "published", np.float64, 1).tolist()
             return cls(state, None if base.swap < 0 else base, tables, received, published)
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise Corrupt(f"{source} is no delta: {error}") from error
 
 

@@ -1,0 +1,94 @@
+"""Environment: which variables named RIVERDELTA_* mean something, and what is said of the others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Collection, MutableMapping
+
+from riverdelta.core.errors import ConfigurationError, near
+
+_log = logging.getLogger(__name__)
+PREFIX = "RIVERDELTA_"
+#: Variables that are no settings of a service, and what reads them.
+TOOLS = {
+    "DATA": "The folder with MovieLens latest-small, for `riverdelta demo`, and with more data sets for tests and benchmarks.",
+    "FUZZ_EXAMPLES": "How many examples each test in `tests/fuzz` tries.",
+}
+#: `name=value`, after the prefix, of what Kubernetes and Docker set for services named riverdelta or riverdelta-….
+_LINK = re.compile(
+    r"(?:(?P<service>.+)_)?(SERVICE_HOST=.*|SERVICE_PORT(_.+)?=\d*|PORT=(tcp|udp|sctp)://.*"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*|NAME=/.*|ENV_.*)",
+    re.DOTALL,
+)
+#: Names the unknown variables that are logged already, to this process and to those that it starts.
+_LOGGED = "_RIVERDELTA_UNKNOWN"
+
+
+def check(settings: Collection[str], environment: MutableMapping[str, str] = os.environ) -> None:
+    """Raise `ConfigurationError` where a variable has almost the name of a setting; log others that mean nothing, once.
+
+    A name within two edits of a setting's is taken for a slip. Links to services and `TOOLS` are passed over. No value is
+    shown: it may be a token.
+    """
+    names = {variable.upper().removeprefix(PREFIX): variable for variable in environment if variable.upper().startswith(PREFIX)}
+    known = {setting.upper() for setting in settings}
+    unknown = {
+        name: variable
+        for name, variable in sorted(names.items())
+        if name not in known and name not in TOOLS and link(name, environment[variable]) is None
+    }
+    slips = []
+    for name, variable in unknown.items():
+        distance, nearest = min((edits(name, one), one) for one in known)
+        if distance <= 2:
+            right = PREFIX + nearest
+            slips.append(
+                f"{variable} is not a setting, and {right} is one; rename it, or unset it: "
+                f'export {right}="${variable}"; unset {variable}'
+            )
+    if slips:
+        raise ConfigurationError("\n".join(slips))
+    logged = environment.get(_LOGGED, "").split()
+    for name, variable in unknown.items():
+        if variable not in logged:
+            _log.warning("%s is not a setting, and it is ignored: %s", variable, near(name, known))
+    if unknown:
+        environment[_LOGGED] = " ".join({*logged, *unknown.values()})
+
+
+def link(name: str, value: str) -> str | None:
+    """Return the Kubernetes or Docker service that RIVERDELTA_<name> is a link to, None where it is no link.
+
+    >>> link("GRPC_PORT", "tcp://10.0.0.1:50051"), link("SERVICE_HOST", "10.0.0.1"), link("GRPC_PORT", "3001")
+    ('riverdelta-grpc', 'riverdelta', None)
+    """
+    found = _LINK.fullmatch(f"{name}={value}")
+    return found and "-".join(["riverdelta", *(found["service"] or "").lower().split("_")]).rstrip("-")
+
+
+def edits(one: str, other: str) -> int:
+    """Return how many insertions, deletions, changes and swaps of neighbours turn one text into the other, at least.
+
+    Notes: the Damerau-Levenshtein distance, by the algorithm of Lowrance and Wagner (1975).
+
+    >>> edits("HOME", "HOEM"), edits("CA", "ABC"), edits("HOME", "DATA")
+    (1, 2, 4)
+    """
+    far = len(one) + len(other)
+    cost = {(-1, -1): far}
+    for i in range(len(one) + 1):
+        cost[i, -1], cost[i, 0] = far, i
+    for j in range(len(other) + 1):
+        cost[-1, j], cost[0, j] = far, j
+    rows: dict[str, int] = {}
+    for i, x in enumerate(one, 1):
+        column = 0
+        for j, y in enumerate(other, 1):
+            row, before = rows.get(y, 0), column
+            column = j if x == y else column
+            swapped = cost[row - 1, before - 1] + (i - row) + (j - before) - 1
+            cost[i, j] = min(cost[i - 1, j - 1] + (x != y), cost[i, j - 1] + 1, cost[i - 1, j] + 1, swapped)
+        rows[x] = i
+    return cost[len(one), len(other)]

@@ -1,0 +1,58 @@
+"""Hashing: the digests that show whether bytes are what they were, and the hashes of ids."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: 2⁶⁴ / φ, odd: multiplied by it, ids that follow one another lie far apart.
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_CHUNK = 1 << 22
+
+
+def digest(*parts: bytes | memoryview, size: int = 16, key: bytes = b"") -> bytes:
+    """Return the BLAKE2b digest of `parts`, one after another, in `size` bytes; with `key`, a MAC (RFC 7693).
+
+    >>> digest(b"ab", b"c") == digest(b"abc"), digest(b"abc", size=4).hex()
+    (True, '63906248')
+    """
+    state = blake2b(digest_size=size, key=key)
+    for part in parts:
+        state.update(part)
+    return state.digest()
+
+
+def file_digest(*paths: Path) -> str:
+    """Return the digest of files, one after another, in 32 hexadecimal digits; they may be larger than the memory."""
+    state = blake2b(digest_size=16)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                state.update(chunk)
+    return state.hexdigest()
+
+
+def id64(key: str | bytes) -> int:
+    """Return the int64 of a string id: BLAKE2b of its UTF-8 bytes with an 8-byte digest, little-endian, signed (RFC 7693).
+
+    >>> id64("user-42")
+    -6417657526719176593
+    """
+    return int.from_bytes(digest(key.encode() if isinstance(key, str) else key, size=8), "little", signed=True)
+
+
+def mixed(x: Any) -> Any:
+    """Return uint64 in which every bit of `x` changes every bit: of an array, or in a kernel, by `numba.njit`, of a number.
+
+    It is the finalizer of splitmix64 (Steele, Lea, Flood 2014).
+
+    >>> mixed(np.array([0, 1, -1])).tolist()
+    [0, 6238072747940578789, 13029008266876403067]
+    """
+    x = np.uint64(x)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
