@@ -23,7 +23,7 @@ from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.series import write_page_quickly
+from riverdelta.bento.series import write_page_once
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import flush, present, trace_only_where_exported
 from riverdelta.core.errors import ConfigurationError
@@ -132,7 +132,7 @@ def _equip(cls: type, definition: Definition) -> None:
         if settings.log_format == "json":
             use_json(present)
         policy.open(settings)
-        write_page_quickly()
+        write_page_once()
         # What feedback waits for must leave time to say that it has not come.
         patience = PATIENCE_SECONDS if policy.timeout is None else _PATIENCE * policy.timeout
         plane = DataPlane(definition, settings, patience_seconds=patience)
