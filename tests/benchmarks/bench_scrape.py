@@ -3,7 +3,8 @@
 The reference service with 4 workers, whose series all exist after some requests over each transport. The cost of a scrape is
 taken from many in a row, less what the service spends in the same time when nobody asks. Then it is scraped once a second,
 as Prometheus does, in turn with as many seconds of silence; the medians of both are compared.
-Targets: under 2 % of a core at a scrape a second, 0.2 % at one each 15 s.
+Targets, of what prometheus_client's merge of the workers' files gives: under 4 % of a core at a scrape a second, 0.3 % at one
+each 15 s.
 Run: python tests/benchmarks/bench_scrape.py [--scrapes N] [--seconds S] [--json FILE]
 """
 
@@ -96,7 +97,7 @@ def main():
     }
     print(f"{WORKERS} workers, {figures['series']:,} series on the page, {figures['riverdelta_series']:,} of them riverdelta's")
     print(f"a scrape costs {each * 1e3:.1f} ms of processor time; the silent service takes {figures['silent_core_ratio']:.1%}")
-    for every, ratio, target in (("second", each, 0.02), ("15 s", each / 15, 0.002)):
+    for every, ratio, target in (("second", each, 0.04), ("15 s", each / 15, 0.003)):
         print(f"one each {every:<7} {ratio:.2%} of a core (target {target:.1%}: {'yes' if ratio < target else 'NO'})")
     print(f"measured at one each second, beside silence: {measured:+.2%} of a core")
     if options.json:

@@ -50,7 +50,9 @@ def test_two_services_cannot_have_one_grpc_port(scorer, settings, tmp_path):
     other = settings.model_copy(update={"home": tmp_path / "other"})
     with (
         claim(scorer(), settings),
-        pytest.raises(ConfigurationError, match=f"127.0.0.1:{settings.grpc_port}: .*RIVERDELTA_GRPC_PORT"),
+        pytest.raises(
+            ConfigurationError, match=rf"127.0.0.1:{settings.grpc_port}: .*RIVERDELTA_GRPC_PORT.*'ranker'.*grpc_port=3002\)"
+        ),
     ):
         claim(scorer("0.25"), other)
     claim(scorer("0.25"), other).close()

@@ -15,8 +15,9 @@ import pytest
 from riverdelta import Calibration, Entity, Linear, online
 from riverdelta.core.errors import ConfigurationError, ModelError
 from riverdelta.lab.client import Http
-from riverdelta.lab.server import serving
+from riverdelta.lab.server import free_port, serving
 from riverdelta.learning.definition import ATTRIBUTE
+from riverdelta.serving.oip.messages import MESSAGES
 from riverdelta.serving.oip.messages import SERVICE as INFERENCE
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
@@ -83,13 +84,20 @@ def test_a_relative_home_lies_where_the_service_was_imported_as_for_its_workers(
 SERVICE = """
 import bentoml
 from pathlib import Path
-from riverdelta import Calibration, Entity, online
+from riverdelta import Calibration, Entity, Linear, online
 
 HERE = Path(__file__).parent
 
 @bentoml.service(workers=1)
+@online("ranker.onnx", corrections=[Linear("user")], grpc_port=PORT)
+class Search:
+    pass
+
+@bentoml.service(workers=1)
 @online("ranker.onnx", logit="logit", columns={"shop": "float32"}, corrections=[Calibration(), Entity("user", on=["shop"])])
 class Shop:
+    search = bentoml.depends(Search)
+
     def __init__(self):
         self.greeting = "hello"
 
@@ -104,6 +112,17 @@ class Shop:
     def __is_ready__(self):
         return not (HERE / "closed").exists()
 """
+
+
+@pytest.fixture(scope="module")
+def bento(tmp_path_factory):
+    """(folder, server, gRPC port of the second scorer): a Bento with two scorers, served for real."""
+    folder, port = tmp_path_factory.mktemp("bento"), free_port()
+    onnx.save(onnx.parser.parse_model(RANKER), folder / "ranker.onnx")
+    (folder / "shop.py").write_text(SERVICE.replace("PORT", str(port)))
+    over_ipv6 = {"RIVERDELTA_GRPC_HOST": "::1", "RIVERDELTA_HOME": "state"}
+    with serving(folder, "shop:Shop", folder / "state", over_ipv6) as server:
+        yield folder, server, port
 
 
 def call(server, method, path, body=None):
@@ -133,33 +152,57 @@ def teach(server, rows=3):
 def learner_of(server):
     """(the BentoML process of the sidecar, the learner under it)."""
     below = psutil.Process(server.process.pid).children(recursive=True)
-    learner = next(p for p in below if p.cmdline()[1:4] == ["-m", "riverdelta", "sidecar"])
+    learner = next(p for p in below if p.cmdline()[1:6] == ["-m", "riverdelta", "sidecar", "--service", "shop:Shop"])
     return learner.parent(), learner
 
 
-def test_the_class_keeps_its_own_and_outlives_the_loss_of_its_sidecar(base, tmp_path):
-    (tmp_path / "shop.py").write_text(SERVICE)
-    over_ipv6 = {"RIVERDELTA_GRPC_HOST": "::1", "RIVERDELTA_HOME": "state"}
-    with serving(tmp_path, "shop:Shop", tmp_path / "state", over_ipv6) as server:
-        with grpc.insecure_channel(f"[::1]:{server.grpc_port}") as channel:
-            channel.unary_unary(f"/{INFERENCE}/ServerMetadata")(b"", timeout=10)
-        # The supervisor, the workers and the learner mean the same folder.
-        assert {"serve.lock", "sidecar.lock", "journal", "releases"} <= {
-            p.name for p in (tmp_path / "state" / "shop").iterdir()
-        }
-        assert call(server, "POST", "/greet", json.dumps({"who": "ann"})) == (200, "hello there, ann")
-        (tmp_path / "closed").touch()
-        assert call(server, "GET", "/readyz")[0] == 503
-        (tmp_path / "closed").unlink()
-        assert call(server, "GET", "/readyz")[0] == 200
-        position = teach(server)
-        wait(lambda: server.status()["position"] >= position)
+def test_two_scorers_of_a_bento_are_served_learn_and_count_apart(bento):
+    folder, server, port = bento
+    position = teach(server)
+    columns = {"user": np.arange(5), "x": np.ones(5, np.float32)}
+    with grpc.insecure_channel(f"[::1]:{port}") as channel:
 
-        shell, learner = learner_of(server)
-        shell.kill()
-        wait(lambda: not learner.is_running())
-        position = teach(server)
-        wait(lambda: learner_of(server)[1].pid != learner.pid and server.status()["position"] >= position)
-        everyone = psutil.Process(server.process.pid).children(recursive=True)
+        def infer(model, **tensors):
+            tensor, request = MESSAGES["InferInputTensor"], MESSAGES["ModelInferRequest"](model_name=model)
+            for name, (datatype, data) in tensors.items():
+                request.inputs.append(tensor(name=name, datatype=datatype, shape=[len(data)]))
+                request.raw_input_contents.append(data.tobytes())
+            answer = channel.unary_unary(f"/{INFERENCE}/ModelInfer")(request.SerializeToString(), timeout=10)
+            return MESSAGES["ModelInferResponse"].FromString(answer)
+
+        infer("search", user=("INT64", columns["user"]), x=("FP32", columns["x"]))
+        with pytest.raises(grpc.RpcError, match="there is no model 'shop'"):
+            infer("shop")
+    status, text = call(server, "GET", "/metrics")
+    assert status == 200
+    for model, transport, rows in (("shop", "rest", 3), ("shop", "grpc", 0), ("search", "rest", 0), ("search", "grpc", 5)):
+        assert f'riverdelta_rows_scored_total{{model="{model}",transport="{transport}"}} {rows}.0\n' in text
+    wait(lambda: server.status()["position"] >= position)
+    assert {"owner", "serve.lock", "sidecar.lock", "journal", "status.json"} <= {
+        p.name for p in (folder / "state" / "search").iterdir()
+    }
+
+
+def test_the_class_keeps_its_own_and_outlives_the_loss_of_its_sidecar(bento):
+    folder, server, _ = bento
+    with grpc.insecure_channel(f"[::1]:{server.grpc_port}") as channel:
+        channel.unary_unary(f"/{INFERENCE}/ServerMetadata")(b"", timeout=10)
+    # The supervisor, the workers and the learner mean the same folder.
+    assert {"serve.lock", "sidecar.lock", "journal", "releases"} <= {p.name for p in (folder / "state" / "shop").iterdir()}
+    assert call(server, "POST", "/greet", json.dumps({"who": "ann"})) == (200, "hello there, ann")
+    (folder / "closed").touch()
+    assert call(server, "GET", "/readyz")[0] == 503
+    (folder / "closed").unlink()
+    assert call(server, "GET", "/readyz")[0] == 200
+    position = teach(server)
+    wait(lambda: server.status()["position"] >= position)
+
+    shell, learner = learner_of(server)
+    shell.kill()
+    wait(lambda: not learner.is_running())
+    position = teach(server)
+    wait(lambda: learner_of(server)[1].pid != learner.pid and server.status()["position"] >= position)
+    everyone = psutil.Process(server.process.pid).children(recursive=True)
+    server.stop()
     assert not [p for p in everyone if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert "shop" not in sys.modules

@@ -1,18 +1,20 @@
-"""Series: a request is counted at its route, is answered as it came, and the page is quick only where there are files."""
+"""Series: a request is counted at its route, is answered as it came, and a scrape reads the workers' files once."""
 
 import asyncio
+from types import SimpleNamespace
 
 import bentoml
 import httpx
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from riverdelta.bento import series
-from riverdelta.bento.series import label_by_route, write_page_quickly
+from riverdelta.bento.series import label_by_route, write_page_once
 
 
 class Counting:
@@ -88,9 +90,24 @@ def test_bentomls_own_application_counts_by_route():
     assert [label(p) for p in ("/predict", "/metrics", "/readyz", "/made/up")] == ["/predict", "/metrics", "/readyz", "other"]
 
 
-def test_the_page_of_one_process_alone_stays_bentomls(monkeypatch):
+@pytest.fixture
+def client(monkeypatch):
+    """Stand in for BentoML's client of Prometheus."""
+    made = SimpleNamespace(generate_latest=None)
+    monkeypatch.setattr(type(BentoMLContainer.metrics_client), "get", lambda self: made)
+    return made
+
+
+def test_a_scrape_puts_the_files_together_once(client, monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    read, collect = [], MultiProcessCollector.collect
+    monkeypatch.setattr(MultiProcessCollector, "collect", lambda self: read.append(1) or collect(self))
+    write_page_once()
+    assert client.generate_latest() == b""
+    assert read == [1]
+
+
+def test_the_page_of_one_process_alone_stays_bentomls(client, monkeypatch):
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    asked = []
-    monkeypatch.setattr(type(BentoMLContainer.metrics_client), "get", lambda self: asked.append(self))
-    write_page_quickly()
-    assert asked == []
+    write_page_once()
+    assert client.generate_latest is None

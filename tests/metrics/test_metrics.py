@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,10 +16,20 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from riverdelta import metrics as module
-from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, Unavailable
+from riverdelta.core.errors import (
+    ConfigurationError,
+    InvalidInput,
+    RateLimited,
+    RiverdeltaError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
-from riverdelta.metrics import Metrics, TrainerMirror, forget_dead_workers
+from riverdelta.metrics import Metrics, TrainerMirror, forget_dead_workers, page
+from riverdelta.metrics.learner import GAUGES
 from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.storage.registry import State
 
@@ -26,7 +37,6 @@ from riverdelta.storage.registry import State
 WORKER = """
 import sys, time
 import numpy as np
-from riverdelta.core.errors import Unavailable
 from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.metrics import Metrics
 from riverdelta.storage.registry import State
@@ -35,8 +45,8 @@ me = int(sys.argv[1])
 metrics.provider("CPUExecutionProvider")
 for _ in range(me):
     metrics.scored("grpc", 10, decode=1e-4, score=1e-3, journal=1e-4)
-    metrics.answered("grpc", "score", 2e-3)
-metrics.answered("rest", "feedback", 0.0, Unavailable("full"))
+    metrics.answered("grpc", "score", 200, 2e-3)
+metrics.answered("rest", "feedback", 503, 0.0)
 metrics.feedback([Outcome.ACCEPTED] * me + [Outcome.LATE])
 metrics.swapped(1e-4)
 metrics.fresh(np.array([0.03, 0.3, 100.0]))
@@ -65,7 +75,7 @@ def full(registry):
     """Return a registry in which every metric has a sample."""
     metrics = Metrics(registry, "shop")
     metrics.provider("CPUExecutionProvider")
-    metrics.answered("rest", "score", 0.01, InvalidInput("x"))
+    metrics.answered("rest", "score", 400, 0.01)
     metrics.mirror(status(), State(3, 12, 90), Health(0, 0, None), now=1000.0)
     return registry
 
@@ -118,8 +128,10 @@ def merged(folder):
     return registry
 
 
-def test_values_of_several_processes_add_up(workers, tmp_path):
+def test_values_of_several_processes_add_up(workers, tmp_path, monkeypatch):
     registry = merged(tmp_path)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert page() == generate_latest(registry)
     assert value(registry, "rows_scored_total", transport="grpc") == 60
     assert value(registry, "requests_total", transport="grpc", endpoint="score", outcome="ok") == 6
     assert value(registry, "requests_total", transport="rest", endpoint="feedback", outcome="unavailable") == 3
@@ -191,7 +203,7 @@ def test_labels_have_a_fixed_set_of_values(full):
         "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le", "model",
         "column", "quantity", "slice", "bound", "share", "action",
     }  # fmt: skip
-    assert len(samples(full)) < 700
+    assert len(samples(full)) < 600
 
 
 def test_series_of_rare_events_exist_before_the_first(registry):
@@ -205,9 +217,9 @@ def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total
     metrics = Metrics(registry, "shop")
     metrics.scored("rest", 5, decode=0.5, score=1.5, journal=0.25)
     metrics.encoded("rest", 0.125)
-    metrics.answered("rest", "score", 2.5)
-    metrics.answered("rest", "score", 9.0, TooLarge("x"))
-    metrics.answered("rest", "status", 9.0)
+    metrics.answered("rest", "score", 200, 2.5)
+    metrics.answered("rest", "score", 413, 9.0)
+    metrics.answered("rest", "status", 200, 9.0)
     sums = {s: value(registry, "request_seconds_sum", transport="rest", stage=s) for s in module.STAGES}
     assert sums == {"decode": 0.5, "score": 1.5, "journal": 0.25, "encode": 0.125, "total": 2.5}
     assert value(registry, "rows_scored_total", transport="rest") == 5
@@ -215,7 +227,7 @@ def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total
 
 def test_feedback_has_a_time_of_its_own(registry):
     metrics = Metrics(registry, "shop")
-    metrics.answered("grpc", "feedback", 0.02)
+    metrics.answered("grpc", "feedback", 200, 0.02)
     assert value(registry, "feedback_seconds_sum", transport="grpc") == 0.02
     assert value(registry, "request_seconds_count", transport="grpc", stage="total") == 0
 
@@ -235,17 +247,20 @@ def test_many_values_at_once_count_as_one_by_one(values):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (InvalidInput("x"), "invalid"),
-        (TooLarge("x"), "too_large"),
-        (Unavailable("x"), "unavailable"),
-        (ConfigurationError("x"), "internal"),
-        (ZeroDivisionError(), "internal"),
+        (InvalidInput, "invalid"),
+        (Unauthenticated, "invalid"),
+        (RateLimited, "invalid"),
+        (Unsupported, "invalid"),
+        (TooLarge, "too_large"),
+        (Unavailable, "unavailable"),
+        (ConfigurationError, "internal"),
+        (RiverdeltaError, "internal"),
     ],
 )
 def test_a_refused_request_counts_by_whose_fault_it_is(registry, error, reason):
     metrics = Metrics(registry, "shop")
-    metrics.answered("oip_rest", "feedback", 0.1, error)
-    metrics.answered("oip_rest", "score", 0.1, error)
+    metrics.answered("oip_rest", "feedback", error.http_status, 0.1)
+    metrics.answered("oip_rest", "score", error.http_status, 0.1)
     for endpoint in ("feedback", "score"):
         assert value(registry, "requests_total", transport="oip_rest", endpoint=endpoint, outcome=reason) == 1
     assert value(registry, "feedback_refused_total", reason=reason) == 1
@@ -310,14 +325,35 @@ def test_a_trial_that_ended_leaves_no_interval(registry):
     assert value(registry, "gain_row_nats", bound="mean") == 0.02
 
 
-def test_two_scorers_in_one_registrys_page_are_told_apart_by_their_name():
-    pages = []
-    for model in ("shop", "search"):
-        registry = CollectorRegistry()
-        Metrics(registry, model).swapped(1e-4)
-        pages.append(generate_latest(registry).decode())
-    assert 'riverdelta_swaps_total{model="shop",outcome="taken"} 1.0' in pages[0]
-    assert all('model="search"' in line for line in pages[1].splitlines() if line.startswith("riverdelta_"))
+def test_two_scorers_share_a_registry_and_only_the_label_tells_them_apart(registry):
+    shop, search = Metrics(registry, "shop"), Metrics(registry, "search")
+    shop.swapped(1e-4)
+    shop.fresh(np.array([0.03]))
+    search.mirror(status(position=7), State(3, 12, 5), Health(0, 0, None), now=1000.0)
+    assert [value(registry, "swaps_total", model=m, outcome="taken") for m in ("shop", "search")] == [1, 0]
+    assert [value(registry, "learned_position", model=m) for m in ("shop", "search")] == [0, 7]
+    assert (shop.freshness(0.5), search.freshness(0.5)) == (0.05, None)
+    lines = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(set(lines))
+    assert all('model="shop"' in line or 'model="search"' in line for line in lines)
+
+
+def test_a_scorer_that_is_made_again_goes_on_counting_where_it_was(registry):
+    Metrics(registry, "shop").swapped(1e-4)
+    before = samples(registry).keys()
+    Metrics(registry, "shop").swapped(1e-4)
+    assert value(registry, "swaps_total", outcome="taken") == 2
+    assert samples(registry).keys() == before
+
+
+def test_registries_have_metrics_of_their_own_and_scorers_can_be_made_by_many_threads(registry):
+    other = CollectorRegistry()
+    Metrics(other, "shop").swapped(1e-4)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: Metrics(registry, f"shop{n % 4}"), range(16)))
+    for each in made:
+        each.swapped(1e-4)
+    assert [value(registry, "swaps_total", model=f"shop{n}", outcome="taken") for n in range(4)] == [4] * 4
 
 
 def test_live_age_is_that_of_what_this_worker_serves_and_grows_while_it_is_behind(registry):
@@ -350,6 +386,6 @@ def test_a_learner_that_stopped_writing_is_down(registry, old):
     assert value(registry, "sidecar_up") == 0
 
 
-def test_every_measure_of_a_report_has_its_gauge(registry):
-    mirror = TrainerMirror(registry, "shop")
-    assert set(mirror._prequential) == set(Prequential().report()["all"]["base"])
+def test_every_measure_of_a_report_has_its_gauge():
+    measures = {path.rpartition(".")[2] for path in GAUGES if path.startswith("prequential.")}
+    assert measures == set(Prequential().report()["all"]["base"])

@@ -38,6 +38,10 @@ def asking(name):
     return [panel for panel in panels(name) if "targets" in panel]
 
 
+def rules():
+    return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
 @each_board
 def test_the_checked_in_dashboard_is_what_its_code_makes(name):
     assert (DASHBOARDS / name).read_text() == files()[name], "run `make dashboards`"
@@ -131,6 +135,18 @@ def test_every_series_is_of_the_chosen_models_and_says_whose_it_is(name):
             assert target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
+def test_nothing_that_is_asked_for_or_recorded_adds_up_or_pairs_scorers_of_one_instance():
+    recorded = [
+        rule["expr"] for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
+    ]
+    for expression in [asked.expression for made in dashboards().values() for asked in expressions(made)] + recorded:
+        for kept in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", expression):
+            assert {"job", "instance", "model"} <= set(kept.replace(" ", "").split(",")), expression
+        assert not re.search(r"\b(?:sum|min|max|avg|count|topk|group) ?\(", expression), expression
+        for left_out in re.findall(r"\b(?:without|ignoring) ?\(([^)]*)\)", expression):
+            assert "model" not in left_out, expression
+
+
 def known():
     """The labels of every metric and of every recorded series, by name."""
     registry = CollectorRegistry()
@@ -141,10 +157,9 @@ def known():
         for family in registry.collect()
         for suffix in suffixes[family.type]
     }
-    for path in RULES:
-        for rule in [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]:
-            if "record" in rule:
-                labels[rule["record"]] = set().union(*labels.values())
+    for rule in rules():
+        if "record" in rule:
+            labels[rule["record"]] = set().union(*labels.values())
     return labels
 
 
@@ -203,8 +218,7 @@ def test_a_panel_draws_the_limit_of_its_alert(alert):
     name, title, limit = LIMITS[alert]
     (panel,) = [panel for panel in panels(f"{name}.json") if panel["title"] == title]
     assert limit in [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
-    rules = [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
-    (rule,) = [rule for rule in rules if rule.get("alert") == alert]
+    (rule,) = [rule for rule in rules() if rule.get("alert") == alert]
     assert re.search(rf"[<>] {re.escape(str(limit))}\b", rule["expr"])
     drawn = {metric for target in panel["targets"] for metric in re.findall(r"riverdelta[a-z0-9_:]+", target["expr"])}
     assert any(metric in rule["expr"] for metric in drawn)

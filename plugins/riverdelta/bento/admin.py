@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,13 +85,10 @@ def routes(runtime: Runtime) -> list[Route]:
 
     def route(name: str, method: str, handler: Handler) -> Route:
         async def let_in(request: Request) -> Response:
-            started, plane = perf_counter(), runtime.plane
-            _refuse_strange_names(request, plane.settings)
-            response = await handler(request)
-            plane.metrics.answered("rest", "admin", perf_counter() - started)
-            return response
+            _refuse_strange_names(request, runtime.plane.settings)
+            return await handler(request)
 
-        return Route(f"/admin/{name}", answering(runtime, "rest", "admin", body, let_in), methods=[method])
+        return Route(f"/admin/{name}", answering("admin", body, let_in), methods=[method])
 
     reads = {"releases": releases, "diff": changes, "export": export}
     return [route(name, "GET", handler) for name, handler in reads.items()] + [

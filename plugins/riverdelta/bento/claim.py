@@ -28,7 +28,10 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
     home = Home(definition, settings)
     with ExitStack() as held:
         if settings.grpc_port:
-            change = "set RIVERDELTA_GRPC_HOST and RIVERDELTA_GRPC_PORT to a free address of this machine (port 0: no gRPC)"
+            change = (
+                "set RIVERDELTA_GRPC_HOST and RIVERDELTA_GRPC_PORT to a free address of this machine (port 0: no gRPC); of "
+                f"several scorers in one Bento, give {definition.name!r} a port of its own: @online(..., grpc_port=3002)"
+            )
             held.enter_context(hold("gRPC", settings.grpc_host, settings.grpc_port, change))
         try:
             home.prepare()

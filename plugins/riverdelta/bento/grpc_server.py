@@ -8,8 +8,7 @@ from typing import Any
 import grpc
 
 from riverdelta.bento.address import target
-from riverdelta.bento.failure import failure
-from riverdelta.bento.guard import Interceptor, Policy, abort
+from riverdelta.bento.guard import Interceptor, Policy
 from riverdelta.bento.oip import Oip, TensorMetadata
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import ConfigurationError, InvalidInput
@@ -50,38 +49,20 @@ class GrpcServer:
         await self._server.stop(_GRACE_SECONDS)
 
     def _handlers(self) -> dict[str, Any]:
-        methods: dict[str, tuple[str, Method]] = {
-            "ServerLive": ("health", self._server_live),
-            "ServerReady": ("health", self._server_ready),
-            "ModelReady": ("health", self._model_ready),
-            "ServerMetadata": ("metadata", self._server_metadata),
-            "ModelMetadata": ("metadata", self._model_metadata),
-            "ModelInfer": ("score", self._model_infer),
+        methods: dict[str, Method] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
         }
         return {
             name: grpc.unary_unary_rpc_method_handler(
-                self._answering(f"{name}Request", endpoint, method),
-                response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
+                _reading(f"{name}Request", method), response_serializer=MESSAGES[f"{name}Response"].SerializeToString
             )
-            for name, (endpoint, method) in methods.items()
+            for name, method in methods.items()
         }
-
-    def _answering(self, message: str, endpoint: str, method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
-        async def answer(data: bytes, context: Any) -> Any:
-            named = endpoint
-            try:
-                # Read here and not by gRPC, which would call bytes that are no message a fault of ours.
-                request = parse(message, data)
-                if message == "ModelInferRequest":
-                    named = self._oip.endpoint(request.model_name)
-                return await method(request)
-            except Exception as error:  # a fault of ours is an answer too
-                shown = failure(error, named)
-            if self._runtime.ready:
-                self._runtime.plane.metrics.answered("grpc", named, 0.0, shown)
-            return await abort(context, shown)
-
-        return answer
 
     async def _server_live(self, request: Any) -> Any:
         return MESSAGES["ServerLiveResponse"](live=True)
@@ -123,6 +104,14 @@ class GrpcServer:
             outputs=[output(name=t.name, datatype=t.datatype, shape=t.data.shape) for t in made],
             raw_output_contents=[to_bytes(t) for t in made],
         )
+
+
+def _reading(message: str, method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
+    async def answer(data: bytes, context: Any) -> Any:
+        # Read here and not by gRPC, which would call bytes that are no message a fault of ours.
+        return await method(parse(message, data))
+
+    return answer
 
 
 def _read(request: Any) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -15,16 +14,16 @@ import grpc
 import orjson
 from _bentoml_sdk import Service
 from bentoml._internal.configuration.containers import BentoMLContainer
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
-from riverdelta.bento.failure import failure
+from riverdelta.bento.failure import abort, failure, headers
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
-from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable
+from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable, Unsupported
 from riverdelta.core.settings import Settings
 from riverdelta.serving.oip.messages import SERVICE
 
@@ -43,6 +42,7 @@ _HTTP: dict[tuple[str, str], Need] = {
 }
 _PAGES = re.compile(r"/(static_content|assets)/.+", re.DOTALL)
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
+_OF_MODEL = {None: ("GET", "metadata"), "/ready": ("GET", "health"), "/infer": ("POST", "score")}
 _GRPC: dict[str, Need] = {
     f"/{SERVICE}/{method}": need
     for method, need in {
@@ -59,12 +59,14 @@ _ATTRIBUTE = "riverdelta_policy"
 _TRACE = HEADER.encode()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Visit:
     """A request that was let in: by whom, and how many rows it may bring."""
 
     caller: Caller
     limit: Limit | None
+    #: The endpoint that it is counted at, where that is known only after its message has been read.
+    endpoint: str | None = None
 
     def rows(self, brought: Any) -> None:
         """Note what the request brings: columns, of which the first one counts, or items.
@@ -124,27 +126,18 @@ class Policy:
             self._requests.take(caller.source)
         return Visit(caller, self._rows)
 
-    def refused(self, transport: str, endpoint: str, error: Exception) -> RiverdeltaError:
-        """Count a refusal and return the answer to the client."""
-        shown = failure(error, endpoint)
+    def count(self, transport: str, endpoint: str, status: int, started: float) -> None:
+        """Count a request that came at `started` (of `time.perf_counter`) and is answered with an HTTP status."""
         if self._runtime is not None and self._runtime.ready:
-            self._runtime.plane.metrics.answered(transport, endpoint, 0.0, shown)
-        return shown
+            self._runtime.plane.metrics.answered(transport, endpoint, status, time.perf_counter() - started)
+
+
+def _at(endpoint: str, visit: Visit | None) -> str:
+    return endpoint if visit is None else visit.endpoint or endpoint
 
 
 def _given(scope: Scope, header: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == header]
-
-
-def headers(error: RiverdeltaError) -> dict[str, str]:
-    """Return the HTTP headers that belong to an error's status.
-
-    >>> headers(Unavailable("the disk is full"))
-    {'Retry-After': '1'}
-    """
-    if error.retry_after is not None:
-        return {"Retry-After": str(math.ceil(error.retry_after))}
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
 def http_need(method: str, path: str) -> Need:
@@ -158,10 +151,10 @@ def http_need(method: str, path: str) -> Need:
     if need is not None:
         return need
     if match := _MODEL.fullmatch(path):
-        infers = match[2] == "/infer"
-        if method == ("POST" if infers else "GET"):
+        wanted, endpoint = _OF_MODEL[match[2]]
+        if method == wanted:
             # Whether it scores or teaches depends on the model: `Oip.infer` asks for the role.
-            return ("score" if infers else "metadata"), ANY
+            return endpoint, ANY
     return ("metadata", ANY) if method == "GET" and _PAGES.fullmatch(path) else _UNMAPPED
 
 
@@ -172,34 +165,40 @@ class Guard:
         self._app, self._policy, self._prefix = app, policy, prefix.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer what it lacks."""
+        """Pass a request on, or answer what it lacks; count it when it is answered."""
         if scope["type"] == "lifespan":
             self._policy.guarded = True
             return await self._app(scope, receive, send)
-        method, path = scope.get("method", ""), scope["path"]
-        endpoint, roles = http_need(method, path.removeprefix(self._prefix))
+        started, visit, status = time.perf_counter(), None, 0
+        method, path = scope.get("method", ""), scope["path"].removeprefix(self._prefix)
+        endpoint, roles = http_need(method, path)
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body" and not message.get("more_body"):
+                self._policy.count("oip_rest" if path.startswith("/v2") else "rest", _at(endpoint, visit), status, started)
+            await send(message)
+
         if roles is not None:
             authorization = _given(scope, b"authorization")
-            if door.leads(method, path.removeprefix(self._prefix)):
+            if door.leads(method, path):
                 authorization = door.as_bearer(authorization)
-            peer, server = scope.get("client"), scope.get("server")
+            (peer, _), (host, _) = scope.get("client") or ("", 0), scope.get("server") or (None, 0)
             try:
-                what = f"{method} {path}"
-                host = server[0] if server else None
-                _visit.set(self._policy.admit(roles, what, authorization, peer[0] if peer else "", host))
+                _visit.set(visit := self._policy.admit(roles, f"{method} {scope['path']}", authorization, peer, host))
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # whatever fails here lets nobody in
-                return await self._refuse(scope, send, endpoint, error)
-        return await self._app(scope, receive, send)
+                return await self._refuse(scope, counted, failure(error, endpoint))
+        return await self._app(scope, receive, counted)
 
-    async def _refuse(self, scope: Scope, send: Send, endpoint: str, error: Exception) -> None:
-        path = scope["path"].removeprefix(self._prefix)
-        of_protocol = path.startswith("/v2")
-        shown = self._policy.refused("oip_rest" if of_protocol else "rest", endpoint, error)
+    async def _refuse(self, scope: Scope, send: Send, shown: RiverdeltaError) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
-        said: Any = str(shown) if of_protocol else {"type": type(shown).__name__, "message": str(shown)}
+        path = scope["path"].removeprefix(self._prefix)
+        said: Any = str(shown) if path.startswith("/v2") else {"type": type(shown).__name__, "message": str(shown)}
         given, body = {"Content-Type": "application/json", **headers(shown)}, orjson.dumps({"error": said})
         if door.leads(scope["method"], path):
             given, body = door.refusal(shown, headers(shown))
@@ -210,7 +209,7 @@ class Guard:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """The same before every gRPC method, also those that do not exist."""
+    """The same before every gRPC method, also those that do not exist; what a method raises is its answer."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -219,32 +218,28 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler behind the guard."""
         handler = await continuation(details)
         endpoint, roles = _GRPC.get(details.method, _UNMAPPED)
-        if roles is None:
-            return handler
+        known = handler is not None and handler.unary_unary is not None
 
         async def guarded(request: Any, context: Any) -> Any:
+            started, visit = time.perf_counter(), None
             metadata = context.invocation_metadata() or ()
             given, parents = ([v for k, v in metadata if k == key and isinstance(v, str)] for key in ("authorization", HEADER))
             try:
-                _visit.set(self._policy.admit(roles, details.method, given, _address(context.peer()), None))
-                arrived(parents)
-            except Exception as error:  # whatever fails here lets nobody in
-                shown = self._policy.refused("grpc", endpoint, error)
+                if roles is not None:
+                    _visit.set(visit := self._policy.admit(roles, details.method, given, _address(context.peer()), None))
+                    arrived(parents)
+                if not known:
+                    raise Unsupported(f"{details.method} does not exist")
+                with span(details.method, parents):
+                    answer = await handler.unary_unary(request, context)
+            except Exception as error:  # whatever fails here lets nobody in, and a fault of ours is an answer too
+                shown = failure(error, _at(endpoint, visit))
+                self._policy.count("grpc", _at(endpoint, visit), shown.http_status, started)
                 await abort(context, shown)
-            if handler is None or handler.unary_unary is None:
-                await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{details.method} does not exist")
-            with span(details.method, parents):
-                return await handler.unary_unary(request, context)
+            self._policy.count("grpc", _at(endpoint, visit), 200, started)
+            return answer
 
-        known = handler is not None and handler.unary_unary is not None
         return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=handler.response_serializer if known else None)
-
-
-async def abort(context: Any, error: RiverdeltaError) -> None:
-    """End a gRPC call with an error's status; where a later try may pass, the trailer says when (gRFC A6)."""
-    wait = error.retry_after
-    trailer = () if wait is None else (("grpc-retry-pushback-ms", str(math.ceil(1e3 * wait))),)
-    await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailer)
 
 
 def set_guard(cls: type, policy: Policy) -> None:

@@ -63,7 +63,8 @@ class Oip:
 
     def permit(self, name: str) -> None:
         """Raise `Forbidden` where the caller may not do what an inference of the model `name` is."""
-        roles = FEEDBACK if self.endpoint(name) == "feedback" else SCORE
+        visit().endpoint = self.endpoint(name)
+        roles = FEEDBACK if visit().endpoint == "feedback" else SCORE
         visit().caller.need(roles, f"an inference of the model {name!r}")
 
     def model(self, name: str, number: str = "") -> ModelMetadata:
@@ -97,7 +98,6 @@ class Oip:
         return [tensor for tensor in made if not wanted or tensor.name in wanted]
 
     async def _score(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
-        started = perf_counter()
         columns = {name: column(tensor) for name, tensor in given.items()}
         visit().rows(columns)
         answer = await self.runtime.score(columns, None, transport)
@@ -108,10 +108,7 @@ class Oip:
             Tensor("impressions", "BYTES", _bytes([answer.impressions])),
             Tensor("state", "BYTES", _bytes([str(answer.state)])),
         ]
-        ended = perf_counter()
-        metrics = self.runtime.plane.metrics
-        metrics.encoded(transport, ended - scored)
-        metrics.answered(transport, "score", ended - started)
+        self.runtime.plane.metrics.encoded(transport, perf_counter() - scored)
         return made
 
     async def _feedback(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
@@ -127,10 +124,8 @@ class Oip:
         labels = column(given["label"])
         if ids.ndim != 1 or labels.ndim != 1:
             raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
-        started = perf_counter()
         visit().rows(ids)
         answer = await plane.feedback(ids.tolist(), np.ascontiguousarray(labels, np.float32), visit().caller.source)
-        plane.metrics.answered(transport, "feedback", perf_counter() - started)
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
         return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]
 

@@ -59,7 +59,7 @@ def routes(runtime: Runtime) -> list[Route]:
         return oip.endpoint(request.path_params["name"])
 
     def route(path: str, endpoint: str | Callable[[Request], str], handler: Any, method: str = "GET") -> Route:
-        return Route(path, answering(runtime, "oip_rest", endpoint, body, handler), methods=[method])
+        return Route(path, answering(endpoint, body, handler), methods=[method])
 
     made = [
         route("/v2", "metadata", server),

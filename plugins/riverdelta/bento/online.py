@@ -23,7 +23,7 @@ from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.series import write_page_quickly
+from riverdelta.bento.series import write_page_once
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import flush, present, trace_only_where_exported
 from riverdelta.core.errors import ConfigurationError
@@ -52,6 +52,7 @@ def online(
     on_drift: Response | None = None,
     slices: Mapping[str, Sequence[str | int]] | None = None,
     name: str | None = None,
+    grpc_port: int | None = None,
 ) -> Callable[[type[T]], type[T]]:
     """Make the decorated class a scorer: a frozen base, and corrections that learn from feedback while it serves.
 
@@ -59,7 +60,8 @@ def online(
     `probability` names the output to correct. `taps` names inner tensors as features, `columns` declares columns that the base
     lacks. `on_drift` is what the learner does at a drift alarm: `Adapt()`, `Freeze()`, or nothing. `slices`, as in
     {"country": ["de", "fr"]}, names values of id columns whose loss and calibration are shown apart. `name` is the scorer's
-    name in the Open Inference Protocol and of its folder; by default the class's, in lower case.
+    name in the Open Inference Protocol and of its folder; by default the class's, in lower case. `grpc_port` is where this
+    scorer serves gRPC (0: nowhere), in place of `RIVERDELTA_GRPC_PORT`: several scorers in one Bento need a port each.
 
     Goes under `@bentoml.service`. Adds POST /score, POST /feedback, GET /status, /v2 and gRPC, and a sidecar that learns.
     Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
@@ -84,7 +86,7 @@ def online(
         definition.new_stack()
         definition.new_slices()
         setattr(cls, ATTRIBUTE, definition)
-        _equip(cls, definition)
+        _equip(cls, definition, {} if grpc_port is None else {"grpc_port": grpc_port})
         return cls
 
     return decorate
@@ -107,8 +109,8 @@ def _locate(base: str | Path, folder: Path) -> Path:
     return found[0]
 
 
-def _equip(cls: type, definition: Definition) -> None:
-    """Give the class its routes, its hooks and its sidecar."""
+def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
+    """Give the class its routes, its hooks and its sidecar; `own` are settings that are not those of the environment."""
     trace_only_where_exported()
     runtime = Runtime(definition)
     policy = Policy(runtime)
@@ -120,19 +122,19 @@ def _equip(cls: type, definition: Definition) -> None:
 
     @without_traceback()
     def deploy() -> None:
-        settings = Settings.load()
+        settings = Settings.load(**own)
         held["claim"] = claim(definition, settings.model_copy(update={"home": here / settings.home}))
 
     async def start(self: Any) -> None:
         # A learner that is down must not take scorers out of service: they do not need it to score.
         BentoMLContainer.api_server_config.runner_probe.enabled.set(False)
-        settings = Settings.load()
+        settings = Settings.load(**own)
         refuse_exposed(settings)
         refuse_unguarded(policy)
         if settings.log_format == "json":
             use_json(present)
         policy.open(settings)
-        write_page_quickly()
+        write_page_once()
         # What feedback waits for must leave time to say that it has not come.
         patience = PATIENCE_SECONDS if policy.timeout is None else _PATIENCE * policy.timeout
         plane = DataPlane(definition, settings, patience_seconds=patience)
@@ -171,8 +173,9 @@ def _when_asked_to_stop(act: Callable[[], None]) -> None:
 
     def around(former: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            # On the loop: what the signal interrupted may hold the lock that `act` wants.
-            loop.call_soon_threadsafe(act)
+            # On the loop: what the signal interrupted may hold the lock that `act` wants. A loop that is closed has stopped.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(act)
             former(number, frame)
 
         return handle

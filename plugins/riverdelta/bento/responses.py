@@ -9,9 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from riverdelta.bento.failure import failure
-from riverdelta.bento.guard import headers
-from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.failure import failure, headers
 from riverdelta.core.errors import RiverdeltaError
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -22,23 +20,14 @@ def json(content: Any, status: int = 200, given: Mapping[str, str] | None = None
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, given, "application/json")
 
 
-def answering(
-    runtime: Runtime,
-    transport: str,
-    endpoint: str | Callable[[Request], str],
-    body: Callable[[RiverdeltaError], Any],
-    handler: Handler,
-) -> Handler:
-    """Turn an error into its HTTP status and `body` of it; count it at `endpoint`, which may depend on the request."""
+def answering(endpoint: str | Callable[[Request], str], body: Callable[[RiverdeltaError], Any], handler: Handler) -> Handler:
+    """Turn an error into its HTTP status and `body` of it; a fault of ours is named by its `endpoint`."""
 
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
         except Exception as error:  # a fault of ours is an answer too
-            named = endpoint if isinstance(endpoint, str) else endpoint(request)
-            shown = failure(error, named)
-            if runtime.ready:
-                runtime.plane.metrics.answered(transport, named, 0.0, shown)
+            shown = failure(error, endpoint if isinstance(endpoint, str) else endpoint(request))
             return json(body(shown), shown.http_status, headers(shown))
 
     return answer

@@ -22,7 +22,6 @@ def routes(runtime: Runtime) -> list[Route]:
     """Return the routes; `runtime` has the dataplane from start-up on."""
 
     async def score(request: Request) -> Response:
-        started = perf_counter()
         plane = runtime.plane
         body = json_object(parse_json(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
         if "columns" not in body:
@@ -31,18 +30,14 @@ def routes(runtime: Runtime) -> list[Route]:
         answer = await runtime.score(body["columns"], body.get("propensity"), "rest")
         scored = perf_counter()
         response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
-        ended = perf_counter()
-        plane.metrics.encoded("rest", ended - scored)
-        plane.metrics.answered("rest", "score", ended - started)
+        plane.metrics.encoded("rest", perf_counter() - scored)
         return response
 
     async def feedback(request: Request) -> Response:
-        started = perf_counter()
         plane = runtime.plane
         ids, labels = _items(parse_json(await read_body(request, plane.settings.max_bytes)))
         visit().rows(ids)
         answer = await plane.feedback(ids, labels, visit().caller.source)
-        plane.metrics.answered("rest", "feedback", perf_counter() - started)
         return json({"outcomes": answer.outcomes, "position": answer.position})
 
     async def status(request: Request) -> Response:
@@ -55,10 +50,10 @@ def routes(runtime: Runtime) -> list[Route]:
         return {"error": {"type": type(error).__name__, "message": str(error)}}
 
     return [
-        Route("/score", answering(runtime, "rest", "score", body, score), methods=["POST"]),
-        Route("/feedback", answering(runtime, "rest", "feedback", body, feedback), methods=["POST"]),
-        Route("/status", answering(runtime, "rest", "status", body, status), methods=["GET"]),
-        Route("/openapi.json", answering(runtime, "rest", "metadata", body, described), methods=["GET"]),
+        Route("/score", answering("score", body, score), methods=["POST"]),
+        Route("/feedback", answering("feedback", body, feedback), methods=["POST"]),
+        Route("/status", answering("status", body, status), methods=["GET"]),
+        Route("/openapi.json", answering("metadata", body, described), methods=["GET"]),
     ]
 
 

@@ -1,11 +1,10 @@
-"""Series: BentoML's own metrics beside ours, on a page that costs little and whose labels nobody can multiply."""
+"""Series: BentoML's own metrics beside ours, on a page whose labels nobody can multiply."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 from bentoml._internal.configuration.containers import BentoMLContainer
@@ -15,19 +14,18 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from riverdelta.metrics import Page
+from riverdelta.metrics import page
 
 _Theirs: Any = RunnerTrafficMetricsMiddleware  # untyped
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?", re.DOTALL)
 _SCOPE = "riverdelta.scope"
 
 
-def write_page_quickly() -> None:
-    """Let the worker's /metrics be a `Page`: BentoML puts the files of all workers together anew for every scrape, twice."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder:
+def write_page_once() -> None:
+    """Let a scrape of the worker's /metrics put the files of all workers together once: BentoML does it twice."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         client: Any = BentoMLContainer.metrics_client.get()
-        client.generate_latest = Page(Path(folder)).text
+        client.generate_latest = page
 
 
 def label_by_route(app: Starlette) -> None:

@@ -43,7 +43,12 @@ class Settings(BaseSettings):
         Path(".riverdelta"),
         "The folder of journal, releases and checkpoints, a folder in it for each scorer: a volume, for one service.",
     )
-    grpc_port: int = _serving(3001, "The port of the gRPC server, one for each service; 0 switches gRPC off.", ge=0, le=65535)
+    grpc_port: int = _serving(
+        3001,
+        "The gRPC server's port; 0 switches it off. Each further scorer of a Bento needs its own: `@online(…, grpc_port=3002)`.",
+        ge=0,
+        le=65535,
+    )
     grpc_host: str = _serving(
         "127.0.0.1",
         "The address of the gRPC server: IPv4, IPv6 (`::1`; `::` for all), or a name, for one of its addresses.",

@@ -1,17 +1,20 @@
-"""Family: metrics of one registry and one scorer, named riverdelta_… and labelled with the scorer's name."""
+"""Family: the metrics of one scorer, named riverdelta_… and labelled with its name, in a registry that scorers share."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+import threading
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 M = TypeVar("M", bound=MetricWrapperBase)
-#: The label that every metric has first.
-MODEL = "model"
+#: By registry and name, what was made there: a registry takes a name once, and scorers differ by a label.
+_made: WeakKeyDictionary[CollectorRegistry, dict[str, MetricWrapperBase]] = WeakKeyDictionary()
+_making = threading.Lock()
 
 
 class Distribution(Histogram):
@@ -35,50 +38,36 @@ class Distribution(Histogram):
 
 
 class Labelled(Generic[M]):
-    """A metric of one scorer whose other labels are yet to be given."""
+    """A metric of one scorer; `labels` returns the series with given values of the other labels."""
 
     def __init__(self, metric: M, model: str) -> None:
         self._metric, self._model = metric, model
+        self._series: dict[tuple[str, ...], M] = {}
 
     def labels(self, *values: str) -> M:
-        """Return the series with these values of the other labels."""
-        return self._metric.labels(self._model, *values)
+        """Return a series; it exists, at 0, from the first call on."""
+        if values not in self._series:
+            self._series[values] = self._metric.labels(self._model, *values)
+        return self._series[values]
 
 
 class Family:
-    """Makes metrics: `counter`, `histogram`, `gauge` one series; `counters`, `histograms`, `gauges` one for each label value.
+    """Makes the metrics of the scorer `model`; those of another scorer, or of the same one made again, are the same metrics.
 
     >>> registry = CollectorRegistry()
-    >>> Family(registry, "ranker").counter("swaps", "New tables, in swaps").inc(2)
-    >>> registry.get_sample_value("riverdelta_swaps_total", {"model": "ranker"})
+    >>> for model in ("ranker", "search", "ranker"):
+    ...     Family(registry, model).of(Histogram, "swap_seconds", "Time of a swap, in seconds").labels().observe(1.0)
+    >>> registry.get_sample_value("riverdelta_swap_seconds_count", {"model": "ranker"})
     2.0
     """
 
     def __init__(self, registry: CollectorRegistry, model: str) -> None:
         self._registry, self._model = registry, model
 
-    def counter(self, name: str, text: str) -> Counter:
-        """Return a counter."""
-        return self.counters(name, text).labels()
-
-    def counters(self, name: str, text: str, *labels: str) -> Labelled[Counter]:
-        """Return a counter for each value of `labels`."""
-        return Labelled(Counter(f"riverdelta_{name}", text, (MODEL, *labels), registry=self._registry), self._model)
-
-    def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Distribution:
-        """Return a histogram."""
-        return self.histograms(name, text, buckets).labels()
-
-    def histograms(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Labelled[Distribution]:
-        """Return a histogram for each value of `labels`."""
-        made = Distribution(f"riverdelta_{name}", text, (MODEL, *labels), buckets=buckets, registry=self._registry)
-        return Labelled(made, self._model)
-
-    def gauge(self, name: str, text: str, mode: Any = "mostrecent") -> Gauge:
-        """Return a gauge; `mode` says what becomes of the values of several workers."""
-        return self.gauges(name, text, mode).labels()
-
-    def gauges(self, name: str, text: str, mode: Any = "mostrecent", *labels: str) -> Labelled[Gauge]:
-        """Return a gauge for each value of `labels`."""
-        made = Gauge(f"riverdelta_{name}", text, (MODEL, *labels), registry=self._registry, multiprocess_mode=mode)
-        return Labelled(made, self._model)
+    def of(self, kind: type[M], name: str, text: str, *labels: str, **given: Any) -> Labelled[M]:
+        """Return the metric `riverdelta_<name>`, whose help is `text`; `given` is what its class takes besides."""
+        with _making:
+            made = _made.setdefault(self._registry, {})
+            if name not in made:
+                made[name] = kind(f"riverdelta_{name}", text, ("model", *labels), registry=self._registry, **given)
+        return Labelled(cast(M, made[name]), self._model)

@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
-from riverdelta.core.errors import RiverdeltaError, TooLarge
-from riverdelta.metrics.dead import forget_dead_workers
-from riverdelta.metrics.family import Family, Labelled
+from riverdelta.metrics.family import Distribution, Family
+from riverdelta.metrics.files import forget_dead_workers
 from riverdelta.metrics.learner import TrainerMirror
 from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.storage.registry import State
 
-#: `python` is a call within the process: a user's own code, a replay.
-TRANSPORTS = ("rest", "oip_rest", "grpc", "python")
+#: By transport, what is asked for over it. A call within the process (transport `python`) is not a request.
+ENDPOINTS = {
+    "rest": ("score", "feedback", "status", "metadata", "health", "admin", "other"),
+    "oip_rest": ("score", "feedback", "metadata", "health"),
+    "grpc": ("score", "feedback", "metadata", "health"),
+}
 STAGES = ("decode", "score", "journal", "encode", "total")
-ENDPOINTS = ("score", "feedback", "status", "metadata", "health", "admin")
 #: Why a request was refused: the client's fault, too much of it, not now, or our fault.
 REFUSALS = ("invalid", "too_large", "unavailable", "internal")
 JOURNAL_ERRORS = ("full_disk", "other")
@@ -30,22 +32,21 @@ _FRESHNESS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0,
 _SWAP = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
 
 
-def refusal(error: BaseException) -> str:
-    """Return which of `REFUSALS` an error is.
+def outcome(status: int) -> str:
+    """Return what became of a request, by the HTTP status of its answer: `ok`, or one of `REFUSALS`.
 
-    >>> refusal(TooLarge("x")), refusal(KeyError("x"))
-    ('too_large', 'internal')
+    >>> [outcome(status) for status in (200, 404, 413, 503, 500)]
+    ['ok', 'invalid', 'too_large', 'unavailable', 'internal']
     """
-    status = error.http_status if isinstance(error, RiverdeltaError) else 500
-    if isinstance(error, TooLarge):
-        return "too_large"
-    return "invalid" if 400 <= status < 500 else "unavailable" if status == 503 else "internal"
+    if status < 400:
+        return "ok"
+    return {413: "too_large", 501: "invalid", 503: "unavailable"}.get(status, "invalid" if status < 500 else "internal")
 
 
 class Metrics:
-    """What one worker did, and what the learner says; the values of all workers are put together where they are read.
+    """What one worker did, and what the learner reports; the values of all workers are put together where they are read.
 
-    Times are in seconds; a transport is one of `TRANSPORTS`, an endpoint one of `ENDPOINTS`.
+    Scorers of one process share a registry and differ by the label `model`. Times are in seconds.
 
     >>> registry = CollectorRegistry()
     >>> metrics = Metrics(registry, "ranker")
@@ -55,57 +56,67 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, model: str = "") -> None:
-        new = Family(registry, model)
-        request = new.histograms(
-            "request_seconds", "Time of a scoring request by stage, in seconds", _REQUEST, "transport", "stage"
+        new = Family(registry, model).of
+
+        def gauge(name: str, text: str, mode: str) -> Gauge:
+            return new(Gauge, name, text, multiprocess_mode=mode).labels()
+
+        self._stages = new(
+            Distribution, "request_seconds", "Time of a scoring request by stage, in seconds", "transport", "stage",
+            buckets=_REQUEST,
+        )  # fmt: skip
+        self._waited = new(
+            Distribution, "feedback_seconds", "Time until feedback is durable and answered, in seconds", "transport",
+            buckets=_REQUEST,
+        )  # fmt: skip
+        self._requests = new(
+            Counter, "requests", "Requests by what became of them, in requests", "transport", "endpoint", "outcome"
         )
-        self._stages = {t: {s: request.labels(t, s) for s in STAGES} for t in TRANSPORTS}
-        waited = new.histograms(
-            "feedback_seconds", "Time until feedback is durable and answered, in seconds", _REQUEST, "transport"
+        self._rows = new(Counter, "rows_scored", "Rows that got a score, in rows", "transport")
+        self._not_finite = new(Counter, "rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
+        self._feedback = new(Counter, "feedback", "Feedback items by outcome, in items", "outcome")
+        self._refused = new(Counter, "feedback_refused", "Feedback requests that were refused, in requests", "reason")
+        self._freshness = new(
+            Distribution, "freshness_seconds",
+            "From feedback received to a worker's first score with it learned, in seconds", buckets=_FRESHNESS,
+        ).labels()  # fmt: skip
+        self._swap = new(
+            Distribution, "swap_seconds", "Time to put new tables into service, in seconds", buckets=_SWAP
+        ).labels()
+        self._swaps = new(Counter, "swaps", "New tables taken or refused, by all workers, in swaps", "outcome")
+        self._errors = new(Counter, "journal_errors", "Times the journal began to fail, in failures", "kind")
+        self._lost = new(Counter, "impressions_dropped", "Impressions given up while the journal failed, in rows").labels()
+        self._provider = new(
+            Gauge, "execution_provider", "Workers on this provider, in workers", "provider", multiprocess_mode="livesum"
         )
-        self._waited = {t: waited.labels(t) for t in TRANSPORTS}
-        self._requests = new.counters(
-            "requests", "Requests by what became of them, in requests", "transport", "endpoint", "outcome"
-        )
-        self._ok = {(t, e): self._requests.labels(t, e, "ok") for t in TRANSPORTS for e in ENDPOINTS}
-        rows = new.counters("rows_scored", "Rows that got a score, in rows", "transport")
-        self._rows = {t: rows.labels(t) for t in TRANSPORTS}
-        self._not_finite = new.counters("rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
-        self._feedback = new.counters("feedback", "Feedback items by outcome, in items", "outcome")
-        self._refused = new.counters("feedback_refused", "Feedback requests refused as a whole, in requests", "reason")
-        self._freshness = new.histogram(
-            "freshness_seconds", "From feedback received to a worker's first score with it learned, in seconds", _FRESHNESS
-        )
-        self._swap = new.histogram("swap_seconds", "Time to put new tables into service, in seconds", _SWAP)
-        self._swaps = new.counters("swaps", "New tables taken or refused, by all workers, in swaps", "outcome")
-        self._errors = new.counters("journal_errors", "Times the journal began to fail, in failures", "kind")
-        self._lost = new.counter("impressions_dropped", "Impressions given up while the journal failed, in rows")
-        self._age = new.gauge("live_age_seconds", "Age of the oldest tables in service, in seconds", "livemax")
-        self._position = new.gauge("live_position", "Journal position that all workers' tables contain, in records", "livemin")
-        self._provider = new.gauges("execution_provider", "Workers on this provider, in workers", "livesum", "provider")
-        self._pending = new.gauge("journal_pending_rows", "Impressions that are not durable yet, in rows", "livesum")
-        self._failing = new.gauge("journal_failing", "Whether a worker cannot write the journal, 0 or 1", "livemax")
+        self._age = gauge("live_age_seconds", "Age of the oldest tables in service, in seconds", "livemax")
+        self._position = gauge("live_position", "Journal position that all workers' tables contain, in records", "livemin")
+        self._pending = gauge("journal_pending_rows", "Impressions that are not durable yet, in rows", "livesum")
+        self._failing = gauge("journal_failing", "Whether a worker cannot write the journal, 0 or 1", "livemax")
         self._trainer = TrainerMirror(registry, model)
         self._dropped, self._published, self._error = 0, 0.0, False
         # Series that exist from the start, so that a rate sees the first event.
-        first: dict[Labelled[Counter], Iterable[str]] = {
-            self._feedback: Outcome,
-            self._refused: REFUSALS,
-            self._swaps: ("taken", "refused"),
-            self._errors: JOURNAL_ERRORS,
-            self._not_finite: SCORERS,
-        }
-        for counter, values in first.items():
+        for transport, endpoints in ENDPOINTS.items():
+            self._rows.labels(transport), self._waited.labels(transport)
+            for stage in STAGES:
+                self._stages.labels(transport, stage)
+            for endpoint in endpoints:
+                self._requests.labels(transport, endpoint, "ok")
+        for counter, values in (
+            (self._feedback, tuple(Outcome)),
+            (self._refused, REFUSALS),
+            (self._swaps, ("taken", "refused")),
+            (self._errors, JOURNAL_ERRORS),
+            (self._not_finite, SCORERS),
+        ):
             for value in values:
                 counter.labels(str(value))
 
     def scored(self, transport: str, rows: int, decode: float, score: float, journal: float) -> None:
         """Note a block that got scores, and the time of three of its stages."""
-        stages = self._stages[transport]
-        stages["decode"].observe(decode)
-        stages["score"].observe(score)
-        stages["journal"].observe(journal)
-        self._rows[transport].inc(rows)
+        for stage, seconds in (("decode", decode), ("score", score), ("journal", journal)):
+            self._stages.labels(transport, stage).observe(seconds)
+        self._rows.labels(transport).inc(rows)
 
     def not_finite(self, base: int, served: int) -> None:
         """Count the rows whose base score, and those whose served score, was NaN, whatever was answered for them."""
@@ -114,26 +125,25 @@ class Metrics:
 
     def encoded(self, transport: str, seconds: float) -> None:
         """Note the time that went into a scoring answer's bytes."""
-        self._stages[transport]["encode"].observe(seconds)
+        self._stages.labels(transport, "encode").observe(seconds)
 
-    def answered(self, transport: str, endpoint: str, seconds: float, error: BaseException | None = None) -> None:
-        """Count a request, as ok or as what `refusal` says of its error, and the whole time that a good one took."""
-        if error is not None:
-            reason = refusal(error)
-            self._requests.labels(transport, endpoint, reason).inc()
+    def answered(self, transport: str, endpoint: str, status: int, seconds: float) -> None:
+        """Count a request by its transport and endpoint (see `ENDPOINTS`) and by the HTTP status that its answer has or
+        would have; note how long a good one took."""
+        became = outcome(status)
+        self._requests.labels(transport, endpoint, became).inc()
+        if became != "ok":
             if endpoint == "feedback":
-                self._refused.labels(reason).inc()
-            return
-        self._ok[transport, endpoint].inc()
-        if endpoint == "score":
-            self._stages[transport]["total"].observe(seconds)
+                self._refused.labels(became).inc()
+        elif endpoint == "score":
+            self._stages.labels(transport, "total").observe(seconds)
         elif endpoint == "feedback":
-            self._waited[transport].observe(seconds)
+            self._waited.labels(transport).observe(seconds)
 
     def feedback(self, outcomes: Iterable[Outcome]) -> None:
         """Count feedback items by outcome."""
-        for outcome, items in Tally(outcomes).items():
-            self._feedback.labels(outcome.value).inc(items)
+        for each, items in Tally(outcomes).items():
+            self._feedback.labels(each.value).inc(items)
 
     def fresh(self, seconds: npt.NDArray[np.float64]) -> None:
         """Note how long ago feedback was received that this worker's tables now contain for the first time."""

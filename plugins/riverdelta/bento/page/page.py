@@ -61,7 +61,7 @@ def routes(runtime: Runtime, target: str) -> list[Route]:
     def body(error: RiverdeltaError) -> dict[str, dict[str, str]]:
         return {"error": {"type": type(error).__name__, "message": str(error)}}
 
-    shown = answering(runtime, "rest", "metadata", body, Page(runtime, target).answer)
+    shown = answering("metadata", body, Page(runtime, target).answer)
     return [Route(PAGE, shown, methods=["GET"])]
 
 

@@ -1,4 +1,4 @@
-"""Dead workers: what they leave in the folder that all workers' metrics share."""
+"""Files: the folder in which all workers of a service count, put together into one page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import multiprocess
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
-_mark_dead: Any = multiprocess.mark_process_dead  # untyped
+_multiprocess: Any = multiprocess  # untyped
+
+
+def page() -> bytes:
+    """Return the text of /metrics that all workers' files in PROMETHEUS_MULTIPROC_DIR make; raises `ValueError` without it."""
+    registry = CollectorRegistry()
+    _multiprocess.MultiProcessCollector(registry)
+    return generate_latest(registry)
 
 
 def forget_dead_workers() -> list[int]:
@@ -20,7 +27,7 @@ def forget_dead_workers() -> list[int]:
     names = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")} if folder else set()
     dead = sorted(int(pid) for pid in names if pid.isdigit() and not _runs(int(pid)))
     for pid in dead:
-        _mark_dead(pid)
+        _multiprocess.mark_process_dead(pid)
     return dead
 
 
