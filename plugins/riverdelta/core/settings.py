@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     )
     grpc_port: int = _serving(
         3001,
-        "The gRPC server's port; 0 switches it off. Each further scorer of a Bento needs its own: `@online(…, grpc_port=3002)`.",
+        "The gRPC server's port; 0 switches it off. A second scorer of a Bento needs its own: `@online(…, grpc_port=3002)`.",
         ge=0,
         le=65535,
     )
