@@ -9,10 +9,11 @@ import re
 import shlex
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from riverdelta.core.digests import keep, remember
 from riverdelta.core.durable import atomic, overwrite
 from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
 from riverdelta.core.records import SETTINGS, Control
@@ -37,6 +38,7 @@ class Home:
     def __init__(self, definition: Definition, settings: Settings) -> None:
         self.definition, self.settings = definition, settings
         self.folder = settings.home.absolute() / definition.name
+        remember(self._digests)
 
     def require(self) -> None:
         """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
@@ -70,6 +72,8 @@ class Home:
             raise ConfigurationError(
                 f"no release in {releases.folder} is intact; restore one, or begin anew: {self._move_away()}"
             )
+        with suppress(OSError):
+            keep(self._digests)
         return good
 
     def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> SqliteJournal:
@@ -108,6 +112,11 @@ class Home:
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which follows the key file."""
         return Ids.load(self.key_path, time.time())
+
+    @property
+    def _digests(self) -> Path:
+        """The file of the digests of large files, which are read in full again only when they change."""
+        return self.folder / "digests.json"
 
     @property
     def key_path(self) -> Path:

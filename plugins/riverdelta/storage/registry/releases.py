@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import Arrays, read_arrays, write_arrays
+from riverdelta.core.digests import file_digest
 from riverdelta.core.durable import atomic
 from riverdelta.core.errors import Corrupt, NotFound
 
@@ -54,7 +54,7 @@ class Release:
         """Return the path; raises `Corrupt` naming the file, of it and its weights, that is missing or not what it was."""
         for path, expected in ((self.path, self.digest), *((self.path.parent / n, d) for n, d in self.shared.items())):
             try:
-                found = _digest(path)
+                found = file_digest(path)
             except OSError as error:
                 raise Corrupt(f"release {self.number} cannot be read: {error}") from error
             if found != expected:
@@ -152,8 +152,8 @@ class ReleaseStore:
         # Nobody overwrites shared weights: each file is read for its digest once.
         for weights in self.folder.glob("*.bin"):
             if weights.name not in index["shared"]:
-                index["shared"][weights.name] = _digest(weights)
-        entry = {"number": number, "file": path.name, "digest": _digest(path), "position": position}
+                index["shared"][weights.name] = file_digest(weights)
+        entry = {"number": number, "file": path.name, "digest": file_digest(path), "position": position}
         entry["state"] = _head(path.with_suffix(".state"))
         index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
         index["champions"] = index["champions"] or [number]
@@ -228,8 +228,3 @@ def _is_index(index: Any) -> bool:
 def _head(path: Path) -> str:
     with path.open("rb") as file:
         return file.read(_DIGEST_BYTES).hex()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
