@@ -13,10 +13,9 @@ from urllib.parse import unquote
 
 import grpc
 import orjson
-from _bentoml_sdk import Service
-from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from riverdelta.bento import internals
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
 from riverdelta.bento.failure import failure
 from riverdelta.bento.limits import Limit
@@ -254,8 +253,7 @@ def set_guard(cls: type, policy: Policy) -> None:
     series for every path that somebody tries: so the guard is put round the whole application when it is built.
     """
     setattr(cls, _ATTRIBUTE, policy)
-    if Service.to_asgi is not _guarded_application:
-        Service.to_asgi = _guarded_application
+    internals.around_applications(_guard)
 
 
 def refuse_unguarded(policy: Policy) -> None:
@@ -264,17 +262,12 @@ def refuse_unguarded(policy: Policy) -> None:
         raise ConfigurationError("the service was built without its guard; serve it with bentoml serve, or Service.to_asgi()")
 
 
-_application = Service.to_asgi
-
-
-def _guarded_application(service: Any, is_main: bool = True) -> Any:
-    app = _application(service, is_main)
-    policy = getattr(service.inner, _ATTRIBUTE, None)
+def _guard(app: Any, cls: type, name: str, prefix: str) -> None:
+    policy = getattr(cls, _ATTRIBUTE, None)
     if policy is not None:
         label_by_route(app)
-        policy.timeout = BentoMLContainer.config.services.get()[service.name]["traffic"].get("timeout")
-        app.add_middleware(Guard, policy=policy, prefix=service.path_prefix or "")
-    return app
+        policy.timeout = internals.timeout_of(name)
+        app.add_middleware(Guard, policy=policy, prefix=prefix)
 
 
 def _address(peer: str) -> str:

@@ -8,16 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from riverdelta.bento import internals
 from riverdelta.metrics import Page
 
-_Theirs: Any = RunnerTrafficMetricsMiddleware  # untyped
+_Theirs: Any = internals.COUNTING.find()
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?", re.DOTALL)
 _SCOPE = "riverdelta.scope"
 
@@ -26,7 +25,7 @@ def write_page_quickly() -> None:
     """Let the worker's /metrics be a `Page`: BentoML puts the files of all workers together anew for every scrape, twice."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder:
-        client: Any = BentoMLContainer.metrics_client.get()
+        client: Any = internals.METRICS.find().get()
         client.generate_latest = Page(Path(folder)).text
 
 
