@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverdelta.bento.access import ANY
-from riverdelta.bento.guard import Policy, headers, visit
+from riverdelta.bento.guard import Policy, visit
+from riverdelta.bento.http import headers
 from riverdelta.bento.limits import Bucket, Limit
 from riverdelta.core.errors import RateLimited, TooLarge, Unavailable
 from riverdelta.core.settings import Settings

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 
 from riverdelta.bento.address import target
-from riverdelta.bento.failure import failure
 from riverdelta.bento.guard import Interceptor, Policy, abort
+from riverdelta.bento.http import failure
 from riverdelta.bento.oip import Oip, TensorMetadata
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import ConfigurationError, InvalidInput

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
-import orjson
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riverdelta.bento import internals
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
-from riverdelta.bento.failure import failure
+from riverdelta.bento.http import failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
@@ -135,17 +135,6 @@ def _given(scope: Scope, header: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == header]
 
 
-def headers(error: RiverdeltaError) -> dict[str, str]:
-    """Return the HTTP headers that belong to an error's status.
-
-    >>> headers(Unavailable("the disk is full"))
-    {'Retry-After': '1'}
-    """
-    if error.retry_after is not None:
-        return {"Retry-After": str(math.ceil(error.retry_after))}
-    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
-
-
 def http_need(method: str, path: str) -> Need:
     """Return what an HTTP request needs.
 
@@ -188,24 +177,21 @@ class Guard:
                 _visit.set(self._policy.admit(roles, what, authorization, peer[0] if peer else "", host))
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # whatever fails here lets nobody in
-                return await self._refuse(scope, send, endpoint, error)
+                return await self._refuse(scope, receive, send, endpoint, error)
         return await self._app(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, send: Send, endpoint: str, error: Exception) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, endpoint: str, error: Exception) -> None:
         path = scope["path"].removeprefix(self._prefix)
-        of_protocol = path.startswith("/v2")
-        shown = self._policy.refused("oip_rest" if of_protocol else "rest", endpoint, error)
+        transport = "oip_rest" if path.startswith("/v2") else "rest"
+        shown = self._policy.refused(transport, endpoint, error)
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
-        said: Any = str(shown) if of_protocol else {"type": type(shown).__name__, "message": str(shown)}
-        given, body = {"Content-Type": "application/json", **headers(shown)}, orjson.dumps({"error": said})
+        answer = refusal(shown, transport)
         if door.leads(scope["method"], path):
             given, body = door.refusal(shown, headers(shown))
-        given["Content-Length"] = str(len(body))
-        named = [(k.lower().encode(), v.encode()) for k, v in given.items()]
-        await send({"type": "http.response.start", "status": shown.http_status, "headers": named})
-        await send({"type": "http.response.body", "body": body})
+            answer = Response(body, shown.http_status, given)
+        await answer(scope, receive, send)
 
 
 class Interceptor(grpc.aio.ServerInterceptor):

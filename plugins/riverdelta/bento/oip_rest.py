@@ -11,11 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.body import parse_length, read_body
+from riverdelta.bento.http import answering, json, parse_json, parse_length, read_body
 from riverdelta.bento.oip import Oip
-from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import InvalidInput, RiverdeltaError, Unavailable
+from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 
 _HEADER = "inference-header-content-length"
@@ -52,14 +51,11 @@ def routes(runtime: Runtime) -> list[Route]:
         made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_text(o, "name") for o in outputs])
         return _write(header, outputs, named["name"], made)
 
-    def body(error: RiverdeltaError) -> Any:
-        return {"error": str(error)}
-
     def inferred(request: Request) -> str:
         return oip.endpoint(request.path_params["name"])
 
     def route(path: str, endpoint: str | Callable[[Request], str], handler: Any, method: str = "GET") -> Route:
-        return Route(path, answering(runtime, "oip_rest", endpoint, body, handler), methods=[method])
+        return Route(path, answering(runtime, "oip_rest", endpoint, handler), methods=[method])
 
     made = [
         route("/v2", "metadata", server),
@@ -86,10 +82,7 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
         split = parse_length(_HEADER, header_length)
         if split > len(body):
             raise InvalidInput(f"{_HEADER} is {split}; expected at most the body's {len(body)} bytes")
-    try:
-        header = orjson.loads(body[:split])
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the request's JSON ({split} bytes) cannot be read: {error}") from None
+    header = parse_json(body[:split], "the request's JSON")
     if not isinstance(header, dict):
         raise InvalidInput(f"the request's JSON is a {type(header).__name__}; expected an object with inputs")
     tensors = []

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.body import json_object, parse_json, read_body
 from riverdelta.bento.guard import visit
+from riverdelta.bento.http import Handler, answering, json, json_object, read_json
 from riverdelta.bento.openapi import document
-from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import InvalidInput, RiverdeltaError
+from riverdelta.core.errors import InvalidInput
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -24,7 +23,7 @@ def routes(runtime: Runtime) -> list[Route]:
     async def score(request: Request) -> Response:
         started = perf_counter()
         plane = runtime.plane
-        body = json_object(parse_json(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
+        body = json_object(await read_json(request, plane.settings.max_bytes), ("columns", "propensity"))
         if "columns" not in body:
             raise InvalidInput('the body has no "columns"; expected {"columns": {"user_id": [1, 2], ...}}')
         visit().rows(body["columns"])
@@ -39,7 +38,7 @@ def routes(runtime: Runtime) -> list[Route]:
     async def feedback(request: Request) -> Response:
         started = perf_counter()
         plane = runtime.plane
-        ids, labels = _items(parse_json(await read_body(request, plane.settings.max_bytes)))
+        ids, labels = _items(await read_json(request, plane.settings.max_bytes))
         visit().rows(ids)
         answer = await plane.feedback(ids, labels, visit().caller.source)
         plane.metrics.answered("rest", "feedback", perf_counter() - started)
@@ -51,14 +50,14 @@ def routes(runtime: Runtime) -> list[Route]:
     async def described(request: Request) -> Response:
         return json(document(runtime.definition, runtime.plane.settings))
 
-    def body(error: RiverdeltaError) -> Any:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
+    def route(path: str, endpoint: str, handler: Handler, method: str = "GET") -> Route:
+        return Route(path, answering(runtime, "rest", endpoint, handler), methods=[method])
 
     return [
-        Route("/score", answering(runtime, "rest", "score", body, score), methods=["POST"]),
-        Route("/feedback", answering(runtime, "rest", "feedback", body, feedback), methods=["POST"]),
-        Route("/status", answering(runtime, "rest", "status", body, status), methods=["GET"]),
-        Route("/openapi.json", answering(runtime, "rest", "metadata", body, described), methods=["GET"]),
+        route("/score", "score", score, "POST"),
+        route("/feedback", "feedback", feedback, "POST"),
+        route("/status", "status", status),
+        route("/openapi.json", "metadata", described),
     ]
 
 

@@ -12,7 +12,7 @@ from riverdelta.core.durable import atomic
 
 #: A file's device, inode, size, and the times of its last change and last write in ns. Every write sets the time of change
 #: (ctime), which no program can set back.
-Identity = tuple[int, int, int, int, int]
+Identity = tuple[int, ...]
 #: Reading less takes a millisecond.
 _LEAST_BYTES = 1 << 20
 #: Within a tick of the file system's clock a second change would not show; one that counts whole seconds has a long tick.
