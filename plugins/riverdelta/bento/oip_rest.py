@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -36,11 +35,11 @@ def routes(runtime: Runtime) -> list[Route]:
         return json({"ready": True})
 
     async def model(request: Request) -> Response:
-        return json(asdict(oip.model(**_named(request))))
+        return json(oip.model(**_named(request)))
 
     async def model_ready(request: Request) -> Response:
         found = oip.model(**_named(request))
-        return json({"name": found.name, "ready": True})
+        return json({"name": found["name"], "ready": True})
 
     async def infer(request: Request) -> Response:
         named = _named(request)
