@@ -87,7 +87,10 @@ REACHES = (
     PROBES, HOST, PORT, EXPORTER, EXCLUDED_URLS, EXCLUSION, TRACER, METRICS, PAGE, COUNTING, BUILD, SERVICE, WORKER, SERVE,
 )  # fmt: skip
 #: What is there only once an application is built, and is looked for then.
-SERVICES = _setting("config.services", dict)
+SERVICES = Reach(
+    _CONTAINERS, "BentoMLContainer.config.services", "the services with their traffic",
+    lambda found: all(isinstance(service["traffic"], dict) for service in found.get().values()),
+)  # fmt: skip
 
 
 def check() -> None:
@@ -111,11 +114,7 @@ def exported() -> bool:
 
 def timeout_of(name: str) -> float | None:
     """Return how long a request to the service `name` may take, in seconds (its `traffic.timeout`); None without a limit."""
-    try:
-        return SERVICES.find().get()[name]["traffic"].get("timeout")
-    except (LookupError, TypeError):
-        traffic = Reach(SERVICES.module, f"{SERVICES.name}.{name}.traffic", "a mapping", lambda _: False)
-        return traffic.find()
+    return SERVICES.find().get()[name]["traffic"].get("timeout")
 
 
 def around_applications(wrap: Callable[[Any, type, str, str], None]) -> None:

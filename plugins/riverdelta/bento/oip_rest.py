@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -17,6 +17,8 @@ from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 
 _HEADER = "inference-header-content-length"
+_KINDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
+T = TypeVar("T")
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -47,7 +49,7 @@ def routes(runtime: Runtime) -> list[Route]:
         body = await read_body(request, runtime.plane.settings.max_bytes)
         header, tensors = _read(body, request.headers.get(_HEADER))
         outputs = _list(header, "outputs")
-        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_text(o, "name") for o in outputs])
+        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_field(o, "name", str) for o in outputs])
         return _write(header, outputs, named["name"], made)
 
     def inferred(request: Request) -> str:
@@ -87,8 +89,8 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
     tensors = []
     at = split
     for entry in _list(header, "inputs"):
-        name, datatype, shape = _text(entry, "name"), _text(entry, "datatype"), entry.get("shape")
-        size = _parameters(entry).get("binary_data_size")
+        name, datatype, shape = _field(entry, "name", str), _field(entry, "datatype", str), entry.get("shape")
+        size = _field(entry, "parameters", dict, {}).get("binary_data_size")
         if size is None:
             tensors.append(from_list(name, datatype, shape, entry.get("data")))
             continue
@@ -104,8 +106,8 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
 
 
 def _write(header: dict[str, Any], outputs: list[Any], name: str, made: list[Tensor]) -> Response:
-    all_binary = _parameters(header).get("binary_data_output") is True
-    binary = {_text(o, "name"): _parameters(o).get("binary_data", all_binary) is True for o in outputs}
+    all_binary = _field(header, "parameters", dict, {}).get("binary_data_output") is True
+    binary = {_field(o, "name", str): _field(o, "parameters", dict, {}).get("binary_data", all_binary) is True for o in outputs}
     entries, tail = [], []
     for tensor in made:
         entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.data.shape)}
@@ -126,21 +128,14 @@ def _write(header: dict[str, Any], outputs: list[Any], name: str, made: list[Ten
 
 
 def _list(entry: dict[str, Any], key: str) -> list[Any]:
-    value = entry.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+    value = _field(entry, key, list, [])
+    if not all(isinstance(one, dict) for one in value):
         raise InvalidInput(f"{key!r} is not a list of objects; see the Open Inference Protocol")
     return value
 
 
-def _text(entry: dict[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str):
-        raise InvalidInput(f"a tensor has {key} {value!r}; expected a string")
-    return value
-
-
-def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
-    value = entry.get("parameters", {})
-    if not isinstance(value, dict):
-        raise InvalidInput(f"parameters are {value!r}; expected an object")
+def _field(entry: dict[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+    value = entry.get(key, default)
+    if not isinstance(value, kind):
+        raise InvalidInput(f"{key} is {value!r}; expected {_KINDS[kind]}")
     return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from river import optim
 from river.linear_model import LinearRegression, LogisticRegression
 
+from river import optim
 from riverdelta.core.errors import ConfigurationError, Unsupported
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.nodes import Nodes

@@ -67,7 +67,7 @@ class DataPlane:
         self._kept = definition.kept
         self._ids = self.home.ids()
         self.journal = self.home.journal(patience_seconds)
-        self.follower = Follower(self.session, self.home, self.journal, self._ids, settings, self.metrics, clock)
+        self.follower = Follower(self.home, self.session, self.journal, self._ids, self.metrics, clock)
         self.follower.start()
         self.metrics.provider(self.session.provider)
 

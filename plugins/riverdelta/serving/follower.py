@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.logs import Throttled
-from riverdelta.core.settings import Settings
 from riverdelta.metrics import Metrics
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
@@ -34,17 +33,10 @@ class Follower:
     """
 
     def __init__(
-        self,
-        session: Session,
-        home: Home,
-        journal: Journal,
-        ids: Ids,
-        settings: Settings,
-        metrics: Metrics,
-        clock: Callable[[], float] = time.time,
+        self, home: Home, session: Session, journal: Journal, ids: Ids, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
-        self.session, self.home, self.journal, self.ids = session, home, journal, ids
-        self.settings, self.metrics, self.clock = settings, metrics, clock
+        self.home, self.session, self.journal, self.ids = home, session, journal, ids
+        self.settings, self.metrics, self.clock = home.settings, metrics, clock
         #: Bytes of showings that the learner holds until their window ends.
         self.showings_bytes = 0
         self._live = home.live()

@@ -22,7 +22,7 @@ class Half:
     def __init__(self, tables: Mapping[str, Floats], state: State, on_device: bool) -> None:
         self._on_device = on_device
         kind = DeviceTable if on_device else HostTable
-        self.tables: dict[str, DeviceTable | HostTable] = {name: kind(values) for name, values in tables.items()}
+        self.tables: dict[str, HostTable] = {name: kind(values) for name, values in tables.items()}
         self.state = state
         self.values: dict[str, Any] = {name: table.value for name, table in self.tables.items()}
         self._readers = 0
