@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from riverdelta.bento.guard import visit
 from riverdelta.bento.http import Handler, answering, json, json_object, read_json
-from riverdelta.bento.openapi import document
+from riverdelta.bento.openapi.document import document
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput
 
