@@ -11,7 +11,7 @@ import pytest
 
 from riverdelta import online
 from riverdelta.bento import internals
-from riverdelta.bento.internals import REACHES, SERVICES, SUPPORTED, check, timeout_of
+from riverdelta.bento.internals import REACHES, SUPPORTED, check, timeout_of
 from riverdelta.core.errors import ConfigurationError
 
 
@@ -58,12 +58,12 @@ def test_a_service_is_refused_at_its_import_where_a_thing_is_gone(monkeypatch, d
 
 
 def test_the_timeout_is_the_service_s_own_and_settings_of_another_shape_are_named(monkeypatch):
-    settings = import_module(SERVICES.module).BentoMLContainer.config.get()
-    monkeypatch.setitem(settings, "services", {"A": {"traffic": {"timeout": 5}}, "B": {"traffic": {}}})
+    settings = import_module(REACHES[0].module).BentoMLContainer.config.get()
+    monkeypatch.setitem(settings, "services", {"workers": None, "A": {"traffic": {"timeout": 5}}, "B": {"traffic": {}}})
     assert (timeout_of("A"), timeout_of("B")) == (5, None)
     for other in ({"A": {}}, {"A": {"traffic": 5}}, [], 5):
         monkeypatch.setitem(settings, "services", other)
-        with pytest.raises(ConfigurationError, match=r"config\.services that is the services with their traffic"):
+        with pytest.raises(ConfigurationError, match=r"config\.services that is a setting with the traffic of A"):
             timeout_of("A")
     monkeypatch.delitem(settings, "services")
     with pytest.raises(ConfigurationError, match=r"config\.services that is"):

@@ -86,11 +86,6 @@ SERVE = Reach(
 REACHES = (
     PROBES, HOST, PORT, EXPORTER, EXCLUDED_URLS, EXCLUSION, TRACER, METRICS, PAGE, COUNTING, BUILD, SERVICE, WORKER, SERVE,
 )  # fmt: skip
-#: What is there only once an application is built, and is looked for then.
-SERVICES = Reach(
-    _CONTAINERS, "BentoMLContainer.config.services", "the services with their traffic",
-    lambda found: all(isinstance(service["traffic"], dict) for service in found.get().values()),
-)  # fmt: skip
 
 
 def check() -> None:
@@ -114,7 +109,13 @@ def exported() -> bool:
 
 def timeout_of(name: str) -> float | None:
     """Return how long a request to the service `name` may take, in seconds (its `traffic.timeout`); None without a limit."""
-    return SERVICES.find().get()[name]["traffic"].get("timeout")
+    services = Reach(
+        _CONTAINERS,
+        "BentoMLContainer.config.services",
+        f"a setting with the traffic of {name}",
+        lambda found: isinstance(found.get()[name]["traffic"], dict),
+    )
+    return services.find().get()[name]["traffic"].get("timeout")
 
 
 def around_applications(wrap: Callable[[Any, type, str, str], None]) -> None:
