@@ -2,10 +2,12 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
@@ -13,8 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from riverdelta.bento import internals
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import free_port
 
@@ -57,6 +61,15 @@ def test_the_constraints_pin_all_that_the_installation_brings_and_no_more():
     pins = {canonicalize_name(name): version for name, version in pins.items()}
     assert pins == {key[0]: version for key, version in brought("riverdelta", ("train", "dev"), {}).items()}
     assert f"torch=={pins['torch']}" in (ROOT / "Makefile").read_text()
+
+
+def test_the_bound_on_bentoml_is_the_one_that_its_checks_name_and_holds_the_version_that_is_pinned():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (asked,) = [found for found in map(Requirement, declared) if found.name == "bentoml"]
+    assert asked.specifier == SpecifierSet(internals.SUPPORTED)
+    assert any(each.operator == "<" for each in asked.specifier)
+    pin = re.search("^bentoml==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+    assert pin in asked.specifier
 
 
 def test_one_onnx_runtime_is_asked_for_on_every_platform():

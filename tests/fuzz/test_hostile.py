@@ -68,7 +68,7 @@ REQUESTS = {
     "bytes_behind_the_last_tensor.oip": "4 bytes follow the last input",
     "header_length_past_the_body.oip": "at most the body's",
     "header_length_of_a_sign.oip": "expected a number of bytes",
-    "header_length_inside_the_json.oip": "JSON .* cannot be read",
+    "header_length_inside_the_json.oip": "JSON .* is not JSON",
     "one_tensor_twice.oip": "'x' is given twice",
     "text_longer_than_the_body.oip": "4294967295 bytes and 4 are left",
     "text_that_ends_in_its_length.oip": "ends inside the length of element 0",

@@ -43,7 +43,7 @@ class Recording:
 
     def score(self, seed):
         plane = self.planes[seed % 2]
-        plane.follow()
+        plane.follower.follow()
         propensity = np.full(ROWS, 0.5) if seed % 5 == 0 else None
         answer = plane.score(columns(ROWS, seed)[0], propensity, trace=f"{seed:032x}" if seed % 3 else None)
         time.sleep(0.05)  # longer than a worker keeps rows to itself

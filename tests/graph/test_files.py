@@ -126,6 +126,7 @@ def test_other_weights_in_the_folder_do_not_count(write, combine, tmp_path, monk
 def test_a_base_that_changed_under_its_signature_is_not_mixed_with_the_old_one(write_external, combine, tmp_path):
     base = write_external(DEEP)
     signature = Signature.read(base)
+    assert signature.digest
     base.with_name("wide.bin").write_bytes(b"short")
     with pytest.raises(Corrupt, match="bytes; expected"):
         save(onnx.ModelProto(), signature, tmp_path / "releases" / "000000.onnx")

@@ -132,11 +132,20 @@ def external(write_external):
 def test_external_weights_stay_on_disk_and_count_in_the_digest(external):
     before = Signature.read(external)
     assert before.model.ByteSize() < 600
+    assert before.digest == Signature.read(external).digest
     weights = external.with_name("wide.bin")
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     assert Signature.read(external).digest != before.digest
+
+
+def test_a_base_that_changes_after_it_was_read_has_no_digest(external):
+    read = Signature.read(external)
+    weights = external.with_name("wide.bin")
+    weights.write_bytes(weights.read_bytes()[::-1])
+    with pytest.raises(ModelError, match="has changed since it was read; start again"):
+        read.digest  # noqa: B018
 
 
 def test_missing_external_data_is_named_with_its_tensor(external):

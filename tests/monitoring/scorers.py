@@ -190,7 +190,7 @@ def pause_the_learner(scorer):
 
 
 def lose_sight_of_new_tables(scorer):
-    scorer.plane.follow = lambda: None
+    scorer.plane.follower.follow = lambda: None
 
 
 def see_old_records_alone(scorer, seconds=7.0):

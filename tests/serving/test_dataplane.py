@@ -1,8 +1,7 @@
-"""The dataplane: what it refuses, what it keeps, and what it does with damaged tables."""
+"""The dataplane: what it refuses, and what it keeps."""
 
 import asyncio
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -60,20 +59,6 @@ def test_a_label_that_is_none_is_refused_by_its_item(rig, label):
         asyncio.run(rig.plane.feedback(["a.0", "b.0"], np.array([1, label], np.float32)))
 
 
-def test_a_damaged_state_is_passed_over_and_the_present_one_goes_on(rig):
-    rig.teach()
-    rig.step()
-    rig.plane.follow()
-    present = rig.plane.session.state
-    rig.teach(seed=1)
-    rig.step()
-    newest = max((rig.trainer.home.folder / "live").glob("*.live"))
-    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
-    rig.plane.follow()
-    assert rig.plane.session.state == present
-    assert rig.plane.score(rig.columns(2, 0)).scores.shape == (2,)
-
-
 def test_the_status_needs_no_learner(rig):
     status = rig.plane.status()
     assert status["state"] == "0+0" or status["swap"] >= 0
@@ -117,26 +102,3 @@ def test_on_a_full_disk_scoring_goes_on_feedback_is_put_off_and_status_and_metri
     db.execute("PRAGMA max_page_count = 1000000")
     wait(lambda: registry.get_sample_value("riverdelta_journal_failing", {"model": "ranker"}) == 0)
     assert asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32))).outcomes == ["accepted"]
-
-
-def test_a_worker_that_scores_nothing_does_not_gather_what_it_would_have_timed(plane):
-    for _ in range(1_000):
-        plane._unseen.append(np.zeros(3))
-    assert len(plane._unseen) < 1_000
-    plane.score(COLUMNS)
-    assert not plane._unseen
-
-
-def test_a_fault_that_lasts_is_logged_once_and_following_goes_on_after_it(plane, caplog, monkeypatch):
-    looks, well = [], threading.Event()
-
-    def follow():
-        looks.append(well.is_set())
-        if not well.is_set():
-            raise OSError("the folder is gone")
-
-    monkeypatch.setattr(plane, "follow", follow)
-    wait(lambda: len(looks) >= 20)
-    assert caplog.text.count("following the live tables failed") == 1
-    well.set()
-    wait(lambda: looks[-1])

@@ -79,13 +79,13 @@ def test_a_rollback_unlearns_what_came_after_the_release_and_serves_its_tables(r
     taught(rig, 1)
     kept = release(rig)
     then = digest(rig)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     columns = rig.columns(8, 9)
     corrected = rig.plane.session.run(columns).corrected
     taught(rig, 2, labels=np.ones(16, np.float32))
     assert digest(rig) != then
     back(rig, kept)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     assert digest(rig) == then
     assert rig.plane.session.run(columns).corrected.tobytes() == corrected.tobytes()
     assert rig.plane.session.state.release == kept.number
@@ -96,7 +96,7 @@ def test_a_rollback_unlearns_what_came_after_the_release_and_serves_its_tables(r
 def test_a_rollback_to_release_0_serves_the_base_again(rig):
     taught(rig, 1, 2)
     back(rig, rig.trainer.releases.store.get(0))
-    rig.plane.follow()
+    rig.plane.follower.follow()
     scored = rig.plane.session.run(rig.columns(8, 9))
     assert scored.corrected.tobytes() == scored.base.tobytes()
 
@@ -206,7 +206,7 @@ def test_what_was_rolled_back_to_serves_on_after_a_restart_also_where_the_live_t
     shutil.rmtree(rig.trainer.home.folder / "live")
     rig.start()
     rig.step()
-    rig.plane.follow()
+    rig.plane.follower.follow()
     assert (digest(rig), rig.trainer.status()["release"], champion(rig)) == (then, kept.number, 0)
     assert rig.trainer.live.head.release == kept.number
 
@@ -290,7 +290,7 @@ def test_a_rollback_that_has_become_impossible_changes_nothing_and_says_why(rig,
     kept = release(rig)
     taught(rig, 2)
     break_(rig, kept)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     columns = rig.columns(8, 9)
     before, scores = rig.trainer.status(), rig.plane.session.run(columns).score.tobytes()
     tables = digest(rig)
@@ -299,7 +299,7 @@ def test_a_rollback_that_has_become_impossible_changes_nothing_and_says_why(rig,
     outcome = rig.trainer.learner.outcomes.of(sequence)
     assert (outcome.action, outcome.release, outcome.champion) == ("rollback", kept.number, False)
     assert re.search(why, outcome.refused)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     assert rig.plane.session.run(columns).score.tobytes() == scores
     assert digest(rig) == tables
     same = ("release", "swap", "champion", "frozen", "releases", "controls", "trial", "paused", "learned")
@@ -610,22 +610,22 @@ def test_only_the_champion_serves_until_another_is_promoted(rig):
     taught(rig, 1, labels=np.ones(16, np.float32))
     made = release(rig)
     taught(rig, 2)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     columns = rig.columns(8, 9)
     before = rig.plane.session.run(columns)
     assert before.corrected.tobytes() == before.base.tobytes()
     assert rig.trainer.status()["examples"] == rig.trainer.status()["learned"] == 32
     tell(rig, "promote", release=made.number)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     after = rig.plane.session.run(columns)
     assert after.corrected.mean() > before.corrected.mean()
     assert after.state.release == made.number
     taught(rig, 3)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     assert rig.plane.session.run(columns).corrected.tobytes() == after.corrected.tobytes()
     crash(rig)
     taught(rig, 4)
-    rig.plane.follow()
+    rig.plane.follower.follow()
     assert rig.plane.session.run(columns).corrected.tobytes() == after.corrected.tobytes()
 
 
@@ -683,7 +683,7 @@ def test_in_shadow_everything_is_learned_and_no_score_changes(rig):
     before = rig.plane.score(columns)
     for seed in range(10):
         clicks(rig, seed)
-        rig.plane.follow()
+        rig.plane.follower.follow()
     after = rig.plane.score(columns)
     assert after.scores.tobytes() == before.scores.tobytes()
     status = rig.trainer.status()
@@ -696,7 +696,7 @@ def test_in_shadow_everything_is_learned_and_no_score_changes(rig):
 def test_the_gate_s_weight_serves_and_its_excess_stays_within_the_bound(rig):
     for seed in range(10):
         clicks(rig, seed)
-        rig.plane.follow()
+        rig.plane.follower.follow()
     gate = rig.trainer.status()["gate"]
     assert gate["weight"] > 0.9
     assert gate["excess"] <= gate["bound"]

@@ -146,7 +146,7 @@ class TestAClockThatStepsBackAnHour:
         assert rig.trainer.learner.examples == 128
         assert rig.trainer.live.head.swap > swap
         assert not rig.trainer.live.due(rig.trainer.learner.position)
-        rig.plane.follow()
+        rig.plane.follower.follow()
         assert rig.plane.score(rig.columns(4, 9)).state.swap == rig.trainer.live.head.swap
         # What was due by the old clock is done at once, and from then on at its pace.
         releases, saved = len(rig.trainer.home.releases().all()), rig.trainer.checkpoints.load().position

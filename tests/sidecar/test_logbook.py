@@ -57,7 +57,7 @@ def test_in_shadow_mode_the_corrections_are_judged_though_the_base_is_served(rig
     for seed in range(30):
         rig.teach(rows=32, seed=seed, labels=np.ones(32, np.float32))
         rig.step()
-        rig.plane.follow()
+        rig.plane.follower.follow()
     d = rig.trainer.status()["history"]["difference"]
     assert d["examples"] == 960
     assert d["lower"] > 0

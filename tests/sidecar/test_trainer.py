@@ -17,7 +17,7 @@ def test_what_is_fed_back_is_learned_and_serves_in_the_next_state(rig):
     before = rig.plane.score(rig.columns(8, 1))
     rig.teach(labels=np.ones(16, np.float32))
     rig.step()
-    rig.plane.follow()
+    rig.plane.follower.follow()
     after = rig.plane.score(rig.columns(8, 1))
     assert after.state.swap > before.state.swap
     assert after.scores.mean() > before.scores.mean()

@@ -142,10 +142,10 @@ def test_labels_that_expired_are_logged_with_their_number_at_most_once_a_minute(
     assert logged() == [200]
     feed(rig, names[:10], np.ones(10))
     feed(rig, names[:7], np.ones(7))
-    rig.plane.mirror()
+    rig.plane.follower.mirror()
     assert logged() == [200]
     rig.now += 60.0
-    rig.plane.mirror()
+    rig.plane.follower.mirror()
     assert logged() == [200, 17]
     feed(rig, names[:3], np.ones(3))
     rig.plane.close()
@@ -175,12 +175,12 @@ def test_showings_beyond_the_limit_are_put_off_and_labels_are_not(start):
     names = score(rig, 10)
     feed(rig, names[:100], np.full(100, np.nan))
     rig.step()
-    rig.plane.mirror()
+    rig.plane.follower.mirror()
     with pytest.raises(Unavailable, match=r"2400 bytes of showings wait .* RIVERDELTA_WAITING_BYTES allows 2000"):
         feed(rig, names[100:], np.full(100, np.nan))
     accepted(rig, names[:10], np.ones(10))
     rig.step(100.0)
-    rig.plane.mirror()
+    rig.plane.follower.mirror()
     accepted(rig, names[100:], np.full(100, np.nan))
 
 

@@ -152,7 +152,7 @@ class TestCopy:
         with served(definition, tmp_path / "again", release_examples=20, checkpoint_seconds=5.0) as rig:
             assert 0 < rig.trainer.learner.position < made.last
             rig.step()
-            rig.plane.follow()
+            rig.plane.follower.follow()
             assert rig.trainer.paused is None
             assert rig.trainer.learner.stack.digest() == learned
             assert rig.plane.session.state.position >= made.last
@@ -330,7 +330,7 @@ def test_a_home_that_several_processes_write_to_is_copied_so_that_it_starts_lear
                 rig.step()
             assert rig.trainer.paused is None
             assert rig.trainer.learner.position >= backup.last
-            rig.plane.follow()
+            rig.plane.follower.follow()
             assert rig.plane.session.state.position >= backup.last
             assert set(fed(rig, [name.strip() for name in accepted[-2_000:]])) <= {"duplicate", "conflict", "expired"}
             assert fed(rig, scored(rig)) == ["accepted"] * 4

@@ -1,14 +1,18 @@
 """A home belongs to one base and one stack: who it belongs to survives a torn file, and is not guessed."""
 
 import logging
+import os
 import shlex
 import subprocess
+import time
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from riverdelta import Calibration, Entity, Lookup
-from riverdelta.core import durable
+from riverdelta.core import digests, durable
 from riverdelta.core.errors import ConfigurationError, NotFound, Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
@@ -16,6 +20,8 @@ from riverdelta.storage.home import Home
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
+LARGE = """<ir_version: 8, opset_import: ["" : 17]>
+large (int64[N] user) => (float[N] logit) { logit = Gather(w, user) }"""
 DAMAGE = {"empty": b"", "torn": b"0123456789", "not text": b"\xff\xfe\x00", "missing": None}
 
 
@@ -137,3 +143,43 @@ def test_to_require_a_home_makes_nothing_and_names_the_folder_in_full(home, tmp_
     assert not (tmp_path / "state").exists()
     relative.prepare()
     relative.require()
+
+
+@pytest.fixture
+def large_base(tmp_path):
+    """A base of 1.2 MB, and its home; a new process for each call."""
+    path = tmp_path / "large.onnx"
+    model = onnx.parser.parse_model(LARGE)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.linspace(0, 1, 300_000, dtype=np.float32), "w"))
+    onnx.save(model, path)
+    time.sleep(2 * digests._TICK_NS / 1e9)
+
+    def make():
+        digests._known.clear()
+        return Home(Definition("large", path, "logit", corrections=[Calibration()]), Settings.load(home=tmp_path / "state"))
+
+    return make
+
+
+def test_a_second_start_reads_neither_the_base_nor_the_shared_weights_in_full(large_base, monkeypatch):
+    large_base().prepare()
+    time.sleep(2 * digests._TICK_NS / 1e9)
+    large_base().prepare()
+    large_base().prepare()
+    opened, real = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *given, **more: (opened.append(self), real(self, *given, **more))[1])
+    assert large_base().prepare().number == 0
+    assert not [path for path in opened if path.name.endswith(".bin") or path.name == "large.onnx"]
+
+
+def test_shared_weights_that_were_changed_are_refused_at_the_next_start_also_with_their_times_put_back(large_base):
+    for _ in range(2):
+        large_base().prepare()
+        time.sleep(2 * digests._TICK_NS / 1e9)
+    (weights,) = (large_base().folder / "releases").glob("*.bin")
+    before = weights.stat()
+    with weights.open("r+b") as file:
+        file.write(b"?")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ConfigurationError, match=r"no release in .* is intact"):
+        large_base().prepare()

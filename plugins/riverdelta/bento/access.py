@@ -69,18 +69,16 @@ class Access:
             for place, token in enumerate(given, 1):
                 _check(role, place, token)
                 granted.setdefault(digest(token.encode(), size=32), set()).add(role)
-        self._callers = [(known, Caller(_with_admin(roles), id64(known))) for known, roles in granted.items()]
+        self._callers = [
+            (known, Caller(ANY if Role.ADMIN in roles else Roles(roles), id64(known))) for known, roles in granted.items()
+        ]
         self.missing = [_variable(role) for role in Role if not tokens.get(role)]
 
     @classmethod
     def of(cls, settings: Settings) -> Access:
         """Return the access that the settings describe."""
-        given = {
-            Role.SCORE: settings.score_tokens,
-            Role.FEEDBACK: settings.feedback_tokens,
-            Role.ADMIN: settings.admin_tokens,
-        }
-        return cls({role: [t.strip() for t in v.get_secret_value().split(",") if t.strip()] for role, v in given.items()})
+        given = {role: getattr(settings, f"{role}_tokens").get_secret_value().split(",") for role in Role}
+        return cls({role: [token.strip() for token in tokens if token.strip()] for role, tokens in given.items()})
 
     @property
     def on(self) -> bool:
@@ -153,23 +151,16 @@ def _neighbour(peer: str) -> Caller:
     return Caller(ANY, id64(peer))
 
 
-def _with_admin(roles: set[Role]) -> Roles:
-    return ANY if Role.ADMIN in roles else Roles(roles)
-
-
 def _variable(role: Role) -> str:
     return f"RIVERDELTA_{role.value.upper()}_TOKENS"
 
 
 def _check(role: Role, place: int, token: str) -> None:
     # By its place and not by its value: this message ends in logs.
+    wrong = None
     if len(token) < _FEWEST_CHARACTERS:
-        raise ConfigurationError(
-            f"token {place} of {_variable(role)} has {len(token)} characters; expected at least {_FEWEST_CHARACTERS}: "
-            f"openssl rand -hex 32 makes one"
-        )
-    if not _TOKEN.fullmatch(token):
-        raise ConfigurationError(
-            f"token {place} of {_variable(role)} has characters that no bearer token has; expected letters, digits and -._~+/ "
-            f"(RFC 6750): openssl rand -hex 32 makes one"
-        )
+        wrong = f"{len(token)} characters; expected at least {_FEWEST_CHARACTERS}"
+    elif not _TOKEN.fullmatch(token):
+        wrong = "characters that no bearer token has; expected letters, digits and -._~+/ (RFC 6750)"
+    if wrong:
+        raise ConfigurationError(f"token {place} of {_variable(role)} has {wrong}: openssl rand -hex 32 makes one")

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import psutil
-from bentoml._internal.configuration.containers import BentoMLContainer
 
+from riverdelta.bento import internals
 from riverdelta.bento.access import refuse_exposure
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.settings import Settings
@@ -21,14 +20,14 @@ _WILDCARDS = ("0.0.0.0", "::")
 
 def refuse_exposed(settings: Settings) -> None:
     """Raise `ConfigurationError` where HTTP or gRPC is served beyond this machine and a role has no token."""
-    refuse_exposure(settings, http_host(), _given().get("bento") or "service:Ranker")
+    refuse_exposure(settings, http_host(), internals.serve_arguments().get("bento") or "service:Ranker")
 
 
 def refuse_taken_http(grpc_port: int) -> None:
     """Raise `ConfigurationError` naming the holder where `bentoml serve` could not listen on the address it was asked for."""
-    given = _given()
+    given = internals.serve_arguments()
     if "host" in given and given.get("fd") is None:
-        port = given.get("port") or BentoMLContainer.http.port.get()
+        port = given.get("port") or internals.PORT.find().get()
         if port == grpc_port:
             raise ConfigurationError(
                 f"HTTP and gRPC are both to listen on port {port}; give `bentoml serve` another --port, or change "
@@ -43,14 +42,14 @@ def http_host() -> str | None:
     Both are commands of Click, whose context is still there. A service that is started from Python has none in its first
     process: there the workers, which are always commands, decide.
     """
-    given = _given()
+    given = internals.serve_arguments()
     if given.get("fd") is not None:
         # A copy of the descriptor: closing this socket leaves the server's open.
         with socket.socket(fileno=os.dup(given["fd"])) as listening:
             name = listening.getsockname()
         return name if isinstance(name, str) else str(name[0])
     if "host" in given:
-        return str(given["host"] or BentoMLContainer.http.host.get())
+        return str(given["host"] or internals.HOST.find().get())
     return None
 
 
@@ -131,8 +130,3 @@ def _listener(host: str, port: int) -> str | None:
     except psutil.Error:  # another user's, or gone meanwhile
         pass
     return None
-
-
-def _given() -> dict[str, Any]:
-    context = click.get_current_context(silent=True)
-    return context.params if context is not None else {}

@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -22,13 +21,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from riverdelta.bento.access import Access, is_loopback
-from riverdelta.bento.body import parse_json, read_body
 from riverdelta.bento.command import COMMANDS, MOST_CHANGES, MOST_RELEASE, parse_command
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.guard import visit
-from riverdelta.bento.responses import Handler, answering, json
+from riverdelta.bento.http import Handler, answering, json, read_json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import Forbidden, InvalidInput, NotFound, RiverdeltaError, Unavailable, WrongContentType
+from riverdelta.core.errors import Forbidden, InvalidInput, NotFound, Unavailable, WrongContentType
 from riverdelta.core.settings import Settings
 from riverdelta.sidecar.diff import TOP, diff, parse_ids
 from riverdelta.sidecar.operator import Operator
@@ -72,7 +70,7 @@ def routes(runtime: Runtime) -> list[Route]:
         async def run(request: Request) -> Response:
             settings, operator = runtime.plane.settings, _operator(runtime)
             _refuse_other_kinds(request)
-            do, seconds = parse_command(name, parse_json(await read_body(request, settings.max_bytes)))
+            do, seconds = parse_command(name, await read_json(request, settings.max_bytes))
             sequence = await asyncio.to_thread(do, operator)
             _log.info("%s by HTTP (caller %016x) is record %d", name, visit().caller.source % 2**64, sequence)
             waits = await _obeyed(operator, sequence, seconds)
@@ -80,15 +78,12 @@ def routes(runtime: Runtime) -> list[Route]:
 
         return run
 
-    def body(error: RiverdeltaError) -> Any:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
-
     def route(name: str, method: str, handler: Handler) -> Route:
         async def let_in(request: Request) -> Response:
             _refuse_strange_names(request, runtime.plane.settings)
             return await handler(request)
 
-        return Route(f"/admin/{name}", answering("admin", body, let_in), methods=[method])
+        return Route(f"/admin/{name}", answering("rest", "admin", let_in), methods=[method])
 
     reads = {"releases": releases, "diff": changes, "export": export}
     return [route(name, "GET", handler) for name, handler in reads.items()] + [

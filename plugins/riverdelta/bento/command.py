@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from riverdelta.bento.body import json_object
+from riverdelta.bento.http import json_object
 from riverdelta.core.errors import InvalidInput
 from riverdelta.sidecar.operator import Operator
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
+from riverdelta.bento.sidecar import environment
 from riverdelta.core.errors import Unsupported
 
 _CHUNK_BYTES = 1 << 18
@@ -19,6 +19,7 @@ _SCRIPT = f"""
 import os, sys
 os.nice(10)
 from pathlib import Path
+from riverdelta.bento.sidecar import environment
 from riverdelta.core.errors import Unsupported
 from riverdelta.graph.files import export_single
 try:
@@ -34,14 +35,11 @@ async def packed(merged: Path) -> BinaryIO:
 
     A process of its own makes it. Raises `Unsupported` where it would pass the limit of one ONNX file.
     """
-    # The child finds the same packages, and leaves this worker's metrics alone.
-    environment = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     with TemporaryDirectory(prefix="riverdelta-export-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / merged.name
         command = [sys.executable, "-c", _SCRIPT, str(merged), str(out)]
         # Popen and not asyncio's: uvloop forks, which runs gRPC's handlers in this process.
-        child = Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment)
+        child = Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment())
         try:
             said = (await asyncio.to_thread(child.communicate))[1].decode(errors="replace").strip()
         except asyncio.CancelledError:  # whoever asked has gone

@@ -9,7 +9,7 @@ import grpc
 
 from riverdelta.bento.address import target
 from riverdelta.bento.guard import Interceptor, Policy
-from riverdelta.bento.oip import Oip, TensorMetadata
+from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import ConfigurationError, InvalidInput
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
@@ -78,18 +78,7 @@ class GrpcServer:
         return MESSAGES["ServerMetadataResponse"](**self._oip.server())
 
     async def _model_metadata(self, request: Any) -> Any:
-        found = self._oip.model(request.name, request.version)
-
-        def tensors(entries: list[TensorMetadata]) -> list[Any]:
-            return [MESSAGES["TensorMetadata"](name=e.name, datatype=e.datatype, shape=e.shape) for e in entries]
-
-        return MESSAGES["ModelMetadataResponse"](
-            name=found.name,
-            versions=found.versions,
-            platform=found.platform,
-            inputs=tensors(found.inputs),
-            outputs=tensors(found.outputs),
-        )
+        return MESSAGES["ModelMetadataResponse"](**self._oip.model(request.name, request.version))
 
     async def _model_infer(self, request: Any) -> Any:
         self._oip.permit(request.model_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -11,13 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import grpc
-import orjson
-from _bentoml_sdk import Service
-from bentoml._internal.configuration.containers import BentoMLContainer
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from riverdelta.bento import internals
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
-from riverdelta.bento.failure import abort, failure, headers
+from riverdelta.bento.http import failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime
@@ -136,6 +136,10 @@ def _at(endpoint: str, visit: Visit | None) -> str:
     return endpoint if visit is None else visit.endpoint or endpoint
 
 
+def _transport(path: str) -> str:
+    return "oip_rest" if path.startswith("/v2") else "rest"
+
+
 def _given(scope: Scope, header: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == header]
 
@@ -178,7 +182,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif message["type"] == "http.response.body" and not message.get("more_body"):
-                self._policy.count("oip_rest" if path.startswith("/v2") else "rest", _at(endpoint, visit), status, started)
+                self._policy.count(_transport(path), _at(endpoint, visit), status, started)
             await send(message)
 
         if roles is not None:
@@ -190,22 +194,19 @@ class Guard:
                 _visit.set(visit := self._policy.admit(roles, f"{method} {scope['path']}", authorization, peer, host))
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # whatever fails here lets nobody in
-                return await self._refuse(scope, counted, failure(error, endpoint))
+                return await self._refuse(scope, receive, counted, failure(error, endpoint))
         return await self._app(scope, receive, counted)
 
-    async def _refuse(self, scope: Scope, send: Send, shown: RiverdeltaError) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, shown: RiverdeltaError) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
         path = scope["path"].removeprefix(self._prefix)
-        said: Any = str(shown) if path.startswith("/v2") else {"type": type(shown).__name__, "message": str(shown)}
-        given, body = {"Content-Type": "application/json", **headers(shown)}, orjson.dumps({"error": said})
+        answer = refusal(shown, _transport(path))
         if door.leads(scope["method"], path):
             given, body = door.refusal(shown, headers(shown))
-        given["Content-Length"] = str(len(body))
-        named = [(k.lower().encode(), v.encode()) for k, v in given.items()]
-        await send({"type": "http.response.start", "status": shown.http_status, "headers": named})
-        await send({"type": "http.response.body", "body": body})
+            answer = Response(body, shown.http_status, given)
+        await answer(scope, receive, send)
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -235,7 +236,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             except Exception as error:  # whatever fails here lets nobody in, and a fault of ours is an answer too
                 shown = failure(error, _at(endpoint, visit))
                 self._policy.count("grpc", _at(endpoint, visit), shown.http_status, started)
-                await abort(context, shown)
+                await _abort(context, shown)
             self._policy.count("grpc", _at(endpoint, visit), 200, started)
             return answer
 
@@ -249,8 +250,7 @@ def set_guard(cls: type, policy: Policy) -> None:
     series for every path that somebody tries: so the guard is put round the whole application when it is built.
     """
     setattr(cls, _ATTRIBUTE, policy)
-    if Service.to_asgi is not _guarded_application:
-        Service.to_asgi = _guarded_application
+    internals.around_applications(_guard)
 
 
 def refuse_unguarded(policy: Policy) -> None:
@@ -259,17 +259,19 @@ def refuse_unguarded(policy: Policy) -> None:
         raise ConfigurationError("the service was built without its guard; serve it with bentoml serve, or Service.to_asgi()")
 
 
-_application = Service.to_asgi
-
-
-def _guarded_application(service: Any, is_main: bool = True) -> Any:
-    app = _application(service, is_main)
-    policy = getattr(service.inner, _ATTRIBUTE, None)
+def _guard(app: Any, cls: type, name: str, prefix: str) -> None:
+    policy = getattr(cls, _ATTRIBUTE, None)
     if policy is not None:
         label_by_route(app)
-        policy.timeout = BentoMLContainer.config.services.get()[service.name]["traffic"].get("timeout")
-        app.add_middleware(Guard, policy=policy, prefix=service.path_prefix or "")
-    return app
+        policy.timeout = internals.timeout_of(name)
+        app.add_middleware(Guard, policy=policy, prefix=prefix)
+
+
+async def _abort(context: Any, error: RiverdeltaError) -> None:
+    """End a gRPC call with an error's status; where a later try may pass, the trailer says when (gRFC A6)."""
+    wait = error.retry_after
+    trailer = () if wait is None else (("grpc-retry-pushback-ms", str(math.ceil(1e3 * wait))),)
+    await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailer)
 
 
 def _address(peer: str) -> str:

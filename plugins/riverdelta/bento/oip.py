@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any
@@ -15,47 +14,24 @@ from riverdelta.bento.access import FEEDBACK, SCORE
 from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near
-from riverdelta.core.features import Column
 from riverdelta.serving.oip.tensors import Tensor, column, datatype_of
 
-EXTENSIONS = ("binary_tensor_data",)
+Metadata = dict[str, Any]
 _FEEDBACK = "-feedback"
 
 
-@dataclass(frozen=True)
-class TensorMetadata:
-    """Name, datatype and shape of one input or output; -1 is any length."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-@dataclass(frozen=True)
-class ModelMetadata:
-    """What a model takes and gives."""
-
-    name: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-    versions: tuple[str, ...] = ("1",)
-    platform: str = "onnxruntime_onnx"
-
-
 class Oip:
-    """Two models: the scorer, and `<scorer>-feedback`, whose inference is to take feedback."""
+    """Two models: the scorer, and `<scorer>-feedback`, whose inference is to take feedback; -1 is any length of an axis."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         name, schema = runtime.definition.name, runtime.definition.request_schema
-        inputs = [TensorMetadata(c.name, datatype_of(c.dtype), _shape(c)) for c in schema.values()]
-        scorer = ModelMetadata(name, inputs, [_SCORE, _BASE_LOGIT, _IMPRESSIONS, _STATE])
-        taker = ModelMetadata(name + _FEEDBACK, [_ID, _LABEL], [_OUTCOME, _POSITION])
-        self._models = {model.name: model for model in (scorer, taker)}
+        inputs = [_tensor(c.name, datatype_of(c.dtype), *(-1 if n is None else n for n in c.shape)) for c in schema.values()]
+        self._models = {m["name"]: m for m in (_model(name, inputs, _SCORED), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
-        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": list(EXTENSIONS)}
+        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": ["binary_tensor_data"]}
 
     def endpoint(self, name: str) -> str:
         """Return what an inference of the model `name` is: `score` or `feedback`."""
@@ -67,7 +43,7 @@ class Oip:
         roles = FEEDBACK if visit().endpoint == "feedback" else SCORE
         visit().caller.need(roles, f"an inference of the model {name!r}")
 
-    def model(self, name: str, number: str = "") -> ModelMetadata:
+    def model(self, name: str, number: str = "") -> Metadata:
         """Return a model's metadata; raises `NotFound` listing the models."""
         if number not in ("", "1"):
             raise NotFound(f"model {name!r} has no version {number!r}; there is: 1")
@@ -89,7 +65,7 @@ class Oip:
             if tensor.name in given:
                 raise InvalidInput(f"input {tensor.name!r} is given twice")
             given[tensor.name] = tensor
-        known = [o.name for o in metadata.outputs]
+        known = [o["name"] for o in metadata["outputs"]]
         for output in wanted:
             if output not in known:
                 raise InvalidInput(f"model {name!r} has no output {output!r}: {near(output, known)}")
@@ -113,11 +89,11 @@ class Oip:
 
     async def _feedback(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
         plane = self.runtime.plane
-        for wanted in (_ID, _LABEL):
-            if wanted.name not in given:
-                raise InvalidInput(f"input {wanted.name!r} is missing; expected {wanted.datatype}[M]")
-            if given[wanted.name].datatype != wanted.datatype:
-                raise InvalidInput(f"input {wanted.name!r} is {given[wanted.name].datatype}; expected {wanted.datatype}[M]")
+        for name, datatype in ((tensor["name"], tensor["datatype"]) for tensor in _TAKEN):
+            if name not in given:
+                raise InvalidInput(f"input {name!r} is missing; expected {datatype}[M]")
+            if given[name].datatype != datatype:
+                raise InvalidInput(f"input {name!r} is {given[name].datatype}; expected {datatype}[M]")
         for name in given.keys() - {"id", "label"}:
             raise InvalidInput(f"input {name!r} is not known; expected id BYTES[M] and label FP32[M]")
         ids = column(given["id"])
@@ -130,18 +106,23 @@ class Oip:
         return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]
 
 
-_SCORE = TensorMetadata("score", "FP32", [-1])
-_BASE_LOGIT = TensorMetadata("base_logit", "FP32", [-1])
-_IMPRESSIONS = TensorMetadata("impressions", "BYTES", [1])
-_STATE = TensorMetadata("state", "BYTES", [1])
-_ID = TensorMetadata("id", "BYTES", [-1])
-_LABEL = TensorMetadata("label", "FP32", [-1])
-_OUTCOME = TensorMetadata("outcome", "BYTES", [-1])
-_POSITION = TensorMetadata("position", "INT64", [1])
+def _model(name: str, inputs: list[Metadata], outputs: list[Metadata]) -> Metadata:
+    return {"name": name, "inputs": inputs, "outputs": outputs, "versions": ["1"], "platform": "onnxruntime_onnx"}
 
 
-def _shape(c: Column) -> list[int]:
-    return [-1, *(-1 if n is None else n for n in c.shape)]
+def _tensor(name: str, datatype: str, *row: int, rows: int = -1) -> Metadata:
+    """What one input or output is: rows of the shape `row`, of any number where it is -1."""
+    return {"name": name, "datatype": datatype, "shape": [rows, *row]}
+
+
+_SCORED = [
+    _tensor("score", "FP32"),
+    _tensor("base_logit", "FP32"),
+    _tensor("impressions", "BYTES", rows=1),
+    _tensor("state", "BYTES", rows=1),
+]
+_TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32")]
+_TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
 
 
 def _bytes(values: list[str]) -> npt.NDArray[Any]:

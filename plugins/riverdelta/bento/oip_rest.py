@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.body import parse_length, read_body
+from riverdelta.bento.http import answering, json, parse_json, parse_length, read_body
 from riverdelta.bento.oip import Oip
-from riverdelta.bento.responses import answering, json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import InvalidInput, RiverdeltaError, Unavailable
+from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 
 _HEADER = "inference-header-content-length"
+_KINDS: dict[type, str] = {str: "a string", dict: "an object", list: "a list"}
+T = TypeVar("T")
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -37,11 +37,11 @@ def routes(runtime: Runtime) -> list[Route]:
         return json({"ready": True})
 
     async def model(request: Request) -> Response:
-        return json(asdict(oip.model(**_named(request))))
+        return json(oip.model(**_named(request)))
 
     async def model_ready(request: Request) -> Response:
         found = oip.model(**_named(request))
-        return json({"name": found.name, "ready": True})
+        return json({"name": found["name"], "ready": True})
 
     async def infer(request: Request) -> Response:
         named = _named(request)
@@ -49,17 +49,14 @@ def routes(runtime: Runtime) -> list[Route]:
         body = await read_body(request, runtime.plane.settings.max_bytes)
         header, tensors = _read(body, request.headers.get(_HEADER))
         outputs = _list(header, "outputs")
-        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_text(o, "name") for o in outputs])
+        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [_field(o, "name", str) for o in outputs])
         return _write(header, outputs, named["name"], made)
-
-    def body(error: RiverdeltaError) -> Any:
-        return {"error": str(error)}
 
     def inferred(request: Request) -> str:
         return oip.endpoint(request.path_params["name"])
 
     def route(path: str, endpoint: str | Callable[[Request], str], handler: Any, method: str = "GET") -> Route:
-        return Route(path, answering(endpoint, body, handler), methods=[method])
+        return Route(path, answering("oip_rest", endpoint, handler), methods=[method])
 
     made = [
         route("/v2", "metadata", server),
@@ -86,17 +83,14 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
         split = parse_length(_HEADER, header_length)
         if split > len(body):
             raise InvalidInput(f"{_HEADER} is {split}; expected at most the body's {len(body)} bytes")
-    try:
-        header = orjson.loads(body[:split])
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the request's JSON ({split} bytes) cannot be read: {error}") from None
+    header = parse_json(body[:split], "the request's JSON")
     if not isinstance(header, dict):
         raise InvalidInput(f"the request's JSON is a {type(header).__name__}; expected an object with inputs")
     tensors = []
     at = split
     for entry in _list(header, "inputs"):
-        name, datatype, shape = _text(entry, "name"), _text(entry, "datatype"), entry.get("shape")
-        size = _parameters(entry).get("binary_data_size")
+        name, datatype, shape = _field(entry, "name", str), _field(entry, "datatype", str), entry.get("shape")
+        size = _field(entry, "parameters", dict, {}).get("binary_data_size")
         if size is None:
             tensors.append(from_list(name, datatype, shape, entry.get("data")))
             continue
@@ -112,8 +106,8 @@ def _read(body: bytes, header_length: str | None) -> tuple[dict[str, Any], list[
 
 
 def _write(header: dict[str, Any], outputs: list[Any], name: str, made: list[Tensor]) -> Response:
-    all_binary = _parameters(header).get("binary_data_output") is True
-    binary = {_text(o, "name"): _parameters(o).get("binary_data", all_binary) is True for o in outputs}
+    all_binary = _field(header, "parameters", dict, {}).get("binary_data_output") is True
+    binary = {_field(o, "name", str): _field(o, "parameters", dict, {}).get("binary_data", all_binary) is True for o in outputs}
     entries, tail = [], []
     for tensor in made:
         entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.data.shape)}
@@ -134,21 +128,14 @@ def _write(header: dict[str, Any], outputs: list[Any], name: str, made: list[Ten
 
 
 def _list(entry: dict[str, Any], key: str) -> list[Any]:
-    value = entry.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+    value = _field(entry, key, list, [])
+    if not all(isinstance(one, dict) for one in value):
         raise InvalidInput(f"{key!r} is not a list of objects; see the Open Inference Protocol")
     return value
 
 
-def _text(entry: dict[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str):
-        raise InvalidInput(f"a tensor has {key} {value!r}; expected a string")
-    return value
-
-
-def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
-    value = entry.get("parameters", {})
-    if not isinstance(value, dict):
-        raise InvalidInput(f"parameters are {value!r}; expected an object")
+def _field(entry: dict[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+    value = entry.get(key, default)
+    if not isinstance(value, kind):
+        raise InvalidInput(f"{key} is {value!r}; expected {_KINDS[kind]}")
     return value

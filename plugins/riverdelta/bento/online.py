@@ -13,10 +13,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import bentoml
-from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.applications import Starlette
 
-from riverdelta.bento import admin, oip_rest, rest
+from riverdelta.bento import admin, internals, oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
 from riverdelta.bento.claim import claim, without_traceback
 from riverdelta.bento.grpc_server import GrpcServer
@@ -111,6 +110,7 @@ def _locate(base: str | Path, folder: Path) -> Path:
 
 def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     """Give the class its routes, its hooks and its sidecar; `own` are settings that are not those of the environment."""
+    internals.check()
     trace_only_where_exported()
     runtime = Runtime(definition)
     policy = Policy(runtime)
@@ -127,7 +127,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
 
     async def start(self: Any) -> None:
         # A learner that is down must not take scorers out of service: they do not need it to score.
-        BentoMLContainer.api_server_config.runner_probe.enabled.set(False)
+        internals.PROBES.find().set(False)
         settings = Settings.load(**own)
         refuse_exposed(settings)
         refuse_unguarded(policy)

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.body import json_object, parse_json, read_body
 from riverdelta.bento.guard import visit
-from riverdelta.bento.openapi import document
-from riverdelta.bento.responses import answering, json
+from riverdelta.bento.http import Handler, answering, json, json_object, read_json
+from riverdelta.bento.openapi.document import document
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import InvalidInput, RiverdeltaError
+from riverdelta.core.errors import InvalidInput
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -23,7 +22,7 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def score(request: Request) -> Response:
         plane = runtime.plane
-        body = json_object(parse_json(await read_body(request, plane.settings.max_bytes)), ("columns", "propensity"))
+        body = json_object(await read_json(request, plane.settings.max_bytes), ("columns", "propensity"))
         if "columns" not in body:
             raise InvalidInput('the body has no "columns"; expected {"columns": {"user_id": [1, 2], ...}}')
         visit().rows(body["columns"])
@@ -35,7 +34,7 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def feedback(request: Request) -> Response:
         plane = runtime.plane
-        ids, labels = _items(parse_json(await read_body(request, plane.settings.max_bytes)))
+        ids, labels = _items(await read_json(request, plane.settings.max_bytes))
         visit().rows(ids)
         answer = await plane.feedback(ids, labels, visit().caller.source)
         return json({"outcomes": answer.outcomes, "position": answer.position})
@@ -46,14 +45,14 @@ def routes(runtime: Runtime) -> list[Route]:
     async def described(request: Request) -> Response:
         return json(document(runtime.definition, runtime.plane.settings))
 
-    def body(error: RiverdeltaError) -> Any:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
+    def route(path: str, endpoint: str, handler: Handler, method: str = "GET") -> Route:
+        return Route(path, answering("rest", endpoint, handler), methods=[method])
 
     return [
-        Route("/score", answering("score", body, score), methods=["POST"]),
-        Route("/feedback", answering("feedback", body, feedback), methods=["POST"]),
-        Route("/status", answering("status", body, status), methods=["GET"]),
-        Route("/openapi.json", answering("metadata", body, described), methods=["GET"]),
+        route("/score", "score", score, "POST"),
+        route("/feedback", "feedback", feedback, "POST"),
+        route("/status", "status", status),
+        route("/openapi.json", "metadata", described),
     ]
 
 

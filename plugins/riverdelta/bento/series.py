@@ -7,16 +7,15 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from riverdelta.bento import internals
 from riverdelta.metrics import page
 
-_Theirs: Any = RunnerTrafficMetricsMiddleware  # untyped
+_Theirs: Any = internals.COUNTING.find()
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?", re.DOTALL)
 _SCOPE = "riverdelta.scope"
 
@@ -24,7 +23,7 @@ _SCOPE = "riverdelta.scope"
 def write_page_once() -> None:
     """Let a scrape of the worker's /metrics put the files of all workers together once: BentoML does it twice."""
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        client: Any = BentoMLContainer.metrics_client.get()
+        client: Any = internals.METRICS.find().get()
         client.generate_latest = page
 
 

@@ -54,13 +54,10 @@ class Supervisor:
     def _keep_alive(self) -> None:
         wait = _FIRST_WAIT
         command = [sys.executable, "-m", "riverdelta", "sidecar", "--service", self.target, "--end-with-stdin"]
-        # The child imports the same service: it gets the same import path, and none of the worker's metrics files.
-        environment = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
-                child = self._child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+                child = self._child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment())
                 if self._stopping.is_set():  # `stop` came too early to see this child
                     child.terminate()
                 with child:
@@ -78,3 +75,9 @@ class Supervisor:
             _log.error("the learner ended with code %d; it starts again in %.1f s", code, wait)
             self._stopping.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a child process: it imports what this one does, and leaves this worker's metrics alone."""
+    kept = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 
-from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.http import ExcludeList, parse_excluded_urls
+
+from riverdelta.bento import internals
 
 #: The header that names a request's trace: version, trace id, parent id and flags (W3C Trace Context, section 3.2).
 HEADER = "traceparent"
@@ -31,9 +32,9 @@ class ExcludedUrls:
 
     @cached_property
     def _chosen(self) -> ExcludeList:
-        if not _exported():
+        if not internals.exported():
             return ExcludeList([".*"])
-        urls = BentoMLContainer.tracing.excluded_urls.get()
+        urls = internals.EXCLUDED_URLS.find().get()
         return parse_excluded_urls(urls) if isinstance(urls, str) else ExcludeList(urls or [])
 
     def url_disabled(self, url: str) -> bool:
@@ -43,7 +44,7 @@ class ExcludedUrls:
 
 def trace_only_where_exported() -> None:
     """Make BentoML's tracing middleware ask `ExcludedUrls`."""
-    BentoMLContainer.tracing_excluded_urls.set(ExcludedUrls())
+    internals.EXCLUSION.find().set(ExcludedUrls())
 
 
 def present() -> tuple[str, str] | None:
@@ -67,11 +68,11 @@ def trace_id() -> str | None:
 @contextmanager
 def span(path: str, parents: Iterable[str]) -> Iterator[None]:
     """Run the gRPC call of `/service/method` in a span, a child of the one that the client named, where spans are exported."""
-    if not _exported():
+    if not internals.exported():
         yield
         return
     context = TraceContextTextMapPropagator().extract({HEADER: next(iter(parents), "")})
-    tracer = BentoMLContainer.tracer_provider.get().get_tracer("riverdelta")
+    tracer = internals.TRACER.find().get().get_tracer("riverdelta")
     service, _, method = path.strip("/").partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     with tracer.start_as_current_span(path.strip("/"), context, trace.SpanKind.SERVER, attributes):
@@ -80,12 +81,8 @@ def span(path: str, parents: Iterable[str]) -> Iterator[None]:
 
 def flush() -> None:
     """Send the spans that wait, at a worker's end: BentoML would drop them."""
-    if _exported():
-        BentoMLContainer.tracer_provider.get().force_flush()
-
-
-def _exported() -> bool:
-    return BentoMLContainer.tracing.exporter_type.get() is not None
+    if internals.exported():
+        internals.TRACER.find().get().force_flush()
 
 
 def note(impressions: str) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
 
+from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.features import Column, Schema
-from riverdelta.core.hashing import file_digest
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 # These hand a value on as it is.
@@ -25,8 +26,8 @@ _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shape
 class Signature:
     """A base model's structure, without its external weights, and what was read off it.
 
-    `inputs` are the columns that it takes; `output` is corrected as a `logit` or a `probability` (`link`); `digest` is
-    BLAKE2b of the model file and its external data, in hex; `shapes` has the inferred type of every tensor.
+    `inputs` are the columns that it takes; `output` is corrected as a `logit` or a `probability` (`link`); `shapes` has the
+    inferred type of every tensor; `read_as` is what the model file and its external data were when they were read.
     """
 
     path: Path
@@ -34,8 +35,8 @@ class Signature:
     inputs: Schema
     output: str
     link: str
-    digest: str
     shapes: dict[str, ValueInfoProto]
+    read_as: tuple[Identity, ...]
 
     @classmethod
     def read(cls, path: str | Path, logit: str | None = None, probability: str | None = None) -> Signature:
@@ -47,6 +48,7 @@ class Signature:
         if logit and probability:
             raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
         model, shapes = read_model(path)
+        read_as = identify(*_files(path, model))
         inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in _initialized(model)})
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
@@ -57,7 +59,16 @@ class Signature:
                 f"{path.name}: logit={logit!r} comes out of a Sigmoid, so it is a probability; write probability={logit!r}"
             )
         link = "probability" if probability or squashed else "logit"
-        return cls(path, model, inputs, output, link, _digest(path, model), shapes)
+        return cls(path, model, inputs, output, link, shapes, read_as)
+
+    @cached_property
+    def digest(self) -> str:
+        """BLAKE2b of the model file and its external data, in hexadecimal; raises `ModelError` where they have changed."""
+        files = _files(self.path, self.model)
+        digest = file_digest(*files)
+        if identify(*files) != self.read_as:
+            raise ModelError(f"{self.path} has changed since it was read; start again with the file as it is to be")
+        return digest
 
     @property
     def batch(self) -> str:
@@ -232,5 +243,5 @@ def _kind(number: int) -> str:
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"UNKNOWN {number}"
 
 
-def _digest(path: Path, model: onnx.ModelProto) -> str:
-    return file_digest(path, *(path.parent / name for name in sorted({info.location for _, info in external_tensors(model)})))
+def _files(path: Path, model: onnx.ModelProto) -> list[Path]:
+    return [path, *(path.parent / location for location in sorted({info.location for _, info in external_tensors(model)}))]

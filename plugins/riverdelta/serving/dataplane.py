@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from riverdelta.core.errors import Corrupt, InvalidInput, TooLarge, Unavailable
+from riverdelta.core.errors import InvalidInput, TooLarge, Unavailable
 from riverdelta.core.features import Floats, has_text
-from riverdelta.core.logs import Throttled
 from riverdelta.core.settings import Settings
 from riverdelta.graph.gate import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics import STALE_SECONDS, Metrics
 from riverdelta.serving.fallback import Fallback
+from riverdelta.serving.follower import Follower
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome
 from riverdelta.storage.registry import Release, State
-
-_log = logging.getLogger(__name__)
-_MIRROR_SECONDS = 1.0
-#: A worker that scores nothing forgets the oldest of the tables whose first score it would have timed.
-_MOST_UNSEEN = 256
 
 
 @dataclass(frozen=True)
@@ -76,19 +66,11 @@ class DataPlane:
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = definition.request_schema
         self._kept = definition.kept
-        self._live = self.home.live()
         self._ids = self.home.ids()
-        self._followed: State | None = None
-        self._refused: State | None = None
-        self._showings = 0
-        self._expired = Throttled(self._warn_of_expired)
-        self._unseen: deque[npt.NDArray[np.float64]] = deque(maxlen=_MOST_UNSEEN)
         self.journal = self.home.journal(patience_seconds)
-        self.follow()
+        self.follower = Follower(self.home, self.session, self.journal, self._ids, self.metrics, clock)
+        self.follower.start()
         self.metrics.provider(self.session.provider)
-        self._stopping = threading.Event()
-        self._follower = threading.Thread(target=self._follow_forever, name="riverdelta-follow", daemon=True)
-        self._follower.start()
 
     @property
     def name(self) -> str:
@@ -111,8 +93,7 @@ class DataPlane:
             scored = self._fallback.settle(scored, checked)
         ran = time.perf_counter()
         now = self.clock()
-        if self._unseen:
-            self._observe_freshness(now)
+        self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
         logits = (scored.base, scored.corrected, scored.logit)
         request = self.journal.append(kept, *logits, shown_with, scored.state, now, trace)
@@ -136,9 +117,9 @@ class DataPlane:
         bad = np.flatnonzero(~(np.isnan(labels) | (labels == 0) | (labels == 1)))
         if bad.size:
             raise InvalidInput(f"item {int(bad[0])} has the label {labels[bad[0]]!r}; expected 0 or 1")
-        if self._showings > self.settings.waiting_bytes and np.isnan(labels).any():
+        if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
             raise Unavailable(
-                f"{self._showings} bytes of showings wait for the end of their window; RIVERDELTA_WAITING_BYTES allows "
+                f"{waiting} bytes of showings wait for the end of their window; RIVERDELTA_WAITING_BYTES allows "
                 f"{self.settings.waiting_bytes}: send showings again later, or raise it"
             )
         parsed = [self._ids.parse(text) for text in ids]
@@ -153,7 +134,7 @@ class DataPlane:
             for i, outcome in zip(good, answer.outcomes, strict=True):
                 outcomes[i] = outcome
         self.metrics.feedback(outcomes)
-        self._expired.add(outcomes.count(Outcome.EXPIRED), self.clock())
+        self.follower.expired(outcomes.count(Outcome.EXPIRED))
         return FeedbackAnswer(outcomes, position)
 
     def status(self) -> dict[str, Any]:
@@ -181,77 +162,15 @@ class DataPlane:
             "learning": trainer,
         }
 
-    def follow(self) -> None:
-        """Swap in whatever the learner has published since; a damaged state is logged and the present one stays."""
-        chain = self._live.follow(self._followed)
-        if chain and chain[-1].state == self._refused:
-            return  # nothing newer than what did not fit
-        for delta in chain:
-            try:
-                seconds = self.session.swap(delta)
-            except Corrupt as error:
-                _log.error("%s; %s goes on scoring", error, self.session.state)
-                # Only a full delta can repair a broken chain.
-                self._followed, self._refused = None, chain[-1].state
-                self.metrics.refused_swap()
-                return
-            self._followed = delta.state
-            self.metrics.swapped(seconds)
-            if delta.received.size:
-                self._unseen.append(delta.received)
-
-    def mirror(self) -> None:
-        """Read the learner's status: repeat it as metrics, and take no more showings while it holds too many.
-
-        Feedback that has expired meanwhile is logged, too.
-        """
-        status = self.home.read_status()
-        self._showings = int(status.get("showings_bytes", 0))
-        self.metrics.mirror(status, self.session.state, self.journal.health(), self.clock())
-        self._expired.add(0, self.clock())
-
     def close(self) -> None:
         """Stop following and make what was scored durable."""
-        self._stopping.set()
-        self._follower.join()
+        self.follower.stop()
         self.journal.close()
-        self._expired.add(0, math.inf)
 
     def _open(self, release: Release) -> Session:
         shadow = {GATE_WEIGHT: 0.0} if self.settings.serve == "base" else None
         state = State(release.number, 0, release.position)
         return Session(release.path, state, threads=self.settings.threads, pinned=shadow)
-
-    def _warn_of_expired(self, items: int) -> None:
-        _log.warning(
-            "%d items of feedback were answered 'expired' and are not learned: retention had retired their rows; raise "
-            "RIVERDELTA_JOURNAL_MAX_AGE_SECONDS (%g now) or RIVERDELTA_JOURNAL_MAX_BYTES (%d now)",
-            items,
-            self.settings.journal_max_age_seconds,
-            self.settings.journal_max_bytes,
-        )
-
-    def _follow_forever(self) -> None:
-        mirrored, failing = 0.0, ""
-        while not self._stopping.wait(self.settings.follow_seconds):
-            try:
-                self.follow()
-                if time.monotonic() - mirrored >= _MIRROR_SECONDS:
-                    mirrored = time.monotonic()
-                    self._ids.refresh(self.clock())
-                    self.mirror()
-                failing = ""
-            except Exception as error:  # the thread must outlive a missing folder or a full disk
-                if repr(error) != failing:  # once, and not at every look
-                    _log.exception(
-                        "following the live tables failed; it is tried again every %g s", self.settings.follow_seconds
-                    )
-                failing = repr(error)
-
-    def _observe_freshness(self, now: float) -> None:
-        waiting, self._unseen = self._unseen, deque(maxlen=_MOST_UNSEEN)
-        for received in waiting:
-            self.metrics.fresh(now - received)
 
 
 def _propensity(value: Any, rows: int) -> Floats:

@@ -8,11 +8,12 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import nest, part
+from riverdelta.core.digests import keep, remember
 from riverdelta.core.durable import overwrite, write
 from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
 from riverdelta.core.locks import alone
@@ -51,6 +52,7 @@ class Home:
         self.folder = settings.home.absolute() / definition.name
         self.registry: Registry = registry or FolderRegistry(self.folder)
         self._open_log = open_log or self._open_sqlite
+        remember(self._digests)
 
     def require(self) -> None:
         """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
@@ -81,6 +83,8 @@ class Home:
         good = releases.latest_good()
         if good is None:
             raise ConfigurationError(f"no release in {self.folder} is intact; restore one, or begin anew: {self._move_away()}")
+        with suppress(OSError):
+            keep(self._digests)
         return good
 
     def _open_sqlite(self, folder: Path) -> Log:
@@ -125,6 +129,11 @@ class Home:
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which follows the key file."""
         return Ids.load(self.key_path, time.time())
+
+    @property
+    def _digests(self) -> Path:
+        """The file of the digests of large files, which are read in full again only when they change."""
+        return self.folder / "digests.json"
 
     @property
     def key_path(self) -> Path:

@@ -319,6 +319,25 @@ def test_a_write_that_fails_half_way_leaves_no_trace(session, monkeypatch):
     assert session.run(EVERY).corrected[:6].tolist() == [0, 3, 6, 3, 0, 0]
 
 
+def test_a_hundred_failed_swaps_leave_no_copy_of_the_tables_behind(session, monkeypatch):
+    session.swap(following(1, {LEFT: (np.array([1]), ONE)}))
+    session.swap(following(2, {RIGHT: (np.array([2]), np.full((1, 1), 5, np.float32))}))
+    served = [table.host for table in session._active.tables.values()]
+    with monkeypatch.context() as broken:
+        broken.setattr(type(session._idle.tables[RIGHT]), "holds", lambda *_: False)
+        for _ in range(100):
+            with pytest.raises(Corrupt, match="does not read back"):
+                session.swap(following(3, {LEFT: (np.array([0]), 9 * ONE)}))
+            with pytest.raises(Corrupt, match="does not read back"):
+                session.swap(whole(3, 9))
+    kept = [values for delta in session._behind for _, values in delta.tables.values()]
+    assert len(kept) <= len(served)
+    assert all(any(np.shares_memory(values, table) for table in served) for values in kept)
+    session.swap(following(3, {LEFT: (np.array([3]), ONE)}))
+    scored = session.run(EVERY)
+    assert (scored.corrected[:5].tolist(), scored.state) == ([0, 3, 5, 3, 0], State(1, 3, 3))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(11)

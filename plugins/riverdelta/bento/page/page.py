@@ -10,12 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from riverdelta.bento.http import answering
 from riverdelta.bento.page.door import PAGE
 from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
-from riverdelta.bento.responses import answering
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import RiverdeltaError
 from riverdelta.sidecar.operator import Operator
 
 _LEAST_SECONDS = 1.0
@@ -58,10 +57,7 @@ class Page:
 def routes(runtime: Runtime, target: str) -> list[Route]:
     """Return the route of the page."""
 
-    def body(error: RiverdeltaError) -> dict[str, dict[str, str]]:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
-
-    shown = answering("metadata", body, Page(runtime, target).answer)
+    shown = answering("rest", "metadata", Page(runtime, target).answer)
     return [Route(PAGE, shown, methods=["GET"])]
 
 

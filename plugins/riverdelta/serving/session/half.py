@@ -22,7 +22,7 @@ class Half:
     def __init__(self, tables: Mapping[str, Floats], state: State, on_device: bool) -> None:
         self._on_device = on_device
         kind = DeviceTable if on_device else HostTable
-        self.tables: dict[str, DeviceTable | HostTable] = {name: kind(values) for name, values in tables.items()}
+        self.tables: dict[str, HostTable] = {name: kind(values) for name, values in tables.items()}
         self.state = state
         self.values: dict[str, Any] = {name: table.value for name, table in self.tables.items()}
         self._readers = 0
@@ -66,9 +66,9 @@ class Half:
         with self._idle:
             self._idle.wait_for(lambda: not self._readers)
 
-    def whole(self) -> Delta:
-        """Return everything that this half holds, as a whole delta of its state."""
-        return Delta(self.state, None, {name: (None, table.host.copy()) for name, table in self.tables.items()})
+    def complete(self) -> Delta:
+        """Return everything that this half holds, as a delta of its state that reads the tables where they lie."""
+        return Delta(self.state, None, {name: (None, table.host) for name, table in self.tables.items()})
 
     def check(self, delta: Delta) -> None:
         """Raise `Corrupt` naming the table when `delta` does not fit; nothing has been written then."""

@@ -112,11 +112,12 @@ class Session:
             self._idle.wait_until_idle()
             if delta.base is None:
                 self._behind = []
-            # Until the exchange the idle half may hold any part of `delta`; what a failure leaves is overwritten next time.
             try:
                 self._idle.apply([*self._behind, delta])
             except BaseException:
-                self._behind.append(self._active.whole())
+                # The idle half may hold any part of `delta`: the next swap begins from the active one, which is in service,
+                # and so unchanged, until then.
+                self._behind = [self._active.complete()]
                 raise
             with self._exchange:
                 self._active, self._idle = self._idle, self._active

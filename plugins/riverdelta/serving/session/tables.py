@@ -21,7 +21,7 @@ class HostTable:
 
     def __init__(self, values: Floats) -> None:
         self.host = np.ascontiguousarray(values).copy()
-        self.value = self.host
+        self.value: Any = self.host
 
     def write(self, rows: Ints | None, values: Floats) -> None:
         """Write rows, or everything where `rows` is None."""
@@ -32,7 +32,7 @@ class HostTable:
         return np.array_equal(self.host[slice(None) if rows is None else rows], values)
 
 
-class DeviceTable:
+class DeviceTable(HostTable):
     """A table in device memory, with a host copy.
 
     Rows are scattered in place by a ScatterND session whose output is bound to its input's memory. Where the self-test at
@@ -40,7 +40,7 @@ class DeviceTable:
     """
 
     def __init__(self, values: Floats, device: str = "cuda") -> None:
-        self.host = np.ascontiguousarray(values).copy()
+        super().__init__(values)
         self.value = onnxruntime.OrtValue.ortvalue_from_numpy(self.host, device, 0)
         self._device = device
         self._scatter = _scatter_session(self.host.shape)
@@ -48,7 +48,7 @@ class DeviceTable:
 
     def write(self, rows: Ints | None, values: Floats) -> None:
         """Write rows, or everything where `rows` is None."""
-        self.host[slice(None) if rows is None else rows] = values
+        super().write(rows, values)
         if rows is None or self.scatter == "copy":
             self.value.update_inplace(self.host)
         elif len(rows):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import Arrays, pack, unpack
+from riverdelta.core.digests import file_digest
 from riverdelta.core.errors import Corrupt, NotFound
-from riverdelta.core.hashing import file_digest
 from riverdelta.storage.registry.base import Registry
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from riverdelta.bento.failure import failure
+from riverdelta.bento.http import failure
 from riverdelta.core.errors import NotFound, TooLarge
 
 

@@ -1,0 +1,134 @@
+"""Internals: every reach into BentoML's private parts, each checked at start-up to be what is relied on."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from operator import attrgetter
+from typing import Any
+
+import click
+
+from riverdelta.core.errors import ConfigurationError
+
+#: The versions of BentoML whose private parts these are, as pyproject.toml has them.
+SUPPORTED = ">=1.4.32,<1.5"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One private thing: the module and the name in it, what it must be, in words and as a test."""
+
+    module: str
+    name: str
+    shape: str
+    fits: Callable[[Any], bool]
+
+    def find(self) -> Any:
+        """Return the thing; raises `ConfigurationError` with BentoML's version where it is missing or of another shape."""
+        try:
+            if self.fits(found := attrgetter(self.name)(import_module(self.module))):
+                return found
+        except (ImportError, AttributeError, LookupError, TypeError, ValueError):
+            pass
+        raise ConfigurationError(
+            f"BentoML {version('bentoml')} has no {self.module}.{self.name} that is {self.shape}, which riverdelta relies on; "
+            f"install a version that has: pip install 'bentoml{SUPPORTED}'"
+        )
+
+
+def _takes(*names: str) -> Callable[[Any], bool]:
+    return lambda found: tuple(inspect.signature(found).parameters)[: len(names)] == names
+
+
+def _offers(*names: str) -> Callable[[Any], bool]:
+    return lambda found: all(callable(getattr(found, name)) for name in names)
+
+
+def _asks(*names: str) -> Callable[[Any], bool]:
+    return lambda found: {*names} <= {parameter.name for parameter in found.params}
+
+
+def _setting(name: str, *kinds: type) -> Reach:
+    shape = " or ".join(kind.__name__ for kind in kinds)
+    return Reach(_CONTAINERS, f"BentoMLContainer.{name}", f"a setting of {shape}", lambda found: isinstance(found.get(), kinds))
+
+
+_CONTAINERS = "bentoml._internal.configuration.containers"
+_NONE = type(None)
+PROBES = _setting("api_server_config.runner_probe.enabled", bool)
+HOST = _setting("http.host", str)
+PORT = _setting("http.port", int)
+EXPORTER = _setting("tracing.exporter_type", str, _NONE)
+EXCLUDED_URLS = _setting("tracing.excluded_urls", str, list, _NONE)
+EXCLUSION = Reach(_CONTAINERS, "BentoMLContainer.tracing_excluded_urls", "a provider", _offers("get", "set"))
+TRACER = Reach(_CONTAINERS, "BentoMLContainer.tracer_provider", "a provider", _offers("get"))
+METRICS = Reach(_CONTAINERS, "BentoMLContainer.metrics_client", "a provider", _offers("get"))
+PAGE = Reach("bentoml._internal.server.metrics.prometheus", "PrometheusClient.generate_latest", "a method", callable)
+COUNTING = Reach(
+    "bentoml._internal.server.http.instruments", "RunnerTrafficMetricsMiddleware", "ASGI middleware", _takes("app")
+)
+BUILD = Reach("_bentoml_sdk", "Service.to_asgi", "a method of (self, is_main)", _takes("self", "is_main"))
+SERVICE = Reach("_bentoml_sdk", "Service.__init__", "of name, inner and path_prefix", lambda found: (
+    {"name", "inner", "path_prefix"} <= inspect.signature(found).parameters.keys()
+))  # fmt: skip
+WORKER = Reach("_bentoml_impl.worker.service", "main", "a command with --fd", _asks("fd"))
+SERVE = Reach(
+    "bentoml_cli.serve",
+    "serve_command",
+    "a group whose serve takes bento, --host and --port",
+    lambda found: _asks("bento", "host", "port")(found.commands["serve"]),
+)
+REACHES = (
+    PROBES, HOST, PORT, EXPORTER, EXCLUDED_URLS, EXCLUSION, TRACER, METRICS, PAGE, COUNTING, BUILD, SERVICE, WORKER, SERVE,
+)  # fmt: skip
+
+
+def check() -> None:
+    """Raise `ConfigurationError` naming the first thing that is not what riverdelta relies on."""
+    for reach in REACHES:
+        # The command line takes half a second to import; a process that it did not start does without.
+        if reach is not SERVE or SERVE.module in sys.modules:
+            reach.find()
+
+
+def serve_arguments() -> dict[str, Any]:
+    """Return the arguments of the command that this process is: of `bentoml serve` or of its worker; {} where it is none."""
+    context = click.get_current_context(silent=True)
+    return context.params if context is not None else {}
+
+
+def exported() -> bool:
+    """Whether BentoML exports spans."""
+    return EXPORTER.find().get() is not None
+
+
+def timeout_of(name: str) -> float | None:
+    """Return how long a request to the service `name` may take, in seconds (its `traffic.timeout`); None without a limit."""
+    services = Reach(
+        _CONTAINERS,
+        "BentoMLContainer.config.services",
+        f"a setting with the traffic of {name}",
+        lambda found: isinstance(found.get()[name]["traffic"], dict),
+    )
+    return services.find().get()[name]["traffic"].get("timeout")
+
+
+def around_applications(wrap: Callable[[Any, type, str, str], None]) -> None:
+    """Call `wrap` with each application that BentoML builds from now on, its class, the service's name and path prefix."""
+    build = BUILD.find()
+    if getattr(build, "riverdelta_wraps", None) is wrap:
+        return
+
+    def to_asgi(self: Any, is_main: bool = True) -> Any:
+        app = build(self, is_main)
+        wrap(app, self.inner, self.name, self.path_prefix or "")
+        return app
+
+    to_asgi.riverdelta_wraps = wrap  # type: ignore[attr-defined]
+    SERVICE.find()
+    import_module(BUILD.module).Service.to_asgi = to_asgi

@@ -1,0 +1,65 @@
+"""Digests of files: a large file is read for its digest once, and again only when it is no longer the file that it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from riverdelta.core import hashing
+from riverdelta.core.durable import write
+
+#: A file's device, inode, size, and the times of its last change and last write in ns. Every write sets the time of change
+#: (ctime), which no program can set back.
+Identity = tuple[int, ...]
+#: Reading less takes a millisecond.
+_LEAST_BYTES = 1 << 20
+#: Within a tick of the file system's clock a second change would not show; one that counts whole seconds has a long tick.
+_TICK_NS, _LONG_TICK_NS = 50_000_000, 2_000_000_000
+
+_known: dict[tuple[str, ...], tuple[tuple[Identity, ...], str]] = {}
+
+
+def identify(*paths: Path) -> tuple[Identity, ...]:
+    """Return what tells whether files are still those that they were, without reading them."""
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_ctime_ns, s.st_mtime_ns) for s in map(os.stat, paths))
+
+
+def file_digest(*paths: Path) -> str:
+    """Return BLAKE2b of the files' bytes, one file after another, in 32 hexadecimal digits.
+
+    Files of 1 MiB or more that are as they were when this process, or one that left `keep`'s file, read them are not read.
+    """
+    names, found = tuple(str(path.absolute()) for path in paths), identify(*paths)
+    if (known := _known.get(names)) and known[0] == found:
+        return known[1]
+    started, digest = time.time_ns(), hashing.file_digest(*paths)
+    settled = all(started - changed > (_TICK_NS if changed % 10**9 else _LONG_TICK_NS) for *_, changed, _ in found)
+    if settled and sum(size for _, _, size, *_ in found) >= _LEAST_BYTES and identify(*paths) == found:
+        _known[names] = found, digest
+    return digest
+
+
+def remember(path: Path) -> None:
+    """Take over the digests that an earlier process left in `path`; a file that is missing or damaged has none."""
+    try:
+        for entry in json.loads(path.read_bytes()):
+            names, found, digest = entry["files"], entry["identities"], entry["digest"]
+            _known.setdefault(tuple(map(str, names)), (tuple(tuple(map(int, one)) for one in found), str(digest)))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return
+
+
+def keep(path: Path) -> None:
+    """Leave in `path`, for later processes, the digests of files that are as they were."""
+    entries = []
+    for names, (found, digest) in sorted(_known.items()):
+        try:
+            if identify(*map(Path, names)) == found:
+                entries.append({"files": names, "identities": found, "digest": digest})
+        except OSError:  # deleted meanwhile
+            continue
+    data = json.dumps(entries, indent=1).encode()
+    if (path.read_bytes() if path.exists() else b"[]") != data:
+        write(path, data)
