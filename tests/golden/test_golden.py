@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scorer import KINDS, columns, definition, settings
 
-from riverdelta.core.arrays import read_arrays
+from riverdelta.core.arrays import nest, read_arrays
 from riverdelta.core.errors import Refused
 from riverdelta.evaluation.gate import hedge
 from riverdelta.graph.files import export_single
@@ -84,8 +84,9 @@ class Service:
 
     def state(self):
         """Everything that the learner saves."""
-        parts = ("learner", self.trainer.learner), ("contest", self.trainer.contest), ("account", self.trainer.account)
-        return {f"{of}/{name}": array.copy() for of, part in parts for name, array in part.state().items()}
+        learner = self.trainer.learner
+        parts = nest({"learner": learner.state()}) | learner.observers.state()
+        return {name: array.copy() for name, array in parts.items()}
 
 
 def checkpoints(folder):

@@ -24,5 +24,5 @@ def test_a_state_of_version_0_1_has_none_and_a_broken_one_is_refused():
     outcomes.load({})
     assert list(outcomes) == []
     for body in (b"[", b"[7]", b'[{"sequence": 1}]', b'[{"sequence": 1, "action": "freeze", "more": 2}]'):
-        with pytest.raises(Corrupt, match="outcomes"):
+        with pytest.raises(Corrupt, match="kept"):
             outcomes.load({"kept": np.frombuffer(body, np.uint8)})

@@ -1,7 +1,6 @@
 """Blocks: however a stream is cut into blocks, and wherever it is saved and gone on from, all state has the same bits."""
 
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +18,8 @@ from riverdelta.core.records import Control, Feedback, Impressions, Tick
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import new_learner
-from riverdelta.learning.recall import Nothing
-from riverdelta.sidecar.account import Account
+from riverdelta.learning.recall import Recall
+from riverdelta.sidecar.shown import shown
 
 ROWS = 3_000
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
@@ -48,15 +47,16 @@ def stream():
 STREAM = stream()
 
 
-class Pair:
-    """A learner and its account, saved to a file and loaded from it when told."""
+class Watched:
+    """A learner and its observers, saved to a file and loaded from it on demand."""
 
     def __init__(self, definition, **given):
         self.definition, self.settings = definition, Settings.load(home=Path("home"), grpc_port=0, **TERMS | given)
         self._anew()
 
     def _anew(self):
-        self.learner, self.account = new_learner(self.definition, self.settings), Account(self.definition)
+        self.learner = new_learner(self.definition, self.settings)
+        self.learner.observers |= shown(self.definition, self.learner, shadow=False)
         self.learner.recall = Past()
 
     def again(self):
@@ -65,13 +65,13 @@ class Pair:
             arrays = read_arrays(path)
         self._anew()
         self.learner.load(arrays)
-        self.account.load({name.removeprefix("account/"): a for name, a in arrays.items() if name.startswith("account/")})
+        self.learner.observers.load(arrays)
 
     def bits(self):
         return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in self._arrays().items()}
 
     def _arrays(self):
-        return self.learner.state() | {f"account/{name}": array for name, array in self.account.state().items()}
+        return self.learner.state() | self.learner.observers.state()
 
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
@@ -101,16 +101,16 @@ def examples(start, stop):
 
 
 def learned(definition, cuts, saves):
-    pair, edges = Pair(definition), [0, *sorted(cuts), ROWS]
+    watched, edges = Watched(definition), [0, *sorted(cuts), ROWS]
     for start, stop in zip(edges, edges[1:], strict=False):
         if start in saves:
-            pair.again()
+            watched.again()
         block = examples(start, stop)
         if len(block):
-            pair.learner.learn(block)
-            pair.account.history.saw(block)
-            pair.account.slices.saw(block)
-    return pair
+            watched.learner.learn(block)
+            for name in ("account/history", "account/slices"):
+                watched.learner.observers[name].on_examples(0, block)
+    return watched
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def journal():
 RECORDS = journal()
 
 
-class Past(Nothing):
+class Past(Recall):
     """The impressions of the records."""
 
     def locate(self, incarnation, request):
@@ -174,16 +174,12 @@ class Past(Nothing):
 
 
 def taken(definition, saves):
-    pair = Pair(definition, labels="silence", window_seconds=20.0, keep_negatives=0.5)
+    watched = Watched(definition, labels="silence", window_seconds=20.0, keep_negatives=0.5)
     for sequence, record in RECORDS:
         if sequence in saves:
-            pair.again()
-        pair.learner.push(sequence, record, partial(pair.account.learned, sequence, admission=pair.learner.admission))
-        if isinstance(record, Impressions):
-            pair.account.scored(record)
-        if isinstance(record, Control):
-            pair.account.obeyed(pair.learner.outcomes.of(sequence), record, pair.learner.admission)
-    return pair
+            watched.again()
+        watched.learner.push(sequence, record)
+    return watched
 
 
 @pytest.fixture(scope="module")

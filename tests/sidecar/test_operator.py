@@ -172,7 +172,7 @@ def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypa
     rig.teach()
     rig.step()
     sequence = operator.rollback(0, relearn=True)
-    again, looks = rig.trainer.learner._again, []
+    again, looks = rig.trainer.learner.again, []
 
     def slow():
         other = again()
@@ -186,7 +186,7 @@ def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypa
         other.push = pushed
         return other
 
-    monkeypatch.setattr(rig.trainer.learner, "_again", slow)
+    monkeypatch.setattr(rig.trainer.learner, "again", slow)
     rig.step()
     assert len(looks) > 2
     assert looks == [None] * len(looks)
