@@ -29,6 +29,8 @@ class Live(Observer):
     def __init__(self, store: LiveStore, stack: Stack) -> None:
         self.store, self.stack = store, stack
         self.head = store.head()
+        #: When tables were published last (Unix seconds), 0 before the first of this process.
+        self.published = 0.0
         self._base: State | None = None
         self._received: list[npt.NDArray[np.float64]] = []
         self._weight = Table(np.ones((1, 1)))
@@ -39,8 +41,9 @@ class Live(Observer):
         self._received.append(examples.received)
 
     def report(self) -> dict[str, Any]:
-        """Return the swap that workers have, and the release that its tables come from once there is one."""
-        return {"swap": 0} if self.head is None else {"swap": self.head.swap, "release": self.head.release}
+        """Return the newest swap, when it was published, and the release that its tables come from once there is one."""
+        serving = {"swap": 0} if self.head is None else {"swap": self.head.swap, "release": self.head.release}
+        return {"published": self.published, **serving}
 
     def show(self, stack: Stack) -> None:
         """Publish the tables of another stack from now on, as soon as possible."""
@@ -74,7 +77,7 @@ class Live(Observer):
             table.touched[:] = False
         self._received.clear()
         self._changed = False
-        self.head = self._base = state
+        self.head, self._base, self.published = state, state, now
         return delta
 
 

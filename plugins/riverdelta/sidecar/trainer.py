@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,15 +23,13 @@ from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.retention import Retention
 from riverdelta.sidecar.saver import Saver
 from riverdelta.sidecar.shown import shown
+from riverdelta.sidecar.status import Status
 from riverdelta.sidecar.timer import Timer
 from riverdelta.storage.checkpoints import Checkpoint
 from riverdelta.storage.home import Home
 
 _log = logging.getLogger(__name__)
 _READ_ROWS = 8192
-_STATUS_SECONDS = 0.25
-#: A status of this age is written again within a record too, where one takes long: nobody takes the learner for dead.
-_PULSE_SECONDS = 1.0
 _TICK_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 
@@ -60,12 +56,11 @@ class Trainer:
         self.journal = self.home.journal()
         self.home.declare(self.journal, clock())
         self._retention = Retention(self.journal, self.checkpoints, store, settings)
-        self.paused: str | None = None
+        self._status = Status(self.home, self.learner, self.journal, clock)
         #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
         self._asked = self.journal.last()
         self._publishing = Timer(settings.swap_min_seconds, clock)
-        self._ticking, self._reporting = Timer(_TICK_SECONDS, clock), Timer(_STATUS_SECONDS, clock)
-        self._beating = Timer(_PULSE_SECONDS, clock)
+        self._ticking = Timer(_TICK_SECONDS, clock)
         self._releasing = Timer(settings.release_seconds, clock, clock())
         self._saver = Saver(self.checkpoints, Timer(settings.checkpoint_seconds, clock, clock()))
         self.learner.recall = Kept(store, self.journal, self._make_release, self._check, clock)
@@ -76,7 +71,7 @@ class Trainer:
         except BaseException:
             self._let_go()
             raise
-        self.learner.pulse = self._pulse
+        self.learner.pulse = self._status.pulse
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
@@ -102,14 +97,14 @@ class Trainer:
             if self._saver.timer.due():
                 self._save()
             if not self._saver.failed:
-                self.paused = None
+                self._status.paused = None
         except (OSError, Corrupt, Unavailable) as error:
-            if self.paused is None:
+            if self._status.paused is None:
                 _log.error("learning pauses: %s", error)
-            self.paused = str(error)
+            self._status.paused = str(error)
             more = False
             time.sleep(_PAUSE_SECONDS)
-        self._report()
+        self._status.step()
         return more
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -126,22 +121,18 @@ class Trainer:
             pass
         try:
             self._settle()
-            self.make_release()
+            if self.learner.examples != self.learner.released_at:
+                self._write(Control("release", {}, self.clock()))
+                while self._learn():
+                    pass
             self._publishing.hurry()
             self._publish()
             self.save()
         except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; it will read the journal again", error)
-        self._reporting.hurry()
-        self._report()
+        self._status.timer.hurry()
+        self._status.step()
         self._let_go()
-
-    def make_release(self) -> None:
-        """Ask for a release of the present tables, where they have changed since the last, and make it."""
-        if self.learner.examples != self.learner.released_at:
-            self._write(Control("release", {}, self.clock()))
-            while self._learn():
-                pass
 
     def save(self) -> None:
         """Save the learner's state and wait until it is durable."""
@@ -155,21 +146,13 @@ class Trainer:
         return self.learner.state() | self.learner.observers.state()
 
     def status(self) -> dict[str, Any]:
-        """Return what workers show and export as metrics: what the learner and its observers report, and what is wrong."""
-        disk = shutil.disk_usage(self.home.folder)
-        return {
-            "pid": os.getpid(),
-            "time": self.clock(),
-            "paused": self.paused,
-            "published": max(self._publishing.last, 0.0),
-            "serve": self.settings.serve,
-            "guard": self.settings.guard,
-            "journal_position": max(self.journal.last(), self.learner.position),
-            "journal_bytes": self.journal.size(),
-            "disk_free_ratio": disk.free / disk.total,
-            **self.learner.report(),
-            **self.learner.observers.report(),
-        }
+        """Return what workers show and export as metrics."""
+        return self._status.report()
+
+    @property
+    def paused(self) -> str | None:
+        """Why learning waits, None while it does not."""
+        return self._status.paused
 
     def _save(self) -> None:
         self._saver.save(self.learner.position, self.state)
@@ -219,7 +202,7 @@ class Trainer:
             else:
                 self.live.mark_dirty()
             self._publishing.hurry()
-            self._reporting.hurry()
+            self._status.timer.hurry()
         self.contest.owed = None
 
     def _make_release(self, position: int) -> int:
@@ -238,22 +221,6 @@ class Trainer:
         if self._publishing.due() and self.live.due(self.learner.position):
             self._publishing.done()
             self.live.publish(self.contest.serving, self.learner.position, self.learner.gate.weight, self.clock())
-
-    def _pulse(self) -> None:
-        if self._beating.due():
-            self._write_status()
-
-    def _report(self) -> None:
-        if self._reporting.due():
-            self._reporting.done()
-            self._write_status()
-
-    def _write_status(self) -> None:
-        self._beating.done()
-        try:
-            self.home.write_status(self.status())
-        except (OSError, Corrupt, Unavailable) as error:
-            _log.error("the status cannot be written: %s", error)
 
     def _let_go(self) -> None:
         self._saver.close()
