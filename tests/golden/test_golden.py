@@ -19,6 +19,7 @@ from riverdelta.learning.learner import new_learner
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.session import Session
 from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.contest import stack_of
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Kept, Replayed
 from riverdelta.storage.backup import back_up
@@ -249,7 +250,8 @@ def test_a_rollback_to_its_release_brings_back_its_tables(folder):
         (done,) = [outcome for outcome in service.trainer.learner.outcomes if outcome.sequence == sequence]
         assert (done.release, done.refused) == (1, None)
         release = service.trainer.releases.store.get(1)
-        assert service.trainer.learner.stack.digest() == service.trainer.contest.tables(release).digest()
+        tables = stack_of(release, service.trainer.releases.store, definition(folder).new_stack)
+        assert service.trainer.learner.stack.digest() == tables.digest()
 
 
 @every

@@ -59,10 +59,6 @@ class Contest(Observer):
         assert champion is not None  # release 0 was made before the first step
         return champion
 
-    def tables(self, release: Release) -> Stack:
-        """Return a stack with the tables of a release; raises `Corrupt` where its state cannot be read."""
-        return stack_of(release, self.store, self._new_stack)
-
     def on_examples(self, position: int, examples: Examples) -> None:
         """Judge joined examples."""
         if self._stacks is None:
@@ -153,11 +149,12 @@ class Contest(Observer):
     def _begin(self, challenger: int, trial: Trial) -> None:
         self._last = challenger
         try:
-            self._stacks = self.tables(self.store.get(self.champion)), self.tables(self.store.get(challenger))
+            releases = self.store.get(self.champion), self.store.get(challenger)
+            champion, against = (stack_of(release, self.store, self._new_stack) for release in releases)
         except (Corrupt, NotFound) as error:
             _log.error("the trial of release %d is dropped: %s", challenger, error)
             return
-        self.challenger, self._trial = challenger, trial
+        self.challenger, self._trial, self._stacks = challenger, trial, (champion, against)
 
 
 def stack_of(release: Release, store: ReleaseStore, new_stack: Callable[[], Stack]) -> Stack:

@@ -88,12 +88,11 @@ class Kept(Journalled):
 
     def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
         """Return the number of the release that this record made before, or make it; None where that is gone again."""
-        for release in self._store.all():
-            if release.position == position:
-                return release.number
-            if release.position > position:
-                return None  # it was made before, and retention has deleted it since
-        return self._keep(position)
+        made = next((release for release in self._store.all() if release.position >= position), None)
+        if made is None:
+            return self._keep(position)
+        # One made after it: retention has deleted what this record made before.
+        return made.number if made.position == position else None
 
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""

@@ -15,7 +15,7 @@ from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.asking import next_control
-from riverdelta.sidecar.contest import Contest
+from riverdelta.sidecar.contest import Contest, stack_of
 from riverdelta.sidecar.operator import check
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.recall import Kept
@@ -214,7 +214,7 @@ class Trainer:
 
     def _show_champion(self) -> None:
         champion = self.contest.registered_champion()
-        self.live.show(self.contest.tables(champion))
+        self.live.show(stack_of(champion, self.contest.store, self.home.definition.new_stack))
         self.contest.serving = champion.number
 
     def _publish(self) -> None:
