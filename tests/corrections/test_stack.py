@@ -54,6 +54,42 @@ def test_names_are_unique_and_say_what_is_corrected():
     assert stack.names == ("entity_u_1", "entity_u_2", "calibration")
 
 
+class Plain(Calibration):
+    """A third party's, which knows of no names."""
+
+
+def test_a_correction_can_be_named_whoever_wrote_it_and_its_copies_and_its_state_are_named_too():
+    stack = Stack([c.clone() for c in (Plain().named("slow"), Calibration(), Plain())])
+    stack.bind(Schema())
+    assert stack.names == ("slow", "calibration", "plain")
+    assert "slow/served/line" in stack.state()
+    with pytest.raises(ConfigurationError, match=r"name is 'a/b'; expected 1 to 64 letters"):
+        Plain().named("a/b")
+
+
+def test_a_name_leaves_the_others_as_they_were_and_is_part_of_what_a_home_belongs_to():
+    def made(*corrections):
+        stack = Stack(corrections)
+        stack.bind(Schema())
+        return stack.fingerprint()
+
+    assert made(Calibration()) != made(Calibration().named("slow"))
+    assert Stack([Entity("u"), Entity("u").named("fast")]).names == ("entity_u", "fast")
+
+
+@pytest.mark.parametrize(
+    ("corrections", "name"),
+    [
+        ((Entity("a"), Entity("a"), Entity("a_2")), "entity_a_2"),
+        ((Calibration(), Entity("a").named("calibration")), "calibration"),
+        ((Calibration().named("one"), Entity("a").named("one")), "one"),
+    ],
+)
+def test_two_corrections_of_one_name_are_refused_with_both_and_what_to_do(corrections, name):
+    with pytest.raises(ConfigurationError, match=rf"and .*would both be called '{name}'; give one .*\.named\("):
+        Stack(corrections)
+
+
 def test_state_of_another_stack_is_refused_by_the_name_of_what_differs():
     other = Stack([Calibration(), Linear("u", "h", slots=64), Entity("u", slots=64)])
     other.bind(SCHEMA)

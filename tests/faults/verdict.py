@@ -87,5 +87,4 @@ def _undisturbed(definition, settings):
     assert trainer.paused is None, trainer.paused
     trainer.journal.close()
     trainer._lock.release()
-    beside = {f"{prefix}{name}": a for prefix, part in trainer._observers() for name, a in part.state().items()}
-    return trainer.learner, trainer.learner.state() | beside
+    return trainer.learner, trainer.state()

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scorer import KINDS, columns, definition, settings
 
-from riverdelta.core.arrays import read_arrays
+from riverdelta.core.arrays import nest, read_arrays
 from riverdelta.core.errors import Refused
 from riverdelta.evaluation.gate import hedge
 from riverdelta.graph.files import export_single
@@ -19,6 +19,7 @@ from riverdelta.learning.learner import new_learner
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.session import Session
 from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.contest import stack_of
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Kept, Replayed
 from riverdelta.storage.backup import back_up
@@ -85,8 +86,9 @@ class Service:
 
     def state(self):
         """Everything that the learner saves."""
-        parts = ("learner", self.trainer.learner), ("contest", self.trainer.contest), ("account", self.trainer.account)
-        return {f"{of}/{name}": array.copy() for of, part in parts for name, array in part.state().items()}
+        learner = self.trainer.learner
+        parts = nest({"learner": learner.state()}) | learner.observers.state()
+        return {name: array.copy() for name, array in parts.items()}
 
 
 def checkpoints(folder):
@@ -249,7 +251,8 @@ def test_a_rollback_to_its_release_brings_back_its_tables(folder):
         (done,) = [outcome for outcome in service.trainer.learner.outcomes if outcome.sequence == sequence]
         assert (done.release, done.refused) == (1, None)
         release = service.trainer.releases.store.get(1)
-        assert service.trainer.learner.stack.digest() == service.trainer.contest.tables(release).digest()
+        tables = stack_of(release, service.trainer.releases.store, definition(folder).new_stack)
+        assert service.trainer.learner.stack.digest() == tables.digest()
 
 
 @every

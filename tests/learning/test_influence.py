@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.learning.influence import Limiter
 
 
@@ -28,23 +28,6 @@ def test_it_agrees_with_a_dictionary_of_counts(seed, limit):
             counts.update(entities)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 40), min_size=1, max_size=8))
-def test_blocks_cut_anywhere_and_a_saved_state_give_the_same_answers(seed, sizes):
-    rng = np.random.default_rng(seed)
-    n = sum(sizes)
-    user, received = rng.integers(-(2**63), 2**63 - 1, n // 3 + 1)[rng.integers(0, n // 3 + 1, n)], rng.uniform(0, 50, n)
-    whole, parts, answers, at = Limiter(["user"], 2, 10.0), Limiter(["user"], 2, 10.0), [], 0
-    for size in sizes:
-        rows = slice(at, at + size)
-        answers += parts.admit({"user": user[rows]}, received[rows]).tolist()
-        saved, parts = parts.state(), Limiter(["user"], 2, 10.0)
-        parts.load(saved)
-        at += size
-    assert answers == whole.admit({"user": user}, received).tolist()
-    assert parts.refused == whole.refused == answers.count(False)
-
-
 def test_time_that_steps_back_opens_no_window_again():
     limiter = Limiter(["user"], 1, 60.0)
     times = np.array([3_600.0, 0.0, 3_601.0, 10.0])
@@ -55,8 +38,3 @@ def test_time_that_steps_back_opens_no_window_again():
 def test_what_makes_no_sense_is_refused(given):
     with pytest.raises(ConfigurationError, match=r"expected"):
         Limiter(["user"], **{"limit": 3, "window_seconds": 60.0, **given})
-
-
-def test_a_state_of_other_keys_is_refused():
-    with pytest.raises(Corrupt, match="'slots'"):
-        Limiter(["user", "item"], 1, 60.0).load(Limiter(["user"], 1, 60.0).state())

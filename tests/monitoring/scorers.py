@@ -20,7 +20,7 @@ from riverdelta.core.settings import Settings
 from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.server import free_port
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.joiner import Nowhere
+from riverdelta.learning.joiner import Source
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
 from riverdelta.storage.registry import FolderRegistry
@@ -222,7 +222,7 @@ def read_nothing(scorer):
 def lose_impressions(scorer):
     """The learner finds no impression any more, in memory or in the journal."""
     waiting = scorer.trainer.learner.joiner.waiting
-    scorer.between.append(lambda: vars(waiting).update(source=Nowhere(), limit=0))
+    scorer.between.append(lambda: vars(waiting).update(source=Source(), limit=0))
 
 
 def label_again_what_is_retired(scorer):

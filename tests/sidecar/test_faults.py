@@ -18,9 +18,8 @@ from riverdelta.sidecar import trainer
 
 def state(rig):
     """Everything that a checkpoint holds, but for the trial, which depends on which releases were kept."""
-    told = {f"{p}{n}": a for p, part in rig.trainer._observers() for n, a in part.state().items()}
-    found = rig.trainer.learner.state() | told
-    return {n: (a.dtype.str, a.shape, a.tobytes()) for n, a in found.items() if not n.startswith("contest/")}
+    found = rig.trainer.state().items()
+    return {n: (a.dtype.str, a.shape, a.tobytes()) for n, a in found if not n.startswith("contest/")}
 
 
 def crash(rig):

@@ -14,7 +14,7 @@ def test_it_keeps_the_last_entries_and_no_long_ones():
     book = Logbook()
     for i in range(ENTRIES + 5):
         book.note(i, 0.0, "x" * 1_000, {"reason": "y" * 10_000, "nested": [[1]] * 1_000, "by": i})
-    entries = book.report()
+    entries = book.report()["events"]
     assert [e["position"] for e in entries] == list(range(5, ENTRIES + 5))
     assert entries[-1]["details"] == {"reason": "y" * 300, "by": ENTRIES + 4}
     assert len(json.dumps(entries)) < 20_000
@@ -31,11 +31,12 @@ def test_controls_are_noted_with_what_came_of_them_and_survive_a_restart(rig):
     told = [(e["action"], e["details"].get("release")) for e in rig.trainer.status()["events"]]
     assert told == [("release", 1), ("rollback", 0), ("resume", None)]
     assert rig.trainer.status()["history"]["examples"] == [64]
-    before = rig.trainer.account.history.state(), rig.trainer.account.logbook.report()
+    before = rig.trainer.status()
     rig.trainer.close()
     rig.start()
-    assert rig.trainer.account.logbook.report()[: len(before[1])] == before[1]
-    assert all(np.array_equal(a, before[0][k]) for k, a in rig.trainer.account.history.state().items())
+    after = rig.trainer.status()
+    assert after["events"][: len(before["events"])] == before["events"]
+    assert after["history"] == before["history"]
 
 
 def test_the_breaker_is_noted_once_when_it_opens_and_once_when_it_closes(rig):
@@ -44,12 +45,12 @@ def test_the_breaker_is_noted_once_when_it_opens_and_once_when_it_closes(rig):
     for seed in range(10):
         rig.teach(rows=64, seed=seed, labels=np.zeros(64, np.float32))
     rig.step()
-    opened = rig.trainer.account.logbook.report()
+    opened = rig.trainer.status()["events"]
     assert [e["action"] for e in opened] == ["breaker opened"]
     assert opened[0]["details"]["reason"] == rig.trainer.learner.admission.breaker.reason
     Operator(rig.trainer.home, rig.trainer.journal).resume()
     rig.step()
-    assert [e["action"] for e in rig.trainer.account.logbook.report()[1:]] == ["resume", "breaker closed"]
+    assert [e["action"] for e in rig.trainer.status()["events"][1:]] == ["resume", "breaker closed"]
 
 
 @pytest.mark.parametrize("rig", [{"serve": "base"}], indirect=True)

@@ -7,6 +7,7 @@ import pytest
 
 from riverdelta.core.errors import Corrupt, NotFound, Refused, Unavailable
 from riverdelta.core.records import Control
+from riverdelta.learning.learner import Learner
 from riverdelta.learning.outcomes import KEPT
 from riverdelta.sidecar.operator import Operator, outcome_of
 
@@ -172,7 +173,7 @@ def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypa
     rig.teach()
     rig.step()
     sequence = operator.rollback(0, relearn=True)
-    again, looks = rig.trainer.learner._again, []
+    again, looks = rig.trainer.learner.again, []
 
     def slow():
         other = again()
@@ -186,11 +187,49 @@ def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypa
         other.push = pushed
         return other
 
-    monkeypatch.setattr(rig.trainer.learner, "_again", slow)
+    monkeypatch.setattr(rig.trainer.learner, "again", slow)
     rig.step()
     assert len(looks) > 2
     assert looks == [None] * len(looks)
     assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
+
+
+@pytest.mark.parametrize(
+    "rig", [{"labels": "silence", "window_seconds": 50.0, "waiting_bytes": 200_000, "breaker": "off"}], indirect=True
+)
+def test_a_record_that_is_learned_in_parts_for_long_is_seen_to_be_learned_and_to_be_learned_again(rig, operator, monkeypatch):
+    for seed in range(5):
+        rig.teach(1_000, seed, labels=np.full(1_000, np.nan, np.float32))
+    rig.step()
+    learn, looks = Learner.learn, []
+
+    def slow(learner, examples):
+        rig.now += 6.0
+        rig.plane.mirror()
+        status = rig.plane.status()
+        looks.append((status["sidecar"]["alive"], status["learning"]["relearning"]))
+        learn(learner, examples)
+
+    monkeypatch.setattr(Learner, "learn", slow)
+    rig.step(100.0)
+    ticked = len(looks)
+    assert ticked > 2
+    # The first part comes as late as this clock was turned.
+    assert looks[1:] == [(True, None)] * (ticked - 1)
+    sequence = operator.rollback(0, relearn=True)
+    rig.step()
+    found = looks[ticked:]
+    assert len(found) == ticked
+    assert all(alive for alive, _ in found)
+    assert all(again["since"] == 0 and again["until"] == sequence for _, again in found[1:])
+    assert found[-1][1]["position"] > 0
+    assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
+    assert rig.trainer.status()["relearning"] is None
+
+
+def test_a_command_that_waits_for_a_relearning_learner_says_so(rig, operator):
+    rig.trainer.home.write_status({"pid": 7, "position": 3, "relearning": {"since": 3, "position": 40, "until": 90}})
+    assert "has not come to 91 within 2 s (it learns again from 3 to 90 and has come to 40)" in str(operator.late(91, 2.0))
 
 
 def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):

@@ -71,7 +71,7 @@ def test_a_start_with_the_same_settings_writes_nothing_and_with_others_one_recor
     restart(rig, keep_negatives=0.5)
     restart(rig, keep_negatives=0.5, release_seconds=77.0)
     assert [r["keep_negatives"] for r in settings_of(rig)] == [1.0, 0.5]
-    assert rig.trainer.account.logbook.report()[-1]["action"] == SETTINGS
+    assert rig.trainer.status()["events"][-1]["action"] == SETTINGS
 
 
 def test_feedback_is_accepted_by_the_rules_that_the_last_record_has_set(rig):

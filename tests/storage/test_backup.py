@@ -22,6 +22,7 @@ from riverdelta.core.locks import shared
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
+from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.backup import back_up
 from riverdelta.storage.home import Home
@@ -243,7 +244,8 @@ class TestCopy:
         with served(definition, tmp_path / "home") as rig:
             rig.teach()
             rig.step()
-            rig.trainer.make_release()
+            Operator(rig.trainer.home, rig.trainer.journal).release()
+            rig.step()
             rig.plane.home.releases().all()[-1].state_path.unlink()
             back_up(rig.plane.home, tmp_path / "backup")
             names = [sorted(p.name for p in (f / "releases").iterdir()) for f in (rig.plane.home.folder, tmp_path / "backup")]

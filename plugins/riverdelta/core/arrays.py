@@ -59,8 +59,18 @@ def part(arrays: Arrays, name: str) -> Arrays:
     return _Part(found, f"{getattr(arrays, 'path', '')}{prefix}")
 
 
-def take(arrays: Arrays, name: str, like: Array | None = None) -> Array:
-    """Return the array `name`, of the dtype and shape of `like` where that is given.
+def split(arrays: Arrays) -> dict[str, Arrays]:
+    """Return the parts of what `nest` made, by name; arrays of no part are left out.
+
+    >>> zero = np.zeros(1)
+    >>> {name: list(arrays) for name, arrays in split({"1/key": zero, "2/key": zero, "tick": zero}).items()}
+    {'1': ['key'], '2': ['key']}
+    """
+    return {name: part(arrays, name) for name in dict.fromkeys(key.partition("/")[0] for key in arrays if "/" in key)}
+
+
+def take(arrays: Arrays, name: str, like: Array | None = None, any_rows: bool = False) -> Array:
+    """Return the array `name`, of the dtype and shape of `like` where that is given; with `any_rows`, of any length.
 
     Raises `Corrupt` that names the array, what it is and what was expected.
 
@@ -72,9 +82,9 @@ def take(arrays: Arrays, name: str, like: Array | None = None) -> Array:
     shown = f"{getattr(arrays, 'path', '')}{name}"
     if name not in arrays:
         raise Corrupt(f"the saved state lacks {shown!r}: it is of another version or stack")
-    array = arrays[name]
-    if like is not None and (array.shape != like.shape or array.dtype != like.dtype):
-        found, expected = (f"{one.dtype}{list(one.shape)}" for one in (array, like))
+    array, free = arrays[name], int(any_rows)
+    if like is not None and (array.dtype != like.dtype or _axes(array, free) != _axes(like, free)):
+        found, expected = f"{array.dtype}{list(array.shape)}", f"{like.dtype}{_axes(like, free)}".replace("-1", "any")
         raise Corrupt(f"the saved {shown!r} is {found}; expected {expected}: it is of another version or stack")
     return array
 
@@ -91,9 +101,9 @@ def of_json(value: Any) -> Array:
 def to_json(arrays: Arrays, name: str) -> Any:
     """Return the value that `of_json` made an array of; raises `Corrupt` where it is not one."""
     try:
-        return json.loads(take(arrays, name).tobytes())
+        return json.loads(take(arrays, name, np.zeros(0, np.uint8), any_rows=True).tobytes())
     except ValueError as error:
-        raise Corrupt(f"the saved {getattr(arrays, 'path', '')}{name!r} cannot be read: {error}") from None
+        raise Corrupt(f"the saved {getattr(arrays, 'path', '') + name!r} is not JSON: {error}") from None
 
 
 def pack(arrays: Arrays) -> tuple[bytes, bytes]:
@@ -120,3 +130,8 @@ def read_arrays(path: Path) -> Arrays:
         return unpack(path.read_bytes(), path)
     except OSError as error:
         raise Corrupt(f"{path} cannot be used: {error}") from error
+
+
+def _axes(array: Array, free: int) -> list[int]:
+    """The lengths of its axes, -1 for each of the first `free`, which may have any."""
+    return [-1] * free + list(array.shape[free:])

@@ -6,12 +6,14 @@ by the laws in `riverdelta.checks`.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import Coefficients
@@ -42,6 +44,29 @@ class Correction(RowFaces):
     learner: dict[str, npt.NDArray[Any]]
     #: The link that this correction corrects on.
     link: ClassVar[str] = "logit"
+    #: The name that `named` gave it within its stack.
+    own_name: str | None = None
+
+    def named(self, name: str) -> Self:
+        """Return this correction, which saved state, tables and `riverdelta diff` know as `name` from now on.
+
+        Without it a stack makes a name of the class and the key, and counts those that are alike: `entity_user_id_2`. Raises
+        `ConfigurationError` where `name` is not 1 to 64 letters, digits, `_`, `-` and `.`.
+
+        >>> from riverdelta.corrections.calibration import Calibration
+        >>> Calibration().named("slow").clone().own_name
+        'slow'
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            raise ConfigurationError(f"name is {name!r}; expected 1 to 64 letters, digits, '_', '-' and '.', such as 'slow'")
+        self.own_name = name
+        return self
+
+    def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> Self:
+        """Return a fresh correction of the same parameters and name."""
+        fresh: Self = super().clone(new_params, include_attributes)
+        fresh.own_name = self.own_name
+        return fresh
 
     @property
     @abstractmethod

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.arrays import Array, Arrays, nest, part, take
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import PREFIX, Nodes
@@ -38,7 +37,7 @@ class Stack:
             if not isinstance(c, Correction):
                 raise ConfigurationError(f"corrections holds {c!r}; expected corrections such as Calibration()")
         self.corrections = tuple(corrections)
-        self.names = _unique([_name(c) for c in self.corrections])
+        self.names = _names(self.corrections)
         self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
 
     def bind(self, schema: Schema) -> None:
@@ -90,23 +89,25 @@ class Stack:
             c.sync()
         return self._tables
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, Array]:
         """Return every array that learning depends on, by name; the arrays are the live ones."""
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        for name, c in zip(self.names, self.corrections, strict=True):
+        for c in self.corrections:
             c.sync()
-            arrays |= {f"{name}/served/{key}": table.values for key, table in c.served.items()}
-            arrays |= {f"{name}/learner/{key}": array for key, array in c.learner.items()}
-        return arrays
+        kinds = {
+            name: {"served": {key: table.values for key, table in c.served.items()}, "learner": c.learner}
+            for name, c in zip(self.names, self.corrections, strict=True)
+        }
+        return nest({name: nest(kind) for name, kind in kinds.items()})
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Take over the arrays that `state` returned; raises `Corrupt` when one is missing or of another shape."""
         for name, c in zip(self.names, self.corrections, strict=True):
+            served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
-                table.values[:] = _take(arrays, f"{name}/served/{key}", table.values)
+                table.values[:] = take(served, key, table.values)
                 table.touched[:] = True
             for key, mine in c.learner.items():
-                theirs = _take(arrays, f"{name}/learner/{key}", None if mine.dtype == np.uint8 else mine)
+                theirs = take(learner, key, None if mine.dtype == np.uint8 else mine)
                 if mine.shape == theirs.shape:
                     mine[...] = theirs
                 else:
@@ -140,20 +141,19 @@ class Stack:
         }
 
 
-def _name(correction: Correction) -> str:
+def _names(corrections: Sequence[Correction]) -> tuple[str, ...]:
+    """The name that each was given, or one of its class and key, numbered where several have the same."""
+    made = [_made(c) for c in corrections if c.own_name is None]
+    counted = iter(n if made.count(n) == 1 else f"{n}_{made[: i + 1].count(n)}" for i, n in enumerate(made))
+    names = tuple(c.own_name or next(counted) for c in corrections)
+    for name in names:
+        if names.count(name) > 1:
+            alike = " and ".join(repr(c).replace("\n", " ") for n, c in zip(names, corrections, strict=True) if n == name)
+            raise ConfigurationError(f"{alike} would both be called {name!r}; give one a name of its own: .named('another')")
+    return names
+
+
+def _made(correction: Correction) -> str:
     kind = type(correction).__name__.lower()
     key = getattr(correction, "key", ())
     return "_".join([kind, *((key,) if isinstance(key, str) else key)])
-
-
-def _unique(names: list[str]) -> tuple[str, ...]:
-    return tuple(n if names.count(n) == 1 else f"{n}_{names[: i + 1].count(n)}" for i, n in enumerate(names))
-
-
-def _take(arrays: Mapping[str, npt.NDArray[Any]], name: str, like: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-    if name not in arrays:
-        raise Corrupt(f"the saved state lacks {name!r}; it was written by another stack")
-    array = arrays[name]
-    if like is not None and (array.shape != like.shape or array.dtype != like.dtype):
-        raise Corrupt(f"the saved {name!r} is {array.dtype}{list(array.shape)}; expected {like.dtype}{list(like.shape)}")
-    return array

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Schema
@@ -76,21 +75,21 @@ class Adaptation:
         """Return what the detector says, and how many examples are still learned at the raised rate."""
         return {} if self.drift is None else self.drift.report() | {"adapting_examples": self.left}
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, Array]:
         """Return what `load` needs."""
         which = self.drift.quantities.index(self.quantity) if self.drift and self.quantity else -1
-        arrays: dict[str, npt.NDArray[Any]] = {"counts": np.array([self.recorded, self.left, which], np.int64)}
-        return arrays | ({f"drift/{name}": array for name, array in self.drift.state().items()} if self.drift else {})
+        counts = np.array([self.recorded, self.left, which], np.int64)
+        return {"counts": counts} | (nest({"drift": self.drift.state()}) if self.drift else {})
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned; a detector of other settings begins anew."""
-        saved = {name.removeprefix("drift/"): array for name, array in arrays.items() if name.startswith("drift/")}
-        if self.drift is None or not saved:
+        recorded, left, which = take(arrays, "counts", np.zeros(3, np.int64)).tolist()
+        if self.drift is None or not (saved := part(arrays, "drift")):
             return
         try:
             self.drift.load(saved)
         except Corrupt as error:
             _log.warning("drift is watched anew: %s", error)
             return
-        self.recorded, self.left, which = map(int, arrays["counts"])
+        self.recorded, self.left = recorded, left
         self.quantity = self.drift.quantities[which] if which >= 0 else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
 from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
@@ -70,19 +71,20 @@ class Admission:
             "limited": limiter.refused if limiter else 0,
         }
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, Array]:
         """Return what `load` needs."""
-        arrays: dict[str, npt.NDArray[Any]] = {"counts": np.array([self.rolled_back, self._scored], np.int64)}
-        for prefix, part in (("breaker/", self.breaker), ("limiter/", self.limiter)):
-            arrays |= {f"{prefix}{name}": array for name, array in part.state().items()} if part else {}
-        return arrays
+        counts = np.array([self.rolled_back, self._scored], np.int64)
+        return {"counts": counts} | nest({name: each.state() for name, each in self._parts().items()})
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned; a part that was off then begins anew."""
-        self.rolled_back, self._scored = map(int, arrays["counts"])
-        for prefix, part in (("breaker/", self.breaker), ("limiter/", self.limiter)):
-            saved = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            if part is not None and saved:
-                part.load(saved)
-            elif part is not None and part is self.breaker:
+        self.rolled_back, self._scored = take(arrays, "counts", np.zeros(2, np.int64)).tolist()
+        for name, each in self._parts().items():
+            if saved := part(arrays, name):
+                each.load(saved)
+            elif each is self.breaker:
                 self.rolled_back = 0
+
+    def _parts(self) -> dict[str, Breaker | Limiter]:
+        parts = {"breaker": self.breaker, "limiter": self.limiter}
+        return {name: each for name, each in parts.items() if each is not None}

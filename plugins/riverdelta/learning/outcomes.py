@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from riverdelta.core.errors import Corrupt
+from riverdelta.core.arrays import Array, Arrays, of_json, to_json
+from riverdelta.core.errors import Corrupt, Refused
+from riverdelta.core.records import Control
 
 #: How many outcomes are kept, and the most characters of a reason.
 KEPT, LONGEST = 64, 500
@@ -56,20 +54,25 @@ class Outcomes:
         """Return the outcome of the control at `sequence`, None where there is none or it is no longer kept."""
         return next((outcome for outcome in self._kept if outcome.sequence == sequence), None)
 
+    def refuse_superseded(self, control: Control) -> None:
+        """Raise `Refused` where the learner asked for a control itself before it read a rollback: an operator comes first."""
+        asked = control.arguments.get("asked")
+        back = [outcome.sequence for outcome in self if outcome.action == "rollback" and outcome.refused is None]
+        if asked is not None and back and back[-1] > asked:
+            raise Refused(f"it was asked for at position {asked}, before the rollback at position {back[-1]}")
+
     def report(self) -> list[dict[str, Any]]:
         """Return the outcomes as plain values, oldest first."""
         return [asdict(outcome) for outcome in self._kept]
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state(self) -> dict[str, Array]:
         """Return what `load` needs."""
-        return {"kept": np.frombuffer(json.dumps(self.report()).encode(), np.uint8)}
+        return {"kept": of_json(self.report())}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned; version 0.1 saved none. Raises `Corrupt` where it cannot be read."""
-        self._kept.clear()
-        if not arrays:
-            return
+        kept = to_json(arrays, "kept") if arrays else []
         try:
-            self._kept.extend(Outcome(**outcome) for outcome in json.loads(arrays["kept"].tobytes()))
-        except (KeyError, TypeError, ValueError) as error:
-            raise Corrupt(f"the saved outcomes cannot be read: {error!r}") from None
+            self._kept = deque((Outcome(**outcome) for outcome in kept), KEPT)
+        except TypeError as error:
+            raise Corrupt(f"the saved outcomes in 'kept' cannot be read: {error}") from None

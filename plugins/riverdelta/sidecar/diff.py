@@ -15,7 +15,8 @@ from riverdelta.core.hashing import id64
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.corrections.stack import Stack
 from riverdelta.learning.definition import Definition
-from riverdelta.storage.registry import Release, ReleaseStore
+from riverdelta.sidecar.contest import stack_of
+from riverdelta.storage.registry import ReleaseStore
 
 #: How many changes are shown where nobody says how many.
 TOP = 20
@@ -74,7 +75,7 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
     not whole, and `InvalidInput` where no correction is keyed by `ids`.
     """
     releases = [store.get(number) for number in (a, b)]
-    old, new = (_stack(definition, store, release) for release in releases)
+    old, new = (stack_of(release, store, definition.new_stack) for release in releases)
     _known(ids or {}, new, definition.schema)
     tables: list[Turnover] = []
     changes: list[Change] = []
@@ -116,12 +117,6 @@ def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
         if not -(2**63) <= ids[name] < 2**63:
             raise InvalidInput(f"{name} is {value}; an id is within 64 bits")
     return ids or None
-
-
-def _stack(definition: Definition, store: ReleaseStore, release: Release) -> Stack:
-    prefix, stack = "stack/", definition.new_stack()
-    stack.load({n.removeprefix(prefix): a for n, a in store.state(release).items() if n.startswith(prefix)})
-    return stack
 
 
 def _known(ids: Ids, stack: Stack, schema: Schema) -> None:

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from riverdelta.core.arrays import Array, Arrays, of_json, to_json
 from riverdelta.core.errors import Corrupt
-from riverdelta.learning.admission import Admission
+from riverdelta.core.examples import Examples
+from riverdelta.core.records import SETTINGS, Control
+from riverdelta.learning.breaker import Breaker
+from riverdelta.learning.observers import Observer
+from riverdelta.learning.outcomes import Outcome
 
 ENTRIES = 20
 _LONGEST = 300
 
 
-class Logbook:
-    """The last `ENTRIES` entries {position, time, action, details}: controls, and the breaker's openings and closings.
+class Logbook(Observer):
+    """The last `ENTRIES` entries {position, time, action, details}: controls, and the openings and closings of `breaker`.
 
     They follow from the records alone, as times are those of the records.
 
     >>> book = Logbook()
     >>> book.note(7, 1_000.0, "rollback", {"release": 3, "relearn": False})
-    >>> book.report()
+    >>> book.report()["events"]
     [{'position': 7, 'time': 1000.0, 'action': 'rollback', 'details': {'release': 3, 'relearn': False}}]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, breaker: Callable[[], Breaker | None] = lambda: None) -> None:
+        self._breaker = breaker
         self._entries: deque[dict[str, Any]] = deque(maxlen=ENTRIES)
         self._open = False
+
+    def on_examples(self, position: int, examples: Examples) -> None:
+        """Note whether the breaker has opened or closed."""
+        self._watch(position, float(examples.received[-1]))
+
+    def on_outcome(self, outcome: Outcome, control: Control) -> None:
+        """Note a control and what came of it, but for the settings that a home begins with."""
+        if control.action == SETTINGS and outcome.sequence == 1:
+            return
+        found = {"release": outcome.release, "refused": outcome.refused}
+        details = {name: value for name, value in found.items() if value is not None}
+        self.note(outcome.sequence, control.time, control.action, {**details, **control.arguments})
+        self._watch(outcome.sequence, control.time)
 
     def note(self, position: int, time: float, action: str, details: Mapping[str, Any]) -> None:
         """Write an entry; of the details, plain values are kept, and texts up to 300 characters."""
@@ -41,33 +56,27 @@ class Logbook:
         }
         self._entries.append({"position": position, "time": time, "action": action[:_LONGEST], "details": kept})
 
-    def watch(self, position: int, time: float, admission: Admission) -> None:
-        """Write an entry where the breaker has opened or closed."""
-        breaker = admission.breaker
-        is_open = breaker is not None and bool(breaker.open)
+    def report(self) -> dict[str, Any]:
+        """Return the entries, oldest first."""
+        return {"events": list(self._entries)}
+
+    def state(self) -> dict[str, Array]:
+        """Return what `load` needs."""
+        return {"entries": of_json({"open": self._open, "entries": list(self._entries)})}
+
+    def load(self, arrays: Arrays) -> None:
+        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
+        body: Any = to_json(arrays, "entries") if arrays else {"open": False, "entries": []}
+        try:
+            self._open = bool(body["open"])
+            self._entries = deque((dict(entry) for entry in body["entries"]), ENTRIES)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Corrupt(f"the saved logbook in 'entries' cannot be read: {error!r}") from None
+
+    def _watch(self, position: int, time: float) -> None:
+        breaker = self._breaker()
+        is_open = breaker is not None and breaker.open
         if is_open != self._open:
             self._open = is_open
-            said = {"reason": breaker.reason} if breaker is not None and is_open else {}
-            self.note(position, time, "breaker opened" if is_open else "breaker closed", said)
-
-    def report(self) -> list[dict[str, Any]]:
-        """Return the entries, oldest first."""
-        return list(self._entries)
-
-    def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what `load` needs."""
-        body = json.dumps({"open": self._open, "entries": list(self._entries)}).encode()
-        return {"entries": np.frombuffer(body, np.uint8)}
-
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
-        self._entries.clear()
-        self._open = False
-        if not arrays:
-            return
-        try:
-            body = json.loads(arrays["entries"].tobytes())
-            self._open = bool(body["open"])
-            self._entries.extend(dict(entry) for entry in body["entries"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise Corrupt(f"the saved logbook cannot be read: {error!r}") from None
+            details = {"reason": breaker.reason} if breaker is not None and is_open else {}
+            self.note(position, time, "breaker opened" if is_open else "breaker closed", details)

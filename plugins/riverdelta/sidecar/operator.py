@@ -158,9 +158,13 @@ class Operator:
     def late(self, sequence: int, seconds: float) -> Unavailable:
         """Return the error of a command that was not obeyed within `seconds`."""
         status = self.home.read_status()
+        if again := status.get("relearning"):
+            why = f"it learns again from {again['since']} to {again['until']} and has come to {again['position']}"
+        else:
+            why = status.get("paused") or "it is behind"
         return Unavailable(
             f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and has not come to "
-            f"{sequence} within {seconds:g} s ({status.get('paused') or 'it is behind'}); the command is in the journal"
+            f"{sequence} within {seconds:g} s ({why}); the command is in the journal"
         )
 
     def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:

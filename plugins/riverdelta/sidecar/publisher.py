@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Ints
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.learning.observers import Observer
 from riverdelta.storage.registry import Delta, LiveStore, State
 
 _KEPT_TIMES = 4096
 
 
-class Live:
+class Live(Observer):
     """Publishes the newest tables of a stack, and the gate's weight; what travels is proportional to the rows touched.
 
     After a start it stays silent until the learner has caught up with what already serves, then sends whole tables: a
@@ -26,14 +29,21 @@ class Live:
     def __init__(self, store: LiveStore, stack: Stack) -> None:
         self.store, self.stack = store, stack
         self.head = store.head()
+        #: When tables were published last (Unix seconds), 0 before the first of this process.
+        self.published = 0.0
         self._base: State | None = None
         self._received: list[npt.NDArray[np.float64]] = []
         self._weight = Table(np.ones((1, 1)))
         self._changed = False
 
-    def learned(self, received: npt.NDArray[np.float64]) -> None:
+    def on_examples(self, position: int, examples: Examples) -> None:
         """Note when the feedback arrived that the stack has just learned."""
-        self._received.append(received)
+        self._received.append(examples.received)
+
+    def report(self) -> dict[str, Any]:
+        """Return the newest swap, when it was published, and the release that its tables come from once there is one."""
+        serving = {"swap": 0} if self.head is None else {"swap": self.head.swap, "release": self.head.release}
+        return {"published": self.published, **serving}
 
     def show(self, stack: Stack) -> None:
         """Publish the tables of another stack from now on, as soon as possible."""
@@ -67,7 +77,7 @@ class Live:
             table.touched[:] = False
         self._received.clear()
         self._changed = False
-        self.head = self._base = state
+        self.head, self._base, self.published = state, state, now
         return delta
 
 

@@ -6,24 +6,29 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy.typing as npt
-
+from riverdelta.core.arrays import Arrays, nest, part
 from riverdelta.core.errors import NotFound
-from riverdelta.core.records import SETTINGS, Control, Record
-from riverdelta.learning.learner import Learner
-from riverdelta.learning.recall import Nothing
+from riverdelta.core.records import SETTINGS, Control, Impressions, Record
+from riverdelta.learning.recall import Recall
 from riverdelta.storage.journal import Journal, Reader
 from riverdelta.storage.registry import ReleaseStore
 
 _READ_ROWS = 65_536
 
 
-class Journalled:
+class Journalled(Recall):
     """What a journal has of the past."""
 
     def __init__(self, journal: Reader) -> None:
-        self.locate, self.impressions = journal.locate, journal.impressions
         self._journal = journal
+
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record that holds a request's rows."""
+        return self._journal.locate(incarnation, request)
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record."""
+        return self._journal.impressions(sequence)
 
     def settings(self) -> Mapping[str, Any]:
         """Return the first settings on record: version 0.1 wrote none."""
@@ -52,15 +57,13 @@ class Kept(Journalled):
         self,
         store: ReleaseStore,
         journal: Journal,
-        keep: Callable[[Learner, int], int],
+        keep: Callable[[int], int],
         check: Callable[[Control], None] = lambda control: None,
         clock: Callable[[], float] = time.time,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(journal)
         self._journal: Journal = journal
-        self._store, self._keep, self.check, self._clock = store, keep, check, clock
-        self._meanwhile = meanwhile
+        self._store, self._keep, self._check, self._clock = store, keep, check, clock
         #: What processes before this one may have refused lies here, and is looked up once.
         self._before = journal.last()
         self._refused: dict[int, str] | None = None
@@ -78,60 +81,57 @@ class Kept(Journalled):
         if self.refusal(sequence) is None:
             self._journal.write(Control("refused", {"sequence": sequence, "reason": reason}, self._clock()))
 
-    def keep(self, learner: Learner, position: int) -> int | None:
-        """Return the number of the release that this record made before, or make it; None where that is gone again."""
-        for release in self._store.all():
-            if release.position == position:
-                return release.number
-            if release.position > position:
-                return None  # it was made before, and retention has deleted it since
-        return self._keep(learner, position)
+    def check(self, control: Control) -> None:
+        """Raise where the registry cannot do its part of a control."""
+        self._check(control)
 
-    def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
+    def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
+        """Return the number of the release that this record made before, or make it; None where that is gone again."""
+        made = next((release for release in self._store.all() if release.position >= position), None)
+        if made is None:
+            return self._keep(position)
+        # One made after it: retention has deleted what this record made before.
+        return made.number if made.position == position else None
+
+    def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
         for release in self._store.all():
             if release.position == position:
                 return self._store.state(release)
         raise NotFound(f"no release of position {position} is kept any more")
 
-    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Yield the records between two positions, and call `meanwhile` before each."""
-        for found in super().records(after, before):
-            self._meanwhile()
-            yield found
 
-
-class Replayed(Journalled, Nothing):
+class Replayed(Journalled):
     """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
 
-    def __init__(self, journal: Reader, start: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(self, journal: Reader, start: Arrays) -> None:
         super().__init__(journal)
         self._made = 0
         controls = journal.controls(0, journal.last() + 1)
         self._wanted = [control.arguments.get("position") for _, control in controls if control.action == "rollback"]
         self._refused = _refusals(controls)
         # As release 0 has it: no more than the stack.
-        self._states = {0: {name: array for name, array in _copied(start).items() if name.startswith("stack/")}}
+        self._states: dict[int, Arrays] = {0: nest({"stack": _copied(part(start, "stack"))})}
 
     def refusal(self, sequence: int) -> str | None:
         """Return what the journal says of it later on."""
         return self._refused.get(sequence)
 
-    def keep(self, learner: Learner, position: int) -> int | None:
+    def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
         """Copy the state where it will be wanted, and count the release; release 0 is that of a new home."""
         if position in self._wanted:
-            self._states[position] = _copied(learner.state(position))
+            self._states[position] = _copied(state())
         self._made += 1
         return self._made
 
-    def state(self, position: int) -> Mapping[str, npt.NDArray[Any]]:
+    def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
         if position not in self._states:
             raise NotFound(f"no release was made at position {position}")
         return self._states[position]
 
 
-def _copied(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def _copied(arrays: Arrays) -> Arrays:
     return {name: array.copy() for name, array in arrays.items()}
 
 

@@ -19,12 +19,13 @@ from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import open_session
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import Learner
+from riverdelta.learning.observers import Observer
 from riverdelta.storage.registry import Release, ReleaseStore
 
 _PARITY_ROWS = 1024
 
 
-class Releases:
+class Releases(Observer):
     """Makes releases, and refuses one that differs from the Python stack by over 1e-4 logits on the latest journalled rows."""
 
     def __init__(self, definition: Definition, store: ReleaseStore) -> None:
@@ -33,12 +34,26 @@ class Releases:
         self.reason: str | None = None
         self.parity: float | None = None
         self._recent: deque[Examples] = deque()
+        self._rows = 0
 
-    def saw(self, examples: Examples) -> None:
+    def on_examples(self, position: int, examples: Examples) -> None:
         """Keep the latest rows to test the next release on."""
         self._recent.append(examples)
-        while sum(map(len, self._recent)) - len(self._recent[0]) >= _PARITY_ROWS:
-            self._recent.popleft()
+        self._rows += len(examples)
+        while self._rows - len(self._recent[0]) >= _PARITY_ROWS:
+            self._rows -= len(self._recent.popleft())
+
+    def report(self) -> dict[str, Any]:
+        """Return what releases there are, how many failed parity since the start, why the last did, and the last parity."""
+        champion = self.store.champion()
+        return {
+            "champion": champion.number if champion else None,
+            "releases": len(self.store.all()),
+            "release_bytes": self.store.bytes(),
+            "releases_refused": self.refused,
+            "refused_because": self.reason,
+            "parity_max_logit": self.parity,
+        }
 
     def make(self, learner: Learner, position: int, now: float) -> Release:
         """Merge, test, add; a release that fails parity is counted and not added: raises `ParityError`.

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from riverdelta.core.arrays import Arrays
+from riverdelta.sidecar.timer import Timer
 from riverdelta.storage.checkpoints import CheckpointStore
 
 
 class Saver:
     """Copies a state at once and writes it in a thread: learning stands still for the copy alone.
 
-    `time` is when the newest state was due (Unix seconds); one that could not be written is due again.
+    `timer` says when the next one is due; one that could not be written is due again.
     """
 
-    def __init__(self, store: CheckpointStore, now: float) -> None:
-        self.store, self.time = store, now
+    def __init__(self, store: CheckpointStore, timer: Timer) -> None:
+        self.store, self.timer = store, timer
         self._position = 0
         #: Whether the last checkpoint could not be written.
         self.failed = False
@@ -32,7 +32,7 @@ class Saver:
         """Whether a checkpoint is being written, or its end has not been noticed yet."""
         return self._writing is not None
 
-    def save(self, position: int, state: Callable[[], dict[str, npt.NDArray[Any]]], clock: Callable[[], float]) -> None:
+    def save(self, position: int, state: Callable[[], Arrays]) -> None:
         """Begin to write the state at a position, unless the newest checkpoint has it or one is being written."""
         if self.writing:
             return
@@ -40,7 +40,7 @@ class Saver:
             # A new array each: the learner goes on changing its own.
             copy = {name: np.array(array) for name, array in state().items()}
             self._writing, self._position = self._pool.submit(self.store.save, position, copy), position
-        self.time = clock()
+        self.timer.done()
 
     def finished(self) -> bool:
         """Whether a checkpoint has been written since the last call; raises what kept it from being written."""
@@ -57,7 +57,8 @@ class Saver:
                 writing.result()
             except BaseException:
                 # What could not be saved is due until it is.
-                self._position, self.time, self.failed = -1, float("-inf"), True
+                self._position, self.failed = -1, True
+                self.timer.hurry()
                 raise
 
     def close(self) -> None:

@@ -1,59 +1,63 @@
-"""Status: what the learner says of itself, for every worker to show and to export as metrics."""
+"""Status: what the learner says of itself, left where every worker shows it and exports it as metrics."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from riverdelta.sidecar.trainer import Trainer
+from riverdelta.core.errors import Corrupt, Unavailable
+from riverdelta.learning.learner import Learner
+from riverdelta.sidecar.timer import Timer
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal import Journal
 
-
-def describe(trainer: Trainer) -> dict[str, Any]:
-    """Return position, losses, gate, breaker, trial, releases and what is wrong, if anything is."""
-    head, learner, store = trainer.live.head, trainer.learner, trainer.releases.store
-    champion = store.champion()
-    return {
-        "pid": os.getpid(),
-        "time": trainer.clock(),
-        "paused": trainer.paused,
-        "frozen": learner.frozen,
-        "position": learner.position,
-        "journal_position": max(trainer.journal.last(), learner.position),
-        "examples": learner.examples,
-        "learned": learner.learned,
-        "unmatched": learner.joiner.unmatched,
-        "kept_negatives": learner.joiner.kept_negatives,
-        "dropped_negatives": learner.joiner.dropped_negatives,
-        "waiting_rows": learner.joiner.waiting.rows,
-        "waiting_bytes": learner.joiner.bytes,
-        "showings_bytes": learner.joiner.showings.bytes,
-        "read_back_rows": learner.joiner.waiting.read_back,
-        "outcomes": learner.outcomes.report(),
-        "release": head.release if head else trainer.contest.serving,
-        "champion": champion.number if champion else None,
-        "swap": head.swap if head else 0,
-        "published": trainer._published,
-        "serve": trainer.settings.serve,
-        "guard": trainer.settings.guard,
-        "gate": learner.gate.report(),
-        "admission": learner.admission.report(),
-        "drift": learner.adaptation.report(),
-        "trial": trainer.contest.report(),
-        "releases": len(store.all()),
-        "release_bytes": store.bytes(),
-        "releases_refused": trainer.releases.refused,
-        "refused_because": trainer.releases.reason,
-        "parity_max_logit": trainer.releases.parity,
-        "occupancy": learner.stack.occupancy(),
-        "prequential": learner.prequential.report(),
-        "journal_bytes": trainer.journal.size(),
-        "disk_free_ratio": _free(trainer),
-        **trainer.account.report(),
-    }
+_log = logging.getLogger(__name__)
+_SECONDS = 0.25
+#: A status of this age is written again within a record too, where one takes long: nobody takes the learner for dead.
+_PULSE_SECONDS = 1.0
 
 
-def _free(trainer: Trainer) -> float:
-    disk = shutil.disk_usage(trainer.home.folder)
-    return disk.free / disk.total
+class Status:
+    """What learner, observers and journal report, written to the home when it is due; `paused` says why learning waits."""
+
+    def __init__(self, home: Home, learner: Learner, journal: Journal, clock: Callable[[], float]) -> None:
+        self.home, self.learner, self.journal, self.clock = home, learner, journal, clock
+        self.paused: str | None = None
+        self.timer, self._pulse = Timer(_SECONDS, clock), Timer(_PULSE_SECONDS, clock)
+
+    def report(self) -> dict[str, Any]:
+        """Return what workers show."""
+        settings, disk = self.home.settings, shutil.disk_usage(self.home.folder)
+        return {
+            "pid": os.getpid(),
+            "time": self.clock(),
+            "paused": self.paused,
+            "serve": settings.serve,
+            "guard": settings.guard,
+            "journal_position": max(self.journal.last(), self.learner.position),
+            "journal_bytes": self.journal.size(),
+            "disk_free_ratio": disk.free / disk.total,
+            **self.learner.report(),
+            **self.learner.observers.report(),
+        }
+
+    def step(self) -> None:
+        """Write it where it is due, after each step of the trainer."""
+        if self.timer.due():
+            self.timer.done()
+            self._write()
+
+    def pulse(self) -> None:
+        """Write it where it has become old, in the middle of a step."""
+        if self._pulse.due():
+            self._write()
+
+    def _write(self) -> None:
+        self._pulse.done()
+        try:
+            self.home.write_status(self.report())
+        except (OSError, Corrupt, Unavailable) as error:
+            _log.error("the status cannot be written: %s", error)

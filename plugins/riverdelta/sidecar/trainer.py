@@ -1,39 +1,35 @@
-"""Trainer: the loop that reads the journal, learns, publishes, releases and saves."""
+"""Trainer: the loop that reads the journal into the learner, publishes, releases and saves."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-import numpy.typing as npt
-
-from riverdelta.core.errors import Corrupt, RiverdeltaError, Unavailable
-from riverdelta.core.examples import Examples
+from riverdelta.core.arrays import Array
+from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.locks import Lock
-from riverdelta.core.records import Control, Impressions, Tick
+from riverdelta.core.records import Control, Tick
 from riverdelta.core.settings import Settings
-from riverdelta.evaluation.trial import Verdict
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.learner import Learner, new_learner
-from riverdelta.learning.outcomes import Outcome
-from riverdelta.sidecar.account import Account
-from riverdelta.sidecar.contest import Contest
+from riverdelta.learning.learner import new_learner
+from riverdelta.sidecar.asking import next_control
+from riverdelta.sidecar.contest import Contest, stack_of
 from riverdelta.sidecar.operator import check
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.recall import Kept
 from riverdelta.sidecar.releaser import Releases
+from riverdelta.sidecar.retention import Retention
 from riverdelta.sidecar.saver import Saver
-from riverdelta.sidecar.status import describe
+from riverdelta.sidecar.shown import shown
+from riverdelta.sidecar.status import Status
+from riverdelta.sidecar.timer import Timer
+from riverdelta.storage.checkpoints import Checkpoint
 from riverdelta.storage.home import Home
-from riverdelta.storage.registry import Release
 
 _log = logging.getLogger(__name__)
 _READ_ROWS = 8192
-_STATUS_SECONDS = 0.25
 _TICK_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 
@@ -41,8 +37,9 @@ _PAUSE_SECONDS = 1.0
 class Trainer:
     """One learner over one home; a second one on the same home is refused with the first one's pid.
 
-    It starts from the newest whole checkpoint and reads on from there. Nothing that it fails at stops it for good: an
-    unreadable journal or a full disk pauses it, `paused` says why, and it tries again.
+    It starts from the newest intact checkpoint and reads on from there. Nothing that it fails at stops it for good: an
+    unreadable journal or a full disk pauses it, `paused` says why, and it tries again. What is learned and shown is the
+    learner's and its observers'; here are time, files and sleep.
     """
 
     def __init__(
@@ -51,46 +48,45 @@ class Trainer:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
         start = self.home.prepare()
         self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
-        self.checkpoints = self.home.checkpoints()
+        self.checkpoints, store = self.home.checkpoints(), self.home.releases()
         self.learner = new_learner(definition, settings)
-        self.releases = Releases(definition, self.home.releases())
-        self.contest = Contest(self.releases.store, definition.new_stack, settings.promote_margin, settings.promote_alpha)
-        self.account = Account(definition, shadow=settings.serve == "base")
+        self.releases, self.contest = Releases(definition, store), Contest(store, definition.new_stack, settings)
         self.live = Live(self.home.live(), self.learner.stack)
         self.contest.serving = self.live.head.release if self.live.head else start.number
+        self.learner.observers |= shown(definition, self.learner, shadow=settings.serve == "base")
+        self.learner.observers |= {"contest": self.contest, "releases": self.releases, "live": self.live}
         self.journal = self.home.journal()
         self.home.declare(self.journal, clock())
-        self.learner.recall = Kept(
-            self.releases.store, self.journal, self._make_release, self._check, clock, meanwhile=self._report
-        )
-        if (checkpoint := self.checkpoints.load()) is not None:
-            try:
-                self.learner.load(checkpoint.arrays)
-                for prefix, part in self._observers():
-                    part.load(_part(checkpoint.arrays, prefix))
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RiverdeltaError) as error:
-                self.journal.close()
-                self._lock.release()
-                if isinstance(error, RiverdeltaError):
-                    raise
-                raise Corrupt(
-                    f"{checkpoint.path} is not a checkpoint of this version ({error!r}); move it away, and the learner starts "
-                    f"from the one before it"
-                ) from error
-            _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
-        else:
-            self.learner.begin()
-        if settings.guard == "release":
-            self._show_champion()
-        self.paused: str | None = None
-        #: The last control's outcome, where the registry has yet to act on it.
-        self._owed: Outcome | None = None
+        self._retention = Retention(self.journal, self.checkpoints, store, settings)
+        self._status = Status(self.home, self.learner, self.journal, clock)
         #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
         self._asked = self.journal.last()
-        now = clock()
-        self._published = self._ticked = self._reported = 0.0
-        self._released = now
-        self._saver = Saver(self.checkpoints, now)
+        self._publishing = Timer(settings.swap_min_seconds, clock)
+        self._ticking = Timer(_TICK_SECONDS, clock)
+        self._releasing = Timer(settings.release_seconds, clock, clock())
+        self._saver = Saver(self.checkpoints, Timer(settings.checkpoint_seconds, clock, clock()))
+        self.learner.recall = Kept(store, self.journal, self._make_release, self._check, clock)
+        try:
+            self._begin(self.checkpoints.load())
+            if settings.guard == "release":
+                self._show_champion()
+        except BaseException:
+            self._let_go()
+            raise
+        self.learner.pulse = self._status.pulse
+
+    def _begin(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            self.learner.begin()
+            return
+        try:
+            self.learner.load(checkpoint.arrays)
+            self.learner.observers.load(checkpoint.arrays)
+        except Corrupt as error:
+            raise Corrupt(
+                f"{checkpoint.path} cannot be used: {error}; move it away, and the learner starts from the one before it"
+            ) from error
+        _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
 
     def step(self) -> bool:
         """Do what is due and return whether there is more to do at once."""
@@ -100,17 +96,17 @@ class Trainer:
             more = self._ask() or learned
             if self._saver.finished():
                 self._sweep()
-            if self._due(self._saver.time, self.settings.checkpoint_seconds):
+            if self._saver.timer.due():
                 self._save()
             if not self._saver.failed:
-                self.paused = None
+                self._status.paused = None
         except (OSError, Corrupt, Unavailable) as error:
-            if self.paused is None:
+            if self._status.paused is None:
                 _log.error("learning pauses: %s", error)
-            self.paused = str(error)
+            self._status.paused = str(error)
             more = False
             time.sleep(_PAUSE_SECONDS)
-        self._report()
+        self._status.step()
         return more
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -133,23 +129,18 @@ class Trainer:
             pass
         try:
             self._settle()
-            self.make_release()
-            self._published = 0.0
+            if self.learner.examples != self.learner.released_at:
+                self._write(Control("release", {}, self.clock()))
+                while self._learn():
+                    pass
+            self._publishing.hurry()
             self._publish()
             self.save()
         except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; it will read the journal again", error)
-        self._report(force=True)
-        self._saver.close()
-        self.journal.close()
-        self._lock.release()
-
-    def make_release(self) -> None:
-        """Ask for a release of the present tables, where they have changed since the last, and make it."""
-        if self.learner.examples != self.learner.released_at:
-            self._write(Control("release", {}, self.clock()))
-            while self._learn():
-                pass
+        self._status.timer.hurry()
+        self._status.step()
+        self._let_go()
 
     def save(self) -> None:
         """Save the learner's state and wait until it is durable."""
@@ -158,160 +149,88 @@ class Trainer:
         self._saver.wait()
         self._sweep()
 
-    def _save(self) -> None:
-        self._saver.save(self.learner.position, self._state, self.clock)
+    def state(self) -> dict[str, Array]:
+        """Return what a checkpoint holds: the learner's state, and that of its observers beside it."""
+        return self.learner.state() | self.learner.observers.state()
 
-    def _state(self) -> dict[str, npt.NDArray[Any]]:
-        observed = {f"{prefix}{name}": array for prefix, part in self._observers() for name, array in part.state().items()}
-        return self.learner.state() | observed
+    def status(self) -> dict[str, Any]:
+        """Return what workers show and export as metrics."""
+        return self._status.report()
+
+    @property
+    def paused(self) -> str | None:
+        """Why learning waits, None while it does not."""
+        return self._status.paused
+
+    def _save(self) -> None:
+        self._saver.save(self.learner.position, self.state)
 
     def _sweep(self) -> None:
-        """Let the journal go of what is behind both kept checkpoints, unless a restart may relearn some of it."""
-        s, needed = self.settings, self.learner.joiner.showings.within
-        if not any(control.arguments.get("relearn") for control in self._may_return()):
-            self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
-
-    def _may_return(self) -> list[Control]:
-        """The rollbacks and promotions that a restart would read again, and those not read yet: what they need has to stay."""
-        controls = self.journal.controls(self.checkpoints.oldest(), self.journal.last() + 1)
-        return [control for _, control in controls if control.action in ("rollback", "promote")]
+        self._retention.sweep_journal(self.learner.joiner.showings.within, self.clock())
 
     def _check(self, control: Control) -> None:
-        check(control, self.releases.store, self.journal, self.settings.guard, self.contest.champion)
+        check(control, self.contest.store, self.journal, self.settings.guard, self.contest.champion)
 
     def _learn(self) -> bool:
         self._settle()
-        if (self.settings.labels == "silence" or len(self.learner.joiner.showings)) and self._due(self._ticked, _TICK_SECONDS):
+        if self._ticking.due() and (self.settings.labels == "silence" or len(self.learner.joiner.showings)):
             self._tick()
         records = self.journal.read(self.learner.position, _READ_ROWS)
         for sequence, record in records:
-            self.learner.push(sequence, record, partial(self._observe, sequence))
-            if isinstance(record, Impressions):
-                self.account.scored(record)
-            if isinstance(record, Control) and (outcome := self.learner.outcomes.of(sequence)) is not None:
-                self.account.obeyed(outcome, record, self.learner.admission)
-                self._owed = outcome
-                self._settle()
+            self.learner.push(sequence, record)
+            self._settle()
         return bool(records)
-
-    def _observe(self, sequence: int, examples: Examples) -> None:
-        self.account.learned(sequence, examples, self.learner.admission)
-        self.releases.saw(examples)
-        self.contest.saw(examples)
-        self.live.learned(examples.received)
-        if self.contest.verdict is Verdict.rejected:
-            self.contest.close()
-            self.contest.offer(sequence)
 
     def _tick(self) -> None:
         """Write the time; where the clock was set back, windows go on from the newest tick and need not wait for the clock."""
-        now = self.clock()
-        passed = max(now - self._ticked, 0.0) if self._ticked else 0.0
-        self._ticked = now
+        now, last = self.clock(), self._ticking.last
+        passed = max(now - last, 0.0) if last else 0.0
+        self._ticking.done()
         self.journal.write(Tick(max(now, self.learner.joiner.tick + passed)))
-
-    def _observers(self) -> tuple[tuple[str, Any], ...]:
-        """What is saved beside the learner, by prefix: nothing that is learned depends on it."""
-        return ("contest/", self.contest), ("account/", self.account)
 
     def _ask(self) -> bool:
         """Write what is to be done next into the journal, unless what was asked before waits there; return whether it did."""
-        s, learner = self.settings, self.learner
-        if learner.position < self._asked:
+        if self.learner.position < self._asked:
             return False
-        breaker = learner.admission.breaker
-        due = self._due(self._released, s.release_seconds)
-        if s.release_examples is not None:
-            due = due or learner.examples - learner.released_at >= s.release_examples
-        if s.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
-            champion = self._champion()
-            back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
-            self._write(Control("rollback", back | {"by": "breaker", "asked": learner.position}, self.clock()))
-        elif (drift := learner.adaptation.unrecorded) is not None:
-            self._write(replace(drift, time=self.clock()))
-        elif self.contest.verdict is Verdict.promoted:
-            up = {"release": self.contest.challenger, "by": "trial", "asked": learner.position}
-            self._write(Control("promote", up, self.clock()))
-        elif due and learner.examples != learner.released_at:
-            self._write(Control("release", {}, self.clock()))
-        else:
-            return False
-        return True
+        control = next_control(self.learner, self.contest, self.settings, self._releasing.due(), self.clock())
+        if control is not None:
+            self._write(control)
+        return control is not None
 
     def _write(self, control: Control) -> None:
         self._asked = self.journal.write(control)
         _log.info("asked for: %s %s", control.action, dict(control.arguments))
 
     def _settle(self) -> None:
-        """Do the registry's part of the last control, by its outcome alone; what a full disk stopped is tried again."""
-        outcome, store, contest = self._owed, self.releases.store, self.contest
-        if outcome is None:
-            return
-        number, done = outcome.release, outcome.refused is None
-        if done and number is not None:
-            if outcome.champion:
-                store.promote(number)
-                contest.champion = number
-            if outcome.action == "rollback":
-                contest.roll_back(number)
-            elif outcome.action == "release" and self.settings.guard == "live":
-                contest.serving = number
-        if outcome.action == "promote" and (done or number == contest.challenger):
-            # A challenger that cannot be promoted, or whose place another has taken, has not been.
-            contest.close(None if done and number == contest.challenger else Verdict.undecided)
-        if done and outcome.action in ("promote", "rollback"):
+        """Let the registry, and what is served, follow from the last record; what a full disk stopped is tried again."""
+        outcome = self.contest.settle(self.learner.position)
+        if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback"):
             if self.settings.guard == "release":
                 self._show_champion()
             else:
                 self.live.mark_dirty()
-            self._published = self._reported = 0.0
-        if outcome.action in ("promote", "release"):
-            contest.offer(self.learner.position)
-        self._owed = None
+            self._publishing.hurry()
+            self._status.timer.hurry()
+        self.contest.owed = None
 
-    def _make_release(self, learner: Learner, position: int) -> int:
-        self._released = self.clock()
-        made = self.releases.make(learner, position, self.clock())
+    def _make_release(self, position: int) -> int:
+        self._releasing.done()
+        made = self.releases.make(self.learner, position, self.clock())
         served = self.live.head.release if self.live.head else None
-        asked = [control.arguments.get("release") for control in self._may_return()]
-        spare = [n for n in (self.contest.challenger, self.contest.serving, served, *asked) if isinstance(n, int)]
-        self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
+        self._retention.sweep_releases((self.contest.challenger, self.contest.serving, served))
         return made.number
 
     def _show_champion(self) -> None:
-        champion = self._champion()
-        self.live.show(self.contest.tables(champion))
+        champion = self.contest.registered_champion()
+        self.live.show(stack_of(champion, self.contest.store, self.home.definition.new_stack))
         self.contest.serving = champion.number
 
-    def _champion(self) -> Release:
-        champion = self.releases.store.champion()
-        assert champion is not None  # release 0 was made before the first step
-        return champion
-
     def _publish(self) -> None:
-        now = self.clock()
-        if self._due(self._published, self.settings.swap_min_seconds) and self.live.due(self.learner.position):
-            self._published = now
-            self.live.publish(self.contest.serving, self.learner.position, self.learner.gate.weight, now)
+        if self._publishing.due() and self.live.due(self.learner.position):
+            self._publishing.done()
+            self.live.publish(self.contest.serving, self.learner.position, self.learner.gate.weight, self.clock())
 
-    def _report(self, force: bool = False) -> None:
-        now = self.clock()
-        if not force and not self._due(self._reported, _STATUS_SECONDS):
-            return
-        self._reported = now
-        try:
-            self.home.write_status(self.status())
-        except (OSError, Corrupt, Unavailable) as error:
-            _log.error("the status cannot be written: %s", error)
-
-    def _due(self, since: float, seconds: float) -> bool:
-        # A clock that was set back must not make everything wait until it is where it was.
-        return not 0.0 <= self.clock() - since < seconds
-
-    def status(self) -> dict[str, Any]:
-        """Return what workers show and export as metrics."""
-        return describe(self)
-
-
-def _part(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    def _let_go(self) -> None:
+        self._saver.close()
+        self.journal.close()
+        self._lock.release()

@@ -15,6 +15,7 @@ from riverdelta.evaluation.gate import Gate, hedge
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
+from riverdelta.learning.observers import Observer
 
 #: Served logits are float32: what they are off by is measured, and in no a-priori number.
 ROUNDING = 1e-6
@@ -29,20 +30,21 @@ def experts(kind, n, rng):
     return base.astype(np.float32), (base + residual).astype(np.float32)
 
 
-class Service:
+class Service(Observer):
     """A learner that is fed one row at a time, each row scored by the newest tables and weight."""
 
     def __init__(self, **terms):
         stack = Stack([Calibration()])
         stack.bind(Schema())
         self.learner, self.position, self.request, self.now = Learner(stack, Joiner(**terms), Prequential()), 0, 0, 0.0
+        self.learner.observers["service"] = self
         self.rows = []
 
     def push(self, record):
         self.position += 1
-        self.learner.push(self.position, record, self.observe)
+        self.learner.push(self.position, record)
 
-    def observe(self, examples):
+    def on_examples(self, position, examples):
         taken, label, importance = examples.measured()
         logits = (logged[taken, 0].tolist() for logged in (examples.base, examples.corrected, examples.served))
         self.rows += zip(*logits, label.tolist(), importance.tolist(), strict=True)

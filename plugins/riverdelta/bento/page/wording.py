@@ -24,6 +24,9 @@ def state(status: Mapping[str, Any]) -> Said:
 
     >>> state({"sidecar": {"alive": False, "silent_seconds": 95.0}, "learning": {"position": 7}}).sentence
     'The learner is down: it has said nothing for 95 s.'
+    >>> again = {"relearning": {"since": 100, "position": 150, "until": 300}}
+    >>> state({"sidecar": {"alive": True}, "learning": again}).sentence
+    'The learner learns again what came since a release: 25% is done.'
     """
     learning, silent = status.get("learning") or {}, (status.get("sidecar") or {}).get("silent_seconds")
     admission = learning.get("admission") or {}
@@ -36,6 +39,9 @@ def state(status: Mapping[str, Any]) -> Said:
         return Said("bad", f"The journal cannot be written: {error}", "Scores go on; what they were is not kept now.")
     if learning.get("paused"):
         return Said("bad", f"Learning is paused: {learning['paused']}", f"It tries again every second. {goes_on}")
+    if again := learning.get("relearning"):
+        done = (again["position"] - again["since"]) / max(again["until"] - again["since"], 1)
+        return Said("note", f"The learner learns again what came since a release: {done:.0%} is done.", goes_on)
     if admission.get("open"):
         reason = admission.get("reason") or "what is joined has changed abruptly"
         return Said(

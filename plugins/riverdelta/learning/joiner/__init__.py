@@ -1,6 +1,6 @@
 """The joiner: from impressions and feedback to examples."""
 
 from riverdelta.learning.joiner.joiner import LABELS, Joiner
-from riverdelta.learning.joiner.waiting import Nowhere, Source
+from riverdelta.learning.joiner.waiting import Source
 
-__all__ = ["LABELS", "Joiner", "Nowhere", "Source"]
+__all__ = ["LABELS", "Joiner", "Source"]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Array, Arrays, nest, part, split, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick
 from riverdelta.learning.joiner.shelf import Rows
-from riverdelta.learning.joiner.showings import Showings
+from riverdelta.learning.joiner.showings import EMPTY, Showings
 from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting, keys
 from riverdelta.learning.joiner.weights import Weights
 
 _log = logging.getLogger(__name__)
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
+_COUNTS_OF_0_1 = 5
 #: What an example takes from its impression, besides the columns.
 _READ = (*OUTPUTS, "time", "position")
 #: A tick completes rows of at most this share of the memory at once, and at least so many rows.
@@ -109,35 +111,39 @@ class Joiner:
             return self._mature(record.time)
         return None
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def report(self) -> dict[str, Any]:
+        """Return what waits, in rows and bytes, and what was lost or left out, in rows."""
+        return {
+            "unmatched": self.unmatched,
+            "kept_negatives": self.kept_negatives,
+            "dropped_negatives": self.dropped_negatives,
+            "waiting_rows": self.waiting.rows,
+            "waiting_bytes": self.bytes,
+            "showings_bytes": self.showings.bytes,
+            "read_back_rows": self.waiting.read_back,
+        }
+
+    def state(self) -> dict[str, Array]:
         """Return everything that the next record depends on, besides the impressions: the journal has those."""
         return {
             "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
             "tick": np.array([self._tick], np.float64),
             "upgraded": np.array([self._upgraded]),
-            **{f"shown/{name}": array for name, array in self.showings.state().items()},
-            **{
-                f"kept/{incarnation}/{name}": shelf[name][shelf.all()]
-                for incarnation, shelf in self.waiting.kept.items()
-                for name in shelf.names
-            },
+            **nest({"shown": self.showings.state(), "kept": self.waiting.state()}),
         }
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned, or a joiner of version 0.1, which kept the impressions too."""
-        if "shown/key" not in arrays:
+        if take(arrays, "counts").shape == (_COUNTS_OF_0_1,):
             arrays = self._of_0_1(arrays)
-        kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        for name, array in arrays.items():
-            if name.startswith("kept/"):
-                _, owner, column = name.split("/", 2)
-                kept.setdefault(owner, {})[column] = array
-        for owner, columns in kept.items():
-            self.waiting.restore(int(owner), columns)
-        for name, count in zip(_COUNTS, arrays["counts"].tolist(), strict=True):
+        else:
+            self.waiting.load(part(arrays, "kept"))
+        counts = take(arrays, "counts", np.zeros(len(_COUNTS), np.int64))
+        for name, count in zip(_COUNTS, counts.tolist(), strict=True):
             setattr(self, name, count)
-        self._tick, self._upgraded, self.unfinished = float(arrays["tick"][0]), bool(arrays["upgraded"][0]), False
-        self.showings.load({name.removeprefix("shown/"): array for name, array in arrays.items() if name.startswith("shown/")})
+        self._tick = float(take(arrays, "tick", np.zeros(1))[0])
+        self._upgraded, self.unfinished = bool(take(arrays, "upgraded", np.zeros(1, np.bool_))[0]), False
+        self.showings.load(part(arrays, "shown"))
 
     def _join(self, feedback: Feedback) -> Examples | None:
         key = keys(feedback.request, feedback.index)
@@ -217,31 +223,26 @@ class Joiner:
             self.waiting.remove(groups)
         return examples
 
-    def _of_0_1(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def _of_0_1(self, arrays: Arrays) -> Arrays:
         """The state of version 0.1 as one of today; the rows that it kept, worker by worker, wait in memory."""
-        unmatched, _, kept, dropped, _ = arrays["counts"].tolist()
-        parts: dict[int, dict[str, npt.NDArray[Any]]] = {}
-        for name, array in arrays.items():
-            owner, slash, rest = name.partition("/")
-            if slash:
-                parts.setdefault(int(owner), {})[rest] = array
-        showings = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))]
-        for worker, columns in parts.items():
+        unmatched, _, kept, dropped, _ = take(arrays, "counts", np.zeros(_COUNTS_OF_0_1, np.int64)).tolist()
+        workers, showings, order = split(arrays), [EMPTY], [EMPTY["key"]]
+        for worker, columns in workers.items():
             # What was shown under a window that is not known any more never matures, here as in the journal.
             if "shown" in columns and self.window is not None:
                 shown = ~np.isnan(columns["shown"])
                 due = columns["shown"][shown] + self.window
-                showings.append((np.full(len(due), worker), columns["key"][shown], due, columns["showing"][shown]))
-            self.waiting.restore(worker, {n: c for n, c in columns.items() if n not in ("waiting", "shown", "showing")})
-        incarnation, key, due, showing = (np.concatenate(column) for column in zip(*showings, strict=True))
-        order = np.argsort(showing)
+                of = np.full(len(due), int(worker))
+                showings.append({"incarnation": of, "key": columns["key"][shown], "due": due})
+                order.append(columns["showing"][shown])
+        rest = ("waiting", "shown", "showing")
+        self.waiting.load(nest({w: {n: c for n, c in columns.items() if n not in rest} for w, columns in workers.items()}))
+        first = np.argsort(np.concatenate(order))
         return {
             "counts": np.array([unmatched, kept, dropped], np.int64),
-            "tick": arrays["tick"],
+            "tick": take(arrays, "tick"),
             "upgraded": np.array([False]),
-            "shown/incarnation": incarnation[order],
-            "shown/key": key[order],
-            "shown/due": due[order],
+            **{f"shown/{name}": np.concatenate([one[name] for one in showings])[first] for name in EMPTY},
         }
 
 

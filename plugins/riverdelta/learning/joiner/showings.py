@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.features import Ints
 from riverdelta.learning.joiner.waiting import requests
 
 _Array = npt.NDArray[Any]
 _Columns = dict[str, _Array]
+EMPTY: _Columns = {"incarnation": np.empty(0, np.int64), "key": np.empty(0, np.int64), "due": np.empty(0)}
 #: Rows of a part: a tick looks at those parts alone in which a window is over.
 _PART_ROWS = 65_536
 #: Labels are collected up to this number, plus a sixteenth of the showings, before their showings are taken out.
@@ -92,15 +94,14 @@ class Showings:
     def state(self) -> dict[str, _Array]:
         """Return what `load` needs."""
         self._settle()
-        empty = {"incarnation": np.empty(0, np.int64), "key": np.empty(0, np.int64), "due": np.empty(0)}
-        return {name: np.concatenate([none, *(part[name] for part in self._parts)]) for name, none in empty.items()}
+        return {name: np.concatenate([none, *(part[name] for part in self._parts)]) for name, none in EMPTY.items()}
 
-    def load(self, arrays: Mapping[str, _Array]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned."""
-        self._parts, self._added, self._labelled = [], [], []
-        for start in range(0, len(arrays["key"]), _PART_ROWS):
-            rows = slice(start, start + _PART_ROWS)
-            self._parts.append({name: arrays[name][rows].copy() for name in ("incarnation", "key", "due")})
+        saved = {name: take(arrays, name, none, any_rows=True) for name, none in EMPTY.items()}
+        starts = range(0, len(saved["key"]), _PART_ROWS)
+        self._parts = [{name: a[start : start + _PART_ROWS].copy() for name, a in saved.items()} for start in starts]
+        self._added, self._labelled = [], []
 
     def _ripe(self, tick: float, most: int) -> list[tuple[_Columns, npt.NDArray[np.intp]]]:
         self._gather()

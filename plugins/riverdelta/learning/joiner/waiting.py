@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Array, Arrays, nest, split, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.records import OUTPUTS, Impressions, by_output
@@ -23,27 +24,15 @@ _INDEX_BITS = 20
 _READ_BACK_SHARE = 4
 
 
-class Source(Protocol):
-    """Where impressions are read back from."""
+class Source:
+    """Where impressions are read back from. This one has none: what does not fit in memory is gone."""
 
     def locate(self, incarnation: int, request: int) -> int | None:
         """Return the sequence number of the record that holds a request's rows, None where it is gone."""
-        ...
-
-    def impressions(self, sequence: int) -> Impressions:
-        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
-        ...
-
-
-class Nowhere:
-    """No journal: what does not fit in memory is gone."""
-
-    def locate(self, incarnation: int, request: int) -> int | None:
-        """Return None."""
         return None
 
     def impressions(self, sequence: int) -> Impressions:
-        """Raise `Corrupt`."""
+        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
         raise Corrupt(f"record {sequence} was not kept")
 
 
@@ -58,7 +47,7 @@ class Waiting:
     """
 
     def __init__(self, limit: int) -> None:
-        self.source: Source = Nowhere()
+        self.source = Source()
         self.limit = limit
         #: Bytes of the widest row so far.
         self.row_bytes = 0
@@ -99,15 +88,22 @@ class Waiting:
             for shelf in self._shelves.values():
                 shelf.compact()
 
-    def restore(self, incarnation: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Keep the rows of a worker, as version 0.1 saved them, that the source does not have."""
-        numbers, of = np.unique(requests(rows["key"]), return_inverse=True)
-        gone = np.array([self.source.locate(incarnation, number) is None for number in numbers.tolist()], np.bool_)[of]
-        if gone.any():
-            self.kept[incarnation] = Shelf()
-            self.kept[incarnation].add(
-                {name: by_output(column[gone]) if name in OUTPUTS else column[gone] for name, column in rows.items()}
-            )
+    def state(self) -> dict[str, Array]:
+        """Return the rows that only a checkpoint of version 0.1 had, worker by worker."""
+        rows = {str(n): {name: shelf[name][shelf.all()] for name in shelf.names} for n, shelf in self.kept.items()}
+        return nest(rows)
+
+    def load(self, arrays: Arrays) -> None:
+        """Keep those of the saved rows that the source does not have."""
+        self.kept = {}
+        for worker, rows in split(arrays).items():
+            numbers, of = np.unique(requests(take(rows, "key")), return_inverse=True)
+            gone = np.array([self.source.locate(int(worker), number) is None for number in numbers.tolist()], np.bool_)[of]
+            if gone.any():
+                self.kept[int(worker)] = Shelf()
+                self.kept[int(worker)].add(
+                    {name: by_output(column[gone]) if name in OUTPUTS else column[gone] for name, column in rows.items()}
+                )
 
     def restrict(self, wanted: Callable[[int, Ints], npt.NDArray[np.bool_]]) -> None:
         """Let go of the kept rows that are not `wanted`, which is asked for each worker's keys."""

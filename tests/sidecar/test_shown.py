@@ -1,4 +1,4 @@
-"""Account: what is shown follows from the records and outlives a restart, also where slices are declared later."""
+"""Shown: what is shown follows from the records and outlives a restart, also where slices are declared later."""
 
 import asyncio
 from dataclasses import replace
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.sidecar.account import ACTIONS
 from riverdelta.sidecar.operator import Operator
+from riverdelta.sidecar.shown import ACTIONS
 
 
 @pytest.fixture

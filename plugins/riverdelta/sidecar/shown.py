@@ -1,0 +1,84 @@
+"""Shown: the observers that only show what the learner has read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from riverdelta.core.arrays import Array, Arrays
+from riverdelta.core.examples import Examples
+from riverdelta.core.records import Control, Impressions
+from riverdelta.evaluation.history import History
+from riverdelta.evaluation.slices import Slices
+from riverdelta.evaluation.traffic import Traffic
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.learner import Learner
+from riverdelta.learning.observers import Observer
+from riverdelta.learning.outcomes import Outcome
+from riverdelta.sidecar.logbook import Logbook
+
+#: The controls that are counted; a journal may hold others, of another version.
+ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift")
+
+
+def shown(definition: Definition, learner: Learner, shadow: bool) -> dict[str, Observer]:
+    """Return what is shown of a learner, by the names that version 0.1 saved it under."""
+    return {
+        "account/history": ShownHistory(shadow),
+        "account/logbook": Logbook(lambda: learner.admission.breaker),
+        "account/traffic": ShownTraffic(),
+        "account/slices": ShownSlices(definition.slices, definition.request_schema),
+        "account": Controls(),
+    }
+
+
+class ShownHistory(History, Observer):
+    """The losses of base and served over the examples so far."""
+
+    def on_examples(self, position: int, examples: Examples) -> None:
+        self.saw(examples)
+
+    def report(self) -> dict[str, Any]:
+        return {"history": super().report()}
+
+
+class ShownTraffic(Traffic, Observer):
+    """What was served lately."""
+
+    def on_scored(self, position: int, impressions: Impressions) -> None:
+        self.saw(impressions)
+
+    def report(self) -> dict[str, Any]:
+        return {"traffic": super().report()}
+
+
+class ShownSlices(Slices, Observer):
+    """The losses by declared slices."""
+
+    def on_examples(self, position: int, examples: Examples) -> None:
+        self.saw(examples)
+
+    def report(self) -> dict[str, Any]:
+        return {"slices": super().report()}
+
+
+class Controls(Observer):
+    """How often each control was obeyed; one that was refused does not count."""
+
+    def __init__(self) -> None:
+        self._obeyed: Counter[str] = Counter()
+
+    def on_outcome(self, outcome: Outcome, control: Control) -> None:
+        self._obeyed[control.action] += control.action in ACTIONS and outcome.refused is None
+
+    def report(self) -> dict[str, Any]:
+        return {"controls": {action: self._obeyed[action] for action in ACTIONS}}
+
+    def state(self) -> dict[str, Array]:
+        return {"controls": np.array([self._obeyed[action] for action in ACTIONS], np.int64)}
+
+    def load(self, arrays: Arrays) -> None:
+        counts = arrays.get("controls", np.zeros(0, np.int64)).tolist()
+        self._obeyed = Counter(dict(zip(ACTIONS, counts, strict=False)))
