@@ -1,4 +1,4 @@
-"""A trained and exported base: the one call that the demo and replay make."""
+"""A trained and exported base, and its logits: what the demo and replay begin with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from riverdelta.core.features import Floats
+from riverdelta.graph.runtime import open_session
 from riverdelta.lab.deepfm import DeepFMOptions
 from riverdelta.lab.export import export
 from riverdelta.lab.stream import Stream
 from riverdelta.lab.train import train
+
+_BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -28,3 +34,14 @@ def train_base(first: Stream, folder: Path, options: DeepFMOptions | None = None
     training = train(first, options)
     path = export(training.model, folder / name)
     return BaseReport(path, time.perf_counter() - start, training.epoch, training.log_loss)
+
+
+def base_logits(model: Path, stream: Stream) -> Floats:
+    """Return the frozen base's logit of every row, float32[N]."""
+    session = open_session(model, ("CPUExecutionProvider",))
+    names = [i.name for i in session.get_inputs()]
+    parts = [
+        session.run(["logit"], {name: stream.columns[name][at : at + _BLOCK] for name in names})[0]
+        for at in range(0, len(stream), _BLOCK)
+    ]
+    return np.concatenate(parts).reshape(-1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from riverdelta.core.features import Floats, Ints
@@ -130,6 +131,11 @@ class Tally:
     def __post_init__(self) -> None:
         self.score = np.full(self.rows, np.nan, np.float32)
         self.lag = np.zeros(self.rows, np.int64)
+
+    @property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which rows have a score, bool[N]."""
+        return ~np.isnan(self.score)
 
     def scored(self, swap: int, now: float) -> None:
         """Note a score of tables `swap`: whatever they contain, and no score contained before, is fresh now."""
