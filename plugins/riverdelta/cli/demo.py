@@ -164,7 +164,7 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
 
 def _unseen_films(workshop: Workshop, second: Stream, base: Any, tally: Tally) -> dict[str, Any]:
     """The quality on films that the base's training has never seen, by replay: with the graph and without it."""
-    cold = ~np.isin(second.columns["item_id"], workshop.trained_items) & tally.seen
+    cold = ~np.isin(second.columns["item_id"], workshop.first.columns["item_id"]) & tally.seen
     figures: dict[str, Any] = {"unseen_rows": int(cold.sum())}
     without = replace(workshop.definition, corrections=default_corrections(genres_of(second)))
     for name, definition in (("with_graph", workshop.definition), ("without_graph", without)):

@@ -20,20 +20,17 @@ _BLOCK = 8192
 
 @dataclass(frozen=True)
 class BaseReport:
-    """Where the base is, how long its training took, the epoch that was kept and its validation log loss."""
+    """Where the base is, and how long its training took."""
 
     path: Path
     seconds: float
-    epoch: int
-    log_loss: float
 
 
 def train_base(first: Stream, folder: Path, options: DeepFMOptions | None = None, name: str = "base.onnx") -> BaseReport:
     """Train a DeepFM on `first` (by custom the first half of a stream) and export it to `folder`/`name`."""
     start = time.perf_counter()
-    training = train(first, options)
-    path = export(training.model, folder / name)
-    return BaseReport(path, time.perf_counter() - start, training.epoch, training.log_loss)
+    path = export(train(first, options), folder / name)
+    return BaseReport(path, time.perf_counter() - start)
 
 
 def base_logits(model: Path, stream: Stream) -> Floats:
