@@ -24,7 +24,6 @@ from riverdelta.core.link import log_loss
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.attacks import KINDS
-from riverdelta.lab.replay import replay
 from riverdelta.learning.admission import Admission
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "gate"))
@@ -63,9 +62,9 @@ def replayed(quick):
                 stream, source = done.stream, done.source
             for lag, (rows, seconds) in LAGS.items():
                 admission = Admission.of(prepared.keys, Settings())
-                run = replay(prepared.new_stack(), stream, base, rows, seconds, admission, source)
+                run, learner = prepared.replayed(stream, base, admission, source, rows, seconds)
                 over = excess(stream.label, run.base, run.corrected, run.served)
-                yield row(stream.name, kind or "none", lag, over, run.gate)
+                yield row(stream.name, kind or "none", lag, over, learner.gate)
 
 
 def adversaries(quick):
@@ -89,7 +88,7 @@ def weighted(quick):
     count = 500 if quick else 4_000
     streams = []
     for prepared in available(quick):
-        run = replay(prepared.new_stack(), prepared.stream, prepared.base)
+        run, _ = prepared.replayed(prepared.stream, prepared.base)
         streams.append((prepared.stream.name, "none", run.base[:count], run.corrected[:count], prepared.stream.label[:count]))
     for residuals in RESIDUALS:
         if residuals in ("equal", "mild") and quick:

@@ -23,12 +23,17 @@ import numpy as np
 from bench_drift import rate
 from streams import FOLDER, bandit, electricity, pump
 
+from riverdelta import Schema, Stack
 from riverdelta.core.settings import Settings
+from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import attack
 from riverdelta.lab.datasets.movielens import load_movielens
-from riverdelta.lab.replay import _schedule
 from riverdelta.lab.simulator import Simulation
+from riverdelta.learning.admission import Admission
 from riverdelta.learning.breaker import Breaker
+from riverdelta.learning.joiner import Joiner
+from riverdelta.learning.learner import Learner
+from riverdelta.learning.replay import replay
 
 #: An attack must leave so many rows after it for its closing to count.
 LEAST_AFTER = 4_000
@@ -44,23 +49,17 @@ ATTACKS = {
 LAGS = {"none": (0, 0.0), "8 rows": (8, 0.0), "100 rows": (100, 0.0), "1,000 rows": (1_000, 0.0), "a day": (0, 86_400.0)}
 
 
-def ids(stream):
-    """The id columns of a stream."""
-    return {name: column for name, column in stream.columns.items() if column.dtype == np.int64}
-
-
 def fed(stream, source, lag=(0, 0.0), resume=RESUME):
-    """Feed a breaker as a replay with a lag does; return bool[N], what may be learned, and the breaker."""
-    columns = ids(stream)
-    breaker, learned, known_before, scored = Breaker(list(columns), resume), [], 0, 0
-    steps = [*_schedule(stream.time, *lag)] if any(lag) else [(at, at, at) for at in range(0, len(stream), 1_024)]
-    for first, _, known in [*steps, (len(stream), len(stream), len(stream))]:
-        if known > known_before:
-            part = slice(known_before, known)
-            block = {name: column[part] for name, column in columns.items()}
-            learned.append(breaker.update(block, stream.label[part], source[part], first - scored))
-            known_before, scored = known, first
-    return np.concatenate(learned), breaker
+    """Replay a stream to a learner that corrects nothing; return bool[N], what may be learned, and its breaker."""
+    ids = {name: column for name, column in stream.columns.items() if column.dtype == np.int64}
+    breaker, (rows, seconds) = Breaker(list(ids), resume), lag
+    stack = Stack([])
+    stack.bind(Schema())
+    learner = Learner(stack, Joiner(), Prequential(), admission=Admission(breaker))
+    known = stream.time + seconds if seconds else None
+    base = np.zeros(len(stream), np.float32)
+    run = replay(learner, ids, base, stream.label, stream.time, label_time=known, refresh_rows=rows, source=source)
+    return run.learned, breaker
 
 
 def delays(stream, kind, terms, lag, places, length=0.1):

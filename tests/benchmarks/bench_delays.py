@@ -28,12 +28,27 @@ import numpy as np
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
 from riverdelta.core.link import log_loss, logit, sigmoid
+from riverdelta.core.log_loss import bounded
 from riverdelta.core.records import Feedback, Impressions
-from riverdelta.lab.delays import DelayedService
+from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.simulator import Simulation
 from riverdelta.learning.joiner import Joiner
+from riverdelta.learning.learner import Learner
+from riverdelta.learning.replay import replay
 
-ALL_CLICKS = 7.0
+ALL_CLICKS, REQUEST_ROWS = 7.0, 64
+
+
+class Weighed(Joiner):
+    """A joiner whose examples have other weights than its own."""
+
+    def __init__(self, weigh, *rules, **terms):
+        super().__init__(*rules, **terms)
+        self.weigh = weigh
+
+    def push(self, sequence, record):
+        made = super().push(sequence, record)
+        return made and replace(made, weight=self.weigh(made))
 
 
 def new_stack(ending=False):
@@ -54,36 +69,39 @@ def importance(examples):
 
 
 def ways(log, delay):
-    """Yield the name of each way to learn, its log, its joiner, the weights it learns with (None: the joiner's), its stack."""
+    """Yield the name of each way to learn, its log, its joiner, and its stack."""
     half, whole = delay / 2, ALL_CLICKS * delay
-    yield "naive", log, Joiner("silence", half, late="plain"), None, new_stack()
-    yield "weighted", log, Joiner("silence", half), None, new_stack()
-    yield "weighted, ending", log, Joiner("silence", half), None, new_stack(ending=True)
-    yield "paper", log, Joiner("silence", half), paper, new_stack()
-    yield "long", log, Joiner("silence", whole), None, new_stack()
-    yield "wait", replace(log, label_time=log.stream.time + whole), Joiner(), None, new_stack()
-    yield "k = 0.1", log, Joiner("silence", half, keep_negatives=0.1), None, new_stack()
-    yield "k = 0.1, ending", log, Joiner("silence", half, keep_negatives=0.1), None, new_stack(ending=True)
-    yield "k = 0.1, 1/k", log, Joiner("silence", half, keep_negatives=0.1), importance, new_stack()
+    yield "naive", log, Joiner("silence", half, late="plain"), new_stack()
+    yield "weighted", log, Joiner("silence", half), new_stack()
+    yield "weighted, ending", log, Joiner("silence", half), new_stack(ending=True)
+    yield "paper", log, Weighed(paper, "silence", half), new_stack()
+    yield "long", log, Joiner("silence", whole), new_stack()
+    yield "wait", replace(log, label_time=log.stream.time + whole), Joiner(), new_stack()
+    yield "k = 0.1", log, Joiner("silence", half, keep_negatives=0.1), new_stack()
+    yield "k = 0.1, ending", log, Joiner("silence", half, keep_negatives=0.1), new_stack(ending=True)
+    yield "k = 0.1, 1/k", log, Weighed(importance, "silence", half, keep_negatives=0.1), new_stack()
 
 
 def measure(rows, delay, intercept, seed):
     """Return for each way its calibration ratio, bias, log loss, examples and seconds, and the log losses to compare with."""
     log = Simulation(rows=rows, delay=delay, intercept=intercept, seed=seed).generate()
     base = np.full(rows, logit(log.truth.mean()), np.float32)
+    columns, last = log.stream.select("user_id", "item_id").columns, slice(int(0.75 * rows), None)
+    label, truth = log.stream.label, log.truth[last]
     figures = {}
-    for name, heard, joiner, weigh, stack in ways(log, delay):
-        run = DelayedService(heard, base, weigh=weigh).run(stack, joiner)
+    for name, heard, joiner, stack in ways(log, delay):
+        learner, given = Learner(stack, joiner, Prequential()), {"label_time": heard.label_time, "refresh_rows": REQUEST_ROWS}
+        run = replay(learner, columns, base, label, log.stream.time, **given)
+        scores = sigmoid(run.corrected[last]).sum()
         figures[name] = {
-            "calibration_ratio": run.calibration_ratio(),
-            "bias": run.bias(),
-            "log_loss": run.log_loss(),
-            "examples": run.examples,
+            "calibration_ratio": float(scores / label[last].sum()),
+            "bias": float(scores / truth.sum()) - 1.0,
+            "log_loss": float(log_loss(bounded(run.corrected[last]), truth).mean()),
+            "examples": learner.examples,
             "seconds": run.seconds,
         }
-    last = log.truth[int(0.75 * rows) :]
-    constant = {"log_loss": float(log_loss(base[-len(last) :], last).mean())}
-    return figures | {"base": constant, "truth": {"log_loss": float(log_loss(logit(last), last).mean())}}
+    constant = {"log_loss": float(log_loss(base[last], truth).mean())}
+    return figures | {"base": constant, "truth": {"log_loss": float(log_loss(logit(truth), truth).mean())}}
 
 
 def throughput(keep, blocks=200, rows=1024, repeat=5):

@@ -34,7 +34,6 @@ from streams import FOLDER, movielens, simulator
 from riverdelta.core.link import log_loss
 from riverdelta.core.settings import Settings
 from riverdelta.lab.attacks import Attacked, attack
-from riverdelta.lab.replay import replay
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.influence import Limiter
@@ -129,7 +128,7 @@ class Scene:
                 Breaker(self.keys, DEFAULTS.breaker_resume_examples) if "breaker" in parts else None,
                 Limiter(self.keys, self.limit, DEFAULTS.entity_window_seconds) if "limit" in parts else None,
             )
-            done[parts] = replay(self.prepared.new_stack(**bounds), stream, base, admission=admission, source=source)
+            done[parts], _ = self.prepared.replayed(stream, base, admission, source, **bounds)
         learned = {name: done[tuple(p for p in parts if p != "gate")] for name, parts in SETTINGS.items()}
         return {name: run.served if "gate" in SETTINGS[name] else run.corrected for name, run in learned.items()}
 

@@ -12,16 +12,20 @@ import argparse
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
+from processes import cpu_seconds, processes
+
 from riverdelta.lab.client import Grpc, Http
-from riverdelta.lab.processes import cpu_seconds, processes
 from riverdelta.lab.server import serving
-from riverdelta.lab.user import User
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+from user import User
 
 SERVICE = Path(__file__).parents[2] / "service"
 WORKERS, ROUNDS = 4, 5
@@ -49,12 +53,12 @@ def scrape(server):
 def spent(server, seconds, scrapes, pause):
     """Scrape, and stay silent for the rest of the time; return the processes' seconds and those of the wall."""
     pids = processes(server).values()
-    start, before = time.perf_counter(), sum(map(cpu_seconds, pids))
+    start, before = time.perf_counter(), cpu_seconds(pids)
     for number in range(scrapes):
         scrape(server)
         time.sleep(max(start + pause * (number + 1) - time.perf_counter(), 0.0))
     time.sleep(max(start + seconds - time.perf_counter(), 0.0))
-    return sum(map(cpu_seconds, pids)) - before, time.perf_counter() - start
+    return cpu_seconds(pids) - before, time.perf_counter() - start
 
 
 def main():

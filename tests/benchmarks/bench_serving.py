@@ -21,7 +21,8 @@ import onnxruntime
 import torch
 import uvloop
 from client import GrpcConnection, HttpConnection, closed_loop, open_loop
-from server import Server, cpu_seconds
+from processes import cpu_seconds
+from server import Server
 
 from riverdelta.graph.runtime import open_session
 from riverdelta.lab.deepfm import DeepFM, DeepFMOptions

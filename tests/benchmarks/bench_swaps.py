@@ -23,11 +23,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
+from processes import own_bytes, processes
 
 from riverdelta.lab.client import Grpc, Http
-from riverdelta.lab.processes import own_bytes, processes
 from riverdelta.lab.server import serving
-from riverdelta.lab.user import User, one_score_a_state
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+from user import User, one_score_a_state
 
 ROOT = Path(__file__).parents[2]
 SWAP_SECONDS, USERS, SAMPLE_SECONDS = 0.1, 8, 2.0

@@ -6,9 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-_TICK = os.sysconf("SC_CLK_TCK")
+from processes import descendants
 
 
 def free_port():
@@ -43,7 +42,7 @@ class Server:
                 self.__exit__()
                 raise RuntimeError(f"{self.name} did not start:\n{(self.folder / 'log').read_text()[-3000:]}")
             time.sleep(0.2)
-        found = _descendants(self.process.pid)
+        found = descendants(self.process.pid)
         self.workers = [p for p, line in found.items() if f"--service-name {self.name} " in f"{line} "]
         self.learners = [p for p, line in found.items() if "riverdelta sidecar" in line]
         return self
@@ -82,27 +81,3 @@ class Server:
             return response.status, response.read()
         finally:
             connection.close()
-
-
-def cpu_seconds(pids):
-    """Return user and system time of processes, all their threads included."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICK
-
-
-def _descendants(root):
-    """Return the command line of every process below `root`."""
-    parents, lines = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:
-            continue
-    below, frontier = {}, {root}
-    while frontier := {p for p, parent in parents.items() if parent in frontier}:
-        below |= {p: lines[p] for p in frontier}
-    return below

@@ -16,13 +16,16 @@ from bench_drift import electricity as read_electricity
 from sklearn.linear_model import LogisticRegression
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
+from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import attack
-from riverdelta.lab.base import train_base
+from riverdelta.lab.base import base_logits, train_base
 from riverdelta.lab.datasets.movielens import load_movielens
 from riverdelta.lab.ranker import default_corrections, genres_of
-from riverdelta.lab.replay import base_logits
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
+from riverdelta.learning.joiner import Joiner
+from riverdelta.learning.learner import Learner
+from riverdelta.learning.replay import replay
 
 FOLDER = Path(os.environ["RIVERDELTA_DATA"]) if "RIVERDELTA_DATA" in os.environ else None
 
@@ -64,6 +67,13 @@ class Prepared:
         columns = self.stream.columns.items()
         stack.bind(Schema.of({name: "int64" if c.dtype == np.int64 else "float32" for name, c in columns}))
         return stack
+
+    def replayed(self, stream, base, admission=None, source=None, lag_rows=1, lag_seconds=0.0, **bounds):
+        """Serve and learn a stream of these columns; return what was served, and the learner."""
+        learner = Learner(self.new_stack(**bounds), Joiner(), Prequential(), admission=admission)
+        known = stream.time + lag_seconds if lag_seconds else None
+        rows = stream.columns, base, stream.label, stream.time
+        return replay(learner, *rows, label_time=known, refresh_rows=lag_rows, source=source), learner
 
 
 def recommender(stream):

@@ -1,5 +1,6 @@
 """One real service of the reference Bento, two workers, for all tests here."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from riverdelta.lab.client import Grpc, Http
 from riverdelta.lab.server import serving
 
+sys.path.insert(0, str(Path(__file__).parent))
 ROOT = Path(__file__).parents[2]
 
 

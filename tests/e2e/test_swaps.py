@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+from user import User, one_score_a_state
 
 from riverdelta.lab.client import Grpc, Http
 from riverdelta.lab.server import serving
-from riverdelta.lab.user import User, one_score_a_state
 
 ROOT = Path(__file__).parents[2]
 #: Releases are made all the while, so that the session meets both.

@@ -14,14 +14,17 @@ from riverdelta.cli.replay import replay as replay_command
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.link import log_loss, logit
 from riverdelta.core.settings import Settings
+from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import KINDS, attack
 from riverdelta.lab.datasets.movielens import load_movielens
 from riverdelta.lab.deepfm import DeepFMOptions
-from riverdelta.lab.replay import replay
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
 from riverdelta.lab.workshop import open_workshop
 from riverdelta.learning.admission import Admission
+from riverdelta.learning.joiner import Joiner
+from riverdelta.learning.learner import Learner
+from riverdelta.learning.replay import replay
 
 STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
 ROWS = len(STREAM)
@@ -178,11 +181,12 @@ def test_under_every_attack_the_excess_over_the_better_expert_is_below_the_bound
     done = attack(Stream("rows", {**stream.columns, **row}, stream.label, stream.time), kind)
     stack = Stack([Calibration(), Entity("item_id"), Entity("user_id", forget=0.98)])
     stack.bind(Schema.of({"user_id": "int64", "item_id": "int64"}))
-    admission = Admission.of(["user_id", "item_id"], Settings())
-    told = base[done.stream.columns["row"].astype(np.int64)]
-    run = replay(stack, done.stream, told, **lag, admission=admission, source=done.source)
+    learner = Learner(stack, Joiner(), Prequential(), admission=Admission.of(["user_id", "item_id"], Settings()))
+    columns, label, time = done.stream.columns, done.stream.label, done.stream.time
+    late = {"label_time": time + lag["lag_seconds"]} if "lag_seconds" in lag else {"refresh_rows": lag.get("lag_rows", 1)}
+    run = replay(learner, columns, base[columns["row"].astype(np.int64)], label, time, **late, source=done.source)
     losses = [float(log_loss(z, done.stream.label).sum()) for z in (run.served, run.base, run.corrected)]
-    report = run.gate.report()
+    report = learner.gate.report()
     assert report["examples"] == len(done.stream)
     assert losses[0] - min(losses[1:]) <= report["bound"] <= report["worst_case"] + ROUNDING * len(stream)
     assert report["excess"] == pytest.approx(losses[0] - min(losses[1:]), abs=0.05)

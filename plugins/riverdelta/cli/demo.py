@@ -6,6 +6,8 @@ import json
 import shutil
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from rich.table import Table
 from riverdelta.core.link import logit
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
+from riverdelta.lab.base import base_logits
 from riverdelta.lab.client import Tally, drive
 from riverdelta.lab.datasets.find import find_movielens
-from riverdelta.lab.quality import auc, log_loss
-from riverdelta.lab.replay import base_logits
+from riverdelta.lab.quality import beside_base
+from riverdelta.lab.ranker import default_corrections, genres_of
 from riverdelta.lab.server import Server, serving
 from riverdelta.lab.stream import Stream
 from riverdelta.lab.workshop import Workshop, load_stream, open_workshop
+from riverdelta.learning.learner import new_learner
+from riverdelta.learning.replay import replay
 from riverdelta.storage.home import Home
 
 _DEFAULT_EVENTS = 50_000
@@ -68,16 +73,13 @@ def demo(data: Path | None, events: int, clients: int, rate: float, graph: Path 
         f"base      {workshop.report.path} (trained in {workshop.report.seconds:.1f} s on {len(workshop.first):,} rows)"
     )
     second = workshop.second[: events or len(workshop.second)]
-    with console.status("starting bentoml serve"):
-        running = serving(folder, "service:Ranker", folder / "state")
-        server = running.__enter__()
-    try:
+    with ExitStack() as stack:
+        with console.status("starting bentoml serve"):
+            server = stack.enter_context(serving(folder, "service:Ranker", folder / "state"))
         console.print(f"service   http://127.0.0.1:{server.port}  gRPC 127.0.0.1:{server.grpc_port}  log {server.log}")
         base = base_logits(workshop.report.path, second)
         tally = _drive(console, server, second, base, clients, rate)
         final = server.status()
-    finally:
-        running.__exit__(None, None, None)
     figures = _figures(workshop, second, base, tally, final, found.source)
     if graph is not None:
         figures |= _unseen_films(workshop, second, base, tally)
@@ -111,46 +113,45 @@ def _drive(console: Console, server: Server, second: Stream, base: Any, clients:
                 shown["at"] = time.monotonic()
                 live.update(_screen(progress, server.status(), second, base, tally))
 
-        tally = drive(second, (server.port, server.grpc_port), "ranker", clients, rate, watch=watch)
-    return tally
+        return drive(second, (server.port, server.grpc_port), "ranker", clients, rate, watch=watch)
 
 
 def _screen(progress: Progress, status: dict[str, Any], second: Stream, base: Any, tally: Tally) -> Table:
-    seen = ~np.isnan(tally.score)
     grid = Table.grid(padding=(0, 2))
     grid.add_row(progress)
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("", "base", "served"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    if seen.sum() > 1:
-        label, served = second.label[seen], logit(tally.score[seen])
-        table.add_row("AUC", f"{auc(base[seen], label):.4f}", f"{auc(served, label):.4f}")
-        table.add_row("log loss", f"{log_loss(base[seen], label):.4f}", f"{log_loss(served, label):.4f}")
-    grid.add_row(table)
+    if tally.seen.sum() > 1:
+        grid.add_row(_beside_base(_quality(second, base, tally)))
     fresh = f"{np.percentile(tally.freshness[-2000:], 50):.3f} s" if tally.freshness else "-"
     grid.add_row(f"state {status['state']}   freshness {fresh}   requests {tally.requests:,}   failed {tally.failed}")
     return grid
 
 
+def _quality(second: Stream, base: Any, tally: Tally) -> dict[str, float]:
+    seen = tally.seen
+    return beside_base(base[seen], logit(tally.score[seen]), second.label[seen])
+
+
+def _beside_base(figures: dict[str, Any]) -> Table:
+    table = Table("", box=None, padding=(0, 2))
+    for scorer in ("base", "served"):
+        table.add_column(scorer, justify="right")
+    for name, key in (("AUC", "auc"), ("log loss", "log_loss")):
+        table.add_row(name, f"{figures[f'{key}_base']:.4f}", f"[bold]{figures[f'{key}_served']:.4f}[/bold]")
+    return table
+
+
 def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final: dict[str, Any], source: str) -> dict[str, Any]:
-    seen = ~np.isnan(tally.score)
-    label, served = second.label[seen], logit(tally.score[seen])
     home = Home(workshop.definition, Settings.load(home=workshop.folder / "state"))
     status, release = home.read_status(), home.releases().newest_good()
     merged = workshop.folder / "merged.onnx"
     if release is not None:
         export_single(release.verify(), merged)
-    fresh = tally.freshness or [float("nan")]
+    fresh, lag = np.percentile(tally.freshness or [np.nan], (50, 99)), np.percentile(tally.lag[tally.seen], (50, 99))
     return {
-        "events": int(seen.sum()),
-        "auc_base": auc(base[seen], label),
-        "auc_served": auc(served, label),
-        "log_loss_base": log_loss(base[seen], label),
-        "log_loss_served": log_loss(served, label),
-        "freshness_p50_s": float(np.percentile(fresh, 50)),
-        "freshness_p99_s": float(np.percentile(fresh, 99)),
-        "lag_rows_p50": float(np.percentile(tally.lag[seen], 50)),
-        "lag_rows_p99": float(np.percentile(tally.lag[seen], 99)),
+        "events": int(tally.seen.sum()),
+        **_quality(second, base, tally),
+        **dict(zip(("freshness_p50_s", "freshness_p99_s"), fresh.tolist(), strict=True)),
+        **dict(zip(("lag_rows_p50", "lag_rows_p99"), lag.tolist(), strict=True)),
         "swaps": final["swap"],
         "releases": status["releases"],
         "parity_max_logit": status["parity_max_logit"],
@@ -162,32 +163,21 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
 
 
 def _unseen_films(workshop: Workshop, second: Stream, base: Any, tally: Tally) -> dict[str, Any]:
-    """The quality on films that the base's training has never seen, with the graph and, by replay, without it."""
-    from riverdelta.corrections.stack import Stack
-    from riverdelta.lab.ranker import default_corrections, genres_of
-    from riverdelta.lab.replay import replay
-
-    cold = ~np.isin(second.columns["item_id"], workshop.trained_items) & ~np.isnan(tally.score)
+    """The quality on films that the base's training has never seen, by replay: with the graph and without it."""
+    cold = ~np.isin(second.columns["item_id"], workshop.first.columns["item_id"]) & tally.seen
     figures: dict[str, Any] = {"unseen_rows": int(cold.sum())}
-    for name, corrections in (
-        ("with_graph", workshop.definition.corrections),
-        ("without_graph", default_corrections(genres_of(second))),
-    ):
-        stack = Stack([c.clone() for c in corrections])
-        stack.bind(workshop.definition.schema)
-        served = replay(stack, second, base).served
-        figures[f"unseen_auc_{name}"] = auc(served[cold], second.label[cold])
-        figures[f"unseen_log_loss_{name}"] = log_loss(served[cold], second.label[cold])
+    without = replace(workshop.definition, corrections=default_corrections(genres_of(second)))
+    for name, definition in (("with_graph", workshop.definition), ("without_graph", without)):
+        learner = new_learner(definition, Settings.load())
+        columns = second.select(*learner.stack.reads).columns
+        served = replay(learner, columns, base, second.label, second.time).served
+        found = beside_base(base[cold], served[cold], second.label[cold])
+        figures |= {f"unseen_{measure}_{name}": found[f"{measure}_served"] for measure in ("auc", "log_loss")}
     return figures
 
 
 def _finish(console: Console, workshop: Workshop, figures: dict[str, Any]) -> None:
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("", "base", "served"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("AUC", f"{figures['auc_base']:.4f}", f"[bold]{figures['auc_served']:.4f}[/bold]")
-    table.add_row("log loss", f"{figures['log_loss_base']:.4f}", f"[bold]{figures['log_loss_served']:.4f}[/bold]")
-    console.print(table)
+    console.print(_beside_base(figures))
     console.print(
         f"freshness p50 {figures['freshness_p50_s']:.3f} s, p99 {figures['freshness_p99_s']:.3f} s; "
         f"lag p50 {figures['lag_rows_p50']:.0f} rows, p99 {figures['lag_rows_p99']:.0f}; {figures['swaps']:,} swaps, "

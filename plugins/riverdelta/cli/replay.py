@@ -20,15 +20,13 @@ from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.attacks import KINDS, Attacked, Kind
 from riverdelta.lab.attacks import attack as tamper
 from riverdelta.lab.datasets.find import find_movielens
-from riverdelta.lab.quality import auc, log_loss
-from riverdelta.lab.replay import Replayed as Done
-from riverdelta.lab.replay import base_logits
-from riverdelta.lab.replay import replay as replay_stream
-from riverdelta.learning.admission import Admission
+from riverdelta.lab.quality import beside_base, log_loss
 from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
+from riverdelta.learning.replay import Replayed
+from riverdelta.learning.replay import replay as replay_log
 from riverdelta.learning.terms import in_effect
-from riverdelta.sidecar.recall import Replayed
+from riverdelta.sidecar import recall
 from riverdelta.storage.home import Home
 
 _READ_ROWS = 65_536
@@ -83,30 +81,35 @@ def replay(
 def _replay_data(
     data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, attack: Kind | None, graph: Path | None
 ) -> dict[str, Any]:
-    from riverdelta.lab.workshop import load_stream, open_workshop  # PyTorch, which a journal does not need
+    # They need PyTorch, which a journal does not.
+    from riverdelta.lab.base import base_logits
+    from riverdelta.lab.workshop import load_stream, open_workshop
 
     found = find_movielens(data)
-    stream = load_stream(found)
     with tempfile.TemporaryDirectory() as folder:
-        workshop = open_workshop(stream, Path(folder), graph)
+        workshop = open_workshop(load_stream(found), Path(folder), graph)
         second = workshop.second[: events or len(workshop.second)]
         tampered = tamper(second, attack) if attack is not None else None
         second = tampered.stream if tampered else second
         base = base_logits(workshop.report.path, second)
-        stack = workshop.definition.new_stack()
-    admission = Admission.of([name for name in stack.reads if second.columns[name].dtype == np.int64], Settings.load())
-    source = tampered.source if tampered else np.arange(len(second)) % _FRONT_ENDS + 1
-    done = replay_stream(stack, second, base, lag_rows, lag_seconds, admission, source)
+        learner = new_learner(workshop.definition, Settings.load())
+    done = replay_log(
+        learner,
+        second.select(*learner.stack.reads).columns,
+        base,
+        second.label,
+        second.time,
+        label_time=second.time + lag_seconds if lag_seconds else None,
+        refresh_rows=lag_rows,
+        source=tampered.source if tampered else np.arange(len(second)) % _FRONT_ENDS + 1,
+    )
     return {
         "data": found.source,
         "events": len(second),
-        "auc_base": auc(base, second.label),
-        "auc_served": auc(done.served, second.label),
-        "log_loss_base": log_loss(base, second.label),
-        "log_loss_served": log_loss(done.served, second.label),
-        **_gate(done.gate),
-        "breaker_trips": admission.report()["trips"],
-        "not_learned": int((~done.admitted).sum()),
+        **beside_base(base, done.served, second.label),
+        **_gate(learner.gate),
+        "breaker_trips": learner.admission.report()["trips"],
+        "not_learned": int((~done.learned).sum()),
         **(_attacked(attack, tampered, done) if tampered else {}),
         "lag_rows": lag_rows,
         "lag_seconds": lag_seconds,
@@ -129,7 +132,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
             f"tables cannot be learned again without them; raise RIVERDELTA_JOURNAL_MAX_BYTES and _MAX_AGE_SECONDS to keep more"
         )
     learner = new_learner(definition, settings)
-    learner.recall = Replayed(journal, learner.state())
+    learner.recall = recall.Replayed(journal, learner.state())
     learner.begin()
     recorded = [
         control.arguments.get("reference")
@@ -170,10 +173,10 @@ def _named(reference: str | None) -> str:
     return "no reference" if reference is None else f"the reference {reference}"
 
 
-def _attacked(kind: Kind | None, tampered: Attacked, done: Done) -> dict[str, Any]:
+def _attacked(kind: Kind | None, tampered: Attacked, done: Replayed) -> dict[str, Any]:
     """What an attack did to the rows that were not part of it, and when the breaker opened."""
     honest = tampered.honest
-    closed = np.flatnonzero(~done.admitted[tampered.begin :])
+    closed = np.flatnonzero(~done.learned[tampered.begin :])
     return {
         "attack": kind,
         "attacked_rows": int((~honest).sum()),
@@ -185,25 +188,14 @@ def _attacked(kind: Kind | None, tampered: Attacked, done: Done) -> dict[str, An
 
 def _gate(gate: Gate) -> dict[str, float]:
     """What the gate promises of this stream, and what it kept, in nats over all of it."""
+    names = {"excess_over_better_expert": "excess", "bound": "bound", "bound_worst_case": "worst_case"}
     report = gate.report()
-    return {
-        "excess_over_better_expert": report["excess"],
-        "bound": report["bound"],
-        "bound_worst_case": report["worst_case"],
-        "gate_weight": report["weight"],
-        "gate_rate": report["rate"],
-    }
+    return {name: report[key] for name, key in (names | {"gate_weight": "weight", "gate_rate": "rate"}).items()}
 
 
 def _show(figures: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in figures.items():
-        shown = (
-            f"{value:,.4f}"
-            if isinstance(value, float) and abs(value) < 1000
-            else f"{value:,.0f}"
-            if isinstance(value, float)
-            else str(value)
-        )
-        table.add_row(name, shown)
+        digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0
+        table.add_row(name, f"{value:,.{digits}f}" if isinstance(value, float) else str(value))
     Console().print(table)

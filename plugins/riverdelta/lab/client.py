@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from riverdelta.core.features import Floats, Ints
@@ -24,6 +25,8 @@ _TIMEOUT = 10.0
 _POLL_SECONDS = 0.004
 #: Uvicorn closes a connection that was idle for 5 seconds.
 _IDLE_SECONDS = 2.0
+#: Rows of a request, and how far ahead of the slowest client another may be.
+_MOST, _AHEAD = 8, 512
 
 
 class Http:
@@ -131,6 +134,11 @@ class Tally:
         self.score = np.full(self.rows, np.nan, np.float32)
         self.lag = np.zeros(self.rows, np.int64)
 
+    @property
+    def seen(self) -> npt.NDArray[np.bool_]:
+        """Which rows have a score, bool[N]."""
+        return ~np.isnan(self.score)
+
     def scored(self, swap: int, now: float) -> None:
         """Note a score of tables `swap`: whatever they contain, and no score contained before, is fresh now."""
         with self.lock:
@@ -139,10 +147,10 @@ class Tally:
 
 
 class Client(threading.Thread):
-    """Sends its rows, `most` consecutive ones at a time, in the order of the stream.
+    """Sends its rows, 8 consecutive ones at a time, in the order of the stream.
 
     In a closed loop it sends the next rows when /status shows that the live tables contain the feedback of the last, and
-    stays within `ahead` rows of the slowest client. With `rate` (rows a second) it does not wait for anything.
+    stays within 512 rows of the slowest client. With `rate` (rows a second) it does not wait for anything.
     """
 
     def __init__(
@@ -154,11 +162,10 @@ class Client(threading.Thread):
         tally: Tally,
         near: Callable[[int], bool],
         rate: float = 0.0,
-        most: int = 8,
     ) -> None:
         super().__init__(daemon=True)
         self.rows, self.stream, self.tally, self.near = rows, stream, tally, near
-        self.rate, self.most = rate, most
+        self.rate = rate
         self.at = 0
         self._waiting: list[tuple[int, float, int]] = []  # not known to be learned: position, time sent, rows
         self._sent: list[tuple[int, int]] = []  # rows that are learned, and the swap that contains them
@@ -176,7 +183,7 @@ class Client(threading.Thread):
         while self.at < len(self.rows):
             while not self.near(self.place):
                 time.sleep(_POLL_SECONDS)
-            rows = self.rows[self.at : self.at + self.most]
+            rows = self.rows[self.at : self.at + _MOST]
             try:
                 self._exchange(rows, self._grpc if turn % 2 else self._http)
             except FAILURES as error:
@@ -230,7 +237,6 @@ def drive(
     model: str,
     clients: int,
     rate: float = 0.0,
-    ahead: int = 512,
     watch: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Send a whole stream through `clients` clients side by side, each with its own users; return what they saw.
@@ -242,7 +248,7 @@ def drive(
     team: list[Client] = []
 
     def near(place: int) -> bool:
-        return bool(rate) or place <= min((c.place for c in team), default=0) + ahead
+        return bool(rate) or place <= min((c.place for c in team), default=0) + _AHEAD
 
     for number in range(clients):
         team.append(Client(np.flatnonzero(owner == number), stream, ports, model, tally, near, rate / clients))

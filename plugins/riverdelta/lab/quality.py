@@ -30,3 +30,9 @@ def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
 def log_loss(logit: npt.ArrayLike, label: npt.ArrayLike) -> float:
     """Return the mean log loss in nats, each row's at most `log_loss.BOUND`."""
     return float(link.log_loss(bounded(logit), label).mean())
+
+
+def beside_base(base: npt.ArrayLike, served: npt.ArrayLike, label: npt.ArrayLike) -> dict[str, float]:
+    """Return AUC and log loss of base and served logits: `auc_base`, `auc_served`, `log_loss_base`, `log_loss_served`."""
+    scorers = {"base": base, "served": served}
+    return {f"{f.__name__}_{name}": f(z, label) for f in (auc, log_loss) for name, z in scorers.items()}

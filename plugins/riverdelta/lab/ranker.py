@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
 from riverdelta.corrections.linear import Linear
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.lab.datasets.knowledge import load_neighbours
 from riverdelta.lab.stream import Stream
 
 
@@ -22,9 +22,9 @@ def genres_of(stream: Stream) -> Lookup:
     return Lookup("genres", table.key, (table.keys, table.values / np.maximum(length, 1.0)))
 
 
-def neighbours_of(neighbours: Mapping[int, Sequence[str]]) -> Lookup:
-    """Return the knowledge graph's neighbours of each film as a bag."""
-    return Lookup("neighbours", "item_id", neighbours)
+def neighbours_of(graph: Path) -> Lookup:
+    """Return each film's neighbours in the knowledge graph of a folder, as a bag."""
+    return Lookup("neighbours", "item_id", load_neighbours(graph))
 
 
 def default_corrections(genres: Lookup, neighbours: Lookup | None = None) -> list[Correction]:
@@ -34,10 +34,3 @@ def default_corrections(genres: Lookup, neighbours: Lookup | None = None) -> lis
     """
     graph = [Linear(neighbours, rate=0.02)] if neighbours is not None else []
     return [Calibration(), *graph, Entity("item_id"), Entity("user_id", on=[genres], forget=0.98)]
-
-
-def save_lookups(folder: Path, genres: Lookup, neighbours: Lookup | None) -> None:
-    """Write the lookups where the demo's service reads them."""
-    genres.save(folder / "genres.safetensors")
-    if neighbours is not None:
-        neighbours.save(folder / "neighbours.safetensors")

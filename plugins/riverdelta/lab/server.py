@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import signal
 import socket
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.errors import Unavailable
+from riverdelta.lab.client import FAILURES, Http
 
 _START_SECONDS, _STOP_SECONDS = 120.0, 30.0
 
@@ -32,16 +31,8 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """Return GET /status."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", "/status")
-            answer = connection.getresponse()
-            body: dict[str, Any] = json.loads(answer.read())
-            if answer.status != 200:
-                raise Unavailable(f"/status answered {answer.status}: {body}")
-            return body
-        finally:
-            connection.close()
+        with contextlib.closing(Http(self.port)) as http:
+            return http.status()
 
     def stop(self) -> int:
         """End the service as an operator would, by SIGTERM, and return its exit code."""
@@ -100,7 +91,7 @@ def free_port() -> int:
 def _wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, Unavailable):
+        with contextlib.suppress(*FAILURES, ValueError):
             if server.status()["sidecar"]["alive"]:
                 return
         time.sleep(0.1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,17 +14,8 @@ from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
 from riverdelta.lab.stream import Stream
 
 
-@dataclass(frozen=True)
-class Training:
-    """A trained model, the number of the epoch that was kept, and its log loss on the validation rows."""
-
-    model: DeepFM
-    epoch: int
-    log_loss: float
-
-
-def train(stream: Stream, options: DeepFMOptions | None = None) -> Training:
-    """Train a DeepFM on all but the last tenth of `stream`, stop when that tenth gets no better, and keep the best epoch.
+def train(stream: Stream, options: DeepFMOptions | None = None) -> DeepFM:
+    """Return a DeepFM trained on all but the last tenth of `stream`, as it was after the epoch that is best on that tenth.
 
     The same seed gives the same model on the same machine type.
     """
@@ -55,7 +45,7 @@ def _tensors(model: DeepFM, stream: Stream) -> _Rows:
     return ids, torch.from_numpy(np.ascontiguousarray(stream.label))
 
 
-def _fit(model: DeepFM, rows: _Rows, held: _Rows, options: DeepFMOptions) -> Training:
+def _fit(model: DeepFM, rows: _Rows, held: _Rows, options: DeepFMOptions) -> DeepFM:
     loss = nn.BCEWithLogitsLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate, weight_decay=options.l2)
     model.bias.data.fill_(torch.logit(rows[1].mean().clamp(1e-3, 1 - 1e-3)).item())
@@ -73,7 +63,7 @@ def _fit(model: DeepFM, rows: _Rows, held: _Rows, options: DeepFMOptions) -> Tra
             break
     model.load_state_dict(best_state)
     model.eval()
-    return Training(model, best_epoch, best)
+    return model
 
 
 @torch.no_grad()

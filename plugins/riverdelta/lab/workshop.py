@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from riverdelta.core.features import Ints
 from riverdelta.lab.base import BaseReport, train_base
 from riverdelta.lab.datasets.find import Found
-from riverdelta.lab.datasets.knowledge import load_neighbours
 from riverdelta.lab.datasets.movielens import load_movielens
 from riverdelta.lab.deepfm import DeepFMOptions
-from riverdelta.lab.ranker import default_corrections, genres_of, neighbours_of, save_lookups
+from riverdelta.lab.ranker import default_corrections, genres_of, neighbours_of
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
 from riverdelta.learning import reference
@@ -24,19 +22,13 @@ _SIMULATED_ROWS = 100_000
 
 @dataclass(frozen=True)
 class Workshop:
-    """A trained base beside its service file, the stream that comes after its training, and what it has seen of items."""
+    """A trained base beside its service file, the rows that it was trained on, and those that come after."""
 
     folder: Path
     first: Stream
     second: Stream
     report: BaseReport
     definition: Definition
-
-    @property
-    def trained_items(self) -> Ints:
-        """The items of the base's training rows, with repeats."""
-        items: Ints = self.first.columns["item_id"]
-        return items
 
 
 def load_stream(found: Found) -> Stream:
@@ -53,10 +45,12 @@ def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, optio
     folder.mkdir(parents=True, exist_ok=True)
     report = train_base(first, folder, options)
     genres = genres_of(stream)
-    neighbours = neighbours_of(load_neighbours(graph)) if graph is not None else None
-    save_lookups(folder, genres, neighbours)
-    if neighbours is None:
-        (folder / "neighbours.safetensors").unlink(missing_ok=True)
+    neighbours = neighbours_of(graph) if graph is not None else None
+    for name, lookup in {"genres": genres, "neighbours": neighbours}.items():
+        if lookup is not None:
+            lookup.save(folder / f"{name}.safetensors")
+        else:
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)
     (folder / "service.py").write_text(files("riverdelta.lab").joinpath("service.template").read_text())
     definition = Definition(name="ranker", base=report.path, logit="logit", corrections=default_corrections(genres, neighbours))
     held_out = first[len(first) - len(first) // 10 :]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, Stateful, nest, of_json, part, take, to_json
 from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats
 from riverdelta.core.records import Control, Impressions, Record
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
@@ -58,6 +61,8 @@ class Fold(ABC):
         #: The last record taken; examples joined, of them those learned; examples at the last call for a release.
         self.position = self.examples = self.learned = self.released_at = 0
         self.frozen = False
+        #: Which of the examples taken last were learned, bool[M].
+        self.admitted = np.empty(0, np.bool_)
 
     @property
     def recall(self) -> Recall:
@@ -130,23 +135,46 @@ class Fold(ABC):
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         drifts = self.adaptation.watch(e)
-        admitted = self.admission.admit(e)
+        self.admitted = self.admission.admit(e) & (not self.frozen)
         self.examples += len(e)
-        if not self.frozen and admitted.any():
-            self._learn(e, admitted)
+        if self.admitted.any():
+            self._learn(e, slice(None) if self.admitted.all() else self.admitted)
         if drifts:
             self._respond()
 
-    def _learn(self, e: Examples, admitted: npt.NDArray[np.bool_]) -> None:
-        columns: Mapping[str, npt.NDArray[Any]] = e.columns
-        base, label, weight = e.base, e.label, e.weight
-        if not admitted.all():
-            columns = {name: column[admitted] for name, column in columns.items()}
-            base, label, weight = base[admitted], label[admitted], weight[admitted]
-        weight = self.adaptation.weighted(weight)
-        self.stack.learn(columns, np.ascontiguousarray(base), label, weight)
+    def learn_at_once(self, examples: Examples) -> Examples:
+        """Return examples as served where each row is scored when all rows before it are learned; learns them too.
+
+        The same, bit for bit, as one record of the impression and one of the label for each row in turn, if all labels are
+        explicit, every negative is kept, nothing responds to drift and blocks have 1,024 rows: `corrected` and `served` are
+        found while the rows are learned.
+        """
+        e, count = examples, len(examples)
+        self.admission.scored(count)
+        self.admitted = self.admission.admit(e) & (not self.frozen)
+        self.examples += count
+        corrected = np.empty_like(e.base)
+        for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
+            rows = slice(first, last)
+            corrected[rows] = (self._learn if self.admitted[first] else self._predict)(e, rows)
+        served = self.gate.serve(e.base, corrected, e.label, e.importance)
+        e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
+        self.prequential.update(e.base, e.served, e.label, e.importance)
+        self.adaptation.watch(e)
+        return e
+
+    def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
+        """Learn some of the rows; return their corrected outputs from before each row's own update."""
+        base = np.ascontiguousarray(e.base[rows])
         # What the base has no number for, no correction learns.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
+        return self.stack.learn(self._columns(e, rows), base, e.label[rows], self.adaptation.weighted(e.weight[rows]))
+
+    def _predict(self, e: Examples, rows: slice) -> Floats:
+        return self.stack.predict(self._columns(e, rows), np.ascontiguousarray(e.base[rows]))
+
+    def _columns(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
+        return {name: e.columns[name][rows] for name in self.stack.reads}
 
     def _respond(self) -> None:
         response = self.adaptation.response

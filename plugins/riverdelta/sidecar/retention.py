@@ -8,7 +8,7 @@ from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.journal import Journal
-from riverdelta.storage.journal.base import Needed
+from riverdelta.storage.log.base import Needed
 from riverdelta.storage.registry import ReleaseStore
 
 

@@ -1,0 +1,215 @@
+"""Replay: a labelled log, pushed into a learner as the records that a service would have written."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.examples import Examples
+from riverdelta.core.features import Columns, Floats, Ints
+from riverdelta.core.link import mix
+from riverdelta.core.records import Feedback, Impressions, Record, Tick
+from riverdelta.learning.learner import Learner
+
+Times = npt.NDArray[np.float64]
+#: A column of its own, by which examples are known again: no declared column has such a name.
+_ROW = "#row"
+#: Rows that are served and learned in one call. The breaker compares labels with scored rows every 1,024 examples.
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """What was served of N rows and what became of them.
+
+    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] says which rows'
+    labels were learned, and `seconds` how long it took. The learner has the rest: its gate, its measures, its tables.
+    """
+
+    base: Floats
+    corrected: Floats
+    served: Floats
+    learned: npt.NDArray[np.bool_]
+    seconds: float
+
+
+def replay(
+    learner: Learner,
+    columns: Columns,
+    base: Floats,
+    label: Floats,
+    time: Times,
+    *,
+    label_time: Times | None = None,
+    refresh_rows: int = 1,
+    source: Ints | None = None,
+    propensity: Floats | None = None,
+) -> Replayed:
+    """Return what a fresh learner serves of a log's rows, each scored with what it has learned from the labels known by then.
+
+    The records are those of a service that scores row after row and publishes after each label: which labels are learned
+    before a row is scored depends on the times given, and on no clock. With a joiner of `labels="silence"`, every row is
+    reported as shown when it is scored, positive labels alone are sent, and the clock ticks before each refresh.
+
+    Parameters
+    ----------
+    columns
+        What the learner reads of each row: the corrections' columns, and the keys of breaker and limiter.
+    base
+        The frozen base's raw output of each row, float32[N] or float32[N, K].
+    label, time
+        Labels float32[N], and when each row is scored, float64[N] in seconds; rows come in the order of time.
+    label_time
+        When each label becomes known, float64[N] in seconds. None: each before the next row is scored.
+    refresh_rows
+        The tables that score are refreshed once every so many rows.
+    source, propensity
+        Who sent each label, int64[N] (default 1), and the probability that the row was shown, float32[N] (default unknown).
+    """
+    rows = len(label)
+    run = _Run(
+        learner,
+        columns,
+        np.ascontiguousarray(base, np.float32),
+        label,
+        time,
+        np.ones(rows, np.int64) if source is None else source,
+        np.full(rows, np.nan, np.float32) if propensity is None else propensity,
+    )
+    start = perf_counter()
+    if label_time is None and refresh_rows <= 1 and _learns_at_once(learner):
+        for first in range(0, rows, _BLOCK):
+            run.serve_and_learn(slice(first, min(first + _BLOCK, rows)))
+    else:
+        run.push_records(time if label_time is None else label_time, max(refresh_rows, 1))
+    return Replayed(run.base, run.corrected, run.served, run.learned, perf_counter() - start)
+
+
+def _learns_at_once(learner: Learner) -> bool:
+    joiner = learner.joiner
+    return joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
+
+
+def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints:
+    """Return int64[N]: for each row's label the first row that is scored by tables which contain it, N or more for none.
+
+    >>> first_served_with(np.array([0.0, 1.0, 1.0, 5.0]), np.array([1.0, 1.0, 4.0, 9.0]), 1).tolist()
+    [1, 2, 3, 4]
+    """
+    first: Ints = np.maximum(np.searchsorted(time, label_time), np.arange(1, len(time) + 1))
+    return -(-first // refresh_rows) * refresh_rows
+
+
+class _Run:
+    """The rows of a log, what was served of them so far, and the records that hold them: row r is request r of one worker."""
+
+    def __init__(
+        self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints, propensity: Floats
+    ) -> None:
+        self.learner, self.columns = learner, columns
+        self.base, self.label, self.time, self.source, self.propensity = base, label, time, source, propensity
+        self.corrected, self.served = np.empty((2, *base.shape), np.float32)
+        self.learned = np.zeros(len(label), np.bool_)
+        self._sequence, self._tick = 0, 0.0
+        #: The sequence number of each record of impressions, and the rows at which they begin, and at which the last ends.
+        self._sequences, self._edges = list[int](), [0]
+
+    def serve_and_learn(self, rows: slice) -> None:
+        """Serve rows that each know the labels of all before them, and learn them."""
+        ones, times = np.ones(rows.stop - rows.start, np.float32), self.time[rows]
+        served = self.learner.learn_at_once(
+            Examples(
+                columns=self._columns(rows),
+                base=self.base[rows],
+                corrected=self.base[rows],
+                served=self.base[rows],
+                label=self.label[rows],
+                weight=ones,
+                received=times,
+                scored=times,
+                importance=ones,
+                taken_back=0 * ones,
+                position=np.zeros(len(ones), np.int64),
+                source=self.source[rows],
+            )
+        )
+        self.corrected[rows], self.served[rows] = served.corrected, served.served
+        self.learned[rows] = self.learner.admitted
+
+    def push_records(self, label_time: Times, refresh_rows: int) -> None:
+        """Score rows by the tables as they are at each refresh, and push the records of it and of the labels known by then."""
+        self.learner.joiner.waiting.source = self
+        silence, rows = self.learner.joiner.window is not None, len(self.label)
+        first = first_served_with(self.time, label_time, refresh_rows)
+        sent = np.flatnonzero(self.label > 0) if silence else np.arange(rows)
+        sent = sent[np.lexsort((label_time[sent], first[sent]))]
+        starts = np.arange(0, rows, refresh_rows) if silence else np.unique([0, *first[first < rows]])
+        *known, never_served = np.split(sent, np.searchsorted(first[sent], starts, side="right"))
+        for labelled, (start, end) in zip(known, pairwise([*starts.tolist(), rows]), strict=True):
+            self._label(labelled, self.label[labelled], label_time[labelled])
+            if silence:
+                self._tick = float(self.time[start])
+                self._push(Tick(self._tick))
+            self._score(slice(start, end))
+            if silence:
+                self._label(np.arange(start, end), np.full(end - start, np.nan, np.float32), self.time[start:end])
+        self._label(never_served, self.label[never_served], label_time[never_served])
+
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record of a row that the joiner's memory was too small for."""
+        return self._sequences[bisect_right(self._edges, request) - 1]
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the rows of a record as they were scored."""
+        at = bisect_left(self._sequences, sequence)
+        rows = slice(self._edges[at], self._edges[at + 1])
+        count = rows.stop - rows.start
+        zeros, request = np.zeros(count, np.int64), np.arange(rows.start, rows.stop)
+        return Impressions(
+            incarnation=1,
+            request=request,
+            index=np.zeros(count, np.int32),
+            time=self.time[rows],
+            release=zeros,
+            swap=zeros,
+            position=zeros + sequence - 1,
+            base=self.base[rows],
+            corrected=self.corrected[rows],
+            served=self.served[rows],
+            propensity=self.propensity[rows],
+            columns={**self._columns(rows), _ROW: request},
+        )
+
+    def _score(self, rows: slice) -> None:
+        base, learner = self.base[rows], self.learner
+        corrected = learner.stack.predict(self._columns(rows), base.reshape(len(base), -1)).reshape(base.shape)
+        self.corrected[rows] = corrected
+        with np.errstate(invalid="ignore"):  # the base may have no number for a row
+            self.served[rows] = base if learner.shadow else mix(base, corrected, learner.gate.weight)
+        self._sequences.append(self._sequence + 1)
+        self._edges.append(rows.stop)
+        self._push(self.impressions(self._sequence + 1))
+
+    def _label(self, rows: Ints, label: Floats, received: Times) -> None:
+        if not len(rows):
+            return
+        window = self.learner.joiner.window
+        late = np.zeros(len(rows), np.bool_) if window is None else (self.time[rows] + window <= self._tick) & (label > 0)
+        ones = np.ones(len(rows), np.int64)
+        self._push(Feedback(ones, rows, np.zeros(len(rows), np.int32), label, received, late, self.source[rows]))
+
+    def _push(self, record: Record) -> None:
+        self._sequence += 1
+        self.learner.push(self._sequence, record, self._note)
+
+    def _note(self, examples: Examples) -> None:
+        self.learned[examples.columns[_ROW]] = self.learner.admitted
+
+    def _columns(self, rows: slice) -> dict[str, npt.NDArray[Any]]:
+        return {name: column[rows] for name, column in self.columns.items()}
