@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -55,14 +56,16 @@ class Loss(ABC):
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether each label is one."""
         found = np.asarray(label)
-        return np.isfinite(found) if self.labels is None else np.isin(found, self.labels)
+        if self.labels is None:
+            return np.isfinite(found)
+        return reduce(np.logical_or, (found == one for one in self.labels))
 
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
         rows = self.rows(raw)
         out = np.empty(len(rows))
-        kernels.values(rows, np.ascontiguousarray(np.broadcast_to(label, len(rows)), np.float64), self.kernels, out)
-        return out
+        kernels.values(rows, _by_row(label, len(rows)), self.kernels, out)
+        return np.minimum(out, self.bound)
 
     def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> tuple[Doubles, Doubles]:
         """Return gradient and curvature float64[N, K] of the loss by the raw outputs."""
@@ -125,3 +128,8 @@ class Loss(ABC):
     @abstractmethod
     def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
         """Append nodes of `mix`, the weight being float32[1, 1], and return the served raw output's tensor float32[N, K]."""
+
+
+def _by_row(value: npt.ArrayLike, rows: int) -> Doubles:
+    """Return one number a row, as an array that a compiled function takes."""
+    return np.array(np.broadcast_to(value, rows), np.float64)
