@@ -36,7 +36,7 @@ HEAVY = {
     "fcntl": ("core/locks", "storage/home"),
     "prometheus_client": ("metrics", "serving/dataplane"),
     "numba": ("corrections", "core/log_loss", "core/losses", "evaluation", "learning/breaker", "learning/influence"),
-    "river": ("corrections", "river", "evaluation/prequential"),
+    "river": ("corrections", "river"),
     "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "lab/export", "serving/session", "sidecar/releaser"),
     "pyarrow": ("core/records", "lab/datasets", "cli/reference"),
     "click": ("cli", "bento/address"),

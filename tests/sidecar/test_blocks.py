@@ -108,8 +108,8 @@ def learned(definition, cuts, saves):
         block = examples(start, stop)
         if len(block):
             pair.learner.learn(block)
-            pair.account.history.saw(block)
-            pair.account.slices.saw(block)
+            pair.account.history.observe(block)
+            pair.account.slices.observe(block)
     return pair
 
 

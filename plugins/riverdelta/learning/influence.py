@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns
 
 
@@ -75,11 +76,7 @@ class Limiter:
         """Return what a later `load` needs to go on from here, bit for bit."""
         return {"slots": self._slots.copy(), "refused": np.array([self.refused], np.int64)}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned; raises `Corrupt` where it is of other keys or another size."""
-        slots = arrays.get("slots")
-        if slots is None or slots.shape != self._slots.shape:
-            found = "missing" if slots is None else f"of shape {list(slots.shape)}"
-            raise Corrupt(f"the saved limiter's 'slots' is {found}; expected {list(self._slots.shape)}")
-        self._slots[...] = slots
-        self.refused = int(arrays["refused"][0])
+        self._slots[...] = take(arrays, "slots", self._slots)
+        self.refused = int(take(arrays, "refused")[0])

@@ -118,7 +118,7 @@ class Learner:
         """Measure the logits as served, learn what is admitted, then respond to a drift that they showed."""
         e = examples
         rows, label, importance = e.measured()
-        base, corrected, served = (raw[rows, 0] for raw in (e.base, e.corrected, e.served))
+        base, corrected, served = (raw[rows] for raw in (e.base, e.corrected, e.served))
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         drifts = self.adaptation.watch(e)

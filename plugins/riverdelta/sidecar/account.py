@@ -32,12 +32,12 @@ class Account:
 
     def scored(self, impressions: Impressions) -> None:
         """Note rows that were scored."""
-        self.traffic.saw(impressions)
+        self.traffic.observe(impressions)
 
     def learned(self, sequence: int, examples: Examples, admission: Admission) -> None:
         """Note examples that the record at `sequence` completed."""
-        self.history.saw(examples)
-        self.slices.saw(examples)
+        self.history.observe(examples)
+        self.slices.observe(examples)
         self.logbook.watch(sequence, float(examples.received[-1]), admission)
 
     def obeyed(self, outcome: Outcome, control: Control, admission: Admission) -> None:

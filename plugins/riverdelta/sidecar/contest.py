@@ -29,7 +29,7 @@ class Contest:
 
     def __init__(self, store: ReleaseStore, new_stack: Callable[[], Stack], margin: float, alpha: float) -> None:
         self.store, self._new_stack = store, new_stack
-        self._terms = {"margin": margin, "alpha": alpha}
+        self._terms: dict[str, Any] = {"margin": margin, "alpha": alpha}
         self._trial = Trial(**self._terms)
         self._stacks: tuple[Stack, Stack] | None = None
         champion = store.champion()
@@ -71,7 +71,7 @@ class Contest:
         if self._stacks is None:
             return
         base = np.ascontiguousarray(examples.base)
-        champion, challenger = (stack.predict(examples.columns, base)[:, 0] for stack in self._stacks)
+        champion, challenger = (stack.predict(examples.columns, base) for stack in self._stacks)
         rows, label, importance = examples.measured()
         self._trial.update(champion[rows], challenger[rows], label, importance)
 

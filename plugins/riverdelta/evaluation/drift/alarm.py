@@ -1,34 +1,40 @@
-"""Drift: distances of every column from what was usual, and one alarm with a stated rate of false ones."""
+"""Alarm: says that the stream has changed, and in what, with a stated rate of false alarms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns, Floats, Schema
-from riverdelta.evaluation.drift import watch as w
-from riverdelta.evaluation.drift.panel import SHARES, Panel
-from riverdelta.evaluation.drift.reference import TOLERANCE, Reference, bounds, counts, edges, stability
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
+from riverdelta.evaluation.drift.distances import BLOCK, DECILES, Distances
+from riverdelta.evaluation.drift.panel import Panel
+from riverdelta.evaluation.drift.reference import Reference
+from riverdelta.evaluation.measured import Rows
 
-Arrays = dict[str, npt.NDArray[Any]]
 #: The shortest reference: 16 blocks, of which a standard error can be taken.
-LEAST = 16 * w.BLOCK
-#: So many windows in which the log loss falls are passed over.
+LEAST = 16 * BLOCK
+#: The largest loss that counts: lower than elsewhere, because the panel bets on shares of the full range.
+MOST = 4.0
+#: How far a mean may lie above the reference's: in standard errors of it, and in its own unit.
+ERRORS, TOLERANCE = 5.0, 0.02
+#: The most windows that are passed over because the loss falls in them.
 _MOST_TRIES = 8
 #: What is watched beside the columns.
-LOG_LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
+LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
 
 
 class Drift:
     """Watch joined examples against a reference: the first stable window of `reference` of them, and after an alarm the next.
 
     **Reference.** That of the base's training data, if it is `given`: then everything is watched from the first example on.
-    Otherwise the first stable window: a window is stable where the log loss of its second half is not below that of its
+    Otherwise the first stable window: a window is stable where the loss of its second half is not below that of its
     first by more than two standard errors, since a learner that still improves would make anything that comes look usual; after
     8 windows the next one is taken as it is. After an alarm the next stable window says what the alarm allows, as what lasts
     becomes usual; distances from a given reference stay distances from it.
@@ -37,11 +43,11 @@ class Drift:
     the reference and one of the last `reference` examples: deciles of numbers, 32 hashed bins of ids. `report` gives their
     population stability index and Jensen-Shannon distance.
 
-    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the means of the block: of the log loss of what was served
-    (at most 4 nats), of score - label either way (calibration), and of the share of each decile of the score and of each
-    number. Each quantity has the same part of the panel. A quantity may rise by 0.02 (nats, probability, share) and 5
+    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the means of the block: of the loss of what was served (at
+    most 4), with two labels of score - label either way (calibration), and of the share of each decile of the score and of
+    each number. Each quantity has the same part of the panel. A quantity may rise by 0.02 (nats, probability, share) and 5
     standard errors of its reference before a bet gains; while none does, in the mean given the blocks before, alarms come
-    once in `run_length` examples at the most: that is the theorem's figure. Ids have no say: users and items come and go in
+    once in `run_length` examples at most: that is the theorem's figure. Ids have no say: users and items come and go in
     every stream.
 
     It advances example by example; blocks cut in any way leave the same bits.
@@ -55,26 +61,34 @@ class Drift:
     ([], ['x'])
     """
 
-    def __init__(self, schema: Schema, reference: int = 8192, run_length: float = 1e7, given: Reference | None = None) -> None:
-        if reference < LEAST or reference % w.BLOCK:
-            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {w.BLOCK} of at least {LEAST:,}")
-        if not run_length >= w.BLOCK:
-            raise ConfigurationError(f"run_length is {run_length!r}; expected a number of examples of at least {w.BLOCK}")
-        self.reference, self.run_length = reference, run_length
-        self.columns = (*schema, SCORE)
-        self._is_id = np.array([*(schema[name].kind == "id" for name in schema), False])
-        self._alarmed = np.flatnonzero(~self._is_id)
-        self.quantities = (LOG_LOSS, CALIBRATION, *(self.columns[c] for c in self._alarmed))
-        blocks, many = reference // w.BLOCK, len(self.columns)
-        self._owner = np.array([0, 1, 1, *np.repeat(np.arange(2, len(self.quantities)), w.DECILES)])
+    def __init__(
+        self,
+        schema: Schema,
+        reference: int = 8192,
+        run_length: float = 1e7,
+        given: Reference | None = None,
+        loss: Loss = LOG_LOSS,
+    ) -> None:
+        if reference < LEAST or reference % BLOCK:
+            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {BLOCK} of at least {LEAST:,}")
+        if not run_length >= BLOCK:
+            raise ConfigurationError(f"run_length is {run_length!r}; expected a number of examples of at least {BLOCK}")
+        self.reference, self.run_length, self.loss = reference, run_length, loss
+        names, blocks = (*schema, SCORE), reference // BLOCK
+        self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
+        numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
+        #: The ranges of the losses watched: of the loss, and where there are two labels of score - label, either way.
+        self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.labels == (0.0, 1.0) else [min(MOST, loss.bound)])
+        self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
+        first = len(self.quantities) - len(numbers)
+        self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
-        self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / w.BLOCK)
-        self._n = np.zeros(6, np.int64)
-        self._kept, self._losses = np.zeros((many, reference), np.float32), np.zeros((blocks, w.LOSSES))
-        self._edges = np.zeros((many, w.DECILES - 1), np.float32)
-        self._usual, self._now, self._counts = np.zeros((3, many, w.BINS), np.int64)
-        self._ring = np.zeros((blocks, many, w.BINS), np.int32)
-        self._sums, self._x = np.zeros(w.LOSSES), np.zeros(len(each))
+        self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / BLOCK)
+        #: Examples, those of this stretch of reference or watching, and blocks watched; windows passed over for a reference.
+        self.examples = self._taken = self._blocks = self._tries = 0
+        self._watching = False
+        self._kept, self._losses = np.zeros((len(names), reference), np.float32), np.zeros((blocks, len(self._ranges)))
+        self._sums = np.zeros(len(self._ranges))
         #: Alarms by quantity, and the example of the last.
         self._alarms, self._last = np.zeros(len(self.quantities), np.int64), np.full(1, -1, np.int64)
         self._given, self._digest = given, np.zeros(16, np.uint8)
@@ -82,56 +96,51 @@ class Drift:
             self._take(given)
 
     @classmethod
-    def reference_of(cls, schema: Schema, columns: Columns, base: Floats, label: Floats) -> Reference:
+    def reference_of(cls, schema: Schema, columns: Columns, base: Floats, label: Floats, loss: Loss = LOG_LOSS) -> Reference:
         """Return the reference of N rows, 1,024 at least, in the order in which they came; N is cut to a multiple of 64.
 
-        `base` float32[N] is the base's logit of each. Rows that the base was not fitted to show what loss is usual of it.
+        `base` float32[N, K] is the base's raw output. Rows that the base was not fitted to show what loss is usual of it.
         """
-        rows = len(label) - len(label) % w.BLOCK
-        taken = cls(schema, rows)
-        # These rows are what is usual, however the loss of them runs.
-        taken._n[w.TRIES] = _MOST_TRIES
+        rows = len(label) - len(label) % BLOCK
+        taken = cls(schema, rows, loss=loss)
+        # These rows are what is usual, however their loss runs.
+        taken._tries = _MOST_TRIES
         taken.update({name: columns[name][:rows] for name in schema}, base[:rows], base[:rows], label[:rows])
-        bound = taken._panel.bound
-        numbers = [taken.columns[c] for c in taken._alarmed]
+        d, first = taken.distances, len(taken._ranges)
+        numbers = [name for name, is_id in zip(d.names, d.is_id, strict=True) if not is_id]
         return Reference(
-            edges=dict(zip(taken.columns, taken._edges, strict=True)),
-            usual=dict(zip(taken.columns, taken._usual, strict=True)),
-            bound=dict(zip(numbers, bound[w.LOSSES :].reshape(-1, w.DECILES), strict=True)),
-            losses=bound[: w.LOSSES],
+            edges=dict(zip(d.names, d.edges, strict=True)),
+            usual=dict(zip(d.names, d.usual, strict=True)),
+            bound=dict(zip(numbers, taken._panel.bound[first:].reshape(-1, DECILES), strict=True)),
+            losses=taken._panel.bound[:first],
         )
 
     def update(self, columns: Columns, base: Floats, served: Floats, label: Floats) -> list[str]:
-        """Take M examples with logits float32[M] as served; return the quantity of each alarm that they raised, in order."""
-        rows = len(label)
-        values = np.empty((len(self.columns), rows), np.float32)
-        for c, name in enumerate(self.columns[:-1]):
-            column = columns[name]
-            if self._is_id[c]:
-                w.bins_of_ids(np.ascontiguousarray(column, np.int64), values[c])
-            elif column.ndim == 1:
-                values[c] = column
+        """Take M examples with raw outputs float32[M, K] as served; return the quantity of each alarm that they raised."""
+        score = self.loss.rows(base)
+        values = self.distances.values({**columns, SCORE: score[:, 0] if score.shape[1] == 1 else score})
+        losses, bins = self._shares(served, label), self.distances.bins(values)
+        alarms, at = [], 0
+        while at < len(label):
+            part = slice(at, at + BLOCK - self._taken % BLOCK)
+            at += len(losses[part])
+            self._sums = np.add.accumulate(np.concatenate([self._sums[None], losses[part]]))[-1]
+            if self._watching:
+                self.distances.add(bins[:, part])
             else:
-                w.lengths(np.ascontiguousarray(column, np.float32).reshape(rows, math.prod(column.shape[1:])), values[c])
-        values[-1] = base
-        served, label = np.ascontiguousarray(served, np.float32), np.ascontiguousarray(label, np.float32)
-        alarms, at, panel = [], 0, self._panel
-        while at < rows:
-            at = w.watch(
-                at, values, self._is_id, served, label, panel.run_length, self._n, self._kept, self._losses, self._edges,
-                self._alarmed, self._counts, self._now, self._ring, self._sums, self._x, panel.bound, panel.weight,
-                panel.wealth, SHARES,
-            )  # fmt: skip
-            if self._n[w.ALARM]:
+                self._kept[:, self._taken : self._taken + len(losses[part])] = values[:, part]
+            self._taken += len(losses[part])
+            self.examples += len(losses[part])
+            if self._taken % BLOCK:
+                break
+            means, self._sums = self._sums / BLOCK, np.zeros_like(self._sums)
+            if self._watching and self._step(means):
                 alarms.append(self._alarm())
-            elif not self._n[w.WATCHING] and self._n[w.TAKEN] == self.reference:
-                self._begin()
+            elif not self._watching:
+                self._losses[self._taken // BLOCK - 1] = means
+                if self._taken == self.reference and self._begin():
+                    bins = self.distances.bins(values)
         return alarms
-
-    @property
-    def examples(self) -> int:
-        """How many examples it has seen."""
-        return int(self._n[w.EXAMPLES])
 
     @property
     def alarms(self) -> int:
@@ -145,17 +154,12 @@ class Drift:
 
     def report(self) -> dict[str, Any]:
         """Return distances by column (None before a full window), evidence (1: alarm) and alarms by quantity."""
-        full = bool(self._n[w.WATCHING]) and self._n[w.TAKEN] >= self.reference
-        distances = {
-            name: stability(usual, now) if full else (None, None)
-            for name, usual, now in zip(self.columns, self._usual, self._now, strict=True)
-        }
         held = np.bincount(self._owner, self._panel.evidence())
         last = self.last_alarm
         share = np.log1p(held) / math.log1p(self._panel.run_length)
         return {
-            "watching": bool(self._n[w.WATCHING]),
-            "columns": {name: {"psi": psi, "js": js} for name, (psi, js) in distances.items()},
+            "watching": self._watching,
+            "columns": self.distances.report(self._watching and self._taken >= self.reference),
             "quantities": {
                 name: {"evidence": float(e), "alarms": int(a)}
                 for name, e, a in zip(self.quantities, share, self._alarms, strict=True)
@@ -163,90 +167,101 @@ class Drift:
             "alarms": self.alarms,
             "alarmed": last is not None and self.examples - last <= self.reference,
             "last_alarm": last,
-            "reference": (self._given.rows if self._given else self.reference) if self._n[w.WATCHING] else None,
+            "reference": (self._given.rows if self._given else self.reference) if self._watching else None,
             "given": self._given is not None,
             "run_length": self.run_length,
         }
 
-    def state(self) -> Arrays:
+    def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Take over what `state` returned of the same columns and reference; raises `Corrupt` at anything else."""
         mine = self._arrays()
-        for name, array in mine.items():
-            theirs = arrays.get(name)
-            if theirs is None or theirs.shape != array.shape or theirs.dtype != array.dtype:
-                found = "missing" if theirs is None else f"{theirs.dtype}{list(theirs.shape)}"
-                raise Corrupt(f"the saved drift's {name!r} is {found}; expected {array.dtype}{list(array.shape)}")
-        taken, watching = arrays["n"][[w.TAKEN, w.WATCHING]].tolist()
-        if not (0 <= taken < (self.reference if not watching else 2**63) and watching in (0, 1) and arrays["n"][w.BLOCKS] >= 0):
-            raise Corrupt(f"the saved drift's 'n' is {arrays['n'].tolist()}; expected those of {self.reference} examples")
-        if (arrays["digest"] != self._digest).any():
+        found = {name: take(arrays, name, array) for name, array in mine.items()}
+        examples, taken, watching, blocks, _, tries = n = found["n"].tolist()
+        if not (0 <= taken < (self.reference if not watching else 2**63) and watching in (0, 1) and blocks >= 0):
+            raise Corrupt(f"the saved drift's 'n' is {n}; expected those of {self.reference} examples")
+        if (found["digest"] != self._digest).any():
             raise Corrupt("the saved drift is of another reference")
         for name, array in mine.items():
-            array[...] = arrays[name]
+            array[...] = found[name]
+        self.examples, self._taken, self._watching, self._blocks, self._tries = examples, taken, bool(watching), blocks, tries
+
+    def _shares(self, served: Floats, label: Floats) -> Doubles:
+        """Return the losses of M rows as shares of their ranges, those of a row that cannot be measured as if it had none."""
+        rows = Rows.of(self.loss, served, served, label, np.ones(len(label)))
+        out = np.full((len(label), len(self._ranges)), 0.5)
+        out[:, 0] = np.where(
+            rows.good, np.minimum(self.loss.value(rows.raw[0], rows.label), self._ranges[0]) / self._ranges[0], 0
+        )
+        if len(self._ranges) > 1:
+            off = np.where(rows.good, self.loss.inverse_link(rows.raw[0])[:, 0] - rows.label, 0.0)
+            out[:, 1], out[:, 2] = (1.0 + off) / 2.0, (1.0 - off) / 2.0
+        return out
+
+    def _step(self, means: Doubles) -> bool:
+        """Bet on a block; return whether it raises the alarm."""
+        shares = self.distances.close(self._blocks)
+        self._blocks += 1
+        return self._panel.update(np.concatenate([means, shares.ravel()]))
 
     def _take(self, given: Reference) -> None:
         """Watch against a given reference from the first example on; raises `ConfigurationError` where it lacks a column."""
-        for c, name in enumerate(self.columns):
-            if name not in given.usual or (name in given.bound) == self._is_id[c]:
-                kind = "id" if self._is_id[c] else "number"
+        d, numbers = self.distances, []
+        for c, name in enumerate(d.names):
+            if name not in given.usual or (name in given.bound) == d.is_id[c]:
+                kind = "id" if d.is_id[c] else "number"
                 raise ConfigurationError(
                     f"the reference has no {kind} column {name!r}, which a correction reads; it has "
                     f"{', '.join(given.usual)}: make it again with `riverdelta reference`"
                 )
-            self._edges[c], self._usual[c] = given.edges[name], given.usual[name]
-        numbers = [given.bound[self.columns[c]] for c in self._alarmed]
+            d.edges[c], d.usual[c] = given.edges[name], given.usual[name]
+            numbers += [] if d.is_id[c] else [given.bound[name]]
         self._panel.bound[:] = np.concatenate([given.losses, *numbers])
         self._digest[:] = np.frombuffer(given.digest, np.uint8)
-        self._n[w.WATCHING] = 1
+        self._watching = True
 
-    def _begin(self) -> None:
-        """Make a reference of what was kept, and watch from here on."""
-        blocks = len(self._losses)
-        if self._n[w.TRIES] < _MOST_TRIES and _falls(self._losses[:, 0]):
-            self._n[[w.TAKEN, w.TRIES]] = 0, self._n[w.TRIES] + 1
-            return
-        means = [self._losses]
-        for c, kept in enumerate(self._kept):
-            if self._is_id[c]:
-                bins = kept.astype(np.intp)
-            else:
-                if self._given is None:
-                    self._edges[c] = edges(kept)
-                bins = np.searchsorted(self._edges[c], np.nan_to_num(kept), side="left")
-            found = counts(bins, blocks)
-            if self._given is None:
-                self._usual[c] = found.sum(0)
-            if not self._is_id[c]:
-                means.append(found[:, : w.DECILES] / w.BLOCK)
-        # Each loss is a share of its own range: 4 nats, and the 2 from -1 to 1.
-        unit = np.array([w.MOST, 2.0, 2.0, *np.ones(len(self._x) - w.LOSSES)])
-        self._panel.bound[:] = bounds(np.concatenate(means, 1), TOLERANCE / unit)
-        self._now[:], self._ring[:], self._panel.wealth[:] = 0, 0, 0.0
-        self._n[[w.TAKEN, w.WATCHING, w.BLOCKS, w.TRIES]] = 0, 1, 0, 0
+    def _begin(self) -> bool:
+        """Make a reference of what was kept and watch from here on, unless the loss still falls; return whether it does."""
+        if self._tries < _MOST_TRIES and _falls(self._losses[:, 0]):
+            self._taken, self._tries = 0, self._tries + 1
+            return False
+        if self._given is None:
+            self.distances.take(self._kept)
+        shares = self.distances.by_block(self._kept)[:, ~self.distances.is_id, :DECILES] / BLOCK
+        means = np.concatenate([self._losses, shares.reshape(len(shares), -1)], 1)
+        tolerance = TOLERANCE / np.concatenate([self._ranges, np.ones(means.shape[1] - len(self._ranges))])
+        # The error is that of means of blocks, so that rows which come in runs raise it as they should.
+        error = means.std(0, ddof=1) / np.sqrt(len(means))
+        self._panel.bound[:] = np.minimum(means.mean(0) + ERRORS * error + tolerance, 1.0)
+        self._panel.wealth[:] = 0.0
+        self.distances.begin()
+        self._taken = self._blocks = self._tries = 0
+        self._watching = True
+        return True
 
     def _alarm(self) -> str:
         """Note what brought the most evidence, and take a new reference from here on: what lasts becomes usual."""
         most = int(np.argmax(np.bincount(self._owner, self._panel.evidence())))
         self._alarms[most] += 1
-        self._last[0] = self._n[w.EXAMPLES]
+        self._last[0] = self.examples
         self._panel.wealth[:] = 0.0
-        self._n[[w.TAKEN, w.WATCHING, w.ALARM]] = 0
+        self._taken, self._watching = 0, False
         return self.quantities[most]
 
-    def _arrays(self) -> Arrays:
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the state; the fifth number of `n` is one that version 0.1 had."""
+        n = np.array([self.examples, self._taken, self._watching, self._blocks, 0, self._tries], np.int64)
         return {
-            "n": self._n, "kept": self._kept, "losses": self._losses, "edges": self._edges, "usual": self._usual,
-            "now": self._now, "counts": self._counts, "ring": self._ring, "sums": self._sums, "x": self._x,
+            "n": n, "kept": self._kept, "losses": self._losses, "sums": self._sums, **self.distances.arrays(),
             "bound": self._panel.bound, "wealth": self._panel.wealth, "alarms": self._alarms, "last": self._last,
             "digest": self._digest,
         }  # fmt: skip
 
 
-def _falls(losses: npt.NDArray[np.float64]) -> bool:
+def _falls(losses: Doubles) -> bool:
     """Whether the second half of the blocks' losses is below the first by more than two standard errors."""
     halves = np.array_split(losses, 2)
     error = math.sqrt(sum(half.var(ddof=1) / len(half) for half in halves))

@@ -1,0 +1,42 @@
+"""Measured: rows as every measure of losses takes them, and sums of them that do not depend on how they came."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.losses import Loss
+from riverdelta.core.losses.base import Doubles
+
+
+class Rows(NamedTuple):
+    """N rows: raw outputs of two scorers float64[2, N, K], labels and weights float64[N], and which rows can be measured.
+
+    Those are the rows with finite raw outputs and weights, and a label that is one.
+    """
+
+    raw: Doubles
+    label: Doubles
+    weight: Doubles
+    good: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, loss: Loss, first: npt.ArrayLike, second: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike) -> Rows:
+        """Return the rows given; raises `InvalidInput` where lengths differ."""
+        given = [np.asarray(one) for one in (first, second, label, weight)]
+        rows = len(given[0])
+        if any(len(one) != rows for one in given) or given[2].ndim != 1 or given[3].ndim != 1:
+            shapes = ", ".join(str(list(one.shape)) for one in given)
+            raise InvalidInput(f"two raw outputs, label and weight have shapes {shapes}; expected four of one length [N]")
+        raw, (labels, weights) = np.empty((2, rows, loss.outputs)), np.empty((2, rows))
+        raw[0], raw[1], labels[:], weights[:] = loss.rows(given[0]), loss.rows(given[1]), given[2], given[3]
+        finite = np.logical_and.reduce(np.isfinite(raw), axis=(0, 2))
+        return cls(raw, labels, weights, finite & np.isfinite(weights) & loss.valid(labels))
+
+
+def possible(loss: Loss, losses: Doubles, rows: Doubles) -> npt.NDArray[np.bool_]:
+    """Return whether each sum of losses is possible for its number of rows: version 0.1 saved sums of unbounded losses."""
+    return np.abs(losses) <= loss.bound * rows
