@@ -35,7 +35,7 @@ HEAVY = {
     "safetensors": ("core/arrays", "corrections/lookup", "storage/registry"),
     "fcntl": ("core/locks", "storage/home"),
     "prometheus_client": ("metrics", "serving/dataplane"),
-    "numba": ("corrections", "core/log_loss", "core/losses", "evaluation", "learning/breaker", "learning/influence"),
+    "numba": ("corrections", "core/losses", "evaluation", "learning/breaker", "learning/influence"),
     "river": ("corrections", "river"),
     "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "lab/export", "serving/session", "sidecar/releaser"),
     "pyarrow": ("core/records", "lab/datasets", "cli/reference"),

@@ -23,26 +23,39 @@ Report = dict[str, float | int | None]
 
 #: What is judged, in the order of every array's first axis.
 SCORERS = ("base", "served")
-_CUBE = types.float64[:, :, ::1]
-_KERNEL = types.void(
-    _CUBE, types.float64[::1], types.float64[::1], types.boolean[::1], types.float64, KERNELS, _CUBE, types.float64[:, ::1]
-)
+_CUBE, _LINE = types.float64[:, :, ::1], types.float64[::1]
+_KERNEL = types.int64(
+    _CUBE, _LINE, _LINE, types.boolean[::1], types.float64, KERNELS, _CUBE, types.float64[:, ::1], types.float32[:, ::1],
+    types.int64,
+)  # fmt: skip
 
 
 @numba.njit(_KERNEL, cache=True)
-def _add(raw, label, weight, good, bound, loss, counts, sums):  # type: ignore[no-untyped-def]
-    """Add rows to counts[scorer, label, bin], or [scorer, 0, whether the loss reached its bound], and to sums[scorer, 2]."""
-    prediction, by_label = np.empty(raw.shape[2]), counts.shape[1] > 1
+def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):  # type: ignore[no-untyped-def]
+    """Add rows to counts[scorer, label, bin] (or [scorer, 0, whether the loss is at its bound]), sums[scorer, 2] and `recent`.
+
+    Return how many examples there are with them.
+    """
+    outputs = raw.shape[2]
+    z, prediction, by_label = np.empty(outputs), np.empty(outputs), counts.shape[1] > 1
     for i in range(label.shape[0]):
-        for s in range(raw.shape[0] if good[i] else 0):
-            w, lost = weight[i], loss.value(raw[s, i], label[i])
-            loss.predict(raw[s, i], prediction)
+        if not good[i]:
+            continue
+        w, place = weight[i], examples % recent.shape[0]
+        recent[place, 2 * outputs], recent[place, 2 * outputs + 1] = label[i], w
+        examples += 1
+        for s in range(raw.shape[0]):
+            for k in range(outputs):
+                z[k] = recent[place, s * outputs + k] = raw[s, i, k]
+            lost = loss.value(z, label[i])
+            loss.predict(z, prediction)
             sums[s, 0] += w * min(lost, bound)
             sums[s, 1] += w * prediction[0]
             if by_label:
-                counts[s, int(label[i]), bin_of(raw[s, i, 0])] += w
+                counts[s, int(label[i]), bin_of(z[0])] += w
             else:
                 counts[s, 0, int(lost >= bound)] += w
+    return examples
 
 
 class Prequential:
@@ -88,14 +101,11 @@ class Prequential:
         A row that is not finite or whose label is not one is counted as skipped and left out, since one would spoil every sum.
         """
         rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
-        _add(*rows, self.loss.bound, self.loss.kernels, self._counts, self._sums)
-        last = np.flatnonzero(rows.good)
-        count, kept = len(last), min(len(last), self.window)
-        self._skipped += len(label) - count
-        self._examples += count
-        self._held = min(self._held + count, self.window)
-        last = last[count - kept :]
-        self._recent[self._places(kept)] = np.column_stack([*rows.raw[:, last], rows.label[last], rows.weight[last]])
+        before, more = self._examples, (self.loss.bound, self.loss.kernels, self._counts, self._sums, self._recent)
+        self._examples = _add(*rows, *more, before)
+        added = self._examples - before
+        self._skipped += len(label) - added
+        self._held = min(self._held + added, self.window)
 
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure with nothing to divide by is None.
@@ -107,7 +117,7 @@ class Prequential:
         counts, sums = self._empty()
         base, served = np.split(rows[:, :-2], 2, axis=1)
         recent = Rows.of(self.loss, base, served, rows[:, -2], rows[:, -1])
-        _add(*recent, self.loss.bound, self.loss.kernels, counts, sums)
+        _add(*recent, self.loss.bound, self.loss.kernels, counts, sums, np.empty_like(self._recent), 0)
         ranked = [binned.by_value(z[:, 0], recent.label, recent.weight) for z in (base, served)] if self._by_label else []
         return {
             "all": self._measure(self._examples, self._counts, self._sums, []),

@@ -58,7 +58,7 @@ class Loss(ABC):
         found = np.asarray(label)
         if self.labels is None:
             return np.isfinite(found)
-        return reduce(np.logical_or, (found == one for one in self.labels))
+        return reduce(np.logical_or, [found == one for one in self.labels])
 
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.features import Ints
 
 _LEAST = 64
 #: What the gate had seen at a position: examples, the sums of their spreads and shares, and the weight then.
@@ -18,41 +17,36 @@ SEEN = np.dtype([(name, np.float64) for name in _FIELDS])
 
 
 class Delays:
-    """What was seen at positions, ascending, of which at most `capacity` are kept; the first stands for the beginning.
+    """What was seen at positions, ascending, of which at most `capacity` are kept: the first `held` of `rows`.
 
-    When it is full every other one of the older half goes: a row served from a forgotten position counts as served from the
-    one before it, so that its delay is never understated.
+    The first stands for the beginning. When it is full every other one of the older half goes: a row served from a forgotten
+    position counts as served from the one before it, so that its delay is never understated.
 
     >>> delays = Delays()
     >>> delays.note(7, examples=3.0, spread=0.5, share=0.1, weight=0.9)
-    >>> delays.at(np.array([6, 7]))["examples"].tolist()
-    [0.0, 3.0]
+    >>> delays.rows[: delays.held][["position", "examples"]].tolist()
+    [(-1.0, 0.0), (7.0, 3.0)]
     """
 
     def __init__(self, capacity: int = 4096) -> None:
         self.capacity = max(capacity, _LEAST)
-        self._rows = np.zeros(self.capacity, SEEN)
-        self._rows[0] = -1.0, 0.0, 0.0, 0.0, 0.5
+        self.rows = np.zeros(self.capacity, SEEN)
+        self.rows[0] = -1.0, 0.0, 0.0, 0.0, 0.5
         self.held = 1
 
     def note(self, position: int, examples: float, spread: float, share: float, weight: float) -> None:
         """Keep what was seen up to `position`, which comes after all before it."""
         if self.held == self.capacity:
             half = self.capacity // 2
-            kept = np.concatenate([self._rows[:half:2], self._rows[half:]])
+            kept = np.concatenate([self.rows[:half:2], self.rows[half:]])
             self.held = len(kept)
-            self._rows[: self.held] = kept
-        self._rows[self.held] = position, examples, spread, share, weight
+            self.rows[: self.held] = kept
+        self.rows[self.held] = position, examples, spread, share, weight
         self.held += 1
-
-    def at(self, position: Ints) -> npt.NDArray[Any]:
-        """Return what was seen at each position, records `SEEN`[N]."""
-        known = self._rows[: self.held]
-        return known[np.maximum(np.searchsorted(known["position"], position, side="right") - 1, 0)]
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what `load` needs."""
-        return {"delays": self._rows[: self.held].view(np.float64).reshape(-1, len(_FIELDS)).copy()}
+        return {"delays": self.rows[: self.held].view(np.float64).reshape(-1, len(_FIELDS)).copy()}
 
     def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned; raises `Corrupt` where it is something else."""
@@ -61,4 +55,4 @@ class Delays:
             raise Corrupt(f"the saved delays are {found.dtype}{list(found.shape)}; expected float64[N, {len(_FIELDS)}]")
         kept = np.ascontiguousarray(found[-self.capacity :]).view(SEEN)[:, 0]
         self.held = len(kept)
-        self._rows[: self.held] = kept
+        self.rows[: self.held] = kept

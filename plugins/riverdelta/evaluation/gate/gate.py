@@ -10,9 +10,12 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.gate import bounds, hedge
-from riverdelta.evaluation.gate.delays import SEEN, Delays
+from riverdelta.evaluation.gate.delays import Delays
 from riverdelta.evaluation.gate.older import of_older
+
+_NOWHERE = np.empty(0, np.int64)
 
 
 class Gate:
@@ -99,7 +102,7 @@ class Gate:
 
     def serve(self, base: Floats, corrected: Floats, label: Floats, weight: Floats | None = None) -> Floats:
         """Serve N rows, each with the labels of all before it known; return the served raw outputs, shaped as `base`."""
-        return self._judge(base, corrected, None, label, weight, np.empty(0, SEEN)).reshape(np.shape(base))
+        return self._judge(base, corrected, None, label, weight, _NOWHERE).astype(np.float32).reshape(np.shape(base))
 
     def update(
         self,
@@ -114,7 +117,7 @@ class Gate:
 
         Without `served` (nothing of the corrections is served) the mixture that would have been served is judged.
         """
-        self._judge(base, corrected, served, label, weight, self._delays.at(position))
+        self._judge(base, corrected, served, label, weight, position)
 
     def note(self, position: int) -> None:
         """Remember what the weight has seen now that everything up to `position` is taken; once for each record."""
@@ -158,16 +161,20 @@ class Gate:
         served: Floats | None,
         label: Floats,
         weight: Floats | None,
-        seen: npt.NDArray[Any],
-    ) -> Floats:
-        """Take the rows; return what was served, float32[N, K]."""
-        loss, b = self.loss, self.loss.rows(base)
-        shown = np.zeros_like(b) if served is None else loss.rows(served)
-        rows = np.empty(len(b), hedge.ROW)
-        rows["label"], rows["weight"] = label, 1.0 if weight is None else weight
-        rows["judged"], rows["limit"] = loss.judged(b) & loss.valid(label), loss.mixable(rows["weight"])
+        position: Ints,
+    ) -> Doubles:
+        """Take the rows; return what was served, float64[N, K] of float32 values."""
+        loss, seen = self.loss, self._delays
+        b, c, z = raw = np.zeros((3, len(label), loss.outputs))
+        for out, given in zip(raw, (base, corrected, served), strict=True):
+            if given is not None:
+                out[...] = given.reshape(out.shape)
+        labels, weights, spreads, limits = np.empty((4, len(label)))
+        labels[:], weights[:] = label, 1.0 if weight is None else weight
         with np.errstate(invalid="ignore"):  # a row that is not finite is not judged
-            c = b + np.minimum(np.maximum(loss.rows(corrected) - b, -loss.reach), loss.reach)
-            rows["spread"] = loss.spread(b, c)
-        hedge.judge(self._state, rows, seen, b, c, shown, served is None, loss.kernels)
-        return shown.astype(np.float32)
+            spreads[:], limits[:] = loss.spread(b, c), loss.mixable(weights)
+        hedge.judge(
+            self._state, b, c, z, labels, weights, spreads, limits, loss.judged(b) & loss.valid(labels), position,
+            seen.rows, seen.held, served is None, loss.reach, loss.kernels,
+        )  # fmt: skip
+        return z

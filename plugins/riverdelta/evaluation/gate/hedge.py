@@ -47,9 +47,7 @@ STATE = np.dtype(
         )
     ]
 )
-#: What the kernel is given of a row, beside its raw outputs; `limit` is the loss's mixable rate, 0 where it knows none.
-ROW = np.dtype([*((name, np.float64) for name in ("label", "weight", "spread", "limit")), ("judged", np.bool_)])
-_OUTPUTS = types.float64[:, ::1]
+_OUTPUTS, _LINE = types.float64[:, ::1], types.float64[::1]
 
 
 def _records(dtype: Any) -> Any:
@@ -79,54 +77,77 @@ def _finite(corrected, served):  # type: ignore[no-untyped-def]
     return finite
 
 
+@numba.njit(inline="always")
+def _last(seen, held, position):  # type: ignore[no-untyped-def]
+    """The last of the first `held` records whose position is at most `position`, the first where there is none."""
+    low, high = 0, held
+    while high - low > 1:
+        middle = (low + high) // 2
+        if seen[middle].position <= position:
+            low = middle
+        else:
+            high = middle
+    return seen[low]
+
+
 @numba.njit(
     types.void(
-        _records(STATE), _records(ROW), _records(SEEN), _OUTPUTS, _OUTPUTS, _OUTPUTS, types.boolean, KERNELS
+        _records(STATE), _OUTPUTS, _OUTPUTS, _OUTPUTS, _LINE, _LINE, _LINE, _LINE, types.boolean[::1], types.int64[::1],
+        _records(SEEN), types.int64, types.boolean, types.float64, KERNELS,
     ),
     cache=True,
 )  # fmt: skip
-def judge(state, rows, seen, base, corrected, served, virtual, loss):  # type: ignore[no-untyped-def]
+def judge(  # type: ignore[no-untyped-def]
+    state, base, corrected, served, label, weight, spreads, limit, judged, position, seen, held, virtual, reach, loss
+):
     """Take N examples in order; see `Gate` for the equations.
 
-    Row i was served with what was known at `seen[i]`; without any (length 0) with all that is known when it comes. With
-    `virtual`, `served` is filled with the mixture of that weight.
+    Row i was served with what had been `seen` at position[i]; without positions (length 0) with all that is known when it
+    comes. `limit` is the loss's mixable rate, 0 where it knows none. With `virtual`, `served` is filled with the mixture.
     """
-    s, at_once = state[0], seen.shape[0] == 0
-    for i in range(rows.shape[0]):
-        row = rows[i]
+    s, then, at_once = state[0], seen[0], position.shape[0] == 0
+    b, c, z = np.empty(base.shape[1]), np.empty(base.shape[1]), np.empty(base.shape[1])
+    for i in range(label.shape[0]):
+        if not at_once and (i == 0 or position[i] != position[i - 1]):
+            then = _last(seen, held, position[i])
+        for k in range(b.shape[0]):
+            b[k], z[k] = base[i, k], served[i, k]
+            c[k] = b[k] + min(max(corrected[i, k] - b[k], -reach), reach)
         if virtual:
-            _serve(base[i], corrected[i], s.weight if at_once else seen[i].weight, loss, served[i])
-        if not (row.judged and math.isfinite(row.weight) and _finite(corrected[i], served[i])):
+            _serve(b, c, s.weight if at_once else then.weight, loss, z)
+            for k in range(b.shape[0]):
+                served[i, k] = z[k]
+        if not (judged[i] and math.isfinite(weight[i]) and _finite(c, z)):
             s.skipped += 1.0
             continue
-        if 0.0 < row.limit < s.rate:
-            _slow_down(s, row.limit)
-            s.slowest = 1.0 / row.limit
-        spread = abs(row.weight) * row.spread
-        back, unknown = row.weight < 0.0, row.limit == 0.0
-        late = not at_once and s.examples > seen[i].examples
+        if 0.0 < limit[i] < s.rate:
+            _slow_down(s, limit[i])
+            s.slowest = 1.0 / limit[i]
+        spread = abs(weight[i]) * spreads[i]
+        back, unknown = weight[i] < 0.0, limit[i] == 0.0
+        late = not at_once and s.examples > then.examples
         if back:  # what the mixture had won over the mean of both losses goes with the row
-            s.late_share += spread if unknown else min(spread * row.spread / 8.0, spread)
+            s.late_share += spread if unknown else min(spread * spreads[i] / 8.0, spread)
         if back or late or unknown:
             s.late_spread += spread * spread / 8.0
         if late:
-            missing = s.spread_sum - seen[i].spread
+            missing = s.spread_sum - then.spread
             s.late_spread += spread * missing / 4.0
-            s.late_share += spread * (s.share_sum - seen[i].share) / 2.0
+            s.late_share += spread * (s.share_sum - then.share) / 2.0
             s.missing = max(s.missing, missing)
-            s.delay = max(s.delay, s.examples - seen[i].examples)
+            s.delay = max(s.delay, s.examples - then.examples)
         s.examples += 1.0
         s.spread = max(s.spread, spread)
         s.spread_sum += spread
         if s.examples > NEAR:
             s.far_spread += spread
         # One step of exponential weights; the larger of the two exponentials is 1.
-        lost = loss.value(base[i], row.label)
-        gain = row.weight * (lost - loss.value(corrected[i], row.label))
+        lost = loss.value(b, label[i])
+        gain = weight[i] * (lost - loss.value(c, label[i]))
         less = math.exp(-abs(s.rate * gain))
         stay, moved = (1.0 - s.weight) * (less if gain > 0.0 else 1.0), s.weight * (1.0 if gain > 0.0 else less)
         s.over_corrected += gain
-        s.over_served += row.weight * (lost - loss.value(served[i], row.label))
+        s.over_served += weight[i] * (lost - loss.value(z, label[i]))
         s.mixed += max(gain, 0.0) + math.log(stay + moved) / s.rate
         share = 1.0 / (s.examples + 1.0)
         s.share_sum += share
