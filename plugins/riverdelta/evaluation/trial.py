@@ -66,8 +66,6 @@ class Trial:
             raise ConfigurationError(f"bound is {bound!r}; expected the largest difference of two losses, in nats above 0")
         if not 0.0 <= margin < bound:
             raise ConfigurationError(f"margin is {margin!r}; expected nats from 0 to below the bound {bound}")
-        if not 0.0 < alpha < 1.0:
-            raise ConfigurationError(f"alpha is {alpha!r}; expected a probability of error between 0 and 1, both excluded")
         self.margin, self.alpha, self.bound, self.loss = float(margin), float(alpha), float(bound), loss
         guess = self.bound * _GUESS
         self._mean = ConfidenceSequence(

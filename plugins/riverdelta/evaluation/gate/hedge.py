@@ -23,30 +23,15 @@ FAR_COST = LEAST_WEIGHT / (1.0 - LEAST_WEIGHT)
 #: The rate is brought up to date after so many examples.
 STRIDE = 16
 #: The state, one record, all float64; the names of the equations are those in `Gate`.
-STATE = np.dtype(
-    [
-        (name, np.float64)
-        for name in (
-            "examples",  # n
-            "weight",  # v
-            "rate",  # η
-            "over_corrected",  # Σ (base's loss - corrected's loss)
-            "over_served",  # Σ (base's loss - served's loss)
-            "mixed",  # Σ (base's loss - m)
-            "spread",  # max a
-            "spread_sum",  # Σ a
-            "share_sum",  # Σ α
-            "late_spread",  # Q
-            "late_share",  # P
-            "missing",  # max Σ_M a
-            "delay",  # the most examples on the way
-            "skipped",  # rows that were not judged
-            "slowed",  # the last sum of (1), less the logs of n + 1
-            "slowest",  # 1 / the least rate that a weight asked for
-            "far_spread",  # Σ a from the example on at which w can differ from v
-        )
-    ]
-)
+STATE = np.dtype([(name, np.float64) for name in (
+    "examples", "weight", "rate",  # n, v, η
+    "over_corrected", "over_served", "mixed",  # Σ of the base's loss less corrected's, less served's, less m
+    "spread", "spread_sum", "share_sum",  # max a, Σ a, Σ α
+    "late_spread", "late_share", "missing", "delay",  # Q, P, max Σ_M a, the most examples on the way
+    "skipped",  # rows that were not judged
+    "slowed", "slowest",  # the last sum of (1) less the logs of n + 1; 1 / the least rate that a weight asked for
+    "far_spread",  # Σ a from the example on at which w can differ from v
+)])  # fmt: skip
 _OUTPUTS, _LINE = types.float64[:, ::1], types.float64[::1]
 
 
