@@ -23,17 +23,17 @@ import numpy as np
 import pandas as pd
 from river.drift import ADWIN, PageHinkley
 from river.drift.binary import DDM
+from scipy.special import expit
 from scipy.stats import chi2
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from riverdelta import Adapt, Calibration, Entity, Linear
 from riverdelta.core.features import Schema
-from riverdelta.core.link import sigmoid, softplus
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Drift
+from riverdelta.evaluation.drift.distances import BLOCK
 from riverdelta.evaluation.drift.panel import SHARES, bet
-from riverdelta.evaluation.drift.watch import BLOCK
 from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.simulator import Simulation
 
@@ -47,7 +47,7 @@ def stream(n, seed, moved=None, shift=0.0, flip=0.0):
     late = np.zeros(n, bool) if moved is None else rng.random(n) < moved
     x = rng.normal(size=n) + shift * late
     z = (1.2 * x - 1.0).astype(np.float32)
-    label = rng.random(n) < sigmoid(z)
+    label = rng.random(n) < expit(z)
     label ^= late & (rng.random(n) < flip)
     return {"x": x.astype(np.float32)}, z, label.astype(np.float32)
 
@@ -76,7 +76,7 @@ class Theirs:
 
     def alarms(self, columns, z, label):
         """Return the rows of the alarms."""
-        value = (z > 0) != (label > 0) if self.error else softplus(z) - label * z
+        value = (z > 0) != (label > 0) if self.error else np.logaddexp(0, z) - label * z
         found = []
         for block, mean in enumerate(value.reshape(-1, BLOCK).mean(1).tolist()):
             self.detector.update(mean)
@@ -190,7 +190,7 @@ def learned(columns, base, label, corrections, response, reference):
 def worth(z, label):
     """Log loss and AUC of logits."""
     z = np.asarray(z, np.float64)
-    return {"log_loss": float(np.mean(softplus(z) - label * z)), "auc": float(roc_auc_score(label, z)), "alarms": 0}
+    return {"log_loss": float(np.mean(np.logaddexp(0, z) - label * z)), "auc": float(roc_auc_score(label, z)), "alarms": 0}
 
 
 def last_label(label):

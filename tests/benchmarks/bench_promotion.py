@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import beta, norm
 
-from riverdelta.core.link import sigmoid, softplus
 from riverdelta.evaluation.trial import Trial, Verdict
 
 POOL, CHUNK = 1 << 17, 1 << 14
@@ -36,7 +36,7 @@ class Pair:
         truth = -1.0 + 1.2 * rng.standard_normal(POOL)
         shared, mine, other = rng.standard_normal((3, POOL))
         error = [0.7 * (math.sqrt(correlation) * shared + math.sqrt(1.0 - correlation) * e) for e in (mine, other)]
-        self.probability = sigmoid(truth)
+        self.probability = expit(truth)
         self.champion = (truth + error[0]).astype(np.float32)
         small, large = 0.0, 3.0
         for _ in range(60):
@@ -48,7 +48,7 @@ class Pair:
     def _moments(self, bound):
         """Return the expectation and the variance of the clipped difference of losses, over all rows and both labels."""
         a, b = self.champion.astype(np.float64), self.challenger.astype(np.float64)
-        x = [np.clip(softplus(a) - softplus(b) - y * (a - b), -bound, bound) for y in (0.0, 1.0)]
+        x = [np.clip(np.logaddexp(0, a) - np.logaddexp(0, b) - y * (a - b), -bound, bound) for y in (0.0, 1.0)]
         first, second = (((1.0 - self.probability) * x[0] ** k + self.probability * x[1] ** k).mean() for k in (1, 2))
         return float(first), float(second - first**2)
 

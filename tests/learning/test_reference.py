@@ -149,7 +149,7 @@ def test_arrays_of_another_shape_or_range_are_refused(data):
         return
     with pytest.raises(Corrupt):
         Reference.of_arrays(broken)
-    with pytest.raises(Corrupt, match="the reference's 'other/x'"):
+    with pytest.raises(Corrupt, match="the reference has 'other/x'"):
         Reference.of_arrays(good | {"other/x": np.zeros(3)})
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 
 Doubles = npt.NDArray[np.float64]
@@ -241,13 +241,10 @@ class ConfidenceSequence:
         """Return what a later `load` needs to go on from here, bit for bit."""
         return {"sums": self._sums.copy(), "count": self._count.copy()}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Take over what `state` returned of a sequence with the same arguments; raises `Corrupt` at anything else."""
-        for name, mine in (("sums", self._sums), ("count", self._count)):
-            theirs = arrays.get(name)
-            if theirs is None or theirs.shape != mine.shape or theirs.dtype != mine.dtype:
-                found = "missing" if theirs is None else f"{theirs.dtype}{list(theirs.shape)}"
-                raise Corrupt(f"the saved sequence's {name!r} is {found}; expected {mine.dtype}{list(mine.shape)}")
+        for name, mine in self.state().items():
+            theirs = take(arrays, name, mine)
             if not (np.isfinite(theirs).all() and theirs[-1] >= 0):
                 raise Corrupt(f"the saved sequence's {name!r} is {theirs.tolist()}; expected finite sums, the last not below 0")
         self._sums[...], self._count[...] = arrays["sums"], arrays["count"]

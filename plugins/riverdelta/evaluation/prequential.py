@@ -1,68 +1,71 @@
-"""Prequential: how well base and served logits predicted labels that came after them (test, then train)."""
+"""Prequential: how well base and served outputs predicted labels that came after them (test, then train)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
-from river import metrics
-from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Floats
-from riverdelta.core.link import log_loss
-from riverdelta.core.log_loss import BOUND, bounded, possible
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.kernels import KERNELS
+from riverdelta.evaluation import binned
+from riverdelta.evaluation.binned import bin_of, share
+from riverdelta.evaluation.measured import Rows, possible
 
-Doubles = npt.NDArray[np.float64]
 Report = dict[str, float | int | None]
 
 #: What is judged, in the order of every array's first axis.
 SCORERS = ("base", "served")
-#: Half the number of bins, and the logit at which half of them are used up: 512 bins a logit at 0, 194 at ±5, 57 at ±16.
-HALF, SCALE = 4096, 8.0
-_BINS = 2 * HALF
-#: Where label 0 loses more than `BOUND`: that is the edge of a bin. Label 1 does in as many bins at the other end.
-_BEYOND = HALF + int(HALF * BOUND / (SCALE + BOUND))
-_MATRIX: Any = metrics.ConfusionMatrix
-_RIVER: dict[str, Any] = {
-    "accuracy": metrics.Accuracy,
-    "precision": metrics.Precision,
-    "recall": metrics.Recall,
-    "f1": metrics.F1,
-}
-_KERNEL = "void(float32[::1], float32[::1], float32[::1], float32[::1], float64[:, :, ::1], float64[:, ::1])"
-
-
-@numba.njit(inline="always")
-def _bin(z):  # type: ignore[no-untyped-def]
-    # Floored before it is shifted, so that the smallest negative logit still falls below zero's bin.
-    return min(math.floor(z / (SCALE + abs(z)) * HALF) + HALF, _BINS - 1)
+_CUBE, _LINE = types.float64[:, :, ::1], types.float64[::1]
+_KERNEL = types.int64(
+    _CUBE, _LINE, _LINE, types.boolean[::1], types.float64, KERNELS, _CUBE, types.float64[:, ::1], types.float32[:, ::1],
+    types.int64,
+)  # fmt: skip
 
 
 @numba.njit(_KERNEL, cache=True)
-def _accumulate(base, served, label, weight, counts, sums):  # type: ignore[no-untyped-def]
-    for i in range(base.shape[0]):
-        w = np.float64(weight[i])
-        y = np.float64(label[i])
-        for s in range(2):
-            z = np.float64(base[i] if s == 0 else served[i])
-            e = math.exp(-abs(z))
-            sums[s, 0] += w * min(math.log1p(e) + (max(z, 0.0) - y * z), BOUND)
-            sums[s, 1] += w * ((1.0 if z >= 0.0 else e) / (1.0 + e))
-            counts[s, int(y), _bin(z)] += w
+def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):  # type: ignore[no-untyped-def]
+    """Add rows to counts[scorer, label, bin] (or [scorer, 0, whether the loss is at its bound]), sums[scorer, 2] and `recent`.
+
+    Return how many examples there are with them.
+    """
+    outputs = raw.shape[2]
+    z, prediction, by_label = np.empty(outputs), np.empty(outputs), counts.shape[1] > 1
+    for i in range(label.shape[0]):
+        if not good[i]:
+            continue
+        w, place = weight[i], examples % recent.shape[0]
+        recent[place, 2 * outputs], recent[place, 2 * outputs + 1] = label[i], w
+        examples += 1
+        for s in range(raw.shape[0]):
+            for k in range(outputs):
+                z[k] = recent[place, s * outputs + k] = raw[s, i, k]
+            lost = loss.value(z, label[i])
+            loss.predict(z, prediction)
+            sums[s, 0] += w * min(lost, bound)
+            sums[s, 1] += w * prediction[0]
+            if by_label:
+                counts[s, int(label[i]), bin_of(z[0])] += w
+            else:
+                counts[s, 0, int(lost >= bound)] += w
+    return examples
 
 
 class Prequential:
-    """Log loss, calibration ratio, AUC, accuracy, precision, recall and F1 of both scorers, over all rows and the last ones.
+    """The mean loss of both scorers over all rows and the last ones; with two labels calibration, AUC, precision and more.
 
-    With logit z, σ(z) its score, label y and weight w: log loss = Σ w·min(softplus(z) - y·z, `BOUND`) / Σ w in nats;
-    calibration ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) + P(equal) / 2; accuracy, precision, recall
-    and F1 are River's, of "score >= threshold". Unit weights count rows; a row of weight -1 takes an earlier one back.
-
-    `clipped` is Σ w of the rows that lost more than `BOUND`: this is where they are counted, for every report of losses.
+    With raw output z, label y and weight w: log_loss = Σ w·min(loss, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is
+    Σ w of the rows that lost more than that: this is where they are counted, for every report of losses. Where the loss has two
+    labels, σ(z) being the score: calibration_ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) +
+    P(equal) / 2; accuracy, precision, recall and F1 are those of "score >= threshold". Unit weights count rows; a row of weight
+    -1 takes an earlier one back.
 
     "all" keeps 8,192 counts of z / (8 + |z|), so a pair within one bin counts as a tie: `auc_error` is the most by which that
     can move this AUC, Σ over bins of positives·negatives / (2·all positives·all negatives). "recent" is the last `window`
@@ -79,52 +82,45 @@ class Prequential:
     (1.0, 0.5, 0.5, 2)
     """
 
-    def __init__(self, threshold: float = 0.5, window: int = 10_000) -> None:
+    def __init__(self, threshold: float = 0.5, window: int = 10_000, loss: Loss = LOG_LOSS) -> None:
         if not 0.0 < threshold < 1.0:
             raise ConfigurationError(f"threshold is {threshold!r}; expected a probability between 0 and 1, both excluded")
         if window < 1:
             raise ConfigurationError(f"window is {window!r}; expected a number of rows of at least 1")
-        self.threshold, self.window = threshold, window
-        z = math.log(threshold / (1.0 - threshold))
-        self._edge = min(max(round(z / (SCALE + abs(z)) * HALF) + HALF, 1), _BINS - 1)
-        self._counts, self._sums = _empty()
-        self._recent = np.zeros((window, 4), np.float32)  # base, served, label, weight; row k is at k mod window
+        self.threshold, self.window, self.loss = threshold, window, loss
+        self._by_label = loss.labels == (0.0, 1.0)
+        self._edge = binned.edge_of(threshold)
+        self._counts, self._sums = self._empty()
+        #: Both raw outputs, label and weight; row k is at k mod window.
+        self._recent = np.zeros((window, 2 * loss.outputs + 2), np.float32)
         self._examples = self._skipped = self._held = 0
 
     def update(self, base: Floats, served: Floats, label: Floats, weight: Floats | None = None) -> None:
-        """Add N rows: logits float32[N] as they were when each row was scored, labels 0 or 1, weights (default 1).
+        """Add N rows: raw outputs float32[N, K] as they were when each row was scored, labels, weights (default 1).
 
-        A row that is not finite or has another label is counted as skipped and left out, since one would spoil every sum.
+        A row that is not finite or whose label is not one is counted as skipped and left out, since one would spoil every sum.
         """
-        weight = np.ones(len(base), np.float32) if weight is None else weight
-        block = [np.ascontiguousarray(a, np.float32) for a in (base, served, label, weight)]
-        if any(a.shape != block[0].shape or a.ndim != 1 for a in block):
-            shapes = ", ".join(str(list(a.shape)) for a in block)
-            raise InvalidInput(f"base, served, label and weight have shapes {shapes}; expected four of one length [N]")
-        good = np.isfinite(block[0]) & np.isfinite(block[1]) & np.isfinite(block[3])
-        good &= (block[2] == 0) | (block[2] == 1)
-        if not good.all():
-            self._skipped += int(len(good) - good.sum())
-            block = [a[good] for a in block]
-        _accumulate(block[0], block[1], block[2], block[3], self._counts, self._sums)
-        rows, kept = len(block[0]), min(len(block[0]), self.window)
-        self._examples += rows
-        self._held = min(self._held + rows, self.window)
-        self._recent[self._places(kept)] = np.stack([a[rows - kept :] for a in block], 1)
+        rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
+        before, more = self._examples, (self.loss.bound, self.loss.kernels, self._counts, self._sums, self._recent)
+        self._examples = _add(*rows, *more, before)
+        added = self._examples - before
+        self._skipped += len(label) - added
+        self._held = min(self._held + added, self.window)
 
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure with nothing to divide by is None.
 
-        Measures: examples, skipped (rows, over all time), threshold, log_loss, clipped, calibration_ratio, auc, auc_error,
-        accuracy, precision, recall, f1.
+        Measures: examples, skipped (rows, over all time), log_loss, clipped; with two labels also threshold,
+        calibration_ratio, auc, auc_error, accuracy, precision, recall, f1.
         """
         rows = self._recent[self._places(self._held)]
-        counts, sums = _empty()
-        base, served, label, weight = (np.ascontiguousarray(column) for column in rows.T)
-        _accumulate(base, served, label, weight, counts, sums)
-        ranked = [_by_value(rows[:, s], rows[:, 2], rows[:, 3]) for s in range(len(SCORERS))]
+        counts, sums = self._empty()
+        base, served = np.split(rows[:, :-2], 2, axis=1)
+        recent = Rows.of(self.loss, base, served, rows[:, -2], rows[:, -1])
+        _add(*recent, self.loss.bound, self.loss.kernels, counts, sums, np.empty_like(self._recent), 0)
+        ranked = [binned.by_value(z[:, 0], recent.label, recent.weight) for z in (base, served)] if self._by_label else []
         return {
-            "all": self._measure(self._examples, self._counts, self._sums, None),
+            "all": self._measure(self._examples, self._counts, self._sums, []),
             "recent": self._measure(len(rows), counts, sums, ranked),
         }
 
@@ -137,86 +133,47 @@ class Prequential:
             "recent": self._recent[self._places(self._held)],
         }
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Take over what `state` returned, of any threshold and window; raises `Corrupt` where it is something else.
 
         A window that has grown since fills up with new rows. A sum of losses that is not `possible` is made anew from the
         counts.
         """
-        rows, recent = arrays.get("rows"), arrays.get("recent")
-        for name, mine in (("counts", self._counts), ("sums", self._sums), ("rows", np.zeros(2, np.int64))):
-            theirs = arrays.get(name)
-            if theirs is None or theirs.shape != mine.shape or theirs.dtype != mine.dtype:
-                raise Corrupt(f"the saved measures' {name!r} is {_kind(theirs)}; expected {_kind(mine)}")
-        if rows is None or recent is None or recent.ndim != 2 or recent.shape[1] != 4 or len(recent) > rows[0]:
-            raise Corrupt(f"the saved measures' 'recent' is {_kind(recent)}; expected float32[R, 4]")
-        self._counts[...], self._sums[...] = arrays["counts"], arrays["sums"]
-        sound = possible(self._sums[:, 0], np.abs(self._counts).sum((1, 2)) + 1.0)
-        if not sound.all():
-            self._sums[~sound, 0] = (self._counts * _losses()).sum((1, 2))[~sound]
+        counts, sums = take(arrays, "counts", self._counts).copy(), take(arrays, "sums", self._sums).copy()
+        rows, recent = take(arrays, "rows", np.zeros(2, np.int64)), take(arrays, "recent")
+        if recent.shape[1:] != self._recent.shape[1:] or len(recent) > rows[0]:
+            raise Corrupt(f"the saved measures' 'recent' is {list(recent.shape)}; expected [R, {self._recent.shape[1]}]")
+        sound = possible(self.loss, sums[:, 0], np.abs(counts).sum((1, 2)) + 1.0)
+        if self._by_label and not sound.all():
+            middles = np.stack([self.loss.value(binned.middles(), y) for y in (0.0, 1.0)])
+            sums[~sound, 0] = (counts * middles).sum((1, 2))[~sound]
+        self._counts, self._sums = counts, sums
         self._examples, self._skipped = int(rows[0]), int(rows[1])
         kept = recent[-self.window :]
         self._held = len(kept)
         self._recent[self._places(self._held)] = kept
 
+    def _empty(self) -> tuple[Doubles, Doubles]:
+        """Return counts and sums as `_add` takes them; the sums are those of losses and of the first prediction."""
+        shape = (2, binned.BINS) if self._by_label else (1, 2)
+        return np.zeros((len(SCORERS), *shape)), np.zeros((len(SCORERS), 2))
+
     def _places(self, last: int) -> npt.NDArray[np.int64]:
         return (self._examples - last + np.arange(last)) % self.window
 
-    def _measure(self, examples: int, counts: Doubles, sums: Doubles, ranked: list[Doubles] | None) -> dict[str, Report]:
-        x = (self._edge - HALF) / HALF
-        threshold = 1.0 / (1.0 + math.exp(-SCALE * x / (1.0 - abs(x))))
-        stated: Report = {"examples": examples, "skipped": self._skipped, "threshold": threshold}
-        quality = [_quality(c, total, self._edge) for c, total in zip(counts, sums, strict=True)]
-        aucs = [_auc(c, ranked is not None) for c in (counts if ranked is None else ranked)]
-        return {scorer: stated | q | a for scorer, q, a in zip(SCORERS, quality, aucs, strict=True)}
-
-
-def _empty() -> tuple[Doubles, Doubles]:
-    """Return counts[scorer, label, bin] and sums[scorer, (log loss, score)]."""
-    return np.zeros((len(SCORERS), 2, _BINS)), np.zeros((len(SCORERS), 2))
-
-
-def _losses() -> npt.NDArray[np.floating]:
-    """Return the loss of each label at each bin's middle."""
-    x = (np.arange(_BINS) + 0.5 - HALF) / HALF
-    return log_loss(bounded(SCALE * x / (1.0 - np.abs(x))), [[0.0], [1.0]])
-
-
-def _by_value(z: Floats, label: Floats, weight: Floats) -> Doubles:
-    """Return counts[label, value] of the distinct logits in rising order: bins in which every pair is a true tie."""
-    values, at = np.unique(z, return_inverse=True)
-    return np.stack([np.bincount(at, weight * (label == y), len(values)) for y in (0, 1)])
-
-
-def _auc(counts: Doubles, exact: bool) -> Report:
-    negative, positive = counts
-    pairs = float(negative.sum()) * float(positive.sum())
-    if negative.sum() <= 0 or positive.sum() <= 0:
-        return {"auc": None, "auc_error": None}
-    # Pairs within a bin count half; where a bin is one value that is the truth and no error.
-    ties = float((positive * negative).sum()) / 2.0
-    wins = float((positive * (np.cumsum(negative) - negative)).sum())
-    return {"auc": (wins + ties) / pairs, "auc_error": 0.0 if exact else ties / pairs}
-
-
-def _quality(counts: Doubles, sums: Doubles, edge: int) -> Report:
-    (tn, fp), (fn, tp) = ((float(c[:edge].sum()), float(c[edge:].sum())) for c in counts)
-    matrix = _MATRIX()
-    for truth, guess, weight in ((True, True, tp), (True, False, fn), (False, True, fp), (False, False, tn)):
-        matrix.update(truth, guess, weight)
-    rows = tn + fp + fn + tp
-    divisors = {"accuracy": rows, "precision": tp + fp, "recall": tp + fn, "f1": 2.0 * tp + fp + fn}
-    return {
-        "log_loss": _share(float(sums[0]), rows),
-        "clipped": float(counts[0, _BEYOND:].sum() + counts[1, : _BINS - _BEYOND].sum()),
-        "calibration_ratio": _share(float(sums[1]), tp + fn),
-        **{name: _RIVER[name](matrix).get() if divisors[name] > 0 else None for name in _RIVER},
-    }
-
-
-def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole > 0 else None
-
-
-def _kind(array: npt.NDArray[Any] | None) -> str:
-    return "missing" if array is None else f"{array.dtype}{list(array.shape)}"
+    def _measure(self, examples: int, counts: Doubles, sums: Doubles, ranked: list[Doubles]) -> dict[str, Report]:
+        found: dict[str, Report] = {}
+        for s, scorer in enumerate(SCORERS):
+            c, (lost, score) = counts[s], sums[s].tolist()
+            found[scorer] = {"examples": examples, "skipped": self._skipped, "log_loss": share(lost, float(c.sum()))}
+            if not self._by_label:
+                found[scorer]["clipped"] = float(c[0, 1])
+                continue
+            found[scorer] |= {
+                "threshold": binned.threshold_of(self._edge),
+                "clipped": binned.beyond(c, self.loss),
+                "calibration_ratio": share(score, float(c[1].sum())),
+                **binned.auc(ranked[s] if ranked else c, bool(ranked)),
+                **binned.quality(c, self._edge),
+            }
+        return found

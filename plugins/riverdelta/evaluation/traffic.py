@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
-from riverdelta.core.errors import Corrupt
-from riverdelta.core.link import RESIDUAL_BOUND, log_loss, sigmoid
-from riverdelta.core.log_loss import bounded
+from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import Impressions
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _BASE, _CORRECTED, _SERVED = range(3)
 
 
-def _read_only(dtype: Any) -> Any:
-    """As a decoded record's arrays are; others pass as such."""
-    return types.Array(dtype, 1, "C", readonly=True)
-
-
-_INTS, _INDEX, _FLOATS = map(_read_only, (types.int64, types.int32, types.float32))
-_KERNEL = types.int64(_INTS, _INDEX, _FLOATS, _FLOATS, _FLOATS, types.float32[:, ::1], types.boolean[::1], types.int64)
-
-
-@numba.njit(_KERNEL, cache=True)
-def _add(request, index, base, corrected, served, logits, first, at):  # type: ignore[no-untyped-def]
-    for i in range(request.shape[0]):
-        logits[at, _BASE], logits[at, _CORRECTED], logits[at, _SERVED] = base[i], corrected[i], served[i]
-        first[at] = index[i] == 0 or (i > 0 and request[i] != request[i - 1])
-        at = at + 1 if at + 1 < logits.shape[0] else 0
-    return at
-
-
 class Traffic:
     """Three figures of the last `window` rows that were served; rows that are not finite are left out.
 
-    - Residual: quantiles of |corrected logit - base logit|, of which the gate lets through at most `RESIDUAL_BOUND`.
-    - Top changed: of requests of 2 rows or more, the share whose best row by the served logit is not a best row of the base.
-    - Expected log loss, in nats a row, where labels are drawn from the served probability p: for the served model itself
-      E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which is never
-      less (Gibbs' inequality). It is as true as p is calibrated; the calibration ratio says whether it is. Either loss is at
-      most `log_loss.BOUND`.
+    - Residual: quantiles of |corrected - base raw output|, the largest of a row's K, as far as it is served (`Loss.reach`).
+    - Top changed: of requests of 2 rows or more, the share whose best row by the served output is not a best row of the base;
+      None where there is more than one output.
+    - Expected log loss, a row, where the loss has two labels and they are drawn from the served probability p: for the served
+      model itself E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which
+      is never less (Gibbs' inequality). It is as true as p is calibrated; the calibration ratio says whether it is. Either
+      label's loss is at most `Loss.bound`.
 
     References: confidence-based performance estimation, Kivimäki et al. 2024, arXiv 2407.08649.
 
@@ -56,81 +36,86 @@ class Traffic:
     (2.0, 1.0, 0.4164)
     """
 
-    def __init__(self, window: int = 10_000) -> None:
-        self.window = window
-        self._logits = np.zeros((window, 3), np.float32)
-        self._first = np.zeros(window, np.bool_)
+    def __init__(self, window: int = 10_000, loss: Loss = LOG_LOSS) -> None:
+        self.window, self.loss = window, loss
         #: Where the next row goes, and how many rows are held.
         self._next = self._held = 0
+        self._begin()
 
-    def saw(self, impressions: Impressions) -> None:
+    def observe(self, impressions: Impressions) -> None:
         """Take a record of impressions."""
         i = impressions
-        self.update(i.request, i.index, i.base[:, 0], i.corrected[:, 0], i.served[:, 0])
+        self.update(i.request, i.index, i.base, i.corrected, i.served)
 
     def update(
         self, request: npt.ArrayLike, index: npt.ArrayLike, base: npt.ArrayLike, corrected: npt.ArrayLike, served: npt.ArrayLike
     ) -> None:
-        """Take N rows: their request's number and their place in it, int[N], and the three logits, float32[N]."""
-        number, place = np.ascontiguousarray(request, np.int64), np.ascontiguousarray(index, np.int32)
-        b, c, s = (np.ascontiguousarray(a, np.float32) for a in (base, corrected, served))
-        self._next = _add(number, place, b, c, s, self._logits, self._first, self._next)
+        """Take N rows: their request's number and their place in it, int[N], and the three raw outputs, float32[N, K]."""
+        number = np.asarray(request)
+        first = np.asarray(index) == 0
+        first[1:] |= number[1:] != number[:-1]
+        held = slice(max(len(number) - self.window, 0), None)
+        at = (self._next + np.arange(len(number))[held]) % self.window
+        self._raw[at] = np.concatenate([self.loss.rows(one)[held] for one in (base, corrected, served)], axis=1)
+        self._first[at] = first[held]
+        self._next = (self._next + len(number)) % self.window
         self._held = min(self._held + len(number), self.window)
 
     def report(self) -> dict[str, Any]:
-        """Return rows, residual {quantile: logits}, top_changed, expected_log_loss {scorer: nats}; None without rows for it."""
+        """Return rows, residual {quantile: size}, top_changed, expected_log_loss {scorer: loss}; None without rows for it."""
         order = (self._next - self._held + np.arange(self._held)) % self.window
-        logits, first = self._logits[order], self._first[order]
-        finite = np.logical_and.reduce(np.isfinite(logits), axis=1)
-        whole = logits[finite].astype(np.float64)
+        raw, first = self._raw[order], self._first[order]
+        finite = np.logical_and.reduce(np.isfinite(raw), axis=1)
+        base, corrected, served = np.split(raw[finite].astype(np.float64), 3, axis=1)
+        one = self.loss.outputs == 1
         return {
-            "rows": len(whole),
-            "residual": _residual(whole),
-            "top_changed": _top_changed(logits, first, finite),
-            "expected_log_loss": _expected(whole),
+            "rows": len(base),
+            "residual": _residual(np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)),
+            "top_changed": _top_changed(raw[:, 0], raw[:, -1], first, finite) if one else None,
+            "expected_log_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what `load` needs."""
         counts = np.array([self._next, self._held], np.int64)
-        return {"logits": self._logits.copy(), "first": self._first.view(np.uint8).copy(), "counts": counts}
+        return {"logits": self._raw.copy(), "first": self._first.view(np.uint8).copy(), "counts": counts}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
-        fresh = self.state()
-        if arrays and {n: (a.shape, a.dtype) for n, a in arrays.items()} != {n: (a.shape, a.dtype) for n, a in fresh.items()}:
-            raise Corrupt(f"the saved traffic is not that of a window of {self.window} rows")
-        given = arrays or {name: np.zeros_like(a) for name, a in fresh.items()}
-        self._next, self._held = (int(n) % (self.window + 1) for n in given["counts"])
-        self._logits[...], self._first[...] = given["logits"], given["first"] != 0
+        if not arrays:
+            self._begin()
+            return
+        raw, first, counts = (take(arrays, name, mine) for name, mine in self.state().items())
+        self._raw[...], self._first[...] = raw, first != 0
+        self._next, self._held = (int(n) % (self.window + 1) for n in counts)
+
+    def _begin(self) -> None:
+        self._raw = np.zeros((self.window, 3 * self.loss.outputs), np.float32)
+        self._first = np.zeros(self.window, np.bool_)
+        self._next = self._held = 0
+
+    def _expected(self, raw: Doubles, served: Doubles) -> float | None:
+        if not len(raw) or self.loss.labels != (0.0, 1.0):
+            return None
+        p = self.loss.inverse_link(served)[:, 0]
+        return float(np.mean((1.0 - p) * self.loss.value(raw, 0.0) + p * self.loss.value(raw, 1.0)))
 
 
-def _residual(logits: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    names = [f"{q:g}" for q in QUANTILES]
-    if not len(logits):
-        return dict.fromkeys(names)
-    sizes = np.minimum(np.abs(logits[:, _CORRECTED] - logits[:, _BASE]), RESIDUAL_BOUND)
-    found = np.quantile(sizes, QUANTILES)
-    return dict(zip(names, found.tolist(), strict=True))
+def _residual(sizes: Doubles) -> dict[str, float | None]:
+    found = np.quantile(sizes, QUANTILES).tolist() if len(sizes) else [None] * len(QUANTILES)
+    return dict(zip((f"{q:g}" for q in QUANTILES), found, strict=True))
 
 
-def _top_changed(logits: npt.NDArray[np.float32], first: npt.NDArray[np.bool_], finite: npt.NDArray[np.bool_]) -> float | None:
+def _top_changed(
+    base: npt.NDArray[np.float32], served: npt.NDArray[np.float32], first: npt.NDArray[np.bool_], finite: npt.NDArray[np.bool_]
+) -> float | None:
     starts = np.flatnonzero(first)
     if not len(starts):
         return None
     # The rows of a request whose first row has left the window are no request.
-    logits, finite, starts = logits[starts[0] :], finite[starts[0] :], starts - starts[0]
-    sizes = np.diff(starts, append=len(logits))
+    base, served, finite, starts = base[starts[0] :], served[starts[0] :], finite[starts[0] :], starts - starts[0]
+    sizes = np.diff(starts, append=len(base))
     counted = (sizes > 1) & np.logical_and.reduceat(finite, starts)
-    best = [np.repeat(np.maximum.reduceat(logits[:, s], starts), sizes) == logits[:, s] for s in (_BASE, _SERVED)]
+    best = [np.repeat(np.maximum.reduceat(z, starts), sizes) == z for z in (base, served)]
     kept = np.logical_or.reduceat(best[0] & best[1], starts)
     return float((counted & ~kept).sum() / counted.sum()) if counted.any() else None
-
-
-def _expected(logits: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    """E[softplus(z) - p·z] is the cross-entropy of p and σ(z)."""
-    if not len(logits):
-        return {"base": None, "served": None}
-    base, served = bounded(logits[:, _BASE]), bounded(logits[:, _SERVED])
-    p = sigmoid(served)
-    return {name: float(log_loss(z, p).mean()) for name, z in (("base", base), ("served", served))}

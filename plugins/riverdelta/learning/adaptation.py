@@ -37,7 +37,7 @@ class Adaptation:
     def watch(self, examples: Examples) -> bool:
         """Take joined examples, in order; return whether they raised an alarm."""
         e = examples
-        alarms = self.drift.update(e.columns, e.base[:, 0], e.served[:, 0], e.label) if self.drift else []
+        alarms = self.drift.update(e.columns, e.base, e.served, e.label) if self.drift else []
         if alarms:
             self.quantity = alarms[-1]
             _log.warning("the stream drifts: %s, at example %d", self.quantity, self.examples)

@@ -15,7 +15,9 @@ from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.link import mix
 from riverdelta.core.records import Feedback, Impressions, Record, Tick
+from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
+from riverdelta.learning.observers import Observer
 
 Times = npt.NDArray[np.float64]
 #: A column of its own, by which examples are known again: no declared column has such a name.
@@ -106,7 +108,7 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
     return -(-first // refresh_rows) * refresh_rows
 
 
-class _Run:
+class _Run(Source, Observer):
     """The rows of a log, what was served of them so far, and the records that hold them: row r is request r of one worker."""
 
     def __init__(
@@ -144,7 +146,7 @@ class _Run:
 
     def push_records(self, label_time: Times, refresh_rows: int) -> None:
         """Score rows by the tables as they are at each refresh, and push the records of it and of the labels known by then."""
-        self.learner.joiner.waiting.source = self
+        self.learner.joiner.waiting.source = self.learner.observers["replay"] = self
         silence, rows = self.learner.joiner.window is not None, len(self.label)
         first = first_served_with(self.time, label_time, refresh_rows)
         sent = np.flatnonzero(self.label > 0) if silence else np.arange(rows)
@@ -206,9 +208,10 @@ class _Run:
 
     def _push(self, record: Record) -> None:
         self._sequence += 1
-        self.learner.push(self._sequence, record, self._note)
+        self.learner.push(self._sequence, record)
 
-    def _note(self, examples: Examples) -> None:
+    def on_examples(self, position: int, examples: Examples) -> None:
+        """Note which rows were learned."""
         self.learned[examples.columns[_ROW]] = self.learner.admitted
 
     def _columns(self, rows: slice) -> dict[str, npt.NDArray[Any]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats, Schema
 from riverdelta.evaluation.drift import Drift, Reference
-from riverdelta.evaluation.drift.drift import LEAST
+from riverdelta.evaluation.drift.alarm import LEAST
 from riverdelta.graph.files import save as save_merged
 from riverdelta.graph.merge import merge
 from riverdelta.learning.definition import Definition

@@ -34,7 +34,7 @@ class Contest(Observer):
 
     def __init__(self, store: ReleaseStore, new_stack: Callable[[], Stack], settings: Settings) -> None:
         self.store, self._new_stack, self._guard = store, new_stack, settings.guard
-        self._terms = {"margin": settings.promote_margin, "alpha": settings.promote_alpha}
+        self._terms: dict[str, Any] = {"margin": settings.promote_margin, "alpha": settings.promote_alpha}
         self._trial = Trial(**self._terms)
         self._stacks: tuple[Stack, Stack] | None = None
         champion = store.champion()

@@ -38,7 +38,7 @@ class ShownHistory(History, Observer):
     """The losses of base and served over the examples so far."""
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        self.saw(examples)
+        self.observe(examples)
 
     def report(self) -> dict[str, Any]:
         return {"history": super().report()}
@@ -48,7 +48,7 @@ class ShownTraffic(Traffic, Observer):
     """What was served lately."""
 
     def on_scored(self, position: int, impressions: Impressions) -> None:
-        self.saw(impressions)
+        self.observe(impressions)
 
     def report(self) -> dict[str, Any]:
         return {"traffic": super().report()}
@@ -58,7 +58,7 @@ class ShownSlices(Slices, Observer):
     """The losses by declared slices."""
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        self.saw(examples)
+        self.observe(examples)
 
     def report(self) -> dict[str, Any]:
         return {"slices": super().report()}

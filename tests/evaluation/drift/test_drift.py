@@ -146,10 +146,10 @@ def test_a_state_of_other_columns_is_refused_and_changes_nothing():
     drift = Drift(SCHEMA, REFERENCE)
     fed(drift, stream(3_000))
     before = bits(drift)
-    with pytest.raises(Corrupt, match="saved drift's 'kept'"):
+    with pytest.raises(Corrupt, match="saved 'kept'"):
         drift.load(Drift(Schema.of({"x": "float32"}), REFERENCE).state())
     with pytest.raises(Corrupt, match="saved drift's 'n'"):
-        drift.load(drift.state() | {"n": np.array([5, REFERENCE + 1, 0, 0])})
+        drift.load(drift.state() | {"n": np.array([5, REFERENCE + 1, 0, 0, 0, 0])})
     assert bits(drift) == before
 
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
-from riverdelta.core import link
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.log_loss import BOUND
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.evaluation.gate import Gate, hedge
 from riverdelta.evaluation.gate.delays import Delays
 
 N = 6_000
+BOUND = LOG_LOSS.bound
 
 
 def experts(kind, n, rng):
@@ -35,7 +36,7 @@ def labels(kind, base, corrected, rng, delay):
     if kind == "constant":
         return np.zeros(n, np.float32)
     if kind == "true":
-        return (rng.random(n) < link.sigmoid(corrected)).astype(np.float32)
+        return (rng.random(n) < expit(corrected)).astype(np.float32)
     favours = (corrected > base).astype(np.float32)  # the label that corrected is better at
     if kind == "flipped at the worst moment":
         return np.where(np.arange(n) < n // 2, favours, 1 - favours).astype(np.float32)
@@ -53,7 +54,7 @@ def run(gate, base, corrected, label, delay, record=7):
         position = np.maximum(np.arange(rows.start, rows.stop) - delay, 0) // record
         position = np.minimum(position, len(noted) - 1)
         served[rows] = [
-            link.mix(b, c, weights[p]) for b, c, p in zip(base[rows], corrected[rows], position.tolist(), strict=True)
+            mix(b, c, weights[p])[0] for b, c, p in zip(base[rows], corrected[rows], position.tolist(), strict=True)
         ]
         gate.update(base[rows], corrected[rows], served[rows], label[rows], None, position.astype(np.int64))
         gate.note(start // record + 1)
@@ -62,8 +63,12 @@ def run(gate, base, corrected, label, delay, record=7):
     return served
 
 
+def mix(base, corrected, weight):
+    return LOG_LOSS.mix(base, corrected, weight)[:, 0]
+
+
 def loss(logit, label):
-    return float(link.log_loss(logit, label).sum())
+    return float((np.logaddexp(0, logit, dtype=float) - label * logit).sum())
 
 
 KINDS = ("random", "constant", "true", "flipped at the worst moment", "alternating with the delay")
@@ -111,7 +116,7 @@ def test_plain_fixed_share_fails_where_labels_alternate_with_the_delay_and_the_g
     plain, weights = 0.0, [0.5]
     for t in range(n):
         w = weights[max(t - delay, 0)]
-        p = [float(link.sigmoid(z)) if label[t] else float(link.sigmoid(-z)) for z in (base[t], corrected[t])]
+        p = [float(expit(z)) if label[t] else float(expit(-z)) for z in (base[t], corrected[t])]
         plain -= math.log((1 - w) * p[0] + w * p[1])
         v = weights[-1]
         u = v * p[1] / ((1 - v) * p[0] + v * p[1])
@@ -175,7 +180,7 @@ def test_in_shadow_the_mixture_that_would_have_been_served_is_judged():
     label = labels("true", base, corrected, rng, 0)
     shadow, live = Gate(), Gate()
     shadow.update(base, corrected, None, label, None, np.zeros(500, np.int64))
-    live.update(base, corrected, link.mix(base, corrected, 0.5).astype(np.float32), label, None, np.zeros(500, np.int64))
+    live.update(base, corrected, mix(base, corrected, 0.5).astype(np.float32), label, None, np.zeros(500, np.int64))
     assert shadow.weight == live.weight
     assert shadow.report()["excess"] == pytest.approx(live.report()["excess"], abs=1e-3)
 
@@ -212,8 +217,9 @@ def test_rows_that_cannot_be_judged_change_nothing_wherever_they_come(seed, absu
         gate.note(1)
         gate.update(base[rows], corrected[rows], served[rows], label[rows], None, position[rows])
     states = [gate.state() for gate in (mixed, alone)]
-    assert states[0]["hedge"][hedge.SKIPPED] == odd.sum()
-    states[0]["hedge"][hedge.SKIPPED] = 0
+    skipped = hedge.STATE.names.index("skipped")
+    assert states[0]["state"][skipped] == odd.sum()
+    states[0]["state"][skipped] = 0
     assert all(array.tobytes() == states[1][name].tobytes() for name, array in states[0].items())
 
 
@@ -221,9 +227,8 @@ def test_a_row_that_is_not_judged_costs_nothing_over_base_alone_as_losses_are_co
     base = np.float32([56.01, 57, -56.01, -57, 3e38, -3e38]).repeat(2)
     corrected, label = base + np.tile(np.float32([-30, 30]), 6), np.tile(np.float32([0, 0, 1, 1]), 3)
     for y in (label, 1 - label):
-        served = link.mix(base, corrected, 0.5)
-        lost = np.minimum(link.log_loss(served, y), BOUND) - np.minimum(link.log_loss(base, y), BOUND)
-        assert lost.max() <= 6e-12
+        served = mix(base, corrected, 0.5)
+        assert (LOG_LOSS.value(served, y) - LOG_LOSS.value(base, y)).max() <= 6e-12
 
 
 @pytest.mark.parametrize("b", [-3.4e38, -BOUND, BOUND, 3.4e38])
@@ -234,7 +239,7 @@ def test_the_largest_logits_and_weights_leave_it_finite_and_in_bounds(b, weight)
     corrected = (base + np.float32(1e30) * np.tile(np.float32([1, -1]), 100)).astype(np.float32)
     label = np.tile(np.float32([1, 1, 0]), 67)[:200]
     gate.update(base, corrected, None, label, np.full(200, weight, np.float32), np.zeros(200, np.int64))
-    assert np.isfinite(gate.state()["hedge"]).all()
+    assert np.isfinite(gate.state()["state"]).all()
     assert 0.0 < gate.weight < 1.0
     report = gate.report()
     assert report["excess"] <= report["bound"]
@@ -242,8 +247,9 @@ def test_the_largest_logits_and_weights_leave_it_finite_and_in_bounds(b, weight)
 
 
 def test_a_state_of_another_make_is_refused():
-    with pytest.raises(Corrupt, match="the saved gate lacks its state"):
-        Gate().load({"hedge": np.zeros(3), "delays": np.zeros((1, 5))})
+    for name, array in (("hedge", np.zeros(3)), ("state", np.zeros(3)), ("delays", np.zeros((1, 4))), ("delays", np.zeros(0))):
+        with pytest.raises(Corrupt, match=f"'?{name}'? (is|are) float64"):
+            Gate().load({**Gate().state(), name: array})
 
 
 def test_what_is_noted_is_in_the_state_at_once_and_nothing_noted_is_lost():
@@ -264,15 +270,9 @@ def test_what_is_noted_is_in_the_state_at_once_and_nothing_noted_is_lost():
 def test_a_forgotten_position_never_understates_a_delay():
     delays = Delays(capacity=64)
     for position in range(1, 1_000):
-        delays.note(position, [float(position), 0.0, 0.0, 0.5])
-    rows, held = delays.rows, delays.held
-    assert held <= 64
-    assert rows[0, 0] == -1.0
-    for position in (0, 3, 500, 998, 999):
-        found = rows[np.searchsorted(rows[:held, 0], position, side="right") - 1]
-        assert found[0] <= position
-    assert rows[held - 1, 0] == 999
-
-
-def test_the_state_has_a_place_for_every_name():
-    assert hedge.FAR_SPREAD == hedge.PLACES - 1
+        delays.note(position, float(position), 0.0, 0.0, 0.5)
+    assert delays.held <= 64
+    positions = delays.rows["position"][: delays.held]
+    assert positions[[0, -1]].tolist() == [-1, 999]
+    assert (np.diff(positions) > 0).all()
+    assert (delays.rows["examples"][: delays.held] == np.maximum(positions, 0)).all()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from riverdelta import Calibration, Schema, Stack
-from riverdelta.core import link
-from riverdelta.core.log_loss import BOUND
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Feedback, Impressions, Tick
 from riverdelta.evaluation.gate import Gate, hedge
 from riverdelta.evaluation.prequential import Prequential
@@ -17,6 +17,7 @@ from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
 
+BOUND = LOG_LOSS.bound
 #: Served logits are float32: what they are off by is measured, and in no a-priori number.
 ROUNDING = 1e-6
 SILENCE = {"labels": "silence", "window_seconds": 20.0}
@@ -28,6 +29,14 @@ def experts(kind, n, rng):
     base = rng.normal(-0.5, 1.0, n)
     residual = rng.normal(0.0, 1.0, n) if kind == "better" else rng.choice(RESIDUALS[kind], n)
     return base.astype(np.float32), (base + residual).astype(np.float32)
+
+
+def mix(base, corrected, weight):
+    return LOG_LOSS.mix(base, corrected, weight)[0, 0]
+
+
+def log_loss(logit, label):
+    return np.logaddexp(0, logit, dtype=float) - label * np.asarray(logit, float)
 
 
 class Service(Observer):
@@ -53,7 +62,7 @@ class Service(Observer):
         self.request += 1
         weight = float(np.float32(self.learner.gate.weight))
         one = np.ones(1, np.int64)
-        logits = [np.array([z], np.float32) for z in (base, corrected, link.mix(base, corrected, weight))]
+        logits = [np.array([z], np.float32) for z in (base, corrected, mix(base, corrected, weight))]
         self.push(Impressions(1, self.request * one, 0 * one.astype(np.int32), np.array([self.now]), 0 * one, 0 * one,
                               self.position * one, *logits, np.full(1, np.nan, np.float32), {}))  # fmt: skip
         return self.request
@@ -86,7 +95,7 @@ class Service(Observer):
     def excess(self):
         """What was served cost over the better expert, from the examples alone, in nats."""
         base, corrected, served, label, weight = np.array(self.rows).T
-        losses = [float((weight * link.log_loss(z, label)).sum()) for z in (served, base, corrected)]
+        losses = [float((weight * log_loss(z, label)).sum()) for z in (served, base, corrected)]
         return losses[0] - min(losses[1:])
 
     def holds(self):
@@ -97,8 +106,8 @@ class Service(Observer):
 
 
 STREAMS = {
-    "corrected is better": lambda b, c, rng: rng.random(len(b)) < link.sigmoid(c),
-    "base is better": lambda b, c, rng: rng.random(len(b)) < link.sigmoid(b),
+    "corrected is better": lambda b, c, rng: rng.random(len(b)) < expit(c),
+    "base is better": lambda b, c, rng: rng.random(len(b)) < expit(b),
     "positives for base, negatives for corrected": lambda b, c, rng: c < b,
     "they take turns": lambda b, c, rng: (c > b) == (np.arange(len(b)) // 40 % 2 == 0),
     "turned at the worst moment": lambda b, c, rng: (c > b) == (np.arange(len(b)) < len(b) // 2),
@@ -150,8 +159,8 @@ def arrays(rows):
 def totals(rows):
     """Of the judged rows: served's loss less that of the better expert, Σ|weight|, and the size of the losses in all this."""
     base, corrected, served, label, weight = rows[:, abs(rows[0]) <= BOUND]
-    corrected = base + np.clip(corrected - base, -link.RESIDUAL_BOUND, link.RESIDUAL_BOUND)
-    losses = [weight * link.log_loss(z, label) for z in (served, base, corrected)]
+    corrected = base + np.clip(corrected - base, -LOG_LOSS.reach, LOG_LOSS.reach)
+    losses = [weight * log_loss(z, label) for z in (served, base, corrected)]
     excess = losses[0].sum() - min(losses[1].sum(), losses[2].sum())
     return excess, np.abs(weight).sum(), sum(np.abs(loss).sum() for loss in losses)
 
@@ -168,7 +177,7 @@ def test_whatever_weights_labels_and_delays_are_the_excess_is_within_both_bounds
         base, corrected, label, weight, lag = arrays(rows)
         position = np.maximum(number - 1 - lag, 0).astype(np.int64)
         mixtures = zip(base, corrected, position, strict=True)
-        served = np.array([link.mix(b, c, float(weights[p])) for b, c, p in mixtures], np.float32)
+        served = np.array([mix(b, c, float(weights[p])) for b, c, p in mixtures], np.float32)
         gate.update(base, corrected, served, label, weight, position)
         for k in range(len(rows)):
             one = slice(k, k + 1)
@@ -198,7 +207,7 @@ def test_with_labels_at_once_the_bound_is_that_of_the_theorem_to_rounding(rows):
         bound += (slower - slow) * -math.log(min(v, 1 - v)) + slower * math.log((t + 1) / t)
         slow = slower
         c = float(b) + min(max(float(c) - float(b), -30.0), 30.0)
-        u = v * math.exp(float(w) / slow * float(link.log_loss(b, y) - link.log_loss(c, y)))
+        u = v * math.exp(float(w) / slow * float(log_loss(b, y) - log_loss(c, y)))
         v = (1 - 1 / (t + 1)) * u / (1 - v + u) + 1 / (t + 1) / 2
     excess, heavy, size = totals(np.array([base, corrected, served, label, weight], np.float64))
     report = gate.report()
@@ -238,7 +247,7 @@ def test_far_on_the_bounds_grow_by_a_millionth_of_the_spread_for_each_example_wh
         assert now - before <= 2 * 50 * math.log(3) + 2 * million * 1.01e-6 * 30
     assert gate.weight == 1 - 1e-6
     assert np.float32(gate.weight) < 1.0
-    assert link.log_loss(served[-1], 1.0) == pytest.approx(1e-6 + math.exp(-10), rel=1e-3)
+    assert log_loss(served[-1], 1.0) == pytest.approx(1e-6 + math.exp(-10), rel=1e-3)
     gate.serve(base[:3_000], corrected[:3_000], base[:3_000] * 0)
     assert gate.weight == 1e-6
 
@@ -254,7 +263,7 @@ def test_served_costs_a_millionth_an_example_more_than_the_mixture_and_the_worst
 def test_what_keeping_away_from_0_and_1_has_cost_does_not_slow_the_gate_down():
     gate, one = Gate(), np.ones(hedge.STRIDE, np.float32)
     saved = gate.state()
-    saved["hedge"][[hedge.MIXED, hedge.FAR_SPREAD]] = 30.0, 30.0 / hedge.FAR_COST
+    saved["state"].view(hedge.STATE)[["mixed", "far_spread"]] = 30.0, 30.0 / hedge.FAR_COST
     gate.load(saved)
     gate.serve(one, one, one)
     assert gate.report()["rate"] == 1.0

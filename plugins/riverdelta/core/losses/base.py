@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -42,28 +43,51 @@ class Loss(ABC):
     reach: ClassVar[float]
     kernels: ClassVar[Kernels]
 
-    def check_labels(self, label: npt.ArrayLike, what: str = "row") -> npt.NDArray[np.float32]:
-        """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one."""
-        found = np.asarray(label, np.float32)
-        good = np.isfinite(found) if self.labels is None else np.isin(found, self.labels)
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+    @property
+    def expected(self) -> str:
+        """Which labels are valid, for the end of an error message."""
+        return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
+
+    def check_labels(self, label: npt.ArrayLike, what: str = "row", shown: bool = False) -> npt.NDArray[np.float32]:
+        """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one.
+
+        With `shown`, a label may be NaN: its row was shown, and has no label yet.
+        """
+        given = np.asarray(label)
+        if given.dtype.kind not in "biuf":
+            raise InvalidInput(f"the labels are of type {given.dtype}; expected {self.expected} for each {what}")
+        with np.errstate(over="ignore"):
+            found = given.astype(np.float32)
+        good = self.valid(found) | (shown & np.isnan(found))
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
-            allowed = "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
-            raise InvalidInput(f"{what} {at} has the label {found[at]!s}; expected {allowed}")
+            raise InvalidInput(f"{what} {at} has the label {given[at]!s}; expected {self.expected}")
         return found
+
+    def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return bool[N]: whether each label is one."""
+        found = np.asarray(label)
+        if self.labels is None:
+            return np.isfinite(found)
+        return reduce(np.logical_or, (found == one for one in self.labels))
 
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
         rows = self.rows(raw)
         out = np.empty(len(rows))
-        kernels.values(rows, np.ascontiguousarray(np.broadcast_to(label, len(rows)), np.float64), self.kernels, out)
-        return out
+        kernels.values(rows, _by_row(label, len(rows)), self.kernels, out)
+        return np.minimum(out, self.bound)
 
-    def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> tuple[Doubles, Doubles]:
-        """Return gradient and curvature float64[N, K] of the loss by the raw outputs."""
+    def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0) -> tuple[Doubles, Doubles]:
+        """Return gradient and curvature float64[N, K] of the loss times `weight` by the raw outputs."""
         rows = self.rows(raw)
         gradient, curvature = np.empty_like(rows), np.empty_like(rows)
-        kernels.derivatives(rows, np.ascontiguousarray(label, np.float64), self.kernels, gradient, curvature)
+        by_row = _by_row(label, len(rows)), _by_row(weight, len(rows))
+        kernels.derivatives(rows, *by_row, self.kernels, gradient, curvature)
         return gradient, curvature
 
     def inverse_link(self, raw: npt.ArrayLike) -> Doubles:
@@ -103,8 +127,11 @@ class Loss(ABC):
         return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
     @abstractmethod
-    def mixable(self, weight: float) -> float:
-        """Return the largest rate at which exponential weights over rows of a weight lose nothing by mixing, at most 1."""
+    def mixable(self, weight: npt.ArrayLike) -> Doubles:
+        """Return the largest rate at which exponential weights over rows of a weight lose nothing by mixing.
+
+        It is at most 1, and 0 where no such rate is known; by weight, of whichever shape.
+        """
 
     @abstractmethod
     def export_link(self, nodes: Nodes, prediction: str) -> str:
@@ -117,3 +144,8 @@ class Loss(ABC):
     @abstractmethod
     def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
         """Append nodes of `mix`, the weight being float32[1, 1], and return the served raw output's tensor float32[N, K]."""
+
+
+def _by_row(value: npt.ArrayLike, rows: int) -> Doubles:
+    """Return one number a row, as an array that a compiled function takes."""
+    return np.array(np.broadcast_to(value, rows), np.float64)

@@ -21,23 +21,26 @@ _BOUND = 56.0
 _REACH = 30.0
 # exp(88) is a float32, exp(89) is none; beyond it σ(-b) no longer matters beside exp(-30).
 _EDGE = 88.0 - _REACH
+#: Beyond every float32 that is finite: an infinite logit has a loss too.
+_FARTHEST = 3.5e38
 
 
 @numba.njit(VALUE, cache=True)
 def _value(raw, label):  # type: ignore[no-untyped-def]
     z = raw[0]
-    if z > _BOUND:
-        z = _BOUND
-    elif z < -_BOUND:
-        z = -_BOUND
-    return math.log1p(math.exp(-abs(z))) + (z if z > 0.0 else 0.0) - label * z
+    if z > _FARTHEST:
+        z = _FARTHEST
+    elif z < -_FARTHEST:
+        z = -_FARTHEST
+    # What cancels is subtracted first: a small loss keeps all its digits.
+    return math.log1p(math.exp(-abs(z))) + ((z if z > 0.0 else 0.0) - label * z)
 
 
 @numba.njit(DERIVATIVES, cache=True)
-def _derivatives(raw, label, gradient, curvature):  # type: ignore[no-untyped-def]
+def _derivatives(raw, label, weight, gradient, curvature):  # type: ignore[no-untyped-def]
     p = 1.0 / (1.0 + math.exp(-raw[0]))
-    gradient[0] = p - label
-    curvature[0] = p * (1.0 - p)
+    gradient[0] = weight * (p - label)
+    curvature[0] = weight * p * (1.0 - p)
 
 
 @numba.njit(MIX, cache=True)
@@ -55,7 +58,8 @@ def _mix(base, corrected, weight, served):  # type: ignore[no-untyped-def]
 
 @numba.njit(PREDICT, cache=True)
 def _predict(raw, prediction):  # type: ignore[no-untyped-def]
-    prediction[0] = 1.0 / (1.0 + math.exp(-raw[0]))
+    e = math.exp(-abs(raw[0]))
+    prediction[0] = (1.0 if raw[0] >= 0.0 else e) / (1.0 + e)
 
 
 class LogLoss(Loss):
@@ -66,7 +70,7 @@ class LogLoss(Loss):
     [0.6931471805599453, 20.000000002061153, 56.0]
     >>> loss.mix([0.3], [0.3], 0.7).tolist(), loss.mix([0.0], [2.0], 1.0).round(6).tolist()
     ([[0.3]], [[2.0]])
-    >>> loss.check_labels([0, 1, 2])
+    >>> loss.check_labels([0.0, 1.0, 2.0])
     Traceback (most recent call last):
         ...
     riverdelta.core.errors.InvalidInput: row 2 has the label 2.0; expected 0 or 1
@@ -98,8 +102,8 @@ class LogLoss(Loss):
     def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         return (np.abs(self.rows(base)) <= _BOUND)[:, 0]
 
-    def mixable(self, weight: float) -> float:
-        return min(1.0, 1.0 / weight) if weight > 0 else 1.0
+    def mixable(self, weight: npt.ArrayLike) -> Doubles:
+        return np.asarray(1.0 / np.maximum(weight, 1.0))
 
     def export_link(self, nodes: Nodes, prediction: str) -> str:
         floor, ceiling, one = (nodes.constant(value, np.float32) for value in (_FLOOR, 1.0 - _FLOOR, 1.0))

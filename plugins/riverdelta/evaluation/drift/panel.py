@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.losses.base import Doubles
 
-Doubles = npt.NDArray[np.float64]
 #: The bets, as shares of the largest that cannot lose everything: small ones see small drifts, large ones see large ones soon.
 SHARES = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8])
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import Corrupt
+from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.features import Floats, Ints
-from riverdelta.evaluation.gate import hedge
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
+from riverdelta.evaluation.gate import bounds, hedge
 from riverdelta.evaluation.gate.delays import Delays
+from riverdelta.evaluation.gate.older import of_older
 
 _NOWHERE = np.empty(0, np.int64)
-_PLACES_0_1, _LEAST_SHARE_0_1 = 17, 2e-6
 
 
 class Gate:
-    """The weight w of σ(corrected) against σ(base) in the served probability, from the log losses of what was served.
+    """The weight of the corrected prediction against the base's in what is served, from the losses of what was served.
 
     `update` takes joined examples as they were served, `weight` is what to serve next, and `report` says what the mixture has
     cost and what it can have cost. What comes out depends on the examples and their order alone, bit for bit, however they
-    are cut into blocks.
+    are cut into blocks. Losses are those of `loss`, and the mixture is its `mix`.
 
     >>> gate = Gate()
     >>> base, corrected = np.zeros(500, np.float32), np.full(500, 2, np.float32)
@@ -33,71 +33,76 @@ class Gate:
 
     Notes
     -----
-    Example t has a weight ω, the losses b and c of base and corrected logit as logged at serving, weighted, and r = b - c.
-    v (v₁ = 1/2) takes a step of exponential weights at rate η_t and shares a little, so that it can come back from any mistake:
-    u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = 1/(t + 1) (fixed share, Herbster and Warmuth 1998,
-    with a share that falls as in Shamir and Merhav 1999). Served is w = v, but at least 10⁻⁶ from 0 and 1: a float32 near 1
-    tells no finer. With the mixed loss m = b - ln(1 - v + v·exp(ηr)) / η, the excess over an expert is Σ(served - m), which
-    mixing adds, and Σm less the expert's loss.
+    Example t has a weight ω, the losses b and c of the base and corrected outputs as logged at serving, times ω, and
+    r = b - c. v (v₁ = 1/2) takes a step of exponential weights at rate η_t and then shares a little, so that it can come back
+    from any mistake: u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = 1/(t + 1) (fixed share, Herbster
+    and Warmuth 1998, with a share that falls as in Shamir and Merhav 1999). What is served is w = v, kept 10⁻⁶ away from 0 and
+    1, because a float32 near 1 cannot say more. With the mixed loss m = b - ln(1 - v + v·exp(ηr)) / η, the excess over an
+    expert is Σ(served - m), which mixing adds, and Σm less the expert's loss.
 
     **Rates that fall.** As v_{t+1} >= (1 - α)u for either expert, m - its loss <= (ln(v_{t+1} / v_t) - ln(1 - α)) / η_t. Summed
-    by parts, with η₀ = 1, both experts at once:
+    by parts, with η₀ = 1, for both experts at once:
 
         Σm - min loss <= ln 2 + Σ ln((t + 1) / t) / η_t + Σ (1/η_t - 1/η_{t-1})·(-ln min(v_t, 1 - v_t)).     (1)
 
-    **Labels at once** (w = v). x^(ηω) is concave while 0 < ηω <= 1, so that served <= m. The rate starts at 1 and is at most
-    1/ω before an example of weight ω is mixed. With weights up to 1 it stays 1: the mixture is the Bayesian one, and the
-    excess over n < 500,000 examples at most ln 2 + ln(n + 1). With weights up to W it is at most (1) with η >= 1/W: at most
-    ln 2 + W·ln(n + 1) + (W - 1)·ln(2(n + 1)), and W·ln(2(n + 1)) where the first example has the weight W.
+    **Labels at once** (w = v). Where the loss knows a rate at which mixing loses nothing (`Loss.mixable`; for a log loss and
+    the weight ω, 1/ω and at most 1: x^(ηω) is concave while 0 < ηω <= 1), served <= m up to that rate. The rate starts at 1
+    and is lowered to it before an example is mixed. With weights up to 1 a log loss leaves it at 1: the mixture is the
+    Bayesian one, and the excess over n < 500,000 examples at most ln 2 + ln(n + 1). With weights up to W it is at most (1)
+    with η >= 1/W: at most ln 2 + W·ln(n + 1) + (W - 1)·ln(2(n + 1)), and W·ln(2(n + 1)) where the first example weighs W.
 
-    **Late labels.** A row is served with a weight that lacks the examples M of labels that came meanwhile. What that costs
-    is measured, δ = served - m, and η = min(1/ω, Λ / max Σδ), Λ = 16 nats (the rate of AdaHedge, de Rooij, van Erven, Grünwald
-    and Koolen 2014, tuned to the delay seen; delayed feedback as in Joulani, György and Szepesvári 2013 and 2016). Let
-    d = |c' - b'| be the spread of a row's logits, which no label changes, and a = |ω|d, so that |r| <= a. By Jensen's and
-    Hoeffding's inequalities, for any weight, δ <= a and
+    **Late labels.** A row is served with a weight that lacks the examples M whose labels came meanwhile. What that costs is
+    measured, δ = served - m, and the rate is at most Λ / max Σδ, Λ = 16 nats (that of AdaHedge, de Rooij, van Erven, Grünwald
+    and Koolen 2014, tuned to the delay seen; delayed feedback as in Joulani, György and Szepesvári 2013 and 2016). Let d be
+    the spread of a row, the most by which the losses of its two outputs differ whatever the label is, and a = |ω|d, so that
+    |r| <= a. By Jensen's and Hoeffding's inequalities, for any weight, δ <= a and
 
         δ <= |v - w|·a + ηa²/8,   |v - w| <= Σ over M of (ηa/4 + α/2).
 
-    **Rows taken back** have a weight ω = -μ. What the mixture had won over the mean of both losses goes with them, by
-    Hoeffding's inequality min(μd²/8, a) at most: it is added to δ's bound, at once and late.
+    **Losses without a mixable rate** (`mixable` is 0, as for a squared loss). The same two inequalities hold for every loss
+    whose mixture loses at most the mean of both, so each of their rows counts as a late one does, at once too: the rate falls
+    with what mixing costs, both bounds hold, and the excess grows as √n instead of ln n.
 
-    **Rows left out.** All this is about judged rows. A row whose base logit is beyond ±56 (`log_loss.BOUND`), or that is not
-    finite, is counted in `skipped` and changes nothing else. Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²;
-    with losses of at most 56 nats, as in all other reports, serving such a row costs at most that more than base alone.
+    **Rows taken back** have a weight ω = -μ. What the mixture had won over the mean of both losses goes with them, at most
+    a; where there is a mixable rate at most μd²/8, by Hoeffding's inequality. It is added to δ's bound, at once and late.
 
-    **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (in full
+    **Rows left out.** All this is about judged rows. A row that is not finite, or whose base output is beyond what the loss
+    judges (for log loss ±56 logits, at which it is cut in all other reports), is counted in `skipped` and changes nothing
+    else. Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²; with losses of at most 56 nats serving such a row
+    costs at most that more than base alone.
+
+    **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (exactly
     10⁻⁶ / (1 - 10⁻⁶)). No slower rate would lessen that, so η is tuned to Σδ without it; let F be its sum.
 
-    **The worst case.** Let Q = Σ a(a/8 + Σ_M a/4) over late rows and rows taken back, P the sum of their (a/2)·Σ_M α and
-    min(μd²/8, a), and C = max Σ_M a + 17·max a: the rate is brought up to date every 16 examples, so that every rate which
-    moved the δ of a row was set when Σδ was at most C less than after that row. While Σδ - F rises to a new maximum D that rate
-    is at most Λ / (D - C), and (D - C - P)² grows by at most 2Λ·a(a/8 + Σ_M a/4). Hence Σδ <= X + F, X = C + P + √(2ΛQ), and
-    X = P where Q = 0. With κ = max(1, W, X/Λ) >= 1/η, and v, 1 - v >= α/2, (1) gives
+    **The worst case.** Let Q = Σ a(a/8 + Σ_M a/4) over rows that are late, taken back or without a mixable rate, P the sum of
+    their (a/2)·Σ_M α and of what rows taken back add, and C = max Σ_M a + 17·max a: the rate is brought up to date every 16
+    examples, so that every rate which moved the δ of a row was set when Σδ was at most C less than after that row. While
+    Σδ - F rises to a new maximum D that rate is at most Λ / (D - C), and (D - C - P)² grows by at most 2Λ·a(a/8 + Σ_M a/4).
+    Hence Σδ <= X + F, X = C + P + √(2ΛQ), and X = P where Q = 0. With κ = max(1, W, X/Λ) >= 1/η, and v, 1 - v >= α/2, (1)
+    gives
 
         excess <= X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)).
 
     `worst_case` is this number, whatever the labels are; `bound` is max(Σδ, 0) + (1) with the δ and η that were really met, and
-    holds whatever was served. It is at most `worst_case`, but for the rounding of served logits to float32 (at most 4·10⁻⁶ nats
-    for each unit of weight), which Σδ has and X has not. With spreads up to B and d labels on the way both are of order
-    B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: a row they fall towards 10⁻⁶·B nats, not to zero.
+    holds whatever was served. It is at most `worst_case`, but for the rounding of served outputs to float32 (for logits at
+    most 4·10⁻⁶ nats for each unit of weight), which Σδ has and X has not. With spreads up to B and d labels on the way both are
+    of order B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: per row they fall towards 10⁻⁶·B, not to zero.
     """
 
-    def __init__(self) -> None:
-        self._state = np.zeros(hedge.PLACES)
-        self._state[hedge.WEIGHT] = 0.5
-        self._state[[hedge.RATE, hedge.HEAVIEST, hedge.OPEN_CORRECTED, hedge.OPEN_SERVED, hedge.OPEN_MIXED]] = 1.0
-        self._delays, self._noted = Delays(), hedge.NOWHERE
+    def __init__(self, loss: Loss = LOG_LOSS) -> None:
+        self.loss = loss
+        self._state = np.zeros(1, hedge.STATE)
+        self._state["weight"], self._state["rate"], self._state["slowest"] = 0.5, 1.0, 1.0
+        self._delays = Delays()
 
     @property
     def weight(self) -> float:
-        """The weight to serve the corrected probability with, 10⁻⁶ to 1 - 10⁻⁶."""
-        return min(max(float(self._state[hedge.WEIGHT]), hedge.LEAST_WEIGHT), 1.0 - hedge.LEAST_WEIGHT)
+        """The weight to serve the corrected prediction with, 10⁻⁶ to 1 - 10⁻⁶."""
+        return min(max(float(self._state["weight"][0]), hedge.LEAST_WEIGHT), 1.0 - hedge.LEAST_WEIGHT)
 
     def serve(self, base: Floats, corrected: Floats, label: Floats, weight: Floats | None = None) -> Floats:
-        """Serve N rows, each with the labels of all before it known; return the served logits float32[N]."""
-        served = np.empty(len(base), np.float32)
-        self._judge(base, corrected, served, label, weight, _NOWHERE, virtual=True)
-        return served
+        """Serve N rows, each with the labels of all before it known; return the served raw outputs, shaped as `base`."""
+        return self._judge(base, corrected, None, label, weight, _NOWHERE).astype(np.float32).reshape(np.shape(base))
 
     def update(
         self,
@@ -108,107 +113,68 @@ class Gate:
         weight: Floats | None,
         position: Ints,
     ) -> None:
-        """Take N joined examples: logits float32[N] as logged, weights float32[N], int64[N] positions of what served them.
+        """Take N joined examples: raw outputs float32[N, K] as logged, weights float32[N], positions int64[N] of the tables.
 
         Without `served` (nothing of the corrections is served) the mixture that would have been served is judged.
         """
-        shown = np.empty(len(base), np.float32) if served is None else served
-        self._judge(base, corrected, shown, label, weight, position, virtual=served is None)
+        self._judge(base, corrected, served, label, weight, position)
 
     def note(self, position: int) -> None:
         """Remember what the weight has seen now that everything up to `position` is taken; once for each record."""
-        self._settle()
-        # The kernel writes it down when it runs next, for a part of what that costs here.
-        self._noted = position
+        s = self._state[0]
+        self._delays.note(position, s["examples"], s["spread_sum"], s["share_sum"], s["weight"])
 
     def report(self) -> dict[str, float | int]:
-        """Return weight, rate, examples, skipped, delay (most examples on the way); in nats gain, excess, bound, worst_case.
+        """Return weight, rate, examples, skipped, delay (most examples on the way); gain, excess, bound, worst_case.
 
-        `gain` is what serving has won over base alone, `excess` what it lost over the better expert in hindsight.
+        The last four are in the loss's unit: `gain` is what serving has won over base alone, `excess` what it lost over the
+        better expert in hindsight.
         """
-        s = self._state
-        over_corrected, over_served = (
-            float(s[total]) + math.log(s[product])
-            for total, product in ((hedge.OVER_CORRECTED, hedge.OPEN_CORRECTED), (hedge.OVER_SERVED, hedge.OPEN_SERVED))
-        )
-        examples, slowness, most = float(s[hedge.EXAMPLES]), 1.0 / float(s[hedge.RATE]), self._most_cost()
-        slowest, shared = max(float(s[hedge.HEAVIEST]), most / hedge.PATIENCE), math.log(examples + 1.0)
-        most += hedge.FAR_COST * float(s[hedge.FAR_SPREAD])
+        s = self._state[0]
         return {
             "weight": self.weight,
-            "rate": float(s[hedge.RATE]),
-            "examples": int(examples),
-            "skipped": int(s[hedge.SKIPPED]),
-            "delay": int(s[hedge.DELAY]),
-            "gain": over_served,
-            "excess": max(over_corrected, 0.0) - over_served,
-            "bound": max(self._cost(), 0.0) + math.log(2.0) + slowness * shared + float(s[hedge.SLOWED]),
-            "worst_case": most + math.log(2.0) + slowest * shared + (slowest - 1.0) * (math.log(2.0) + shared),
+            "rate": float(s["rate"]),
+            **{name: int(s[name]) for name in ("examples", "skipped", "delay")},
+            "gain": float(s["over_served"]),
+            "excess": max(float(s["over_corrected"]), 0.0) - float(s["over_served"]),
+            "bound": bounds.bound(s),
+            "worst_case": bounds.worst_case(s),
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
-        self._settle()
-        return {"hedge": self._state.copy(), **self._delays.state()}
+        return {"state": self._state.view(np.float64).copy(), **self._delays.state()}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from what `state` returned; raises `Corrupt` where it is something else."""
-        found, delays = arrays.get("hedge", np.empty(0)), arrays.get("delays", np.empty(0))
-        if found.shape not in ((hedge.PLACES,), (_PLACES_0_1,)) or delays.ndim != 2 or delays.shape[1] != 5:
-            raise Corrupt("the saved gate lacks its state; it was written by another version: start from an older checkpoint")
-        self._state[: len(found)] = found
+    def load(self, arrays: Arrays) -> None:
+        """Go on from what `state` returned, of this version or an older one; raises `Corrupt` where it is something else."""
+        if "hedge" in arrays:
+            state = of_older(arrays["hedge"])
+        else:
+            state = take(arrays, "state", self._state.view(np.float64)).view(hedge.STATE)
         self._delays.load(arrays)
-        if len(found) == _PLACES_0_1:
-            self._complete_0_1()
-        self._noted = hedge.NOWHERE
+        self._state[:] = state
 
     def _judge(
         self,
         base: Floats,
         corrected: Floats,
-        served: Floats,
+        served: Floats | None,
         label: Floats,
         weight: Floats | None,
         position: Ints,
-        virtual: bool,
-    ) -> None:
-        weight = np.ones(len(base), np.float32) if weight is None else weight
-        d = self._delays
-        d.held = hedge.judge(
-            base, corrected, served, label, weight, position, virtual, d.rows, d.held, self._noted, self._state
-        )
-        self._noted = hedge.NOWHERE
-
-    def _settle(self) -> None:
-        if self._noted != hedge.NOWHERE:
-            s = self._state
-            self._delays.note(self._noted, [s[hedge.EXAMPLES], s[hedge.SPREAD_SUM], s[hedge.SHARE_SUM], s[hedge.WEIGHT]])
-            self._noted = hedge.NOWHERE
-
-    def _cost(self) -> float:
-        """Σδ of the docstring, as measured."""
-        s = self._state
-        mixed = float(s[hedge.MIXED]) + math.log(s[hedge.OPEN_MIXED]) / float(s[hedge.RATE])
-        return mixed - float(s[hedge.OVER_SERVED]) - math.log(s[hedge.OPEN_SERVED])
-
-    def _most_cost(self) -> float:
-        """X of the docstring."""
-        s = self._state
-        if s[hedge.LATE_SPREAD] == 0:
-            return float(s[hedge.LATE_SHARE])
-        ahead = float(s[hedge.MISSING]) + (hedge.STRIDE + 1) * float(s[hedge.SPREAD]) + float(s[hedge.LATE_SHARE])
-        return ahead + math.sqrt(2.0 * hedge.PATIENCE * float(s[hedge.LATE_SPREAD]))
-
-    def _complete_0_1(self) -> None:
-        """Give the sums that version 0.1 did not keep the largest values that they can have had, so that bounds stay true.
-
-        Its share did not fall below `_LEAST_SHARE_0_1`, and its rate was never lowered for a weight.
-        """
-        s = self._state
-        examples, slowness = float(s[hedge.EXAMPLES]), 1.0 / float(s[hedge.RATE])
-        near = min(examples, 1.0 / _LEAST_SHARE_0_1 - 1.0)
-        shared = math.log(near + 1.0) - (examples - near) * math.log1p(-_LEAST_SHARE_0_1)
-        more = slowness * max(shared - math.log(examples + 1.0), 0.0)
-        s[hedge.SLOWED] = more + (slowness - 1.0) * math.log(2.0 * (near + 1.0))
-        s[hedge.HEAVIEST], s[hedge.FAR_SPREAD] = slowness, 0.0
-        s[hedge.LATE_SHARE] += more + max(self._cost() - self._most_cost(), 0.0)
+    ) -> Doubles:
+        """Take the rows; return what was served, float64[N, K] of float32 values."""
+        loss, seen = self.loss, self._delays
+        b, c, z = raw = np.zeros((3, len(label), loss.outputs))
+        for out, given in zip(raw, (base, corrected, served), strict=True):
+            if given is not None:
+                out[...] = given.reshape(out.shape)
+        labels, weights, spreads, limits = np.empty((4, len(label)))
+        labels[:], weights[:] = label, 1.0 if weight is None else weight
+        with np.errstate(invalid="ignore"):  # a row that is not finite is not judged
+            spreads[:], limits[:] = loss.spread(b, c), loss.mixable(weights)
+        hedge.judge(
+            self._state, b, c, z, labels, weights, spreads, limits, loss.judged(b) & loss.valid(labels), position,
+            seen.rows, seen.held, served is None, loss.reach, loss.kernels,
+        )  # fmt: skip
+        return z

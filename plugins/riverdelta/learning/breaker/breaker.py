@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.core.features import Columns, Floats, Ints
-from riverdelta.learning.breaker import usual
 from riverdelta.learning.breaker import watch as w
+from riverdelta.learning.breaker.usual import SERIES
 
 
 class Breaker:
@@ -67,10 +68,9 @@ class Breaker:
             )
         self.keys, self.resume_examples = tuple(keys), resume_examples
         many = len(self.keys)
-        self._tallies, self._levels = np.zeros(w.TALLIES, np.int64), np.zeros(w.LEVELS)
-        self._tallies[w.BEGUN] = not silence
-        self._series = np.zeros((w.UNKNOWN + many, usual.PLACES))
-        self._ids = np.zeros((many, w.FACTS), np.int64)
+        self._state = np.zeros(1, w.STATE)
+        self._state["begun"] = not silence
+        self._series, self._ids = np.zeros(w.UNKNOWN + many, SERIES), np.zeros(many, w.FACTS)
         self._runs = np.full((many, w.SLOTS), -1, np.int64)
         self._seen = np.zeros((many, w.WORDS, 2), np.uint64)
         self._sent, self._shares = np.zeros((2, w.SOURCES), np.int64), np.zeros(w.SOURCES)
@@ -94,53 +94,50 @@ class Breaker:
             )
         label, source = np.ascontiguousarray(label, np.float32), np.ascontiguousarray(source, np.int64)
         out = np.ones(rows, np.bool_)
-        first = 0 if self._tallies[w.BEGUN] else self._wait(label, source)
-        self._tallies[w.SCORED] += impressions
+        first = 0 if self._state["begun"][0] else self._wait(label, source)
+        self._state["scored"] += impressions
         w.watch(
-            np.ascontiguousarray(block[:, first:]), label[first:], source[first:], self.resume_examples or 0, self._tallies,
-            self._levels, self._series, self._ids, self._runs, self._seen, self._sent, self._shares, out[first:],
+            np.ascontiguousarray(block[:, first:]), label[first:], source[first:], self.resume_examples or 0, self._state,
+            self._series, self._ids, self._runs, self._seen, self._sent, self._shares, out[first:],
         )  # fmt: skip
         return out
 
     def reset(self) -> None:
         """Close it: an operator says that all is well. What is beyond its range at this moment is usual from now on."""
-        tallies, levels = self._tallies, self._levels
-        for row in self._series:
-            if row[usual.BEYOND] == 0:
-                continue
-            row[usual.MOST] = max(row[usual.MOST], abs(row[usual.VALUE] - row[usual.MEAN]))
-            row[usual.BEYOND] = 0.0
-        if levels[w.SURPRISE] > w.limit(levels[w.USUAL_RUN]):
-            levels[w.USUAL_RUN] = levels[w.SURPRISE]
-        tallies[[w.OPEN, w.CALM, w.ALARMS]] = 0
+        s, usual = self._state[0], self._series
+        beyond = usual["beyond"] > 0
+        usual["most"][beyond] = np.maximum(usual["most"], np.abs(usual["value"] - usual["mean"]))[beyond]
+        usual["beyond"] = 0.0
+        if s["surprise"] > w.limit(s["usual_run"]):
+            s["usual_run"] = s["surprise"]
+        s["open"] = s["calm"] = s["alarms"] = 0
 
     @property
     def open(self) -> bool:
         """Whether nothing is learned."""
-        return bool(self._tallies[w.OPEN])
+        return bool(self._state["open"][0])
 
     @property
     def opened(self) -> int | None:
         """The example at which it opened, counted from 1; None while it is closed."""
-        return int(self._tallies[w.BEFORE] + self._tallies[w.OPENED]) if self.open else None
+        return int((self._state["before"] + self._state["opened"])[0]) if self.open else None
 
     @property
     def trips(self) -> int:
         """How often it has opened."""
-        return int(self._tallies[w.TRIPS])
+        return int(self._state["trips"][0])
 
     @property
     def examples(self) -> int:
         """How many examples it has seen."""
-        return int(self._tallies[w.BEFORE] + self._tallies[w.EXAMPLES])
+        return int((self._state["before"] + self._state["examples"])[0])
 
     @property
     def reason(self) -> str | None:
         """Why it is open: what changed, its value, what was usual, over how many examples, at which; None while closed."""
         if not self.open:
             return None
-        what, over, who = self._tallies[[w.WHY, w.OVER, w.WHO]].tolist()
-        value, mean, reach = self._levels[[w.VALUE, w.USUAL, w.REACH]].tolist()
+        what, over, who, value, mean, reach = self._state[["why", "over", "who", "value", "usual", "reach"]][0].tolist()
         if what == w.RUN:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
         elif what == w.RATE:
@@ -165,45 +162,39 @@ class Breaker:
         """Return what a later `load` needs to go on from here, bit for bit."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
-    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def load(self, arrays: Arrays) -> None:
         """Take over what `state` returned of a breaker with as many keys; raises `Corrupt` at anything else."""
         mine = self._arrays()
-        for name, array in mine.items():
-            theirs = arrays.get(name)
-            if theirs is None or theirs.shape != array.shape or theirs.dtype != array.dtype:
-                found = "missing" if theirs is None else f"{theirs.dtype}{list(theirs.shape)}"
-                raise Corrupt(
-                    f"the saved breaker's {name!r} is {found}; expected {array.dtype}{list(array.shape)}: start from an older"
-                    " checkpoint, or with the keys that it was saved with"
-                )
-        n = arrays["tallies"]
-        for place, least, most in (
-            (w.LABEL, 0, 1),
-            (w.SENT, 0, w.WINDOW - 1),
-            (w.POSITIVES, 0, n[w.LABELS] + w.WINDOW - 1),
-            (w.LABELS, 0, n[w.EXAMPLES]),
-            (w.WHY, w.RUN, len(self._series) - 1),
+        found = {name: take(arrays, name, array) for name, array in mine.items()}
+        n = dict(zip(w.TALLIES, found["tallies"].tolist(), strict=True))
+        for name, least, most in (
+            ("label", 0, 1),
+            ("sent", 0, w.WINDOW - 1),
+            ("positives", 0, n["labels"] + w.WINDOW - 1),
+            ("labels", 0, n["examples"]),
+            ("why", w.RUN, len(self._series) - 1),
         ):
-            if not least <= n[place] <= most:
-                raise Corrupt(f"the saved breaker's tally {place} is {n[place]}; expected {least} to {most}: start anew")
+            if not least <= n[name] <= most:
+                raise Corrupt(f"the saved breaker's {name!r} is {n[name]}; expected {least} to {most}: start anew")
         for name, array in mine.items():
-            array[...] = arrays[name]
+            array[...] = found[name]
 
     def _wait(self, label: Floats, source: Ints) -> int:
         """Return how many rows come before the first label of silence, and begin to watch with it."""
         silent = (source == 0) & (label <= 0.5)
         first = int(np.argmax(silent)) if silent.any() else len(label)
-        self._tallies[w.BEFORE] += first
-        self._tallies[w.BEGUN] = first < len(label)
-        self._tallies[w.SCORED] = 0
+        self._state["before"] += first
+        self._state["begun"], self._state["scored"] = first < len(label), 0
         return first
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the state by name, plain arrays that share its memory."""
+        whole, levels = (self._state.view(kind) for kind in (np.int64, np.float64))
         return {
-            "tallies": self._tallies,
-            "levels": self._levels,
-            "series": self._series,
-            "ids": self._ids,
+            "tallies": whole[: len(w.TALLIES)],
+            "levels": levels[len(w.TALLIES) :],
+            "series": self._series.view(np.float64).reshape(len(self._series), -1),
+            "ids": self._ids.view(np.int64).reshape(len(self._ids), len(w.FACTS.names or ())),
             "runs": self._runs,
             "seen": self._seen,
             "sent": self._sent,

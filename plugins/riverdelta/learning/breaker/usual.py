@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numba
+import numpy as np
 
-#: A statistic's row: running mean and variance, the largest deviation that passed for usual, measurements, how many in a row
+#: A statistic: its running mean and variance, the largest deviation that passed for usual, measurements, how many in a row
 #: were beyond the range, the last value and the range's half width when it was judged.
-MEAN, VARIANCE, MOST, COUNT, BEYOND, VALUE, REACH = range(7)
-PLACES = 7
+SERIES = np.dtype([(name, np.float64) for name in ("mean", "variance", "most", "count", "beyond", "value", "reach")])
 #: Measurements from which the range is judged, and over which it is remembered.
 LEAST, MEMORY = 8, 256.0
 #: The range: so many deviations, or so many times the largest that was usual; a deviation counts for so many at most.
@@ -24,7 +24,7 @@ def step_at(count, slow):  # type: ignore[no-untyped-def]
     return 1.0 / (MEMORY if slow else min(count + 1.0, MEMORY))
 
 
-@numba.njit("boolean(float64[::1], float64, float64, boolean, boolean)", cache=True)
+@numba.njit(numba.types.boolean(numba.from_dtype(SERIES), *[numba.float64] * 2, *[numba.boolean] * 2), cache=True)
 def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
     """Measure a statistic, learn its range, and return whether `value` is the second in a row beyond it.
 
@@ -35,24 +35,24 @@ def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
     A deviation counts for M once the one after it was within the range too: the window in which a change begins holds a part
     of it alone, and would widen the range for the windows that hold all of it.
     """
-    count = s[COUNT]
+    count = s.count
     if count == 0.0:
-        s[MEAN] = value
-    before = s[VALUE] - s[MEAN]
-    off = value - s[MEAN]
+        s.mean = value
+    before = s.value - s.mean
+    off = value - s.mean
     size = abs(off) if both else off
-    scale = max(math.sqrt(s[VARIANCE]), floor / DEVIATIONS)
-    s[VALUE], s[REACH] = value, max(DEVIATIONS * scale, OVER * s[MOST])
+    scale = max(math.sqrt(s.variance), floor / DEVIATIONS)
+    s.value, s.reach = value, max(DEVIATIONS * scale, OVER * s.most)
     if count >= LEAST:
-        if size > s[REACH]:
-            s[BEYOND] += 1.0
+        if size > s.reach:
+            s.beyond += 1.0
         else:
-            usual = s[BEYOND] == 0.0 and count > LEAST
-            s[MOST] = max(s[MOST] * _KEEP, (abs(before) if both else before) if usual else 0.0)
-            s[BEYOND] = 0.0
+            usual = s.beyond == 0.0 and count > LEAST
+            s.most = max(s.most * _KEEP, (abs(before) if both else before) if usual else 0.0)
+            s.beyond = 0.0
         off = min(max(off, -CLIP * scale), CLIP * scale)
     step = step_at(count, slow)
-    s[MEAN] += step * off
-    s[VARIANCE] = (1.0 - step) * (s[VARIANCE] + step * off * off)
-    s[COUNT] = count + 1.0
-    return s[BEYOND] >= 2.0
+    s.mean += step * off
+    s.variance = (1.0 - step) * (s.variance + step * off * off)
+    s.count = count + 1.0
+    return s.beyond >= 2.0

@@ -6,10 +6,10 @@ import math
 
 import numba
 import numpy as np
+from numba import types
 
 from riverdelta.core.hashing import mixed
-from riverdelta.learning.breaker.usual import BEYOND, COUNT, LEAST, MEAN, judge, step_at
-from riverdelta.learning.breaker.usual import REACH as HALF_WIDTH
+from riverdelta.learning.breaker.usual import LEAST, SERIES, judge, step_at
 
 #: Examples of a window, and of one of scored rows; runs that a window of labels holds at least. Nothing opens it in `WARM_UP`.
 WINDOW, WIDE, LEAST_RUNS = 256, 1024, 32
@@ -28,27 +28,37 @@ SLOTS, WORDS, SOURCES = 4096, 1 << 14, 128
 RATE, FEEDBACK, SOURCE, UNKNOWN = range(4)
 #: What opened the breaker last is a row of the series, or this for a run of one label.
 RUN = -1
-#: Whole numbers: examples; whether it is open, since which example, how often it has opened; calm examples in a row; series
-#: beyond their range; the run's label, rows and number; sourced examples of this window, and the example of the last one's
-#: end; scored rows; positives, rows and runs of this window of labels, and the rows of the last; what opened it, over how
-#: many examples, and which source; examples let pass before it began to watch, and whether it has.
-(EXAMPLES, OPEN, OPENED, TRIPS, CALM, ALARMS, LABEL, ROWS, NUMBER, SENT, SENT_AT, SCORED, POSITIVES,
- LABELS, RUNS, LABELS_BEFORE, WHY, OVER, WHO, BEFORE, BEGUN) = range(21)  # fmt: skip
-TALLIES = 21
-#: Real numbers: effective length and number of all runs of 0 and of 1, and those of this window; the surprise of one more
-#: 0 and of one more 1; that of this run and of the longest usual one; the value that opened it, what was usual, and how far
-#: from it was.
-(LENGTH_0, LENGTH_1, ENDS_0, ENDS_1, NEW_LENGTH_0, NEW_LENGTH_1, NEW_ENDS_0, NEW_ENDS_1, COST_0, COST_1, SURPRISE, USUAL_RUN,
- VALUE, USUAL, REACH) = range(15)  # fmt: skip
-LEVELS = 15
+#: Whole numbers of the state.
+TALLIES = (
+    "examples",
+    "open", "opened", "trips",  # whether it is open, since which example, how often it has opened
+    "calm", "alarms",  # calm examples in a row, series beyond their range
+    "label", "rows", "number",  # of this run
+    "sent", "sent_at",  # sourced examples of this window, and the example of the last one's end
+    "scored",
+    "positives", "labels", "runs", "labels_before",  # of this window of labels, and the rows of the last
+    "why", "over", "who",  # what opened it, over how many examples, and which source
+    "before", "begun",  # examples let pass before it began to watch, and whether it has
+)  # fmt: skip
+#: Real numbers of the state, those in pairs by label.
+LEVELS = (
+    ("length", np.float64, 2), ("ends", np.float64, 2),  # effective length and number of all runs
+    ("new_length", np.float64, 2), ("new_ends", np.float64, 2),  # those of this window
+    ("cost", np.float64, 2),  # the surprise of one more
+    ("surprise", np.float64), ("usual_run", np.float64),  # of this run, and of the longest usual one
+    ("value", np.float64), ("usual", np.float64), ("reach", np.float64),  # what opened it, the usual, and how far that reaches
+)  # fmt: skip
+STATE = np.dtype([*((name, np.int64) for name in TALLIES), *LEVELS])
 #: Of each key: bits set in the younger plane, distinct ids, unknown ids in this window.
-FILLED, DISTINCT, NEW = range(3)
-FACTS = 3
+FACTS = np.dtype([(name, np.int64) for name in ("filled", "distinct", "new")])
 
-_SIGNATURE = (
-    "void(int64[:, ::1], float32[::1], int64[::1], int64, int64[::1], float64[::1], float64[:, ::1], int64[:, ::1],"
-    " int64[:, ::1], uint64[:, :, ::1], int64[:, ::1], float64[::1], boolean[::1])"
-)
+_State, _Series, _Facts = (numba.from_dtype(dtype) for dtype in (STATE, SERIES, FACTS))
+_List = types.Array(_Series, 1, "C")
+_SIGNATURE = types.void(
+    types.int64[:, ::1], types.float32[::1], types.int64[::1], types.int64, types.Array(_State, 1, "C"), _List,
+    types.Array(_Facts, 1, "C"), types.int64[:, ::1], types.uint64[:, :, ::1], types.int64[:, ::1], types.float64[::1],
+    types.boolean[::1],
+)  # fmt: skip
 _mixed = numba.njit(inline="always")(mixed)
 
 
@@ -58,166 +68,142 @@ def limit(usual_run):  # type: ignore[no-untyped-def]
     return max(TOO_LONG, 2.0 * usual_run - TOO_LONG)
 
 
-@numba.njit("void(int64[::1], float64[::1], int64, int64, int64, float64, float64, float64)", cache=True)
-def _trip(n, r, why, over, who, value, usual, reach):  # type: ignore[no-untyped-def]
-    n[CALM] = 0
-    if n[OPEN] == 0:
-        n[OPEN], n[OPENED] = 1, n[EXAMPLES]
-        n[TRIPS] += 1
-        n[WHY], n[OVER], n[WHO], r[VALUE], r[USUAL], r[REACH] = why, over, who, value, usual, reach
+@numba.njit(types.void(_State, *[types.int64] * 3, *[types.float64] * 3), cache=True)
+def _trip(s, why, over, who, value, usual, reach):  # type: ignore[no-untyped-def]
+    s.calm = 0
+    if s.open == 0:
+        s.open, s.opened = 1, s.examples
+        s.trips += 1
+        s.why, s.over, s.who, s.value, s.usual, s.reach = why, over, who, value, usual, reach
 
 
-@numba.njit("void(int64[::1], float64[::1])", cache=True)
-def _end_run(n, r):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_State), cache=True)
+def _end_run(s):  # type: ignore[no-untyped-def]
     """Learn how surprising runs are. One that was too long makes longer ones usual only little by little."""
-    most = limit(r[USUAL_RUN])
-    if r[SURPRISE] <= most:
-        r[USUAL_RUN] = max(r[USUAL_RUN], r[SURPRISE])
+    most = limit(s.usual_run)
+    if s.surprise <= most:
+        s.usual_run = max(s.usual_run, s.surprise)
     else:
-        r[USUAL_RUN] += (min(r[SURPRISE], 2.0 * most) - r[USUAL_RUN]) / 8.0
+        s.usual_run += (min(s.surprise, 2.0 * most) - s.usual_run) / 8.0
 
 
-@numba.njit("void(int64[::1], float64[::1], float64[:, ::1], int64, int64, int64, float64, float64, boolean)", cache=True)
-def _measure(n, r, series, which, over, who, value, floor, both):  # type: ignore[no-untyped-def]
-    s = series[which]
-    was, usual = s[BEYOND] > 0.0, s[MEAN]
-    again = judge(s, value, floor, both, n[OPEN] != 0)
-    n[ALARMS] += (s[BEYOND] > 0.0) - was
+@numba.njit(types.void(_State, _List, *[types.int64] * 3, *[types.float64] * 2, types.boolean), cache=True)
+def _measure(s, series, which, over, who, value, floor, both):  # type: ignore[no-untyped-def]
+    found = series[which]
+    was, usual = found.beyond > 0.0, found.mean
+    again = judge(found, value, floor, both, s.open != 0)
+    s.alarms += (found.beyond > 0.0) - was
     if again:
-        _trip(n, r, which, over, who, value, usual, s[HALF_WIDTH])
+        _trip(s, which, over, who, value, usual, found.reach)
 
 
-@numba.njit("void(int64[::1], float64[::1], float64[:, ::1], int64[:, ::1], float64[::1])", cache=True)
-def _sources(n, r, series, sent, usual):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_State, _List, types.int64[:, ::1], types.float64[::1]), cache=True)
+def _sources(s, series, sent, usual):  # type: ignore[no-untyped-def]
     """Measure by how much a single source's share has risen, less the share of one that has fallen silent in its favour."""
-    step = step_at(series[SOURCE, COUNT], n[OPEN] != 0)
+    step = step_at(series[SOURCE].count, s.open != 0)
     rise, gone, which = -1.0, 0.0, 0
-    for s in range(SOURCES):
-        share = sent[0, s] / WINDOW
-        if series[SOURCE, COUNT] == 0.0:
-            usual[s] = share
-        if share - usual[s] > rise:
-            rise, which = share - usual[s], s
+    for k in range(SOURCES):
+        share = sent[0, k] / WINDOW
+        if series[SOURCE].count == 0.0:
+            usual[k] = share
+        if share - usual[k] > rise:
+            rise, which = share - usual[k], k
         # One that sends 20 labels a window falls silent by chance once in e^20; slot 0 holds those who do not say.
-        if sent[0, s] == 0 and s > 0 and usual[s] * WINDOW >= 20.0:
-            gone = max(gone, usual[s])
-        usual[s] += step * (share - usual[s])
-        sent[0, s] = 0
-    _measure(n, r, series, SOURCE, 2 * WINDOW, sent[1, which], max(rise - gone, 0.0), FLOOR_SOURCE, False)
-    n[SENT], n[SENT_AT] = 0, n[EXAMPLES]
+        if sent[0, k] == 0 and k > 0 and usual[k] * WINDOW >= 20.0:
+            gone = max(gone, usual[k])
+        usual[k] += step * (share - usual[k])
+        sent[0, k] = 0
+    _measure(s, series, SOURCE, 2 * WINDOW, sent[1, which], max(rise - gone, 0.0), FLOOR_SOURCE, False)
+    s.sent, s.sent_at = 0, s.examples
 
 
-@numba.njit("void(int64[::1], float64[::1], float64[:, ::1], int64[:, ::1], uint64[:, :, ::1])", cache=True)
-def _window(n, r, series, ids, seen):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_State, _List, types.Array(_Facts, 1, "C"), types.uint64[:, :, ::1]), cache=True)
+def _window(s, series, ids, seen):  # type: ignore[no-untyped-def]
     """Measure what is measured every `WINDOW` examples."""
-    n[LABELS] += WINDOW
-    n[RUNS] += int(r[NEW_ENDS_0] + r[NEW_ENDS_1])
-    if n[RUNS] >= LEAST_RUNS:
-        angle = math.asin(math.sqrt(n[POSITIVES] / n[LABELS]))
-        _measure(n, r, series, RATE, n[LABELS_BEFORE] + n[LABELS], 0, angle, FLOOR_RATE, True)
-        n[LABELS_BEFORE] = n[LABELS]
-        n[LABELS] = n[RUNS] = n[POSITIVES] = 0
+    s.labels += WINDOW
+    s.runs += int(s.new_ends[0] + s.new_ends[1])
+    if s.runs >= LEAST_RUNS:
+        angle = math.asin(math.sqrt(s.positives / s.labels))
+        _measure(s, series, RATE, s.labels_before + s.labels, 0, angle, FLOOR_RATE, True)
+        s.labels_before = s.labels
+        s.labels = s.runs = s.positives = 0
     for k in range(ids.shape[0]):
-        if n[EXAMPLES] > WARM_UP:  # at first all are unknown
-            _measure(n, r, series, UNKNOWN + k, 2 * WINDOW, 0, ids[k, NEW] / WINDOW, FLOOR_UNKNOWN, False)
-        ids[k, NEW] = 0
-        if 4 * ids[k, FILLED] > 64 * WORDS:
+        if s.examples > WARM_UP:  # at first all are unknown
+            _measure(s, series, UNKNOWN + k, 2 * WINDOW, 0, ids[k].new / WINDOW, FLOOR_UNKNOWN, False)
+        ids[k].new = 0
+        if 4 * ids[k].filled > 64 * WORDS:
             # Ids met since the younger plane was begun are known on; those met only before it are forgotten.
             seen[k, :, 1] = seen[k, :, 0]
             seen[k, :, 0] = np.uint64(0)
-            ids[k, FILLED] = 0
-    if n[EXAMPLES] % WIDE == 0:
-        labels = math.log((WIDE + 0.5) / (n[SCORED] + 0.5))
-        _measure(n, r, series, FEEDBACK, 2 * WIDE, 0, labels, FLOOR_FEEDBACK, True)
-        n[SCORED] = 0
-    if n[EXAMPLES] - n[SENT_AT] > LONGEST and series[SOURCE, BEYOND] > 0.0:
-        series[SOURCE, BEYOND] = 0.0
-        n[ALARMS] -= 1
-    new, old = r[NEW_LENGTH_0] + r[NEW_LENGTH_1], r[LENGTH_0] + r[LENGTH_1]
+            ids[k].filled = 0
+    if s.examples % WIDE == 0:
+        labels = math.log((WIDE + 0.5) / (s.scored + 0.5))
+        _measure(s, series, FEEDBACK, 2 * WIDE, 0, labels, FLOOR_FEEDBACK, True)
+        s.scored = 0
+    if s.examples - s.sent_at > LONGEST and series[SOURCE].beyond > 0.0:
+        series[SOURCE].beyond = 0.0
+        s.alarms -= 1
+    new, old = s.new_length[0] + s.new_length[1], s.length[0] + s.length[1]
     keep = 1.0 - new / MEMORY if old + new > MEMORY else 1.0
-    for side in range(4):
-        r[LENGTH_0 + side] = r[LENGTH_0 + side] * keep + r[NEW_LENGTH_0 + side]
-        r[NEW_LENGTH_0 + side] = 0.0
-    for side in range(2):
+    for y in range(2):
+        s.length[y] = s.length[y] * keep + s.new_length[y]
+        s.ends[y] = s.ends[y] * keep + s.new_ends[y]
+        s.new_length[y] = s.new_ends[y] = 0.0
         # A run of mean length ℓ goes on with probability 1 - 1/ℓ; how long they are is not known before some have ended.
-        known = n[EXAMPLES] >= WARM_UP and r[ENDS_0 + side] >= LEAST
-        r[COST_0 + side] = min(-math.log1p(-min(r[ENDS_0 + side] / r[LENGTH_0 + side], 0.5)), COIN) if known else 0.0
-    r[USUAL_RUN] *= 1.0 - 1.0 / 1024.0
+        known = s.examples >= WARM_UP and s.ends[y] >= LEAST
+        s.cost[y] = min(-math.log1p(-min(s.ends[y] / s.length[y], 0.5)), COIN) if known else 0.0
+    s.usual_run *= 1.0 - 1.0 / 1024.0
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def watch(columns, label, source, resume, n, r, series, ids, runs, seen, sent, usual, out):  # type: ignore[no-untyped-def]
+def watch(columns, label, source, resume, state, series, ids, runs, seen, sent, usual, out):  # type: ignore[no-untyped-def]
     """Take M examples in order; see `Breaker` for the rules. out[i] says whether example i may be learned."""
-    keys = columns.shape[0]
-    # What every row moves lies in locals: stored to an array each time it would cost half as much again.
-    examples, run_label, rows, number, positives, sent_rows = n[EXAMPLES], n[LABEL], n[ROWS], n[NUMBER], n[POSITIVES], n[SENT]
-    surprise, length_0, length_1 = r[SURPRISE], r[NEW_LENGTH_0], r[NEW_LENGTH_1]
-    most_usual, cost_0, cost_1 = limit(r[USUAL_RUN]), r[COST_0], r[COST_1]
-    opened = n[OPEN] != 0
+    s = state[0]
     for i in range(label.shape[0]):
-        examples += 1
+        s.examples += 1
         y = 1 if label[i] > 0.5 else 0
-        if y != run_label or rows >= LONGEST:
-            if y != run_label:
-                r[NEW_ENDS_0 + run_label] += 1.0
-            if surprise > r[USUAL_RUN]:
-                n[EXAMPLES], r[SURPRISE] = examples, surprise
-                _end_run(n, r)
-                most_usual = limit(r[USUAL_RUN])
-            surprise = 0.0
-            rows = 0
-            number += 1
-            run_label = y
+        if y != s.label or s.rows >= LONGEST:
+            if y != s.label:
+                s.new_ends[s.label] += 1.0
+            if s.surprise > s.usual_run:
+                _end_run(s)
+            s.surprise, s.rows, s.label = 0.0, 0, y
+            s.number += 1
         most = 0
-        for k in range(keys):
+        for k in range(columns.shape[0]):
             h = _mixed(columns[k, i])
             slot = np.int64(h & np.uint64(SLOTS - 1))
             # One counter holds the number of the run (above) and the entity's rows in it (the lower 16 bits).
             held = runs[k, slot]
-            here = held & 0xFFFF if held >> 16 == number else 0
-            runs[k, slot] = (number << 16) | (here + 1)
-            if here > most and (ids[k, DISTINCT] >= CATEGORY or examples <= LONGEST):
+            here = held & 0xFFFF if held >> 16 == s.number else 0
+            runs[k, slot] = (s.number << 16) | (here + 1)
+            if here > most and (ids[k].distinct >= CATEGORY or s.examples <= LONGEST):
                 most = here
             word, bit = np.int64(h >> np.uint64(50)), np.uint64(1) << ((h >> np.uint64(44)) & np.uint64(63))
             if not seen[k, word, 0] & bit:
                 if not seen[k, word, 1] & bit:
-                    ids[k, NEW] += 1
-                    ids[k, DISTINCT] += 1
+                    ids[k].new += 1
+                    ids[k].distinct += 1
                 seen[k, word, 0] |= bit
-                ids[k, FILLED] += 1
+                ids[k].filled += 1
         w = 1.0 / (math.sqrt(most) + math.sqrt(most + 1.0))
-        rows += 1
-        surprise += w * (cost_1 if y else cost_0)
-        if opened:
-            w = 1.0
-        positives += y
-        length_1 += w * y
-        length_0 += w * (1 - y)
+        s.rows += 1
+        s.surprise += w * s.cost[y]
+        s.positives += y
+        s.new_length[y] += 1.0 if s.open else w
         if source[i] != 0 or y:
             slot = np.int64(_mixed(source[i]) & np.uint64(SOURCES - 1))
             sent[0, slot] += 1
             sent[1, slot] = source[i]
-            sent_rows += 1
-            if sent_rows == WINDOW:
-                n[EXAMPLES] = examples
-                _sources(n, r, series, sent, usual)
-                sent_rows = 0
-                opened = n[OPEN] != 0
-        if examples & (WINDOW - 1) == 0:
-            n[EXAMPLES], n[POSITIVES], r[NEW_LENGTH_0], r[NEW_LENGTH_1] = examples, positives, length_0, length_1
-            _window(n, r, series, ids, seen)
-            opened = n[OPEN] != 0
-            positives, length_0, length_1 = n[POSITIVES], 0.0, 0.0
-            most_usual, cost_0, cost_1 = limit(r[USUAL_RUN]), r[COST_0], r[COST_1]
-        if surprise > most_usual:
-            n[EXAMPLES] = examples
-            _trip(n, r, RUN, rows, 0, np.float64(y), r[LENGTH_0 + y] / r[ENDS_0 + y], most_usual)
-            opened = True
-        elif opened:
-            n[CALM] = 0 if n[ALARMS] else n[CALM] + 1
-            if 0 < resume <= n[CALM]:
-                n[OPEN] = n[CALM] = 0
-                opened = False
-        out[i] = not opened
-    n[EXAMPLES], n[LABEL], n[ROWS], n[NUMBER], n[POSITIVES], n[SENT] = examples, run_label, rows, number, positives, sent_rows
-    r[SURPRISE], r[NEW_LENGTH_0], r[NEW_LENGTH_1] = surprise, length_0, length_1
+            s.sent += 1
+            if s.sent == WINDOW:
+                _sources(s, series, sent, usual)
+        if s.examples % WINDOW == 0:
+            _window(s, series, ids, seen)
+        if s.surprise > limit(s.usual_run):
+            _trip(s, RUN, s.rows, 0, np.float64(y), s.length[y] / s.ends[y], limit(s.usual_run))
+        elif s.open:
+            s.calm = 0 if s.alarms else s.calm + 1
+            if 0 < resume <= s.calm:
+                s.open = s.calm = 0
+        out[i] = not s.open

@@ -1,0 +1,268 @@
+"""Alarm: says that the stream has changed, and in what, with a stated rate of false alarms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
+from riverdelta.evaluation.drift.distances import BLOCK, DECILES, Distances
+from riverdelta.evaluation.drift.panel import Panel
+from riverdelta.evaluation.drift.reference import Reference
+from riverdelta.evaluation.measured import Rows
+
+#: The shortest reference: 16 blocks, of which a standard error can be taken.
+LEAST = 16 * BLOCK
+#: The largest loss that counts: lower than elsewhere, because the panel bets on shares of the full range.
+MOST = 4.0
+#: How far a mean may lie above the reference's: in standard errors of it, and in its own unit.
+ERRORS, TOLERANCE = 5.0, 0.02
+#: The most windows that are passed over because the loss falls in them.
+_MOST_TRIES = 8
+#: What is watched beside the columns.
+LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
+
+
+class Drift:
+    """Watch joined examples against a reference: the first stable window of `reference` of them, and after an alarm the next.
+
+    **Reference.** That of the base's training data, if it is `given`: then everything is watched from the first example on.
+    Otherwise the first stable window: a window is stable where the loss of its second half is not below that of its
+    first by more than two standard errors, since a learner that still improves would make anything that comes look usual; after
+    8 windows the next one is taken as it is. After an alarm the next stable window says what the alarm allows, as what lasts
+    becomes usual; distances from a given reference stay distances from it.
+
+    **Distances.** Every scalar, id and vector (by its length) of `schema`, and the base's logit as `score`, has a histogram of
+    the reference and one of the last `reference` examples: deciles of numbers, 32 hashed bins of ids. `report` gives their
+    population stability index and Jensen-Shannon distance.
+
+    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the means of the block: of the loss of what was served (at
+    most 4), with two labels of score - label either way (calibration), and of the share of each decile of the score and of
+    each number. Each quantity has the same part of the panel. A quantity may rise by 0.02 (nats, probability, share) and 5
+    standard errors of its reference before a bet gains; while none does, in the mean given the blocks before, alarms come
+    once in `run_length` examples at most: that is the theorem's figure. Ids have no say: users and items come and go in
+    every stream.
+
+    It advances example by example; blocks cut in any way leave the same bits.
+
+    >>> drift = Drift(Schema.of({"x": "float32"}), reference=1_024, run_length=1e6)
+    >>> rng = np.random.default_rng(0)
+    >>> def stream(n, shift=0.0):
+    ...     x = rng.normal(shift, 1.0, n).astype(np.float32)
+    ...     return {"x": x}, x, x, (rng.random(n) < 1 / (1 + np.exp(-x))).astype(np.float32)
+    >>> drift.update(*stream(20_000)), drift.update(*stream(4_000, 1.5))
+    ([], ['x'])
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        reference: int = 8192,
+        run_length: float = 1e7,
+        given: Reference | None = None,
+        loss: Loss = LOG_LOSS,
+    ) -> None:
+        if reference < LEAST or reference % BLOCK:
+            raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {BLOCK} of at least {LEAST:,}")
+        if not run_length >= BLOCK:
+            raise ConfigurationError(f"run_length is {run_length!r}; expected a number of examples of at least {BLOCK}")
+        self.reference, self.run_length, self.loss = reference, run_length, loss
+        names, blocks = (*schema, SCORE), reference // BLOCK
+        self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
+        numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
+        #: The ranges of the losses watched: of the loss, and where there are two labels of score - label, either way.
+        self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.labels == (0.0, 1.0) else [min(MOST, loss.bound)])
+        self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
+        first = len(self.quantities) - len(numbers)
+        self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])
+        each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
+        self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / BLOCK)
+        #: Examples, those of this stretch of reference or watching, and blocks watched; windows passed over for a reference.
+        self.examples = self._taken = self._blocks = self._tries = 0
+        self._watching = False
+        self._kept, self._losses = np.zeros((len(names), reference), np.float32), np.zeros((blocks, len(self._ranges)))
+        self._sums = np.zeros(len(self._ranges))
+        #: Alarms by quantity, and the example of the last.
+        self._alarms, self._last = np.zeros(len(self.quantities), np.int64), np.full(1, -1, np.int64)
+        self._given, self._digest = given, np.zeros(16, np.uint8)
+        if given is not None:
+            self._take(given)
+
+    @classmethod
+    def reference_of(cls, schema: Schema, columns: Columns, base: Floats, label: Floats, loss: Loss = LOG_LOSS) -> Reference:
+        """Return the reference of N rows, 1,024 at least, in the order in which they came; N is cut to a multiple of 64.
+
+        `base` float32[N, K] is the base's raw output. Rows that the base was not fitted to show what loss is usual of it.
+        """
+        rows = len(label) - len(label) % BLOCK
+        taken = cls(schema, rows, loss=loss)
+        # These rows are what is usual, however their loss runs.
+        taken._tries = _MOST_TRIES
+        taken.update({name: columns[name][:rows] for name in schema}, base[:rows], base[:rows], label[:rows])
+        d, first = taken.distances, len(taken._ranges)
+        numbers = [name for name, is_id in zip(d.names, d.is_id, strict=True) if not is_id]
+        return Reference(
+            edges=dict(zip(d.names, d.edges, strict=True)),
+            usual=dict(zip(d.names, d.usual, strict=True)),
+            bound=dict(zip(numbers, taken._panel.bound[first:].reshape(-1, DECILES), strict=True)),
+            losses=taken._panel.bound[:first],
+        )
+
+    def update(self, columns: Columns, base: Floats, served: Floats, label: Floats) -> list[str]:
+        """Take M examples with raw outputs float32[M, K] as served; return the quantity of each alarm that they raised."""
+        score = self.loss.rows(base)
+        values = self.distances.values({**columns, SCORE: score[:, 0] if score.shape[1] == 1 else score})
+        losses, bins = self._shares(served, label), self.distances.bins(values)
+        alarms, at = [], 0
+        while at < len(label):
+            part = slice(at, at + BLOCK - self._taken % BLOCK)
+            at += len(losses[part])
+            self._sums = np.add.accumulate(np.concatenate([self._sums[None], losses[part]]))[-1]
+            if self._watching:
+                self.distances.add(bins[:, part])
+            else:
+                self._kept[:, self._taken : self._taken + len(losses[part])] = values[:, part]
+            self._taken += len(losses[part])
+            self.examples += len(losses[part])
+            if self._taken % BLOCK:
+                break
+            means, self._sums = self._sums / BLOCK, np.zeros_like(self._sums)
+            if self._watching and self._step(means):
+                alarms.append(self._alarm())
+            elif not self._watching:
+                self._losses[self._taken // BLOCK - 1] = means
+                if self._taken == self.reference and self._begin():
+                    bins = self.distances.bins(values)
+        return alarms
+
+    @property
+    def alarms(self) -> int:
+        """How many alarms it has raised."""
+        return int(self._alarms.sum())
+
+    @property
+    def last_alarm(self) -> int | None:
+        """The example of the last alarm, counted from 1."""
+        return int(self._last[0]) if self._last[0] >= 0 else None
+
+    def report(self) -> dict[str, Any]:
+        """Return distances by column (None before a full window), evidence (1: alarm) and alarms by quantity."""
+        held = np.bincount(self._owner, self._panel.evidence())
+        last = self.last_alarm
+        share = np.log1p(held) / math.log1p(self._panel.run_length)
+        return {
+            "watching": self._watching,
+            "columns": self.distances.report(self._watching and self._taken >= self.reference),
+            "quantities": {
+                name: {"evidence": float(e), "alarms": int(a)}
+                for name, e, a in zip(self.quantities, share, self._alarms, strict=True)
+            },
+            "alarms": self.alarms,
+            "alarmed": last is not None and self.examples - last <= self.reference,
+            "last_alarm": last,
+            "reference": (self._given.rows if self._given else self.reference) if self._watching else None,
+            "given": self._given is not None,
+            "run_length": self.run_length,
+        }
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what a later `load` needs to go on from here, bit for bit."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def load(self, arrays: Arrays) -> None:
+        """Take over what `state` returned of the same columns and reference; raises `Corrupt` at anything else."""
+        mine = self._arrays()
+        found = {name: take(arrays, name, array) for name, array in mine.items()}
+        examples, taken, watching, blocks, _, tries = n = found["n"].tolist()
+        if not (0 <= taken < (self.reference if not watching else 2**63) and watching in (0, 1) and blocks >= 0):
+            raise Corrupt(f"the saved drift's 'n' is {n}; expected those of {self.reference} examples")
+        if (found["digest"] != self._digest).any():
+            raise Corrupt("the saved drift is of another reference")
+        for name, array in mine.items():
+            array[...] = found[name]
+        self.examples, self._taken, self._watching, self._blocks, self._tries = examples, taken, bool(watching), blocks, tries
+
+    def _shares(self, served: Floats, label: Floats) -> Doubles:
+        """Return the losses of M rows as shares of their ranges, those of a row that cannot be measured as if it had none."""
+        rows = Rows.of(self.loss, served, served, label, np.ones(len(label)))
+        out = np.full((len(label), len(self._ranges)), 0.5)
+        out[:, 0] = np.where(
+            rows.good, np.minimum(self.loss.value(rows.raw[0], rows.label), self._ranges[0]) / self._ranges[0], 0
+        )
+        if len(self._ranges) > 1:
+            off = np.where(rows.good, self.loss.inverse_link(rows.raw[0])[:, 0] - rows.label, 0.0)
+            out[:, 1], out[:, 2] = (1.0 + off) / 2.0, (1.0 - off) / 2.0
+        return out
+
+    def _step(self, means: Doubles) -> bool:
+        """Bet on a block; return whether it raises the alarm."""
+        shares = self.distances.close(self._blocks)
+        self._blocks += 1
+        return self._panel.update(np.concatenate([means, shares.ravel()]))
+
+    def _take(self, given: Reference) -> None:
+        """Watch against a given reference from the first example on; raises `ConfigurationError` where it lacks a column."""
+        d, numbers = self.distances, []
+        for c, name in enumerate(d.names):
+            if name not in given.usual or (name in given.bound) == d.is_id[c]:
+                kind = "id" if d.is_id[c] else "number"
+                raise ConfigurationError(
+                    f"the reference has no {kind} column {name!r}, which a correction reads; it has "
+                    f"{', '.join(given.usual)}: make it again with `riverdelta reference`"
+                )
+            d.edges[c], d.usual[c] = given.edges[name], given.usual[name]
+            numbers += [] if d.is_id[c] else [given.bound[name]]
+        self._panel.bound[:] = np.concatenate([given.losses, *numbers])
+        self._digest[:] = np.frombuffer(given.digest, np.uint8)
+        self._watching = True
+
+    def _begin(self) -> bool:
+        """Make a reference of what was kept and watch from here on, unless the loss still falls; return whether it does."""
+        if self._tries < _MOST_TRIES and _falls(self._losses[:, 0]):
+            self._taken, self._tries = 0, self._tries + 1
+            return False
+        if self._given is None:
+            self.distances.take(self._kept)
+        shares = self.distances.by_block(self._kept)[:, ~self.distances.is_id, :DECILES] / BLOCK
+        means = np.concatenate([self._losses, shares.reshape(len(shares), -1)], 1)
+        tolerance = TOLERANCE / np.concatenate([self._ranges, np.ones(means.shape[1] - len(self._ranges))])
+        # The error is that of means of blocks, so that rows which come in runs raise it as they should.
+        error = means.std(0, ddof=1) / np.sqrt(len(means))
+        self._panel.bound[:] = np.minimum(means.mean(0) + ERRORS * error + tolerance, 1.0)
+        self._panel.wealth[:] = 0.0
+        self.distances.begin()
+        self._taken = self._blocks = self._tries = 0
+        self._watching = True
+        return True
+
+    def _alarm(self) -> str:
+        """Note what brought the most evidence, and take a new reference from here on: what lasts becomes usual."""
+        most = int(np.argmax(np.bincount(self._owner, self._panel.evidence())))
+        self._alarms[most] += 1
+        self._last[0] = self.examples
+        self._panel.wealth[:] = 0.0
+        self._taken, self._watching = 0, False
+        return self.quantities[most]
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the state; the fifth number of `n` is one that version 0.1 had."""
+        n = np.array([self.examples, self._taken, self._watching, self._blocks, 0, self._tries], np.int64)
+        return {
+            "n": n, "kept": self._kept, "losses": self._losses, "sums": self._sums, **self.distances.arrays(),
+            "bound": self._panel.bound, "wealth": self._panel.wealth, "alarms": self._alarms, "last": self._last,
+            "digest": self._digest,
+        }  # fmt: skip
+
+
+def _falls(losses: Doubles) -> bool:
+    """Whether the second half of the blocks' losses is below the first by more than two standard errors."""
+    halves = np.array_split(losses, 2)
+    error = math.sqrt(sum(half.var(ddof=1) / len(half) for half in halves))
+    return bool(halves[0].mean() - halves[1].mean() > 2.0 * error)

@@ -1,0 +1,35 @@
+"""Bounds: what the gate's mixture can have cost, from its sums; see `Gate` for the theorem."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from riverdelta.evaluation.gate.hedge import FAR_COST, PATIENCE, STRIDE
+
+_LN_2 = math.log(2.0)
+
+
+def cost(s: Any) -> float:
+    """Σδ, as measured."""
+    return float(s["mixed"] - s["over_served"])
+
+
+def most_cost(s: Any) -> float:
+    """X."""
+    if s["late_spread"] == 0:
+        return float(s["late_share"])
+    ahead = s["missing"] + (STRIDE + 1) * s["spread"] + s["late_share"]
+    return float(ahead + math.sqrt(2.0 * PATIENCE * s["late_spread"]))
+
+
+def bound(s: Any) -> float:
+    """max(Σδ, 0) + (1)."""
+    return float(max(cost(s), 0.0) + _LN_2 + math.log(s["examples"] + 1.0) / s["rate"] + s["slowed"])
+
+
+def worst_case(s: Any) -> float:
+    """X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1))."""
+    shared, most = math.log(s["examples"] + 1.0), most_cost(s)
+    slowest = max(float(s["slowest"]), most / PATIENCE)
+    return float(most + FAR_COST * s["far_spread"] + _LN_2 + slowest * shared + (slowest - 1.0) * (_LN_2 + shared))
