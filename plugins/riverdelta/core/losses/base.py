@@ -45,12 +45,17 @@ class Loss(ABC):
     def check_labels(self, label: npt.ArrayLike, what: str = "row") -> npt.NDArray[np.float32]:
         """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one."""
         found = np.asarray(label, np.float32)
-        good = np.isfinite(found) if self.labels is None else np.isin(found, self.labels)
+        good = self.valid(found)
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
             allowed = "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
             raise InvalidInput(f"{what} {at} has the label {found[at]!s}; expected {allowed}")
         return found
+
+    def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return bool[N]: whether each label is one."""
+        found = np.asarray(label)
+        return np.isfinite(found) if self.labels is None else np.isin(found, self.labels)
 
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
@@ -103,8 +108,11 @@ class Loss(ABC):
         return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
     @abstractmethod
-    def mixable(self, weight: float) -> float:
-        """Return the largest rate at which exponential weights over rows of a weight lose nothing by mixing, at most 1."""
+    def mixable(self, weight: npt.ArrayLike) -> Doubles:
+        """Return the largest rate at which exponential weights over rows of a weight lose nothing by mixing.
+
+        It is at most 1, and 0 where no such rate is known; by weight, of whichever shape.
+        """
 
     @abstractmethod
     def export_link(self, nodes: Nodes, prediction: str) -> str:

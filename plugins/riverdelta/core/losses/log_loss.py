@@ -30,7 +30,8 @@ def _value(raw, label):  # type: ignore[no-untyped-def]
         z = _BOUND
     elif z < -_BOUND:
         z = -_BOUND
-    return math.log1p(math.exp(-abs(z))) + (z if z > 0.0 else 0.0) - label * z
+    # What cancels is subtracted first: a small loss keeps all its digits.
+    return math.log1p(math.exp(-abs(z))) + ((z if z > 0.0 else 0.0) - label * z)
 
 
 @numba.njit(DERIVATIVES, cache=True)
@@ -55,7 +56,8 @@ def _mix(base, corrected, weight, served):  # type: ignore[no-untyped-def]
 
 @numba.njit(PREDICT, cache=True)
 def _predict(raw, prediction):  # type: ignore[no-untyped-def]
-    prediction[0] = 1.0 / (1.0 + math.exp(-raw[0]))
+    e = math.exp(-abs(raw[0]))
+    prediction[0] = (1.0 if raw[0] >= 0.0 else e) / (1.0 + e)
 
 
 class LogLoss(Loss):
@@ -98,8 +100,8 @@ class LogLoss(Loss):
     def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         return (np.abs(self.rows(base)) <= _BOUND)[:, 0]
 
-    def mixable(self, weight: float) -> float:
-        return min(1.0, 1.0 / weight) if weight > 0 else 1.0
+    def mixable(self, weight: npt.ArrayLike) -> Doubles:
+        return np.asarray(1.0 / np.maximum(weight, 1.0))
 
     def export_link(self, nodes: Nodes, prediction: str) -> str:
         floor, ceiling, one = (nodes.constant(value, np.float32) for value in (_FLOOR, 1.0 - _FLOOR, 1.0))
