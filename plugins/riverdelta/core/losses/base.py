@@ -42,14 +42,27 @@ class Loss(ABC):
     reach: ClassVar[float]
     kernels: ClassVar[Kernels]
 
-    def check_labels(self, label: npt.ArrayLike, what: str = "row") -> npt.NDArray[np.float32]:
-        """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one."""
-        found = np.asarray(label, np.float32)
-        good = self.valid(found)
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+    @property
+    def expected(self) -> str:
+        """Which labels are valid, for the end of an error message."""
+        return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
+
+    def check_labels(self, label: npt.ArrayLike, what: str = "row", shown: bool = False) -> npt.NDArray[np.float32]:
+        """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one.
+
+        With `shown`, a label may be NaN: its row was shown, and has no label yet.
+        """
+        given = np.asarray(label)
+        with np.errstate(over="ignore"):
+            found = given.astype(np.float32)
+        good = self.valid(found) | (shown & np.isnan(found))
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
-            allowed = "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
-            raise InvalidInput(f"{what} {at} has the label {found[at]!s}; expected {allowed}")
+            raise InvalidInput(f"{what} {at} has the label {given[at]!s}; expected {self.expected}")
         return found
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -64,11 +77,12 @@ class Loss(ABC):
         kernels.values(rows, np.ascontiguousarray(np.broadcast_to(label, len(rows)), np.float64), self.kernels, out)
         return out
 
-    def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> tuple[Doubles, Doubles]:
-        """Return gradient and curvature float64[N, K] of the loss by the raw outputs."""
+    def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0) -> tuple[Doubles, Doubles]:
+        """Return gradient and curvature float64[N, K] of the loss times `weight` by the raw outputs."""
         rows = self.rows(raw)
         gradient, curvature = np.empty_like(rows), np.empty_like(rows)
-        kernels.derivatives(rows, np.ascontiguousarray(label, np.float64), self.kernels, gradient, curvature)
+        by_row = [np.ascontiguousarray(np.broadcast_to(one, len(rows)), np.float64) for one in (label, weight)]
+        kernels.derivatives(rows, *by_row, self.kernels, gradient, curvature)
         return gradient, curvature
 
     def inverse_link(self, raw: npt.ArrayLike) -> Doubles:

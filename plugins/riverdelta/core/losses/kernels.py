@@ -13,11 +13,11 @@ from numba import types
 from numba.experimental import structref as _structref
 
 structref: Any = _structref  # untyped
-_Row, _Number = types.float64[::1], types.float64
+_Row, _Rows, _Number = types.float64[::1], types.float64[:, ::1], types.float64
 #: value(raw[K], label) -> loss
 VALUE = _Number(_Row, _Number)
-#: derivatives(raw[K], label, gradient[K], curvature[K]): fills the last two with those of the loss by the raw output.
-DERIVATIVES = types.void(_Row, _Number, _Row, _Row)
+#: derivatives(raw[K], label, weight, gradient[K], curvature[K]): fills the last two with those of the loss times the weight.
+DERIVATIVES = types.void(_Row, _Number, _Number, _Row, _Row)
 #: mix(base[K], corrected[K], weight, served[K]): fills the last one.
 MIX = types.void(_Row, _Row, _Number, _Row)
 #: predict(raw[K], prediction[K]): fills the last one.
@@ -46,8 +46,12 @@ class Kernels(structref.StructRefProxy):
     Each is decorated with `numba.njit(SIGNATURE, cache=True)`, SIGNATURE being that of its name in this module.
     """
 
+    functions: tuple[Any, ...]
+
     def __new__(cls, value: Any, derivatives: Any, mix: Any, predict: Any) -> Kernels:
-        return _made(value, derivatives, mix, predict)
+        kernels: Kernels = _made(value, derivatives, mix, predict)
+        kernels.functions = value, derivatives, mix, predict
+        return kernels
 
 
 structref.define_boxing(_Kernels, Kernels)
@@ -70,13 +74,11 @@ def values(raw, label, loss, out):  # type: ignore[no-untyped-def]
         out[i] = loss.value(raw[i], label[i])
 
 
-@numba.njit(
-    types.void(types.float64[:, ::1], types.float64[::1], KERNELS, types.float64[:, ::1], types.float64[:, ::1]), cache=True
-)
-def derivatives(raw, label, loss, gradient, curvature):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Rows, types.float64[::1], types.float64[::1], KERNELS, _Rows, _Rows), cache=True)
+def derivatives(raw, label, weight, loss, gradient, curvature):  # type: ignore[no-untyped-def]
     """Fill gradient[N, K] and curvature[N, K] of each row."""
     for i in range(raw.shape[0]):
-        loss.derivatives(raw[i], label[i], gradient[i], curvature[i])
+        loss.derivatives(raw[i], label[i], weight[i], gradient[i], curvature[i])
 
 
 @numba.njit(types.void(types.float64[:, ::1], types.float64[:, ::1], types.float64, KERNELS, types.float64[:, ::1]), cache=True)

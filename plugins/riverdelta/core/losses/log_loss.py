@@ -35,10 +35,10 @@ def _value(raw, label):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(DERIVATIVES, cache=True)
-def _derivatives(raw, label, gradient, curvature):  # type: ignore[no-untyped-def]
+def _derivatives(raw, label, weight, gradient, curvature):  # type: ignore[no-untyped-def]
     p = 1.0 / (1.0 + math.exp(-raw[0]))
-    gradient[0] = p - label
-    curvature[0] = p * (1.0 - p)
+    gradient[0] = weight * (p - label)
+    curvature[0] = weight * p * (1.0 - p)
 
 
 @numba.njit(MIX, cache=True)
