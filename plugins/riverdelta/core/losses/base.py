@@ -74,14 +74,14 @@ class Loss(ABC):
         """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
         rows = self.rows(raw)
         out = np.empty(len(rows))
-        kernels.values(rows, np.ascontiguousarray(np.broadcast_to(label, len(rows)), np.float64), self.kernels, out)
+        kernels.values(rows, _by_row(label, len(rows)), self.kernels, out)
         return out
 
     def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0) -> tuple[Doubles, Doubles]:
         """Return gradient and curvature float64[N, K] of the loss times `weight` by the raw outputs."""
         rows = self.rows(raw)
         gradient, curvature = np.empty_like(rows), np.empty_like(rows)
-        by_row = [np.ascontiguousarray(np.broadcast_to(one, len(rows)), np.float64) for one in (label, weight)]
+        by_row = _by_row(label, len(rows)), _by_row(weight, len(rows))
         kernels.derivatives(rows, *by_row, self.kernels, gradient, curvature)
         return gradient, curvature
 
@@ -139,3 +139,8 @@ class Loss(ABC):
     @abstractmethod
     def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
         """Append nodes of `mix`, the weight being float32[1, 1], and return the served raw output's tensor float32[N, K]."""
+
+
+def _by_row(value: npt.ArrayLike, rows: int) -> Doubles:
+    """Return one number a row, as an array that a compiled function takes."""
+    return np.array(np.broadcast_to(value, rows), np.float64)
