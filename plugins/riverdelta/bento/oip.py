@@ -49,7 +49,13 @@ class Oip:
         self.runtime = runtime
         name, schema = runtime.definition.name, runtime.definition.request_schema
         inputs = [TensorMetadata(c.name, datatype_of(c.dtype), _shape(c)) for c in schema.values()]
-        scorer = ModelMetadata(name, inputs, [_SCORE, _BASE_LOGIT, _IMPRESSIONS, _STATE])
+        loss = runtime.definition.loss
+        shape = [-1, loss.outputs] if loss.outputs > 1 else [-1]
+        self._score_of, self._base_of = (
+            TensorMetadata("score", "FP32", shape),
+            TensorMetadata(f"base_{loss.raw}", "FP32", shape),
+        )
+        scorer = ModelMetadata(name, inputs, [self._score_of, self._base_of, _IMPRESSIONS, _STATE])
         taker = ModelMetadata(name + _FEEDBACK, [_ID, _LABEL], [_OUTCOME, _POSITION])
         self._models = {model.name: model for model in (scorer, taker)}
 
@@ -103,8 +109,8 @@ class Oip:
         answer = await self.runtime.score(columns, None, transport)
         scored = perf_counter()
         made = [
-            Tensor("score", "FP32", answer.scores),
-            Tensor("base_logit", "FP32", answer.base_logits),
+            Tensor(self._score_of.name, "FP32", answer.scores),
+            Tensor(self._base_of.name, "FP32", answer.base),
             Tensor("impressions", "BYTES", _bytes([answer.impressions])),
             Tensor("state", "BYTES", _bytes([str(answer.state)])),
         ]
@@ -135,8 +141,6 @@ class Oip:
         return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]
 
 
-_SCORE = TensorMetadata("score", "FP32", [-1])
-_BASE_LOGIT = TensorMetadata("base_logit", "FP32", [-1])
 _IMPRESSIONS = TensorMetadata("impressions", "BYTES", [1])
 _STATE = TensorMetadata("state", "BYTES", [1])
 _ID = TensorMetadata("id", "BYTES", [-1])

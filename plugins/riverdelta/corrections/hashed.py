@@ -51,16 +51,17 @@ class Hashed:
             at += width
         return out, values
 
-    def export(self, nodes: Nodes, columns: dict[str, str], table: str) -> str:
-        """Append Σ value · table[slot] and return its tensor float32[N, 1]; `table` is float32[slots, 1]."""
+    def export(self, nodes: Nodes, columns: dict[str, str], table: str, outputs: int) -> str:
+        """Append Σ value · table[slot] and return its tensor float32[N, K] of K `outputs`; `table` is float32[slots, K]."""
         sums = []
         for feature, hashing in zip(self.features, self.hashes, strict=True):
             if isinstance(feature, Lookup):
                 ids, values = feature.export_bag(nodes, columns[feature.key])
                 rows = nodes.add("Gather", table, hashing.export(nodes, ids))
-                flat = nodes.add("Reshape", rows, nodes.constant([-1, feature.width], np.int64))
-                product = nodes.add("Mul", flat, values)
-                sums.append(nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
+                bags = nodes.add("Reshape", rows, nodes.constant([-1, feature.width, outputs], np.int64))
+                shares = nodes.add("Reshape", values, nodes.constant([-1, feature.width, 1], np.int64))
+                product = nodes.add("Mul", bags, shares)
+                sums.append(nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=0))
             else:
                 names = (feature,) if isinstance(feature, str) else feature
                 ids64 = [nodes.cast(columns[name], TensorProto.INT64) for name in names]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from riverdelta.core.features import Floats, Ints
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.stack import Stack
-from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.storage.registry import Delta, LiveStore, State
 
 _KEPT_TIMES = 4096

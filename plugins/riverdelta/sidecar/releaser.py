@@ -75,5 +75,5 @@ class Releases:
             base = np.ascontiguousarray(examples.base)
             outcome = parity.compare(run, stack, examples.columns, base)
             outcome.check()
-            worst = max(worst, outcome.max_logit)
+            worst = max(worst, outcome.gap)
         return worst

@@ -57,6 +57,8 @@ class Loss(ABC):
         With `shown`, a label may be NaN: its row was shown, and has no label yet.
         """
         given = np.asarray(label)
+        if given.dtype.kind not in "biuf":
+            raise InvalidInput(f"the labels are of type {given.dtype}; expected {self.expected} for each {what}")
         with np.errstate(over="ignore"):
             found = given.astype(np.float32)
         good = self.valid(found) | (shown & np.isnan(found))
