@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -70,14 +71,16 @@ class Loss(ABC):
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether each label is one."""
         found = np.asarray(label)
-        return np.isfinite(found) if self.labels is None else np.isin(found, self.labels)
+        if self.labels is None:
+            return np.isfinite(found)
+        return reduce(np.logical_or, (found == one for one in self.labels))
 
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
         rows = self.rows(raw)
         out = np.empty(len(rows))
         kernels.values(rows, _by_row(label, len(rows)), self.kernels, out)
-        return out
+        return np.minimum(out, self.bound)
 
     def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0) -> tuple[Doubles, Doubles]:
         """Return gradient and curvature float64[N, K] of the loss times `weight` by the raw outputs."""

@@ -14,7 +14,7 @@ from numba.experimental import structref as _structref
 
 structref: Any = _structref  # untyped
 _Row, _Rows, _Number = types.float64[::1], types.float64[:, ::1], types.float64
-#: value(raw[K], label) -> loss
+#: value(raw[K], label) -> loss, without a bound: `Loss.value` has that.
 VALUE = _Number(_Row, _Number)
 #: derivatives(raw[K], label, weight, gradient[K], curvature[K]): fills the last two with those of the loss times the weight.
 DERIVATIVES = types.void(_Row, _Number, _Number, _Row, _Row)

@@ -21,15 +21,17 @@ _BOUND = 56.0
 _REACH = 30.0
 # exp(88) is a float32, exp(89) is none; beyond it σ(-b) no longer matters beside exp(-30).
 _EDGE = 88.0 - _REACH
+#: Beyond every float32 that is finite: an infinite logit has a loss too.
+_FARTHEST = 3.5e38
 
 
 @numba.njit(VALUE, cache=True)
 def _value(raw, label):  # type: ignore[no-untyped-def]
     z = raw[0]
-    if z > _BOUND:
-        z = _BOUND
-    elif z < -_BOUND:
-        z = -_BOUND
+    if z > _FARTHEST:
+        z = _FARTHEST
+    elif z < -_FARTHEST:
+        z = -_FARTHEST
     # What cancels is subtracted first: a small loss keeps all its digits.
     return math.log1p(math.exp(-abs(z))) + ((z if z > 0.0 else 0.0) - label * z)
 
