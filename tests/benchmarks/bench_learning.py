@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.corrections import calibration, entity, linear
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
@@ -45,7 +45,7 @@ def draw(rows, users, seed=0):
     vectors = rng.normal(size=(sizes["item_id"], 16)).astype(np.float32)
     columns["item_vec"] = vectors[columns["item_id"] // 2_654_435_761]
     base = rng.normal(-1, 1, (rows, 1)).astype(np.float32)
-    label = (rng.random(rows) < sigmoid(base[:, 0])).astype(np.float32)
+    label = (rng.random(rows) < LOG_LOSS.inverse_link(base)[:, 0]).astype(np.float32)
     return columns, base, label
 
 

@@ -15,7 +15,7 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 
-_Floats, _Table = types.float32[::1], types.float32[:, ::1]
+_Floats, _Table, _Terms = types.float32[::1], types.float32[:, ::1], types.UniTuple(float64, 4)
 
 
 @numba.njit(inline="always")
@@ -30,11 +30,9 @@ def _predict(offset, line, out):  # type: ignore[no-untyped-def]
             out[i, k] = _raw(line, k, np.float64(offset[i, k]))
 
 
-@numba.njit(
-    types.void(_Table, _Floats, _Floats, _Table, float64[:, ::1], float64, float64, float64, float64, KERNELS, _Table),
-    cache=True,
-)
-def _learn(offset, label, weight, line, beliefs, prior, forget, clip, radius, loss, out):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Table, _Floats, _Floats, _Table, float64[:, ::1], _Terms, KERNELS, _Table), cache=True)
+def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ignore[no-untyped-def]
+    prior, forget, clip, radius = terms
     outputs = offset.shape[1]
     raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for i in range(offset.shape[0]):
@@ -130,10 +128,8 @@ class Calibration(Correction):
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = np.empty_like(offset)
         line = self.served["line"]
-        _learn(
-            offset, label, weight, line.values, self._beliefs, 1.0 / self.variance, self.forget, self.clip, self.radius,
-            self.loss.kernels, out,
-        )  # fmt: skip
+        terms = 1.0 / self.variance, float(self.forget), float(self.clip), float(self.radius)
+        _learn(offset, label, weight, line.values, self._beliefs, terms, self.loss.kernels, out)
         line.touched[:] |= len(offset) > 0
         return out
 

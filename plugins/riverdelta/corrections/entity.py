@@ -20,6 +20,7 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense
+from riverdelta.corrections.hashed import read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 
@@ -58,29 +59,14 @@ def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
-        *(types.int64[::1], float64, float64, float64, float64, KERNELS, _Table),
+        *(types.int64[::1], types.UniTuple(float64, 4), KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset,
-    label,
-    weight,
-    slots,
-    x,
-    mean,
-    touched,
-    precision,
-    square,
-    present,
-    ends,
-    variance,
-    forget,
-    clip,
-    radius,
-    loss,
-    out,
+    offset, label, weight, slots, x, mean, touched, precision, square, present, ends, terms, loss, out
 ):
+    variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
     raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for row in range(offset.shape[0]):
@@ -181,8 +167,7 @@ class Entity(Correction):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        lookups = (f.key for f in self.on if isinstance(f, Lookup))
-        return tuple(dict.fromkeys((*self._keys, *lookups)))
+        return tuple(dict.fromkeys((*self._keys, *(f.key for f in self.on if isinstance(f, Lookup)))))
 
     @property
     def _keys(self) -> tuple[str, ...]:
@@ -190,8 +175,7 @@ class Entity(Correction):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        features = (f.key if isinstance(f, Lookup) else f for f in self.on)
-        return tuple(dict.fromkeys((*self._keys, *features)))
+        return tuple(dict.fromkeys((*self._keys, *(name for f in self.on for name in read_by(f)))))
 
     def bind(self, schema: Schema) -> None:
         what = f"Entity({self.key!r})"
@@ -230,9 +214,10 @@ class Entity(Correction):
         out = np.empty_like(offset)
         slots, x = self._design(columns, len(offset))
         mean, learner = self.served["mean"], self.learner
+        terms = tuple(map(float, (self.variance, self.forget, self.clip, self.radius)))
         _learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], self._dense.ends, self.variance, self.forget, self.clip, self.radius, self.loss.kernels, out,
+            learner["present"], self._dense.ends, terms, self.loss.kernels, out,
         )  # fmt: skip
         return out
 
@@ -240,16 +225,9 @@ class Entity(Correction):
         mean = nodes.table("mean", self.served["mean"].values)
         ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
         rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
-        matrix, outputs = self._dense.export(nodes, columns, offset), self.loss.outputs
-        if outputs == 1:
-            product = nodes.add("Mul", rows, matrix)
-            return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
-        by_output, once = ([-1, n, self._dense.width] for n in (outputs, 1))
-        product = nodes.add(
-            "Mul",
-            nodes.add("Reshape", rows, nodes.constant(by_output, np.int64)),
-            nodes.add("Reshape", matrix, nodes.constant(once, np.int64)),
-        )
+        matrix, width = self._dense.export(nodes, columns, offset), self._dense.width
+        by_output = nodes.add("Reshape", rows, nodes.constant([-1, self.loss.outputs, width], np.int64))
+        product = nodes.add("Mul", by_output, nodes.add("Reshape", matrix, nodes.constant([-1, 1, width], np.int64)))
         return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([2], np.int64), keepdims=0))
 
     def coefficients(self) -> dict[str, Coefficients]:

@@ -17,7 +17,7 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, not_negative, positive
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.dense import Dense
-from riverdelta.corrections.hashed import Hashed, Sparse
+from riverdelta.corrections.hashed import Hashed, Sparse, read_by
 from riverdelta.corrections.lookup import Lookup
 
 _METHODS = ("adagrad", "ftrl")
@@ -69,33 +69,14 @@ def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-unty
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
-        *(types.boolean, float64, float64, float64, float64, float64, float64, KERNELS, _Table),
+        *(types.boolean, types.UniTuple(float64, 6), KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset,
-    label,
-    weight,
-    slots,
-    values,
-    x,
-    ids,
-    touched,
-    id_state,
-    dense,
-    dense_state,
-    scale,
-    ftrl,
-    rate,
-    beta,
-    l1,
-    l2,
-    clip,
-    radius,
-    loss,
-    out,
+    offset, label, weight, slots, values, x, ids, touched, id_state, dense, dense_state, scale, ftrl, terms, loss, out
 ):
+    rate, beta, l1, l2, clip, radius = terms
     outputs = offset.shape[1]
     raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for i in range(offset.shape[0]):
@@ -193,15 +174,11 @@ class Linear(Correction):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        names: list[str] = []
-        for f in self.features:
-            names += [f.key] if isinstance(f, Lookup) else [f] if isinstance(f, str) else f
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(name for f in self.features for name in read_by(f)))
 
     @property
     def keys(self) -> tuple[str, ...]:
-        crossed = [name for f in self.features if isinstance(f, tuple) for name in f]
-        return tuple(dict.fromkeys([*crossed, *(f.key for f in self.features if isinstance(f, Lookup))]))
+        return tuple(dict.fromkeys(name for f in self.features if not isinstance(f, str) for name in read_by(f)))
 
     def bind(self, schema: Schema) -> None:
         what = f"Linear({', '.join(map(repr, self.features))})"
@@ -236,11 +213,10 @@ class Linear(Correction):
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
         ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
+        terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, self.clip, self.radius)))
         _learn(
-            offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched,
-            learner["ids"], dense.values, learner["dense"], learner["scale"],
-            self.method == "ftrl", self.rate, self.beta, self.l1, self.l2, self.clip, self.radius,
-            self.loss.kernels, out,
+            offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched, learner["ids"],
+            dense.values, learner["dense"], learner["scale"], self.method == "ftrl", terms, self.loss.kernels, out,
         )  # fmt: skip
         dense.touched[:] |= rows > 0
         return out
