@@ -70,7 +70,7 @@ class LogLoss(Loss):
     [0.6931471805599453, 20.000000002061153, 56.0]
     >>> loss.mix([0.3], [0.3], 0.7).tolist(), loss.mix([0.0], [2.0], 1.0).round(6).tolist()
     ([[0.3]], [[2.0]])
-    >>> loss.check_labels([0, 1, 2])
+    >>> loss.check_labels([0.0, 1.0, 2.0])
     Traceback (most recent call last):
         ...
     riverdelta.core.errors.InvalidInput: row 2 has the label 2.0; expected 0 or 1
