@@ -33,7 +33,7 @@ class Block:
 
 def some_labels(loss: Loss) -> Floats:
     """Return labels of a loss, in ascending order: all of them where they are listed."""
-    found = np.arange(-3.0, 3.5, 0.5, np.float32) if loss.labels is None else np.array(sorted(loss.labels), np.float32)
+    found = np.linspace(-3.0, 3.0, 13, dtype=np.float32) if loss.labels is None else np.array(sorted(loss.labels), np.float32)
     return found[loss.valid(found)]
 
 

@@ -15,7 +15,8 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.checked import bound, positive, share
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 
-_Floats, _Table, _Terms = types.float32[::1], types.float32[:, ::1], types.UniTuple(float64, 4)
+_Floats, _Table = types.float32[::1], types.float32[:, ::1]
+_Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 
 
 @numba.njit(inline="always")

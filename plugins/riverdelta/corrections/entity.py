@@ -27,6 +27,7 @@ from riverdelta.corrections.lookup import Lookup
 #: The largest precision: float32 ends at 3e38.
 _CERTAIN = np.float32(1e36)
 _Floats, _Table, _Sums = types.float32[::1], types.float32[:, ::1], float64[::1]
+_Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 #: Columns are counted unsigned, which spares a test for negative ones at each element: a third of the time.
 _0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
 
@@ -59,7 +60,7 @@ def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
-        *(types.int64[::1], types.UniTuple(float64, 4), KERNELS, _Table),
+        *(types.int64[::1], _Terms, KERNELS, _Table),
     ),
     cache=True,
 )

@@ -24,6 +24,7 @@ _METHODS = ("adagrad", "ftrl")
 #: A float nearer to 0 counts as 0, so that no coefficient overflows.
 _TINY = 1e-30
 _Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
+_Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
 
 
 @numba.njit(inline="always")
@@ -69,7 +70,7 @@ def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-unty
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
-        *(types.boolean, types.UniTuple(float64, 6), KERNELS, _Table),
+        *(types.boolean, _Terms, KERNELS, _Table),
     ),
     cache=True,
 )

@@ -9,8 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-
 from river import metrics
+
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.core.features import Floats
 from riverdelta.core.link import log_loss

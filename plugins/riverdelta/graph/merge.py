@@ -112,7 +112,7 @@ def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping
         graph.input.append(helper.make_tensor_value_info(name, kind, [batch, *column.shape]))
     graph.input.extend(overridable)
     del graph.output[:]
-    shape = [batch, loss.outputs] if loss.outputs > 1 else [batch]
+    shape: list[str | int] = [batch, loss.outputs] if loss.outputs > 1 else [batch]
     for name in outputs(loss):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     for tap, tensor in taps.items():

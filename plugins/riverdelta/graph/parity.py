@@ -46,7 +46,8 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
 
     The journal keeps what the corrections read, not what the base reads; this part is all that it can feed.
     """
-    base, outputs, shape = _base(stack), _outputs(stack), ["N", stack.loss.outputs]
+    base, outputs = _base(stack), _outputs(stack)
+    shape: list[str | int] = ["N", stack.loss.outputs]
     needed, nodes = set(outputs), []
     for node in reversed(merged.graph.node):
         if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] != base:

@@ -97,8 +97,7 @@ _ADVICE = (
 
 def _nan(outputs: Floats) -> npt.NDArray[np.bool_]:
     """Whether an output of each row is NaN."""
-    found: npt.NDArray[np.bool_] = np.isnan(by_output(outputs)).any(axis=1)
-    return found
+    return np.logical_or.reduce(np.isnan(by_output(outputs)), axis=1)
 
 
 def _what(scored: Scored, row: int) -> str:
