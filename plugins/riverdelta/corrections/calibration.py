@@ -140,8 +140,8 @@ class Calibration(Correction):
         self._beliefs[:, [2, 4]] += (1.0 - keep) * prior
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        line = nodes.table("line", self.served["line"].values)
-        intercept, slope = (nodes.add("Gather", line, nodes.constant(j, np.int64), axis=1) for j in (0, 1))
+        line = nodes.add("Transpose", nodes.table("line", self.served["line"].values), perm=[1, 0])
+        intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
         return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, offset)))
 
     def coefficients(self) -> dict[str, Coefficients]:
