@@ -140,7 +140,7 @@ PLANTED = {
     "by the package's face": ("core/link.py", "from riverdelta import Stack", f"1: imports 'Stack' {FACE}"),
     "of the package itself": ("core/link.py", "import riverdelta", f"1: imports 'riverdelta' {FACE}"),
     "of the laws": ("sidecar/trainer.py", "from riverdelta.checks import LAWS", "1: imports checks, which nobody may"),
-    "of the laws above storage": ("checks/laws.py", "import riverdelta.cli", f"1: checks imports cli, {UP}"),
+    "of the laws above storage": ("checks/corrections.py", "import riverdelta.cli", f"1: checks imports cli, {UP}"),
     "a name that only begins alike": (
         "lab/exporter.py",
         "import torch",

@@ -5,7 +5,7 @@ import pytest
 import river.checks
 
 from riverdelta import Calibration, Entity, Linear, Lookup, Schema
-from riverdelta.checks import LAWS
+from riverdelta.checks.corrections import LAWS
 
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
 IDS = [0, -1, 1, 2**31 - 1, 2**63 - 1, 3, 4, 5]

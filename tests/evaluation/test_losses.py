@@ -4,7 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from riverdelta.core.features import Schema, id64
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.kernels import MIX, PREDICT, VALUE, Kernels
 from riverdelta.core.losses.log_loss import _derivatives

@@ -14,11 +14,11 @@ from riverdelta import Calibration, Entity, Linear, Lookup
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
-from riverdelta.core.link import mix, sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import OUTPUTS
+from riverdelta.graph.taps import outputs
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 RANKER = """
@@ -73,15 +73,15 @@ def test_the_merged_model_is_the_python_stack(write, combine, plain, chosen, wei
     np.testing.assert_array_equal(out["base_logit"], plain(base, {"item": columns["item"], "x": columns["x"]})["y"][:, 0])
     corrected = merged.stack.predict({**columns, "vec": out["vec"]}, out["base_logit"][:, None])
     np.testing.assert_allclose(out["corrected_logit"], corrected[:, 0], atol=1e-4)
-    np.testing.assert_allclose(out["logit"], mix(out["base_logit"], corrected[:, 0], weight), atol=1e-4)
-    np.testing.assert_allclose(out["score"], sigmoid(out["logit"]), atol=1e-6)
+    np.testing.assert_allclose(out["logit"], LOG_LOSS.mix(out["base_logit"], corrected, weight)[:, 0], atol=1e-4)
+    np.testing.assert_allclose(out["score"], LOG_LOSS.inverse_link(out["logit"])[:, 0], atol=1e-6)
 
 
 def test_the_names_the_order_and_the_batch_axis(write, combine):
     graph = combine(write(RANKER), [Calibration(), Entity("user", on=["vec"], **SMALL)], TAPS, EXTRA).model.graph
     tables = ["riverdelta/calibration/line", "riverdelta/entity_user/mean", "riverdelta/gate/weight"]
     assert [value.name for value in graph.input] == ["item", "x", "user", "hour", *tables]
-    assert [value.name for value in graph.output] == [*OUTPUTS, "vec"]
+    assert [value.name for value in graph.output] == [*outputs(LOG_LOSS), "vec"]
     assert set(tables) <= {tensor.name for tensor in graph.initializer}
     for value in [*graph.output, *graph.input[:4]]:
         assert value.type.tensor_type.shape.dim[0].dim_param == "rows"

@@ -27,7 +27,7 @@ def test_inputs_become_columns_and_the_batch_axis_keeps_its_name(write):
         "vec": "float32[N, 3]",
         "mask": "bool[N, ?]",
     }
-    assert (signature.output, signature.link, signature.batch, signature.opset) == ("logit", "logit", "rows", 17)
+    assert (signature.output, signature.predicts, signature.batch, signature.opset) == ("logit", False, "rows", 17)
 
 
 def test_an_input_that_is_an_initializer_is_no_column(write):
@@ -38,17 +38,17 @@ def test_an_input_that_is_an_initializer_is_no_column(write):
 
 
 @pytest.mark.parametrize(
-    ("body", "named", "link"),
+    ("body", "named", "predicts"),
     [
-        ("{ y = Neg(x) }", {}, "logit"),
-        ("{ y = Sigmoid(x) }", {}, "probability"),
-        ("<int64[1] flat = {-1}> { p = Sigmoid(x) q = Reshape(p, flat) y = Identity(q) }", {}, "probability"),
-        ("{ y = Neg(x) }", {"probability": "y"}, "probability"),
-        ("{ p = Sigmoid(x) y = Mul(p, x) }", {}, "logit"),
+        ("{ y = Neg(x) }", {}, False),
+        ("{ y = Sigmoid(x) }", {}, True),
+        ("<int64[1] flat = {-1}> { p = Sigmoid(x) q = Reshape(p, flat) y = Identity(q) }", {}, True),
+        ("{ y = Neg(x) }", {"probability": "y"}, True),
+        ("{ p = Sigmoid(x) y = Mul(p, x) }", {}, False),
     ],
 )
-def test_the_link_is_as_named_or_as_the_graph_shows(write, body, named, link):
-    assert Signature.read(write(f"ranker (float[N] x) => (float[N] y) {body}"), **named).link == link
+def test_an_output_is_raw_or_a_prediction_as_named_or_as_the_graph_shows(write, body, named, predicts):
+    assert Signature.read(write(f"ranker (float[N] x) => (float[N] y) {body}"), **named).predicts == predicts
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_logit_that_a_sigmoid_made_is_refused(write):
     path = write((HOSTILE / "sigmoid_as_logit.onnxtxt").read_text())
     with pytest.raises(ModelError, match="probability='logit'"):
         Signature.read(path, logit="logit")
-    assert Signature.read(path).link == "probability"
+    assert Signature.read(path).predicts
 
 
 def test_both_links_at_once_are_refused(write):

@@ -4,8 +4,9 @@ import pytest
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import OUTPUTS, Tensor, full_schema, list_tensors, tap_columns
+from riverdelta.graph.taps import Tensor, full_schema, list_tensors, outputs, tap_columns
 
 BASE = """
 ranker (int64[N] user, float[N, 2] x) => (float[N, 1] y, float[N, 1] z)
@@ -68,7 +69,7 @@ def test_a_name_that_is_taken_is_refused(signature, taps, declared):
         full_schema(signature, taps, Schema.of(declared))
 
 
-@pytest.mark.parametrize("name", [*OUTPUTS, "riverdelta/gate/weight"])
+@pytest.mark.parametrize("name", [*outputs(LOG_LOSS), "riverdelta/gate/weight"])
 def test_a_name_that_the_merged_model_needs_is_refused(signature, name):
     for taps, declared in (({name: "user_vec"}, {}), ({}, {name: "float32"})):
         with pytest.raises(ConfigurationError, match=f"'{name}' has a name that the merged model keeps"):

@@ -41,7 +41,7 @@ def test_its_batch_axis_is_dynamic_and_its_columns_are_ids(made):
     report, *_ = made
     signature = Signature.read(report.path)
     assert {n: str(c) for n, c in signature.inputs.items()} == {"user_id": "int64[N]", "item_id": "int64[N]"}
-    assert (signature.output, signature.link) == ("logit", "logit")
+    assert (signature.output, signature.predicts) == ("logit", False)
 
 
 def test_unknown_ids_share_the_trained_row_wherever_they_lie(made):

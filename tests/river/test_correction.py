@@ -11,8 +11,8 @@ from river.preprocessing import FeatureHasher, MinMaxScaler, Normalizer, OneHotE
 
 from river import compose, ensemble, feature_extraction, optim, tree
 from riverdelta import Calibration, Schema, Stack
-from riverdelta.checks import LAWS
 from riverdelta.checks.block import draw
+from riverdelta.checks.corrections import LAWS
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.river import River
 

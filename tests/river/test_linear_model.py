@@ -8,7 +8,7 @@ from river.preprocessing import OneHotEncoder, StandardScaler
 
 from river import optim
 from riverdelta import Schema
-from riverdelta.checks import laws
+from riverdelta.checks import corrections as laws
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ConfigurationError, Unsupported
 from riverdelta.river import River

@@ -49,14 +49,14 @@ def test_by_default_a_row_without_a_score_is_nan_beside_the_others_counted_and_l
     assert answers[0].scores[0] == rig.plane.score(rows(0)).scores[0]
     assert counted(rig) == [3, 6]
     (said,) = [record.message for record in caplog.records]
-    assert "row 1 has no score: the base's logit is nan" in said
+    assert "row 1 has no score: the base's output is nan" in said
     assert "riverdelta_rows_not_finite_total" in said
 
 
 @given(not_finite="error")
 def test_as_an_error_the_row_is_named_with_what_to_do_and_nothing_is_journalled(rig):
     learn(rig.plane.session)
-    for which, said in (((0, 1), "row 1 has no score: the base's logit is nan;"), ((0, 0, 2), "row 2 .* is 0.5, .* make nan")):
+    for which, said in (((0, 1), "row 1 has no score: the base's output is nan;"), ((0, 0, 2), "row 2 .* is 0.5, .* make nan")):
         with pytest.raises(NotFinite, match=rf"{said}.* RIVERDELTA_NOT_FINITE=null"):
             rig.plane.score(rows(*which))
     assert journalled(rig) == []
@@ -77,7 +77,7 @@ def test_the_champion_scores_what_the_live_tables_cannot_and_the_journal_has_its
     assert (shown["logits"]["corrected"], shown["scores"]["corrected"]) == (None, None)
     assert shown["scores"]["served"] == pytest.approx(answer.scores[1])
     assert counted(rig) == [0, 1]
-    with pytest.raises(NotFinite, match="row 0 has no score: the base's logit is nan; "):
+    with pytest.raises(NotFinite, match="row 0 has no score: the base's output is nan; "):
         rig.plane.score(rows(1))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from riverdelta.core.arrays import write_arrays
 from riverdelta.core.errors import ParityError
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Control
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.recall import Replayed
@@ -632,7 +632,9 @@ def test_only_the_champion_serves_until_another_is_promoted(rig):
 def clicks(rig, seed, rows=256):
     """Feedback that the base predicts badly and the corrections well."""
     columns = rig.columns(rows, seed)
-    good = (np.random.default_rng(seed).random(rows) < sigmoid(3.0 * (columns["user"] % 2) - 1.5)).astype(np.float32)
+    good = (np.random.default_rng(seed).random(rows) < LOG_LOSS.inverse_link(3.0 * (columns["user"] % 2) - 1.5)[:, 0]).astype(
+        np.float32
+    )
     rig.teach(rows=rows, seed=seed, labels=good)
     rig.step()
 
@@ -702,8 +704,8 @@ def test_the_gate_s_weight_serves_and_its_excess_stays_within_the_bound(rig):
     assert gate["excess"] <= gate["bound"]
     columns = rig.columns(50, 77)
     scored = rig.plane.session.run(columns)
-    expected = (1 - gate["weight"]) * sigmoid(scored.base) + gate["weight"] * sigmoid(scored.corrected)
-    assert np.allclose(scored.score, expected, atol=1e-6)
+    base, corrected = (LOG_LOSS.inverse_link(raw)[:, 0] for raw in (scored.base, scored.corrected))
+    assert np.allclose(scored.score, (1 - gate["weight"]) * base + gate["weight"] * corrected, atol=1e-6)
 
 
 @pytest.mark.parametrize("rig", [{"keep_releases": 1, "checkpoint_seconds": 1e6}], indirect=True)

@@ -21,14 +21,14 @@ def test_what_is_fed_back_is_learned_and_serves_in_the_next_state(rig):
     after = rig.plane.score(rig.columns(8, 1))
     assert after.state.swap > before.state.swap
     assert after.scores.mean() > before.scores.mean()
-    assert np.array_equal(after.base_logits, before.base_logits)
+    assert np.array_equal(after.base, before.base)
 
 
 def test_a_fresh_service_scores_exactly_as_the_frozen_model(rig):
     columns = rig.columns(50, 3)
     answer = rig.plane.score(columns)
-    assert np.array_equal(answer.base_logits, columns["x"] * np.float32(0.5))
-    assert rig.plane.session.run(columns).logit.tobytes() == answer.base_logits.tobytes()
+    assert np.array_equal(answer.base, columns["x"] * np.float32(0.5))
+    assert rig.plane.session.run(columns).served.tobytes() == answer.base.tobytes()
 
 
 def test_one_that_ended_anywhere_goes_on_bit_for_bit_as_one_that_did_not(rig, definition):

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from riverdelta.cli import main
 from riverdelta.core.errors import InvalidInput, NotFound
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load
 from riverdelta.serving.dataplane import DataPlane
@@ -52,9 +52,9 @@ def test_a_row_is_found_among_others_with_its_trace_its_features_and_its_label(h
     assert (found["label"], found["shown"]) == (1.0, None)
     assert {n: found["columns"][n] for n in COLUMNS} == {n: column[1] for n, column in COLUMNS.items()}
     assert len(found["columns"]["item_vec"]) == 8
-    assert found["logits"]["base"] == pytest.approx(float(answer.base_logits[1]))
+    assert found["logits"]["base"] == pytest.approx(float(answer.base[1]))
     assert found["scores"]["served"] == pytest.approx(float(answer.scores[1]), abs=1e-6)
-    assert found["scores"]["base"] == pytest.approx(float(sigmoid(np.float64(answer.base_logits[1]))))
+    assert found["scores"]["base"] == pytest.approx(LOG_LOSS.inverse_link(answer.base)[1, 0])
     shown = find(home, f"{answer.impressions}.2")
     assert shown["label"] is None
     assert shown["shown"] == pytest.approx(plane.clock(), abs=60)

@@ -27,7 +27,11 @@ class Oip:
         self.runtime = runtime
         name, schema = runtime.definition.name, runtime.definition.request_schema
         inputs = [_tensor(c.name, datatype_of(c.dtype), *(-1 if n is None else n for n in c.shape)) for c in schema.values()]
-        self._models = {m["name"]: m for m in (_model(name, inputs, _SCORED), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
+        loss = runtime.definition.loss
+        row = [loss.outputs] if loss.outputs > 1 else []
+        self._base = f"base_{loss.raw}"
+        scored = [_tensor("score", "FP32", *row), _tensor(self._base, "FP32", *row), _IMPRESSIONS, _STATE]
+        self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
@@ -80,7 +84,7 @@ class Oip:
         scored = perf_counter()
         made = [
             Tensor("score", "FP32", answer.scores),
-            Tensor("base_logit", "FP32", answer.base_logits),
+            Tensor(self._base, "FP32", answer.base),
             Tensor("impressions", "BYTES", _bytes([answer.impressions])),
             Tensor("state", "BYTES", _bytes([str(answer.state)])),
         ]
@@ -115,12 +119,7 @@ def _tensor(name: str, datatype: str, *row: int, rows: int = -1) -> Metadata:
     return {"name": name, "datatype": datatype, "shape": [rows, *row]}
 
 
-_SCORED = [
-    _tensor("score", "FP32"),
-    _tensor("base_logit", "FP32"),
-    _tensor("impressions", "BYTES", rows=1),
-    _tensor("state", "BYTES", rows=1),
-]
+_IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
 _TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32")]
 _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
 

@@ -28,6 +28,7 @@ from riverdelta.bento.tracing import flush, present, trace_only_where_exported
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
 from riverdelta.core.logs import use_json
+from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.base import Correction
 from riverdelta.evaluation.drift import Response
@@ -43,6 +44,7 @@ _PATIENCE = 0.8
 def online(
     base: str | Path,
     *,
+    task: str | Loss = "binary",
     logit: str | None = None,
     probability: str | None = None,
     taps: Mapping[str, str] | None = None,
@@ -55,8 +57,9 @@ def online(
 ) -> Callable[[type[T]], type[T]]:
     """Make the decorated class a scorer: a frozen base, and corrections that learn from feedback while it serves.
 
-    `base` is the path of an ONNX file (relative to the service's file) or a BentoML model tag with one ONNX file. `logit` or
-    `probability` names the output to correct. `taps` names inner tensors as features, `columns` declares columns that the base
+    `base` is the path of an ONNX file (relative to the service's file) or a BentoML model tag with one ONNX file. `task` names
+    the loss that corrections lower, or is one (see `riverdelta.core.losses`). `logit` or `probability` names the output to
+    correct. `taps` names inner tensors as features, `columns` declares columns that the base
     lacks. `on_drift` is what the learner does at a drift alarm: `Adapt()`, `Freeze()`, or nothing. `slices`, as in
     {"country": ["de", "fr"]}, names values of id columns whose loss and calibration are shown apart. `name` is the scorer's
     name in the Open Inference Protocol and of its folder; by default the class's, in lower case. `grpc_port` is where this
@@ -80,6 +83,7 @@ def online(
             corrections=tuple(corrections),
             on_drift=on_drift,
             slices={column: tuple(values) for column, values in (slices or {}).items()},
+            task=task,
         )
         # Every column is there, or the import fails here and says which is not.
         definition.new_stack()

@@ -34,7 +34,7 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def feedback(request: Request) -> Response:
         plane = runtime.plane
-        ids, labels = _items(await read_json(request, plane.settings.max_bytes))
+        ids, labels = _items(await read_json(request, plane.settings.max_bytes), plane.definition.loss.expected)
         visit().rows(ids)
         answer = await plane.feedback(ids, labels, visit().caller.source)
         return json({"outcomes": answer.outcomes, "position": answer.position})
@@ -56,21 +56,21 @@ def routes(runtime: Runtime) -> list[Route]:
     ]
 
 
-def _items(parsed: Any) -> tuple[list[str], Any]:
+def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
     items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
     ids: list[str] = []
-    labels = np.empty(len(items), np.float32)
+    labels = np.empty(len(items), np.float64)
     for i, item in enumerate(items):
         if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-            raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": 0 or 1}} or "shown": true')
+            raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": {expected}}} or "shown": true')
         ids.append(item["id"])
         label = item.get("label")
         if label is None and item.get("shown") is True:
             labels[i] = np.nan
-        elif label in (0, 1) and isinstance(label, int | float):
+        elif isinstance(label, int | float):
             labels[i] = label
         else:
-            raise InvalidInput(f'item {i} has label {label!r}; expected 0 or 1, or "shown": true in its place')
+            raise InvalidInput(f'item {i} has label {label!r}; expected {expected}, or "shown": true in its place')
     return ids, labels

@@ -1,4 +1,4 @@
-"""A random block of rows for any schema, the same for the same seed."""
+"""A random block of rows for any schema and any loss, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.features import Floats, Schema
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS, Loss
 
 _EDGES = np.array([0, -1, 1, 2**31 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)], np.int64)
 
 
 @dataclass(frozen=True)
 class Block:
-    """N rows: columns, offset float32[N, 1], label float32[N], weight float32[N]."""
+    """N rows: columns, offset float32[N, K], label float32[N], weight float32[N]."""
 
     columns: dict[str, npt.NDArray[Any]]
     offset: Floats
@@ -31,8 +31,17 @@ class Block:
         return Block(columns, self.offset[rows], self.label[rows], self.weight[rows])
 
 
-def draw(schema: Schema, rows: int, seed: int) -> Block:
-    """Draw rows with few distinct ids (the edges of int64 among them), normal floats, and labels that depend on both."""
+def some_labels(loss: Loss) -> Floats:
+    """Return labels of a loss, in ascending order: all of them where they are listed."""
+    found = np.linspace(-3.0, 3.0, 13, dtype=np.float32) if loss.labels is None else np.array(sorted(loss.labels), np.float32)
+    return found[loss.valid(found)]
+
+
+def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS) -> Block:
+    """Draw rows with few distinct ids (the edges of int64 among them), normal floats, and labels that depend on both.
+
+    A label is the likelier the smaller its loss: of a log loss it has the probability that the raw output says.
+    """
     rng = np.random.default_rng(seed)
     columns: dict[str, npt.NDArray[Any]] = {}
     truth = np.zeros(rows)
@@ -46,7 +55,11 @@ def draw(schema: Schema, rows: int, seed: int) -> Block:
             values = rng.normal(size=(rows, *(n or 1 for n in column.shape))).astype(np.float32)
             columns[name] = values
             truth += values.reshape(rows, -1).mean(axis=1)
-    offset = rng.normal(scale=2.0, size=(rows, 1)).astype(np.float32)
-    label = (rng.random(rows) < sigmoid(1.0 + offset[:, 0] + truth)).astype(np.float32)
+    offset = rng.normal(scale=2.0, size=(rows, loss.outputs)).astype(np.float32)
+    # Outputs that all moved alike would leave a softmax where it is.
+    raw = 1.0 + offset + truth[:, None] * (-1.0) ** np.arange(loss.outputs)
+    labels = some_labels(loss)
+    chance = np.cumsum([np.exp(-loss.value(raw, label)) for label in labels], axis=0)
+    label = labels[(rng.random(rows) * chance[-1] > chance).sum(axis=0)]
     weight = rng.choice(np.array([0.5, 1.0, 2.0], np.float32), rows)
     return Block(columns, offset, label, weight)

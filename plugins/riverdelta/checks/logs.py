@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.checks.laws import LawBroken
+from riverdelta.checks.law import LawBroken
 from riverdelta.core.errors import Corrupt
 from riverdelta.storage.log import Entry, Fed, Log, Transaction
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.checks.laws import LawBroken
+from riverdelta.checks.law import LawBroken
 from riverdelta.checks.logs import _same
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.registry import Delta, LiveStore, Registry, Release, ReleaseStore, State

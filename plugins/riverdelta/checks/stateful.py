@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from riverdelta.checks.laws import LawBroken
+from riverdelta.checks.law import LawBroken
 from riverdelta.core.arrays import Array, Arrays, Stateful, part
 from riverdelta.core.errors import Corrupt
 

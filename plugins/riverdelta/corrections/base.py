@@ -1,4 +1,4 @@
-"""The contract: a correction maps an offset logit to a better logit, and is written once, three ways.
+"""The contract: a correction maps an offset to a better raw output, and is written once, three ways.
 
 Read this file first. `predict`, `learn` and `export` live side by side in one class, share one kernel, and are held together
 by the laws in `riverdelta.checks`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +29,19 @@ class Table:
 
 
 class Correction(RowFaces):
-    """Logit out = offset + residual, with a residual of exactly zero before the first example.
+    """Raw output = offset + residual, with a residual of exactly zero before the first example.
 
-    Every face takes a block of N rows: `columns` (see `core.features`), `offset` float32[N, 1], `label` float32[N] in
-    {0, 1} and `weight` float32[N] (importance, > 0); every logit is float32[N, 1]. A block equals its rows one by one, to
-    the last bit.
+    Every face takes a block of N rows: `columns` (see `core.features`), `offset` float32[N, K], `label` float32[N] and
+    `weight` float32[N] (importance, > 0); a raw output is float32[N, K]. K, the labels and what is lowered are those of
+    `loss`. A block equals its rows one by one, to the last bit.
 
     `served` are the tables that score; `learner` holds everything else that learning needs, each array changed in place.
-    Both are made by `bind` and together are the whole state.
+    Both are made by `bind` and together are the complete state.
     """
 
     offset: str
     served: dict[str, Table]
     learner: dict[str, npt.NDArray[Any]]
-    #: The link that this correction corrects on.
-    link: ClassVar[str] = "logit"
     #: The name that `named` gave it within its stack.
     own_name: str | None = None
 
@@ -75,19 +73,19 @@ class Correction(RowFaces):
 
     @abstractmethod
     def bind(self, schema: Schema) -> None:
-        """Check the columns it reads against `schema` and make fresh tables; raises `ConfigurationError`."""
+        """Check the columns it reads against `schema` and make fresh tables for `loss`; raises `ConfigurationError`."""
 
     @abstractmethod
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        """Return each row's logit."""
+        """Return each row's raw output."""
 
     @abstractmethod
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        """Learn the rows in order and return each row's logit before its own update."""
+        """Learn the rows in order and return each row's raw output before its own update."""
 
     @abstractmethod
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        """Append ONNX nodes that compute `predict` and return the name of the logit tensor, float32[N, 1].
+        """Append ONNX nodes that compute `predict` and return the name of its tensor, float32[N, K].
 
         `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,6 +58,15 @@ def spelled(ids: Ids, names: Iterable[str]) -> str:
     'user_id=42, item_id=7'
     """
     return ", ".join(f"{name}={ids[name]}" for name in names)
+
+
+def by_output(features: Sequence[str], outputs: int) -> tuple[str, ...]:
+    """Return the names of the coefficients of each output, one output after the other.
+
+    >>> by_output(["hour"], 1), by_output(["hour"], 2)
+    (('hour',), ('hour -> 0', 'hour -> 1'))
+    """
+    return tuple(features) if outputs == 1 else tuple(f"{name} -> {k}" for k in range(outputs) for name in features)
 
 
 def root_mean(squares: npt.ArrayLike, count: npt.ArrayLike) -> npt.NDArray[np.float64]:

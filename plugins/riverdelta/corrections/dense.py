@@ -46,10 +46,10 @@ class Dense:
         return out
 
     def export(self, nodes: Nodes, columns: dict[str, str], like: str) -> str:
-        """Append the same matrix; `like` is a float32[N, 1] tensor that gives N."""
+        """Append the same matrix; `like` is a tensor of N rows and any number of columns."""
         parts = []
         if self.intercept:
-            shape = nodes.add("Shape", like)
+            shape = nodes.add("Min", nodes.add("Shape", like), nodes.constant([2**62, 1], np.int64))
             one = nodes.constant(np.ones((1, 1), np.float32))
             parts.append(nodes.add("Expand", one, shape))
         for feature in self.features:

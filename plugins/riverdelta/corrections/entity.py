@@ -8,138 +8,128 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import float64, types
 from onnx import TensorProto
 
 from riverdelta.core.checked import bound, positive, share
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
+from riverdelta.corrections import bounded
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.coefficients import At, Coefficients, Ids, root_mean, spelled
+from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense
+from riverdelta.corrections.hashed import read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 
-_SIGNATURE = (
-    "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], float32[:, ::1], float32[:, ::1], boolean[::1],"
-    " float32[:, ::1], float64[::1], float64[::1], int64[::1], float64, float64, float64, float64, float32[:, ::1])"
-)
-#: In learning a feature is at most 4 times its typical length (16 times its mean square), that being 1e-6 or more.
-_TAIL, _LEAST = 16.0, 1e-12
 #: The largest precision: float32 ends at 3e38.
 _CERTAIN = np.float32(1e36)
+_Floats, _Table, _Sums = types.float32[::1], types.float32[:, ::1], float64[::1]
+_Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 #: Columns are counted unsigned, which spares a test for negative ones at each element: a third of the time.
 _0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
 
 
 @numba.njit(inline="always")
-def _dot(a, i, b, j, begin, end):  # type: ignore[no-untyped-def]
-    """a[i]·b[j] over the columns [begin, end): four sums side by side, in an order that is fixed, quick without fast math."""
+def _dot(a, i, at, b, j, of, length):  # type: ignore[no-untyped-def]
+    """The product of `length` columns of a[i] from `at` on and of b[j] from `of` on: four sums side by side, in an order that
+    is fixed, quick without fast math."""
     s0 = s1 = s2 = s3 = 0.0
-    whole = end - (end - begin) % _4
-    for d in range(begin, whole, _4):
-        s0 += np.float64(a[i, d]) * np.float64(b[j, d])
-        s1 += np.float64(a[i, d + _1]) * np.float64(b[j, d + _1])
-        s2 += np.float64(a[i, d + _2]) * np.float64(b[j, d + _2])
-        s3 += np.float64(a[i, d + _3]) * np.float64(b[j, d + _3])
-    for d in range(whole, end):
-        s0 += np.float64(a[i, d]) * np.float64(b[j, d])
+    whole = length - length % _4
+    for d in range(_0, whole, _4):
+        s0 += np.float64(a[i, at + d]) * np.float64(b[j, of + d])
+        s1 += np.float64(a[i, at + d + _1]) * np.float64(b[j, of + d + _1])
+        s2 += np.float64(a[i, at + d + _2]) * np.float64(b[j, of + d + _2])
+        s3 += np.float64(a[i, at + d + _3]) * np.float64(b[j, of + d + _3])
+    for d in range(whole, length):
+        s0 += np.float64(a[i, at + d]) * np.float64(b[j, of + d])
     return (s0 + s1) + (s2 + s3)
 
 
-@numba.njit(inline="always")
-def _project(mean, slot, factor):  # type: ignore[no-untyped-def]
-    for d in range(_0, np.uint64(mean.shape[1])):
-        # A row that overflowed has no direction: it goes back to the base.
-        mean[slot, d] = mean[slot, d] * np.float32(factor) if factor > 0.0 else np.float32(0.0)
-
-
-@numba.njit("void(float32[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1])", cache=True)
+@numba.njit(types.void(_Table, types.int64[::1], _Table, _Table, _Table), cache=True)
 def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
-    for i in range(offset.shape[0]):
-        out[i, 0] = np.float64(offset[i, 0]) + _dot(mean, np.uint64(slots[i]), x, np.uint64(i), _0, np.uint64(x.shape[1]))
-
-
-@numba.njit(_SIGNATURE, cache=True)
-def _learn(  # type: ignore[no-untyped-def]
-    offset,
-    label,
-    weight,
-    slots,
-    x,
-    mean,
-    touched,
-    precision,
-    square,
-    present,
-    ends,
-    variance,
-    forget,
-    clip,
-    radius,
-    out,
-):
-    keep, lose, width = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1])
+    width = np.uint64(x.shape[1])
     for row in range(offset.shape[0]):
         i, slot = np.uint64(row), np.uint64(slots[row])
-        z = np.float64(offset[i, 0]) + _dot(mean, slot, x, i, _0, width)
-        out[i, 0] = z
-        w = np.float64(weight[i])
-        # Finite only where logit, weight and label are: what is not would stay in the state for good.
-        if w == 0.0 or not abs(z + w * label[i]) < math.inf:
+        for k in range(offset.shape[1]):
+            out[i, k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
+
+
+@numba.njit(
+    types.void(
+        *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
+        *(types.int64[::1], _Terms, KERNELS, _Table),
+    ),
+    cache=True,
+)
+def _learn(  # type: ignore[no-untyped-def]
+    offset, label, weight, slots, x, mean, touched, precision, square, present, ends, terms, loss, out
+):
+    variance, forget, clip, radius = terms
+    keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
+    raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    for row in range(offset.shape[0]):
+        i, slot = np.uint64(row), np.uint64(slots[row])
+        for k in range(outputs):
+            raw[k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
+            out[i, k] = raw[k]
+            reach[k] = 0.0
+        y, w = np.float64(label[i]), np.float64(weight[i])
+        if not bounded.is_learned(raw, y, w):
             continue
-        p = 1.0 / (1.0 + math.exp(-z))
-        if abs(w * (label[i] - p)) > clip:
-            w = clip / abs(label[i] - p)
-        h = np.float32(w * p * (1.0 - p))
-        g = np.float32(w * (label[i] - p))
-        # square[0] counts rows; square[1 + k] is the running sum of |x|² of feature k, which ends before column ends[k], and
-        # present[k] counts the rows in which it is not 0.
+        loss.derivatives(raw, y, w, gradient, curvature)
+        if bounded.largest(gradient) > clip:
+            loss.derivatives(raw, y, 1.0, gradient, curvature)
+            loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
+        # square[0] counts rows; square[1 + f] is the running sum of |x|² of feature f, which ends before column ends[f], and
+        # present[f] counts the rows in which it is not 0.
         square[0] += 1.0
-        begin, reach = _0, 0.0
-        for k in range(ends.shape[0]):
-            end = np.uint64(ends[k])
-            length, shrink = _dot(x, i, x, i, begin, end), np.float32(1.0)
-            if length * present[k] > _TAIL * max(square[1 + k], _LEAST * present[k]):
-                limit = _TAIL * max(square[1 + k] / present[k], _LEAST)
-                length, shrink = limit, np.float32(math.sqrt(limit / length))
-            if length > 0.0:
-                square[1 + k] += length
-                present[k] += 1.0
-            prior = np.float32(min(max(square[1 + k] / square[0], _LEAST) / variance, _CERTAIN))
+        begin = _0
+        for f in range(ends.shape[0]):
+            size = np.uint64(ends[f]) - begin
+            length = _dot(x, i, begin, x, i, begin, size)
+            counted = bounded.square(length, square[1 + f], present[f])
+            shrink = np.float32(1.0) if counted == length else np.float32(math.sqrt(counted / length))
+            if counted > 0.0:
+                square[1 + f] += counted
+                present[f] += 1.0
+            prior = np.float32(min(max(square[1 + f] / square[0], bounded.LEAST) / variance, _CERTAIN))
             back = lose * prior
-            for d in range(begin, end):
-                v, belief = x[i, d] * shrink, precision[slot, d]
-                was = belief if belief > np.float32(0.0) else prior
-                now = min(keep * was + back + h * v * v, _CERTAIN)
-                precision[slot, d] = now
-                mean[slot, d] += g * v / now
-            reach += max(square[1 + k] / max(present[k], 1.0), _LEAST) * _dot(mean, slot, mean, slot, begin, end)
-            begin = end
-        if not reach <= radius * radius:
-            _project(mean, slot, radius / math.sqrt(reach))
+            for k in range(outputs):
+                at, g, h = np.uint64(k) * width + begin, np.float32(gradient[k]), np.float32(curvature[k])
+                for d in range(_0, size):
+                    v, belief = x[i, begin + d] * shrink, precision[slot, at + d]
+                    was = belief if belief > np.float32(0.0) else prior
+                    now = min(keep * was + back + h * v * v, _CERTAIN)
+                    precision[slot, at + d] = now
+                    mean[slot, at + d] -= g * v / now
+                reach[k] += bounded.typical(square[1 + f], present[f]) * _dot(mean, slot, at, mean, slot, at, size)
+            begin += size
+        for k in range(outputs):
+            shrinkage = np.float32(bounded.shrinkage(reach[k], radius))
+            if shrinkage != np.float32(1.0):
+                for d in range(np.uint64(k) * width, np.uint64(k + 1) * width):
+                    # A row that overflowed has no direction: it goes back to the base.
+                    mean[slot, d] = mean[slot, d] * shrinkage if shrinkage > np.float32(0.0) else np.float32(0.0)
         touched[slot] = True
 
 
 class Entity(Correction):
-    """logit = offset + m[e]·x: a random effect of entity e over an intercept, vectors and scalars.
+    """raw = offset + m[e]·x: a random effect of entity e over an intercept, vectors and scalars.
 
-    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step per example of weight w:
-    λ ← γλ + (1 - γ)λ₀ + w·p(1 - p)x² and m ← m + w·(y - p)x/λ, with p = σ(logit), γ = `forget`.
+    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step per example: λ ← γλ + (1 - γ)λ₀
+    + hx² and m ← m - gx/λ, with g and h the gradient and the curvature of the weighted loss, γ = `forget`. Each of several
+    outputs has coefficients of its own.
 
     λ₀ = E|x|² / `variance`, E|x|² being the running mean over all rows of the feature's squared length, so that each
-    feature's contribution m·x starts with variance `variance` (in squared logits), whatever the feature's scale (a
+    feature's contribution m·x starts with variance `variance` (in squared raw outputs), whatever the feature's scale (a
     g-prior, Zellner 1986). Entities are hashed into `slots` rows.
 
-    What one example can do is bounded, with T the mean of |x|² over the rows in which the feature is not 0:
-
-    - its weight counts as at most `clip` / |y - p|, in the gradient and the curvature alike: a clipped step is that of a
-      lighter example, so never longer than the unclipped one;
-    - a feature longer than 4√T is learned, and counted in T and E|x|², as one of length 4√T;
-    - after an update Σ over features T·|m|² <= `radius`² (in squared logits, whatever a feature's scale): m·x is at most
-      `radius`·√(Σ |x|²/T), so no example moves a row's logit by more than twice that.
-
-    A row of weight 0, or whose logit is not finite, is predicted and not learned.
+    What one example can do is bounded, see `corrections.bounded`. With T the mean of |x|² over the rows in which the feature is
+    not 0, after an update Σ over features T·|m|² <= `radius`², whatever a feature's scale: m·x is at most
+    `radius`·√(Σ |x|²/T), so no example moves a row's raw output by more than twice that.
 
     `key` is an id column, or several for a cross; `on` names float32 columns, taps, or vector lookups.
 
@@ -178,8 +168,7 @@ class Entity(Correction):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        lookups = (f.key for f in self.on if isinstance(f, Lookup))
-        return tuple(dict.fromkeys((*self._keys, *lookups)))
+        return tuple(dict.fromkeys((*self._keys, *(f.key for f in self.on if isinstance(f, Lookup)))))
 
     @property
     def _keys(self) -> tuple[str, ...]:
@@ -187,8 +176,7 @@ class Entity(Correction):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        features = (f.key if isinstance(f, Lookup) else f for f in self.on)
-        return tuple(dict.fromkeys((*self._keys, *features)))
+        return tuple(dict.fromkeys((*self._keys, *(name for f in self.on for name in read_by(f)))))
 
     def bind(self, schema: Schema) -> None:
         what = f"Entity({self.key!r})"
@@ -197,18 +185,20 @@ class Entity(Correction):
                 raise ConfigurationError(f"{what} is keyed by {name!r}, which is {schema[name]}; expected an id (int64)")
         self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
         self._dense = Dense(what, self.on, schema, self.intercept)
-        self.served = {"mean": Table(np.zeros((self.slots, self._dense.width), np.float32))}
+        shape = self.slots, self.loss.outputs * self._dense.width
+        self.served = {"mean": Table(np.zeros(shape, np.float32))}
         self.learner = {
-            "precision": np.zeros((self.slots, self._dense.width), np.float32),
+            "precision": np.zeros(shape, np.float32),
             "square": np.zeros(1 + len(self._dense.ends)),
             "present": np.zeros(len(self._dense.ends)),
         }
 
     def widen(self, keep: float) -> None:
-        precision, square, begin = self.learner["precision"], self.learner["square"], 0
+        square, begin = self.learner["square"], 0
+        precision = self.learner["precision"].reshape(self.slots, -1, self._dense.width)
         for k, end in enumerate(self._dense.ends.tolist()):
-            prior = min(max(square[1 + k] / max(square[0], 1.0), _LEAST) / self.variance, float(_CERTAIN))
-            known = precision[:, begin:end]
+            prior = min(max(square[1 + k] / max(square[0], 1.0), bounded.LEAST) / self.variance, float(_CERTAIN))
+            known = precision[..., begin:end]
             # A precision of 0 is that of a row never met, and stays so.
             known[known > 0] = np.float32(keep) * known[known > 0] + np.float32((1.0 - keep) * prior)
             begin = end
@@ -225,9 +215,10 @@ class Entity(Correction):
         out = np.empty_like(offset)
         slots, x = self._design(columns, len(offset))
         mean, learner = self.served["mean"], self.learner
+        terms = tuple(map(float, (self.variance, self.forget, self.clip, self.radius)))
         _learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], self._dense.ends, self.variance, self.forget, self.clip, self.radius, out,
+            learner["present"], self._dense.ends, terms, self.loss.kernels, out,
         )  # fmt: skip
         return out
 
@@ -235,14 +226,17 @@ class Entity(Correction):
         mean = nodes.table("mean", self.served["mean"].values)
         ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
         rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
-        product = nodes.add("Mul", rows, self._dense.export(nodes, columns, offset))
-        return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
+        matrix, width = self._dense.export(nodes, columns, offset), self._dense.width
+        by_output = nodes.add("Reshape", rows, nodes.constant([-1, self.loss.outputs, width], np.int64))
+        product = nodes.add("Mul", by_output, nodes.add("Reshape", matrix, nodes.constant([-1, 1, width], np.int64)))
+        return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([2], np.int64), keepdims=0))
 
     def coefficients(self) -> dict[str, Coefficients]:
         widths = np.diff(self._dense.ends, prepend=0)
         # Of a vector's length, each of its elements has an equal part.
         sizes = np.repeat(root_mean(self.learner["square"][1:], self.learner["present"]) / np.sqrt(widths), widths)
-        return {"mean": Coefficients(tuple(self._dense.names), self.served["mean"].values, sizes, True, self._find)}
+        names, outputs = by_output(self._dense.names, self.loss.outputs), self.loss.outputs
+        return {"mean": Coefficients(names, self.served["mean"].values, np.tile(sizes, outputs), True, self._find)}
 
     def _find(self, ids: Ids) -> list[At]:
         if not all(name in ids for name in self._keys):

@@ -27,7 +27,7 @@ class Hashed:
 
     def __init__(self, what: str, features: Sequence[Sparse], schema: Schema, slots: int) -> None:
         self.features = tuple(features)
-        self.hashes = [Hash.draw(f"{what}/{_title(f)}", _arity(f), slots) for f in self.features]
+        self.hashes = [Hash.draw(f"{what}/{_title(f)}", len(read_by(f)), slots) for f in self.features]
         self.widths = [f.width if isinstance(f, Lookup) else 1 for f in self.features]
         for feature in self.features:
             for name in feature if isinstance(feature, tuple) else ():
@@ -46,24 +46,23 @@ class Hashed:
                 ids, values[:, at : at + width] = feature.bag(columns[feature.key])
                 out[:, at : at + width] = hashing(ids.reshape(-1)).reshape(ids.shape)
             else:
-                names = (feature,) if isinstance(feature, str) else feature
-                hashing.into(out, at, *(columns[name] for name in names))
+                hashing.into(out, at, *(columns[name] for name in read_by(feature)))
             at += width
         return out, values
 
-    def export(self, nodes: Nodes, columns: dict[str, str], table: str) -> str:
-        """Append Σ value · table[slot] and return its tensor float32[N, 1]; `table` is float32[slots, 1]."""
+    def export(self, nodes: Nodes, columns: dict[str, str], table: str, outputs: int) -> str:
+        """Append Σ value · table[slot] and return its tensor float32[N, K] of K `outputs`; `table` is float32[slots, K]."""
         sums = []
         for feature, hashing in zip(self.features, self.hashes, strict=True):
             if isinstance(feature, Lookup):
                 ids, values = feature.export_bag(nodes, columns[feature.key])
                 rows = nodes.add("Gather", table, hashing.export(nodes, ids))
-                flat = nodes.add("Reshape", rows, nodes.constant([-1, feature.width], np.int64))
-                product = nodes.add("Mul", flat, values)
-                sums.append(nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=1))
+                bags = nodes.add("Reshape", rows, nodes.constant([-1, feature.width, outputs], np.int64))
+                shares = nodes.add("Reshape", values, nodes.constant([-1, feature.width, 1], np.int64))
+                product = nodes.add("Mul", bags, shares)
+                sums.append(nodes.add("ReduceSum", product, nodes.constant([1], np.int64), keepdims=0))
             else:
-                names = (feature,) if isinstance(feature, str) else feature
-                ids64 = [nodes.cast(columns[name], TensorProto.INT64) for name in names]
+                ids64 = [nodes.cast(columns[name], TensorProto.INT64) for name in read_by(feature)]
                 sums.append(nodes.add("Gather", table, hashing.export(nodes, *ids64)))
         total = sums[0]
         for part in sums[1:]:
@@ -79,7 +78,7 @@ class Hashed:
         """Return the slots of each feature of which every id is given."""
         found = []
         for feature, hashing in zip(self.features, self.hashes, strict=True):
-            names = (feature.key,) if isinstance(feature, Lookup) else (feature,) if isinstance(feature, str) else feature
+            names = read_by(feature)
             if not all(name in ids for name in names):
                 continue
             whose = spelled(ids, names)
@@ -92,8 +91,9 @@ class Hashed:
         return found
 
 
-def _arity(feature: Sparse) -> int:
-    return len(feature) if isinstance(feature, tuple) else 1
+def read_by(feature: Sparse) -> tuple[str, ...]:
+    """Return the columns that a feature reads."""
+    return feature if isinstance(feature, tuple) else (feature.key if isinstance(feature, Lookup) else feature,)
 
 
 def _title(feature: Sparse) -> str:

@@ -6,46 +6,44 @@ import math
 
 import numba
 import numpy as np
+from numba import float64, types
 
 from riverdelta.core.checked import bound, not_negative, positive
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
+from riverdelta.corrections import bounded
 from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.coefficients import Coefficients, root_mean
+from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.dense import Dense
-from riverdelta.corrections.hashed import Hashed, Sparse
+from riverdelta.corrections.hashed import Hashed, Sparse, read_by
 from riverdelta.corrections.lookup import Lookup
 
 _METHODS = ("adagrad", "ftrl")
-_SIGNATURE = (
-    "void(float32[:, ::1], float32[::1], float32[::1], int64[:, ::1], float32[:, ::1], float32[:, ::1],"
-    " float32[:, ::1], boolean[::1], float64[:, ::1], float32[:, ::1], float64[:, ::1], float64[:, ::1],"
-    " boolean, float64, float64, float64, float64, float64, float64, float32[:, ::1])"
-)
-#: In learning a float counts as at most 4 times its typical size (16 times its mean square), that being 1e-6 or more.
-_TAIL, _LEAST = 16.0, 1e-12
 #: A float nearer to 0 counts as 0, so that no coefficient overflows.
 _TINY = 1e-30
+_Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
+_Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
 
 
 @numba.njit(inline="always")
-def _logit(slots, values, x, ids, dense, i, o):  # type: ignore[no-untyped-def]
+def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
     residual = 0.0
     for s in range(slots.shape[1]):
-        residual += np.float64(ids[slots[i, s], 0]) * np.float64(values[i, s])
+        residual += np.float64(ids[slots[i, s], k]) * np.float64(values[i, s])
     for d in range(x.shape[1]):
-        residual += np.float64(dense[d, 0]) * np.float64(x[i, d])
+        residual += np.float64(dense[d, k]) * np.float64(x[i, d])
     return o + residual
 
 
 @numba.njit(inline="always")
-def _step(state, row, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
-    """Move one coordinate by gradient g; state[row] is (sum of squares, FTRL's z)."""
-    squares = state[row, 0] + g * g
+def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
+    """Move one coordinate by gradient g; from column `at` on, state[row] is (sum of squares, FTRL's z)."""
+    squares = state[row, at] + g * g
     if ftrl:
-        sigma = (math.sqrt(squares) - math.sqrt(state[row, 0])) / rate
-        z = state[row, 1] + g - sigma * coefficient
+        sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
+        z = state[row, at + 1] + g - sigma * coefficient
         if abs(z) <= l1:
             coefficient = 0.0
         else:
@@ -55,93 +53,85 @@ def _step(state, row, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type
                 # z goes back too, to where it gives the bound: else an attack would pile up in it and outlast itself.
                 coefficient = math.copysign(radius, coefficient)
                 z = -coefficient * divisor - math.copysign(l1, coefficient)
-        state[row, 1] = z
+        state[row, at + 1] = z
     elif squares > 0.0:
-        coefficient -= rate * (g / math.sqrt(squares) + l2 * coefficient)
-        if abs(coefficient) > radius:
-            coefficient = math.copysign(radius, coefficient)
-    state[row, 0] = squares
+        coefficient = bounded.within(coefficient - rate * (g / math.sqrt(squares) + l2 * coefficient), radius)
+    state[row, at] = squares
     return coefficient
 
 
-@numba.njit(
-    "void(float32[:, ::1], int64[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1])",
-    cache=True,
-)
+@numba.njit(types.void(_Table, _Slots, _Table, _Table, _Table, _Table, _Table), cache=True)
 def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
-        out[i, 0] = _logit(slots, values, x, ids, dense, i, np.float64(offset[i, 0]))
+        for k in range(offset.shape[1]):
+            out[i, k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
 
 
-@numba.njit(_SIGNATURE, cache=True)
+@numba.njit(
+    types.void(
+        *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
+        *(types.boolean, _Terms, KERNELS, _Table),
+    ),
+    cache=True,
+)
 def _learn(  # type: ignore[no-untyped-def]
-    offset,
-    label,
-    weight,
-    slots,
-    values,
-    x,
-    ids,
-    touched,
-    id_state,
-    dense,
-    dense_state,
-    scale,
-    ftrl,
-    rate,
-    beta,
-    l1,
-    l2,
-    clip,
-    radius,
-    out,
+    offset, label, weight, slots, values, x, ids, touched, id_state, dense, dense_state, scale, ftrl, terms, loss, out
 ):
+    rate, beta, l1, l2, clip, radius = terms
+    outputs = offset.shape[1]
+    raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for i in range(offset.shape[0]):
-        z = _logit(slots, values, x, ids, dense, i, np.float64(offset[i, 0]))
-        out[i, 0] = z
-        # Finite only where logit, weight and label are: what is not would stay in the state for good.
-        if weight[i] == 0.0 or not abs(z + weight[i] * label[i]) < math.inf:
+        for k in range(outputs):
+            raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
+            out[i, k] = raw[k]
+        y, w = np.float64(label[i]), np.float64(weight[i])
+        if not bounded.is_learned(raw, y, w):
             continue
-        g = min(max(weight[i] * (1.0 / (1.0 + math.exp(-z)) - label[i]), -clip), clip)
+        loss.derivatives(raw, y, w, gradient, curvature)
+        for k in range(outputs):
+            gradient[k] = bounded.within(gradient[k], clip)
         for s in range(slots.shape[1]):
             v = np.float64(values[i, s])
             if v != 0.0:
                 slot = slots[i, s]
-                ids[slot, 0] = _step(id_state, slot, np.float64(ids[slot, 0]), g * v, ftrl, rate, beta, l1, l2, radius)
+                for k in range(outputs):
+                    g, c = gradient[k] * v, np.float64(ids[slot, k])
+                    ids[slot, k] = _step(id_state, slot, 2 * k, c, g, ftrl, rate, beta, l1, l2, radius)
                 touched[slot] = True
         for d in range(x.shape[1]):
             v = np.float64(x[i, d])
             if abs(v) > _TINY:
                 # scale[d] is (largest |x|, Σx², rows in which it is not 0), of x as it is learned.
-                if v * v * scale[d, 2] > _TAIL * max(scale[d, 1], _LEAST * scale[d, 2]):
-                    v = np.float64(math.copysign(math.sqrt(_TAIL * max(scale[d, 1] / scale[d, 2], _LEAST)), v))
+                v = bounded.feature(v, scale[d, 1], scale[d, 2])
                 scale[d, 1] += v * v
                 scale[d, 2] += 1.0
-                # dense_state[d, 2] is the coefficient of x / scale; a new largest |x| shrinks it, and FTRL's z with it.
-                if abs(v) > scale[d, 0]:
-                    dense_state[d, 2] *= scale[d, 0] / abs(v)
-                    dense_state[d, 1] *= scale[d, 0] / abs(v)
-                    scale[d, 0] = abs(v)
-                scaled = _step(dense_state, d, dense_state[d, 2], g * v / scale[d, 0], ftrl, rate, beta, l1, l2, radius)
-                dense_state[d, 2] = scaled
-                dense[d, 0] = scaled / scale[d, 0]
+                largest = max(scale[d, 0], abs(v))
+                for k in range(outputs):
+                    # Three columns an output: of them the last is the coefficient of x / scale; a new largest |x| shrinks it,
+                    # and FTRL's z with it.
+                    at = 3 * k
+                    if largest > scale[d, 0]:
+                        dense_state[d, at + 2] *= scale[d, 0] / largest
+                        dense_state[d, at + 1] *= scale[d, 0] / largest
+                    g, c = gradient[k] * v / largest, dense_state[d, at + 2]
+                    dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
+                    dense[d, k] = dense_state[d, at + 2] / largest
+                scale[d, 0] = largest
 
 
 class Linear(Correction):
-    """logit = offset + Σ coefficient·value over hashed ids and dense features, learned one example at a time.
+    """raw = offset + Σ coefficient·value over hashed ids and dense features, learned one example at a time.
 
-    With g = w·(σ(logit) - y)·value per coordinate and example weight w, `method="adagrad"` takes
+    With g the weighted loss's gradient times the value per coordinate, `method="adagrad"` takes
     c ← c - rate·(g / √Σg² + l2·c); `method="ftrl"` keeps z and n = Σg² and serves
     c = -(z - sign(z)·l1) / ((beta + √n) / rate + l2), or 0 while |z| <= l1.
 
     A feature is an id column, a tuple of id columns (their cross), a float32 scalar or vector, or a `Lookup` (of vectors or
     of bags of ids). Ids share `slots` rows by hashing. Floats are divided by the largest |x| seen so far, so that the step
-    does not depend on their scale.
+    does not depend on their scale. Each of several outputs has coefficients of its own.
 
-    What one example can do is bounded: w·(σ(logit) - y) is clipped to ±`clip`; a float beyond 4√T, T being the mean of its
-    squares other than 0, is learned as 4√T; and after an update no id's coefficient, and no float's times its largest |x|,
-    is beyond ±`radius` logits. FTRL's z is then set to what gives the bound. A row of weight 0, or
-    whose logit is not finite, is predicted and not learned.
+    What one example can do is bounded, see `corrections.bounded`: the gradient is cut to ±`clip`, and after an update no id's
+    coefficient, and no float's times its largest |x|, is beyond ±`radius`. FTRL's z is then set to what gives the bound.
 
     References: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
     Ross, Mineiro, Langford 2013, arXiv 1305.6646 (scale); Weinberger et al. 2009, arXiv 0902.2206 (hashing).
@@ -185,15 +175,11 @@ class Linear(Correction):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        names: list[str] = []
-        for f in self.features:
-            names += [f.key] if isinstance(f, Lookup) else [f] if isinstance(f, str) else f
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(name for f in self.features for name in read_by(f)))
 
     @property
     def keys(self) -> tuple[str, ...]:
-        crossed = [name for f in self.features if isinstance(f, tuple) for name in f]
-        return tuple(dict.fromkeys([*crossed, *(f.key for f in self.features if isinstance(f, Lookup))]))
+        return tuple(dict.fromkeys(name for f in self.features if not isinstance(f, str) for name in read_by(f)))
 
     def bind(self, schema: Schema) -> None:
         what = f"Linear({', '.join(map(repr, self.features))})"
@@ -208,11 +194,11 @@ class Linear(Correction):
                 dense.append(f)
         self._hashed = Hashed("linear", sparse, schema, self.slots)
         self._dense = Dense(what, dense, schema, self.intercept)
-        slots, width = self.slots if sparse else 0, self._dense.width
-        self.served = {"ids": Table(np.zeros((slots, 1))), "dense": Table(np.zeros((width, 1)))}
+        slots, width, outputs = self.slots if sparse else 0, self._dense.width, self.loss.outputs
+        self.served = {"ids": Table(np.zeros((slots, outputs))), "dense": Table(np.zeros((width, outputs)))}
         self.learner = {
-            "ids": np.zeros((slots, 2)),
-            "dense": np.zeros((width, 3)),
+            "ids": np.zeros((slots, 2 * outputs)),
+            "dense": np.zeros((width, 3 * outputs)),
             "scale": np.zeros((width, 3)),
         }
 
@@ -228,42 +214,45 @@ class Linear(Correction):
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
         ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
+        terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, self.clip, self.radius)))
         _learn(
-            offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched,
-            learner["ids"], dense.values, learner["dense"], learner["scale"],
-            self.method == "ftrl", self.rate, self.beta, self.l1, self.l2, self.clip, self.radius, out,
+            offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched, learner["ids"],
+            dense.values, learner["dense"], learner["scale"], self.method == "ftrl", terms, self.loss.kernels, out,
         )  # fmt: skip
         dense.touched[:] |= rows > 0
         return out
 
     def widen(self, keep: float) -> None:
-        served, learner = self.served, self.learner
-        for state, coefficient in ((learner["ids"], served["ids"].values[:, 0]), (learner["dense"], learner["dense"][:, 2:].T)):
-            state[:, 0] *= keep
-            c = np.asarray(coefficient, np.float64).reshape(-1)
+        ids, dense = self.learner["ids"], self.learner["dense"]
+        served = self.served["ids"].values.astype(np.float64)
+        for state, every, coefficients in ((ids, 2, served), (dense, 3, dense[:, 2::3])):
+            squares, z = state[:, ::every], state[:, 1::every]
+            squares *= keep
             if self.method == "ftrl":
                 # z goes along, so that the coefficient stays where it is.
-                divisor = (self.beta + np.sqrt(state[:, 0])) / self.rate + self.l2
-                state[:, 1] = np.where(c != 0, -c * divisor - np.copysign(self.l1, c), keep * state[:, 1])
+                divisor = (self.beta + np.sqrt(squares)) / self.rate + self.l2
+                kept = -coefficients * divisor - np.copysign(self.l1, coefficients)
+                z[:] = np.where(coefficients != 0, kept, keep * z)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        logit = offset
+        raw = offset
         if self._hashed.features:
             ids = nodes.table("ids", self.served["ids"].values)
-            logit = nodes.add("Add", logit, self._hashed.export(nodes, columns, ids))
+            raw = nodes.add("Add", raw, self._hashed.export(nodes, columns, ids, self.loss.outputs))
         if self._dense.width:
             dense = nodes.table("dense", self.served["dense"].values)
             matrix = self._dense.export(nodes, columns, offset)
-            logit = nodes.add("Add", logit, nodes.add("MatMul", matrix, dense))
-        return logit
+            raw = nodes.add("Add", raw, nodes.add("MatMul", matrix, dense))
+        return raw
 
     def coefficients(self) -> dict[str, Coefficients]:
-        found, ids, scale = {}, self.served["ids"].values, self.learner["scale"]
+        found, scale, outputs = {}, self.learner["scale"], self.loss.outputs
         if self._hashed.features:
-            found["ids"] = Coefficients((" | ".join(self._hashed.titles),), ids, np.ones(1), True, self._hashed.find)
+            names, ids = by_output((" | ".join(self._hashed.titles),), outputs), self.served["ids"].values
+            found["ids"] = Coefficients(names, ids, np.ones(outputs), True, self._hashed.find)
         if self._dense.width:
-            row, sizes = self.served["dense"].values.T, root_mean(scale[:, 1], scale[:, 2])
-            found["dense"] = Coefficients(tuple(self._dense.names), row, sizes)
+            row, sizes = self.served["dense"].values.T.reshape(1, -1), root_mean(scale[:, 1], scale[:, 2])
+            found["dense"] = Coefficients(by_output(self._dense.names, outputs), row, np.tile(sizes, outputs))
         return found
 
     def occupancy(self) -> dict[str, float]:

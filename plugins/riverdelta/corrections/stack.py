@@ -1,4 +1,4 @@
-"""Stack: an ordered list of corrections, each learning on what those before it left."""
+"""Stack: an ordered list of corrections of one loss, each learning on what those before it left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.hashing import digest
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.base import Correction, Table
 
@@ -19,10 +20,10 @@ _LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")
 
 
 class Stack:
-    """Corrections in order: the logit of each is the offset of the next, and the last one's is the corrected logit.
+    """Corrections in order: the raw output of each is the offset of the next, and the last one's is the corrected one.
 
-    `learn` passes a block through one correction at a time. Because each returns its logits from before its updates, the
-    result is that of passing the rows one by one through the whole stack.
+    `learn` passes a block through one correction at a time. Because each returns its outputs from before its updates, the
+    result is that of passing the rows one by one through the complete stack.
 
     >>> from riverdelta.corrections.calibration import Calibration
     >>> from riverdelta.corrections.entity import Entity
@@ -32,11 +33,12 @@ class Stack:
     [[0.5]]
     """
 
-    def __init__(self, corrections: Sequence[Correction]) -> None:
+    def __init__(self, corrections: Sequence[Correction], loss: Loss = LOG_LOSS) -> None:
         for c in corrections:
             if not isinstance(c, Correction):
                 raise ConfigurationError(f"corrections holds {c!r}; expected corrections such as Calibration()")
-        self.corrections = tuple(corrections)
+            c.loss = loss
+        self.corrections, self.loss = tuple(corrections), loss
         self.names = _names(self.corrections)
         self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
 
@@ -52,36 +54,39 @@ class Stack:
         }
 
     def trace(self, columns: Columns, base: Floats) -> list[Floats]:
-        """Return the logits float32[N, 1] after each correction, in order."""
-        logits = [base]
+        """Return the raw outputs float32[N, K] after each correction, in order."""
+        raw = [base]
         for c in self.corrections:
-            logits.append(c.predict(columns, logits[-1]))
-        return logits[1:]
+            raw.append(c.predict(columns, raw[-1]))
+        return raw[1:]
 
     def predict(self, columns: Columns, base: Floats) -> Floats:
-        """Return the corrected logits float32[N, 1] of base logits float32[N, 1]."""
+        """Return the corrected raw outputs float32[N, K] of those of the base."""
         return self.trace(columns, base)[-1] if self.corrections else base
 
     def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
-        """Learn the rows in order; return the corrected logits float32[N, 1] from before each row's own update."""
-        logit = base
+        """Learn the rows in order; return the corrected raw outputs float32[N, K] from before each row's own update."""
+        raw = base
         for c in self.corrections:
-            logit = c.learn(columns, logit, label, weight)
-        return logit
+            raw = c.learn(columns, raw, label, weight)
+        return raw
 
     def widen(self, keep: float) -> None:
-        """Keep the share `keep` of every correction's certainty; no logit changes."""
+        """Keep the share `keep` of every correction's certainty; no raw output changes."""
         for c in self.corrections:
             c.widen(keep)
 
     def export(self, nodes: Nodes, columns: dict[str, str], base: str) -> str:
-        """Append the whole stack to a graph and return the corrected logit's tensor float32[N, 1]."""
-        logit = base
+        """Append the stack to a graph and return the corrected raw output's tensor float32[N, K].
+
+        In the graph, the raw output after each correction has the name that the loss gives it, in the correction's scope.
+        """
+        raw = base
         for name, c in zip(self.names, self.corrections, strict=True):
             c.sync()
             with nodes.scope(name):
-                logit = nodes.named("logit", c.export(nodes, columns, logit))
-        return logit
+                raw = nodes.named(self.loss.raw, c.export(nodes, columns, raw))
+        return raw
 
     def tables(self) -> dict[str, Table]:
         """Return the served tables under their names in the merged model."""
@@ -115,11 +120,13 @@ class Stack:
             c.restore()
 
     def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return a digest of what the stack is made of: its corrections, their settings and lookups, and their tables' shapes.
+        """Return a digest of what the stack is made of: its loss (log loss goes without saying, as in version 0.1), its
+        corrections, their settings and lookups, and their tables' shapes.
 
         `of_0_1` is that of version 0.1, which left out what lookups contain.
         """
-        parts = [
+        parts = [] if self.loss is LOG_LOSS else [repr(self.loss)]
+        parts += [
             f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]

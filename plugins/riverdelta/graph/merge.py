@@ -1,4 +1,4 @@
-"""Merge: the base, the stack and the gate as one ONNX model that any runtime runs."""
+"""Merge: the base, the stack and the gate's mixture as one ONNX model that any runtime runs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from onnx.version_converter import ConvertError
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
-from riverdelta.core.link import PROBABILITY_FLOOR
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
-from riverdelta.graph.gate import export_mixture
 from riverdelta.graph.names import make_room
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import OUTPUTS
+from riverdelta.graph.taps import outputs
 from riverdelta.graph.weights import refer_to_weights
 
-#: The base logit as the corrections see it, float32[N, 1].
-BASE = f"{PREFIX}base_logit"
+#: The table that holds the gate's weight, float32[1, 1]; 0 serves the base.
+GATE_WEIGHT = f"{PREFIX}gate/weight"
 _OLDEST_OPSET, _OLDEST_IR = 13, 4
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -37,25 +35,26 @@ def merge(
     """Return the merged model; its large base weights are external, in the file that `weights_name` names.
 
     Inputs: the base's, the declared columns, then the tables (each an initializer too, so that a caller may leave it out).
-    Outputs: `OUTPUTS`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Where nothing was
-    learned yet, `logit` is the base's own, bit for bit (an infinite one becomes the largest float).
+    Outputs: those of `taps.outputs`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Where
+    nothing was learned yet, the raw output is the base's own, bit for bit (an infinite one becomes the largest float).
     """
-    model = _base(signature)
+    model, loss = _base(signature), stack.loss
     graph = model.graph
-    wanted = {*OUTPUTS, *taps, *declared}
+    score, served, *others = outputs(loss)
+    wanted = {score, served, *others, *taps, *declared}
     _refuse_inputs(signature, wanted)
     moved = make_room(graph, wanted)
     nodes = Nodes(_opset(model))
-    base = _base_logit(nodes, signature, moved.get(signature.output, signature.output))
+    base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved.get(signature.output, signature.output)))
     columns = {name: name for name in (*signature.inputs, *declared)} | {tap: moved.get(t, t) for tap, t in taps.items()}
-    corrected = nodes.named("corrected_logit", stack.export(nodes, columns, base))
+    corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
     with nodes.scope("gate"):
         weight = nodes.table("weight", np.full((1, 1), gate_weight, np.float32))
-        logit = export_mixture(nodes, base, corrected, weight)
-    flat = nodes.constant([-1], np.int64)
-    for name, source in (("logit", logit), ("corrected_logit", corrected), ("base_logit", base)):
-        nodes.nodes.append(helper.make_node("Reshape", [source, flat], [name], name=f"{PREFIX}{name}_flat"))
-    nodes.nodes.append(helper.make_node("Sigmoid", ["logit"], ["score"], name=f"{PREFIX}score"))
+        raw = loss.export_mixture(nodes, base, corrected, weight)
+    made = dict(zip((score, served, *others), (loss.export_inverse_link(nodes, raw), raw, corrected, base), strict=True))
+    shape = nodes.constant([-1, loss.outputs] if loss.outputs > 1 else [-1], np.int64)
+    for name, source in made.items():
+        nodes.nodes.append(helper.make_node("Reshape", [source, shape], [name], name=f"{PREFIX}{name}_flat"))
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, taps, declared)
@@ -90,24 +89,21 @@ def _opset(model: onnx.ModelProto) -> int:
     return next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
-def _base_logit(nodes: Nodes, signature: Signature, output: str) -> str:
-    column = nodes.column(output)
+def _raw_output(nodes: Nodes, signature: Signature, output: str) -> str:
+    """Append what makes the base's output raw, float32[N, K]."""
+    loss = signature.loss
+    found = nodes.add("Reshape", output, nodes.constant([-1, loss.outputs], np.int64))
     if signature.shapes[signature.output].type.tensor_type.elem_type != TensorProto.FLOAT:
-        column = nodes.cast(column, TensorProto.FLOAT)
-    if signature.link == "probability":
-        low, high = (nodes.constant(p, np.float32) for p in (PROBABILITY_FLOOR, 1.0 - PROBABILITY_FLOOR))
-        p = nodes.add("Clip", column, low, high)
-        complement = nodes.add("Sub", nodes.constant(1.0, np.float32), p)
-        column = nodes.add("Sub", nodes.add("Log", p), nodes.add("Log", complement))
-    else:
-        # The infinite logit of a score of exactly 0 or 1 would turn the mixture into NaN. The largest float has the same score,
-        # and is still above every other logit; sums of losses bound it as any other (`log_loss.BOUND`). NaN stays NaN.
-        column = nodes.add("Clip", column, *(nodes.constant(bound, np.float32) for bound in (-_LARGEST, _LARGEST)))
-    return nodes.named("base_logit", column)
+        found = nodes.cast(found, TensorProto.FLOAT)
+    if signature.predicts:
+        found = loss.export_link(nodes, found)
+    # An infinite raw output, such as the logit of a score of exactly 0 or 1, would turn the mixture into NaN. The largest float
+    # has the same score, and is still beyond every other; sums of losses bound it as any other (`Loss.bound`). NaN stays NaN.
+    return nodes.add("Clip", found, *(nodes.constant(bound, np.float32) for bound in (-_LARGEST, _LARGEST)))
 
 
 def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping[str, str], declared: Schema) -> None:
-    batch = signature.batch
+    batch, loss = signature.batch, signature.loss
     graph.node.extend(nodes.nodes)
     tables, overridable = nodes.table_protos()
     graph.initializer.extend([*nodes.constants, *tables])
@@ -116,8 +112,9 @@ def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping
         graph.input.append(helper.make_tensor_value_info(name, kind, [batch, *column.shape]))
     graph.input.extend(overridable)
     del graph.output[:]
-    for name in OUTPUTS:
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch]))
+    shape: list[str | int] = [batch, loss.outputs] if loss.outputs > 1 else [batch]
+    for name in outputs(loss):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     for tap, tensor in taps.items():
         value = graph.output.add()
         value.CopyFrom(signature.shapes[tensor])

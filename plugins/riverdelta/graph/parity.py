@@ -15,11 +15,10 @@ from riverdelta.core.errors import ParityError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.stack import Stack
-from riverdelta.graph.merge import BASE
 
-#: The largest allowed difference, in logits.
+#: The largest allowed difference of raw outputs.
 TOLERANCE = 1e-4
-#: Logits are compared up to this size: beyond it a float32 has too few digits, and the score is 0 or 1 anyhow.
+#: Raw outputs are compared up to this size, beyond which float32 has too few digits.
 SATURATED = 100.0
 
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
@@ -27,34 +26,35 @@ Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference of any logit over `rows` rows, and the correction whose residual differs most."""
+    """The largest difference of any raw output over `rows` rows, and the correction whose residual differs most."""
 
-    max_logit: float
+    gap: float
     worst: str
     rows: int
 
     def check(self, tolerance: float = TOLERANCE) -> None:
         """Raise `ParityError` naming the correction when the difference exceeds `tolerance`."""
-        if not self.max_logit <= tolerance:
+        if not self.gap <= tolerance:
             raise ParityError(
-                f"the merged model and the stack differ by {self.max_logit:.3g} logits over {self.rows} rows, most in "
+                f"the merged model and the stack differ by {self.gap:.3g} over {self.rows} rows, most in "
                 f"{self.worst}; at most {tolerance:g} is allowed"
             )
 
 
 def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: Mapping[str, str]) -> onnx.ModelProto:
-    """Return the part of a merged model that is the stack: base logit float32[N, 1] and columns in, each logit out.
+    """Return the part of a merged model that is the stack: base output float32[N, K] and columns in, each raw output out.
 
     The journal keeps what the corrections read, not what the base reads; this part is all that it can feed.
     """
-    outputs = [_logit(name) for name in stack.names]
+    base, outputs = _base(stack), _outputs(stack)
+    shape: list[str | int] = ["N", stack.loss.outputs]
     needed, nodes = set(outputs), []
     for node in reversed(merged.graph.node):
-        if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] != BASE:
+        if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] != base:
             nodes.append(node)
             needed.update(node.input)
     columns = {name: _source(merged, name, taps) for name in stack.reads}
-    inputs = [helper.make_tensor_value_info(BASE, TensorProto.FLOAT, ["N", 1])]
+    inputs = [helper.make_tensor_value_info(base, TensorProto.FLOAT, shape)]
     for name, source in columns.items():
         column = schema[name]
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(column.dtype))
@@ -64,28 +64,28 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
         list(reversed(nodes)),
         "corrections",
         inputs,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1]) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
         [t for t in merged.graph.initializer if t.name in needed],
     )
     return helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)
 
 
 def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
-    """Return the parity of `run`, a session over `corrections_of`, with the stack, on base logits float32[N, 1].
+    """Return the parity of `run`, a session over `corrections_of`, with the stack, on base outputs float32[N, K].
 
-    A row whose base logit or whose columns are not finite is left out: its output is unspecified.
+    A row whose base output or whose columns are not finite is left out: its output is unspecified.
     """
     columns = {name: columns[name] for name in stack.reads}
     finite = np.logical_and.reduce([np.isfinite(a).all(tuple(range(1, a.ndim))) for a in (base, *columns.values())])
     if not finite.all():
         base, columns = base[finite], {name: column[finite] for name, column in columns.items()}
-    feeds = {BASE: base} | {f"column:{name}": column for name, column in columns.items()}
+    feeds = {_base(stack): base} | {f"column:{name}": column for name, column in columns.items()}
     if not len(base):
         return Parity(0.0, "nothing", 0)
     theirs, before = run(feeds), (base, base)
     worst, gaps = 0.0, {}
-    for name, mine in zip(stack.names, stack.trace(columns, base), strict=True):
-        other = theirs[_logit(name)]
+    for name, output, mine in zip(stack.names, _outputs(stack), stack.trace(columns, base), strict=True):
+        other = theirs[output]
         worst = max(worst, _gap(other, mine))
         gaps[name] = _gap(_inside(other) - _inside(before[1]), _inside(mine) - _inside(before[0]))
         before = (mine, other)
@@ -97,12 +97,18 @@ def _gap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     return float("inf") if np.isnan(gap).any() else float(gap.max())
 
 
-def _inside(logit: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.clip(logit, -SATURATED, SATURATED)
+def _inside(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.clip(raw, -SATURATED, SATURATED)
 
 
-def _logit(name: str) -> str:
-    return f"{PREFIX}{name}/logit"
+def _base(stack: Stack) -> str:
+    """The tensor of the base's raw output."""
+    return f"{PREFIX}base_{stack.loss.raw}"
+
+
+def _outputs(stack: Stack) -> list[str]:
+    """The tensor of the raw output after each correction."""
+    return [f"{PREFIX}{name}/{stack.loss.raw}" for name in stack.names]
 
 
 def _source(merged: onnx.ModelProto, name: str, taps: Mapping[str, str]) -> str:

@@ -15,10 +15,13 @@ from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shap
 from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.features import Column, Schema
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.nodes import Nodes
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 # These hand a value on as it is.
 _PASSING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
+_ANY_OPSET = 17
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
 
 
@@ -26,23 +29,28 @@ _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shape
 class Signature:
     """A base model's structure, without its external weights, and what was read off it.
 
-    `inputs` are the columns that it takes; `output` is corrected as a `logit` or a `probability` (`link`); `shapes` has the
-    inferred type of every tensor; `read_as` is what the model file and its external data were when they were read.
+    `inputs` are the columns that it takes; `output` is corrected, and is a raw output of `loss` or, where `predicts`, a
+    prediction; `shapes` has the inferred type of every tensor; `read_as` is what the model file and its external data were when
+    they were read.
     """
 
     path: Path
     model: onnx.ModelProto
     inputs: Schema
     output: str
-    link: str
+    predicts: bool
+    loss: Loss
     shapes: dict[str, ValueInfoProto]
     read_as: tuple[Identity, ...]
 
     @classmethod
-    def read(cls, path: str | Path, logit: str | None = None, probability: str | None = None) -> Signature:
+    def read(
+        cls, path: str | Path, logit: str | None = None, probability: str | None = None, loss: Loss = LOG_LOSS
+    ) -> Signature:
         """Read a base model; raises `ModelError` or `Unsupported` saying what is wrong and how to fix it.
 
-        With neither output named, the only float output is taken: as a probability where a Sigmoid made it.
+        `logit` names an output that is raw, `probability` one that is a prediction. With neither named, the only float output
+        is taken: as a prediction where the one node that makes the loss's predictions made it, such as a Sigmoid.
         """
         path = Path(path)
         if logit and probability:
@@ -52,14 +60,14 @@ class Signature:
         inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in _initialized(model)})
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
-        output = _output(path, model, shapes, logit or probability)
-        squashed = _is_sigmoid(model, output)
+        output = _output(path, model, shapes, logit or probability, loss)
+        squashing = _squashing(loss)
+        squashed = squashing is not None and _made_by(model, output, squashing)
         if logit and squashed:
             raise ModelError(
-                f"{path.name}: logit={logit!r} comes out of a Sigmoid, so it is a probability; write probability={logit!r}"
+                f"{path.name}: logit={logit!r} comes out of a {squashing}, so it is a probability; write probability={logit!r}"
             )
-        link = "probability" if probability or squashed else "logit"
-        return cls(path, model, inputs, output, link, shapes, read_as)
+        return cls(path, model, inputs, output, bool(probability) or squashed, loss, shapes, read_as)
 
     @cached_property
     def digest(self) -> str:
@@ -203,7 +211,7 @@ def _input(path: Path, value: ValueInfoProto) -> Column:
     return column
 
 
-def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None) -> str:
+def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None, loss: Loss) -> str:
     outputs = {o.name: o for o in model.graph.output}
     floats = [n for n, o in outputs.items() if o.type.tensor_type.elem_type in _FLOATS]
     if name is None:
@@ -214,23 +222,33 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
     if name not in outputs:
         raise ModelError(f"{path.name} has no output {name!r}: {near(name, outputs)}")
     if name not in floats:
-        raise ModelError(f"{path.name}: output {name!r} is {_type(outputs[name])}; a logit or a probability is float32")
+        kinds = f"a {loss.raw} or a prediction of it"
+        raise ModelError(f"{path.name}: output {name!r} is {_type(outputs[name])}; {kinds} is float32")
     dims = shapes[name].type.tensor_type.shape.dim
     if not shapes[name].type.tensor_type.HasField("shape"):
         raise ModelError(f"{path.name}: output {name!r} has no shape; {_HOW}")
-    if len(dims) > 2 or (len(dims) == 2 and dims[1].dim_value != 1):
-        raise Unsupported(f"{path.name}: output {name!r} is {_type(shapes[name])}; one logit a row is supported: [N] or [N, 1]")
+    allowed = [[loss.outputs], []] if loss.outputs == 1 else [[loss.outputs]]
+    if dims and [d.dim_value for d in dims[1:]] not in allowed:
+        wanted = " or ".join(f"[{', '.join(['N', *map(str, one)])}]" for one in reversed(allowed))
+        raise Unsupported(f"{path.name}: output {name!r} is {_type(shapes[name])}; {loss} takes {wanted}")
     if not dims or dims[0].HasField("dim_value"):
         raise ModelError(f"{path.name}: output {name!r} is {_type(shapes[name])}, without a dynamic batch axis; {_HOW}")
     return name
 
 
-def _is_sigmoid(model: onnx.ModelProto, name: str) -> bool:
+def _squashing(loss: Loss) -> str | None:
+    """The operator that makes predictions of raw outputs, where it is one."""
+    nodes = Nodes(_ANY_OPSET)
+    loss.export_inverse_link(nodes, "raw")
+    return nodes.nodes[0].op_type if len(nodes.nodes) == 1 else None
+
+
+def _made_by(model: onnx.ModelProto, name: str, operator: str) -> bool:
     producers = {out: node for node in model.graph.node for out in node.output}
     node = producers.get(name)
     while node is not None and node.domain in ("", "ai.onnx") and node.op_type in _PASSING:
         node = producers.get(node.input[0])
-    return node is not None and node.domain in ("", "ai.onnx") and node.op_type == "Sigmoid"
+    return node is not None and node.domain in ("", "ai.onnx") and node.op_type == operator
 
 
 def _type(value: ValueInfoProto) -> str:

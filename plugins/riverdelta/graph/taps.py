@@ -10,11 +10,20 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Column, Schema
+from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.signature import Signature, column_of, read_model
 
-#: The outputs of every merged model, float32[N] each; the taps follow under their own names.
-OUTPUTS = ("score", "logit", "corrected_logit", "base_logit")
+
+def outputs(loss: Loss) -> tuple[str, str, str, str]:
+    """Return the outputs of every merged model: the prediction that is served, and the raw outputs as served, corrected and of
+    the base, float32[N] each (float32[N, K] where K > 1); the taps follow under their own names.
+
+    >>> from riverdelta.core.losses import LOG_LOSS
+    >>> outputs(LOG_LOSS)
+    ('score', 'logit', 'corrected_logit', 'base_logit')
+    """
+    return "score", loss.raw, f"corrected_{loss.raw}", f"base_{loss.raw}"
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,11 @@ def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema)
             if name in schema:
                 raise ConfigurationError(f"{what} {name!r} repeats a name of {', '.join(schema)}; choose another name")
             schema[name] = column
+    kept = outputs(signature.loss)
     for name in schema:
-        if name in OUTPUTS or name.startswith(PREFIX):
+        if name in kept or name.startswith(PREFIX):
             raise ConfigurationError(
-                f"the column {name!r} has a name that the merged model keeps for itself ({', '.join(OUTPUTS)}, and what "
+                f"the column {name!r} has a name that the merged model keeps for itself ({', '.join(kept)}, and what "
                 f"begins with {PREFIX}); choose another name"
             )
     return schema

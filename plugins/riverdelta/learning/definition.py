@@ -15,6 +15,7 @@ from typing import Any
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
+from riverdelta.core.losses import Loss, loss_of
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Response
@@ -30,7 +31,8 @@ ATTRIBUTE = "__riverdelta__"
 class Definition:
     """A frozen base model, its taps, the columns that it lacks, and the corrections on top.
 
-    `logit` or `probability` names the output that is corrected; with neither, the only float output is taken.
+    `task` names the loss that corrections lower, or is one. `logit` or `probability` names the output that is corrected, as a
+    raw output or a prediction; with neither, the only float output is taken.
     `on_drift` is what the learner does at a drift alarm; `slices` names values of id columns that are judged apart.
     """
 
@@ -43,11 +45,17 @@ class Definition:
     corrections: Sequence[Correction] = ()
     on_drift: Response | None = None
     slices: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+    task: str | Loss = "binary"
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The loss of the task; raises `ConfigurationError` where there is none of that name."""
+        return loss_of(self.task)
 
     @cached_property
     def signature(self) -> Signature:
         """The base model, read and checked."""
-        return Signature.read(self.base, logit=self.logit, probability=self.probability)
+        return Signature.read(self.base, self.logit, self.probability, self.loss)
 
     @cached_property
     def schema(self) -> Schema:
@@ -61,7 +69,7 @@ class Definition:
 
     def new_stack(self) -> Stack:
         """Return a fresh stack, bound to the schema."""
-        stack = Stack([c.clone() for c in self.corrections])
+        stack = Stack([c.clone() for c in self.corrections], self.loss)
         stack.bind(self.schema)
         return stack
 

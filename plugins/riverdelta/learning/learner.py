@@ -152,7 +152,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
 
     learner = Learner(
         stack,
-        Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads),
+        Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads, loss=definition.loss),
         Prequential(settings.threshold),
         configure=configure,
     )

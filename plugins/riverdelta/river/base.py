@@ -51,7 +51,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Flow:
-    """Tensors between two steps: blocks of numbers with their keys, raw ids, and categories' terms of the logit."""
+    """Tensors between two steps: blocks of numbers with their keys, raw ids, and categories' terms of the residual."""
 
     blocks: tuple[tuple[tuple[Name, ...], str], ...] = ()
     ids: Mapping[Name, str] = field(default_factory=dict)

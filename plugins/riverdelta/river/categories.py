@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -95,7 +96,8 @@ class Categories:
         self.table.values[rows, 3] = coefficient
         self.table.touched[changed] = True
         self._stale = set()
-        return float(off.sum())
+        # Exact, so that it does not depend on the order of the rows, which a saved state has not.
+        return math.fsum(off)
 
     def _effect(self, model: Any, key: int, value: int) -> float:
         x: dict[Any, Any] = {f"{self.column}_{key}": value}

@@ -17,6 +17,7 @@ from river.preprocessing import OneHotEncoder, StandardScaler
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.core.features import Column, Columns, Floats, Schema
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
@@ -26,18 +27,18 @@ from riverdelta.river.one_hot_encoder import BoundedEncoder
 from riverdelta.river.snapshot import freeze, thaw
 
 _LOG = logging.getLogger(__name__)
-#: A residual of this size, in logits, is that of a pipeline that diverged.
+#: A residual of this size is that of a pipeline that diverged.
 _DIVERGED = 1e6
 
 
 class River(Correction):
-    """logit = offset + what a River pipeline makes of the columns `features`.
+    """raw = offset + what a River pipeline makes of the columns `features`, for losses of one output.
 
     The pipeline is StandardScaler, MinMaxScaler, OneHotEncoder, FeatureHasher, Select, Discard and unions of them, into
     LogisticRegression or LinearRegression with any optimizer, loss, penalty and schedule of River's; anything else raises
     `Unsupported` that names it. It learns by its own `learn_one`, row by row, with importance weights where River takes
-    them; the last step is a subclass that adds the offset, which no scaler touches. LinearRegression does a step of
-    iteratively reweighted least squares (see `riverdelta.river.offset`).
+    them; the last step is a subclass that adds the offset, which no scaler touches. LogisticRegression has log loss;
+    LinearRegression takes any loss, by a step of iteratively reweighted least squares (see `riverdelta.river.offset`).
 
     River sees an id column as an int, a scalar as a float, a vector `v` as the floats `v_0`, `v_1`, …. Each id column of a
     OneHotEncoder has a table of `slots` rows, in which an id may take one of 8 places: a quarter full, 1 new category in
@@ -45,7 +46,7 @@ class River(Correction):
     was not learned yet adds nothing. Use `OneHotEncoder(drop_zeros=True)`: without it River walks all categories in each row.
 
     `features` may be left out where every branch begins with a `compose.Select`. The pipeline starts afresh: what it has
-    learned before is not taken over. One whose residual passes a million logits has diverged: it is logged and starts afresh.
+    learned before is not taken over. One whose residual passes a million has diverged: it is logged and starts afresh.
 
     >>> from river import linear_model, preprocessing
     >>> m = River(preprocessing.StandardScaler() | linear_model.LogisticRegression(), features=("hour",))
@@ -102,7 +103,9 @@ class River(Correction):
         self._learner, self._unsaved = arrays, False
 
     def bind(self, schema: Schema) -> None:
-        self._columns = Schema({name: schema.need(name, f"River({self.pipeline})") for name in self.reads})
+        if self.loss.outputs > 1:
+            raise Unsupported(f"{self._what()} has one output, and {self.loss} has {self.loss.outputs}; use Linear or Entity")
+        self._columns = Schema({name: schema.need(name, self._what()) for name in self.reads})
         for name, column in self._columns.items():
             if column.kind == "tensor":
                 raise ConfigurationError(f"River reads {name!r}, which is {column}; expected int64, float32 or float32[D]")
@@ -112,6 +115,8 @@ class River(Correction):
         ids = frozenset(name for name, column in self._columns.items() if column.kind == "id")
         self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
         *self._transformers, self._last = self._model.steps.values()
+        if isinstance(self._last, LogisticRegression) and self.loss is not LOG_LOSS:
+            raise Unsupported(f"{self._what()} ends in LogisticRegression, and not in {self.loss}; use LinearRegression")
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self.served = self._converter.tables
@@ -132,12 +137,12 @@ class River(Correction):
             if not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
                 out[i, 0] = self._predicted(x, o)
                 continue
-            z = self._logit(x, o) if self._rows else o
+            z = self._raw(x, o) if self._rows else o
             if not abs(z - o) < _DIVERGED:
                 self._restart()
                 z = o
             out[i, 0] = z
-            y, w = self._last.target(z, float(label[i]), float(weight[i]))
+            y, w = self._last.target(self.loss, z, float(label[i]), float(weight[i]))
             self._last.shift = o
             self._rows += 1
             self._stale = self._unsaved = True
@@ -147,22 +152,26 @@ class River(Correction):
                 self._restart()
         return out
 
+    def _what(self) -> str:
+        return f"River({self.pipeline})"
+
     def _predicted(self, x: dict[str, Any], offset: float) -> float:
-        z = self._logit(x, offset) if self._rows else offset
+        z = self._raw(x, offset) if self._rows else offset
         return offset if math.isnan(z) else min(max(z, offset - _DIVERGED), offset + _DIVERGED)
 
-    def _logit(self, x: dict[str, Any], offset: float) -> float:
+    def _raw(self, x: dict[str, Any], offset: float) -> float:
         for step in self._transformers:
             x = step.transform_one(x)
-        z: float = self._last.logit_one(x, offset)
+        z: float = self._last.raw_one(x, offset)
         return z
 
     def _restart(self) -> None:
         self._restarts += 1
         if self._restarts & (self._restarts - 1) == 0:  # the 1st, 2nd, 4th, 8th time, …
             hint = "scale its inputs or lower its learning rate"
-            _LOG.warning("River(%s) diverged and starts afresh, time %d; %s", self.pipeline, self._restarts, hint)
+            _LOG.warning("%s diverged and starts afresh, time %d; %s", self._what(), self._restarts, hint)
         fresh = self.clone()
+        fresh.loss = self.loss
         fresh.bind(self._columns)
         for key, table in self.served.items():
             table.values[:] = fresh.served[key].values
@@ -179,7 +188,7 @@ class River(Correction):
         try:
             thaw(self._model, self._learner["pipeline"].tobytes())
         except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise Corrupt(f"the saved state of River({self.pipeline}) cannot be read: {error!r}") from error
+            raise Corrupt(f"the saved state of {self._what()} cannot be read: {error!r}") from error
         self._rows, self._stale, self._unsaved = int(self._learner["rows"][0]), False, False
         for categories in self._categories:
             categories.reload()

@@ -1,4 +1,4 @@
-"""LogisticRegression and LinearRegression: logit = Σ weight·x + intercept, which is learned over an offset."""
+"""LogisticRegression and LinearRegression: raw = Σ weight·x + intercept, which is learned over an offset."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LinearModelConverter(Converter):
             _refuse_start(what, f"initializer={type(step.initializer).__name__}", "optim.initializers.Zeros()")
         kind = _LOSSES[type(step)]
         if not isinstance(loss, kind) or type(loss).mean_func is not kind.mean_func:
-            raise Unsupported(f"{what} has the loss {type(loss).__name__}; expected a {kind.__name__} on the logit itself")
+            raise Unsupported(f"{what} has the loss {type(loss).__name__}; expected a {kind.__name__} on the raw output itself")
         if step.l1 and not hasattr(step.optimizer, "lr"):
             raise Unsupported(
                 f"{what} has l1={step.l1} and the optimizer {type(step.optimizer).__name__}, which has no learning rate for "

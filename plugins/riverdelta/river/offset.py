@@ -1,4 +1,4 @@
-"""River's linear models over an offset: a term of the logit with a fixed coefficient of 1, which no scaler touches."""
+"""River's linear models over an offset: a term of the raw output with a fixed coefficient of 1, which no scaler touches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from river.linear_model import LinearRegression, LogisticRegression
 
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import Loss
 
-#: The least working weight p(1 - p), at a logit of about 14.
+#: The least curvature of a working response, that of a logit of about 14.
 _LEAST = 1e-6
 
 
@@ -22,7 +22,7 @@ class _Offset:
     def _raw_dot_one(self, x: dict[Any, Any]) -> float:
         return super()._raw_dot_one(x) + self.shift  # type: ignore[misc]
 
-    def logit_one(self, x: dict[Any, Any], offset: float) -> float:
+    def raw_one(self, x: dict[Any, Any], offset: float) -> float:
         """Return Σ weight·x + intercept + offset."""
         self.shift = offset
         return float(self._raw_dot_one(x))
@@ -35,7 +35,7 @@ class _Offset:
 class OffsetLogisticRegression(_Offset, LogisticRegression):
     """Logistic regression over an offset."""
 
-    def target(self, logit: float, label: float, weight: float) -> tuple[bool, float]:
+    def target(self, loss: Loss, raw: float, label: float, weight: float) -> tuple[bool, float]:
         """Return what River learns from: the label and the weight themselves."""
         return bool(label), weight
 
@@ -43,12 +43,12 @@ class OffsetLogisticRegression(_Offset, LogisticRegression):
 class OffsetLinearRegression(_Offset, LinearRegression):
     """Linear regression over an offset, as one step of iteratively reweighted least squares per example.
 
-    With p = σ(logit) and v = p(1 - p), it regresses the working response logit + (label - p) / v with weight w·v
-    (McCullagh and Nelder 1989, section 2.5); v is at least 1e-6. With River's squared loss the gradient is 2w(p - label).
+    With g and h the gradient and the curvature of the loss at the raw output, it regresses the working response raw - g / h
+    with weight w·h (McCullagh and Nelder 1989, section 2.5); h is at least 1e-6. With River's squared loss the gradient is 2wg.
     """
 
-    def target(self, logit: float, label: float, weight: float) -> tuple[float, float]:
+    def target(self, loss: Loss, raw: float, label: float, weight: float) -> tuple[float, float]:
         """Return the working response and its weight."""
-        p = float(sigmoid(logit))
-        v = max(p * (1.0 - p), _LEAST)
-        return logit + (label - p) / v, weight * v
+        gradient, curvature = loss.derivatives(raw, label)
+        h = max(float(curvature[0, 0]), _LEAST)
+        return raw - float(gradient[0, 0]) / h, weight * h

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from riverdelta.core.errors import InvalidInput, TooLarge, Unavailable
 from riverdelta.core.features import Floats, has_text
 from riverdelta.core.settings import Settings
-from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics import STALE_SECONDS, Metrics
 from riverdelta.serving.fallback import Fallback
@@ -27,10 +27,10 @@ from riverdelta.storage.registry import Release, State
 
 @dataclass(frozen=True)
 class ScoreAnswer:
-    """Scores float32[N], the id of the request (a row is `<id>.<index>`), the state that scored, and base scores' logits."""
+    """Scores float32[N], the base's raw outputs, the id of the request (a row is `<id>.<index>`), and the state that scored."""
 
     scores: Floats
-    base_logits: Floats
+    base: Floats
     impressions: str
     state: State
 
@@ -95,14 +95,14 @@ class DataPlane:
         now = self.clock()
         self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
-        logits = (scored.base, scored.corrected, scored.logit)
-        request = self.journal.append(kept, *logits, shown_with, scored.state, now, trace)
+        raw = (scored.base, scored.corrected, scored.served)
+        request = self.journal.append(kept, *raw, shown_with, scored.state, now, trace)
         impressions = self._ids.issue(self.journal.incarnation, request)
         self.metrics.scored(transport, rows, decoded - started, ran - decoded, time.perf_counter() - ran)
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
 
     async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
-        """Take feedback: ids `<id>.<index>` and labels float32[M], 0 or 1, or NaN for a row that was shown.
+        """Take feedback: ids `<id>.<index>` and labels of the loss, float[M], or NaN for a row that was shown.
 
         `source` is the hash of whoever sent it, 0 where nobody asked.
 
@@ -114,9 +114,7 @@ class DataPlane:
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected as many of each")
         if len(ids) > self.settings.max_rows:
             raise TooLarge(f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are taken: send it in parts")
-        bad = np.flatnonzero(~(np.isnan(labels) | (labels == 0) | (labels == 1)))
-        if bad.size:
-            raise InvalidInput(f"item {int(bad[0])} has the label {labels[bad[0]]!r}; expected 0 or 1")
+        labels = self.definition.loss.check_labels(labels, "item", shown=True)
         if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
             raise Unavailable(
                 f"{waiting} bytes of showings wait for the end of their window; RIVERDELTA_WAITING_BYTES allows "
@@ -170,7 +168,7 @@ class DataPlane:
     def _open(self, release: Release) -> Session:
         shadow = {GATE_WEIGHT: 0.0} if self.settings.serve == "base" else None
         state = State(release.number, 0, release.position)
-        return Session(release.path, state, threads=self.settings.threads, pinned=shadow)
+        return Session(release.path, state, threads=self.settings.threads, pinned=shadow, loss=self.definition.loss)
 
 
 def _propensity(value: Any, rows: int) -> Floats:

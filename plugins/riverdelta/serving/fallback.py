@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import NotFinite, RiverdeltaError
-from riverdelta.core.features import Columns
+from riverdelta.core.features import Columns, Floats
+from riverdelta.core.records import by_output
 from riverdelta.metrics import Metrics
 from riverdelta.serving.session import Scored, Session
 from riverdelta.storage.registry import Release
@@ -27,7 +28,7 @@ class Fallback:
     opened when first needed and kept until another release is the champion.
 
     What is journalled is what was answered. With "error" nothing was, and nothing is. With "champion" a row has the champion's
-    score and served logit, and keeps its own corrected logit of NaN, which tells it from a row that the live tables scored:
+    score and served raw output, and keeps its own corrected one of NaN, which tells it from a row that the live tables scored:
     its loss counts in the measures of what was served, and the gate, whose mixture it did not get, skips it.
     """
 
@@ -45,8 +46,8 @@ class Fallback:
 
     def settle(self, scored: Scored, columns: Columns) -> Scored:
         """Return what is answered for a block of which some scores are NaN; raises `NotFinite` naming the first such row."""
-        lacking = np.isnan(scored.score)
-        self._metrics.not_finite(int(np.isnan(scored.base).sum()), int(lacking.sum()))
+        lacking = _nan(scored.score)
+        self._metrics.not_finite(int(_nan(scored.base).sum()), int(lacking.sum()))
         what = _what(scored, int(lacking.argmax()))
         if not self._logged:
             self._logged = True
@@ -63,16 +64,17 @@ class Fallback:
         raise NotFinite(f"{what}; {_ADVICE}")
 
     def _by_champion(self, scored: Scored, columns: Columns, lacking: npt.NDArray[np.bool_]) -> Scored:
-        if (without := lacking & np.isnan(scored.base)).any():
+        if (without := lacking & _nan(scored.base)).any():
             # Every release has the same base, so the champion has no score either.
             raise NotFinite(_what(scored, int(without.argmax())))
         session = self._of_champion()
         other = session.run(columns)
-        if (without := lacking & np.isnan(other.score)).any():
+        if (without := lacking & _nan(other.score)).any():
             what = _what(scored, int(without.argmax()))
             raise NotFinite(f"{what}; the champion, release {session.state.release}, has no score for it either")
-        score, logit = np.where(lacking, other.score, scored.score), np.where(lacking, other.logit, scored.logit)
-        return replace(scored, score=score, logit=logit)
+        score, served = scored.score.copy(), scored.served.copy()
+        score[lacking], served[lacking] = other.score[lacking], other.served[lacking]
+        return replace(scored, score=score, served=served)
 
     def _of_champion(self) -> Session:
         with self._lock:
@@ -93,8 +95,13 @@ _ADVICE = (
 )
 
 
+def _nan(outputs: Floats) -> npt.NDArray[np.bool_]:
+    """Whether an output of each row is NaN."""
+    return np.logical_or.reduce(np.isnan(by_output(outputs)), axis=1)
+
+
 def _what(scored: Scored, row: int) -> str:
-    base, corrected = float(scored.base[row]), float(scored.corrected[row])
-    if np.isnan(base):
-        return f"row {row} has no score: the base's logit is nan"
-    return f"row {row} has no score: the base's logit is {base:g}, and the corrections make {corrected:g} of it"
+    base, corrected = (", ".join(f"{one:g}" for one in np.ravel(raw[row])) for raw in (scored.base, scored.corrected))
+    if _nan(scored.base)[row]:
+        return f"row {row} has no score: the base's output is {base}"
+    return f"row {row} has no score: the base's output is {base}, and the corrections make {corrected} of it"

@@ -27,29 +27,28 @@ _BLOCK_ROWS = 16_384
 def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
     """Score N rows with the frozen base and return the reference of what corrections can read, taps included.
 
-    `columns` are those of a request (arrays, or lists where ids are strings), `label` float32[N] of 0 and 1, in the order in
-    which the rows came. Rows that the base was not fitted to are the better ones. Raises `InvalidInput` naming what is wrong.
+    `columns` are those of a request (arrays, or lists where ids are strings), `label` float32[N] labels of the loss, in the
+    order in which the rows came. Rows that the base was not fitted to are better. Raises `InvalidInput` naming what is wrong.
     """
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
-    if (bad := np.flatnonzero(~np.isin(label, (0, 1)))).size:
-        raise InvalidInput(f"the label of row {bad[0]} is {label[bad[0]]}; expected 0 or 1")
+    label = definition.loss.check_labels(label)
     for name, values in columns.items():
         if len(values) != len(label):
             raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected as many of each")
     usable = Schema({name: column for name, column in definition.schema.items() if column.kind != "tensor"})
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in usable}
-    logits: list[Floats] = []
+    base: list[Floats] = []
     with TemporaryDirectory() as folder:
         model = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
         path = save_merged(model, definition.signature, Path(folder) / "base.onnx")
-        session = Session(path, State(0, 0, 0))
+        session = Session(path, State(0, 0, 0), loss=definition.loss)
         for at in range(0, len(label), _BLOCK_ROWS):
             block = {name: values[at : at + _BLOCK_ROWS] for name, values in columns.items()}
             checked, _ = definition.request_schema.check(block)
             scored = session.run(checked)
-            logits.append(scored.base)
+            base.append(scored.base)
             for name, kept in parts.items():
                 kept.append(scored.taps[name] if name in scored.taps else checked[name])
     whole = {name: np.concatenate(kept) for name, kept in parts.items()}
-    return Drift.reference_of(usable, whole, np.concatenate(logits), np.asarray(label, np.float32))
+    return Drift.reference_of(usable, whole, np.concatenate(base), label)

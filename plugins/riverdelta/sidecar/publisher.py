@@ -12,7 +12,7 @@ from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Ints
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.stack import Stack
-from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.observers import Observer
 from riverdelta.storage.registry import Delta, LiveStore, State
 

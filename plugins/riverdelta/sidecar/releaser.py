@@ -90,5 +90,5 @@ class Releases(Observer):
             base = np.ascontiguousarray(examples.base)
             outcome = parity.compare(run, stack, examples.columns, base)
             outcome.check()
-            worst = max(worst, outcome.max_logit)
+            worst = max(worst, outcome.gap)
         return worst

@@ -6,9 +6,10 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput, NotFound
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import Loss
 from riverdelta.core.records import OUTPUTS, Impressions
 from riverdelta.storage.home import Home
 
@@ -37,14 +38,14 @@ def find(home: Home, text: str) -> dict[str, Any]:
         block = reader.impressions(position)
     at = np.flatnonzero((block.request == request) & (block.index == index))
     fed = known.fed.get(index)
-    return _described(text, position, block, int(at[0])) | {
+    return _described(text, position, block, int(at[0]), home.definition.loss) | {
         "label": None if fed is None else fed.label,
         "shown": None if fed is None else fed.shown,
     }
 
 
-def _described(text: str, position: int, block: Impressions, at: int) -> dict[str, Any]:
-    logits = {name: getattr(block, name)[at, 0] for name in OUTPUTS}
+def _described(text: str, position: int, block: Impressions, at: int, loss: Loss) -> dict[str, Any]:
+    raw = {name: getattr(block, name)[at] for name in OUTPUTS}
     return {
         "impression": text,
         "time": float(block.time[at]),
@@ -52,12 +53,14 @@ def _described(text: str, position: int, block: Impressions, at: int) -> dict[st
         "state": f"{block.release[at]}+{block.swap[at]}",
         "learned_position": int(block.position[at]),
         "trace": block.traces.get(int(block.request[at])),
-        "logits": {name: _or_none(logit) for name, logit in logits.items()},
-        "scores": {name: _or_none(sigmoid(np.float64(logit))) for name, logit in logits.items()},
-        "propensity": _or_none(block.propensity[at]),
+        f"{loss.raw}s": {name: _or_none(outputs) for name, outputs in raw.items()},
+        "scores": {name: _or_none(loss.inverse_link(outputs)[0]) for name, outputs in raw.items()},
+        "propensity": _or_none(block.propensity[at : at + 1]),
         "columns": {name: column[at].tolist() for name, column in block.columns.items()},
     }
 
 
-def _or_none(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _or_none(values: npt.NDArray[np.floating[Any]]) -> float | list[float | None] | None:
+    """The one number, or all of them; None for NaN."""
+    found = [None if np.isnan(value) else float(value) for value in values]
+    return found[0] if len(found) == 1 else found

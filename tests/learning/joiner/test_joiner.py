@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unavailable
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Control, Feedback, Impressions, Tick
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.joiner.weights import LATE, LATE_WEIGHT_BOUND
@@ -230,7 +230,7 @@ class TestSilence:
         history = [impressions([(0, 0)]), feedback([(1, 0, 0, np.nan)], time=100.0), Tick(110.0)]
         rows = run(self.joiner(), [*history, feedback([(1, 0, 0, 1)], late=True)])
         assert [row[1] for row in rows] == [0.0, 1.0]
-        p = float(sigmoid(rows[0][5]))
+        p = float(LOG_LOSS.inverse_link(rows[0][5])[0, 0])
         # Gradients in the logit: p of the negative, weight · (p − 1) of the positive; together those of the positive alone.
         assert p + rows[1][2] * (p - 1) == pytest.approx(p - 1)
 
@@ -399,7 +399,7 @@ class TestNegativeSampling:
         rows = run(Joiner("silence", WINDOW, keep_negatives=keep), [*shown, late])
         negative = {row[0]: row[2] for row in rows if row[1] == 0}
         for row in rows[len(negative) :]:
-            p = float(sigmoid(row[5]))
+            p = float(LOG_LOSS.inverse_link(row[5])[0, 0])
             positive = keep / (p + keep * (1 - p))
             # Where the bound does not bite, all that a row has been learned with is the gradient of its positive.
             if 1 / (1 - p) < LATE_WEIGHT_BOUND:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.link import logit
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.learning.joiner.weights import LATE_WEIGHT_BOUND, Weights
 
 shares = st.floats(0.01, 1.0)
@@ -15,7 +15,7 @@ probabilities = st.floats(0.02, 0.98)
 
 def weight_of(weights, p, label, undone=False):
     """The weight of one row that was served with probability p."""
-    found, _, _ = weights.of(np.float32([label]), logit([p]).astype(np.float32), np.array([undone]) if undone else None)
+    found, _, _ = weights.of(np.float32([label]), LOG_LOSS.link([p]).astype(np.float32), np.array([undone]) if undone else None)
     return float(found[0])
 
 
@@ -29,7 +29,7 @@ def test_where_negatives_are_sampled_the_expected_gradient_is_zero_at_the_truth_
 
 @given(shares, probabilities)
 def test_a_row_s_gradient_is_that_of_the_log_loss_whose_logit_is_shifted_by_the_log_odds_of_sampling(keep, p):
-    weights, shifted = Weights(keep_negatives=keep), 1 / (1 + np.exp(-(float(logit(p)) - np.log(keep))))
+    weights, shifted = Weights(keep_negatives=keep), 1 / (1 + np.exp(-(float(LOG_LOSS.link(p)[0, 0]) - np.log(keep))))
     assert weight_of(weights, p, 0) * p == pytest.approx(shifted, rel=1e-5)
     assert weight_of(weights, p, 1) * (p - 1) == pytest.approx(shifted - 1, rel=1e-5)
 

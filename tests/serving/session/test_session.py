@@ -99,7 +99,7 @@ def test_a_run_gives_every_output_and_names_its_state(session):
     scored = session.run(EVERY)
     assert scored.state == session.state == START
     assert scored.taps["halves"].tolist() == [i // 2 for i in range(ROWS)]
-    assert {a.shape for a in (scored.score, scored.logit, scored.corrected, scored.base)} == {(ROWS,)}
+    assert {a.shape for a in (scored.score, scored.served, scored.corrected, scored.base)} == {(ROWS,)}
     assert scored.score.tolist() == [0.5] * ROWS
     assert session.input_names == ("row",)
     assert set(session.table_names) == {LEFT, RIGHT, GATE}
@@ -238,7 +238,7 @@ def test_the_gates_weight_is_a_table_like_any_other(session):
     session.swap(whole(1, 1))
     session.swap(following(2, {GATE: (np.array([0]), np.zeros((1, 1), np.float32))}))
     scored = session.run(EVERY)
-    assert scored.logit.tolist() == scored.base.tolist()
+    assert scored.served.tolist() == scored.base.tolist()
     assert scored.corrected.tolist() == [4] * ROWS
 
 

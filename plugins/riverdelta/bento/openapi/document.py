@@ -20,7 +20,6 @@ from riverdelta.serving.oip.tensors import datatype_of
 from riverdelta.storage.journal.base import Outcome
 
 _ID: Json = {"type": "string", "description": "A row of a scored request: its impressions, a dot, and the row's index."}
-_LABEL: Json = {"enum": [0, 1]}
 _FREE: Json = {"type": "object"}
 
 
@@ -38,7 +37,7 @@ def document(definition: Definition, settings: Settings) -> Json:
         "/score": {
             "post": operation("Score a block of rows.", ours, _score(definition, settings), _scored(settings), (413, *fails))
         },
-        "/feedback": {"post": operation("Take labels of scored rows.", ours, _feedback(settings), _FED, (413,))},
+        "/feedback": {"post": operation("Take labels of scored rows.", ours, _feedback(definition, settings), _FED, (413,))},
         "/status": {"get": operation("What the service says of itself.", ours, None, _FREE)},
         "/openapi.json": {"get": operation("This document.", ours, None, _FREE)},
         **admin_paths(ours),
@@ -121,8 +120,10 @@ def _value(column: Column) -> Any:
     return np.zeros([1 if n is None else n for n in column.shape], column.dtype).tolist()
 
 
-def _feedback(settings: Settings) -> Json:
-    labelled = {"type": "object", "properties": {"id": _ID, "label": _LABEL}, "required": ["id", "label"]}
+def _feedback(definition: Definition, settings: Settings) -> Json:
+    labels = definition.loss.labels
+    label: Json = {"type": "number"} if labels is None else {"enum": [int(one) if one.is_integer() else one for one in labels]}
+    labelled = {"type": "object", "properties": {"id": _ID, "label": label}, "required": ["id", "label"]}
     shown = {
         "type": "object",
         "properties": {"id": _ID, "shown": {"const": True}, "label": {"type": "null"}},

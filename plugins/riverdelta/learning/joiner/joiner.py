@@ -13,6 +13,7 @@ from riverdelta.core.arrays import Array, Arrays, nest, part, split, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Ints
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick
 from riverdelta.learning.joiner.shelf import Rows
 from riverdelta.learning.joiner.showings import EMPTY, Showings
@@ -47,6 +48,8 @@ class Joiner:
         much as its rows do.
     reads
         Columns that every worker's impressions need to have, by default all; another may come and go between two starts.
+    loss
+        What a label is, and which one silence stands for.
 
     What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
     last bit. `waiting.source` is the journal; without one, a label whose row has left memory is lost. `unmatched` counts the
@@ -63,7 +66,9 @@ class Joiner:
         late: str = "weighted",
         keep_negatives: float = 1.0,
         reads: Collection[str] | None = None,
+        loss: Loss = LOG_LOSS,
     ) -> None:
+        self.loss = loss
         self.configure(labels, window_seconds, relabels, late, keep_negatives)
         self._reads = reads
         self.unmatched = 0
@@ -83,8 +88,12 @@ class Joiner:
             raise ConfigurationError(
                 f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
             )
+        if labels == "silence" and self.loss.silence is None:
+            raise ConfigurationError(
+                f"labels is {labels!r}, and silence stands for no label of {self.loss}; set RIVERDELTA_LABELS=explicit"
+            )
         self.labels, self.window, self.relabels = labels, window_seconds, relabels
-        self.weights = Weights(late, keep_negatives)
+        self.weights = Weights(late, keep_negatives, self.loss)
 
     @property
     def tick(self) -> float:
@@ -165,8 +174,8 @@ class Joiner:
         incarnation, key = self.showings.due(tick, most)
         examples = None
         if len(key):
-            zeros = np.zeros(len(key), np.float32)
-            examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
+            silence = np.full(len(key), self.loss.silence, np.float32)
+            examples = self._complete(incarnation, key, silence, np.full(len(key), tick), np.zeros_like(key), None)
             self.showings.take(tick, most)
             if self._upgraded and self.waiting.kept:
                 self.waiting.restrict(self.showings.has)
@@ -188,17 +197,18 @@ class Joiner:
         """
         groups = self.waiting.find(incarnation, key)
         found, chosen = _rows(groups), groups
-        undone = late & (label > 0) if late is not None and late.any() else None
+        positive = label != self.loss.silence
+        undone = late & positive if late is not None and late.any() and self.loss.silence is not None else None
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(incarnation, key)
             undone = None if undone is None else undone & keeps
-            chosen = _only(keeps | (label > 0), groups)
+            chosen = _only(keeps | positive, groups)
         examples = None
         if chosen:
             columns, taken = _gather(chosen, self._reads)
             kept = label[taken]
             weight, importance, taken_back = self.weights.of(
-                kept, columns["corrected"][:, 0], None if undone is None else undone[taken]
+                kept, columns["corrected"], None if undone is None else undone[taken]
             )
             examples = Examples(
                 columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
@@ -214,7 +224,7 @@ class Joiner:
                 position=columns["position"],
                 source=source[taken],
             )
-            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
+            self.kept_negatives += len(kept) - int(np.count_nonzero(positive[taken]))
         self.dropped_negatives += found - _rows(chosen)
         if lost := len(key) - found:
             self.unmatched += lost

@@ -9,7 +9,7 @@ from riverdelta.core.checked import share
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.hashing import GOLDEN, mixed
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS, Loss
 
 LATE = ("weighted", "plain")
 #: The largest weight of a late positive that takes its negative back: exact up to a probability of 0.9.
@@ -20,7 +20,8 @@ _Flags = npt.NDArray[np.bool_]
 class Weights:
     """The weights of examples where a share k = `keep_negatives` of the negatives is kept and positives may come late.
 
-    With p = σ(corrected logit as served), D = p + k(1 - p):
+    A negative has the label that silence stands for; where a loss has none, every row counts once. With p the loss's prediction
+    of the corrected output as served, which is the probability of a positive, D = p + k(1 - p):
 
         row                                        weight                 importance
         positive                                   k / D                  1
@@ -52,15 +53,19 @@ class Weights:
     correction; Steele, Lea and Flood 2014, the hash (SplitMix64).
 
     >>> weights = Weights(keep_negatives=0.1)
-    >>> weight, importance, _ = weights.of(np.float32([0, 1]), np.float32([0, 0]), None)
+    >>> weight, importance, _ = weights.of(np.float32([0, 1]), np.float32([[0], [0]]), None)
     >>> [round(float(w), 4) for w in weight], importance.tolist()
     ([1.8182, 0.1818], [10.0, 1.0])
     """
 
-    def __init__(self, late: str = "weighted", keep_negatives: float = 1.0) -> None:
+    def __init__(self, late: str = "weighted", keep_negatives: float = 1.0, loss: Loss = LOG_LOSS) -> None:
         if late not in LATE:
             raise ConfigurationError(f"late is {late!r}; expected one of {', '.join(LATE)}")
-        self.late, self.keep = late, share("keep_negatives", keep_negatives)
+        self.late, self.keep, self.loss = late, share("keep_negatives", keep_negatives), loss
+        if self.keep < 1.0 and loss.silence is None:
+            raise ConfigurationError(
+                f"keep_negatives is {self.keep:g}, and {loss} has no negatives; set RIVERDELTA_KEEP_NEGATIVES=1"
+            )
 
     def keeps(self, incarnation: Ints, key: Ints) -> _Flags:
         """Return bool[N]: whether a row would be kept if it were a negative."""
@@ -73,15 +78,16 @@ class Weights:
     def of(self, label: Floats, corrected: Floats, undone: _Flags | None) -> tuple[Floats, Floats, Floats]:
         """Return the weights, the importances and the importance of the negative that each row takes back, float32[N] each.
 
-        `undone` bool[N] marks late positives whose negative was kept; None: there are none.
+        `corrected` float32[N, K] are the corrected raw outputs as served; `undone` bool[N] marks late positives whose negative
+        was kept; None: there are none.
         """
         ones, taken_back = np.ones(len(label), np.float32), np.zeros(len(label), np.float32)
         if self.keep == 1.0 and undone is None:
             return ones, ones, taken_back
         weight, importance = ones, ones.copy()
-        p = sigmoid(corrected)
+        p = self.loss.inverse_link(corrected)[:, 0]
         if self.keep < 1.0:
-            importance[label == 0] = 1.0 / self.keep
+            importance[label == self.loss.silence] = 1.0 / self.keep
             weight[:] = self.keep * importance / (p + self.keep * (1.0 - p))
         if undone is not None:
             taken_back[undone] = 1.0 / self.keep

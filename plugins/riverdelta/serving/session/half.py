@@ -11,7 +11,7 @@ import numpy as np
 
 from riverdelta.core.errors import Corrupt, near
 from riverdelta.core.features import Columns, Floats
-from riverdelta.graph.gate import GATE_WEIGHT
+from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.serving.session.tables import DeviceTable, HostTable
 from riverdelta.storage.registry.state import Delta, State
 

@@ -17,20 +17,23 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from riverdelta.core.errors import Corrupt, InvalidInput, ModelError
 from riverdelta.core.features import Columns, Floats
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.runtime import choose_providers, open_session
+from riverdelta.graph.taps import outputs
 from riverdelta.serving.session.half import Half
 from riverdelta.storage.registry.state import Delta, State
-
-_OUTPUTS = ("score", "logit", "corrected_logit", "base_logit")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What one run computed, float32[N] each, the taps by name, and the one state that computed it."""
+    """What one run computed, float32[N] each ([N, K] of K outputs), the taps by name, and the one state that computed it.
+
+    Besides the score: the raw outputs as served, corrected and of the base.
+    """
 
     score: Floats
-    logit: Floats
+    served: Floats
     corrected: Floats
     base: Floats
     taps: dict[str, npt.NDArray[Any]]
@@ -52,6 +55,7 @@ class Session:
         providers: Sequence[str] | None = None,
         threads: int = 1,
         pinned: Mapping[str, float] | None = None,
+        loss: Loss = LOG_LOSS,
     ) -> None:
         providers = tuple(providers or choose_providers())
         structure, tables = _split(model)
@@ -69,7 +73,8 @@ class Session:
         self.table_names = tuple(tables)
         self.input_names = tuple(i.name for i in self._session.get_inputs() if i.name not in tables)
         self._outputs = tuple(o.name for o in self._session.get_outputs())
-        if lacking := set(_OUTPUTS) - set(self._outputs):
+        self._named = outputs(loss)
+        if lacking := set(self._named) - set(self._outputs):
             raise ModelError(f"{model} has no output {min(lacking)!r}; it is no merged model")
 
     @property
@@ -94,8 +99,8 @@ class Session:
                 reason = str(error).splitlines()[0]
                 raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
             out = dict(zip(self._outputs, values, strict=True))
-            score, logit, corrected, base = (out.pop(name) for name in _OUTPUTS)
-            return Scored(score, logit, corrected, base, out, half.state)
+            score, served, corrected, base = (out.pop(name) for name in self._named)
+            return Scored(score, served, corrected, base, out, half.state)
 
     def swap(self, delta: Delta) -> float:
         """Put `delta` into service and return how long it took in seconds.
