@@ -125,7 +125,7 @@ PLANTED = {
         f"1: corrections imports serving, {UP}",
     ),
     "a relative one": ("graph/merge.py", "from ..serving import half", f"1: graph imports serving, {UP}"),
-    "a bare relative one": ("core/link.py", "from .. import graph", f"1: core imports graph, {UP}"),
+    "a bare relative one": ("core/logs.py", "from .. import graph", f"1: core imports graph, {UP}"),
     "inside a package's face": ("graph/__init__.py", "from ..cli import main", f"1: graph imports cli, {UP}"),
     "inside a function": (
         "learning/joiner.py",
@@ -137,8 +137,8 @@ PLANTED = {
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import riverdelta.sidecar",
         f"3: graph imports sidecar, {UP}",
     ),
-    "by the package's face": ("core/link.py", "from riverdelta import Stack", f"1: imports 'Stack' {FACE}"),
-    "of the package itself": ("core/link.py", "import riverdelta", f"1: imports 'riverdelta' {FACE}"),
+    "by the package's face": ("core/logs.py", "from riverdelta import Stack", f"1: imports 'Stack' {FACE}"),
+    "of the package itself": ("core/logs.py", "import riverdelta", f"1: imports 'riverdelta' {FACE}"),
     "of the laws": ("sidecar/trainer.py", "from riverdelta.checks import LAWS", "1: imports checks, which nobody may"),
     "of the laws above storage": ("checks/corrections.py", "import riverdelta.cli", f"1: checks imports cli, {UP}"),
     "a name that only begins alike": (

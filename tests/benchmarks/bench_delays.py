@@ -27,8 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
-from riverdelta.core.link import log_loss, logit, sigmoid
-from riverdelta.core.log_loss import bounded
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Feedback, Impressions
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.simulator import Simulation
@@ -58,14 +57,19 @@ def new_stack(ending=False):
 
 
 def paper(examples):
-    p = sigmoid(examples.corrected)
+    p = LOG_LOSS.inverse_link(examples.corrected)[:, 0]
     return np.where(examples.label == 1, 1 + p, (1 - p) * (1 + p)).astype(np.float32)
 
 
 def importance(examples):
     """1/k for a kept negative; a late positive takes that back: w(1 - p) = (1 - p) + p/k."""
-    p = np.minimum(sigmoid(examples.corrected), 0.9)
+    p = np.minimum(LOG_LOSS.inverse_link(examples.corrected)[:, 0], 0.9)
     return (examples.importance + examples.taken_back * p / (1 - p)).astype(np.float32)
+
+
+def expected(logit, truth):
+    """The log loss float64[N] expected where a row is positive with the probability `truth`."""
+    return truth * LOG_LOSS.value(logit, 1.0) + (1 - truth) * LOG_LOSS.value(logit, 0.0)
 
 
 def ways(log, delay):
@@ -85,23 +89,23 @@ def ways(log, delay):
 def measure(rows, delay, intercept, seed):
     """Return for each way its calibration ratio, bias, log loss, examples and seconds, and the log losses to compare with."""
     log = Simulation(rows=rows, delay=delay, intercept=intercept, seed=seed).generate()
-    base = np.full(rows, logit(log.truth.mean()), np.float32)
+    base = np.full(rows, LOG_LOSS.link(log.truth.mean())[0, 0], np.float32)
     columns, last = log.stream.select("user_id", "item_id").columns, slice(int(0.75 * rows), None)
     label, truth = log.stream.label, log.truth[last]
     figures = {}
     for name, heard, joiner, stack in ways(log, delay):
         learner, given = Learner(stack, joiner, Prequential()), {"label_time": heard.label_time, "refresh_rows": REQUEST_ROWS}
         run = replay(learner, columns, base, label, log.stream.time, **given)
-        scores = sigmoid(run.corrected[last]).sum()
+        scores = LOG_LOSS.inverse_link(run.corrected[last]).sum()
         figures[name] = {
             "calibration_ratio": float(scores / label[last].sum()),
             "bias": float(scores / truth.sum()) - 1.0,
-            "log_loss": float(log_loss(bounded(run.corrected[last]), truth).mean()),
+            "log_loss": float(expected(run.corrected[last], truth).mean()),
             "examples": learner.examples,
             "seconds": run.seconds,
         }
-    constant = {"log_loss": float(log_loss(base[last], truth).mean())}
-    return figures | {"base": constant, "truth": {"log_loss": float(log_loss(logit(truth), truth).mean())}}
+    constant = {"log_loss": float(expected(base[last], truth).mean())}
+    return figures | {"base": constant, "truth": {"log_loss": float(expected(LOG_LOSS.link(truth), truth).mean())}}
 
 
 def throughput(keep, blocks=200, rows=1024, repeat=5):

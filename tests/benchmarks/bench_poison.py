@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from streams import FOLDER, movielens, simulator
 
-from riverdelta.core.link import log_loss
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.lab.attacks import Attacked, attack
 from riverdelta.learning.admission import Admission
@@ -142,7 +142,7 @@ class Scene:
         found = {}
         for name, served in self.served(done.stream, self.prepared.score(done.stream), done.source).items():
             z, usual = served[public], self.clean[name]
-            found[name] = {"damage": float((log_loss(z, stream.label) - log_loss(usual, stream.label)).mean())}
+            found[name] = {"damage": float((LOG_LOSS.value(z, stream.label) - LOG_LOSS.value(usual, stream.label)).mean())}
             if targets.any():
                 found[name]["shift"] = float((z[targets] - usual[targets]).mean())
         return found
@@ -150,8 +150,8 @@ class Scene:
     def measure(self, budgets, seeds):
         """Return medians by attack, budget and setting; first what each setting costs without an attack."""
         label = self.prepared.stream.label
-        loss = {name: float(log_loss(z, label).mean()) for name, z in self.clean.items()}
-        base = float(log_loss(self.prepared.base, label).mean())
+        loss = {name: float(LOG_LOSS.value(z, label).mean()) for name, z in self.clean.items()}
+        base = float(LOG_LOSS.value(self.prepared.base, label).mean())
         figures = {"rows": len(label), "limit": self.limit, "log_loss": {"base": base} | loss, "attacks": []}
         for kind in ATTACKS:
             for share in budgets:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from riverdelta import Calibration, Entity, Schema, Stack
 from riverdelta.cli.replay import replay as replay_command
 from riverdelta.core.errors import InvalidInput
-from riverdelta.core.link import log_loss, logit
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import KINDS, attack
@@ -170,7 +170,7 @@ def weeks():
     log = Simulation(rows=2_880, users=60, items=40, user=1.5, item=1.5, seed=6).generate()
     columns = {name: log.stream.columns[name] for name in ("user_id", "item_id")}
     stream = Stream("weeks", columns, log.stream.label, 300.0 * np.arange(len(log.stream)))
-    return stream, np.full(len(stream), logit(log.truth.mean()), np.float32)
+    return stream, np.full(len(stream), LOG_LOSS.link(log.truth.mean())[0, 0], np.float32)
 
 
 @pytest.mark.parametrize("lag", LAGS, ids=str)
@@ -185,7 +185,7 @@ def test_under_every_attack_the_excess_over_the_better_expert_is_below_the_bound
     columns, label, time = done.stream.columns, done.stream.label, done.stream.time
     late = {"label_time": time + lag["lag_seconds"]} if "lag_seconds" in lag else {"refresh_rows": lag.get("lag_rows", 1)}
     run = replay(learner, columns, base[columns["row"].astype(np.int64)], label, time, **late, source=done.source)
-    losses = [float(log_loss(z, done.stream.label).sum()) for z in (run.served, run.base, run.corrected)]
+    losses = [float(LOG_LOSS.value(z, done.stream.label).sum()) for z in (run.served, run.base, run.corrected)]
     report = learner.gate.report()
     assert report["examples"] == len(done.stream)
     assert losses[0] - min(losses[1:]) <= report["bound"] <= report["worst_case"] + ROUNDING * len(stream)

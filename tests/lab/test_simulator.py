@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.link import log_loss, logit
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.lab.simulator import Simulation
 
 
@@ -20,8 +20,8 @@ def test_labels_follow_the_stated_truth():
     order = np.argsort(log.truth)
     for part in np.array_split(order, 10):
         assert abs(log.stream.label[part].mean() - log.truth[part].mean()) < 4 * np.sqrt(0.25 / len(part))
-    known = log_loss(logit(log.truth), log.stream.label).mean()
-    assert known < log_loss(logit(np.full(60_000, log.truth.mean())), log.stream.label).mean()
+    known = LOG_LOSS.value(LOG_LOSS.link(log.truth), log.stream.label).mean()
+    assert known < LOG_LOSS.value(LOG_LOSS.link(np.full(60_000, log.truth.mean())), log.stream.label).mean()
 
 
 def test_lower_positions_are_examined_less():

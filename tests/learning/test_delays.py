@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from riverdelta import Calibration, Entity, Schema, Stack
-from riverdelta.core.link import logit, sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Feedback, Impressions, Tick
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.simulator import Simulation
@@ -53,7 +53,7 @@ class Served:
         return self.scores() / self.log.truth[ROWS // 2 :].sum() - 1.0
 
     def scores(self):
-        return sigmoid(self.done.corrected[ROWS // 2 :]).sum()
+        return LOG_LOSS.inverse_link(self.done.corrected[ROWS // 2 :]).sum()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def served():
     """Serve one log with a mean delay of two windows, the joiner set up as named, and return what came of it."""
     log = Simulation(rows=ROWS, delay=2 * WINDOW, users=20, intercept=0.3, item=0.3, taste=0.0, drift=0.0, start=1.0, seed=3)
     log = log.generate()
-    base, known = np.full(ROWS, logit(log.truth.mean()), np.float32), {}
+    base, known = np.full(ROWS, LOG_LOSS.link(log.truth.mean())[0, 0], np.float32), {}
 
     def serve(*rules, weigh=None, **settings):
         name = (*rules, weigh, *settings.items())
@@ -75,7 +75,7 @@ def served():
 
 def paper(examples):
     """Fake-negative weights of Ktena et al. 2019."""
-    p = sigmoid(examples.corrected)
+    p = LOG_LOSS.inverse_link(examples.corrected)[:, 0]
     return np.where(examples.label == 1, 1 + p, (1 - p) * (1 + p)).astype(np.float32)
 
 

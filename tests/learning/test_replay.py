@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Adapt, Calibration, Entity, Schema, Stack
-from riverdelta.core.link import log_loss
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.drift import Drift
 from riverdelta.evaluation.gate import Gate
@@ -109,7 +109,7 @@ def test_a_lag_longer_than_the_stream_serves_the_base():
 def test_the_gate_judges_what_was_served_and_its_bound_holds(lag):
     learner = new_learner()
     done = replayed(learner, **lag)
-    losses = [float(log_loss(z, STREAM.label).sum()) for z in (done.served, done.base, done.corrected)]
+    losses = [float(LOG_LOSS.value(z, STREAM.label).sum()) for z in (done.served, done.base, done.corrected)]
     report = learner.gate.report()
     assert report["excess"] == pytest.approx(losses[0] - min(losses[1:]), abs=1e-2)
     assert report["excess"] <= report["bound"]

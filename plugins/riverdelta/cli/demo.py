@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from riverdelta.core.link import logit
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
 from riverdelta.lab.base import base_logits
@@ -128,7 +128,7 @@ def _screen(progress: Progress, status: dict[str, Any], second: Stream, base: An
 
 def _quality(second: Stream, base: Any, tally: Tally) -> dict[str, float]:
     seen = tally.seen
-    return beside_base(base[seen], logit(tally.score[seen]), second.label[seen])
+    return beside_base(base[seen], LOG_LOSS.link(tally.score[seen])[:, 0], second.label[seen])
 
 
 def _beside_base(figures: dict[str, Any]) -> Table:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core import link
-from riverdelta.core.log_loss import bounded
+from riverdelta.core.losses import LOG_LOSS
 
 
 def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
@@ -28,8 +27,8 @@ def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
 
 
 def log_loss(logit: npt.ArrayLike, label: npt.ArrayLike) -> float:
-    """Return the mean log loss in nats, each row's at most `log_loss.BOUND`."""
-    return float(link.log_loss(bounded(logit), label).mean())
+    """Return the mean log loss in nats, each row's at most `LOG_LOSS.bound`."""
+    return float(LOG_LOSS.value(logit, label).mean())
 
 
 def beside_base(base: npt.ArrayLike, served: npt.ArrayLike, label: npt.ArrayLike) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
-from riverdelta.core.link import sigmoid
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.lab.stream import SideTable, Stream
 
 Doubles = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class Simulation:
         )
         examined = (1.0 + position) ** -self.bias
         flat = slice(0, self.rows)
-        truth = np.asarray(examined * sigmoid(logit), np.float64).ravel()[flat]
+        truth = np.asarray(examined * LOG_LOSS.inverse_link(logit).reshape(logit.shape), np.float64).ravel()[flat]
         label = (rng.random(len(truth)) < truth).astype(np.float32)
         time = np.repeat(np.arange(requests, dtype=np.float64) * self.slate, self.slate)[flat]
         hour = ((time / 3600.0) % 24.0).astype(np.float32)

@@ -11,6 +11,7 @@ from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Schema
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.drift import Adapt, Drift, Freeze, Reference, Response
@@ -28,11 +29,18 @@ class Adaptation:
         self.recorded = self.left = 0
 
     @classmethod
-    def of(cls, schema: Schema, response: Response | None, settings: Settings, given: Reference | None = None) -> Adaptation:
+    def of(
+        cls,
+        schema: Schema,
+        response: Response | None,
+        settings: Settings,
+        given: Reference | None = None,
+        loss: Loss = LOG_LOSS,
+    ) -> Adaptation:
         """Return what the settings ask for, on the columns of `schema`, against a `given` reference where there is one."""
         if not settings.drift_run_length:
             return cls()
-        return cls(Drift(schema, settings.drift_reference_examples, settings.drift_run_length, given), response)
+        return cls(Drift(schema, settings.drift_reference_examples, settings.drift_run_length, given, loss), response)
 
     def watch(self, examples: Examples) -> bool:
         """Take joined examples, in order; return whether they raised an alarm."""

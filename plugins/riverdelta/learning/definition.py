@@ -80,7 +80,7 @@ class Definition:
 
     def new_slices(self) -> Slices:
         """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""
-        return Slices(self.slices, self.request_schema)
+        return Slices(self.slices, self.request_schema, self.loss)
 
     def fingerprint(self, of_0_1: bool = False) -> str:
         """Return what a data folder belongs to: the base's digest and the stack's make-up; `of_0_1` as that version had it."""

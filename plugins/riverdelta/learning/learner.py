@@ -13,6 +13,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation import drift
+from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning import reference
 from riverdelta.learning.adaptation import Adaptation
@@ -142,7 +143,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         response = drift.of_record(changed["on_drift"]) if "on_drift" in changed else definition.on_drift
         if changed.get("reference") != (found := given and given.digest.hex()):
             _log.warning("drift was watched against the reference %s, and is now against %s", changed.get("reference"), found)
-        adaptation = Adaptation.of(read, response, s, given)
+        adaptation = Adaptation.of(read, response, s, given, definition.loss)
         learner.joiner.configure(s.labels, s.window_seconds, s.on_conflict != "first", s.late, s.keep_negatives)
         admission, learner.admission = learner.admission, Admission.of(keys, s)
         learner.admission.load(admission.state())
@@ -153,7 +154,8 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
     learner = Learner(
         stack,
         Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads, loss=definition.loss),
-        Prequential(settings.threshold),
+        Prequential(settings.threshold, loss=definition.loss),
+        Gate(definition.loss),
         configure=configure,
     )
     learner.again = lambda: new_learner(definition, settings)

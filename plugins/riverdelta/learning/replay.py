@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats, Ints
-from riverdelta.core.link import mix
 from riverdelta.core.records import Feedback, Impressions, Record, Tick
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
@@ -193,7 +192,9 @@ class _Run(Source, Observer):
         corrected = learner.stack.predict(self._columns(rows), base.reshape(len(base), -1)).reshape(base.shape)
         self.corrected[rows] = corrected
         with np.errstate(invalid="ignore"):  # the base may have no number for a row
-            self.served[rows] = base if learner.shadow else mix(base, corrected, learner.gate.weight)
+            self.served[rows] = (
+                base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight).reshape(base.shape)
+            )
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
-from riverdelta.core.log_loss import BOUND
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.metrics.family import Family, Labelled
 
 #: A learner whose status is older than this counts as down; it writes four a second, and a large release takes a while.
@@ -43,7 +43,7 @@ GAUGES = {
     "gate.rate": ("gate_learning_rate_ratio", "Rate of the gate, 1 without delay and with weights up to 1, a ratio"),
     "gate.skipped": (
         "gate_skipped",
-        f"Rows that the gate does not judge, as their base logit is beyond ±{BOUND:g} or a logit is not finite, in rows",
+        f"Rows that the gate leaves out: a base logit beyond ±{LOG_LOSS.bound:g}, or one that is not finite, in rows",
     ),
     "gate.delay": ("gate_delay_examples", "Most labels on the way while a row was served, in rows"),
     "gate.gain": ("gate_gain_nats", "Log loss that serving has saved over the base alone, in nats"),
@@ -84,7 +84,7 @@ GAUGES = {
     f"prequential.{{window}}.{{scorer}}.{measure}": (f"prequential_{measure}", f"Prequential {text}")
     for measure, text in {
         "log_loss": "log loss, in nats a row",
-        "clipped": f"rows whose log loss counts as {BOUND:g} nats, the most that one may, in rows",
+        "clipped": f"rows whose log loss counts as {LOG_LOSS.bound:g} nats, the most that one may, in rows",
         "calibration_ratio": "sum of scores over sum of labels, a ratio",
         "auc": "area under the ROC curve, a ratio",
         "auc_error": "most by which the AUC may be off, a ratio",

@@ -11,6 +11,7 @@ import numpy as np
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import Corrupt, NotFound
 from riverdelta.core.examples import Examples
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.stack import Stack
@@ -32,9 +33,9 @@ class Contest(Observer):
     read; `settle` does in the registry what follows from them.
     """
 
-    def __init__(self, store: ReleaseStore, new_stack: Callable[[], Stack], settings: Settings) -> None:
+    def __init__(self, store: ReleaseStore, new_stack: Callable[[], Stack], settings: Settings, loss: Loss = LOG_LOSS) -> None:
         self.store, self._new_stack, self._guard = store, new_stack, settings.guard
-        self._terms: dict[str, Any] = {"margin": settings.promote_margin, "alpha": settings.promote_alpha}
+        self._terms: dict[str, Any] = {"margin": settings.promote_margin, "alpha": settings.promote_alpha, "loss": loss}
         self._trial = Trial(**self._terms)
         self._stacks: tuple[Stack, Stack] | None = None
         champion = store.champion()

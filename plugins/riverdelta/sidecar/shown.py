@@ -26,10 +26,10 @@ ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift")
 def shown(definition: Definition, learner: Learner, shadow: bool) -> dict[str, Observer]:
     """Return what is shown of a learner, by the names that version 0.1 saved it under."""
     return {
-        "account/history": ShownHistory(shadow),
+        "account/history": ShownHistory(shadow, definition.loss),
         "account/logbook": Logbook(lambda: learner.admission.breaker),
-        "account/traffic": ShownTraffic(),
-        "account/slices": ShownSlices(definition.slices, definition.request_schema),
+        "account/traffic": ShownTraffic(loss=definition.loss),
+        "account/slices": ShownSlices(definition.slices, definition.request_schema, definition.loss),
         "account": Controls(),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from riverdelta.bento.page import chart, wording
 from riverdelta.bento.page.wording import NOTHING, ago, count, few, nats, number, size, span
-from riverdelta.core.log_loss import BOUND
+from riverdelta.core.losses import LOG_LOSS
 
 #: A page has no more columns, and no longer names, whatever a service has.
 _MOST_COLUMNS, _LONGEST = 20, 80
@@ -17,6 +17,8 @@ _MOST_COLUMNS, _LONGEST = 20, 80
 _SHIFT, _LARGE = 0.1, 0.25
 
 View = dict[str, Any]
+#: The most that a row's loss counts as, in nats.
+_MOST = LOG_LOSS.bound
 
 
 def view(
@@ -103,11 +105,11 @@ def _odd(learning: Mapping[str, Any]) -> str | None:
     """Return a note on rows whose losses are clipped or left out, None where there are none."""
     base, served = ((((learning.get("prequential") or {}).get("all") or {}).get(scorer) or {}) for scorer in ("base", "served"))
     clipped = [(count(m.get("clipped")), name) for name, m in (("base", base), ("served", served)) if number(m.get("clipped"))]
-    said = [f"Rows whose {name} loss is above {BOUND:g} nats, and counts as {BOUND:g}: {rows}." for rows, name in clipped]
+    said = [f"Rows whose {name} loss is above {_MOST:g} nats, and counts as {_MOST:g}: {rows}." for rows, name in clipped]
     if number(served.get("skipped")):
         said.append(f"Rows left out because their score is not finite: {count(served['skipped'])}.")
     if number(unjudged := (learning.get("gate") or {}).get("skipped")):
-        said.append(f"Rows the gate does not judge, as their base logit is beyond ±{BOUND:g} or not finite: {count(unjudged)}.")
+        said.append(f"Rows the gate does not judge, as their base logit is beyond ±{_MOST:g} or not finite: {count(unjudged)}.")
     return " ".join(said) or None
 
 
