@@ -191,10 +191,8 @@ class _Run(Source, Observer):
         base, learner = self.base[rows], self.learner
         corrected = learner.stack.predict(self._columns(rows), base.reshape(len(base), -1)).reshape(base.shape)
         self.corrected[rows] = corrected
-        with np.errstate(invalid="ignore"):  # the base may have no number for a row
-            self.served[rows] = (
-                base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight).reshape(base.shape)
-            )
+        served = base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight)
+        self.served[rows] = served.reshape(base.shape)
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))

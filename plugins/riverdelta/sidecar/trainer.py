@@ -50,10 +50,8 @@ class Trainer:
         self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
         self.checkpoints, store = self.home.checkpoints(), self.home.releases()
         self.learner = new_learner(definition, settings)
-        self.releases, self.contest = (
-            Releases(definition, store),
-            Contest(store, definition.new_stack, settings, definition.loss),
-        )
+        self.releases = Releases(definition, store)
+        self.contest = Contest(store, definition.new_stack, settings, definition.loss)
         self.live = Live(self.home.live(), self.learner.stack)
         self.contest.serving = self.live.head.release if self.live.head else start.number
         self.learner.observers |= shown(definition, self.learner, shadow=settings.serve == "base")
