@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,10 @@ def test_the_image_is_made_of_files_that_there_are_and_that_are_let_through():
     assert copied == let
     assert all((ROOT / name).exists() for name in copied)
     assert "USER ranker" in recipe.read_text()
+
+
+def test_every_module_that_the_image_imports_is_there():
+    imported = re.findall(r"import (riverdelta[\w.]*)", (MONITORING / "ranker.Dockerfile").read_text())
+    assert imported
+    for module in imported:
+        assert find_spec(module), module

@@ -125,7 +125,7 @@ class Stack:
 
         `of_0_1` is that of version 0.1, which left out what lookups contain.
         """
-        parts = [] if self.loss is LOG_LOSS else [repr(self.loss)]
+        parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
             f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
             for name, c in zip(self.names, self.corrections, strict=True)

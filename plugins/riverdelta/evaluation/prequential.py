@@ -88,7 +88,7 @@ class Prequential:
         if window < 1:
             raise ConfigurationError(f"window is {window!r}; expected a number of rows of at least 1")
         self.threshold, self.window, self.loss = threshold, window, loss
-        self._by_label = loss.labels == (0.0, 1.0)
+        self._by_label = loss.logit
         self._edge = binned.edge_of(threshold)
         self._counts, self._sums = self._empty()
         #: Both raw outputs, label and weight; row k is at k mod window.

@@ -150,4 +150,4 @@ class Slices:
     def _measures(self, examples: int, sums: Doubles) -> dict[str, float | None]:
         weight, label, score, lost = sums.tolist()
         found = {"examples": examples, "log_loss": share(lost, weight)}
-        return found | ({"calibration_ratio": share(score, label)} if self.loss.labels == (0.0, 1.0) else {})
+        return found | ({"calibration_ratio": share(score, label)} if self.loss.logit else {})

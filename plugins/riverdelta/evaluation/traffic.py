@@ -95,7 +95,7 @@ class Traffic:
         self._next = self._held = 0
 
     def _expected(self, raw: Doubles, served: Doubles) -> float | None:
-        if not len(raw) or self.loss.labels != (0.0, 1.0):
+        if not len(raw) or not self.loss.logit:
             return None
         p = self.loss.inverse_link(served)[:, 0]
         return float(np.mean((1.0 - p) * self.loss.value(raw, 0.0) + p * self.loss.value(raw, 1.0)))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
@@ -27,10 +28,14 @@ class Admission:
         self._scored = 0
 
     @classmethod
-    def of(cls, keys: Sequence[str], settings: Settings) -> Admission:
-        """Return what the settings ask for, on the id columns `keys`."""
+    def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
+        """Return what the settings ask for, on the id columns `keys`; the breaker watches labels 0 and 1 alone."""
         s = settings
-        breaker = None if s.breaker == "off" else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
+        breaker = (
+            None
+            if s.breaker == "off" or not loss.logit
+            else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
+        )
         limit = s.max_updates_per_entity
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
         return cls(breaker, limiter, s.breaker == "rollback")

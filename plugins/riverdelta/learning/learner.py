@@ -143,12 +143,11 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         response = drift.of_record(changed["on_drift"]) if "on_drift" in changed else definition.on_drift
         if changed.get("reference") != (found := given and given.digest.hex()):
             _log.warning("drift was watched against the reference %s, and is now against %s", changed.get("reference"), found)
-        adaptation = Adaptation.of(read, response, s, given, definition.loss)
+        adaptation, admission = Adaptation.of(read, response, s, given, definition.loss), Admission.of(keys, s, definition.loss)
+        admission.load(learner.admission.state())
+        adaptation.load(learner.adaptation.state())
         learner.joiner.configure(s.labels, s.window_seconds, s.on_conflict != "first", s.late, s.keep_negatives)
-        admission, learner.admission = learner.admission, Admission.of(keys, s)
-        learner.admission.load(admission.state())
-        before, learner.adaptation = learner.adaptation, adaptation
-        learner.adaptation.load(before.state())
+        learner.admission, learner.adaptation = admission, adaptation
         learner.shadow = s.serve == "base"
 
     learner = Learner(

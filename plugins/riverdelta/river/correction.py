@@ -17,7 +17,6 @@ from river.preprocessing import OneHotEncoder, StandardScaler
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.core.features import Column, Columns, Floats, Schema
-from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
@@ -115,7 +114,7 @@ class River(Correction):
         ids = frozenset(name for name, column in self._columns.items() if column.kind == "id")
         self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
         *self._transformers, self._last = self._model.steps.values()
-        if isinstance(self._last, LogisticRegression) and self.loss is not LOG_LOSS:
+        if isinstance(self._last, LogisticRegression) and not self.loss.logit:
             raise Unsupported(f"{self._what()} ends in LogisticRegression, and not in {self.loss}; use LinearRegression")
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True

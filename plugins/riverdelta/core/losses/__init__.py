@@ -12,8 +12,10 @@ _BY_TASK: dict[str, Loss] = {}
 
 
 def register(loss: Loss) -> Loss:
-    """Let `task=` name a loss; return it."""
-    return _BY_TASK.setdefault(loss.task, loss)
+    """Let `task=` name a loss, and return it; raises `ConfigurationError` where the task has another loss already."""
+    if repr(known := _BY_TASK.setdefault(loss.task, loss)) != repr(loss):
+        raise ConfigurationError(f"the task {loss.task!r} has the loss {known}; name the task of {loss} otherwise")
+    return known
 
 
 def loss_of(task: str | Loss) -> Loss:

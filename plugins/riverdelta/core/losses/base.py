@@ -35,8 +35,9 @@ class Loss(ABC):
     unit: ClassVar[str] = "nats"
     #: The labels that there are; None where any finite number is one.
     labels: ClassVar[tuple[float, ...] | None] = None
-    #: The label that silence stands for; None where a row without feedback says nothing.
-    silence: ClassVar[float | None] = None
+    #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. Where it
+    #: is, AUC and calibration are measured, the breaker watches the labels, and silence may count as a 0.
+    logit: ClassVar[bool] = False
     #: The most that one row's loss counts as.
     bound: ClassVar[float]
     #: The farthest from the base that a raw output is served: a residual beyond it is cut.

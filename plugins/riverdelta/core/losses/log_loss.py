@@ -88,7 +88,7 @@ class LogLoss(Loss):
     task = "binary"
     raw = "logit"
     labels: ClassVar[tuple[float, ...]] = (0.0, 1.0)
-    silence = 0.0
+    logit = True
     bound, reach = _BOUND, _REACH
     kernels = Kernels(_value, _derivatives, _mix, _predict)
 

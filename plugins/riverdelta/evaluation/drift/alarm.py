@@ -78,7 +78,7 @@ class Drift:
         self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
         numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
         #: The ranges of the losses watched: of the loss, and where there are two labels of score - label, either way.
-        self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.labels == (0.0, 1.0) else [min(MOST, loss.bound)])
+        self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.logit else [min(MOST, loss.bound)])
         self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
         first = len(self.quantities) - len(numbers)
         self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])

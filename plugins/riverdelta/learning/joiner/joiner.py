@@ -88,12 +88,12 @@ class Joiner:
             raise ConfigurationError(
                 f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
             )
-        if labels == "silence" and self.loss.silence is None:
+        if labels == "silence" and not self.loss.logit:
             raise ConfigurationError(
                 f"labels is {labels!r}, and silence stands for no label of {self.loss}; set RIVERDELTA_LABELS=explicit"
             )
-        self.labels, self.window, self.relabels = labels, window_seconds, relabels
-        self.weights = Weights(late, keep_negatives, self.loss)
+        weights = Weights(late, keep_negatives, self.loss)
+        self.labels, self.window, self.relabels, self.weights = labels, window_seconds, relabels, weights
 
     @property
     def tick(self) -> float:
@@ -174,8 +174,8 @@ class Joiner:
         incarnation, key = self.showings.due(tick, most)
         examples = None
         if len(key):
-            silence = np.full(len(key), self.loss.silence, np.float32)
-            examples = self._complete(incarnation, key, silence, np.full(len(key), tick), np.zeros_like(key), None)
+            zeros = np.zeros(len(key), np.float32)
+            examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
             self.showings.take(tick, most)
             if self._upgraded and self.waiting.kept:
                 self.waiting.restrict(self.showings.has)
@@ -197,12 +197,11 @@ class Joiner:
         """
         groups = self.waiting.find(incarnation, key)
         found, chosen = _rows(groups), groups
-        positive = label != self.loss.silence
-        undone = late & positive if late is not None and late.any() and self.loss.silence is not None else None
+        undone = late & (label > 0) if late is not None and late.any() else None
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(incarnation, key)
             undone = None if undone is None else undone & keeps
-            chosen = _only(keeps | positive, groups)
+            chosen = _only(keeps | (label > 0), groups)
         examples = None
         if chosen:
             columns, taken = _gather(chosen, self._reads)
@@ -224,7 +223,7 @@ class Joiner:
                 position=columns["position"],
                 source=source[taken],
             )
-            self.kept_negatives += len(kept) - int(np.count_nonzero(positive[taken]))
+            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
         self.dropped_negatives += found - _rows(chosen)
         if lost := len(key) - found:
             self.unmatched += lost

@@ -62,7 +62,7 @@ class Weights:
         if late not in LATE:
             raise ConfigurationError(f"late is {late!r}; expected one of {', '.join(LATE)}")
         self.late, self.keep, self.loss = late, share("keep_negatives", keep_negatives), loss
-        if self.keep < 1.0 and loss.silence is None:
+        if self.keep < 1.0 and not loss.logit:
             raise ConfigurationError(
                 f"keep_negatives is {self.keep:g}, and {loss} has no negatives; set RIVERDELTA_KEEP_NEGATIVES=1"
             )
@@ -87,7 +87,7 @@ class Weights:
         weight, importance = ones, ones.copy()
         p = self.loss.inverse_link(corrected)[:, 0]
         if self.keep < 1.0:
-            importance[label == self.loss.silence] = 1.0 / self.keep
+            importance[label == 0] = 1.0 / self.keep
             weight[:] = self.keep * importance / (p + self.keep * (1.0 - p))
         if undone is not None:
             taken_back[undone] = 1.0 / self.keep
