@@ -54,7 +54,8 @@ def test_the_mixture_is_that_of_other_gamma_functions(rho, v):
 def test_the_boundary_is_the_root_and_grows_and_is_no_lower_than_one_look_allows(v, factor, rho, threshold):
     u = boundary(v, rho, threshold)
     assert log_mixture(u, v, rho) == pytest.approx(threshold, rel=1e-6, abs=1e-7)
-    assert boundary(factor * v, rho, threshold) >= u * (1.0 - 1e-10)
+    # Where the sum gives way to the expansion P is off by up to 2e-10, which moves u by that share of the threshold.
+    assert boundary(factor * v, rho, threshold) >= u * (1.0 - 1e-10 - 4e-10 / threshold)
     # exp(λs - ψ(λ)v) <= exp(s²/2v) for every λ, so no mixture of them is larger.
     assert u >= math.sqrt(2.0 * v * threshold) * (1.0 - 1e-10)
 

@@ -17,7 +17,7 @@ Doubles = npt.NDArray[np.float64]
 #: Below this shape the incomplete gamma function is summed; from it on two terms of Temme's expansion are closer than 2e-10.
 _ASYMPTOTIC = 1000.0
 #: A remembered boundary is lowered by this share, far above rounding, so that it only ever spares evaluations.
-_SLACK = 1e-9
+_SLACK = 1e-7
 
 
 @numba.njit("float64(float64)", cache=True)

@@ -11,20 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.features import Columns, Floats, Ints
+from riverdelta.core.hashing import mixed
 from riverdelta.core.losses.base import Doubles
 
 #: Examples of a block; bins of a histogram, of which numbers use the first `DECILES`.
 BLOCK, BINS, DECILES = 64, 32, 10
+_mixed = numba.njit(inline="always")(mixed)
 
 
 @numba.njit("void(int64[::1], float32[::1])", cache=True)
 def _bins_of_ids(ids, out):  # type: ignore[no-untyped-def]
-    """Give each id one of 32 bins, by splitmix64's finalizer: a sketch of how often ids occur, of one row."""
+    """Give each id one of 32 bins, from its hash: a sketch of how often ids occur, of one row."""
     for i in range(ids.shape[0]):
-        h = np.uint64(ids[i])
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = np.float32(h >> np.uint64(59))
+        out[i] = np.float32(_mixed(ids[i]) >> np.uint64(59))
 
 
 @numba.njit("void(float32[:, ::1], float32[::1])", cache=True)

@@ -165,16 +165,13 @@ class Gate:
     ) -> Doubles:
         """Take the rows; return what was served, float64[N, K] of float32 values."""
         loss, seen = self.loss, self._delays
-        b, c, z = raw = np.zeros((3, len(label), loss.outputs))
+        raw, numbers = np.zeros((3, len(label), loss.outputs)), np.empty((4, len(label)))
         for out, given in zip(raw, (base, corrected, served), strict=True):
             if given is not None:
                 out[...] = given.reshape(out.shape)
-        labels, weights, spreads, limits = np.empty((4, len(label)))
-        labels[:], weights[:] = label, 1.0 if weight is None else weight
+        numbers[0], numbers[1] = label, 1.0 if weight is None else weight
         with np.errstate(invalid="ignore"):  # a row that is not finite is not judged
-            spreads[:], limits[:] = loss.spread(b, c), loss.mixable(weights)
-        hedge.judge(
-            self._state, b, c, z, labels, weights, spreads, limits, loss.judged(b) & loss.valid(labels), position,
-            seen.rows, seen.held, served is None, loss.reach, loss.kernels,
-        )  # fmt: skip
-        return z
+            numbers[2], numbers[3] = loss.spread(raw[0], raw[1]), loss.mixable(numbers[1])
+        judged, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
+        hedge.judge(self._state, raw, numbers, judged, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
+        return np.asarray(raw[2])

@@ -32,7 +32,6 @@ STATE = np.dtype([(name, np.float64) for name in (
     "slowed", "slowest",  # the last sum of (1) less the logs of n + 1; 1 / the least rate that a weight asked for
     "far_spread",  # Σ a from the example on at which w can differ from v
 )])  # fmt: skip
-_OUTPUTS, _LINE = types.float64[:, ::1], types.float64[::1]
 
 
 def _records(dtype: Any) -> Any:
@@ -77,31 +76,31 @@ def _last(seen, held, position):  # type: ignore[no-untyped-def]
 
 @numba.njit(
     types.void(
-        _records(STATE), _OUTPUTS, _OUTPUTS, _OUTPUTS, _LINE, _LINE, _LINE, _LINE, types.boolean[::1], types.int64[::1],
+        _records(STATE), types.float64[:, :, ::1], types.float64[:, ::1], types.boolean[::1], types.int64[::1],
         _records(SEEN), types.int64, types.boolean, types.float64, KERNELS,
     ),
     cache=True,
 )  # fmt: skip
-def judge(  # type: ignore[no-untyped-def]
-    state, base, corrected, served, label, weight, spreads, limit, judged, position, seen, held, virtual, reach, loss
-):
+def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, loss):  # type: ignore[no-untyped-def]
     """Take N examples in order; see `Gate` for the equations.
 
-    Row i was served with what had been `seen` at position[i]; without positions (length 0) with all that is known when it
-    comes. `limit` is the loss's mixable rate, 0 where it knows none. With `virtual`, `served` is filled with the mixture.
+    `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[4, N] the rows' labels, weights,
+    spreads, and mixable rates (0: the loss knows none). Row i was served with what had been `seen` at position[i]; without
+    positions (length 0) with all that is known when it comes. With `virtual`, the served outputs are filled in.
     """
     s, then, at_once = state[0], seen[0], position.shape[0] == 0
-    b, c, z = np.empty(base.shape[1]), np.empty(base.shape[1]), np.empty(base.shape[1])
+    label, weight, spreads, limit = numbers[0], numbers[1], numbers[2], numbers[3]
+    b, c, z = np.empty(raw.shape[2]), np.empty(raw.shape[2]), np.empty(raw.shape[2])
     for i in range(label.shape[0]):
         if not at_once and (i == 0 or position[i] != position[i - 1]):
             then = _last(seen, held, position[i])
         for k in range(b.shape[0]):
-            b[k], z[k] = base[i, k], served[i, k]
-            c[k] = b[k] + min(max(corrected[i, k] - b[k], -reach), reach)
+            b[k], z[k] = raw[0, i, k], raw[2, i, k]
+            c[k] = b[k] + min(max(raw[1, i, k] - b[k], -reach), reach)
         if virtual:
             _serve(b, c, s.weight if at_once else then.weight, loss, z)
             for k in range(b.shape[0]):
-                served[i, k] = z[k]
+                raw[2, i, k] = z[k]
         if not (judged[i] and math.isfinite(weight[i]) and _finite(c, z)):
             s.skipped += 1.0
             continue
