@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats, Ints
-from riverdelta.core.records import Feedback, Impressions, Record, Tick
+from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
@@ -77,7 +77,7 @@ def replay(
     run = _Run(
         learner,
         columns,
-        np.ascontiguousarray(base, np.float32),
+        by_output(np.ascontiguousarray(base, np.float32)),
         label,
         time,
         np.ones(rows, np.int64) if source is None else source,
@@ -89,7 +89,8 @@ def replay(
             run.serve_and_learn(slice(first, min(first + _BLOCK, rows)))
     else:
         run.push_records(time if label_time is None else label_time, max(refresh_rows, 1))
-    return Replayed(run.base, run.corrected, run.served, run.learned, perf_counter() - start)
+    outputs = (raw.reshape(base.shape) for raw in (run.base, run.corrected, run.served))
+    return Replayed(*outputs, run.learned, perf_counter() - start)
 
 
 def _learns_at_once(learner: Learner) -> bool:
@@ -189,10 +190,8 @@ class _Run(Source, Observer):
 
     def _score(self, rows: slice) -> None:
         base, learner = self.base[rows], self.learner
-        corrected = learner.stack.predict(self._columns(rows), base.reshape(len(base), -1)).reshape(base.shape)
-        self.corrected[rows] = corrected
-        served = base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight)
-        self.served[rows] = served.reshape(base.shape)
+        self.corrected[rows] = corrected = learner.stack.predict(self._columns(rows), base)
+        self.served[rows] = base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight)
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))
