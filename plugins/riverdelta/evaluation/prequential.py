@@ -140,9 +140,9 @@ class Prequential:
         counts.
         """
         counts, sums = take(arrays, "counts", self._counts).copy(), take(arrays, "sums", self._sums).copy()
-        rows, recent = take(arrays, "rows", np.zeros(2, np.int64)), take(arrays, "recent")
-        if recent.shape[1:] != self._recent.shape[1:] or len(recent) > rows[0]:
-            raise Corrupt(f"the saved measures' 'recent' is {list(recent.shape)}; expected [R, {self._recent.shape[1]}]")
+        rows, recent = take(arrays, "rows", np.zeros(2, np.int64)), take(arrays, "recent", self._recent, any_rows=True)
+        if len(recent) > rows[0]:
+            raise Corrupt(f"the saved 'recent' has {len(recent)} rows; there were {rows[0]}")
         sound = possible(self.loss, sums[:, 0], np.abs(counts).sum((1, 2)) + 1.0)
         if self._by_label and not sound.all():
             middles = np.stack([self.loss.value(binned.middles(), y) for y in (0.0, 1.0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,9 +68,11 @@ class DataPlane:
         self.schema = definition.request_schema
         self._kept = definition.kept
         self._ids = self.home.ids()
-        self.journal = self.home.journal(patience_seconds)
-        self.follower = Follower(self.home, self.session, self.journal, self._ids, self.metrics, clock)
-        self.follower.start()
+        with ExitStack() as held:
+            self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))
+            self.follower = Follower(self.home, self.session, self.journal, self._ids, self.metrics, clock)
+            self.follower.start()
+            held.pop_all()
         self.metrics.provider(self.session.provider)
 
     @property

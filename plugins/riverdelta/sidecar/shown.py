@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from riverdelta.core.arrays import Array, Arrays
+from riverdelta.core.arrays import Array, Arrays, take
 from riverdelta.core.examples import Examples
 from riverdelta.core.records import Control, Impressions
 from riverdelta.evaluation.history import History
@@ -80,5 +80,6 @@ class Controls(Observer):
         return {"controls": np.array([self._obeyed[action] for action in ACTIONS], np.int64)}
 
     def load(self, arrays: Arrays) -> None:
-        counts = arrays.get("controls", np.zeros(0, np.int64)).tolist()
+        # Version 0.1 counted fewer, and at first none.
+        counts = take(arrays, "controls", np.zeros(0, np.int64), any_rows=True).tolist() if "controls" in arrays else ()
         self._obeyed = Counter(dict(zip(ACTIONS, counts, strict=False)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from riverdelta.core.arrays import Array
@@ -47,34 +48,35 @@ class Trainer:
     ) -> None:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
         start = self.home.prepare()
-        self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
-        self.checkpoints, store = self.home.checkpoints(), self.home.releases()
-        self.learner = new_learner(definition, settings)
-        self.releases = Releases(definition, store)
-        self.contest = Contest(store, definition.new_stack, settings, definition.loss)
-        self.live = Live(self.home.live(), self.learner.stack)
-        self.contest.serving = self.live.head.release if self.live.head else start.number
-        self.learner.observers |= shown(definition, self.learner, shadow=settings.serve == "base")
-        self.learner.observers |= {"contest": self.contest, "releases": self.releases, "live": self.live}
-        self.journal = self.home.journal()
-        self.home.declare(self.journal, clock())
-        self._retention = Retention(self.journal, self.checkpoints, store, settings)
-        self._status = Status(self.home, self.learner, self.journal, clock)
-        #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
-        self._asked = self.journal.last()
-        self._publishing = Timer(settings.swap_min_seconds, clock)
-        self._ticking = Timer(_TICK_SECONDS, clock)
-        self._releasing = Timer(settings.release_seconds, clock, clock())
-        self._saver = Saver(self.checkpoints, Timer(settings.checkpoint_seconds, clock, clock()))
-        self.learner.recall = Kept(store, self.journal, self._make_release, self._check, clock)
-        try:
+        with ExitStack() as held:
+            lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
+            held.callback(lock.release)
+            self.checkpoints, store = self.home.checkpoints(), self.home.releases()
+            self.learner = new_learner(definition, settings)
+            self.releases = Releases(definition, store)
+            self.contest = Contest(store, definition.new_stack, settings, definition.loss)
+            self.live = Live(self.home.live(), self.learner.stack)
+            self.contest.serving = self.live.head.release if self.live.head else start.number
+            self.learner.observers |= shown(definition, self.learner, shadow=settings.serve == "base")
+            self.learner.observers |= {"contest": self.contest, "releases": self.releases, "live": self.live}
+            self.journal = self.home.journal()
+            held.callback(self.journal.close)
+            self.home.declare(self.journal, clock())
+            self._retention = Retention(self.journal, self.checkpoints, store, settings)
+            self._status = Status(self.home, self.learner, self.journal, clock)
+            #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
+            self._asked = self.journal.last()
+            self._publishing = Timer(settings.swap_min_seconds, clock)
+            self._ticking = Timer(_TICK_SECONDS, clock)
+            self._releasing = Timer(settings.release_seconds, clock, clock())
+            self._saver = Saver(self.checkpoints, Timer(settings.checkpoint_seconds, clock, clock()))
+            held.callback(self._saver.close)
+            self.learner.recall = Kept(store, self.journal, self._make_release, self._check, clock)
             self._begin(self.checkpoints.load())
             if settings.guard == "release":
                 self._show_champion()
-        except BaseException:
-            self._let_go()
-            raise
-        self.learner.pulse = self._status.pulse
+            self.learner.pulse = self._status.pulse
+            self._let_go = held.pop_all().close
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
@@ -83,9 +85,10 @@ class Trainer:
         try:
             self.learner.load(checkpoint.arrays)
             self.learner.observers.load(checkpoint.arrays)
-        except Corrupt as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
+            said = str(error) if isinstance(error, RiverdeltaError) else repr(error)
             raise Corrupt(
-                f"{checkpoint.path} cannot be used: {error}; move it away, and the learner starts from the one before it"
+                f"{checkpoint.path} cannot be used: {said}; move it away, and the learner starts from the one before it"
             ) from error
         _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
 
@@ -230,8 +233,3 @@ class Trainer:
         if self._publishing.due() and self.live.due(self.learner.position):
             self._publishing.done()
             self.live.publish(self.contest.serving, self.learner.position, self.learner.gate.weight, self.clock())
-
-    def _let_go(self) -> None:
-        self._saver.close()
-        self.journal.close()
-        self._lock.release()

@@ -84,7 +84,7 @@ class Buffer:
         rows = size = 0
         for request in islice(self._waiting, len(self._waiting)):
             rows += request.rows
-            size += sum(column.nbytes for column in request.columns.values())
+            size += sum(array.nbytes for array in (*request.columns.values(), *request.logits))
             if waiting and (rows > _BLOCK_ROWS or size > _BLOCK_BYTES):
                 break
             waiting.append(request)
