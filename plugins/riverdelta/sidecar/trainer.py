@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from riverdelta.core.arrays import Array
-from riverdelta.core.errors import Corrupt, Unavailable
+from riverdelta.core.errors import Corrupt, RiverdeltaError, Unavailable
 from riverdelta.core.locks import Lock
 from riverdelta.core.records import Control, Tick
 from riverdelta.core.settings import Settings
