@@ -11,7 +11,7 @@ from river.preprocessing import MinMaxScaler, StandardScaler
 
 from riverdelta import Schema
 from riverdelta.river import River
-from riverdelta.river.standard_scaler import RealScaler
+from riverdelta.river.scalers import RealScaler
 
 SCHEMA = Schema.of({"h": "float32", "n": "int64", "v": "float32[2]"})
 SCALERS = {

@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
 
-_DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
+DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
 _TEXT = frozenset({str, bytes})
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
@@ -56,7 +56,7 @@ class Column:
         'float32[N, 16]'
         """
         match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
-        if match is None or match[1] not in _DTYPES or "0" in re.findall(r"[0-9]+", match[2] or ""):
+        if match is None or match[1] not in DTYPES or "0" in re.findall(r"[0-9]+", match[2] or ""):
             raise ConfigurationError(
                 f"column {name!r} is declared as {spec!r}; write int64 for ids, float32 for a scalar, "
                 f"float32[16] for a vector of 16"

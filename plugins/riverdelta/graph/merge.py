@@ -58,8 +58,9 @@ def merge(
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, taps, declared)
+    facts = {"base_digest": signature.digest, **(provenance or {})}
     kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
-    helper.set_model_props(model, kept | _facts(signature, provenance or {}))
+    helper.set_model_props(model, kept | {f"riverdelta.{key}": value for key, value in facts.items()})
     return model
 
 
@@ -127,7 +128,3 @@ def _refuse_inputs(signature: Signature, wanted: set[str]) -> None:
             f"{signature.path.name}: {name!r} is an input of the base and the name of an output, tap or column of the "
             f"merged model; rename one of them"
         )
-
-
-def _facts(signature: Signature, provenance: Mapping[str, str]) -> dict[str, str]:
-    return {f"riverdelta.{key}": value for key, value in {"base_digest": signature.digest, **provenance}.items()}

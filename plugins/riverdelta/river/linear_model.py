@@ -49,16 +49,8 @@ class LinearModelConverter(Converter):
 
     @classmethod
     def learner(cls, step: Any) -> Any:
-        fresh = step.clone()
-        return _LEARNERS[type(step)](
-            optimizer=fresh.optimizer,
-            loss=fresh.loss,
-            l2=fresh.l2,
-            l1=fresh.l1,
-            intercept_lr=fresh.intercept_lr,
-            clip_gradient=fresh.clip_gradient,
-            initializer=fresh.initializer,
-        )
+        # River's own list of what the constructor takes.
+        return _LEARNERS[type(step)](**step.clone()._get_params())
 
     def write(self) -> None:
         shift = sum(categories.write(self.step) for categories in self.before.encoded)
