@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
-from riverdelta.evaluation.confidence import ConfidenceSequence, boundary, log_mixture
+from riverdelta.evaluation.confidence import ConfidenceSequence, _below, _excess, _gamma, boundary
 
 RUNS, ALPHA = 200, 0.05
 #: Should each of 200 runs err with probability 0.05, more than so many errors would come in one of 1,000 tries.
 MOST = int(stats.binom.ppf(0.999, RUNS, ALPHA))
+
+
+def log_mixture(s, v, rho):
+    """Return log m(s, v) as `boundary` computes it."""
+    a = v + rho
+    return _gamma(a) + _excess(a, s) + math.log(_below(a, s)) - _gamma(rho) - math.log(_below(rho, 0.0))
 
 
 def by_integration(s, v, rho):

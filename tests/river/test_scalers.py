@@ -46,15 +46,6 @@ def test_one_example_is_enough_to_serve(name, trained):
     assert both.gap(rows(3, 1)[0]) < 1e-5
 
 
-@pytest.mark.parametrize("name", SCALERS)
-def test_no_example_leaves_the_offset_alone(name, run_graph):
-    correction = River(SCALERS[name] | LogisticRegression(), tuple(SCHEMA))
-    correction.bind(SCHEMA)
-    columns, offset = rows(4, 5)[0], np.full((5, 1), 0.7, np.float32)
-    np.testing.assert_array_equal(correction.predict(columns, offset), offset)
-    np.testing.assert_array_equal(run_graph(correction, SCHEMA, columns, offset), offset)
-
-
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler()], ids=["standard", "range"])
 def test_any_finite_floats_agree_or_the_pipeline_starts_afresh(scaler, run_graph):
     schema = Schema.of({"h": "float32"})

@@ -169,25 +169,19 @@ class Schema(dict[str, Column]):
         """
         if not isinstance(columns, Mapping):
             raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
-        _refuse_unknown(columns, self)
+        for name in columns:
+            if name not in self:
+                raise InvalidInput(f"column {name!r} is not declared: {near(str(name), self)}")
+        for name, column in self.items():
+            if name not in columns:
+                raise InvalidInput(f"column {name!r} is missing; expected {column}")
         checked = {name: column.check(columns[name]) for name, column in self.items()}
-        lengths = {name: len(array) for name, array in checked.items()}
-        rows = next(iter(lengths.values()), 0)
-        for name, length in lengths.items():
-            if length != rows:
-                first = next(iter(lengths))
-                raise InvalidInput(f"column {name!r} has {length} rows, {first!r} has {rows}; expected equal lengths")
+        first, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
+        for name, array in checked.items():
+            if len(array) != rows:
+                raise InvalidInput(f"column {name!r} has {len(array)} rows, {first!r} has {rows}; expected equal lengths")
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         if max_rows is not None and rows > max_rows:
             raise TooLarge(f"the request has {rows} rows; at most {max_rows} are taken: send it in parts")
         return checked, rows
-
-
-def _refuse_unknown(columns: Iterable[str], schema: Schema) -> None:
-    for name in columns:
-        if name not in schema:
-            raise InvalidInput(f"column {name!r} is not declared: {near(str(name), schema)}")
-    for name, column in schema.items():
-        if name not in columns:
-            raise InvalidInput(f"column {name!r} is missing; expected {column}")

@@ -138,8 +138,7 @@ def encode(record: Record) -> bytes:
     Tick(time=2.5)
     """
     if isinstance(record, Tick | Control):
-        body = {f.name: getattr(record, f.name) for f in fields(record)}
-        return json.dumps({"kind": record.kind, **body}, sort_keys=True).encode()
+        return json.dumps({"kind": record.kind, **vars(record)}, sort_keys=True).encode()
     metadata = {"kind": record.kind}
     arrays: dict[str, pa.Array] = {}
     for f in fields(record):

@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     )
     not_finite: Literal["null", "error", "champion"] = _serving(
         "null",
-        "The answer for a row whose score is NaN. `null`: null, or NaN in binary tensors. `error`: the request fails with HTTP "
-        "500 or gRPC INTERNAL, and none of it is journalled. `champion`: its score, or an error where that is NaN too.",
+        "The answer for a row whose score is NaN. `null`: null, or NaN in a tensor, for it alone. `error`: the request fails "
+        "with HTTP 500 or gRPC INTERNAL, and is not journalled. `champion`: the champion's score, or an error if that is NaN.",
     )
     follow_seconds: Seconds = _serving(0.02, "How often a worker looks for new tables.")
 
@@ -92,7 +92,10 @@ class Settings(BaseSettings):
 
     checkpoint_seconds: Seconds = _learning(20.0, "How often the learner's state is saved.")
     drift_run_length: float = _learning(
-        1e7, "The mean number of examples between false drift alarms, at least; 0: none is raised.", ge=0, allow_inf_nan=False
+        1e7,
+        "The mean number of examples between false drift alarms, at least; 0: drift is not watched.",
+        ge=0,
+        allow_inf_nan=False,
     )
     drift_reference_examples: int = _learning(
         8_192, "How many examples show what is usual: the first ones, and those after an alarm.", ge=1024, multiple_of=64
@@ -102,7 +105,9 @@ class Settings(BaseSettings):
     release_seconds: Seconds = _releases(300.0, "How often a release, a full merged model, is made of what was learned.")
     release_examples: Count | None = _releases(None, "A release is made after this many examples too.")
     keep_releases: Count = _releases(8, "How many releases are kept besides the champion and the one that serves.")
-    max_release_bytes: Count = _releases(4 << 30, "The oldest of the others are deleted while all releases have more bytes.")
+    max_release_bytes: Count = _releases(
+        4 << 30, "While releases have more bytes the oldest go, but never the champion or the one that serves."
+    )
     promote_margin: Share = _releases(0.002, "A champion is surely not worse than the last by more than this, in nats a row.")
     promote_alpha: Share = _releases(0.05, "The probability of ever promoting one that is worse by more than the margin.")
 
@@ -113,9 +118,7 @@ class Settings(BaseSettings):
         "freeze", "An abrupt change of the joined stream does nothing, stops learning, or also puts the champion into service."
     )
     breaker_resume_examples: Count | None = _safety(2_000, "After how many calm examples learning resumes by itself.")
-    max_updates_per_entity: Count | None = _safety(
-        None, "The most updates in a window of a value that a correction is keyed by."
-    )
+    max_updates_per_entity: Count | None = _safety(None, "The most updates in a window of an id that a correction is keyed by.")
     entity_window_seconds: Seconds = _safety(3600.0, "The window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
 
     threshold: Share = _observability(0.5, "The probability from which accuracy, precision, recall and F1 count a positive.")

@@ -59,13 +59,6 @@ def _below(a, s):  # type: ignore[no-untyped-def]
 
 
 @numba.njit("float64(float64, float64, float64)", cache=True)
-def log_mixture(s, v, rho):  # type: ignore[no-untyped-def]
-    """Return log m(s, v) for s >= 0, v >= 0 and c = 1: see `boundary`."""
-    a = v + rho
-    return _gamma(a) + _excess(a, s) + math.log(_below(a, s)) - _gamma(rho) - math.log(_below(rho, 0.0))
-
-
-@numba.njit("float64(float64, float64, float64)", cache=True)
 def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
     """Return u(v), where log m(u, v) = threshold: P(a sum of intrinsic time v ever reaches u(v)) <= exp(-threshold).
 
@@ -88,15 +81,6 @@ def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
         if step <= 1e-13 * s:
             break
     return s
-
-
-@numba.njit("int64(float64[::1], float64, float64)", cache=True)
-def _outside(values, low, high):  # type: ignore[no-untyped-def]
-    """Return the first row whose value is not within [low, high], or -1."""
-    for i in range(values.shape[0]):
-        if not low <= values[i] <= high:
-            return i
-    return -1
 
 
 _WATCH = (
@@ -194,8 +178,9 @@ class ConfidenceSequence:
         evaluated only at rows whose sum passes the last u evaluated, which changes nothing in the answer: u grows with V.
         """
         block = np.ascontiguousarray(values, np.float64)
-        row = _outside(block, self.low, self.high) if block.ndim == 1 else 0
-        if row >= 0:
+        outside = ~((self.low <= block) & (block <= self.high))
+        if block.ndim != 1 or outside.any():
+            row = int(outside.argmax())
             wrong = f"{block[row]} at row {row}" if block.ndim == 1 else f"shape {list(block.shape)}"
             raise InvalidInput(f"values have {wrong}; expected float64[M] within [{self.low}, {self.high}]: clip them first")
         sums, count, ends = self._sums, self._count, self.guess

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles
-
-_LINE, _RAW = types.float64[::1], types.float64[:, :, ::1]
-
-
-@numba.njit(types.void(_RAW, _LINE, _LINE, _LINE, types.boolean[::1]), cache=True)
-def _measurable(raw, label, weight, labels, good):  # type: ignore[no-untyped-def]
-    """Fill good[N]: finite raw outputs and weight, and one of `labels` (of none: a finite label)."""
-    for i in range(label.shape[0]):
-        found = math.isfinite(weight[i]) and (labels.shape[0] > 0 or math.isfinite(label[i]))
-        for s in range(raw.shape[0]):
-            for k in range(raw.shape[2]):
-                found = found and math.isfinite(raw[s, i, k])
-        known = labels.shape[0] == 0
-        for one in labels:
-            known = known or label[i] == one
-        good[i] = found and known
 
 
 class Rows(NamedTuple):
@@ -50,10 +31,10 @@ class Rows(NamedTuple):
         if len(given[1]) != rows or not given[2].shape == given[3].shape == (rows,):
             shapes = ", ".join(str(list(one.shape)) for one in given)
             raise InvalidInput(f"two raw outputs, label and weight have shapes {shapes}; expected four of one length [N]")
-        raw, (labels, weights), good = np.empty((2, rows, loss.outputs)), np.empty((2, rows)), np.empty(rows, np.bool_)
+        raw, (labels, weights) = np.empty((2, rows, loss.outputs)), np.empty((2, rows))
         for out, one in zip((raw[0], raw[1], labels, weights), given, strict=True):
             out[...] = one.reshape(out.shape)
-        _measurable(raw, labels, weights, np.array(loss.labels or (), np.float64), good)
+        good = np.logical_and.reduce(np.isfinite(raw), axis=(0, 2)) & np.isfinite(weights) & loss.valid(labels)
         return cls(raw, labels, weights, good)
 
 

@@ -85,10 +85,10 @@ class Signature:
         first = next(i for i in self.model.graph.input if i.name in self.inputs)
         return first.type.tensor_type.shape.dim[0].dim_param or "batch"
 
-    @property
-    def opset(self) -> int:
-        """The version of the default operator set."""
-        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of a model's default operator set, 0 where it has none."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:

@@ -1,4 +1,4 @@
-"""Convert: River estimators into ONNX, one file each, and `River`, the correction that is made of them.
+"""Convert: River estimators into ONNX, and `River`, the correction that is made of them.
 
 `River` lives here and not with the other corrections because imports go down only and it needs the converters.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ class LinearModelConverter(Converter):
 
     @classmethod
     def learner(cls, step: Any) -> Any:
-        # River's own list of what the constructor takes.
-        return _LEARNERS[type(step)](**step.clone()._get_params())
+        fresh = step.clone()
+        return _LEARNERS[type(step)](**{name: getattr(fresh, name) for name in signature(type(step)).parameters})
 
     def write(self) -> None:
         shift = sum(categories.write(self.step) for categories in self.before.encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class Distances:
                 out[c] = column
             else:
                 # Each row's squares are added in order.
-                out[c] = np.sqrt(np.add.accumulate(np.square(column.reshape(rows, -1)), axis=1)[:, -1])
+                out[c] = np.sqrt(np.add.accumulate(np.square(column.reshape(rows, math.prod(column.shape[1:]))), axis=1)[:, -1])
         return out
 
     def bins(self, values: Floats) -> Ints:
