@@ -188,7 +188,7 @@ def columns_of(part, start, stop):
 
 #: By name: what makes a part, what feeds it, its rows, and what it may do without.
 PARTS = {
-    "prequential": (Prequential, of(*LOSSES), ROWS, ("recent",)),
+    "prequential": (lambda: Prequential(window=500), of(*LOSSES), ROWS, ("recent",)),
     "gate": (Gate, of("base", "corrected", "served", "label", "one", "position"), ROWS, ("*",)),
     "drift": (
         lambda: Drift(SCHEMA, 1_024),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riverdelta.core.durable import atomic, overwrite, place, seal, seal_of, unseal, write
+from riverdelta.core.durable import atomic, overwrite, place, seal, unseal
 from riverdelta.core.errors import Corrupt
 
 PACKAGE = Path(__file__).parents[2] / "plugins" / "riverdelta"
@@ -93,13 +93,6 @@ def test_sealed_bytes_are_read_back_and_refused_by_name_after_any_change(body, p
     for data in (bytes(broken), sealed[:-1], sealed + b"\0", sealed[:15], b""):
         with pytest.raises(Corrupt, match=rf"^it cannot be used: its {len(data)} bytes do not match the digest$"):
             unseal(data, "it")
-
-
-def test_the_seal_of_a_file_names_its_contents(tmp_path):
-    write(tmp_path / "a", *seal(b"body"))
-    write(tmp_path / "b", *seal(b"body"))
-    write(tmp_path / "c", *seal(b"bodY"))
-    assert seal_of(tmp_path / "a") == seal_of(tmp_path / "b") != seal_of(tmp_path / "c")
 
 
 def test_no_other_module_syncs_replaces_or_locks_a_file():

@@ -1,12 +1,11 @@
 """Slots agree between Python integers, the kernel and the graph, and spread evenly."""
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
+from riverdelta.checks.law import run
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.hashing import Hash, P
@@ -28,16 +27,7 @@ def in_graph(h, *columns):
     nodes = Nodes(17)
     names = [f"x{i}" for i in range(len(columns))]
     out = h.export(nodes, *names)
-    graph = helper.make_graph(
-        nodes.nodes,
-        "hash",
-        [helper.make_tensor_value_info(n, TensorProto.INT64, ["N"]) for n in names],
-        [helper.make_tensor_value_info(out, TensorProto.INT64, ["N"])],
-        nodes.constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip(names, columns, strict=True)))[0]
+    return run(nodes, out, dict(zip(names, columns, strict=True)))
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.evaluation.history import GRAIN, POINTS, History
@@ -20,22 +18,6 @@ def stream(rows, seed=0, gain=0.5):
 def same(one, other):
     mine, theirs = one.state(), other.state()
     return mine.keys() == theirs.keys() and all(mine[k].tobytes() == theirs[k].tobytes() for k in mine)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 400), max_size=30), st.data())
-def test_blocks_cut_in_any_way_and_a_stop_in_between_leave_the_same_bits(sizes, data):
-    rows = sum(sizes)
-    arrays, whole, parts, at = stream(rows), History(), History(), 0
-    whole.update(*arrays)
-    stop = data.draw(st.integers(0, len(sizes)))
-    for i, size in enumerate(sizes):
-        if i == stop:
-            saved, parts = parts.state(), History()
-            parts.load(saved)
-        parts.update(*(a[at : at + size] for a in arrays))
-        at += size
-    assert same(whole, parts)
 
 
 def test_a_long_stream_keeps_its_shape_in_a_bounded_number_of_points():

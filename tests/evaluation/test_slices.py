@@ -52,20 +52,6 @@ def test_a_slice_has_the_loss_and_the_calibration_of_its_rows_alone(rows):
                     )
 
 
-@settings(max_examples=30, deadline=None)
-@given(ROWS, st.integers(0, 30))
-def test_it_goes_on_from_its_state_to_the_last_bit(rows, cut):
-    parts = [part for part in (rows[:cut], rows[cut:]) if part]
-    on, again = Slices(DECLARED, SCHEMA), Slices(DECLARED, SCHEMA)
-    for part in parts:
-        on.update(*block(part))
-        other = Slices(DECLARED, SCHEMA)
-        other.load(again.state())
-        again = other
-        again.update(*block(part))
-    assert on.report() == again.report()
-
-
 def test_old_examples_fade_within_their_own_slice():
     slices = Slices({"country": ["de"]}, SCHEMA)
     de, n = id64("de"), 6 * HALF_LIFE

@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import binom
 
-from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.evaluation.trial import Trial, Verdict
 
@@ -144,31 +142,6 @@ def test_the_report_says_what_the_losses_were():
     assert (report["margin"], report["alpha"], report["bound"]) == (0.002, 1e-9, 0.6)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.integers(0, 1500), max_size=8),
-    st.sampled_from([-0.08, 0.0, 0.08]),
-    st.integers(0, 50),
-)
-def test_verdict_and_bits_do_not_depend_on_how_the_stream_was_split_or_saved(splits, gain, seed):
-    rng = np.random.default_rng(seed)
-    columns = rows_of(gain, 1_500, rng)
-    broken = rng.integers(0, 4, 1_500), rng.random(1_500) < 0.05
-    for place, column in enumerate(columns):
-        column[(broken[0] == place) & broken[1]] = np.nan
-    terms = {"margin": 0.03, "alpha": 0.2, "bound": 0.5}
-    whole = fed(columns, **terms)
-    assert bits(fed(columns, splits, **terms)) == bits(whole)
-    saved = Trial(**terms)
-    for start, stop in zip([0, *sorted(splits)], [*sorted(splits), 1_500], strict=True):
-        resumed = Trial()
-        resumed.load(saved.state())
-        resumed.update(*(c[start:stop] for c in columns))
-        saved = resumed
-    assert bits(saved) == bits(whole)
-    assert saved.report() == whole.report()
-
-
 def test_one_row_at_a_time_decides_at_the_same_example_and_later_rows_change_nothing():
     columns = rows_of(0.1, 3_000, np.random.default_rng(11))
     whole = fed(columns)
@@ -243,42 +216,17 @@ def test_the_largest_logits_and_weights_are_clipped_and_overflow_nothing():
     assert all(math.isfinite(v) for v in report.values() if isinstance(v, float))
 
 
-def test_blocks_that_are_strided_or_of_another_dtype_give_the_same_bits():
-    columns = rows_of(0.0, 100, np.random.default_rng(16))
-    rows = np.stack(columns, 1)
-    whole = bits(fed(columns))
-    assert bits(fed([rows[:, k] for k in range(4)])) == whole
-    assert bits(fed([*(c.astype(np.float64) for c in columns[:2]), columns[2].astype(bool), columns[3].astype(int)])) == whole
-
-
-def test_columns_of_unequal_length_are_refused_before_anything_is_counted():
-    trial, three = Trial(), np.zeros(3, np.float32)
-    with pytest.raises(InvalidInput, match=r"shapes \[3\], \[2\], \[3\], \[3\]; expected four of one length"):
-        trial.update(three, np.zeros(2, np.float32), three, three)
-    with pytest.raises(InvalidInput, match=r"\[3, 1\]"):
-        trial.update(*(np.zeros((3, 1), np.float32) for _ in range(4)))
-    assert bits(trial) == bits(Trial())
+NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    "terms",
-    [
-        {"alpha": 0.0},
-        {"alpha": 1.0},
-        {"alpha": -0.1},
-        {"alpha": math.nan},
-        {"margin": -0.001},
-        {"margin": 1.0},
-        {"margin": math.nan},
-        {"bound": 0.0},
-        {"bound": math.inf},
-        {"bound": math.nan},
-    ],
+    ("name", "values"),
+    [("alpha", (0.0, 1.0, -0.1, NAN)), ("margin", (-0.001, 1.0, NAN)), ("bound", (0.0, math.inf, NAN))],
 )
-def test_terms_that_make_no_sense_are_refused_by_name(terms):
-    ((name, value),) = terms.items()
-    with pytest.raises(ConfigurationError, match=f"{name} is {value}"):
-        Trial(**terms)
+def test_terms_that_make_no_sense_are_refused_by_name(name, values):
+    for value in values:
+        with pytest.raises(ConfigurationError, match=f"{name} is {value}"):
+            Trial(**{name: value})
 
 
 def test_a_saved_trial_ends_under_the_terms_that_it_began_with():
@@ -293,16 +241,10 @@ def test_a_saved_trial_ends_under_the_terms_that_it_began_with():
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
-        ("terms", None),
-        ("rows", None),
-        ("unclipped", None),
-        ("sums", None),
         ("terms", np.array([0.002, 2.0, 1.0])),
         ("terms", np.array([math.nan, 0.05, 1.0])),
-        ("terms", np.zeros(2)),
         ("rows", np.array([0, 0, 3])),
         ("rows", np.array([-1, 0, 0])),
-        ("rows", np.zeros(3)),
         ("count", np.array([-5])),
     ],
 )
@@ -310,7 +252,7 @@ def test_a_saved_state_that_is_something_else_is_refused_and_changes_nothing(nam
     trial = fed(rows_of(0.0, 50, np.random.default_rng(18)))
     before, state = bits(trial), Trial().state()
     with pytest.raises(Corrupt, match=name):
-        trial.load({k: v for k, v in (state | {name: broken}).items() if v is not None})
+        trial.load(state | {name: broken})
     assert bits(trial) == before
 
 

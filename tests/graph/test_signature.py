@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from riverdelta.core.errors import ModelError, Unsupported
-from riverdelta.graph.signature import Signature
+from riverdelta.graph.signature import Signature, opset_of
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 LINEAR = "ranker (float[N, 2] x) => (float[N, 1] logit) <float[2, 1] w = {0.5, -1.5}> { logit = MatMul(x, w) }"
@@ -27,7 +27,7 @@ def test_inputs_become_columns_and_the_batch_axis_keeps_its_name(write):
         "vec": "float32[N, 3]",
         "mask": "bool[N, ?]",
     }
-    assert (signature.output, signature.predicts, signature.batch, signature.opset) == ("logit", False, "rows", 17)
+    assert (signature.output, signature.predicts, signature.batch, opset_of(signature.model)) == ("logit", False, "rows", 17)
 
 
 def test_an_input_that_is_an_initializer_is_no_column(write):

@@ -1,15 +1,12 @@
 """What the converters' tests share: one way to run a graph, and the same pipeline in plain River."""
 
 import numpy as np
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 from river.compose import Select
 
+from riverdelta.checks.law import run
 from riverdelta.core.nodes import Nodes
 from riverdelta.river import River
-
-TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
 def ordered(step):
@@ -49,21 +46,12 @@ class PlainRiver:
         return np.array(out)
 
 
-def graph(correction, schema, columns, offset, opset=17):
+def graph(correction, schema, columns, offset):
     correction.sync()
-    nodes = Nodes(opset)
+    nodes = Nodes(17)
     with nodes.scope("c"):
         logit = correction.export(nodes, {name: name for name in schema}, "offset")
-    tables, overridable = nodes.table_protos()
-    inputs = [helper.make_tensor_value_info(n, TYPES[c.dtype], ["N", *c.shape]) for n, c in schema.items()]
-    inputs.append(helper.make_tensor_value_info("offset", TensorProto.FLOAT, ["N", 1]))
-    outputs = [helper.make_tensor_value_info(logit, TensorProto.FLOAT, ["N", 1])]
-    made = helper.make_graph(nodes.nodes, "g", inputs + overridable, outputs, [*nodes.constants, *tables])
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run([logit], {**columns, "offset": offset})[0]
+    return run(nodes, logit, {**columns, "offset": offset})
 
 
 class Trained:

@@ -12,8 +12,8 @@ from river.preprocessing import MinMaxScaler, StandardScaler
 
 from river import optim
 from riverdelta.core.errors import Unsupported
+from riverdelta.river.scalers import RealScaler
 from riverdelta.river.snapshot import freeze, thaw
-from riverdelta.river.standard_scaler import RealScaler
 
 ESTIMATORS = [
     StandardScaler() | LogisticRegression(optim.Adam()),

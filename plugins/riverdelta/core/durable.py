@@ -93,9 +93,3 @@ def unseal(data: bytes, source: Path | str) -> bytes:
     if data[:_DIGEST_BYTES] != digest(body, size=_DIGEST_BYTES):
         raise Corrupt(f"{source} cannot be used: its {len(data)} bytes do not match the digest")
     return body
-
-
-def seal_of(path: Path) -> str:
-    """Return, in hexadecimal, the digest that the sealed file at `path` begins with: it names its contents."""
-    with path.open("rb") as file:
-        return file.read(_DIGEST_BYTES).hex()

@@ -39,16 +39,13 @@ def check(settings: Collection[str], environment: MutableMapping[str, str] = os.
         for name, variable in sorted(names.items())
         if name not in known and name not in TOOLS and link(name, environment[variable]) is None
     }
-    slips = []
-    for name, variable in unknown.items():
-        distance, nearest = min((edits(name, one), one) for one in known)
-        if distance <= 2:
-            right = PREFIX + nearest
-            slips.append(
-                f"{variable} is not a setting, and {right} is one; rename it, or unset it: "
-                f'export {right}="${variable}"; unset {variable}'
-            )
-    if slips:
+    nearest = {variable: min((edits(name, one), PREFIX + one) for one in known) for name, variable in unknown.items()}
+    if slips := [
+        f"{variable} is not a setting, and {right} is one; rename it, or unset it: "
+        f'export {right}="${variable}"; unset {variable}'
+        for variable, (distance, right) in nearest.items()
+        if distance <= 2
+    ]:
         raise ConfigurationError("\n".join(slips))
     logged = environment.get(_LOGGED, "").split()
     for name, variable in unknown.items():

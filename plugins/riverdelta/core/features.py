@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
 
-_DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
+DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
 _TEXT = frozenset({str, bytes})
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
@@ -56,7 +56,7 @@ class Column:
         'float32[N, 16]'
         """
         match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
-        if match is None or match[1] not in _DTYPES or "0" in re.findall(r"[0-9]+", match[2] or ""):
+        if match is None or match[1] not in DTYPES or "0" in re.findall(r"[0-9]+", match[2] or ""):
             raise ConfigurationError(
                 f"column {name!r} is declared as {spec!r}; write int64 for ids, float32 for a scalar, "
                 f"float32[16] for a vector of 16"
@@ -169,25 +169,19 @@ class Schema(dict[str, Column]):
         """
         if not isinstance(columns, Mapping):
             raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
-        _refuse_unknown(columns, self)
+        for name in columns:
+            if name not in self:
+                raise InvalidInput(f"column {name!r} is not declared: {near(str(name), self)}")
+        for name, column in self.items():
+            if name not in columns:
+                raise InvalidInput(f"column {name!r} is missing; expected {column}")
         checked = {name: column.check(columns[name]) for name, column in self.items()}
-        lengths = {name: len(array) for name, array in checked.items()}
-        rows = next(iter(lengths.values()), 0)
-        for name, length in lengths.items():
-            if length != rows:
-                first = next(iter(lengths))
-                raise InvalidInput(f"column {name!r} has {length} rows, {first!r} has {rows}; expected equal lengths")
+        first, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
+        for name, array in checked.items():
+            if len(array) != rows:
+                raise InvalidInput(f"column {name!r} has {len(array)} rows, {first!r} has {rows}; expected equal lengths")
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         if max_rows is not None and rows > max_rows:
             raise TooLarge(f"the request has {rows} rows; at most {max_rows} are taken: send it in parts")
         return checked, rows
-
-
-def _refuse_unknown(columns: Iterable[str], schema: Schema) -> None:
-    for name in columns:
-        if name not in schema:
-            raise InvalidInput(f"column {name!r} is not declared: {near(str(name), schema)}")
-    for name, column in schema.items():
-        if name not in columns:
-            raise InvalidInput(f"column {name!r} is missing; expected {column}")

@@ -58,11 +58,9 @@ def alone(path: Path, wait: bool = False) -> AbstractContextManager[bool]:
     return _held(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@contextmanager
-def shared(path: Path) -> Iterator[None]:
+def shared(path: Path) -> AbstractContextManager[bool]:
     """Hold the lock on the file at `path` together with others who share it, as soon as nobody has it alone."""
-    with _held(path, fcntl.LOCK_SH):
-        yield
+    return _held(path, fcntl.LOCK_SH)
 
 
 @contextmanager

@@ -138,8 +138,7 @@ def encode(record: Record) -> bytes:
     Tick(time=2.5)
     """
     if isinstance(record, Tick | Control):
-        body = {f.name: getattr(record, f.name) for f in fields(record)}
-        return json.dumps({"kind": record.kind, **body}, sort_keys=True).encode()
+        return json.dumps({"kind": record.kind, **vars(record)}, sort_keys=True).encode()
     metadata = {"kind": record.kind}
     arrays: dict[str, pa.Array] = {}
     for f in fields(record):
@@ -174,16 +173,10 @@ def decode(payload: bytes) -> Record:
 
 def _decode_json(payload: bytes) -> Record:
     body = json.loads(payload)
-    kind = body.pop("kind")
-    record: Record
-    if kind == Tick.kind:
-        record = Tick(**body)
-    elif kind == Control.kind:
-        record = Control(**body)
-        if not isinstance(record.action, str) or not isinstance(record.arguments, dict):
-            raise ValueError("its action is no text, or its arguments are no object")
-    else:
-        raise ValueError(f"its kind is {kind!r}")
+    cls: type[Tick | Control] = {Tick.kind: Tick, Control.kind: Control}[body.pop("kind")]
+    record = cls(**body)
+    if isinstance(record, Control) and not (isinstance(record.action, str) and isinstance(record.arguments, dict)):
+        raise ValueError("its action is no text, or its arguments are no object")
     if type(record.time) not in (int, float):
         raise ValueError(f"its time is {record.time!r}")
     return record

@@ -14,7 +14,12 @@ from riverdelta.core import environment
 from riverdelta.core.errors import ConfigurationError
 
 Seconds = Annotated[float, Field(gt=0)]
+Rate = Seconds | None
+Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+DAY, NONE = 86_400.0, SecretStr("")
 #: The settings that learning reads; the journal holds a record of them wherever one has changed.
 LEARNING = (
     "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker", "breaker_resume_examples",
@@ -39,126 +44,84 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="ignore")
 
-    home: Path = _serving(
-        Path(".riverdelta"),
-        "The folder of journal, releases and checkpoints, a folder in it for each scorer: a volume, for one service.",
-    )
-    grpc_port: int = _serving(
-        3001,
-        "The gRPC server's port; 0 switches it off. A second scorer of a Bento needs its own: `@online(…, grpc_port=3002)`.",
-        ge=0,
-        le=65535,
-    )
-    grpc_host: str = _serving(
-        "127.0.0.1",
-        "The address of the gRPC server: IPv4, IPv6 (`::1`; `::` for all), or a name, for one of its addresses.",
-    )
+    home: Path = _serving(Path(".riverdelta"), "The folder of all state, with one for each scorer: a volume, for one service.")
+    grpc_port: Port = _serving(3001, "The gRPC port, 0 for none. A second scorer needs its own: `@online(…, grpc_port=3002)`.")
+    grpc_host: str = _serving("127.0.0.1", "The gRPC server's address: IPv4, IPv6 (`::` for all), or a name.")
     max_rows: Count = _serving(16_384, "The most rows in one request.")
     max_bytes: Count = _serving(16 << 20, "The most bytes in the body of one request.")
-    threads: int = _serving(
-        1,
-        "Threads inside one ONNX operator: 1 costs least for small models; 0 leaves it to ONNX Runtime.",
-        ge=0,
-    )
+    threads: Natural = _serving(1, "Threads inside one ONNX operator; 0 leaves it to ONNX Runtime. 1 is best for small models.")
     serve: Literal["corrected", "base"] = _serving(
-        "corrected",
-        "`corrected`: the gate's mixture of base and corrections is served. `base`: shadow mode, where all is learned and no "
-        "score changes.",
+        "corrected", "`corrected`: the gate's mixture. `base`: shadow mode, where all is learned and no score changes."
     )
     not_finite: Literal["null", "error", "champion"] = _serving(
         "null",
-        "The answer for a row whose score is NaN. `null`: null, or NaN in binary tensors; the other rows have their scores. "
-        "`error`: the request fails with HTTP 500 or gRPC INTERNAL and a message that names the row, and none of it is "
-        "journalled. `champion`: the champion's score, from a second session that is opened when first needed; an error where "
-        "the champion has none either.",
+        "The answer for a row whose score is NaN. `null`: null, or NaN in a tensor, for it alone. `error`: the request fails "
+        "with HTTP 500 or gRPC INTERNAL, and is not journalled. `champion`: the champion's score, or an error if that is NaN.",
     )
     follow_seconds: Seconds = _serving(0.02, "How often a worker looks for new tables.")
 
-    score_tokens: SecretStr = _access(
-        SecretStr(""), "Bearer tokens that may score, separated by commas. Beyond loopback each of the three roles needs one."
-    )
-    feedback_tokens: SecretStr = _access(SecretStr(""), "Bearer tokens that may send feedback, separated by commas.")
-    admin_tokens: SecretStr = _access(SecretStr(""), "Bearer tokens that may do everything, separated by commas.")
-    requests_per_second: float | None = _access(
-        None, "The most requests that one caller may send to one worker in a second; bursts of as many pass.", gt=0
-    )
-    rows_per_second: float | None = _access(
-        None, "The most rows that one caller may send to one worker in a second; bursts of as many pass.", gt=0
-    )
-    key_window_seconds: Seconds = _access(
-        7 * 86_400.0, "How long ids of the last key are accepted after `riverdelta rotate-key`."
-    )
+    score_tokens: SecretStr = _access(NONE, "Tokens that may score, separated by commas. Beyond loopback each role needs one.")
+    feedback_tokens: SecretStr = _access(NONE, "Tokens that may send feedback, separated by commas.")
+    admin_tokens: SecretStr = _access(NONE, "Tokens that may do everything, separated by commas.")
+    requests_per_second: Rate = _access(None, "The most requests of one caller to one worker in a second, and in one burst.")
+    rows_per_second: Rate = _access(None, "The most rows of one caller to one worker in a second, and in one burst.")
+    key_window_seconds: Seconds = _access(7 * DAY, "How long ids of the last key are accepted after `riverdelta rotate-key`.")
 
     labels: Literal["explicit", "silence"] = _feedback(
         "explicit",
-        "`explicit`: a row is learned when its label comes. `silence`: rows reported as shown also become negatives, where no "
+        "`explicit`: a row is learned when its label comes. `silence`: rows reported as shown become negatives too, where no "
         "label has come when their window ends.",
     )
-    window_seconds: Seconds | None = _feedback(None, "The attribution window, after which a shown row becomes a negative.")
+    window_seconds: Rate = _feedback(None, "The attribution window, after which a shown row becomes a negative.")
     on_conflict: Literal["first", "last", "max"] = _feedback("first", "Which of two different labels of one row counts.")
     late: Literal["weighted", "plain"] = _feedback(
-        "weighted",
-        "A positive that comes after its row became a negative: `weighted` undoes that, `plain` counts as one row.",
+        "weighted", "A positive after its row became a negative: `weighted` undoes that, `plain` counts as one row."
     )
     keep_negatives: float = _feedback(1.0, "The share of negatives that is learned; the logit stays calibrated.", gt=0, le=1)
     waiting_bytes: Count = _feedback(
         256 << 20,
-        "Memory for impressions that wait for feedback; older ones are read back from the journal when it comes. Showings that "
-        "wait for their window take 24 bytes each; those past this limit are answered 503 until windows have closed.",
+        "Memory for impressions that wait for feedback; older ones are read back from the journal. Showings take 24 bytes each "
+        "until their window closes; those past this limit are answered 503.",
     )
 
     flush_seconds: Seconds = _journal(0.02, "How long an impression may wait in memory before it is durable.")
     flush_rows: Count = _journal(1024, "The most rows that are made durable at once.")
     segment_bytes: Count = _journal(256 << 20, "The size at which a segment of the journal is closed.")
-    journal_max_age_seconds: Seconds = _journal(30 * 86_400.0, "Segments that are learned and older than this are deleted.")
-    journal_max_bytes: Count = _journal(
-        20 << 30, "Learned segments are deleted, oldest first, while the journal has more bytes."
-    )
+    journal_max_age_seconds: Seconds = _journal(30 * DAY, "Segments that are learned and older than this are deleted.")
+    journal_max_bytes: Count = _journal(20 << 30, "Learned segments are deleted, oldest first, while there are more bytes.")
 
     checkpoint_seconds: Seconds = _learning(20.0, "How often the learner's state is saved.")
     drift_run_length: float = _learning(
         1e7,
-        "The mean number of examples from one false drift alarm to the next, at least; 0: drift is not watched.",
+        "The mean number of examples between false drift alarms, at least; 0: drift is not watched.",
         ge=0,
         allow_inf_nan=False,
     )
     drift_reference_examples: int = _learning(
-        8_192, "How many examples show what is usual: the first ones, and those after a drift alarm.", ge=1024, multiple_of=64
+        8_192, "How many examples show what is usual: the first ones, and those after an alarm.", ge=1024, multiple_of=64
     )
 
     swap_min_seconds: Seconds = _releases(0.05, "The least time between two swaps.")
-    release_seconds: Seconds = _releases(
-        300.0, "How often a release, a full merged model, is made where something was learned."
-    )
+    release_seconds: Seconds = _releases(300.0, "How often a release, a full merged model, is made of what was learned.")
     release_examples: Count | None = _releases(None, "A release is made after this many examples too.")
     keep_releases: Count = _releases(8, "How many releases are kept besides the champion and the one that serves.")
     max_release_bytes: Count = _releases(
-        4 << 30,
-        "The oldest releases, but never the champion or the one that serves, are deleted while all have more bytes.",
+        4 << 30, "While releases have more bytes the oldest go, but never the champion or the one that serves."
     )
-    promote_margin: float = _releases(
-        0.002, "A release becomes the champion when it is surely not worse by more than this, in nats a row.", gt=0, lt=1
-    )
-    promote_alpha: float = _releases(
-        0.05, "The probability of ever promoting one that is worse by more than the margin.", gt=0, lt=1
-    )
+    promote_margin: Share = _releases(0.002, "A champion is surely not worse than the last by more than this, in nats a row.")
+    promote_alpha: Share = _releases(0.05, "The probability of ever promoting one that is worse by more than the margin.")
 
     guard: Literal["live", "release"] = _safety(
         "live", "`live`: the newest tables serve. `release`: those of the champion do, until a release is promoted."
     )
     breaker: Literal["off", "freeze", "rollback"] = _safety(
-        "freeze",
-        "What an abrupt change of the joined stream does: nothing, stop learning, or also put the champion into service.",
+        "freeze", "An abrupt change of the joined stream does nothing, stops learning, or also puts the champion into service."
     )
     breaker_resume_examples: Count | None = _safety(2_000, "After how many calm examples learning resumes by itself.")
-    max_updates_per_entity: Count | None = _safety(
-        None, "The most updates of one entity (a value of an id column that a correction is keyed by) in a window."
-    )
+    max_updates_per_entity: Count | None = _safety(None, "The most updates in a window of an id that a correction is keyed by.")
     entity_window_seconds: Seconds = _safety(3600.0, "The window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
 
-    threshold: float = _observability(
-        0.5, "The probability from which a score counts as a positive in accuracy, precision, recall and F1.", gt=0, lt=1
-    )
+    threshold: Share = _observability(0.5, "The probability from which accuracy, precision, recall and F1 count a positive.")
     log_format: Literal["text", "json"] = _observability(
         "text", "`json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one."
     )
@@ -175,9 +138,7 @@ class Settings(BaseSettings):
         if (self.labels == "silence") != (self.window_seconds is not None):
             raise ValueError(
                 f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; silence needs "
-                f"a window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none: "
-                f"export RIVERDELTA_LABELS=silence RIVERDELTA_WINDOW_SECONDS=3600, or "
-                f"unset RIVERDELTA_LABELS RIVERDELTA_WINDOW_SECONDS"
+                "a window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none: set both, or unset both"
             )
         return self
 

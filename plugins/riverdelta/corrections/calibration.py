@@ -91,12 +91,7 @@ class Calibration(Correction):
     """
 
     def __init__(
-        self,
-        variance: float = 0.1,
-        forget: float = 0.9999,
-        offset: str = "offset",
-        clip: float = 10.0,
-        radius: float = 8.0,
+        self, variance: float = 0.1, forget: float = 0.9999, offset: str = "offset", clip: float = 10.0, radius: float = 8.0
     ) -> None:
         self.variance = positive("variance", variance)
         self.forget = share("forget", forget)

@@ -21,10 +21,6 @@ class At(NamedTuple):
     id: str
 
 
-def _nowhere(ids: Ids) -> list[At]:
-    return []
-
-
 @dataclass(frozen=True)
 class Coefficients:
     """One served table as coefficients float[R, W] of W `features`, in one row, or in a row for each slot where `slots`.
@@ -42,7 +38,7 @@ class Coefficients:
     values: npt.NDArray[np.floating[Any]]
     sizes: npt.NDArray[np.float64]
     slots: bool = False
-    find: Callable[[Ids], list[At]] = _nowhere
+    find: Callable[[Ids], list[At]] = lambda ids: []
 
     @classmethod
     def unnamed(cls, values: npt.NDArray[np.floating[Any]]) -> Coefficients:

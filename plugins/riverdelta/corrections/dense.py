@@ -20,16 +20,12 @@ class Dense:
 
     def __init__(self, what: str, features: Sequence[str | Lookup], schema: Schema, intercept: bool) -> None:
         self.features, self.intercept = tuple(features), intercept
-        widths = [1] if intercept else []
-        for feature in self.features:
-            widths.append(_width(what, feature, schema))
-        self._widths = dict(zip(self.features, widths[len(widths) - len(self.features) :], strict=True))
-        self.width = sum(widths)
-        self.ends: Ints = np.cumsum(widths, dtype=np.int64)
-        self.names = [n for f, w in zip(self._titles(), widths, strict=True) for n in _numbered(f, w)]
-
-    def _titles(self) -> list[str]:
-        return (["intercept"] if self.intercept else []) + [f if isinstance(f, str) else f.name for f in self.features]
+        self._widths = {feature: _width(what, feature, schema) for feature in self.features}
+        titles = [(feature if isinstance(feature, str) else feature.name, self._widths[feature]) for feature in self.features]
+        titles = [("intercept", 1)] * intercept + titles
+        self.ends: Ints = np.cumsum([width for _, width in titles], dtype=np.int64)
+        self.names = [name if width == 1 else f"{name}[{i}]" for name, width in titles for i in range(width)]
+        self.width = len(self.names)
 
     def matrix(self, columns: Columns, rows: int) -> Floats:
         """Return the design matrix of a block."""
@@ -70,7 +66,3 @@ def _width(what: str, feature: str | Lookup, schema: Schema) -> int:
     if column.kind not in ("scalar", "vector"):
         raise ConfigurationError(f"{what} reads {feature!r} as a number, and it is {column}; expected float32")
     return (column.shape[0] or 1) if column.shape else 1
-
-
-def _numbered(name: str, width: int) -> list[str]:
-    return [name] if width == 1 else [f"{name}[{i}]" for i in range(width)]

@@ -85,8 +85,10 @@ class RowFaces(MiniBatchClassifier):
 
     def _learn(self, rows: Sequence[Mapping[Any, Any]], labels: Any, w: float) -> None:
         label = self.loss.check_labels(labels)
-        columns, offset = self._learned_block(rows)
-        self.learn(columns, offset, label, np.full(len(rows), w, np.float32))
+        if self._schema is None:
+            self._schema = Schema({name: self._guess(name, rows[0].get(name)) for name in self.reads})
+            self.bind(self._schema)
+        self.learn(*self._block(rows), label, np.full(len(rows), w, np.float32))
 
     def _labels(self) -> list[bool | str | int]:
         """River's labels: False and True where there is one output."""
@@ -105,12 +107,6 @@ class RowFaces(MiniBatchClassifier):
             return p[:, 0].tolist()
         labels = self._labels()
         return [labels[at] for at in p.argmax(axis=1)]
-
-    def _learned_block(self, rows: Sequence[Mapping[Any, Any]]) -> tuple[dict[str, npt.NDArray[Any]], Floats]:
-        if self._schema is None:
-            self._schema = Schema({name: self._guess(name, rows[0].get(name)) for name in self.reads})
-            self.bind(self._schema)
-        return self._block(rows)
 
     def _block(self, rows: Sequence[Mapping[Any, Any]]) -> tuple[dict[str, npt.NDArray[Any]], Floats]:
         return {name: self._column(name, rows) for name in self.reads}, self._offsets(rows)

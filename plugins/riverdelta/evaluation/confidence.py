@@ -12,8 +12,6 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 
-Doubles = npt.NDArray[np.float64]
-
 #: Below this shape the incomplete gamma function is summed; from it on two terms of Temme's expansion are closer than 2e-10.
 _ASYMPTOTIC = 1000.0
 #: A remembered boundary is lowered by this share, far above rounding, so that it only ever spares evaluations.
@@ -61,13 +59,6 @@ def _below(a, s):  # type: ignore[no-untyped-def]
 
 
 @numba.njit("float64(float64, float64, float64)", cache=True)
-def log_mixture(s, v, rho):  # type: ignore[no-untyped-def]
-    """Return log m(s, v) for s >= 0, v >= 0 and c = 1: see `boundary`."""
-    a = v + rho
-    return _gamma(a) + _excess(a, s) + math.log(_below(a, s)) - _gamma(rho) - math.log(_below(rho, 0.0))
-
-
-@numba.njit("float64(float64, float64, float64)", cache=True)
 def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
     """Return u(v), where log m(u, v) = threshold: P(a sum of intrinsic time v ever reaches u(v)) <= exp(-threshold).
 
@@ -90,15 +81,6 @@ def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
         if step <= 1e-13 * s:
             break
     return s
-
-
-@numba.njit("int64(float64[::1], float64, float64)", cache=True)
-def _outside(values, low, high):  # type: ignore[no-untyped-def]
-    """Return the first row whose value is not within [low, high], or -1."""
-    for i in range(values.shape[0]):
-        if not low <= values[i] <= high:
-            return i
-    return -1
 
 
 _WATCH = (
@@ -174,17 +156,9 @@ class ConfidenceSequence:
     ) -> None:
         if not 0.0 < alpha < 1.0:
             raise ConfigurationError(f"alpha is {alpha!r}; expected a probability of error between 0 and 1, both excluded")
-        if sides not in (1, 2):
-            raise ConfigurationError(f"sides is {sides!r}; expected 2 (alpha covers both bounds) or 1 (each bound for itself)")
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ConfigurationError(f"low and high are {low!r} and {high!r}; expected finite numbers, low below high")
         low, high = float(low), float(high)
         guess = (low, high) if guess is None else (float(guess[0]), float(guess[1]))
-        if not low <= guess[0] <= guess[1] <= high:
-            raise ConfigurationError(f"guess is {guess!r}; expected a range within [{low}, {high}]")
         best_at = 10.0 * (high - low) ** 2 if best_at is None else best_at
-        if not 0.0 < best_at < math.inf:
-            raise ConfigurationError(f"best_at is {best_at!r}; expected a positive sum of squares")
         self.alpha, self.low, self.high, self.guess = alpha, low, high, guess
         self._threshold = math.log(sides / alpha)
         tuned = 2.0 * self._threshold + math.log1p(2.0 * self._threshold)
@@ -204,8 +178,9 @@ class ConfidenceSequence:
         evaluated only at rows whose sum passes the last u evaluated, which changes nothing in the answer: u grows with V.
         """
         block = np.ascontiguousarray(values, np.float64)
-        row = _outside(block, self.low, self.high) if block.ndim == 1 else 0
-        if row >= 0:
+        outside = ~((self.low <= block) & (block <= self.high))
+        if block.ndim != 1 or outside.any():
+            row = int(outside.argmax())
             wrong = f"{block[row]} at row {row}" if block.ndim == 1 else f"shape {list(block.shape)}"
             raise InvalidInput(f"values have {wrong}; expected float64[M] within [{self.low}, {self.high}]: clip them first")
         sums, count, ends = self._sums, self._count, self.guess
@@ -230,12 +205,12 @@ class ConfidenceSequence:
     @property
     def lower(self) -> float:
         """The lower bound of μ_t; `low` before the first value."""
-        return max(self.mean - self._radius(0), self.low) if self.count else self.low
+        return max(self.mean - self._bound(0) / self.count, self.low) if self.count else self.low
 
     @property
     def upper(self) -> float:
         """The upper bound of μ_t; `high` before the first value."""
-        return min(self.mean + self._radius(1), self.high) if self.count else self.high
+        return min(self.mean + self._bound(1) / self.count, self.high) if self.count else self.high
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
@@ -253,9 +228,6 @@ class ConfidenceSequence:
     def _bound(self, side: int) -> float:
         c = float(self._scale[side])
         return c * float(boundary(float(self._sums[1]) / c**2, float(self._rho[side]), self._threshold))
-
-    def _radius(self, side: int) -> float:
-        return self._bound(side) / self.count
 
     def _remember(self) -> None:
         self._floor = np.array([self._bound(0), self._bound(1)]) * (1.0 - _SLACK)

@@ -55,12 +55,7 @@ class History:
         self.update(examples.base[rows], judged[rows], label, weight, examples.received[rows])
 
     def update(
-        self,
-        base: npt.ArrayLike,
-        served: npt.ArrayLike,
-        label: npt.ArrayLike,
-        weight: npt.ArrayLike,
-        received: npt.ArrayLike,
+        self, base: npt.ArrayLike, served: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike, received: npt.ArrayLike
     ) -> None:
         """Take N rows: raw outputs, labels, weights, and when the labels came; a row that is not finite is left out."""
         given, time = Rows.of(self.loss, base, served, label, weight), np.asarray(received, np.float64)
@@ -85,9 +80,7 @@ class History:
             "served": [round(x, 5) if x == x else None for x in means[_SERVED].tolist()],
             "difference": {
                 "examples": d.count,
-                "mean": d.mean if d.count else None,
-                "lower": d.lower if d.count else None,
-                "upper": d.upper if d.count else None,
+                **{name: getattr(d, name) if d.count else None for name in ("mean", "lower", "upper")},
                 "alpha": ALPHA,
                 "bound": BOUND,
             },

@@ -6,13 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import types
 
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles
-
-_LINE, _RAW = types.float64[::1], types.float64[:, :, ::1]
 
 
 class Rows(NamedTuple):
@@ -37,7 +34,7 @@ class Rows(NamedTuple):
         raw, (labels, weights) = np.empty((2, rows, loss.outputs)), np.empty((2, rows))
         for out, one in zip((raw[0], raw[1], labels, weights), given, strict=True):
             out[...] = one.reshape(out.shape)
-        good = loss.valid(labels) & np.isfinite(weights) & np.isfinite(raw).all(axis=(0, 2))
+        good = np.logical_and.reduce(np.isfinite(raw), axis=(0, 2)) & np.isfinite(weights) & loss.valid(labels)
         return cls(raw, labels, weights, good)
 
 

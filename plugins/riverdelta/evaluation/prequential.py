@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numba import types
 
 from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
@@ -83,10 +83,6 @@ class Prequential:
     """
 
     def __init__(self, threshold: float = 0.5, window: int = 10_000, loss: Loss = LOG_LOSS) -> None:
-        if not 0.0 < threshold < 1.0:
-            raise ConfigurationError(f"threshold is {threshold!r}; expected a probability between 0 and 1, both excluded")
-        if window < 1:
-            raise ConfigurationError(f"window is {window!r}; expected a number of rows of at least 1")
         self.threshold, self.window, self.loss = threshold, window, loss
         self._by_label = loss.logit
         self._edge = binned.edge_of(threshold)

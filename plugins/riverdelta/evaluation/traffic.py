@@ -67,11 +67,12 @@ class Traffic:
         raw, first = self._raw[order], self._first[order]
         finite = np.logical_and.reduce(np.isfinite(raw), axis=1)
         base, corrected, served = np.split(raw[finite].astype(np.float64), 3, axis=1)
-        one = self.loss.outputs == 1
+        sizes = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+        residual = np.quantile(sizes, QUANTILES).tolist() if len(sizes) else [None] * len(QUANTILES)
         return {
             "rows": len(base),
-            "residual": _residual(np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)),
-            "top_changed": _top_changed(raw[:, 0], raw[:, -1], first, finite) if one else None,
+            "residual": dict(zip((f"{q:g}" for q in QUANTILES), residual, strict=True)),
+            "top_changed": _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None,
             "expected_log_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
         }
 
@@ -99,11 +100,6 @@ class Traffic:
             return None
         p = self.loss.inverse_link(served)[:, 0]
         return float(np.mean((1.0 - p) * self.loss.value(raw, 0.0) + p * self.loss.value(raw, 1.0)))
-
-
-def _residual(sizes: Doubles) -> dict[str, float | None]:
-    found = np.quantile(sizes, QUANTILES).tolist() if len(sizes) else [None] * len(QUANTILES)
-    return dict(zip((f"{q:g}" for q in QUANTILES), found, strict=True))
 
 
 def _top_changed(

@@ -122,9 +122,7 @@ class Trial:
             "better": m.lower > 0.0,
             "worse": m.upper < 0.0,
             "verdict": self._verdict.value,
-            "margin": self.margin,
-            "alpha": self.alpha,
-            "bound": self.bound,
+            **{name: getattr(self, name) for name in ("margin", "alpha", "bound")},
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

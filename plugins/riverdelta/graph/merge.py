@@ -14,7 +14,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.names import make_room
-from riverdelta.graph.signature import Signature
+from riverdelta.graph.signature import Signature, opset_of
 from riverdelta.graph.taps import outputs
 from riverdelta.graph.weights import refer_to_weights
 
@@ -42,9 +42,13 @@ def merge(
     graph = model.graph
     score, served, *others = outputs(loss)
     wanted = {score, served, *others, *taps, *declared}
-    _refuse_inputs(signature, wanted)
+    for name in sorted(wanted & set(signature.inputs)):
+        raise ModelError(
+            f"{signature.path.name}: {name!r} is an input of the base and the name of an output, tap or column of the "
+            f"merged model; rename one of them"
+        )
     moved = make_room(graph, wanted)
-    nodes = Nodes(_opset(model))
+    nodes = Nodes(opset_of(model))
     base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved.get(signature.output, signature.output)))
     columns = {name: name for name in (*signature.inputs, *declared)} | {tap: moved.get(t, t) for tap, t in taps.items()}
     corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
@@ -58,8 +62,9 @@ def merge(
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, taps, declared)
+    facts = {"base_digest": signature.digest, **(provenance or {})}
     kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
-    helper.set_model_props(model, kept | _facts(signature, provenance or {}))
+    helper.set_model_props(model, kept | {f"riverdelta.{key}": value for key, value in facts.items()})
     return model
 
 
@@ -67,14 +72,14 @@ def _base(signature: Signature) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(signature.model)
     refer_to_weights(signature, model)
-    if signature.opset == 0:
+    if (opset := opset_of(model)) == 0:
         model.opset_import.append(helper.make_opsetid("", _OLDEST_OPSET))
-    elif signature.opset < _OLDEST_OPSET:
+    elif opset < _OLDEST_OPSET:
         try:
             model = version_converter.convert_version(model, _OLDEST_OPSET)
         except (ConvertError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"{signature.path.name} is of opset {signature.opset} and cannot be raised to {_OLDEST_OPSET} ({error}); "
+                f"{signature.path.name} is of opset {opset} and cannot be raised to {_OLDEST_OPSET} ({error}); "
                 f"export it again at opset {_OLDEST_OPSET} or newer"
             ) from None
     model.ir_version = max(model.ir_version, _OLDEST_IR)
@@ -83,10 +88,6 @@ def _base(signature: Signature) -> onnx.ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
 
 
 def _raw_output(nodes: Nodes, signature: Signature, output: str) -> str:
@@ -119,15 +120,3 @@ def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping
         value = graph.output.add()
         value.CopyFrom(signature.shapes[tensor])
         value.name = tap
-
-
-def _refuse_inputs(signature: Signature, wanted: set[str]) -> None:
-    for name in sorted(wanted & set(signature.inputs)):
-        raise ModelError(
-            f"{signature.path.name}: {name!r} is an input of the base and the name of an output, tap or column of the "
-            f"merged model; rename one of them"
-        )
-
-
-def _facts(signature: Signature, provenance: Mapping[str, str]) -> dict[str, str]:
-    return {f"riverdelta.{key}": value for key, value in {"base_digest": signature.digest, **provenance}.items()}

@@ -14,7 +14,7 @@ from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shap
 
 from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported, near
-from riverdelta.core.features import Column, Schema
+from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import Nodes
 
@@ -57,7 +57,8 @@ class Signature:
             raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
         model, shapes = read_model(path)
         read_as = identify(*_files(path, model))
-        inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in _initialized(model)})
+        stored = {t.name for t in model.graph.initializer}
+        inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in stored})
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         output = _output(path, model, shapes, logit or probability, loss)
@@ -84,10 +85,10 @@ class Signature:
         first = next(i for i in self.model.graph.input if i.name in self.inputs)
         return first.type.tensor_type.shape.dim[0].dim_param or "batch"
 
-    @property
-    def opset(self) -> int:
-        """The version of the default operator set."""
-        return next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of a model's default operator set, 0 where it has none."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
@@ -185,27 +186,13 @@ def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
     return {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
 
 
-def _initialized(model: onnx.ModelProto) -> set[str]:
-    return {t.name for t in model.graph.initializer}
-
-
 def _input(path: Path, value: ValueInfoProto) -> Column:
     dims = value.type.tensor_type.shape.dim
     if not dims or dims[0].HasField("dim_value"):
         got = [d.dim_value or d.dim_param or "?" for d in dims]
         raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {_HOW}")
     column = column_of(value)
-    if column is None or column.dtype not in (
-        "int64",
-        "int32",
-        "int16",
-        "int8",
-        "uint8",
-        "bool",
-        "float32",
-        "float64",
-        "float16",
-    ):
+    if column is None or column.dtype not in DTYPES:
         kind = _kind(value.type.tensor_type.elem_type)
         raise Unsupported(f"{path.name}: input {value.name!r} is of type {kind}; expected numbers (ids as int64)")
     return column
@@ -216,23 +203,23 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
     floats = [n for n, o in outputs.items() if o.type.tensor_type.elem_type in _FLOATS]
     if name is None:
         if len(floats) != 1:
-            listed = ", ".join(f"{n}: {_type(o)}" for n, o in outputs.items())
+            listed = ", ".join(f"{n}: {type_of(o)}" for n, o in outputs.items())
             raise ModelError(f"{path.name} has {len(floats)} float outputs ({listed}); name one with logit= or probability=")
         name = floats[0]
     if name not in outputs:
         raise ModelError(f"{path.name} has no output {name!r}: {near(name, outputs)}")
     if name not in floats:
         kinds = f"a {loss.raw} or a prediction of it"
-        raise ModelError(f"{path.name}: output {name!r} is {_type(outputs[name])}; {kinds} is float32")
+        raise ModelError(f"{path.name}: output {name!r} is {type_of(outputs[name])}; {kinds} is float32")
     dims = shapes[name].type.tensor_type.shape.dim
     if not shapes[name].type.tensor_type.HasField("shape"):
         raise ModelError(f"{path.name}: output {name!r} has no shape; {_HOW}")
     allowed = [[loss.outputs], []] if loss.outputs == 1 else [[loss.outputs]]
     if dims and [d.dim_value for d in dims[1:]] not in allowed:
         wanted = " or ".join(f"[{', '.join(['N', *map(str, one)])}]" for one in reversed(allowed))
-        raise Unsupported(f"{path.name}: output {name!r} is {_type(shapes[name])}; {loss} takes {wanted}")
+        raise Unsupported(f"{path.name}: output {name!r} is {type_of(shapes[name])}; {loss} takes {wanted}")
     if not dims or dims[0].HasField("dim_value"):
-        raise ModelError(f"{path.name}: output {name!r} is {_type(shapes[name])}, without a dynamic batch axis; {_HOW}")
+        raise ModelError(f"{path.name}: output {name!r} is {type_of(shapes[name])}, without a dynamic batch axis; {_HOW}")
     return name
 
 
@@ -251,7 +238,10 @@ def _made_by(model: onnx.ModelProto, name: str, operator: str) -> bool:
     return node is not None and node.domain in ("", "ai.onnx") and node.op_type == operator
 
 
-def _type(value: ValueInfoProto) -> str:
+def type_of(value: ValueInfoProto | None) -> str:
+    """Return a tensor's type in words, as `float[N, 8]`."""
+    if value is None or not value.type.tensor_type.elem_type:
+        return "of unknown type"
     tensor = value.type.tensor_type
     dims = ", ".join(str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim)
     return f"{_kind(tensor.elem_type).lower()}[{dims}]"

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import TensorProto
-
 from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.signature import Signature, column_of, read_model
+from riverdelta.graph.signature import Signature, column_of, read_model, type_of
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
@@ -46,7 +44,7 @@ def list_tensors(path: str | Path) -> list[Tensor]:
     for name, producer in made:
         value = shapes.get(name)
         column = column_of(value) if value is not None else None
-        kind = str(column) if column is not None else _constant_type(value)
+        kind = str(column) if column is not None else type_of(value)
         tensors.append(Tensor(name, kind, producer, column is not None and _usable(column)))
     return tensors
 
@@ -64,7 +62,7 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
         column = column_of(value)
         if column is None or not _usable(column):
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which is {column or _constant_type(value)}; "
+                f"tap {tap!r} names tensor {tensor!r}, which is {column or type_of(value)}; "
                 f"expected float32[N], float32[N, D] or int64[N]"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
@@ -91,11 +89,3 @@ def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema)
 
 def _usable(column: Column) -> bool:
     return column.kind in ("id", "scalar", "vector")
-
-
-def _constant_type(value: object) -> str:
-    tensor = getattr(getattr(value, "type", None), "tensor_type", None)
-    if tensor is None or not tensor.elem_type:
-        return "of unknown type"
-    dims = ", ".join(str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim)
-    return f"{TensorProto.DataType.Name(tensor.elem_type).lower()}[{dims}]"

@@ -56,11 +56,7 @@ class River(Correction):
     """
 
     def __init__(
-        self,
-        pipeline: Any,
-        features: Sequence[str] | None = None,
-        slots: int = 2**16,
-        offset: str = "offset",
+        self, pipeline: Any, features: Sequence[str] | None = None, slots: int = 2**16, offset: str = "offset"
     ) -> None:
         self.pipeline, self.slots, self.offset = pipeline, slots, offset
         self.features = features if features is None else _named(features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,7 @@ class LinearModelConverter(Converter):
     @classmethod
     def learner(cls, step: Any) -> Any:
         fresh = step.clone()
-        return _LEARNERS[type(step)](
-            optimizer=fresh.optimizer,
-            loss=fresh.loss,
-            l2=fresh.l2,
-            l1=fresh.l1,
-            intercept_lr=fresh.intercept_lr,
-            clip_gradient=fresh.clip_gradient,
-            initializer=fresh.initializer,
-        )
+        return _LEARNERS[type(step)](**{name: getattr(fresh, name) for name in signature(type(step)).parameters})
 
     def write(self) -> None:
         shift = sum(categories.write(self.step) for categories in self.before.encoded)

@@ -8,7 +8,7 @@ from river.compose import Discard, Select
 
 from riverdelta.core.errors import ConfigurationError, Unsupported, near
 from riverdelta.core.nodes import Nodes
-from riverdelta.river.base import Converter, Flow, Place, Shape, register
+from riverdelta.river.base import Converter, Flow, Name, Place, Shape, register
 
 
 class DiscardConverter(Converter):
@@ -16,16 +16,17 @@ class DiscardConverter(Converter):
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
-        names = tuple(n for n in before.names if self.keeps(n))
+        names = self.kept(step, before.names)
         self.after = Shape(names, before.ids.intersection(names), before.encoded)
 
-    def keeps(self, name: str | int) -> bool:
-        """Tell whether a feature remains."""
-        return name not in self.step.keys
+    @classmethod
+    def kept(cls, step: Any, names: tuple[Name, ...]) -> tuple[Name, ...]:
+        """Return the features that remain."""
+        return tuple(n for n in names if n not in step.keys)
 
     @classmethod
     def keys(cls, step: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return (), tuple(n for n in names if n not in step.keys)
+        return (), tuple(str(n) for n in cls.kept(step, names))
 
     def export(self, nodes: Nodes, flow: Flow) -> Flow:
         kept = set(self.after.names)
@@ -56,12 +57,9 @@ class SelectConverter(DiscardConverter):
         fresh.keys = tuple(sorted(fresh.keys))
         return fresh
 
-    def keeps(self, name: str | int) -> bool:
-        return name in self.step.keys
-
     @classmethod
-    def keys(cls, step: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return (), tuple(n for n in names if n in step.keys)
+    def kept(cls, step: Any, names: tuple[Name, ...]) -> tuple[Name, ...]:
+        return tuple(n for n in names if n in step.keys)
 
 
 register(Discard, DiscardConverter)

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from river.base import Base
@@ -43,9 +43,8 @@ def _freeze(value: Any, where: str) -> Any:
         return {"scalar": [value.dtype.str, value.item()]}
     if isinstance(value, np.ndarray):
         # Newton updates a matrix in Fortran's order, in place.
-        flat = value.tobytes("C") if value.flags.c_contiguous else value.tobytes("F")
-        order = "C" if value.flags.c_contiguous else "F"
-        return {"array": [value.dtype.str, list(value.shape), order, base64.b64encode(flat).decode()]}
+        order: Literal["C", "F"] = "C" if value.flags.c_contiguous else "F"
+        return {"array": [value.dtype.str, list(value.shape), order, base64.b64encode(value.tobytes(order)).decode()]}
     if isinstance(value, VectorDict):
         return {"vector": [[_freeze(k, where), _freeze(v, where)] for k, v in value.to_dict().items()]}
     if isinstance(value, Mapping):

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from riverdelta import Schema
 from riverdelta.core.errors import ConfigurationError, Corrupt
@@ -101,32 +99,6 @@ def test_before_a_full_window_there_is_no_distance():
     assert drift.report()["reference"] == REFERENCE
 
 
-@given(st.lists(st.integers(0, 8_000), max_size=8), st.integers(0, 8_000))
-@settings(derandomize=True, max_examples=40, deadline=None)
-def test_blocks_and_a_save_leave_the_bits_of_one_block(splits, saved_at):
-    (columns, *rest), whole = (
-        (
-            lambda a, b: (
-                {k: np.concatenate([a[0][k], b[0][k]]) for k in a[0]},
-                *(np.concatenate(pair) for pair in zip(a[1:], b[1:], strict=True)),
-            )
-        )(stream(4_000), stream(4_000, 1, shift=2.0)),
-        Drift(SCHEMA, REFERENCE),
-    )
-    expected = whole.update(columns, *rest)
-    drift, alarms = Drift(SCHEMA, REFERENCE), []
-    edges = [0, *sorted([*splits, saved_at]), 8_000]
-    for first, last in zip(edges, edges[1:], strict=False):
-        cut = slice(first, last)
-        alarms += drift.update({name: column[cut] for name, column in columns.items()}, *(part[cut] for part in rest))
-        if last == saved_at:
-            saved, drift = drift.state(), Drift(SCHEMA, REFERENCE)
-            drift.load(saved)
-    assert alarms == expected
-    assert len(expected) == 1
-    assert bits(drift) == bits(whole)
-
-
 def test_numbers_that_are_none_are_taken():
     columns, base, served, label = stream(8_000)
     columns["price"][::3], served[::5], label[::7] = np.nan, np.inf, np.nan
@@ -136,7 +108,7 @@ def test_numbers_that_are_none_are_taken():
     assert all(np.isfinite(a).all() for name, a in drift.state().items() if name not in ("kept", "edges"))
 
 
-@pytest.mark.parametrize("given", [{"reference": 100}, {"reference": 960}, {"run_length": 1.0}, {"run_length": float("nan")}])
+@pytest.mark.parametrize("given", [{"reference": 100}, {"reference": 960}])
 def test_terms_that_mean_nothing_are_refused_by_name(given):
     with pytest.raises(ConfigurationError, match=next(iter(given))):
         Drift(SCHEMA, **given)

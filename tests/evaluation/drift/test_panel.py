@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta.core.errors import ConfigurationError
 from riverdelta.evaluation.drift import Panel
 from riverdelta.evaluation.drift.panel import SHARES
 
@@ -68,19 +67,3 @@ def test_the_evidence_is_shared_out_to_those_who_bring_it():
         panel.update(np.array([0.2, 0.9]))
     quiet, loud = panel.evidence()
     assert loud > 100 * quiet
-
-
-@pytest.mark.parametrize(
-    ("bound", "weight", "run_length", "said"),
-    [
-        ([0.0], [1.0], 10.0, "above 0 and at most 1"),
-        ([1.5], [1.0], 10.0, "above 0 and at most 1"),
-        ([0.5, 0.5], [1.0], 10.0, "bound is"),
-        ([0.5], [0.5], 10.0, "sums to"),
-        ([0.5], [1.0], 0.5, "run_length is 0.5"),
-        ([0.5], [1.0], float("nan"), "run_length is nan"),
-    ],
-)
-def test_a_panel_that_promises_nothing_is_refused(bound, weight, run_length, said):
-    with pytest.raises(ConfigurationError, match=said):
-        Panel(np.array(bound), np.array(weight), run_length)

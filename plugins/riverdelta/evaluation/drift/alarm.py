@@ -71,8 +71,6 @@ class Drift:
     ) -> None:
         if reference < LEAST or reference % BLOCK:
             raise ConfigurationError(f"reference is {reference!r}; expected a multiple of {BLOCK} of at least {LEAST:,}")
-        if not run_length >= BLOCK:
-            raise ConfigurationError(f"run_length is {run_length!r}; expected a number of examples of at least {BLOCK}")
         self.reference, self.run_length, self.loss = reference, run_length, loss
         names, blocks = (*schema, SCORE), reference // BLOCK
         self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)

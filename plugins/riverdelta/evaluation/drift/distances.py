@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -16,24 +15,6 @@ from riverdelta.core.losses.base import Doubles
 
 #: Examples of a block; bins of a histogram, of which numbers use the first `DECILES`.
 BLOCK, BINS, DECILES = 64, 32, 10
-_mixed = numba.njit(inline="always")(mixed)
-
-
-@numba.njit("void(int64[::1], float32[::1])", cache=True)
-def _bins_of_ids(ids, out):  # type: ignore[no-untyped-def]
-    """Give each id one of 32 bins, from its hash: a sketch of how often ids occur, of one row."""
-    for i in range(ids.shape[0]):
-        out[i] = np.float32(_mixed(ids[i]) >> np.uint64(59))
-
-
-@numba.njit("void(float32[:, ::1], float32[::1])", cache=True)
-def _lengths(rows, out):  # type: ignore[no-untyped-def]
-    """Write the Euclidean length of each row."""
-    for i in range(rows.shape[0]):
-        square = np.float32(0.0)
-        for d in range(rows.shape[1]):
-            square += rows[i, d] * rows[i, d]
-        out[i] = np.sqrt(square)
 
 
 class Distances:
@@ -56,11 +37,12 @@ class Distances:
         for c, name in enumerate(self.names):
             column = columns[name]
             if self.is_id[c]:
-                _bins_of_ids(np.ascontiguousarray(column, np.int64), out[c])
+                out[c] = mixed(column) >> np.uint64(59)  # a sketch of how often ids occur, of one row
             elif column.ndim == 1:
                 out[c] = column
             else:
-                _lengths(np.ascontiguousarray(column, np.float32).reshape(rows, math.prod(column.shape[1:])), out[c])
+                # Each row's squares are added in order.
+                out[c] = np.sqrt(np.add.accumulate(np.square(column.reshape(rows, math.prod(column.shape[1:]))), axis=1)[:, -1])
         return out
 
     def bins(self, values: Floats) -> Ints:

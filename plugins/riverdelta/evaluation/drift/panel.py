@@ -5,7 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.losses.base import Doubles
 
 #: The bets, as shares of the largest that cannot lose everything: small ones see small drifts, large ones see large ones soon.
@@ -37,7 +36,7 @@ class Panel:
     M is an e-detector: E M(τ) <= E τ for every stopping time τ. An alarm is raised where M(t) >= `run_length`; so under the
     null the mean number of steps to the first alarm is at least `run_length`. That is a theorem, and no approximation.
 
-    `bound` float64[K] are the m_k in (0, 1], `weight` float64[K] the w_k. Raises `ConfigurationError` for anything else.
+    `bound` float64[K] are the m_k in (0, 1], `weight` float64[K] the w_k.
 
     Reference: Shin, Ramdas, Rinaldo 2023, "E-detectors" (arXiv 2203.03532): those of Shiryaev-Roberts type, and their mixtures.
 
@@ -48,12 +47,6 @@ class Panel:
     """
 
     def __init__(self, bound: Doubles, weight: Doubles, run_length: float) -> None:
-        if bound.shape != weight.shape or bound.ndim != 1 or not ((bound > 0) & (bound <= 1)).all():
-            raise ConfigurationError(f"bound is {bound!r}; expected float64[{len(weight)}], each above 0 and at most 1")
-        if not ((weight >= 0).all() and abs(weight.sum() - 1.0) < 1e-9):
-            raise ConfigurationError(f"weight sums to {weight.sum()!r}; expected shares of the panel that sum to 1")
-        if not run_length >= 1:
-            raise ConfigurationError(f"run_length is {run_length!r}; expected a mean number of steps of at least 1")
         self.bound, self.weight, self.run_length = bound, weight, run_length
         self.wealth = np.zeros((len(bound), len(SHARES)))
 

@@ -102,22 +102,27 @@ class Gate:
 
     def serve(self, base: Floats, corrected: Floats, label: Floats, weight: Floats | None = None) -> Floats:
         """Serve N rows, each with the labels of all before it known; return the served raw outputs, shaped as `base`."""
-        return self._judge(base, corrected, None, label, weight, _NOWHERE).astype(np.float32).reshape(np.shape(base))
+        return self.update(base, corrected, None, label, weight, _NOWHERE).astype(np.float32).reshape(np.shape(base))
 
     def update(
-        self,
-        base: Floats,
-        corrected: Floats,
-        served: Floats | None,
-        label: Floats,
-        weight: Floats | None,
-        position: Ints,
-    ) -> None:
+        self, base: Floats, corrected: Floats, served: Floats | None, label: Floats, weight: Floats | None, position: Ints
+    ) -> Doubles:
         """Take N joined examples: raw outputs float32[N, K] as logged, weights float32[N], positions int64[N] of the tables.
 
-        Without `served` (nothing of the corrections is served) the mixture that would have been served is judged.
+        Returns what was served, float64[N, K] of float32 values. Without `served` (nothing of the corrections is served) it is
+        the mixture that would have been served that is judged and returned.
         """
-        self._judge(base, corrected, served, label, weight, position)
+        loss, seen = self.loss, self._delays
+        raw, numbers = np.zeros((3, len(label), loss.outputs)), np.empty((4, len(label)))
+        for out, given in zip(raw, (base, corrected, served), strict=True):
+            if given is not None:
+                out[...] = given.reshape(out.shape)
+        numbers[0], numbers[1] = label, 1.0 if weight is None else weight
+        with np.errstate(invalid="ignore"):  # a row that is not finite is not judged
+            numbers[2], numbers[3] = loss.spread(raw[0], raw[1]), loss.mixable(numbers[1])
+        judged, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
+        hedge.judge(self._state, raw, numbers, judged, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
+        return np.asarray(raw[2])
 
     def note(self, position: int) -> None:
         """Remember what the weight has seen now that everything up to `position` is taken; once for each record."""
@@ -153,25 +158,3 @@ class Gate:
             state = take(arrays, "state", self._state.view(np.float64)).view(hedge.STATE)
         self._delays.load(arrays)
         self._state[:] = state
-
-    def _judge(
-        self,
-        base: Floats,
-        corrected: Floats,
-        served: Floats | None,
-        label: Floats,
-        weight: Floats | None,
-        position: Ints,
-    ) -> Doubles:
-        """Take the rows; return what was served, float64[N, K] of float32 values."""
-        loss, seen = self.loss, self._delays
-        raw, numbers = np.zeros((3, len(label), loss.outputs)), np.empty((4, len(label)))
-        for out, given in zip(raw, (base, corrected, served), strict=True):
-            if given is not None:
-                out[...] = given.reshape(out.shape)
-        numbers[0], numbers[1] = label, 1.0 if weight is None else weight
-        with np.errstate(invalid="ignore"):  # a row that is not finite is not judged
-            numbers[2], numbers[3] = loss.spread(raw[0], raw[1]), loss.mixable(numbers[1])
-        judged, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
-        hedge.judge(self._state, raw, numbers, judged, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
-        return np.asarray(raw[2])

@@ -1,4 +1,4 @@
-"""Older: the gate's state as it was saved when sums of logs were kept as products for a while."""
+"""Older: the gate's state as version 0.1 saved it, with sums of logs kept as products for a while."""
 
 from __future__ import annotations
 
@@ -8,42 +8,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import Corrupt
+from riverdelta.core.arrays import take
 from riverdelta.evaluation.gate.bounds import cost, most_cost
 from riverdelta.evaluation.gate.hedge import STATE
 
-#: The places of the saved array. Version 0.1 lacks the last three.
+#: The places of the saved array.
 _PLACES = (
     "examples", "weight", "rate", "over_corrected", "over_served", "mixed", "open_corrected", "open_served", "open_mixed",
     "spread", "spread_sum", "share_sum", "late_spread", "late_share", "missing", "delay", "skipped",
-    "slowed", "slowest", "far_spread",
 )  # fmt: skip
-_PLACES_0_1, _LEAST_SHARE_0_1 = 17, 2e-6
+_LEAST_SHARE = 2e-6
 
 
 def of_older(saved: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Return the state, `STATE`[1], of what an older gate saved; raises `Corrupt` where it is not one."""
-    if saved.shape not in ((_PLACES_0_1,), (len(_PLACES),)):
-        raise Corrupt(f"the saved gate's 'hedge' is float64{list(saved.shape)}; expected float64[{len(_PLACES)}]")
-    found = dict(zip(_PLACES, saved.tolist(), strict=False))
+    found = dict(zip(_PLACES, take({"hedge": saved}, "hedge", np.zeros(len(_PLACES))).tolist(), strict=True))
     state = np.zeros(1, STATE)
     for name in set(STATE.names or ()) & found.keys():
         state[name] = found[name]
     for name, scale in (("corrected", 1.0), ("served", 1.0), ("mixed", found["rate"])):
         state[name if name == "mixed" else f"over_{name}"] += math.log(found[f"open_{name}"]) / scale
-    if len(saved) == _PLACES_0_1:
-        _complete(state[0])
+    _complete(state[0])
     return state
 
 
 def _complete(s: Any) -> None:
     """Give the sums that version 0.1 did not keep the largest values that they can have had, so that bounds stay true.
 
-    Its share did not fall below `_LEAST_SHARE_0_1`, and its rate was never lowered for a weight.
+    Its share did not fall below `_LEAST_SHARE`, and its rate was never lowered for a weight.
     """
     examples, slowness = float(s["examples"]), 1.0 / float(s["rate"])
-    near = min(examples, 1.0 / _LEAST_SHARE_0_1 - 1.0)
-    shared = math.log(near + 1.0) - (examples - near) * math.log1p(-_LEAST_SHARE_0_1)
+    near = min(examples, 1.0 / _LEAST_SHARE - 1.0)
+    shared = math.log(near + 1.0) - (examples - near) * math.log1p(-_LEAST_SHARE)
     more = slowness * max(shared - math.log(examples + 1.0), 0.0)
     s["slowed"], s["slowest"] = more + (slowness - 1.0) * math.log(2.0 * (near + 1.0)), slowness
     s["late_share"] += more + max(cost(s) - most_cost(s), 0.0)
