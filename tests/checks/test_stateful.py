@@ -8,7 +8,8 @@ import pytest
 
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.checks import LawBroken, check_stateful
-from riverdelta.core.arrays import take
+from riverdelta.core.arrays import nest, take
+from riverdelta.core.arrays import part as below
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Schema
 from riverdelta.core.records import Control, Feedback, Impressions, Tick
@@ -30,7 +31,7 @@ from riverdelta.learning.recall import Recall
 from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.shown import shown
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 ROWS = 3_000
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
@@ -123,11 +124,12 @@ class Watched:
         return self.learner.parts | self.learner.observers
 
     def state(self):
-        return self.learner.state() | self.learner.observers.state()
+        return self.learner.state() | nest({name: each.state() for name, each in self.learner.observers.items()})
 
     def load(self, arrays):
         self.learner.load(arrays)
-        self.learner.observers.load(arrays)
+        for name, observer in self.learner.observers.items():
+            observer.load(below(arrays, name))
 
     def learn(self, start, stop):
         if start < stop:
@@ -250,7 +252,7 @@ def test_a_learner_and_its_observers_go_on_between_any_two_records(definition):
 
 
 def test_a_contest_goes_on_with_its_trial(definition, tmp_path):
-    store, stack = ReleaseStore(tmp_path), definition.new_stack()
+    store, stack = ReleaseStore(FolderRegistry(tmp_path)), definition.new_stack()
     for number in range(2):
         path = tmp_path / f"{number}.onnx"
         path.write_bytes(b"a model")

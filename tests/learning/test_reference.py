@@ -95,7 +95,7 @@ def test_string_ids_and_lists_are_taken_as_a_client_sends_them(definition):
     ("change", "message"),
     [
         (lambda c, y: (c, y[:1_000]), "the reference has 1000 rows; expected at least 1024"),
-        (lambda c, y: (c, np.where(np.arange(len(y)) == 7, 0.5, y)), "the label of row 7 is 0.5; expected 0 or 1"),
+        (lambda c, y: (c, np.where(np.arange(len(y)) == 7, 0.5, y)), "row 7 has the label 0.5; expected 0 or 1"),
         (lambda c, y: (c | {"x": c["x"][:-1]}, y), "column 'x' has 2047 rows and the label 2048"),
         (lambda c, y: ({n: c[n] for n in ("user", "x")}, y), "column 'shop' is missing; expected float32"),
         (lambda c, y: (c | {"x": np.full(2_048, np.nan, np.float32)}, y), "column 'x' holds nan at row 0"),

@@ -23,9 +23,9 @@ from riverdelta.lab.datasets.find import find_movielens
 from riverdelta.lab.quality import beside_base, log_loss
 from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
+from riverdelta.learning.reference import in_effect
 from riverdelta.learning.replay import Replayed
 from riverdelta.learning.replay import replay as replay_log
-from riverdelta.learning.terms import in_effect
 from riverdelta.sidecar import recall
 from riverdelta.storage.home import Home
 

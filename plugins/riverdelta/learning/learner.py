@@ -22,7 +22,6 @@ from riverdelta.learning.definition import Definition
 from riverdelta.learning.fold import Fold
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.outcomes import LONGEST, Outcome
-from riverdelta.learning.terms import in_effect
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +63,8 @@ class Learner(Fold):
             self.admission.answered(control)
         outcome = self._outcome(sequence, control)
         self.outcomes.add(outcome)
-        self.observers.on_outcome(outcome, control)
+        for observer in self.observers.values():
+            observer.on_outcome(outcome, control)
 
     def _outcome(self, sequence: int, control: Control) -> Outcome:
         release, refused = control.arguments.get("release"), self.recall.refusal(sequence)
@@ -159,5 +159,5 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         configure=configure,
     )
     learner.again = lambda: new_learner(definition, settings)
-    configure(learner, in_effect(definition, settings))
+    configure(learner, reference.in_effect(definition, settings))
     return learner

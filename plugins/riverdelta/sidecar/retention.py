@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.journal import Journal
@@ -21,16 +21,15 @@ class Retention:
     def sweep_journal(self, needed: Needed, now: float) -> None:
         """Let the journal go of what is behind both kept checkpoints, unless some of it may be learned again."""
         s = self.settings
-        if not any(control.arguments.get("relearn") for control in self._may_return()):
+        if not any(self._may_return("relearn")):
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, now, needed)
 
     def sweep_releases(self, in_use: Iterable[int | None]) -> None:
         """Delete the oldest releases, but none in use or gone back to."""
-        asked = [control.arguments.get("release") for control in self._may_return()]
-        spare = [number for number in (*in_use, *asked) if isinstance(number, int)]
+        spare = [number for number in (*in_use, *self._may_return("release")) if isinstance(number, int)]
         self.releases.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
 
-    def _may_return(self) -> list[Control]:
-        """The rollbacks and promotions that a restart would read again, and those not read yet."""
+    def _may_return(self, argument: str) -> list[Any]:
+        """An argument of the rollbacks and promotions that a restart would read again, and of those not read yet."""
         controls = self.journal.controls(self.checkpoints.oldest(), self.journal.last() + 1)
-        return [control for _, control in controls if control.action in ("rollback", "promote")]
+        return [control.arguments.get(argument) for _, control in controls if control.action in ("rollback", "promote")]

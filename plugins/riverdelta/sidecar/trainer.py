@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from riverdelta.core.arrays import Array
+from riverdelta.core.arrays import Array, nest, part
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.locks import Lock
 from riverdelta.core.records import Control, Tick
@@ -82,7 +82,8 @@ class Trainer:
             return
         try:
             self.learner.load(checkpoint.arrays)
-            self.learner.observers.load(checkpoint.arrays)
+            for name, observer in self.learner.observers.items():
+                observer.load(part(checkpoint.arrays, name))
         except Corrupt as error:
             raise Corrupt(
                 f"{checkpoint.path} cannot be used: {error}; move it away, and the learner starts from the one before it"
@@ -152,7 +153,7 @@ class Trainer:
 
     def state(self) -> dict[str, Array]:
         """Return what a checkpoint holds: the learner's state, and that of its observers beside it."""
-        return self.learner.state() | self.learner.observers.state()
+        return self.learner.state() | nest({name: each.state() for name, each in self.learner.observers.items()})
 
     def status(self) -> dict[str, Any]:
         """Return what workers show and export as metrics."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.core.checked import positive
+from riverdelta.core.errors import Corrupt, InvalidInput
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.learning.breaker import watch as w
 from riverdelta.learning.breaker.usual import SERIES
@@ -61,11 +62,8 @@ class Breaker:
     """
 
     def __init__(self, keys: Sequence[str], resume_examples: int | None = None, silence: bool = False) -> None:
-        if resume_examples is not None and resume_examples < 1:
-            raise ConfigurationError(
-                f"resume_examples is {resume_examples!r}; expected a number of examples of at least 1, or None for a breaker"
-                " that only an operator closes"
-            )
+        if resume_examples is not None:  # None: only an operator closes it
+            positive("resume_examples", resume_examples)
         self.keys, self.resume_examples = tuple(keys), resume_examples
         many = len(self.keys)
         self._state = np.zeros(1, w.STATE)
