@@ -176,7 +176,7 @@ def showings(part, start, stop):
 
 def outcomes(part, start, stop):
     for row in range(start, stop):
-        part.add(Outcome(row, "release", row, row % 2 == 0, None if row % 3 else "refused"))
+        part.append(Outcome(row, "release", row, row % 2 == 0, None if row % 3 else "refused"))
 
 
 def logbook(part, start, stop):

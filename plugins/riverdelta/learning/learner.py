@@ -38,7 +38,7 @@ class Learner(Fold):
     """
 
     #: Makes the learner that a rollback learns again in, from the state of the release.
-    again: Callable[[], Learner] | None = None
+    again: Callable[[], Learner]
     #: While a rollback learns again: the positions that it began after, has come to, and ends before.
     relearning: dict[str, int] | None = None
 
@@ -62,7 +62,7 @@ class Learner(Fold):
         elif control.action == "rollback":
             self.admission.answered(control)
         outcome = self._outcome(sequence, control)
-        self.outcomes.add(outcome)
+        self.outcomes.append(outcome)
         for observer in self.observers.values():
             observer.on_outcome(outcome, control)
 
@@ -105,8 +105,6 @@ class Learner(Fold):
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
         """The stack's state after learning the examples of the records between two positions again."""
-        if self.again is None:
-            raise NotFound("this learner cannot learn anything again")
         self.relearning = {"since": since, "position": since, "until": until}
         try:
             self.pulse()
@@ -143,7 +141,10 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         response = drift.of_record(changed["on_drift"]) if "on_drift" in changed else definition.on_drift
         if changed.get("reference") != (found := given and given.digest.hex()):
             _log.warning("drift was watched against the reference %s, and is now against %s", changed.get("reference"), found)
-        adaptation = Adaptation.of(read, response, s, given, definition.loss)
+        adaptation = Adaptation()
+        if s.drift_run_length:
+            detector = drift.Drift(read, s.drift_reference_examples, s.drift_run_length, given, definition.loss)
+            adaptation = Adaptation(detector, response)
         learner.joiner.configure(s.labels, s.window_seconds, s.on_conflict != "first", s.late, s.keep_negatives)
         admission, learner.admission = learner.admission, Admission.of(keys, s)
         learner.admission.load(admission.state())

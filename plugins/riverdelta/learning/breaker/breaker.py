@@ -14,7 +14,6 @@ from riverdelta.core.checked import positive
 from riverdelta.core.errors import Corrupt, InvalidInput
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.learning.breaker import watch as w
-from riverdelta.learning.breaker.usual import SERIES
 
 
 class Breaker:
@@ -68,7 +67,7 @@ class Breaker:
         many = len(self.keys)
         self._state = np.zeros(1, w.STATE)
         self._state["begun"] = not silence
-        self._series, self._ids = np.zeros(w.UNKNOWN + many, SERIES), np.zeros(many, w.FACTS)
+        self._series, self._ids = np.zeros(w.UNKNOWN + many, w.SERIES), np.zeros(many, w.FACTS)
         self._runs = np.full((many, w.SLOTS), -1, np.int64)
         self._seen = np.zeros((many, w.WORDS, 2), np.uint64)
         self._sent, self._shares = np.zeros((2, w.SOURCES), np.int64), np.zeros(w.SOURCES)
@@ -124,11 +123,6 @@ class Breaker:
     def trips(self) -> int:
         """How often it has opened."""
         return int(self._state["trips"][0])
-
-    @property
-    def examples(self) -> int:
-        """How many examples it has seen."""
-        return int((self._state["before"] + self._state["examples"])[0])
 
     @property
     def reason(self) -> str | None:
