@@ -132,23 +132,16 @@ class Breaker:
         what, over, who, value, mean, reach = self._state[["why", "over", "who", "value", "usual", "reach"]][0].tolist()
         if what == w.RUN:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
-        elif what == w.RATE:
-            now, low, middle, high = (_share(x) for x in (value, mean - reach, mean, mean + reach))
-            said = f"{now} of labels are positive, usually {middle} ({low} to {high}), over {over:,} examples"
-        elif what == w.FEEDBACK:
-            now, low, middle, high = (f"{math.exp(x):.3g}" for x in (value, mean - reach, mean, mean + reach))
-            said = f"{now} labels came for each scored row, usually {middle} ({low} to {high}), over {over:,} examples"
-        elif what == w.SOURCE:
-            said = (
-                f"the share of labels that source {who} sends rose by {value:.0%} of all, usually {mean:.0%} (up to"
-                f" {mean + reach:.0%}), over {over:,} examples"
-            )
-        else:
-            said = (
-                f"{value:.0%} of the ids of {self.keys[what - w.UNKNOWN]!r} are unknown, usually {mean:.0%} (up to"
-                f" {min(mean + reach, 1.0):.0%}), over {over:,} examples"
-            )
-        return f"{said}; at example {self.opened:,}"
+            return f"{said}; at example {self.opened:,}"
+        shown = {w.RATE: _share, w.FEEDBACK: lambda x: f"{math.exp(x):.3g}"}.get(what, lambda x: f"{min(x, 1.0):.0%}")
+        now, low, middle, high = (shown(x) for x in (value, mean - reach, mean, mean + reach))
+        said = {
+            w.RATE: f"{now} of labels are positive",
+            w.FEEDBACK: f"{now} labels came for each scored row",
+            w.SOURCE: f"the share of labels that source {who} sends rose by {now} of all",
+        }.get(what) or f"{now} of the ids of {self.keys[what - w.UNKNOWN]!r} are unknown"
+        reaches = f"{low} to {high}" if what in (w.RATE, w.FEEDBACK) else f"up to {high}"
+        return f"{said}, usually {middle} ({reaches}), over {over:,} examples; at example {self.opened:,}"
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""

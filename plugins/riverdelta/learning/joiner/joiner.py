@@ -192,7 +192,8 @@ class Joiner:
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(incarnation, key)
             undone = None if undone is None else undone & keeps
-            chosen = _only(keeps | positive, groups)
+            wanted = keeps | positive
+            chosen = [(mine[at], shelf, rows[at]) for mine, shelf, rows in groups for at in [wanted[mine]] if at.any()]
         examples = None
         if chosen:
             columns, taken = _gather(chosen, self._reads)
@@ -244,11 +245,6 @@ class Joiner:
 
 def _rows(groups: list[Group]) -> int:
     return sum(len(mine) for mine, _, _ in groups)
-
-
-def _only(wanted: Flags, groups: list[Group]) -> list[Group]:
-    kept = [(mine[some], shelf, at[some]) for mine, shelf, at in groups for some in [wanted[mine]]]
-    return [group for group in kept if len(group[0])]
 
 
 def _gather(groups: list[Group], reads: Collection[str] | None) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
