@@ -205,7 +205,7 @@ def test_a_record_that_is_learned_in_parts_for_long_is_seen_to_be_learned_and_to
 
     def slow(learner, examples):
         rig.now += 6.0
-        rig.plane.mirror()
+        rig.plane.follower.mirror()
         status = rig.plane.status()
         looks.append((status["sidecar"]["alive"], status["learning"]["relearning"]))
         learn(learner, examples)
