@@ -8,7 +8,8 @@ import pytest
 
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.checks import LawBroken, check_stateful
-from riverdelta.core.arrays import take
+from riverdelta.core.arrays import nest, take
+from riverdelta.core.arrays import part as below
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Schema
 from riverdelta.core.records import Control, Feedback, Impressions, Tick
@@ -123,11 +124,12 @@ class Watched:
         return self.learner.parts | self.learner.observers
 
     def state(self):
-        return self.learner.state() | self.learner.observers.state()
+        return self.learner.state() | nest({name: each.state() for name, each in self.learner.observers.items()})
 
     def load(self, arrays):
         self.learner.load(arrays)
-        self.learner.observers.load(arrays)
+        for name, observer in self.learner.observers.items():
+            observer.load(below(arrays, name))
 
     def learn(self, start, stop):
         if start < stop:
@@ -174,7 +176,7 @@ def showings(part, start, stop):
 
 def outcomes(part, start, stop):
     for row in range(start, stop):
-        part.add(Outcome(row, "release", row, row % 2 == 0, None if row % 3 else "refused"))
+        part.append(Outcome(row, "release", row, row % 2 == 0, None if row % 3 else "refused"))
 
 
 def logbook(part, start, stop):

@@ -90,7 +90,7 @@ class Service:
     def state(self):
         """Everything that the learner saves."""
         learner = self.trainer.learner
-        parts = nest({"learner": learner.state()}) | learner.observers.state()
+        parts = nest({"learner": learner.state()}) | nest({name: each.state() for name, each in learner.observers.items()})
         return {name: array.copy() for name, array in parts.items()}
 
 

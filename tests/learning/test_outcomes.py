@@ -10,9 +10,9 @@ from riverdelta.learning.outcomes import KEPT, Outcome, Outcomes
 def test_the_last_ones_are_found_by_their_record():
     outcomes = Outcomes()
     for sequence in range(KEPT + 3):
-        outcomes.add(Outcome(sequence, "promote", 2, refused="gone" if sequence % 2 else None))
-    assert [outcomes.of(s) for s in (2, KEPT)] == [None, Outcome(KEPT, "promote", 2)]
-    assert outcomes.of(KEPT + 1).refused == "gone"
+        outcomes.append(Outcome(sequence, "promote", 2, refused="gone" if sequence % 2 else None))
+    assert outcomes[KEPT - 3] == Outcome(KEPT, "promote", 2)
+    assert outcomes[KEPT - 2].refused == "gone"
     assert [o["sequence"] for o in outcomes.report()] == list(range(3, KEPT + 3))
 
 

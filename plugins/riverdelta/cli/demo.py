@@ -14,10 +14,9 @@ from typing import Any
 import click
 import numpy as np
 from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from riverdelta.cli.replay import show
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
@@ -31,28 +30,21 @@ from riverdelta.lab.stream import Stream
 from riverdelta.lab.workshop import Workshop, load_stream, open_workshop
 from riverdelta.learning.learner import new_learner
 from riverdelta.learning.replay import replay
+from riverdelta.sidecar.timer import Timer
 from riverdelta.storage.home import Home
 
-_DEFAULT_EVENTS = 50_000
 
-
-class Events(click.ParamType[int]):
-    """A number of rows, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number; 0 is all."""
-        if value == "all":
-            return 0
-        if isinstance(value, int) or (isinstance(value, str) and value.isdigit() and int(value) > 0):
-            return int(value)
-        self.fail(f"{value!r} is no number of events; give a number above 0, or all", param, ctx)
+def _rows(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is no number of events; give a number above 0, or all")
+    return int(value)
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="A MovieLens folder.")
-@click.option("--events", type=Events(), default=_DEFAULT_EVENTS, show_default=True, help="How many rows to stream.")
+@click.option("--events", metavar="N|all", callback=_rows, default="50000", show_default=True, help="How many rows to stream.")
 @click.option("--clients", type=click.IntRange(1, 64), default=8, show_default=True, help="Clients side by side.")
 @click.option(
     "--open-loop", "rate", type=click.FloatRange(min=0), default=0.0, help="Send so many rows a second, waiting for nothing."
@@ -60,7 +52,9 @@ class Events(click.ParamType[int]):
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("riverdelta-demo"), show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def demo(data: Path | None, events: int, clients: int, rate: float, graph: Path | None, folder: Path, out: Path | None) -> None:
+def demo(
+    data: Path | None, events: int | None, clients: int, rate: float, graph: Path | None, folder: Path, out: Path | None
+) -> None:
     """Train a base on the first half of MovieLens, serve it, and stream the second half as requests and feedback."""
     console = Console()
     found = find_movielens(data)
@@ -72,7 +66,7 @@ def demo(data: Path | None, events: int, clients: int, rate: float, graph: Path 
     console.print(
         f"base      {workshop.report.path} (trained in {workshop.report.seconds:.1f} s on {len(workshop.first):,} rows)"
     )
-    second = workshop.second[: events or len(workshop.second)]
+    second = workshop.second[:events]
     with ExitStack() as stack:
         with console.status("starting bentoml serve"):
             server = stack.enter_context(serving(folder, "service:Ranker", folder / "state"))
@@ -101,43 +95,25 @@ def _fresh(folder: Path) -> Path:
 
 
 def _drive(console: Console, server: Server, second: Stream, base: Any, clients: int, rate: float) -> Tally:
-    progress = Progress(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
-    task = progress.add_task("rows", total=len(second))
-    shown = {"at": 0.0}
-
-    with Live(progress, console=console, refresh_per_second=4, transient=True) as live:
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    due = Timer(1.0, time.monotonic)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(second))
 
         def watch(tally: Tally) -> None:
             progress.update(task, completed=tally.done)
-            if time.monotonic() - shown["at"] > 1.0:
-                shown["at"] = time.monotonic()
-                live.update(_screen(progress, server.status(), second, base, tally))
+            if due.due() and tally.seen.sum() > 1:
+                due.done()
+                loss, fresh = _quality(second, base, tally), np.percentile(tally.freshness[-2000:] or [np.nan], 50)
+                said = f"log loss {loss['log_loss_base']:.4f} → {loss['log_loss_served']:.4f}   freshness {fresh:.3f} s"
+                progress.update(task, description=f"{said}   failed {tally.failed}   {server.status()['state']}")
 
         return drive(second, (server.port, server.grpc_port), "ranker", clients, rate, watch=watch)
-
-
-def _screen(progress: Progress, status: dict[str, Any], second: Stream, base: Any, tally: Tally) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row(progress)
-    if tally.seen.sum() > 1:
-        grid.add_row(_beside_base(_quality(second, base, tally)))
-    fresh = f"{np.percentile(tally.freshness[-2000:], 50):.3f} s" if tally.freshness else "-"
-    grid.add_row(f"state {status['state']}   freshness {fresh}   requests {tally.requests:,}   failed {tally.failed}")
-    return grid
 
 
 def _quality(second: Stream, base: Any, tally: Tally) -> dict[str, float]:
     seen = tally.seen
     return beside_base(base[seen], LOG_LOSS.link(tally.score[seen])[:, 0], second.label[seen])
-
-
-def _beside_base(figures: dict[str, Any]) -> Table:
-    table = Table("", box=None, padding=(0, 2))
-    for scorer in ("base", "served"):
-        table.add_column(scorer, justify="right")
-    for name, key in (("AUC", "auc"), ("log loss", "log_loss")):
-        table.add_row(name, f"{figures[f'{key}_base']:.4f}", f"[bold]{figures[f'{key}_served']:.4f}[/bold]")
-    return table
 
 
 def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final: dict[str, Any], source: str) -> dict[str, Any]:
@@ -146,7 +122,7 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
     merged = workshop.folder / "merged.onnx"
     if release is not None:
         export_single(release.verify(), merged)
-    fresh, lag = np.percentile(tally.freshness or [np.nan], (50, 99)), np.percentile(tally.lag[tally.seen], (50, 99))
+    fresh, lag = (np.percentile(times, (50, 99)) for times in (tally.freshness or [np.nan], tally.lag[tally.seen]))
     return {
         "events": int(tally.seen.sum()),
         **_quality(second, base, tally),
@@ -177,19 +153,8 @@ def _unseen_films(workshop: Workshop, second: Stream, base: Any, tally: Tally) -
 
 
 def _finish(console: Console, workshop: Workshop, figures: dict[str, Any]) -> None:
-    console.print(_beside_base(figures))
-    console.print(
-        f"freshness p50 {figures['freshness_p50_s']:.3f} s, p99 {figures['freshness_p99_s']:.3f} s; "
-        f"lag p50 {figures['lag_rows_p50']:.0f} rows, p99 {figures['lag_rows_p99']:.0f}; {figures['swaps']:,} swaps, "
-        f"{figures['releases']} releases; {figures['requests']:,} requests, {figures['failed_requests']} failed"
-    )
-    if "unseen_rows" in figures:
-        console.print(
-            f"films that the base has never seen ({figures['unseen_rows']:,} rows): AUC "
-            f"{figures['unseen_auc_without_graph']:.4f} without the graph, {figures['unseen_auc_with_graph']:.4f} with it; "
-            f"log loss {figures['unseen_log_loss_without_graph']:.4f} and {figures['unseen_log_loss_with_graph']:.4f}"
-        )
-    console.print(f"merged    {figures['merged_model']}\n\nnext")
+    show(figures)
+    console.print("\nnext")
     for command in (
         f"{_command('riverdelta')} replay --journal {workshop.folder}",
         f"{_command('riverdelta')} inspect {figures['merged_model']}",

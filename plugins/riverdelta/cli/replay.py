@@ -23,9 +23,9 @@ from riverdelta.lab.datasets.find import find_movielens
 from riverdelta.lab.quality import beside_base, log_loss
 from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
+from riverdelta.learning.reference import in_effect
 from riverdelta.learning.replay import Replayed
 from riverdelta.learning.replay import replay as replay_log
-from riverdelta.learning.terms import in_effect
 from riverdelta.sidecar import recall
 from riverdelta.storage.home import Home
 
@@ -43,16 +43,7 @@ _FRONT_ENDS = 8
 @click.option("--attack", type=click.Choice(KINDS), help="Tamper with the labels of a tenth of the rows, from the middle on.")
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def replay(
-    data: Path | None,
-    journal: Path | None,
-    lag_rows: int,
-    lag_seconds: float,
-    events: int | None,
-    attack: Kind | None,
-    graph: Path | None,
-    out: Path | None,
-) -> None:
+def replay(data: Path | None, journal: Path | None, out: Path | None, **options: Any) -> None:
     """Train the base on the first half of DATA (a MovieLens folder), then serve and learn the second half row by row.
 
     With --journal, learn what a service journalled instead and compare the tables with its checkpoint, bit for bit. Settings
@@ -60,11 +51,8 @@ def replay(
     reference that drift is watched against is a file beside the base: where learning responded to drift and it is another file
     now, this fails and says so.
     """
-    if journal is not None:
-        figures = _replay_journal(journal)
-    else:
-        figures = _replay_data(data, lag_rows, lag_seconds, events, attack, graph)
-    _show(figures)
+    figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
+    show(figures)
     if out is not None:
         out.write_text(json.dumps(figures, indent=1) + "\n")
     if figures.get("reference_equal") is False:
@@ -88,7 +76,7 @@ def _replay_data(
     found = find_movielens(data)
     with tempfile.TemporaryDirectory() as folder:
         workshop = open_workshop(load_stream(found), Path(folder), graph)
-        second = workshop.second[: events or len(workshop.second)]
+        second = workshop.second[:events]
         tampered = tamper(second, attack) if attack is not None else None
         second = tampered.stream if tampered else second
         base = base_logits(workshop.report.path, second)
@@ -193,7 +181,8 @@ def _gate(gate: Gate) -> dict[str, float]:
     return {name: report[key] for name, key in (names | {"gate_weight": "weight", "gate_rate": "rate"}).items()}
 
 
-def _show(figures: dict[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> None:
+    """Print figures, each with its name."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in figures.items():
         digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0

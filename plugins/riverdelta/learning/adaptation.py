@@ -10,11 +10,9 @@ import numpy as np
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats, Schema
-from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.features import Floats
 from riverdelta.core.records import Control
-from riverdelta.core.settings import Settings
-from riverdelta.evaluation.drift import Adapt, Drift, Freeze, Reference, Response
+from riverdelta.evaluation.drift import Adapt, Drift, Freeze, Response
 
 _log = logging.getLogger(__name__)
 
@@ -27,20 +25,6 @@ class Adaptation:
         #: What raised the last alarm; alarms that the journal knows of; examples yet to be learned at the raised rate.
         self.quantity: str | None = None
         self.recorded = self.left = 0
-
-    @classmethod
-    def of(
-        cls,
-        schema: Schema,
-        response: Response | None,
-        settings: Settings,
-        given: Reference | None = None,
-        loss: Loss = LOG_LOSS,
-    ) -> Adaptation:
-        """Return what the settings ask for, on the columns of `schema`, against a `given` reference where there is one."""
-        if not settings.drift_run_length:
-            return cls()
-        return cls(Drift(schema, settings.drift_reference_examples, settings.drift_run_length, given, loss), response)
 
     def watch(self, examples: Examples) -> bool:
         """Take joined examples, in order; return whether they raised an alarm."""

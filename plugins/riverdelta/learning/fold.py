@@ -22,7 +22,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.joiner import Joiner
-from riverdelta.learning.observers import Observers
+from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
@@ -53,7 +53,8 @@ class Fold(ABC):
         self.adaptation = adaptation or Adaptation()
         self.recall = Recall()
         self.outcomes = Outcomes()
-        self.observers = Observers()
+        #: By the name that their state is saved under.
+        self.observers: dict[str, Observer] = {}
         self.pulse: Callable[[], None] = lambda: None
         self._configure = configure
         #: The settings in effect, as the last record of them has them; {} before the first.
@@ -109,14 +110,16 @@ class Fold(ABC):
             examples = self.joiner.push(sequence, record)
             if examples is not None:
                 self.learn(examples)
-                self.observers.on_examples(sequence, examples)
+                for observer in self.observers.values():
+                    observer.on_examples(sequence, examples)
                 learned = True
             self.pulse()
             if not self.joiner.unfinished:
                 break
         if isinstance(record, Impressions):
             self.admission.scored(len(record))
-            self.observers.on_scored(sequence, record)
+            for observer in self.observers.values():
+                observer.on_scored(sequence, record)
         elif isinstance(record, Control):
             self.obey(sequence, record)
         if learned:

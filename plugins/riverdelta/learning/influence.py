@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.checked import positive
 from riverdelta.core.features import Columns
 from riverdelta.core.hashing import GOLDEN
+
+#: Counters of a key, a power of 2.
+_SLOTS = 2**16
 
 
 @numba.njit("void(int64[:, ::1], float64[::1], int64, float64, float64[:, :, ::1], boolean[::1])", cache=True)
@@ -39,8 +42,8 @@ class Limiter:
     """At most `limit` examples of one entity, of each of the id columns `keys`, in a window of `window_seconds`.
 
     Windows are those of the time at which labels were received: number floor(received / window_seconds), so that a replay
-    agrees. An example passes, and counts, where all of its entities have room. Entities are hashed into `slots` counters
-    (a power of 2): two that share one are limited earlier, never later.
+    agrees. An example passes, and counts, where all of its entities have room. Entities are hashed into 65,536 counters: two
+    that share one are limited earlier, never later.
 
     >>> limiter = Limiter(["user"], limit=2, window_seconds=60.0)
     >>> limiter.admit({"user": np.array([7, 7, 7, 8])}, np.array([0.0, 1.0, 2.0, 3.0])).tolist()
@@ -49,18 +52,12 @@ class Limiter:
     ([True], 1)
     """
 
-    def __init__(self, keys: Sequence[str], limit: int, window_seconds: float, slots: int = 2**16) -> None:
-        if limit < 1 or not 0.0 < window_seconds < np.inf:
-            raise ConfigurationError(
-                f"an entity may move the tables {limit!r} times in {window_seconds!r} seconds; expected at least once, in a "
-                "time above 0"
-            )
-        if slots < 1 or slots & (slots - 1) or slots > 2**24:
-            raise ConfigurationError(f"slots is {slots!r}; expected a power of 2 up to 2**24")
-        self.keys, self.limit, self.window = tuple(keys), limit, float(window_seconds)
+    def __init__(self, keys: Sequence[str], limit: int, window_seconds: float) -> None:
+        self.keys, self.limit = tuple(keys), positive("limit", limit)
+        self.window = float(positive("window_seconds", window_seconds))
         #: Examples that did not pass.
         self.refused = 0
-        self._slots = np.full((len(self.keys), slots, 2), -np.inf)
+        self._slots = np.full((len(self.keys), _SLOTS, 2), -np.inf)
         self._slots[:, :, 1] = 0.0
 
     def admit(self, columns: Columns, received: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

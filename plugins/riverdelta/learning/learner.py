@@ -22,7 +22,6 @@ from riverdelta.learning.definition import Definition
 from riverdelta.learning.fold import Fold
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.outcomes import LONGEST, Outcome
-from riverdelta.learning.terms import in_effect
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Learner(Fold):
     """
 
     #: Makes the learner that a rollback learns again in, from the state of the release.
-    again: Callable[[], Learner] | None = None
+    again: Callable[[], Learner]
     #: While a rollback learns again: the positions that it began after, has come to, and ends before.
     relearning: dict[str, int] | None = None
 
@@ -63,8 +62,9 @@ class Learner(Fold):
         elif control.action == "rollback":
             self.admission.answered(control)
         outcome = self._outcome(sequence, control)
-        self.outcomes.add(outcome)
-        self.observers.on_outcome(outcome, control)
+        self.outcomes.append(outcome)
+        for observer in self.observers.values():
+            observer.on_outcome(outcome, control)
 
     def _outcome(self, sequence: int, control: Control) -> Outcome:
         release, refused = control.arguments.get("release"), self.recall.refusal(sequence)
@@ -105,8 +105,6 @@ class Learner(Fold):
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
         """The stack's state after learning the examples of the records between two positions again."""
-        if self.again is None:
-            raise NotFound("this learner cannot learn anything again")
         self.relearning = {"since": since, "position": since, "until": until}
         try:
             self.pulse()
@@ -143,7 +141,10 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         response = drift.of_record(changed["on_drift"]) if "on_drift" in changed else definition.on_drift
         if changed.get("reference") != (found := given and given.digest.hex()):
             _log.warning("drift was watched against the reference %s, and is now against %s", changed.get("reference"), found)
-        adaptation, admission = Adaptation.of(read, response, s, given, definition.loss), Admission.of(keys, s, definition.loss)
+        adaptation, admission = Adaptation(), Admission.of(keys, s, definition.loss)
+        if s.drift_run_length:
+            detector = drift.Drift(read, s.drift_reference_examples, s.drift_run_length, given, definition.loss)
+            adaptation = Adaptation(detector, response)
         admission.load(learner.admission.state())
         adaptation.load(learner.adaptation.state())
         learner.joiner.configure(s.labels, s.window_seconds, s.on_conflict != "first", s.late, s.keep_negatives)
@@ -158,5 +159,5 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         configure=configure,
     )
     learner.again = lambda: new_learner(definition, settings)
-    configure(learner, in_effect(definition, settings))
+    configure(learner, reference.in_effect(definition, settings))
     return learner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from riverdelta.core.arrays import Array, Arrays, nest, part
+from riverdelta.core.arrays import Arrays
 from riverdelta.core.examples import Examples
 from riverdelta.core.records import Control, Impressions
 from riverdelta.learning.outcomes import Outcome
@@ -37,35 +37,3 @@ class Observer:
 
     def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned, or begin anew where that is {}: the observer is new."""
-
-
-class Observers(dict[str, Observer], Observer):
-    """Observers by the name that their state is saved under, as one."""
-
-    def on_scored(self, position: int, impressions: Impressions) -> None:
-        """Show it to all."""
-        for observer in self.values():
-            observer.on_scored(position, impressions)
-
-    def on_examples(self, position: int, examples: Examples) -> None:
-        """Show them to all."""
-        for observer in self.values():
-            observer.on_examples(position, examples)
-
-    def on_outcome(self, outcome: Outcome, control: Control) -> None:
-        """Show it to all."""
-        for observer in self.values():
-            observer.on_outcome(outcome, control)
-
-    def report(self) -> dict[str, Any]:
-        """Return all that the status says of them."""
-        return {key: value for observer in self.values() for key, value in observer.report().items()}
-
-    def state(self) -> dict[str, Array]:
-        """Return the state of all."""
-        return nest({name: observer.state() for name, observer in self.items()})
-
-    def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; one of which nothing was saved begins anew."""
-        for name, observer in self.items():
-            observer.load(part(arrays, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,30 +28,19 @@ class Outcome:
     refused: str | None = None
 
 
-class Outcomes:
+class Outcomes(deque[Outcome]):
     """The outcomes of the last `KEPT` controls, oldest first, saved with the learner.
 
     The registry, the logbook and the operator's answer act on them and on nothing else.
 
     >>> outcomes = Outcomes()
-    >>> outcomes.add(Outcome(7, "rollback", 3, refused="release 3 is gone"))
-    >>> outcomes.of(7).refused
+    >>> outcomes.append(Outcome(7, "rollback", 3, refused="release 3 is gone"))
+    >>> outcomes[-1].refused
     'release 3 is gone'
     """
 
     def __init__(self) -> None:
-        self._kept: deque[Outcome] = deque(maxlen=KEPT)
-
-    def __iter__(self) -> Iterator[Outcome]:
-        return iter(self._kept)
-
-    def add(self, outcome: Outcome) -> None:
-        """Keep the newest outcome."""
-        self._kept.append(outcome)
-
-    def of(self, sequence: int) -> Outcome | None:
-        """Return the outcome of the control at `sequence`, None where there is none or it is no longer kept."""
-        return next((outcome for outcome in self._kept if outcome.sequence == sequence), None)
+        super().__init__(maxlen=KEPT)
 
     def refuse_superseded(self, control: Control) -> None:
         """Raise `Refused` where the learner asked for a control itself before it read a rollback: an operator comes first."""
@@ -63,7 +51,7 @@ class Outcomes:
 
     def report(self) -> list[dict[str, Any]]:
         """Return the outcomes as plain values, oldest first."""
-        return [asdict(outcome) for outcome in self._kept]
+        return [asdict(outcome) for outcome in self]
 
     def state(self) -> dict[str, Array]:
         """Return what `load` needs."""
@@ -73,6 +61,8 @@ class Outcomes:
         """Go on from what `state` returned; version 0.1 saved none. Raises `Corrupt` where it cannot be read."""
         kept = to_json(arrays, "kept") if arrays else []
         try:
-            self._kept = deque((Outcome(**outcome) for outcome in kept), KEPT)
+            found = [Outcome(**outcome) for outcome in kept]
         except TypeError as error:
             raise Corrupt(f"the saved outcomes in 'kept' cannot be read: {error}") from None
+        self.clear()
+        self.extend(found)

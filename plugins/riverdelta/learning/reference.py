@@ -1,15 +1,17 @@
-"""Reference file: what was usual in a base's training data, kept beside the base, so that drift is known from the first row."""
+"""Reference file: what was usual in a base's training data, kept beside the base, and the settings record that names it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import read_arrays, write_arrays
 from riverdelta.core.errors import ConfigurationError, Corrupt
-from riverdelta.evaluation.drift import Reference
+from riverdelta.core.settings import Settings
+from riverdelta.evaluation.drift import Reference, as_record
 from riverdelta.learning.definition import Definition
 
 
@@ -43,6 +45,12 @@ def load(definition: Definition) -> Reference | None:
         return Reference.of_arrays(arrays)
     except Corrupt as error:
         raise Corrupt(f"{path} cannot be used: {error}; make it again with `riverdelta reference`, or delete it") from error
+
+
+def in_effect(definition: Definition, settings: Settings) -> dict[str, Any]:
+    """Return all that learning reads besides the journal, as a settings record has it."""
+    given = load(definition)
+    return {**settings.learning(), "on_drift": as_record(definition.on_drift), "reference": given and given.digest.hex()}
 
 
 def _base(definition: Definition) -> npt.NDArray[np.uint8]:

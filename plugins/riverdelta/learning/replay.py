@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -25,21 +24,6 @@ _ROW = "#row"
 _BLOCK = 1024
 
 
-@dataclass(frozen=True, eq=False)
-class Replayed:
-    """What was served of N rows and what became of them.
-
-    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] says which rows'
-    labels were learned, and `seconds` how long it took. The learner has the rest: its gate, its measures, its tables.
-    """
-
-    base: Floats
-    corrected: Floats
-    served: Floats
-    learned: npt.NDArray[np.bool_]
-    seconds: float
-
-
 def replay(
     learner: Learner,
     columns: Columns,
@@ -50,7 +34,6 @@ def replay(
     label_time: Times | None = None,
     refresh_rows: int = 1,
     source: Ints | None = None,
-    propensity: Floats | None = None,
 ) -> Replayed:
     """Return what a fresh learner serves of a log's rows, each scored with what it has learned from the labels known by then.
 
@@ -70,32 +53,23 @@ def replay(
         When each label becomes known, float64[N] in seconds. None: each before the next row is scored.
     refresh_rows
         The tables that score are refreshed once every so many rows.
-    source, propensity
-        Who sent each label, int64[N] (default 1), and the probability that the row was shown, float32[N] (default unknown).
+    source
+        Who sent each label, int64[N] (default 1).
     """
     rows = len(label)
-    run = _Run(
-        learner,
-        columns,
-        by_output(np.ascontiguousarray(base, np.float32)),
-        label,
-        time,
-        np.ones(rows, np.int64) if source is None else source,
-        np.full(rows, np.nan, np.float32) if propensity is None else propensity,
-    )
+    source = np.ones(rows, np.int64) if source is None else source
+    run = Replayed(learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source)
     start = perf_counter()
-    if label_time is None and refresh_rows <= 1 and _learns_at_once(learner):
+    joiner = learner.joiner
+    at_once = joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
+    if label_time is None and refresh_rows <= 1 and at_once:
         for first in range(0, rows, _BLOCK):
             run.serve_and_learn(slice(first, min(first + _BLOCK, rows)))
     else:
         run.push_records(time if label_time is None else label_time, max(refresh_rows, 1))
-    outputs = (raw.reshape(base.shape) for raw in (run.base, run.corrected, run.served))
-    return Replayed(*outputs, run.learned, perf_counter() - start)
-
-
-def _learns_at_once(learner: Learner) -> bool:
-    joiner = learner.joiner
-    return joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
+    run.seconds = perf_counter() - start
+    run.base, run.corrected, run.served = (raw.reshape(base.shape) for raw in (run.base, run.corrected, run.served))
+    return run
 
 
 def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints:
@@ -108,14 +82,17 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
     return -(-first // refresh_rows) * refresh_rows
 
 
-class _Run(Source, Observer):
-    """The rows of a log, what was served of them so far, and the records that hold them: row r is request r of one worker."""
+class Replayed(Source, Observer):
+    """The N rows of a log, what was served of them, and the records that hold them: row r is request r of one worker.
 
-    def __init__(
-        self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints, propensity: Floats
-    ) -> None:
+    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] says which rows'
+    labels were learned, and `seconds` how long it took. The learner has the rest: its gate, its measures, its tables.
+    """
+
+    def __init__(self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints) -> None:
         self.learner, self.columns = learner, columns
-        self.base, self.label, self.time, self.source, self.propensity = base, label, time, source, propensity
+        self.base, self.label, self.time, self.source = base, label, time, source
+        self.seconds = 0.0
         self.corrected, self.served = np.empty((2, *base.shape), np.float32)
         self.learned = np.zeros(len(label), np.bool_)
         self._sequence, self._tick = 0, 0.0
@@ -184,7 +161,7 @@ class _Run(Source, Observer):
             base=self.base[rows],
             corrected=self.corrected[rows],
             served=self.served[rows],
-            propensity=self.propensity[rows],
+            propensity=np.full(count, np.nan, np.float32),
             columns={**self._columns(rows), _ROW: request},
         )
 

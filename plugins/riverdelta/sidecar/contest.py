@@ -90,7 +90,9 @@ class Contest(Observer):
                 self.store.promote(number)
                 self.champion = number
             if outcome.action == "rollback":
-                self.roll_back(number)
+                # The trial ends, and only a release that is made from now on goes on trial.
+                self.close(Verdict.undecided)
+                self._last, self.serving = max((release.number for release in self.store.all()), default=number), number
             elif outcome.action == "release" and self._guard == "live":
                 self.serving = number
         if outcome.action == "promote" and (done or number == self.challenger):
@@ -110,7 +112,7 @@ class Contest(Observer):
         known = max(self.champion, self._last)
         newer = [release for release in self.store.all() if release.number > known and release.position <= position]
         if newer:
-            self._begin(newer[-1].number, Trial(**self._terms))
+            self._begin(newer[-1].number)
 
     def close(self, verdict: Verdict | None = None) -> None:
         """Write the verdict, the trial's own by default, to the challenger's facts and end the trial."""
@@ -118,12 +120,6 @@ class Contest(Observer):
             report = self._trial.report() | ({} if verdict is None else {"verdict": verdict})
             self.store.judge(self.challenger, {name: report[key] for name, key in _FACTS.items()})
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
-
-    def roll_back(self, number: int) -> None:
-        """Serve release `number`; the trial ends undecided, and only a release that is made from now on goes on trial."""
-        self.close(Verdict.undecided)
-        self._last = max((release.number for release in self.store.all()), default=number)
-        self.serving = number
 
     def report(self) -> dict[str, Any]:
         """Return the release that serves, and the challenger's number with the trial's report, None while there is none."""
@@ -143,11 +139,11 @@ class Contest(Observer):
         number, self._last, self.champion, self.serving = [*numbers, self.serving][:4]
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
         if number != _NONE:
-            trial = Trial(**self._terms)
-            trial.load(part(arrays, "trial"))
-            self._begin(number, trial)
+            self._begin(number)
+            if self.challenger is not None:
+                self._trial.load(part(arrays, "trial"))
 
-    def _begin(self, challenger: int, trial: Trial) -> None:
+    def _begin(self, challenger: int) -> None:
         self._last = challenger
         try:
             releases = self.store.get(self.champion), self.store.get(challenger)
@@ -155,7 +151,7 @@ class Contest(Observer):
         except (Corrupt, NotFound) as error:
             _log.error("the trial of release %d is dropped: %s", challenger, error)
             return
-        self.challenger, self._trial, self._stacks = challenger, trial, (champion, against)
+        self.challenger, self._stacks = challenger, (champion, against)
 
 
 def stack_of(release: Release, store: ReleaseStore, new_stack: Callable[[], Stack]) -> Stack:

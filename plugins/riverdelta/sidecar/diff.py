@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from riverdelta.core.errors import InvalidInput, near
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
-from riverdelta.corrections.stack import Stack
 from riverdelta.learning.definition import Definition
 from riverdelta.sidecar.contest import stack_of
 from riverdelta.storage.registry import ReleaseStore
@@ -46,6 +45,10 @@ class Change:
         return abs(self.after - self.before if self.logits is None else self.logits)
 
 
+#: Where a coefficient lies, by row and column, and the id that it was found by.
+Place = tuple[int, int, str | None]
+
+
 @dataclass(frozen=True)
 class Turnover:
     """How many of a table's coefficients changed."""
@@ -76,17 +79,31 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
     """
     releases = [store.get(number) for number in (a, b)]
     old, new = (stack_of(release, store, definition.new_stack) for release in releases)
-    _known(ids or {}, new, definition.schema)
+    for name in ids or {}:
+        if name not in new.reads:
+            read = [column for column in new.reads if definition.schema[column].kind == "id"]
+            raise InvalidInput(f"no correction reads {name!r}: {near(name, read)}")
     tables: list[Turnover] = []
     changes: list[Change] = []
     for name, was, now in zip(new.names, old.corrections, new.corrections, strict=True):
         former = was.coefficients()
         for key, after in now.coefficients().items():
-            before, after = _aligned(former[key], after)
+            # One that a release did not have yet is 0 there.
+            features = tuple(dict.fromkeys([*after.features, *former[key].features]))
+            before, after = _over(former[key], features), _over(after, features)
             moved = after.values != before.values
             tables.append(Turnover(name, key, int(moved.sum()), moved.size))
-            places = _largest(before, after, moved, top) if ids is None else _of(after.find(ids), after)
-            changes += _changes(name, key, before, after, places)
+            sizes = np.where(np.isnan(after.sizes), before.sizes, after.sizes)
+            places = _of(after.find(ids), features) if ids is not None else _largest(before, after, moved, sizes, top)
+            for row, column, whose in places:
+                old_value, new_value, size = (
+                    float(before.values[row, column]),
+                    float(after.values[row, column]),
+                    float(sizes[column]),
+                )
+                logits = None if np.isnan(size) else (new_value - old_value) * size
+                slot = row if after.slots else None
+                changes.append(Change(name, key, features[column], slot, whose, old_value, new_value, logits))
     if ids is not None and not changes:
         raise InvalidInput(f"no table is keyed by {' and '.join(ids)} alone; a cross takes an id of each of its columns")
     changes.sort(key=lambda change: change.weight, reverse=True)
@@ -119,57 +136,24 @@ def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
     return ids or None
 
 
-def _known(ids: Ids, stack: Stack, schema: Schema) -> None:
-    for name in ids:
-        if name not in stack.reads:
-            read = [column for column in stack.reads if schema[column].kind == "id"]
-            raise InvalidInput(f"no correction reads {name!r}: {near(name, read)}")
-
-
-def _aligned(before: Coefficients, after: Coefficients) -> tuple[Coefficients, Coefficients]:
-    """The same features in both: one that a release did not have yet is 0 there."""
-    if before.features == after.features:
-        return before, after
-    features = tuple(dict.fromkeys([*after.features, *before.features]))
-    return _over(before, features), _over(after, features)
-
-
 def _over(of: Coefficients, features: tuple[str, ...]) -> Coefficients:
+    if of.features == features:
+        return of
     values, sizes = np.zeros((1, len(features))), np.full(len(features), np.nan)
     have = [features.index(feature) for feature in of.features]
     values[0, have], sizes[have] = of.values[0], of.sizes
     return Coefficients(features, values, sizes, of.slots, of.find)
 
 
-def _sizes(before: Coefficients, after: Coefficients) -> npt.NDArray[np.float64]:
-    return np.where(np.isnan(after.sizes), before.sizes, after.sizes)
-
-
 def _largest(
-    before: Coefficients, after: Coefficients, moved: npt.NDArray[np.bool_], top: int
-) -> Iterator[tuple[int, int, str | None]]:
+    before: Coefficients, after: Coefficients, moved: npt.NDArray[np.bool_], sizes: npt.NDArray[np.float64], top: int
+) -> list[Place]:
     rows, columns = np.nonzero(moved)
     step = np.abs(after.values[rows, columns].astype(np.float64) - before.values[rows, columns])
-    step *= np.nan_to_num(_sizes(before, after), nan=1.0)[columns]
-    if len(step) > top:
-        first = np.argpartition(step, len(step) - top)[len(step) - top :]
-        rows, columns = rows[first], columns[first]
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        yield row, column, None
+    first = np.argsort(-step * np.nan_to_num(sizes, nan=1.0)[columns], kind="stable")[:top]
+    return [(row, column, None) for row, column in zip(rows[first].tolist(), columns[first].tolist(), strict=True)]
 
 
-def _of(found: Sequence[At], after: Coefficients) -> Iterator[tuple[int, int, str | None]]:
-    for at in found:
-        for column in range(len(after.features)) if at.feature is None else (after.features.index(at.feature),):
-            yield at.row, column, at.id
-
-
-def _changes(
-    name: str, key: str, before: Coefficients, after: Coefficients, places: Iterator[tuple[int, int, str | None]]
-) -> Iterator[Change]:
-    sizes = _sizes(before, after)
-    for row, column, whose in places:
-        was, now, size = float(before.values[row, column]), float(after.values[row, column]), float(sizes[column])
-        logits = None if np.isnan(size) else (now - was) * size
-        slot = row if after.slots else None
-        yield Change(name, key, after.features[column], slot, whose, was, now, logits)
+def _of(found: Sequence[At], features: Sequence[str]) -> list[Place]:
+    wanted = [(at, features if at.feature is None else (at.feature,)) for at in found]
+    return [(at.row, features.index(feature), at.id) for at, mine in wanted for feature in mine]

@@ -106,24 +106,24 @@ class Operator:
     def releases(self) -> list[dict[str, Any]]:
         """Return a row for each release, oldest first; losses and differences are in nats a row."""
         store = self.home.releases()
-        champion, serving = store.champion(), self.home.read_status().get("release")
-        trial = self.home.read_status().get("trial") or {}
+        champion, status = store.champion(), self.home.read_status()
+        trial = status.get("trial") or {}
+        running = {trial.get("challenger"): {"difference": trial.get("mean"), "verdict": "on trial"}}
         return [
             {
                 "release": r.number,
                 "time": r.time,
                 "examples": r.examples,
-                "log_loss_base": r.facts.get("log_loss_base"),
-                "log_loss_served": r.facts.get("log_loss_served"),
-                "gain_on_champion": r.facts.get(
-                    "difference", trial.get("mean") if trial.get("challenger") == r.number else None
-                ),
-                "verdict": r.facts.get("verdict", "on trial" if trial.get("challenger") == r.number else None),
+                "log_loss_base": facts.get("log_loss_base"),
+                "log_loss_served": facts.get("log_loss_served"),
+                "gain_on_champion": facts.get("difference"),
+                "verdict": facts.get("verdict"),
                 "bytes": store.size(r),
                 "champion": champion is not None and r.number == champion.number,
-                "serving": r.number == serving,
+                "serving": r.number == status.get("release"),
             }
             for r in store.all()
+            for facts in [{**running.get(r.number, {}), **r.facts}]
         ]
 
     def look(self, sequence: int) -> dict[str, Any] | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats, Ints
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.merge import GATE_WEIGHT
@@ -69,8 +67,13 @@ class Live(Observer):
         whole = self._base is None or self.store.needs_whole()
         state = State(release, (self.head.swap if self.head else 0) + 1, position)
         tables = {**self.stack.tables(), GATE_WEIGHT: self._weight}
-        rows = _whole(tables) if whole else _touched(tables)
-        delta = Delta(state, None if whole else self._base, rows, _thin(self._received), now)
+        touched = {name: None if whole else np.flatnonzero(table.touched) for name, table in tables.items()}
+        rows = {name: (at, tables[name].values[slice(None) if at is None else at]) for name, at in touched.items()}
+        received = np.concatenate([np.empty(0), *self._received])
+        if len(received) > _KEPT_TIMES:
+            received = received[np.linspace(0, len(received) - 1, _KEPT_TIMES).astype(np.int64)]
+        changed = {name: (at, values) for name, (at, values) in rows.items() if at is None or at.size}
+        delta = Delta(state, None if whole else self._base, changed, received, now)
         self.store.publish(delta)
         # Only now: what failed to be published stays touched, and goes with the next delta.
         for table in tables.values():
@@ -79,22 +82,3 @@ class Live(Observer):
         self._changed = False
         self.head, self._base, self.published = state, state, now
         return delta
-
-
-_Rows = dict[str, tuple[Ints | None, Floats]]
-
-
-def _whole(tables: Mapping[str, Table]) -> _Rows:
-    return {name: (None, table.values) for name, table in tables.items()}
-
-
-def _touched(tables: Mapping[str, Table]) -> _Rows:
-    rows = {name: np.flatnonzero(table.touched) for name, table in tables.items()}
-    return {name: (at, tables[name].values[at]) for name, at in rows.items() if at.size}
-
-
-def _thin(received: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    times = np.concatenate(received) if received else np.empty(0)
-    if len(times) > _KEPT_TIMES:
-        times = times[np.linspace(0, len(times) - 1, _KEPT_TIMES).astype(np.int64)]
-    return times

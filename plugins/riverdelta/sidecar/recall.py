@@ -95,10 +95,9 @@ class Kept(Journalled):
 
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
-        for release in self._store.all():
-            if release.position == position:
-                return self._store.state(release)
-        raise NotFound(f"no release of position {position} is kept any more")
+        if (release := next((r for r in self._store.all() if r.position == position), None)) is None:
+            raise NotFound(f"no release of position {position} is kept any more")
+        return self._store.state(release)
 
 
 class Replayed(Journalled):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from riverdelta.core.arrays import Arrays
 from riverdelta.core.errors import ParityError
 from riverdelta.core.examples import Examples
 from riverdelta.corrections.stack import Stack
@@ -82,13 +81,10 @@ class Releases(Observer):
         session = open_session(part.SerializeToString(), ("CPUExecutionProvider",))
         names = [o.name for o in session.get_outputs()]
 
-        def run(feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        def run(feeds: Arrays) -> Arrays:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
-        worst = 0.0
-        for examples in self._recent:
-            base = np.ascontiguousarray(examples.base)
-            outcome = parity.compare(run, stack, examples.columns, base)
+        found = [parity.compare(run, stack, each.columns, np.ascontiguousarray(each.base)) for each in self._recent]
+        for outcome in found:
             outcome.check()
-            worst = max(worst, outcome.gap)
-        return worst
+        return max((outcome.gap for outcome in found), default=0.0)

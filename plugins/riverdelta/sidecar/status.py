@@ -41,7 +41,7 @@ class Status:
             "journal_bytes": self.journal.size(),
             "disk_free_ratio": disk.free / disk.total,
             **self.learner.report(),
-            **self.learner.observers.report(),
+            **{key: value for observer in self.learner.observers.values() for key, value in observer.report().items()},
         }
 
     def step(self) -> None:

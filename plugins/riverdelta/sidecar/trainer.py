@@ -6,22 +6,22 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
-from riverdelta.core.arrays import Array
+from riverdelta.core.arrays import Array, nest, part
 from riverdelta.core.errors import Corrupt, RiverdeltaError, Unavailable
 from riverdelta.core.locks import Lock
 from riverdelta.core.records import Control, Tick
 from riverdelta.core.settings import Settings
+from riverdelta.evaluation.trial import Verdict
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import new_learner
-from riverdelta.sidecar.asking import next_control
 from riverdelta.sidecar.contest import Contest, stack_of
 from riverdelta.sidecar.operator import check
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.recall import Kept
 from riverdelta.sidecar.releaser import Releases
-from riverdelta.sidecar.retention import Retention
 from riverdelta.sidecar.saver import Saver
 from riverdelta.sidecar.shown import shown
 from riverdelta.sidecar.status import Status
@@ -62,7 +62,6 @@ class Trainer:
             self.journal = self.home.journal()
             held.callback(self.journal.close)
             self.home.declare(self.journal, clock())
-            self._retention = Retention(self.journal, self.checkpoints, store, settings)
             self._status = Status(self.home, self.learner, self.journal, clock)
             #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
             self._asked = self.journal.last()
@@ -84,7 +83,8 @@ class Trainer:
             return
         try:
             self.learner.load(checkpoint.arrays)
-            self.learner.observers.load(checkpoint.arrays)
+            for name, observer in self.learner.observers.items():
+                observer.load(part(checkpoint.arrays, name))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
             said = str(error) if isinstance(error, RiverdeltaError) else repr(error)
             raise Corrupt(
@@ -118,14 +118,11 @@ class Trainer:
         rest = self.settings.swap_min_seconds / 5
         while not stopping():
             if not self.step():
-                self._rest(rest)
+                try:
+                    self.journal.wait(self.learner.position, rest)
+                except (OSError, Corrupt, Unavailable):  # the next step says what is wrong
+                    time.sleep(rest)
         self.close()
-
-    def _rest(self, seconds: float) -> None:
-        try:
-            self.journal.wait(self.learner.position, seconds)
-        except (OSError, Corrupt, Unavailable):  # the next step says what is wrong
-            time.sleep(seconds)
 
     def close(self) -> None:
         """Learn what is there, release, publish and save it, and let go of the home."""
@@ -155,7 +152,7 @@ class Trainer:
 
     def state(self) -> dict[str, Array]:
         """Return what a checkpoint holds: the learner's state, and that of its observers beside it."""
-        return self.learner.state() | self.learner.observers.state()
+        return self.learner.state() | nest({name: each.state() for name, each in self.learner.observers.items()})
 
     def status(self) -> dict[str, Any]:
         """Return what workers show and export as metrics."""
@@ -170,7 +167,15 @@ class Trainer:
         self._saver.save(self.learner.position, self.state)
 
     def _sweep(self) -> None:
-        self._retention.sweep_journal(self.learner.joiner.showings.within, self.clock())
+        """Let the journal go of what is behind both kept checkpoints, unless some of it may be learned again."""
+        s, needed = self.settings, self.learner.joiner.showings.within
+        if not any(self._may_return("relearn")):
+            self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
+
+    def _may_return(self, argument: str) -> list[Any]:
+        """An argument of the rollbacks and promotions that a restart would read again, and of those not read yet."""
+        controls = self.journal.controls(self.checkpoints.oldest(), self.journal.last() + 1)
+        return [control.arguments.get(argument) for _, control in controls if control.action in ("rollback", "promote")]
 
     def _check(self, control: Control) -> None:
         check(control, self.contest.store, self.journal, self.settings.guard, self.contest.champion)
@@ -194,12 +199,30 @@ class Trainer:
 
     def _ask(self) -> bool:
         """Write what is to be done next into the journal, unless what was asked before waits there; return whether it did."""
-        if self.learner.position < self._asked:
+        if self.learner.position < self._asked or (control := self._next_control()) is None:
             return False
-        control = next_control(self.learner, self.contest, self.settings, self._releasing.due(), self.clock())
-        if control is not None:
-            self._write(control)
-        return control is not None
+        self._write(control)
+        return True
+
+    def _next_control(self) -> Control | None:
+        """Return what the learner asks for itself, a record that it reads like an operator's; the most urgent first.
+
+        A rollback where the breaker has opened, the record of a drift alarm, the promotion of a trial's winner, and a release
+        where one is due and examples have come since the last.
+        """
+        learner, now, asked = self.learner, self.clock(), {"asked": self.learner.position}
+        breaker, each = learner.admission.breaker, self.settings.release_examples
+        if self.settings.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
+            champion = self.contest.registered_champion()
+            back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
+            return Control("rollback", {**back, "by": "breaker", **asked}, now)
+        if (drift := learner.adaptation.unrecorded) is not None:
+            return replace(drift, time=now)
+        if self.contest.verdict is Verdict.promoted:
+            return Control("promote", {"release": self.contest.challenger, "by": "trial", **asked}, now)
+        since = learner.examples - learner.released_at
+        due = since and (self._releasing.due() or (each is not None and since >= each))
+        return Control("release", {}, now) if due else None
 
     def _write(self, control: Control) -> None:
         self._asked = self.journal.write(control)
@@ -220,8 +243,9 @@ class Trainer:
     def _make_release(self, position: int) -> int:
         self._releasing.done()
         made = self.releases.make(self.learner, position, self.clock())
-        served = self.live.head.release if self.live.head else None
-        self._retention.sweep_releases((self.contest.challenger, self.contest.serving, served))
+        in_use = (self.contest.challenger, self.contest.serving, self.live.head.release if self.live.head else None)
+        spare = [number for number in (*in_use, *self._may_return("release")) if isinstance(number, int)]
+        self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
         return made.number
 
     def _show_champion(self) -> None:

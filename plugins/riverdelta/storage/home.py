@@ -23,7 +23,7 @@ from riverdelta.graph.files import base_digest, save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.terms import in_effect
+from riverdelta.learning.reference import in_effect
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
 from riverdelta.storage.log import Log, SqliteLog

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.core.checked import positive
+from riverdelta.core.errors import Corrupt, InvalidInput
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.learning.breaker import watch as w
-from riverdelta.learning.breaker.usual import SERIES
 
 
 class Breaker:
@@ -61,16 +61,13 @@ class Breaker:
     """
 
     def __init__(self, keys: Sequence[str], resume_examples: int | None = None, silence: bool = False) -> None:
-        if resume_examples is not None and resume_examples < 1:
-            raise ConfigurationError(
-                f"resume_examples is {resume_examples!r}; expected a number of examples of at least 1, or None for a breaker"
-                " that only an operator closes"
-            )
+        if resume_examples is not None:  # None: only an operator closes it
+            positive("resume_examples", resume_examples)
         self.keys, self.resume_examples = tuple(keys), resume_examples
         many = len(self.keys)
         self._state = np.zeros(1, w.STATE)
         self._state["begun"] = not silence
-        self._series, self._ids = np.zeros(w.UNKNOWN + many, SERIES), np.zeros(many, w.FACTS)
+        self._series, self._ids = np.zeros(w.UNKNOWN + many, w.SERIES), np.zeros(many, w.FACTS)
         self._runs = np.full((many, w.SLOTS), -1, np.int64)
         self._seen = np.zeros((many, w.WORDS, 2), np.uint64)
         self._sent, self._shares = np.zeros((2, w.SOURCES), np.int64), np.zeros(w.SOURCES)
@@ -128,11 +125,6 @@ class Breaker:
         return int(self._state["trips"][0])
 
     @property
-    def examples(self) -> int:
-        """How many examples it has seen."""
-        return int((self._state["before"] + self._state["examples"])[0])
-
-    @property
     def reason(self) -> str | None:
         """Why it is open: what changed, its value, what was usual, over how many examples, at which; None while closed."""
         if not self.open:
@@ -140,23 +132,16 @@ class Breaker:
         what, over, who, value, mean, reach = self._state[["why", "over", "who", "value", "usual", "reach"]][0].tolist()
         if what == w.RUN:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
-        elif what == w.RATE:
-            now, low, middle, high = (_share(x) for x in (value, mean - reach, mean, mean + reach))
-            said = f"{now} of labels are positive, usually {middle} ({low} to {high}), over {over:,} examples"
-        elif what == w.FEEDBACK:
-            now, low, middle, high = (f"{math.exp(x):.3g}" for x in (value, mean - reach, mean, mean + reach))
-            said = f"{now} labels came for each scored row, usually {middle} ({low} to {high}), over {over:,} examples"
-        elif what == w.SOURCE:
-            said = (
-                f"the share of labels that source {who} sends rose by {value:.0%} of all, usually {mean:.0%} (up to"
-                f" {mean + reach:.0%}), over {over:,} examples"
-            )
-        else:
-            said = (
-                f"{value:.0%} of the ids of {self.keys[what - w.UNKNOWN]!r} are unknown, usually {mean:.0%} (up to"
-                f" {min(mean + reach, 1.0):.0%}), over {over:,} examples"
-            )
-        return f"{said}; at example {self.opened:,}"
+            return f"{said}; at example {self.opened:,}"
+        shown = {w.RATE: _share, w.FEEDBACK: lambda x: f"{math.exp(x):.3g}"}.get(what, lambda x: f"{min(x, 1.0):.0%}")
+        now, low, middle, high = (shown(x) for x in (value, mean - reach, mean, mean + reach))
+        said = {
+            w.RATE: f"{now} of labels are positive",
+            w.FEEDBACK: f"{now} labels came for each scored row",
+            w.SOURCE: f"the share of labels that source {who} sends rose by {now} of all",
+        }.get(what) or f"{now} of the ids of {self.keys[what - w.UNKNOWN]!r} are unknown"
+        reaches = f"{low} to {high}" if what in (w.RATE, w.FEEDBACK) else f"up to {high}"
+        return f"{said}, usually {middle} ({reaches}), over {over:,} examples; at example {self.opened:,}"
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""

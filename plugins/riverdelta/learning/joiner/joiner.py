@@ -21,6 +21,8 @@ from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting, keys
 from riverdelta.learning.joiner.weights import Weights
 
 _log = logging.getLogger(__name__)
+Times = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 _COUNTS_OF_0_1 = 5
@@ -75,7 +77,8 @@ class Joiner:
         #: Negatives that became examples, and those that sampling left out.
         self.kept_negatives = self.dropped_negatives = 0
         self.waiting, self.showings = Waiting(max_bytes), Showings()
-        self._tick = 0.0
+        #: The newest tick in Unix seconds, by which windows end; 0 before the first.
+        self.tick = 0.0
         #: Whether the last tick has more rows than fit in memory at once: it is to be pushed again.
         self.unfinished = False
         self._upgraded = False
@@ -94,11 +97,6 @@ class Joiner:
             )
         weights = Weights(late, keep_negatives, self.loss)
         self.labels, self.window, self.relabels, self.weights = labels, window_seconds, relabels, weights
-
-    @property
-    def tick(self) -> float:
-        """The newest tick in Unix seconds, by which windows end; 0 before the first."""
-        return self._tick
 
     @property
     def bytes(self) -> int:
@@ -123,9 +121,7 @@ class Joiner:
     def report(self) -> dict[str, Any]:
         """Return what waits, in rows and bytes, and what was lost or left out, in rows."""
         return {
-            "unmatched": self.unmatched,
-            "kept_negatives": self.kept_negatives,
-            "dropped_negatives": self.dropped_negatives,
+            **{name: getattr(self, name) for name in _COUNTS},
             "waiting_rows": self.waiting.rows,
             "waiting_bytes": self.bytes,
             "showings_bytes": self.showings.bytes,
@@ -136,7 +132,7 @@ class Joiner:
         """Return everything that the next record depends on, besides the impressions: the journal has those."""
         return {
             "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
-            "tick": np.array([self._tick], np.float64),
+            "tick": np.array([self.tick], np.float64),
             "upgraded": np.array([self._upgraded]),
             **nest({"shown": self.showings.state(), "kept": self.waiting.state()}),
         }
@@ -150,7 +146,7 @@ class Joiner:
         counts = take(arrays, "counts", np.zeros(len(_COUNTS), np.int64))
         for name, count in zip(_COUNTS, counts.tolist(), strict=True):
             setattr(self, name, count)
-        self._tick = float(take(arrays, "tick", np.zeros(1))[0])
+        self.tick = float(take(arrays, "tick", np.zeros(1))[0])
         self._upgraded, self.unfinished = bool(take(arrays, "upgraded", np.zeros(1, np.bool_))[0]), False
         self.showings.load(part(arrays, "shown"))
 
@@ -160,17 +156,17 @@ class Joiner:
         examples = None
         if not shown.all():
             columns = feedback.incarnation, key, feedback.label, feedback.time, feedback.source, feedback.late
-            examples = self._complete(*(column[~shown] for column in columns) if shown.any() else columns)
+            examples = self._complete(*(column[~shown] for column in columns))
         if self.window is not None and shown.any():
             # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
-            due = np.maximum(feedback.time[shown], self._tick) + self.window
+            due = np.maximum(feedback.time[shown], self.tick) + self.window
             self.showings.add(feedback.incarnation[shown], key[shown], due)
         if len(self.showings) and not shown.all():
             self.showings.label(feedback.incarnation[~shown], key[~shown])
         return examples
 
     def _mature(self, now: float) -> Examples | None:
-        tick, most = max(self._tick, now), max(_LEAST_SLICE, self.waiting.limit // (_SLICES * max(self.waiting.row_bytes, 1)))
+        tick, most = max(self.tick, now), max(_LEAST_SLICE, self.waiting.limit // (_SLICES * max(self.waiting.row_bytes, 1)))
         incarnation, key = self.showings.due(tick, most)
         examples = None
         if len(key):
@@ -179,17 +175,11 @@ class Joiner:
             self.showings.take(tick, most)
             if self._upgraded and self.waiting.kept:
                 self.waiting.restrict(self.showings.has)
-        self._tick, self.unfinished = tick, len(key) == most
+        self.tick, self.unfinished = tick, len(key) == most
         return examples
 
     def _complete(
-        self,
-        incarnation: Ints,
-        key: Ints,
-        label: Floats,
-        received: npt.NDArray[np.float64],
-        source: Ints,
-        late: npt.NDArray[np.bool_] | None,
+        self, incarnation: Ints, key: Ints, label: Floats, received: Times, source: Ints, late: Flags | None
     ) -> Examples | None:
         """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence.
 
@@ -201,26 +191,23 @@ class Joiner:
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(incarnation, key)
             undone = None if undone is None else undone & keeps
-            chosen = _only(keeps | (label > 0), groups)
+            wanted = keeps | (label > 0)
+            chosen = [(mine[at], shelf, rows[at]) for mine, shelf, rows in groups for at in [wanted[mine]] if at.any()]
         examples = None
         if chosen:
             columns, taken = _gather(chosen, self._reads)
             kept = label[taken]
-            weight, importance, taken_back = self.weights.of(
-                kept, columns["corrected"], None if undone is None else undone[taken]
-            )
+            back = None if undone is None else undone[taken]
+            weight, importance, taken_back = self.weights.of(kept, columns["corrected"], back)
             examples = Examples(
                 columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
-                base=columns["base"],
-                corrected=columns["corrected"],
-                served=columns["served"],
+                **{name: columns[name] for name in (*OUTPUTS, "position")},
                 label=kept,
                 weight=weight,
                 received=received[taken],
                 scored=columns["time"],
                 importance=importance,
                 taken_back=taken_back,
-                position=columns["position"],
                 source=source[taken],
             )
             self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
@@ -257,11 +244,6 @@ class Joiner:
 
 def _rows(groups: list[Group]) -> int:
     return sum(len(mine) for mine, _, _ in groups)
-
-
-def _only(wanted: npt.NDArray[np.bool_], groups: list[Group]) -> list[Group]:
-    kept = [(mine[some], shelf, at[some]) for mine, shelf, at in groups for some in [wanted[mine]]]
-    return [group for group in kept if len(group[0])]
 
 
 def _gather(groups: list[Group], reads: Collection[str] | None) -> tuple[dict[str, npt.NDArray[Any]], Rows]:

@@ -63,10 +63,8 @@ class Showings:
         """
         if self._ripe(tick, 1):
             self._settle()
-        found = [(part["incarnation"][ripe], part["key"][ripe]) for part, ripe in self._ripe(tick, most)]
-        if not found:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        incarnation, key = (np.concatenate(column) for column in zip(*found, strict=True))
+        ripe = self._ripe(tick, most)
+        incarnation, key = (np.concatenate([EMPTY[n], *(part[n][at] for part, at in ripe)]) for n in ("incarnation", "key"))
         return incarnation, key
 
     def take(self, tick: float, most: int) -> None:

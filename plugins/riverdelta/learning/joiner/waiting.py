@@ -79,11 +79,9 @@ class Waiting:
         # A shelf has as much room again as it has rows.
         limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
         while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
-            full = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
-            oldest = min(full, key=lambda number: int(full[number]["sequence"][full[number].first]))
-            full[oldest].remove(full[oldest].oldest())
-            if not full[oldest].rows:
-                del self._shelves[oldest]
+            full = [shelf for shelf in self._shelves.values() if shelf.rows]
+            oldest = min(full, key=lambda shelf: int(shelf["sequence"][shelf.first]))
+            oldest.remove(oldest.oldest())
         if sum(shelf.bytes for shelf in self._shelves.values()) > 2 * limit:
             for shelf in self._shelves.values():
                 shelf.compact()
@@ -100,10 +98,8 @@ class Waiting:
             numbers, of = np.unique(requests(take(rows, "key")), return_inverse=True)
             gone = np.array([self.source.locate(int(worker), number) is None for number in numbers.tolist()], np.bool_)[of]
             if gone.any():
-                self.kept[int(worker)] = Shelf()
-                self.kept[int(worker)].add(
-                    {name: by_output(column[gone]) if name in OUTPUTS else column[gone] for name, column in rows.items()}
-                )
+                self.kept[int(worker)] = shelf = Shelf()
+                shelf.add({name: by_output(column[gone]) if name in OUTPUTS else column[gone] for name, column in rows.items()})
 
     def restrict(self, wanted: Callable[[int, Ints], npt.NDArray[np.bool_]]) -> None:
         """Let go of the kept rows that are not `wanted`, which is asked for each worker's keys."""
@@ -115,17 +111,12 @@ class Waiting:
     def find(self, incarnation: Ints, key: Ints) -> list[Group]:
         """Return the rows of the keys that are still to be had, worker by worker."""
         groups: list[Group] = []
-        # Nearly always one worker: asked first, it spares a sort.
-        alone = len(incarnation) > 0 and bool((incarnation == incarnation[0]).all())
-        for number in incarnation[:1].tolist() if alone else np.unique(incarnation).tolist():
-            mine = np.arange(len(key)) if alone else np.flatnonzero(incarnation == number)
-            at, found = self._shelves.get(number, Shelf()).find(key[mine])
-            if found.any():
-                groups.append((mine[found], self._shelves[number], at[found]))
-            missing = mine[~found]
-            if number in self.kept and missing.size:
-                at, found = self.kept[number].find(key[missing])
-                groups += [(missing[found], self.kept[number], at[found])] if found.any() else []
+        for number in np.unique(incarnation).tolist():
+            missing = np.flatnonzero(incarnation == number)
+            for shelf in (shelves[number] for shelves in (self._shelves, self.kept) if number in shelves):
+                at, found = shelf.find(key[missing])
+                if found.any():
+                    groups.append((missing[found], shelf, at[found]))
                 missing = missing[~found]
             groups += self._found_in_source(number, key, missing)
         return groups

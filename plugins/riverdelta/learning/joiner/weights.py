@@ -69,8 +69,6 @@ class Weights:
 
     def keeps(self, incarnation: Ints, key: Ints) -> _Flags:
         """Return bool[N]: whether a row would be kept if it were a negative."""
-        if self.keep == 1.0:
-            return np.ones(len(key), np.bool_)
         seed = mixed(incarnation.astype(np.uint64) * GOLDEN)
         draw = mixed(seed + key.astype(np.uint64) * GOLDEN) >> np.uint64(11)
         return draw * 2.0**-53 < self.keep
