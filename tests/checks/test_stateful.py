@@ -30,7 +30,7 @@ from riverdelta.learning.recall import Recall
 from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.shown import shown
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 ROWS = 3_000
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
@@ -250,7 +250,7 @@ def test_a_learner_and_its_observers_go_on_between_any_two_records(definition):
 
 
 def test_a_contest_goes_on_with_its_trial(definition, tmp_path):
-    store, stack = ReleaseStore(tmp_path), definition.new_stack()
+    store, stack = ReleaseStore(FolderRegistry(tmp_path)), definition.new_stack()
     for number in range(2):
         path = tmp_path / f"{number}.onnx"
         path.write_bytes(b"a model")

@@ -46,7 +46,7 @@ def test_a_service_and_its_learner_run_on_a_log_and_a_registry_in_memory(home):
             ids, labels, state = teach(plane, seed)
             while trainer.step():
                 pass
-            plane.follow()
+            plane.follower.follow()
             assert plane.session.state.swap > state.swap
             assert plane.session.state.position == trainer.learner.position == plane.journal.last()
         assert find(home, ids[4])["label"] == labels[4]

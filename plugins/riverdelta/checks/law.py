@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import isfunction
 from typing import Any
 
@@ -33,6 +34,18 @@ def check(law: Callable[..., None], *of: Any) -> None:
         law(*of)
     except LawBroken as broken:
         raise LawBroken(f"{law.__name__}: {broken}") from broken
+
+
+@contextmanager
+def refused(what: str, error: type[Exception], naming: str = "") -> Iterator[None]:
+    """Raise `LawBroken` where the block does not raise an error that names what it should."""
+    try:
+        yield
+    except error as raised:
+        if naming not in str(raised):
+            raise LawBroken(f"{what}: the error does not name {naming!r}: {raised}") from raised
+    else:
+        raise LawBroken(f"{what} is not refused; expected {error.__name__}")
 
 
 def equal(what: str, found: object, expected: object) -> None:

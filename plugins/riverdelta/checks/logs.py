@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
-from riverdelta.checks.law import LawBroken, check, equal, laws_of
+from riverdelta.checks.law import LawBroken, check, equal, laws_of, refused
 from riverdelta.core.errors import Corrupt
 from riverdelta.storage.log import Entry, Fed, Log
 
@@ -115,11 +116,8 @@ def many_writers_share_one_order(one: Log, two: Log) -> None:
                 transaction.put("incarnations", transaction.fact("incarnations") + 1)
                 transaction.append(Entry.of("k", 1, str(transaction.fact("incarnations")).encode()))
 
-    threads = [threading.Thread(target=count, args=[log]) for log in (one, two, one, two)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(count, (one, two, one, two)))
     expected = [(n, str(n).encode()) for n in range(1, 25)]
     equal("what both holds read", (_all(one, 9), _all(two, 9)), (expected, expected))
 
@@ -128,7 +126,8 @@ def a_reader_out_of_bounds_is_refused(one: Log, two: Log) -> None:
     """A reader that is ahead of the newest record would miss what comes next: it is refused, and one at the newest waits."""
     _score(one, 7, 0)
     equal("what comes after the newest", two.read(1, 9), [])
-    _refused(two, 2)
+    with refused("a reader at 2 of a log of 1 record", Corrupt):
+        two.read(2, 9)
 
 
 def a_record_wakes_who_waits(one: Log, two: Log) -> None:
@@ -185,7 +184,8 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     kept = two.find((7, len(retired)))
     equal("the oldest request that is left", None if kept is None else kept.rows, 2)
     equal("facts and the newest of each", (two.fact("tick"), two.last(), two.flushed(7)), (3.0, _REQUESTS + 1, _REQUESTS))
-    _refused(two, first - 2)
+    with refused("a reader of what is deleted", Corrupt):
+        two.read(first - 2, 9)
     equal("the position after retention", _score(two, 7, _REQUESTS + 1), _REQUESTS + 2)
 
 
@@ -206,11 +206,3 @@ def _all(log: Log, rows: int) -> list[tuple[int, bytes]]:
         if [s for s, _ in found] != list(range(found[0][0], found[0][0] + len(found))):
             raise LawBroken(f"records are read as {[s for s, _ in found]}; expected each once, in order, without a gap")
     return found
-
-
-def _refused(log: Log, after: int) -> None:
-    try:
-        found = log.read(after, 9)
-    except Corrupt:
-        return
-    raise LawBroken(f"a reader at {after} of {log.first()} to {log.last()} was given {[s.sequence for s in found]}")

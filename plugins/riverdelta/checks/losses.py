@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from riverdelta.checks.block import some_labels
-from riverdelta.checks.law import OPSET, LawBroken, at_most, check, equal, laws_of, run, same
+from riverdelta.checks.law import OPSET, LawBroken, at_most, check, equal, laws_of, refused, run, same
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
@@ -64,10 +64,8 @@ def nan_stays_nan(loss: Loss) -> None:
     raw, label = np.full((1, loss.outputs), np.nan), some_labels(loss)[0]
     found = {"value": loss.value(raw, label), "inverse_link": loss.inverse_link(raw), "mix": loss.mix(raw, raw, 0.5)}
     for what, made in found.items():
-        if not np.isnan(made).all():
-            raise LawBroken(f"{what} of NaN is {made.ravel()[0]:g}")
-    if loss.judged(raw).any():
-        raise LawBroken("a row of NaN is judged")
+        equal(f"whether {what} of NaN is NaN", bool(np.isnan(made).all()), True)
+    equal("whether a row of NaN is judged", bool(loss.judged(raw).any()), False)
 
 
 def labels_are_refused_by_row(loss: Loss) -> None:
@@ -75,13 +73,8 @@ def labels_are_refused_by_row(loss: Loss) -> None:
     good = some_labels(loss)
     same("check_labels", loss.check_labels(good), good)
     for bad in (np.nan, np.inf, *(() if loss.labels is None else (max(loss.labels) + 1, min(loss.labels) - 0.5))):
-        try:
+        with refused(f"the label {bad:g}", InvalidInput, f"row {len(good)} "):
             loss.check_labels([*good, bad])
-        except InvalidInput as error:
-            if f"row {len(good)} " not in str(error):
-                raise LawBroken(f"{str(error)!r} does not name row {len(good)}") from None
-        else:
-            raise LawBroken(f"the label {bad:g} is accepted")
 
 
 def links_invert_each_other(loss: Loss) -> None:

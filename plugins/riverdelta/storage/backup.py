@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +16,7 @@ from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.locks import shared
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import copy_keys
-from riverdelta.storage.log.copying import copy_log
+from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.log.segments import COPYING
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
@@ -53,7 +55,7 @@ def back_up(home: Home, destination: Path) -> Backup:
             for name, files in _PARTS.items():
                 _copy(folder / name, copy / name, files)
             shutil.copyfile(folder / "owner", copy / "owner")
-            last = copy_log(journal, copy / "journal")
+            last = _copy_log(journal, copy / "journal")
             copy_keys(journal / "key", copy / "journal" / "key")
             place(copy, destination)
     except OSError as error:
@@ -106,3 +108,24 @@ def _copied(source: Path, copy: Path, files: _Files) -> list[str]:
         except FileNotFoundError:
             missing.append(name)
     return missing
+
+
+def _copy_log(folder: Path, destination: Path) -> int:
+    """Copy the log in `folder`, which has a segment, to a new folder; return its newest sequence number.
+
+    The copy has every record that was there when this was called, and no gap: segments come oldest first, those that are made
+    meanwhile too, each as it is at one moment, and the first that takes writes then ends the copy.
+    """
+    destination.mkdir()
+    last = 0
+    for number in count(min(int(path.stem) for path in folder.glob("[0-9]*.sqlite"))):
+        name = f"{number:06d}.sqlite"
+        if not (folder / name).exists():
+            break
+        with closing(Segment(folder / name)) as segment:
+            segment.back_up(destination / name)
+        with closing(Segment(destination / name)) as copied:
+            last = copied.last()
+            if not copied.sealed:
+                break
+    return last

@@ -51,7 +51,11 @@ class Home:
         self.definition, self.settings = definition, settings
         self.folder = settings.home.absolute() / definition.name
         self.registry: Registry = registry or FolderRegistry(self.folder)
-        self._open_log = open_log or self._open_sqlite
+        self._open_log = open_log or (lambda folder: SqliteLog(folder, settings.segment_bytes))
+        #: The file of the key that impression ids are made with.
+        self.key_path = self.folder / "journal" / "key"
+        #: The file of the digests of large files, which are read in full again only when they change.
+        self._digests = self.folder / "digests.json"
         remember(self._digests)
 
     def require(self) -> None:
@@ -86,9 +90,6 @@ class Home:
         with suppress(OSError):
             keep(self._digests)
         return good
-
-    def _open_sqlite(self, folder: Path) -> Log:
-        return SqliteLog(folder, self.settings.segment_bytes)
 
     def reader(self) -> Reader:
         """Open the journal to read it alone."""
@@ -130,16 +131,6 @@ class Home:
         """Return the issuer of impression ids, which follows the key file."""
         return Ids.load(self.key_path, time.time())
 
-    @property
-    def _digests(self) -> Path:
-        """The file of the digests of large files, which are read in full again only when they change."""
-        return self.folder / "digests.json"
-
-    @property
-    def key_path(self) -> Path:
-        """The file of the key that impression ids are made with."""
-        return self.folder / "journal" / "key"
-
     def live(self) -> LiveStore:
         """Return the newest tables."""
         return LiveStore(self.registry)
@@ -159,10 +150,9 @@ class Home:
     def read_status(self) -> dict[str, Any]:
         """Return the learner's last status, {} before the first."""
         try:
-            status: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
+            return dict(json.loads((self.folder / "status.json").read_text()))
         except (FileNotFoundError, ValueError):
             return {}
-        return status
 
     def _begin(self, releases: ReleaseStore) -> None:
         """Make release 0, which scores as the base does; raises `ModelError` where ONNX Runtime cannot open it.

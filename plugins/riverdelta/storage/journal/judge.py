@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from riverdelta.core.checked import bound
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
 from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.base import Outcome
@@ -36,8 +38,10 @@ class Rules:
     window_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.on_conflict not in POLICIES or not (self.window_seconds is None or self.window_seconds > 0):
-            raise ValueError(f"{self}: expected a policy among {POLICIES}, and a window above 0 s or None")
+        if self.on_conflict not in POLICIES:
+            raise ConfigurationError(f"on_conflict is {self.on_conflict!r}; expected one of {', '.join(POLICIES)}")
+        if self.window_seconds is not None:
+            bound("window_seconds", self.window_seconds)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Rules:
