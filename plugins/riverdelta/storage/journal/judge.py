@@ -98,7 +98,8 @@ class Judge:
     def records(self) -> Iterator[Feedback]:
         """Yield what was accepted and the learner has to know, as records."""
         for start in range(0, len(self._accepted), _RECORD_ROWS):
-            yield _feedback(self._accepted[start : start + _RECORD_ROWS])
+            columns = zip(zip(*self._accepted[start : start + _RECORD_ROWS], strict=True), _DTYPES, strict=True)
+            yield Feedback(*(np.array(column, dtype) for column, dtype in columns))
 
     def fed(self) -> dict[tuple[int, int, int], Fed]:
         """Return what is known now of each row that got feedback, by incarnation, request and row."""
@@ -148,8 +149,3 @@ class Judge:
         if due is None and fed.label is None and fed.shown is not None and self._first_window is not None:
             due = fed.shown + self._first_window  # version 0.1 kept the showing alone
         return due is not None and self._tick >= due
-
-
-def _feedback(accepted: list[_Accepted]) -> Feedback:
-    columns = zip(zip(*accepted, strict=True), _DTYPES, strict=True)
-    return Feedback(*(np.array(column, dtype) for column, dtype in columns))
