@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
@@ -52,8 +52,8 @@ def back_up(home: Home, destination: Path) -> Backup:
         with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, shared(journal / COPYING):
             copy = Path(private) / destination.name
             copy.mkdir(mode=0o700)
-            for name, files in _PARTS.items():
-                _copy(folder / name, copy / name, files)
+            for name in ("checkpoints", "live", "releases"):
+                _copy(folder / name, copy / name)
             shutil.copyfile(folder / "owner", copy / "owner")
             last = _copy_log(journal, copy / "journal")
             copy_keys(journal / "key", copy / "journal" / "key")
@@ -66,43 +66,32 @@ def back_up(home: Home, destination: Path) -> Backup:
     return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
 
 
-#: Yields the names of a folder's files in the order in which they are copied, given the folder and its copy.
-_Files = Callable[[Path, Path], Iterator[str]]
+def _files(source: Path, copy: Path) -> Iterator[str]:
+    """Yield the names of a part's files in the order in which they are copied: what leads to others comes first."""
+    if source.name == "releases":
+        yield "index.json"
+        releases = ReleaseStore(FolderRegistry(copy.parent)).all()
+        yield from {name for release in releases for name in release.shared}
+        for release in releases:
+            yield from (release.path.name, release.state_path.name)
+    else:
+        # The files are listed once the head of the live tables is copied: what it leads to was there before it.
+        yield from ("head",) if source.name == "live" else ()
+        yield from sorted(path.name for pattern in ("*.live", "*.checkpoint") for path in source.glob(pattern))
 
 
-def _checkpoints(source: Path, copy: Path) -> Iterator[str]:
-    yield from sorted(path.name for path in source.glob("*.checkpoint"))
-
-
-def _live(source: Path, copy: Path) -> Iterator[str]:
-    # The files are listed once the head is copied: what it leads to was there before it.
-    yield "head"
-    yield from sorted(path.name for path in source.glob("*.live"))
-
-
-def _releases(source: Path, copy: Path) -> Iterator[str]:
-    yield "index.json"
-    releases = ReleaseStore(FolderRegistry(copy.parent)).all()
-    yield from {name for release in releases for name in release.shared}
-    for release in releases:
-        yield from (release.path.name, release.state_path.name)
-
-
-_PARTS: dict[str, _Files] = {"checkpoints": _checkpoints, "live": _live, "releases": _releases}
-
-
-def _copy(source: Path, copy: Path, files: _Files) -> None:
+def _copy(source: Path, copy: Path) -> None:
     """Copy the files of a folder, again where one was deleted meanwhile; files missing twice are missing in the home too."""
-    missing, before = _copied(source, copy, files), list[str]()
+    missing, before = _copied(source, copy), list[str]()
     while missing and missing != before:
         shutil.rmtree(copy)
-        missing, before = _copied(source, copy, files), missing
+        missing, before = _copied(source, copy), missing
 
 
-def _copied(source: Path, copy: Path, files: _Files) -> list[str]:
+def _copied(source: Path, copy: Path) -> list[str]:
     copy.mkdir(parents=True)
     missing = []
-    for name in files(source, copy):
+    for name in _files(source, copy):
         try:
             shutil.copyfile(source / name, copy / name)
         except FileNotFoundError:
