@@ -120,7 +120,7 @@ class Home:
 
     def _refuse_another_mode_than_of_0_1(self, journal: Journal) -> None:
         """Version 0.1 wrote no settings: a tick shows that its learner made negatives of silence."""
-        was = "silence" if journal.tick() else "explicit" if self.checkpoints().oldest() else self.settings.labels
+        was = "silence" if journal.log.fact("tick") else "explicit" if self.checkpoints().oldest() else self.settings.labels
         if was != self.settings.labels:
             raise ConfigurationError(
                 f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, and it is {self.settings.labels} now; "

@@ -58,10 +58,6 @@ class Reader:
         """Return the settings that learning reads, as the newest record has them; {} before the first."""
         return recorded(self.log, dict) or {}
 
-    def tick(self) -> float:
-        """Return the time of the newest tick (Unix seconds), 0 before the first."""
-        return float(self.log.fact("tick"))
-
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
         """Retire and delete the oldest records; return bytes freed. See `Retention.step`."""
         return self.log.sweep(behind, max_age, max_bytes, now, needed)
