@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from riverdelta.learning.joiner import Joiner
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
@@ -28,7 +28,7 @@ def exchange(journal, rows):
     logit = np.zeros(rows, np.float32)
     columns = {name: np.arange(rows) for name in ("user_id", "item_id", "place_id")}
     columns["item_vec"] = np.ones((rows, 16), np.float32)
-    request = journal.append(columns, logit, logit, logit, None, State(0, 0, 0), 1.0)
+    request = journal.append(Rows(columns, logit, logit, logit, None, State(0, 0, 0), 1.0))
     start = time.perf_counter()
     keys = np.full(rows, journal.incarnation), np.full(rows, request), np.arange(rows)
     outcomes = journal.feedback(*keys, np.ones(rows, np.float32), 1.0).result().outcomes

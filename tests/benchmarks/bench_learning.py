@@ -23,7 +23,7 @@ from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
@@ -60,7 +60,9 @@ def write(folder, rows, users, feedback_rows):
             part = slice(at, at + REQUEST_ROWS)
             logit = base[part, 0]
             state = State(0, 0, 0)
-            numbers.append(journal.append({n: c[part] for n, c in columns.items()}, logit, logit, logit, None, state, 0.0))
+            numbers.append(
+                journal.append(Rows({n: c[part] for n, c in columns.items()}, logit, logit, logit, None, state, 0.0))
+            )
         request, index = (a.ravel() for a in np.meshgrid(numbers, np.arange(REQUEST_ROWS), indexing="ij"))
         for at in range(0, len(request), feedback_rows):
             part = slice(at, at + feedback_rows)

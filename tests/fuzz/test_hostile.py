@@ -19,7 +19,7 @@ from riverdelta.graph.signature import Signature
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 from riverdelta.serving.session import Session
 from riverdelta.storage.checkpoints import CheckpointStore
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import Delta, FolderRegistry, LiveStore, ReleaseStore, State
 
@@ -214,7 +214,7 @@ def test_a_message_is_refused(port, name, words):
 def test_a_segment_is_refused_by_name(tmp_path, name, words):
     folder, columns = tmp_path / "journal", {"user": np.arange(3)}
     journal, logit = Journal(SqliteLog(folder)), np.zeros(3, np.float32)
-    request = journal.append(columns, logit, logit, logit, None, State(0, 0, 0), 1.0)
+    request = journal.append(Rows(columns, logit, logit, logit, None, State(0, 0, 0), 1.0))
     keys = np.array([journal.incarnation]), np.array([request]), np.zeros(1, np.int64)
     journal.feedback(*keys, np.ones(1, np.float32), 1.0).result(30)
     journal.write(Tick(2.0))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.records import Tick, encode
-from riverdelta.storage.journal import Journal, Reader
+from riverdelta.storage.journal import Journal, Reader, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
@@ -34,7 +34,7 @@ def fill(folder):
     for n in range(6):
         logit = np.arange(20, dtype=np.float32)
         columns = {"user": np.arange(20) + n, "vec": np.ones((20, 2), np.float32)}
-        request = journal.append(columns, logit, logit + 1, logit + 2, None, State(3, 5, 7), 100.0 + n)
+        request = journal.append(Rows(columns, logit, logit + 1, logit + 2, None, State(3, 5, 7), 100.0 + n))
         keys = np.full(9, journal.incarnation), np.full(9, request), np.arange(9)
         journal.feedback(*keys, np.ones(9, np.float32), 100.0).result(20)
     journal.write(Tick(200.0))

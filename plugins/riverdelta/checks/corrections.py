@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from riverdelta.checks.block import Block, draw, some_labels
-from riverdelta.checks.law import OPSET, LawBroken, run, same
+from riverdelta.checks.law import OPSET, LawBroken, at_most, check, equal, laws_of, run, same
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX, Nodes
@@ -16,20 +14,19 @@ from riverdelta.corrections.stack import Stack
 
 #: The largest allowed difference between Python and ONNX, in raw outputs.
 TOLERANCE = 1e-4
-Law = Callable[[Correction, Schema, Loss], None]
 
 
 def check_correction(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """Check every law on fresh clones of `correction` that lower `loss`, on random rows of `schema`; raises `LawBroken`."""
     for law in LAWS:
-        law(correction, schema, loss)
+        check(law, correction, schema, loss)
 
 
 def fresh_residual_is_zero(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """Before the first example the raw output is the offset, bit for bit, in Python and in ONNX."""
     c, block = _bound(correction, schema, loss), draw(schema, 64, 0, loss)
-    same("fresh_residual_is_zero", "predict", c.predict(block.columns, block.offset), block.offset)
-    same("fresh_residual_is_zero", "the graph", _onnx(c, schema, block), block.offset)
+    same("predict", c.predict(block.columns, block.offset), block.offset)
+    same("the graph", _onnx(c, schema, block), block.offset)
 
 
 def learn_returns_the_prediction_before_the_update(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -41,7 +38,7 @@ def learn_returns_the_prediction_before_the_update(correction: Correction, schem
         row = block[i : i + 1]
         before.append(one.predict(row.columns, row.offset))
         _learn(one, row)
-    same("learn_returns_the_prediction_before_the_update", "learn", _learn(many, block), np.concatenate(before))
+    same("learn", _learn(many, block), np.concatenate(before))
 
 
 def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -52,8 +49,8 @@ def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss =
     for cuts in (list(range(151)), [0, 1, 2, 77, 149, 150], [0, 64, 128, 150]):
         part = _bound(correction, schema, loss)
         got = [_learn(part, block[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
-        same("a_block_equals_its_rows", f"learn split at {cuts[:5]}…", np.concatenate(got), expected)
-        _same_state("a_block_equals_its_rows", part, whole)
+        same(f"learn split at {cuts[:5]}…", np.concatenate(got), expected)
+        _same_state(part, whole)
 
 
 def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -67,7 +64,7 @@ def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> 
             _learn(c, row)
         less = float(start - loss.value(c.predict(row.columns, row.offset), label)[0])
         if not less > 0.004:
-            raise LawBroken(f"it_learns: 40 examples of label {label:g} made its loss smaller by {less:.6f}")
+            raise LawBroken(f"40 examples of label {label:g} made its loss smaller by {less:.6f}")
 
 
 def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -78,7 +75,7 @@ def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_L
     heavy.learn(block.columns, block.offset, block.label, np.tile(np.array([1.0, 3.0], np.float32), 10))
     a, b = (c.predict(block.columns, block.offset) for c in (light, heavy))
     if np.array_equal(a, b):
-        raise LawBroken("importance_counts: weights 1 and 3 gave the same outputs")
+        raise LawBroken("weights 1 and 3 gave the same outputs")
 
 
 def the_graph_agrees(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -87,9 +84,8 @@ def the_graph_agrees(correction: Correction, schema: Schema, loss: Loss = LOG_LO
     for start in range(0, 400, 100):
         _learn(c, block[start : start + 100])
         fresh = draw(schema, 200, 6 + start, loss)
-        gap = float(np.abs(_onnx(c, schema, fresh) - c.predict(fresh.columns, fresh.offset)).max())
-        if not gap <= TOLERANCE:
-            raise LawBroken(f"the_graph_agrees: Python and ONNX differ by {gap:.3g}; at most {TOLERANCE} is allowed")
+        gap = np.abs(_onnx(c, schema, fresh) - c.predict(fresh.columns, fresh.offset))
+        at_most("the difference of Python and ONNX", gap, TOLERANCE)
 
 
 def tables_swap(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -97,14 +93,11 @@ def tables_swap(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -
     fresh, trained, block = _bound(correction, schema, loss), _bound(correction, schema, loss), draw(schema, 300, 7, loss)
     _learn(trained, block)
     trained.sync()
-    shapes = {k: t.values.shape for k, t in fresh.served.items()}
-    after = {k: t.values.shape for k, t in trained.served.items()}
-    if shapes != after:
-        raise LawBroken(f"tables_swap: learning changed the tables from {shapes} to {after}; shapes must stay")
+    shapes, after = ({key: table.values.shape for key, table in c.served.items()} for c in (fresh, trained))
+    equal("the shapes of the tables after learning", after, shapes)
     tables = {f"{PREFIX}c/{key}": table.values for key, table in trained.served.items() if table.values.size}
-    gap = float(np.abs(_onnx(fresh, schema, block, tables) - trained.predict(block.columns, block.offset)).max())
-    if not gap <= TOLERANCE:
-        raise LawBroken(f"tables_swap: fed tables give outputs that differ by {gap:.3g}; at most {TOLERANCE} is allowed")
+    gap = np.abs(_onnx(fresh, schema, block, tables) - trained.predict(block.columns, block.offset))
+    at_most("the difference that fed tables make", gap, TOLERANCE)
 
 
 def changed_rows_are_touched(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -119,7 +112,7 @@ def changed_rows_are_touched(correction: Correction, schema: Schema, loss: Loss 
     for key, table in c.served.items():
         missed = np.flatnonzero((table.values != before[key]).any(axis=1) & ~table.touched)
         if missed.size:
-            raise LawBroken(f"changed_rows_are_touched: row {missed[0]} of {key!r} changed and is not marked")
+            raise LawBroken(f"row {missed[0]} of {key!r} changed and is not marked")
 
 
 def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -134,7 +127,7 @@ def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_L
     for stack in (old, new):
         stack.learn(more.columns, more.offset, more.label, more.weight)
     if old.digest() != new.digest():
-        raise LawBroken("state_round_trips: a loaded copy learned otherwise; some state is in neither served nor learner")
+        raise LawBroken("a loaded copy learned otherwise; some state is in neither served nor learner")
 
 
 def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -146,21 +139,10 @@ def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG
         x = {name: column[i] for name, column in block.columns.items()}
         offset = block.offset[i] if loss.outputs > 1 else float(block.offset[i, 0])
         dicts.learn_one(x | {correction.offset: offset}, block.label[i].item(), float(block.weight[i]))
-    _same_state("rows_as_dicts_agree", dicts, blocks)
+    _same_state(dicts, blocks)
 
 
-LAWS: tuple[Law, ...] = (
-    fresh_residual_is_zero,
-    learn_returns_the_prediction_before_the_update,
-    a_block_equals_its_rows,
-    it_learns,
-    importance_counts,
-    the_graph_agrees,
-    tables_swap,
-    changed_rows_are_touched,
-    state_round_trips,
-    rows_as_dicts_agree,
-)
+LAWS = laws_of(globals())
 
 
 def _bound(correction: Correction, schema: Schema, loss: Loss) -> Correction:
@@ -182,10 +164,10 @@ def _onnx(c: Correction, schema: Schema, block: Block, tables: Columns | None = 
     return run(nodes, raw, {**block.columns, "offset": block.offset, **(tables or {})})
 
 
-def _same_state(law: str, got: Correction, expected: Correction) -> None:
+def _same_state(got: Correction, expected: Correction) -> None:
     got.sync()
     expected.sync()
     for key, table in expected.served.items():
-        same(law, f"served table {key!r}", got.served[key].values, table.values)
+        same(f"served table {key!r}", got.served[key].values, table.values)
     for key, array in expected.learner.items():
-        same(law, f"learner table {key!r}", got.learner[key], array)
+        same(f"learner table {key!r}", got.learner[key], array)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import isfunction
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,38 @@ OPSET = 17
 
 class LawBroken(AssertionError):
     """What was checked does not keep a law; the message says which and by how much."""
+
+
+def laws_of(module: Mapping[str, Any]) -> tuple[Callable[..., None], ...]:
+    """Return the laws among the names of a module, in their order: its public functions but `check_…`."""
+    own = [each for each in module.values() if isfunction(each) and each.__module__ == module["__name__"]]
+    return tuple(each for each in own if not each.__name__.startswith(("_", "check_")))
+
+
+def check(law: Callable[..., None], *of: Any) -> None:
+    """Check one law; raises `LawBroken` with its name."""
+    try:
+        law(*of)
+    except LawBroken as broken:
+        raise LawBroken(f"{law.__name__}: {broken}") from broken
+
+
+@contextmanager
+def refused(what: str, error: type[Exception], naming: str = "") -> Iterator[None]:
+    """Raise `LawBroken` where the block does not raise an error that names what it should."""
+    try:
+        yield
+    except error as raised:
+        if naming not in str(raised):
+            raise LawBroken(f"{what}: the error does not name {naming!r}: {raised}") from raised
+    else:
+        raise LawBroken(f"{what} is not refused; expected {error.__name__}")
+
+
+def equal(what: str, found: object, expected: object) -> None:
+    """Raise `LawBroken` where a value is not what was expected."""
+    if found != expected:
+        raise LawBroken(f"{what}: {found!r:.300}; expected {expected!r:.300}")
 
 
 def run(nodes: Nodes, tensor: str, feeds: Columns) -> npt.NDArray[Any]:
@@ -43,18 +78,18 @@ def run(nodes: Nodes, tensor: str, feeds: Columns) -> npt.NDArray[Any]:
     return out
 
 
-def same(law: str, what: str, got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+def same(what: str, got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
     """Raise `LawBroken` where two arrays differ in a bit."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
-        raise LawBroken(f"{law}: {what} gave {got.dtype}{list(got.shape)}; expected {expected.dtype}{list(expected.shape)}")
+        raise LawBroken(f"{what} gave {got.dtype}{list(got.shape)}; expected {expected.dtype}{list(expected.shape)}")
     if got.tobytes() != expected.tobytes():
         gap = np.abs(got.astype(np.float64) - expected).max()
-        raise LawBroken(f"{law}: {what} differs by up to {gap:.3g}; expected equality to the last bit")
+        raise LawBroken(f"{what} differs by up to {gap:.3g}; expected equality to the last bit")
 
 
-def at_most(law: str, what: str, got: npt.ArrayLike, most: npt.ArrayLike) -> None:
+def at_most(what: str, got: npt.ArrayLike, most: npt.ArrayLike) -> None:
     """Raise `LawBroken` where a number is above what is allowed, or NaN."""
     found, allowed = np.broadcast_arrays(got, most)
     if not (found <= allowed).all():
         at = int(np.flatnonzero(~(found <= allowed).ravel())[0])
-        raise LawBroken(f"{law}: {what} is {found.ravel()[at]:.6g}; at most {allowed.ravel()[at]:.6g} is allowed")
+        raise LawBroken(f"{what} is {found.ravel()[at]:.6g}; at most {allowed.ravel()[at]:.6g} is allowed")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
-from riverdelta.checks.law import LawBroken
+from riverdelta.checks.law import LawBroken, check, equal, laws_of, refused
 from riverdelta.core.errors import Corrupt
-from riverdelta.storage.log import Entry, Fed, Log, Transaction
+from riverdelta.storage.log import Entry, Fed, Log
 
-LogLaw = Callable[[Log, Log], None]
 _REQUESTS = 20
 
 
@@ -28,57 +28,47 @@ def check_log(open_log: Callable[[Path], Log]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / law.__name__
             with closing(open_log(place)) as one, closing(open_log(place)) as two:
-                law(one, two)
+                check(law, one, two)
+                last = one.last()
             with closing(open_log(place)) as again:
-                _same(law.__name__, "the newest position after it was opened again", again.last(), _last[law.__name__])
+                equal(f"{law.__name__}: the newest position after it was opened again", again.last(), last)
 
 
 def records_come_back_in_order(one: Log, two: Log) -> None:
     """Positions count from 1 without a gap, and every hold reads the same bytes at them, however many at once."""
-    _same("records_come_back_in_order", "first and last of an empty log", (two.first(), two.last(), two.read(0, 9)), (1, 0, []))
+    equal("first and last of an empty log", (two.first(), two.last(), two.read(0, 9)), (1, 0, []))
     payloads = [bytes([n]) * 300 for n in range(24)]
     for n, payload in enumerate(payloads):
         with (one, two)[n % 2].transaction() as transaction:
-            _same("records_come_back_in_order", "append", transaction.append(Entry.of("k", 1, payload)), n + 1)
-            _same("records_come_back_in_order", "last inside the transaction", transaction.last(), n + 1)
-        _same("records_come_back_in_order", "the last of both holds", (one.last(), two.last()), (n + 1, n + 1))
+            equal("append", transaction.append(Entry.of("k", 1, payload)), n + 1)
+            equal("last inside the transaction", transaction.last(), n + 1)
+        equal("the last of both holds", (one.last(), two.last()), (n + 1, n + 1))
         reader = (two, one)[n % 2]
-        _same("records_come_back_in_order", "what the other hold reads", [s.payload for s in reader.read(n, 1)], [payload])
+        equal("what the other hold reads", [s.payload for s in reader.read(n, 1)], [payload])
     for rows in (1, 7, 1000):
-        _same("records_come_back_in_order", f"read by {rows} rows", _all(two, rows), list(enumerate(payloads, 1)))
+        equal(f"read by {rows} rows", _all(two, rows), list(enumerate(payloads, 1)))
     if len(one.read(0, 5)) > 5:
-        raise LawBroken("records_come_back_in_order: 5 rows were asked for, and more records of one row came")
+        raise LawBroken("5 rows were asked for, and more records of one row came")
 
 
 def a_failed_group_leaves_nothing(one: Log, two: Log) -> None:
     """An error inside a transaction undoes all of it and nothing else; what comes after takes the same position."""
     _score(one, 7, 0)
 
-    class Failure(Exception):
-        pass
-
-    def fail(transaction: Transaction) -> None:
-        sequence = transaction.append(Entry.of("k", 1, b"never"))
-        transaction.index(7, np.array([[1, 2]]), sequence)
-        transaction.feed({(7, 0, 0): Fed(1.0), (7, 1, 0): Fed(0.0)})
-        transaction.name("mine", (7, 1))
-        transaction.put("tick", 9.0)
-        raise Failure
-
     def found(log: Log) -> object:
-        index = log.find((7, 0)), log.find((7, 1)), log.named("mine"), log.fact("tick"), log.flushed(7)
+        index = log.find((7, 0)), log.find((7, 1)), log.fact("tick"), log.flushed(7)
         return _all(log, 9), log.last(), index
 
     before = found(two)
-    try:
-        with one.transaction() as transaction:
-            fail(transaction)
-    except Failure:
-        pass
+    with suppress(InterruptedError), one.transaction() as transaction:
+        transaction.index(7, np.array([[1, 2]]), transaction.append(Entry.of("k", 1, b"never")))
+        transaction.feed({(7, 0, 0): Fed(1.0), (7, 1, 0): Fed(0.0)})
+        transaction.put("tick", 9.0)
+        raise InterruptedError
     for log in (one, two):
-        _same("a_failed_group_leaves_nothing", "a log after it", found(log), before)
+        equal("a log after it", found(log), before)
     _score(one, 7, 1)
-    _same("a_failed_group_leaves_nothing", "the next position", two.last(), 2)
+    equal("the next position", two.last(), 2)
 
 
 def a_group_reads_its_own_writes(one: Log, two: Log) -> None:
@@ -87,20 +77,17 @@ def a_group_reads_its_own_writes(one: Log, two: Log) -> None:
         sequence = transaction.append(Entry.of("k", 3, b"rows"))
         transaction.index(7, np.array([[4, 2], [6, 1]]), sequence)
         transaction.feed({(7, 4, 1): Fed(1.0, 2.0, 3.0)})
-        transaction.name("mine", (7, 4))
         transaction.put("settings", '{"a": 1}')
-        inside = transaction.find((7, 4)), transaction.named("mine"), transaction.fact("settings")
-    outside = two.find((7, 4)), two.named("mine"), two.fact("settings")
-    _same("a_group_reads_its_own_writes", "what was known inside", inside, outside)
+        inside = transaction.find((7, 4)), transaction.fact("settings")
+    outside = two.find((7, 4)), two.fact("settings")
+    equal("what was known inside", inside, outside)
 
 
 def the_index_finds_what_was_written(one: Log, two: Log) -> None:
-    """Requests, their rows, what was fed to them, names and facts are found by every hold; the newest value counts."""
-    law = "the_index_finds_what_was_written"
+    """Requests, their rows, what was fed to them and facts are found by every hold; the newest value counts."""
     places = [_score(one, incarnation, number) for number in range(_REQUESTS) for incarnation in (7, 8)]
     with two.transaction() as transaction:
         transaction.feed({(7, 3, 0): Fed(None, 1.0, float("inf")), (7, 3, 1): Fed(0.0)})
-        transaction.name("mine", (7, 3))
     with one.transaction() as transaction:
         transaction.feed({(7, 3, 0): Fed(1.0, 1.0)})
         fed = transaction.append(Entry.of("fed", 1, b"labels"))
@@ -109,20 +96,15 @@ def the_index_finds_what_was_written(one: Log, two: Log) -> None:
     for log in (one, two):
         found = log.find((7, 3))
         known = None if found is None else (found.rows, dict(found.fed), found.retired)
-        _same(law, "a request", known, (2, {0: Fed(1.0, 1.0), 1: Fed(0.0)}, False))
-        _same(
-            law,
-            "requests that were never scored",
-            (log.find((7, _REQUESTS)), log.find((9, 0)), log.locate((9, 0))),
-            (None,) * 3,
-        )
-        _same(law, "where requests lie", [log.locate((i, n)) for n in range(_REQUESTS) for i in (7, 8)], places)
-        _same(law, "the newest request of each", [log.flushed(i) for i in (7, 8, 9)], [_REQUESTS - 1, _REQUESTS - 1, -1])
-        _same(law, "names", (log.named("mine"), log.named("theirs")), ((7, 3), None))
-        _same(law, "facts", (log.fact("tick"), log.fact("settings"), log.fact("incarnations")), (2.5, "{}", 0))
-        _same(law, "records by kind", (log.places("rows", 1, 4), log.places("k", 0, 99)), ([2, 3], []))
-        _same(law, "records that may have fed a request", log.fed_up_to({7: 3}, "fed"), [fed])
-        _same(law, "records that may have fed nothing", log.fed_up_to({}, "fed"), [])
+        equal("a request", known, (2, {0: Fed(1.0, 1.0), 1: Fed(0.0)}, False))
+        never = log.find((7, _REQUESTS)), log.find((9, 0)), log.locate((9, 0))
+        equal("requests that were never scored", never, (None, None, None))
+        equal("where requests lie", [log.locate((i, n)) for n in range(_REQUESTS) for i in (7, 8)], places)
+        equal("the newest request of each", [log.flushed(i) for i in (7, 8, 9)], [_REQUESTS - 1, _REQUESTS - 1, -1])
+        equal("facts", (log.fact("tick"), log.fact("settings"), log.fact("incarnations")), (2.5, "{}", 0))
+        equal("records by kind", (log.places("rows", 1, 4), log.places("k", 0, 99)), ([2, 3], []))
+        equal("records that may have fed a request", log.fed_up_to({7: 3}, "fed"), [fed])
+        equal("records that may have fed nothing", log.fed_up_to({}, "fed"), [])
 
 
 def many_writers_share_one_order(one: Log, two: Log) -> None:
@@ -134,34 +116,31 @@ def many_writers_share_one_order(one: Log, two: Log) -> None:
                 transaction.put("incarnations", transaction.fact("incarnations") + 1)
                 transaction.append(Entry.of("k", 1, str(transaction.fact("incarnations")).encode()))
 
-    threads = [threading.Thread(target=count, args=[log]) for log in (one, two, one, two)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(count, (one, two, one, two)))
     expected = [(n, str(n).encode()) for n in range(1, 25)]
-    _same("many_writers_share_one_order", "what both holds read", (_all(one, 9), _all(two, 9)), (expected, expected))
+    equal("what both holds read", (_all(one, 9), _all(two, 9)), (expected, expected))
 
 
 def a_reader_out_of_bounds_is_refused(one: Log, two: Log) -> None:
     """A reader that is ahead of the newest record would miss what comes next: it is refused, and one at the newest waits."""
     _score(one, 7, 0)
-    _same("a_reader_out_of_bounds_is_refused", "what comes after the newest", two.read(1, 9), [])
-    _refused("a_reader_out_of_bounds_is_refused", two, 2)
+    equal("what comes after the newest", two.read(1, 9), [])
+    with refused("a reader at 2 of a log of 1 record", Corrupt):
+        two.read(2, 9)
 
 
 def a_record_wakes_who_waits(one: Log, two: Log) -> None:
     """A wait ends with the record that it is for, of whichever hold, and otherwise with its time."""
-    law = "a_record_wakes_who_waits"
-    _same(law, "a wait for nothing", (one.wait(0, 0.0), one.wait(0, 0.02)), (False, False))
+    equal("a wait for nothing", (one.wait(0, 0.0), one.wait(0, 0.02)), (False, False))
     for n, writer in enumerate((one, two)):
         found = list[bool]()
         waiting = threading.Thread(target=lambda n=n, found=found: found.append(one.wait(n, 60.0)))
         waiting.start()
         _score(writer, 7, n)
         waiting.join(10.0)
-        _same(law, f"a wait of the first hold for a record of the {('first', 'second')[n]}", found, [True])
-    _same(law, "a wait for what is there", two.wait(0, 0.0), True)
+        equal(f"a wait of the first hold for a record of the {('first', 'second')[n]}", found, [True])
+    equal("a wait for what is there", two.wait(0, 0.0), True)
 
 
 def incarnations_live_until_they_leave(one: Log, two: Log) -> None:
@@ -169,15 +148,15 @@ def incarnations_live_until_they_leave(one: Log, two: Log) -> None:
     for log, incarnation in ((one, 7), (two, 8)):
         with log.transaction():
             log.enter(incarnation)
-    _same("incarnations_live_until_they_leave", "who lives", [two.lives(i) for i in (7, 8, 9)], [True, True, False])
+    equal("who lives", [two.lives(i) for i in (7, 8, 9)], [True, True, False])
     one.leave(7)
-    _same("incarnations_live_until_they_leave", "who lives after one left", [two.lives(i) for i in (7, 8)], [False, True])
+    equal("who lives after one left", [two.lives(i) for i in (7, 8)], [False, True])
     two.leave(8)
 
 
 def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     """The oldest records go, never beyond `behind`; their requests are retired, then unknown; positions and facts stay."""
-    law, behind = "retention_deletes_what_is_done_with_and_no_more", _REQUESTS // 2
+    behind = _REQUESTS // 2
     for n in range(_REQUESTS):
         _score(one, 7, n)
     with one.transaction() as transaction:
@@ -188,40 +167,29 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
         two.refresh()
         return freed
 
-    _same(law, "bytes freed of what is still to be read", (sweep(0, old=True), two.first()), (0, 1))
-    _same(law, "bytes freed of what has just been retired", (sweep(behind, old=True), two.first()), (0, 1))
+    equal("bytes freed of what is still to be read", (sweep(0, old=True), two.first()), (0, 1))
+    equal("bytes freed of what has just been retired", (sweep(behind, old=True), two.first()), (0, 1))
     retired = [n for n in range(_REQUESTS) if (found := two.find((7, n))) and found.retired]
     if not retired or retired != list(range(len(retired))) or len(retired) > behind:
-        raise LawBroken(f"{law}: with everything behind {behind} old, the requests {retired} were retired")
-    _same(law, "bytes freed while rows are needed", sweep(_REQUESTS, old=False, needed=True), 0)
+        raise LawBroken(f"with everything behind {behind} old, the requests {retired} were retired")
+    equal("bytes freed while rows are needed", sweep(_REQUESTS, old=False, needed=True), 0)
     _score(one, 7, _REQUESTS)
     if not sweep(two.last(), old=False):
-        raise LawBroken(f"{law}: nothing was freed of a log of {two.size()} bytes whose first records are old and not needed")
+        raise LawBroken(f"nothing was freed of a log of {two.size()} bytes whose first records are old and not needed")
     first = two.first()
-    _same(law, "the oldest record that is left", first, len(retired) + 1)
-    _same(law, "what is left", [s for s, _ in _all(two, 9)], list(range(first, two.last() + 1)))
-    _same(law, "a deleted request", (two.find((7, 0)), two.locate((7, 0))), (None, None))
-    _same(law, "the newest request that was deleted", dict(two.swept()), {7: len(retired) - 1})
+    equal("the oldest record that is left", first, len(retired) + 1)
+    equal("what is left", [s for s, _ in _all(two, 9)], list(range(first, two.last() + 1)))
+    equal("a deleted request", (two.find((7, 0)), two.locate((7, 0))), (None, None))
+    equal("the newest request that was deleted", dict(two.swept()), {7: len(retired) - 1})
     kept = two.find((7, len(retired)))
-    _same(law, "the oldest request that is left", None if kept is None else kept.rows, 2)
-    _same(law, "facts and the newest of each", (two.fact("tick"), two.last(), two.flushed(7)), (3.0, _REQUESTS + 1, _REQUESTS))
-    _refused(law, two, first - 2)
-    _same(law, "the position after retention", _score(two, 7, _REQUESTS + 1), _REQUESTS + 2)
+    equal("the oldest request that is left", None if kept is None else kept.rows, 2)
+    equal("facts and the newest of each", (two.fact("tick"), two.last(), two.flushed(7)), (3.0, _REQUESTS + 1, _REQUESTS))
+    with refused("a reader of what is deleted", Corrupt):
+        two.read(first - 2, 9)
+    equal("the position after retention", _score(two, 7, _REQUESTS + 1), _REQUESTS + 2)
 
 
-LOG_LAWS: tuple[LogLaw, ...] = (
-    records_come_back_in_order,
-    a_failed_group_leaves_nothing,
-    a_group_reads_its_own_writes,
-    the_index_finds_what_was_written,
-    many_writers_share_one_order,
-    a_reader_out_of_bounds_is_refused,
-    a_record_wakes_who_waits,
-    incarnations_live_until_they_leave,
-    retention_deletes_what_is_done_with_and_no_more,
-)
-#: How many records each law leaves.
-_last = dict(zip((law.__name__ for law in LOG_LAWS), (24, 2, 1, 2 * _REQUESTS + 1, 24, 1, 2, 0, _REQUESTS + 2), strict=True))
+LOG_LAWS = laws_of(globals())
 
 
 def _score(log: Log, incarnation: int, number: int) -> int:
@@ -238,16 +206,3 @@ def _all(log: Log, rows: int) -> list[tuple[int, bytes]]:
         if [s for s, _ in found] != list(range(found[0][0], found[0][0] + len(found))):
             raise LawBroken(f"records are read as {[s for s, _ in found]}; expected each once, in order, without a gap")
     return found
-
-
-def _refused(law: str, log: Log, after: int) -> None:
-    try:
-        found = log.read(after, 9)
-    except Corrupt:
-        return
-    raise LawBroken(f"{law}: a reader at {after} of {log.first()} to {log.last()} was given {[s.sequence for s in found]}")
-
-
-def _same(law: str, what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise LawBroken(f"{law}: {what}: {found!r:.300}; expected {expected!r:.300}")

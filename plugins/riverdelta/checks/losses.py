@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from riverdelta.checks.block import some_labels
-from riverdelta.checks.law import OPSET, LawBroken, at_most, run, same
+from riverdelta.checks.law import OPSET, LawBroken, at_most, check, equal, laws_of, refused, run, same
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles
 from riverdelta.core.nodes import Nodes
 
-Law = Callable[[Loss], None]
 _ROWS, _NUDGE = 200, 1e-5
 #: The largest allowed difference between Python and ONNX, of which one computes with float64.
 _TOLERANCE = 1e-4
@@ -24,13 +21,13 @@ _WILD = (0.0, 60.0, -60.0, 1e4, -1e4, 1e30, -1e30)
 def check_loss(loss: Loss) -> None:
     """Check every law of a loss, on random raw outputs; raises `LawBroken`."""
     for law in LAWS:
-        law(loss)
+        check(law, loss)
 
 
 def its_name_is_free(loss: Loss) -> None:
     """Raw outputs are not called `score`, which is what predictions are called."""
     if not loss.raw.isidentifier() or loss.raw == "score":
-        raise LawBroken(f"its_name_is_free: raw is {loss.raw!r}; expected an identifier other than 'score'")
+        raise LawBroken(f"raw is {loss.raw!r}; expected an identifier other than 'score'")
 
 
 def derivatives_are_those_of_the_value(loss: Loss) -> None:
@@ -41,11 +38,11 @@ def derivatives_are_those_of_the_value(loss: Loss) -> None:
             nudge = _NUDGE * (np.arange(loss.outputs) == k)
             slope = (loss.value(raw + nudge, label) - loss.value(raw - nudge, label)) / (2 * _NUDGE)
             allowed = 1e-4 * (1 + np.abs(slope))
-            at_most("derivatives_are_those_of_the_value", "the gradient's error", np.abs(gradient[:, k] - slope), allowed)
-        at_most("derivatives_are_those_of_the_value", "the curvature below 0", -curvature, 0.0)
+            at_most("the gradient's error", np.abs(gradient[:, k] - slope), allowed)
+        at_most("the curvature below 0", -curvature, 0.0)
         for once, heavy in zip((gradient, curvature), loss.derivatives(raw, label, 2.5), strict=True):
             allowed = 1e-9 * (1 + np.abs(once))
-            at_most("derivatives_are_those_of_the_value", "the error at weight 2.5", np.abs(2.5 * once - heavy), allowed)
+            at_most("the error at weight 2.5", np.abs(2.5 * once - heavy), allowed)
 
 
 def the_value_is_bounded(loss: Loss) -> None:
@@ -56,10 +53,10 @@ def the_value_is_bounded(loss: Loss) -> None:
         judged = loss.judged(raw)
         for label in some_labels(loss):
             value = loss.value(raw, label)
-            at_most("the_value_is_bounded", "the value", value, loss.bound)
-            at_most("the_value_is_bounded", "the value below 0", -value, 1e-9)
+            at_most("the value", value, loss.bound)
+            at_most("the value below 0", -value, 1e-9)
             uncut = np.array([loss.kernels.functions[0](row, float(label)) for row in loss.rows(raw)])
-            at_most("the_value_is_bounded", "the value of a judged row", uncut[judged], loss.bound)
+            at_most("the value of a judged row", uncut[judged], loss.bound)
 
 
 def nan_stays_nan(loss: Loss) -> None:
@@ -67,31 +64,24 @@ def nan_stays_nan(loss: Loss) -> None:
     raw, label = np.full((1, loss.outputs), np.nan), some_labels(loss)[0]
     found = {"value": loss.value(raw, label), "inverse_link": loss.inverse_link(raw), "mix": loss.mix(raw, raw, 0.5)}
     for what, made in found.items():
-        if not np.isnan(made).all():
-            raise LawBroken(f"nan_stays_nan: {what} of NaN is {made.ravel()[0]:g}")
-    if loss.judged(raw).any():
-        raise LawBroken("nan_stays_nan: a row of NaN is judged")
+        equal(f"whether {what} of NaN is NaN", bool(np.isnan(made).all()), True)
+    equal("whether a row of NaN is judged", bool(loss.judged(raw).any()), False)
 
 
 def labels_are_refused_by_row(loss: Loss) -> None:
     """A label that is none is refused with its row named; labels that are pass unchanged."""
     good = some_labels(loss)
-    same("labels_are_refused_by_row", "check_labels", loss.check_labels(good), good)
+    same("check_labels", loss.check_labels(good), good)
     for bad in (np.nan, np.inf, *(() if loss.labels is None else (max(loss.labels) + 1, min(loss.labels) - 0.5))):
-        try:
+        with refused(f"the label {bad:g}", InvalidInput, f"row {len(good)} "):
             loss.check_labels([*good, bad])
-        except InvalidInput as error:
-            if f"row {len(good)} " not in str(error):
-                raise LawBroken(f"labels_are_refused_by_row: {str(error)!r} does not name row {len(good)}") from None
-        else:
-            raise LawBroken(f"labels_are_refused_by_row: the label {bad:g} is accepted")
 
 
 def links_invert_each_other(loss: Loss) -> None:
     """The prediction of a prediction's raw output is that prediction."""
     prediction = loss.inverse_link(_draw(loss, 2))
     gap = np.abs(loss.inverse_link(loss.link(prediction)) - prediction)
-    at_most("links_invert_each_other", "the difference of predictions", gap, 1e-6 * (1 + np.abs(prediction)))
+    at_most("the difference of predictions", gap, 1e-6 * (1 + np.abs(prediction)))
 
 
 def mixtures_lie_between(loss: Loss) -> None:
@@ -99,20 +89,20 @@ def mixtures_lie_between(loss: Loss) -> None:
     corrected output at weight 0 or 1, and has no larger loss than both."""
     base, corrected = _draw(loss, 3), _draw(loss, 4)
     for weight in (0.0, 0.1, 1 / 3, 0.7, 1.0):
-        same("mixtures_lie_between", "an output mixed with itself", loss.mix(base, base, weight), base)
+        same("an output mixed with itself", loss.mix(base, base, weight), base)
         for wild in _WILD:
             moved = np.abs(loss.mix(base, np.full_like(base, wild), weight) - base)
-            at_most("mixtures_lie_between", "a served residual", moved, loss.reach * (1 + 1e-9))
+            at_most("a served residual", moved, loss.reach * (1 + 1e-9))
     ends = np.abs(loss.inverse_link(loss.mix(base, corrected, 0.0)) - loss.inverse_link(base))
-    at_most("mixtures_lie_between", "the error at weight 0", ends, 1e-9 * (1 + np.abs(loss.inverse_link(base))))
+    at_most("the error at weight 0", ends, 1e-9 * (1 + np.abs(loss.inverse_link(base))))
     near = base + np.clip(corrected - base, -loss.reach, loss.reach) / loss.outputs
     ends = np.abs(loss.inverse_link(loss.mix(base, near, 1.0)) - loss.inverse_link(near))
-    at_most("mixtures_lie_between", "the error at weight 1", ends, 1e-9 * (1 + np.abs(loss.inverse_link(near))))
+    at_most("the error at weight 1", ends, 1e-9 * (1 + np.abs(loss.inverse_link(near))))
     for label in some_labels(loss):
         worse = np.maximum(loss.value(base, label), loss.value(near, label))
         for weight in (0.1, 0.5, 0.9):
             mixed = loss.value(loss.mix(base, near, weight), label)
-            at_most("mixtures_lie_between", "the mixture's loss", mixed, worse + 1e-9 * (1 + worse))
+            at_most("the mixture's loss", mixed, worse + 1e-9 * (1 + worse))
 
 
 def spread_bounds_the_difference(loss: Loss) -> None:
@@ -122,7 +112,7 @@ def spread_bounds_the_difference(loss: Loss) -> None:
         spread, served = loss.spread(base, near), loss.mix(base, near, 1.0)
         for label in some_labels(loss):
             gap = np.abs(loss.value(base, label) - loss.value(served, label))
-            at_most("spread_bounds_the_difference", "the difference of losses", gap, spread + 1e-6)
+            at_most("the difference of losses", gap, spread + 1e-6)
 
 
 def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
@@ -132,14 +122,14 @@ def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
     for weight in (0.1, 1.0, 3.0, 50.0):
         rate = float(loss.mixable(weight))
         if not 0.0 <= rate <= 1.0:
-            raise LawBroken(f"mixing_loses_nothing_at_the_mixable_rate: mixable({weight:g}) is {rate:g}; expected 0 to 1")
+            raise LawBroken(f"mixable({weight:g}) is {rate:g}; expected 0 to 1")
         for label in some_labels(loss) if rate else ():
             losses = weight * np.stack([loss.value(base, label), loss.value(corrected, label)])
             for share in (0.05, 0.5, 0.95):
                 mixed = weight * loss.value(loss.mix(base, corrected, share), label)
                 shares = np.log([1.0 - share, share])[:, None]
                 allowed = -np.logaddexp.reduce(shares - rate * losses) / rate
-                at_most("mixing_loses_nothing_at_the_mixable_rate", f"w·loss at w = {weight:g}", mixed, allowed + 1e-6)
+                at_most(f"w·loss at w = {weight:g}", mixed, allowed + 1e-6)
 
 
 def the_graph_agrees(loss: Loss) -> None:
@@ -160,29 +150,17 @@ def the_graph_agrees(loss: Loss) -> None:
             feeds = {"base": base, "corrected": other, "weight": np.full((1, 1), weight, np.float32)}
             _agree("the mixture", run(nodes, mixture, feeds), loss.mix(base, other, float(np.float32(weight))))
             alone = run(nodes, mixture, feeds | {"corrected": base})
-            same("the_graph_agrees", "an output mixed with itself", alone, base)
+            same("an output mixed with itself", alone, base)
 
 
 def kernels_are_cached(loss: Loss) -> None:
     """Its compiled functions are stored on disk, so that a process that starts need not compile them."""
     for function in loss.kernels.functions:
         if type(function._cache).__name__ == "NullCache":
-            raise LawBroken(f"kernels_are_cached: {function.py_func.__name__} is not; decorate it with cache=True")
+            raise LawBroken(f"{function.py_func.__name__} is not; decorate it with cache=True")
 
 
-LAWS: tuple[Law, ...] = (
-    its_name_is_free,
-    derivatives_are_those_of_the_value,
-    the_value_is_bounded,
-    nan_stays_nan,
-    labels_are_refused_by_row,
-    links_invert_each_other,
-    mixtures_lie_between,
-    spread_bounds_the_difference,
-    mixing_loses_nothing_at_the_mixable_rate,
-    the_graph_agrees,
-    kernels_are_cached,
-)
+LAWS = laws_of(globals())
 
 
 def _draw(loss: Loss, seed: int) -> Doubles:
@@ -194,6 +172,5 @@ def _rows(loss: Loss) -> list[tuple[Doubles, float]]:
 
 
 def _agree(what: str, got: Floats | Doubles, expected: Doubles) -> None:
-    if got.shape != expected.shape:
-        raise LawBroken(f"the_graph_agrees: {what} has the shape {list(got.shape)}; expected {list(expected.shape)}")
-    at_most("the_graph_agrees", f"the error of {what}", np.abs(got - expected), _TOLERANCE * (1 + np.abs(expected)))
+    equal(f"the shape of {what}", got.shape, expected.shape)
+    at_most(f"the error of {what}", np.abs(got - expected), _TOLERANCE * (1 + np.abs(expected)))

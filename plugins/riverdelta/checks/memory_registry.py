@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 from riverdelta.storage.registry import FolderRegistry
@@ -22,9 +20,10 @@ class MemoryRegistry(FolderRegistry):
 
     def read(self, name: str) -> bytes:
         """See `Registry.read`."""
-        if name not in self._files:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        return self._files[name]
+        try:
+            return self._files[name]
+        except KeyError:
+            raise FileNotFoundError(f"there is no {name} in this registry") from None
 
     def names(self, part: str) -> list[str]:
         """See `Registry.names`."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from riverdelta.checks.law import LawBroken
+from riverdelta.checks.law import LawBroken, equal
 from riverdelta.core.arrays import Array, Arrays, Stateful, part
 from riverdelta.core.errors import Corrupt
 
@@ -111,8 +111,7 @@ def _refuses(make: Callable[[], Stateful], expected: Arrays, name: str, lenient:
 
 
 def _same(what: str, got: Arrays, expected: Arrays) -> None:
-    if got.keys() != expected.keys():
-        raise LawBroken(f"{what}: state has {sorted(got)}; expected {sorted(expected)}")
+    equal(f"{what}: the names in its state", sorted(got), sorted(expected))
     for name, array in expected.items():
         found = got[name]
         if (found.dtype, found.shape, found.tobytes()) != (array.dtype, array.shape, array.tobytes()):

@@ -22,7 +22,7 @@ from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome
+from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.registry import Release, State
 
 
@@ -99,7 +99,7 @@ class DataPlane:
         self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
         raw = (scored.base, scored.corrected, scored.served)
-        request = self.journal.append(kept, *raw, shown_with, scored.state, now, trace)
+        request = self.journal.append(Rows(kept, *raw, shown_with, scored.state, now, trace))
         impressions = self._ids.issue(self.journal.incarnation, request)
         self.metrics.scored(transport, rows, decoded - started, ran - decoded, time.perf_counter() - ran)
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)

@@ -24,7 +24,7 @@ class Journalled(Recall):
 
     def locate(self, incarnation: int, request: int) -> int | None:
         """Return the record that holds a request's rows."""
-        return self._journal.locate(incarnation, request)
+        return self._journal.log.locate((incarnation, request))
 
     def impressions(self, sequence: int) -> Impressions:
         """Return the impressions of a record."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +16,7 @@ from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.locks import shared
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import copy_keys
-from riverdelta.storage.log.copying import copy_log
+from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.log.segments import COPYING
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
@@ -50,10 +52,10 @@ def back_up(home: Home, destination: Path) -> Backup:
         with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, shared(journal / COPYING):
             copy = Path(private) / destination.name
             copy.mkdir(mode=0o700)
-            for name, files in _PARTS.items():
-                _copy(folder / name, copy / name, files)
+            for name in ("checkpoints", "live", "releases"):
+                _copy(folder / name, copy / name)
             shutil.copyfile(folder / "owner", copy / "owner")
-            last = copy_log(journal, copy / "journal")
+            last = _copy_log(journal, copy / "journal")
             copy_keys(journal / "key", copy / "journal" / "key")
             place(copy, destination)
     except OSError as error:
@@ -64,45 +66,55 @@ def back_up(home: Home, destination: Path) -> Backup:
     return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
 
 
-#: Yields the names of a folder's files in the order in which they are copied, given the folder and its copy.
-_Files = Callable[[Path, Path], Iterator[str]]
+def _files(source: Path, copy: Path) -> Iterator[str]:
+    """Yield the names of a part's files in the order in which they are copied: what leads to others comes first."""
+    if source.name == "releases":
+        yield "index.json"
+        releases = ReleaseStore(FolderRegistry(copy.parent)).all()
+        yield from {name for release in releases for name in release.shared}
+        for release in releases:
+            yield from (release.path.name, release.state_path.name)
+    else:
+        # The files are listed once the head of the live tables is copied: what it leads to was there before it.
+        yield from ("head",) if source.name == "live" else ()
+        yield from sorted(path.name for pattern in ("*.live", "*.checkpoint") for path in source.glob(pattern))
 
 
-def _checkpoints(source: Path, copy: Path) -> Iterator[str]:
-    yield from sorted(path.name for path in source.glob("*.checkpoint"))
-
-
-def _live(source: Path, copy: Path) -> Iterator[str]:
-    # The files are listed once the head is copied: what it leads to was there before it.
-    yield "head"
-    yield from sorted(path.name for path in source.glob("*.live"))
-
-
-def _releases(source: Path, copy: Path) -> Iterator[str]:
-    yield "index.json"
-    releases = ReleaseStore(FolderRegistry(copy.parent)).all()
-    yield from {name for release in releases for name in release.shared}
-    for release in releases:
-        yield from (release.path.name, release.state_path.name)
-
-
-_PARTS: dict[str, _Files] = {"checkpoints": _checkpoints, "live": _live, "releases": _releases}
-
-
-def _copy(source: Path, copy: Path, files: _Files) -> None:
+def _copy(source: Path, copy: Path) -> None:
     """Copy the files of a folder, again where one was deleted meanwhile; files missing twice are missing in the home too."""
-    missing, before = _copied(source, copy, files), list[str]()
+    missing, before = _copied(source, copy), list[str]()
     while missing and missing != before:
         shutil.rmtree(copy)
-        missing, before = _copied(source, copy, files), missing
+        missing, before = _copied(source, copy), missing
 
 
-def _copied(source: Path, copy: Path, files: _Files) -> list[str]:
+def _copied(source: Path, copy: Path) -> list[str]:
     copy.mkdir(parents=True)
     missing = []
-    for name in files(source, copy):
+    for name in _files(source, copy):
         try:
             shutil.copyfile(source / name, copy / name)
         except FileNotFoundError:
             missing.append(name)
     return missing
+
+
+def _copy_log(folder: Path, destination: Path) -> int:
+    """Copy the log in `folder`, which has a segment, to a new folder; return its newest sequence number.
+
+    The copy has every record that was there when this was called, and no gap: segments come oldest first, those that are made
+    meanwhile too, each as it is at one moment, and the first that takes writes then ends the copy.
+    """
+    destination.mkdir()
+    last = 0
+    for number in count(min(int(path.stem) for path in folder.glob("[0-9]*.sqlite"))):
+        name = f"{number:06d}.sqlite"
+        if not (folder / name).exists():
+            break
+        with closing(Segment(folder / name)) as segment:
+            segment.back_up(destination / name)
+        with closing(Segment(destination / name)) as copied:
+            last = copied.last()
+            if not copied.sealed:
+                break
+    return last

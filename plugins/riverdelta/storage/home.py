@@ -51,7 +51,11 @@ class Home:
         self.definition, self.settings = definition, settings
         self.folder = settings.home.absolute() / definition.name
         self.registry: Registry = registry or FolderRegistry(self.folder)
-        self._open_log = open_log or self._open_sqlite
+        self._open_log = open_log or (lambda folder: SqliteLog(folder, settings.segment_bytes))
+        #: The file of the key that impression ids are made with.
+        self.key_path = self.folder / "journal" / "key"
+        #: The file of the digests of large files, which are read in full again only when they change.
+        self._digests = self.folder / "digests.json"
         remember(self._digests)
 
     def require(self) -> None:
@@ -87,9 +91,6 @@ class Home:
             keep(self._digests)
         return good
 
-    def _open_sqlite(self, folder: Path) -> Log:
-        return SqliteLog(folder, self.settings.segment_bytes)
-
     def reader(self) -> Reader:
         """Open the journal to read it alone."""
         return Reader(self._open_log(self.folder / "journal"))
@@ -119,7 +120,7 @@ class Home:
 
     def _refuse_another_mode_than_of_0_1(self, journal: Journal) -> None:
         """Version 0.1 wrote no settings: a tick shows that its learner made negatives of silence."""
-        was = "silence" if journal.tick() else "explicit" if self.checkpoints().oldest() else self.settings.labels
+        was = "silence" if journal.log.fact("tick") else "explicit" if self.checkpoints().oldest() else self.settings.labels
         if was != self.settings.labels:
             raise ConfigurationError(
                 f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, and it is {self.settings.labels} now; "
@@ -129,16 +130,6 @@ class Home:
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which follows the key file."""
         return Ids.load(self.key_path, time.time())
-
-    @property
-    def _digests(self) -> Path:
-        """The file of the digests of large files, which are read in full again only when they change."""
-        return self.folder / "digests.json"
-
-    @property
-    def key_path(self) -> Path:
-        """The file of the key that impression ids are made with."""
-        return self.folder / "journal" / "key"
 
     def live(self) -> LiveStore:
         """Return the newest tables."""
@@ -159,10 +150,9 @@ class Home:
     def read_status(self) -> dict[str, Any]:
         """Return the learner's last status, {} before the first."""
         try:
-            status: dict[str, Any] = json.loads((self.folder / "status.json").read_text())
+            return dict(json.loads((self.folder / "status.json").read_text()))
         except (FileNotFoundError, ValueError):
             return {}
-        return status
 
     def _begin(self, releases: ReleaseStore) -> None:
         """Make release 0, which scores as the base does; raises `ModelError` where ONNX Runtime cannot open it.

@@ -29,8 +29,7 @@ def find(home: Home, text: str) -> dict[str, Any]:
         )
     incarnation, request, index = key
     with closing(home.reader()) as reader:
-        position = reader.locate(incarnation, request)
-        known = reader.log.find((incarnation, request))
+        position, known = reader.log.locate((incarnation, request)), reader.log.find((incarnation, request))
         if position is None or known is None:
             raise NotFound(f"impression {text} is not in {home.key_path.parent}: retention deleted it, or it was never durable")
         if index >= known.rows:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
@@ -24,7 +24,7 @@ class Worker:
         """Journal one request and return its number."""
         logit = np.arange(rows, dtype=np.float32)
         columns = {"user_id": np.arange(rows), "vec": np.ones((rows, 2), np.float32)}
-        return self.journal.append(columns, logit, logit + 1, logit + 2, None, STATE, time or self.time)
+        return self.journal.append(Rows(columns, logit, logit + 1, logit + 2, None, STATE, time or self.time))
 
     def feed(self, request, rows, labels, of=None, time=None):
         """Send feedback for rows of one request and return the outcomes, as text."""

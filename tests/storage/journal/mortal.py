@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
@@ -26,7 +26,7 @@ def write(folder, out, seed):
     while True:
         rows = int(rng.integers(1, 40))
         logit = rng.normal(size=rows).astype(np.float32)
-        request = journal.append({"user_id": np.arange(rows)}, logit, logit, logit, None, State(0, 0, 0), 1.0)
+        request = journal.append(Rows({"user_id": np.arange(rows)}, logit, logit, logit, None, State(0, 0, 0), 1.0))
         if rng.random() < 0.5:
             time.sleep(0.003)
         label = rng.integers(0, 2, rows)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import TooLarge
-from riverdelta.storage.journal.buffer import Buffer
+from riverdelta.storage.journal.buffer import Buffer, Rows
 from riverdelta.storage.registry import State
 
 STATE = State(1, 2, 4)
@@ -12,7 +12,7 @@ STATE = State(1, 2, 4)
 
 def add(buffer, rows, propensity=None, time=1.5, state=STATE):
     logit = np.arange(rows, dtype=np.float32)
-    return buffer.add({"x": logit[:, None]}, logit, logit + 1, logit + 2, propensity, state, time)
+    return buffer.add(Rows({"x": logit[:, None]}, logit, logit + 1, logit + 2, propensity, state, time))
 
 
 def test_requests_become_one_block_in_their_order():

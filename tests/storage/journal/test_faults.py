@@ -134,7 +134,7 @@ import resource, signal, sys, time
 from pathlib import Path
 import numpy as np
 from riverdelta.core.errors import Unavailable
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
@@ -142,7 +142,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(SqliteLog(Path(sys.argv[1])))
 def feed():
     logit = np.zeros(500, np.float32)
-    request = journal.append({"x": logit}, logit, logit, logit, None, State(0, 0, 0), 1.0)
+    request = journal.append(Rows({"x": logit}, logit, logit, logit, None, State(0, 0, 0), 1.0))
     keys = np.full(500, journal.incarnation), np.full(500, request), np.arange(500)
     return set(map(str, journal.feedback(*keys, logit, 1.0).result().outcomes))
 assert feed() == {"accepted"}
@@ -180,7 +180,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 from riverdelta.core.errors import Unavailable
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 
 if os.getuid() == 0:

@@ -19,14 +19,14 @@ SCORER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal import Journal, Rows
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import State
 
 journal = Journal(SqliteLog(Path(sys.argv[1])), flush_seconds=float(sys.argv[2]), flush_rows=10**6)
 logit = np.zeros(2, np.float32)
 for _ in sys.stdin:
-    print(journal.incarnation, journal.append({"x": logit}, logit, logit, logit, None, State(0, 0, 0), 1.0), flush=True)
+    print(journal.incarnation, journal.append(Rows({"x": logit}, logit, logit, logit, None, State(0, 0, 0), 1.0)), flush=True)
 """
 
 

@@ -78,9 +78,7 @@ class Ids:
     def refresh(self, now: float) -> None:
         """Take up a key made meanwhile, and forget those whose time is over at `now` (Unix seconds)."""
         self._follow()
-        kept = tuple(former for former in self._keys if now < former[1])
-        if len(kept) < len(self._keys):
-            self._keys = kept
+        self._keys = tuple(former for former in self._keys if now < former[1])
 
     def issue(self, incarnation: int, request: int) -> str:
         """Return the 28 characters that name a request."""

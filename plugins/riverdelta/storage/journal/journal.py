@@ -8,25 +8,22 @@ import math
 import os
 import threading
 import time as clock
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unavailable
+from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Record, Tick, encode
 from riverdelta.storage.journal.base import Answer, Health
-from riverdelta.storage.journal.buffer import Block, Buffer
+from riverdelta.storage.journal.buffer import Block, Buffer, Rows
 from riverdelta.storage.journal.held import Call, Held
 from riverdelta.storage.journal.ids import new_incarnation
-from riverdelta.storage.journal.judge import POLICIES, Judge, Rules
+from riverdelta.storage.journal.judge import Judge, Rules
 from riverdelta.storage.journal.reader import Reader, recorded
 from riverdelta.storage.log import Entry, Log, Transaction
-from riverdelta.storage.registry.state import State
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
@@ -69,11 +66,9 @@ class Journal(Reader):
         patience_seconds: float = PATIENCE_SECONDS,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        if on_conflict not in POLICIES:
-            raise ConfigurationError(f"on_conflict is {on_conflict!r}; expected one of {', '.join(POLICIES)}")
+        self._rules = Rules(on_conflict, window_seconds)
         super().__init__(log)
         self._flush_seconds, self._flush_rows = flush_seconds, flush_rows
-        self._rules = Rules(on_conflict, window_seconds)
         with log.transaction() as transaction:
             count = int(transaction.fact("incarnations")) + 1
             transaction.put("incarnations", count)
@@ -91,23 +86,10 @@ class Journal(Reader):
         self._thread = threading.Thread(target=self._write_forever, name="riverdelta-journal", daemon=True)
         self._thread.start()
 
-    def append(
-        self,
-        columns: Mapping[str, npt.NDArray[Any]],
-        base: Floats,
-        corrected: Floats,
-        served: Floats,
-        propensity: Floats | None,
-        state: State,
-        time: float,
-        trace: str | None = None,
-    ) -> int:
-        """Take the rows of one request and return the request's number; never blocks, durable within the flush interval.
-
-        `trace` is the W3C trace id that the request came with, 32 hexadecimal digits.
-        """
+    def append(self, rows: Rows) -> int:
+        """Take the rows of one request and return the request's number; never blocks, durable within the flush interval."""
         with self._wake:
-            request = self._buffer.add(columns, base, corrected, served, propensity, state, time, trace)
+            request = self._buffer.add(rows)
             # The writer needs waking for the first rows of a block and for a full one; in between it sleeps on purpose.
             if self._buffer.requests == 1 or self._buffer.rows >= self._flush_rows:
                 self._wake.notify()

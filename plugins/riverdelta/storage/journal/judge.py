@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from riverdelta.core.checked import bound
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
 from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.base import Outcome
@@ -36,8 +38,10 @@ class Rules:
     window_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.on_conflict not in POLICIES or not (self.window_seconds is None or self.window_seconds > 0):
-            raise ValueError(f"{self}: expected a policy among {POLICIES}, and a window above 0 s or None")
+        if self.on_conflict not in POLICIES:
+            raise ConfigurationError(f"on_conflict is {self.on_conflict!r}; expected one of {', '.join(POLICIES)}")
+        if self.window_seconds is not None:
+            bound("window_seconds", self.window_seconds)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Rules:
@@ -94,7 +98,8 @@ class Judge:
     def records(self) -> Iterator[Feedback]:
         """Yield what was accepted and the learner has to know, as records."""
         for start in range(0, len(self._accepted), _RECORD_ROWS):
-            yield _feedback(self._accepted[start : start + _RECORD_ROWS])
+            columns = zip(zip(*self._accepted[start : start + _RECORD_ROWS], strict=True), _DTYPES, strict=True)
+            yield Feedback(*(np.array(column, dtype) for column, dtype in columns))
 
     def fed(self) -> dict[tuple[int, int, int], Fed]:
         """Return what is known now of each row that got feedback, by incarnation, request and row."""
@@ -144,8 +149,3 @@ class Judge:
         if due is None and fed.label is None and fed.shown is not None and self._first_window is not None:
             due = fed.shown + self._first_window  # version 0.1 kept the showing alone
         return due is not None and self._tick >= due
-
-
-def _feedback(accepted: list[_Accepted]) -> Feedback:
-    columns = zip(zip(*accepted, strict=True), _DTYPES, strict=True)
-    return Feedback(*(np.array(column, dtype) for column, dtype in columns))

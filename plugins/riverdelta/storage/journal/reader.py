@@ -24,18 +24,12 @@ class Reader:
 
     def __init__(self, log: Log) -> None:
         self.log = log
+        #: See `Log`, of which these are.
+        self.first, self.last, self.size, self.wait = log.first, log.last, log.size, log.wait
 
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
         """Return the records after sequence number `after`, about `rows` rows of them; raises `Corrupt` naming a bad one."""
         return [(stored.sequence, _decoded(stored)) for stored in self.log.read(after, rows)]
-
-    def wait(self, after: int, seconds: float) -> bool:
-        """Wait until there is a record after `after`, for at most `seconds`; return whether there is."""
-        return self.log.wait(after, seconds)
-
-    def locate(self, incarnation: int, request: int) -> int | None:
-        """Return the record that holds a request's rows; None where retention has deleted it."""
-        return self.log.locate((incarnation, request))
 
     def impressions(self, sequence: int) -> Impressions:
         """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
@@ -63,22 +57,6 @@ class Reader:
     def settings(self) -> dict[str, Any]:
         """Return the settings that learning reads, as the newest record has them; {} before the first."""
         return recorded(self.log, dict) or {}
-
-    def tick(self) -> float:
-        """Return the time of the newest tick (Unix seconds), 0 before the first."""
-        return float(self.log.fact("tick"))
-
-    def first(self) -> int:
-        """Return the sequence number of the oldest record that is left, or of the next one while there is none."""
-        return self.log.first()
-
-    def last(self) -> int:
-        """Return the newest sequence number, 0 before the first."""
-        return self.log.last()
-
-    def size(self) -> int:
-        """Return the bytes that the journal takes."""
-        return self.log.size()
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
         """Retire and delete the oldest records; return bytes freed. See `Retention.step`."""

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Protocol, TypeVar
 
 from riverdelta.storage.log.base import Needed, Request
 
+_NOW = -1
 
-class Part(Protocol):
-    """A run of a log's records that is deleted as one; only the newest part takes more."""
+
+@dataclass
+class Part:
+    """A run of a log's records that is deleted as one; only the newest part takes more.
+
+    `spans` are each incarnation's first and last request in a retired part, `size` its bytes, and `written` when it was last
+    written to (Unix seconds).
+    """
 
     number: int
     first: int
-
-    @property
-    def spans(self) -> Mapping[int, Request]:
-        """Each incarnation's first and last request in this part."""
-
-    def size(self) -> int:
-        """Return its bytes."""
-
-    def written(self) -> float:
-        """Return when it was last written to (Unix seconds)."""
-
-
-_NOW = -1
-P = TypeVar("P", bound=Part)
+    spans: dict[int, Request] = field(default_factory=dict)
+    size: int = 0
+    written: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,14 +40,14 @@ class Retention:
 
     def step(
         self,
-        parts: Sequence[P],
+        parts: Sequence[Part],
         behind: int,
         max_age: float,
         max_bytes: int,
         now: float,
         needed: Needed,
         locked: bool = False,
-    ) -> tuple[Retention, list[P]]:
+    ) -> tuple[Retention, list[Part]]:
         """Return what is decided now, at no position yet, and the parts to delete; none while the log is `locked`.
 
         `behind` is the position up to which records may go, `max_age` in seconds, `now` the Unix time; `needed` says whether
@@ -77,11 +72,11 @@ class Retention:
                     break
                 released[number] = _NOW
         left = [part for part in parts if part.number not in self.retired]
-        size = sum(part.size() for part in left)
+        size = sum(part.size for part in left)
         for part, following in pairwise(left):
-            if following.first - 1 > behind or not (now - part.written() > max_age or size > max_bytes):
+            if following.first - 1 > behind or not (now - part.written > max_age or size > max_bytes):
                 break
-            size -= part.size()
+            size -= part.size
             retired[part.number] = _NOW
         return Retention(swept, retired, released), gone
 
@@ -92,4 +87,4 @@ class Retention:
 
     def facts(self) -> dict[str, str]:
         """Return it as texts by name."""
-        return {field.name: json.dumps(getattr(self, field.name)) for field in fields(self)}
+        return {each.name: json.dumps(getattr(self, each.name)) for each in fields(self)}

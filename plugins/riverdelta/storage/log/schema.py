@@ -23,8 +23,6 @@ CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY K
 CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
-#: The table of requests by their clients' names, which is made with the first of them.
-NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
 #: The facts of a segment, each an int, a number or a text as the value here, which it has at first.
 FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
 #: What a new segment takes over from the one before it.

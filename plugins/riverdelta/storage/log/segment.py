@@ -17,7 +17,7 @@ from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
 from riverdelta.storage.log.base import Entry, Fed, Request, Stored
-from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, explained
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
 
 _PAIR = 16
 
@@ -148,20 +148,6 @@ class Segment:
         """Whether rows of incarnations' requests up to these have had feedback here."""
         asked = "SELECT 1 FROM fed WHERE incarnation = ? AND request <= ? LIMIT 1"
         return any(self._ask(asked, pair) for pair in newest.items())
-
-    def name(self, name: str, request: Request) -> None:
-        """Give a request a name, inside a transaction; segments without names have no table of them."""
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS {NAMES}")
-        self._db.execute("INSERT INTO named VALUES (?, ?, ?)", (name, *request))
-
-    def named(self, name: str) -> Request | None:
-        """Return the request of a name, None where the segment does not have it."""
-        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'named'"):
-            return None
-        found = self._ask("SELECT incarnation, request FROM named WHERE name = ?", (name,))
-        if found and not all(isinstance(number, int) for number in found[0]):
-            raise self._odd("named", found[0])
-        return found[0] if found else None
 
     def read(self, after: int, rows: int) -> list[Stored]:
         """Return records after a position, at least one where there are any, about `rows` rows in all."""

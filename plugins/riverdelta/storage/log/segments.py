@@ -13,7 +13,7 @@ from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.features import Ints
 from riverdelta.core.locks import Turn, alone
 from riverdelta.storage.log.base import Entry, Fed, Needed, Request, Scored, Stored, Transaction
-from riverdelta.storage.log.retention import Retention
+from riverdelta.storage.log.retention import Part, Retention
 from riverdelta.storage.log.schema import CARRIED, create
 from riverdelta.storage.log.segment import Segment
 
@@ -121,10 +121,6 @@ class Segments:
         """See `Transaction.feed`."""
         self.newest.feed(fed)
 
-    def name(self, name: str, request: Request) -> None:
-        """See `Transaction.name`."""
-        self.newest.name(name, request)
-
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
         self.newest.put(name, value)
@@ -162,12 +158,6 @@ class Segments:
             if (rows := segments[place].rows_of(request)) is not None:
                 return place, rows
         return None
-
-    def named(self, name: str) -> Request | None:
-        """See `Index.named`."""
-        with self._now() as segments:
-            found = (segment.named(name) for segment in reversed(segments))
-            return next((request for request in found if request is not None), None)
 
     def swept(self) -> Mapping[int, int]:
         """See `Index.swept`."""
@@ -238,7 +228,10 @@ class Segments:
         """See `Log.sweep`; nothing is deleted while the log is copied."""
         with alone(self.folder / COPYING) as free, self._now(refresh=True) as segments:
             before = Retention(*(self.newest.numbers(fact) for fact in ("swept", "retired", "released")))
-            after, gone = before.step(segments, behind, max_age, max_bytes, now, needed, locked=not free)
+            parts = [
+                Part(s.number, s.first, s.spans if s.number in before.retired else {}, s.size(), s.written()) for s in segments
+            ]
+            after, gone = before.step(parts, behind, max_age, max_bytes, now, needed, locked=not free)
             if after == before:
                 return 0
             with self.transaction():
@@ -247,10 +240,9 @@ class Segments:
             for number in after.retired.keys() - before.retired.keys():
                 path = self._open[number].path
                 _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", path)
-            freed = sum(segment.size() for segment in gone)
-            for segment in gone:
-                self._open.pop(segment.number).delete()
-            return freed
+            for part in gone:
+                self._open.pop(part.number).delete()
+            return sum(part.size for part in gone)
 
     def close(self) -> None:
         """Let go of every file."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from riverdelta.core.errors import Unavailable
-from riverdelta.storage.log.alive import Alive
+from riverdelta.core.locks import Lock, alone
 from riverdelta.storage.log.base import Needed, Transaction
 from riverdelta.storage.log.segments import Segments
 
@@ -27,7 +27,9 @@ class SqliteLog(Segments):
     def __init__(self, folder: Path, segment_bytes: int = 256 << 20) -> None:
         self._writer = Segments(folder, segment_bytes)
         super().__init__(folder, segment_bytes)
-        self._alive = Alive(folder / "alive")
+        #: A lock on a file here for each process that lives; the kernel frees it when the process ends in any way.
+        self._alive = folder / "alive"
+        self._locks: dict[int, Lock] = {}
         self._written = threading.Condition()
 
     @contextmanager
@@ -55,19 +57,34 @@ class SqliteLog(Segments):
         return freed
 
     def enter(self, incarnation: int) -> None:
-        """See `Log.enter`."""
+        """See `Log.enter`; what dead processes left is cleared away.
+
+        One process at a time may do so: whoever clears takes a file without a lock for a dead one's.
+        """
         try:
-            self._alive.enter(incarnation)
+            self._alive.mkdir(exist_ok=True)
+            for path in self._alive.iterdir():
+                if path.name.isdecimal():
+                    self.lives(int(path.name))
+            self._locks[incarnation] = Lock(self._alive / str(incarnation), f"incarnation {incarnation}")
         except OSError as error:
             raise Unavailable(f"the journal folder {self.folder} cannot be written: {error}") from error
 
     def lives(self, incarnation: int) -> bool:
         """See `Log.lives`."""
-        return self._alive.has(incarnation)
+        path = self._alive / str(incarnation)
+        if not path.exists():
+            return False
+        with alone(path) as dead:
+            if dead:
+                path.unlink(missing_ok=True)
+        return not dead
 
     def leave(self, incarnation: int) -> None:
         """See `Log.leave`."""
-        self._alive.leave()
+        (self._alive / str(incarnation)).unlink(missing_ok=True)
+        if lock := self._locks.pop(incarnation, None):
+            lock.release()
 
     def refresh(self) -> None:
         """See `Log.refresh`."""

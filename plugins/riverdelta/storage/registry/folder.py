@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riverdelta.core.durable import atomic, overwrite
+from riverdelta.core.durable import overwrite, write
 
 
 class FolderRegistry:
@@ -17,9 +17,7 @@ class FolderRegistry:
         """See `Registry.write`."""
         path = self.path(name)
         if durable:
-            with atomic(path) as file:
-                for piece in pieces:
-                    file.write(piece)
+            write(path, *pieces)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             overwrite(path, b"".join(pieces))

@@ -55,7 +55,9 @@ class LiveStore:
         self.registry.write("live/head", _seal(head), durable=False)
         if whole == swap:
             self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
-            self._drop_before(read[1] if read else swap)
+            for old in self._swaps():
+                if old < (read[1] if read else swap):
+                    self.registry.delete(_name(old))
         else:
             self._since_whole += 1
             self._bytes_since_whole += len(data)
@@ -131,11 +133,6 @@ class LiveStore:
         if message != self._complained:
             self._complained = message
             _log.error("%s", message)
-
-    def _drop_before(self, swap: int) -> None:
-        for old in self._swaps():
-            if old < swap:
-                self.registry.delete(_name(old))
 
     def _swaps(self) -> list[int]:
         found = (re.fullmatch(r"live/(\d+)\.live", name) for name in self.registry.names("live"))

@@ -165,10 +165,10 @@ class ReleaseStore:
                 "number": number,
                 "file": path.name,
                 "digest": file_digest(path),
-                "position": position,
                 "state": digest.hex(),
+                "position": position,
             }
-            index["releases"].append({**entry, "examples": examples, "time": time, "facts": dict(facts)})
+            index["releases"].append({**entry, "position": position, "examples": examples, "time": time, "facts": dict(facts)})
             index["champions"] = index["champions"] or [number]
             self._write(index)
         except BaseException:

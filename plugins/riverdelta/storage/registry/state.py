@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.arrays import pack, unpack
+from riverdelta.core.arrays import pack, part, take, unpack
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats, Ints
 
@@ -63,22 +62,12 @@ class Delta:
         """Read what `encode` wrote; raises `Corrupt` naming `source`."""
         arrays = unpack(data, source)
         try:
-            state, base = (State(*row) for row in _typed(arrays, "state", np.int64, 2).tolist())
-            tables: dict[str, tuple[Ints | None, Floats]] = {}
-            for key, values in arrays.items():
-                kind, _, name = key.partition("/")
-                if kind == "values":
-                    rows = f"rows/{name}"
-                    tables[name] = (_typed(arrays, rows, np.int64, 1) if rows in arrays else None, values)
-            received = _typed(arrays, "received", np.float64, 1)
-            (published,) = _typed(arrays, "published", np.float64, 1).tolist()
+            state, base = (State(*row) for row in take(arrays, "state", np.zeros((2, 3), np.int64)).tolist())
+            indices = part(arrays, "rows")
+            rows = {name: take(indices, name, np.zeros(0, np.int64), any_rows=True) for name in indices}
+            tables = {name: (rows.get(name), values) for name, values in part(arrays, "values").items()}
+            received = take(arrays, "received", np.zeros(0), any_rows=True)
+            published = float(take(arrays, "published", np.zeros(1))[0])
             return cls(state, None if base.swap < 0 else base, tables, received, published)
-        except (KeyError, ValueError, TypeError) as error:
+        except Corrupt as error:
             raise Corrupt(f"{source} is no delta: {error}") from error
-
-
-def _typed(arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: npt.DTypeLike, axes: int) -> npt.NDArray[Any]:
-    array = arrays[name]
-    if array.dtype != dtype or array.ndim != axes:
-        raise ValueError(f"its {name} is {array.dtype}{list(array.shape)}")
-    return array
