@@ -18,7 +18,7 @@ ORDER = (
 
 #: Which modules may import which heavy dependency; a folder's name stands for all that it holds.
 HEAVY = {
-    "torch": ("lab/deepfm", "lab/train", "lab/export"),
+    "torch": ("lab/base", "lab/deepfm"),
     "onnxscript": ("lab/export",),
     "opentelemetry": ("bento",),
     "bentoml": ("bento",),
@@ -42,7 +42,7 @@ HEAVY = {
     "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "lab/export", "serving/session", "sidecar/releaser"),
     "pyarrow": ("core/records", "lab/datasets", "cli/reference"),
     "click": ("cli", "bento/internals"),
-    "psutil": ("bento/address",),
+    "psutil": ("bento/address", "metrics/files"),
     "rich": ("cli",),
     "pandas": ("corrections/rows",),
 }

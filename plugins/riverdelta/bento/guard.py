@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from riverdelta.bento import internals
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
+from riverdelta.bento.command import COMMANDS
 from riverdelta.bento.http import failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
@@ -37,7 +38,7 @@ _HTTP: dict[tuple[str, str], Need] = {
     **{("GET", path): ("status", ANY) for path in ("/status", "/metrics")},
     **{("GET", path): ("metadata", ANY) for path in ("/", "/openapi.json", "/docs.json", "/schema.json", "/v2")},
     **{("GET", f"/admin/{name}"): ("admin", ADMIN) for name in ("releases", "diff", "export")},
-    **{("POST", f"/admin/{name}"): ("admin", ADMIN) for name in ("release", "promote", "rollback", "freeze", "resume")},
+    **{("POST", f"/admin/{name}"): ("admin", ADMIN) for name in COMMANDS},
     **{("GET", path): ("health", None) for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")},
 }
 _PAGES = re.compile(r"/(static_content|assets)/.+", re.DOTALL)

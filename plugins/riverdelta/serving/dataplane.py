@@ -65,17 +65,11 @@ class DataPlane:
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = definition.request_schema
-        self._kept = definition.kept
         self._ids = self.home.ids()
         self.journal = self.home.journal(patience_seconds)
         self.follower = Follower(self.home, self.session, self.journal, self._ids, self.metrics, clock)
         self.follower.start()
         self.metrics.provider(self.session.provider)
-
-    @property
-    def name(self) -> str:
-        """The scorer's name."""
-        return self.definition.name
 
     def score(
         self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest", trace: str | None = None
@@ -94,7 +88,7 @@ class DataPlane:
         ran = time.perf_counter()
         now = self.clock()
         self.follower.scored(now)
-        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
+        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
         request = self.journal.append(kept, *raw, shown_with, scored.state, now, trace)
         impressions = self._ids.issue(self.journal.incarnation, request)
@@ -141,21 +135,16 @@ class DataPlane:
         trainer = self.home.read_status()
         silent = self.clock() - trainer["time"] if trainer else None
         return {
-            "name": self.name,
+            "name": self.definition.name,
             "state": str(state),
             "release": state.release,
             "swap": state.swap,
             "position": state.position,
             "provider": self.session.provider,
-            "scatter": self.session.scatter,
             "taking": {name: str(column) for name, column in self.schema.items()},
             "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
             "corrections": [repr(c).replace("\n", " ") for c in self.definition.corrections],
-            "journal": {
-                "pending_rows": health.pending_rows,
-                "dropped_rows": health.dropped_rows,
-                "error": health.error,
-            },
+            "journal": {name: getattr(health, name) for name in ("pending_rows", "dropped_rows", "error")},
             "sidecar": {"alive": silent is not None and silent < STALE_SECONDS, "silent_seconds": silent},
             "learning": trainer,
         }
