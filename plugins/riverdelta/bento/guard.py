@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from riverdelta.bento.command import COMMANDS
 from riverdelta.bento.http import failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
-from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.runtime import Runtime, rows_of
 from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
 from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable, Unsupported
@@ -70,14 +70,12 @@ class Visit:
     endpoint: str | None = None
 
     def rows(self, brought: Any) -> None:
-        """Note what the request brings: columns, of which the first one counts, or items.
+        """Note what the request brings: columns or items.
 
         Raises `RateLimited`, or `TooLarge` for more rows than ever pass at once.
         """
         if self.limit is not None:
-            first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
-            # What has no length is no column, and is refused further on.
-            self.limit.take(self.caller.source, len(first) if isinstance(first, Sized) else 1)
+            self.limit.take(self.caller.source, rows_of(brought))
 
 
 _visit: ContextVar[Visit] = ContextVar("riverdelta_visit")

@@ -16,7 +16,8 @@ from riverdelta.core.features import Floats, has_text
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
-from riverdelta.metrics import STALE_SECONDS, Metrics
+from riverdelta.metrics.learner import STALE_SECONDS
+from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.session import Session
@@ -161,13 +162,13 @@ class DataPlane:
 
 
 def _propensity(value: Any, rows: int) -> Floats:
+    expected = f"expected {rows} numbers above 0 and at most 1"
     if has_text(value):
-        raise InvalidInput(f"propensity has text among its values; expected {rows} numbers above 0 and at most 1")
+        raise InvalidInput(f"propensity has text among its values; {expected}")
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise InvalidInput(f"propensity is ragged ({error}); expected {rows} numbers above 0 and at most 1") from None
+        raise InvalidInput(f"propensity is ragged ({error}); {expected}") from None
     if array.dtype.kind not in "iuf" or array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
-        got = f"{array.dtype}{list(array.shape)}"
-        raise InvalidInput(f"propensity is {got}; expected {rows} numbers above 0 and at most 1")
+        raise InvalidInput(f"propensity is {array.dtype}{list(array.shape)}; {expected}")
     return np.ascontiguousarray(array, np.float32)
