@@ -85,8 +85,8 @@ class Scorer:
         self.now += 1.0
         while self.trainer.step():
             pass
-        self.plane.follow()
-        self.plane.mirror()
+        self.plane.follower.follow()
+        self.plane.follower.mirror()
 
     def learned(self):
         """The tables in service, and what the learner keeps besides."""

@@ -68,8 +68,8 @@ class DeepFM(nn.Module):
         self.first = nn.ModuleDict()
         self.embedding = nn.ModuleDict()
         for name in self.fields:
-            self.vocabularies[name] = Vocabulary(stream.columns[name], options.min_count)
-            self._field(name, self.vocabularies[name].size)
+            vocabulary = self.vocabularies[name] = Vocabulary(stream.columns[name], options.min_count)
+            self._field(name, vocabulary.size)
         tables = {side: table for side, table in stream.tables.items() if table.key in self.fields}
         self.sides = {side: table.key for side, table in tables.items()}
         for side, table in tables.items():

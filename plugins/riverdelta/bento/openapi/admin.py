@@ -24,9 +24,9 @@ _WAIT: Json = {
 }
 _FLAG: Json = {"type": "boolean"}
 _TEXT: Json = {"type": ["string", "null"]}
-_STANDS = {**dict.fromkeys(ANSWERED, _MAYBE), "frozen": {"type": ["boolean", "null"]}}
+_STANDS: Json = {**dict.fromkeys(ANSWERED, _MAYBE), "frozen": {"type": ["boolean", "null"]}}
 _OUTCOME = record({"sequence": COUNT, "obeyed": _FLAG, "refused": {"type": "null"}, "waits": _TEXT, **_STANDS})
-_ROW = {
+_ROW: Json = {
     **dict.fromkeys(("release", "examples", "bytes"), COUNT),
     "time": {"type": "number"},
     **dict.fromkeys(("log_loss_base", "log_loss_served", "gain_on_champion"), _NUMBER),
@@ -36,7 +36,7 @@ _ROW = {
 _RELEASES = record({"releases": array(record(_ROW))})
 _WHERE: Json = {"correction": STRING, "table": STRING}
 _TURNOVER = record({**_WHERE, "changed": COUNT, "coefficients": COUNT})
-_BETWEEN = dict.fromkeys(("before", "after", "logits"), _NUMBER)
+_BETWEEN: Json = dict.fromkeys(("before", "after", "logits"), _NUMBER)
 _CHANGE = record({**_WHERE, "feature": STRING, "slot": _MAYBE, "id": _TEXT, **_BETWEEN})
 _DIFF = record({"a": COUNT, "b": COUNT, "examples": {"type": "integer"}, "tables": array(_TURNOVER), "changes": array(_CHANGE)})
 

@@ -53,7 +53,7 @@ def find_movielens(
             return Found(folder, f"{folder.name} (--data)")
         raise InvalidInput(f"--data {given} holds no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
     cache = cache or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverdelta"
-    for around, why in ((environment.get("RIVERDELTA_DATA"), "RIVERDELTA_DATA"), (cache / _NAME, "cached")):
+    for why, around in {"RIVERDELTA_DATA": environment.get("RIVERDELTA_DATA"), "cached": str(cache / _NAME)}.items():
         if around and (folder := _release(Path(around))):
             return Found(folder, f"{folder.name} ({why})")
     try:
