@@ -18,7 +18,7 @@ ORDER = (
 
 #: Which modules may import which heavy dependency; a folder's name stands for all that it holds.
 HEAVY = {
-    "torch": ("lab/deepfm", "lab/train", "lab/export"),
+    "torch": ("lab/base", "lab/deepfm"),
     "onnxscript": ("lab/export",),
     "opentelemetry": ("bento",),
     "bentoml": ("bento",),
@@ -39,10 +39,10 @@ HEAVY = {
     "prometheus_client": ("metrics", "serving/dataplane"),
     "numba": ("corrections", "core/losses", "evaluation", "learning/breaker", "learning/influence"),
     "river": ("corrections", "river"),
-    "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "lab/export", "serving/session", "sidecar/releaser"),
+    "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "serving/session", "sidecar/releaser"),
     "pyarrow": ("core/records", "lab/datasets", "cli/reference"),
     "click": ("cli", "bento/internals"),
-    "psutil": ("bento/address",),
+    "psutil": ("bento/address", "metrics/files"),
     "rich": ("cli",),
     "pandas": ("corrections/rows",),
 }
@@ -142,9 +142,9 @@ PLANTED = {
     "of the laws": ("sidecar/trainer.py", "from riverdelta.checks import LAWS", "1: imports checks, which nobody may"),
     "of the laws above storage": ("checks/corrections.py", "import riverdelta.cli", f"1: checks imports cli, {UP}"),
     "a name that only begins alike": (
-        "lab/exporter.py",
+        "lab/based.py",
         "import torch",
-        "1: imports torch, which only lab/deepfm, lab/train, lab/export may",
+        "1: imports torch, which only lab/base, lab/deepfm may",
     ),
     "a private part of one that is allowed": (
         "bento/guard.py",

@@ -25,8 +25,8 @@ from processes import cpu_seconds
 from server import Server
 
 from riverdelta.graph.runtime import open_session
+from riverdelta.lab.base import export
 from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
-from riverdelta.lab.export import export
 from riverdelta.lab.stream import Stream
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore

@@ -20,9 +20,9 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import attack
 from riverdelta.lab.base import base_logits, train_base
 from riverdelta.lab.datasets.movielens import load_movielens
-from riverdelta.lab.ranker import default_corrections, genres_of
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
+from riverdelta.lab.workshop import default_corrections, genres_of
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.replay import replay

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
-from riverdelta.bento.openapi import document
+from riverdelta.bento.openapi.document import document
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane

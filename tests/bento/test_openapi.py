@@ -4,7 +4,7 @@ import jsonschema_rs
 import pytest
 
 from riverdelta.bento import admin, oip_rest, rest
-from riverdelta.bento.openapi import document
+from riverdelta.bento.openapi.document import document
 from riverdelta.core.features import Schema
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition

@@ -15,7 +15,6 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from riverdelta import metrics as module
 from riverdelta.core.errors import (
     ConfigurationError,
     InvalidInput,
@@ -28,8 +27,10 @@ from riverdelta.core.errors import (
 )
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
-from riverdelta.metrics import Metrics, TrainerMirror, forget_dead_workers, page
-from riverdelta.metrics.learner import GAUGES
+from riverdelta.metrics.family import Distribution
+from riverdelta.metrics.files import forget_dead_workers, page
+from riverdelta.metrics.learner import GAUGES, STALE_SECONDS, TrainerMirror
+from riverdelta.metrics.worker import REFUSALS, STAGES, Metrics
 from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.storage.registry import State
 
@@ -38,7 +39,7 @@ WORKER = """
 import sys, time
 import numpy as np
 from riverdelta.storage.journal.base import Health, Outcome
-from riverdelta.metrics import Metrics
+from riverdelta.metrics.worker import Metrics
 from riverdelta.storage.registry import State
 metrics = Metrics(model="shop")
 me = int(sys.argv[1])
@@ -209,7 +210,7 @@ def test_labels_have_a_fixed_set_of_values(full):
 def test_series_of_rare_events_exist_before_the_first(registry):
     Metrics(registry, "shop")
     assert {value(registry, "feedback_total", outcome=o.value) for o in Outcome} == {0}
-    assert {value(registry, "feedback_refused_total", reason=r) for r in module.REFUSALS} == {0}
+    assert {value(registry, "feedback_refused_total", reason=r) for r in REFUSALS} == {0}
     assert value(registry, "swaps_total", outcome="refused") == 0
 
 
@@ -220,7 +221,7 @@ def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total
     metrics.answered("rest", "score", 200, 2.5)
     metrics.answered("rest", "score", 413, 9.0)
     metrics.answered("rest", "status", 200, 9.0)
-    sums = {s: value(registry, "request_seconds_sum", transport="rest", stage=s) for s in module.STAGES}
+    sums = {s: value(registry, "request_seconds_sum", transport="rest", stage=s) for s in STAGES}
     assert sums == {"decode": 0.5, "score": 1.5, "journal": 0.25, "encode": 0.125, "total": 2.5}
     assert value(registry, "rows_scored_total", transport="rest") == 5
 
@@ -235,7 +236,7 @@ def test_feedback_has_a_time_of_its_own(registry):
 @pytest.mark.parametrize("values", [[], [0.01, 0.010001, 1e9, 0.0], [math.nan, 0.2, math.inf, -1.0]])
 def test_many_values_at_once_count_as_one_by_one(values):
     many, single = CollectorRegistry(), CollectorRegistry()
-    module.Distribution("x", "x", buckets=(0.01, 1.0), registry=many).observe_many(np.array(values, np.float64))
+    Distribution("x", "x", buckets=(0.01, 1.0), registry=many).observe_many(np.array(values, np.float64))
     one_by_one = Histogram("x", "x", buckets=(0.01, 1.0), registry=single)
     for v in values:
         if math.isfinite(v):
@@ -378,7 +379,7 @@ def test_null_becomes_nan_and_what_is_missing_stays(registry):
     assert value(registry, "examples_joined") == 40
 
 
-@pytest.mark.parametrize("old", [{}, {"time": 1000.0 - module.STALE_SECONDS - 0.1}])
+@pytest.mark.parametrize("old", [{}, {"time": 1000.0 - STALE_SECONDS - 0.1}])
 def test_a_learner_that_stopped_writing_is_down(registry, old):
     mirror = TrainerMirror(registry, "shop")
     mirror.update(status(time=1000.0), now=1000.0)

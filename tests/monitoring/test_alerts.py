@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from riverdelta.metrics import Metrics
+from riverdelta.metrics.worker import Metrics
 
 PROMETHEUS = Path(__file__).parents[2] / "monitoring" / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))

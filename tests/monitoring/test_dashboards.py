@@ -18,7 +18,7 @@ from boards.board import board
 from boards.files import files
 from boards.panels import lines
 from boards.queries import Ask
-from riverdelta.metrics import Metrics
+from riverdelta.metrics.worker import Metrics
 
 GRAFANA = DASHBOARDS.parent
 RULES = sorted((GRAFANA.parent / "prometheus" / "rules").glob("*.yml"))

@@ -24,7 +24,7 @@ from riverdelta.bento.access import Access, is_loopback
 from riverdelta.bento.command import COMMANDS, MOST_CHANGES, MOST_RELEASE, parse_command
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, answering, json, read_json
+from riverdelta.bento.http import Handler, json, read_json, route
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import Forbidden, InvalidInput, NotFound, Unavailable, WrongContentType
 from riverdelta.core.settings import Settings
@@ -78,16 +78,16 @@ def routes(runtime: Runtime) -> list[Route]:
 
         return run
 
-    def route(name: str, method: str, handler: Handler) -> Route:
+    def behind(name: str, method: str, handler: Handler) -> Route:
         async def let_in(request: Request) -> Response:
             _refuse_strange_names(request, runtime.plane.settings)
             return await handler(request)
 
-        return Route(f"/admin/{name}", answering("rest", "admin", let_in), methods=[method])
+        return route("rest", f"/admin/{name}", "admin", let_in, method)
 
     reads = {"releases": releases, "diff": changes, "export": export}
-    return [route(name, "GET", handler) for name, handler in reads.items()] + [
-        route(name, "POST", command(name)) for name in COMMANDS
+    return [behind(name, "GET", handler) for name, handler in reads.items()] + [
+        behind(name, "POST", command(name)) for name in COMMANDS
     ]
 
 

@@ -19,7 +19,6 @@ _SCRIPT = f"""
 import os, sys
 os.nice(10)
 from pathlib import Path
-from riverdelta.bento.sidecar import environment
 from riverdelta.core.errors import Unsupported
 from riverdelta.graph.files import export_single
 try:

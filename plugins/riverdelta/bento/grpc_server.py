@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 
 import grpc
@@ -21,8 +22,6 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-
-Method = Callable[[Any], Awaitable[Any]]
 
 
 class GrpcServer:
@@ -49,56 +48,42 @@ class GrpcServer:
         await self._server.stop(_GRACE_SECONDS)
 
     def _handlers(self) -> dict[str, Any]:
-        methods: dict[str, Method] = {
-            "ServerLive": self._server_live,
-            "ServerReady": self._server_ready,
-            "ModelReady": self._model_ready,
-            "ServerMetadata": self._server_metadata,
-            "ModelMetadata": self._model_metadata,
-            "ModelInfer": self._model_infer,
+        oip = self._oip
+        methods: dict[str, Callable[[Any], Any]] = {
+            "ServerLive": lambda request: {"live": True},
+            "ServerReady": lambda request: {"ready": self._runtime.ready},
+            "ModelReady": lambda request: {"ready": bool(oip.model(request.name, request.version))},
+            "ServerMetadata": lambda request: oip.server(),
+            "ModelMetadata": lambda request: oip.model(request.name, request.version),
+            "ModelInfer": self._infer,
         }
         return {
             name: grpc.unary_unary_rpc_method_handler(
-                _reading(f"{name}Request", method), response_serializer=MESSAGES[f"{name}Response"].SerializeToString
+                _answering(name, method), response_serializer=MESSAGES[f"{name}Response"].SerializeToString
             )
             for name, method in methods.items()
         }
 
-    async def _server_live(self, request: Any) -> Any:
-        return MESSAGES["ServerLiveResponse"](live=True)
-
-    async def _server_ready(self, request: Any) -> Any:
-        return MESSAGES["ServerReadyResponse"](ready=self._runtime.ready)
-
-    async def _model_ready(self, request: Any) -> Any:
-        self._oip.model(request.name, request.version)
-        return MESSAGES["ModelReadyResponse"](ready=True)
-
-    async def _server_metadata(self, request: Any) -> Any:
-        return MESSAGES["ServerMetadataResponse"](**self._oip.server())
-
-    async def _model_metadata(self, request: Any) -> Any:
-        return MESSAGES["ModelMetadataResponse"](**self._oip.model(request.name, request.version))
-
-    async def _model_infer(self, request: Any) -> Any:
+    async def _infer(self, request: Any) -> dict[str, Any]:
         self._oip.permit(request.model_name)
         tensors = _read(request)
         wanted = [output.name for output in request.outputs]
         made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted)
         output = MESSAGES["InferOutputTensor"]
-        return MESSAGES["ModelInferResponse"](
-            model_name=request.model_name,
-            model_version="1",
-            id=request.id,
-            outputs=[output(name=t.name, datatype=t.datatype, shape=t.data.shape) for t in made],
-            raw_output_contents=[to_bytes(t) for t in made],
-        )
+        return {
+            "model_name": request.model_name,
+            "model_version": "1",
+            "id": request.id,
+            "outputs": [output(name=t.name, datatype=t.datatype, shape=t.data.shape) for t in made],
+            "raw_output_contents": [to_bytes(t) for t in made],
+        }
 
 
-def _reading(message: str, method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
+def _answering(name: str, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
     async def answer(data: bytes, context: Any) -> Any:
         # Read here and not by gRPC, which would call bytes that are no message a fault of ours.
-        return await method(parse(message, data))
+        made = method(parse(f"{name}Request", data))
+        return MESSAGES[f"{name}Response"](**(await made if isawaitable(made) else made))
 
     return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from riverdelta.bento import internals
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
+from riverdelta.bento.command import COMMANDS
 from riverdelta.bento.http import failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
-from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.runtime import Runtime, rows_of
 from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
 from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable, Unsupported
@@ -37,7 +38,7 @@ _HTTP: dict[tuple[str, str], Need] = {
     **{("GET", path): ("status", ANY) for path in ("/status", "/metrics")},
     **{("GET", path): ("metadata", ANY) for path in ("/", "/openapi.json", "/docs.json", "/schema.json", "/v2")},
     **{("GET", f"/admin/{name}"): ("admin", ADMIN) for name in ("releases", "diff", "export")},
-    **{("POST", f"/admin/{name}"): ("admin", ADMIN) for name in ("release", "promote", "rollback", "freeze", "resume")},
+    **{("POST", f"/admin/{name}"): ("admin", ADMIN) for name in COMMANDS},
     **{("GET", path): ("health", None) for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")},
 }
 _PAGES = re.compile(r"/(static_content|assets)/.+", re.DOTALL)
@@ -69,14 +70,12 @@ class Visit:
     endpoint: str | None = None
 
     def rows(self, brought: Any) -> None:
-        """Note what the request brings: columns, of which the first one counts, or items.
+        """Note what the request brings: columns or items.
 
         Raises `RateLimited`, or `TooLarge` for more rows than ever pass at once.
         """
         if self.limit is not None:
-            first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
-            # What has no length is no column, and is refused further on.
-            self.limit.take(self.caller.source, len(first) if isinstance(first, Sized) else 1)
+            self.limit.take(self.caller.source, rows_of(brought))
 
 
 _visit: ContextVar[Visit] = ContextVar("riverdelta_visit")

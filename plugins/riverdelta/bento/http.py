@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated
 
@@ -112,8 +113,8 @@ def headers(error: RiverdeltaError) -> dict[str, str]:
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
-def answering(transport: str, endpoint: str | Callable[[Request], str], handler: Handler) -> Handler:
-    """Turn an error into its answer; a fault of ours is named by its `endpoint`, which may depend on the request."""
+def route(transport: str, path: str, endpoint: str | Callable[[Request], str], handler: Handler, method: str = "GET") -> Route:
+    """Return a route whose errors are answers; a fault of ours is named by its `endpoint`, which may depend on the request."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -121,4 +122,4 @@ def answering(transport: str, endpoint: str | Callable[[Request], str], handler:
         except Exception as error:  # a fault of ours is an answer too
             return refusal(failure(error, endpoint if isinstance(endpoint, str) else endpoint(request)), transport)
 
-    return answer
+    return Route(path, answer, methods=[method])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -10,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import answering, json, parse_json, parse_length, read_body
+from riverdelta.bento.http import json, parse_json, parse_length, read_body, route
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, Unavailable
@@ -55,19 +54,16 @@ def routes(runtime: Runtime) -> list[Route]:
     def inferred(request: Request) -> str:
         return oip.endpoint(request.path_params["name"])
 
-    def route(path: str, endpoint: str | Callable[[Request], str], handler: Any, method: str = "GET") -> Route:
-        return Route(path, answering("oip_rest", endpoint, handler), methods=[method])
-
     made = [
-        route("/v2", "metadata", server),
-        route("/v2/health/live", "health", live),
-        route("/v2/health/ready", "health", ready),
+        route("oip_rest", "/v2", "metadata", server),
+        route("oip_rest", "/v2/health/live", "health", live),
+        route("oip_rest", "/v2/health/ready", "health", ready),
     ]
     for stem in ("/v2/models/{name}", "/v2/models/{name}/versions/{number}"):
         made += [
-            route(stem, "metadata", model),
-            route(f"{stem}/ready", "health", model_ready),
-            route(f"{stem}/infer", inferred, infer, "POST"),
+            route("oip_rest", stem, "metadata", model),
+            route("oip_rest", f"{stem}/ready", "health", model_ready),
+            route("oip_rest", f"{stem}/infer", inferred, infer, "POST"),
         ]
     return made
 

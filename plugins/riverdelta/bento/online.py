@@ -192,20 +192,14 @@ def _when_asked_to_stop(act: Callable[[], None]) -> None:
 def _sidecar(cls: type, definition: Definition) -> Any:
     supervisor = Supervisor(f"{cls.__module__}:{cls.__name__}")
 
-    def start(self: Any) -> None:
-        supervisor.start()
-
-    def stop(self: Any) -> None:
-        supervisor.stop()
-
     def learner(self: Any) -> dict[str, int | None]:
         """Return the process id of the learner."""
         return {"pid": supervisor.pid}
 
     body = {
         "__module__": cls.__module__,
-        "start": bentoml.on_startup(start),
-        "stop": bentoml.on_shutdown(stop),
+        "start": bentoml.on_startup(lambda self: supervisor.start()),
+        "stop": bentoml.on_shutdown(lambda self: supervisor.stop()),
         "learner": bentoml.api(learner),
     }
     shell = type(f"{cls.__name__}Sidecar", (), body)

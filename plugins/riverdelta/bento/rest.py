@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, answering, json, json_object, read_json
+from riverdelta.bento.http import json, json_object, read_json, route
 from riverdelta.bento.openapi.document import document
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput
@@ -45,14 +45,11 @@ def routes(runtime: Runtime) -> list[Route]:
     async def described(request: Request) -> Response:
         return json(document(runtime.definition, runtime.plane.settings))
 
-    def route(path: str, endpoint: str, handler: Handler, method: str = "GET") -> Route:
-        return Route(path, answering("rest", endpoint, handler), methods=[method])
-
     return [
-        route("/score", "score", score, "POST"),
-        route("/feedback", "feedback", feedback, "POST"),
-        route("/status", "status", status),
-        route("/openapi.json", "metadata", described),
+        route("rest", "/score", "score", score, "POST"),
+        route("rest", "/feedback", "feedback", feedback, "POST"),
+        route("rest", "/status", "status", status),
+        route("rest", "/openapi.json", "metadata", described),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Mapping, Sized
 from time import perf_counter
 from typing import Any
 
@@ -53,7 +54,7 @@ class Runtime:
     async def score(self, columns: Any, propensity: Any, transport: str) -> ScoreAnswer:
         """Score on the event loop where that is quick, in a thread where it is not; what is quick is learned by size."""
         plane, trace = self.plane, trace_id()
-        size = _rows(columns).bit_length()
+        size = rows_of(columns).bit_length()
         expected = self._seconds.get(size, 0.0)
         start = perf_counter()
         if expected <= _INLINE_SECONDS:
@@ -65,9 +66,10 @@ class Runtime:
         return answer
 
 
-def _rows(columns: Any) -> int:
-    """The length of the first column, of whatever a client has sent."""
-    try:
-        return len(next(iter(columns.values()), ()))
-    except (AttributeError, TypeError):  # no object of columns, or a column that is one value: refused further on
-        return 0
+def rows_of(brought: Any) -> int:
+    """Return how many rows a client's columns (the first one counts) or items are.
+
+    What has no length counts as 1, and is refused further on.
+    """
+    first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
+    return len(first) if isinstance(first, Sized) else 1

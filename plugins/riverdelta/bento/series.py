@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riverdelta.bento import internals
-from riverdelta.metrics import page
+from riverdelta.metrics.files import page
 
 _Theirs: Any = internals.COUNTING.find()
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?", re.DOTALL)
@@ -73,9 +73,5 @@ def _labels(app: Starlette) -> Callable[[str], str]:
 
 def _routes(app: Any) -> list[Any]:
     """The routes of an application and of those mounted at its root."""
-    found = []
-    for route in getattr(app, "routes", None) or ():
-        found.append(route)
-        if isinstance(route, Mount) and not route.path:
-            found += _routes(route.app)
-    return found
+    routes = list(getattr(app, "routes", None) or ())
+    return routes + [inner for r in routes if isinstance(r, Mount) and not r.path for inner in _routes(r.app)]

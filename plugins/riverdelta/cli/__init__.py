@@ -9,23 +9,23 @@ import click
 
 from riverdelta.core.errors import RiverdeltaError
 
-#: Each command lies in the file of its name; it is imported when it is asked for.
+#: Each command's module, which is imported when it is asked for, and what it does.
 _COMMANDS = {
-    "backup": "Copy a service's folder while it runs.",
-    "demo": "Show the whole loop on MovieLens, or on the simulator.",
-    "diff": "Show which coefficients changed between two releases.",
-    "export": "Write the merged model as one self-contained ONNX file.",
-    "freeze": "Stop learning.",
-    "impression": "Show what the journal has of one scored row.",
-    "inspect": "List an ONNX model's inputs, outputs and inner tensors.",
-    "promote": "Make a release the champion.",
-    "reference": "Save what is usual in the base's training data.",
-    "releases": "List the releases, and what became of their trials.",
-    "replay": "Learn a data set, or a service's journal, without a server.",
-    "resume": "Learn again, and close the breaker.",
-    "rollback": "Serve an earlier release again.",
-    "rotate-key": "Make a new key for impression ids.",
-    "sidecar": "Run the learner of a service.",
+    "backup": ("operate", "Copy a service's folder while it runs."),
+    "demo": ("demo", "Show the whole loop on MovieLens, or on the simulator."),
+    "diff": ("show", "Show which coefficients changed between two releases."),
+    "export": ("operate", "Write the merged model as one self-contained ONNX file."),
+    "freeze": ("operate", "Stop learning."),
+    "impression": ("show", "Show what the journal has of one scored row."),
+    "inspect": ("show", "List an ONNX model's inputs, outputs and inner tensors."),
+    "promote": ("operate", "Make a release the champion."),
+    "reference": ("reference", "Save what is usual in the base's training data."),
+    "releases": ("operate", "List the releases, and what became of their trials."),
+    "replay": ("replay", "Learn a data set, or a service's journal, without a server."),
+    "resume": ("operate", "Learn again, and close the breaker."),
+    "rollback": ("operate", "Serve an earlier release again."),
+    "rotate-key": ("operate", "Make a new key for impression ids."),
+    "sidecar": ("sidecar", "Run the learner of a service."),
 }
 
 
@@ -34,20 +34,19 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names."""
-        return sorted(_COMMANDS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's file."""
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"riverdelta.cli.{cmd_name.replace('-', '_')}")
-        found = [value for value in vars(module).values() if isinstance(value, click.Command) and value.name == cmd_name]
-        return found[0]
+        module = importlib.import_module(f"riverdelta.cli.{_COMMANDS[cmd_name][0]}")
+        return next(v for v in vars(module).values() if isinstance(v, click.Command) and v.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(_COMMANDS.items()))
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run, and turn an error that we raise on purpose into a message and exit code 1."""

@@ -24,10 +24,9 @@ from riverdelta.lab.base import base_logits
 from riverdelta.lab.client import Tally, drive
 from riverdelta.lab.datasets.find import find_movielens
 from riverdelta.lab.quality import beside_base
-from riverdelta.lab.ranker import default_corrections, genres_of
 from riverdelta.lab.server import Server, serving
 from riverdelta.lab.stream import Stream
-from riverdelta.lab.workshop import Workshop, load_stream, open_workshop
+from riverdelta.lab.workshop import Workshop, default_corrections, genres_of, load_stream, open_workshop
 from riverdelta.learning.learner import new_learner
 from riverdelta.learning.replay import replay
 from riverdelta.sidecar.timer import Timer

@@ -14,7 +14,6 @@ from pyarrow import csv, feather, parquet
 
 from riverdelta.cli import operate
 from riverdelta.core.errors import InvalidInput, near
-from riverdelta.core.features import Floats
 from riverdelta.learning.definition import load
 from riverdelta.learning.reference import save
 from riverdelta.serving.profile import LEAST_ROWS, measure
@@ -44,7 +43,10 @@ def reference(rows: Path, target: str, label: str, last: int, output: Path | Non
         if name not in table.column_names:
             raise InvalidInput(f"{rows} has no column {name!r}: {near(name, table.column_names)}")
     columns = {name: _values(table, name) for name in definition.request_schema}
-    labels = _labels(table, label)
+    labels = _values(table, label)
+    if isinstance(labels, list):
+        raise InvalidInput(f"column {label!r} holds {labels[0]!r}; expected 0 and 1")
+    labels = labels.astype(np.float32)
     path = save(definition, measure(definition, columns, labels), output)
     click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}")
 
@@ -56,13 +58,6 @@ def _read(path: Path) -> pa.Table:
         return _READERS[path.suffix](path)
     except (pa.ArrowException, OSError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from None
-
-
-def _labels(table: pa.Table, name: str) -> Floats:
-    values = _values(table, name)
-    if isinstance(values, list):
-        raise InvalidInput(f"column {name!r} holds {values[0]!r}; expected 0 and 1")
-    return values.astype(np.float32)
 
 
 def _values(table: pa.Table, name: str) -> npt.NDArray[Any] | list[Any]:

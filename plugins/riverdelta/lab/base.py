@@ -1,21 +1,31 @@
-"""A trained and exported base, and its logits: what the demo and replay begin with."""
+"""The base: a DeepFM trained on the first half of a stream and exported to ONNX; what the demo and replay begin with."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
+import logging
+import tempfile
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from riverdelta.core.durable import place
+from riverdelta.core.errors import ParityError
 from riverdelta.core.features import Floats
 from riverdelta.graph.runtime import open_session
-from riverdelta.lab.deepfm import DeepFMOptions
-from riverdelta.lab.export import export
+from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
 from riverdelta.lab.stream import Stream
-from riverdelta.lab.train import train
 
 _BLOCK = 8192
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -42,3 +52,108 @@ def base_logits(model: Path, stream: Stream) -> Floats:
         for at in range(0, len(stream), _BLOCK)
     ]
     return np.concatenate(parts).reshape(-1)
+
+
+def train(stream: Stream, options: DeepFMOptions | None = None) -> DeepFM:
+    """Return a DeepFM trained on all but the last tenth of `stream`, as it was after the epoch that is best on that tenth.
+
+    The same seed gives the same model on the same machine type.
+    """
+    options = options or DeepFMOptions()
+    cut = len(stream) - len(stream) // 10
+    torch.set_num_threads(options.threads)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        model = DeepFM(stream[:cut], options)
+        return _fit(model, _tensors(model, stream[:cut]), _tensors(model, stream[cut:]), options)
+
+
+_Rows = tuple[tuple[Tensor, ...], Tensor]
+
+
+def _tensors(model: DeepFM, stream: Stream) -> _Rows:
+    ids = tuple(torch.from_numpy(np.ascontiguousarray(stream.columns[name])) for name in model.fields)
+    return ids, torch.from_numpy(np.ascontiguousarray(stream.label))
+
+
+def _fit(model: DeepFM, rows: _Rows, held: _Rows, options: DeepFMOptions) -> DeepFM:
+    loss = nn.BCEWithLogitsLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.rate, weight_decay=options.l2)
+    model.bias.data.fill_(torch.logit(rows[1].mean().clamp(1e-3, 1 - 1e-3)).item())
+    best, best_state, best_epoch = _validate(model, held, loss), copy.deepcopy(model.state_dict()), 0
+    for epoch in range(1, options.epochs + 1):
+        model.train()
+        for batch in torch.split(torch.randperm(len(rows[1])), options.batch):
+            optimizer.zero_grad()
+            loss(model(*(ids[batch] for ids in rows[0])), rows[1][batch]).backward()
+            optimizer.step()
+        now = _validate(model, held, loss)
+        if now < best:
+            best, best_state, best_epoch = now, copy.deepcopy(model.state_dict()), epoch
+        elif epoch - best_epoch >= options.patience:
+            break
+    model.load_state_dict(best_state)
+    model.eval()
+    return model
+
+
+@torch.no_grad()
+def _validate(model: DeepFM, held: _Rows, loss: nn.Module) -> float:
+    model.eval()
+    return float(loss(model(*held[0]), held[1])) if len(held[1]) else float("inf")
+
+
+def export(model: DeepFM, path: Path) -> Path:
+    """Write `model` as ONNX: inputs int64[batch] named as its fields, output `logit` float32[batch], weights in `<path>.data`.
+
+    Nothing is left behind when the export fails; raises `ParityError` when ONNX Runtime and torch differ by over 1e-4.
+    """
+    model.eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as work:
+        made = Path(work) / path.name
+        example = tuple(torch.ones(3, dtype=torch.int64) for _ in model.fields)
+        batch = torch.export.Dim("batch", min=1)
+        with _quietly():
+            torch.onnx.export(
+                model,
+                example,
+                str(made),
+                input_names=list(model.fields),
+                output_names=["logit"],
+                dynamic_shapes={"ids": tuple({0: batch} for _ in model.fields)},
+                dynamo=True,
+                external_data=True,
+                verbose=False,
+            )
+        _verify(model, made)
+        data = made.with_name(made.name + ".data")
+        place(data, path.with_name(data.name))
+        place(made, path)
+    return path
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence what the exporter says of its own internals: prints, warnings, and notes on packages that nobody needs."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@torch.no_grad()
+def _verify(model: DeepFM, path: Path) -> None:
+    session = open_session(path, ("CPUExecutionProvider",))
+    draw = np.random.default_rng(0)
+    for rows in (1, 2, 7, 512):
+        ids = [draw.integers(-5, 2000, rows) for _ in model.fields]
+        theirs = session.run(["logit"], dict(zip(model.fields, ids, strict=True)))[0]
+        gap = float(np.abs(theirs - model(*map(torch.from_numpy, ids)).numpy()).max())
+        if not gap <= _TOLERANCE:
+            raise ParityError(f"{path.name} differs from torch by {gap:.3g} logits at {rows} rows; expected {_TOLERANCE}")

@@ -146,31 +146,27 @@ class Tally:
             self.learned = [entry for entry in self.learned if entry[0] > swap]
 
 
-class Client(threading.Thread):
+@dataclass
+class Client:
     """Sends its rows, 8 consecutive ones at a time, in the order of the stream.
 
     In a closed loop it sends the next rows when /status shows that the live tables contain the feedback of the last, and
     stays within 512 rows of the slowest client. With `rate` (rows a second) it does not wait for anything.
     """
 
-    def __init__(
-        self,
-        rows: Ints,
-        stream: Stream,
-        ports: tuple[int, int],
-        model: str,
-        tally: Tally,
-        near: Callable[[int], bool],
-        rate: float = 0.0,
-    ) -> None:
-        super().__init__(daemon=True)
-        self.rows, self.stream, self.tally, self.near = rows, stream, tally, near
-        self.rate = rate
-        self.at = 0
-        self._waiting: list[tuple[int, float, int]] = []  # not known to be learned: position, time sent, rows
-        self._sent: list[tuple[int, int]] = []  # rows that are learned, and the swap that contains them
-        self._http = Http(ports[0])
-        self._grpc = Grpc(ports[1], model)
+    rows: Ints
+    stream: Stream
+    ports: tuple[int, int]
+    model: str
+    tally: Tally
+    near: Callable[[int], bool]
+    rate: float = 0.0
+    at: int = 0
+    _waiting: list[tuple[int, float, int]] = field(default_factory=list)  # not known to be learned: position, time sent, rows
+    _sent: list[tuple[int, int]] = field(default_factory=list)  # rows that are learned, and the swap that contains them
+
+    def __post_init__(self) -> None:
+        self._http, self._grpc = Http(self.ports[0]), Grpc(self.ports[1], self.model)
 
     @property
     def place(self) -> int:
@@ -252,9 +248,10 @@ def drive(
 
     for number in range(clients):
         team.append(Client(np.flatnonzero(owner == number), stream, ports, model, tally, near, rate / clients))
-    for client in team:
-        client.start()
-    while any(client.is_alive() for client in team):
+    threads = [threading.Thread(target=client.run, daemon=True) for client in team]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
         watch(tally)
         time.sleep(0.2)
     watch(tally)

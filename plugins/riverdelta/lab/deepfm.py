@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,13 +68,11 @@ class DeepFM(nn.Module):
         self.first = nn.ModuleDict()
         self.embedding = nn.ModuleDict()
         for name in self.fields:
-            vocabulary = Vocabulary(stream.columns[name], options.min_count)
-            self.vocabularies[name] = vocabulary
+            vocabulary = self.vocabularies[name] = Vocabulary(stream.columns[name], options.min_count)
             self._field(name, vocabulary.size)
-        self.sides = tuple(side for side, table in stream.tables.items() if table.key in self.fields)
-        self.side_keys: Mapping[str, str] = {side: stream.tables[side].key for side in self.sides}
-        for side in self.sides:
-            table = stream.tables[side]
+        tables = {side: table for side, table in stream.tables.items() if table.key in self.fields}
+        self.sides = {side: table.key for side, table in tables.items()}
+        for side, table in tables.items():
             keys = np.concatenate([table.keys, [0]])
             catalogue = Vocabulary(keys[keys >= 0], 1)
             self.vocabularies[side] = catalogue
@@ -109,8 +106,8 @@ class DeepFM(nn.Module):
                 rows = rows * (torch.rand(rows.shape) >= self.options.oov_rate)
             linear.append(self.first[name](rows))
             vectors.append(self.embedding[name](rows))
-        for side in self.sides:
-            values = getattr(self, f"{side}_values")[self.vocabularies[side](given[self.side_keys[side]])]
+        for side, key in self.sides.items():
+            values = getattr(self, f"{side}_values")[self.vocabularies[side](given[key])]
             linear.append(values @ self.first[side].weight)
             vectors.append(values @ self.embedding[side].weight)
         v = torch.stack(vectors, dim=1)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.lab.stream import SideTable, Stream
@@ -48,14 +47,6 @@ class Simulation:
     delay: float = 60.0
     start: float = 0.3
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rows", "users", "items", "categories", "dim", "slate"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("drift", "start"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; expected 0 to 1")
 
     def generate(self) -> Log:
         """Draw the log."""

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
+from riverdelta.corrections.base import Correction
+from riverdelta.corrections.calibration import Calibration
+from riverdelta.corrections.entity import Entity
+from riverdelta.corrections.linear import Linear
+from riverdelta.corrections.lookup import Lookup
 from riverdelta.lab.base import BaseReport, train_base
 from riverdelta.lab.datasets.find import Found
+from riverdelta.lab.datasets.knowledge import load_neighbours
 from riverdelta.lab.datasets.movielens import load_movielens
 from riverdelta.lab.deepfm import DeepFMOptions
-from riverdelta.lab.ranker import default_corrections, genres_of, neighbours_of
 from riverdelta.lab.simulator import Simulation
 from riverdelta.lab.stream import Stream
 from riverdelta.learning import reference
@@ -45,7 +52,7 @@ def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, optio
     folder.mkdir(parents=True, exist_ok=True)
     report = train_base(first, folder, options)
     genres = genres_of(stream)
-    neighbours = neighbours_of(graph) if graph is not None else None
+    neighbours = Lookup("neighbours", "item_id", load_neighbours(graph)) if graph is not None else None
     for name, lookup in {"genres": genres, "neighbours": neighbours}.items():
         if lookup is not None:
             lookup.save(folder / f"{name}.safetensors")
@@ -59,3 +66,19 @@ def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, optio
     else:
         reference.path_of(definition).unlink(missing_ok=True)
     return Workshop(folder, first, second, report, definition)
+
+
+def genres_of(stream: Stream) -> Lookup:
+    """Return the stream's genres as vectors of length 1."""
+    table = stream.tables["genres"]
+    length = np.sqrt(np.square(table.values).sum(axis=1, keepdims=True))
+    return Lookup("genres", table.key, (table.keys, table.values / np.maximum(length, 1.0)))
+
+
+def default_corrections(genres: Lookup, neighbours: Lookup | None = None) -> list[Correction]:
+    """Return the stack: calibration, neighbours where there are any, each item's appeal, each user's level and tastes.
+
+    A user's recent rows count most (`forget`: about the last 50); an item's appeal lasts.
+    """
+    graph = [Linear(neighbours, rate=0.02)] if neighbours is not None else []
+    return [Calibration(), *graph, Entity("item_id"), Entity("user_id", on=[genres], forget=0.98)]

@@ -4,13 +4,3 @@
 that all workers share: import this package after the variable is set, as it is in every BentoML worker. With files there is
 no Info, no Enum and no removal of labels, so every label here has a fixed, small set of values.
 """
-
-from riverdelta.metrics.family import Distribution
-from riverdelta.metrics.files import forget_dead_workers, page
-from riverdelta.metrics.learner import STALE_SECONDS, TrainerMirror
-from riverdelta.metrics.worker import ENDPOINTS, JOURNAL_ERRORS, REFUSALS, STAGES, Metrics, outcome
-
-__all__ = [
-    "ENDPOINTS", "JOURNAL_ERRORS", "REFUSALS", "STAGES", "STALE_SECONDS", "Distribution", "Metrics", "TrainerMirror",
-    "forget_dead_workers", "outcome", "page",
-]  # fmt: skip

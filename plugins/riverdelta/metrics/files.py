@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
 _multiprocess: Any = multiprocess  # untyped
@@ -25,17 +26,7 @@ def forget_dead_workers() -> list[int]:
     """
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     names = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")} if folder else set()
-    dead = sorted(int(pid) for pid in names if pid.isdigit() and not _runs(int(pid)))
+    dead = sorted(int(pid) for pid in names if pid.isdigit() and not psutil.pid_exists(int(pid)))
     for pid in dead:
         _multiprocess.mark_process_dead(pid)
     return dead
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

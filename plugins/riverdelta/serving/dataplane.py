@@ -17,7 +17,8 @@ from riverdelta.core.features import Floats, has_text
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
-from riverdelta.metrics import STALE_SECONDS, Metrics
+from riverdelta.metrics.learner import STALE_SECONDS
+from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.session import Session
@@ -66,7 +67,6 @@ class DataPlane:
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = definition.request_schema
-        self._kept = definition.kept
         self._ids = self.home.ids()
         with ExitStack() as held:
             self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))
@@ -74,11 +74,6 @@ class DataPlane:
             self.follower.start()
             held.pop_all()
         self.metrics.provider(self.session.provider)
-
-    @property
-    def name(self) -> str:
-        """The scorer's name."""
-        return self.definition.name
 
     def score(
         self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest", trace: str | None = None
@@ -97,7 +92,7 @@ class DataPlane:
         ran = time.perf_counter()
         now = self.clock()
         self.follower.scored(now)
-        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self._kept}
+        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
         request = self.journal.append(Rows(kept, *raw, shown_with, scored.state, now, trace))
         impressions = self._ids.issue(self.journal.incarnation, request)
@@ -144,21 +139,16 @@ class DataPlane:
         trainer = self.home.read_status()
         silent = self.clock() - trainer["time"] if trainer else None
         return {
-            "name": self.name,
+            "name": self.definition.name,
             "state": str(state),
             "release": state.release,
             "swap": state.swap,
             "position": state.position,
             "provider": self.session.provider,
-            "scatter": self.session.scatter,
             "taking": {name: str(column) for name, column in self.schema.items()},
             "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
             "corrections": [repr(c).replace("\n", " ") for c in self.definition.corrections],
-            "journal": {
-                "pending_rows": health.pending_rows,
-                "dropped_rows": health.dropped_rows,
-                "error": health.error,
-            },
+            "journal": {name: getattr(health, name) for name in ("pending_rows", "dropped_rows", "error")},
             "sidecar": {"alive": silent is not None and silent < STALE_SECONDS, "silent_seconds": silent},
             "learning": trainer,
         }
@@ -175,13 +165,13 @@ class DataPlane:
 
 
 def _propensity(value: Any, rows: int) -> Floats:
+    expected = f"expected {rows} numbers above 0 and at most 1"
     if has_text(value):
-        raise InvalidInput(f"propensity has text among its values; expected {rows} numbers above 0 and at most 1")
+        raise InvalidInput(f"propensity has text among its values; {expected}")
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise InvalidInput(f"propensity is ragged ({error}); expected {rows} numbers above 0 and at most 1") from None
+        raise InvalidInput(f"propensity is ragged ({error}); {expected}") from None
     if array.dtype.kind not in "iuf" or array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
-        got = f"{array.dtype}{list(array.shape)}"
-        raise InvalidInput(f"propensity is {got}; expected {rows} numbers above 0 and at most 1")
+        raise InvalidInput(f"propensity is {array.dtype}{list(array.shape)}; {expected}")
     return np.ascontiguousarray(array, np.float32)

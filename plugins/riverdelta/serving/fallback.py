@@ -14,7 +14,7 @@ import numpy.typing as npt
 from riverdelta.core.errors import NotFinite, RiverdeltaError
 from riverdelta.core.features import Columns, Floats
 from riverdelta.core.records import by_output
-from riverdelta.metrics import Metrics
+from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.session import Scored, Session
 from riverdelta.storage.registry import Release
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.logs import Throttled
-from riverdelta.metrics import Metrics
+from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Ids, Journal

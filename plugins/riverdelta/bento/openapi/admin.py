@@ -9,13 +9,6 @@ from riverdelta.sidecar.operator import ANSWERED
 _RELEASE: Json = {"type": "integer", "minimum": 0, "maximum": MOST_RELEASE}
 _NUMBER: Json = {"type": ["number", "null"]}
 _MAYBE: Json = {"type": ["integer", "null"]}
-_COMMANDS = {
-    "release": "Make a release of the present tables.",
-    "promote": "Make a release the champion, without waiting for its trial.",
-    "rollback": "Serve a release again, the champion by default, and learn on from it.",
-    "freeze": "Stop learning; serving, feedback and measuring go on.",
-    "resume": "Learn again, and close the breaker.",
-}
 _TAKES: Json = {
     "release": _RELEASE,
     "relearn": {"type": "boolean", "description": "Learn the examples since that release again."},
@@ -29,44 +22,22 @@ _WAIT: Json = {
     "default": WAIT_SECONDS,
     "description": "Seconds to wait for the learner; the service's own timeout may end that sooner, and the command stands.",
 }
-_OUTCOME = record(
-    {
-        "sequence": COUNT,
-        "obeyed": {"type": "boolean"},
-        "refused": {"type": "null"},
-        "waits": {"type": ["string", "null"]},
-        **dict.fromkeys(ANSWERED, _MAYBE),
-        "frozen": {"type": ["boolean", "null"]},
-    }
-)
-_RELEASES = record(
-    {
-        "releases": array(
-            record(
-                {
-                    "release": COUNT,
-                    "time": {"type": "number"},
-                    "examples": COUNT,
-                    **dict.fromkeys(("log_loss_base", "log_loss_served", "gain_on_champion"), _NUMBER),
-                    "verdict": {"type": ["string", "null"]},
-                    "bytes": COUNT,
-                    **{name: {"type": "boolean"} for name in ("champion", "serving")},
-                }
-            )
-        )
-    }
-)
+_FLAG: Json = {"type": "boolean"}
+_TEXT: Json = {"type": ["string", "null"]}
+_STANDS: Json = {**dict.fromkeys(ANSWERED, _MAYBE), "frozen": {"type": ["boolean", "null"]}}
+_OUTCOME = record({"sequence": COUNT, "obeyed": _FLAG, "refused": {"type": "null"}, "waits": _TEXT, **_STANDS})
+_ROW: Json = {
+    **dict.fromkeys(("release", "examples", "bytes"), COUNT),
+    "time": {"type": "number"},
+    **dict.fromkeys(("log_loss_base", "log_loss_served", "gain_on_champion"), _NUMBER),
+    "verdict": _TEXT,
+    **dict.fromkeys(("champion", "serving"), _FLAG),
+}
+_RELEASES = record({"releases": array(record(_ROW))})
 _WHERE: Json = {"correction": STRING, "table": STRING}
 _TURNOVER = record({**_WHERE, "changed": COUNT, "coefficients": COUNT})
-_CHANGE = record(
-    {
-        **_WHERE,
-        "feature": STRING,
-        "slot": _MAYBE,
-        "id": {"type": ["string", "null"]},
-        **dict.fromkeys(("before", "after", "logits"), _NUMBER),
-    }
-)
+_BETWEEN: Json = dict.fromkeys(("before", "after", "logits"), _NUMBER)
+_CHANGE = record({**_WHERE, "feature": STRING, "slot": _MAYBE, "id": _TEXT, **_BETWEEN})
 _DIFF = record({"a": COUNT, "b": COUNT, "examples": {"type": "integer"}, "tables": array(_TURNOVER), "changes": array(_CHANGE)})
 
 
@@ -81,8 +52,8 @@ def admin_paths(error: Json) -> Json:
     export["responses"]["200"]["content"] = {"application/octet-stream": {}}
     reads = {"releases": operation("The releases.", error, None, _RELEASES, (400,)), "diff": compared, "export": export}
     made: Json = {f"/admin/{name}": {"get": read} for name, read in reads.items()}
-    for name, summary in _COMMANDS.items():
-        takes = {**{key: _TAKES[key] for key in COMMANDS[name]}, "wait": _WAIT}
+    for name, (summary, named) in COMMANDS.items():
+        takes = {**{key: _TAKES[key] for key in named}, "wait": _WAIT}
         needed = ["release"] if name == "promote" else []
         body = {**record(takes), "required": needed, "examples": [dict.fromkeys(needed, 0)]}
         written = operation(summary, error, body, _OUTCOME, (404, 409, 413, 415))

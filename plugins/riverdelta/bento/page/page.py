@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import answering
+from riverdelta.bento.http import route
 from riverdelta.bento.page.door import PAGE
 from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
@@ -56,9 +56,7 @@ class Page:
 
 def routes(runtime: Runtime, target: str) -> list[Route]:
     """Return the route of the page."""
-
-    shown = answering("rest", "metadata", Page(runtime, target).answer)
-    return [Route(PAGE, shown, methods=["GET"])]
+    return [route("rest", PAGE, "metadata", Page(runtime, target).answer)]
 
 
 def _address(request: Request) -> str:

@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
@@ -34,41 +33,39 @@ class Found:
     source: str
 
 
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+        return response.read()
+
+
 def find_movielens(
     given: Path | None = None,
     environment: Mapping[str, str] = os.environ,
     cache: Path | None = None,
-    fetch: Fetch | None = None,
+    fetch: Fetch = _fetch,
 ) -> Found:
     """Look in `given`, then in the folder of RIVERDELTA_DATA, then in the cache, then on GroupLens's site.
 
     Raises `InvalidInput` when `given` holds no release; a failing network gives `Found(None, …)`.
     """
     if given is not None:
-        folder = _release(given)
-        if folder is None:
-            raise InvalidInput(f"--data {given} holds no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
-        return Found(folder, f"{folder.name} (--data)")
-    if around := environment.get("RIVERDELTA_DATA"):
-        folder = _release(Path(around))
-        if folder is not None:
-            return Found(folder, f"{folder.name} (RIVERDELTA_DATA)")
+        if folder := _release(given):
+            return Found(folder, f"{folder.name} (--data)")
+        raise InvalidInput(f"--data {given} holds no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
     cache = cache or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverdelta"
-    folder = _release(cache / _NAME)
-    if folder is not None:
-        return Found(folder, f"{_NAME} (cached)")
+    for why, around in {"RIVERDELTA_DATA": environment.get("RIVERDELTA_DATA"), "cached": str(cache / _NAME)}.items():
+        if around and (folder := _release(Path(around))):
+            return Found(folder, f"{folder.name} ({why})")
     try:
-        return Found(_download(cache, fetch or _fetch), f"{_NAME} (downloaded from grouplens.org)")
-    except (OSError, urllib.error.URLError, Corrupt) as error:
+        return Found(_download(cache, fetch), f"{_NAME} (downloaded from grouplens.org)")
+    except (OSError, Corrupt) as error:
         _log.info("MovieLens cannot be downloaded: %s", error)
         return Found(None, f"the built-in simulator (MovieLens cannot be downloaded: {error})")
 
 
 def _release(folder: Path) -> Path | None:
-    for candidate in (folder, folder / _NAME):
-        if any((candidate / marker).is_file() for marker in _MARKERS):
-            return candidate
-    return None
+    candidates = (folder, folder / _NAME)
+    return next((c for c in candidates if any((c / marker).is_file() for marker in _MARKERS)), None)
 
 
 def _download(cache: Path, fetch: Fetch) -> Path:
@@ -87,9 +84,3 @@ def _download(cache: Path, fetch: Fetch) -> Path:
             archive.extractall(work)
         place(Path(work) / _NAME, cache / _NAME)
     return cache / _NAME
-
-
-def _fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=_SECONDS) as response:
-        body: bytes = response.read()
-    return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from riverdelta.core.errors import InvalidInput
@@ -14,17 +15,12 @@ def load_neighbours(folder: Path, most: int = 16) -> dict[int, list[str]]:
     Reads `kg.txt` (head, relation, tail by tabs) and `item_index2entity_id.txt` (film, entity by tabs). A neighbour of one
     film alone is left out: nothing learned of it could help another.
     """
-    films = {entity: film for film, entity in _pairs(folder / "item_index2entity_id.txt")}
+    films = {int(entity): int(film) for film, entity in _rows(folder / "item_index2entity_id.txt", ("film", "entity"))}
     found: dict[int, set[str]] = {film: set() for film in films.values()}
-    for number, line in enumerate(_lines(folder / "kg.txt"), 1):
-        parts = line.split("\t")
-        if len(parts) != 3 or not parts[0].isdigit() or not parts[2].isdigit():
-            raise InvalidInput(f"{folder / 'kg.txt'} line {number} is {line!r}; expected head, relation and tail by tabs")
-        head, relation, tail = int(parts[0]), parts[1], int(parts[2])
-        if head in films:
-            found[films[head]].add(f"{relation}:{tail}")
-        if tail in films:
-            found[films[tail]].add(f"{relation}:{head}")
+    for head, relation, tail in _rows(folder / "kg.txt", ("head", "relation", "tail")):
+        for one, other in ((int(head), tail), (int(tail), head)):
+            if one in films:
+                found[films[one]].add(f"{relation}:{int(other)}")
     films_of = Counter(neighbour for neighbours in found.values() for neighbour in neighbours)
     chosen = {
         film: sorted((n for n in neighbours if films_of[n] > 1), key=lambda n: (-films_of[n], n))[:most]
@@ -33,18 +29,14 @@ def load_neighbours(folder: Path, most: int = 16) -> dict[int, list[str]]:
     return {film: neighbours for film, neighbours in sorted(chosen.items()) if neighbours}
 
 
-def _pairs(path: Path) -> list[tuple[int, int]]:
-    pairs = []
-    for number, line in enumerate(_lines(path), 1):
-        parts = line.split("\t")
-        if len(parts) != 2 or not all(p.isdigit() for p in parts):
-            raise InvalidInput(f"{path} line {number} is {line!r}; expected a film and an entity by a tab")
-        pairs.append((int(parts[0]), int(parts[1])))
-    return pairs
-
-
-def _lines(path: Path) -> list[str]:
+def _rows(path: Path, expected: tuple[str, ...]) -> Iterator[list[str]]:
+    """The lines of a file by its tabs; the first part and the last of each are numbers."""
     try:
-        return path.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        parts = line.split("\t")
+        if len(parts) != len(expected) or not (parts[0].isdigit() and parts[-1].isdigit()):
+            raise InvalidInput(f"{path} line {number} is {line!r}; expected {', '.join(expected)} by tabs")
+        yield parts

@@ -62,12 +62,15 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
         if name == "InferParameter":
             message.oneof_decl.add(name="parameter_choice")
         for number, spec in enumerate(fields, 1):
-            if spec == _PARAMETERS:
-                _add_map(message, number)
-                continue
             kind, field_name = spec.split()
-            label = _Field.LABEL_REPEATED if kind.endswith("*") else _Field.LABEL_OPTIONAL
+            label = _Field.LABEL_REPEATED if kind == "map" or kind.endswith("*") else _Field.LABEL_OPTIONAL
             field = message.field.add(name=field_name, number=number, label=label)
+            if kind == "map":
+                entry = message.nested_type.add(name="ParametersEntry")
+                entry.options.map_entry = True
+                _set_type(entry.field.add(name="key", number=1, label=_Field.LABEL_OPTIONAL), "string")
+                _set_type(entry.field.add(name="value", number=2, label=_Field.LABEL_OPTIONAL), "InferParameter")
+                kind = f"{name}.ParametersEntry"
             _set_type(field, kind.rstrip("*"))
             if name == "InferParameter":
                 field.oneof_index = 0
@@ -79,15 +82,6 @@ def _set_type(field: Any, kind: str) -> None:
         field.type = _SCALARS[kind]
     else:
         field.type, field.type_name = _Field.TYPE_MESSAGE, f".inference.{kind}"
-
-
-def _add_map(message: Any, number: int) -> None:
-    entry = message.nested_type.add(name="ParametersEntry")
-    entry.options.map_entry = True
-    for place, (name, kind) in enumerate((("key", "string"), ("value", "InferParameter")), 1):
-        _set_type(entry.field.add(name=name, number=place, label=_Field.LABEL_OPTIONAL), kind)
-    field = message.field.add(name="parameters", number=number, label=_Field.LABEL_REPEATED, type=_Field.TYPE_MESSAGE)
-    field.type_name = f".inference.{message.name}.ParametersEntry"
 
 
 _pool = descriptor_pool.DescriptorPool()
