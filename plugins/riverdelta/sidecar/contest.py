@@ -138,20 +138,20 @@ class Contest(Observer):
         numbers = take(arrays, "numbers", np.zeros(4 - of_0_1, np.int64)).tolist()
         number, self._last, self.champion, self.serving = [*numbers, self.serving][:4]
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
-        if number != _NONE:
-            self._begin(number)
-            if self.challenger is not None:
-                self._trial.load(part(arrays, "trial"))
+        if number != _NONE and self._begin(number):
+            self._trial.load(part(arrays, "trial"))
 
-    def _begin(self, challenger: int) -> None:
+    def _begin(self, challenger: int) -> bool:
+        """Put a release on trial; return whether its tables and the champion's could be read."""
         self._last = challenger
         try:
             releases = self.store.get(self.champion), self.store.get(challenger)
             champion, against = (stack_of(release, self.store, self._new_stack) for release in releases)
         except (Corrupt, NotFound) as error:
             _log.error("the trial of release %d is dropped: %s", challenger, error)
-            return
+            return False
         self.challenger, self._stacks = challenger, (champion, against)
+        return True
 
 
 def stack_of(release: Release, store: ReleaseStore, new_stack: Callable[[], Stack]) -> Stack:

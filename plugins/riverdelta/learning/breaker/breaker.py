@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,8 @@ class Breaker:
         if what == w.RUN:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
             return f"{said}; at example {self.opened:,}"
-        shown = {w.RATE: _share, w.FEEDBACK: lambda x: f"{math.exp(x):.3g}"}.get(what, lambda x: f"{min(x, 1.0):.0%}")
+        ways: dict[int, Callable[[float], str]] = {w.RATE: _share, w.FEEDBACK: lambda x: f"{math.exp(x):.3g}"}
+        shown = ways.get(what, lambda x: f"{min(x, 1.0):.0%}")
         now, low, middle, high = (shown(x) for x in (value, mean - reach, mean, mean + reach))
         said = {
             w.RATE: f"{now} of labels are positive",
