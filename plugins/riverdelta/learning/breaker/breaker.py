@@ -134,7 +134,7 @@ class Breaker:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
             return f"{said}; at example {self.opened:,}"
         ways: dict[int, Callable[[float], str]] = {w.RATE: _share, w.FEEDBACK: lambda x: f"{math.exp(x):.3g}"}
-        shown = ways.get(what, lambda x: f"{min(x, 1.0):.0%}")
+        shown: Callable[[float], str] = ways.get(what, lambda x: f"{min(x, 1.0):.0%}")
         now, low, middle, high = (shown(x) for x in (value, mean - reach, mean, mean + reach))
         said = {
             w.RATE: f"{now} of labels are positive",
