@@ -182,7 +182,7 @@ def learned(columns, base, label, corrections, response, reference):
         if drift.update(block, z, served[-1], y):
             alarms += 1
             if response:
-                stack.widen(response.forget)
+                stack.inflate(response.forget)
                 left = response.for_examples
     return worth(np.concatenate(served), label) | {"alarms": alarms}
 

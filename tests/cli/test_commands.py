@@ -94,9 +94,9 @@ def test_no_command_that_needs_a_home_is_left_out_above():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere.py:Ranker", "nowhere.py is no file"),
+        ("nowhere.py:Ranker", "nowhere.py is not a file"),
         ("no_such_module:Ranker", f"no module is named 'no_such_module' in {Path.cwd()} or in what is installed"),
-        (f"{ROOT / 'service' / 'service.py'}:Rankr", "is no scorer"),
+        (f"{ROOT / 'service' / 'service.py'}:Rankr", "is not a scorer"),
         (f"{ROOT / 'service' / 'train.py'}", "has 0 scorers"),
     ],
 )

@@ -90,7 +90,7 @@ class Correction(RowFaces):
         `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
         """
 
-    def widen(self, keep: float) -> None:
+    def inflate(self, keep: float) -> None:
         """Keep the share `keep` of what makes coefficients sure: they stay, and the next examples move them more.
 
         Nothing happens where a correction has no such belief.

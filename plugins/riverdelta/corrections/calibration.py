@@ -129,7 +129,7 @@ class Calibration(Correction):
         line.touched[:] |= len(offset) > 0
         return out
 
-    def widen(self, keep: float) -> None:
+    def inflate(self, keep: float) -> None:
         prior = 1.0 / self.variance
         self._beliefs[:, 2:5] *= keep
         self._beliefs[:, [2, 4]] += (1.0 - keep) * prior

@@ -193,7 +193,7 @@ class Entity(Correction):
             "present": np.zeros(len(self._dense.ends)),
         }
 
-    def widen(self, keep: float) -> None:
+    def inflate(self, keep: float) -> None:
         square, begin = self.learner["square"], 0
         precision = self.learner["precision"].reshape(self.slots, -1, self._dense.width)
         for k, end in enumerate(self._dense.ends.tolist()):

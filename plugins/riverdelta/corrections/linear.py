@@ -222,7 +222,7 @@ class Linear(Correction):
         dense.touched[:] |= rows > 0
         return out
 
-    def widen(self, keep: float) -> None:
+    def inflate(self, keep: float) -> None:
         ids, dense = self.learner["ids"], self.learner["dense"]
         served = self.served["ids"].values.astype(np.float64)
         for state, every, coefficients in ((ids, 2, served), (dense, 3, dense[:, 2::3])):

@@ -71,10 +71,10 @@ class Stack:
             raw = c.learn(columns, raw, label, weight)
         return raw
 
-    def widen(self, keep: float) -> None:
+    def inflate(self, keep: float) -> None:
         """Keep the share `keep` of every correction's certainty; no raw output changes."""
         for c in self.corrections:
-            c.widen(keep)
+            c.inflate(keep)
 
     def export(self, nodes: Nodes, columns: dict[str, str], base: str) -> str:
         """Append the stack to a graph and return the corrected raw output's tensor float32[N, K].

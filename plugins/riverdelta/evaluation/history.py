@@ -17,10 +17,8 @@ from riverdelta.evaluation.measured import Rows, possible
 
 #: The rows of a point at first, and the most points that are kept.
 GRAIN, POINTS = 64, 240
-#: The most that a row's difference of losses counts as, and the probability with which the interval misses the truth.
-BOUND, ALPHA = 2.0, 0.05
-#: The differences are predicted within this, and their interval is tightest at this sum of squares; see `ConfidenceSequence`.
-_GUESS, _BEST_AT = BOUND / 16.0, 30.0 * BOUND**2
+#: The probability with which the interval misses the truth.
+ALPHA = 0.05
 _TIME, _WEIGHT, _BASE, _SERVED = range(4)
 
 
@@ -30,9 +28,9 @@ class History:
     A point has `GRAIN` rows at first; when there are `POINTS` of them, each two next to each other become one. So n rows make
     at least `POINTS` / 2 points from `POINTS`·`GRAIN` / 2 rows on, and the same rows make the same bits however they came.
 
-    A loss is at most `Loss.bound`. The difference is the mean over rows of clip(w·(loss of base - loss of served),
-    -`BOUND`, `BOUND`), with an interval that holds at every row at once, so that it may be looked at all the time:
-    `ConfidenceSequence`, which asks of these differences only that they are bounded, and speaks of their mean as clipped.
+    A loss is at most `Loss.bound`. The difference is the mean over rows of clip(w·(loss of base - loss of served), -B, B), B
+    being twice the `scale` of the loss, with an interval that holds at every row at once, so that it may be looked at all the
+    time: `ConfidenceSequence`, which asks of these differences only that they are bounded, and speaks of their mean as clipped.
 
     With `shadow` the corrections are judged by what they would have served, as nothing of them is.
 
@@ -46,6 +44,8 @@ class History:
 
     def __init__(self, shadow: bool = False, loss: Loss = LOG_LOSS) -> None:
         self._shadow, self.loss = shadow, loss
+        #: The most that a row's difference of losses counts as.
+        self.bound = 2.0 * loss.scale
         self._begin()
 
     def observe(self, examples: Examples) -> None:
@@ -62,7 +62,7 @@ class History:
         good = given.good & np.isfinite(time)
         before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
         w = given.weight[good]
-        self._difference.update(np.clip(w * (before - after), -BOUND, BOUND))
+        self._difference.update(np.clip(w * (before - after), -self.bound, self.bound))
         self._add(np.column_stack([time[good], w, w * before, w * after]))
 
     def report(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class History:
                 "examples": d.count,
                 **{name: getattr(d, name) if d.count else None for name in ("mean", "lower", "upper")},
                 "alpha": ALPHA,
-                "bound": BOUND,
+                "bound": self.bound,
             },
         }
 
@@ -134,4 +134,7 @@ class History:
         self._points = np.zeros((POINTS, 4))
         #: Points that are full, rows in the next one, rows that a point has.
         self._full, self._rows, self._size = 0, 0, GRAIN
-        self._difference = ConfidenceSequence(ALPHA, -BOUND, BOUND, guess=(-_GUESS, _GUESS), best_at=_BEST_AT)
+        guess = self.bound / 16.0
+        self._difference = ConfidenceSequence(
+            ALPHA, -self.bound, self.bound, guess=(-guess, guess), best_at=30.0 * self.bound**2
+        )

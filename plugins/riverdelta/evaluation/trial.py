@@ -48,9 +48,9 @@ class Trial:
     undecided. The guarantee is of one trial: k promotions in a row may lose k margins.
 
     The verdict falls once, at an example that does not depend on how the stream was split, and later rows change nothing.
-    `margin` and `bound` are in the loss's unit, 0 <= margin < bound. A larger bound clips less and takes longer,
-    6.2·bound/margin examples for two equal releases. It is the mean of clipped differences that is tested; the report has the
-    unclipped one too.
+    `margin` and `bound` (by default `Loss.scale`) are in the loss's unit, 0 <= margin < bound. A larger bound clips less and
+    takes longer, 6.2·bound/margin examples for two equal releases. It is the mean of clipped differences that is tested; the
+    report has the unclipped one too.
 
     >>> label = np.tile(np.float32([0, 1]), 1000)
     >>> trial = Trial(margin=0.01)
@@ -61,11 +61,14 @@ class Trial:
     (30, 0.219, False)
     """
 
-    def __init__(self, margin: float = 0.002, alpha: float = 0.05, bound: float = 1.0, loss: Loss = LOG_LOSS) -> None:
+    def __init__(self, margin: float = 0.002, alpha: float = 0.05, bound: float | None = None, loss: Loss = LOG_LOSS) -> None:
+        bound = loss.scale if bound is None else bound
         if not 0.0 < bound < math.inf:
-            raise ConfigurationError(f"bound is {bound!r}; expected the largest difference of two losses, in nats above 0")
+            raise ConfigurationError(
+                f"bound is {bound!r}; expected the largest difference of two losses, in {loss.unit} above 0"
+            )
         if not 0.0 <= margin < bound:
-            raise ConfigurationError(f"margin is {margin!r}; expected nats from 0 to below the bound {bound}")
+            raise ConfigurationError(f"margin is {margin!r}; expected {loss.unit} from 0 to below the bound {bound}")
         self.margin, self.alpha, self.bound, self.loss = float(margin), float(alpha), float(bound), loss
         guess = self.bound * _GUESS
         self._mean = ConfidenceSequence(

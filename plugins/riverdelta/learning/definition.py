@@ -98,7 +98,7 @@ def load(target: str) -> Definition:
     if attribute:
         if attribute not in found:
             raise ConfigurationError(
-                f"{target!r} is no scorer; {module_name} has {', '.join(found) or 'none'}: decorate the class with @online"
+                f"{target!r} is not a scorer; {module_name} has {', '.join(found) or 'none'}: decorate the class with @online"
             )
         return found[attribute]
     if len(found) != 1:
@@ -129,7 +129,7 @@ def _import(name: str) -> Any:
                 f"no module is named {name!r} in {here} or in what is installed; give a module or a path that ends in .py"
             ) from None
     if not path.is_file():
-        raise ConfigurationError(f"{path} is no file; give the service's file, as in service.py:Ranker")
+        raise ConfigurationError(f"{path} is not a file; give the service's file, as in service.py:Ranker")
     path = path.resolve()
     # A name of its own: two files may both be called service.py, and neither may pass for a package of that name.
     unique = f"{path.stem}_{id64(str(path)) % 2**32:08x}"

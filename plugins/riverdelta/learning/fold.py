@@ -182,7 +182,7 @@ class Fold(ABC):
     def _respond(self) -> None:
         response = self.adaptation.response
         if isinstance(response, Adapt):
-            self.stack.widen(response.forget)
+            self.stack.inflate(response.forget)
             self.adaptation.left = response.for_examples
         elif isinstance(response, Freeze):
             self.frozen = True

@@ -40,6 +40,8 @@ class Loss(ABC):
     logit: ClassVar[bool] = False
     #: The most that one row's loss counts as.
     bound: ClassVar[float]
+    #: What two scorers' losses of an ordinary row differ by at most: a trial counts a larger difference as this.
+    scale: ClassVar[float] = 1.0
     #: The farthest from the base that a raw output is served: a residual beyond it is cut.
     reach: ClassVar[float]
     kernels: ClassVar[Kernels]

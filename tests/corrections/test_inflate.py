@@ -41,7 +41,7 @@ def test_no_logit_changes_and_the_next_examples_move_it_more(name):
     for keep in (1.0, 0.25):
         stack = taught(CORRECTIONS[name])
         before, digest = stack.predict(columns, base), stack.digest()
-        stack.widen(keep)
+        stack.inflate(keep)
         assert np.array_equal(stack.predict(columns, base), before)
         assert (stack.digest() == digest) == (keep == 1.0) or name == "ftrl"
         more, offset, label = rows(64, 2)
@@ -53,7 +53,7 @@ def test_no_logit_changes_and_the_next_examples_move_it_more(name):
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_all_certainty_may_go_and_learning_stays_finite(name):
     stack = taught(CORRECTIONS[name])
-    stack.widen(0.0)
+    stack.inflate(0.0)
     columns, base, label = rows(200, 3)
     stack.learn(columns, base, label, np.ones(len(label), np.float32))
     assert np.isfinite(stack.predict(columns, base)).all()
@@ -64,5 +64,5 @@ def test_a_correction_without_such_a_belief_stays_as_it_is():
 
     stack = taught(lambda: River(linear_model.LogisticRegression(), features=("x",)))
     digest = stack.digest()
-    stack.widen(0.1)
+    stack.inflate(0.1)
     assert stack.digest() == digest
