@@ -160,7 +160,7 @@ def test_the_loss_keeps_its_laws():
 
 
 def test_the_log_keeps_its_laws():
-    logs = defaultdict(lambda: MemoryLog(part_bytes=100))
+    logs = defaultdict(lambda: MemoryLog(part_records=4))
     check_log(lambda folder: Compressed(logs[folder]))
 
 

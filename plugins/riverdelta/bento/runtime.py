@@ -72,4 +72,5 @@ def rows_of(brought: Any) -> int:
     What has no length counts as 1, and is refused further on.
     """
     first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
-    return len(first) if isinstance(first, Sized) else 1
+    # An array of no axes is Sized, and has no length.
+    return len(first) if isinstance(first, Sized) and getattr(first, "ndim", 1) else 1

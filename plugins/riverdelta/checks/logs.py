@@ -56,13 +56,14 @@ def a_failed_group_leaves_nothing(one: Log, two: Log) -> None:
     _score(one, 7, 0)
 
     def found(log: Log) -> object:
-        index = log.find((7, 0)), log.find((7, 1)), log.fact("tick"), log.flushed(7)
+        index = log.find((7, 0)), log.find((7, 1)), log.named("mine"), log.fact("tick"), log.flushed(7)
         return _all(log, 9), log.last(), index
 
     before = found(two)
     with suppress(InterruptedError), one.transaction() as transaction:
         transaction.index(7, np.array([[1, 2]]), transaction.append(Entry.of("k", 1, b"never")))
         transaction.feed({(7, 0, 0): Fed(1.0), (7, 1, 0): Fed(0.0)})
+        transaction.name("mine", (7, 1))
         transaction.put("tick", 9.0)
         raise InterruptedError
     for log in (one, two):
@@ -77,19 +78,21 @@ def a_group_reads_its_own_writes(one: Log, two: Log) -> None:
         sequence = transaction.append(Entry.of("k", 3, b"rows"))
         transaction.index(7, np.array([[4, 2], [6, 1]]), sequence)
         transaction.feed({(7, 4, 1): Fed(1.0, 2.0, 3.0)})
+        transaction.name("mine", (7, 4))
         transaction.put("settings", '{"a": 1}')
-        inside = transaction.find((7, 4)), transaction.fact("settings")
-    outside = two.find((7, 4)), two.fact("settings")
+        inside = transaction.find((7, 4)), transaction.named("mine"), transaction.fact("settings")
+    outside = two.find((7, 4)), two.named("mine"), two.fact("settings")
     equal("what was known inside", inside, outside)
 
 
 def the_index_finds_what_was_written(one: Log, two: Log) -> None:
-    """Requests, their rows, what was fed to them and facts are found by every hold; the newest value counts."""
+    """Requests, their rows, what was fed to them, names and facts are found by every hold; the newest value counts."""
     places = [_score(one, incarnation, number) for number in range(_REQUESTS) for incarnation in (7, 8)]
     with two.transaction() as transaction:
         transaction.feed({(7, 3, 0): Fed(None, 1.0, float("inf")), (7, 3, 1): Fed(0.0)})
     with one.transaction() as transaction:
         transaction.feed({(7, 3, 0): Fed(1.0, 1.0)})
+        transaction.name("mine", (7, 3))
         fed = transaction.append(Entry.of("fed", 1, b"labels"))
         for tick in (1.5, 2.5):
             transaction.put("tick", tick)
@@ -101,6 +104,7 @@ def the_index_finds_what_was_written(one: Log, two: Log) -> None:
         equal("requests that were never scored", never, (None, None, None))
         equal("where requests lie", [log.locate((i, n)) for n in range(_REQUESTS) for i in (7, 8)], places)
         equal("the newest request of each", [log.flushed(i) for i in (7, 8, 9)], [_REQUESTS - 1, _REQUESTS - 1, -1])
+        equal("names", (log.named("mine"), log.named("theirs")), ((7, 3), None))
         equal("facts", (log.fact("tick"), log.fact("settings"), log.fact("incarnations")), (2.5, "{}", 0))
         equal("records by kind", (log.places("rows", 1, 4), log.places("k", 0, 99)), ([2, 3], []))
         equal("records that may have fed a request", log.fed_up_to({7: 3}, "fed"), [fed])

@@ -28,7 +28,8 @@ class MemoryLog:
         self._part_records, self._first = part_records, 1
         #: Each record, and when it was written.
         self._entries: list[tuple[Entry, float]] = []
-        #: Facts by name, newest requests by incarnation, rows and position by request, and feedback by request and row.
+        #: Facts by name, requests by the name (bytes) that a client gave, newest requests by incarnation, rows and position by
+        #: request, and feedback by request and row.
         self._known: MutableMapping[Any, Any] = dict(FACTS)
         self._retention = Retention({}, {}, {})
         self._alive: set[int] = set()
@@ -63,6 +64,15 @@ class MemoryLog:
     def feed(self, fed: Mapping[tuple[int, int, int], Fed]) -> None:
         """See `Transaction.feed`."""
         self._known.update(fed)
+
+    def name(self, name: str, request: Request) -> None:
+        """See `Transaction.name`."""
+        self._known[name.encode()] = request
+
+    def named(self, name: str) -> Request | None:
+        """See `Index.named`."""
+        found: Request | None = self._get(name.encode(), None)
+        return found
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
@@ -152,6 +162,8 @@ class MemoryLog:
             first = next((part.first for part in parts.values() if part not in gone), self._first)
             for key in [key for key in self._known if isinstance(key, tuple) and scored[key[:2]] < first]:
                 del self._known[key]
+            for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at not in self._known]:
+                del self._known[name]
             del self._entries[: first - self._first]
             self._first = first
             return sum(part.size for part in gone)

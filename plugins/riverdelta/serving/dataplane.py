@@ -145,6 +145,7 @@ class DataPlane:
             "swap": state.swap,
             "position": state.position,
             "provider": self.session.provider,
+            "scatter": self.session.scatter,
             "taking": {name: str(column) for name, column in self.schema.items()},
             "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
             "corrections": [repr(c).replace("\n", " ") for c in self.definition.corrections],

@@ -49,8 +49,8 @@ class Trainer:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
         start = self.home.prepare()
         with ExitStack() as held:
-            lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
-            held.callback(lock.release)
+            self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
+            held.callback(self._lock.release)
             self.checkpoints, store = self.home.checkpoints(), self.home.releases()
             self.learner = new_learner(definition, settings)
             self.releases = Releases(definition, store)

@@ -178,7 +178,7 @@ def test_a_reader_that_holds_the_idle_half_delays_the_swap(session):
     held = session._active
     with session._exchange:
         held.enter()
-    try:
+    with held.reading():
         session.swap(following(1, {RIGHT: (np.array([0]), np.array([[1]], np.float32))}))
         late = threading.Thread(target=session.swap, args=[following(2, {RIGHT: (np.array([0]), np.array([[2]], np.float32))})])
         late.start()
@@ -186,8 +186,6 @@ def test_a_reader_that_holds_the_idle_half_delays_the_swap(session):
         assert late.is_alive()
         assert session.run(EVERY).corrected[0] == 1
         assert held.state == START
-    finally:
-        held.leave()
     late.join()
     assert session.run(EVERY).corrected[0] == 2
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from riverdelta.graph.runtime import choose_providers
-from riverdelta.serving.session.half import DeviceTable, HostTable
+from riverdelta.serving.session.tables import DeviceTable, HostTable
 
 
 @pytest.fixture(params=["host", pytest.param("device", marks=pytest.mark.gpu)])

@@ -82,21 +82,25 @@ class Session:
         """The state that a run started now would be scored by."""
         return self._active.state
 
+    @property
+    def scatter(self) -> str:
+        """How rows reach the tables: `in-place`, or `copy` where a device copies whole tables."""
+        return "copy" if any(t.scatter == "copy" for t in self._active.tables.values()) else "in-place"
+
     def run(self, columns: Columns) -> Scored:
         """Score a block of checked columns."""
         with self._exchange:
             half = self._active
             half.enter()
-        try:
-            out = half.score(self._session, columns, self.input_names, self._outputs)
-            state = half.state
-        except InvalidArgument as error:  # most often an id past the end of one of the base's own tables
-            reason = str(error).splitlines()[0]
-            raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
-        finally:
-            half.leave()
-        score, served, corrected, base = (out.pop(name) for name in self._named)
-        return Scored(score, served, corrected, base, out, state)
+        with half.reading():
+            try:
+                values = half.score(self._session, columns, self.input_names, self._outputs)
+            except InvalidArgument as error:  # most often an id past the end of one of the base's own tables
+                reason = str(error).splitlines()[0]
+                raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
+            out = dict(zip(self._outputs, values, strict=True))
+            score, served, corrected, base = (out.pop(name) for name in self._named)
+            return Scored(score, served, corrected, base, out, half.state)
 
     def swap(self, delta: Delta) -> float:
         """Put `delta` into service and return how long it took in seconds.

@@ -75,6 +75,9 @@ class Index(Protocol):
     def find(self, request: Request) -> Scored | None:
         """Return what is known of a request; None where it was never indexed, or is deleted."""
 
+    def named(self, name: str) -> Request | None:
+        """Return the request that its client gave this name; None where there is none, or none any more."""
+
     def swept(self) -> Mapping[int, int]:
         """Return, for each incarnation, the newest request that retention has deleted."""
 
@@ -93,6 +96,9 @@ class Transaction(Index, Protocol):
 
     def feed(self, fed: Mapping[tuple[int, int, int], Fed]) -> None:
         """Set what is known of rows, by incarnation, request and row."""
+
+    def name(self, name: str, request: Request) -> None:
+        """Give a request a name that no other has (`named` says so); it lasts at least as long as the request's rows."""
 
     def put(self, name: str, value: Any) -> None:
         """Set one of `FACTS`, in place of the value before."""

@@ -23,6 +23,8 @@ CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY K
 CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
+#: The requests that clients named: made with the first name, so that files without names are those of before.
+NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
 #: The facts of a segment, each an int, a number or a text as the value here, which it has at first.
 FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
 #: What a new segment takes over from the one before it.

@@ -17,7 +17,7 @@ from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
 from riverdelta.storage.log.base import Entry, Fed, Request, Stored
-from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, explained
 
 _PAIR = 16
 
@@ -63,6 +63,20 @@ class Segment:
     def put(self, key: str, value: Any) -> None:
         """Set one fact, inside a transaction."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def name(self, name: str, request: Request) -> None:
+        """Give a request a name, inside a transaction."""
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {NAMES}")
+        self._db.execute("INSERT INTO named VALUES (?, ?, ?)", (name, *request))
+
+    def named(self, name: str) -> Request | None:
+        """Return the request of a name, None where the segment does not have it."""
+        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'named'"):
+            return None
+        found = self._ask("SELECT incarnation, request FROM named WHERE name = ?", (name,))
+        if found and not all(isinstance(number, int) for number in found[0]):
+            raise self._odd("named", found[0])
+        return found[0] if found else None
 
     @property
     def sealed(self) -> bool:

@@ -121,6 +121,10 @@ class Segments:
         """See `Transaction.feed`."""
         self.newest.feed(fed)
 
+    def name(self, name: str, request: Request) -> None:
+        """See `Transaction.name`."""
+        self.newest.name(name, request)
+
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
         self.newest.put(name, value)
@@ -158,6 +162,12 @@ class Segments:
             if (rows := segments[place].rows_of(request)) is not None:
                 return place, rows
         return None
+
+    def named(self, name: str) -> Request | None:
+        """See `Index.named`."""
+        with self._now() as segments:
+            found = (segment.named(name) for segment in reversed(segments))
+            return next((request for request in found if request is not None), None)
 
     def swept(self) -> Mapping[int, int]:
         """See `Index.swept`."""

@@ -1,0 +1,101 @@
+"""Bound tables: correction tables where the session reads them, written row by row."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+
+from riverdelta.core.features import Floats, Ints
+
+_log = logging.getLogger(__name__)
+
+
+class HostTable:
+    """A table in host memory; ONNX Runtime reads the numpy array where it lies, so that a write is seen by the next run."""
+
+    scatter = "in-place"
+
+    def __init__(self, values: Floats) -> None:
+        self.host = np.ascontiguousarray(values).copy()
+        self.value: Any = self.host
+
+    def write(self, rows: Ints | None, values: Floats) -> None:
+        """Write rows, or everything where `rows` is None."""
+        self.host[slice(None) if rows is None else rows] = values
+
+    def holds(self, rows: Ints | None, values: Floats) -> bool:
+        """Whether the session would now read `values` at `rows`."""
+        return np.array_equal(self.host[slice(None) if rows is None else rows], values)
+
+
+class DeviceTable(HostTable):
+    """A table in device memory, with a host copy.
+
+    Rows are scattered in place by a ScatterND session whose output is bound to its input's memory. Where the self-test at
+    start-up shows that this machine does not do so, the whole table is copied at each write instead.
+    """
+
+    def __init__(self, values: Floats, device: str = "cuda") -> None:
+        super().__init__(values)
+        self.value = onnxruntime.OrtValue.ortvalue_from_numpy(self.host, device, 0)
+        self._device = device
+        self._scatter = _scatter_session(self.host.shape)
+        self.scatter = "in-place" if self._self_test() else "copy"
+
+    def write(self, rows: Ints | None, values: Floats) -> None:
+        """Write rows, or everything where `rows` is None."""
+        super().write(rows, values)
+        if rows is None or self.scatter == "copy":
+            self.value.update_inplace(self.host)
+        elif len(rows):
+            self._scatter_rows(rows, values)
+
+    def holds(self, rows: Ints | None, values: Floats) -> bool:
+        """Whether the session would now read `values` at `rows`."""
+        now = self.value.numpy()
+        return np.array_equal(now if rows is None else now[rows], values)
+
+    def _scatter_rows(self, rows: Ints, values: Floats) -> None:
+        binding = self._scatter.io_binding()
+        binding.bind_ortvalue_input("table", self.value)
+        binding.bind_cpu_input("rows", np.ascontiguousarray(rows.reshape(-1, 1)))
+        binding.bind_cpu_input("values", np.ascontiguousarray(values))
+        binding.bind_output("out", self._device, 0, np.float32, list(self.host.shape), buffer_ptr=self.value.data_ptr())
+        self._scatter.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    def _self_test(self) -> bool:
+        """Scatter one row there and back and look whether it, and nothing else, changed."""
+        if not len(self.host):
+            return True
+        row, before = np.array([len(self.host) - 1]), self.host.copy()
+        try:
+            self._scatter_rows(row, before[row] + 1.0)
+            expected = before.copy()
+            expected[row] += 1.0
+            works = np.array_equal(self.value.numpy(), expected)
+        except Exception as error:  # any failure of the device means the same: copy instead
+            _log.warning("scattering rows on the device failed (%s); whole tables are copied", error)
+            works = False
+        self.value.update_inplace(before)
+        return works
+
+
+def _scatter_session(shape: tuple[int, ...]) -> Any:
+    tensor = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("ScatterND", ["table", "rows", "values"], ["out"])],
+        "scatter",
+        [
+            tensor("table", TensorProto.FLOAT, shape),
+            tensor("rows", TensorProto.INT64, ["R", 1]),
+            tensor("values", TensorProto.FLOAT, ["R", *shape[1:]]),
+        ],
+        [tensor("out", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CUDAExecutionProvider"])
