@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sized
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from riverdelta.bento.tracing import note, trace_id
 from riverdelta.core.errors import Unavailable
 from riverdelta.learning.definition import Definition
@@ -72,5 +74,6 @@ def rows_of(brought: Any) -> int:
     What has no length counts as 1, and is refused further on.
     """
     first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
-    # An array of no axes is Sized, and has no length.
-    return len(first) if isinstance(first, Sized) and getattr(first, "ndim", 1) else 1
+    if isinstance(first, np.ndarray) and not first.ndim:  # it is `Sized`, and has no length
+        return 1
+    return len(first) if isinstance(first, Sized) else 1
