@@ -95,7 +95,8 @@ class Session:
             raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
         finally:
             half.leave()
-        return Scored(*(out.pop(name) for name in self._named), out, state)
+        score, served, corrected, base = (out.pop(name) for name in self._named)
+        return Scored(score, served, corrected, base, out, state)
 
     def swap(self, delta: Delta) -> float:
         """Put `delta` into service and return how long it took in seconds.
