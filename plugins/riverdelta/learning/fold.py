@@ -148,9 +148,10 @@ class Fold(ABC):
     def learn_at_once(self, examples: Examples) -> Examples:
         """Return examples as served where each row is scored when all rows before it are learned; learns them too.
 
-        The same, bit for bit, as one record of the impression and one of the label for each row in turn, if all labels are
-        explicit, every negative is kept, nothing responds to drift and blocks have 1,024 rows: `corrected` and `served` are
-        found while the rows are learned.
+        What is learned, served and measured is the same, bit for bit, as by one record of the impression and one of the label
+        for each row in turn, if all labels are explicit, every negative is kept, nothing responds to drift and blocks have
+        1,024 rows: `corrected` and `served` are found while the rows are learned. Positions and observers take no part in it:
+        it is for logs, not for a journal.
         """
         e, count = examples, len(examples)
         self.admission.scored(count)
