@@ -139,9 +139,8 @@ class Contest(Observer):
         number, self._last, self.champion, self.serving = [*numbers, self.serving][:4]
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
         if number != _NONE:
+            self._trial.load(part(arrays, "trial"))
             self._begin(number)
-            if self.challenger is not None:
-                self._trial.load(part(arrays, "trial"))
 
     def _begin(self, challenger: int) -> None:
         self._last = challenger
@@ -150,6 +149,7 @@ class Contest(Observer):
             champion, against = (stack_of(release, self.store, self._new_stack) for release in releases)
         except (Corrupt, NotFound) as error:
             _log.error("the trial of release %d is dropped: %s", challenger, error)
+            self._trial = Trial(**self._terms)
             return
         self.challenger, self._stacks = challenger, (champion, against)
 
