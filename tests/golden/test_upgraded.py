@@ -80,7 +80,7 @@ def test_relearning_from_a_release_of_then_is_the_same_under_any_settings_and_in
     sequence = trainer.journal.write(Control("rollback", back))
     while trainer.step():
         pass
-    assert [o.refused for o in trainer.learner.outcomes if o.sequence == sequence] == [None]
+    assert trainer.learner.outcomes.of(sequence).refused is None
     trainer.close()
     for chosen in (settings(folder), strangers(folder)):
         assert again(folder, chosen).stack.digest() == trainer.learner.stack.digest()

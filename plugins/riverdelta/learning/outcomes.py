@@ -42,6 +42,10 @@ class Outcomes(deque[Outcome]):
     def __init__(self) -> None:
         super().__init__(maxlen=KEPT)
 
+    def of(self, sequence: int) -> Outcome | None:
+        """Return the outcome of the control at `sequence`, None where there is none or it is no longer kept."""
+        return next((outcome for outcome in self if outcome.sequence == sequence), None)
+
     def refuse_superseded(self, control: Control) -> None:
         """Raise `Refused` where the learner asked for a control itself before it read a rollback: an operator comes first."""
         asked = control.arguments.get("asked")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -133,9 +133,7 @@ class Breaker:
         if what == w.RUN:
             said = f"labels have been {value:.0f} for {over:,} examples in a row, where {mean:.1f} are usual"
             return f"{said}; at example {self.opened:,}"
-        ways: dict[int, Callable[[float], str]] = {w.RATE: _share, w.FEEDBACK: lambda x: f"{math.exp(x):.3g}"}
-        shown: Callable[[float], str] = ways.get(what, lambda x: f"{min(x, 1.0):.0%}")
-        now, low, middle, high = (shown(x) for x in (value, mean - reach, mean, mean + reach))
+        now, low, middle, high = (_shown(what, x) for x in (value, mean - reach, mean, mean + reach))
         said = {
             w.RATE: f"{now} of labels are positive",
             w.FEEDBACK: f"{now} labels came for each scored row",
@@ -188,5 +186,7 @@ class Breaker:
         }
 
 
-def _share(angle: float) -> str:
-    return f"{math.sin(min(max(angle, 0.0), math.pi / 2.0)) ** 2:.1%}"
+def _shown(what: int, value: float) -> str:
+    if what == w.RATE:
+        return f"{math.sin(min(max(value, 0.0), math.pi / 2.0)) ** 2:.1%}"
+    return f"{math.exp(value):.3g}" if what == w.FEEDBACK else f"{min(value, 1.0):.0%}"

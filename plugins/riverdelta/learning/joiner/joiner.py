@@ -155,8 +155,8 @@ class Joiner:
         shown = np.isnan(feedback.label)
         examples = None
         if not shown.all():
-            f, at = feedback, ~shown
-            examples = self._complete(f.incarnation[at], key[at], f.label[at], f.time[at], f.source[at], f.late[at])
+            f, rows = feedback, ~shown
+            examples = self._complete(f.incarnation[rows], key[rows], f.label[rows], f.time[rows], f.source[rows], f.late[rows])
         if self.window is not None and shown.any():
             # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
             due = np.maximum(feedback.time[shown], self.tick) + self.window

@@ -70,10 +70,7 @@ class Waiting:
 
     def add(self, sequence: int, impressions: Impressions) -> None:
         """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
-        incarnation = impressions.incarnation
-        # The last worker's shelf keeps its room; an empty one of another may be a dead worker's.
-        self._shelves = {n: shelf for n, shelf in self._shelves.items() if shelf.rows or n == incarnation}
-        shelf = self._shelves.setdefault(incarnation, Shelf())
+        shelf = self._shelves.setdefault(impressions.incarnation, Shelf())
         shelf.add(_rows(sequence, impressions))
         self.row_bytes = max(self.row_bytes, shelf.row_bytes)
         # A shelf has as much room again as it has rows.
@@ -82,6 +79,8 @@ class Waiting:
             full = [shelf for shelf in self._shelves.values() if shelf.rows]
             oldest = min(full, key=lambda shelf: int(shelf["sequence"][shelf.first]))
             oldest.remove(oldest.oldest())
+        # The last worker's shelf keeps its room until then; an empty one of another may be a dead worker's.
+        self._shelves = {number: shelf for number, shelf in self._shelves.items() if shelf.rows}
         if sum(shelf.bytes for shelf in self._shelves.values()) > 2 * limit:
             for shelf in self._shelves.values():
                 shelf.compact()
