@@ -117,9 +117,9 @@ CHECKPOINTS = {
 LIVE = {
     "000000000003.live": "holds swap 2; it is left out",
     "000000000004.live": "do not match the digest",
-    "000000000005.live": "is no delta: 'received'",
+    "000000000005.live": "is no delta: the saved state lacks 'received'",
     "000000000006.live": "is no delta",
-    "000000000007.live": r"is no delta: its state is float64\[2, 3\]",
+    "000000000007.live": r"is no delta: the saved 'state' is float64\[2, 3\]",
 }
 WEIGHTS = {
     "weights_above_the_folder.onnxtxt": "outside the model's folder",

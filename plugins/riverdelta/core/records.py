@@ -173,8 +173,10 @@ def decode(payload: bytes) -> Record:
 
 def _decode_json(payload: bytes) -> Record:
     body = json.loads(payload)
-    cls: type[Tick | Control] = {Tick.kind: Tick, Control.kind: Control}[body.pop("kind")]
-    record = cls(**body)
+    kind = body.pop("kind")
+    if kind not in (Tick.kind, Control.kind):
+        raise ValueError(f"its kind is {kind!r}")
+    record = Tick(**body) if kind == Tick.kind else Control(**body)
     if isinstance(record, Control) and not (isinstance(record.action, str) and isinstance(record.arguments, dict)):
         raise ValueError("its action is no text, or its arguments are no object")
     if type(record.time) not in (int, float):
