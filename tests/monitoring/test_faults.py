@@ -8,7 +8,7 @@ import scorers as s
 from real import Prometheus, needs_prometheus
 from test_alerts import alerts
 
-from riverdelta.sidecar import trainer
+from riverdelta.sidecar import status
 
 #: By alert: how its fault is planted, and the settings and the size of requests of the scorer that gets it.
 FAULTS = {
@@ -37,7 +37,7 @@ QUIET_ROWS, PATIENCE_SECONDS = 1_500, 120.0
 
 @pytest.fixture
 def scorers(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "_STATUS_SECONDS", 2.0)
+    monkeypatch.setattr(status, "_SECONDS", 2.0)
     made = {}
     with ExitStack() as stack:
         for name, (_, settings, traits) in {WELL: (None, {}, {}), **FAULTS}.items():

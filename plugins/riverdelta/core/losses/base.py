@@ -68,7 +68,7 @@ class Loss(ABC):
         good = self.valid(found) | (shown & np.isnan(found))
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
-            raise InvalidInput(f"{what} {at} has the label {given[at]!s}; expected {self.expected}")
+            raise InvalidInput(f"{what} {at} has the label {given[at]:g}; expected {self.expected}")
         return found
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:

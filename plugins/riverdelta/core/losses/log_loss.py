@@ -73,7 +73,7 @@ class LogLoss(Loss):
     >>> loss.check_labels([0.0, 1.0, 2.0])
     Traceback (most recent call last):
         ...
-    riverdelta.core.errors.InvalidInput: row 2 has the label 2.0; expected 0 or 1
+    riverdelta.core.errors.InvalidInput: row 2 has the label 2; expected 0 or 1
 
     Notes
     -----
