@@ -249,8 +249,9 @@ def fill_the_journal(scorer):
 
 
 def fill_the_disk(scorer):
-    describe = scorer.trainer.status
-    scorer.trainer.status = lambda: describe() | {"disk_free_ratio": 0.03}
+    status = scorer.trainer._status
+    describe = status.report
+    status.report = lambda: describe() | {"disk_free_ratio": 0.03}
 
 
 def shift_a_feature(scorer):
