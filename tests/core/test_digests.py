@@ -145,7 +145,18 @@ def test_whatever_happens_to_files_their_digest_is_that_of_their_bytes(tmp_path_
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[[]]", '{"files": 1}', "[1]", '[{"files": "a", "identities": [1], "digest": 3}]', "[" * 100_000]
+    "text",
+    [
+        "",
+        "{",
+        "[[]]",
+        '{"files": 1}',
+        "[1]",
+        '[{"files": "a", "identities": [1], "digest": 3}]',
+        "[" * 100_000,
+        '[{"files": ["a"], "identities": [[Infinity]], "digest": "x"}]',
+        '[{"files": ["/tmp/a\\u0000b"], "identities": [[1, 2, 3, 4, 5]], "digest": "x"}]',
+    ],
 )
 def test_a_damaged_file_of_digests_is_passed_over(large, tmp_path, text):
     (tmp_path / "digests.json").write_text(text)

@@ -10,6 +10,7 @@ import pytest
 from riverdelta import Entity
 from riverdelta.core.errors import ConfigurationError, Locked
 from riverdelta.learning.learner import new_learner
+from riverdelta.learning.observers import Observer
 from riverdelta.sidecar import Trainer, trainer
 
 
@@ -164,3 +165,19 @@ def test_silence_matures_as_a_negative_by_ticks(rig):
     rig.step(seconds=2.0)
     assert rig.trainer.learner.examples == 16
     assert rig.trainer.status()["prequential"]["all"]["served"]["examples"] == 16
+
+
+class Clumsy(Observer):
+    def on_examples(self, position, examples):
+        raise OSError("no space left")
+
+    def on_scored(self, position, impressions):
+        raise ValueError("not a number")
+
+
+def test_an_observer_that_fails_is_logged_and_nothing_is_learned_twice_or_lost(rig, caplog):
+    rig.trainer.learner.observers["clumsy"] = Clumsy()
+    rig.teach(rows=16)
+    rig.step()
+    assert (rig.trainer.learner.examples, rig.trainer.learner.position) == (16, rig.trainer.journal.last())
+    assert "the observer 'clumsy' failed at on_examples" in caplog.text

@@ -13,7 +13,7 @@ import pytest
 
 from riverdelta import Calibration, Entity, Lookup
 from riverdelta.core import digests, durable
-from riverdelta.core.errors import ConfigurationError, NotFound, Unavailable
+from riverdelta.core.errors import ConfigurationError, ModelError, NotFound, Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.storage.home import Home
@@ -183,3 +183,15 @@ def test_shared_weights_that_were_changed_are_refused_at_the_next_start_also_wit
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(ConfigurationError, match=r"no release in .* is intact"):
         large_base().prepare()
+
+
+def test_weights_that_change_between_reading_the_base_and_copying_them_are_refused_and_none_are_left(large_base):
+    home = large_base()
+    path, weights = home.definition.base, home.definition.base.with_name("w.bin")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location=weights.name)
+    assert home.definition.signature.digest
+    with weights.open("r+b") as file:
+        file.write(b"\1\2\3\4")
+    with pytest.raises(ModelError, match="has changed since it was read"):
+        home.prepare()
+    assert list((home.folder / "releases").glob("*.bin")) == []

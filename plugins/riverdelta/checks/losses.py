@@ -30,6 +30,15 @@ def its_name_is_free(loss: Loss) -> None:
         raise LawBroken(f"raw is {loss.raw!r}; expected an identifier other than 'score'")
 
 
+def its_attributes_fit(loss: Loss) -> None:
+    """`bound`, `reach` and `scale` are finite and above 0; a logit is one output with labels 0 and 1."""
+    for name in ("bound", "reach", "scale"):
+        if not 0.0 < getattr(loss, name) < np.inf:
+            raise LawBroken(f"{name} is {getattr(loss, name)}; expected a finite number above 0")
+    if loss.logit and (loss.outputs, loss.labels) != (1, (0.0, 1.0)):
+        raise LawBroken(f"it has a logit, {loss.outputs} outputs and the labels {loss.labels}; expected 1 and (0, 1)")
+
+
 def derivatives_are_those_of_the_value(loss: Loss) -> None:
     """The gradient is the slope of the value; the curvature is not negative; both grow with the weight."""
     for raw, label in _rows(loss):

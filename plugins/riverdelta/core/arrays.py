@@ -102,7 +102,7 @@ def to_json(arrays: Arrays, name: str) -> Any:
     """Return the value that `of_json` made an array of; raises `Corrupt` where it is not one."""
     try:
         return json.loads(take(arrays, name, np.zeros(0, np.uint8), any_rows=True).tobytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(f"the saved {getattr(arrays, 'path', '') + name!r} is not JSON: {error}") from None
 
 

@@ -47,7 +47,7 @@ def remember(path: Path) -> None:
         for entry in json.loads(path.read_bytes()):
             names, found, digest = entry["files"], entry["identities"], entry["digest"]
             _known.setdefault(tuple(map(str, names)), (tuple(tuple(map(int, one)) for one in found), str(digest)))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
         return
 
 
@@ -58,7 +58,7 @@ def keep(path: Path) -> None:
         try:
             if identify(*map(Path, names)) == found:
                 entries.append({"files": names, "identities": found, "digest": digest})
-        except OSError:  # deleted meanwhile
+        except (OSError, ValueError):  # deleted meanwhile, or no path
             continue
     data = json.dumps(entries, indent=1).encode()
     if (path.read_bytes() if path.exists() else b"[]") != data:

@@ -73,11 +73,14 @@ class Signature:
     @cached_property
     def digest(self) -> str:
         """BLAKE2b of the model file and its external data, in hexadecimal; raises `ModelError` where they have changed."""
-        files = _files(self.path, self.model)
-        digest = file_digest(*files)
-        if identify(*files) != self.read_as:
-            raise ModelError(f"{self.path} has changed since it was read; start again with the file as it is to be")
+        digest = file_digest(*_files(self.path, self.model))
+        self.check_unchanged()
         return digest
+
+    def check_unchanged(self) -> None:
+        """Raise `ModelError` where the model file or its external data are not as they were when they were read."""
+        if identify(*_files(self.path, self.model)) != self.read_as:
+            raise ModelError(f"{self.path} has changed since it was read; start again with the file as it is to be")
 
     @property
     def batch(self) -> str:

@@ -46,6 +46,7 @@ def write_weights(signature: Signature, folder: Path) -> None:
             if len(data) != size:
                 raise Corrupt(f"{signature.path.name}: {tensor.name!r} has {len(data)} bytes; expected {size}")
             file.write(data)
+        signature.check_unchanged()
 
 
 def refer_to_weights(signature: Signature, model: onnx.ModelProto) -> None:

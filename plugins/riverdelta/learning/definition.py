@@ -131,6 +131,9 @@ def _import(name: str) -> Any:
     if not path.is_file():
         raise ConfigurationError(f"{path} is not a file; give the service's file, as in service.py:Ranker")
     path = path.resolve()
+    # A loss or a correction of one's own lies in a module beside it.
+    if (folder := str(path.parent)) not in sys.path:
+        sys.path.insert(0, folder)
     # A name of its own: two files may both be called service.py, and neither may pass for a package of that name.
     unique = f"{path.stem}_{id64(str(path)) % 2**32:08x}"
     spec = importlib.util.spec_from_file_location(unique, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +26,8 @@ from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
+
+_log = logging.getLogger(__name__)
 
 
 class Fold(ABC):
@@ -110,21 +113,27 @@ class Fold(ABC):
             examples = self.joiner.push(sequence, record)
             if examples is not None:
                 self.learn(examples)
-                for observer in self.observers.values():
-                    observer.on_examples(sequence, examples)
+                self._show("on_examples", sequence, examples)
                 learned = True
             self.pulse()
             if not self.joiner.unfinished:
                 break
         if isinstance(record, Impressions):
             self.admission.scored(len(record))
-            for observer in self.observers.values():
-                observer.on_scored(sequence, record)
+            self._show("on_scored", sequence, record)
         elif isinstance(record, Control):
             self.obey(sequence, record)
         if learned:
             self.gate.note(sequence)
         self.position = sequence
+
+    def _show(self, hook: str, *shown: Any) -> None:
+        """Show the observers what was read; one that fails is logged, and neither learning nor the others notice."""
+        for name, observer in self.observers.items():
+            try:
+                getattr(observer, hook)(*shown)
+            except Exception:
+                _log.exception("the observer %r failed at %s", name, hook)
 
     @abstractmethod
     def obey(self, sequence: int, control: Control) -> None:

@@ -64,7 +64,10 @@ class Live(Observer):
         """Publish the tables and the weight at `position`: whole where the store wants it, the touched rows otherwise."""
         self._weight.touched[:] |= self._weight.values[0, 0] != np.float32(weight)
         self._weight.values[:] = weight
-        whole = self._base is None or self.store.needs_whole()
+        base, self._base = self._base, None
+        if base is None:  # where publishing failed, some of it may be there
+            self.head = self.store.head() or self.head
+        whole = base is None or self.store.needs_whole()
         state = State(release, (self.head.swap if self.head else 0) + 1, position)
         tables = {**self.stack.tables(), GATE_WEIGHT: self._weight}
         touched = {name: None if whole else np.flatnonzero(table.touched) for name, table in tables.items()}
@@ -73,7 +76,7 @@ class Live(Observer):
         if len(received) > _KEPT_TIMES:
             received = received[np.linspace(0, len(received) - 1, _KEPT_TIMES).astype(np.int64)]
         changed = {name: (at, values) for name, (at, values) in rows.items() if at is None or at.size}
-        delta = Delta(state, None if whole else self._base, changed, received, now)
+        delta = Delta(state, None if whole else base, changed, received, now)
         self.store.publish(delta)
         # Only now: what failed to be published stays touched, and goes with the next delta.
         for table in tables.values():

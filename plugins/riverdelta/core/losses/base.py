@@ -21,8 +21,9 @@ class Loss(ABC):
     """A loss of raw outputs and labels, once as compiled functions and once as ONNX nodes.
 
     Raw outputs are float[N, K] with K = `outputs`; float[N] is taken as [N, 1]. Labels are float[N]. A new loss gives the
-    class attributes, `kernels`, `spread`, `mixable`, and the nodes of its link and mixture; `riverdelta.checks.check_loss`
-    proves that they agree.
+    class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that can pass `bound`
+    also `judged`, and one of fewer labels than `labels` says `valid` and `expected`. `riverdelta.checks.check_loss` proves that
+    they agree. An instance is given as `task=`.
     """
 
     #: The task that it is registered for.

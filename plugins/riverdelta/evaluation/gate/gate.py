@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
@@ -156,5 +157,7 @@ class Gate:
             state = of_older(arrays["hedge"])
         else:
             state = take(arrays, "state", self._state.view(np.float64)).view(hedge.STATE)
+        if not np.isfinite(state.view(np.float64)).all():
+            raise Corrupt("the saved gate's 'state' holds a value that is not finite: start from an older checkpoint")
         self._delays.load(arrays)
         self._state[:] = state

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.learning.joiner.waiting import requests
 
@@ -97,6 +98,10 @@ class Showings:
     def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned."""
         saved = {name: take(arrays, name, none, any_rows=True) for name, none in EMPTY.items()}
+        if len({len(array) for array in saved.values()}) > 1:
+            raise Corrupt(
+                f"the saved showings have {', '.join(f'{len(a)} of {name!r}' for name, a in saved.items())}; expected equal"
+            )
         starts = range(0, len(saved["key"]), _PART_ROWS)
         self._parts = [{name: a[start : start + _PART_ROWS].copy() for name, a in saved.items()} for start in starts]
         self._added, self._labelled = [], []

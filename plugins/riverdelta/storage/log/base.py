@@ -113,7 +113,11 @@ class Log(Index, Protocol):
     """
 
     def transaction(self) -> AbstractContextManager[Transaction]:
-        """Begin a group as soon as no other process has one; an error inside the block undoes it."""
+        """Begin a group as soon as no other process has one; an error inside the block undoes it.
+
+        Where leaving the block raises, nothing of the group may be there: a backend that lost the answer to its commit has to
+        find out before it raises, since the journal writes the same rows again.
+        """
 
     def read(self, after: int, rows: int) -> list[Stored]:
         """Return the records after a position in order, at least one where there are any, about `rows` rows of them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
+from contextlib import suppress
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.hashing import digest
@@ -55,9 +56,10 @@ class LiveStore:
         self.registry.write("live/head", _seal(head), durable=False)
         if whole == swap:
             self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
-            for old in self._swaps():
-                if old < (read[1] if read else swap):
-                    self.registry.delete(_name(old))
+            with suppress(OSError):  # the tables are in service by now; the next full one deletes what is left
+                for old in self._swaps():
+                    if old < (read[1] if read else swap):
+                        self.registry.delete(_name(old))
         else:
             self._since_whole += 1
             self._bytes_since_whole += len(data)
