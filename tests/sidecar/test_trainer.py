@@ -9,6 +9,7 @@ import pytest
 
 from riverdelta import Entity
 from riverdelta.core.errors import ConfigurationError, Locked
+from riverdelta.core.records import Control
 from riverdelta.learning.learner import new_learner
 from riverdelta.learning.observers import Observer
 from riverdelta.sidecar import Trainer, trainer
@@ -174,10 +175,16 @@ class Clumsy(Observer):
     def on_scored(self, position, impressions):
         raise ValueError("not a number")
 
+    def on_outcome(self, outcome, control):
+        raise KeyError(control.action)
+
 
 def test_an_observer_that_fails_is_logged_and_nothing_is_learned_twice_or_lost(rig, caplog):
     rig.trainer.learner.observers["clumsy"] = Clumsy()
     rig.teach(rows=16)
+    rig.trainer.journal.write(Control("freeze", {}, rig.now))
     rig.step()
     assert (rig.trainer.learner.examples, rig.trainer.learner.position) == (16, rig.trainer.journal.last())
-    assert "the observer 'clumsy' failed at on_examples" in caplog.text
+    assert [outcome.action for outcome in rig.trainer.learner.outcomes].count("freeze") == 1
+    for hook in ("on_examples", "on_scored", "on_outcome"):
+        assert f"the observer 'clumsy' failed at {hook}" in caplog.text

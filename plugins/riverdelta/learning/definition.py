@@ -116,10 +116,11 @@ def _definition(value: Any) -> Definition | None:
 
 def _import(name: str) -> Any:
     path = Path(name)
+    # A module lies where the command is typed, as `bentoml serve` has it; what a file imports lies beside it.
+    here = str(path.resolve().parent) if path.suffix == ".py" else os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
     if path.suffix != ".py":
-        # A module lies where the command is typed, as `bentoml serve` has it.
-        if (here := os.getcwd()) not in sys.path:
-            sys.path.insert(0, here)
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -131,9 +132,6 @@ def _import(name: str) -> Any:
     if not path.is_file():
         raise ConfigurationError(f"{path} is not a file; give the service's file, as in service.py:Ranker")
     path = path.resolve()
-    # A loss or a correction of one's own lies in a module beside it.
-    if (folder := str(path.parent)) not in sys.path:
-        sys.path.insert(0, folder)
     # A name of its own: two files may both be called service.py, and neither may pass for a package of that name.
     unique = f"{path.stem}_{id64(str(path)) % 2**32:08x}"
     spec = importlib.util.spec_from_file_location(unique, path)

@@ -113,21 +113,21 @@ class Fold(ABC):
             examples = self.joiner.push(sequence, record)
             if examples is not None:
                 self.learn(examples)
-                self._show("on_examples", sequence, examples)
+                self.show("on_examples", sequence, examples)
                 learned = True
             self.pulse()
             if not self.joiner.unfinished:
                 break
         if isinstance(record, Impressions):
             self.admission.scored(len(record))
-            self._show("on_scored", sequence, record)
+            self.show("on_scored", sequence, record)
         elif isinstance(record, Control):
             self.obey(sequence, record)
         if learned:
             self.gate.note(sequence)
         self.position = sequence
 
-    def _show(self, hook: str, *shown: Any) -> None:
+    def show(self, hook: str, *shown: Any) -> None:
         """Show the observers what was read; one that fails is logged, and neither learning nor the others notice."""
         for name, observer in self.observers.items():
             try:

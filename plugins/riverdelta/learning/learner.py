@@ -63,8 +63,7 @@ class Learner(Fold):
             self.admission.answered(control)
         outcome = self._outcome(sequence, control)
         self.outcomes.append(outcome)
-        for observer in self.observers.values():
-            observer.on_outcome(outcome, control)
+        self.show("on_outcome", outcome, control)
 
     def _outcome(self, sequence: int, control: Control) -> Outcome:
         release, refused = control.arguments.get("release"), self.recall.refusal(sequence)

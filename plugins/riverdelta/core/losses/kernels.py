@@ -67,28 +67,28 @@ def _made(value, derivatives, mix, predict):  # type: ignore[no-untyped-def]
     return kernels
 
 
-@numba.njit(types.void(types.float64[:, ::1], types.float64[::1], KERNELS, types.float64[::1]), cache=True)
+@numba.njit(types.void(_Rows, _Row, KERNELS, _Row), cache=True)
 def values(raw, label, loss, out):  # type: ignore[no-untyped-def]
     """Fill out[N] with the loss of each row."""
     for i in range(raw.shape[0]):
         out[i] = loss.value(raw[i], label[i])
 
 
-@numba.njit(types.void(_Rows, types.float64[::1], types.float64[::1], KERNELS, _Rows, _Rows), cache=True)
+@numba.njit(types.void(_Rows, _Row, _Row, KERNELS, _Rows, _Rows), cache=True)
 def derivatives(raw, label, weight, loss, gradient, curvature):  # type: ignore[no-untyped-def]
     """Fill gradient[N, K] and curvature[N, K] of each row."""
     for i in range(raw.shape[0]):
         loss.derivatives(raw[i], label[i], weight[i], gradient[i], curvature[i])
 
 
-@numba.njit(types.void(types.float64[:, ::1], types.float64[:, ::1], types.float64, KERNELS, types.float64[:, ::1]), cache=True)
+@numba.njit(types.void(_Rows, _Rows, _Number, KERNELS, _Rows), cache=True)
 def mixtures(base, corrected, weight, loss, out):  # type: ignore[no-untyped-def]
     """Fill out[N, K] with the raw output that is served of each row."""
     for i in range(base.shape[0]):
         loss.mix(base[i], corrected[i], weight, out[i])
 
 
-@numba.njit(types.void(types.float64[:, ::1], KERNELS, types.float64[:, ::1]), cache=True)
+@numba.njit(types.void(_Rows, KERNELS, _Rows), cache=True)
 def predictions(raw, loss, out):  # type: ignore[no-untyped-def]
     """Fill out[N, K] with the prediction of each row."""
     for i in range(raw.shape[0]):

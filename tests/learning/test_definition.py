@@ -1,0 +1,24 @@
+"""A service that is named by its file finds what lies beside it."""
+
+import sys
+
+from riverdelta.learning.definition import load
+
+MINE = "from riverdelta import Calibration\n\nCORRECTIONS = [Calibration()]\n"
+SERVICE = """
+from pathlib import Path
+
+from mine_beside_the_service import CORRECTIONS
+from riverdelta.learning.definition import Definition
+
+
+class Ranker:
+    __riverdelta__ = Definition("ranker", Path("ranker.onnx"), corrections=CORRECTIONS)
+"""
+
+
+def test_a_file_imports_the_modules_beside_it_from_wherever_the_command_is_typed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine_beside_the_service.py").write_text(MINE)
+    (tmp_path / "service.py").write_text(SERVICE)
+    assert [type(c).__name__ for c in load(f"{tmp_path / 'service.py'}:Ranker").corrections] == ["Calibration"]
