@@ -8,43 +8,42 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from riverdelta.core.errors import RiverdeltaError
-from riverdelta.core.features import Schema
-from riverdelta.core.hashing import id64
-from riverdelta.corrections.base import Correction, Table
-from riverdelta.corrections.calibration import Calibration
-from riverdelta.corrections.entity import Entity
-from riverdelta.corrections.linear import Linear
-from riverdelta.corrections.lookup import Lookup
-from riverdelta.corrections.stack import Stack
-from riverdelta.evaluation.drift import Adapt, Freeze
-
 if TYPE_CHECKING:
     from riverdelta.bento import online
+    from riverdelta.core.errors import RiverdeltaError
+    from riverdelta.core.features import Schema
+    from riverdelta.core.hashing import id64
+    from riverdelta.corrections.base import Correction, Table
+    from riverdelta.corrections.calibration import Calibration
+    from riverdelta.corrections.entity import Entity
+    from riverdelta.corrections.linear import Linear
+    from riverdelta.corrections.lookup import Lookup
+    from riverdelta.corrections.stack import Stack
+    from riverdelta.evaluation.drift import Adapt, Freeze
     from riverdelta.river import River
 
-#: Imported when they are first asked for: the corrections alone need neither BentoML nor the converters.
-_LAZY = {"online": "riverdelta.bento", "River": "riverdelta.river"}
+#: Where each name is; it is imported when it is first used, so that the command line starts without numba and BentoML.
+_MODULES = {
+    "Adapt": "evaluation.drift",
+    "Calibration": "corrections.calibration",
+    "Correction": "corrections.base",
+    "Entity": "corrections.entity",
+    "Freeze": "evaluation.drift",
+    "Linear": "corrections.linear",
+    "Lookup": "corrections.lookup",
+    "River": "river",
+    "RiverdeltaError": "core.errors",
+    "Schema": "core.features",
+    "Stack": "corrections.stack",
+    "Table": "corrections.base",
+    "id64": "core.hashing",
+    "online": "bento",
+}
 
-__all__ = [
-    "Adapt",
-    "Calibration",
-    "Correction",
-    "Entity",
-    "Freeze",
-    "Linear",
-    "Lookup",
-    "River",
-    "RiverdeltaError",
-    "Schema",
-    "Stack",
-    "Table",
-    "id64",
-    "online",
-]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module 'riverdelta' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(f"riverdelta.{_MODULES[name]}"), name)

@@ -1,5 +1,5 @@
 """`python -m riverdelta` is the command line."""
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 
 main()

@@ -1,0 +1,206 @@
+"""The command line: `riverdelta …`, and the same commands as `bentoml riverdelta …`.
+
+Each command imports what it needs when it runs, so that help appears at once. Exit codes: 0, done; 1, refused or failed, and
+nothing changed; 2, wrong usage; 75 (EX_TEMPFAIL), written into the journal and waiting for the learner; 78 (EX_CONFIG), a
+learner that only another configuration can help.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from riverdelta.cli.options import as_json, home_of, operating, service, show
+from riverdelta.core.errors import Corrupt, Refused, RiverdeltaError, Unavailable
+from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, Command
+
+#: Commands with a file of their own.
+_FILES = {
+    "demo": "Show the complete loop on MovieLens, or on the simulator.",
+    "rebase": "Carry what was learned to a changed stack or a new base.",
+    "reference": "Save the reference profile of the base's training data.",
+    "replay": "Learn a data set, or a service's journal, without a server.",
+    "sidecar": "Run the learner of a service.",
+}
+_PATH = click.Path(path_type=Path)
+_RELEASE = click.IntRange(0, MOST_RELEASE)
+
+
+class Commands(click.Group):
+    """Loads a command on demand, and shows our own errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return sorted({*self.commands, *_FILES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, importing its file where it has one."""
+        if cmd_name not in _FILES:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"riverdelta.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing their files."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, _FILES.get(name) or self.commands[name].get_short_help_str(100)) for name in self.list_commands(ctx)]
+            )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and turn an error that we raise on purpose into a message and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except RiverdeltaError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "onnxscript"):
+                raise
+            raise click.ClickException(
+                f"{error.name} is not installed; it trains and exports the base here: pip install 'riverdelta[train]'"
+            ) from error
+
+
+@click.group(name="riverdelta", cls=Commands)
+@click.version_option(package_name="riverdelta")
+def main() -> None:
+    """Keep a frozen ONNX scorer learning from its users' feedback.
+
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 75 written and waiting for the learner, 78 wrong configuration.
+    """
+
+
+def _operator_command(cls: type[Command]) -> click.Command:
+    """Return the command of a class: its flags are options, its numbers arguments."""
+
+    def run(target: str, as_json: bool, **given: Any) -> None:
+        command = cls(**given)
+        with operating(target) as operator:
+            sequence, waits = operator.ask(command), None
+            try:
+                operator.wait(sequence)
+            except Unavailable as error:
+                waits = error
+            except Refused:
+                if as_json:
+                    click.echo(json.dumps(operator.outcome(sequence), indent=1))
+                raise
+            answer = operator.outcome(sequence, waits)
+        show(answer, as_json, lambda answer: click.echo(command.describe(answer)))
+        if waits is not None:
+            raise SystemExit(os.EX_TEMPFAIL)
+
+    run.__doc__ = cls.__doc__
+    for name, field in reversed(cls.model_fields.items()):
+        if field.annotation is bool:
+            run = click.option(f"--{name}", is_flag=True, help=field.description)(run)
+        else:
+            run = click.argument(name, type=_RELEASE, required=field.is_required())(run)
+    return click.command(cls.name)(service(as_json(run)))
+
+
+for _cls in COMMANDS.values():
+    main.add_command(_operator_command(_cls))
+
+
+@main.command()
+@service
+@as_json
+def releases(target: str, as_json: bool) -> None:
+    """List the releases: losses, verdicts of their trials, the champion, and which one serves."""
+    from riverdelta.cli.tables import print_releases
+
+    with operating(target) as operator:
+        show(operator.releases(), as_json, print_releases)
+
+
+@main.command()
+@service
+@click.argument("a", type=_RELEASE)
+@click.argument("b", type=_RELEASE)
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="How many changes to show.")
+@click.option("--id", "ids", multiple=True, metavar="COLUMN=VALUE", help="Show the coefficients of this id alone.")
+@as_json
+def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: bool) -> None:
+    """Show the coefficients that changed most from release A to release B.
+
+    Ids share slots by hashing and cannot be recovered: name one with --id user_id=42, or --id name='"42"' where it is text.
+    """
+    from dataclasses import asdict
+
+    from riverdelta.cli.tables import print_changes
+    from riverdelta.sidecar.diff import diff, parse_ids
+
+    home = home_of(target)
+    found = diff(home.definition, home.releases(), a, b, top, parse_ids(ids, home.definition.schema))
+    show(asdict(found), as_json, print_changes)
+
+
+@main.command()
+@service
+@click.option("--release", type=_RELEASE, help="The release; the newest that is intact by default.")
+@click.option("-o", "--output", type=_PATH, default=Path("merged.onnx"), show_default=True, help="The file to write.")
+@as_json
+def export(target: str, release: int | None, output: Path, as_json: bool) -> None:
+    """Write a release as one self-contained ONNX file that any runtime runs."""
+    from riverdelta.graph.files import export_single
+
+    home = home_of(target)
+    found = home.releases().get(release) if release is not None else home.releases().newest_good()
+    if found is None:
+        raise Corrupt(f"no release in {home.folder} is intact; restore one from a backup")
+    export_single(found.verify(), output)
+    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size}
+    text = f"{output}: release {found.number}, {found.examples:,} examples learned, {made['bytes']:,} bytes"
+    show(made, as_json, lambda _: click.echo(text))
+
+
+@main.command()
+@click.argument("destination", metavar="DEST", type=_PATH)
+@service
+@as_json
+def backup(destination: Path, target: str, as_json: bool) -> None:
+    """Copy the scorer's home to DEST, which must not exist, while the service runs; DEST appears complete or not at all."""
+    from shlex import quote
+
+    from riverdelta.storage.backup import back_up
+
+    home = home_of(target)
+    made = back_up(home, destination)
+    here, there = quote(str(home.folder)), quote(str(made.folder))
+    restore = f"mv {here} {here}.old && cp -a {there} {here}"
+    text = f"{made.folder}: {made.bytes:,} bytes, the journal up to record {made.last}\nto restore it, stop the service, then: "
+    found = {"folder": str(made.folder), "bytes": made.bytes, "last": made.last, "restore": restore}
+    show(found, as_json, lambda _: click.echo(text + restore))
+
+
+@main.command()
+@click.argument("impression", metavar="ID.INDEX")
+@service
+@as_json
+def impression(impression: str, target: str, as_json: bool) -> None:
+    """Show what the journal has of one scored row: features, scores, state, trace and label."""
+    from riverdelta.cli.tables import print_impression
+    from riverdelta.storage.impression import find
+
+    show(find(home_of(target), impression), as_json, print_impression)
+
+
+@main.command()
+@click.argument("model", type=_PATH)
+@click.option("--taps", "only_taps", is_flag=True, help="Only the tensors that can be tapped.")
+@as_json
+def inspect(model: Path, only_taps: bool, as_json: bool) -> None:
+    """List the tensors of an ONNX MODEL: inputs first, then what each node computes."""
+    from dataclasses import asdict
+
+    from riverdelta.cli.tables import print_tensors
+    from riverdelta.graph.taps import list_tensors
+
+    found = [asdict(tensor) for tensor in list_tensors(model) if tensor.tappable or not only_taps]
+    show(found, as_json, lambda found: print_tensors(model.name, found))

@@ -1,0 +1,97 @@
+"""Tables: what commands find, for people to read in 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+#: How a column of numbers is aligned.
+_RIGHT = frozenset({"release", "examples", "base", "served", "gain", "MiB", "before", "after", "logits"})
+
+
+def table(*headings: str, caption: str | None = None) -> Table:
+    """Return an empty table without lines; columns of numbers are on the right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")
+    for heading in headings:
+        made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT)
+    return made
+
+
+def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print the releases, with the champion and the one that serves below."""
+    rows = list(rows)
+    made = table("release", "made (UTC)", "examples", "base", "served", "gain", "MiB", "verdict")
+    for row in rows:
+        losses = (row[name] for name in ("log_loss_base", "log_loss_served", "gain_on_champion"))
+        made.add_row(
+            str(row["release"]),
+            datetime.fromtimestamp(row["time"], UTC).strftime("%m-%d %H:%M"),
+            f"{row['examples']:,}",
+            *("-" if value is None else f"{value:.4f}" for value in losses),
+            f"{row['bytes'] / 2**20:.1f}",
+            row["verdict"] or "-",
+        )
+    console = Console(highlight=False)
+    console.print(made)
+    console.print("base, served: log loss in nats a row; gain: on the champion, in the trial", style="dim")
+    for title, key in (("champion", "champion"), ("serving", "serving")):
+        console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or '-'}")
+
+
+def print_changes(found: Mapping[str, Any]) -> None:
+    """Print the coefficients that changed between two releases."""
+    made = table("correction", "table", "feature", "of", "before", "after", "logits")
+    for change in found["changes"]:
+        whose = change["id"] or ("" if change["slot"] is None else f"slot {change['slot']}")
+        size = "-" if change["logits"] is None else f"{change['logits']:+.4f}"
+        numbers = f"{change['before']:.4f}", f"{change['after']:.4f}", size
+        made.add_row(change["correction"], change["table"], change["feature"], whose, *numbers)
+    changed = ", ".join(f"{t['correction']}/{t['table']} {t['changed']:,} of {t['coefficients']:,}" for t in found["tables"])
+    console = Console(highlight=False)
+    console.print(made)
+    console.print(f"from release {found['a']} to release {found['b']}, {found['examples']:+,} examples; changed: {changed or '-'}")
+
+
+def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the tensors of a model."""
+    made = Table("tensor", "type", "made by", "tap", title=name, title_justify="left")
+    for tensor in found:
+        made.add_row(tensor["name"], tensor["type"], tensor["producer"], "yes" if tensor["tappable"] else "")
+    Console().print(made)
+
+
+def print_impression(found: Mapping[str, Any]) -> None:
+    """Print what the journal has of a row, a line for each fact."""
+    width = max(map(len, found))
+    for name, value in found.items():
+        click.echo(f"{name.replace('_', ' '):{width}}  {_text(name, value)}")
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """Print figures, each with its name."""
+    made = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in figures.items():
+        digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0
+        made.add_row(name, f"{value:,.{digits}f}" if isinstance(value, float) else str(value))
+    Console().print(made)
+
+
+def _text(name: str, value: Any) -> str:
+    if value is not None and name in ("time", "shown"):
+        return datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="milliseconds")
+    if isinstance(value, dict):
+        return "  ".join(f"{key}={_short(part)}" for key, part in value.items())
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
