@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.environment import TOOLS, link
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load

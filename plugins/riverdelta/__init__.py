@@ -40,7 +40,10 @@ _MODULES = {
     "online": "bento",
 }
 
-__all__ = [*_MODULES]
+__all__ = [
+    "Adapt", "Calibration", "Correction", "Entity", "Freeze", "Linear", "Lookup", "River", "RiverdeltaError", "Schema",
+    "Stack", "Table", "id64", "online",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -33,14 +33,14 @@ def riverdelta(*arguments, cwd):
         [sys.executable, "-m", "riverdelta", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done
 
 
 @pytest.fixture(scope="module")
 def made(movielens, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    shown = riverdelta("demo", "--data", movielens, "--events", 1200, "--clients", 4, "--json", "out.json", cwd=folder)
-    return folder, json.loads((folder / "out.json").read_text()), shown
+    done = riverdelta("demo", "--data", movielens, "--events", 1200, "--clients", 4, "--json", cwd=folder)
+    return folder, json.loads(done.stdout), done.stderr
 
 
 def test_it_writes_every_figure_that_it_promises(made):
@@ -71,8 +71,7 @@ def test_the_merged_model_runs_in_plain_onnx_runtime(made):
 
 def test_replaying_its_journal_gives_its_tables_bit_for_bit(made):
     folder, figures, _ = made
-    riverdelta("replay", "--journal", "riverdelta-demo", "--json", "replay.json", cwd=folder)
-    replayed = json.loads((folder / "replay.json").read_text())
+    replayed = json.loads(riverdelta("replay", "--journal", "riverdelta-demo", "--json", cwd=folder).stdout)
     assert replayed["tables_equal"] is True
     assert replayed["events"] == 1200
     assert abs(replayed["auc_served"] - figures["auc_served"]) < 0.01
@@ -80,7 +79,6 @@ def test_replaying_its_journal_gives_its_tables_bit_for_bit(made):
 
 def test_replay_without_a_server_comes_near_the_demo(made, movielens):
     folder, figures, _ = made
-    riverdelta("replay", movielens, "--events", 1200, "--lag", 8, "--json", "offline.json", cwd=folder)
-    offline = json.loads((folder / "offline.json").read_text())
+    offline = json.loads(riverdelta("replay", movielens, "--events", 1200, "--lag", 8, "--json", cwd=folder).stdout)
     assert abs(offline["log_loss_served"] - figures["log_loss_served"]) < 0.03
     assert offline["examples_per_second"] > 0

@@ -1,6 +1,7 @@
 """The operator's commands: the same facts for people and, with --json, for programs."""
 
 import json
+import os
 import threading
 import time
 from contextlib import closing
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load
@@ -52,9 +53,9 @@ def run(command, *arguments):
     return CliRunner().invoke(main, [command, "--service", SERVICE, *map(str, arguments)])
 
 
-def asked(*arguments):
+def asked(*arguments, code=0):
     shown = run(*arguments, "--json")
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == code, shown.output
     return json.loads(shown.stdout)
 
 
@@ -81,7 +82,18 @@ def learned(home):
 
 def test_each_command_says_in_json_what_came_of_it(home, learner):
     frozen = asked("freeze")
-    assert frozen.keys() == {"sequence", "obeyed", "refused", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert frozen.keys() == {
+        "sequence",
+        "obeyed",
+        "refused",
+        "waits",
+        "target",
+        "position",
+        "release",
+        "swap",
+        "champion",
+        "frozen",
+    }
     assert (frozen["obeyed"], frozen["waits"], frozen["frozen"]) == (True, None, True)
     assert frozen["position"] >= frozen["sequence"] > 0
     resumed = asked("resume")
@@ -94,7 +106,7 @@ def test_each_command_says_in_json_what_came_of_it(home, learner):
 
 
 def test_without_a_learner_the_answer_is_where_the_command_waits(home):
-    answer = asked("freeze")
+    answer = asked("freeze", code=os.EX_TEMPFAIL)
     assert not answer["obeyed"]
     assert "until one is started" in answer["waits"]
     assert last(home) == answer["sequence"]
@@ -169,8 +181,8 @@ def test_a_replay_beside_another_reference_says_so_and_fails_where_learning_resp
     trainer.journal.close()
     trainer._saver.close()
     trainer._lock.release()
-    shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path), "--json", str(tmp_path / "figures")])
-    figures = json.loads((tmp_path / "figures").read_text())
+    shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path), "--json"])
+    figures = json.loads(shown.stdout)
     assert figures["tables_equal"] is True
     assert figures["reference_equal"] is (response is None)
     assert shown.exit_code == (response is not None)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import csv, feather, parquet
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.arrays import read_arrays
 from riverdelta.evaluation.drift import Reference
 from riverdelta.learning.definition import load

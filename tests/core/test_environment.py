@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.environment import TOOLS, check, edits, link
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from scorer import definition, settings
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
@@ -90,8 +90,8 @@ def test_the_command_replays_it_under_any_settings(folder, upgraded, monkeypatch
     (folder.parent / "service.py").touch()
     folder.rename(folder.parent / "state")
     monkeypatch.setattr("riverdelta.cli.replay.load", lambda target: definition(folder.parent / "state"))
-    shown = CliRunner().invoke(main, ["replay", "--journal", str(folder.parent), "--json", str(folder.parent / "figures")])
-    figures = json.loads((folder.parent / "figures").read_text())
+    shown = CliRunner().invoke(main, ["replay", "--journal", str(folder.parent), "--json"])
+    figures = json.loads(shown.stdout)
     assert (shown.exit_code, figures["tables_equal"]) == (0, True), shown.output
 
 

@@ -205,12 +205,12 @@ def trained(ratings, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "lag"), [*zip(KINDS, LAGS, strict=True)], ids=str)
-def test_the_command_writes_bound_and_excess_in_nats_over_the_stream(ratings, trained, kind, lag, tmp_path, monkeypatch):
+def test_the_command_writes_bound_and_excess_in_nats_over_the_stream(ratings, trained, kind, lag, monkeypatch):
     monkeypatch.setattr("riverdelta.lab.workshop.open_workshop", lambda *_: trained)
     late = [part for name, value in lag.items() for part in (f"--{name.replace('_', '-').removesuffix('-rows')}", str(value))]
-    shown = CliRunner().invoke(replay_command, [str(ratings), "--attack", kind, *late, "--json", str(tmp_path / "out.json")])
+    shown = CliRunner().invoke(replay_command, [str(ratings), "--attack", kind, *late, "--json"])
     assert shown.exit_code == 0, shown.output
-    found = json.loads((tmp_path / "out.json").read_text())
+    found = json.loads(shown.stdout)
     assert found["attack"] == kind
     assert found["events"] >= ROWS // 2
     assert found["excess_over_better_expert"] <= found["bound"] <= found["bound_worst_case"] + ROUNDING * found["events"]

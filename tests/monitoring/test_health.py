@@ -13,7 +13,7 @@ from panels import dashboards
 
 from boards.health import ADVICE, HEALTH, STATES
 from riverdelta.bento.page import wording
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 
 RULES = sorted((Path(__file__).parents[2] / "monitoring" / "prometheus" / "rules").glob("*.yml"))
 PROMTOOL = shutil.which("promtool")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from riverdelta.core.locks import shared
 from riverdelta.core.settings import Settings

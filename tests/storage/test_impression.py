@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
-from riverdelta.cli import main
+from riverdelta.cli.main import main
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings

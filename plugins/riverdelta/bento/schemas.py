@@ -215,9 +215,7 @@ class DiffQuery(Schema):
     top: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=MOST_CHANGES)] = Field(
         TOP, description="How many changes to show."
     )
-    id: list[str] = Field(
-        [], description="Show the coefficients of this id alone: column=value, for each column of a cross."
-    )
+    id: list[str] = Field([], description="Show the coefficients of this id alone: column=value, for each column of a cross.")
 
 
 class ExportQuery(Schema):

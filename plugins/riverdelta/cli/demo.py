@@ -1,8 +1,7 @@
-"""`riverdelta demo`: the whole loop, for real, in a few minutes."""
+"""`riverdelta demo`: the complete loop, with a real server, in a few minutes."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -16,7 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from riverdelta.cli.replay import show
+from riverdelta.cli.options import as_json, show
+from riverdelta.cli.tables import print_figures
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
@@ -37,7 +37,7 @@ def _rows(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     if value == "all":
         return None
     if not value.isdigit() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is no number of events; give a number above 0, or all")
+        raise click.BadParameter(f"{value!r} is not a number of events; give a number above 0, or all")
     return int(value)
 
 
@@ -46,16 +46,23 @@ def _rows(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
 @click.option("--events", metavar="N|all", callback=_rows, default="50000", show_default=True, help="How many rows to stream.")
 @click.option("--clients", type=click.IntRange(1, 64), default=8, show_default=True, help="Clients side by side.")
 @click.option(
-    "--open-loop", "rate", type=click.FloatRange(min=0), default=0.0, help="Send so many rows a second, waiting for nothing."
+    "--open-loop",
+    "rate",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Send this many rows a second without waiting for answers.",
 )
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("riverdelta-demo"), show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@as_json
 def demo(
-    data: Path | None, events: int | None, clients: int, rate: float, graph: Path | None, folder: Path, out: Path | None
+    data: Path | None, events: int | None, clients: int, rate: float, graph: Path | None, folder: Path, as_json: bool
 ) -> None:
-    """Train a base on the first half of MovieLens, serve it, and stream the second half as requests and feedback."""
-    console = Console()
+    """Show the complete loop on MovieLens, or on the simulator.
+
+    A base is trained on the first half of the data and served; the second half is streamed as requests and feedback.
+    """
+    console = Console(stderr=as_json)
     found = find_movielens(data)
     console.print(f"data      {found.source}")
     stream = load_stream(found)
@@ -76,9 +83,8 @@ def demo(
     figures = _figures(workshop, second, base, tally, final, found.source)
     if graph is not None:
         figures |= _unseen_films(workshop, second, base, tally)
-    _finish(console, workshop, figures)
-    if out is not None:
-        out.write_text(json.dumps(figures, indent=1) + "\n")
+    show(figures, as_json, print_figures)
+    _next(console, workshop, figures)
     if tally.error:
         console.print(f"[red]the first failure: {tally.error}[/red]")
         raise SystemExit(1)
@@ -151,8 +157,7 @@ def _unseen_films(workshop: Workshop, second: Stream, base: Any, tally: Tally) -
     return figures
 
 
-def _finish(console: Console, workshop: Workshop, figures: dict[str, Any]) -> None:
-    show(figures)
+def _next(console: Console, workshop: Workshop, figures: dict[str, Any]) -> None:
     console.print("\nnext")
     for command in (
         f"{_command('riverdelta')} replay --journal {workshop.folder}",

@@ -22,7 +22,6 @@ from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, Command
 #: Commands with a file of their own.
 _FILES = {
     "demo": "Show the complete loop on MovieLens, or on the simulator.",
-    "rebase": "Carry what was learned to a changed stack or a new base.",
     "reference": "Save the reference profile of the base's training data.",
     "replay": "Learn a data set, or a service's journal, without a server.",
     "sidecar": "Run the learner of a service.",
@@ -83,7 +82,8 @@ def _operator_command(cls: type[Command]) -> click.Command:
         with operating(target) as operator:
             sequence, waits = operator.ask(command), None
             try:
-                operator.wait(sequence)
+                if not command.immediate:
+                    operator.wait(sequence)
             except Unavailable as error:
                 waits = error
             except Refused:

@@ -1,4 +1,4 @@
-"""`riverdelta reference`: what is usual in the base's training data, for drift to be measured against."""
+"""`riverdelta reference`: the reference profile of the base's training data, which drift is measured against."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv, feather, parquet
 
-from riverdelta.cli import operate
+from riverdelta.cli.options import as_json, service, show
 from riverdelta.core.errors import InvalidInput, near
 from riverdelta.learning.definition import load
 from riverdelta.learning.reference import save
@@ -27,14 +27,16 @@ _READERS: dict[str, Callable[[Path], pa.Table]] = {
 
 @click.command()
 @click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@operate.service
+@service
 @click.option("--label", required=True, help="The column of the labels, 0 and 1.")
 @click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="How many rows count.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; beside the base by default.")
-def reference(rows: Path, target: str, label: str, last: int, output: Path | None) -> None:
-    """Save what is usual in ROWS (.parquet, .feather or .csv, in the order in which they came) beside the base.
+@as_json
+def reference(rows: Path, target: str, label: str, last: int, output: Path | None, as_json: bool) -> None:
+    """Save the reference profile of the base's training data.
 
-    Drift is then measured from the first example on. Take rows that the base was not fitted to, such as its validation data.
+    ROWS is a .parquet, .feather or .csv file, in the order of time. Drift is then measured from the first example on. Use rows
+    that the base was not fitted to, such as its validation data.
     """
     definition = load(target)
     table = _read(rows)
@@ -48,7 +50,8 @@ def reference(rows: Path, target: str, label: str, last: int, output: Path | Non
         raise InvalidInput(f"column {label!r} holds {labels[0]!r}; expected 0 and 1")
     labels = labels.astype(np.float32)
     path = save(definition, measure(definition, columns, labels), output)
-    click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}")
+    made = {"file": str(path), "rows": len(labels), "columns": [*columns]}
+    show(made, as_json, lambda made: click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}"))
 
 
 def _read(path: Path) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from riverdelta.cli.options import as_json, show
+from riverdelta.cli.tables import print_figures
 from riverdelta.core.errors import InvalidInput, Refused
 from riverdelta.core.records import SETTINGS
 from riverdelta.core.settings import Settings
@@ -37,14 +36,16 @@ _FRONT_ENDS = 8
 @click.command()
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--journal", type=click.Path(path_type=Path), help="A folder that the demo left: learn its journal again.")
-@click.option("--lag", "lag_rows", type=click.IntRange(min=0), default=0, help="Refresh the served tables every so many rows.")
-@click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Labels come so late, in the stream's time.")
-@click.option("--events", type=click.IntRange(min=1), help="Only so many rows of the second half.")
+@click.option("--lag", "lag_rows", type=click.IntRange(min=0), default=0, help="Refresh the served tables every N rows.")
+@click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Delay of the labels, in the stream's time.")
+@click.option("--events", type=click.IntRange(min=1), help="The number of rows of the second half; all by default.")
 @click.option("--attack", type=click.Choice(KINDS), help="Tamper with the labels of a tenth of the rows, from the middle on.")
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures to this file.")
-def replay(data: Path | None, journal: Path | None, out: Path | None, **options: Any) -> None:
-    """Train the base on the first half of DATA (a MovieLens folder), then serve and learn the second half row by row.
+@as_json
+def replay(data: Path | None, journal: Path | None, as_json: bool, **options: Any) -> None:
+    """Learn a data set, or a service's journal, without a server.
+
+    The base is trained on the first half of DATA (a MovieLens folder); the second half is served and learned row by row.
 
     With --journal, learn what a service journalled instead and compare the tables with its checkpoint, bit for bit. Settings
     are those of the journal; records that version 0.1 wrote before it had any are learned with the first that follow. The
@@ -52,9 +53,7 @@ def replay(data: Path | None, journal: Path | None, out: Path | None, **options:
     now, this fails and says so.
     """
     figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
-    show(figures)
-    if out is not None:
-        out.write_text(json.dumps(figures, indent=1) + "\n")
+    show(figures, as_json, print_figures)
     if figures.get("reference_equal") is False:
         recorded = " and then ".join(map(_named, figures["references_recorded"]))
         click.echo(
@@ -179,12 +178,3 @@ def _gate(gate: Gate) -> dict[str, float]:
     names = {"excess_over_better_expert": "excess", "bound": "bound", "bound_worst_case": "worst_case"}
     report = gate.report()
     return {name: report[key] for name, key in (names | {"gate_weight": "weight", "gate_rate": "rate"}).items()}
-
-
-def show(figures: dict[str, Any]) -> None:
-    """Print figures, each with its name."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in figures.items():
-        digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0
-        table.add_row(name, f"{value:,.{digits}f}" if isinstance(value, float) else str(value))
-    Console().print(table)

@@ -10,7 +10,7 @@ import threading
 
 import click
 
-from riverdelta.cli import operate
+from riverdelta.cli.options import service
 from riverdelta.core.errors import ConfigurationError, Locked
 from riverdelta.core.logs import use_json
 from riverdelta.core.settings import Settings
@@ -20,12 +20,13 @@ from riverdelta.storage.home import Home
 
 
 @click.command()
-@operate.service
+@service
 @click.option("--end-with-stdin", is_flag=True, help="For the service that starts it: stop when standard input closes.")
 def sidecar(target: str, end_with_stdin: bool) -> None:
-    """Run the learner of a service that has run once until SIGTERM or SIGINT, then save.
+    """Run the learner of a service.
 
-    It ends with code 78 (EX_CONFIG) where nothing but another configuration can help, such as another base on the same folder.
+    The service must have run once. The learner runs until SIGTERM or SIGINT, then saves. It ends with code 78 (EX_CONFIG)
+    where only another configuration can help, such as another base on the same folder.
     """
     try:
         _run(target, end_with_stdin)

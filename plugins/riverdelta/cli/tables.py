@@ -54,7 +54,9 @@ def print_changes(found: Mapping[str, Any]) -> None:
     changed = ", ".join(f"{t['correction']}/{t['table']} {t['changed']:,} of {t['coefficients']:,}" for t in found["tables"])
     console = Console(highlight=False)
     console.print(made)
-    console.print(f"from release {found['a']} to release {found['b']}, {found['examples']:+,} examples; changed: {changed or '-'}")
+    console.print(
+        f"from release {found['a']} to release {found['b']}, {found['examples']:+,} examples; changed: {changed or '-'}"
+    )
 
 
 def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:

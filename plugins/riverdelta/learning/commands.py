@@ -6,7 +6,7 @@ and the body of `POST /admin/NAME`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -105,6 +105,15 @@ class Command(BaseModel):
         """Carry out the record `sequence`, all of it or nothing; return the number of a release that was made."""
         return None
 
+    def describe(self, answer: Mapping[str, Any]) -> str:
+        """Return in words what came of it; `answer` is that of `Operator.outcome`."""
+        waits = answer["waits"]
+        return self.done(answer) if waits is None else f"written at position {answer['sequence']}; {waits}"
+
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that it was done."""
+        return f"{self.name} was done"
+
     def record(self, **envelope: Any) -> Instruction:
         """Return what the journal holds of it; `envelope` says who asks, where and when, as `Instruction` has it.
 
@@ -124,6 +133,10 @@ class Freeze(Command):
         learner.frozen = True
         return None
 
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that learning stands still."""
+        return f"learning is frozen at position {answer['position']}, until `riverdelta resume`"
+
 
 class Resume(Command):
     """Learn again after a freeze, and close the breaker."""
@@ -135,6 +148,10 @@ class Resume(Command):
         learner.frozen = False
         learner.resume()
         return None
+
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that learning goes on."""
+        return f"learning continues from position {answer['position']}"
 
 
 class Promote(Command):
@@ -152,6 +169,10 @@ class Promote(Command):
     def check(self, past: Past, position: int | None) -> None:
         """Check that the release is there and intact."""
         past.require(self.release, position)
+
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that the champion changed."""
+        return f"release {self.release} is the champion"
 
 
 class Rollback(Command):
@@ -214,6 +235,16 @@ class Rollback(Command):
         learner.frozen = learner.frozen or self.freeze
         return None
 
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that an earlier release serves."""
+        target, state = answer["target"], f"{answer['release']}+{answer['swap']}"
+        if answer["release"] == target:
+            back = f"release {target} serves again as {state}"
+        else:
+            back = f"learning went back to release {target}, and {state} serves now"
+        then = "learning is frozen, until `riverdelta resume`" if answer["frozen"] else "learning continues from it"
+        return f"{back}; the champion is {answer['champion']}; {then}"
+
 
 class Release(Command):
     """Make a release of the present tables."""
@@ -229,6 +260,10 @@ class Release(Command):
         """Make it."""
         return learner.make_release(sequence)
 
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that it was made."""
+        return "no release was made" if answer["target"] is None else f"release {answer['target']} was made"
+
 
 class RotateKey(Command):
     """Make a new key for impression ids; ids of the key before it stay valid for a while.
@@ -240,6 +275,10 @@ class RotateKey(Command):
 
     name = "rotate-key"
     immediate = True
+
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return in words that the key is new."""
+        return "the key is new; ids of the key before stay valid for RIVERDELTA_KEY_WINDOW_SECONDS"
 
 
 #: The commands by their names.

@@ -120,9 +120,11 @@ class Operator:
     def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:
         """Return the answer to a program: where the command lies, what came of it, and how learning stands now."""
         status = self.home.read_status()
-        refused = (outcome_of(status, sequence) or {}).get("refused")
+        outcome = outcome_of(status, sequence) or {}
+        refused = outcome.get("refused")
         answer = {"sequence": sequence, "obeyed": waits is None and refused is None, "refused": refused}
-        return answer | {"waits": None if waits is None else str(waits)} | {name: status.get(name) for name in ANSWERED}
+        answer |= {"waits": None if waits is None else str(waits), "target": outcome.get("release")}
+        return answer | {name: status.get(name) for name in ANSWERED}
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:
