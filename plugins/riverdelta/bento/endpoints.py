@@ -134,7 +134,7 @@ TABLE: tuple[Endpoint, ...] = (
     _grpc("ModelInfer", "score", ANY, or_label="feedback"),
     _bentoml("/metrics", "status", ANY),
     *(_bentoml(path, "metadata", ANY) for path in ("/docs.json", "/schema.json")),
-    _bentoml("/static_content/{file:path}", "metadata", ANY),
+    *(_bentoml(f"/{folder}/{{file:path}}", "metadata", ANY) for folder in ("static_content", "assets")),
     *(_bentoml(path, "health", None) for path in ("/livez", "/readyz", "/healthz")),
 )  # fmt: skip
 #: What is not in the table needs the highest role.

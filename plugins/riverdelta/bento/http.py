@@ -6,7 +6,8 @@ import logging
 import math
 import reprlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, TypeVar, get_args
+from functools import cache
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,7 @@ from starlette.routing import Route
 
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated, near
+from riverdelta.core.settings import in_words
 
 Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -117,38 +119,38 @@ def query(model: type[Model], request: Request) -> Model:
 
 
 def _invalid(model: type[BaseModel], error: ErrorDetails, what: str) -> InvalidInput:
-    location, kind, given = error["loc"], error["type"], error["input"]
+    location, given = error["loc"], error["input"]
     *parents, last = location or ("",)
     place = f"{what} ({_path(parents)})" if parents else what
-    within = _model_at(model, parents).model_fields
-    if kind == "extra_forbidden":
-        return _unknown(str(last), within, place)
-    if kind == "missing":
-        return InvalidInput(f"{place} has no {last!r}; expected an object with {', '.join(within)}")
-    if kind in ("model_type", "model_attributes_type"):
-        expected = f"an object with {', '.join(_model_at(model, location).model_fields)}"
-    else:
-        expected = error["msg"].removeprefix("Input should be ")
+    if error["type"] in ("extra_forbidden", "missing"):
+        known = _schema_at(model, parents)
+        if error["type"] == "missing":
+            return InvalidInput(f"{place} has no {last}; expected {in_words(known)}")
+        return _unknown(str(last), known["properties"], place)
     if not location:
-        return InvalidInput(f"{what} is a {type(given).__name__}; expected {expected}")
-    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {expected}")
+        return InvalidInput(f"{what} is a {type(given).__name__}; expected {in_words(_schema(model))}")
+    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {in_words(_schema_at(model, location))}")
+
+
+def _schema_at(model: type[BaseModel], location: Iterable[int | str]) -> Mapping[str, Any]:
+    """The JSON schema of a place in a model."""
+    at = schema = _schema(model)
+    for part in location:
+        at = at["items"] if isinstance(part, int) else at["properties"][part]
+        at = at.get("anyOf", [at])[0]
+        if "$ref" in at:
+            at = schema["$defs"][at["$ref"].rpartition("/")[2]]
+    return at
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _path(location: Iterable[int | str]) -> str:
     """Return a place in JSON as text: `inputs[0].name`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-
-
-def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel]:
-    """The model that is at a place in another one."""
-    for part in location:
-        kinds: list[Any] = [model.model_fields[part].annotation] if part in model.model_fields else []
-        while kinds:
-            kind = kinds.pop()
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                model = kind
-            kinds += get_args(kind)
-    return model
 
 
 def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

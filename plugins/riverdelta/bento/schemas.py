@@ -205,7 +205,7 @@ def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-Number = Annotated[int, BeforeValidator(_digits), Field(ge=0, le=MOST_RELEASE)]
+Number = Annotated[int, Field(ge=0, le=MOST_RELEASE), BeforeValidator(_digits)]
 
 
 class DiffQuery(Schema):
@@ -213,7 +213,7 @@ class DiffQuery(Schema):
 
     a: Number = Field(description="Release A.")
     b: Number = Field(description="Release B.")
-    top: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=MOST_CHANGES)] = Field(
+    top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(
         TOP, description="How many changes to show."
     )
     id: list[str] = Field([], description="Show the coefficients of this id alone: column=value, for each column of a cross.")
