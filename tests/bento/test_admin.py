@@ -262,7 +262,7 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number
         ("/admin/diff?a=0&b=-1", "b is '-1'"),
         ("/admin/diff?a=0&b=%D9%A1", "expected an integer"),
         ("/admin/diff?a=0&a=0&b=0", "the query has 'a' twice"),
-        ("/admin/diff?a=0&b=0&top=0", "top is '0'; expected an integer of at least 1 and at most 1000"),
+        ("/admin/diff?a=0&b=0&top=0", "top is 0; expected an integer of at least 1 and at most 1000"),
         ("/admin/diff?a=0&b=0&top=1001", "expected an integer of at least 1 and at most 1000"),
         ("/admin/diff?a=0&b=0&id=user", "expected column=value"),
         ("/admin/diff?a=0&b=0&id=users=1", "did you mean user"),
