@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+import reprlib
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar, get_args
 
 import orjson
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated
+from riverdelta.bento.endpoints import TABLE, Endpoint
+from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated, near
 
+Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
@@ -60,18 +65,90 @@ def parse_json(data: bytes, what: str) -> Any:
         raise InvalidInput(f"{what} ({len(data)} bytes) is not JSON: {error}") from None
 
 
-def json_object(parsed: Any, allowed: Sequence[str]) -> dict[str, Any]:
-    """Return `parsed` as an object; raises `InvalidInput` where it is none, or has another key than those allowed.
+def json_object(parsed: Any, allowed: Collection[str]) -> dict[str, Any]:
+    """Return `parsed` as an object; raises `InvalidInput` where it is not one, or has another key than those allowed.
 
     >>> json_object({"label": 1}, ("id", "label"))
     {'label': 1}
     """
     if not isinstance(parsed, dict):
         raise InvalidInput(f"the body is a {type(parsed).__name__}; expected an object with {', '.join(allowed)}")
-    for name in parsed:
-        if name not in allowed:
-            raise InvalidInput(f"the body has {name!r}; expected {', '.join(allowed)}")
+    refuse_unknown(parsed, allowed, "the body")
     return parsed
+
+
+def refuse_unknown(given: Iterable[str], allowed: Collection[str], what: str) -> None:
+    """Raise `InvalidInput` that names the first key of `what` that is not allowed, the nearest one that is, and all of them.
+
+    >>> refuse_unknown({"wieght": 1}, ("label", "weight"), "item 0")
+    Traceback (most recent call last):
+    riverdelta.core.errors.InvalidInput: item 0 has 'wieght': did you mean weight? Allowed: label, weight
+    """
+    for key in given:
+        if key not in allowed:
+            raise _unknown(key, allowed, what)
+
+
+def _unknown(key: str, allowed: Collection[str], what: str) -> InvalidInput:
+    close = near(key, allowed)
+    hint = f": {close} A" if "?" in close else "; a"
+    return InvalidInput(f"{what} has {reprlib.repr(key)}{hint}llowed: {', '.join(allowed) or 'nothing'}")
+
+
+def validated(model: type[Model], given: Any, what: str) -> Model:
+    """Return `given` as a model; raises `InvalidInput` that names the first thing that is wrong with `what`."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(model, error.errors(include_url=False, include_context=False)[0], what) from None
+
+
+def query(model: type[Model], request: Request) -> Model:
+    """Return a request's query as a model; only a list may have a key twice."""
+    given: dict[str, Any] = {}
+    for key, value in request.query_params.multi_items():
+        if model.model_fields[key].annotation == list[str]:
+            given.setdefault(key, []).append(value)
+        elif key in given:
+            raise InvalidInput(f"the query has {key!r} twice")
+        else:
+            given[key] = value
+    return validated(model, given, "the query")
+
+
+def _invalid(model: type[BaseModel], error: ErrorDetails, what: str) -> InvalidInput:
+    location, kind, given = error["loc"], error["type"], error["input"]
+    *parents, last = location or ("",)
+    place = f"{what} ({_path(parents)})" if parents else what
+    within = _model_at(model, parents).model_fields
+    if kind == "extra_forbidden":
+        return _unknown(str(last), within, place)
+    if kind == "missing":
+        return InvalidInput(f"{place} has no {last!r}; expected an object with {', '.join(within)}")
+    if kind in ("model_type", "model_attributes_type"):
+        expected = f"an object with {', '.join(_model_at(model, location).model_fields)}"
+    else:
+        expected = error["msg"].removeprefix("Input should be ")
+    if not location:
+        return InvalidInput(f"{what} is a {type(given).__name__}; expected {expected}")
+    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {expected}")
+
+
+def _path(location: Iterable[int | str]) -> str:
+    """Return a place in JSON as text: `inputs[0].name`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel]:
+    """The model that is at a place in another one."""
+    for part in location:
+        kinds: list[Any] = [model.model_fields[part].annotation] if part in model.model_fields else []
+        while kinds:
+            kind = kinds.pop()
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
+            kinds += get_args(kind)
+    return model
 
 
 def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -113,13 +190,23 @@ def headers(error: RiverdeltaError) -> dict[str, str]:
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
 
 
-def route(transport: str, path: str, endpoint: str | Callable[[Request], str], handler: Handler, method: str = "GET") -> Route:
-    """Return a route whose errors are answers; a fault of ours is named by its `endpoint`, which may depend on the request."""
+def mounted(handlers: Mapping[str, Handler]) -> list[Route]:
+    """Return the routes of the rows of `endpoints.TABLE` that these handlers, by the names of rows, belong to."""
+    rows = [row for row in TABLE if row.name in handlers and row.transport != "grpc"]
+    assert {row.name for row in rows} == handlers.keys(), "a handler without a row in endpoints.TABLE"
+    return [Route(row.path, _answering(row, handlers[row.name]), methods=[row.method]) for row in rows]
+
+
+def _answering(row: Endpoint, handler: Handler) -> Handler:
+    """The handler behind a check of the query, and with its errors as answers."""
+    keys = tuple(row.query.model_fields if row.query else ())
 
     async def answer(request: Request) -> Response:
         try:
+            if request.scope["query_string"]:
+                refuse_unknown(request.query_params, keys, "the query")
             return await handler(request)
         except Exception as error:  # a fault of ours is an answer too
-            return refusal(failure(error, endpoint if isinstance(endpoint, str) else endpoint(request)), transport)
+            return refusal(failure(error, row.name), row.transport)
 
-    return Route(path, answer, methods=[method])
+    return answer

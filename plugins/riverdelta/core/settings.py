@@ -42,7 +42,7 @@ _serving, _access, _feedback, _journal, _learning, _releases, _safety, _observab
 class Settings(BaseSettings):
     """Each setting is read from RIVERDELTA_<NAME>, as in RIVERDELTA_HOME=/var/lib/riverdelta."""
 
-    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="forbid")
 
     home: Path = _serving(Path(".riverdelta"), "The folder of all state, with one for each scorer: a volume, for one service.")
     grpc_port: Port = _serving(3001, "The gRPC port, 0 for none. A second scorer needs its own: `@online(…, grpc_port=3002)`.")
