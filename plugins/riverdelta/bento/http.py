@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
@@ -124,14 +125,20 @@ def _invalid(model: type[BaseModel], error: ErrorDetails, what: str) -> InvalidI
     if kind == "extra_forbidden":
         return _unknown(str(last), within, place)
     if kind == "missing":
-        return InvalidInput(f"{place} has no {last!r}; expected an object with {', '.join(within)}")
+        return InvalidInput(f"{place} has no {last!r}; expected an object with {', '.join(within)}{_example(within)}")
     if kind in ("model_type", "model_attributes_type"):
         expected = f"an object with {', '.join(_model_at(model, location).model_fields)}"
     else:
         expected = error["msg"].removeprefix("Input should be ")
     if not location:
         return InvalidInput(f"{what} is a {type(given).__name__}; expected {expected}")
-    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {expected}")
+    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {expected}{_example(within, last)}")
+
+
+def _example(fields: Mapping[str, FieldInfo], last: int | str | None = None) -> str:
+    """Return an object with the required fields, and with `last`, for the end of a message; nothing without examples."""
+    shown = {name: f.examples[0] for name, f in fields.items() if f.examples and (f.is_required() or name == last)}
+    return f", as in {orjson.dumps(shown).decode()}" if shown else ""
 
 
 def _path(location: Iterable[int | str]) -> str:
