@@ -12,7 +12,7 @@ from riverdelta.core.arrays import nest, take
 from riverdelta.core.arrays import part as below
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Schema
-from riverdelta.core.records import Control, Feedback, Impressions, Tick
+from riverdelta.core.records import Feedback, Impressions, Tick
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.drift import Drift
 from riverdelta.evaluation.gate import Gate
@@ -22,6 +22,7 @@ from riverdelta.evaluation.slices import Slices
 from riverdelta.evaluation.traffic import Traffic
 from riverdelta.evaluation.trial import Trial
 from riverdelta.learning.breaker import Breaker
+from riverdelta.learning.commands import Freeze, Promote, Release, Resume
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.influence import Limiter
 from riverdelta.learning.joiner.showings import Showings
@@ -93,7 +94,8 @@ def records():
             made.append(Feedback(*(a[part] for a in (*keys, label, time, late, s["source"][rows]))))
         made.append(Tick(float(time[-1])))
         if at % 600 == 0:
-            made.append(Control(("release", "freeze", "resume", "promote")[at // 600 % 4], {}, float(time[-1])))
+            asked = (Release(), Freeze(), Resume(), Promote(release=3))[at // 600 % 4]
+            made.append(asked.record(time=float(time[-1])))
     return list(enumerate(made, 1))
 
 
@@ -181,7 +183,7 @@ def outcomes(part, start, stop):
 
 def logbook(part, start, stop):
     for row in range(start, stop):
-        part.on_outcome(Outcome(row, "release", row), Control("release", {"by": "trial"}, float(row)))
+        part.on_outcome(Outcome(row, "release", row, time=float(row), details={"by": "trial"}))
 
 
 def columns_of(part, start, stop):

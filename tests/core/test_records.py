@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Feedback, Impressions, Tick, decode, encode
 
 
@@ -73,7 +74,9 @@ def test_feedback_comes_back_as_it_was(items):
     same(record, decode(encode(record)))
 
 
-@pytest.mark.parametrize("record", [Tick(1.5), Control("rollback", {"to": 3, "freeze": True}, 9.0)])
+@pytest.mark.parametrize(
+    "record", [Tick(1.5), Control("drift", {"alarms": 3}, 9.0), Instruction("rollback", 1, {"release": 3}, asked=4, time=9.0)]
+)
 def test_ticks_and_controls_come_back_as_they_were(record):
     assert decode(encode(record)) == record
 

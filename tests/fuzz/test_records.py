@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import OUTPUTS, Control, Feedback, Impressions, Tick, decode, encode
 
 FUZZ = settings.get_profile("fuzz")
@@ -52,7 +53,7 @@ def parts(record):
 
 def proper(record):
     """Whether a decoded record is one that the learner could be given: every field of its type, every array of one length."""
-    if isinstance(record, Tick | Control):
+    if isinstance(record, Tick | Control | Instruction):
         return isinstance(record.time, int | float)
     arrays = [getattr(record, name) for name, _ in PAIRS[type(record)]]
     typed = [(a.dtype.name, a.ndim) for a in arrays] == [(dtype, 1 + (name in OUTPUTS)) for name, dtype in PAIRS[type(record)]]
@@ -83,7 +84,7 @@ def written():
     whole = [Impressions(7, columns=columns, **made[Impressions]), Feedback(**made[Feedback])]
     small = [Impressions(7, columns={k: v[:2] for k, v in columns.items()}, **{k: v[:2] for k, v in made[Impressions].items()})]
     small += [Feedback(**{k: v[:2] for k, v in made[Feedback].items()})]
-    return [encode(r) for r in [*whole, *small, Tick(2.5), Control("rollback", {"release": 3}, 1.0)]]
+    return [encode(r) for r in [*whole, *small, Tick(2.5), Instruction("rollback", 1, {"release": 3})]]
 
 
 @settings(FUZZ)
@@ -103,12 +104,12 @@ def test_a_flip_in_what_describes_the_arrays_is_a_proper_record_or_corrupt(writt
 
 
 @settings(FUZZ)
-@given(st.dictionaries(st.sampled_from(["kind", "time", "action", "arguments", "request"]), JSON))
-def test_any_json_object_is_a_proper_tick_or_control_or_corrupt(body):
-    for kind in ("tick", "control", "feedback", "impressions", body.get("kind")):
+@given(st.dictionaries(st.sampled_from(["kind", "time", "action", "arguments", "fields", "version", "by"]), JSON))
+def test_any_json_object_is_a_proper_tick_control_or_instruction_or_corrupt(body):
+    for kind in ("tick", "control", "command", "feedback", "impressions", body.get("kind")):
         try:
             record = decode(json.dumps({**body, "kind": kind}).encode())
         except Corrupt:
             continue
-        assert isinstance(record, Tick | Control)
+        assert isinstance(record, Tick | Control | Instruction)
         assert proper(record)

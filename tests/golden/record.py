@@ -17,6 +17,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 from scorer import COMMON, KINDS, columns, definition, settings
 
+from riverdelta.learning.commands import Freeze, Promote, Release, Resume, Rollback
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.operator import Operator
@@ -93,21 +94,21 @@ class Recording:
 
     def run(self):
         self.teach(range(6))
-        self.operator.release()
+        self.operator.ask(Release())
         self.teach(range(6, 12))
-        self.operator.freeze()
+        self.operator.ask(Freeze())
         self.teach(range(12, 14))
-        self.operator.resume()
+        self.operator.ask(Resume())
         self.teach(range(14, 18))
-        self.operator.promote(1)
+        self.operator.ask(Promote(release=1))
         self.teach(range(18, 20))
         self.trainer.save()
-        self.operator.rollback(1, relearn=True)
+        self.operator.ask(Rollback(release=1, relearn=True))
         self.teach(range(20, 24))
         self.trainer.save()
         last = 60 if self.settings.labels == "explicit" else 30
         self.teach(range(24, last))
-        self.operator.release()
+        self.operator.ask(Release())
         self.step()
         self.score(98)
         rotate_key(self.trainer.home.key_path, self.now, window_seconds=1e12)

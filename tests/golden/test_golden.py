@@ -15,6 +15,7 @@ from riverdelta.core.arrays import nest, read_arrays
 from riverdelta.core.errors import Refused
 from riverdelta.evaluation.gate import hedge
 from riverdelta.graph.files import export_single
+from riverdelta.learning.commands import Rollback
 from riverdelta.learning.learner import new_learner
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.session import Session
@@ -254,7 +255,7 @@ def test_a_rollback_to_its_release_brings_back_its_tables(folder):
     with Service(folder) as service:
         service.learn()
         operator = Operator(service.trainer.home, service.plane.journal, lambda: NOW)
-        sequence = operator.rollback(1)
+        sequence = operator.ask(Rollback(release=1))
         service.learn()
         (done,) = [outcome for outcome in service.trainer.learner.outcomes if outcome.sequence == sequence]
         assert (done.release, done.refused) == (1, None)
@@ -270,9 +271,9 @@ def test_a_rollback_learns_again_what_came_since_where_the_journal_still_has_it(
         operator = Operator(service.trainer.home, service.plane.journal, lambda: NOW)
         if service.plane.journal.first() > service.trainer.releases.store.get(1).position + 1:
             with pytest.raises(Refused, match="was deleted and cannot be learned again"):
-                operator.rollback(1, relearn=True)
+                operator.ask(Rollback(release=1, relearn=True))
             return
-        sequence = operator.rollback(1, relearn=True)
+        sequence = operator.ask(Rollback(release=1, relearn=True))
         service.learn()
         (done,) = [outcome for outcome in service.trainer.learner.outcomes if outcome.sequence == sequence]
         assert (done.release, done.refused) == (1, None)

@@ -10,6 +10,7 @@ import pytest
 
 from riverdelta.core.errors import NotFinite
 from riverdelta.core.records import Impressions
+from riverdelta.learning.commands import Release
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.storage.impression import find
@@ -93,7 +94,7 @@ def test_the_champion_s_session_is_opened_once_and_anew_after_a_promotion(rig, c
         operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
         answer = rig.plane.score(rows(0))
         asyncio.run(rig.plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32)))
-        operator.release()
+        operator.ask(Release())
         rig.step()
         rig.trainer.releases.store.promote(1)
         rig.plane.score(rows(2))
@@ -129,7 +130,7 @@ def test_labels_of_such_rows_are_skipped_counted_and_replayed_alike_and_releases
         answer = rig.plane.score(rows(*which))
         labels = np.float32([1, 0, 1, seed % 2])
         asyncio.run(rig.plane.feedback([f"{answer.impressions}.{i}" for i in range(4)], labels))
-    Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).release()
+    Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Release())
     rig.step()
     learner = rig.trainer.learner
     report, gate = learner.prequential.report()["all"]["served"], learner.gate.report()

@@ -482,8 +482,8 @@ def test_the_breaker_rolls_back_to_the_champion_and_promotes_nothing(rig):
     tell(rig, "promote", release=made.number)
     taught(rig, *range(10), rows=64, labels=np.zeros(64, np.float32))
     rig.step()
-    (asked,) = [r.arguments for _, r in rig.trainer.journal.controls(0, 10**9) if r.action == "rollback"]
-    assert (asked["release"], asked["promote"], asked["by"]) == (made.number, False, "breaker")
+    (asked,) = [r for _, r in rig.trainer.journal.commands(0, 10**9) if r.action == "rollback"]
+    assert (asked.release, asked.fields["promote"], asked.by) == (made.number, False, "breaker")
     status = rig.trainer.status()
     assert (status["champion"], status["release"], status["admission"]["open"]) == (made.number, made.number, True)
     assert digest(rig) == made.facts["digest"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.learning.commands import Release, Resume, Rollback
 from riverdelta.sidecar.logbook import ENTRIES, Logbook
 from riverdelta.sidecar.operator import Operator
 
@@ -23,10 +24,10 @@ def test_it_keeps_the_last_entries_and_no_long_ones():
 def test_controls_are_noted_with_what_came_of_them_and_survive_a_restart(rig):
     operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
     rig.teach(rows=64)
-    operator.release()
+    operator.ask(Release())
     rig.step()
-    operator.rollback(0, freeze=True)
-    operator.resume()
+    operator.ask(Rollback(release=0, freeze=True))
+    operator.ask(Resume())
     rig.step()
     told = [(e["action"], e["details"].get("release")) for e in rig.trainer.status()["events"]]
     assert told == [("release", 1), ("rollback", 0), ("resume", None)]
@@ -48,7 +49,7 @@ def test_the_breaker_is_noted_once_when_it_opens_and_once_when_it_closes(rig):
     opened = rig.trainer.status()["events"]
     assert [e["action"] for e in opened] == ["breaker opened"]
     assert opened[0]["details"]["reason"] == rig.trainer.learner.admission.breaker.reason
-    Operator(rig.trainer.home, rig.trainer.journal).resume()
+    Operator(rig.trainer.home, rig.trainer.journal).ask(Resume())
     rig.step()
     assert [e["action"] for e in rig.trainer.status()["events"][1:]] == ["resume", "breaker closed"]
 

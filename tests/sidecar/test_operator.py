@@ -7,6 +7,7 @@ import pytest
 
 from riverdelta.core.errors import Corrupt, NotFound, Refused, Unavailable
 from riverdelta.core.records import Control
+from riverdelta.learning.commands import Freeze, Promote, Release, Resume, Rollback
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.outcomes import KEPT
 from riverdelta.sidecar.operator import Operator, outcome_of
@@ -21,7 +22,7 @@ def taught(rig, operator, *seeds):
     for seed in seeds:
         rig.teach(seed=seed)
         rig.step()
-        operator.release()
+        operator.ask(Release())
         rig.step()
 
 
@@ -30,30 +31,30 @@ def marks(operator):
 
 
 def test_freeze_and_resume_are_obeyed(rig, operator):
-    sequence = operator.freeze()
+    sequence = operator.ask(Freeze())
     rig.step()
     assert operator.wait(sequence)["frozen"]
-    sequence = operator.resume()
+    sequence = operator.ask(Resume())
     rig.step()
     assert not operator.wait(sequence)["frozen"]
 
 
 def test_rollback_goes_to_the_champion_unless_told_otherwise(rig, operator):
     taught(rig, operator, 1, 2, 3)
-    operator.promote(2)
+    operator.ask(Promote(release=2))
     rig.step()
     rig.teach(seed=4)
     rig.step()
-    operator.rollback()
+    operator.ask(Rollback())
     rig.step()
     assert rig.trainer.status()["release"] == 2
     assert rig.trainer.learner.stack.digest() == rig.trainer.releases.store.get(2).facts["digest"]
-    operator.rollback(1, freeze=True)
+    operator.ask(Rollback(release=1, freeze=True))
     rig.step()
     status = rig.trainer.status()
     assert (status["release"], status["champion"], status["frozen"]) == (1, 2, True)
     assert marks(operator) == {"champion": [2], "serving": [1]}
-    operator.rollback(3, promote=True)
+    operator.ask(Rollback(release=3, promote=True))
     rig.step()
     assert marks(operator) == {"champion": [3], "serving": [3]}
 
@@ -62,15 +63,15 @@ def test_rollback_goes_to_the_champion_unless_told_otherwise(rig, operator):
 def test_where_champions_alone_serve_rollback_goes_to_the_champion_s_predecessor(rig, operator):
     taught(rig, operator, 1, 2)
     for number in (1, 2):
-        operator.promote(number)
+        operator.ask(Promote(release=number))
         rig.step()
     assert operator.target() == 1
     last = rig.trainer.journal.last()
     with pytest.raises(Refused, match=r"type `riverdelta rollback 1 --relearn --promote`") as refused:
-        operator.rollback(relearn=True)
+        operator.ask(Rollback(relearn=True))
     assert refused.value.http_status == 409
     assert rig.trainer.journal.last() == last
-    operator.rollback(promote=True)
+    operator.ask(Rollback(promote=True))
     rig.step()
     assert (rig.trainer.status()["release"], rig.trainer.status()["champion"]) == (1, 1)
 
@@ -79,7 +80,7 @@ def test_where_champions_alone_serve_rollback_goes_to_the_champion_s_predecessor
 def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left_and_nothing_is_written(rig, operator):
     taught(rig, operator, 1, 2, 3)
     store, journal = rig.trainer.releases.store, rig.trainer.journal
-    operator.rollback(0, relearn=True)  # release 0 is of position 0: all records are there
+    operator.ask(Rollback(release=0, relearn=True))  # release 0 is of position 0: all records are there
     rig.step()
     rig.trainer.save()
     journal.sweep(store.get(2).position, 1e9, 0, rig.now)
@@ -88,10 +89,10 @@ def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left
     assert first == store.get(2).position + 1
     for number in (0, 1):
         with pytest.raises(Refused, match=f"record that is left is {first}: .* roll back without --relearn, or to release 2"):
-            operator.rollback(number, relearn=True)
+            operator.ask(Rollback(release=number, relearn=True))
     assert journal.last() == last
     for number, relearn in ((2, True), (0, False)):
-        sequence = operator.rollback(number, relearn=relearn)
+        sequence = operator.ask(Rollback(release=number, relearn=relearn))
         rig.step()
         assert outcome_of(operator.wait(sequence), sequence)["release"] == number
 
@@ -130,10 +131,10 @@ def test_relearning_feedback_for_rows_that_retention_deleted_is_refused_before_i
             r"the feedback at position \d+ is for rows that were deleted .* without --relearn, or to release 2 or a later one"
         )
         with pytest.raises(Refused, match=said):
-            operator.rollback(1, relearn=True)
+            operator.ask(Rollback(release=1, relearn=True))
         assert rig.trainer.journal.last() == last
     for number in (2,) if needs else (1, 2):
-        sequence = operator.rollback(number, relearn=True)
+        sequence = operator.ask(Rollback(release=number, relearn=True))
         rig.step()
         assert outcome_of(operator.wait(sequence), sequence)["refused"] is None
 
@@ -172,7 +173,7 @@ def test_what_is_refused_before_it_is_written_is_what_relearning_would_fail_at(d
 def test_a_learner_that_relearns_for_long_is_seen_to_run(rig, operator, monkeypatch):
     rig.teach()
     rig.step()
-    sequence = operator.rollback(0, relearn=True)
+    sequence = operator.ask(Rollback(release=0, relearn=True))
     again, looks = rig.trainer.learner.again, []
 
     def slow():
@@ -216,7 +217,7 @@ def test_a_record_that_is_learned_in_parts_for_long_is_seen_to_be_learned_and_to
     assert ticked > 2
     # The first part comes as late as this clock was turned.
     assert looks[1:] == [(True, None)] * (ticked - 1)
-    sequence = operator.rollback(0, relearn=True)
+    sequence = operator.ask(Rollback(release=0, relearn=True))
     rig.step()
     found = looks[ticked:]
     assert len(found) == ticked
@@ -234,7 +235,7 @@ def test_a_command_that_waits_for_a_relearning_learner_says_so(rig, operator):
 
 def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):
     taught(rig, operator, 1)
-    sequence = operator.rollback(1)
+    sequence = operator.ask(Rollback(release=1))
     rig.trainer.releases.store.get(1).state_path.unlink()
     rig.step()
     for _ in range(2):
@@ -246,7 +247,7 @@ def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_res
         rig.trainer.close()
         rig.start()
         rig.step()
-    sequences = [operator.freeze() for _ in range(KEPT + 1)]
+    sequences = [operator.ask(Freeze()) for _ in range(KEPT + 1)]
     rig.step()
     with pytest.raises(Unavailable, match="no longer kept; `riverdelta releases` shows"):
         operator.wait(sequences[0])
@@ -257,22 +258,22 @@ def test_what_is_not_there_or_not_whole_is_refused_and_nothing_is_written(rig, o
     taught(rig, operator, 1, 2)
     last = rig.trainer.journal.last()
     with pytest.raises(NotFound, match="there is no release 9; there are: 0, 1, 2"):
-        operator.rollback(9)
+        operator.ask(Rollback(release=9))
     with pytest.raises(NotFound, match="no release 9"):
-        operator.promote(9)
+        operator.ask(Promote(release=9))
     store = rig.trainer.releases.store
     store.get(1).path.write_bytes(b"damaged")
     store.get(2).state_path.unlink()
     with pytest.raises(Corrupt, match=r"release 1: .* does not match its digest"):
-        operator.rollback(1)
+        operator.ask(Rollback(release=1))
     with pytest.raises(Corrupt, match=r"000002.state"):
-        operator.rollback(2)
+        operator.ask(Rollback(release=2))
     assert rig.trainer.journal.last() == last
 
 
 def test_the_table_says_what_each_release_is(rig, operator):
     taught(rig, operator, 1, 2)
-    operator.promote(1)
+    operator.ask(Promote(release=1))
     rig.step()
     rows = operator.releases()
     assert [row["release"] for row in rows] == [0, 1, 2]
@@ -286,7 +287,7 @@ def test_the_table_says_what_each_release_is(rig, operator):
 def test_without_a_learner_the_command_waits_in_the_journal_and_says_so(rig, operator):
     rig.trainer.close()
     rig.now += 60.0
-    sequence = operator.freeze()
+    sequence = operator.ask(Freeze())
     with pytest.raises(Unavailable, match="waits in the journal until one is started"):
         operator.wait(sequence)
     rig.start()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import ConfigurationError
+from riverdelta.learning.commands import Freeze, Release
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.shown import ACTIONS
 
@@ -20,8 +21,8 @@ def test_traffic_slices_and_controls_are_told_and_outlive_a_restart(sliced, tmp_
     rig = make_rig(sliced, tmp_path / "home")
     rig.teach(rows=64)
     operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
-    operator.release()
-    operator.freeze()
+    operator.ask(Release())
+    operator.ask(Freeze())
     rig.step()
     status = rig.trainer.status()
     users = rig.columns(64, 0)["user"]

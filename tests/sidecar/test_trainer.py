@@ -175,8 +175,8 @@ class Clumsy(Observer):
     def on_scored(self, position, impressions):
         raise ValueError("not a number")
 
-    def on_outcome(self, outcome, control):
-        raise KeyError(control.action)
+    def on_outcome(self, outcome):
+        raise KeyError(outcome.action)
 
 
 def test_an_observer_that_fails_is_logged_and_nothing_is_learned_twice_or_lost(rig, caplog):

@@ -20,6 +20,7 @@ from riverdelta.cli import main
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from riverdelta.core.locks import shared
 from riverdelta.core.settings import Settings
+from riverdelta.learning.commands import Release
 from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
@@ -244,7 +245,7 @@ class TestCopy:
         with served(definition, tmp_path / "home") as rig:
             rig.teach()
             rig.step()
-            Operator(rig.trainer.home, rig.trainer.journal).release()
+            Operator(rig.trainer.home, rig.trainer.journal).ask(Release())
             rig.step()
             rig.plane.home.releases().all()[-1].state_path.unlink()
             back_up(rig.plane.home, tmp_path / "backup")

@@ -19,12 +19,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from riverdelta.bento.access import Access, is_loopback
-from riverdelta.bento.command import parse_command
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, json, mounted, query, read_json
+from riverdelta.bento.http import Handler, json, mounted, query, read_json, validated
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import DiffQuery, ExportQuery
+from riverdelta.bento.schemas import DiffQuery, ExportQuery, body_of
 from riverdelta.core.errors import Forbidden, NotFound, Unavailable, WrongContentType
 from riverdelta.core.settings import Settings
 from riverdelta.learning.commands import COMMANDS
@@ -62,13 +61,17 @@ def routes(runtime: Runtime) -> list[Route]:
         return StreamingResponse(chunks(file), 200, named, "application/octet-stream")
 
     def command(name: str) -> Handler:
+        takes = body_of(COMMANDS[name])
+
         async def run(request: Request) -> Response:
             settings, operator = runtime.plane.settings, _operator(runtime)
             _refuse_other_kinds(request)
-            do, seconds = parse_command(name, await read_json(request, settings.max_bytes))
-            sequence = await asyncio.to_thread(do, operator)
+            given = validated(takes, await read_json(request, settings.max_bytes), "the body").model_dump()
+            seconds = given.pop("wait")
+            asked = COMMANDS[name](**given)
+            sequence = await asyncio.to_thread(operator.ask, asked)
             _log.info("%s by HTTP (caller %016x) is record %d", name, visit().caller.source % 2**64, sequence)
-            waits = await _obeyed(operator, sequence, seconds)
+            waits = None if asked.immediate else await _obeyed(operator, sequence, seconds)
             return json(operator.outcome(sequence, waits), 202 if waits else 200)
 
         return run

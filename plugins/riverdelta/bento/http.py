@@ -122,14 +122,22 @@ def _invalid(model: type[BaseModel], error: ErrorDetails, what: str) -> InvalidI
     location, given = error["loc"], error["input"]
     *parents, last = location or ("",)
     place = f"{what} ({_path(parents)})" if parents else what
-    if error["type"] in ("extra_forbidden", "missing"):
-        known = _schema_at(model, parents)
-        if error["type"] == "missing":
-            return InvalidInput(f"{place} has no {last}; expected {in_words(known)}")
-        return _unknown(str(last), known["properties"], place)
+    within = _schema_at(model, parents)
+    if error["type"] == "extra_forbidden":
+        return _unknown(str(last), within["properties"], place)
+    if error["type"] == "missing":
+        return InvalidInput(f"{place} has no {last!r}; expected {in_words(within)}{_example(within)}")
+    here = in_words(_schema_at(model, location))
     if not location:
-        return InvalidInput(f"{what} is a {type(given).__name__}; expected {in_words(_schema(model))}")
-    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {in_words(_schema_at(model, location))}")
+        return InvalidInput(f"{what} is a {type(given).__name__}; expected {here}")
+    return InvalidInput(f"{what}: {_path(location)} is {reprlib.repr(given)}; expected {here}{_example(within, last)}")
+
+
+def _example(schema: Mapping[str, Any], last: int | str | None = None) -> str:
+    """Return an object with the required fields, and with `last`, for the end of a message; nothing without examples."""
+    fields, required = schema.get("properties", {}), schema.get("required", ())
+    shown = {name: f["examples"][0] for name, f in fields.items() if "examples" in f and (name in required or name == last)}
+    return f", as in {orjson.dumps(shown).decode()}" if shown else ""
 
 
 def _schema_at(model: type[BaseModel], location: Iterable[int | str]) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,12 +17,11 @@ from rich.table import Table
 from riverdelta.core.errors import Corrupt, Refused, Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
+from riverdelta.learning.commands import MOST_RELEASE, Command, Freeze, Promote, Resume, Rollback, RotateKey
 from riverdelta.learning.definition import load
 from riverdelta.sidecar.operator import Operator, outcome_of
 from riverdelta.storage.backup import back_up
 from riverdelta.storage.home import Home
-from riverdelta.storage.journal.ids import load_key
-from riverdelta.storage.journal.ids import rotate_key as renew
 
 #: The option that names the scorer; its folder is found by RIVERDELTA_HOME.
 service = click.option(
@@ -31,6 +29,7 @@ service = click.option(
 )
 #: The option that asks for what a program reads.
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_NUMBER = click.IntRange(0, MOST_RELEASE)
 
 
 def home_of(target: str) -> Home:
@@ -52,13 +51,13 @@ def operating(target: str) -> Iterator[Operator]:
         journal.close()
 
 
-def _tell(target: str, as_json: bool, do: Callable[[Operator], int], said: Callable[[dict[str, Any], int], str]) -> None:
+def _tell(target: str, as_json: bool, command: Command, said: Callable[[dict[str, Any], int], str]) -> None:
     """Write a command, wait for the learner, and print what came of it (`said` of its status and the command's position).
 
     Or that it waits; raises `Refused` where it was refused.
     """
     with operating(target) as operator:
-        sequence, status = do(operator), dict[str, Any]()
+        sequence, status = operator.ask(command), dict[str, Any]()
         waits: Unavailable | None = None
         try:
             status = operator.wait(sequence)
@@ -79,7 +78,7 @@ def _tell(target: str, as_json: bool, do: Callable[[Operator], int], said: Calla
 @as_json
 def freeze(target: str, as_json: bool) -> None:
     """Stop learning; serving, feedback and measuring go on."""
-    _tell(target, as_json, Operator.freeze, lambda s, _: f"learning is frozen at position {s['position']}, until `resume`")
+    _tell(target, as_json, Freeze(), lambda s, _: f"learning is frozen at position {s['position']}, until `resume`")
 
 
 @click.command()
@@ -87,21 +86,21 @@ def freeze(target: str, as_json: bool) -> None:
 @as_json
 def resume(target: str, as_json: bool) -> None:
     """Learn again after a freeze, and close the breaker."""
-    _tell(target, as_json, Operator.resume, lambda s, _: f"learning goes on from position {s['position']}")
+    _tell(target, as_json, Resume(), lambda s, _: f"learning goes on from position {s['position']}")
 
 
 @click.command()
 @service
-@click.argument("release", type=int)
+@click.argument("release", type=_NUMBER)
 @as_json
 def promote(target: str, release: int, as_json: bool) -> None:
     """Make RELEASE the champion, without waiting for its trial."""
-    _tell(target, as_json, lambda operator: operator.promote(release), lambda s, _: f"release {s['champion']} is the champion")
+    _tell(target, as_json, Promote(release=release), lambda s, _: f"release {s['champion']} is the champion")
 
 
 @click.command()
 @service
-@click.argument("release", type=int, required=False)
+@click.argument("release", type=_NUMBER, required=False)
 @click.option("--relearn", is_flag=True, help="Learn the examples since that release again.")
 @click.option("--freeze", is_flag=True, help="Learn nothing more until `riverdelta resume`.")
 @click.option("--promote", is_flag=True, help="Make that release the champion, too.")
@@ -117,7 +116,7 @@ def rollback(target: str, release: int | None, relearn: bool, freeze: bool, prom
         then = "learning is frozen, until `resume`" if status["frozen"] else "learning goes on from it"
         return f"{back}; the champion is {status['champion']}; {then}"
 
-    _tell(target, as_json, lambda operator: operator.rollback(release, relearn, freeze, promote), said)
+    _tell(target, as_json, Rollback(release=release, relearn=relearn, freeze=freeze, promote=promote), said)
 
 
 @click.command()
@@ -178,8 +177,8 @@ def backup(destination: Path, target: str) -> None:
 @service
 def rotate_key(target: str) -> None:
     """Make a new key for impression ids; workers take it up within a second, and ids of the last key stay valid for a while."""
-    home = home_of(target)
-    load_key(home.key_path)
-    renew(home.key_path, time.time(), home.settings.key_window_seconds)
+    with operating(target) as operator:
+        operator.ask(RotateKey())
+    home = operator.home
     days = home.settings.key_window_seconds / 86_400
     click.echo(f"{home.key_path} is new; ids of the last key are accepted for {days:g} days (RIVERDELTA_KEY_WINDOW_SECONDS)")

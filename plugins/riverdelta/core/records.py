@@ -1,7 +1,8 @@
 """Records: what the journal holds, and how each travels as one Arrow IPC stream.
 
-Four kinds: `Impressions` (rows that were scored), `Feedback` (labels and sightings), `Tick` (the sidecar's clock) and
-`Control` (an operator's command). A record's bytes carry their kind; its sequence number is the journal's to give.
+Five kinds: `Impressions` (rows that were scored), `Feedback` (labels and sightings), `Tick` (the sidecar's clock),
+`Instruction` (a command) and `Control` (what else learning depends on). A record's bytes carry their kind; its sequence number
+is the journal's to give.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
 
 Array = npt.NDArray[Any]
 
@@ -106,9 +108,10 @@ SETTINGS = "settings"
 
 @dataclass(frozen=True)
 class Control:
-    """A command at its position in the journal, with arguments: freeze, resume, rollback, promote, release, drift, settings.
+    """What learning depends on besides rows, time and commands, at its position in the journal: settings, drift or refused.
 
-    `refused` is the learner's own word on an earlier command, which it could not carry out: {"sequence", "reason"}.
+    `refused` says that the learner could not carry out an earlier record: {"sequence", "reason"}. Version 0.1 wrote its
+    commands as controls: `decode` returns each as an `Instruction`.
     """
 
     kind: ClassVar[str] = "control"
@@ -118,7 +121,9 @@ class Control:
     time: float = 0.0
 
 
-Record = Impressions | Feedback | Tick | Control
+Record = Impressions | Feedback | Tick | Control | Instruction
+#: The records that are a JSON object each.
+_PLAIN: dict[str, type[Tick | Control | Instruction]] = {cls.kind: cls for cls in (Tick, Control, Instruction)}
 _ROWS: dict[str, type[Impressions | Feedback]] = {cls.kind: cls for cls in (Impressions, Feedback)}
 #: The dtype of each array of a record, as its class declares it: NDArray[np.int64] is ndarray[shape, dtype[np.int64]].
 _DTYPES = {
@@ -132,12 +137,12 @@ _DTYPES = {
 
 
 def encode(record: Record) -> bytes:
-    """Return the record as bytes: an Arrow IPC stream for rows, JSON for a tick or a control.
+    """Return the record as bytes: an Arrow IPC stream for rows, JSON for anything else.
 
     >>> decode(encode(Tick(time=2.5)))
     Tick(time=2.5)
     """
-    if isinstance(record, Tick | Control):
+    if isinstance(record, Tick | Control | Instruction):
         return json.dumps({"kind": record.kind, **vars(record)}, sort_keys=True).encode()
     metadata = {"kind": record.kind}
     arrays: dict[str, pa.Array] = {}
@@ -174,14 +179,16 @@ def decode(payload: bytes) -> Record:
 def _decode_json(payload: bytes) -> Record:
     body = json.loads(payload)
     kind = body.pop("kind")
-    if kind not in (Tick.kind, Control.kind):
+    if kind not in tuple(_PLAIN):
         raise ValueError(f"its kind is {kind!r}")
-    record = Tick(**body) if kind == Tick.kind else Control(**body)
-    if isinstance(record, Control) and not (isinstance(record.action, str) and isinstance(record.arguments, dict)):
-        raise ValueError("its action is no text, or its arguments are no object")
+    record = _PLAIN[kind](**body)
     if type(record.time) not in (int, float):
         raise ValueError(f"its time is {record.time!r}")
-    return record
+    if not isinstance(record, Control):
+        return record
+    if not (isinstance(record.action, str) and isinstance(record.arguments, dict)):
+        raise ValueError("its action is no text, or its arguments are no object")
+    return of_0_1(record.action, record.arguments, record.time) if record.action in OF_0_1 else record
 
 
 def _decode_arrow(payload: bytes) -> Record:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.influence import Limiter
@@ -62,9 +61,9 @@ class Admission:
         if self.breaker is not None:
             self.breaker.reset()
 
-    def answered(self, control: Control) -> None:
-        """Note a rollback that the breaker asked for."""
-        self.rolled_back = max(self.rolled_back, int(control.arguments.get("trip", 0)))
+    def answered(self, trip: int) -> None:
+        """Note that a trip of the breaker was answered by a rollback, 0 for none."""
+        self.rolled_back = max(self.rolled_back, trip)
 
     def report(self) -> dict[str, Any]:
         """Return what is kept back, and why."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Array, Arrays, Stateful, nest, of_json, part, take, to_json
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
@@ -121,7 +122,7 @@ class Fold(ABC):
         if isinstance(record, Impressions):
             self.admission.scored(len(record))
             self.show("on_scored", sequence, record)
-        elif isinstance(record, Control):
+        elif isinstance(record, Control | Instruction):
             self.obey(sequence, record)
         if learned:
             self.gate.note(sequence)
@@ -136,8 +137,8 @@ class Fold(ABC):
                 _log.exception("the observer %r failed at %s", name, hook)
 
     @abstractmethod
-    def obey(self, sequence: int, control: Control) -> None:
-        """Do what the control at `sequence` asks for, and keep what came of it."""
+    def obey(self, sequence: int, record: Control | Instruction) -> None:
+        """Do what the record at `sequence` asks for, and keep what came of it."""
 
     def learn(self, examples: Examples) -> None:
         """Measure the logits as served, learn what is admitted, then respond to a drift that they showed."""

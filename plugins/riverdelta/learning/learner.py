@@ -1,15 +1,16 @@
-"""Learner: a fold that obeys controls; the same for a live sidecar, a demo and a replay."""
+"""Learner: a fold that obeys commands; the same for a live sidecar, a demo and a replay."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from riverdelta.core.arrays import Arrays, part
 from riverdelta.core.errors import Corrupt, NotFound, RiverdeltaError, Unavailable
 from riverdelta.core.features import Schema
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation import drift
@@ -18,19 +19,21 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning import reference
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
+from riverdelta.learning.commands import known, of_record
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.fold import Fold
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.outcomes import LONGEST, Outcome
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Learner(Fold):
-    """A fold that obeys the controls among its records: freeze and resume, settings, releases, and rollback.
+    """A fold that obeys the commands and other controls among its records.
 
-    `recall` brings back the state of a release, and `outcomes` says what came of each control; one that
-    cannot be carried out is refused, and changes nothing.
+    `recall` brings back the state of a release, and `outcomes` says what came of each record; one that cannot be carried out is
+    refused, and changes nothing.
 
     Version 0.1 recorded no settings. What precedes the first record of them is learned with the settings of that record, which
     are those that the upgraded service began with: see `begin`. Where the service of 0.1 had others, relearning from a release
@@ -46,61 +49,84 @@ class Learner(Fold):
         """Return what the status says of learning."""
         return super().report() | {"relearning": self.relearning}
 
-    def obey(self, sequence: int, control: Control) -> None:
-        """Do what a control asks for, all of it or nothing, and keep what came of it."""
-        if control.action == "refused":  # what it says was found out when the control that it names was read
-            return
-        if control.action == "freeze":
-            self.frozen = True
-        elif control.action == "resume":
-            self.frozen = False
-            self.admission.resume()
-        elif control.action == "release":
-            self.released_at = self.examples
-        elif control.action == "drift":
-            self.adaptation.note(control)
-        elif control.action == "rollback":
-            self.admission.answered(control)
-        outcome = self._outcome(sequence, control)
-        self.outcomes.append(outcome)
-        self.show("on_outcome", outcome, control)
+    def obey(self, sequence: int, record: Control | Instruction) -> None:
+        """Do what a record asks for, all of it or nothing, and keep what came of it.
 
-    def _outcome(self, sequence: int, control: Control) -> Outcome:
-        release, refused = control.arguments.get("release"), self.recall.refusal(sequence)
-        # Version 0.1 wrote no "promote": there, every rollback promoted.
-        promoted = control.action == "promote" or (control.action == "rollback" and control.arguments.get("promote", True))
+        Raises `Corrupt` at a record of a kind that this version does not know: what it asks for may change what is learned.
+        """
+        if isinstance(record, Instruction):
+            outcome = self._command(sequence, record)
+        elif record.action == "refused":  # what it says was found out when the record that it names was read
+            return
+        elif record.action == "drift":
+            self.adaptation.note(record)
+            outcome = Outcome(sequence, record.action, time=record.time, details=record.arguments)
+        elif record.action == SETTINGS:
+            _, refused = self._attempt(sequence, record.action, lambda: self._change(record.arguments))
+            outcome = Outcome(sequence, record.action, refused=refused, time=record.time, details=record.arguments)
+        else:
+            raise Corrupt(f"journal record {sequence} is a control {record.action!r:.80}, which this version does not know")
+        self.outcomes.append(outcome)
+        self.show("on_outcome", outcome)
+
+    def resume(self) -> None:
+        """Close the breaker."""
+        self.admission.resume()
+
+    def note_release(self) -> None:
+        """Count the examples until the next release from here on."""
+        self.released_at = self.examples
+
+    def make_release(self, sequence: int) -> int | None:
+        """Make a release at the record `sequence`; return its number where releases are kept."""
+        return self.recall.keep(sequence, partial(self.state, sequence))
+
+    def _command(self, sequence: int, asked: Instruction) -> Outcome:
+        try:
+            cls = known(asked)
+        except Corrupt as error:
+            raise Corrupt(f"journal record {sequence}: {error}") from None
+        cls.noted(self)
+        self.admission.answered(asked.trip or 0)
+
+        def carry_out() -> tuple[int | None, bool]:
+            command = of_record(asked)
+            self.outcomes.refuse_superseded(asked)
+            self.recall.check(command, asked.position)
+            return command.apply(self, sequence, asked.position), command.promotes
+
+        done, refused = self._attempt(sequence, asked.action, carry_out)
+        made, promoted = done or (None, False)
+        return Outcome.of(sequence, asked, made, promoted, refused)
+
+    def _change(self, settings: Mapping[str, Any]) -> None:
+        self.configure(settings)
+        self.joiner.upgraded()
+
+    def _attempt(self, sequence: int, action: str, do: Callable[[], T]) -> tuple[T | None, str | None]:
+        """Do it, unless it was refused when its record was read before; return what came of it, and why it is refused if so."""
+        refused = self.recall.refusal(sequence)
         if refused is None:
             try:
-                self.outcomes.refuse_superseded(control)
-                self.recall.check(control)
-                if control.action == "release":
-                    release = self.recall.keep(sequence, partial(self.state, sequence))
-                elif control.action == "rollback":
-                    self._roll_back(sequence, control)
-                elif control.action == SETTINGS:
-                    self.configure(control.arguments)
-                    self.joiner.upgraded()
+                return do(), None
             except Unavailable:
                 raise  # of what may pass, nothing is decided yet
             except (RiverdeltaError, LookupError, TypeError, ValueError) as error:
                 refused = (str(error) if isinstance(error, RiverdeltaError) else repr(error))[:LONGEST]
                 self.recall.refuse(sequence, refused)
-                _log.error("the %s at position %d is refused: %s", control.action, sequence, refused)
-        return Outcome(sequence, control.action, release, bool(promoted) and refused is None, refused)
+                _log.error("the %s at position %d is refused: %s", action, sequence, refused)
+        return None, refused
 
-    def _roll_back(self, sequence: int, control: Control) -> None:
-        since = int(control.arguments["position"])
-        arrays = self.recall.state(since)
-        stack = part(arrays, "stack")
-        if control.arguments.get("relearn"):
-            stack = self._relearned(arrays, since, sequence)
+    def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
+        """Go back to the tables of the release at `position`, and learn the examples before `sequence` again where asked."""
+        arrays = self.recall.state(position)
+        stack = self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack")
         before = {name: array.copy() for name, array in self.stack.state().items()}
         try:
             self.stack.load(stack)
         except Corrupt:
             self.stack.load(before)
             raise
-        self.frozen = self.frozen or bool(control.arguments.get("freeze"))
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
         """The stack's state after learning the examples of the records between two positions again."""
@@ -117,7 +143,7 @@ class Learner(Fold):
             unmatched = other.joiner.unmatched
             for sequence, record in self.recall.records(since, until):
                 self.relearning["position"] = sequence
-                if not isinstance(record, Control) or record.action == SETTINGS:
+                if not isinstance(record, Control | Instruction) or record.action == SETTINGS:
                     other.push(sequence, record)
         finally:
             self.relearning = None

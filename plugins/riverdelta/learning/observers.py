@@ -6,7 +6,7 @@ from typing import Any
 
 from riverdelta.core.arrays import Arrays
 from riverdelta.core.examples import Examples
-from riverdelta.core.records import Control, Impressions
+from riverdelta.core.records import Impressions
 from riverdelta.learning.outcomes import Outcome
 
 
@@ -24,8 +24,8 @@ class Observer:
     def on_examples(self, position: int, examples: Examples) -> None:
         """Observe examples that the record at `position` completed, after they were learned."""
 
-    def on_outcome(self, outcome: Outcome, control: Control) -> None:
-        """Observe a control and what came of it."""
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Observe what came of a command, or of another control."""
 
     def report(self) -> dict[str, Any]:
         """Return what the learner's status says of it, {} for nothing."""

@@ -1,14 +1,15 @@
-"""Outcomes: what came of each control that the learner has read."""
+"""Outcomes: what came of each command, and of each other control, that the learner has read."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from riverdelta.core.arrays import Array, Arrays, of_json, to_json
 from riverdelta.core.errors import Corrupt, Refused
-from riverdelta.core.records import Control
+from riverdelta.core.instruction import Instruction
 
 #: How many outcomes are kept, and the most characters of a reason.
 KEPT, LONGEST = 64, 500
@@ -16,9 +17,10 @@ KEPT, LONGEST = 64, 500
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the control at `sequence`: done, or `refused` for a reason, and then nothing has changed.
+    """What came of the record at `sequence`: done, or `refused` for a reason, and then nothing has changed.
 
-    `release` is the one that was made, promoted or rolled back to; `champion` says that it is the champion from here on.
+    `release` is the one that was made, promoted or rolled back to; `champion` says that it is the champion from here on. `time`
+    and `details` are the record's own: when it was written, and what else it says.
     """
 
     sequence: int
@@ -26,6 +28,17 @@ class Outcome:
     release: int | None = None
     champion: bool = False
     refused: str | None = None
+    time: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sequence: int, asked: Instruction, made: int | None, promoted: bool, refused: str | None) -> Outcome:
+        """Return what came of a command: the release `made`, or the one that it names; its fields count where it was done."""
+        said = {"by": asked.by, "asked": asked.asked, "position": asked.position, "trip": asked.trip}
+        details = {name: value for name, value in said.items() if value not in (None, "operator")}
+        details |= asked.fields if refused is None else {}
+        release = asked.release if made is None else made
+        return cls(sequence, asked.action, release, promoted, refused, asked.time, details)
 
 
 class Outcomes(deque[Outcome]):
@@ -46,12 +59,13 @@ class Outcomes(deque[Outcome]):
         """Return the outcome of the control at `sequence`, None where there is none or it is no longer kept."""
         return next((outcome for outcome in self if outcome.sequence == sequence), None)
 
-    def refuse_superseded(self, control: Control) -> None:
-        """Raise `Refused` where the learner asked for a control itself before it read a rollback: an operator comes first."""
-        asked = control.arguments.get("asked")
+    def refuse_superseded(self, asked: Instruction) -> None:
+        """Raise `Refused` where breaker or trial asked for it before the learner read a rollback: that comes first."""
+        if asked.by not in ("breaker", "trial"):
+            return
         back = [outcome.sequence for outcome in self if outcome.action == "rollback" and outcome.refused is None]
-        if asked is not None and back and back[-1] > asked:
-            raise Refused(f"it was asked for at position {asked}, before the rollback at position {back[-1]}")
+        if asked.asked is not None and back and back[-1] > asked.asked:
+            raise Refused(f"it was asked for at position {asked.asked}, before the rollback at position {back[-1]}")
 
     def report(self) -> list[dict[str, Any]]:
         """Return the outcomes as plain values, oldest first."""

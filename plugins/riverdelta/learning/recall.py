@@ -7,7 +7,8 @@ from typing import Any
 
 from riverdelta.core.arrays import Arrays
 from riverdelta.core.errors import NotFound
-from riverdelta.core.records import Control, Record
+from riverdelta.core.records import Record
+from riverdelta.learning.commands import Command
 from riverdelta.learning.joiner import Source
 
 
@@ -31,8 +32,8 @@ class Recall(Source):
         """Return the first settings on record, which count for the records before them; {} where there are none."""
         return {}
 
-    def check(self, control: Control) -> None:
-        """Raise `Refused`, `NotFound` or `Corrupt` where the registry cannot do its part of a control."""
+    def check(self, command: Command, position: int | None) -> None:
+        """Raise as `Command.check` does where a command cannot be carried out; a replay has the refusals on record instead."""
 
     def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
         """Make a release of the learner's `state` at `position`, the record that it is taking; return its number, if any.

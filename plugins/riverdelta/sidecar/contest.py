@@ -12,7 +12,6 @@ from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import Corrupt, NotFound
 from riverdelta.core.examples import Examples
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.trial import Trial, Verdict
@@ -69,7 +68,7 @@ class Contest(Observer):
         rows, label, importance = examples.measured()
         self._trial.update(champion[rows], challenger[rows], label, importance)
 
-    def on_outcome(self, outcome: Outcome, control: Control) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """Note what the registry has to act on."""
         self.owed = outcome
 

@@ -9,7 +9,7 @@ from typing import Any
 from riverdelta.core.arrays import Array, Arrays, of_json, to_json
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
-from riverdelta.core.records import SETTINGS, Control
+from riverdelta.core.records import SETTINGS
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcome
@@ -38,14 +38,14 @@ class Logbook(Observer):
         """Note whether the breaker has opened or closed."""
         self._watch(position, float(examples.received[-1]))
 
-    def on_outcome(self, outcome: Outcome, control: Control) -> None:
-        """Note a control and what came of it, but for the settings that a home begins with."""
-        if control.action == SETTINGS and outcome.sequence == 1:
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Note what came of a record, but for the settings that a home begins with."""
+        if outcome.action == SETTINGS and outcome.sequence == 1:
             return
         found = {"release": outcome.release, "refused": outcome.refused}
         details = {name: value for name, value in found.items() if value is not None}
-        self.note(outcome.sequence, control.time, control.action, {**details, **control.arguments})
-        self._watch(outcome.sequence, control.time)
+        self.note(outcome.sequence, outcome.time, outcome.action, {**details, **outcome.details})
+        self._watch(outcome.sequence, outcome.time)
 
     def note(self, position: int, time: float, action: str, details: Mapping[str, Any]) -> None:
         """Write an entry; of the details, plain values are kept, and texts up to 300 characters."""

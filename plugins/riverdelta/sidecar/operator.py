@@ -1,4 +1,4 @@
-"""Operator: the steps back and forth, each a record in the journal at its position."""
+"""Operator: writes commands where the learner reads them, and says what came of each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from riverdelta.core.errors import NotFound, Refused, Unavailable
-from riverdelta.core.records import Control
+from riverdelta.core.errors import Refused, Unavailable
+from riverdelta.learning.commands import Command
+from riverdelta.sidecar.archive import Archive
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.journal.ids import rotate_key
 
 #: What of the learner's status a command is answered with.
 ANSWERED = ("position", "release", "swap", "champion", "frozen")
@@ -19,84 +20,33 @@ _LOOK_SECONDS = 0.02
 _SILENT_SECONDS = 10.0
 
 
-def check(control: Control, store: ReleaseStore, journal: Journal, guard: str, champion: int | None = None) -> None:
-    """Check that registry and journal can carry out a control now: before it is written, and again before it is obeyed.
-
-    Raises `NotFound` or `Corrupt` where the release of a promotion or a rollback, or its state, is not there or not intact, and
-    `Refused` where examples can no longer be learned again, or where only champions serve (`guard` is `release`). `champion`
-    is the one at the control's position, by default the store's, which is ahead of a learner that reads records again.
-
-    Showings of before the release are not looked at: where retention has deleted one that has become a negative since, the
-    learner finds out while it relearns, and refuses then.
-    """
-    if control.action not in ("promote", "rollback"):
-        return
-    given = control.arguments
-    release = store.get(given["release"])
-    release.verify()
-    store.state(release)
-    if control.action == "promote":
-        return
-    number, position = release.number, release.position
-    if position != given["position"]:
-        raise NotFound(f"release {number} is of position {position}; the one of position {given['position']} is gone")
-    if given.get("relearn") and (since := journal.complete_after()) > position:
-        first = journal.first()
-        gone = (
-            f"the oldest record that is left is {first}: what came between was deleted"
-            if first > position + 1
-            else f"the feedback at position {since} is for rows that were deleted"
-        )
-        later = next((r.number for r in store.all() if r.position >= since), None)
-        raise Refused(
-            f"release {number} is of position {position}, and {gone} and cannot be learned again; roll back without --relearn"
-            + ("" if later is None else f", or to release {later} or a later one")
-        )
-    if champion is None:
-        champion = next(reversed(store.champions()), None)
-    if guard == "release" and not given.get("promote", True) and champion is not None and number != champion:
-        flags = "".join(f" --{flag}" for flag in ("relearn", "freeze") if given.get(flag))
-        raise Refused(
-            f"release {number} cannot serve: with RIVERDELTA_GUARD=release only champions do, and the champion is "
-            f"{champion}; to promote it as well type `riverdelta rollback {number}{flags} --promote`"
-        )
-
-
 class Operator:
-    """Writes controls into a home's journal, which its learner obeys when it reads them, running now or started later.
+    """Writes commands into a home's journal, which its learner obeys when it reads them, running now or started later.
 
-    Each method returns the control's sequence number. What cannot be done is refused before anything is written; what can no
-    longer be done when the learner comes to it is refused there, as `look` and `wait` say.
+    What cannot be done is refused before anything is written; what can no longer be done when the learner comes to it is
+    refused there, as `look` and `wait` say.
     """
 
     def __init__(self, home: Home, journal: Journal, clock: Callable[[], float] = time.time) -> None:
         self.home, self.journal, self.clock = home, journal, clock
 
-    def freeze(self) -> int:
-        """Stop learning; serving, feedback and measuring go on."""
-        return self._write("freeze")
+    def ask(self, command: Command) -> int:
+        """Write a command, and return its sequence number; raises as `Command.check` does, and writes nothing then.
 
-    def resume(self) -> int:
-        """Learn again, and close the breaker."""
-        return self._write("resume")
-
-    def release(self) -> int:
-        """Make a release of the present tables."""
-        return self._write("release")
-
-    def promote(self, number: int) -> int:
-        """Make a release the champion; raises `NotFound` or `Corrupt` where it is not there, or not intact."""
-        return self._write("promote", release=number)
-
-    def rollback(self, number: int | None = None, relearn: bool = False, freeze: bool = False, promote: bool = False) -> int:
-        """Serve a release again and learn on from it, `target()` by default.
-
-        The examples since are un-learned; with `relearn` they are learned again, with `freeze` nothing is until `resume`, and
-        with `promote` the release becomes the champion. Raises as `check` does.
+        A rollback that names no release takes `target()`. A new key is made at once: a leaked one cannot wait for a learner.
         """
-        release = self.home.releases().get(self.target() if number is None else number)
-        back = {"release": release.number, "position": release.position}
-        return self._write("rollback", **back, relearn=relearn, freeze=freeze, promote=promote)
+        store, command = self.home.releases(), command.resolved(self.target)
+        number = command.record().release
+        position = None if number is None else store.get(number).position
+        command.check(Archive(store, self.journal, self.home.settings.guard), position)
+        if command.immediate:
+            rotate_key(self.home.key_path, self.clock(), self.home.settings.key_window_seconds)
+        try:
+            return self.journal.write(command.record(asked=self.journal.last(), position=position, time=self.clock()))
+        except Unavailable as error:
+            if command.immediate:
+                raise Unavailable(f"the key is new, and the journal has no record of that: {error}") from error
+            raise
 
     def target(self) -> int:
         """Return where `rollback` goes by default: to the champion, or to its predecessor where only champions serve."""
@@ -173,11 +123,6 @@ class Operator:
         refused = (outcome_of(status, sequence) or {}).get("refused")
         answer = {"sequence": sequence, "obeyed": waits is None and refused is None, "refused": refused}
         return answer | {"waits": None if waits is None else str(waits)} | {name: status.get(name) for name in ANSWERED}
-
-    def _write(self, action: str, **arguments: Any) -> int:
-        control = Control(action, arguments, self.clock())
-        check(control, self.home.releases(), self.journal, self.home.settings.guard)
-        return self.journal.write(control)
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:

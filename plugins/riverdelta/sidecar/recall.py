@@ -9,6 +9,7 @@ from typing import Any
 from riverdelta.core.arrays import Arrays, nest, part
 from riverdelta.core.errors import NotFound
 from riverdelta.core.records import SETTINGS, Control, Impressions, Record
+from riverdelta.learning.commands import Command, Past, Rollback
 from riverdelta.learning.recall import Recall
 from riverdelta.storage.journal import Journal, Reader
 from riverdelta.storage.registry import ReleaseStore
@@ -58,12 +59,12 @@ class Kept(Journalled):
         store: ReleaseStore,
         journal: Journal,
         keep: Callable[[int], int],
-        check: Callable[[Control], None] = lambda control: None,
+        past: Past | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(journal)
         self._journal: Journal = journal
-        self._store, self._keep, self._check, self._clock = store, keep, check, clock
+        self._store, self._keep, self._past, self._clock = store, keep, past, clock
         #: What processes before this one may have refused lies here, and is looked up once.
         self._before = journal.last()
         self._refused: dict[int, str] | None = None
@@ -81,9 +82,10 @@ class Kept(Journalled):
         if self.refusal(sequence) is None:
             self._journal.write(Control("refused", {"sequence": sequence, "reason": reason}, self._clock()))
 
-    def check(self, control: Control) -> None:
-        """Raise where the registry cannot do its part of a control."""
-        self._check(control)
+    def check(self, command: Command, position: int | None) -> None:
+        """Raise where a command cannot be carried out."""
+        if self._past is not None:
+            command.check(self._past, position)
 
     def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
         """Return the number of the release that this record made before, or make it; None where that is gone again."""
@@ -106,9 +108,9 @@ class Replayed(Journalled):
     def __init__(self, journal: Reader, start: Arrays) -> None:
         super().__init__(journal)
         self._made = 0
-        controls = journal.controls(0, journal.last() + 1)
-        self._wanted = [control.arguments.get("position") for _, control in controls if control.action == "rollback"]
-        self._refused = _refusals(controls)
+        until = journal.last() + 1
+        self._wanted = {asked.position for _, asked in journal.commands(0, until) if asked.action == Rollback.name}
+        self._refused = _refusals(journal.controls(0, until))
         # As release 0 has it: no more than the stack.
         self._states: dict[int, Arrays] = {0: nest({"stack": _copied(part(start, "stack"))})}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from riverdelta.core.arrays import Array, Arrays, take
 from riverdelta.core.examples import Examples
-from riverdelta.core.records import Control, Impressions
+from riverdelta.core.records import Impressions
 from riverdelta.evaluation.history import History
 from riverdelta.evaluation.slices import Slices
 from riverdelta.evaluation.traffic import Traffic
@@ -20,7 +20,7 @@ from riverdelta.learning.outcomes import Outcome
 from riverdelta.sidecar.logbook import Logbook
 
 #: The controls that are counted; a journal may hold others, of another version.
-ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift")
+ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift", "rotate-key")
 
 
 def shown(definition: Definition, learner: Learner, shadow: bool) -> dict[str, Observer]:
@@ -70,8 +70,8 @@ class Controls(Observer):
     def __init__(self) -> None:
         self._obeyed: Counter[str] = Counter()
 
-    def on_outcome(self, outcome: Outcome, control: Control) -> None:
-        self._obeyed[control.action] += control.action in ACTIONS and outcome.refused is None
+    def on_outcome(self, outcome: Outcome) -> None:
+        self._obeyed[outcome.action] += outcome.action in ACTIONS and outcome.refused is None
 
     def report(self) -> dict[str, Any]:
         return {"controls": {action: self._obeyed[action] for action in ACTIONS}}

@@ -11,14 +11,16 @@ from typing import Any
 
 from riverdelta.core.arrays import Array, nest, part
 from riverdelta.core.errors import Corrupt, RiverdeltaError, Unavailable
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import Lock
 from riverdelta.core.records import Control, Tick
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.trial import Verdict
+from riverdelta.learning.commands import Promote, Release, Rollback
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import new_learner
+from riverdelta.sidecar.archive import Archive
 from riverdelta.sidecar.contest import Contest, stack_of
-from riverdelta.sidecar.operator import check
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.recall import Kept
 from riverdelta.sidecar.releaser import Releases
@@ -70,7 +72,8 @@ class Trainer:
             self._releasing = Timer(settings.release_seconds, clock, clock())
             self._saver = Saver(self.checkpoints, Timer(settings.checkpoint_seconds, clock, clock()))
             held.callback(self._saver.close)
-            self.learner.recall = Kept(store, self.journal, self._make_release, self._check, clock)
+            archive = Archive(store, self.journal, settings.guard, lambda: self.contest.champion)
+            self.learner.recall = Kept(store, self.journal, self._make_release, archive, clock)
             self._begin(self.checkpoints.load())
             if settings.guard == "release":
                 self._show_champion()
@@ -131,7 +134,7 @@ class Trainer:
         try:
             self._settle()
             if self.learner.examples != self.learner.released_at:
-                self._write(Control("release", {}, self.clock()))
+                self._write(self._release())
                 while self._learn():
                     pass
             self._publishing.hurry()
@@ -169,16 +172,12 @@ class Trainer:
     def _sweep(self) -> None:
         """Let the journal go of what is behind both kept checkpoints, unless some of it may be learned again."""
         s, needed = self.settings, self.learner.joiner.showings.within
-        if not any(self._may_return("relearn")):
+        if not any(asked.fields.get("relearn") for asked in self._may_return()):
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
 
-    def _may_return(self, argument: str) -> list[Any]:
-        """An argument of the rollbacks and promotions that a restart would read again, and of those not read yet."""
-        controls = self.journal.controls(self.checkpoints.oldest(), self.journal.last() + 1)
-        return [control.arguments.get(argument) for _, control in controls if control.action in ("rollback", "promote")]
-
-    def _check(self, control: Control) -> None:
-        check(control, self.contest.store, self.journal, self.settings.guard, self.contest.champion)
+    def _may_return(self) -> list[Instruction]:
+        """The commands that a restart would read again, and those not read yet."""
+        return [asked for _, asked in self.journal.commands(self.checkpoints.oldest(), self.journal.last() + 1)]
 
     def _learn(self) -> bool:
         self._settle()
@@ -199,43 +198,46 @@ class Trainer:
 
     def _ask(self) -> bool:
         """Write what is to be done next into the journal, unless what was asked before waits there; return whether it did."""
-        if self.learner.position < self._asked or (control := self._next_control()) is None:
+        if self.learner.position < self._asked or (record := self._next_record()) is None:
             return False
-        self._write(control)
+        self._write(record)
         return True
 
-    def _next_control(self) -> Control | None:
+    def _next_record(self) -> Control | Instruction | None:
         """Return what the learner asks for itself, a record that it reads like an operator's; the most urgent first.
 
         A rollback where the breaker has opened, the record of a drift alarm, the promotion of a trial's winner, and a release
         where one is due and examples have come since the last.
         """
-        learner, now, asked = self.learner, self.clock(), {"asked": self.learner.position}
+        learner, asked = self.learner, {"asked": self.learner.position, "time": self.clock()}
         breaker, each = learner.admission.breaker, self.settings.release_examples
         if self.settings.breaker == "rollback" and breaker and breaker.trips > learner.admission.rolled_back:
             champion = self.contest.registered_champion()
-            back = {"release": champion.number, "position": champion.position, "promote": False, "trip": breaker.trips}
-            return Control("rollback", {**back, "by": "breaker", **asked}, now)
+            back = Rollback(release=champion.number)
+            return back.record(by="breaker", position=champion.position, trip=breaker.trips, **asked)
         if (drift := learner.adaptation.unrecorded) is not None:
-            return replace(drift, time=now)
-        if self.contest.verdict is Verdict.promoted:
-            return Control("promote", {"release": self.contest.challenger, "by": "trial", **asked}, now)
+            return replace(drift, time=asked["time"])
+        if self.contest.verdict is Verdict.promoted and (winner := self.contest.challenger) is not None:
+            return Promote(release=winner).record(by="trial", **asked)
         since = learner.examples - learner.released_at
         due = since and (self._releasing.due() or (each is not None and since >= each))
-        return Control("release", {}, now) if due else None
+        return self._release() if due else None
 
-    def _write(self, control: Control) -> None:
-        self._asked = self.journal.write(control)
-        _log.info("asked for: %s %s", control.action, dict(control.arguments))
+    def _release(self) -> Instruction:
+        return Release().record(by="schedule", asked=self.learner.position, time=self.clock())
+
+    def _write(self, record: Control | Instruction) -> None:
+        self._asked = self.journal.write(record)
+        _log.info("asked for: %s", record)
 
     def _settle(self) -> None:
         """Let the registry, and what is served, follow from the last record; what a full disk stopped is tried again."""
         outcome = self.contest.settle(self.learner.position)
-        if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback"):
-            if self.settings.guard == "release":
-                self._show_champion()
-            else:
+        if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback", "release"):
+            if self.settings.guard == "live":
                 self.live.mark_dirty()
+            elif outcome.action != "release":
+                self._show_champion()
             self._publishing.hurry()
             self._status.timer.hurry()
         self.contest.owed = None
@@ -244,7 +246,7 @@ class Trainer:
         self._releasing.done()
         made = self.releases.make(self.learner, position, self.clock())
         in_use = (self.contest.challenger, self.contest.serving, self.live.head.release if self.live.head else None)
-        spare = [number for number in (*in_use, *self._may_return("release")) if isinstance(number, int)]
+        spare = [number for number in (*in_use, *(asked.release for asked in self._may_return())) if number is not None]
         self.releases.store.sweep(self.settings.keep_releases, self.settings.max_release_bytes, spare)
         return made.number
 

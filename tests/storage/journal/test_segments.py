@@ -44,9 +44,9 @@ class TestRotation:
         journal = home.worker(segment_bytes=TINY).journal
         assert (journal.first(), journal.controls(0, 100)) == (1, [])
         for number in range(6):
-            journal.write(Control("promote", {"release": number}) if number % 2 else Tick(float(number)))
+            journal.write(Control("drift", {"alarms": number}) if number % 2 else Tick(float(number)))
         found = journal.controls(0, 100)
-        assert [(sequence, control.arguments["release"]) for sequence, control in found] == [(2, 1), (4, 3), (6, 5)]
+        assert [(sequence, control.arguments["alarms"]) for sequence, control in found] == [(2, 1), (4, 3), (6, 5)]
         assert [sequence for sequence, _ in journal.controls(2, 6)] == [4]
         assert swept(journal, 3, 1e9, 0, 0.0) > 0
         assert journal.first() == 4

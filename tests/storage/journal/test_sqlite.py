@@ -144,8 +144,8 @@ def test_ticks_and_controls_take_their_place_in_the_sequence(home, records):
     worker = home.worker()
     worker.feed(worker.score(), 0, 1)
     assert worker.journal.write(Tick(5.0)) == 3
-    assert worker.journal.write(Control("freeze", {"why": "test"}, 6.0)) == 4
-    assert [r for _, r in records(worker.journal)[2:]] == [Tick(5.0), Control("freeze", {"why": "test"}, 6.0)]
+    assert worker.journal.write(Control("drift", {"alarms": 1}, 6.0)) == 4
+    assert [r for _, r in records(worker.journal)[2:]] == [Tick(5.0), Control("drift", {"alarms": 1}, 6.0)]
 
 
 def test_every_opening_has_an_incarnation_of_its_own(home):

@@ -16,6 +16,7 @@ import numpy as np
 
 from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Record, Tick, encode
 from riverdelta.storage.journal.base import Answer, Health
 from riverdelta.storage.journal.buffer import Block, Buffer, Rows
@@ -40,7 +41,7 @@ _OWED = "the process that scored these rows lives and has not stored them {}; se
 class _Waiting:
     """A tick or a control that waits for its transaction."""
 
-    record: Tick | Control
+    record: Tick | Control | Instruction
     future: Future[int] = field(default_factory=Future)
 
 
@@ -114,7 +115,7 @@ class Journal(Reader):
             self._wake.notify()
         return call.future
 
-    def write(self, record: Tick | Control) -> int:
+    def write(self, record: Tick | Control | Instruction) -> int:
         """Store one record and return its sequence number; raises `Unavailable`."""
         entry = _Waiting(record)
         with self._wake:
@@ -259,11 +260,11 @@ def _encoded(record: Record) -> Entry:
     return Entry.of(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, encode(record))
 
 
-def _add(transaction: Transaction, record: Tick | Control) -> int:
+def _add(transaction: Transaction, record: Tick | Control | Instruction) -> int:
     """Add a record with the facts that it changes; return its place."""
     if isinstance(record, Tick):
         transaction.put("tick", max(record.time, transaction.fact("tick")))
-    elif record.action == SETTINGS:
+    elif isinstance(record, Control) and record.action == SETTINGS:
         if recorded(transaction, dict) is None:
             transaction.put("first_window", record.arguments.get("window_seconds") or 0.0)
         transaction.put("settings", json.dumps(dict(record.arguments)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Feedback, Impressions, Record, decode
 from riverdelta.storage.log import Log, Stored
 from riverdelta.storage.log.base import Index, Needed
@@ -40,8 +41,19 @@ class Reader:
 
     def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
         """Return the controls that are left between two positions, both excluded, without reading what lies between them."""
-        found = (found for place in self.log.places(Control.kind, after, before) for found in self.read(place - 1, 1))
-        return [(sequence, record) for sequence, record in found if isinstance(record, Control)]
+        return [(sequence, record) for sequence, record in self._of(Control.kind, after, before) if isinstance(record, Control)]
+
+    def commands(self, after: int, before: int) -> list[tuple[int, Instruction]]:
+        """Return the commands that are left between two positions, both excluded, those that version 0.1 wrote among them."""
+        return sorted(
+            (sequence, record)
+            for kind in (Control.kind, Instruction.kind)
+            for sequence, record in self._of(kind, after, before)
+            if isinstance(record, Instruction)
+        )
+
+    def _of(self, kind: str, after: int, before: int) -> Iterator[tuple[int, Record]]:
+        return (found for place in self.log.places(kind, after, before) for found in self.read(place - 1, 1))
 
     def complete_after(self) -> int:
         """Return the position after which every record is left, and every row that these records' feedback is for."""
