@@ -88,7 +88,10 @@ ITEMS = st.lists(
     st.fixed_dictionaries(
         {},
         optional={
-            "id": st.just("a.0") | ODD, "label": st.sampled_from([0, 1, None]) | ODD, "shown": st.just(True) | ODD, "weight": ODD,
+            "id": st.just("a.0") | ODD,
+            "label": st.sampled_from([0, 1, None]) | ODD,
+            "shown": st.just(True) | ODD,
+            "weight": ODD,
         },
     )
     | ODD,

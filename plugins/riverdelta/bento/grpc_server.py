@@ -39,7 +39,9 @@ class GrpcServer:
         try:
             self.port: int = self._server.add_insecure_port(target(host, port))
         except (RuntimeError, OSError) as error:
-            raise ConfigurationError(f"gRPC cannot listen on {host}:{port} ({error}); set RIVERDELTA_GRPC_PORT") from None
+            raise ConfigurationError(
+                f"gRPC cannot listen on {host}:{port} ({error}); set RIVERDELTA_GRPC_PORT, or grpc_port= of @online"
+            ) from None
 
     async def start(self) -> None:
         """Begin to take calls."""

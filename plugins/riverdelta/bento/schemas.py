@@ -213,9 +213,7 @@ class DiffQuery(Schema):
 
     a: Number = Field(description="Release A.")
     b: Number = Field(description="Release B.")
-    top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(
-        TOP, description="How many changes to show."
-    )
+    top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(TOP, description="How many changes.")
     id: list[str] = Field([], description="Show the coefficients of this id alone: column=value, for each column of a cross.")
 
 
@@ -294,10 +292,6 @@ class CommandResponse(Schema):
 
 def body_of(command: type[Command]) -> type[Command]:
     """Return the body of POST /admin/NAME: a command's options, and how long to wait for what came of it."""
-    wait = Field(
-        WAIT_SECONDS,
-        ge=0,
-        le=MOST_SECONDS,
-        description="Seconds to wait for the learner; the service's own timeout may end that sooner, and the command stands.",
-    )
+    said = "Seconds to wait for the learner; the service's own timeout may end that sooner, and the command stands."
+    wait = Field(WAIT_SECONDS, ge=0, le=MOST_SECONDS, description=said)
     return create_model(f"{command.__name__}Request", __base__=command, __doc__=command.__doc__, wait=(float, wait))
