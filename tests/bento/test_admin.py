@@ -16,7 +16,6 @@ from riverdelta.bento import admin, rest
 from riverdelta.bento.access import Role
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
@@ -27,7 +26,7 @@ GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}
 READS = ("/admin/releases", "/admin/diff?a=0&b=0", "/admin/export")
 #: Records of a home that nothing was done to: the settings that learning reads.
 BEGUN = 1
-WRITES = ("release", "promote", "rollback", "freeze", "resume")
+WRITES = ("release", "promote", "rollback", "freeze", "resume", "rotate-key")
 
 
 class Shop:
@@ -132,11 +131,11 @@ def test_a_rollback_over_http_promotes_only_where_it_says_so(learning):
 
 
 def test_what_the_learner_refuses_is_answered_409_with_why(learning, monkeypatch):
-    def write(self, action, **arguments):
+    def ask(self, command):
         """As where a release is deleted between the check and the learner."""
-        return self.journal.write(Control(action, arguments | {"release": 9}, self.clock()))
+        return self.journal.write(command.model_copy(update={"release": 9}).record(position=0, time=self.clock()))
 
-    monkeypatch.setattr(Operator, "_write", write)
+    monkeypatch.setattr(Operator, "ask", ask)
     for name in ("promote", "rollback"):
         answer = learning.command(name, release=0, wait=30)
         assert answer.status_code == 409
@@ -204,6 +203,17 @@ def test_without_a_learner_the_command_is_written_and_the_answer_says_that_it_wa
     assert shop.command("release", wait=30).json()["frozen"]
 
 
+def test_a_new_key_needs_no_learner_and_ids_of_the_one_before_stay_valid(shop):
+    path = shop.runtime.plane.home.key_path
+    key, columns = path.read_bytes(), {"user": [5], "x": [1.0], "shop": [1.0]}
+    old = shop.send("POST", "/score", json={"columns": columns}).json()["impressions"]
+    answer = shop.command("rotate-key")
+    assert (answer.status_code, answer.json()["obeyed"], answer.json()["sequence"]) == (200, True, shop.last())
+    assert path.read_bytes() != key
+    fed = shop.send("POST", "/feedback", json=[{"id": f"{old}.0", "label": 1}]).json()
+    assert fed["outcomes"] == ["accepted"]
+
+
 def test_with_no_time_to_wait_the_answer_says_how_far_the_learner_is(learning):
     learning.command("resume")
     told = learning.command("freeze", wait=0).json()
@@ -213,18 +223,22 @@ def test_with_no_time_to_wait_the_answer_says_how_far_the_learner_is(learning):
 REFUSED = {
     "no body": ("freeze", b"", "is not JSON"),
     "no object": ("freeze", b"[]", "the body is a list"),
-    "an unknown key": ("freeze", b'{"relearn": true}', "the body has 'relearn'; expected wait"),
-    "a misspelt key": ("rollback", b'{"relase": 1}', "the body has 'relase'"),
-    "no release to promote": ("promote", b"{}", "the body has no release"),
+    "an unknown key": ("freeze", b'{"relearn": true}', "the body has 'relearn'; allowed: wait"),
+    "a misspelt key": ("rollback", b'{"relase": 1}', "did you mean release"),
+    "no release to promote": ("promote", b"{}", 'as in {"release":3}'),
     "a release of text": ("promote", b'{"release": "1"}', "release is '1'"),
+    "a release of NUL": ("promote", b'{"release": "\\u0000"}', "release is '\\x00'"),
     "a release that is true": ("promote", b'{"release": true}', "release is True"),
     "a release below zero": ("rollback", b'{"release": -1}', "release is -1"),
-    "a flag of text": ("rollback", b'{"freeze": "no"}', "freeze is 'no'; expected true or false"),
-    "a flag of a number": ("rollback", b'{"promote": 1}', "promote is 1; expected true or false"),
+    "a release with a fraction": ("rollback", b'{"release": 1.0}', "release is 1.0"),
+    "a release beyond any": ("rollback", b'{"release": 100000000000000000000}', "release is 1"),
+    "what the record has beside the command": ("rollback", b'{"position": 3}', "the body has 'position'"),
+    "a flag of text": ("rollback", b'{"freeze": "no"}', "freeze is 'no'"),
+    "a flag of a number": ("rollback", b'{"promote": 1}', 'as in {"promote":true}'),
     "a wait of text": ("freeze", b'{"wait": "5"}', "wait is '5'"),
     "a wait that is true": ("freeze", b'{"wait": true}', "wait is True"),
-    "too long a wait": ("freeze", b'{"wait": 31}', "expected 0 to 30 seconds"),
-    "a wait below zero": ("freeze", b'{"wait": -1}', "expected 0 to 30 seconds"),
+    "too long a wait": ("freeze", b'{"wait": 31}', "wait is 31"),
+    "a wait below zero": ("freeze", b'{"wait": -1}', "wait is -1"),
 }
 
 
@@ -256,20 +270,20 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/admin/diff", "a is None"),
-        ("/admin/diff?a=0", "b is None"),
-        ("/admin/diff?a=0&b=x", "b is 'x'; expected a whole number of 0 to"),
+        ("/admin/diff", "the query has no 'a'; expected an object with a, b, top, id"),
+        ("/admin/diff?a=0", "the query has no 'b'"),
+        ("/admin/diff?a=0&b=x", "b is 'x'; expected an integer of at least 0 and at most 1000000000"),
         ("/admin/diff?a=0&b=-1", "b is '-1'"),
-        ("/admin/diff?a=0&b=%D9%A1", "expected a whole number"),
+        ("/admin/diff?a=0&b=%D9%A1", "expected an integer"),
         ("/admin/diff?a=0&a=0&b=0", "the query has 'a' twice"),
-        ("/admin/diff?a=0&b=0&top=0", "top is '0'; expected a whole number of 1 to 1000"),
-        ("/admin/diff?a=0&b=0&top=1001", "expected a whole number of 1 to 1000"),
+        ("/admin/diff?a=0&b=0&top=0", "top is 0; expected an integer of at least 1 and at most 1000"),
+        ("/admin/diff?a=0&b=0&top=1001", "expected an integer of at least 1 and at most 1000"),
         ("/admin/diff?a=0&b=0&id=user", "expected column=value"),
         ("/admin/diff?a=0&b=0&id=users=1", "did you mean user"),
-        ("/admin/diff?a=0&b=0&c=1", "the query has 'c'; expected a, b, top, id"),
+        ("/admin/diff?a=0&b=0&c=1", "the query has 'c'; allowed: a, b, top, id"),
         ("/admin/export?release=", "release is ''"),
         ("/admin/export?release=99999999999", "release is '99999999999'"),
-        ("/admin/releases?all=1", "the query has 'all'; expected none"),
+        ("/admin/releases?all=1", "the query has 'all'; allowed: nothing"),
     ],
 )
 def test_a_query_that_is_wrong_is_refused_by_what_is_wrong_with_it(shop, path, said):

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
-from riverdelta.bento.openapi.document import document
+from riverdelta.bento.openapi import document
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
@@ -59,8 +59,8 @@ class Served:
             error = answer.json()["error"]
             return answer.status_code, error["message"] if transport == "rest" else error
         if transport == "rest":
-            described = document(self.runtime.definition, self.settings)["paths"]["/score"]["post"]["responses"]
-            assert jsonschema_rs.is_valid(described["200"]["content"]["application/json"]["schema"], answer.json())
+            described = document(self.runtime.definition, self.settings)["components"]["schemas"]["ScoreResponse"]
+            assert jsonschema_rs.is_valid(described, answer.json())
             return answer.json()["scores"]
         if binary:
             return _or_none(answer.content[int(answer.headers["inference-header-content-length"]) :])

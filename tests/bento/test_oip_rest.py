@@ -72,10 +72,16 @@ HOSTILE = {
     "300 as UINT8": ({"datatype": "UINT8", "shape": [1], "data": [300]}, "expected UINT8"),
     "data beyond an empty shape": ({"datatype": "FP32", "shape": [0], "data": [1]}, "1 values; its shape"),
     "a shape of 100,000 axes": ({"datatype": "FP32", "shape": [1] * 20_000, "data": [1]}, "at most 8 axes|shape"),
-    "a shape of truth": ({"datatype": "FP32", "shape": [True], "data": [1]}, "sizes of at least 0"),
+    "a shape of truth": ({"datatype": "FP32", "shape": [True], "data": [1]}, "shape[0] is True; expected an integer"),
     "no data": ({"datatype": "FP32", "shape": [1]}, "NoneType; expected a list"),
-    "a size that is true": ({"datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": True}}, "True; 0 bytes"),
-    "parameters that are a list": ({"datatype": "FP32", "shape": [1], "data": [1], "parameters": []}, "expected an object"),
+    "a size that is true": (
+        {"datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": True}},
+        "binary_data_size is True; expected an integer",
+    ),
+    "parameters that are a list": (
+        {"datatype": "FP32", "shape": [1], "data": [1], "parameters": []},
+        "parameters is []; expected an object with binary_data_size",
+    ),
 }
 
 

@@ -1,10 +1,13 @@
 """OpenAPI: the description says what the scorer's own columns are."""
 
+import json
+import re
+
 import jsonschema_rs
 import pytest
 
 from riverdelta.bento import admin, oip_rest, rest
-from riverdelta.bento.openapi.document import document
+from riverdelta.bento.openapi import document
 from riverdelta.core.features import Schema
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
@@ -13,7 +16,10 @@ COLUMNS = {"user": [1, "ann"], "x": [0.5, 1], "shop": [0, 1]}
 
 
 def body(document, path="/score"):
-    return document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    """The schema of a POST's body, with what it refers to."""
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    named = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return {**named, "components": document["components"]}
 
 
 @pytest.fixture
@@ -83,3 +89,8 @@ def test_every_route_is_described_and_nothing_else(described, runtime):
     routes = [*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime)]
     served = {(method, route.path) for route in routes for method in route.methods - {"HEAD"}}
     assert served == {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
+
+
+def test_every_reference_leads_to_a_schema_and_every_schema_is_referred_to(described):
+    found = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(described)))
+    assert found == described["components"]["schemas"].keys()

@@ -24,7 +24,7 @@ class Slow:
 
     def __init__(self, plane, seconds):
         self.plane, self.wait, self.threads = plane, threading.Event(), []
-        self.seconds = seconds
+        self.seconds, self.metrics = seconds, plane.metrics
 
     def score(self, *given):
         self.threads.append(threading.current_thread() is threading.main_thread())

@@ -63,7 +63,7 @@ def ask(monkeypatch):
         ("/shop/any/thing", "/shop"),
         ("/shopping", "other"),
         ("/v2/models/ranker", "/v2/models/{name}"),
-        ("/v2/models/ranker/versions/3/infer", "/v2/models/{name}/versions/{version}/infer"),
+        ("/v2/models/ranker/versions/3/infer", "/v2/models/{name}/versions/{number}/infer"),
         ("/v2/models/a%2Fb/ready", "other"),
         ("/v2/models/a%0Ab/ready", "/v2/models/{name}/ready"),
     ],

@@ -111,11 +111,11 @@ def test_what_is_refused_is_one_line_and_nothing_is_written(home):
 
 
 def test_what_the_learner_refuses_is_an_error_and_in_json_says_why(home, learner, monkeypatch):
-    def write(self, action, **arguments):
+    def ask(self, command):
         """As where a release is deleted between the check and the learner."""
-        return self.journal.write(Control(action, arguments | {"release": 9}, self.clock()))
+        return self.journal.write(command.model_copy(update={"release": 9}).record(position=0, time=self.clock()))
 
-    monkeypatch.setattr(Operator, "_write", write)
+    monkeypatch.setattr(Operator, "ask", ask)
     for command in (("promote", 0), ("rollback", 0), ("rollback", 0, "--promote")):
         shown = run(*command)
         assert (shown.exit_code, shown.stdout) == (1, "")

@@ -73,3 +73,20 @@ def test_every_setting_has_a_group_a_description_and_values_that_its_default_is_
             monkeypatch.setenv(f"RIVERDELTA_{name.upper()}", usual)
     assert Settings.load() == Settings()
     assert Settings() == Settings.model_construct()
+
+
+def test_an_argument_that_is_not_a_setting_is_refused_with_the_near_name():
+    with pytest.raises(ConfigurationError, match=r"^treads= is not a setting: did you mean threads"):
+        Settings.load(treads=3)
+
+
+def test_a_wrong_argument_is_named_as_one_and_a_wrong_variable_as_one(monkeypatch):
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load(grpc_port=99999)
+    assert str(refused.value) == (
+        "grpc_port= is 99999; expected an integer of at least 0 and at most 65535: write grpc_port=3001"
+    )
+    monkeypatch.setenv("RIVERDELTA_GRPC_PORT", "99999")
+    with pytest.raises(ConfigurationError, match=r"^RIVERDELTA_GRPC_PORT is '99999'; .*: export RIVERDELTA_GRPC_PORT=3001$"):
+        Settings.load()
+    assert Settings.load(grpc_port=3002).grpc_port == 3002

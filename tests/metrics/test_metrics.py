@@ -75,6 +75,7 @@ def registry():
 def full(registry):
     """Return a registry in which every metric has a sample."""
     metrics = Metrics(registry, "shop")
+    metrics.expect({"rest": ["score"]})
     metrics.provider("CPUExecutionProvider")
     metrics.answered("rest", "score", 400, 0.01)
     metrics.mirror(status(), State(3, 12, 90), Health(0, 0, None), now=1000.0)
@@ -228,6 +229,7 @@ def test_each_stage_of_a_request_has_its_own_time_and_only_a_good_answer_a_total
 
 def test_feedback_has_a_time_of_its_own(registry):
     metrics = Metrics(registry, "shop")
+    metrics.expect({"grpc": ["score", "feedback"]})
     metrics.answered("grpc", "feedback", 200, 0.02)
     assert value(registry, "feedback_seconds_sum", transport="grpc") == 0.02
     assert value(registry, "request_seconds_count", transport="grpc", stage="total") == 0

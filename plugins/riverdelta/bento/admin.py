@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
-from collections.abc import Sequence
 from time import monotonic
 from urllib.parse import urlsplit
 
@@ -21,19 +19,19 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from riverdelta.bento.access import Access, is_loopback
-from riverdelta.bento.command import COMMANDS, MOST_CHANGES, MOST_RELEASE, parse_command
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, json, read_json, route
+from riverdelta.bento.http import Handler, json, mounted, query, read_json, validated
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import Forbidden, InvalidInput, NotFound, Unavailable, WrongContentType
+from riverdelta.bento.schemas import DiffQuery, ExportQuery, body_of
+from riverdelta.core.errors import Forbidden, NotFound, Unavailable, WrongContentType
 from riverdelta.core.settings import Settings
-from riverdelta.sidecar.diff import TOP, diff, parse_ids
+from riverdelta.learning.commands import COMMANDS
+from riverdelta.sidecar.diff import diff, parse_ids
 from riverdelta.sidecar.operator import Operator
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.05
-_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -41,20 +39,16 @@ def routes(runtime: Runtime) -> list[Route]:
     reading = asyncio.Lock()  # states and models are large: one at a time is in memory
 
     async def releases(request: Request) -> Response:
-        _query(request, ())
         return json({"releases": await asyncio.to_thread(_operator(runtime).releases)})
 
     async def changes(request: Request) -> Response:
-        given, plane = _query(request, ("a", "b", "top", "id")), runtime.plane
-        a, b = (_whole(name, given.get(name), MOST_RELEASE) for name in ("a", "b"))
-        top = _whole("top", given["top"], MOST_CHANGES, least=1) if "top" in given else TOP
-        ids = parse_ids(request.query_params.getlist("id"), runtime.definition.schema)
+        asked, store = query(DiffQuery, request), runtime.plane.home.releases()
+        ids = parse_ids(asked.id, runtime.definition.schema)
         async with reading:
-            return json(await asyncio.to_thread(diff, runtime.definition, plane.home.releases(), a, b, top, ids))
+            return json(await asyncio.to_thread(diff, runtime.definition, store, asked.a, asked.b, asked.top, ids))
 
     async def export(request: Request) -> Response:
-        given, store = _query(request, ("release",)), runtime.plane.home.releases()
-        number = _whole("release", given["release"], MOST_RELEASE) if "release" in given else None
+        number, store = query(ExportQuery, request).release, runtime.plane.home.releases()
         async with reading:
             found = store.get(number) if number is not None else await asyncio.to_thread(store.newest_good)
             if found is None:
@@ -67,28 +61,30 @@ def routes(runtime: Runtime) -> list[Route]:
         return StreamingResponse(chunks(file), 200, named, "application/octet-stream")
 
     def command(name: str) -> Handler:
+        takes = body_of(COMMANDS[name])
+
         async def run(request: Request) -> Response:
             settings, operator = runtime.plane.settings, _operator(runtime)
             _refuse_other_kinds(request)
-            do, seconds = parse_command(name, await read_json(request, settings.max_bytes))
-            sequence = await asyncio.to_thread(do, operator)
+            given = validated(takes, await read_json(request, settings.max_bytes), "the body").model_dump()
+            seconds = given.pop("wait")
+            asked = COMMANDS[name](**given)
+            sequence = await asyncio.to_thread(operator.ask, asked)
             _log.info("%s by HTTP (caller %016x) is record %d", name, visit().caller.source % 2**64, sequence)
-            waits = await _obeyed(operator, sequence, seconds)
+            waits = None if asked.immediate else await _obeyed(operator, sequence, seconds)
             return json(operator.outcome(sequence, waits), 202 if waits else 200)
 
         return run
 
-    def behind(name: str, method: str, handler: Handler) -> Route:
+    def behind(handler: Handler) -> Handler:
         async def let_in(request: Request) -> Response:
             _refuse_strange_names(request, runtime.plane.settings)
             return await handler(request)
 
-        return route("rest", f"/admin/{name}", "admin", let_in, method)
+        return let_in
 
-    reads = {"releases": releases, "diff": changes, "export": export}
-    return [behind(name, "GET", handler) for name, handler in reads.items()] + [
-        behind(name, "POST", command(name)) for name in COMMANDS
-    ]
+    handlers = {"releases": releases, "diff": changes, "export": export, **{name: command(name) for name in COMMANDS}}
+    return mounted({name: behind(handler) for name, handler in handlers.items()})
 
 
 def _operator(runtime: Runtime) -> Operator:
@@ -128,20 +124,3 @@ def _refuse_other_kinds(request: Request) -> None:
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise WrongContentType(f"the body is {kind or 'of no Content-Type'!r}; expected Content-Type: application/json")
-
-
-def _query(request: Request, allowed: Sequence[str]) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in allowed:
-            raise InvalidInput(f"the query has {name!r}; expected {', '.join(allowed) or 'none'}")
-        if name in given and name != "id":
-            raise InvalidInput(f"the query has {name!r} twice")
-        given[name] = value
-    return given
-
-
-def _whole(name: str, text: str | None, most: int, least: int = 0) -> int:
-    if text is None or not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
-        raise InvalidInput(f"{name} is {text!r}; expected a whole number of {least} to {most}, as in ?{name}=1")
-    return int(text)

@@ -9,7 +9,9 @@ from typing import Any
 import grpc
 
 from riverdelta.bento.address import target
+from riverdelta.bento.endpoints import GRPC, Endpoint
 from riverdelta.bento.guard import Interceptor, Policy
+from riverdelta.bento.http import refuse_unknown
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import ConfigurationError, InvalidInput
@@ -37,7 +39,9 @@ class GrpcServer:
         try:
             self.port: int = self._server.add_insecure_port(target(host, port))
         except (RuntimeError, OSError) as error:
-            raise ConfigurationError(f"gRPC cannot listen on {host}:{port} ({error}); set RIVERDELTA_GRPC_PORT") from None
+            raise ConfigurationError(
+                f"gRPC cannot listen on {host}:{port} ({error}); set RIVERDELTA_GRPC_PORT, or grpc_port= of @online"
+            ) from None
 
     async def start(self) -> None:
         """Begin to take calls."""
@@ -49,7 +53,7 @@ class GrpcServer:
 
     def _handlers(self) -> dict[str, Any]:
         oip = self._oip
-        methods: dict[str, Callable[[Any], Any]] = {
+        methods: dict[str, Callable[[Any], Any]] = {  # by the names of the table's rows
             "ServerLive": lambda request: {"live": True},
             "ServerReady": lambda request: {"ready": self._runtime.ready},
             "ModelReady": lambda request: {"ready": bool(oip.model(request.name, request.version))},
@@ -58,10 +62,10 @@ class GrpcServer:
             "ModelInfer": self._infer,
         }
         return {
-            name: grpc.unary_unary_rpc_method_handler(
-                _answering(name, method), response_serializer=MESSAGES[f"{name}Response"].SerializeToString
+            row.name: grpc.unary_unary_rpc_method_handler(
+                _answering(row, methods[row.name]), response_serializer=row.gives.SerializeToString
             )
-            for name, method in methods.items()
+            for row in GRPC.values()
         }
 
     async def _infer(self, request: Any) -> dict[str, Any]:
@@ -79,16 +83,20 @@ class GrpcServer:
         }
 
 
-def _answering(name: str, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
+def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
     async def answer(data: bytes, context: Any) -> Any:
         # Read here and not by gRPC, which would call bytes that are no message a fault of ours.
-        made = method(parse(f"{name}Request", data))
-        return MESSAGES[f"{name}Response"](**(await made if isawaitable(made) else made))
+        made = method(parse(row.takes, data))
+        return row.gives(**(await made if isawaitable(made) else made))
 
     return answer
 
 
 def _read(request: Any) -> list[Tensor]:
+    for what, entry in (("the request", request), *((f"{e.name!r}", e) for e in (*request.inputs, *request.outputs))):
+        if entry.parameters:
+            # Those of REST are about bytes behind JSON, which gRPC does not have.
+            refuse_unknown(entry.parameters, (), f"{what} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"{len(raw)} raw_input_contents came for {len(request.inputs)} inputs; expected one each, or none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -16,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from riverdelta.bento import internals
-from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Caller, Roles, is_loopback
-from riverdelta.bento.command import COMMANDS
+from riverdelta.bento.access import Access, Caller, Roles, is_loopback
+from riverdelta.bento.endpoints import GRPC, OTHER_GRPC, Endpoint, http_endpoint
 from riverdelta.bento.http import failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
@@ -26,36 +25,7 @@ from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
 from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable, Unsupported
 from riverdelta.core.settings import Settings
-from riverdelta.serving.oip.messages import SERVICE
 
-#: The endpoint that a request is counted at, and the roles of which it needs one; None: open to everybody, and never limited.
-Need = tuple[str, Roles | None]
-#: What nobody mapped needs the highest role.
-_UNMAPPED: Need = ("other", ADMIN)
-_HTTP: dict[tuple[str, str], Need] = {
-    ("POST", "/score"): ("score", SCORE),
-    ("POST", "/feedback"): ("feedback", FEEDBACK),
-    **{("GET", path): ("status", ANY) for path in ("/status", "/metrics")},
-    **{("GET", path): ("metadata", ANY) for path in ("/", "/openapi.json", "/docs.json", "/schema.json", "/v2")},
-    **{("GET", f"/admin/{name}"): ("admin", ADMIN) for name in ("releases", "diff", "export")},
-    **{("POST", f"/admin/{name}"): ("admin", ADMIN) for name in COMMANDS},
-    **{("GET", path): ("health", None) for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready")},
-}
-_PAGES = re.compile(r"/(static_content|assets)/.+", re.DOTALL)
-_MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
-_OF_MODEL = {None: ("GET", "metadata"), "/ready": ("GET", "health"), "/infer": ("POST", "score")}
-_GRPC: dict[str, Need] = {
-    f"/{SERVICE}/{method}": need
-    for method, need in {
-        "ServerLive": ("health", None),
-        "ServerReady": ("health", None),
-        "ModelReady": ("health", ANY),
-        "ServerMetadata": ("metadata", ANY),
-        "ModelMetadata": ("metadata", ANY),
-        # Whether it scores or teaches depends on the model that the message names: `Oip.infer` asks for the role.
-        "ModelInfer": ("score", ANY),
-    }.items()
-}
 _ATTRIBUTE = "riverdelta_policy"
 _TRACE = HEADER.encode()
 
@@ -125,40 +95,19 @@ class Policy:
             self._requests.take(caller.source)
         return Visit(caller, self._rows)
 
-    def count(self, transport: str, endpoint: str, status: int, started: float) -> None:
+    def count(self, row: Endpoint, visit: Visit | None, status: int, started: float) -> None:
         """Count a request that came at `started` (of `time.perf_counter`) and is answered with an HTTP status."""
         if self._runtime is not None and self._runtime.ready:
-            self._runtime.plane.metrics.answered(transport, endpoint, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._runtime.plane.metrics.answered(row.transport, _at(row, visit), status, seconds)
 
 
-def _at(endpoint: str, visit: Visit | None) -> str:
-    return endpoint if visit is None else visit.endpoint or endpoint
-
-
-def _transport(path: str) -> str:
-    return "oip_rest" if path.startswith("/v2") else "rest"
+def _at(row: Endpoint, visit: Visit | None) -> str:
+    return row.label if visit is None else visit.endpoint or row.label
 
 
 def _given(scope: Scope, header: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in scope["headers"] if key == header]
-
-
-def http_need(method: str, path: str) -> Need:
-    """Return what an HTTP request needs.
-
-    >>> http_need("POST", "/score")[1] == SCORE, http_need("POST", "/score/")[1] == ADMIN, http_need("GET", "/livez")[1]
-    (True, True, None)
-    """
-    method = "GET" if method == "HEAD" else method
-    need = _HTTP.get((method, path))
-    if need is not None:
-        return need
-    if match := _MODEL.fullmatch(path):
-        wanted, endpoint = _OF_MODEL[match[2]]
-        if method == wanted:
-            # Whether it scores or teaches depends on the model: `Oip.infer` asks for the role.
-            return endpoint, ANY
-    return ("metadata", ANY) if method == "GET" and _PAGES.fullmatch(path) else _UNMAPPED
 
 
 class Guard:
@@ -174,35 +123,34 @@ class Guard:
             return await self._app(scope, receive, send)
         started, visit, status = time.perf_counter(), None, 0
         method, path = scope.get("method", ""), scope["path"].removeprefix(self._prefix)
-        endpoint, roles = http_need(method, path)
+        row = http_endpoint(method, path)
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             elif message["type"] == "http.response.body" and not message.get("more_body"):
-                self._policy.count(_transport(path), _at(endpoint, visit), status, started)
+                self._policy.count(row, visit, status, started)
             await send(message)
 
-        if roles is not None:
+        if row.roles is not None:
             authorization = _given(scope, b"authorization")
             if door.leads(method, path):
                 authorization = door.as_bearer(authorization)
             (peer, _), (host, _) = scope.get("client") or ("", 0), scope.get("server") or (None, 0)
             try:
-                _visit.set(visit := self._policy.admit(roles, f"{method} {scope['path']}", authorization, peer, host))
+                _visit.set(visit := self._policy.admit(row.roles, f"{method} {scope['path']}", authorization, peer, host))
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # whatever fails here lets nobody in
-                return await self._refuse(scope, receive, counted, failure(error, endpoint))
+                return await self._refuse(row, scope, receive, counted, failure(error, row.label))
         return await self._app(scope, receive, counted)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, shown: RiverdeltaError) -> None:
+    async def _refuse(self, row: Endpoint, scope: Scope, receive: Receive, send: Send, shown: RiverdeltaError) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": ""})
             return
-        path = scope["path"].removeprefix(self._prefix)
-        answer = refusal(shown, _transport(path))
-        if door.leads(scope["method"], path):
+        answer = refusal(shown, row.transport)
+        if door.leads(scope["method"], scope["path"].removeprefix(self._prefix)):
             given, body = door.refusal(shown, headers(shown))
             answer = Response(body, shown.http_status, given)
         await answer(scope, receive, send)
@@ -217,7 +165,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Return the method's handler behind the guard."""
         handler = await continuation(details)
-        endpoint, roles = _GRPC.get(details.method, _UNMAPPED)
+        row = GRPC.get(details.method, OTHER_GRPC)
         known = handler is not None and handler.unary_unary is not None
 
         async def guarded(request: Any, context: Any) -> Any:
@@ -225,18 +173,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
             metadata = context.invocation_metadata() or ()
             given, parents = ([v for k, v in metadata if k == key and isinstance(v, str)] for key in ("authorization", HEADER))
             try:
-                if roles is not None:
-                    _visit.set(visit := self._policy.admit(roles, details.method, given, _address(context.peer()), None))
+                if row.roles is not None:
+                    _visit.set(visit := self._policy.admit(row.roles, details.method, given, _address(context.peer()), None))
                     arrived(parents)
                 if not known:
                     raise Unsupported(f"{details.method} does not exist")
                 with span(details.method, parents):
                     answer = await handler.unary_unary(request, context)
             except Exception as error:  # whatever fails here lets nobody in, and a fault of ours is an answer too
-                shown = failure(error, _at(endpoint, visit))
-                self._policy.count("grpc", _at(endpoint, visit), shown.http_status, started)
+                shown = failure(error, _at(row, visit))
+                self._policy.count(row, visit, shown.http_status, started)
                 await _abort(context, shown)
-            self._policy.count("grpc", _at(endpoint, visit), 200, started)
+            self._policy.count(row, visit, 200, started)
             return answer
 
         return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=handler.response_serializer if known else None)

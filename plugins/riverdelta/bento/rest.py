@@ -11,10 +11,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import json, json_object, read_json, route
-from riverdelta.bento.openapi.document import document
+from riverdelta.bento.http import json, json_object, mounted, read_json, refuse_unknown
+from riverdelta.bento.openapi import document
 from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.schemas import Labelled, ScoreRequest
 from riverdelta.core.errors import InvalidInput
+
+_BODY, _ITEM = ScoreRequest.model_fields.keys(), Labelled.model_fields.keys()
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -22,7 +25,7 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def score(request: Request) -> Response:
         plane = runtime.plane
-        body = json_object(await read_json(request, plane.settings.max_bytes), ("columns", "propensity"))
+        body = json_object(await read_json(request, plane.settings.max_bytes), _BODY)
         if "columns" not in body:
             raise InvalidInput('the body has no "columns"; expected {"columns": {"user_id": [1, 2], ...}}')
         visit().rows(body["columns"])
@@ -42,18 +45,14 @@ def routes(runtime: Runtime) -> list[Route]:
     async def status(request: Request) -> Response:
         return json(runtime.plane.status())
 
-    async def described(request: Request) -> Response:
+    async def openapi(request: Request) -> Response:
         return json(document(runtime.definition, runtime.plane.settings))
 
-    return [
-        route("rest", "/score", "score", score, "POST"),
-        route("rest", "/feedback", "feedback", feedback, "POST"),
-        route("rest", "/status", "status", status),
-        route("rest", "/openapi.json", "metadata", described),
-    ]
+    return mounted({"score": score, "feedback": feedback, "status": status, "openapi": openapi})
 
 
 def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
+    """The ids and labels of feedback, read here and not by `FeedbackRequest`, which takes longer: a test compares the two."""
     items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
@@ -62,9 +61,13 @@ def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
     for i, item in enumerate(items):
         if not isinstance(item, dict) or not isinstance(item.get("id"), str):
             raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": {expected}}} or "shown": true')
+        if not item.keys() <= _ITEM:
+            refuse_unknown(item, _ITEM, f"item {i}")
         ids.append(item["id"])
-        label = item.get("label")
-        if label is None and item.get("shown") is True:
+        label, shown = item.get("label"), item.get("shown")
+        if shown is not None and shown is not True:
+            raise InvalidInput(f'item {i} has shown {shown!r}; expected "shown": true, or no "shown" where it has a label')
+        if label is None and shown:
             labels[i] = np.nan
         elif isinstance(label, int | float):
             labels[i] = label

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from riverdelta.bento.endpoints import LABELS
 from riverdelta.bento.tracing import note, trace_id
 from riverdelta.core.errors import Unavailable
 from riverdelta.learning.definition import Definition
@@ -43,6 +44,7 @@ class Runtime:
     def start(self, plane: DataPlane) -> None:
         """Take requests; `plane` is closed by `stop`."""
         self._plane = plane
+        plane.metrics.expect(LABELS)
         # What start-up made will live as long as the worker: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, SkipValidation, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, SkipValidation, WithJsonSchema, create_model
 
+from riverdelta.learning.commands import MOST_RELEASE, Command
 from riverdelta.sidecar.diff import TOP
 from riverdelta.storage.journal.base import Outcome as FeedbackOutcome
 
-#: The largest number of a release.
-MOST_RELEASE = 10**9
+#: How long the answer to a command waits for the learner, by default and at most, in seconds.
+WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0
 #: The most changes that one answer shows.
 MOST_CHANGES = 1000
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
@@ -171,7 +172,7 @@ class Tensor(Schema):
     name: str
     datatype: str
     shape: list[Count]
-    data: Values = None
+    data: Values | None = None
     parameters: TensorParameters = TensorParameters()
 
 
@@ -187,7 +188,7 @@ class InferRequest(Schema):
 
     id: str | None = None
     parameters: InferParameters = InferParameters()
-    inputs: list[Tensor] = []
+    inputs: list[Tensor]
     outputs: list[RequestedOutput] = []
 
 
@@ -204,7 +205,7 @@ def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-Number = Annotated[int, BeforeValidator(_digits), Field(ge=0, le=MOST_RELEASE)]
+Number = Annotated[int, Field(ge=0, le=MOST_RELEASE), BeforeValidator(_digits)]
 
 
 class DiffQuery(Schema):
@@ -212,9 +213,7 @@ class DiffQuery(Schema):
 
     a: Number = Field(description="Release A.")
     b: Number = Field(description="Release B.")
-    top: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=MOST_CHANGES)] = Field(
-        TOP, description="How many changes to show."
-    )
+    top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(TOP, description="How many changes.")
     id: list[str] = Field([], description="Show the coefficients of this id alone: column=value, for each column of a cross.")
 
 
@@ -289,3 +288,10 @@ class CommandResponse(Schema):
     swap: int | None
     champion: int | None
     frozen: bool | None
+
+
+def body_of(command: type[Command]) -> type[Command]:
+    """Return the body of POST /admin/NAME: a command's options, and how long to wait for what came of it."""
+    said = "Seconds to wait for the learner; the service's own timeout may end that sooner, and the command stands."
+    wait = Field(WAIT_SECONDS, ge=0, le=MOST_SECONDS, description=said)
+    return create_model(f"{command.__name__}Request", __base__=command, __doc__=command.__doc__, wait=(float, wait))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,10 +12,10 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riverdelta.bento import internals
+from riverdelta.bento.endpoints import template
 from riverdelta.metrics.files import page
 
 _Theirs: Any = internals.COUNTING.find()
-_MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?", re.DOTALL)
 _SCOPE = "riverdelta.scope"
 
 
@@ -64,9 +63,7 @@ def _labels(app: Starlette) -> Callable[[str], str]:
     def label(path: str) -> str:
         if path in exact:
             return path
-        if found := _MODEL.fullmatch(path):
-            return f"/v2/models/{{name}}{'/versions/{version}' if found[1] else ''}{found[2] or ''}"
-        return next((mount for mount in mounts if path.startswith(f"{mount}/")), "other")
+        return next((mount for mount in mounts if path.startswith(f"{mount}/")), None) or template(path) or "other"
 
     return label
 

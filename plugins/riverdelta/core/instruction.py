@@ -50,7 +50,7 @@ class Instruction:
     def release(self) -> int | None:
         """The release that it names; None where it names none, or something else."""
         number = self.fields.get("release")
-        return number if type(number) is int else None
+        return number if type(number) is int and 0 <= number <= _LARGEST else None
 
 
 def of_0_1(action: str, arguments: Mapping[str, Any], time: float) -> Instruction:

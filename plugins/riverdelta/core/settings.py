@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from riverdelta.core import environment
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError, near
 
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Rate = Seconds | None
@@ -42,7 +42,7 @@ _serving, _access, _feedback, _journal, _learning, _releases, _safety, _observab
 class Settings(BaseSettings):
     """Each setting is read from RIVERDELTA_<NAME>, as in RIVERDELTA_HOME=/var/lib/riverdelta."""
 
-    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="forbid")
 
     home: Path = _serving(Path(".riverdelta"), "The folder of all state, with one for each scorer: a volume, for one service.")
     grpc_port: Port = _serving(3001, "The gRPC port, 0 for none. A second scorer needs its own: `@online(…, grpc_port=3002)`.")
@@ -154,18 +154,18 @@ class Settings(BaseSettings):
     def load(cls, **given: object) -> Settings:
         """Return the settings of the environment, overridden by `given`.
 
-        Raises `ConfigurationError` naming the variable whose value is wrong, or whose name is almost that of a setting.
+        Raises `ConfigurationError` naming the variable or the argument whose value is wrong, or which is not a setting.
         """
         environment.check(cls.model_fields)
-        return cls._of(given)
+        return cls._of(given, given)
 
     @classmethod
-    def _of(cls, given: Mapping[str, Any]) -> Settings:
+    def _of(cls, given: Mapping[str, Any], arguments: Collection[str] = ()) -> Settings:
         try:
             return cls(**given)
         except ValidationError as error:
             # The input of a rule about several settings is all of them, tokens too: its message names those that it means.
-            lines = [_wrong(str(e["loc"][0]), e) if e["loc"] else str(e["ctx"]["error"]) for e in error.errors()]
+            lines = [_wrong(str(e["loc"][0]), e, arguments) if e["loc"] else str(e["ctx"]["error"]) for e in error.errors()]
             raise ConfigurationError("; ".join(dict.fromkeys(lines))) from None
 
 
@@ -187,15 +187,32 @@ def allowed(name: str) -> str:
     >>> allowed("grpc_port"), allowed("promote_alpha"), allowed("release_examples"), allowed("on_conflict")
     ('an integer of at least 0 and at most 65535', 'a number above 0 and below 1', 'an integer above 0', 'first, last or max')
     """
-    schema = _properties()[name]
+    return in_words(_properties()[name])
+
+
+def in_words(schema: Mapping[str, Any]) -> str:
+    """Return, in words, which values a JSON schema allows.
+
+    >>> in_words({"type": "boolean"}), in_words({"anyOf": [{"type": "array"}, {"type": "null"}]})
+    ('true or false', 'a list')
+    """
     schema = schema.get("anyOf", [schema])[0]
     if "enum" in schema:
         return f"{', '.join(schema['enum'][:-1])} or {schema['enum'][-1]}"
-    limits = " and ".join(f"{words} {schema[key]:g}" for key, words in _LIMITS.items() if key in schema)
-    return f"{_KINDS[schema.get('format', schema['type'])]} {limits}".rstrip()
+    if "properties" in schema:
+        return f"an object with {', '.join(schema['properties'])}"
+    limits = " and ".join(
+        f"{words} {schema[key]:{'d' if isinstance(schema[key], int) else 'g'}}"
+        for key, words in _LIMITS.items()
+        if key in schema
+    )
+    return f"{_KINDS.get(schema.get('format', schema.get('type')), 'another value')} {limits}".rstrip()
 
 
-_KINDS = {"integer": "an integer", "number": "a number", "string": "text", "path": "a path", "password": "text"}
+_KINDS = {
+    "integer": "an integer", "number": "a number", "string": "text", "path": "a path", "password": "text",
+    "boolean": "true or false", "array": "a list", "object": "an object", "null": "null",
+}  # fmt: skip
 _LIMITS = {
     "exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "at most",
     "multipleOf": "a multiple of",
@@ -208,10 +225,15 @@ def _properties() -> dict[str, Any]:
     return properties
 
 
-def _wrong(name: str, error: Mapping[str, Any]) -> str:
+def _wrong(name: str, error: Mapping[str, Any], arguments: Collection[str]) -> str:
     """What is wrong with a setting, as pydantic found, and the line that mends it."""
+    if error["type"] == "extra_forbidden":
+        return f"{name}= is not a setting: {near(name, Settings.model_fields)}"
     variable, value, usual = environment.PREFIX + name.upper(), error["input"], default(name)
     expected = error["ctx"]["error"] if error["type"] == "value_error" else allowed(name)
+    if name in arguments:
+        mend = f"leave out {name}=" if usual is None else f"write {name}={usual if usual.isdecimal() else repr(usual)}"
+        return f"{name}= is {value!r}; expected {expected}: {mend}"
     mend = f"unset {variable}" if usual is None else f"export {variable}={usual}"
     if (service := environment.link(name.upper(), str(value))) is not None:
         mend = f"write enableServiceLinks: false into the pod's spec, as this is Kubernetes' link to {service}, or type {mend}"

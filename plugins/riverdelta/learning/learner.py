@@ -1,4 +1,4 @@
-"""Learner: a fold that obeys controls; the same for a live sidecar, a demo and a replay."""
+"""Learner: a fold that obeys commands; the same for a live sidecar, a demo and a replay."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 class Learner(Fold):
-    """A fold that obeys the controls among its records: freeze and resume, settings, releases, and rollback.
+    """A fold that obeys the commands and other controls among its records.
 
-    `recall` brings back the state of a release, and `outcomes` says what came of each control; one that
-    cannot be carried out is refused, and changes nothing.
+    `recall` brings back the state of a release, and `outcomes` says what came of each record; one that cannot be carried out is
+    refused, and changes nothing.
 
     Version 0.1 recorded no settings. What precedes the first record of them is learned with the settings of that record, which
     are those that the upgraded service began with: see `begin`. Where the service of 0.1 had others, relearning from a release

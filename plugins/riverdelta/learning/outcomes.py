@@ -33,9 +33,10 @@ class Outcome:
 
     @classmethod
     def of(cls, sequence: int, asked: Instruction, made: int | None, promoted: bool, refused: str | None) -> Outcome:
-        """Return what came of a command: the release `made`, or the one that it names."""
+        """Return what came of a command: the release `made`, or the one that it names; its fields count where it was done."""
         said = {"by": asked.by, "asked": asked.asked, "position": asked.position, "trip": asked.trip}
-        details = {**asked.fields, **{name: value for name, value in said.items() if value not in (None, "operator")}}
+        details = {name: value for name, value in said.items() if value not in (None, "operator")}
+        details |= asked.fields if refused is None else {}
         release = asked.release if made is None else made
         return cls(sequence, asked.action, release, promoted, refused, asked.time, details)
 

@@ -16,12 +16,6 @@ from riverdelta.metrics.learner import TrainerMirror
 from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.storage.registry import State
 
-#: By transport, what is asked for over it. A call within the process (transport `python`) is not a request.
-ENDPOINTS = {
-    "rest": ("score", "feedback", "status", "metadata", "health", "admin", "other"),
-    "oip_rest": ("score", "feedback", "metadata", "health"),
-    "grpc": ("score", "feedback", "metadata", "health"),
-}
 STAGES = ("decode", "score", "journal", "encode", "total")
 #: Why a request was refused: the client's fault, too much of it, not now, or our fault.
 REFUSALS = ("invalid", "too_large", "unavailable", "internal")
@@ -96,12 +90,6 @@ class Metrics:
         self._trainer = TrainerMirror(registry, model)
         self._dropped, self._published, self._error = 0, 0.0, False
         # Series that exist from the start, so that a rate sees the first event.
-        for transport, endpoints in ENDPOINTS.items():
-            self._rows.labels(transport), self._waited.labels(transport)
-            for stage in STAGES:
-                self._stages.labels(transport, stage)
-            for endpoint in endpoints:
-                self._requests.labels(transport, endpoint, "ok")
         for counter, values in (
             (self._feedback, tuple(Outcome)),
             (self._refused, REFUSALS),
@@ -111,6 +99,18 @@ class Metrics:
         ):
             for value in values:
                 counter.labels(str(value))
+
+    def expect(self, endpoints: Mapping[str, Iterable[str]]) -> None:
+        """Let the series of these endpoints, by transport, exist, so that a rate sees the first request.
+
+        A call within the process (transport `python`) is not a request.
+        """
+        for transport, labels in endpoints.items():
+            self._rows.labels(transport), self._waited.labels(transport)
+            for stage in STAGES:
+                self._stages.labels(transport, stage)
+            for endpoint in labels:
+                self._requests.labels(transport, endpoint, "ok")
 
     def scored(self, transport: str, rows: int, decode: float, score: float, journal: float) -> None:
         """Note a block that got scores, and the time of three of its stages."""
@@ -128,8 +128,8 @@ class Metrics:
         self._stages.labels(transport, "encode").observe(seconds)
 
     def answered(self, transport: str, endpoint: str, status: int, seconds: float) -> None:
-        """Count a request by its transport and endpoint (see `ENDPOINTS`) and by the HTTP status that its answer has or
-        would have; note how long a good one took."""
+        """Count a request by its transport and endpoint and by the HTTP status that its answer has or would have;
+        note how long a good one took."""
         became = outcome(status)
         self._requests.labels(transport, endpoint, became).inc()
         if became != "ok":

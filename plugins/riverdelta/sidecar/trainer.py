@@ -233,11 +233,11 @@ class Trainer:
     def _settle(self) -> None:
         """Let the registry, and what is served, follow from the last record; what a full disk stopped is tried again."""
         outcome = self.contest.settle(self.learner.position)
-        if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback"):
-            if self.settings.guard == "release":
-                self._show_champion()
-            else:
+        if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback", "release"):
+            if self.settings.guard == "live":
                 self.live.mark_dirty()
+            elif outcome.action != "release":
+                self._show_champion()
             self._publishing.hurry()
             self._status.timer.hurry()
         self.contest.owed = None

@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import route
-from riverdelta.bento.page.door import PAGE
+from riverdelta.bento.http import mounted
 from riverdelta.bento.page.render import HEADERS, page
 from riverdelta.bento.page.view import view
 from riverdelta.bento.runtime import Runtime
@@ -56,7 +55,7 @@ class Page:
 
 def routes(runtime: Runtime, target: str) -> list[Route]:
     """Return the route of the page."""
-    return [route("rest", PAGE, "metadata", Page(runtime, target).answer)]
+    return mounted({"page": Page(runtime, target).answer})
 
 
 def _address(request: Request) -> str:

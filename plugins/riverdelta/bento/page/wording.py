@@ -167,6 +167,7 @@ _EVENTS = {
     "rollback": "Rolled back to release {release}",
     "freeze": "Learning was frozen",
     "resume": "Learning was resumed",
+    "rotate-key": "The key of impression ids was renewed",
     "drift": "Drift alarm",
     "breaker opened": "The breaker opened",
     "breaker closed": "The breaker closed",

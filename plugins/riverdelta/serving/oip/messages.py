@@ -93,13 +93,20 @@ MESSAGES: dict[str, Any] = {
 }
 
 
-def parse(name: str, data: bytes) -> Any:
-    """Return the message `name` of its bytes; raises `InvalidInput` when they are none.
+def parse(message: Any, data: bytes) -> Any:
+    """Return a message of the class `message`; raises `InvalidInput` where the bytes are not one, or have unknown fields.
 
-    >>> parse("ModelReadyRequest", b"\\n\\x06ranker").name
+    >>> parse(MESSAGES["ModelReadyRequest"], b"\\n\\x06ranker").name
     'ranker'
     """
+    name = message.DESCRIPTOR.full_name
     try:
-        return MESSAGES[name].FromString(data)
+        parsed = message.FromString(data)
     except DecodeError:
-        raise InvalidInput(f"the request's {len(data)} bytes are no inference.{name}") from None
+        raise InvalidInput(f"the request's {len(data)} bytes are not a valid {name}") from None
+    size = parsed.ByteSize()
+    parsed.DiscardUnknownFields()
+    if unknown := size - parsed.ByteSize():
+        known = ", ".join(field.name for field in message.DESCRIPTOR.fields)
+        raise InvalidInput(f"{name} has {unknown} bytes of fields that are not in grpc_predict_v2.proto; expected {known}")
+    return parsed

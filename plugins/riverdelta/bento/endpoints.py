@@ -1,0 +1,175 @@
+"""Endpoints: the table of all routes and gRPC methods, from which guard, routes, OpenAPI and metric labels are derived."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+from riverdelta.bento import schemas
+from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Roles
+from riverdelta.learning.commands import COMMANDS
+from riverdelta.serving.oip.messages import MESSAGES, SERVICE
+
+_PARAMETER = re.compile(r"\\\{\w+(:path)?\\\}")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A row of the table: an HTTP route, or a gRPC method.
+
+    Parameters
+    ----------
+    method, path : the HTTP method, and the path, in which `{name}` stands for one part and `{name:path}` for several.
+    transport : `rest`, `oip_rest` or `grpc`; it says which form an error has.
+    label, or_label : the endpoint that a request is counted at, and the one where its message decides otherwise.
+    roles : the roles of which a caller needs one; None is open to everybody, and never limited.
+    name : what its handler is called; empty where BentoML answers.
+    summary : the first line of its description in OpenAPI; empty where it is not described.
+    takes, gives : the models of the body and of the answer, of the message for gRPC; None is no body, and any object.
+    query : the model of the query; None allows no key.
+    statuses : the HTTP statuses of an answer besides those that every route may have.
+    content : the type of the answer.
+    """
+
+    method: str
+    path: str
+    transport: str
+    label: str
+    roles: Roles | None
+    name: str = ""
+    summary: str = ""
+    takes: Any = None
+    gives: Any = None
+    query: type[BaseModel] | None = None
+    statuses: tuple[int, ...] = ()
+    content: str = "application/json"
+    or_label: str = ""
+
+    @property
+    def labels(self) -> set[str]:
+        """The endpoints that its requests may be counted at."""
+        return {self.label, self.or_label} - {""}
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The paths of this row; no newline or slash hides in a parameter of one part."""
+        parts = _PARAMETER.sub(lambda found: ".+" if found[1] else "[^/]+", re.escape(self.path))
+        return re.compile(parts, re.DOTALL)
+
+
+def _get(path: str, name: str, label: str, roles: Roles | None, summary: str, gives: Any = None, **more: Any) -> Endpoint:
+    transport = "oip_rest" if path.startswith("/v2") else "rest"
+    return Endpoint("GET", path, transport, label, roles, name, summary, gives=gives, **more)
+
+
+def _post(path: str, name: str, label: str, roles: Roles, summary: str, takes: Any, gives: Any, **more: Any) -> Endpoint:
+    transport = "oip_rest" if path.startswith("/v2") else "rest"
+    return Endpoint("POST", path, transport, label, roles, name, summary, takes, gives, **more)
+
+
+def _bentoml(path: str, label: str, roles: Roles | None) -> Endpoint:
+    return Endpoint("GET", path, "rest", label, roles)
+
+
+def _grpc(name: str, label: str, roles: Roles | None, or_label: str = "") -> Endpoint:
+    takes, gives = MESSAGES[f"{name}Request"], MESSAGES[f"{name}Response"]
+    return Endpoint("POST", f"/{SERVICE}/{name}", "grpc", label, roles, name, takes=takes, gives=gives, or_label=or_label)
+
+
+def _model(stem: str) -> tuple[Endpoint, ...]:
+    about, ready = schemas.ModelMetadata, schemas.ModelReady
+    return (
+        _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
+        _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
+        # Whether it scores or teaches depends on the model: `Oip.permit` asks for the role, and says where it is counted.
+        _post(
+            f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
+            schemas.InferRequest, schemas.InferResponse, statuses=(404, 413), or_label="feedback",
+        ),
+    )  # fmt: skip
+
+
+TABLE: tuple[Endpoint, ...] = (
+    _post(
+        "/score", "score", "score", SCORE, "Score a block of rows.", schemas.ScoreRequest, schemas.ScoreResponse,
+        statuses=(413,),
+    ),
+    _post(
+        "/feedback", "feedback", "feedback", FEEDBACK, "Take labels of scored rows.",
+        schemas.FeedbackRequest, schemas.FeedbackResponse, statuses=(413,),
+    ),
+    _get("/status", "status", "status", ANY, "The state of the service."),
+    _get("/openapi.json", "openapi", "metadata", ANY, "This document."),
+    _get("/", "page", "metadata", ANY, ""),
+    _get("/admin/releases", "releases", "admin", ADMIN, "The releases.", schemas.ReleasesResponse),
+    _get(
+        "/admin/diff", "diff", "admin", ADMIN, "The coefficients that changed most.", schemas.DiffResponse,
+        query=schemas.DiffQuery, statuses=(404,),
+    ),
+    _get(
+        "/admin/export", "export", "admin", ADMIN, "A release as one self-contained ONNX file.",
+        query=schemas.ExportQuery, statuses=(404, 501), content="application/octet-stream",
+    ),
+    *(
+        _post(
+            f"/admin/{name}", name, "admin", ADMIN, command.summary(),
+            schemas.body_of(command), schemas.CommandResponse, statuses=(202, 404, 409, 413, 415),
+        )
+        for name, command in COMMANDS.items()
+    ),
+    _get("/v2", "server", "metadata", ANY, "The server's metadata.", schemas.ServerMetadata),
+    _get("/v2/health/live", "live", "health", None, "Whether the server runs.", schemas.Live),
+    _get("/v2/health/ready", "ready", "health", None, "Whether the server takes requests.", schemas.Ready),
+    *_model("/v2/models/{name}"),
+    *_model("/v2/models/{name}/versions/{number}"),
+    _grpc("ServerLive", "health", None),
+    _grpc("ServerReady", "health", None),
+    _grpc("ModelReady", "health", ANY),
+    _grpc("ServerMetadata", "metadata", ANY),
+    _grpc("ModelMetadata", "metadata", ANY),
+    _grpc("ModelInfer", "score", ANY, or_label="feedback"),
+    _bentoml("/metrics", "status", ANY),
+    *(_bentoml(path, "metadata", ANY) for path in ("/docs.json", "/schema.json")),
+    *(_bentoml(f"/{folder}/{{file:path}}", "metadata", ANY) for folder in ("static_content", "assets")),
+    *(_bentoml(path, "health", None) for path in ("/livez", "/readyz", "/healthz")),
+)  # fmt: skip
+#: What is not in the table needs the highest role.
+OTHER, OTHER_OIP, OTHER_GRPC = (Endpoint("", "other", transport, "other", ADMIN) for transport in ("rest", "oip_rest", "grpc"))
+GRPC = {row.path: row for row in TABLE if row.transport == "grpc"}
+_HTTP = [row for row in TABLE if row.transport != "grpc"]
+_EXACT = {(row.method, row.path): row for row in _HTTP if "{" not in row.path}
+_PATTERNS = [row for row in _HTTP if "{" in row.path]
+#: By transport, the endpoints that requests are counted at.
+LABELS = {
+    transport: sorted({label for row in (*TABLE, OTHER) if row.transport == transport for label in row.labels})
+    for transport in ("rest", "oip_rest", "grpc")
+}
+
+
+def http_endpoint(method: str, path: str) -> Endpoint:
+    """Return the row of an HTTP request.
+
+    >>> http_endpoint("GET", "/livez").roles, http_endpoint("GET", "/livez/").label
+    (None, 'other')
+    >>> http_endpoint("POST", "/v2/models/ranker/infer").path
+    '/v2/models/{name}/infer'
+    """
+    method = "GET" if method == "HEAD" else method
+    found = _EXACT.get((method, path))
+    if found is None:
+        rows = (row for row in _PATTERNS if row.method == method and row.pattern.fullmatch(path))
+        found = next(rows, OTHER_OIP if path.startswith("/v2") else OTHER)
+    return found
+
+
+def template(path: str) -> str | None:
+    """Return the path of the row that a path belongs to, whatever the method; None where there is none.
+
+    >>> template("/v2/models/ranker/versions/3")
+    '/v2/models/{name}/versions/{number}'
+    """
+    return next((row.path for row in _PATTERNS if row.pattern.fullmatch(path)), None)

@@ -1,0 +1,187 @@
+"""OpenAPI 3.1: the document of all routes, from the table of endpoints and the columns of a scorer.
+
+Source: OpenAPI Specification 3.1.0; its schemas are JSON Schema 2020-12.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from riverdelta.bento.access import Access
+from riverdelta.bento.endpoints import TABLE, Endpoint
+from riverdelta.bento.schemas import ErrorResponse, InferRequest, ProtocolErrorResponse
+from riverdelta.core.features import Column
+from riverdelta.core.losses import Loss
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
+from riverdelta.serving.oip.tensors import datatype_of
+
+Json = dict[str, Any]
+_REFERENCE = "#/components/schemas/{model}"
+_SAID = {
+    200: "Done.",
+    202: "Written into the journal and not yet obeyed; `waits` says why.",
+    400: "What was sent can never succeed as it stands; the message names what is wrong with it.",
+    401: "A token that this service knows is missing.",
+    403: "The token does not allow this.",
+    404: "There is no model, version or release of this name.",
+    409: "The command cannot be carried out as things stand, and nothing has changed; the message says what can be done.",
+    413: "More rows or bytes than are taken at once.",
+    415: "The body is not said to be JSON.",
+    429: "Too soon after the requests before; Retry-After says when to come again, in seconds.",
+    500: "A fault of the service, such as a row whose score is NaN; the message names it.",
+    501: "Well formed, and not done: a model beyond the limit of one ONNX file.",
+    503: "Not now: the service is starting or stopping, its journal cannot be written, or it waits for rows; see Retry-After.",
+}
+_LATER: Json = {"Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}}}
+_HEADERS: dict[int, Json] = {401: {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}, 429: _LATER, 503: _LATER}
+_LENGTH: Json = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "The length of the JSON, where tensors' bytes follow it.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+
+
+def document(definition: Definition, settings: Settings) -> Json:
+    """Return the document of all routes of a scorer.
+
+    Each row of a request is one of N <= `max_rows`; a column is described by its dtype and shape, and all have the length N.
+    """
+    rows = [row for row in TABLE if row.summary]
+    models = {ErrorResponse, ProtocolErrorResponse, *(model for row in rows for model in (row.takes, row.gives) if model)}
+    _, shared = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
+    schemas = shared["$defs"]
+    _fill(schemas, definition, settings)
+    parts = {"name": [definition.name, f"{definition.name}-feedback"], "number": ["1"]}
+    paths: Json = {}
+    for row in rows:
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, parts, settings)
+    made: Json = {
+        "openapi": "3.1.0",
+        "info": {"title": definition.name, "version": version("riverdelta")},
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+    return made | {"security": [{"token": []}]} if Access.of(settings).on else made
+
+
+def _operation(row: Endpoint, parts: dict[str, list[str]], settings: Settings) -> Json:
+    error = _reference(ErrorResponse if row.transport == "rest" else ProtocolErrorResponse)
+    gives = _reference(row.gives) if row.gives else {"type": "object"}
+    binary = ["application/octet-stream"] if row.takes is InferRequest else []
+    # By default a row without a score is null in an answer like any other.
+    fails = (500,) if settings.not_finite != "null" and "score" in row.labels else ()
+    statuses = {200, 400, 503, *row.statuses, *fails, *((401, 403, 429) if row.roles else ())}
+    responses = {}
+    for status in sorted(statuses):
+        done = status < 300
+        answer = _content(gives, row.content, *binary) if done else _content(error, "application/json")
+        responses[str(status)] = {"description": _SAID[status], "content": answer}
+        if status in _HEADERS:
+            responses[str(status)]["headers"] = _HEADERS[status]
+    made: Json = {"summary": row.summary, "responses": responses}
+    if row.takes:
+        body = _content(_reference(row.takes), "application/json", *binary)
+        made["requestBody"] = {"required": True, "content": body}
+    if row.roles is None:
+        made["security"] = []
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"enum": values}}
+        for name, values in parts.items()
+        if f"{{{name}}}" in row.path
+    ]
+    if row.query:
+        asked = row.query.model_json_schema()
+        for name, schema in asked["properties"].items():
+            required = name in asked.get("required", ())
+            parameters.append({"name": name, "in": "query", "required": required, "schema": schema})
+    if parameters := [*parameters, *([_LENGTH] if binary else [])]:
+        made["parameters"] = parameters
+    return made
+
+
+def _reference(model: type[BaseModel]) -> Json:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _content(schema: Json, kind: str, *binary: str) -> Json:
+    """What holds JSON of a schema; bytes are not described."""
+    return {kind: {"schema": schema} if kind == "application/json" else {}, **{other: {} for other in binary}}
+
+
+def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
+    """Describe what only this scorer knows: its columns, its labels and its limits."""
+
+    def rows(of: Json, least: int = 1) -> Json:
+        return {"type": "array", "items": of, "minItems": least, "maxItems": settings.max_rows}
+
+    taken, loss = definition.request_schema, definition.loss
+    columns = {name: rows(column_schema(column)) for name, column in taken.items()}
+    score = schemas["ScoreRequest"]
+    score["properties"] = {
+        "columns": {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False},
+        "propensity": {"anyOf": [rows({"type": "number", "exclusiveMinimum": 0, "maximum": 1}), {"type": "null"}]},
+    }
+    score["examples"] = [{"columns": {name: [_zero(column)] for name, column in taken.items()}}]
+    schemas["InferRequest"]["examples"] = [{"inputs": [_tensor(name, column) for name, column in taken.items()]}]
+    if loss.labels is not None:
+        enum = [int(one) if one.is_integer() else one for one in loss.labels]
+        schemas["Labelled"]["properties"]["label"] = {"enum": enum}
+    schemas["Items"]["properties"]["items"]["maxItems"] = settings.max_rows
+    schemas["FeedbackRequest"]["anyOf"][1]["maxItems"] = settings.max_rows
+    schemas["ScoreResponse"]["properties"]["scores"] = rows(_score(loss, settings.not_finite == "null"))
+
+
+def _score(loss: Loss, nullable: bool) -> Json:
+    """One score: a probability where the raw output is a logit, K numbers where there are K outputs."""
+    number: Json = {"type": ["number", "null"] if nullable else "number"}
+    if loss.logit:
+        number |= {"minimum": 0, "maximum": 1}
+    return _array(number, loss.outputs) if loss.outputs > 1 else number
+
+
+def column_schema(column: Column) -> Json:
+    """Return the JSON schema of one row of a column.
+
+    >>> column_schema(Column.parse("user_id", "int64"))["type"]
+    ['integer', 'string']
+    >>> column_schema(Column.parse("item_vec", "float32[2]"))["minItems"]
+    2
+    """
+    dtype = np.dtype(column.dtype)
+    if column.kind == "id":
+        made: Json = {"type": ["integer", "string"], **_range(np.dtype(np.int64)), "description": "A string is hashed."}
+    elif dtype.kind in "iu":
+        made = {"type": "integer", **_range(dtype)}
+    elif dtype.kind == "b":
+        made = {"type": "boolean"}
+    else:
+        made = {"type": "number"}
+    for length in reversed(column.shape):
+        made = _array(made, length)
+    return made
+
+
+def _array(items: Json, length: int | None) -> Json:
+    return {"type": "array", "items": items, **({} if length is None else {"minItems": length, "maxItems": length})}
+
+
+def _range(dtype: np.dtype[Any]) -> Json:
+    limits = np.iinfo(dtype)
+    return {"minimum": int(limits.min), "maximum": int(limits.max)}
+
+
+def _zero(column: Column) -> Any:
+    """One row of a column, of zeros; an axis of any length has one place."""
+    return np.zeros([1 if n is None else n for n in column.shape], column.dtype).tolist()
+
+
+def _tensor(name: str, column: Column) -> Json:
+    row = np.array([_zero(column)])
+    return {"name": name, "datatype": datatype_of(column.dtype), "shape": list(row.shape), "data": row.ravel().tolist()}

@@ -1,1 +1,0 @@
-"""OpenAPI: what the service takes and answers."""
