@@ -75,6 +75,27 @@ HOSTILE = {
         "needs raw_input_contents",
     ),
     "a name of 50,000 letters": (request(model_name="é" * 20_000), "NOT_FOUND", "there is no model"),
+    "a parameter": (
+        request(parameters={"sequence_id": MESSAGES["InferParameter"](int64_param=3)}),
+        "INVALID_ARGUMENT",
+        "the request (parameters) has 'sequence_id'; allowed: nothing",
+    ),
+    "classification of an output": (
+        request(
+            outputs=[
+                MESSAGES["InferRequestedOutputTensor"](
+                    name="score", parameters={"classification": MESSAGES["InferParameter"](int64_param=3)}
+                )
+            ]
+        ),
+        "INVALID_ARGUMENT",
+        "the output 'score' (parameters) has 'classification'; allowed: nothing",
+    ),
+    "a field that the protocol lacks": (
+        request() + b"\xf8\x07\x01",
+        "INVALID_ARGUMENT",
+        "has 3 bytes of fields",
+    ),
     "another version": (request(model_version="2"), "NOT_FOUND", "no version '2'"),
     "a message over the limit": (request(id="x" * 100_001), "RESOURCE_EXHAUSTED", "larger than max"),
 }

@@ -93,10 +93,11 @@ def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, 
 
 
 def _read(request: Any) -> list[Tensor]:
-    for what, entry in (("the request", request), *((f"{e.name!r}", e) for e in (*request.inputs, *request.outputs))):
+    named = [("request", request), *((f"input {entry.name!r}", entry) for entry in request.inputs)]
+    for what, entry in (*named, *((f"output {entry.name!r}", entry) for entry in request.outputs)):
         if entry.parameters:
             # Those of REST are about bytes behind JSON, which gRPC does not have.
-            refuse_unknown(entry.parameters, (), f"{what} (parameters)")
+            refuse_unknown(entry.parameters, (), f"the {what} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"{len(raw)} raw_input_contents came for {len(request.inputs)} inputs; expected one each, or none")
