@@ -283,6 +283,7 @@ class CommandResponse(Schema):
     obeyed: bool
     refused: None
     waits: str | None
+    target: int | None = Field(description="The release that was made, promoted or rolled back to.")
     position: int | None
     release: int | None
     swap: int | None
