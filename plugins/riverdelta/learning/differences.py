@@ -89,5 +89,6 @@ def _shown(stored: Any) -> str:
         return f"[{', '.join(map(_shown, stored))}]"
     if not isinstance(stored, dict) or "float" in stored:
         return repr(default(stored))
-    inner = ", ".join(f"{name}={_shown(one)}" for name, one in stored.get("parameters", stored).items())
+    named = {name: stored["parameters"][name] for name in stored["chosen"]} if _is_object(stored) else stored
+    inner = ", ".join(f"{name}={_shown(one)}" for name, one in named.items())
     return f"{stored['kind']}({stored.get('shown', inner)})" if "kind" in stored else f"({inner})"
