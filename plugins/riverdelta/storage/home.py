@@ -99,8 +99,9 @@ class Home:
     def prepare(self) -> Release:
         """Make what is missing, release 0 among it, and return the release to start from.
 
-        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError` when the folder
-        belongs to another base model or another stack, and `Unavailable` when it may not be written.
+        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError`, which
+        says what differs and the lines to type, when the folder learned with another definition, and `Unavailable` when it may
+        not be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -207,11 +208,8 @@ class Home:
             if stored is None:
                 self._claim_without_definition(releases)
             elif found := differences(stored, mine):
-                raise ConfigurationError(
-                    "\n".join(
-                        [f"{self.folder} learned with another definition of {self.definition.name!r}:", *found, self._carry()]
-                    )
-                )
+                lines = (f"{self.folder} learned with another definition of {mine.name!r}:", *(f"  {words}" for words in found))
+                raise ConfigurationError("\n".join([*lines, self._carry()]))
         if stored != mine:
             write(self._path, mine.model_dump_json(indent=1).encode())
         self._owner.unlink(missing_ok=True)
@@ -260,7 +258,8 @@ class Home:
     def _carry(self) -> str:
         """The lines to type where the definition has changed on purpose."""
         rebase = shlex.join(["riverdelta", "rebase", "--service", self.definition.service, "--from", str(self._away)])
-        return f"to carry over what it learned: {self._move_away()} && {rebase}\nto begin anew: {self._move_away()}"
+        carry = f"to carry over what it learned, once no service uses it: {self._move_away()} && {rebase}"
+        return f"{carry}\nto begin anew: {self._move_away()}"
 
     def _move_away(self) -> str:
         return shlex.join(["mv", str(self.folder), str(self._away)])
