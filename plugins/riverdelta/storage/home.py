@@ -66,8 +66,10 @@ class Home:
         #: The file of the digests of large files, which are read in full again only when they change.
         self._digests = self.folder / "digests.json"
         remember(self._digests)
-        stored = self.stored()
-        self.definition, self._settled = (definition, []) if stored is None else settle(definition, stored)
+        self.definition, self._settled = definition, list[str]()
+        with suppress(OSError):  # `prepare` says what is wrong with the folder
+            if stored := self.stored():
+                self.definition, self._settled = settle(definition, stored)
 
     def stored(self) -> Identity | None:
         """Return the definition that the folder belongs to, None where it has none yet.
@@ -78,8 +80,6 @@ class Home:
             return read(self._path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be read: {error}; let this user read it") from error
         except ConfigurationError as error:
             raise ConfigurationError(f"{self._path} cannot be used: {error}") from error
         except Corrupt as error:
