@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from contextlib import closing, suppress
+from types import ModuleType
 
 import grpc
 import numpy as np
@@ -51,6 +52,21 @@ def test_it_fails_at_import_with_the_reason(base, name):
 def test_a_scorer_is_named_after_its_class_or_as_told(base):
     plain, named = (online(base, **given)(type("HomePage", (), {})) for given in ({}, {"name": "front"}))
     assert (getattr(plain, ATTRIBUTE).name, getattr(named, ATTRIBUTE).name) == ("homepage", "front")
+
+
+def test_a_definition_says_how_commands_name_its_service_and_whether_inputs_are_kept(base, monkeypatch):
+    shop = ModuleType("shop")
+    shop.__file__, shop.__package__ = str(base.with_name("shop.py")), ""
+    monkeypatch.setitem(sys.modules, "shop", shop)
+
+    def define(module, **given):
+        return getattr(online(base, **given)(type("Ranker", (), {"__module__": module})), ATTRIBUTE)
+
+    assert define("shop").service == f"{base.parent.resolve()}/shop.py:Ranker"
+    monkeypatch.chdir(base.parent)
+    assert define("shop").service == "shop.py:Ranker"
+    assert define("riverdelta.core.records").service == "riverdelta.core.records:Ranker"
+    assert (define("shop").kept, define("shop", keep_inputs=True).kept) == ((), ("user", "x"))
 
 
 def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):
@@ -178,7 +194,7 @@ def test_two_scorers_of_a_bento_are_served_learn_and_count_apart(bento):
     for model, transport, rows in (("shop", "rest", 3), ("shop", "grpc", 0), ("search", "rest", 0), ("search", "grpc", 5)):
         assert f'riverdelta_rows_scored_total{{model="{model}",transport="{transport}"}} {rows}.0\n' in text
     wait(lambda: server.status()["position"] >= position)
-    assert {"owner", "serve.lock", "sidecar.lock", "journal", "status.json"} <= {
+    assert {"definition.json", "serve.lock", "sidecar.lock", "journal", "status.json"} <= {
         p.name for p in (folder / "state" / "search").iterdir()
     }
 

@@ -42,10 +42,10 @@ def routes(runtime: Runtime) -> list[Route]:
         return json({"releases": await asyncio.to_thread(_operator(runtime).releases)})
 
     async def changes(request: Request) -> Response:
-        asked, store = query(DiffQuery, request), runtime.plane.home.releases()
-        ids = parse_ids(asked.id, runtime.definition.schema)
+        asked, plane = query(DiffQuery, request), runtime.plane
+        store, ids = plane.home.releases(), parse_ids(asked.id, plane.definition.schema)
         async with reading:
-            return json(await asyncio.to_thread(diff, runtime.definition, store, asked.a, asked.b, asked.top, ids))
+            return json(await asyncio.to_thread(diff, plane.definition, store, asked.a, asked.b, asked.top, ids))
 
     async def export(request: Request) -> Response:
         number, store = query(ExportQuery, request).release, runtime.plane.home.releases()
