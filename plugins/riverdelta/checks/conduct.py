@@ -27,7 +27,7 @@ def it_reads_only_what_it_names(correction: Correction, schema: Schema, loss: Lo
 
 
 def reading_changes_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """One that is asked between its examples (`predict`, `export`, `sync`, for coefficients) is that which is not, bit for bit."""
+    """`predict`, `export`, `sync`, `coefficients` and `occupancy` between examples change no bit of what comes after."""
     asked, other, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 150, 13, loss)
     for start in range(0, 150, 50):
         for c in (asked, other):

@@ -6,7 +6,7 @@ import inspect
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,8 @@ LAWS: dict[type, tuple[Callable[..., None], ...]] = {
     Stateful: stateful.LAWS,
 }
 _EXPECTED = (
-    "a correction such as Calibration(), a loss such as LOG_LOSS, Part(make, feed, rows), or a function of a folder that opens "
-    "a log or a registry, such as lambda folder: MyLog(folder)"
+    "a correction or a loss such as Calibration(), a Part(make, feed, rows), or a function of a folder that opens a log or a "
+    "registry, such as lambda folder: MyLog(folder)"
 )
 
 
@@ -92,12 +92,10 @@ def yield_checks(
     >>> [check.name for check in yield_checks(Calibration())][:2]
     ['its_methods_are_those_of_the_contract', 'fresh_residual_is_zero']
     """
-    reasons = expected_failed_checks or {}
-    kind, of, run = _kind(obj, schema or Schema(), loss)
-    laws = {law.__name__: partial(run, law) for law in LAWS[kind]}
-    laws = {
-        its_methods_are_those_of_the_contract.__name__: partial(run, partial(its_methods_are_those_of_the_contract, kind))
-    } | laws
+    reasons, (kind, made, run) = expected_failed_checks or {}, _kind(obj, schema or Schema(), loss)
+    methods = its_methods_are_those_of_the_contract
+    laws = {methods.__name__: partial(methods, kind, made)} | {law.__name__: partial(run, law) for law in LAWS[kind]}
+    of = type(made).__name__
     if unknown := [name for name in reasons if name not in laws]:
         raise ConfigurationError(f"expected_failed_checks names {unknown[0]!r}; the checks of {of} are {', '.join(laws)}")
     for name, law in laws.items():
@@ -137,74 +135,51 @@ def parametrize_with_checks(
     """
     import pytest  # what runs the laws in another way does without it
 
-    reasons = expected_failed_checks or {}
     named = objects.items() if isinstance(objects, Mapping) else ((None, obj) for obj in objects)
-    checks = [(name, each) for name, obj in named for each in yield_checks(obj, schema, loss)]
-    if unknown := [name for name in reasons if name not in {each.name for _, each in checks}]:
-        raise ConfigurationError(
-            f"expected_failed_checks names {unknown[0]!r}, which is not the name of a check of these objects"
-        )
-    return pytest.mark.parametrize(
-        "check",
-        [
-            pytest.param(
-                each,
-                id=f"{name or each.of}-{each.name}",
-                marks=[pytest.mark.xfail(reason=reasons[each.name], raises=LawBroken, strict=True)]
-                if each.name in reasons
-                else [],
-            )
-            for name, each in checks
-        ],
-    )
+    params = []
+    for name, obj in named:
+        for each in yield_checks(obj, schema, loss, expected_failed_checks):
+            why = [pytest.mark.xfail(reason=each.expected, raises=LawBroken, strict=True)] if each.expected else []
+            params.append(pytest.param(replace(each, expected=None), id=f"{name or each.of}-{each.name}", marks=why))
+    return pytest.mark.parametrize("check", params)
 
 
-def its_methods_are_those_of_the_contract(contract: type, obj: Any, *_: Any) -> None:
+def its_methods_are_those_of_the_contract(contract: type, made: Any) -> None:
     """It has every method of its contract, and each takes the arguments that are passed."""
-    obj = obj.make() if isinstance(obj, stateful.Part) else obj
-    for name, method in inspect.getmembers(contract, inspect.isfunction):
-        if name.startswith("_"):
-            continue
-        mine = getattr(obj, name, None)
+    for name, method in inspect.getmembers(contract, lambda each: inspect.isfunction(each) and each.__name__[0] != "_"):
+        expected, mine = inspect.signature(method), getattr(made, name, None)
         if not callable(mine):
-            raise LawBroken(f"it has no method {name}{inspect.signature(method)}; write one")
-        parameters = list(inspect.signature(method).parameters.values())[1:]
+            raise LawBroken(f"it has no method {name}; expected {name}{expected}")
+        parameters = list(expected.parameters.values())[1:]
         given = [None for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.VAR_POSITIONAL)]
-        named = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
         try:
-            inspect.signature(mine).bind(*given, **named)
+            inspect.signature(mine).bind(*given, **{each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY})
         except TypeError as error:
-            expected = inspect.signature(method)
-            raise LawBroken(f"{name} takes {inspect.signature(mine)}; expected {expected}: {error}") from None
+            raise LawBroken(f"its method is {name}{inspect.signature(mine)}; expected {name}{expected}: {error}") from None
 
 
-def _kind(obj: Any, schema: Schema, loss: Loss) -> tuple[type, str, Callable[..., None]]:
-    """Return what an object is, what it is called, and what runs a law of it."""
+def _kind(obj: Any, schema: Schema, loss: Loss) -> tuple[type, Any, Callable[..., None]]:
+    """Return the contract of an object, what has its methods, and what runs a law of it."""
     if isinstance(obj, Correction):
-        return Correction, type(obj).__name__, lambda law: law(obj, schema, loss)
+        return Correction, obj, lambda law: law(obj, schema, loss)
     if isinstance(obj, Loss):
-        return Loss, type(obj).__name__, lambda law: law(obj)
+        return Loss, obj, lambda law: law(obj)
     if isinstance(obj, stateful.Part):
-        return Stateful, type(obj.make()).__name__, lambda law: law(obj)
+        return Stateful, obj.make(), lambda law: law(obj)
     if inspect.isclass(obj) and issubclass(obj, (Correction, Loss)):
-        raise ConfigurationError(f"{obj.__name__} is a class; expected an instance of it, such as {obj.__name__}()")
-    if not callable(obj):
-        raise ConfigurationError(f"{obj!r:.200} has no laws; expected {_EXPECTED}")
+        raise ConfigurationError(f"{obj.__name__} is a class; expected an instance of it: {obj.__name__}(...)")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            made = obj(Path(folder) / "what")
+            made = obj(Path(folder) / "opened")
         except Exception as error:
-            raise ConfigurationError(
-                f"{obj!r:.200} does not open a log or a registry: {error!r}; expected {_EXPECTED}"
-            ) from error
-        if callable(getattr(made, "transaction", None)):
+            raise ConfigurationError(f"{obj!r:.200} cannot be checked; expected {_EXPECTED} ({error!r})") from error
+        if hasattr(made, "transaction"):
             made.close()
-            return Log, type(made).__name__, partial(logs.in_a_folder, obj)
-        if callable(getattr(made, "write", None)):
-            return Registry, type(made).__name__, partial(registries.in_a_folder, obj)
+            return Log, made, partial(logs.in_a_folder, obj)
+    if hasattr(made, "write"):
+        return Registry, made, partial(registries.in_a_folder, obj)
     raise ConfigurationError(
-        f"{obj!r:.200} opened {made!r:.200}, which has no `transaction`, as a log has, and no `write`, as a registry has; "
-        f"expected {_EXPECTED}"
+        f"{obj!r:.200} opened {made!r:.200}; expected a log, which has `transaction`, or a registry, which has `write`"
     )
 
 
