@@ -132,10 +132,12 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     row, labels = usual[:1], some_labels(loss)
     floats = [name for name in c.reads if row.columns[name].dtype.kind == "f"]
     numbers = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in c.reads)
-    for weight, size, offset, label in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1])):
+    wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
+    for times, weight, size, offset, label in [*wild, (400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]:
         columns = row.columns | {name: row.columns[name] * np.float32(size) for name in floats}
-        learn(c, Block(columns, np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32)))
-        shown = f"the residual after an example of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}"
+        example = Block(columns, np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32))
+        learn(c, example[np.zeros(times, np.int64)])
+        shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
         at_most(shown, np.abs(predict(c, usual) - usual.offset), c.radius * numbers, usual.arrays)
     label = max(labels, key=lambda label: loss.value(predict(c, row), label)[0])
     row, start = Block(row.columns, row.offset, np.full(1, label), np.ones(1, np.float32)), loss.value(predict(c, row), label)
