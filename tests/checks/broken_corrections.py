@@ -358,6 +358,8 @@ BROKEN = {
         "what_cannot_be_learned_leaves_no_trace": [
             LearnsWhatIsNotFinite, LearnsColumnsThatAreNotFinite, TakesNaNAsZero, LearnsWeightZero,
         ],
-        "a_wild_example_is_bounded": [HasNoBounds, IgnoresItsRadius, CalibratesWithoutBounds, StepsWithTheGradient, StopsAtAHeavyExample],
+        "a_wild_example_is_bounded": [
+            HasNoBounds, IgnoresItsRadius, CalibratesWithoutBounds, StepsWithTheGradient, StopsAtAHeavyExample,
+        ],
     }.items()
 }  # fmt: skip
