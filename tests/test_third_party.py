@@ -94,9 +94,9 @@ class Shift(Correction):
         self.offset = offset
 
     def bind(self, schema):
-        super().bind(schema)
         self.served = {"shift": Table(np.zeros((1, self.loss.outputs)))}
         self.learner = {"certainty": np.ones((1, self.loss.outputs))}
+        super().bind(schema)
 
     def predict(self, columns, offset):
         return offset + self.served["shift"].values
