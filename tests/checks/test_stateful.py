@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from mutants import broken_by, each_law_has_its_own, each_of
 
 from riverdelta import Calibration, Entity, Linear
-from riverdelta.checks import LawBroken, check_stateful
+from riverdelta.checks import Part, check
 from riverdelta.core.arrays import nest, take
 from riverdelta.core.arrays import part as below
 from riverdelta.core.examples import Examples
@@ -230,7 +231,7 @@ PARTS = {
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_goes_on_from_what_it_saved_and_refuses_what_is_not_its_own(name):
     make, feed, rows, anew = PARTS[name]
-    check_stateful(make, feed, rows, anew=anew)
+    check(Part(make, feed, rows, anew=anew))
 
 
 def test_a_learner_goes_on_from_examples_cut_into_blocks_of_any_size(definition):
@@ -240,7 +241,7 @@ def test_a_learner_goes_on_from_examples_cut_into_blocks_of_any_size(definition)
     assert report["trips"] > 0
     assert report["limited"] > 0
     assert 0 < at_once.learner.learned < ROWS
-    check_stateful(lambda: Watched(definition), Watched.learn, ROWS, anew=OF_LEARNER)
+    check(Part(lambda: Watched(definition), Watched.learn, ROWS, anew=OF_LEARNER))
 
 
 def test_a_learner_and_its_observers_go_on_between_any_two_records(definition):
@@ -250,7 +251,7 @@ def test_a_learner_and_its_observers_go_on_between_any_two_records(definition):
     at_once = make()
     at_once.push(0, len(RECORDS))
     assert 500 < at_once.learner.examples < ROWS
-    check_stateful(make, Watched.push, len(RECORDS), anew=OF_LEARNER)
+    check(Part(make, Watched.push, len(RECORDS), anew=OF_LEARNER))
 
 
 def test_a_contest_goes_on_with_its_trial(definition, tmp_path):
@@ -271,7 +272,7 @@ def test_a_contest_goes_on_with_its_trial(definition, tmp_path):
         if start < stop:
             contest.on_examples(0, examples(start, stop))
 
-    check_stateful(make, feed, ROWS)
+    check(Part(make, feed, ROWS))
 
 
 class Sums:
@@ -342,25 +343,34 @@ class RaisesWhateverComes(Sums):
         self.sums[:], self.rows = arrays["sums"], int(arrays["rows"][0])
 
 
-WRONG = {
-    Forgets: "differs",
-    AddsToWhatItHad: "'sums' differs",
-    KeepsWhatItWasGiven: "'sums' differs",
-    TakesABlockAsOne: "'sums' differs",
-    TakesNamesInTheirOrder: None,
-    TakesAnyShape: "'sums' is int16, load raised nothing",
-    BeginsAnewInSilence: "'sums' is missing, load raised nothing",
-    RaisesWhateverComes: "'sums' is missing, load raised KeyError",
+class LoadsForNobody(Sums):
+    def load(self, arrays, whom=None, *, why):
+        super().load(arrays)
+
+
+def stream_of(part):
+    return Part(part, Sums.feed if part in (BeginsAnewInSilence, LoadsForNobody) else part.feed, 50, cuts=10)
+
+
+BROKEN = {
+    law: [stream_of(part) for part in parts]
+    for law, parts in {
+        "its_methods_are_those_of_the_contract": [LoadsForNobody],
+        "it_goes_on_from_its_state": [Forgets, TakesABlockAsOne, TakesNamesInTheirOrder, KeepsWhatItWasGiven],
+        "it_forgets_its_rows_when_it_loads": [AddsToWhatItHad],
+        "it_refuses_what_is_not_its_own": [TakesAnyShape, BeginsAnewInSilence, RaisesWhateverComes],
+    }.items()
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_part_that_is_wrong_is_caught(wrong):
-    with pytest.raises(Exception, match=WRONG[wrong]) as caught:
-        check_stateful(wrong, wrong.feed, 50, cuts=10)
-    assert caught.type is LawBroken or WRONG[wrong] is None
+@each_of(BROKEN)
+def test_a_broken_part_breaks_the_law(law, mutant):
+    assert law in broken_by(mutant)
 
 
-def test_a_part_that_is_right_passes_and_one_that_may_begin_anew_does():
-    check_stateful(Sums, Sums.feed, 50, cuts=10)
-    check_stateful(BeginsAnewInSilence, Sums.feed, 50, cuts=10, anew=("*",))
+def test_every_law_has_a_mutant_of_its_own():
+    each_law_has_its_own(BROKEN, stream_of(Sums))
+
+
+def test_one_that_may_begin_anew_does():
+    check(Part(BeginsAnewInSilence, Sums.feed, 50, cuts=10, anew=("*",)))

@@ -5,7 +5,7 @@ import pytest
 import river.checks
 
 from riverdelta import Calibration, Entity, Linear, Lookup, Schema
-from riverdelta.checks.corrections import LAWS
+from riverdelta.checks import parametrize_with_checks
 
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
 IDS = [0, -1, 1, 2**31 - 1, 2**63 - 1, 3, 4, 5]
@@ -24,10 +24,9 @@ SHIPPED = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", SHIPPED)
-def test_correction_keeps_the_law(name, law):
-    law(SHIPPED[name], SCHEMA)
+@parametrize_with_checks(SHIPPED, SCHEMA)
+def test_correction_keeps_the_law(check):
+    check()
 
 
 RIVER = {

@@ -5,7 +5,7 @@ from river.linear_model import LogisticRegression
 from river.preprocessing import Binarizer
 
 from riverdelta import Schema
-from riverdelta.checks import check_correction
+from riverdelta.checks import check
 from riverdelta.core.errors import Unsupported
 from riverdelta.river import Converter, Flow, River, Shape, base, register
 
@@ -26,4 +26,4 @@ def test_a_registered_converter_joins_the_supported_ones(monkeypatch):
     monkeypatch.setattr(base, "_CONVERTERS", dict(base._CONVERTERS))
     register(Binarizer, BinarizerConverter)
     schema = Schema.of({"h": "float32", "v": "float32[2]"})
-    check_correction(River(Binarizer(0.5, float) | LogisticRegression(), ("h", "v")), schema)
+    check(River(Binarizer(0.5, float) | LogisticRegression(), ("h", "v")), schema)

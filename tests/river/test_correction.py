@@ -11,8 +11,8 @@ from river.preprocessing import FeatureHasher, MinMaxScaler, Normalizer, OneHotE
 
 from river import compose, ensemble, feature_extraction, optim, tree
 from riverdelta import Calibration, Schema, Stack
+from riverdelta.checks import parametrize_with_checks
 from riverdelta.checks.block import draw
-from riverdelta.checks.corrections import LAWS
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.river import River
 
@@ -50,10 +50,9 @@ PIPELINES = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", PIPELINES)
-def test_pipeline_keeps_the_law(name, law):
-    law(PIPELINES[name], SCHEMA)
+@parametrize_with_checks(PIPELINES, SCHEMA)
+def test_pipeline_keeps_the_law(check):
+    check()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

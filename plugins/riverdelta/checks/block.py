@@ -1,15 +1,17 @@
-"""A random block of rows for any schema and any loss, the same for the same seed."""
+"""Random rows for any schema and any loss, the same for the same seed, and what the laws of corrections do with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from riverdelta.core.features import Floats, Schema
+from riverdelta.checks.law import OPSET, equal, same
+from riverdelta.core.arrays import Array, Arrays
+from riverdelta.core.features import Floats, Ints, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.nodes import Nodes
+from riverdelta.corrections.base import Correction
 
 _EDGES = np.array([0, -1, 1, 2**31 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)], np.int64)
 
@@ -18,7 +20,7 @@ _EDGES = np.array([0, -1, 1, 2**31 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)], n
 class Block:
     """N rows: columns, offset float32[N, K], label float32[N], weight float32[N]."""
 
-    columns: dict[str, npt.NDArray[Any]]
+    columns: dict[str, Array]
     offset: Floats
     label: Floats
     weight: Floats
@@ -26,9 +28,59 @@ class Block:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, rows: slice) -> Block:
+    def __getitem__(self, rows: slice | Ints) -> Block:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Block(columns, self.offset[rows], self.label[rows], self.weight[rows])
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Every array by name, for laws that change or show them."""
+        return {**self.columns, "offset": self.offset, "label": self.label, "weight": self.weight}
+
+    def copy(self) -> Block:
+        """Return the same rows in arrays of their own."""
+        columns = {name: column.copy() for name, column in self.columns.items()}
+        return Block(columns, self.offset.copy(), self.label.copy(), self.weight.copy())
+
+
+def bound(correction: Correction, schema: Schema, loss: Loss) -> Correction:
+    """Return a fresh clone that lowers `loss` and has its tables."""
+    fresh: Correction = correction.clone()
+    fresh.loss = loss
+    fresh.bind(schema)
+    return fresh
+
+
+def predict(c: Correction, block: Block) -> Floats:
+    """Return the raw outputs of a block."""
+    return c.predict(block.columns, block.offset)
+
+
+def learn(c: Correction, block: Block) -> Floats:
+    """Learn a block and return its raw outputs from before."""
+    return c.learn(block.columns, block.offset, block.label, block.weight)
+
+
+def export(c: Correction, schema: Schema) -> tuple[Nodes, str]:
+    """Return a graph of a correction and the name of its raw output."""
+    c.sync()
+    nodes = Nodes(OPSET)
+    with nodes.scope("c"):
+        return nodes, c.export(nodes, {name: name for name in schema}, "offset")
+
+
+def state(c: Correction) -> dict[str, Array]:
+    """Return copies of its tables, those that score and those that learn."""
+    c.sync()
+    served = {f"served table {key!r}": table.values.copy() for key, table in c.served.items()}
+    return served | {f"learner table {key!r}": array.copy() for key, array in c.learner.items()}
+
+
+def same_state(got: Arrays, expected: Arrays, what: str = "") -> None:
+    """Raise `LawBroken` that names the table and the row where two states differ."""
+    equal(f"{what}its tables", list(got), list(expected))
+    for name, array in expected.items():
+        same(f"{what}{name}", np.atleast_1d(got[name]), np.atleast_1d(array))
 
 
 def some_labels(loss: Loss) -> Floats:
@@ -43,7 +95,7 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS) -> Block:
     A label is the likelier the smaller its loss: of a log loss it has the probability that the raw output says.
     """
     rng = np.random.default_rng(seed)
-    columns: dict[str, npt.NDArray[Any]] = {}
+    columns: dict[str, Array] = {}
     truth = np.zeros(rows)
     for name, column in schema.items():
         if column.kind == "id":

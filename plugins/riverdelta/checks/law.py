@@ -1,4 +1,4 @@
-"""Law: the error that a broken law raises, and how the laws run a piece of a graph."""
+"""Law: the error that a broken law raises, what compares values and names the first wrong row, and how a law runs a graph."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import helper
 
+from riverdelta.core.arrays import Array, Arrays
 from riverdelta.core.features import Columns
 from riverdelta.core.nodes import Nodes
 
 OPSET = 17
+#: No rows to show.
+EMPTY: Arrays = {}
 
 
 class LawBroken(AssertionError):
-    """What was checked does not keep a law; the message says which and by how much."""
+    """What was checked does not keep a law; the message names the law, the first row that breaks it, and its values."""
 
 
 def laws_of(module: Mapping[str, Any]) -> tuple[Callable[..., None], ...]:
-    """Return the laws among the names of a module, in their order: its public functions but `check_…`."""
+    """Return the laws among the names of a module, in their order: its public functions."""
     own = [each for each in module.values() if isfunction(each) and each.__module__ == module["__name__"]]
-    return tuple(each for each in own if not each.__name__.startswith(("_", "check_")))
-
-
-def check(law: Callable[..., None], *of: Any) -> None:
-    """Check one law; raises `LawBroken` with its name."""
-    try:
-        law(*of)
-    except LawBroken as broken:
-        raise LawBroken(f"{law.__name__}: {broken}") from broken
+    return tuple(each for each in own if not each.__name__.startswith("_"))
 
 
 @contextmanager
@@ -54,7 +49,7 @@ def equal(what: str, found: object, expected: object) -> None:
         raise LawBroken(f"{what}: {found!r:.300}; expected {expected!r:.300}")
 
 
-def run(nodes: Nodes, tensor: str, feeds: Columns) -> npt.NDArray[Any]:
+def run(nodes: Nodes, tensor: str, feeds: Columns) -> Array:
     """Return what ONNX Runtime makes of `tensor`, every feed being an input of the graph or one of its tables."""
     initializers, overridable = nodes.table_protos()
     inputs = [
@@ -74,22 +69,32 @@ def run(nodes: Nodes, tensor: str, feeds: Columns) -> npt.NDArray[Any]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # tables are graph inputs on purpose
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    out: npt.NDArray[Any] = session.run(["out"], dict(feeds))[0]
+    out: Array = session.run(["out"], dict(feeds))[0]
     return out
 
 
-def same(what: str, got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
-    """Raise `LawBroken` where two arrays differ in a bit."""
+def same(what: str, got: Array, expected: Array, rows: Arrays = EMPTY) -> None:
+    """Raise `LawBroken` where two arrays differ in a bit; `rows` has what else to show of the first row that does."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
-        raise LawBroken(f"{what} gave {got.dtype}{list(got.shape)}; expected {expected.dtype}{list(expected.shape)}")
+        raise LawBroken(f"{what} is {got.dtype}{list(got.shape)}; expected {expected.dtype}{list(expected.shape)}")
     if got.tobytes() != expected.tobytes():
-        gap = np.abs(got.astype(np.float64) - expected).max()
-        raise LawBroken(f"{what} differs by up to {gap:.3g}; expected equality to the last bit")
+        at = next(i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if a.tobytes() != b.tobytes())
+        shown = f"{_shown(got[at])}; expected {_shown(expected[at])} to the last bit"
+        raise LawBroken(f"{what} differs in row {at}{_of(rows, at)}: {shown}")
 
 
-def at_most(what: str, got: npt.ArrayLike, most: npt.ArrayLike) -> None:
-    """Raise `LawBroken` where a number is above what is allowed, or NaN."""
-    found, allowed = np.broadcast_arrays(got, most)
+def at_most(what: str, got: npt.ArrayLike, most: npt.ArrayLike, rows: Arrays = EMPTY) -> None:
+    """Raise `LawBroken` where a number is above what is allowed, or NaN; `rows` has what else to show of its row."""
+    found, allowed = np.broadcast_arrays(np.atleast_1d(got), most)
     if not (found <= allowed).all():
-        at = int(np.flatnonzero(~(found <= allowed).ravel())[0])
-        raise LawBroken(f"{what} is {found.ravel()[at]:.6g}; at most {allowed.ravel()[at]:.6g} is allowed")
+        at = tuple(np.argwhere(~(found <= allowed))[0])
+        where = f" in row {at[0]}{_of(rows, int(at[0]))}" if len(found) > 1 or rows else ""
+        raise LawBroken(f"{what} is {found[at]:.6g}{where}; at most {allowed[at]:.6g} is allowed")
+
+
+def _of(rows: Arrays, at: int) -> str:
+    return f" ({', '.join(f'{name}={_shown(array[at])}' for name, array in rows.items())})" if rows else ""
+
+
+def _shown(value: npt.ArrayLike) -> str:
+    return f"{np.asarray(value).tolist()!r:.80}"

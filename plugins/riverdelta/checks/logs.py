@@ -11,27 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.checks.law import LawBroken, check, equal, laws_of, refused
+from riverdelta.checks.law import LawBroken, equal, laws_of, refused
 from riverdelta.core.errors import Corrupt
 from riverdelta.storage.log import Entry, Fed, Log
 
 _REQUESTS = 20
-
-
-def check_log(open_log: Callable[[Path], Log]) -> None:
-    """Check every law; raises `LawBroken`.
-
-    `open_log` opens the log that the folder it is given names, each time with a hold of its own, as another process would. For
-    these laws it may hold at most a few records of 300 bytes together that are deleted as one.
-    """
-    for law in LOG_LAWS:
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / law.__name__
-            with closing(open_log(place)) as one, closing(open_log(place)) as two:
-                check(law, one, two)
-                last = one.last()
-            with closing(open_log(place)) as again:
-                equal(f"{law.__name__}: the newest position after it was opened again", again.last(), last)
 
 
 def records_come_back_in_order(one: Log, two: Log) -> None:
@@ -193,7 +177,18 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     equal("the position after retention", _score(two, 7, _REQUESTS + 1), _REQUESTS + 2)
 
 
-LOG_LAWS = laws_of(globals())
+LAWS = laws_of(globals())
+
+
+def in_a_folder(open_log: Callable[[Path], Log], law: Callable[..., None]) -> None:
+    """Check one law of the log that `open_log` opens in a new folder, and that it is there when it is opened again."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "checked"
+        with closing(open_log(place)) as one, closing(open_log(place)) as two:
+            law(one, two)
+            last = one.last()
+        with closing(open_log(place)) as again:
+            equal("the newest position after it was opened again", again.last(), last)
 
 
 def _score(log: Log, incarnation: int, number: int) -> int:

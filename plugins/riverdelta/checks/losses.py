@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from riverdelta.checks.block import some_labels
-from riverdelta.checks.law import OPSET, LawBroken, at_most, check, equal, laws_of, refused, run, same
+from riverdelta.checks.law import OPSET, LawBroken, at_most, equal, laws_of, refused, run, same
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
@@ -16,12 +16,6 @@ _ROWS, _NUDGE = 200, 1e-5
 #: The largest allowed difference between Python and ONNX, of which one computes with float64.
 _TOLERANCE = 1e-4
 _WILD = (0.0, 60.0, -60.0, 1e4, -1e4, 1e30, -1e30)
-
-
-def check_loss(loss: Loss) -> None:
-    """Check every law of a loss, on random raw outputs; raises `LawBroken`."""
-    for law in LAWS:
-        check(law, loss)
 
 
 def its_name_is_free(loss: Loss) -> None:

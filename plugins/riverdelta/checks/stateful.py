@@ -1,30 +1,26 @@
-"""The law of parts: one whose state is saved goes on from it as if nothing had happened, and refuses what is not its own."""
+"""The laws of parts: one whose state is saved goes on from it as if nothing had happened, and refuses what is not its own.
+
+Each law is one function of a `Part`; it raises `LawBroken` with the array or the cut.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from riverdelta.checks.law import LawBroken, equal
+from riverdelta.checks.law import LawBroken, equal, laws_of, same
 from riverdelta.core.arrays import Array, Arrays, Stateful, part
 from riverdelta.core.errors import Corrupt
 
-P = TypeVar("P", bound=Stateful)
 
-
-def check_stateful(
-    make: Callable[[], P],
-    feed: Callable[[P, int, int], None],
-    rows: int,
-    cuts: int = 3,
-    anew: Sequence[str] = (),
-    seed: int = 0,
-) -> None:
-    """Check that a part's state says everything that its next update depends on; raises `LawBroken` with the array or the cut.
+@dataclass(frozen=True)
+class Part:
+    """A part whose state is saved, as its laws need it: how it is made, and the stream that feeds it.
 
     Parameters
     ----------
@@ -43,43 +39,72 @@ def check_stateful(
     seed
         Of the cuts; a failure is the same again.
 
-    Notes
-    -----
-    1. However the stream is cut, and wherever the part is saved and another goes on from it, all state has the same bits: with
-       its arrays and its parts (where it has `parts`) in any order, and after what was saved has been overwritten.
-    2. A part that has taken other rows forgets them when it loads.
-    3. `load` raises `Corrupt` naming the array where one is missing, of another type, or has an axis more. It may begin anew
-       where there are none: the part was not there when the state was saved.
-
     >>> from riverdelta import Calibration, Schema, Stack
+    >>> from riverdelta.checks import check
     >>> def make():
     ...     stack = Stack([Calibration()])
     ...     stack.bind(Schema())
     ...     return stack
     >>> rng = np.random.default_rng(0)
     >>> base, label, one = rng.normal(size=(50, 1)).astype("f"), rng.integers(0, 2, 50).astype("f"), np.ones(50, "f")
-    >>> check_stateful(make, lambda stack, a, b: stack.learn({}, base[a:b], label[a:b], one[a:b]), 50)
+    >>> check(Part(make, lambda stack, a, b: stack.learn({}, base[a:b], label[a:b], one[a:b]), 50))
+    {}
     """
-    random = Random(seed)
-    at_once = make()
-    feed(at_once, 0, rows)
-    expected = _copied(at_once.state())
-    for _ in range(cuts):
-        edges = sorted({0, rows, *(random.randrange(rows + 1) for _ in range(random.randrange(1, 12)))})
-        each = make()
+
+    make: Callable[[], Any]
+    feed: Callable[[Any, int, int], None]
+    rows: int
+    cuts: int = 3
+    anew: Sequence[str] = ()
+    seed: int = 0
+
+    def fed(self) -> Stateful:
+        """Return a part that took all rows at once."""
+        made: Stateful = self.make()
+        self.feed(made, 0, self.rows)
+        return made
+
+
+def it_goes_on_from_its_state(of: Part) -> None:
+    """However the stream is cut, and wherever it is saved and another goes on from it, all state has the same bits: with its
+    arrays and its parts (where it has `parts`) in any order, and after what was saved has been overwritten."""
+    random, expected = Random(of.seed), of.fed().state()
+    for _ in range(of.cuts):
+        edges = sorted({0, of.rows, *(random.randrange(of.rows + 1) for _ in range(random.randrange(1, 12)))})
+        each = of.make()
         for start, stop in zip(edges, edges[1:], strict=False):
             if start and random.random() < 0.7:
-                used = make()
-                feed(used, 0, random.randrange(start))
-                each = _moved(each, random.choice([make(), used]), random)
-            feed(each, start, stop)
+                each = _moved(each, of.make(), random)
+            of.feed(each, start, stop)
         _same(f"rows cut at {edges}", each.state(), expected)
-    _same("a part that was loaded and fed nothing", _moved(at_once, make(), random).state(), expected)
+
+
+def it_forgets_its_rows_when_it_loads(of: Part) -> None:
+    """A part that has taken rows forgets them when it loads a later state, and goes on from that alone."""
+    random, expected = Random(of.seed), of.fed().state()
+    for stop in (of.rows, random.randrange(1, of.rows)):
+        each, used = of.make(), of.make()
+        of.feed(each, 0, stop)
+        of.feed(used, 0, random.randrange(stop))
+        used = _moved(each, used, random)
+        of.feed(used, stop, of.rows)
+        _same(f"a part that loaded the state at {stop} over rows of its own", used.state(), expected)
+
+
+def it_refuses_what_is_not_its_own(of: Part) -> None:
+    """`load` raises `Corrupt` naming the array where one is missing, of another type, or has an axis more.
+
+    It may begin anew where there are none: the part was not there when the state was saved.
+    """
+    expected = of.fed().state()
     for name in expected:
-        _refuses(make, expected, name, lenient=any(fnmatch(name, pattern) for pattern in anew))
+        _refuses(of.make, expected, name, lenient=any(fnmatch(name, pattern) for pattern in of.anew))
 
 
-def _moved(old: P, new: P, random: Random) -> P:
+LAWS = laws_of(globals())
+
+
+def _moved(old: Any, new: Any, random: Random) -> Any:
     """Let `new` go on from the state of `old`, and spoil what it was given."""
     saved = _shuffled(_copied(old.state()), random)
     new.load(saved)
@@ -113,9 +138,7 @@ def _refuses(make: Callable[[], Stateful], expected: Arrays, name: str, lenient:
 def _same(what: str, got: Arrays, expected: Arrays) -> None:
     equal(f"{what}: the names in its state", sorted(got), sorted(expected))
     for name, array in expected.items():
-        found = got[name]
-        if (found.dtype, found.shape, found.tobytes()) != (array.dtype, array.shape, array.tobytes()):
-            raise LawBroken(f"{what}: {name!r} differs from that of a part which took all rows at once")
+        same(f"{what}: {name!r}", np.atleast_1d(got[name]), np.atleast_1d(array))
 
 
 def _copied(arrays: Arrays) -> dict[str, Array]:

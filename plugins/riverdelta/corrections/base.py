@@ -34,16 +34,24 @@ class Correction(RowFaces):
     """Raw output = offset + residual, with a residual of exactly zero before the first example.
 
     Every face takes a block of N rows: `columns` (see `core.features`), `offset` float32[N, K], `label` float32[N] and
-    `weight` float32[N] (importance, > 0); a raw output is float32[N, K]. K, the labels and what is lowered are those of
-    `loss`. A block equals its rows one by one, to the last bit.
+    `weight` float32[N] (importance, >= 0); a raw output is float32[N, K]. K, the labels and what is lowered are those of
+    `loss`. A block equals its rows one by one, to the last bit, and the same rows always teach the same.
 
-    `served` are the tables that score; `learner` holds everything else that learning needs, each array changed in place.
-    Both are made by `bind` and together are the complete state.
+    `served` are the tables that score, the same objects from `bind` on, written in place; `learner` holds everything else that
+    learning needs, as arrays. Both are made by `bind`, together are the complete state, and are shared with no clone. `learn`
+    alone changes what rows get, and `inflate` what they teach. No array that is given to a face is written into or kept, and
+    none that it returned.
+
+    What a row can do is limited. One of weight 0, or with a number that is not finite, changes nothing. Whatever finite numbers
+    the others hold, an ordinary row's residual stays within `radius` for each number that is read, and ordinary rows go on
+    teaching. `riverdelta.checks` has a law for each of these sentences.
     """
 
     offset: str
     served: dict[str, Table]
     learner: dict[str, npt.NDArray[Any]]
+    #: How far an ordinary row's raw output may lie from its offset for each number that is read, in raw outputs.
+    radius: float = 8.0
     #: The name that `named` gave it within its stack.
     own_name: str | None = None
     #: The options that its maker named; the others have the defaults of the library, of which a home keeps its own.
@@ -104,13 +112,13 @@ class Correction(RowFaces):
         """
 
     def inflate(self, keep: float) -> None:
-        """Keep the share `keep` of what makes coefficients sure: they stay, and the next examples move them more.
+        """Keep the share `keep` of what makes coefficients sure: no raw output changes, and the next examples move them more.
 
         Nothing happens where a correction has no such belief.
         """
 
     def sync(self) -> None:
-        """Write the learner's state into `served`, where learning does not do so with every update."""
+        """Write the learner's state into `served`, where learning does not do so with every update; no raw output changes."""
 
     def restore(self) -> None:
         """Rebuild what is derived from `served` and `learner`, after both were loaded from a checkpoint."""

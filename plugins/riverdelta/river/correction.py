@@ -68,6 +68,7 @@ class River(Correction):
         if not self.reads:
             raise ConfigurationError('River(...) has no features; name columns, as in River(pipeline, features=("hour",))')
 
+    radius = _DIVERGED
     _learner: dict[str, npt.NDArray[Any]]
     _unsaved: bool
 
@@ -129,7 +130,7 @@ class River(Correction):
         for i, x in enumerate(self._dicts(columns, len(offset))):
             o = float(offset[i, 0])
             # What is not finite would stay in the state for good.
-            if not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
+            if weight[i] == 0.0 or not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
                 out[i, 0] = self._predicted(x, o)
                 continue
             z = self._raw(x, o) if self._rows else o

@@ -22,7 +22,7 @@ class Loss(ABC):
 
     Raw outputs are float[N, K] with K = `outputs`; float[N] is taken as [N, 1]. Labels are float[N]. A new loss gives the
     class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that can pass `bound`
-    also `judged`, and one of fewer labels than `labels` says `valid` and `expected`. `riverdelta.checks.check_loss` proves that
+    also `judged`, and one of fewer labels than `labels` says `valid` and `expected`. `riverdelta.checks.check` proves that
     they agree. An instance is given as `task=`.
     """
 

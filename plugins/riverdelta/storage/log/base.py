@@ -1,4 +1,4 @@
-"""Log: the interface that a backend implements, and `riverdelta.checks.check_log` tests; a journal is written once, over it."""
+"""Log: the interface that a backend implements, and `riverdelta.checks` tests; a journal is written once, over it."""
 
 from __future__ import annotations
 

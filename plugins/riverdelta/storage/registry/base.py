@@ -1,4 +1,4 @@
-"""Registry: the interface that a backend implements, and `riverdelta.checks.check_registry` tests: files by name."""
+"""Registry: the interface that a backend implements, and `riverdelta.checks` tests: files by name."""
 
 from __future__ import annotations
 

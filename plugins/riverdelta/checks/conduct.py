@@ -1,0 +1,156 @@
+"""How a correction behaves whatever it is given: reading changes nothing, nothing is shared, and wild rows do limited harm.
+
+Each law is one function of a correction, a schema and a loss; it raises `LawBroken` with what it found.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from riverdelta.checks.block import Block, bound, draw, export, learn, predict, same_state, some_labels, state
+from riverdelta.checks.law import LawBroken, at_most, equal, laws_of, same
+from riverdelta.core.features import Schema
+from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.stack import Stack
+
+
+def it_reads_only_what_it_names(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """Every face does with the columns that `reads` names."""
+    c, block = bound(correction, schema, loss), draw(schema, 20, 12, loss)
+    named = Block({name: block.columns[name] for name in c.reads}, block.offset, block.label, block.weight)
+    learn(c, named)
+    predict(c, named)
+    export(c, Schema({name: schema[name] for name in c.reads}))
+
+
+def reading_changes_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """`predict`, `export`, `sync`, `coefficients` and `occupancy` between examples change no bit of what comes after."""
+    asked, other, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 150, 13, loss)
+    for start in range(0, 150, 50):
+        for c in (asked, other):
+            learn(c, block[start : start + 50])
+        first = predict(asked, block)
+        for _ in range(9):
+            export(asked, schema)
+            asked.coefficients(), asked.occupancy()
+            same("predict, asked again", predict(asked, block), first, block.arrays)
+    same_state(state(asked), state(other))
+
+
+def what_it_is_given_stays_the_callers(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """It writes into no array that it was given, and keeps none, nor one that it returned."""
+    c, other, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 60, 14, loss)
+    given = block[:20].copy()
+    for start in range(0, 60, 20):
+        part = block[start : start + 20]
+        for name, array in given.arrays.items():
+            array[:] = part.arrays[name]
+        learn(other, part)
+        for face in (predict, learn):
+            found = face(c, given)
+            for name, array in part.arrays.items():
+                same(f"{name}, which {face.__name__} was given,", given.arrays[name], array)
+            if not any(np.shares_memory(found, array) for array in given.arrays.values()):
+                found.fill(7)
+    same_state(state(c), state(other))
+
+
+def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """A clone of a trained correction is fresh, and what it learns is its own."""
+    old, block = bound(correction, schema, loss), draw(schema, 60, 15, loss)
+    fresh = state(old)
+    learn(old, block)
+    trained, clone = state(old), bound(old, schema, loss)
+    same_state(state(clone), fresh)
+    learn(clone, draw(schema, 30, 16, loss))
+    same_state(state(old), trained)
+
+
+def served_tables_keep_their_form(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """From `bind` on the served tables are the same objects, float32 in C order of one shape, with a mark for each row."""
+    c = bound(correction, schema, loss)
+    made, stack = {key: (table, _form(table)) for key, table in c.served.items()}, Stack([c], loss)
+    learn(c, draw(schema, 60, 17, loss))
+    for change in (
+        c.sync,
+        lambda: c.inflate(0.5),
+        lambda: stack.load({key: array.copy() for key, array in stack.state().items()}),
+    ):
+        change()
+        equal("the names of its served tables", list(c.served), list(made))
+        for key, (table, form) in made.items():
+            equal(f"the form of {key!r}", _form(c.served[key]), form)
+            equal(f"the form of {key!r}", form[:3], ("float32", table.values.shape, True))
+            if c.served[key] is not table:
+                raise LawBroken(f"served[{key!r}] is another Table than `bind` made; write into its values")
+
+
+def inflating_moves_no_output(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """`inflate` leaves every raw output as it is, bit for bit, and the next examples move it no less than without."""
+    block, more = draw(schema, 300, 18, loss), draw(schema, 30, 19, loss)
+    moved: dict[float | None, float] = {}
+    for keep in (None, 1.0, 0.25, 0.0):
+        c = bound(correction, schema, loss)
+        learn(c, block)
+        before = predict(c, block)
+        if keep is not None:
+            c.inflate(keep)
+        c.sync()
+        same(f"predict after inflate({keep})", predict(c, block), before, block.arrays)
+        learn(c, more)
+        moved[keep] = float(np.abs(predict(c, block) - before).mean())
+        at_most(f"the mean move of a row without inflate({keep})", moved[None], 1.01 * moved[keep] + 1e-6)
+
+
+def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """A row of weight 0, or with a number that is not finite, changes no bit, and no other row of its block."""
+    c, other = bound(correction, schema, loss), bound(correction, schema, loss)
+    odd = [("weight", 0.0), *product(("offset", "label", "weight"), _NOT_FINITE)]
+    odd += [(name, value) for name in c.reads if schema[name].kind in ("scalar", "vector") for value in _NOT_FINITE]
+    for seed, (name, value) in enumerate(odd):
+        block = draw(schema, 9, 2000 + seed, loss)
+        block.arrays[name].reshape(9, -1)[4, -1] = value
+        rows = np.delete(np.arange(9), 4)
+        with np.errstate(all="ignore"):
+            found, expected = learn(other, block)[rows], learn(c, block[rows])
+        what = f"with a row whose {name} is {value:g}: "
+        same(f"{what}learn", found, expected, block[rows].arrays)
+        same_state(state(other), state(c), what)
+
+
+def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """After examples of any finite numbers, an ordinary row's residual is within `radius` for each number that is read, and
+    ordinary examples still teach."""
+    c, block = bound(correction, schema, loss), draw(schema, 400, 22, loss)
+    learn(c, block)
+    usual = block[:50].copy()
+    for array in (usual.offset, *(column for column in usual.columns.values() if column.dtype.kind == "f")):
+        np.clip(array, -1, 1, out=array)
+    row, labels = usual[:1], some_labels(loss)
+    floats = [name for name in c.reads if row.columns[name].dtype.kind == "f"]
+    numbers = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in c.reads)
+    wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
+    for times, weight, size, offset, label in [*wild, (400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]:
+        columns = row.columns | {name: row.columns[name] * np.float32(size) for name in floats}
+        example = Block(columns, np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32))
+        learn(c, example[np.zeros(times, np.int64)])
+        shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
+        at_most(shown, np.abs(predict(c, usual) - usual.offset), c.radius * numbers, usual.arrays)
+    label = max(labels, key=lambda label: loss.value(predict(c, row), label)[0])
+    row, start = Block(row.columns, row.offset, np.full(1, label), np.ones(1, np.float32)), loss.value(predict(c, row), label)
+    for _ in range(200):
+        learn(c, row)
+    at_most(f"the loss of label {label:g} after 200 examples of it", loss.value(predict(c, row), label), start - 0.004)
+
+
+LAWS = laws_of(globals())
+_NOT_FINITE = (np.nan, np.inf, -np.inf)
+_WEIGHTS, _SIZES, _OFFSETS = (1e-30, 1e4, 3e38), (1e-30, 1e6, 1e30), (-30.0, 0.0, 30.0)
+
+
+def _form(table: Table) -> tuple[object, ...]:
+    values, touched = table.values, table.touched
+    return str(values.dtype), values.shape, values.flags.c_contiguous and values.ndim == 2, str(touched.dtype), touched.shape

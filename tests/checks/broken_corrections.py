@@ -1,0 +1,365 @@
+"""Broken corrections, by the law that each breaks; every other law may pass."""
+
+import math
+
+import numpy as np
+
+from riverdelta import Calibration, Correction, Entity, Linear, Schema, Table
+
+SCHEMA = Schema.of({"u": "int64", "h": "float32"})
+
+
+class Shift(Correction):
+    """A correction that keeps every law: one number, moved by a Newton step per example."""
+
+    reads = ("h",)
+
+    def __init__(self, offset="offset"):
+        self.offset = offset
+
+    def bind(self, schema):
+        super().bind(schema)
+        self.served = {"shift": Table(np.zeros((1, self.loss.outputs)))}
+        self.learner = {"certainty": np.ones((1, self.loss.outputs))}
+
+    def predict(self, columns, offset):
+        return offset + self.served["shift"].values
+
+    def learn(self, columns, offset, label, weight):
+        table, certainty, out = self.served["shift"], self.learner["certainty"], np.empty_like(offset)
+        for row in range(len(offset)):
+            out[row] = offset[row] + table.values[0]
+            gradient, curvature = self.loss.derivatives(out[row], label[row], min(weight[row], 10.0))
+            if not self.skips(columns["h"][row] + offset[row].sum(), gradient, weight[row]):
+                certainty += curvature
+                table.values[:] = np.clip(table.values - gradient / certainty, -self.radius, self.radius)
+                table.touched[:] = True
+        return out
+
+    def skips(self, value, gradient, weight):
+        return weight == 0.0 or not np.isfinite([value, weight, *gradient[0]]).all()
+
+    def export(self, nodes, columns, offset):
+        return nodes.add("Add", offset, nodes.table("shift", self.served["shift"].values))
+
+
+class KernelIsIdentity(Entity):
+    def learn(self, columns, offset, label, weight):
+        return offset.copy()
+
+
+class ReturnsOutputsAfterTheUpdate(Entity):
+    def learn(self, columns, offset, label, weight):
+        super().learn(columns, offset, label, weight)
+        return self.predict(columns, offset)
+
+
+class ExportsItsOffset(Entity):
+    def export(self, nodes, columns, offset):
+        nodes.table("mean", self.served["mean"].values)
+        return offset
+
+
+class LearnsABlockAsOneAverage(Linear):
+    def learn(self, columns, offset, label, weight):
+        return super().learn(columns, offset, np.full_like(label, label.mean() if len(label) else 0), weight)
+
+
+class RefusesEmptyBlocks(Shift):
+    def learn(self, columns, offset, label, weight):
+        assert offset.size
+        return super().learn(columns, offset, label, weight)
+
+
+class TakesNoLabels(Shift):
+    def learn_many(self, X):
+        pass
+
+
+class PredictsByTheBlock(Shift):
+    def predict(self, columns, offset):
+        return super().predict(columns, offset) + np.float32(1e-6 * (len(offset) - 1))
+
+
+class ForgetsToMarkRows(Entity):
+    def learn(self, columns, offset, label, weight):
+        raw = super().learn(columns, offset, label, weight)
+        self.served["mean"].touched[:] = False
+        return raw
+
+
+class HidesState(Entity):
+    hidden = 0
+
+    def learn(self, columns, offset, label, weight):
+        self.hidden += len(label)
+        weight = np.where(self.hidden - np.arange(len(label))[::-1] > 150, weight / 2, weight).astype(np.float32)
+        return super().learn(columns, offset, label, weight)
+
+
+class RestoreForgets(Entity):
+    def restore(self):
+        self.learner["precision"][:] = 0
+
+
+class InflateHidesState(Entity):
+    times = 1.0
+
+    def inflate(self, keep):
+        self.times /= max(keep, 0.1)
+
+    def learn(self, columns, offset, label, weight):
+        return super().learn(columns, offset, label, weight * np.float32(self.times))
+
+
+class IgnoresImportance(Entity):
+    def learn(self, columns, offset, label, weight):
+        learned = np.where(np.isfinite(weight), np.sign(weight), weight)
+        return super().learn(columns, offset, label, learned)
+
+
+class StartsElsewhere(Linear):
+    def bind(self, schema):
+        super().bind(schema)
+        self.served["ids"].values[:] = 0.001
+
+
+class BakesItsTable(Entity):
+    def export(self, nodes, columns, offset):
+        baked = nodes.constant(self.served["mean"].values)
+        nodes.table("mean", self.served["mean"].values)
+        rows = nodes.add("Gather", baked, self._hash.export(nodes, columns["u"]))
+        return nodes.add("Add", offset, rows)
+
+
+class IgnoresImportanceOfDicts(Entity):
+    def learn_one(self, x, y, w=1.0):
+        super().learn_one(x, y)
+
+
+class InflateMovesOutputs(Entity):
+    def inflate(self, keep):
+        self.served["mean"].values *= np.float32(keep)
+
+
+class InflateMakesSurer(Shift):
+    def inflate(self, keep):
+        self.learner["certainty"] /= max(keep, 0.1)
+
+
+class InflateFreezes(Entity):
+    def inflate(self, keep):
+        self.learner["precision"][:] = 1e30
+
+
+class _LearnsWithoutBounds:
+    """It says `radius`, and learns without."""
+
+    def learn(self, columns, offset, label, weight):
+        self.clip, self.radius, said = math.inf, math.inf, (self.clip, self.radius)
+        try:
+            return super().learn(columns, offset, label, weight)
+        finally:
+            self.clip, self.radius = said
+
+
+class HasNoBounds(_LearnsWithoutBounds, Entity):
+    pass
+
+
+class IgnoresItsRadius(Entity):
+    def learn(self, columns, offset, label, weight):
+        self.radius, said = math.inf, self.radius
+        try:
+            return super().learn(columns, offset, label, weight)
+        finally:
+            self.radius = said
+
+
+class CalibratesWithoutBounds(_LearnsWithoutBounds, Calibration):
+    pass
+
+
+class StepsWithTheGradient(Shift):
+    def learn(self, columns, offset, label, weight):
+        out = np.empty_like(offset)
+        for row in range(len(offset)):
+            out[row] = self.predict({}, offset[row])
+            gradient, _ = self.loss.derivatives(out[row], label[row], weight[row])
+            if not self.skips(columns["h"][row] + offset[row].sum(), gradient, weight[row]):
+                self.served["shift"].values[:] -= np.float32(0.05 * np.clip(gradient, -1e30, 1e30))
+                self.served["shift"].touched[:] = True
+        return out
+
+
+class StopsAtAHeavyExample(Linear):
+    """Its steps stay short, and so do all after one whose gradient was not clipped."""
+
+    def learn(self, columns, offset, label, weight):
+        self.clip, said = math.inf, self.clip
+        try:
+            return super().learn(columns, offset, label, weight)
+        finally:
+            self.clip = said
+
+
+class LearnsWhatIsNotFinite(Shift):
+    def skips(self, value, gradient, weight):
+        return weight == 0.0
+
+
+class LearnsColumnsThatAreNotFinite(Shift):
+    def skips(self, value, gradient, weight):
+        return super().skips(0.0, gradient, weight)
+
+
+class TakesNaNAsZero(Entity):
+    def learn(self, columns, offset, label, weight):
+        return super().learn(columns, offset, np.nan_to_num(label, nan=0.0), weight)
+
+
+class LearnsWeightZero(Shift):
+    def skips(self, value, gradient, weight):
+        if weight == 0.0:
+            self.learner["certainty"] += 1.0
+        return super().skips(value, gradient, weight)
+
+
+class PredictWritesServed(Entity):
+    def predict(self, columns, offset):
+        found = super().predict(columns, offset)
+        self.served["mean"].values[:] *= np.float32(0.999)
+        return found
+
+
+class PredictWritesLearner(Entity):
+    """It counts the rows of blocks that it was asked for; only what is typical changes."""
+
+    def predict(self, columns, offset):
+        self.learner["square"][0] += len(offset) > 1
+        return super().predict(columns, offset)
+
+
+class PredictCounts(Shift):
+    asked = 0
+
+    def predict(self, columns, offset):
+        self.asked += 1
+        return super().predict(columns, offset) + np.float32(0.001 * (self.asked > 9 and self.learner["certainty"][0, 0] > 1))
+
+
+class ExportWritesLearner(Shift):
+    def export(self, nodes, columns, offset):
+        self.learner["certainty"] *= 0.5
+        return super().export(nodes, columns, offset)
+
+
+class SyncMovesOutputs(Shift):
+    def sync(self):
+        self.served["shift"].values[:] = np.round(self.served["shift"].values, 2)
+
+
+class SharesTablesWithItsClones(Shift):
+    _made = None
+
+    def clone(self, new_params=None, include_attributes=False):
+        fresh = super().clone(new_params, include_attributes)
+        fresh._made = self._made
+        return fresh
+
+    def bind(self, schema):
+        super().bind(schema)
+        if self._made is not None:
+            self.served = self._made
+        self._made = self.served
+
+
+class KeepsTheCallersArrays(Shift):
+    """It moves by the label at once, and takes its certainty from the block before, which is the caller's."""
+
+    _last = None
+
+    def learn(self, columns, offset, label, weight):
+        found = super().learn(columns, offset, label, weight)
+        if self._last is not None:
+            self.learner["certainty"] += float(self._last[0])
+        self._last = offset[-1] if len(offset) else self._last
+        return found
+
+
+class WritesIntoTheBlock(Shift):
+    def learn(self, columns, offset, label, weight):
+        found = super().learn(columns, offset, label, weight)
+        label[:] = 0
+        return found
+
+
+class CachesByIdentity(Entity):
+    """It hashes an array of ids once, and takes it for the same as long as it is the same object."""
+
+    _hashed = None, None
+
+    def _design(self, columns, rows):
+        if self._hashed[0] is not columns["u"]:
+            self._hashed = columns["u"], super()._design(columns, rows)
+        return self._hashed[1]
+
+
+class ServesFloat64(Shift):
+    def sync(self):
+        self.served["shift"].values = self.served["shift"].values.astype(np.float64)
+
+
+class ReplacesItsTables(Shift):
+    def learn(self, columns, offset, label, weight):
+        found = super().learn(columns, offset, label, weight)
+        old, self.served["shift"] = self.served["shift"], Table(self.served["shift"].values)
+        self.served["shift"].touched[:] = old.touched
+        return found
+
+
+class ReadsMoreThanItNames(Shift):
+    def predict(self, columns, offset):
+        return super().predict(columns, offset) + 0.0 * columns["u"][:, None].astype(np.float32)
+
+
+class IsRandom(Shift):
+    def learn(self, columns, offset, label, weight):
+        return super().learn(columns, offset, label, weight * np.float32(np.random.default_rng().uniform(0.9, 1.1)))
+
+
+def _made(kind):
+    return kind("u", slots=64) if issubclass(kind, Entity) else kind("u", "h", slots=64) if issubclass(kind, Linear) else kind()
+
+
+#: The law that each breaks, and the broken correction.
+BROKEN = {
+    name: [_made(kind) for kind in kinds]
+    for name, kinds in {
+        "its_methods_are_those_of_the_contract": [TakesNoLabels],
+        "fresh_residual_is_zero": [StartsElsewhere],
+        "learn_returns_the_prediction_before_the_update": [ReturnsOutputsAfterTheUpdate],
+        "a_block_equals_its_rows": [LearnsABlockAsOneAverage, PredictsByTheBlock, RefusesEmptyBlocks, IsRandom],
+        "it_learns": [KernelIsIdentity],
+        "importance_counts": [IgnoresImportance],
+        "the_graph_agrees": [ExportsItsOffset],
+        "tables_swap": [BakesItsTable],
+        "changed_rows_are_touched": [ForgetsToMarkRows],
+        "state_round_trips": [HidesState, RestoreForgets, InflateHidesState],
+        "rows_as_dicts_agree": [IgnoresImportanceOfDicts],
+        "it_reads_only_what_it_names": [ReadsMoreThanItNames],
+        "reading_changes_nothing": [
+            PredictWritesServed, PredictWritesLearner, PredictCounts, ExportWritesLearner, SyncMovesOutputs,
+        ],
+        "what_it_is_given_stays_the_callers": [CachesByIdentity, KeepsTheCallersArrays, WritesIntoTheBlock],
+        "clones_share_nothing": [SharesTablesWithItsClones],
+        "served_tables_keep_their_form": [ServesFloat64, ReplacesItsTables],
+        "inflating_moves_no_output": [InflateMovesOutputs, InflateMakesSurer, InflateFreezes],
+        "what_cannot_be_learned_leaves_no_trace": [
+            LearnsWhatIsNotFinite, LearnsColumnsThatAreNotFinite, TakesNaNAsZero, LearnsWeightZero,
+        ],
+        "a_wild_example_is_bounded": [
+            HasNoBounds, IgnoresItsRadius, CalibratesWithoutBounds, StepsWithTheGradient, StopsAtAHeavyExample,
+        ],
+    }.items()
+}  # fmt: skip
