@@ -96,6 +96,7 @@ class Shift(Correction):
     def bind(self, schema):
         self.served = {"shift": Table(np.zeros((1, self.loss.outputs)))}
         self.learner = {"certainty": np.ones((1, self.loss.outputs))}
+        super().bind(schema)
 
     def predict(self, columns, offset):
         return offset + self.served["shift"].values

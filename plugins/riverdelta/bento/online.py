@@ -31,6 +31,7 @@ from riverdelta.core.logs import use_json
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.stack import listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.learning.definition import ATTRIBUTE, Definition
 from riverdelta.serving.dataplane import DataPlane
@@ -49,7 +50,7 @@ def online(
     probability: str | None = None,
     taps: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
-    corrections: Sequence[Correction] = (),
+    corrections: Correction | Sequence[Correction] = (),
     on_drift: Response | None = None,
     slices: Mapping[str, Sequence[str | int]] | None = None,
     name: str | None = None,
@@ -80,7 +81,7 @@ def online(
             probability=probability,
             taps=dict(taps or {}),
             columns=Schema.of(columns or {}),
-            corrections=tuple(corrections),
+            corrections=listed(corrections),
             on_drift=on_drift,
             slices={column: tuple(values) for column, values in (slices or {}).items()},
             task=task,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near
-from riverdelta.core.hashing import id64
+from riverdelta.core.hashing import id64, id_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -129,12 +129,9 @@ def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
 def _ids(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     ids = []
     for row, v in enumerate(array.ravel().tolist()):
-        if isinstance(v, (str, bytes)):
-            ids.append(id64(v))
-        elif isinstance(v, int) and -(2**63) <= v < 2**63:
-            ids.append(v)
-        else:
+        if (found := id_of(v)) is None:
             raise InvalidInput(f"column {column.name!r} holds {v!r} at row {row}; expected strings or int64 ids")
+        ids.append(found)
     return np.array(ids, np.int64).reshape(array.shape)
 
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError, InvalidInput, Unbound
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
+
+_FLOAT = np.dtype(np.float32)
+#: What the merged model calls its own parts, beside the corrections.
+_RESERVED = ("gate", "tap")
 
 
 class Table:
@@ -39,7 +43,6 @@ class Correction(RowFaces):
     Both are made by `bind` and together are the complete state.
     """
 
-    offset: str
     served: dict[str, Table]
     learner: dict[str, npt.NDArray[Any]]
     #: The name that `named` gave it within its stack.
@@ -49,22 +52,36 @@ class Correction(RowFaces):
         """Return this correction, which saved state, tables and `riverdelta diff` know as `name` from now on.
 
         Without it a stack makes a name of the class and the key, and counts those that are alike: `entity_user_id_2`. Raises
-        `ConfigurationError` where `name` is not 1 to 64 letters, digits, `_`, `-` and `.`.
+        `ConfigurationError` where `name` is not 1 to 64 letters, digits, `_`, `-` and `.` that begin with a letter or a digit,
+        or is the name of another part of the merged model.
 
         >>> from riverdelta.corrections.calibration import Calibration
         >>> Calibration().named("slow").clone().own_name
         'slow'
         """
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-            raise ConfigurationError(f"name is {name!r}; expected 1 to 64 letters, digits, '_', '-' and '.', such as 'slow'")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) or name in _RESERVED:
+            raise ConfigurationError(
+                f"name is {name!r}; expected 1 to 64 letters, digits, '_', '-' and '.' that begin with a letter or a digit, "
+                f"other than {' and '.join(map(repr, _RESERVED))}: .named('slow')"
+            )
         self.own_name = name
         return self
 
     def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> Self:
-        """Return a fresh correction of the same parameters and name."""
+        """Return a fresh correction of the same parameters and name, whose rows have the same kinds of columns."""
         fresh: Self = super().clone(new_params, include_attributes)
-        fresh.own_name = self.own_name
+        fresh.own_name, fresh._schema = self.own_name, self._schema
         return fresh
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") or "served" in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise Unbound(
+                f"{type(self).__name__} has no {name!r} before it is bound to columns; write "
+                f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or stack.bind(...) where a stack has it"
+            )
 
     @property
     @abstractmethod
@@ -73,7 +90,11 @@ class Correction(RowFaces):
 
     @abstractmethod
     def bind(self, schema: Schema) -> None:
-        """Check the columns it reads against `schema` and make fresh tables for `loss`; raises `ConfigurationError`."""
+        """Check the columns it reads against `schema` and make fresh tables for `loss`; raises `ConfigurationError`.
+
+        End with `super().bind(schema)`, which keeps the kinds of the columns for `learn_one` and `predict_one`.
+        """
+        self._schema = Schema({name: schema.need(name, type(self).__name__) for name in self.reads})
 
     @abstractmethod
     def predict(self, columns: Columns, offset: Floats) -> Floats:
@@ -89,6 +110,15 @@ class Correction(RowFaces):
 
         `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
         """
+
+    def room(self, offset: Floats, label: Floats | None = None, weight: Floats | None = None) -> Floats:
+        """Return an array for the raw outputs of a block; raises `InvalidInput` where no kernel can take it."""
+        rows = len(offset)
+        _fits("offset", offset, (rows, self.loss.outputs))
+        if label is not None and weight is not None:
+            _fits("label", label, (rows,))
+            _fits("weight", weight, (rows,))
+        return np.empty_like(offset)
 
     def inflate(self, keep: float) -> None:
         """Keep the share `keep` of what makes coefficients sure: they stay, and the next examples move them more.
@@ -109,3 +139,11 @@ class Correction(RowFaces):
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table, 0 to 1."""
         return {}
+
+
+def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
+    if array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
+        raise InvalidInput(
+            f"{name} is {array.dtype}{list(array.shape)}; expected float32{list(shape)} in C order, "
+            f"as of np.array({name}, np.float32)"
+        )

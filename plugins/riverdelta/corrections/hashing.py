@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core import checked
+from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
@@ -49,8 +50,7 @@ class Hash:
     @classmethod
     def draw(cls, name: str, arity: int, slots: int) -> Hash:
         """Draw a, b in [1, P) and c in [0, P) from BLAKE2b of `name`, the same on every machine."""
-        if not 1 <= slots <= 2**24:
-            raise ConfigurationError(f"slots is {slots}; expected 1 to {2**24}")
+        checked.slots(slots)
         words = [int.from_bytes(digest(f"{name}/{i}".encode()), "little") for i in range(2 * arity + 1)]
         a = tuple(1 + w % (P - 1) for w in words[:arity])
         b = tuple(1 + w % (P - 1) for w in words[arity : 2 * arity])
@@ -64,8 +64,11 @@ class Hash:
 
     def into(self, out: Ints, column: int, *ids: npt.NDArray[np.integer]) -> None:
         """Write the slots into one column of `out` int64[N, S]."""
-        block = np.ascontiguousarray(np.stack(ids, axis=1), np.int64)
-        _slots(block, np.array(self.a), np.array(self.b), self.c, self.slots, out, column)
+        block = np.stack(ids, axis=1)
+        if block.dtype.kind != "i" or len(block) != len(out):
+            found = ", ".join(f"{one.dtype}{list(one.shape)}" for one in ids)
+            raise InvalidInput(f"the ids are {found}; expected int64[{len(out)}]: write ids.astype(np.int64)")
+        _slots(np.ascontiguousarray(block, np.int64), np.array(self.a), np.array(self.b), self.c, self.slots, out, column)
 
     def export(self, nodes: Nodes, *ids: str) -> str:
         """Append the same computation on int64 tensors of one shape and return the slots' name."""

@@ -15,6 +15,7 @@ from riverdelta.core.losses.kernels import Kernels
 from riverdelta.core.nodes import Nodes
 
 Doubles = npt.NDArray[np.float64]
+_LABEL = np.dtype(np.float32)
 
 
 class Loss(ABC):
@@ -63,14 +64,25 @@ class Loss(ABC):
         """
         given = np.asarray(label)
         if given.dtype.kind not in "biuf":
-            raise InvalidInput(f"the labels are of type {given.dtype}; expected {self.expected} for each {what}")
-        with np.errstate(over="ignore"):
-            found = given.astype(np.float32)
-        good = self.valid(found) | (shown & np.isnan(found))
+            given = self._numbers(np.array(label, object), what)
+        if given.dtype == _LABEL:
+            found = given
+        else:
+            with np.errstate(over="ignore"):
+                found = given.astype(_LABEL)
+        good = self.valid(found)
+        if shown:
+            good |= np.isnan(found)
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
             raise InvalidInput(f"{what} {at} has the label {given[at]:g}; expected {self.expected}")
         return found
+
+    def _numbers(self, given: npt.NDArray[np.object_], what: str) -> Doubles:
+        for at, one in enumerate(given.tolist()):
+            if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
+                raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")
+        return given.astype(np.float64)
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether each label is one."""
