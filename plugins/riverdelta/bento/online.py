@@ -52,7 +52,7 @@ def online(
     columns: Mapping[str, str] | None = None,
     corrections: Correction | Sequence[Correction] = (),
     on_drift: Response | None = None,
-    slices: Mapping[str, Sequence[str | int]] | None = None,
+    slices: Mapping[str, str | int | Sequence[str | int]] | None = None,
     name: str | None = None,
     grpc_port: int | None = None,
 ) -> Callable[[type[T]], type[T]]:
@@ -83,7 +83,7 @@ def online(
             columns=Schema.of(columns or {}),
             corrections=listed(corrections),
             on_drift=on_drift,
-            slices={column: tuple(values) for column, values in (slices or {}).items()},
+            slices=dict(slices or {}),
             task=task,
         )
         # Every column is there, or the import fails here and says which is not.

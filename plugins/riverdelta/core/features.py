@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -43,6 +44,11 @@ class Column:
         if self.dtype == "float32":
             return {0: "scalar", 1: "vector"}.get(len(self.shape), "tensor") if None not in self.shape else "tensor"
         return "tensor"
+
+    @cached_property
+    def numpy(self) -> np.dtype[Any]:
+        """The dtype of its arrays."""
+        return np.dtype(self.dtype)
 
     def __str__(self) -> str:
         axes = ", ".join("?" if n is None else str(n) for n in ("N", *self.shape))
@@ -157,6 +163,16 @@ class Schema(dict[str, Column]):
                 f"{near(name, self)} (declare it with columns={{{name!r}: 'float32'}})"
             )
         return self[name]
+
+    def fits(self, columns: Columns, rows: int) -> None:
+        """Raise `InvalidInput` naming the first column of a block that is missing, or not an array as `check` returns it."""
+        for name, column in self.items():
+            array = columns.get(name)
+            if array is None:
+                raise InvalidInput(f"column {name!r} is missing; expected {column}")
+            if array.dtype != column.numpy or array.shape != (rows, *column.shape):
+                expected = f"{column} of {rows} rows, as of np.array({name}, np.{column.dtype})"
+                raise InvalidInput(f"column {name!r} is {array.dtype}{list(array.shape)}; expected {expected}")
 
     def check(self, columns: Mapping[str, Any], max_rows: int | None = None) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """Return the columns as arrays of this schema, and their number of rows N >= 1.

@@ -78,10 +78,13 @@ class Correction(RowFaces):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__") or "served" in vars(self):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            raise Unbound(
-                f"{type(self).__name__} has no {name!r} before it is bound to columns; write "
-                f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or stack.bind(...) where a stack has it"
-            )
+            raise self._unbound(name)
+
+    def _unbound(self, lacks: str) -> Unbound:
+        return Unbound(
+            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, by "
+            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
+        )
 
     @property
     @abstractmethod
@@ -111,9 +114,12 @@ class Correction(RowFaces):
         `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
         """
 
-    def room(self, offset: Floats, label: Floats | None = None, weight: Floats | None = None) -> Floats:
+    def room(self, columns: Columns, offset: Floats, label: Floats | None = None, weight: Floats | None = None) -> Floats:
         """Return an array for the raw outputs of a block; raises `InvalidInput` where no kernel can take it."""
+        if self._schema is None:
+            raise self._unbound("columns")
         rows = len(offset)
+        self._schema.fits(columns, rows)
         _fits("offset", offset, (rows, self.loss.outputs))
         if label is not None and weight is not None:
             _fits("label", label, (rows,))

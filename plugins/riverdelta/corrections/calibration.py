@@ -124,12 +124,12 @@ class Calibration(Correction):
         return self.learner["belief"].reshape(-1, 7)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = self.room(offset)
+        out = self.room(columns, offset)
         _predict(offset, self.served["line"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(offset, label, weight)
+        out = self.room(columns, offset, label, weight)
         line = self.served["line"]
         terms = 1.0 / self.variance, float(self.forget), float(self.clip), float(self.radius)
         _learn(offset, label, weight, line.values, self._beliefs, terms, self.loss.kernels, out)

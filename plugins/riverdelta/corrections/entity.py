@@ -214,17 +214,15 @@ class Entity(Correction):
             begin = end
 
     def _design(self, columns: Columns, rows: int) -> tuple[Any, Floats]:
-        slots = np.empty((rows, 1), np.int64)
-        self._hash.into(slots, 0, *(columns[name] for name in self._keys))
-        return slots[:, 0], self._dense.matrix(columns, rows)
+        return self._hash(*(columns[name] for name in self._keys)), self._dense.matrix(columns, rows)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = self.room(offset)
+        out = self.room(columns, offset)
         _predict(offset, *self._design(columns, len(offset)), self.served["mean"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(offset, label, weight)
+        out = self.room(columns, offset, label, weight)
         slots, x = self._design(columns, len(offset))
         mean, learner = self.served["mean"], self.learner
         terms = tuple(map(float, (self.variance, self.forget, self.clip, self.radius)))

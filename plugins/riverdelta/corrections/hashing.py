@@ -15,7 +15,6 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from riverdelta.core import checked
-from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
@@ -64,11 +63,8 @@ class Hash:
 
     def into(self, out: Ints, column: int, *ids: npt.NDArray[np.integer]) -> None:
         """Write the slots into one column of `out` int64[N, S]."""
-        block = np.stack(ids, axis=1)
-        if block.dtype.kind != "i" or len(block) != len(out):
-            found = ", ".join(f"{one.dtype}{list(one.shape)}" for one in ids)
-            raise InvalidInput(f"the ids are {found}; expected int64[{len(out)}]: write ids.astype(np.int64)")
-        _slots(np.ascontiguousarray(block, np.int64), np.array(self.a), np.array(self.b), self.c, self.slots, out, column)
+        block = np.ascontiguousarray(np.stack(ids, axis=1), np.int64)
+        _slots(block, np.array(self.a), np.array(self.b), self.c, self.slots, out, column)
 
     def export(self, nodes: Nodes, *ids: str) -> str:
         """Append the same computation on int64 tensors of one shape and return the slots' name."""

@@ -165,11 +165,11 @@ class Linear(Correction):
             _check(feature, features)
         if method not in _METHODS:
             raise ConfigurationError(f"method is {method!r}; expected one of {', '.join(_METHODS)}")
-        if method == "adagrad" and l1:
-            raise ConfigurationError(f'l1 is {l1} and method="adagrad" has no l1; use method="ftrl"')
         self.features, self.method, self.intercept = features, method, flag("intercept", intercept)
         self.rate, self.beta = positive("rate", rate), not_negative("beta", beta)
         self.l1, self.l2 = not_negative("l1", l1), not_negative("l2", l2)
+        if method == "adagrad" and l1:
+            raise ConfigurationError(f'l1 is {l1} and method="adagrad" has no l1; use method="ftrl"')
         self.slots, self.offset = checked.slots(slots), offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
@@ -208,14 +208,14 @@ class Linear(Correction):
         super().bind(schema)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = self.room(offset)
+        out = self.room(columns, offset)
         rows = len(offset)
         tables = (self.served["ids"].values, self.served["dense"].values)
         _predict(offset, *self._hashed.slots(columns, rows), self._dense.matrix(columns, rows), *tables, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(offset, label, weight)
+        out = self.room(columns, offset, label, weight)
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
         ids, dense, learner = self.served["ids"], self.served["dense"], self.learner

@@ -177,7 +177,7 @@ class RowFaces(MiniBatchClassifier):
                 f"correction with offset=None, as in {made}(..., offset=None)"
             )
         raise InvalidInput(
-            f"row {row} lacks {name!r}, which {made} reads: {there}; where an absent one counts as 0, write {{{name!r}: 0, **x}}"
+            f"row {row} lacks {name!r}, which {made} reads: {there}; where it counts as 0, write {{{name!r}: 0, **x}}"
         )
 
     def _kinds(self, x: Row) -> Schema:

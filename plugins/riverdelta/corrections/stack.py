@@ -39,11 +39,13 @@ class Stack:
             c.loss = loss
         self.names = _names(self.corrections)
         self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
+        self._schema = Schema()
 
     def bind(self, schema: Schema) -> None:
         """Check every column that is read and make fresh tables."""
         for c in self.corrections:
             c.bind(schema)
+        self._schema = Schema({name: schema[name] for name in self.reads})
 
     def trace(self, columns: Columns, base: Floats) -> list[Floats]:
         """Return the raw outputs float32[N, K] after each correction, in order."""
@@ -59,8 +61,10 @@ class Stack:
     def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
         """Learn the rows in order; return the corrected raw outputs float32[N, K] from before each row's own update.
 
-        Raises `InvalidInput` naming the row whose label is not one of the loss's; then nothing is learned.
+        Raises `InvalidInput` naming the column that is not as it was bound, or the row whose label is not one of the loss's;
+        then nothing is learned.
         """
+        self._schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)
         for c in self.corrections:
             raw = c.learn(columns, raw, label, weight)

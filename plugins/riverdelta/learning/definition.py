@@ -17,7 +17,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.corrections.base import Correction
-from riverdelta.corrections.stack import Stack, listed
+from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
 from riverdelta.graph import taps as tapping
@@ -44,7 +44,7 @@ class Definition:
     columns: Schema = field(default_factory=Schema)
     corrections: Sequence[Correction] = ()
     on_drift: Response | None = None
-    slices: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+    slices: Mapping[str, str | int | Sequence[str | int]] = field(default_factory=dict)
     task: str | Loss = "binary"
 
     @cached_property
@@ -69,7 +69,7 @@ class Definition:
 
     def new_stack(self) -> Stack:
         """Return a fresh stack, bound to the schema."""
-        stack = Stack([c.clone() for c in listed(self.corrections)], self.loss)
+        stack = Stack([c.clone() for c in self.corrections], self.loss)
         stack.bind(self.schema)
         return stack
 

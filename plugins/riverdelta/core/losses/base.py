@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import reduce
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +62,12 @@ class Loss(ABC):
 
         With `shown`, a label may be NaN: its row was shown, and has no label yet.
         """
-        given = np.asarray(label)
+        try:
+            given = np.asarray(label)
+        except ValueError:  # lists beside numbers have no shape
+            given = np.empty(0, object)
         if given.dtype.kind not in "biuf":
-            given = self._numbers(np.array(label, object), what)
+            given = self._numbers(label, what)
         if given.dtype == _LABEL:
             found = given
         else:
@@ -78,11 +81,11 @@ class Loss(ABC):
             raise InvalidInput(f"{what} {at} has the label {given[at]:g}; expected {self.expected}")
         return found
 
-    def _numbers(self, given: npt.NDArray[np.object_], what: str) -> Doubles:
-        for at, one in enumerate(given.tolist()):
+    def _numbers(self, label: Any, what: str) -> Doubles:
+        for at, one in enumerate(label):
             if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
                 raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")
-        return given.astype(np.float64)
+        return np.array(label, np.float64)
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether each label is one."""
