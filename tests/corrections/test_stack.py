@@ -154,6 +154,8 @@ def test_labels_of_another_type_are_learned_as_the_numbers_that_they_are():
         ({"u": np.zeros(1, np.int64)}, r"column 'u' is int64\[1\]; expected int64\[N\] of 2 rows"),
         ({"h": np.zeros(1, np.float32)}, r"column 'h' is float32\[1\]; expected float32\[N\] of 2 rows"),
         ({"h": np.zeros(2)}, r"column 'h' is float64\[2\]; expected float32\[N\]"),
+        ({"base": [[0.0], [0.0]]}, r"offset is a list; expected float32\[2, 1\]"),
+        ({"h": [0.0, 0.0]}, r"column 'h' is a list; expected float32\[N\]"),
         ({"h": None}, r"column 'h' is missing; expected float32\[N\]"),
     ],
     ids=lambda v: "" if isinstance(v, dict) else v,

@@ -83,8 +83,7 @@ class Column:
             array = _ids(self, array)
         fits = array.ndim == 1 + len(self.shape)
         if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
-            got = f"{array.dtype}{list(array.shape)}"
-            raise InvalidInput(f"column {self.name!r} has shape {got}; expected {self}")
+            raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
         return self._cast(array)
 
     def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -104,6 +103,15 @@ class Column:
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InvalidInput(f"column {self.name!r} holds {array[row].tolist()} at row {row}; expected finite {self} values")
         return np.ascontiguousarray(array)
+
+
+def described(value: Any) -> str:
+    """Return the type and shape of an array, for an error message.
+
+    >>> described(np.zeros((2, 1))), described([0.5])
+    ('float64[2, 1]', 'a list')
+    """
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def has_text(value: Any) -> bool:
@@ -170,9 +178,9 @@ class Schema(dict[str, Column]):
             array = columns.get(name)
             if array is None:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
-            if array.dtype != column.numpy or array.shape != (rows, *column.shape):
+            if not isinstance(array, np.ndarray) or array.dtype != column.numpy or array.shape != (rows, *column.shape):
                 expected = f"{column} of {rows} rows, as of np.array({name}, np.{column.dtype})"
-                raise InvalidInput(f"column {name!r} is {array.dtype}{list(array.shape)}; expected {expected}")
+                raise InvalidInput(f"column {name!r} is {described(array)}; expected {expected}")
 
     def check(self, columns: Mapping[str, Any], max_rows: int | None = None) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """Return the columns as arrays of this schema, and their number of rows N >= 1.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput, Unbound
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Schema, described
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
@@ -148,8 +148,7 @@ class Correction(RowFaces):
 
 
 def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
-    if array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
+    if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
         raise InvalidInput(
-            f"{name} is {array.dtype}{list(array.shape)}; expected float32{list(shape)} in C order, "
-            f"as of np.array({name}, np.float32)"
+            f"{name} is {described(array)}; expected float32{list(shape)} in C order, as of np.array({name}, np.float32)"
         )
