@@ -141,7 +141,7 @@ class Lookup:
 def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
     if not isinstance(table, Mapping):
         keys, values = (np.asarray(part) for part in table)
-        numeric = keys.dtype.kind == "i" and values.dtype.kind in "if"
+        numeric = _are_ids(keys) and (values.dtype.kind == "f" or _are_ids(values))
         if not numeric or keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values) or not len(keys):
             raise ConfigurationError(
                 f"lookup {name!r} has keys {keys.dtype}{list(keys.shape)} and values {values.dtype}{list(values.shape)}; "
@@ -178,6 +178,10 @@ def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
     for i, row in enumerate(rows):
         values[i, : len(row)] = [id_of(v) for v in row]
     return keys, values, counts
+
+
+def _are_ids(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64)
 
 
 def _refuse(name: str, table: Mapping[Any, Any], allowed: Callable[[Any], bool], expected: str) -> None:
