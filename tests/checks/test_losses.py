@@ -228,7 +228,7 @@ def test_coefficients_of_several_outputs_have_their_output_in_their_name():
 
 
 def test_river_s_faces_speak_the_labels_of_the_loss():
-    softmax, squared = Entity("u", slots=8), Entity("u", slots=8)
+    softmax, squared = Entity("u", slots=8, offset=None), Entity("u", slots=8, offset=None)
     softmax.loss, squared.loss = SOFTMAX, SQUARED
     for _ in range(60):
         softmax.learn_one({"u": 1}, 2)

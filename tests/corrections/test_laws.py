@@ -1,8 +1,10 @@
 """Every shipped correction keeps every law, and River's own checks."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import river.checks
+from river.compose import FuncTransformer
 
 from riverdelta import Calibration, Entity, Linear, Lookup, Schema
 from riverdelta.checks import parametrize_with_checks
@@ -31,13 +33,27 @@ def test_correction_keeps_the_law(check):
 
 RIVER = {
     # On River's phishing data, with columns that it really has.
-    "calibration": Calibration(offset="ip_in_url"),
-    "linear": Linear("age_of_domain", "https", "popup_window", intercept=True, slots=64),
-    "linear by ftrl": Linear("https", "popup_window", method="ftrl", slots=64),
-    "entity": Entity("age_of_domain", on=["https"], slots=64),
+    "calibration": Calibration(offset="https"),
+    "linear": Linear(("age_of_domain",), "https", "popup_window", intercept=True, slots=64, offset=None),
+    "linear by ftrl": Linear("https", "popup_window", method="ftrl", slots=64, offset="https"),
+    "entity": Entity("age_of_domain", on=["https"], slots=64, offset=None),
 }
 
 
 @pytest.mark.parametrize("name", RIVER)
 def test_correction_passes_rivers_own_checks(name):
     river.checks.check_estimator(RIVER[name])
+
+
+def complete(x):
+    """A row, or a frame, with 0 for each feature that is absent, and an int for the id."""
+    if isinstance(x, dict):
+        return {"https": 0.0, "popup_window": 0.0} | x | {"age_of_domain": int(x.get("age_of_domain", 0))}
+    return pd.DataFrame([complete(row) for row in x.to_dict("records")], index=x.index)
+
+
+@pytest.mark.parametrize("name", RIVER)
+def test_behind_a_step_that_completes_rows_it_passes_every_check_of_rivers(name):
+    pipeline = FuncTransformer(complete) | RIVER[name]
+    for check in river.checks.yield_checks(pipeline):
+        check(pipeline.clone())

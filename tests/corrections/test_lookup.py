@@ -69,6 +69,18 @@ def test_a_saved_table_loads_alike(tmp_path, table):
         ((np.array([1, 1]), np.ones((2, 1), np.float32)), "key 1 twice"),
         ((np.array([1.5]), np.ones((1, 1), np.float32)), "keys float64"),
         ((np.array([1, 2]), np.ones((3, 1), np.float32)), r"values float32\[3, 1\]"),
+        ((np.array([1], np.uint64), np.ones((1, 1), np.float32)), "keys uint64"),
+        ((np.array([1]), np.array([["a"]])), "values <U1"),
+        ((np.array([7]), np.array([[1e39]])), r"\[inf\] under the key 7; expected finite float32"),
+        ({1.5: [1.0]}, "under the key 1.5; expected a list of floats or of ids under an id"),
+        ({True: [1.0]}, "under the key True; expected"),
+        ({2**63: [1.0]}, "under the key 9223372036854775808; expected"),
+        ({1: "abc"}, "'abc' under the key 1; expected a list"),
+        ({1: 5}, "5 under the key 1; expected a list"),
+        ({1: [1.0, float("nan")]}, "nan under the key 1; expected finite float32 numbers"),
+        ({1: [1.0, "a"]}, "'a' under the key 1; expected finite float32 numbers"),
+        ({1: [True]}, "True under the key 1; expected ids"),
+        ({1: [None]}, "None under the key 1; expected ids"),
     ],
 )
 def test_a_malformed_table_is_refused_with_what_is_wrong(table, message):
@@ -91,3 +103,9 @@ def test_what_it_shows_of_itself_tells_contents_apart_and_not_the_order_of_keys(
     table = {3: [1.0, 2.0], 5: [0.0, 1.0]}
     same = repr(Lookup("v", "i", dict(reversed(table.items()))))
     assert repr(Lookup("v", "i", table)) == same != repr(Lookup("v", "i", {**table, 5: [0.0, 1.5]}))
+
+
+@pytest.mark.parametrize(("name", "key"), [("", "i"), ("g", ""), ("g", ("i", "j")), (3, "i")])
+def test_a_name_or_a_key_that_is_not_one_name_is_refused(name, key):
+    with pytest.raises(ConfigurationError, match=r"(name|key) is .*; expected the name of a column, as in Lookup"):
+        Lookup(name, key, {1: [1.0]})

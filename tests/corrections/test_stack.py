@@ -5,7 +5,7 @@ import pytest
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
 from riverdelta.checks.block import draw
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32"})
 
@@ -111,3 +111,64 @@ def test_what_is_no_correction_is_refused():
 def test_an_undeclared_column_is_refused_when_the_stack_is_bound():
     with pytest.raises(ConfigurationError, match="did you mean u"):
         Stack([Entity("uu", slots=8)]).bind(SCHEMA)
+
+
+ONE = np.zeros((2, 1), np.float32)
+COLUMNS = {"u": np.arange(2), "i": np.arange(2), "h": np.zeros(2, np.float32)}
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.3, np.nan, 2.0, np.inf])
+def test_a_label_that_the_loss_does_not_know_is_refused_by_row_and_nothing_is_learned(bad):
+    stack = new()
+    before = stack.digest()
+    for label in (np.array([1.0, bad]), np.array([1.0, bad], np.float32)):
+        with pytest.raises(InvalidInput, match=r"row 1 has the label .*; expected 0 or 1"):
+            stack.learn(COLUMNS, ONE, label, ONE[:, 0] + 1)
+    assert stack.digest() == before
+
+
+def test_labels_of_another_type_are_learned_as_the_numbers_that_they_are():
+    digests = set()
+    for label in (np.array([1.0, 0.0], np.float32), np.array([1.0, 0.0]), np.array([1, 0]), np.array([True, False])):
+        stack = new()
+        stack.learn(COLUMNS, ONE, label, ONE[:, 0] + 1)
+        digests.add(stack.digest())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"base": np.zeros((2, 1))},
+            r"offset is float64\[2, 1\]; expected float32\[2, 1\] .* np\.array\(offset, np\.float32\)",
+        ),
+        ({"base": np.zeros((2, 3), np.float32)}, r"offset is float32\[2, 3\]; expected float32\[2, 1\]"),
+        ({"base": np.zeros(2, np.float32)}, r"offset is float32\[2\]; expected float32\[2, 1\]"),
+        ({"base": np.zeros((4, 1), np.float32)[::2]}, "in C order"),
+        ({"label": np.zeros(1, np.float32)}, r"label is float32\[1\]; expected float32\[2\]"),
+        ({"weight": np.ones(2)}, r"weight is float64\[2\]; expected float32\[2\]"),
+        ({"weight": np.ones(3, np.float32)}, r"weight is float32\[3\]; expected float32\[2\]"),
+        ({"u": np.zeros(2)}, r"column 'u' is float64\[2\]; expected int64\[N\] of 2 rows, as of np\.array\(u, np\.int64\)"),
+        ({"u": np.zeros(2, np.uint64)}, r"column 'u' is uint64\[2\]; expected int64\[N\]"),
+        ({"u": np.zeros(1, np.int64)}, r"column 'u' is int64\[1\]; expected int64\[N\] of 2 rows"),
+        ({"h": np.zeros(1, np.float32)}, r"column 'h' is float32\[1\]; expected float32\[N\] of 2 rows"),
+        ({"h": np.zeros(2)}, r"column 'h' is float64\[2\]; expected float32\[N\]"),
+        ({"base": [[0.0], [0.0]]}, r"offset is a list; expected float32\[2, 1\]"),
+        ({"h": [0.0, 0.0]}, r"column 'h' is a list; expected float32\[N\]"),
+        ({"h": None}, r"column 'h' is missing; expected float32\[N\]"),
+    ],
+    ids=lambda v: "" if isinstance(v, dict) else v,
+)
+def test_a_block_that_no_kernel_can_take_is_refused_by_array_and_shape_and_nothing_is_learned(changed, message):
+    stack = new()
+    before = stack.digest()
+    given = {"base": ONE, "label": ONE[:, 0] + 1, "weight": ONE[:, 0] + 1, **COLUMNS} | changed
+    columns = {name: given[name] for name in SCHEMA}
+    if not {"label", "weight"} & changed.keys():
+        with pytest.raises(InvalidInput, match=message):
+            stack.predict(columns, given["base"])
+    for learner in (stack, stack.corrections[1]):
+        with pytest.raises(InvalidInput, match=message):
+            learner.learn(columns, given["base"], given["label"], given["weight"])
+    assert stack.digest() == before

@@ -71,12 +71,19 @@ def test_what_cannot_be_a_slice_is_refused_by_name():
         ({"country": []}, "expected 1 to"),
         ({"country": ["de", "de"]}, "each once"),
         ({"country": ["other"]}, "none 'other'"),
+        ({"country": [1.5]}, "1 to 32 ids"),
+        ({"country": [True]}, "1 to 32 ids"),
         ({"country": [str(i) for i in range(MOST + 1)]}, f"1 to {MOST}"),
     ):
         with pytest.raises(ConfigurationError, match=said):
             Slices(declared, SCHEMA)
     with pytest.raises((ConfigurationError, InvalidInput), match="'town'"):
         Slices({"town": [1]}, SCHEMA)
+
+
+def test_one_value_alone_is_one_slice():
+    assert list(Slices({"country": "de"}, SCHEMA).report()["country"]) == ["de", "other"]
+    assert list(Slices({"country": 49}, SCHEMA).report()["country"]) == ["49", "other"]
 
 
 def test_rows_without_the_column_and_rows_that_are_not_finite_count_nowhere():

@@ -78,11 +78,14 @@ def test_a_row_that_is_not_finite_is_predicted_and_leaves_the_state_alone(name, 
 
 
 RIVER = {
-    "scaled floats": River(StandardScaler() | LogisticRegression(), ("https", "popup_window", "age_of_domain")),
+    "scaled floats": River(
+        StandardScaler() | LogisticRegression(), ("https", "popup_window", "request_from_other_domain"), offset=None
+    ),
     "a union that names its columns": River(
         ((Select("https", "popup_window") | MinMaxScaler()) + (Select("age_of_domain") | OneHotEncoder()))
         | LinearRegression(optim.Adam(0.01)),
         slots=64,
+        offset=None,
     ),
 }
 

@@ -31,6 +31,7 @@ from riverdelta.core.logs import use_json
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.stack import listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.learning.definition import ATTRIBUTE, Definition
 from riverdelta.serving.dataplane import DataPlane
@@ -49,9 +50,9 @@ def online(
     probability: str | None = None,
     taps: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
-    corrections: Sequence[Correction] = (),
+    corrections: Correction | Sequence[Correction] = (),
     on_drift: Response | None = None,
-    slices: Mapping[str, Sequence[str | int]] | None = None,
+    slices: Mapping[str, str | int | Sequence[str | int]] | None = None,
     keep_inputs: bool = False,
     name: str | None = None,
     grpc_port: int | None = None,
@@ -87,9 +88,9 @@ def online(
             probability=probability,
             taps=dict(taps or {}),
             columns=Schema.of(columns or {}),
-            corrections=tuple(corrections),
+            corrections=listed(corrections),
             on_drift=on_drift,
-            slices={column: tuple(values) for column, values in (slices or {}).items()},
+            slices=dict(slices or {}),
             task=task,
             keep_inputs=keep_inputs,
             service=f"{_spelled(module)}:{cls.__name__}",

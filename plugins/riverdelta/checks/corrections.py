@@ -135,7 +135,6 @@ def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_L
 def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """River's `learn_one` on dicts leaves the state that `learn` on a block leaves."""
     blocks, dicts, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 60, 11, loss)
-    dicts._schema = schema
     learn(blocks, block)
     for i in range(len(block)):
         x = {name: column[i] for name, column in block.columns.items()}

@@ -96,6 +96,10 @@ class ConfigurationError(RiverdeltaError, ValueError):
     grpc_status = "FAILED_PRECONDITION"
 
 
+class Unbound(ConfigurationError, AttributeError):
+    """A correction that is used before `bind` has made its tables."""
+
+
 class ModelError(ConfigurationError):
     """A base model that riverdelta cannot correct, with the reason."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near
-from riverdelta.core.hashing import id64
+from riverdelta.core.hashing import id64, id_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -43,6 +44,11 @@ class Column:
         if self.dtype == "float32":
             return {0: "scalar", 1: "vector"}.get(len(self.shape), "tensor") if None not in self.shape else "tensor"
         return "tensor"
+
+    @cached_property
+    def numpy(self) -> np.dtype[Any]:
+        """The dtype of its arrays."""
+        return np.dtype(self.dtype)
 
     def __str__(self) -> str:
         axes = ", ".join("?" if n is None else str(n) for n in ("N", *self.shape))
@@ -77,8 +83,7 @@ class Column:
             array = _ids(self, array)
         fits = array.ndim == 1 + len(self.shape)
         if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
-            got = f"{array.dtype}{list(array.shape)}"
-            raise InvalidInput(f"column {self.name!r} has shape {got}; expected {self}")
+            raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
         return self._cast(array)
 
     def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -98,6 +103,15 @@ class Column:
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InvalidInput(f"column {self.name!r} holds {array[row].tolist()} at row {row}; expected finite {self} values")
         return np.ascontiguousarray(array)
+
+
+def described(value: Any) -> str:
+    """Return the type and shape of an array, for an error message.
+
+    >>> described(np.zeros((2, 1))), described([0.5])
+    ('float64[2, 1]', 'a list')
+    """
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def has_text(value: Any) -> bool:
@@ -129,12 +143,9 @@ def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
 def _ids(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     ids = []
     for row, v in enumerate(array.ravel().tolist()):
-        if isinstance(v, (str, bytes)):
-            ids.append(id64(v))
-        elif isinstance(v, int) and -(2**63) <= v < 2**63:
-            ids.append(v)
-        else:
+        if (found := id_of(v)) is None:
             raise InvalidInput(f"column {column.name!r} holds {v!r} at row {row}; expected strings or int64 ids")
+        ids.append(found)
     return np.array(ids, np.int64).reshape(array.shape)
 
 
@@ -160,6 +171,16 @@ class Schema(dict[str, Column]):
                 f"{near(name, self)} (declare it with columns={{{name!r}: 'float32'}})"
             )
         return self[name]
+
+    def fits(self, columns: Columns, rows: int) -> None:
+        """Raise `InvalidInput` naming the first column of a block that is missing, or not an array as `check` returns it."""
+        for name, column in self.items():
+            array = columns.get(name)
+            if array is None:
+                raise InvalidInput(f"column {name!r} is missing; expected {column}")
+            if not isinstance(array, np.ndarray) or array.dtype != column.numpy or array.shape != (rows, *column.shape):
+                expected = f"{column} of {rows} rows, as of np.array({name}, np.{column.dtype})"
+                raise InvalidInput(f"column {name!r} is {described(array)}; expected {expected}")
 
     def check(self, columns: Mapping[str, Any], max_rows: int | None = None) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """Return the columns as arrays of this schema, and their number of rows N >= 1.

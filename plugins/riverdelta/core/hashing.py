@@ -44,6 +44,19 @@ def id64(key: str | bytes) -> int:
     return int.from_bytes(digest(key.encode() if isinstance(key, str) else key, size=8), "little", signed=True)
 
 
+def id_of(value: Any) -> int | None:
+    """Return the int64 of an id: an integer of 64 bits is itself, a string has `id64`; None for everything else, such as True.
+
+    >>> id_of(7), id_of("user-42"), id_of(True), id_of(7.0), id_of(2**63)
+    (7, -6417657526719176593, None, None, None)
+    """
+    if isinstance(value, str | bytes):
+        return id64(value)
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return int(value)
+    return None
+
+
 def mixed(x: Any) -> Any:
     """Return uint64 in which every bit of `x` changes every bit: of an array, or in a kernel, by `numba.njit`, of a number.
 

@@ -10,16 +10,20 @@ import inspect
 import re
 from abc import abstractmethod
 from contextlib import suppress
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.errors import ConfigurationError, InvalidInput, Unbound
+from riverdelta.core.features import Columns, Floats, Schema, described
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
+
+_FLOAT = np.dtype(np.float32)
+#: What the merged model calls its own parts, beside the corrections.
+_RESERVED = ("gate", "tap")
 
 
 class Table:
@@ -47,7 +51,6 @@ class Correction(RowFaces):
     teaching. `riverdelta.checks` has a law for each of these sentences.
     """
 
-    offset: str
     served: dict[str, Table]
     learner: dict[str, npt.NDArray[Any]]
     #: How far an ordinary row's raw output may lie from its offset for each number that is read, in raw outputs.
@@ -70,22 +73,39 @@ class Correction(RowFaces):
         """Return this correction, which saved state, tables and `riverdelta diff` know as `name` from now on.
 
         Without it a stack makes a name of the class and the key, and counts those that are alike: `entity_user_id_2`. Raises
-        `ConfigurationError` where `name` is not 1 to 64 letters, digits, `_`, `-` and `.`.
+        `ConfigurationError` where `name` is not 1 to 64 letters, digits, `_`, `-` and `.` that begin with a letter or a digit,
+        or is the name of another part of the merged model.
 
         >>> from riverdelta.corrections.calibration import Calibration
         >>> Calibration().named("slow").clone().own_name
         'slow'
         """
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-            raise ConfigurationError(f"name is {name!r}; expected 1 to 64 letters, digits, '_', '-' and '.', such as 'slow'")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name) or name in _RESERVED:
+            raise ConfigurationError(
+                f"name is {name!r}; expected 1 to 64 letters, digits, '_', '-' and '.' that begin with a letter or a digit, "
+                f"other than {' and '.join(map(repr, _RESERVED))}: .named('slow')"
+            )
         self.own_name = name
         return self
 
     def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> Self:
-        """Return a fresh correction of the same parameters and name."""
+        """Return a fresh correction of the same parameters and name, whose rows have the same kinds of columns."""
         fresh: Self = super().clone(new_params, include_attributes)
-        fresh.own_name, fresh.given = self.own_name, self.given.union(new_params or ())
+        fresh.own_name, fresh._schema, fresh.given = self.own_name, self._schema, self.given.union(new_params or ())
         return fresh
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") or "served" in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise self._unbound(name)
+
+    def _unbound(self, lacks: str) -> Unbound:
+        return Unbound(
+            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, by "
+            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
+        )
 
     @property
     @abstractmethod
@@ -94,7 +114,11 @@ class Correction(RowFaces):
 
     @abstractmethod
     def bind(self, schema: Schema) -> None:
-        """Check the columns it reads against `schema` and make fresh tables for `loss`; raises `ConfigurationError`."""
+        """Check the columns it reads against `schema` and make fresh tables for `loss`; raises `ConfigurationError`.
+
+        End with `super().bind(schema)`, which keeps the kinds of the columns for `learn_one` and `predict_one`.
+        """
+        self._schema = Schema({name: schema.need(name, type(self).__name__) for name in self.reads})
 
     @abstractmethod
     def predict(self, columns: Columns, offset: Floats) -> Floats:
@@ -110,6 +134,18 @@ class Correction(RowFaces):
 
         `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
         """
+
+    def room(self, columns: Columns, offset: Floats, label: Floats | None = None, weight: Floats | None = None) -> Floats:
+        """Return an array for the raw outputs of a block; raises `InvalidInput` where no kernel can take it."""
+        if self._schema is None:
+            raise self._unbound("columns")
+        rows = len(offset)
+        self._schema.fits(columns, rows)
+        _fits("offset", offset, (rows, self.loss.outputs))
+        if label is not None and weight is not None:
+            _fits("label", label, (rows,))
+            _fits("weight", weight, (rows,))
+        return np.empty_like(offset)
 
     def inflate(self, keep: float) -> None:
         """Keep the share `keep` of what makes coefficients sure: no raw output changes, and the next examples move them more.
@@ -130,3 +166,10 @@ class Correction(RowFaces):
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table, 0 to 1."""
         return {}
+
+
+def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
+        raise InvalidInput(
+            f"{name} is {described(array)}; expected float32{list(shape)} in C order, as of np.array({name}, np.float32)"
+        )

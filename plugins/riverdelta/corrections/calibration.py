@@ -14,6 +14,7 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
+from riverdelta.corrections.rows import offset_key
 
 _Floats, _Table = types.float32[::1], types.float32[:, ::1]
 _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
@@ -91,11 +92,16 @@ class Calibration(Correction):
     """
 
     def __init__(
-        self, variance: float = 0.1, forget: float = 0.9999, offset: str = "offset", clip: float = 10.0, radius: float = 8.0
+        self,
+        variance: float = 0.1,
+        forget: float = 0.9999,
+        offset: str | None = "offset",
+        clip: float = 10.0,
+        radius: float = 8.0,
     ) -> None:
         self.variance = positive("variance", variance)
         self.forget = share("forget", forget)
-        self.offset = offset
+        self.offset = offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
     @classmethod
@@ -110,6 +116,7 @@ class Calibration(Correction):
         prior, outputs = 1.0 / self.variance, self.loss.outputs
         self.served = {"line": Table(np.zeros((outputs, 2)))}
         self.learner = {"belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs)}
+        super().bind(schema)
 
     @property
     def _beliefs(self) -> npt.NDArray[np.float64]:
@@ -117,12 +124,12 @@ class Calibration(Correction):
         return self.learner["belief"].reshape(-1, 7)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = np.empty_like(offset)
+        out = self.room(columns, offset)
         _predict(offset, self.served["line"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = np.empty_like(offset)
+        out = self.room(columns, offset, label, weight)
         line = self.served["line"]
         terms = 1.0 / self.variance, float(self.forget), float(self.clip), float(self.radius)
         _learn(offset, label, weight, line.values, self._beliefs, terms, self.loss.kernels, out)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from riverdelta.core.checked import column
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
@@ -56,13 +57,24 @@ class Dense:
         return parts[0] if len(parts) == 1 else nodes.add("Concat", *parts, axis=1)
 
 
+def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
+    """Return float features as a list, one alone as a list of one; raises `ConfigurationError` at what is not one, or twice."""
+    features = [on] if isinstance(on, str | Lookup) else list(on)
+    for feature in features:
+        if not isinstance(feature, Lookup):
+            column("a feature of on", feature, 'Entity("user_id", on=["item_vec", "hour"])')
+        if features.count(feature) > 1:
+            raise ConfigurationError(f"on has the feature {feature!r} twice; expected each feature once")
+    return features
+
+
 def _width(what: str, feature: str | Lookup, schema: Schema) -> int:
     if isinstance(feature, Lookup):
         feature.check(schema)
         if feature.kind != "vector":
             raise ConfigurationError(f"{what} needs vectors, and lookup {feature.name!r} is a bag of ids; use Linear")
         return feature.width
-    column = schema.need(feature, what)
-    if column.kind not in ("scalar", "vector"):
-        raise ConfigurationError(f"{what} reads {feature!r} as a number, and it is {column}; expected float32")
-    return (column.shape[0] or 1) if column.shape else 1
+    found = schema.need(feature, what)
+    if found.kind not in ("scalar", "vector"):
+        raise ConfigurationError(f"{what} reads {feature!r} as a number, and it is {found}; expected float32")
+    return (found.shape[0] or 1) if found.shape else 1

@@ -11,7 +11,8 @@ import numpy as np
 from numba import float64, types
 from onnx import TensorProto
 
-from riverdelta.core.checked import bound, positive, share
+from riverdelta.core import checked
+from riverdelta.core.checked import bound, column, flag, positive, share
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses.kernels import KERNELS
@@ -19,10 +20,11 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
-from riverdelta.corrections.dense import Dense
+from riverdelta.corrections.dense import Dense, listed
 from riverdelta.corrections.hashed import read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.rows import offset_key
 
 #: The largest precision: float32 ends at 3e38.
 _CERTAIN = np.float32(1e36)
@@ -135,9 +137,9 @@ class Entity(Correction):
 
     References: Ramanath et al. 2021, "Lambda Learner" (arXiv 2010.05154); Zhang et al. 2016, "GLMix" (KDD).
 
-    >>> e = Entity("user")
+    >>> e = Entity("user", offset=None)
     >>> for _ in range(50):
-    ...     e.learn_one({"user": 7, "offset": 0.0}, True)
+    ...     e.learn_one({"user": 7}, True)
     >>> e.predict_proba_one({"user": 7})[True] > 0.8, e.predict_proba_one({"user": 8})[True]
     (True, 0.5)
     """
@@ -145,21 +147,24 @@ class Entity(Correction):
     def __init__(
         self,
         key: str | tuple[str, ...],
-        on: Sequence[str | Lookup] = (),
+        on: str | Lookup | Sequence[str | Lookup] = (),
         intercept: bool = True,
         variance: float = 0.5,
         forget: float = 1.0,
         slots: int = 2**18,
-        offset: str = "offset",
+        offset: str | None = "offset",
         clip: float = 10.0,
         radius: float = 8.0,
     ) -> None:
-        if not intercept and not on:
-            raise ConfigurationError(f"Entity({key!r}) has neither an intercept nor features; name some with on=[...]")
-        self.key, self.on, self.intercept = key, list(on), intercept  # River cannot clone an empty tuple
+        self.key, self.on, self.intercept = key, listed(on), flag("intercept", intercept)
+        for name in self._keys:
+            column("key", name, 'Entity("user_id"), or of a cross Entity(("user_id", "item_id"))')
+        if not self._keys or not (intercept or self.on):
+            lacks = "neither an intercept nor features; name some with on=[...]" if self._keys else "no key; name an id column"
+            raise ConfigurationError(f"Entity({key!r}) has {lacks}")
         self.variance = positive("variance", variance)
         self.forget = share("forget", forget)
-        self.slots, self.offset = slots, offset
+        self.slots, self.offset = checked.slots(slots), offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
     @classmethod
@@ -171,8 +176,12 @@ class Entity(Correction):
         return tuple(dict.fromkeys((*self._keys, *(f.key for f in self.on if isinstance(f, Lookup)))))
 
     @property
+    def numbers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.on if isinstance(name, str))
+
+    @property
     def _keys(self) -> tuple[str, ...]:
-        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+        return tuple(self.key) if isinstance(self.key, tuple | list) else (self.key,)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -192,6 +201,7 @@ class Entity(Correction):
             "square": np.zeros(1 + len(self._dense.ends)),
             "present": np.zeros(len(self._dense.ends)),
         }
+        super().bind(schema)
 
     def inflate(self, keep: float) -> None:
         square, begin = self.learner["square"], 0
@@ -207,12 +217,12 @@ class Entity(Correction):
         return self._hash(*(columns[name] for name in self._keys)), self._dense.matrix(columns, rows)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = np.empty_like(offset)
+        out = self.room(columns, offset)
         _predict(offset, *self._design(columns, len(offset)), self.served["mean"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = np.empty_like(offset)
+        out = self.room(columns, offset, label, weight)
         slots, x = self._design(columns, len(offset))
         mean, learner = self.served["mean"], self.learner
         terms = tuple(map(float, (self.variance, self.forget, self.clip, self.radius)))

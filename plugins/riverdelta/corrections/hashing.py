@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core import checked
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
@@ -49,8 +49,7 @@ class Hash:
     @classmethod
     def draw(cls, name: str, arity: int, slots: int) -> Hash:
         """Draw a, b in [1, P) and c in [0, P) from BLAKE2b of `name`, the same on every machine."""
-        if not 1 <= slots <= 2**24:
-            raise ConfigurationError(f"slots is {slots}; expected 1 to {2**24}")
+        checked.slots(slots)
         words = [int.from_bytes(digest(f"{name}/{i}".encode()), "little") for i in range(2 * arity + 1)]
         a = tuple(1 + w % (P - 1) for w in words[:arity])
         b = tuple(1 + w % (P - 1) for w in words[arity : 2 * arity])

@@ -8,7 +8,8 @@ import numba
 import numpy as np
 from numba import float64, types
 
-from riverdelta.core.checked import bound, not_negative, positive
+from riverdelta.core import checked
+from riverdelta.core.checked import bound, column, flag, not_negative, positive
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses.kernels import KERNELS
@@ -19,6 +20,7 @@ from riverdelta.corrections.coefficients import Coefficients, by_output, root_me
 from riverdelta.corrections.dense import Dense
 from riverdelta.corrections.hashed import Hashed, Sparse, read_by
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.rows import offset_key
 
 _METHODS = ("adagrad", "ftrl")
 #: A float nearer to 0 counts as 0, so that no coefficient overflows.
@@ -136,9 +138,9 @@ class Linear(Correction):
     References: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
     Ross, Mineiro, Langford 2013, arXiv 1305.6646 (scale); Weinberger et al. 2009, arXiv 0902.2206 (hashing).
 
-    >>> m = Linear("item", ("user", "item"), "hour", slots=1024)
+    >>> m = Linear("item", ("user", "item"), "hour", slots=1024, offset=None)
     >>> for _ in range(100):
-    ...     m.learn_one({"user": 1, "item": 5, "hour": 3.0, "offset": 0.0}, True)
+    ...     m.learn_one({"user": 1, "item": 5, "hour": 3.0}, True)
     >>> m.predict_proba_one({"user": 1, "item": 5, "hour": 3.0})[True] > 0.9
     True
     """
@@ -153,20 +155,22 @@ class Linear(Correction):
         l2: float = 0.0,
         intercept: bool = False,
         slots: int = 2**18,
-        offset: str = "offset",
+        offset: str | None = "offset",
         clip: float = 10.0,
         radius: float = 8.0,
     ) -> None:
         if not features and not intercept:
             raise ConfigurationError('Linear() has no features; name columns, as in Linear("user_id", "hour")')
+        for feature in features:
+            _check(feature, features)
         if method not in _METHODS:
             raise ConfigurationError(f"method is {method!r}; expected one of {', '.join(_METHODS)}")
-        if method == "adagrad" and l1:
-            raise ConfigurationError(f'l1 is {l1} and method="adagrad" has no l1; use method="ftrl"')
-        self.features, self.method, self.intercept = features, method, intercept
+        self.features, self.method, self.intercept = features, method, flag("intercept", intercept)
         self.rate, self.beta = positive("rate", rate), not_negative("beta", beta)
         self.l1, self.l2 = not_negative("l1", l1), not_negative("l2", l2)
-        self.slots, self.offset = slots, offset
+        if method == "adagrad" and l1:
+            raise ConfigurationError(f'l1 is {l1} and method="adagrad" has no l1; use method="ftrl"')
+        self.slots, self.offset = checked.slots(slots), offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
     @classmethod
@@ -201,16 +205,17 @@ class Linear(Correction):
             "dense": np.zeros((width, 3 * outputs)),
             "scale": np.zeros((width, 3)),
         }
+        super().bind(schema)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = np.empty_like(offset)
+        out = self.room(columns, offset)
         rows = len(offset)
         tables = (self.served["ids"].values, self.served["dense"].values)
         _predict(offset, *self._hashed.slots(columns, rows), self._dense.matrix(columns, rows), *tables, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = np.empty_like(offset)
+        out = self.room(columns, offset, label, weight)
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
         ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
@@ -257,3 +262,18 @@ class Linear(Correction):
 
     def occupancy(self) -> dict[str, float]:
         return {"ids": float((self.learner["ids"][:, 0] != 0).mean())} if self._hashed.features else {}
+
+
+def _check(feature: Sparse, features: tuple[Sparse, ...]) -> None:
+    if isinstance(feature, list):
+        columns = ", ".join(map(repr, feature))
+        raise ConfigurationError(
+            f"Linear has the list {feature!r} as a feature; write Linear({columns}) for a feature of each column, or "
+            f"Linear(({columns})) for their cross"
+        )
+    if isinstance(feature, Lookup):
+        return
+    for name in feature if isinstance(feature, tuple) and feature else (feature,):
+        column("a feature of Linear", name, 'Linear("user_id", ("user_id", "item_id"), "hour")')
+    if features.count(feature) > 1:
+        raise ConfigurationError(f"Linear has the feature {feature!r} twice; expected each feature once")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from onnx import TensorProto
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from riverdelta.core.checked import column, finite
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Floats, Ints, Schema
-from riverdelta.core.hashing import digest, id64
+from riverdelta.core.hashing import digest, id_of
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.hashing import Hash
 
@@ -36,7 +37,8 @@ class Lookup:
     """
 
     def __init__(self, name: str, key: str, table: Mapping[Any, Sequence[Any]] | tuple[Ints, npt.NDArray[Any]]) -> None:
-        self.name, self.key = name, key
+        example = 'Lookup("genres", key="item_id", table={7: [0.0, 1.0]})'
+        self.name, self.key = column("name", name, example), column("key", key, example)
         keys, values, counts = _arrays(name, table)
         self.kind = "vector" if values.dtype.kind == "f" else "bag"
         self.width = values.shape[1]
@@ -66,9 +68,9 @@ class Lookup:
 
     def check(self, schema: Schema) -> None:
         """Raise `ConfigurationError` where the key is no id column."""
-        column = schema.need(self.key, f"lookup {self.name!r}")
-        if column.kind != "id":
-            raise ConfigurationError(f"lookup {self.name!r} is keyed by {self.key!r}, which is {column}; expected an id")
+        found = schema.need(self.key, f"lookup {self.name!r}")
+        if found.kind != "id":
+            raise ConfigurationError(f"lookup {self.name!r} is keyed by {self.key!r}, which is {found}; expected an id")
 
     def rows(self, ids: npt.NDArray[np.integer]) -> Ints:
         """Return each id's row of the table, 0 where it is absent."""
@@ -144,25 +146,51 @@ class Lookup:
 def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
     if not isinstance(table, Mapping):
         keys, values = (np.asarray(part) for part in table)
-        if keys.dtype.kind not in "iu" or keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values) or not len(keys):
+        numeric = _are_ids(keys) and (values.dtype.kind == "f" or _are_ids(values))
+        if not numeric or keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values) or not len(keys):
             raise ConfigurationError(
                 f"lookup {name!r} has keys {keys.dtype}{list(keys.shape)} and values {values.dtype}{list(values.shape)}; "
                 f"expected int64[R] and float32[R, D] or int64[R, M] with R >= 1"
             )
-        values = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+        if not np.isfinite(values).all():
+            at = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            raise ConfigurationError(
+                f"lookup {name!r} has {values[at]} under the key {keys[at]}; expected finite float32 numbers"
+            )
         return keys.astype(np.int64), values, np.full(len(keys), values.shape[1])
     if not table:
         raise ConfigurationError(f"lookup {name!r} is empty; expected at least one key")
-    keys = np.array([id64(k) if isinstance(k, str) else int(k) for k in table], np.int64)
-    rows = [[id64(v) if isinstance(v, str) else v for v in row] for row in table.values()]
+    for key, row in table.items():
+        if id_of(key) is None or not isinstance(row, list | tuple | np.ndarray):
+            raise ConfigurationError(
+                f"lookup {name!r} has {row!r} under the key {key!r}; expected a list of floats or of ids under an id, which is "
+                f"an integer or a string, as in {{7: [0.0, 1.0]}}"
+            )
+    keys = np.array([id_of(key) for key in table], np.int64)
+    rows = [list(row) for row in table.values()]
     counts = np.array([len(row) for row in rows])
     if any(isinstance(v, float | np.floating) for row in rows for v in row):
+        _refuse(name, table, finite, "finite float32 numbers, as every row of this lookup")
         if counts.min() != counts.max():
             raise ConfigurationError(
                 f"lookup {name!r} has vectors of {counts.min()} and of {counts.max()} floats; expected one length"
             )
         return keys, np.array(rows, np.float32), counts
     values = np.zeros((len(rows), max(int(counts.max()), 1)), np.int64)
+    _refuse(name, table, lambda v: id_of(v) is not None, "ids: integers of 64 bits or strings")
     for i, row in enumerate(rows):
-        values[i, : len(row)] = row
+        values[i, : len(row)] = [id_of(v) for v in row]
     return keys, values, counts
+
+
+def _are_ids(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64)
+
+
+def _refuse(name: str, table: Mapping[Any, Any], allowed: Callable[[Any], bool], expected: str) -> None:
+    for key, row in table.items():
+        for value in row:
+            if not allowed(value):
+                raise ConfigurationError(f"lookup {name!r} has {value!r} under the key {key!r}; expected {expected}")

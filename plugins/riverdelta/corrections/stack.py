@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,25 +33,19 @@ class Stack:
     [[0.5]]
     """
 
-    def __init__(self, corrections: Sequence[Correction], loss: Loss = LOG_LOSS) -> None:
-        for c in corrections:
-            if not isinstance(c, Correction):
-                raise ConfigurationError(f"corrections holds {c!r}; expected corrections such as Calibration()")
+    def __init__(self, corrections: Correction | Iterable[Correction], loss: Loss = LOG_LOSS) -> None:
+        self.corrections, self.loss = listed(corrections), loss
+        for c in self.corrections:
             c.loss = loss
-        self.corrections, self.loss = tuple(corrections), loss
         self.names = named(self.corrections)
         self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
+        self._schema = Schema()
 
     def bind(self, schema: Schema) -> None:
         """Check every column that is read and make fresh tables."""
         for c in self.corrections:
             c.bind(schema)
-        self._tables = {
-            f"{PREFIX}{name}/{key}": table
-            for name, c in zip(self.names, self.corrections, strict=True)
-            for key, table in c.served.items()
-            if table.values.size
-        }
+        self._schema = Schema({name: schema[name] for name in self.reads})
 
     def trace(self, columns: Columns, base: Floats) -> list[Floats]:
         """Return the raw outputs float32[N, K] after each correction, in order."""
@@ -65,8 +59,13 @@ class Stack:
         return self.trace(columns, base)[-1] if self.corrections else base
 
     def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
-        """Learn the rows in order; return the corrected raw outputs float32[N, K] from before each row's own update."""
-        raw = base
+        """Learn the rows in order; return the corrected raw outputs float32[N, K] from before each row's own update.
+
+        Raises `InvalidInput` naming the column that is not as it was bound, or the row whose label is not one of the loss's;
+        then nothing is learned.
+        """
+        self._schema.fits(columns, len(base))
+        raw, label = base, self.loss.check_labels(label)
         for c in self.corrections:
             raw = c.learn(columns, raw, label, weight)
         return raw
@@ -92,7 +91,12 @@ class Stack:
         """Return the served tables under their names in the merged model."""
         for c in self.corrections:
             c.sync()
-        return self._tables
+        return {
+            f"{PREFIX}{name}/{key}": table
+            for name, c in zip(self.names, self.corrections, strict=True)
+            for key, table in c.served.items()
+            if table.values.size
+        }
 
     def state(self) -> dict[str, Array]:
         """Return every array that learning depends on, by name; the arrays are the live ones."""
@@ -146,6 +150,19 @@ class Stack:
             for name, c in zip(self.names, self.corrections, strict=True)
             for key, share in c.occupancy().items()
         }
+
+
+def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:
+    """Return corrections as a tuple, one alone as a tuple of one; raises `ConfigurationError` where one is something else."""
+    if isinstance(corrections, Correction):
+        return (corrections,)
+    if not isinstance(corrections, Iterable) or isinstance(corrections, str | Mapping):
+        raise ConfigurationError(f"corrections is {corrections!r}; expected a list of corrections, such as [Calibration()]")
+    found = tuple(corrections)
+    for c in found:
+        if not isinstance(c, Correction):
+            raise ConfigurationError(f"corrections holds {c!r}; expected corrections such as Calibration()")
+    return found
 
 
 def named(corrections: Sequence[Correction]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from riverdelta.core.arrays import Arrays, nest, part, take
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Schema
-from riverdelta.core.hashing import id64
+from riverdelta.core.hashing import id_of
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
 from riverdelta.core.losses.kernels import KERNELS
@@ -60,27 +60,27 @@ class Slices:
     calibration_ratio = Σ w·σ(z) / Σ w·y.
 
     >>> slices = Slices({"country": ["de", "fr"]}, Schema.of({"country": "int64"}))
-    >>> country, one = np.array([id64("de"), id64("de"), id64("us")]), np.float32([1, 1, 1])
+    >>> country, one = np.array([id_of("de"), id_of("de"), id_of("us")]), np.float32([1, 1, 1])
     >>> slices.update({"country": country}, np.float32([0, 0, 0]), np.float32([0, 0, 9]), np.float32([0, 1, 1]), one)
     >>> report = slices.report()["country"]
     >>> list(report), report["de"]["base"]["examples"], round(report["de"]["served"]["calibration_ratio"], 4)
     (['de', 'fr', 'other'], 2, 0.9999)
     """
 
-    def __init__(self, declared: Mapping[str, Sequence[str | int]], schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    def __init__(self, declared: Mapping[str, str | int | Sequence[str | int]], schema: Schema, loss: Loss = LOG_LOSS) -> None:
         self.loss = loss
         self._names: dict[str, list[str]] = {}
         self._values: dict[str, npt.NDArray[np.int64]] = {}
         for column, values in declared.items():
             if schema.need(column, "slices").kind != "id":
                 raise ConfigurationError(f"slices has the column {column!r}, which is {schema[column]}; expected an id column")
-            names = [str(value) for value in values]
-            if not names or len({*names, OTHER}) != len(names) + 1 or len(names) > MOST:
+            listed = [values] if isinstance(values, str | int) else list(values)
+            names, ids = [str(value) for value in listed], [id_of(value) for value in listed]
+            if not names or None in ids or len({*names, OTHER}) != len(names) + 1 or len(names) > MOST:
                 raise ConfigurationError(
-                    f"slices has {names!r} for the column {column!r}; expected 1 to {MOST} values, each once, none {OTHER!r}"
+                    f"slices has {names!r} for the column {column!r}; expected 1 to {MOST} ids, each once, none {OTHER!r}"
                 )
-            ids = np.array([id64(value) if isinstance(value, str) else int(value) for value in values], np.int64)
-            self._names[column], self._values[column] = [*names, OTHER], ids
+            self._names[column], self._values[column] = [*names, OTHER], np.array(ids, np.int64)
         self._begin()
 
     @property

@@ -45,7 +45,7 @@ class Definition:
     columns: Schema = field(default_factory=Schema)
     corrections: Sequence[Correction] = ()
     on_drift: Response | None = None
-    slices: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+    slices: Mapping[str, str | int | Sequence[str | int]] = field(default_factory=dict)
     task: str | Loss = "binary"
     keep_inputs: bool = False
     service: str = "SERVICE.py:CLASS"

@@ -15,11 +15,13 @@ from river.linear_model import LogisticRegression
 from river.linear_model.base import GLM
 from river.preprocessing import OneHotEncoder, StandardScaler
 
+from riverdelta.core import checked
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.core.features import Column, Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
+from riverdelta.corrections.rows import offset_key
 from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
 from riverdelta.river.one_hot_encoder import BoundedEncoder
@@ -56,9 +58,9 @@ class River(Correction):
     """
 
     def __init__(
-        self, pipeline: Any, features: Sequence[str] | None = None, slots: int = 2**16, offset: str = "offset"
+        self, pipeline: Any, features: Sequence[str] | None = None, slots: int = 2**16, offset: str | None = "offset"
     ) -> None:
-        self.pipeline, self.slots, self.offset = pipeline, slots, offset
+        self.pipeline, self.slots, self.offset = pipeline, checked.slots(slots), offset_key(offset)
         self.features = features if features is None else _named(features)
         steps = list(pipeline.steps.values()) if isinstance(pipeline, Pipeline) else [pipeline]
         if not steps or not isinstance(steps[-1], GLM):
@@ -85,6 +87,11 @@ class River(Correction):
     @property
     def keys(self) -> tuple[str, ...]:
         return base.find(self.pipeline).keys(self.pipeline, self.reads)[0]
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        # Only an encoder makes an id of a column: elsewhere River takes it as a number.
+        return tuple(name for name in self.reads if name not in self.keys)
 
     @property
     def learner(self) -> dict[str, npt.NDArray[Any]]:
@@ -117,6 +124,7 @@ class River(Correction):
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self.served = self._converter.tables
         freeze(self._model)  # what cannot be saved is refused now, and not at the first checkpoint
+        super().bind(schema)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = offset.copy()
@@ -220,11 +228,6 @@ class River(Correction):
         ids: dict[base.Name, str] = {n: columns[n] for n, column in self._columns.items() if column.kind == "id"}
         (residual,) = self._converter.export(nodes, Flow(blocks, ids)).terms
         return nodes.add("Add", offset, nodes.cast(residual, TensorProto.FLOAT))
-
-    def _guess(self, name: str, value: Any) -> Column:
-        # Only an encoder makes an id of an int: elsewhere River takes it as a number.
-        column = super()._guess(name, value)
-        return Column(name, "float32") if column.kind == "id" and name not in self.keys else column
 
 
 def _named(features: Sequence[str]) -> tuple[str, ...]:

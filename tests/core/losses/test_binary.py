@@ -66,6 +66,18 @@ def test_labels_of_text_are_refused():
         LOG_LOSS.check_labels(["spam"])
 
 
+@pytest.mark.parametrize("bad", ["no", None, [1], 1j])
+def test_a_label_that_is_not_a_number_is_refused_by_its_row_whatever_stands_beside_it(bad):
+    for labels in ([True, bad], [0.0, bad, 1]):
+        with pytest.raises(InvalidInput, match=r"row 1 has the label .*; expected 0 or 1 for each row"):
+            LOG_LOSS.check_labels(labels)
+
+
+def test_numbers_of_any_type_are_labels():
+    labels = np.array([True, 0, 1.0, np.int64(1), np.bool_(False)], object)
+    assert LOG_LOSS.check_labels(labels).tolist() == [1.0, 0.0, 1.0, 1.0, 0.0]
+
+
 def test_an_unknown_task_is_refused_with_those_there_are():
     with pytest.raises(ConfigurationError, match="'binray'; did you mean binary"):
         loss_of("binray")

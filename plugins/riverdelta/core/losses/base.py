@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import reduce
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from riverdelta.core.losses.kernels import Kernels
 from riverdelta.core.nodes import Nodes
 
 Doubles = npt.NDArray[np.float64]
+_LABEL = np.dtype(np.float32)
 
 
 class Loss(ABC):
@@ -61,16 +62,30 @@ class Loss(ABC):
 
         With `shown`, a label may be NaN: its row was shown, and has no label yet.
         """
-        given = np.asarray(label)
+        try:
+            given = np.asarray(label)
+        except ValueError:  # lists beside numbers have no shape
+            given = np.empty(0, object)
         if given.dtype.kind not in "biuf":
-            raise InvalidInput(f"the labels are of type {given.dtype}; expected {self.expected} for each {what}")
-        with np.errstate(over="ignore"):
-            found = given.astype(np.float32)
-        good = self.valid(found) | (shown & np.isnan(found))
+            given = self._numbers(label, what)
+        if given.dtype == _LABEL:
+            found = given
+        else:
+            with np.errstate(over="ignore"):
+                found = given.astype(_LABEL)
+        good = self.valid(found)
+        if shown:
+            good |= np.isnan(found)
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
             raise InvalidInput(f"{what} {at} has the label {given[at]:g}; expected {self.expected}")
         return found
+
+    def _numbers(self, label: Any, what: str) -> Doubles:
+        for at, one in enumerate(label):
+            if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
+                raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")
+        return np.array(label, np.float64)
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether each label is one."""
