@@ -20,8 +20,8 @@ from riverdelta.evaluation.history import History
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.evaluation.slices import Slices
 from riverdelta.evaluation.traffic import Traffic
-from riverdelta.evaluation.worth import Worth
 from riverdelta.evaluation.trial import Trial
+from riverdelta.evaluation.worth import Worth
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.influence import Limiter
