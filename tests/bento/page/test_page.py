@@ -59,7 +59,7 @@ def text_of(html):
 def test_a_page_of_a_service_that_has_seen_nothing_says_so(runtime):
     html = Page(runtime, "service:Ranker").draw()
     assert "Starting: waiting for the learner&#39;s first report." in html
-    assert "Nothing is known before the first label." in html
+    assert "Nothing is known before the first label of a row that these tables score." in html
     assert "riverdelta rollback" in html
 
 
@@ -176,7 +176,7 @@ def test_after_a_rollback_no_gain_of_other_tables_is_called_a_gain():
     assert "Serving now: release 2 and what was learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
     assert '<path class="since"' in html
     behind = text_of(drawn(status | {"position": 899, "learning": learning | {"worth": worth.report()}}))
-    assert "(swap 7), not yet after the rollback" in behind
+    assert "(swap 7), still without the rollback" in behind
 
 
 def test_every_gain_has_its_number_of_labels_beside_it():
