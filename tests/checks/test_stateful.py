@@ -22,6 +22,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.evaluation.slices import Slices
 from riverdelta.evaluation.traffic import Traffic
 from riverdelta.evaluation.trial import Trial
+from riverdelta.evaluation.worth import Worth
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.commands import Freeze, Promote, Release, Resume
 from riverdelta.learning.definition import Definition
@@ -203,6 +204,7 @@ PARTS = {
     ),
     "trial": (lambda: Trial(0.05), of("base", "served", "label", "one"), ROWS, ()),
     "history": (History, of(*LOSSES, "time"), ROWS, ("*",)),
+    "worth": (Worth, of(*LOSSES), ROWS, ("*",)),
     "traffic": (lambda: Traffic(500), of("request", "index", "base", "corrected", "served"), ROWS, ("*",)),
     "slices": (
         lambda: Slices({"user": [3, 5]}, SCHEMA),

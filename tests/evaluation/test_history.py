@@ -1,4 +1,4 @@
-"""History: bounded, the same however it comes, and an interval that covers what it is about."""
+"""History: bounded, and the same however it comes."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_long_stream_keeps_its_shape_in_a_bounded_number_of_points():
     report = history.report()
     ends, base = report["examples"], np.array(report["base"])
     assert POINTS / 2 <= len(ends) <= POINTS
-    assert ends[-1] == rows == report["difference"]["examples"]
+    assert ends[-1] == rows
     sizes = np.diff([0, *ends])
     assert len(set(sizes[:-1].tolist())) == 1
     z, y = arrays[0].astype(np.float64), arrays[2]
@@ -41,16 +41,6 @@ def test_a_last_point_of_few_rows_waits_until_it_is_half_full():
     assert history.report()["examples"] == [GRAIN]
     history.update(*stream(1))
     assert history.report()["examples"] == [GRAIN, GRAIN + GRAIN // 2]
-
-
-@pytest.mark.parametrize(("gain", "covered"), [(0.0, 0.0), (1.5, None)])
-def test_the_interval_holds_the_mean_difference_and_tells_a_gain_from_none(gain, covered):
-    history = History()
-    base, truth, label, weight, time = stream(20_000, 1, gain)
-    history.update(base, truth, label, weight, time)
-    d = history.report()["difference"]
-    assert d["lower"] < d["mean"] < d["upper"]
-    assert d["lower"] <= covered <= d["upper"] if covered is not None else d["lower"] > 0
 
 
 def test_a_row_that_is_taken_back_leaves_the_mean_of_the_others():
@@ -69,7 +59,7 @@ def test_what_is_not_finite_is_left_out_and_weights_that_cancel_make_no_loss():
     bad[:3] = np.nan, np.inf, -np.inf
     history.update(bad, zeros, zeros, np.tile([1.0, -1.0], GRAIN)[: GRAIN + 3][::-1].copy(), zeros)
     report = history.report()
-    assert (report["examples"], report["difference"]["examples"]) == ([GRAIN], GRAIN)
+    assert report["examples"] == [GRAIN]
     assert report["base"] == [None]
 
 

@@ -16,6 +16,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.evaluation.slices import HALF_LIFE, Slices
 from riverdelta.evaluation.traffic import Traffic
 from riverdelta.evaluation.trial import Trial
+from riverdelta.evaluation.worth import Worth
 from riverdelta.lab import quality
 
 BOUND = LOG_LOSS.bound
@@ -35,7 +36,7 @@ class Reports:
 
     def __init__(self):
         self.prequential, self.history, self.traffic, self.trial = Prequential(), History(), Traffic(), Trial()
-        self.slices = Slices({"country": ["de"]}, Schema.of({"country": "int64"}))
+        self.slices, self.worth = Slices({"country": ["de"]}, Schema.of({"country": "int64"})), Worth()
         self.rows = []
 
     def update(self, base, served, label):
@@ -46,6 +47,7 @@ class Reports:
         self.slices.update({"country": np.full(n, id64("de"))}, base, served, label, ones)
         self.traffic.update(np.arange(n), np.zeros(n, int), base, served, served)
         self.trial.update(base, served, label, ones)
+        self.worth.update(base, served, label, ones)
         self.rows.append((base, served, label))
         return self
 
@@ -88,7 +90,7 @@ def test_one_absurd_row_on_the_wrong_side_moves_no_report_by_more_than_its_part_
     for window in ("all", "recent"):
         assert {clean.prequential.report()[window][s]["clipped"] for s in SCORERS} == {0}
         assert {spoilt.prequential.report()[window][s]["clipped"] for s in SCORERS} == {1}
-    for report in (spoilt.history.report()["difference"], spoilt.trial.report()):
+    for report in (spoilt.worth.report()["gain"], spoilt.trial.report()):
         assert abs(report["mean"]) < 0.1
     assert abs(spoilt.trial.report()["unclipped"]) < 0.1
 
@@ -109,7 +111,7 @@ def figures(report):
 @given(st.lists(st.tuples(ANY, ANY, st.sampled_from([0.0, 1.0])), min_size=1, max_size=2 * GRAIN))
 def test_whatever_logits_come_every_report_is_finite_and_no_mean_loss_is_above_the_bound(rows):
     reports = Reports().update(*zip(*rows, strict=True))
-    for part in (reports.prequential, reports.history, reports.slices, reports.traffic, reports.trial):
+    for part in (reports.prequential, reports.history, reports.slices, reports.traffic, reports.trial, reports.worth):
         assert all(math.isfinite(x) for x in figures(part.report()))
     means = [loss for loss, _ in reports.losses().values() if loss is not None]
     assert all(-1e-6 <= loss <= BOUND + 1e-5 for loss in means)

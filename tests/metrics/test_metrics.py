@@ -101,7 +101,7 @@ def status(**changes):
             "alarmed": True, "adapting_examples": 7,
         },
         "slices": {"country": {"de": {"base": {"examples": 5, "log_loss": 0.6, "calibration_ratio": None}}}},
-        "history": {"difference": {"mean": 0.02, "lower": -0.01, "upper": 0.05, "examples": 9}},
+        "worth": {"labels": 9, "gain": {"mean": 0.02, "lower": -0.01, "upper": 0.05}},
         "trial": {"challenger": 3, "mean": 0.001, "lower": -0.002, "upper": 0.004},
     } | changes  # fmt: skip
 

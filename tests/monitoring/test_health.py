@@ -1,4 +1,4 @@
-"""Health: one number says the worst that is the case, and the words for it are those of the status page."""
+"""Health: one number says the worst that is the case, and the words for it are those of `GET /status`."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from click import Context
 from panels import dashboards
 
 from boards.health import ADVICE, HEALTH, STATES
-from riverdelta.bento.page import wording
 from riverdelta.cli.main import main
+from riverdelta.serving.health import health
 
 RULES = sorted((Path(__file__).parents[2] / "monitoring" / "prometheus" / "rules").glob("*.yml"))
 PROMTOOL = shutil.which("promtool")
@@ -54,10 +54,10 @@ STATUSES = {
     8: {"journal": {"error": "database or disk is full"}},
     7: {"learning": {"paused": "no space left"}},
     6: {"learning": {"admission": {"open": True, "reason": "flood"}}},
-    5: {"learning": {"history": {"difference": {"lower": -0.2, "upper": -0.1, "mean": -0.15, "examples": 640}}}},
+    5: {"learning": {"worth": {"gain": {"lower": -0.2, "upper": -0.1, "mean": -0.15}, "labels": 640}}},
     4: {"learning": {"frozen": True}},
     3: {"learning": {"drift": {"alarmed": True}}},
-    0: {"learning": {"history": {"difference": {"lower": 0.1, "upper": 0.2, "mean": 0.15, "examples": 640}}}},
+    0: {"learning": {"worth": {"gain": {"lower": 0.1, "upper": 0.2, "mean": 0.15}, "labels": 640}}},
 }
 
 
@@ -117,9 +117,9 @@ def test_every_number_of_the_rule_has_words_and_advice_worst_first():
 
 
 @pytest.mark.parametrize("number", STATUSES)
-def test_the_words_are_those_of_the_status_page(number):
+def test_the_words_are_those_of_the_status(number):
     status = {"sidecar": {"alive": True}, "learning": {"position": 1}} | STATUSES[number]
-    assert HEALTH[number][0].lower() in wording.state(status).sentence.lower()
+    assert HEALTH[number][0].lower() in health(status).sentence.lower()
 
 
 def test_the_advice_names_commands_that_there_are():

@@ -60,9 +60,9 @@ def test_in_shadow_mode_the_corrections_are_judged_though_the_base_is_served(rig
         rig.teach(rows=32, seed=seed, labels=np.ones(32, np.float32))
         rig.step()
         rig.plane.follower.follow()
-    d = rig.trainer.status()["history"]["difference"]
-    assert d["examples"] == 960
-    assert d["lower"] > 0
+    worth = rig.trainer.status()["worth"]
+    assert worth["labels"] == 960
+    assert worth["gain"]["lower"] > 0
     assert rig.trainer.status()["prequential"]["all"]["served"] == rig.trainer.status()["prequential"]["all"]["base"]
 
 

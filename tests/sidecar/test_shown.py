@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.learning.commands import Freeze, Release
+from riverdelta.learning.commands import Freeze, Release, Rollback
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.shown import ACTIONS
 
@@ -60,6 +60,52 @@ def test_a_column_that_no_correction_reads_can_be_sliced_by_and_declared_on_a_fo
     new.teach(rows=8)
     new.step()
     assert sum(s["base"]["examples"] for s in new.trainer.status()["slices"]["user"].values()) == 8
+
+
+@pytest.mark.parametrize(
+    ("rig", "action", "anew"),
+    [({}, "rollback", True), ({}, "promote", False), ({"guard": "release"}, "promote", True)],
+    indirect=["rig"],
+)
+def test_the_gain_begins_anew_where_other_tables_take_over_and_late_labels_of_the_former_do_not_count(rig, action, anew):
+    rig.teach(rows=64)
+    operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
+    operator.release()
+    rig.step()
+    assert (rig.trainer.status()["worth"]["since"], rig.trainer.status()["worth"]["labels"]) == (None, 64)
+    late = rig.plane.score(rig.columns(8, 1))
+    sequence = getattr(operator, action)(1)
+    rig.step()
+    since = {"action": action, "release": 1, "position": sequence, "time": 1_001.0}
+    assert rig.trainer.status()["worth"]["since"] == (since if anew else None)
+    asyncio.run(rig.plane.feedback([f"{late.impressions}.{i}" for i in range(8)], np.ones(8, np.float32)))
+    rig.step()
+    assert rig.trainer.status()["worth"]["labels"] == (0 if anew else 72)
+    rig.plane.follower.follow()
+    rig.teach(rows=32, seed=2)
+    rig.step()
+    worth = rig.trainer.status()["worth"]
+    assert worth["labels"] == (32 if anew else 104)
+    rig.trainer.close()
+    rig.start()
+    assert rig.trainer.status()["worth"] == worth
+
+
+def test_a_rollback_that_is_refused_leaves_the_gain_as_it_is(rig):
+    rig.teach(rows=16)
+    rig.step()
+    rig.trainer.journal.write(Rollback(release=7).record(position=3, time=rig.now))
+    rig.step()
+    assert rig.trainer.learner.outcomes[-1].refused
+    assert rig.trainer.status()["worth"]["labels"] == 16
+
+
+def test_a_learner_that_was_asked_to_stop_says_so(rig):
+    rig.step()
+    assert not rig.plane.status()["learning"]["stopped"]
+    rig.trainer.close()
+    rig.trainer = None
+    assert rig.plane.status()["health"]["sentence"] == "The learner is down: it was asked to stop."
 
 
 def test_slices_by_a_column_that_is_none_are_refused_by_name(definition):

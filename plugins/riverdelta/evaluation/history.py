@@ -1,4 +1,4 @@
-"""History: base and served loss over the examples so far, in a bounded number of points, and what the corrections are worth."""
+"""History: base and served loss over the examples so far, in a bounded number of points."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.arrays import Arrays, nest, part, take
+from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
-from riverdelta.evaluation.confidence import ConfidenceSequence
 from riverdelta.evaluation.measured import Rows, possible
 
 #: The rows of a point at first, and the most points that are kept.
 GRAIN, POINTS = 64, 240
-#: The probability with which the interval misses the truth.
-ALPHA = 0.05
 _TIME, _WEIGHT, _BASE, _SERVED = range(4)
 
 
@@ -28,24 +25,20 @@ class History:
     A point has `GRAIN` rows at first; when there are `POINTS` of them, each two next to each other become one. So n rows make
     at least `POINTS` / 2 points from `POINTS`·`GRAIN` / 2 rows on, and the same rows make the same bits however they came.
 
-    A loss is at most `Loss.bound`. The difference is the mean over rows of clip(w·(loss of base - loss of served), -B, B), B
-    being twice the `scale` of the loss, with an interval that holds at every row at once, so that it may be looked at all the
-    time: `ConfidenceSequence`, which asks of these differences only that they are bounded, and speaks of their mean as clipped.
+    A loss is at most `Loss.bound`. The points go on through rollbacks: `Worth` measures the tables that serve now.
 
-    With `shadow` the corrections are judged by what they would have served, as nothing of them is.
+    With `shadow` the corrections are judged by what they would have served, as none of it is.
 
     >>> history, report = History(), None
     >>> zero, label = np.zeros(15_360, np.float32), np.ones(15_360, np.float32)
     >>> history.update(zero, zero + 1, label, label, np.arange(15_360.0))
     >>> report = history.report()
-    >>> report["examples"][:2], len(report["base"]), report["base"][0], round(report["difference"]["mean"], 3)
-    ([128, 256], 120, 0.69315, 0.38)
+    >>> report["examples"][:2], len(report["base"]), report["base"][0], report["served"][0]
+    ([128, 256], 120, 0.69315, 0.31326)
     """
 
     def __init__(self, shadow: bool = False, loss: Loss = LOG_LOSS) -> None:
         self._shadow, self.loss = shadow, loss
-        #: The most that a row's difference of losses counts as.
-        self.bound = 2.0 * loss.scale
         self._begin()
 
     def observe(self, examples: Examples) -> None:
@@ -62,34 +55,26 @@ class History:
         good = given.good & np.isfinite(time)
         before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
         w = given.weight[good]
-        self._difference.update(np.clip(w * (before - after), -self.bound, self.bound))
         self._add(np.column_stack([time[good], w, w * before, w * after]))
 
     def report(self) -> dict[str, Any]:
-        """Return lists examples, time, base and served (None where weights cancel), and the difference with its interval."""
+        """Return lists examples, time, base and served (None where weights cancel)."""
         full, rows, size = self._full, self._rows, self._size
         # A point of few rows would stand out from the others by chance alone.
         points = self._points[: full + (2 * rows >= size or (rows > 0 and full == 0))]
         weight = points[:, _WEIGHT]
         means = np.divide(points.T, weight, out=np.full((4, len(points)), np.nan), where=weight > 0)
-        d = self._difference
         return {
             "examples": [min((i + 1) * size, full * size + rows) for i in range(len(points))],
             "time": [round(t, 1) for t in points[:, _TIME].tolist()],
             "base": [round(x, 5) if x == x else None for x in means[_BASE].tolist()],
             "served": [round(x, 5) if x == x else None for x in means[_SERVED].tolist()],
-            "difference": {
-                "examples": d.count,
-                **{name: getattr(d, name) if d.count else None for name in ("mean", "lower", "upper")},
-                "alpha": ALPHA,
-                "bound": self.bound,
-            },
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return what a later `load` needs to go on from here, bit for bit."""
         counts = np.array([self._full, self._rows, self._size], np.int64)
-        return {"points": self._points.copy(), "counts": counts, **nest({"difference": self._difference.state()})}
+        return {"points": self._points.copy(), "counts": counts}
 
     def load(self, arrays: Arrays) -> None:
         """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else.
@@ -107,7 +92,6 @@ class History:
         self._full, self._rows, self._size = full, rows, size
         most = size + np.abs(points[:, [_WEIGHT]])
         self._points[~possible(self.loss, points[:, [_BASE, _SERVED]], most).all(1), _WEIGHT:] = 0.0
-        self._difference.load(part(arrays, "difference"))
 
     def _add(self, rows: Doubles) -> None:
         """Add rows [N, (time, weight, weighted losses)] to the points, until these are too many."""
@@ -134,7 +118,3 @@ class History:
         self._points = np.zeros((POINTS, 4))
         #: Points that are full, rows in the next one, rows that a point has.
         self._full, self._rows, self._size = 0, 0, GRAIN
-        guess = self.bound / 16.0
-        self._difference = ConfidenceSequence(
-            ALPHA, -self.bound, self.bound, guess=(-guess, guess), best_at=30.0 * self.bound**2
-        )

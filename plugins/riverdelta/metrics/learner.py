@@ -76,8 +76,8 @@ GAUGES = {
     "slices.{column}.{slice}.{scorer}.calibration_ratio": (
         "slice_calibration_ratio", "Sum of scores over sum of labels of a slice's recent examples, a ratio",
     ),
-    "history.difference.{bound}": (
-        "gain_row_nats", "Log loss that serving saves over the base with its interval, in nats a row",
+    "worth.gain.{bound}": (
+        "gain_row_nats", "Log loss that the tables in service save over the base with its interval, in nats a row",
     ),
     "trial.{bound}": ("trial_nats", "The challenger's gain on the champion with its interval, in nats a row"),
 } | {

@@ -21,6 +21,7 @@ from riverdelta.metrics.learner import STALE_SECONDS
 from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
+from riverdelta.serving.health import health
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
@@ -62,7 +63,7 @@ class DataPlane:
         home: Home | None = None,
     ) -> None:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
-        self.definition = self.home.definition
+        self.definition, self._began = self.home.definition, clock()
         self.metrics = Metrics(registry, definition.name)
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
@@ -135,10 +136,10 @@ class DataPlane:
 
     def status(self) -> dict[str, Any]:
         """Return what the service says of itself."""
-        state, health = self.session.state, self.journal.health()
+        state, journal = self.session.state, self.journal.health()
         trainer = self.home.read_status()
         silent = self.clock() - trainer["time"] if trainer else None
-        return {
+        status = {
             "name": self.definition.name,
             "state": str(state),
             "release": state.release,
@@ -149,10 +150,11 @@ class DataPlane:
             "taking": {name: str(column) for name, column in self.schema.items()},
             "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
             "corrections": [repr(c).replace("\n", " ") for c in self.definition.corrections],
-            "journal": {name: getattr(health, name) for name in ("pending_rows", "dropped_rows", "error")},
+            "journal": {name: getattr(journal, name) for name in ("pending_rows", "dropped_rows", "error")},
             "sidecar": {"alive": silent is not None and silent < STALE_SECONDS, "silent_seconds": silent},
             "learning": trainer,
         }
+        return status | {"health": health(status, self.definition.loss, self.clock() - self._began)._asdict()}
 
     def close(self) -> None:
         """Stop following and make what was scored durable."""

@@ -58,7 +58,8 @@ class Operator:
         store = self.home.releases()
         champion, status = store.champion(), self.home.read_status()
         trial = status.get("trial") or {}
-        running = {trial.get("challenger"): {"difference": trial.get("mean"), "verdict": "on trial"}}
+        so_far = {"difference": trial.get("mean"), "trial_examples": trial.get("examples"), "verdict": "on trial"}
+        running = {trial.get("challenger"): so_far}
         return [
             {
                 "release": r.number,
@@ -67,6 +68,7 @@ class Operator:
                 "log_loss_base": facts.get("log_loss_base"),
                 "log_loss_served": facts.get("log_loss_served"),
                 "gain_on_champion": facts.get("difference"),
+                "trial_examples": facts.get("trial_examples"),
                 "verdict": facts.get("verdict"),
                 "bytes": store.size(r),
                 "champion": champion is not None and r.number == champion.number,

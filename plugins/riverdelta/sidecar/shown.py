@@ -9,10 +9,12 @@ import numpy as np
 
 from riverdelta.core.arrays import Array, Arrays, take
 from riverdelta.core.examples import Examples
+from riverdelta.core.losses import Loss
 from riverdelta.core.records import Impressions
 from riverdelta.evaluation.history import History
 from riverdelta.evaluation.slices import Slices
 from riverdelta.evaluation.traffic import Traffic
+from riverdelta.evaluation.worth import Worth
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
@@ -23,10 +25,14 @@ from riverdelta.sidecar.logbook import Logbook
 ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift", "rotate-key")
 
 
-def shown(definition: Definition, learner: Learner, shadow: bool) -> dict[str, Observer]:
-    """Return what is shown of a learner, by the names that version 0.1 saved it under."""
+def shown(definition: Definition, learner: Learner, shadow: bool, champions_serve: bool = False) -> dict[str, Observer]:
+    """Return what is shown of a learner, by the names that a checkpoint has it under, most of them of version 0.1.
+
+    `champions_serve` says that only champions do, so that a promotion exchanges the tables that serve.
+    """
     return {
         "account/history": ShownHistory(shadow, definition.loss),
+        "account/worth": ShownWorth(champions_serve, shadow, definition.loss),
         "account/logbook": Logbook(lambda: learner.admission.breaker),
         "account/traffic": ShownTraffic(loss=definition.loss),
         "account/slices": ShownSlices(definition.slices, definition.request_schema, definition.loss),
@@ -42,6 +48,25 @@ class ShownHistory(History, Observer):
 
     def report(self) -> dict[str, Any]:
         return {"history": super().report()}
+
+
+class ShownWorth(Worth, Observer):
+    """What the corrections gain with the tables that serve now: it begins anew when an operator or a trial exchanges them."""
+
+    def __init__(self, champions_serve: bool, shadow: bool, loss: Loss) -> None:
+        super().__init__(shadow, loss)
+        self._exchanging = ("rollback", "promote") if champions_serve else ("rollback",)
+
+    def on_examples(self, position: int, examples: Examples) -> None:
+        self.observe(examples)
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        if outcome.refused is None and outcome.action in self._exchanging:
+            since = {"action": outcome.action, "release": outcome.release, "position": outcome.sequence, "time": outcome.time}
+            self.begin(since)
+
+    def report(self) -> dict[str, Any]:
+        return {"worth": super().report()}
 
 
 class ShownTraffic(Traffic, Observer):

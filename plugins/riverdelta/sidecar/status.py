@@ -21,11 +21,15 @@ _PULSE_SECONDS = 1.0
 
 
 class Status:
-    """What learner, observers and journal report, written to the home when it is due; `paused` says why learning waits."""
+    """What learner, observers and journal report, written to the home when it is due; `paused` says why learning waits.
+
+    `stopped` says that the learner has ended as it was asked to.
+    """
 
     def __init__(self, home: Home, learner: Learner, journal: Journal, clock: Callable[[], float]) -> None:
         self.home, self.learner, self.journal, self.clock = home, learner, journal, clock
         self.paused: str | None = None
+        self.stopped = False
         self.timer, self._pulse = Timer(_SECONDS, clock), Timer(_PULSE_SECONDS, clock)
 
     def report(self) -> dict[str, Any]:
@@ -35,6 +39,7 @@ class Status:
             "pid": os.getpid(),
             "time": self.clock(),
             "paused": self.paused,
+            "stopped": self.stopped,
             "serve": settings.serve,
             "guard": settings.guard,
             "journal_position": max(self.journal.last(), self.learner.position),

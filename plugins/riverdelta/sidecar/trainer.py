@@ -59,7 +59,8 @@ class Trainer:
             self.contest = Contest(store, definition.new_stack, settings, definition.loss)
             self.live = Live(self.home.live(), self.learner.stack)
             self.contest.serving = self.live.head.release if self.live.head else start.number
-            self.learner.observers |= shown(definition, self.learner, shadow=settings.serve == "base")
+            serve, guard = settings.serve, settings.guard
+            self.learner.observers |= shown(definition, self.learner, serve == "base", champions_serve=guard == "release")
             self.learner.observers |= {"contest": self.contest, "releases": self.releases, "live": self.live}
             self.journal = self.home.journal()
             held.callback(self.journal.close)
@@ -142,6 +143,7 @@ class Trainer:
             self.save()
         except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; it will read the journal again", error)
+        self._status.stopped = True
         self._status.timer.hurry()
         self._status.step()
         self._let_go()

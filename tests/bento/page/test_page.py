@@ -12,12 +12,14 @@ from riverdelta import Schema
 from riverdelta.bento.page import chart
 from riverdelta.bento.page.door import as_bearer, leads, refusal
 from riverdelta.bento.page.page import Page
-from riverdelta.bento.page.render import HEADERS, page
-from riverdelta.bento.page.view import view
+from riverdelta.bento.page.render import HEADERS, draw
 from riverdelta.core.errors import Forbidden, Unauthenticated
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.evaluation.drift import Drift
 from riverdelta.evaluation.gate import Gate
-from riverdelta.evaluation.prequential import Prequential
+from riverdelta.evaluation.history import History
+from riverdelta.evaluation.worth import Worth
+from riverdelta.serving.health import health
 
 HOSTILE = '"><script>alert(1)</script>'
 
@@ -44,13 +46,20 @@ class Parts(HTMLParser):
             self.inline[self._inside][-1] += data
 
 
-def drawn(status, releases=(), back=None):
-    return page(view(status, list(releases), back, [(0.5, None)], "service:Ranker", 1_000.0) | {"address": "http://x"})
+def drawn(status, releases=(), back=0):
+    given = {"releases": list(releases), "back": back, "fresh": [0.5, None], "target": "service:Ranker"}
+    return draw(status | {"health": health(status)._asdict()}, 1_000.0, LOG_LOSS, **given)
+
+
+def text_of(html):
+    """The words of a page, with single spaces between them."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
 def test_a_page_of_a_service_that_has_seen_nothing_says_so(runtime):
     html = Page(runtime, "service:Ranker").draw()
-    assert "No feedback has been judged yet" in html
+    assert "Starting: waiting for the learner&#39;s first report." in html
+    assert "Nothing is known before the first label of a row that these tables score." in html
     assert "riverdelta rollback" in html
 
 
@@ -75,10 +84,10 @@ def test_an_event_that_was_refused_says_so_and_never_that_it_happened():
     events.append({"position": 11, "time": 990.0, "action": "release", "details": {"refused": "they differ"}})
     html = drawn({"learning": {"events": events}})
     assert html.count("there is no release 3; there are: 0") == 2
-    for text in ("The rollback to release 3 was refused", "The promotion of release 3 was refused", "A release was refused"):
-        assert text in html
-    for lie in ("Rolled back to release 3", "became the champion", "Release 3 was made"):
-        assert lie not in html
+    text = text_of(html)
+    for event in ("Rollback to release 3", "Promotion of release 3", "Release"):
+        assert f"{event} was refused" in text
+    assert text.count("Rollback to release 3") == text.count("Promotion of release 3") == 1
 
 
 def test_the_way_back_is_a_line_that_is_not_refused():
@@ -98,14 +107,14 @@ def test_drift_says_what_it_is_measured_against_and_what_is_done_about_it():
     columns, base, _, label = stream(1_024, 0.0)
     given = Drift(schema, 1_024, given=Drift.reference_of(schema, columns, base, label))
     for drift, against in (
-        (given, "1,024 rows of the base's training data"),
+        (given, "1,024 rows of the base’s training data"),
         (Drift(schema, 1_024), "1,024 examples of the stream"),
     ):
         drift.update(*stream(20_000, 0.0))
-        assert f"Against {against}: no alarm. Alarms so far: 0." in drawn({"learning": {"drift": drift.report()}})
+        assert f"Against {against}: no alarm. Alarms so far: 0." in text_of(drawn({"learning": {"drift": drift.report()}}))
         drift.update(*stream(3_000, 3.0))
         html = drawn({"learning": {"drift": drift.report() | {"adapting_examples": 9_000}}})
-        assert "Alarms so far: 1. The next 9,000 examples count more." in html
+        assert "Alarms so far: 1. The next 9,000 examples count more." in text_of(html)
 
 
 def test_its_one_script_and_its_one_style_are_the_ones_that_its_policy_allows(runtime):
@@ -121,13 +130,64 @@ def test_its_one_script_and_its_one_style_are_the_ones_that_its_policy_allows(ru
             assert not re.match(r"(https?:)?//", attributes.get(name) or ""), (tag, attributes)
 
 
-def test_a_chart_has_a_line_for_each_scorer_and_says_in_words_what_it_shows():
-    history = {"examples": [64, 128, 192], "base": [0.7, 0.7, 0.6], "served": [0.7, 0.5, None]}
-    made = chart.losses(history, "served")
-    assert made.svg.count("<polyline") == 2
-    assert "over 128 examples" in made.svg
-    assert chart.losses({"examples": [64], "base": [0.7], "served": [0.7]}, "served") is None
-    assert chart.losses({"examples": ["x", None], "base": 3 * [0.1], "served": [HOSTILE]}, "served") is None
+def test_a_chart_has_a_line_for_each_scorer_times_below_and_words_for_who_cannot_see_it():
+    history = {"time": [60.0, 3_660.0, 7_260.0], "base": [0.7, 0.7, 0.6], "served": [0.7, 0.5, 0.4]}
+    made = chart.losses(history, "served", LOG_LOSS)
+    for scorer in ("base", "served"):
+        assert made.count(f'<path class="{scorer}"') == 1
+    assert re.findall(r'text class="across" x="([\d.]+)%"[^>]*>([^<]*)', made) == [
+        ("24.17", "00:30"), ("49.17", "01:00"), ("74.17", "01:30"), ("99.17", "02:00"),
+    ]  # fmt: skip
+    assert "log loss in nats a row at 3 times: base from 0.7000 to 0.6000, served from 0.7000 to 0.4000" in made
+    assert "since" not in made
+    assert chart.losses({"time": [1.0], "base": [0.7], "served": [0.7]}, "served", LOG_LOSS) is None
+    assert chart.losses({"time": [1.0, 2.0], "base": [0.7, 0.6], "served": [0.7, None]}, "served", LOG_LOSS) is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 59.0, 3_600.0, 86_400.0, 1e6, 1e9])
+def test_a_chart_of_any_length_has_a_few_times(seconds):
+    history = {"time": [1e9, 1e9 + seconds], "base": [0.7, 0.7], "served": [0.7, 0.7]}
+    times = re.findall(r'text class="across"[^>]*>([^<]*)', chart.losses(history, "served", LOG_LOSS))
+    assert 1 <= len(times) <= 5
+    assert len(set(times)) == len(times)
+
+
+SINCE = {"action": "rollback", "release": 2, "position": 900, "time": 600.0}
+
+
+def test_after_a_rollback_no_gain_of_other_tables_is_called_a_gain():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=4_000).astype(np.float32)
+    label, ones = (base > 0).astype(np.float32), np.ones(4_000, np.float32)
+    history, worth = History(), Worth()
+    history.update(base, 3 * base, label, ones, np.linspace(0.0, 1_000.0, 4_000))
+    worth.update(base, 3 * base, label, ones)
+    status = {"sidecar": {"alive": True}, "release": 2, "swap": 7, "position": 901}
+    learning = {"position": 901, "history": history.report(), "guard": "live"}
+    before = text_of(drawn(status | {"learning": learning | {"worth": worth.report()}}))
+    assert "Healthy: the corrections help." in before
+    worth.begin(SINCE)
+    worth.update(base[:200], base[:200] + np.float32(0.01), label[:200], ones[:200])
+    html = drawn(status | {"learning": learning | {"worth": worth.report()}})
+    after = text_of(html)
+    assert "200 labels since the rollback, too few to say whether the corrections help." in after
+    assert "the corrections help." not in after.replace("too few to say whether the corrections help.", "")
+    assert "4,000" not in after
+    assert "Serving now: release 2 and what was learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
+    assert '<path class="since"' in html
+    behind = text_of(drawn(status | {"position": 899, "learning": learning | {"worth": worth.report()}}))
+    assert "(swap 7), still without the rollback" in behind
+
+
+def test_every_gain_has_its_number_of_labels_beside_it():
+    worth = Worth()
+    worth.update(*(np.float32(column) for column in (300 * [0.0], 300 * [1.0], 300 * [1.0], 300 * [1.0])))
+    releases = [{"release": 1, "gain_on_champion": 0.25, "trial_examples": 77, "verdict": "promoted"}]
+    gate = {"gain": 0.5, "weight": 0.5, "excess": 0.0, "bound": 9.0, "examples": 88}
+    text = text_of(drawn({"learning": {"position": 1, "worth": worth.report(), "gate": gate}}, releases))
+    assert "log loss 0.6931 0.3133 0.3799 300" in text
+    assert "0.2500 77 promoted" in text
+    assert "0.5000 nats over 88 labels" in text
 
 
 def test_a_browsers_password_is_a_bearer_token_on_the_page_alone():
@@ -147,19 +207,19 @@ def test_a_refusal_asks_for_a_token_only_where_one_is_missing(error, asks):
 
 
 def test_rows_that_no_loss_can_show_are_named_where_there_are_any():
-    prequential, gate = Prequential(), Gate()
+    worth, gate = Worth(), Gate()
 
     def page(base, served, label):
         base, served, label = np.float32([base, served, label])
-        prequential.update(base, served, label)
+        worth.update(base, served, label, np.ones_like(label))
         gate.update(base, base, served, label, None, np.zeros(len(base), np.int64))
-        return drawn({"learning": {"prequential": prequential.report(), "gate": gate.report()}})
+        return text_of(drawn({"learning": {"worth": worth.report(), "gate": gate.report()}}))
 
     before = page([0, 1], [0, 1], [0, 1])
     assert "Rows whose" not in before
     assert "Rows the gate" not in before
-    html = page([3e38, np.nan, 0], [60, 0, 0], [0, 1, 1])
-    assert "the gate does not judge, as their base logit is beyond ±56 or not finite: 2." in html
+    text = page([3e38, np.nan, 0], [60, 0, 0], [0, 1, 1])
+    assert "Rows the gate does not judge, as their base output is too large or not finite: 2." in text
     for scorer in ("base", "served"):
-        assert f"Rows whose {scorer} loss is above 56 nats, and counts as 56: 1." in html
-    assert "Rows left out because their score is not finite: 1." in html
+        assert f"Rows whose {scorer} loss counts as the most, 56.0: 1." in text
+    assert "Rows left out because their score is not finite: 1." in text

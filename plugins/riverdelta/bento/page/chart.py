@@ -1,109 +1,53 @@
-"""Chart: two lines of losses as one SVG that stretches, with its scales beside it as text."""
+"""Chart: two lines of losses over time as one SVG, whose lines stretch with the page and whose texts do not."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
 
-from riverdelta.bento.page.wording import count, nats, number
+from riverdelta.core.losses import Loss
 
-WIDTH, HEIGHT = 600, 200
-#: More points than this a phone cannot show: neighbours are averaged.
-_MOST = 60
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-_GAPS = 4
-
-
-@dataclass(frozen=True)
-class Chart:
-    """The picture, the labels of its scales (top to bottom, left to right), its description and its figures."""
-
-    svg: Markup
-    losses: list[str]
-    examples: list[str]
-    rows: list[tuple[str, str, str]]
+_LOSSES = [factor * 10.0**power for power in range(-4, 300) for factor in (1.0, 2.0, 5.0)]
+_SECONDS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, *(86_400 * 2**k for k in range(16))]
+_TEXT, _PATH = Markup('<text class="{}" x="{:.2f}%" y="{:.2f}%">{}</text>'), Markup('<path class="{}" d="{}"/>')
+_LINES = 'viewBox="0 0 100 100" preserveAspectRatio="none"'
+_PLOT = Markup(f'<svg class="plot" role="img" aria-label="{{}}"><svg {_LINES}>{{}}</svg>{{}}</svg>')
 
 
-def losses(history: Mapping[str, Any], second: str) -> Chart | None:
-    """Draw base and the `second` line over examples; None before there are two points."""
-    points = _points(history)
+def losses(history: Mapping[str, Any], second: str, loss: Loss, since: Mapping[str, Any] | None = None) -> Markup | None:
+    """Draw base and the `second` line by the time of the labels, with a mark at `since`; None before there are two points."""
+    rows = zip(*(history.get(name) or () for name in ("time", "base", "served")), strict=False)
+    points = [row for row in rows if None not in row]
     if len(points) < 2:
         return None
-    low, high = _range([z for point in points for z in point[1:]])
-    first, last = points[0][0], points[-1][0]
+    start, end = points[0][0], max(points[-1][0], points[0][0] + 1.0)
+    values = [value for _, *pair in points for value in pair]
+    low, high = min(values) - 1e-4, max(values) + 1e-4
 
-    def place(n: float, loss: float) -> str:
-        x = WIDTH * (n - first) / (last - first)
-        return f"{x:.1f},{HEIGHT * (high - loss) / (high - low):.1f}"
+    def at(time: float, value: float) -> tuple[float, float]:
+        return 100.0 * (time - start) / (end - start), 100.0 * (high - value) / (high - low)
 
-    base, served = ([place(n, pair[i]) for n, *pair in points] for i in (0, 1))
-    label = (
-        f"Log loss of the base and {second}, in nats a row, over {count(last)} examples: base from {nats(points[0][1])} to "
-        f"{nats(points[-1][1])}, {second} from {nats(points[0][2])} to {nats(points[-1][2])}."
-    )
-    grid = Markup("").join(
-        Markup('<line class="grid" x1="0" x2="{}" y1="{y}" y2="{y}"/>').format(WIDTH, y=HEIGHT * i / _GAPS)
-        for i in range(_GAPS + 1)
-    )
-    svg = Markup(
-        '<svg viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{label}">{grid}'
-        '<polygon class="between" points="{area}"/><polyline class="base" points="{base}"/>'
-        '<polyline class="served" points="{served}"/></svg>'
-    ).format(
-        w=WIDTH,
-        h=HEIGHT,
-        label=label,
-        grid=grid,
-        area=" ".join(base + served[::-1]),
-        base=" ".join(base),
-        served=" ".join(served),
-    )
-    spread = [low + (high - low) * i / _GAPS for i in range(_GAPS, -1, -1)]
-    places = max(0, 2 - math.floor(math.log10(high - low)))
-    every = max(1, math.ceil(len(points) / 12))
-    return Chart(
-        svg,
-        [f"{loss:.{places}f}" for loss in spread],
-        [count(n) for n in (first, (first + last) / 2, last)],
-        [(count(n), nats(b), nats(s)) for n, b, s in points[::-1][::every]],
-    )
+    times, up, across = _ticks(start, end, 4, _SECONDS), "M0 {1:.2f}H100", "M{0:.2f} 0V100"
+    short = "%H:%M:%S" if any(time % 60 for time in times) else "%H:%M" if end - start < 86_400 else "%a %H:%M"
+    form = short if any(time % 86_400 for time in times) else "%d %b"
+    marks = [("up", at(start, value), up, f"{value:.4g}") for value in _ticks(low, high, 6, _LOSSES)]
+    marks += [("across", at(time, low), across, f"{datetime.fromtimestamp(time, UTC):{form}}") for time in times]
+    if since and start < since["time"] < end:
+        marks.append(("since", at(since["time"], high), across, since["action"]))
+    lines = [_PATH.format(kind, line.format(*place)) for kind, place, line, _ in marks]
+    for i, kind in ((1, "base"), (2, "served")):
+        lines.append(_PATH.format(kind, "M" + "L".join("{:.2f} {:.2f}".format(*at(point[0], point[i])) for point in points)))
+    texts = [_TEXT.format(kind, *place, text) for kind, place, _, text in marks]
+    ends = [f"{name} from {points[0][i]:.4f} to {points[-1][i]:.4f}" for i, name in ((1, "base"), (2, second))]
+    label = f"{loss.name} in {loss.unit} a row at {len(points)} times: {', '.join(ends)}"
+    return _PLOT.format(label, Markup("").join(lines), Markup("").join(texts))
 
 
-def bar(share: Any) -> Markup:
-    """Draw a part of a whole, 0 to 1; what says how much stands beside it in words."""
-    part = min(max(number(share) or 0.0, 0.0), 1.0)
-    return Markup(
-        '<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="whole" width="100" '
-        'height="6"/><rect class="part" width="{:.1f}" height="6"/></svg>'
-    ).format(100 * part)
-
-
-def _points(history: Mapping[str, Any]) -> list[tuple[float, float, float]]:
-    """(examples, base, second) of all points that have both, `_MOST` at the most."""
-    columns = (history.get(name) or () for name in ("examples", "base", "served"))
-    # A history of another version may be anything: what is not a number is left out.
-    points = [
-        (n, b, s) for n, b, s in (tuple(map(number, row)) for row in zip(*columns, strict=False)) if None not in (n, b, s)
-    ]
-    whole = [(n or 0.0, b or 0.0, s or 0.0) for n, b, s in points]
-    each = math.ceil(len(whole) / _MOST) if whole else 1
-    groups = [whole[i : i + each] for i in range(0, len(whole), each)]
-    made = [(g[-1][0], sum(p[1] for p in g) / len(g), sum(p[2] for p in g) / len(g)) for g in groups]
-    return made if len(made) < 2 or made[0][0] < made[-1][0] else []
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Round numbers around all values, `_GAPS` equal steps apart."""
-    low, high = min(values), max(values)
-    least = max((high - low) / _GAPS, 1e-3)
-    for power in range(math.floor(math.log10(least)), 310):
-        for factor in _STEPS:
-            step = factor * 10.0**power
-            start = math.floor(low / step) * step
-            if step >= least and start + _GAPS * step >= high:
-                return start, start + _GAPS * step
-    return low, high
+def _ticks(low: float, high: float, most: int, steps: Sequence[float]) -> list[float]:
+    """Return the multiples in a range of the first step that cuts it into at most so few parts."""
+    step = next((step for step in steps if step >= (high - low) / most), steps[-1])
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,52 +1,75 @@
-"""Render: the templates with their one style and one script, and the headers under which a browser shows them."""
+"""Render: the one template with its style and script, and the headers under which a browser shows it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
+from riverdelta.bento.page.chart import losses
+from riverdelta.core.losses import Loss
+from riverdelta.serving.health import gain
+
 _FOLDER = files("riverdelta.bento.page")
-
-
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text("utf-8")
-
-
-def _source(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-_STYLE, _SCRIPT = _read("page.css"), _read("page.js")
-#: Nothing but this style, this script, and what the script fetches from here; and nobody may put the page into a frame.
-POLICY = (
-    f"default-src 'none'; style-src {_source(_STYLE)}; script-src {_source(_SCRIPT)}; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+_HTML, _STYLE, _SCRIPT = ((_FOLDER / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+_STYLED, _RUN = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (_STYLE, _SCRIPT))
+#: A browser obeys nothing but this style and this script, and fetches from here alone; nobody may put the page into a frame.
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLED}'; script-src 'sha256-{_RUN}'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_templates = Environment(
-    loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-# Ours, and the same at every request: their hashes are in the policy.
-_templates.globals |= {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}
 
 
-def page(shown: dict[str, Any]) -> str:
-    """Return the page of a view."""
-    return _templates.get_template("page.html").render(shown)
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 2.0 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1.0 else f"{seconds:.2g} s"
 
 
-def refused(message: str, token: bool) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of the page of a refusal; `token` says that one is missing."""
-    return dict(HEADERS), _templates.get_template("refused.html").render(message=message, token=token).encode()
+def _number(text: Callable[[float], str]) -> Callable[[Any], str]:
+    return lambda x: text(x) if isinstance(x, int | float) and math.isfinite(x) else "–"
+
+
+_environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
+#: How a finite number is written; a dash stands for anything else.
+_environment.filters |= {
+    "count": _number(lambda x: f"{x:,.0f}"),
+    "fixed": _number(lambda x: f"{x:.4f}".replace("-0.0000", "0.0000").replace("-", "\u2212")),
+    "percent": _number(lambda x: f"{x:.0%}"),
+    "span": _number(_span),
+    "time": _number(lambda x: f"{datetime.fromtimestamp(min(max(x, 0.0), 4e9), UTC):%Y-%m-%d %H:%M:%S} UTC"),
+}
+_environment.globals |= {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}
+_template = _environment.from_string(_HTML)
+
+
+def draw(status: Mapping[str, Any], now: float, loss: Loss, **given: Any) -> str:
+    """Return the page of a `GET /status` at `now` (Unix seconds).
+
+    Given are `releases` (the operator's rows), `back` (where a rollback goes), `fresh` (the seconds in which half and 95% of
+    feedback are in service) and `target` (the service as a command line names it).
+    """
+    learning = status.get("learning") or {}
+    worth, second = learning.get("worth") or {}, "corrected" if learning.get("serve") == "base" else "served"
+    chart = losses(learning.get("history") or {}, second, loss, worth.get("since"))
+    drifts = sorted(((learning.get("drift") or {}).get("columns") or {}).items(), key=lambda drift: -(drift[1]["psi"] or 0.0))
+    shown = {"learning": learning, "worth": worth, "second": second, "judged": gain(learning, loss), "loss": loss}
+    return render(status=status, now=now, chart=chart, columns=drifts, **shown, **given)
+
+
+def render(**shown: Any) -> str:
+    """Return the page of what is shown, or of what was refused."""
+    return _template.render(shown)

@@ -29,6 +29,8 @@ class Loss(ABC):
 
     #: The task that it is registered for.
     task: ClassVar[str]
+    #: What the loss is called where it is shown.
+    name: ClassVar[str] = "loss"
     #: K.
     outputs: int = 1
     #: What a raw output is called, in outputs of the merged model and in messages.

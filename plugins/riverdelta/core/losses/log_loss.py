@@ -86,6 +86,7 @@ class LogLoss(Loss):
     """
 
     task = "binary"
+    name = "log loss"
     raw = "logit"
     labels: ClassVar[tuple[float, ...]] = (0.0, 1.0)
     logit = True

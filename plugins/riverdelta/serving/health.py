@@ -1,0 +1,112 @@
+"""Health: a service's state in one sentence, for `GET /status`, the status page and whoever else asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from riverdelta.core.losses import LOG_LOSS, Loss
+
+#: With fewer labels than this it is too early to say that there is no gain; a smaller change of AUC is not mentioned.
+_FEW, _LEAST_AUC = 1_000, 0.001
+#: A worker that has run for longer than this does not merely wait for its learner to start.
+_START_SECONDS = 60.0
+
+
+class Health(NamedTuple):
+    """The state in one sentence, how bad it is (good, note, warn or bad), and what follows from it."""
+
+    level: str
+    sentence: str
+    more: str
+
+
+def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) -> Health:
+    """Return the worst that is the case `up` seconds after a worker's start, or else whether the corrections help.
+
+    >>> health({"sidecar": {"alive": False, "silent_seconds": 95.0}, "learning": {"position": 7}}).sentence
+    'The learner is down: it has not reported for 95 s.'
+    """
+    learning, sidecar, journal = (status.get(name) or {} for name in ("learning", "sidecar", "journal"))
+    silent, paused, admission = sidecar.get("silent_seconds") or 0.0, learning.get("paused"), learning.get("admission") or {}
+    goes_on = f"Scoring goes on with state {status.get('state')}; feedback waits in the journal."
+    if not learning and up < _START_SECONDS:
+        return Health("note", "Starting: waiting for the learner's first report.", goes_on)
+    if not learning:
+        return Health("bad", f"The learner has not reported in {up:.0f} s since the start.", f"Its log says why. {goes_on}")
+    if learning.get("stopped"):
+        return Health("bad", "The learner is down: it was asked to stop.", goes_on)
+    if not sidecar.get("alive"):
+        why = f"It had paused: {paused}." if paused else "Its log says why."
+        return Health("bad", f"The learner is down: it has not reported for {silent:.0f} s.", f"{why} {goes_on}")
+    if error := journal.get("error"):
+        return Health("bad", f"The journal cannot be written: {error}", "Scoring goes on, and is not recorded.")
+    if paused:
+        return Health("bad", f"Learning is paused: {paused}", f"It tries again every second. {goes_on}")
+    if again := learning.get("relearning"):
+        done = (again["position"] - again["since"]) / max(again["until"] - again["since"], 1)
+        return Health("note", f"The learner is learning again what came after a release: {done:.0%} is done.", goes_on)
+    if admission.get("open"):
+        reason = admission.get("reason") or "the joined stream changed abruptly"
+        return Health("bad", f"The breaker is open: {reason}.", "Nothing is learned until the stream is calm or you resume.")
+    found = gain(learning, loss)
+    if learning.get("frozen"):
+        return Health("warn", "Learning is frozen.", f"Nothing is learned until you resume. {found.more}")
+    if (learning.get("drift") or {}).get("alarmed"):
+        return Health("warn", "The stream has drifted.", found.more)
+    return found
+
+
+def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
+    """Return whether the corrections help, from labels of rows that the tables in service scored and of no others."""
+    worth, shadow = learning.get("worth") or {}, learning.get("serve") == "base"
+    labels, mode, after = worth.get("labels") or 0, "Shadow mode: " if shadow else "Learning: ", _since(worth.get("since"))
+    brief = after.partition(" to ")[0].partition(" of ")[0]
+    if not labels:
+        waits = f"{learning.get('waiting_rows') or 0:,} scored rows wait for feedback."
+        return Health("note", f"{mode}waiting for the first label{brief}.", f"None has come{after}. {waits}")
+    mean, lower, upper = (worth["gain"][name] for name in ("mean", "lower", "upper"))
+    unclear = lower <= 0.0 <= upper
+    does = f"{'So far they' if unclear else 'They'} {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
+    ends = (lower, upper) if mean >= 0.0 else (-upper, -lower)
+    size = f"{abs(mean):.4f} {loss.unit} of {loss.name} a row ({ends[0]:.4f} to {ends[1]:.4f})"
+    said = f"{does} {size} over {labels:,} labels{after}."
+    apart = _apart(worth, loss, mean)
+    if unclear and labels < _FEW:
+        return Health("note", f"{mode}{labels:,} labels{brief}, too few to say whether the corrections help.", said)
+    if unclear:
+        return Health("note", f"{mode}the corrections neither help nor hurt clearly.", f"{said} {apart}")
+    if upper < 0.0:
+        cost = "Shadow mode: the corrections would cost" if shadow else "It runs, but the corrections cost"
+        return Health("warn", f"{cost} more than they gain.", f"{said} {apart}")
+    if apart:
+        return Health("warn", f"{mode}the {loss.name} improves, but AUC falls.", f"{said} {apart}")
+    good = ("note", "Shadow mode: the corrections would help.") if shadow else ("good", "Healthy: the corrections help.")
+    return Health(*good, said)
+
+
+def _since(outcome: Mapping[str, Any] | None) -> str:
+    """Return from when on labels count, to follow their number; nothing where no other tables served before.
+
+    >>> _since({"action": "rollback", "release": 3, "position": 9, "time": 60.0})
+    ' since the rollback to release 3 at 1970-01-01 00:01 UTC'
+    """
+    if not outcome:
+        return ""
+    what = "rollback to" if outcome["action"] == "rollback" else "promotion of"
+    return (
+        f" since the {what} release {outcome['release']} at {datetime.fromtimestamp(outcome['time'], UTC):%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _apart(worth: Mapping[str, Any], loss: Loss, mean: float) -> str:
+    """Return a sentence where AUC and loss move in opposite directions, nothing where they agree."""
+    before, after = ((worth.get(scorer) or {}).get("auc") for scorer in ("base", "served"))
+    if before is None or after is None or abs(after - before) < _LEAST_AUC or mean * (after - before) >= 0.0:
+        return ""
+    moves, order, fit = ("falls", "worse", "better") if mean > 0.0 else ("rises", "better", "worse")
+    return (
+        f"AUC {moves} from {before:.4f} to {after:.4f} while the {loss.name} gets {fit}: "
+        f"rows are ordered {order}, and each score fits its label {fit}."
+    )
