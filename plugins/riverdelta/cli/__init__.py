@@ -19,6 +19,7 @@ _COMMANDS = {
     "impression": ("show", "Show what the journal has of one scored row."),
     "inspect": ("show", "List an ONNX model's inputs, outputs and inner tensors."),
     "promote": ("operate", "Make a release the champion."),
+    "rebase": ("rebase", "Carry what was learned to another stack or base."),
     "reference": ("reference", "Save what is usual in the base's training data."),
     "releases": ("operate", "List the releases, and what became of their trials."),
     "replay": ("replay", "Learn a data set, or a service's journal, without a server."),
