@@ -48,9 +48,9 @@ def routes(runtime: Runtime) -> list[Route]:
         given, plane = _query(request, ("a", "b", "top", "id")), runtime.plane
         a, b = (_whole(name, given.get(name), MOST_RELEASE) for name in ("a", "b"))
         top = _whole("top", given["top"], MOST_CHANGES, least=1) if "top" in given else TOP
-        ids = parse_ids(request.query_params.getlist("id"), runtime.definition.schema)
+        ids = parse_ids(request.query_params.getlist("id"), plane.definition.schema)
         async with reading:
-            return json(await asyncio.to_thread(diff, runtime.definition, plane.home.releases(), a, b, top, ids))
+            return json(await asyncio.to_thread(diff, plane.definition, plane.home.releases(), a, b, top, ids))
 
     async def export(request: Request) -> Response:
         given, store = _query(request, ("release",)), runtime.plane.home.releases()

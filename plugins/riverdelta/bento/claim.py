@@ -43,7 +43,7 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
                 home.declare(journal, time.time())
         except OSError as error:
             raise Unavailable(f"{home.folder} cannot be used: {error}; repair it, or set RIVERDELTA_HOME") from error
-        new_learner(definition, settings)
+        new_learner(home.definition, settings)
         return held.pop_all()
 
 

@@ -109,10 +109,10 @@ def _replay_data(
 def _replay_journal(folder: Path) -> dict[str, Any]:
     if not (folder / "service.py").is_file():
         raise InvalidInput(f"{folder} holds no service.py; give the folder that `riverdelta demo` printed")
-    definition = load(str(folder / "service.py"))
     settings = Settings.load(home=folder / "state")
-    home = Home(definition, settings)
+    home = Home(load(str(folder / "service.py")), settings)
     home.require()
+    definition = home.definition
     journal = home.reader()
     if journal.first() > 1:
         raise Refused(

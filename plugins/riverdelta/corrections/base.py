@@ -6,9 +6,11 @@ by the laws in `riverdelta.checks`.
 
 from __future__ import annotations
 
+import inspect
 import re
 from abc import abstractmethod
-from typing import Any, Self
+from contextlib import suppress
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,17 @@ class Correction(RowFaces):
     learner: dict[str, npt.NDArray[Any]]
     #: The name that `named` gave it within its stack.
     own_name: str | None = None
+    #: The options that its maker named; the others have the defaults of the library, of which a home keeps its own.
+    given: frozenset[str] = frozenset()
+    #: Options that change nothing of what is learned: a home stays the same whatever they are.
+    incidental: ClassVar[tuple[str, ...]] = ("offset",)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        # What is left out goes without a name here, and what does not fit is for `__init__` to refuse.
+        with suppress(TypeError):
+            self.given = frozenset(inspect.signature(cls.__init__).bind(self, *args, **kwargs).arguments)
+        return self
 
     def named(self, name: str) -> Self:
         """Return this correction, which saved state, tables and `riverdelta diff` know as `name` from now on.
@@ -63,7 +76,7 @@ class Correction(RowFaces):
     def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> Self:
         """Return a fresh correction of the same parameters and name."""
         fresh: Self = super().clone(new_params, include_attributes)
-        fresh.own_name = self.own_name
+        fresh.own_name, fresh.given = self.own_name, self.given.union(new_params or ())
         return fresh
 
     @property

@@ -54,6 +54,11 @@ class Lookup:
         shape = f"{len(self._keys)} keys, {self.kind} of {self.width}"
         return f"Lookup({self.name!r}, key={self.key!r}, {shape}, {self.digest})"
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells it from another lookup: its name, key and shape, and a digest of its contents."""
+        shape = {"keys": len(self._keys), "kind": self.kind, "width": self.width}
+        return {"name": self.name, "key": self.key, **shape, "contents": self.digest}
+
     @cached_property
     def digest(self) -> str:
         """A digest of its contents, 16 hexadecimal digits: a stack that learned with other contents is another stack."""

@@ -39,7 +39,7 @@ class Stack:
                 raise ConfigurationError(f"corrections holds {c!r}; expected corrections such as Calibration()")
             c.loss = loss
         self.corrections, self.loss = tuple(corrections), loss
-        self.names = _names(self.corrections)
+        self.names = named(self.corrections)
         self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
 
     def bind(self, schema: Schema) -> None:
@@ -148,8 +148,8 @@ class Stack:
         }
 
 
-def _names(corrections: Sequence[Correction]) -> tuple[str, ...]:
-    """The name that each was given, or one of its class and key, numbered where several have the same."""
+def named(corrections: Sequence[Correction]) -> tuple[str, ...]:
+    """Return each correction's name in their stack: the one it was given, or one of class and key, numbered where alike."""
     made = [_made(c) for c in corrections if c.own_name is None]
     counted = iter(n if made.count(n) == 1 else f"{n}_{made[: i + 1].count(n)}" for i, n in enumerate(made))
     names = tuple(c.own_name or next(counted) for c in corrections)

@@ -34,6 +34,7 @@ class Definition:
     `task` names the loss that corrections lower, or is one. `logit` or `probability` names the output that is corrected, as a
     raw output or a prediction; with neither, the only float output is taken.
     `on_drift` is what the learner does at a drift alarm; `slices` names values of id columns that are judged apart.
+    `keep_inputs` has the journal keep every column of a request; `service` is what `--service` takes to name this definition.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Definition:
     on_drift: Response | None = None
     slices: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
     task: str | Loss = "binary"
+    keep_inputs: bool = False
+    service: str = "SERVICE.py:CLASS"
 
     @cached_property
     def loss(self) -> Loss:
@@ -75,15 +78,17 @@ class Definition:
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
-        """The columns that the journal keeps of a row: what a correction reads, and what slices are made of."""
-        return tuple(dict.fromkeys([*self.new_stack().reads, *self.slices]))
+        """The columns that the journal keeps of a row: what a correction reads, what slices are made of, and with `keep_inputs`
+        everything that a client sends."""
+        return tuple(dict.fromkeys([*self.new_stack().reads, *self.slices, *(self.request_schema if self.keep_inputs else ())]))
 
     def new_slices(self) -> Slices:
         """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""
         return Slices(self.slices, self.request_schema, self.loss)
 
     def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return what a data folder belongs to: the base's digest and the stack's make-up; `of_0_1` as that version had it."""
+        """Return what the file `owner` of a home without a `definition.json` holds: digests of the base and of the stack's
+        make-up, `of_0_1` as that version had it."""
         return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint(of_0_1)}"
 
 

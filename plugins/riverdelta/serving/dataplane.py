@@ -61,12 +61,12 @@ class DataPlane:
         patience_seconds: float = PATIENCE_SECONDS,
         home: Home | None = None,
     ) -> None:
-        self.definition, self.settings, self.clock = definition, settings, clock
+        self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
+        self.definition = self.home.definition
         self.metrics = Metrics(registry, definition.name)
-        self.home = home or Home(definition, settings)
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
-        self.schema = definition.request_schema
+        self.schema = self.definition.request_schema
         self._ids = self.home.ids()
         with ExitStack() as held:
             self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))

@@ -47,7 +47,7 @@ class Trainer:
         self, definition: Definition, settings: Settings, clock: Callable[[], float] = time.time, home: Home | None = None
     ) -> None:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
-        start = self.home.prepare()
+        definition, start = self.home.definition, self.home.prepare()
         with ExitStack() as held:
             self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
             held.callback(self._lock.release)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from riverdelta.core.durable import place
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.locks import shared
-from riverdelta.storage.home import Home
+from riverdelta.storage.home import OWNED_BY, Home
 from riverdelta.storage.journal.ids import copy_keys
 from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.log.segments import COPYING
@@ -54,7 +54,9 @@ def back_up(home: Home, destination: Path) -> Backup:
             copy.mkdir(mode=0o700)
             for name in ("checkpoints", "live", "releases"):
                 _copy(folder / name, copy / name)
-            shutil.copyfile(folder / "owner", copy / "owner")
+            for name in OWNED_BY:
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(folder / name, copy / name)
             last = copy_journal(journal, copy / "journal")
             place(copy, destination)
     except OSError as error:

@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from riverdelta.graph.files import base_digest, save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
+from riverdelta.learning.differences import differences
+from riverdelta.learning.identity import Identity, describe, read, settle
 from riverdelta.learning.reference import in_effect
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
@@ -30,6 +33,8 @@ from riverdelta.storage.log import Log, SqliteLog
 from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
+#: The file of the definition that a home belongs to, and that of earlier versions, which kept a fingerprint of it alone.
+OWNED_BY = ("definition.json", "owner")
 #: What `Definition.fingerprint` looks like: anything else in `owner` is damage.
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 
@@ -38,7 +43,10 @@ class Home:
     """`<home>/<scorer>/` with `journal/` (and the key of its ids), `live/`, `releases/`, `checkpoints/` and `status.json`.
 
     `open_log` opens another log than the one in `journal/`, named by that folder, and `registry` has the releases, live tables
-    and checkpoints elsewhere; keys, owner and status lie in the folder always.
+    and checkpoints elsewhere; keys, definition and status lie in the folder always.
+
+    `definition` is the one given, with the options that its code leaves to defaults as the folder has learned with them. Raises
+    `Corrupt` where the folder's `definition.json` cannot be read.
     """
 
     def __init__(
@@ -48,15 +56,37 @@ class Home:
         open_log: Callable[[Path], Log] | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self.definition, self.settings = definition, settings
+        self.settings = settings
         self.folder = settings.home.absolute() / definition.name
         self.registry: Registry = registry or FolderRegistry(self.folder)
         self._open_log = open_log or (lambda folder: SqliteLog(folder, settings.segment_bytes))
         #: The file of the key that impression ids are made with.
         self.key_path = self.folder / "journal" / "key"
+        self._path, self._owner = (self.folder / name for name in OWNED_BY)
         #: The file of the digests of large files, which are read in full again only when they change.
         self._digests = self.folder / "digests.json"
         remember(self._digests)
+        stored = self.stored()
+        self.definition, self._settled = (definition, []) if stored is None else settle(definition, stored)
+
+    def stored(self) -> Identity | None:
+        """Return the definition that the folder belongs to, None where it has none yet.
+
+        Raises `Corrupt` where the file is damaged, and `ConfigurationError` where a later version wrote it.
+        """
+        try:
+            return read(self._path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be read: {error}; let this user read it") from error
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self._path} cannot be used: {error}") from error
+        except Corrupt as error:
+            raise Corrupt(
+                f"{self._path} is damaged: {error}; restore it from a backup, or delete it, and the next start writes it again "
+                f"where the newest release is this scorer's: {shlex.join(['rm', str(self._path)])}"
+            ) from error
 
     def require(self) -> None:
         """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
@@ -171,21 +201,37 @@ class Home:
 
     def _claim(self, releases: ReleaseStore) -> None:
         """Record that the folder is this definition's; raises `ConfigurationError` where it is, or may be, another's."""
-        path, mine = self.folder / "owner", self.definition.fingerprint()
-        theirs = path.read_text(errors="replace") if path.exists() else ""
-        if theirs == mine:
-            return
+        stored, mine = self.stored(), describe(self.definition)
         # Before the first release and the first record there is nothing that could be another's.
-        if theirs != self.definition.fingerprint(of_0_1=True) and (releases.all() or (self.folder / "journal").exists()):
-            if _FINGERPRINT.fullmatch(theirs):
+        if releases.all() or (self.folder / "journal").exists():
+            if stored is None:
+                self._claim_without_definition(releases)
+            elif found := differences(stored, mine):
                 raise ConfigurationError(
-                    f"{self.folder} belongs to another base model or stack ({theirs}, this one is {mine}); set RIVERDELTA_HOME "
-                    f"to another folder, or begin anew: {self._move_away()}"
+                    "\n".join(
+                        [f"{self.folder} learned with another definition of {self.definition.name!r}:", *found, self._carry()]
+                    )
                 )
-            why = f"{path} is {'damaged' if theirs else 'empty or missing'}"
-            number = self._recognize(releases, why)
-            _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
-        write(path, mine.encode())
+        if stored != mine:
+            write(self._path, mine.model_dump_json(indent=1).encode())
+        self._owner.unlink(missing_ok=True)
+        for words in self._settled:
+            _log.warning("%s: %s", self.folder, words)
+
+    def _claim_without_definition(self, releases: ReleaseStore) -> None:
+        """Recognize the folder of an earlier version, which kept a fingerprint of its definition alone, in `owner`."""
+        theirs, mine = (self._owner.read_text(errors="replace") if self._owner.exists() else ""), self.definition.fingerprint()
+        if theirs in (mine, self.definition.fingerprint(of_0_1=True)):
+            return
+        if _FINGERPRINT.fullmatch(theirs):
+            same = theirs.partition("-")[0] == mine.partition("-")[0]
+            raise ConfigurationError(
+                f"{self.folder} learned with {'other corrections' if same else 'another base'}: its file 'owner', of an "
+                f"earlier version, has {theirs}, and this definition's is {mine}\n{self._carry()}"
+            )
+        why = f"{self._path} is missing"
+        number = self._recognize(releases, why)
+        _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
 
     def _recognize(self, releases: ReleaseStore, why: str) -> int:
         """Return the newest release that can be read, which is this definition's; raises `ConfigurationError` otherwise."""
@@ -208,8 +254,19 @@ class Home:
             return release.number
         raise ConfigurationError(
             f"{why}, and no release can be read that would show whose {self.folder} is; where it is this scorer's, type: "
-            f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self.folder / 'owner'))}"
+            f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self._owner))}"
         )
 
+    def _carry(self) -> str:
+        """The lines to type where the definition has changed on purpose."""
+        rebase = shlex.join(["riverdelta", "rebase", "--service", self.definition.service, "--from", str(self._away)])
+        return f"to carry over what it learned: {self._move_away()} && {rebase}\nto begin anew: {self._move_away()}"
+
     def _move_away(self) -> str:
-        return shlex.join(["mv", str(self.folder), f"{self.folder}.old"])
+        return shlex.join(["mv", str(self.folder), str(self._away)])
+
+    @property
+    def _away(self) -> Path:
+        """A free place for the folder beside it."""
+        names = (f"{self.folder.name}.old{n}" for n in chain([""], count(2)))
+        return next(path for path in map(self.folder.with_name, names) if not path.exists())

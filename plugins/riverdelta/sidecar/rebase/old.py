@@ -6,8 +6,10 @@ import os
 import shlex
 from pathlib import Path
 
-from riverdelta.core.errors import InvalidInput, NotFound
+from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Refused
 from riverdelta.learning.definition import Definition
+from riverdelta.learning.identity import describe, read
+from riverdelta.storage.home import OWNED_BY
 
 
 def check(old: Path, new: Path, definition: Definition) -> None:
@@ -30,7 +32,23 @@ def command(definition: Definition, old: Path | str) -> str:
     return shlex.join(["riverdelta", "rebase", "--service", definition.service, "--from", str(old)])
 
 
-def same_base(old: Path, definition: Definition) -> bool:
-    """Return whether the journal's base outputs are those of the definition's base."""
-    owner = old / "owner"
-    return owner.exists() and owner.read_text(errors="replace")[:16] == definition.signature.digest[:16]
+def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
+    """Return whether the journal's base outputs are those of the definition's base, and its columns that mean something else now.
+
+    Raises `Refused` where the labels are those of another task.
+    """
+    path, owner = (old / name for name in OWNED_BY)
+    if not path.exists():  # of an earlier version, which kept a fingerprint alone
+        kept = owner.read_text(errors="replace") if owner.exists() else ""
+        return kept[:16] == definition.signature.digest[:16], frozenset()
+    try:
+        was, mine = read(path.read_bytes()), describe(definition)
+    except Corrupt as error:
+        raise Corrupt(f"{path} is damaged: {error}; restore it from a backup") from error
+    if was.task != mine.task:
+        raise Refused(
+            f"{old} learned the task {was.task}, and this scorer has {mine.task}: labels of one say nothing of the other; serve "
+            f"it from a home of its own: export RIVERDELTA_HOME=FOLDER"
+        )
+    changed = frozenset(name for name in definition.kept if was.source(name) != mine.source(name))
+    return (was.base.digest, was.output) == (mine.base.digest, mine.output), changed

@@ -28,7 +28,7 @@ from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import LOGGED, Comparison
-from riverdelta.sidecar.rebase.old import check, command, same_base
+from riverdelta.sidecar.rebase.old import check, command, usable
 from riverdelta.sidecar.rebase.rows import Columns, LogRows, Rows
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
@@ -121,7 +121,7 @@ class _Rebase:
         release, journal = home.prepare(), home.key_path.parent
         shutil.rmtree(journal)
         done.position = copy_journal(self.old / "journal", journal)
-        self.rows = Rows(home.definition, release, same_base(self.old, home.definition))
+        self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
         #: Which learner's tables and gate score the journal's rows.
@@ -183,11 +183,6 @@ class _Rebase:
             done.unusable_from, done.unusable_to = done.unusable_from or sequence, sequence
             done.lacking = ", ".join(f"{column.name!r} ({column})" for column in lacking)
             return past.put(sequence, record, None)
-        if record.base.shape[1] != (outputs := self.home.definition.loss.outputs):
-            raise Refused(
-                f"the old scorer has {record.base.shape[1]} raw outputs and the new one {outputs}: labels of one task say nothing "
-                f"of another; serve it from a home of its own: export RIVERDELTA_HOME=FOLDER"
-            )
         done.rows += count
         base, columns = self.rows.of_record(record)
         corrected, served = self._serve(base, columns)
@@ -196,8 +191,8 @@ class _Rebase:
             for name, column in LOGGED.items()
         }
         position = np.full(count, sequence - 1, np.int64)
-        raw = {"base": base, "corrected": corrected, "served": served}
-        return past.put(sequence, record, replace(record, **raw, position=position, columns=columns | logged))
+        scored = replace(record, base=base, corrected=corrected, served=served, position=position, columns=columns | logged)
+        return past.put(sequence, record, scored)
 
     def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
         scorer, base = self.scorer, np.ascontiguousarray(base)
@@ -260,9 +255,9 @@ class _Rebase:
     def _refusal(self) -> Refused:
         done, line = self.done, command(self.home.definition, self.old)
         return Refused(
-            f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: the new scorer needs {done.lacking}, which "
-            f"they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then on, or "
-            f"learn rows that have it: {line} --log rows.parquet --label clicked"
+            f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: the new scorer needs {done.lacking}, "
+            f"which they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then on, "
+            f"or learn rows that have it: {line} --log rows.parquet --label clicked"
         )
 
 

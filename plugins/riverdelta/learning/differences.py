@@ -1,0 +1,87 @@
+"""Differences: in words, what a definition learns otherwise than the one that a home was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from riverdelta.learning.identity import OWN, Corrected, Identity, default
+
+
+def differences(stored: Identity, mine: Identity) -> list[str]:
+    """Return in words what makes the definition `mine` learn otherwise than the `stored` one; none where it learns the same."""
+    found = []
+    if mine.base.digest != stored.base.digest:
+        found.append(
+            f"the base file {mine.base.file} differs: its digest is {mine.base.digest[:16]} here, and was "
+            f"{stored.base.digest[:16]} (of {stored.base.file})"
+        )
+    if mine.output != stored.output:
+        here, was = (f"{one.output.tensor!r} as a {one.output.kind}" for one in (mine, stored))
+        found.append(f"the corrected output is {here} here, and was {was}")
+    if mine.task != stored.task:
+        found.append(f"task is {mine.task} here, and was {stored.task}")
+    theirs, ours = ({c.name: c for c in one.corrections} for one in (stored, mine))
+    both = [name for name in ours if name in theirs]
+    for name in dict.fromkeys(column for n in both for column in ours[n].reads if column in theirs[n].reads):
+        if (here := mine.source(name)) != (was := stored.source(name)):
+            found.append(f"{name!r} is {here} here, and was {was}")
+    found += [f"correction {name!r} was removed" for name in theirs if name not in ours]
+    found += [f"correction {name!r} was added" for name in ours if name not in theirs]
+    if both != (order := [name for name in theirs if name in ours]):
+        found.append(f"the order of the corrections is {', '.join(both)} here, and was {', '.join(order)}")
+    for name in both:
+        found += _of_correction(theirs[name], ours[name])
+    return found
+
+
+def _of_correction(stored: Corrected, mine: Corrected) -> Iterator[str]:
+    what = f"{mine.kind} {mine.name!r}"
+    # A class of a user's own file has whatever module that file is imported as: it may move.
+    if mine.kind != stored.kind or (mine.module == OWN) != (stored.module == OWN):
+        yield f"correction {mine.name!r} is a {mine.module}.{mine.kind} here, and was a {stored.module}.{stored.kind}"
+        return
+    left = {*mine.incidental, *stored.incidental}
+    found = [f"{what}: {words}" for words in _of_object(stored.model_dump(), mine.model_dump(), "", left)]
+    if not found and mine.tables != stored.tables:
+        found = [f"{what}: its tables are {mine.tables} here, and were {stored.tables}"]
+    yield from found
+
+
+def _changes(stored: Any, mine: Any, path: str) -> Iterator[str]:
+    """Every leaf in which two values differ, by the path to it."""
+    if _is_object(stored) and _is_object(mine) and stored["kind"] == mine["kind"]:
+        yield from _of_object(stored, mine, f"{path}.")
+    elif isinstance(stored, dict) and isinstance(mine, dict) and list(stored) == list(mine):
+        for name, was in stored.items():
+            yield from _changes(was, mine[name], f"{path}.{name}")
+    elif isinstance(stored, list) and isinstance(mine, list) and len(stored) == len(mine):
+        for at, (was, here) in enumerate(zip(stored, mine, strict=True)):
+            yield from _changes(was, here, f"{path}[{at}]")
+    elif stored != mine:
+        yield f"{path} is {_shown(mine)} here, and was {_shown(stored)}"
+
+
+def _of_object(stored: Mapping[str, Any], mine: Mapping[str, Any], path: str, left: Collection[str] = ()) -> Iterator[str]:
+    """An option that only one of them knows is a difference where it has been given another value than its default."""
+    theirs, ours = stored["parameters"], mine["parameters"]
+    for name in dict.fromkeys((*theirs, *ours)):
+        if name in left:
+            continue
+        if name in theirs and name in ours:
+            yield from _changes(theirs[name], ours[name], f"{path}{name}")
+        elif name in mine["chosen"]:
+            yield f"{path}{name} is {_shown(ours[name])} here, and there was no such option"
+        elif name in stored["chosen"]:
+            yield f"{path}{name} was {_shown(theirs[name])}, and is no option any more"
+
+
+def _is_object(stored: Any) -> bool:
+    return isinstance(stored, dict) and "parameters" in stored
+
+
+def _shown(stored: Any) -> str:
+    if isinstance(stored, dict) and "kind" in stored:
+        inner = ", ".join(f"{name}={_shown(one)}" for name, one in stored.get("parameters", {}).items())
+        return f"{stored['kind']}({stored.get('shown', inner)})"
+    return f"[{', '.join(map(_shown, stored))}]" if isinstance(stored, list) else repr(default(stored))

@@ -1,0 +1,219 @@
+"""Identity: a definition in full, every default included, as its home stores it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.hashing import digest
+from riverdelta.corrections.base import Correction
+from riverdelta.corrections.stack import named
+from riverdelta.graph import taps as tapping
+from riverdelta.learning.definition import Definition
+
+#: The version of what `describe` returns; a home of a later one is refused.
+FORMAT = 1
+#: The module of corrections that are riverdelta's own.
+OWN = "riverdelta"
+#: What of a representation differs from process to process.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Base(_Part):
+    """The base model: its file's name, the digest of the file and its external data, and its inputs."""
+
+    file: str
+    digest: str
+    inputs: dict[str, str]
+
+
+class Output(_Part):
+    """The output that is corrected, and as what: a logit or a probability."""
+
+    tensor: str
+    kind: str
+
+
+class Tap(_Part):
+    """The tensor that a tap reads, and its type."""
+
+    tensor: str
+    type: str
+
+
+class Corrected(_Part):
+    """One correction: its class, every option with its value, the options that differ from their defaults (`chosen`) or change
+    nothing of what is learned (`incidental`), the columns that it reads, and the shapes of its tables."""
+
+    name: str
+    kind: str
+    module: str
+    parameters: dict[str, Any]
+    chosen: list[str]
+    incidental: list[str]
+    reads: list[str]
+    tables: dict[str, list[int]]
+
+
+class Identity(_Part):
+    """All that a definition consists of, as `definition.json` has it; `journal` are the columns kept of each scored row."""
+
+    format: int = FORMAT
+    name: str
+    base: Base
+    output: Output
+    task: str
+    taps: dict[str, Tap]
+    columns: dict[str, str]
+    corrections: list[Corrected]
+    journal: dict[str, str]
+    keep_inputs: bool
+
+    def source(self, name: str) -> str:
+        """Return what a correction reads under a name."""
+        if tap := self.taps.get(name):
+            return f"the tap of tensor {tap.tensor!r}, {tap.type}"
+        return f"a column {self.columns.get(name) or self.base.inputs.get(name)}"
+
+
+def describe(definition: Definition) -> Identity:
+    """Return all that a definition consists of, defaults included."""
+    signature, stack = definition.signature, definition.new_stack()
+    tapped = tapping.tap_columns(signature, definition.taps)
+    return Identity(
+        name=definition.name,
+        base=Base(file=definition.base.name, digest=signature.digest, inputs=_columns(signature.inputs)),
+        output=Output(tensor=signature.output, kind="probability" if signature.predicts else "logit"),
+        task=repr(definition.loss),
+        taps={name: Tap(tensor=tensor, type=str(tapped[name])) for name, tensor in definition.taps.items()},
+        columns=_columns(definition.columns),
+        corrections=[_of(name, c) for name, c in zip(stack.names, stack.corrections, strict=True)],
+        journal=_columns({name: definition.schema[name] for name in definition.kept}),
+        keep_inputs=definition.keep_inputs,
+    )
+
+
+def read(written: bytes) -> Identity:
+    """Return what was written as JSON; raises `Corrupt` where it is damaged, and `ConfigurationError` where a later version
+    wrote it."""
+    try:
+        stored = json.loads(written)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"its {len(written)} bytes are not JSON ({error})") from error
+    number = stored.get("format") if isinstance(stored, dict) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise ConfigurationError(
+            f"it has the format {number}, and this version of riverdelta reads at most {FORMAT}; serve this home with the "
+            f"version that wrote it, or a later one"
+        )
+    try:
+        return Identity.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Corrupt(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+
+
+def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[str]]:
+    """Return the definition with the `stored` value of every option that its code leaves to a default that has changed since,
+    and which options these are, in words."""
+    theirs = {c.name: c for c in stored.corrections}
+    corrections, settled = list[Correction](), list[str]()
+    for name, c in zip(named(definition.corrections), definition.corrections, strict=True):
+        was, changed = theirs.get(name), dict[str, Any]()
+        for option, here in _parameters(c).items() if was and was.kind == type(c).__qualname__ else ():
+            assert was is not None
+            if option in c.given or option not in was.parameters or value(here) == was.parameters[option]:
+                continue
+            changed[option] = default(was.parameters[option])
+            settled.append(
+                f"{was.kind} {name!r}: {option} stays {changed[option]!r}, with which this home has learned; its default is "
+                f"{here!r} now, for a new home"
+            )
+        corrections.append(c.clone(changed) if changed else c)
+    return (replace(definition, corrections=corrections) if settled else definition), settled
+
+
+def value(given: Any) -> Any:
+    """Return the value of an option as JSON has it: objects by their class and own options, tables by their contents.
+
+    >>> value(float("inf")), value(("user", np.float32(0.5)))
+    ({'float': 'inf'}, ['user', 0.5])
+    """
+    if isinstance(given, np.generic):
+        given = given.item()
+    if given is None or isinstance(given, bool | int | str):
+        return given
+    if isinstance(given, float):
+        return given if math.isfinite(given) else {"float": repr(given)}
+    if isinstance(given, Mapping):
+        return {str(name): value(one) for name, one in given.items()}
+    if isinstance(given, set | frozenset):
+        return sorted(map(value, given), key=repr)
+    if isinstance(given, list | tuple):
+        return [value(one) for one in given]
+    if inspect.isroutine(given) or inspect.isclass(given):
+        return {"kind": "function", "shown": given.__qualname__}
+    kind = type(given).__qualname__
+    if isinstance(given, np.ndarray):
+        contents = digest(np.ascontiguousarray(given).tobytes(), size=8).hex()
+        return {"kind": kind, "shown": f"{given.dtype}{list(given.shape)}, contents {contents}"}
+    own = given.identity() if hasattr(given, "identity") else _parameters(given)
+    if not own:  # an object without options that can be read, by what it shows of itself
+        return {"kind": kind, "shown": _ADDRESS.sub("", repr(given))}
+    return {"kind": kind, "parameters": value(own), "chosen": _chosen(given, own)}
+
+
+def default(stored: Any) -> Any:
+    """Return the value of an option from what `value` made of it, for numbers, texts, and tuples of them."""
+    if isinstance(stored, dict) and set(stored) == {"float"}:
+        return float(stored["float"])
+    return tuple(map(default, stored)) if isinstance(stored, list) else stored
+
+
+def _of(name: str, correction: Correction) -> Corrected:
+    module, own = type(correction).__module__, _parameters(correction)
+    return Corrected(
+        name=name,
+        kind=type(correction).__qualname__,
+        module=OWN if module.partition(".")[0] == OWN else module,
+        parameters=value(own),
+        chosen=_chosen(correction, own),
+        incidental=list(correction.incidental),
+        reads=list(correction.reads),
+        tables={key: list(table.values.shape) for key, table in correction.served.items()},
+    )
+
+
+def _chosen(of: Any, own: Mapping[str, Any]) -> list[str]:
+    """The options whose value is not the default."""
+    defaults = {name: argument.default for name, argument in _arguments(of).items() if argument.default is not argument.empty}
+    return [name for name, one in own.items() if name not in defaults or value(one) != value(defaults[name])]
+
+
+def _parameters(of: Any) -> dict[str, Any]:
+    """The arguments that an object was made with, as River and scikit-learn keep them: attributes of the same names."""
+    return {name: getattr(of, name) for name in _arguments(of) if hasattr(of, name)}
+
+
+def _arguments(of: Any) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(list(inspect.signature(type(of).__init__).parameters.items())[1:])
+    except ValueError:  # a class that is compiled
+        return {}
+
+
+def _columns(columns: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(column) for name, column in columns.items()}
