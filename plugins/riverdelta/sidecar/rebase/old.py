@@ -33,7 +33,7 @@ def command(definition: Definition, old: Path | str) -> str:
 
 
 def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
-    """Return whether the journal's base outputs are those of the definition's base, and its columns that mean something else now.
+    """Return whether the journal's base outputs are those of this base, and its columns that mean something else now.
 
     Raises `Refused` where the labels are those of another task.
     """
@@ -47,8 +47,8 @@ def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
         raise Corrupt(f"{path} is damaged: {error}; restore it from a backup") from error
     if was.task != mine.task:
         raise Refused(
-            f"{old} learned the task {was.task}, and this scorer has {mine.task}: labels of one say nothing of the other; serve "
-            f"it from a home of its own: export RIVERDELTA_HOME=FOLDER"
+            f"{old} learned the task {was.task}, and this scorer has {mine.task}: labels of one say nothing of the other; "
+            f"serve it from a home of its own: export RIVERDELTA_HOME=FOLDER"
         )
     changed = frozenset(name for name in definition.kept if was.source(name) != mine.source(name))
     return (was.base.digest, was.output) == (mine.base.digest, mine.output), changed

@@ -195,7 +195,7 @@ class _Rebase:
         return past.put(sequence, record, scored)
 
     def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
-        scorer, base = self.scorer, np.ascontiguousarray(base)
+        scorer = self.scorer
         corrected = scorer.stack.predict({name: columns[name] for name in scorer.stack.reads}, base)
         served = base if scorer.shadow else scorer.stack.loss.mix(base, corrected, scorer.gate.weight)
         return corrected, np.asarray(served, np.float32)
@@ -256,8 +256,8 @@ class _Rebase:
         done, line = self.done, command(self.home.definition, self.old)
         return Refused(
             f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: the new scorer needs {done.lacking}, "
-            f"which they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then on, "
-            f"or learn rows that have it: {line} --log rows.parquet --label clicked"
+            f"which they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then "
+            f"on, or learn rows that have it: {line} --log rows.parquet --label clicked"
         )
 
 

@@ -55,14 +55,17 @@ class Rows:
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
         """Return the base's raw outputs float32[N, K] and the columns of a record that lacks nothing."""
         if self._same_base and all(self._has(logged, name) for name in self._reads):
-            return logged.base, {name: logged.columns[name] for name in self._kept if self._has(logged, name)}
+            # A copy: kernels take arrays that may be written to, which a record's are not.
+            kept = [name for name in self._kept if self._has(logged, name)]
+            return logged.base.copy(), {name: logged.columns[name].copy() for name in kept}
         # What no correction reads may be missing: the base and its taps do not depend on a declared column.
+        rows, has = len(logged), {name for name in self._definition.request_schema if self._has(logged, name)}
         request = {
-            name: logged.columns[name] if self._has(logged, name) else np.zeros((len(logged), *_shape(column)), column.dtype)
+            name: logged.columns[name].copy() if name in has else np.zeros((rows, *_shape(column)), column.dtype)
             for name, column in self._definition.request_schema.items()
         }
         base, columns = self._run(request)
-        return base, {name: columns[name] for name in self._kept if name in self._definition.taps or self._has(logged, name)}
+        return base, {name: column for name, column in columns.items() if name in has or name in self._definition.taps}
 
     def of_log(self, rows: LogRows) -> tuple[Floats, Columns]:
         """Return the same of a log's rows; raises `InvalidInput` naming the column that is missing or wrong."""
@@ -72,7 +75,8 @@ class Rows:
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
         scored = self._session.run(request)
-        return by_output(scored.base), {n: scored.taps[n] if n in scored.taps else request[n] for n in self._kept}
+        found = {**request, **scored.taps}
+        return np.ascontiguousarray(by_output(scored.base)), {name: found[name] for name in self._kept}
 
     def _has(self, logged: Impressions, name: str) -> bool:
         if name not in logged.columns or name in self._changed:
