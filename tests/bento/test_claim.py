@@ -8,6 +8,7 @@ import pytest
 from bentoml.exceptions import BentoMLException
 
 from riverdelta import Calibration, Entity
+from riverdelta.bento import claim as claiming
 from riverdelta.bento.claim import claim, without_traceback
 from riverdelta.core.errors import ConfigurationError, Corrupt, Locked, ModelError, RiverdeltaError, Unavailable
 from riverdelta.core.settings import Settings
@@ -58,13 +59,26 @@ def test_two_services_cannot_have_one_grpc_port(scorer, settings, tmp_path):
     claim(scorer("0.25"), other).close()
 
 
-def test_another_base_or_stack_on_the_same_home_is_refused_with_the_line_to_type(scorer, settings):
+def test_another_base_or_stack_on_the_same_home_is_refused_with_the_lines_to_type(scorer, settings):
     claim(scorer(), settings).close()
     folder = settings.home / "ranker"
     for other in (scorer("0.25"), scorer(slots=512)):
-        with pytest.raises(ConfigurationError, match=rf"another base model or stack .*begin anew: mv {folder} {folder}\.old"):
+        with pytest.raises(
+            ConfigurationError, match=rf"another definition of 'ranker':\n.*\n.* mv {folder} {folder}\.old && riverd"
+        ):
             claim(other, settings)
     claim(scorer(), settings).close()
+
+
+def test_the_learner_that_is_tried_has_the_defaults_of_the_home(scorer, settings, monkeypatch):
+    claim(scorer(), settings).close()
+    monkeypatch.setattr(
+        Entity.__init__, "__defaults__", (*Entity.__init__.__defaults__[:2], 0.25, *Entity.__init__.__defaults__[3:])
+    )
+    tried = []
+    monkeypatch.setattr(claiming, "new_learner", lambda definition, _: tried.append(definition.corrections[1].variance))
+    claim(scorer(), settings).close()
+    assert tried == [0.5]
 
 
 def damage_key(folder):
@@ -78,6 +92,10 @@ def damage_journal(folder):
 
 def damage_releases(folder):
     (folder / "releases" / "000000.onnx").write_bytes(b"nothing")
+
+
+def damage_definition(folder):
+    (folder / "definition.json").write_text("{")
 
 
 def damage_index(folder):
@@ -95,6 +113,7 @@ def put_a_file_in_the_way(folder):
         (damage_key, ConfigurationError, "key has 5 bytes"),
         (damage_journal, RiverdeltaError, "sqlite"),
         (damage_releases, ConfigurationError, "no release in .* is intact"),
+        (damage_definition, Corrupt, "definition.json is damaged"),
         (damage_index, Corrupt, "index.json"),
         (put_a_file_in_the_way, Unavailable, "serve.lock.*RIVERDELTA_HOME"),
     ],

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.features import DTYPES
 from riverdelta.core.records import Control, Feedback, Impressions, Tick, decode, encode
 
 
@@ -54,6 +55,27 @@ def same(a, b):
 @given(st.integers(0, 50), st.integers(1, 5))
 def test_impressions_come_back_as_they_were(n, width):
     same(impressions(n, width), decode(encode(impressions(n, width))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(max_size=5), st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)), max_size=4
+    ),
+    st.integers(0, 4),
+    st.integers(0, 2**32),
+)
+def test_inputs_of_any_type_and_shape_come_back_as_they_were(columns, n, seed):
+    rng = np.random.default_rng(seed)
+    made = {}
+    for name, (dtype, shape) in columns.items():
+        # Any bits: the largest ids, and floats that are not finite.
+        bits = rng.integers(0, 256, (n, *shape, np.dtype(dtype).itemsize)).astype(np.uint8)
+        made[name] = bits[..., 0] > 127 if dtype == "bool" else bits.view(dtype)[..., 0]
+    back = decode(encode(replace(impressions(n), columns=made))).columns
+    assert {name: (array.dtype, array.shape, array.tobytes()) for name, array in back.items()} == {
+        name: (array.dtype, array.shape, array.tobytes()) for name, array in made.items()
+    }
 
 
 @settings(max_examples=30, deadline=None)

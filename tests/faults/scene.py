@@ -87,7 +87,7 @@ class Scene:
         whole = self.folder / "whole"
         journal = whole / self.definition.name / "journal"
         shutil.copytree(self.home.folder / "journal", journal)
-        shutil.copy(self.home.folder / "owner", whole / self.definition.name)
+        shutil.copy(self.home.folder / "definition.json", whole / self.definition.name)
         for part in sorted((self.folder / "archive").iterdir()):
             if not (journal / part.name).exists():
                 shutil.copy(part, journal / part.name)

@@ -165,7 +165,7 @@ class Served:
         definition, settings = load(TARGET), Settings.load(home=self.home, **QUICK)
         home = Home(definition, settings)
         shutil.copytree(home.folder / "journal", self.whole / definition.name / "journal")
-        shutil.copy(home.folder / "owner", self.whole / definition.name)
+        shutil.copy(home.folder / "definition.json", self.whole / definition.name)
         ids = home.ids()
         # A repetition of what was taken before its answer got lost is a duplicate.
         taken = {name: label for c in self.clients for name, (o, label) in c.outcomes.items() if o in ("accepted", "duplicate")}

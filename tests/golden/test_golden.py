@@ -15,6 +15,7 @@ from riverdelta.core.arrays import nest, read_arrays
 from riverdelta.core.errors import Refused
 from riverdelta.evaluation.gate import hedge
 from riverdelta.graph.files import export_single
+from riverdelta.learning.identity import describe
 from riverdelta.learning.learner import new_learner
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.session import Session
@@ -279,12 +280,13 @@ def test_a_rollback_learns_again_what_came_since_where_the_journal_still_has_it(
 
 
 @every
-def test_its_owner_is_recognized_and_lookups_count_from_then_on(golden, folder, home):
+def test_its_owner_is_recognized_and_its_definition_is_stored_from_then_on(golden, folder, home):
     owner, made = folder / "ranker" / "owner", home.definition
     assert owner.read_text() == made.fingerprint(of_0_1(golden))
     assert made.fingerprint(of_0_1=True) != made.fingerprint()
     home.prepare()
-    assert owner.read_text() == made.fingerprint()
+    assert home.stored() == describe(made)
+    assert not owner.exists()
 
 
 @every

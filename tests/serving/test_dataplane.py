@@ -6,13 +6,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from riverdelta import Entity
 from riverdelta.core.errors import InvalidInput, TooLarge, Unavailable
 from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane
+from riverdelta.storage.impression import find
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig, definition
@@ -38,6 +42,50 @@ def test_an_impression_keeps_what_the_corrections_read_and_what_was_served(rig):
     assert np.allclose(1 / (1 + np.exp(-record.served[:, 0])), answer.scores, atol=1e-6)
     assert record.propensity.tolist() == [0.5] * 5
     rig.plane.close = lambda: None
+
+
+TENSORS = """<ir_version: 8, opset_import: ["" : 17]>
+ranker (int64[N] user, int32[N] age, bool[N] new, uint8[N, 3] pixels, float16[N, 2, 2] grid, double[N, L] history)
+  => (float[N] logit) {
+  wide = Cast<to = 1>(history)
+  logit = ReduceMean<axes = [1], keepdims = 0>(wide)
+}"""
+
+
+def test_with_keep_inputs_every_input_is_in_the_journal_as_it_was_sent_and_in_nobody_s_memory(tmp_path):
+    path = tmp_path / "tensors.onnx"
+    onnx.save(onnx.parser.parse_model(TENSORS), path)
+    definition = Definition("ranker", path, "logit", corrections=[Entity("user", slots=8)], keep_inputs=True)
+    rig, rng = Rig(definition, tmp_path / "home"), np.random.default_rng(0)
+    sent = [
+        {
+            "user": rng.integers(0, 9, 4),
+            "age": rng.integers(-9, 9, 4).astype(np.int32),
+            "new": rng.random(4) < 0.5,
+            "pixels": rng.integers(0, 256, (4, 3)).astype(np.uint8),
+            "grid": rng.random((4, 2, 2)).astype(np.float16),
+            "history": rng.random((4, length)),
+        }
+        for length in (1, 5, 5)
+    ]
+    answers = [rig.plane.score(columns) for columns in sent]
+    ids = [f"{answer.impressions}.{i}" for answer in answers for i in range(4)]
+    asyncio.run(rig.plane.feedback(ids, np.ones(12, np.float32)))
+    rig.step()
+    assert rig.trainer.learner.examples == 12
+    shelves = rig.trainer.learner.joiner.waiting._shelves.values()
+    assert {name for shelf in shelves for name in shelf.names if name.startswith("column/")} == {"column/user"}
+    records = [record for _, record in rig.trainer.journal.read(0, 100) if isinstance(record, Impressions)]
+    kept = [
+        {n: c[record.request == request] for n, c in record.columns.items()}
+        for record in records
+        for request in set(record.request)
+    ]
+    for columns, back in zip(sent, kept, strict=True):
+        assert {n: (c.dtype, c.tolist()) for n, c in back.items()} == {n: (c.dtype, c.tolist()) for n, c in columns.items()}
+    described = find(rig.plane.home, ids[5])["columns"]
+    assert described["grid"] == sent[1]["grid"][1].tolist()
+    rig.close()
 
 
 @pytest.mark.parametrize("propensity", [[0.0] * 3, [1.5] * 3, [0.5], "x", [float("nan")] * 3])

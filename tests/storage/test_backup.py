@@ -168,7 +168,7 @@ class TestCopy:
             rig.step()
             back_up(rig.plane.home, tmp_path / "backup")
         found = {str(path.relative_to(tmp_path / "backup")) for path in (tmp_path / "backup").iterdir()}
-        assert found == {"checkpoints", "journal", "live", "owner", "releases"}
+        assert found == {"checkpoints", "definition.json", "journal", "live", "releases"}
         journal = tmp_path / "backup" / "journal"
         assert {path.name for path in journal.iterdir()} == {"000001.sqlite", "key", "key.previous"}
         assert [(journal / name).stat().st_mode & 0o777 for name in ("key", "key.previous")] == [0o600] * 2

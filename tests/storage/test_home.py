@@ -1,10 +1,13 @@
-"""A home belongs to one base and one stack: who it belongs to survives a torn file, and is not guessed."""
+"""A home belongs to one definition: which one is stored in full, survives a torn file, and is not guessed."""
 
+import inspect
+import json
 import logging
 import os
 import shlex
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +16,17 @@ import pytest
 
 from riverdelta import Calibration, Entity, Lookup
 from riverdelta.core import digests, durable
-from riverdelta.core.errors import ConfigurationError, ModelError, NotFound, Unavailable
+from riverdelta.core.errors import ConfigurationError, Corrupt, ModelError, NotFound, Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
+from riverdelta.learning.identity import describe
 from riverdelta.storage.home import Home
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
 LARGE = """<ir_version: 8, opset_import: ["" : 17]>
 large (int64[N] user) => (float[N] logit) { logit = Gather(w, user) }"""
+#: What the file `owner` of an earlier version may hold besides the fingerprint.
 DAMAGE = {"empty": b"", "torn": b"0123456789", "not text": b"\xff\xfe\x00", "missing": None}
 
 
@@ -38,19 +43,138 @@ def home(tmp_path):
     return make
 
 
-def damage(home, how):
-    owner = home.folder / "owner"
-    owner.unlink(missing_ok=True)
-    if DAMAGE[how] is not None:
-        owner.write_bytes(DAMAGE[how])
+def path_of(home):
+    return home.folder / "definition.json"
+
+
+def make_earlier(home, owner):
+    """Turn a home into one of an earlier version, which has a file `owner` with these bytes, or none."""
+    path_of(home).unlink(missing_ok=True)
+    if owner is not None:
+        (home.folder / "owner").write_bytes(owner)
+
+
+def test_the_definition_is_stored_in_full_with_the_defaults_that_nobody_named(home):
+    home().prepare()
+    stored = json.loads(path_of(home()).read_text())
+    assert stored["format"] == 1
+    assert stored["base"]["file"] == "ranker-0.5.onnx"
+    assert stored["base"]["inputs"] == {"user": "int64[N]", "x": "float32[N]"}
+    assert stored["output"] == {"tensor": "logit", "kind": "logit"}
+    calibration, entity = stored["corrections"]
+    assert calibration["parameters"] == {
+        name: value.default for name, value in inspect.signature(Calibration).parameters.items()
+    }
+    assert (entity["name"], entity["kind"], entity["module"]) == ("entity_user", "Entity", "riverdelta")
+    assert (entity["parameters"]["slots"], entity["parameters"]["forget"]) == (256, 1.0)
+    assert (entity["chosen"], entity["tables"]) == (["key", "slots"], {"mean": [256, 1]})
+    assert (stored["journal"], stored["keep_inputs"]) == ({"user": "int64[N]"}, False)
+
+
+def test_a_start_that_changes_nothing_writes_nothing(home):
+    home().prepare()
+    before = path_of(home()).stat().st_mtime_ns
+    home().prepare()
+    assert path_of(home()).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("half", "slots"), [("0.25", 256), ("0.5", 512)])
+def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, half, slots, tmp_path):
+    home().prepare()
+    (home().folder.parent / "ranker.old").mkdir()
+    with pytest.raises(ConfigurationError) as refused:
+        home(half, slots).prepare()
+    what, found, carry, anew = str(refused.value).splitlines()
+    assert what == f"{home().folder} learned with another definition of 'ranker':"
+    if slots != 256:
+        assert found == "Entity 'entity_user': slots is 512 here, and was 256"
+    else:
+        assert found.startswith("the base file ranker-0.25.onnx differs: its digest is ")
+    moved = f"mv '{tmp_path}/my state/ranker' '{tmp_path}/my state/ranker.old2'"
+    rebase = f"riverdelta rebase --service SERVICE.py:CLASS --from '{tmp_path}/my state/ranker.old2'"
+    assert carry == f"to carry over what it learned: {moved} && {rebase}"
+    assert anew == f"to begin anew: {moved}"
+    subprocess.run(moved, shell=True, check=True)
+    home(half, slots).prepare()
+
+
+def test_a_changed_default_leaves_the_tables_as_they_were_and_is_logged(home, monkeypatch, caplog):
+    home().prepare()
+    expected = learned(home().definition)
+    with monkeypatch.context() as patched:
+        variance, forget, *others = Entity.__init__.__defaults__[2:]
+        patched.setattr(Entity.__init__, "__defaults__", (*Entity.__init__.__defaults__[:2], variance * 2, forget / 2, *others))
+        unstored = replace(home().definition, corrections=[Calibration(), Entity("user", slots=256)])
+        assert learned(unstored) != expected
+        with caplog.at_level(logging.WARNING):
+            home().prepare()
+        assert learned(home().definition) == expected
+        home().prepare()
+    first, second = caplog.messages[:2]
+    assert "Entity 'entity_user': variance stays 0.5, with which this home has learned; its default is 1.0 now" in first
+    assert "forget stays 1.0" in second
+    home().prepare()
+
+
+def learned(definition):
+    """A digest of what a definition learns from some rows."""
+    stack, rows = definition.new_stack(), 50
+    user, zeros, ones = np.arange(rows) % 5, np.zeros((rows, 1), np.float32), np.ones(rows, np.float32)
+    stack.learn({"user": user}, zeros, (user % 2).astype(np.float32), ones)
+    return stack.digest()
+
+
+def test_an_option_that_the_code_names_is_not_taken_for_a_default(home):
+    home(slots=2**18).prepare()  # today's default, named
+    with pytest.raises(ConfigurationError, match="slots is 256 here, and was 262144"):
+        home().prepare()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (b"", "its 0 bytes are not JSON"),
+        (b"{}", "damaged: format: Field required"),
+        (b"[1]", "damaged: it: Input should be"),
+        (b'{"format": 1}', "damaged: name: Field required"),
+        (b"[" * 100_000, "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+)
+def test_a_damaged_definition_is_an_error_of_its_own_that_ends_in_the_line_to_type(home, written, said):
+    folder = home().folder.parent
+    home().prepare()
+    path_of(home()).write_bytes(written)
+    with pytest.raises(Corrupt, match=said) as refused:
+        home()
+    assert str(refused.value).startswith(f"{folder / 'ranker' / 'definition.json'} is damaged: ")
+    subprocess.run(str(refused.value).rpartition("scorer's: ")[2], shell=True, check=True)
+    assert home().prepare().number == 0
+
+
+def test_a_definition_of_a_later_version_is_refused_by_its_format(home):
+    home().prepare()
+    stored = json.loads(path_of(home()).read_text())
+    path_of(home()).write_text(json.dumps(stored | {"format": 2, "unheard": "of"}))
+    with pytest.raises(ConfigurationError, match=r"definition\.json cannot be used: it has the format 2, .* at most 1; serve"):
+        home()
+
+
+def test_inputs_may_be_kept_from_a_start_on(home):
+    home().prepare()
+    kept = replace(home().definition, keep_inputs=True)
+    Home(kept, home().settings).prepare()
+    assert json.loads(path_of(home()).read_text())["journal"] == {"user": "int64[N]", "x": "float32[N]"}
+    home().prepare()
+    assert json.loads(path_of(home()).read_text())["journal"] == {"user": "int64[N]"}
 
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_folder_without_releases_is_claimed_whatever_its_owner_holds(home, how):
     home().folder.mkdir(parents=True)
-    damage(home(), how)
+    make_earlier(home(), DAMAGE[how])
     home().prepare()
-    assert (home().folder / "owner").read_text() == home().definition.fingerprint()
+    assert home().stored() == describe(home().definition)
 
 
 def test_a_lookup_with_other_contents_is_another_stack_and_a_folder_of_0_1_takes_the_first_that_serves_it(tmp_path):
@@ -62,28 +186,38 @@ def test_a_lookup_with_other_contents_is_another_stack_and_a_folder_of_0_1_takes
         return Home(definition, Settings.load(home=tmp_path / "state"))
 
     home(1.0).prepare()
-    with pytest.raises(ConfigurationError, match="belongs to another base model or stack"):
+    with pytest.raises(ConfigurationError, match=r"Entity 'entity_user': on\[0\]\.contents is '[0-9a-f]{16}' here, and was '"):
         home(2.0).prepare()
-    owner = home(1.0).folder / "owner"
-    owner.write_text(home(1.0).definition.fingerprint(of_0_1=True))
+    make_earlier(home(1.0), home(1.0).definition.fingerprint(of_0_1=True).encode())
     home(1.0).prepare()
-    assert owner.read_text() == home(1.0).definition.fingerprint()
+    assert home(1.0).stored() == describe(home(1.0).definition)
 
 
 def test_a_start_that_died_before_its_first_release_does_not_bind_the_folder(home):
     home().folder.mkdir(parents=True)
-    (home().folder / "owner").write_text(home().definition.fingerprint())
+    path_of(home()).write_text(describe(home().definition).model_dump_json())
     home("0.25").prepare()
 
 
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_owner_is_written_again_where_the_newest_release_is_this_scorer_s(home, how, caplog):
+def test_the_owner_of_an_earlier_version_is_read_once_and_goes(home):
     home().prepare()
-    damage(home(), how)
+    make_earlier(home(), home().definition.fingerprint().encode())
+    for other, what in ((home("0.25"), "another base"), (home(slots=512), "other corrections")):
+        with pytest.raises(ConfigurationError, match=f"learned with {what}: its file 'owner', .*\nto carry over .*rebase"):
+            other.prepare()
+    home().prepare()
+    assert home().stored() == describe(home().definition)
+    assert not (home().folder / "owner").exists()
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_missing_definition_is_written_again_where_the_newest_release_is_this_scorer_s(home, how, caplog):
+    home().prepare()
+    make_earlier(home(), DAMAGE[how])
     with caplog.at_level(logging.WARNING):
         assert home().prepare().number == 0
     assert "release 0 has this base" in caplog.text
-    assert (home().folder / "owner").read_text() == home().definition.fingerprint()
+    assert home().stored() == describe(home().definition)
     caplog.clear()
     home().prepare()
     assert not caplog.text
@@ -91,9 +225,9 @@ def test_a_damaged_owner_is_written_again_where_the_newest_release_is_this_score
 
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.parametrize(("half", "slots", "why"), [("0.25", 256, "of another base model"), ("0.5", 512, "entity_user")])
-def test_a_damaged_owner_does_not_give_the_folder_to_another_base_or_stack(home, how, half, slots, why):
+def test_a_missing_definition_does_not_give_the_folder_to_another_base_or_stack(home, how, half, slots, why):
     home().prepare()
-    damage(home(), how)
+    make_earlier(home(), DAMAGE[how])
     other = home(half, slots)
     with pytest.raises(ConfigurationError, match=f"does not belong to this scorer: .*{why}") as refused:
         other.prepare()
@@ -104,11 +238,11 @@ def test_a_damaged_owner_does_not_give_the_folder_to_another_base_or_stack(home,
 
 def test_where_no_release_can_show_whose_it_is_the_error_ends_in_the_line_to_type(home):
     home().prepare()
-    damage(home(), "empty")
+    make_earlier(home(), b"")
     state = home().releases().get(0).state_path
     kept = state.read_bytes()
     state.write_bytes(b"nothing")
-    with pytest.raises(ConfigurationError, match="owner is empty or missing, and no release can be read") as refused:
+    with pytest.raises(ConfigurationError, match=r"definition\.json is missing, and no release can be read") as refused:
         home().prepare()
     line = str(refused.value).partition("type: ")[2]
     assert shlex.split(line)[0] == "printf"
@@ -117,7 +251,7 @@ def test_where_no_release_can_show_whose_it_is_the_error_ends_in_the_line_to_typ
     assert home().prepare().number == 0
 
 
-def test_the_owner_appears_in_full_or_not_at_all(home, monkeypatch):
+def test_the_definition_appears_in_full_or_not_at_all(home, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
@@ -125,7 +259,7 @@ def test_the_owner_appears_in_full_or_not_at_all(home, monkeypatch):
         patched.setattr(durable.os, "fsync", fail)
         with pytest.raises(Unavailable, match=r"cannot be written: .*No space left"):
             home().prepare()
-    assert not (home().folder / "owner").exists()
+    assert not path_of(home()).exists()
     home().prepare()
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 import bentoml
@@ -52,6 +52,7 @@ def online(
     corrections: Sequence[Correction] = (),
     on_drift: Response | None = None,
     slices: Mapping[str, Sequence[str | int]] | None = None,
+    keep_inputs: bool = False,
     name: str | None = None,
     grpc_port: int | None = None,
 ) -> Callable[[type[T]], type[T]]:
@@ -64,6 +65,12 @@ def online(
     {"country": ["de", "fr"]}, names values of id columns whose loss and calibration are shown apart. `name` is the scorer's
     name in the Open Inference Protocol and of its folder; by default the class's, in lower case. `grpc_port` is where this
     scorer serves gRPC (0: nowhere), in place of `RIVERDELTA_GRPC_PORT`: several scorers in one Bento need a port each.
+
+    `keep_inputs=True` has the journal keep every column of each scored request, not only those that corrections and slices
+    read: `riverdelta rebase` can then carry what was learned to another base, or to corrections that read more. It is off by
+    default, as inputs may be personal data. They are deleted with the journal's rows, by
+    `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES`. Turned on or off, it applies to what is scored from
+    then on, and the home stays valid.
 
     Goes under `@bentoml.service`. Adds POST /score, POST /feedback, GET /status, /v2 and gRPC, and a sidecar that learns.
     Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
@@ -84,6 +91,8 @@ def online(
             on_drift=on_drift,
             slices={column: tuple(values) for column, values in (slices or {}).items()},
             task=task,
+            keep_inputs=keep_inputs,
+            service=f"{_spelled(module)}:{cls.__name__}",
         )
         # Every column is there, or the import fails here and says which is not.
         definition.new_stack()
@@ -93,6 +102,15 @@ def online(
         return cls
 
     return decorate
+
+
+def _spelled(module: ModuleType) -> str:
+    """What `--service` takes for a module: its file, as seen from where the home is looked for, or its name in a package."""
+    file = getattr(module, "__file__", None)
+    if file is None or module.__package__:
+        return module.__name__
+    path = Path(file).resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _locate(base: str | Path, folder: Path) -> Path:

@@ -42,7 +42,8 @@ class Impressions:
     A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
     and the row's index within the request. `base`, `corrected` and `served` are the raw outputs float32[N, K]; float32[N] is
     taken as [N, 1]. `position` is the journal position that the tables which scored the row contained;
-    `columns` holds what the corrections read, taps included; `traces` the W3C trace id of each request that had one, in hex.
+    `columns` holds what the corrections read, taps included, and what else the definition keeps; `traces` the W3C trace id of
+    each request that had one, in hex.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -222,17 +223,24 @@ def _traces(body: str) -> dict[int, str]:
 
 
 def _arrow(array: Array) -> pa.Array:
-    if array.dtype == np.bool_:
-        array = array.view(np.uint8)
     # From the buffer itself: the general conversion would import pandas first, which takes half a second.
     values = np.ascontiguousarray(array).reshape(-1)
-    flat = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
-    return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+    # A bool travels as uint8, so a uint8 travels as one byte of no type.
+    special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
+    kind = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype)
+    made = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    for axis in range(array.ndim - 1, 0, -1):
+        shape = pa.list_(made.type, array.shape[axis])
+        made = pa.Array.from_buffers(shape, int(np.prod(array.shape[:axis])), [None], children=[made])
+    return made
 
 
 def _numpy(array: pa.Array) -> Array:
     if pa.types.is_fixed_size_list(array.type):
-        return _numpy(array.flatten()).reshape(len(array), array.type.list_size)
+        inner = _numpy(array.flatten())
+        return inner.reshape(len(array), array.type.list_size, *inner.shape[1:])
+    if array.type == pa.binary(1):
+        return np.frombuffer(array.buffers()[1], np.uint8, len(array), array.offset)
     values: Array = array.to_numpy(zero_copy_only=True)
     if values.dtype == np.uint8:
         if values.max(initial=0) > 1:

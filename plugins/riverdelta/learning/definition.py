@@ -78,9 +78,18 @@ class Definition:
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
-        """The columns that the journal keeps of a row: what a correction reads, what slices are made of, and with `keep_inputs`
-        everything that a client sends."""
-        return tuple(dict.fromkeys([*self.new_stack().reads, *self.slices, *(self.request_schema if self.keep_inputs else ())]))
+        """The columns that the journal keeps of a row: what corrections read, what slices are made of, and with `keep_inputs`
+        the rest of the request."""
+        return (*self._learned, *(self.unread if self.keep_inputs else ()))
+
+    @cached_property
+    def unread(self) -> tuple[str, ...]:
+        """The columns of a request that no correction reads and no slice is made of."""
+        return tuple(name for name in self.request_schema if name not in self._learned)
+
+    @cached_property
+    def _learned(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*(name for c in self.corrections for name in c.reads), *self.slices]))
 
     def new_slices(self) -> Slices:
         """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""

@@ -52,13 +52,13 @@ def _changes(stored: Any, mine: Any, path: str) -> Iterator[str]:
     """Every leaf in which two values differ, by the path to it."""
     if _is_object(stored) and _is_object(mine) and stored["kind"] == mine["kind"]:
         yield from _of_object(stored, mine, f"{path}.")
-    elif isinstance(stored, dict) and isinstance(mine, dict) and list(stored) == list(mine):
+    elif _is_named(stored) and _is_named(mine) and list(stored) == list(mine):
         for name, was in stored.items():
             yield from _changes(was, mine[name], f"{path}.{name}")
     elif isinstance(stored, list) and isinstance(mine, list) and len(stored) == len(mine):
         for at, (was, here) in enumerate(zip(stored, mine, strict=True)):
             yield from _changes(was, here, f"{path}[{at}]")
-    elif stored != mine:
+    elif stored != mine or _is_named(stored):  # the order of named values counts: they may be steps
         yield f"{path} is {_shown(mine)} here, and was {_shown(stored)}"
 
 
@@ -80,8 +80,15 @@ def _is_object(stored: Any) -> bool:
     return isinstance(stored, dict) and "parameters" in stored
 
 
+def _is_named(stored: Any) -> bool:
+    return isinstance(stored, dict) and not {"kind", "float"} & set(stored)
+
+
 def _shown(stored: Any) -> str:
-    if isinstance(stored, dict) and "kind" in stored:
-        inner = ", ".join(f"{name}={_shown(one)}" for name, one in stored.get("parameters", {}).items())
-        return f"{stored['kind']}({stored.get('shown', inner)})"
-    return f"[{', '.join(map(_shown, stored))}]" if isinstance(stored, list) else repr(default(stored))
+    if isinstance(stored, list):
+        return f"[{', '.join(map(_shown, stored))}]"
+    if not isinstance(stored, dict) or "float" in stored:
+        return repr(default(stored))
+    named = {name: stored["parameters"][name] for name in stored["chosen"]} if _is_object(stored) else stored
+    inner = ", ".join(f"{name}={_shown(one)}" for name, one in named.items())
+    return f"{stored['kind']}({stored.get('shown', inner)})" if "kind" in stored else f"({inner})"

@@ -7,8 +7,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,7 +22,7 @@ from riverdelta.graph import taps as tapping
 from riverdelta.learning.definition import Definition
 
 #: The version of what `describe` returns; a home of a later one is refused.
-FORMAT = 1
+FORMAT: Literal[1] = 1
 #: The module of corrections that are riverdelta's own.
 OWN = "riverdelta"
 #: What of a representation differs from process to process.
@@ -71,7 +72,7 @@ class Corrected(_Part):
 class Identity(_Part):
     """All that a definition consists of, as `definition.json` has it; `journal` are the columns kept of each scored row."""
 
-    format: int = FORMAT
+    format: Literal[1]
     name: str
     base: Base
     output: Output
@@ -94,6 +95,7 @@ def describe(definition: Definition) -> Identity:
     signature, stack = definition.signature, definition.new_stack()
     tapped = tapping.tap_columns(signature, definition.taps)
     return Identity(
+        format=FORMAT,
         name=definition.name,
         base=Base(file=definition.base.name, digest=signature.digest, inputs=_columns(signature.inputs)),
         output=Output(tensor=signature.output, kind="probability" if signature.predicts else "logit"),
@@ -132,16 +134,19 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
     theirs = {c.name: c for c in stored.corrections}
     corrections, settled = list[Correction](), list[str]()
     for name, c in zip(named(definition.corrections), definition.corrections, strict=True):
-        was, changed = theirs.get(name), dict[str, Any]()
-        for option, here in _parameters(c).items() if was and was.kind == type(c).__qualname__ else ():
-            assert was is not None
-            if option in c.given or option not in was.parameters or value(here) == was.parameters[option]:
-                continue
-            changed[option] = default(was.parameters[option])
-            settled.append(
-                f"{was.kind} {name!r}: {option} stays {changed[option]!r}, with which this home has learned; its default is "
-                f"{here!r} now, for a new home"
-            )
+        was = theirs.get(name)
+        known = was.parameters if was and was.kind == type(c).__qualname__ else {}
+        changed = {
+            option: default(known[option])
+            for option in inspect.signature(type(c).__init__).parameters
+            if option in known and option not in c.given and value(getattr(c, option)) != known[option]
+            if not isinstance(default(known[option]), dict)  # an object: the difference is for the user to see
+        }
+        settled += [
+            f"{type(c).__qualname__} {name!r}: {option} stays {kept!r}, with which this home has learned; its default is "
+            f"{getattr(c, option)!r} now, for a new home"
+            for option, kept in changed.items()
+        ]
         corrections.append(c.clone(changed) if changed else c)
     return (replace(definition, corrections=corrections) if settled else definition), settled
 
@@ -209,10 +214,13 @@ def _parameters(of: Any) -> dict[str, Any]:
 
 
 def _arguments(of: Any) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(list(inspect.signature(type(of).__init__).parameters.items())[1:])
-    except ValueError:  # a class that is compiled
-        return {}
+    """The arguments of its class and of those that the class is made from, which may leave some out."""
+    found = dict[str, inspect.Parameter]()
+    for kind in reversed(type(of).__mro__):
+        with suppress(ValueError):  # of a compiled class
+            made = vars(kind).get("__init__")
+            found |= {} if made is None else dict(list(inspect.signature(made).parameters.items())[1:])
+    return found
 
 
 def _columns(columns: Mapping[str, Any]) -> dict[str, str]:

@@ -152,7 +152,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
 
     learner = Learner(
         stack,
-        Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads, loss=definition.loss),
+        Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads, unread=definition.unread, loss=definition.loss),
         Prequential(settings.threshold, loss=definition.loss),
         Gate(definition.loss),
         configure=configure,

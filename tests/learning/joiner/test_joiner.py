@@ -1,5 +1,7 @@
 """The joiner against a slow one that keeps a dictionary, and what must not change what it makes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -591,3 +593,19 @@ def test_workers_that_journal_different_columns_are_named():
     joiner.push(2, other)
     with pytest.raises(Corrupt, match="differ in the columns column/vec"):
         joiner.push(3, feedback([(1, 0, 0, 1), (2, 0, 0, 1)]))
+
+
+def test_columns_that_nothing_learns_from_take_no_memory_and_differ_as_they_like_also_where_rows_are_read_back():
+    def wide(keys, length):
+        rows = impressions(keys)
+        return replace(rows, columns={**rows.columns, "history": np.ones((len(keys), 2, length), np.int32)})
+
+    records = [wide([(0, 0), (0, 1)], 100), wide([(1, 0)], 200), feedback([(1, 0, 0, 1.0), (1, 1, 0, 0.0)])]
+    plain = [*map(impressions, ([(0, 0), (0, 1)], [(1, 0)])), records[-1]]
+    expected, lean = Joiner(), Joiner(unread=["history"])
+    assert run(lean, records) == run(expected, plain) != []
+    assert lean.bytes == expected.bytes
+    small = Joiner(max_bytes=1, unread=["history"])
+    assert run(small, records, journal=Journal()) == run(Joiner(), plain)
+    assert small.waiting.read_back == 2
+    assert small.bytes < 1000

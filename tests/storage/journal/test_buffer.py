@@ -55,6 +55,17 @@ def test_a_large_backlog_leaves_in_several_blocks_and_a_request_is_never_cut():
     assert sizes == [9_000, 9_000, 40_000]
 
 
+def test_requests_whose_inputs_have_other_lengths_leave_in_blocks_of_their_own():
+    buffer, logit = Buffer(1, limit=100), np.zeros(2, np.float32)
+    for length in (3, 3, 1, 3):
+        buffer.add(Rows({"history": np.ones((2, length), np.int32)}, logit, logit, logit, None, STATE, 1.5))
+    shapes = []
+    while (block := buffer.block()) is not None:
+        shapes.append(block.impressions.columns["history"].shape)
+        buffer.forget(block)
+    assert shapes == [(4, 3), (2, 1), (2, 3)]
+
+
 def test_past_the_limit_the_oldest_go_and_are_counted():
     buffer = Buffer(1, limit=5)
     for _ in range(4):

@@ -50,6 +50,8 @@ class Joiner:
         much as its rows do.
     reads
         Columns that every worker's impressions need to have, by default all; another may come and go between two starts.
+    unread
+        Columns that nothing learns from: they stay in the journal, and examples lack them.
     loss
         What a label is, and which one silence stands for.
 
@@ -68,6 +70,7 @@ class Joiner:
         late: str = "weighted",
         keep_negatives: float = 1.0,
         reads: Collection[str] | None = None,
+        unread: Collection[str] = (),
         loss: Loss = LOG_LOSS,
     ) -> None:
         self.loss = loss
@@ -76,7 +79,7 @@ class Joiner:
         self.unmatched = 0
         #: Negatives that became examples, and those that sampling left out.
         self.kept_negatives = self.dropped_negatives = 0
-        self.waiting, self.showings = Waiting(max_bytes), Showings()
+        self.waiting, self.showings = Waiting(max_bytes, unread), Showings()
         #: The newest tick in Unix seconds, by which windows end; 0 before the first.
         self.tick = 0.0
         #: Whether the last tick has more rows than fit in memory at once: it is to be pushed again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,13 @@ class Waiting:
     limit
         Bytes of memory. Rows of the oldest record leave first; a row that is asked for later is read back from `source`,
         and the blocks read back last are kept in a quarter of the memory. A larger limit spares reads where labels come late.
+    unread
+        Columns that take no memory, as nothing learns from them.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, unread: Collection[str] = ()) -> None:
         self.source = Source()
-        self.limit = limit
+        self.limit, self._unread = limit, frozenset(unread)
         #: Bytes of the widest row so far.
         self.row_bytes = 0
         #: Rows that had left memory and were read back.
@@ -71,7 +73,7 @@ class Waiting:
     def add(self, sequence: int, impressions: Impressions) -> None:
         """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
         shelf = self._shelves.setdefault(impressions.incarnation, Shelf())
-        shelf.add(_rows(sequence, impressions))
+        shelf.add(self._rows(sequence, impressions))
         self.row_bytes = max(self.row_bytes, shelf.row_bytes)
         # A shelf has as much room again as it has rows.
         limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
@@ -152,12 +154,22 @@ class Waiting:
                 raise Corrupt(
                     f"journal record {sequence} lacks rows of request {request}, which the journal's index says it has"
                 )
-            block.add(_rows(sequence, impressions))
+            block.add(self._rows(sequence, impressions))
             self.row_bytes = max(self.row_bytes, block.row_bytes)
         self._blocks[sequence] = block
         while len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self.limit // _READ_BACK_SHARE:
             self._blocks.popitem(last=False)
         return block
+
+    def _rows(self, sequence: int, impressions: Impressions) -> dict[str, npt.NDArray[Any]]:
+        return {
+            "key": keys(impressions.request, impressions.index),
+            "sequence": np.full(len(impressions), sequence, np.int64),
+            "time": impressions.time,
+            "position": impressions.position,
+            **{name: getattr(impressions, name) for name in OUTPUTS},
+            **{COLUMN + name: column for name, column in impressions.columns.items() if name not in self._unread},
+        }
 
 
 def keys(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
@@ -168,14 +180,3 @@ def keys(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
 def requests(key: Ints) -> Ints:
     """Return the requests int64[N] of keys."""
     return key >> _INDEX_BITS
-
-
-def _rows(sequence: int, impressions: Impressions) -> dict[str, npt.NDArray[Any]]:
-    return {
-        "key": keys(impressions.request, impressions.index),
-        "sequence": np.full(len(impressions), sequence, np.int64),
-        "time": impressions.time,
-        "position": impressions.position,
-        **{name: getattr(impressions, name) for name in OUTPUTS},
-        **{COLUMN + name: column for name, column in impressions.columns.items()},
-    }

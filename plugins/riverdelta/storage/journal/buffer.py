@@ -78,11 +78,12 @@ class Buffer:
     def block(self) -> Block | None:
         """Return the oldest of what waits as one block; it goes on waiting until `forget` or `discard`."""
         count = rows = size = 0
+        first = _shapes(self._waiting[0][1]) if self._waiting else []
         for _, request in self._waiting:
             rows += len(request)
             size += sum(array.nbytes for array in vars(request).values() if isinstance(array, np.ndarray))
             size += sum(column.nbytes for column in request.columns.values())
-            if count and (rows > _BLOCK_ROWS or size > _BLOCK_BYTES):
+            if count and (rows > _BLOCK_ROWS or size > _BLOCK_BYTES or _shapes(request) != first):
                 break
             count += 1
         return _block(self.incarnation, *zip(*islice(self._waiting, count), strict=True)) if count else None
@@ -102,6 +103,11 @@ class Buffer:
         dropped = len(self._waiting.popleft()[1])
         self.rows -= dropped
         self.dropped += dropped
+
+
+def _shapes(rows: Rows) -> list[tuple[int, ...]]:
+    """The shape of a row of each column: of an input with a second axis of any length, two requests may have different ones."""
+    return [column.shape[1:] for column in rows.columns.values()]
 
 
 def _block(incarnation: int, numbers: Sequence[int], waiting: Sequence[Rows]) -> Block:
