@@ -52,10 +52,11 @@ def rebase(target: str, old: Path, log: Path | None, label: str | None, when: st
     if (log is None) != (label is None) or (when is not None and log is None):
         raise click.UsageError("a log comes with its labels: --log rows.parquet --label clicked")
     definition = load(target)
-    # What the learner warns of along the way is in the report.
-    logging.getLogger("riverdelta.learning").setLevel(logging.CRITICAL)
-    console = Console(stderr=True)
+    console, log_of_learning = Console(stderr=True), logging.getLogger("riverdelta.learning")
     with ExitStack() as held:
+        # What the learner warns of along the way is in the report.
+        held.callback(log_of_learning.setLevel, log_of_learning.level)
+        log_of_learning.setLevel(logging.CRITICAL)
         bar = held.enter_context(Progress(console=console, transient=True, disable=as_json or not console.is_terminal))
         task = bar.add_task("learning the journal again", total=None)
         rows = None if log is None or label is None else _log(definition, log, label, when)
@@ -68,7 +69,8 @@ def rebase(target: str, old: Path, log: Path | None, label: str | None, when: st
 
 def show(done: Rebased) -> None:
     """Print what was carried over and what was not, and what each scorer lost on the same rows."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    click.echo(done.folder)
     for line in _lines(done):
         console.print(line)
     measured = done.comparison or {}
@@ -81,11 +83,11 @@ def show(done: Rebased) -> None:
             figures = (measured[name].get(measure) for measure in ("log_loss", "auc"))
             table.add_row(title, examples, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
     console.print(table)
-    console.print("each row was scored before its label was learned; loss in nats a row, or the task's unit")
+    console.print("each row was scored before its label was learned; loss per row")
 
 
 def _lines(done: Rebased) -> Iterator[str]:
-    yield f"{done.folder}: the journal up to record {done.position:,}, {done.records:,} records"
+    yield f"the journal up to record {done.position:,}: {done.records:,} records"
     what = "" if done.log_rows is None else f"; of a log of {done.log_rows:,} rows, in place of the journal"
     yield f"{done.learned:,} of {done.examples:,} examples are learned{what}"
     if done.swept:

@@ -9,12 +9,10 @@ import numpy as np
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
-from riverdelta.core.records import by_output
+from riverdelta.core.records import BEFORE, by_output
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.observers import Observer
 
-#: The columns in which rows carry what the old home logged of them; no declared column has such a name.
-LOGGED = {"old_corrected": "#corrected", "old_served": "#served"}
 _NEW = ("base", "corrected", "served")
 _MEASURES = ("log_loss", "auc")
 
@@ -34,7 +32,7 @@ class Comparison(Observer):
         """Measure joined examples, a row that is taken back too."""
         rows, label, importance = examples.measured()
         outputs = {name: getattr(examples, name) for name in _NEW}
-        logged = {name: by_output(examples.columns[column]) for name, column in LOGGED.items() if column in examples.columns}
+        logged = {f"old_{n}": by_output(examples.columns[column]) for n, column in BEFORE.items() if column in examples.columns}
         self._add({name: raw[rows] for name, raw in (outputs | logged).items()}, label, importance)
 
     def _add(self, outputs: dict[str, Floats], label: Floats, importance: Floats) -> None:

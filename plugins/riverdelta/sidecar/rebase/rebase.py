@@ -18,7 +18,7 @@ from riverdelta.core.errors import Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
 from riverdelta.core.locks import alone
-from riverdelta.core.records import Control, Impressions, Record
+from riverdelta.core.records import BEFORE, Control, Impressions, Record
 from riverdelta.core.settings import Settings
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
@@ -27,7 +27,7 @@ from riverdelta.learning.learner import Learner, new_learner
 from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
-from riverdelta.sidecar.rebase.comparison import LOGGED, Comparison
+from riverdelta.sidecar.rebase.comparison import Comparison
 from riverdelta.sidecar.rebase.old import check, command, usable
 from riverdelta.sidecar.rebase.rows import Columns, LogRows, Rows
 from riverdelta.sidecar.releaser import Releases
@@ -186,12 +186,9 @@ class _Rebase:
         done.rows += count
         base, columns = self.rows.of_record(record)
         corrected, served = self._serve(base, columns)
-        logged = {
-            column: record.columns.get(column, _flat(getattr(record, name.removeprefix("old_"))))
-            for name, column in LOGGED.items()
-        }
+        before = {column: record.columns.get(column, _flat(getattr(record, name))) for name, column in BEFORE.items()}
         position = np.full(count, sequence - 1, np.int64)
-        scored = replace(record, base=base, corrected=corrected, served=served, position=position, columns=columns | logged)
+        scored = replace(record, base=base, corrected=corrected, served=served, position=position, columns=columns | before)
         return past.put(sequence, record, scored)
 
     def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
