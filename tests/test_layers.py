@@ -30,7 +30,7 @@ HEAVY = {
     "grpc": ("bento", "lab/client"),
     "google": ("serving/oip", "graph/signature"),
     "uvicorn": ("bento",),
-    "pydantic": ("bento", "core/settings"),
+    "pydantic": ("bento", "core/settings", "learning/identity"),
     "pydantic_settings": ("core/settings",),
     "onnxruntime": ("graph/runtime", "serving/session", "lab/export", "checks"),
     "sqlite3": ("storage/log",),

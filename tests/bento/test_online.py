@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -51,6 +52,18 @@ def test_it_fails_at_import_with_the_reason(base, name):
 def test_a_scorer_is_named_after_its_class_or_as_told(base):
     plain, named = (online(base, **given)(type("HomePage", (), {})) for given in ({}, {"name": "front"}))
     assert (getattr(plain, ATTRIBUTE).name, getattr(named, ATTRIBUTE).name) == ("homepage", "front")
+
+
+def test_a_definition_says_how_commands_name_its_service_and_whether_inputs_are_kept(base, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+    near = getattr(online(base, keep_inputs=True)(type("Ranker", (), {"__module__": __name__})), ATTRIBUTE)
+    assert near.service == f"{Path(__file__).name}:Ranker"
+    assert near.kept == tuple(near.request_schema)
+    monkeypatch.chdir(base.parent)
+    far = getattr(online(base)(type("Ranker", (), {"__module__": __name__})), ATTRIBUTE)
+    assert (far.service, far.kept) == (f"{Path(__file__).resolve()}:Ranker", ())
+    packaged = getattr(online(base)(type("Ranker", (), {"__module__": "riverdelta.core.records"})), ATTRIBUTE)
+    assert packaged.service == "riverdelta.core.records:Ranker"
 
 
 def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def test_a_learner_of_another_stack_ends_with_one_message_and_a_code_of_its_own(
     shown = run("sidecar", "--service", f"{service}:Ranker")
     assert shown.exit_code == os.EX_CONFIG
     assert shown.output.count("Error: ") == 1
-    assert "belongs to another base model or stack" in shown.output
+    assert "learned with another definition" in shown.output
 
 
 def test_a_learner_beside_another_one_ends_with_the_code_of_what_may_pass(tmp_path, monkeypatch):

@@ -61,8 +61,15 @@ def test_a_port_that_something_else_has_and_another_stack_on_a_home_end_the_star
         (said,) = start(RIVERDELTA_GRPC_HOST="localhost", RIVERDELTA_GRPC_PORT=str(port))
     assert f"gRPC cannot listen on localhost:{port}: process {os.getpid()} (" in said
     home = server.log.parent / "state"
-    (said,) = start(("forget=0.98", "forget=0.9"), RIVERDELTA_HOME=str(home))
-    assert f"{home}/ranker belongs to another base model or stack" in said
+    said, *more = start(("forget=0.98", "forget=0.9"), RIVERDELTA_HOME=str(home))
+    assert said.endswith(f"{home}/ranker learned with another definition of 'ranker':")
+    moved = f"mv {home}/ranker {home}/ranker.old"
+    rebase = f"riverdelta rebase --service service.py:Ranker --from {home}/ranker.old"
+    assert more == [
+        "  Entity 'entity_user_id': forget is 0.9 here, and was 0.98",
+        f"to carry over what it learned, once no service uses it: {moved} && {rebase}",
+        f"to begin anew: {moved}",
+    ]
 
 
 def test_a_variable_that_is_almost_a_setting_ends_the_start_with_the_setting_s_name(start, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_with_keep_inputs_every_input_is_in_the_journal_as_it_was_sent_and_in_no
     described = find(rig.plane.home, ids[5])["columns"]
     assert described["grid"] == sent[1]["grid"][1].tolist()
     rig.close()
+
+
+def test_a_home_that_keeps_inputs_from_some_start_on_learns_what_it_would_have_learned(definition, tmp_path):
+    digests = []
+    for later in (False, True):
+        home = tmp_path / f"home-{later}"
+        for seed, keeps in enumerate((False, later, False)):
+            rig = Rig(replace(definition, keep_inputs=keeps), home)
+            rig.teach(32, seed)
+            rig.step()
+            records = [r for _, r in rig.trainer.journal.read(0, 1000) if isinstance(r, Impressions)]
+            assert ("x" in records[-1].columns) == keeps
+            rig.close()
+        assert rig.trainer.learner.examples == 96
+        digests.append(rig.trainer.learner.stack.digest())
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("propensity", [[0.0] * 3, [1.5] * 3, [0.5], "x", [float("nan")] * 3])

@@ -153,7 +153,7 @@ def test_a_home_of_another_stack_is_refused_with_what_to_do(rig, definition):
     from dataclasses import replace
 
     other = replace(definition, corrections=[Entity("user", slots=128)])
-    with pytest.raises(ConfigurationError, match=r"belongs to another base model or stack.*RIVERDELTA_HOME"):
+    with pytest.raises(ConfigurationError, match=r"slots is 128 here, and was 256\n.*riverdelta rebase"):
         Trainer(other, rig.settings)
 
 

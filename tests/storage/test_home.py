@@ -87,12 +87,12 @@ def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, 
     what, found, carry, anew = str(refused.value).splitlines()
     assert what == f"{home().folder} learned with another definition of 'ranker':"
     if slots != 256:
-        assert found == "Entity 'entity_user': slots is 512 here, and was 256"
+        assert found == "  Entity 'entity_user': slots is 512 here, and was 256"
     else:
-        assert found.startswith("the base file ranker-0.25.onnx differs: its digest is ")
+        assert found.startswith("  the base file ranker-0.25.onnx differs: its digest is ")
     moved = f"mv '{tmp_path}/my state/ranker' '{tmp_path}/my state/ranker.old2'"
     rebase = f"riverdelta rebase --service SERVICE.py:CLASS --from '{tmp_path}/my state/ranker.old2'"
-    assert carry == f"to carry over what it learned: {moved} && {rebase}"
+    assert carry == f"to carry over what it learned, once no service uses it: {moved} && {rebase}"
     assert anew == f"to begin anew: {moved}"
     subprocess.run(moved, shell=True, check=True)
     home(half, slots).prepare()

@@ -66,8 +66,10 @@ class Home:
         #: The file of the digests of large files, which are read in full again only when they change.
         self._digests = self.folder / "digests.json"
         remember(self._digests)
-        stored = self.stored()
-        self.definition, self._settled = (definition, []) if stored is None else settle(definition, stored)
+        self.definition, self._settled = definition, list[str]()
+        with suppress(OSError):  # `prepare` says what is wrong with the folder
+            if stored := self.stored():
+                self.definition, self._settled = settle(definition, stored)
 
     def stored(self) -> Identity | None:
         """Return the definition that the folder belongs to, None where it has none yet.
@@ -78,8 +80,6 @@ class Home:
             return read(self._path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be read: {error}; let this user read it") from error
         except ConfigurationError as error:
             raise ConfigurationError(f"{self._path} cannot be used: {error}") from error
         except Corrupt as error:
@@ -99,8 +99,9 @@ class Home:
     def prepare(self) -> Release:
         """Make what is missing, release 0 among it, and return the release to start from.
 
-        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError` when the folder
-        belongs to another base model or another stack, and `Unavailable` when it may not be written.
+        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError`, which
+        says what differs and the lines to type, when the folder learned with another definition, and `Unavailable` when it may
+        not be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -207,11 +208,8 @@ class Home:
             if stored is None:
                 self._claim_without_definition(releases)
             elif found := differences(stored, mine):
-                raise ConfigurationError(
-                    "\n".join(
-                        [f"{self.folder} learned with another definition of {self.definition.name!r}:", *found, self._carry()]
-                    )
-                )
+                lines = (f"{self.folder} learned with another definition of {mine.name!r}:", *(f"  {words}" for words in found))
+                raise ConfigurationError("\n".join([*lines, self._carry()]))
         if stored != mine:
             write(self._path, mine.model_dump_json(indent=1).encode())
         self._owner.unlink(missing_ok=True)
@@ -260,7 +258,8 @@ class Home:
     def _carry(self) -> str:
         """The lines to type where the definition has changed on purpose."""
         rebase = shlex.join(["riverdelta", "rebase", "--service", self.definition.service, "--from", str(self._away)])
-        return f"to carry over what it learned: {self._move_away()} && {rebase}\nto begin anew: {self._move_away()}"
+        carry = f"to carry over what it learned, once no service uses it: {self._move_away()} && {rebase}"
+        return f"{carry}\nto begin anew: {self._move_away()}"
 
     def _move_away(self) -> str:
         return shlex.join(["mv", str(self.folder), str(self._away)])
