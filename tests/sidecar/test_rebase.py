@@ -35,7 +35,7 @@ ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = fl
 def teach(definition, tmp_path, make_rig):
     """Return a function that makes an old home: blocks of 32 rows whose label is the user's parity, taught one by one."""
 
-    def taught(blocks=12, between=lambda rig, block: None, base=definition, **given):
+    def taught(blocks=12, between=lambda rig, block: None, base=definition, follow=True, **given):
         rig = make_rig(base, tmp_path / "old", **given)
         ids = []
         for block in range(blocks):
@@ -45,6 +45,8 @@ def teach(definition, tmp_path, make_rig):
             asyncio.run(rig.plane.feedback(ids[-1][:24], labels(columns)[:24]))
             rig.step()
             between(rig, block)
+            if follow:
+                rig.plane.follower.follow()
         rig.close()
         rig.trainer, rig.close = None, lambda: None
         return tmp_path / "old" / base.name, ids
@@ -124,6 +126,22 @@ class TestTheSameBase:
         rebase(definition, settings(tmp_path), old)
         was = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
         assert tables(Home(definition, settings(tmp_path))).digest() == tables(was).digest()
+
+    def test_rows_are_scored_by_tables_as_old_as_those_that_served_them(self, definition, teach, tmp_path):
+        # Nothing was published until the end: the base scored every row, and so it does again.
+        old, _ = teach(follow=False)
+        rebase(definition, settings(tmp_path), old)
+        with closing(Home(definition, settings(tmp_path)).reader()) as journal:
+            for _, record in journal.read(0, 10_000):
+                if isinstance(record, Impressions):
+                    np.testing.assert_array_equal(record.corrected, record.base)
+
+    def test_the_same_definition_scores_what_was_served_but_for_rounding(self, definition, teach, tmp_path):
+        old, _ = teach()
+        found = rebase(definition, settings(tmp_path), old).comparison
+        for name in ("corrected", "served"):
+            assert found[name]["log_loss"] == pytest.approx(found[f"old_{name}"]["log_loss"], abs=1e-6)
+        assert found["corrected"]["log_loss"] < found["base"]["log_loss"]
 
     def test_where_all_was_rolled_back_the_same_definition_has_the_same_tables_too(self, definition, teach, tmp_path):
         def undo(rig, block):

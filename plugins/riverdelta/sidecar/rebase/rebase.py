@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from riverdelta.core.errors import Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
 from riverdelta.core.locks import alone
-from riverdelta.core.records import BEFORE, Control, Impressions, Record
+from riverdelta.core.records import Control, Impressions, Record
 from riverdelta.core.settings import Settings
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
@@ -30,12 +31,14 @@ from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
 from riverdelta.sidecar.rebase.old import check, command, usable
 from riverdelta.sidecar.rebase.rows import Columns, LogRows, Rows
+from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.backup import copy_journal
 from riverdelta.storage.home import Home
 from riverdelta.storage.registry import ReleaseStore
 
+Block = list[tuple[int, Record]]
 #: Rows of a log that are scored and learned in one call; how they are cut changes nothing.
 _LOG_ROWS = 1024
 #: What of the status is that of the new scorer from its first row on; the rest is about the service and begins anew.
@@ -80,8 +83,8 @@ def rebase(
     """Make the home of a definition out of the journal of `old`, which is not changed; it appears complete or not at all.
 
     The journal is copied as it is at one moment, also beside a running service: what comes after that is not carried. Its
-    impressions are replaced by what the new scorer would have served, with the tables of all records before them, and the
-    learner takes the records in order, commands among them. With `log`, its rows are learned and measured instead, each label
+    impressions are replaced by what the new scorer would have served with tables as old as those that did, and the learner
+    takes the records in order, commands among them. With `log`, its rows are learned and measured instead, each label
     before the next row is scored, and the journal's rows only wait for feedback that is yet to come.
 
     Raises `NotFound`, `InvalidInput` or `Locked` before anything is made, and `Refused` where no row has what the new scorer
@@ -128,7 +131,8 @@ class _Rebase:
         self.scorer = learner
         if self.log is not None:
             self.scorer = self._learn_log(self.log, releases)
-            del learner.observers["comparison"]
+            # The log may hold the journal's rows: tables that have learned it are not measured on them.
+            learner.observers = {"releases": releases}
         with closing(Carried(home.reader(), journal, learner.state())) as past:
             self._replay(learner, past)
         if self.scorer is not learner:
@@ -150,9 +154,17 @@ class _Rebase:
         learner.recall = past
         learner.begin()
         learner.position = done.swept = past.start
+        read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer)
         while learner.position < done.position:
-            for sequence, record in past.read(learner.position, done.position):
-                learner.push(sequence, self._renewed(sequence, record, past))
+            # One block ahead: the tables that served its rows are often those at positions of the block before.
+            while len(blocks) < 2 and read < done.position:
+                blocks.append(past.read(read, done.position))
+                read = blocks[-1][-1][0]
+                self._expect(blocks[-1], scoring, learner.position)
+            for sequence, record in blocks.popleft():
+                scoring.score(learner.position)
+                renewed = past.put(sequence, record, scoring.take(sequence)) if isinstance(record, Impressions) else record
+                learner.push(sequence, renewed)
                 done.records += 1
                 if isinstance(record, Control) and record.action == "rollback" and not past.refusal(sequence):
                     self._check_undone(sequence, learner)
@@ -165,7 +177,7 @@ class _Rebase:
     def _check_undone(self, sequence: int, learner: Learner) -> None:
         """Count a rollback; raise `Refused` where what it un-learned then would come back now."""
         outcome = learner.outcomes.of(sequence)
-        if outcome is not None and outcome.refused is not None:
+        if outcome is not None and outcome.refused is not None and self.log is None:
             raise Refused(
                 f"the rollback at position {sequence} cannot be done again, and what it un-learned would come back: "
                 f"{outcome.refused}; learn rows that you trust instead: {command(self.home.definition, self.old)} --log "
@@ -173,29 +185,19 @@ class _Rebase:
             )
         self.done.rollbacks += 1
 
-    def _renewed(self, sequence: int, record: Record, past: Carried) -> Record:
-        """What the journal has at a position from now on: impressions as the new scorer makes them, all else as it was."""
-        if not isinstance(record, Impressions):
-            return record
-        done, count = self.done, len(record)
-        if lacking := self.rows.lacking(record):
-            done.unusable += count
-            done.unusable_from, done.unusable_to = done.unusable_from or sequence, sequence
-            done.lacking = ", ".join(f"{column.name!r} ({column})" for column in lacking)
-            return past.put(sequence, record, None)
-        done.rows += count
-        base, columns = self.rows.of_record(record)
-        corrected, served = self._serve(base, columns)
-        before = {column: record.columns.get(column, _flat(getattr(record, name))) for name, column in BEFORE.items()}
-        position = np.full(count, sequence - 1, np.int64)
-        scored = replace(record, base=base, corrected=corrected, served=served, position=position, columns=columns | before)
-        return past.put(sequence, record, scored)
-
-    def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
-        scorer = self.scorer
-        corrected = scorer.stack.predict({name: columns[name] for name in scorer.stack.reads}, base)
-        served = base if scorer.shadow else scorer.stack.loss.mix(base, corrected, scorer.gate.weight)
-        return corrected, np.asarray(served, np.float32)
+    def _expect(self, block: Block, scoring: Scoring, now: int) -> None:
+        """Hand over the impressions of a block, and count those that cannot be used."""
+        done = self.done
+        for sequence, record in block:
+            if not isinstance(record, Impressions):
+                continue
+            if lacking := self.rows.lacking(record):
+                done.unusable += len(record)
+                done.unusable_from, done.unusable_to = done.unusable_from or sequence, sequence
+                done.lacking = ", ".join(f"{column.name!r} ({column})" for column in lacking)
+            else:
+                done.rows += len(record)
+                scoring.expect(sequence, record, now)
 
     def _learn_log(self, log: Iterable[LogRows], releases: Releases) -> Learner:
         """Return a learner that has learned a log's rows, each scored with the labels of all before it.
@@ -283,7 +285,3 @@ def _take_over(learner: Learner, other: Learner) -> None:
     learner.examples, learner.learned = other.examples, other.learned
     learner.admission, learner.adaptation = Admission(), Adaptation()
     learner.configure(learner.settings)
-
-
-def _flat(raw: Floats) -> Floats:
-    return raw[:, 0] if raw.shape[1] == 1 else raw
