@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from contextlib import closing, suppress
-from pathlib import Path
+from types import ModuleType
 
 import grpc
 import numpy as np
@@ -55,15 +55,18 @@ def test_a_scorer_is_named_after_its_class_or_as_told(base):
 
 
 def test_a_definition_says_how_commands_name_its_service_and_whether_inputs_are_kept(base, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parent)
-    near = getattr(online(base, keep_inputs=True)(type("Ranker", (), {"__module__": __name__})), ATTRIBUTE)
-    assert near.service == f"{Path(__file__).name}:Ranker"
-    assert near.kept == tuple(near.request_schema)
+    shop = ModuleType("shop")
+    shop.__file__, shop.__package__ = str(base.with_name("shop.py")), ""
+    monkeypatch.setitem(sys.modules, "shop", shop)
+
+    def define(module, **given):
+        return getattr(online(base, **given)(type("Ranker", (), {"__module__": module})), ATTRIBUTE)
+
+    assert define("shop").service == f"{base.parent.resolve()}/shop.py:Ranker"
     monkeypatch.chdir(base.parent)
-    far = getattr(online(base)(type("Ranker", (), {"__module__": __name__})), ATTRIBUTE)
-    assert (far.service, far.kept) == (f"{Path(__file__).resolve()}:Ranker", ())
-    packaged = getattr(online(base)(type("Ranker", (), {"__module__": "riverdelta.core.records"})), ATTRIBUTE)
-    assert packaged.service == "riverdelta.core.records:Ranker"
+    assert define("shop").service == "shop.py:Ranker"
+    assert define("riverdelta.core.records").service == "riverdelta.core.records:Ranker"
+    assert (define("shop").kept, define("shop", keep_inputs=True).kept) == ((), ("user", "x"))
 
 
 def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):
