@@ -40,7 +40,7 @@ HEAVY = {
     "numba": ("corrections", "core/losses", "evaluation", "learning/breaker", "learning/influence"),
     "river": ("corrections", "river"),
     "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "serving/session", "sidecar/releaser"),
-    "pyarrow": ("core/records", "lab/datasets", "cli/reference"),
+    "pyarrow": ("core/records", "lab/datasets", "cli/rows"),
     "click": ("cli", "bento/internals"),
     "psutil": ("bento/address", "metrics/files"),
     "rich": ("cli",),

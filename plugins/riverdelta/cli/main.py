@@ -22,6 +22,7 @@ from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, Command
 #: Commands with a file of their own.
 _FILES = {
     "demo": "Show the complete loop on MovieLens, or on the simulator.",
+    "rebase": "Carry what was learned to a changed stack or a new base.",
     "reference": "Save the reference profile of the base's training data.",
     "replay": "Learn a data set, or a service's journal, without a server.",
     "sidecar": "Run the learner of a service.",

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 #: How a column of numbers is aligned.
-_RIGHT = frozenset({"release", "examples", "base", "served", "gain", "MiB", "before", "after", "logits"})
+_RIGHT = frozenset({"release", "examples", "base", "served", "gain", "MiB", "before", "after", "logits", "rows", "loss", "AUC"})
 
 
 def table(*headings: str, caption: str | None = None) -> Table:

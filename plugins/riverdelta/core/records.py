@@ -26,6 +26,9 @@ Array = npt.NDArray[Any]
 
 #: What a row's raw outputs are logged as: before and after correction, and as served.
 OUTPUTS = ("base", "corrected", "served")
+#: The columns that keep what an old home logged of a row which `riverdelta rebase` has scored again, by output; no declared
+#: column has such a name.
+BEFORE = {"corrected": "#corrected", "served": "#served"}
 
 
 def by_output(raw: Array) -> Array:

@@ -57,8 +57,7 @@ def back_up(home: Home, destination: Path) -> Backup:
             for name in OWNED_BY:
                 with suppress(FileNotFoundError):
                     shutil.copyfile(folder / name, copy / name)
-            last = _copy_log(journal, copy / "journal")
-            copy_keys(journal / "key", copy / "journal" / "key")
+            last = copy_journal(journal, copy / "journal")
             place(copy, destination)
     except OSError as error:
         raise Unavailable(
@@ -66,6 +65,17 @@ def back_up(home: Home, destination: Path) -> Backup:
             f"is there and may be written"
         ) from error
     return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
+
+
+def copy_journal(journal: Path, destination: Path) -> int:
+    """Copy a journal, served or not, and the keys of its ids to the new folder `destination`; return its newest position.
+
+    Retention waits meanwhile.
+    """
+    with shared(journal / COPYING):
+        last = _copy_log(journal, destination)
+        copy_keys(journal / "key", destination / "key")
+    return last
 
 
 def _files(source: Path, copy: Path) -> Iterator[str]:

@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import Loss
-from riverdelta.core.records import OUTPUTS, Impressions
+from riverdelta.core.records import BEFORE, OUTPUTS, Impressions
 from riverdelta.storage.home import Home
 
 
 def find(home: Home, text: str) -> dict[str, Any]:
     """Return what was scored under `<id>.<index>`: when, by which state, in which trace, to what, of what, and its feedback.
 
-    `label` and `shown` (Unix seconds) are None where nothing was fed back. Raises `InvalidInput` where the service did not
+    `label` and `shown` (Unix seconds) are None where nothing was fed back. Of a row that `riverdelta rebase` has scored again,
+    `corrected_before` and `served_before` are what it was served. Raises `InvalidInput` where the service did not
     issue the id, and `NotFound` where the journal no longer has it, or never had.
     """
     if not home.key_path.exists():
@@ -45,6 +46,9 @@ def find(home: Home, text: str) -> dict[str, Any]:
 
 def _described(text: str, position: int, block: Impressions, at: int, loss: Loss) -> dict[str, Any]:
     raw = {name: getattr(block, name)[at] for name in OUTPUTS}
+    columns = dict(block.columns)
+    # A row that `riverdelta rebase` has scored again was served what it has from before.
+    raw |= {f"{name}_before": np.atleast_1d(columns.pop(column)[at]) for name, column in BEFORE.items() if column in columns}
     return {
         "impression": text,
         "time": float(block.time[at]),
@@ -55,7 +59,7 @@ def _described(text: str, position: int, block: Impressions, at: int, loss: Loss
         f"{loss.raw}s": {name: _or_none(outputs) for name, outputs in raw.items()},
         "scores": {name: _or_none(loss.inverse_link(outputs)[0]) for name, outputs in raw.items()},
         "propensity": _or_none(block.propensity[at : at + 1]),
-        "columns": {name: column[at].tolist() for name, column in block.columns.items()},
+        "columns": {name: column[at].tolist() for name, column in columns.items()},
     }
 
 

@@ -97,6 +97,15 @@ class Segment:
         self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?)", row)
         return sequence
 
+    def replace(self, sequence: int, entry: Entry) -> None:
+        """Put another record in the place of the one at a position, inside a transaction."""
+        row = (entry.kind, entry.rows, entry.payload, _seal(sequence, entry.digest), sequence)
+        self._db.execute("UPDATE record SET kind = ?, rows = ?, payload = ?, digest = ? WHERE sequence = ?", row)
+
+    def forget(self, incarnation: int, first: int) -> None:
+        """Take the requests of the record that begins with `first` out of the index, inside a transaction."""
+        self._db.execute("DELETE FROM block WHERE incarnation = ? AND first = ?", (incarnation, first))
+
     def index(self, incarnation: int, requests: Ints, sequence: int) -> None:
         """Note, inside a transaction, which record has the rows of requests."""
         body = np.append(requests, sequence).astype(np.int64).tobytes()

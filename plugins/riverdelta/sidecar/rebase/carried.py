@@ -1,0 +1,83 @@
+"""Carried: the past of a learner that reads a copied journal while its impressions are written anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from riverdelta.core.arrays import Arrays
+from riverdelta.core.records import Impressions, Record, Tick, encode
+from riverdelta.sidecar.recall import Replayed
+from riverdelta.storage.journal import Reader
+from riverdelta.storage.log import Entry
+from riverdelta.storage.log.rewriter import Rewriter
+
+_READ_ROWS = 16_384
+#: What stands in the place of impressions that cannot be used: a tick that passes no time.
+_NOTHING = Tick(0.0)
+
+
+class Carried(Replayed):
+    """The past as the new scorer has it: the rows as it scored them, and its own tables at the old releases' positions.
+
+    A rollback to a release whose record retention has deleted goes back to the tables that the replay began with, since all
+    that was learned after them is what it un-learned.
+    """
+
+    def __init__(self, journal: Reader, folder: Path, start: Arrays) -> None:
+        super().__init__(journal, start)
+        #: The position that the replay begins after.
+        self.start = journal.first() - 1
+        self._rewriter = Rewriter(folder)
+        self._pending: dict[int, Record] = {}
+        self._forgotten: set[tuple[int, int]] = set()
+
+    def read(self, after: int, last: int) -> list[tuple[int, Record]]:
+        """Return the next records, up to `last`, about `_READ_ROWS` rows of them."""
+        return [each for each in self._journal.read(after, _READ_ROWS) if each[0] <= last]
+
+    def put(self, sequence: int, logged: Impressions, scored: Impressions | None) -> Record:
+        """Return what the journal holds at a position from now on: the rows as scored, or nothing where that is None."""
+        if scored is None:
+            self._forgotten.add((logged.incarnation, int(logged.request[0])))
+        return self._pending.setdefault(sequence, _NOTHING if scored is None else scored)
+
+    def flush(self) -> None:
+        """Write what was `put` since the last call."""
+        entries = {at: Entry.of(each.kind, _rows(each), encode(each)) for at, each in self._pending.items()}
+        self._rewriter.write(entries, self._forgotten)
+        self._pending.clear()
+        self._forgotten.clear()
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._rewriter.close()
+        self._journal.close()
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the first settings on record, or those in effect where retention has deleted their record."""
+        return super().settings() or self._journal.settings()
+
+    def locate(self, incarnation: int, request: int) -> int | None:
+        """Return the record that holds a request's rows."""
+        place = super().locate(incarnation, request)
+        return None if place is not None and self._pending.get(place) is _NOTHING else place
+
+    def impressions(self, sequence: int) -> Impressions:
+        """Return the impressions of a record."""
+        pending = self._pending.get(sequence)
+        return pending if isinstance(pending, Impressions) else super().impressions(sequence)
+
+    def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
+        """Yield the records between two positions, both excluded, from the first that is left on."""
+        for sequence, record in super().records(max(after, self.start), before):
+            yield sequence, self._pending.get(sequence, record)
+
+    def state(self, position: int) -> Arrays:
+        """Return the state at an old release's position."""
+        return super().state(0 if position <= self.start else position)
+
+
+def _rows(record: Record) -> int:
+    return len(record) if isinstance(record, Impressions) else 1

@@ -1,0 +1,287 @@
+"""Rebase: a new home in which another definition has learned what an old one's journal, or a log, has."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riverdelta.core.arrays import nest
+from riverdelta.core.durable import place
+from riverdelta.core.errors import Locked, Refused, Unavailable
+from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats
+from riverdelta.core.locks import alone
+from riverdelta.core.records import Control, Impressions, Record
+from riverdelta.core.settings import Settings
+from riverdelta.learning.adaptation import Adaptation
+from riverdelta.learning.admission import Admission
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.learner import Learner, new_learner
+from riverdelta.sidecar.contest import Contest
+from riverdelta.sidecar.publisher import Live
+from riverdelta.sidecar.rebase.carried import Carried
+from riverdelta.sidecar.rebase.comparison import Comparison
+from riverdelta.sidecar.rebase.old import check, command, usable
+from riverdelta.sidecar.rebase.rows import Columns, LogRows, Rows
+from riverdelta.sidecar.rebase.scoring import Scoring
+from riverdelta.sidecar.releaser import Releases
+from riverdelta.sidecar.shown import shown
+from riverdelta.storage.backup import copy_journal
+from riverdelta.storage.home import Home
+from riverdelta.storage.registry import ReleaseStore
+
+Block = list[tuple[int, Record]]
+#: Rows of a log that are scored and learned in one call; how they are cut changes nothing.
+_LOG_ROWS = 1024
+#: What of the status is that of the new scorer from its first row on; the rest is about the service and begins anew.
+_SHOWN = ("account/history", "account/slices")
+
+
+@dataclass
+class Rebased:
+    """What was carried over into `folder`: positions are those of the journal, which the new home continues."""
+
+    folder: str
+    #: The newest position, the records of the journal that were read, and the positions that retention had deleted before them.
+    position: int = 0
+    records: int = 0
+    swept: int = 0
+    #: Rows that the new stack has scored again.
+    rows: int = 0
+    #: Rows that could not be, the first and the last record of them, and the columns that these lack.
+    unusable: int = 0
+    unusable_from: int | None = None
+    unusable_to: int | None = None
+    lacking: str | None = None
+    #: Labels whose rows are not there, deleted by retention or not usable.
+    labels_lost: int = 0
+    #: Rows of a log that were learned in place of the journal's; None without a log.
+    log_rows: int | None = None
+    examples: int = 0
+    learned: int = 0
+    rollbacks: int = 0
+    frozen: bool = False
+    champion: int = 0
+    comparison: dict[str, Any] | None = None
+
+
+def rebase(
+    definition: Definition,
+    settings: Settings,
+    old: Path,
+    log: Iterable[LogRows] | None = None,
+    progress: Callable[[int, int], None] = lambda position, last: None,
+) -> Rebased:
+    """Make the home of a definition out of the journal of `old`, which is not changed; it appears complete or not at all.
+
+    The journal is copied as it is at one moment, also beside a running service: what comes after that is not carried. Its
+    impressions are replaced by what the new scorer would have served with tables as old as those that did, and the learner
+    takes the records in order, commands among them. With `log`, its rows are learned and measured instead, each label
+    before the next row is scored, and the journal's rows only wait for feedback that is yet to come.
+
+    Raises `NotFound`, `InvalidInput` or `Locked` before anything is made, and `Refused` where no row has what the new scorer
+    needs; nothing is left behind then. What a killed run leaves, the next one removes.
+    """
+    home = Home(definition, settings)
+    check(old, home.folder, definition)
+    private = home.folder.parent / f".{home.folder.name}.rebase"
+    try:
+        private.mkdir(parents=True, exist_ok=True)
+        with alone(private / "lock") as free:
+            if not free:
+                raise Locked(f"another rebase to {home.folder} is running ({private}); wait until it ends")
+            try:
+                built = Home(definition, settings.model_copy(update={"home": private}))
+                shutil.rmtree(built.folder, ignore_errors=True)
+                done = _Rebase(built, old, log, progress).run()
+                place(built.folder, home.folder)
+            finally:
+                shutil.rmtree(private, ignore_errors=True)
+    except OSError as error:
+        raise Unavailable(f"the home {home.folder} cannot be made: {error}; check that its disk has room") from error
+    return replace(done, folder=str(home.folder))
+
+
+class _Rebase:
+    """One run, in a folder of its own."""
+
+    def __init__(self, home: Home, old: Path, log: Iterable[LogRows] | None, progress: Callable[[int, int], None]) -> None:
+        self.home, self.old, self.log, self.progress = home, old, log, progress
+        self.done = Rebased(str(home.folder))
+        self.compared = Comparison(home.definition.loss)
+
+    def run(self) -> Rebased:
+        """Copy, learn, release and save."""
+        home, done = self.home, self.done
+        release, journal = home.prepare(), home.key_path.parent
+        shutil.rmtree(journal)
+        done.position = copy_journal(self.old / "journal", journal)
+        self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
+        learner, releases = self._learner(), Releases(home.definition, home.releases())
+        learner.observers |= {"comparison": self.compared, "releases": releases}
+        #: Which learner's tables and gate score the journal's rows.
+        self.scorer = learner
+        if self.log is not None:
+            self.scorer = self._learn_log(self.log, releases)
+            # The log may hold the journal's rows: tables that have learned it are not measured on them.
+            learner.observers = {"releases": releases}
+        with closing(Carried(home.reader(), journal, learner.state())) as past:
+            self._replay(learner, past)
+        if self.scorer is not learner:
+            _take_over(learner, self.scorer)
+            learner.gate.note(done.position)
+        self._settle(learner)
+        self._publish(learner, releases)
+        (home.folder / "digests.json").unlink(missing_ok=True)
+        return done
+
+    def _learner(self) -> Learner:
+        learner = new_learner(self.home.definition, self.home.settings)
+        self.shown = shown(self.home.definition, learner, shadow=self.home.settings.serve == "base")
+        learner.observers |= {name: self.shown[name] for name in _SHOWN}
+        return learner
+
+    def _replay(self, learner: Learner, past: Carried) -> None:
+        done = self.done
+        learner.recall = past
+        learner.begin()
+        learner.position = done.swept = past.start
+        read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer)
+        while learner.position < done.position:
+            # One block ahead: the tables that served its rows are often those at positions of the block before.
+            while len(blocks) < 2 and read < done.position:
+                blocks.append(past.read(read, done.position))
+                read = blocks[-1][-1][0]
+                self._expect(blocks[-1], scoring, learner.position)
+            for sequence, record in blocks.popleft():
+                scoring.score(learner.position)
+                renewed = past.put(sequence, record, scoring.take(sequence)) if isinstance(record, Impressions) else record
+                learner.push(sequence, renewed)
+                done.records += 1
+                if isinstance(record, Control) and record.action == "rollback" and not past.refusal(sequence):
+                    self._check_undone(sequence, learner)
+            past.flush()
+            self.progress(learner.position, done.position)
+        if self.log is None and done.unusable and not done.rows:
+            raise self._refusal()
+        done.labels_lost = learner.joiner.unmatched
+
+    def _check_undone(self, sequence: int, learner: Learner) -> None:
+        """Count a rollback; raise `Refused` where what it un-learned then would come back now."""
+        outcome = learner.outcomes.of(sequence)
+        if outcome is not None and outcome.refused is not None and self.log is None:
+            raise Refused(
+                f"the rollback at position {sequence} cannot be done again, and what it un-learned would come back: "
+                f"{outcome.refused}; learn rows that you trust instead: {command(self.home.definition, self.old)} --log "
+                f"rows.parquet --label clicked"
+            )
+        self.done.rollbacks += 1
+
+    def _expect(self, block: Block, scoring: Scoring, now: int) -> None:
+        """Hand over the impressions of a block, and count those that cannot be used."""
+        done = self.done
+        for sequence, record in block:
+            if not isinstance(record, Impressions):
+                continue
+            if lacking := self.rows.lacking(record):
+                done.unusable += len(record)
+                done.unusable_from, done.unusable_to = done.unusable_from or sequence, sequence
+                done.lacking = ", ".join(f"{column.name!r} ({column})" for column in lacking)
+            else:
+                done.rows += len(record)
+                scoring.expect(sequence, record, now)
+
+    def _learn_log(self, log: Iterable[LogRows], releases: Releases) -> Learner:
+        """Return a learner that has learned a log's rows, each scored with the labels of all before it.
+
+        Neither breaker nor drift alarms watch it: they are for what others send.
+        """
+        learner, loss = new_learner(self.home.definition, self.home.settings), self.home.definition.loss
+        learner.admission, learner.adaptation = Admission(), Adaptation()
+        self.done.log_rows = 0
+        for block in log:
+            base, columns = self.rows.of_log(block)
+            label = loss.check_labels(block.label)
+            for at in range(0, len(label), _LOG_ROWS):
+                rows = slice(at, at + _LOG_ROWS)
+                part = {name: column[rows] for name, column in columns.items()}
+                served = learner.learn_at_once(_examples(part, base[rows], label[rows], block.time[rows]))
+                self.compared.on_examples(0, served)
+                releases.on_examples(0, served)
+            self.done.log_rows += len(label)
+        return learner
+
+    def _settle(self, learner: Learner) -> None:
+        """Leave no command of the old service to be answered: releases of its numbers are not here."""
+        learner.outcomes.clear()
+        if (breaker := learner.admission.breaker) is not None:
+            learner.admission.rolled_back = breaker.trips
+        if (drift := learner.adaptation.drift) is not None:
+            learner.adaptation.recorded = drift.alarms
+        learner.released_at = learner.examples
+        done = self.done
+        done.examples, done.learned, done.frozen = learner.examples, learner.learned, learner.frozen
+        done.comparison = self.compared.report()
+
+    def _publish(self, learner: Learner, releases: Releases) -> None:
+        """Make release 1 and the live tables of it, and save: the service starts from there."""
+        home, position, now = self.home, self.done.position, time.time()
+        store: ReleaseStore = releases.store
+        made = releases.make(learner, position, now)
+        store.judge(made.number, {"verdict": "rebased"})
+        comparison = self.done.comparison or {}
+        losses = [comparison.get(name, {}).get("log_loss") for name in ("corrected", "base")]
+        if None not in losses and losses[0] <= losses[1]:
+            store.promote(made.number)
+            self.done.champion = made.number
+        contest = Contest(store, home.definition.new_stack, home.settings, home.definition.loss)
+        contest.offer(position)
+        if home.settings.guard == "live":
+            contest.serving = made.number
+        if home.settings.guard == "live" or self.done.champion == made.number:
+            Live(home.live(), learner.stack).publish(made.number, position, learner.gate.weight, now)
+        states = {"contest": contest, **{name: self.shown[name] for name in _SHOWN}}
+        home.checkpoints().save(position, learner.state() | nest({name: each.state() for name, each in states.items()}))
+
+    def _refusal(self) -> Refused:
+        done, line = self.done, command(self.home.definition, self.old)
+        return Refused(
+            f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: the new scorer needs {done.lacking}, "
+            f"which they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then "
+            f"on, or learn rows that have it: {line} --log rows.parquet --label clicked"
+        )
+
+
+def _examples(columns: Columns, base: Floats, label: Floats, time: np.ndarray[Any, np.dtype[np.float64]]) -> Examples:
+    ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
+    return Examples(
+        columns=columns,
+        base=base,
+        corrected=base,
+        served=base,
+        label=label,
+        weight=ones,
+        received=time,
+        scored=time,
+        importance=ones,
+        taken_back=0 * ones,
+        position=zeros,
+        source=zeros + 1,
+    )
+
+
+def _take_over(learner: Learner, other: Learner) -> None:
+    """Go on with what another learner has learned and measured, and with what the journal alone says: who waits, what holds."""
+    for mine, theirs in ((learner.stack, other.stack), (learner.gate, other.gate), (learner.prequential, other.prequential)):
+        mine.load(theirs.state())
+    learner.examples, learner.learned = other.examples, other.learned
+    learner.admission, learner.adaptation = Admission(), Adaptation()
+    learner.configure(learner.settings)

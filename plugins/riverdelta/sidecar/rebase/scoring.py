@@ -1,0 +1,58 @@
+"""Scoring: impressions as the new scorer would have served them, by tables as old as those that really did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from riverdelta.core.features import Floats, Ints
+from riverdelta.core.records import BEFORE, Impressions
+from riverdelta.learning.learner import Learner
+from riverdelta.sidecar.rebase.rows import Columns, Rows
+
+
+class Scoring:
+    """Scores records that are still to be learned, whenever the learner comes to the position of the tables that served them.
+
+    A row that was served by tables of before the record that was read last then is scored by somewhat fresher ones; never by
+    any that contain its own record.
+    """
+
+    def __init__(self, rows: Rows, scorer: Learner) -> None:
+        self._rows, self._scorer = rows, scorer
+        self._awaited: dict[int, Impressions] = {}
+        self._due: dict[int, list[tuple[Impressions, Ints]]] = {}
+
+    def expect(self, sequence: int, logged: Impressions, now: int) -> None:
+        """Take a record that lacks nothing before the one after `now`, the learner's position, is learned."""
+        base, columns = self._rows.of_record(logged)
+        before = {column: logged.columns.get(column, _flat(getattr(logged, name))) for name, column in BEFORE.items()}
+        position = np.clip(logged.position, now, sequence - 1)
+        outputs = np.empty((2, *base.shape), np.float32)
+        scored = replace(
+            logged, base=base, corrected=outputs[0], served=outputs[1], position=position, columns=columns | before
+        )
+        self._awaited[sequence] = scored
+        for at in np.unique(position).tolist():
+            self._due.setdefault(at, []).append((scored, np.flatnonzero(position == at)))
+
+    def score(self, now: int) -> None:
+        """Score the rows that tables at the learner's position served."""
+        for scored, rows in self._due.pop(now, ()):
+            columns = {name: scored.columns[name][rows] for name in self._scorer.stack.reads}
+            scored.corrected[rows], scored.served[rows] = self._serve(scored.base[rows], columns)
+
+    def take(self, sequence: int) -> Impressions | None:
+        """Return a record with every row scored; None where it was not expected."""
+        return self._awaited.pop(sequence, None)
+
+    def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
+        scorer = self._scorer
+        corrected = scorer.stack.predict(columns, base)
+        served = base if scorer.shadow else scorer.stack.loss.mix(base, corrected, scorer.gate.weight)
+        return corrected, np.asarray(served, np.float32)
+
+
+def _flat(raw: Floats) -> Floats:
+    return raw[:, 0] if raw.shape[1] == 1 else raw

@@ -1,0 +1,36 @@
+"""Rewriter: other records in the places of a log's, in a copy that no process serves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from riverdelta.storage.log.base import Entry, Request
+from riverdelta.storage.log.segment import Segment
+
+
+class Rewriter:
+    """Replaces records of the log in `folder`: positions, facts and the index of feedback stay as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._segments = [Segment(path) for path in sorted(folder.glob("[0-9]*.sqlite"))]
+
+    def write(self, entries: Mapping[int, Entry], forgotten: Collection[Request]) -> None:
+        """Put entries in the places of the records at their positions, durably.
+
+        `forgotten` are the first requests of the records whose rows are no longer to be found, by incarnation.
+        """
+        for segment in self._segments:
+            mine = {at: entry for at, entry in entries.items() if segment.first <= at <= segment.last()}
+            if mine:
+                with segment.transaction():
+                    for at, entry in mine.items():
+                        segment.replace(at, entry)
+                    for request in forgotten:
+                        segment.forget(*request)
+
+    def close(self) -> None:
+        """Let go of every file, with what was written moved into it."""
+        for segment in self._segments:
+            segment.settle()
+            segment.close()

@@ -1,0 +1,135 @@
+"""`riverdelta rebase`: what it prints, for people and programs, and how a log of each kind is read."""
+
+import asyncio
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
+from pyarrow import csv, feather, parquet
+
+from riverdelta.cli.main import main
+from riverdelta.core.settings import Settings
+from riverdelta.learning.definition import load
+from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer
+
+ROOT = Path(__file__).parents[2]
+SERVICE = "service.py:Ranker"
+WRITERS = {"parquet": parquet.write_table, "feather": feather.write_feather, "csv": csv.write_csv}
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """A home that has learned 240 rows, moved aside, and its service with another option; its folder and an id."""
+    shutil.copytree(ROOT / "service", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    definition, settings = load(SERVICE), Settings.load()
+    with closing(DataPlane(definition, settings, registry=CollectorRegistry())) as plane:
+        trainer = Trainer(definition, settings)
+        for seed in range(10):
+            rng = np.random.default_rng(seed)
+            columns = {"user_id": rng.integers(0, 50, 24), "item_id": rng.integers(0, 50, 24), "hour": np.full(24, 1.0)}
+            answer = plane.score(columns)
+            ids = [f"{answer.impressions}.{i}" for i in range(24)]
+            asyncio.run(plane.feedback(ids, (columns["user_id"] % 2).astype(np.float32)))
+            trainer.step()
+        trainer.close()
+    (tmp_path / "state" / "ranker").rename(tmp_path / "state" / "ranker.old")
+    service = tmp_path / "service.py"
+    service.write_text(service.read_text().replace("forget=0.98", "forget=0.98, slots=512"))
+    return tmp_path / "state" / "ranker.old", ids[0]
+
+
+def rebase(old, *arguments):
+    return CliRunner().invoke(main, ["rebase", "--service", SERVICE, "--from", str(old), *map(str, arguments)])
+
+
+def log(rows=3_000, **more):
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, 50, rows)
+    columns = {"user_id": user, "item_id": rng.integers(0, 50, rows), "hour": rng.uniform(0, 24, rows).astype(np.float32)}
+    return pa.table(columns | {"clicked": user % 2, "seconds": np.arange(rows)} | more)
+
+
+def test_it_ends_with_the_losses_on_the_same_rows_readable_at_80_columns(old):
+    done = rebase(old[0])
+    assert done.exit_code == 0, done.output
+    folder, records, examples, *rest = done.stdout.splitlines()
+    assert folder == str(old[0].with_name("ranker"))
+    assert records.startswith("the journal up to record ")
+    assert examples == "240 of 240 examples are learned"
+    table = [line for line in rest if "stack" in line or "base, alone" in line]
+    assert [line.split("  ")[0] for line in table] == [
+        "new base, alone", "old stack, corrected", "old stack, as served", "new stack, corrected", "new stack, as served"
+    ]  # fmt: skip
+    assert all(line.split()[-3] == "240" for line in table)
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()[1:])
+
+
+def test_with_json_a_program_reads_the_same_and_the_old_rows_say_what_they_were_served(old):
+    shown = rebase(old[0], "--json")
+    assert shown.exit_code == 0, shown.output
+    done = json.loads(shown.stdout)
+    assert (done["examples"], done["rows"], done["swept"], done["unusable"], done["champion"]) == (240, 240, 0, 0, 1)
+    assert done["comparison"]["examples"] == 240
+    assert set(done["comparison"]["old_served"]) == {"log_loss", "auc"}
+    row = CliRunner().invoke(main, ["impression", old[1], "--service", SERVICE, "--json"])
+    assert row.exit_code == 0, row.output
+    found = json.loads(row.stdout)
+    assert {"corrected_before", "served_before"} < set(found["logits"])
+    assert not any(name.startswith("#") for name in found["columns"])
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_kind_of_log_is_learned_alike(old, tmp_path, kind):
+    WRITERS[kind](log(), tmp_path / f"rows.{kind}")
+    shown = rebase(old[0], "--log", tmp_path / f"rows.{kind}", "--label", "clicked", "--time", "seconds", "--json")
+    assert shown.exit_code == 0, shown.output
+    done = json.loads(shown.stdout)
+    assert (done["log_rows"], done["examples"], done["learned"], done["comparison"]["examples"]) == (3000, 3000, 3000, 3000)
+    assert "old_served" not in done["comparison"]
+
+
+WRONG = {
+    "a label that is missing": (log(), ("--label", "click"), "has no column 'click'"),
+    "a label of another task": (log(clicked=np.full(3_000, 3)), ("--label", "clicked"), "label"),
+    "labels that are text": (log(clicked=["no"] * 3_000), ("--label", "clicked"), "holds 'no'"),
+    "a column that is missing": (log().drop_columns(["hour"]), ("--label", "clicked"), "has no column 'hour'"),
+    "times that go back": (
+        log(seconds=np.arange(3_000) % 2_000),
+        ("--label", "clicked", "--time", "seconds"),
+        "goes back in 'seconds' at row 2000; sort its rows by 'seconds'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "options", "said"), WRONG.values(), ids=WRONG)
+def test_a_wrong_log_is_refused_in_one_line_and_nothing_is_made(old, tmp_path, table, options, said):
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    shown = rebase(old[0], "--log", tmp_path / "rows.parquet", *options)
+    assert shown.exit_code == 1
+    assert shown.output.startswith("Error: ")
+    assert said in shown.output
+    assert [p.name for p in old[0].parent.iterdir()] == ["ranker.old"]
+
+
+@pytest.mark.parametrize("options", [("--label", "clicked"), ("--log", "service.py"), ("--time", "seconds")])
+def test_a_log_and_its_labels_come_together(old, options):
+    shown = rebase(old[0], *options)
+    assert shown.exit_code == 2
+    assert "--log rows.parquet --label clicked" in shown.output
+
+
+def test_a_home_that_is_there_already_is_refused_with_the_line_to_type(old):
+    assert rebase(old[0]).exit_code == 0
+    again = rebase(old[0])
+    assert again.exit_code == 1
+    new = old[0].with_name("ranker")
+    assert f"{new} exists; move it away, or name another folder in RIVERDELTA_HOME: mv {new} {new}.old" in again.output

@@ -1,0 +1,495 @@
+"""Rebase: another definition learns what an old home's journal has, and serves at once; nothing else changes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from riverdelta import Calibration, Entity, Linear
+from riverdelta.core.arrays import part
+from riverdelta.core.errors import InvalidInput, NotFound, Refused
+from riverdelta.core.features import Schema
+from riverdelta.core.records import Impressions
+from riverdelta.core.settings import Settings
+from riverdelta.learning.learner import new_learner
+from riverdelta.sidecar.operator import Operator
+from riverdelta.sidecar.rebase import LogRows, rebase
+from riverdelta.sidecar.recall import Replayed
+from riverdelta.storage.home import Home
+
+STEEPER = """<ir_version: 8, opset_import: ["" : 17]>
+ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  logit = Mul(x, k) }"""
+TAPPED = """<ir_version: 8, opset_import: ["" : 17]>
+ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  y = Exp(x)  logit = Mul(y, k) }"""
+
+
+@pytest.fixture
+def teach(definition, tmp_path, make_rig):
+    """Return a function that makes an old home: blocks of 32 rows whose label is the user's parity, taught one by one."""
+
+    def taught(blocks=12, between=lambda rig, block: None, base=definition, follow=True, **given):
+        rig = make_rig(base, tmp_path / "old", **given)
+        ids = []
+        for block in range(blocks):
+            columns = rig.columns(32, block)
+            answer = rig.plane.score(columns)
+            ids.append([f"{answer.impressions}.{i}" for i in range(32)])
+            asyncio.run(rig.plane.feedback(ids[-1][:24], labels(columns)[:24]))
+            rig.step()
+            between(rig, block)
+            if follow:
+                rig.plane.follower.follow()
+        rig.close()
+        rig.trainer, rig.close = None, lambda: None
+        return tmp_path / "old" / base.name, ids
+
+    return taught
+
+
+def labels(columns):
+    return (columns["user"] % 2).astype(np.float32)
+
+
+def settings(tmp_path, **given):
+    return Settings.load(home=tmp_path / "new", grpc_port=0, swap_min_seconds=1e-9, follow_seconds=3600.0, **given)
+
+
+def tables(home):
+    """The stack's tables as a home's checkpoint has them."""
+    checkpoint = home.checkpoints().load()
+    stack = home.definition.new_stack()
+    stack.load(part(checkpoint.arrays, "stack"))
+    return stack
+
+
+def relearned(home):
+    """What a learner learns that reads a home's journal from its start."""
+    with closing(home.reader()) as journal:
+        learner = new_learner(home.definition, home.settings)
+        learner.recall = Replayed(journal, learner.state())
+        learner.begin()
+        while records := journal.read(learner.position, 10_000):
+            for sequence, record in records:
+                learner.push(sequence, record)
+    return learner
+
+
+def contents(folder):
+    """Every file of a home that has what was learned."""
+    parts = [path for part in ("releases", "checkpoints", "live") for path in sorted((folder / part).iterdir())]
+    return {path: path.read_bytes() for path in parts}
+
+
+def new_base(definition, tmp_path, text=STEEPER, **changed):
+    path = tmp_path / "steeper.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    return replace(definition, base=path, **changed)
+
+
+CHANGED = {
+    "an option": [Calibration(), Entity("user", on=["shop"], slots=512)],
+    "a correction added": [Calibration(), Entity("user", on=["shop"], slots=256), Linear("user")],
+    "a correction removed": [Entity("user", on=["shop"], slots=256)],
+    "another order": [Entity("user", on=["shop"], slots=256), Calibration()],
+}
+
+
+class TestTheSameBase:
+    @pytest.mark.parametrize("corrections", CHANGED.values(), ids=CHANGED)
+    def test_a_changed_stack_learns_the_journal_again(self, definition, teach, tmp_path, corrections):
+        old, _ = teach()
+        before = contents(old)
+        changed = replace(definition, corrections=corrections)
+        done = rebase(changed, settings(tmp_path), old)
+        assert (done.rows, done.examples, done.learned, done.unusable, done.swept, done.labels_lost) == (384, 288, 288, 0, 0, 0)
+        home = Home(changed, settings(tmp_path))
+        assert tables(home).digest() == relearned(home).stack.digest()
+        assert [r.number for r in home.releases().all()] == [0, 1]
+        assert home.releases().get(1).position == done.position == home.checkpoints().load().position
+        assert home.live().head().release == 1
+        assert done.comparison["examples"] == 288
+        assert done.comparison["corrected"]["log_loss"] < done.comparison["base"]["log_loss"]
+        assert done.champion == 1
+        assert contents(old) == before
+        assert [p.name for p in (tmp_path / "new").iterdir()] == ["ranker"]
+
+    def test_the_same_definition_learns_the_same_tables_bit_for_bit(self, definition, teach, tmp_path):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old)
+        was = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
+        assert tables(Home(definition, settings(tmp_path))).digest() == tables(was).digest()
+
+    def test_rows_are_scored_by_tables_as_old_as_those_that_served_them(self, definition, teach, tmp_path):
+        # Nothing was published until the end: the base scored every row, and so it does again.
+        old, _ = teach(follow=False)
+        rebase(definition, settings(tmp_path), old)
+        with closing(Home(definition, settings(tmp_path)).reader()) as journal:
+            for _, record in journal.read(0, 10_000):
+                if isinstance(record, Impressions):
+                    np.testing.assert_array_equal(record.corrected, record.base)
+
+    def test_the_same_definition_scores_what_was_served_but_for_rounding(self, definition, teach, tmp_path):
+        old, _ = teach()
+        found = rebase(definition, settings(tmp_path), old).comparison
+        for name in ("corrected", "served"):
+            assert found[name]["log_loss"] == pytest.approx(found[f"old_{name}"]["log_loss"], abs=1e-6)
+        assert found["corrected"]["log_loss"] < found["base"]["log_loss"]
+
+    def test_where_all_was_rolled_back_the_same_definition_has_the_same_tables_too(self, definition, teach, tmp_path):
+        def undo(rig, block):
+            if block == 5:
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).rollback(0)
+                rig.step()
+
+        old, _ = teach(between=undo)
+        done = rebase(definition, settings(tmp_path), old)
+        assert done.rollbacks == 1
+        was = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
+        assert tables(Home(definition, settings(tmp_path))).digest() == tables(was).digest()
+
+    def test_what_is_measured_of_the_old_is_what_it_logged_and_of_the_new_what_it_predicted_before_it_learned(
+        self, definition, teach, tmp_path
+    ):
+        old, _ = teach()
+        done = rebase(replace(definition, corrections=[Calibration()]), settings(tmp_path), old)
+        was = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"})).checkpoints().load()
+        learner = new_learner(definition, settings(tmp_path))
+        learner.prequential.load(part(was.arrays, "prequential"))
+        found = learner.prequential.report()["all"]
+        assert done.comparison["old_served"]["log_loss"] == pytest.approx(found["served"]["log_loss"], abs=1e-12)
+        assert done.comparison["base"]["log_loss"] == pytest.approx(found["base"]["log_loss"], abs=1e-12)
+        home = Home(replace(definition, corrections=[Calibration()]), settings(tmp_path))
+        with closing(home.reader()) as journal:
+            first = next(r for _, r in journal.read(0, 10_000) if isinstance(r, Impressions))
+        # Nothing was learned yet.
+        np.testing.assert_array_equal(first.corrected, first.base)
+        mine = relearned(home).prequential.report()["all"]
+        assert done.comparison["served"]["log_loss"] == mine["served"]["log_loss"]
+
+    def test_the_gate_and_the_measures_of_the_new_home_are_those_of_the_new_stack_alone(self, definition, teach, tmp_path):
+        old, _ = teach()
+        changed = replace(definition, corrections=[Calibration()])
+        found = rebase(changed, settings(tmp_path), old).comparison
+        arrays = Home(changed, settings(tmp_path)).checkpoints().load().arrays
+        learner = new_learner(changed, settings(tmp_path))
+        learner.load(arrays)
+        gain = found["base"]["log_loss"] - found["served"]["log_loss"]
+        assert learner.gate.report()["gain"] == pytest.approx(288 * gain, rel=1e-4)
+        assert learner.gate.report()["excess"] <= learner.gate.report()["bound"]
+        assert learner.prequential.report()["all"]["served"]["log_loss"] == found["served"]["log_loss"]
+        assert found["served"]["log_loss"] != found["old_served"]["log_loss"]
+
+
+class TestServing:
+    def test_the_new_home_serves_at_once_and_takes_feedback_for_an_old_id(self, definition, teach, tmp_path, make_rig):
+        old, ids = teach()
+        changed = replace(definition, corrections=CHANGED["a correction added"])
+        done = rebase(changed, settings(tmp_path), old)
+        rig = make_rig(changed, tmp_path / "new")
+        assert rig.trainer.learner.examples == done.examples
+        outcomes = asyncio.run(rig.plane.feedback([*ids[0][24:], ids[0][0]], np.float32([1.0] * 8 + [0.0]))).outcomes
+        assert [str(o) for o in outcomes][:8] == ["accepted"] * 8
+        assert str(outcomes[-1]) in ("duplicate", "conflict")
+        rig.step()
+        assert rig.trainer.learner.examples == done.examples + 8
+        assert rig.trainer.learner.joiner.unmatched == 0
+        assert rig.trainer.paused is None
+        rig.teach()
+        rig.step()
+        assert rig.trainer.learner.examples == done.examples + 24
+
+    def test_a_release_is_made_and_tried_after_it_as_ever(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old)
+        rig = make_rig(definition, tmp_path / "new")
+        rig.teach()
+        rig.step()
+        Operator(rig.trainer.home, rig.trainer.journal).release()
+        rig.step()
+        assert [r.number for r in rig.trainer.home.releases().all()] == [0, 1, 2]
+        assert rig.trainer.contest.challenger == 2
+
+    def test_windows_that_are_open_close_in_the_new_home(self, definition, teach, tmp_path, make_rig):
+        silence = {"labels": "silence", "window_seconds": 1e6}
+        rig = make_rig(definition, tmp_path / "old", **silence)
+        answer = rig.plane.score(rig.columns(8, 0))
+        shown = [f"{answer.impressions}.{i}" for i in range(8)]
+        asyncio.run(rig.plane.feedback(shown, np.full(8, np.nan, np.float32)))
+        rig.step()
+        rig.close()
+        rig.trainer, rig.close = None, lambda: None
+        changed = replace(definition, corrections=[Calibration()])
+        done = rebase(changed, settings(tmp_path, **silence), tmp_path / "old" / "ranker")
+        assert done.examples == 0
+        again = make_rig(changed, tmp_path / "new", **silence)
+        again.now = 3e6
+        again.step()
+        again.step()
+        assert again.trainer.learner.examples == 8
+
+
+class TestCommands:
+    def test_what_was_rolled_back_as_poisoned_stays_unlearned(self, definition, teach, tmp_path):
+        before = {}
+
+        def poison(rig, block):
+            operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
+            if block == 5:
+                operator.release()
+                rig.step()
+                before["release"] = rig.trainer.home.releases().all()[-1].number
+                for seed in range(20):
+                    rig.teach(32, seed, np.ones(32, np.float32))
+                    rig.step()
+                operator.rollback(before["release"])
+                rig.step()
+
+        old, _ = teach(between=poison)
+        changed = replace(definition, corrections=[Calibration()])
+        done = rebase(changed, settings(tmp_path), old)
+        assert done.rollbacks == 1
+        poisoned = tables(Home(changed, settings(tmp_path)))
+        (tmp_path / "old").rename(tmp_path / "poisoned")
+        (tmp_path / "new").rename(tmp_path / "other")
+        clean, _ = teach()
+        rebase(changed, settings(tmp_path), clean)
+        assert poisoned.digest() == tables(Home(changed, settings(tmp_path))).digest()
+
+    def test_a_rollback_to_what_retention_has_deleted_unlearns_all_that_is_left_before_it(self, definition, teach, tmp_path):
+        def undo(rig, block):
+            if block == 5:
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).rollback(0)
+                rig.step()
+
+        old, _ = teach(between=undo, segment_bytes=16_384)
+        swept = _sweep(definition, tmp_path, 8)
+        assert swept > 1
+        done = rebase(definition, settings(tmp_path), old)
+        was = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
+        assert done.rollbacks == 1
+        assert tables(Home(definition, settings(tmp_path))).digest() == tables(was).digest()
+
+    def test_a_freeze_holds(self, definition, teach, tmp_path):
+        def freeze(rig, block):
+            if block == 5:
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).freeze()
+                rig.step()
+
+        old, _ = teach(between=freeze)
+        done = rebase(replace(definition, corrections=[Calibration()]), settings(tmp_path), old)
+        assert done.frozen
+        assert (done.examples, done.learned) == (288, 144)
+
+    def test_commands_of_the_old_service_name_no_releases_of_the_new(self, definition, teach, tmp_path, make_rig):
+        def promote(rig, block):
+            operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
+            if block in (2, 4):
+                operator.release()
+                rig.step()
+            if block == 6:
+                operator.promote(2)
+                rig.step()
+
+        old, _ = teach(between=promote)
+        rebase(definition, settings(tmp_path), old)
+        rig = make_rig(definition, tmp_path / "new")
+        rig.step()
+        assert rig.trainer.home.releases().champion().number == 1
+        assert rig.trainer.status()["outcomes"] == []
+
+
+class TestSwept:
+    def test_records_that_retention_deleted_are_counted(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=20, segment_bytes=16_384)
+        swept = _sweep(definition, tmp_path, 30)
+        assert swept > 1
+        done = rebase(replace(definition, corrections=[Calibration()]), settings(tmp_path), old)
+        assert done.swept == swept - 1
+        assert 0 < done.rows < 640
+        assert done.records + done.swept == done.position
+
+
+def _sweep(definition, tmp_path, behind):
+    """Let retention delete what it can before a position; return the oldest record that is left."""
+    home = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
+    with closing(home.journal()) as journal:
+        journal.sweep(behind, 0.0, 0, 1e12)
+        for _ in range(2):
+            journal.sweep(journal.last(), 1e13, 10**12, 1e12)
+        return journal.first()
+
+
+class TestANewBase:
+    def test_without_its_inputs_it_is_refused_with_the_lines_to_write(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=2)
+        changed = new_base(definition, tmp_path, service="new.py:Ranker")
+        with pytest.raises(Refused) as refused:
+            rebase(changed, settings(tmp_path), old)
+        said = str(refused.value)
+        assert said.startswith(f"none of the 64 rows in {old}/journal can be used: the new scorer needs 'x' (float32[N])")
+        assert "keep_inputs=True" in said
+        assert said.endswith(f"riverdelta rebase --service new.py:Ranker --from {old} --log rows.parquet --label clicked")
+        assert list((tmp_path / "new").iterdir()) == []
+
+    def test_with_kept_inputs_it_is_run_over_the_journal(self, definition, teach, tmp_path):
+        kept = replace(definition, keep_inputs=True)
+        old, _ = teach(base=kept)
+        changed = new_base(kept, tmp_path)
+        done = rebase(changed, settings(tmp_path), old)
+        assert (done.rows, done.learned, done.unusable) == (384, 288, 0)
+        home = Home(changed, settings(tmp_path))
+        with closing(home.reader()) as journal:
+            for _, record in journal.read(0, 10_000):
+                if isinstance(record, Impressions):
+                    np.testing.assert_array_equal(record.base[:, 0], record.columns["x"] * np.float32(0.7))
+        assert tables(home).digest() == relearned(home).stack.digest()
+
+    def test_a_new_tap_and_a_column_of_the_base_are_taken_from_kept_inputs(self, definition, teach, tmp_path):
+        old, _ = teach(base=replace(definition, keep_inputs=True))
+        changed = new_base(definition, tmp_path, TAPPED, taps={"grown": "y"}, corrections=[Linear("grown", "x")])
+        assert rebase(changed, settings(tmp_path), old).learned == 288
+
+    def test_a_column_that_nobody_kept_is_named(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=2, base=replace(definition, keep_inputs=True))
+        columns = Schema.of({"shop": "float32", "hour": "float32"})
+        with pytest.raises(Refused, match=r"needs 'hour' \(float32\[N\]\), which they lack"):
+            rebase(replace(definition, columns=columns, corrections=[Linear("hour")]), settings(tmp_path), old)
+
+    def test_rows_of_before_inputs_were_kept_are_counted_and_the_others_are_used(self, definition, teach, tmp_path, make_rig):
+        old, ids = teach(blocks=3)
+        kept = replace(definition, keep_inputs=True)
+        rig = make_rig(kept, tmp_path / "old")
+        for seed in range(3):
+            rig.teach(16, seed)
+            rig.step()
+        rig.close()
+        rig.trainer, rig.close = None, lambda: None
+        changed = new_base(kept, tmp_path)
+        done = rebase(changed, settings(tmp_path), old)
+        assert (done.rows, done.unusable, done.labels_lost, done.examples) == (48, 96, 72, 48)
+        assert done.unusable_from < done.unusable_to
+        again = make_rig(changed, tmp_path / "new")
+        outcomes = asyncio.run(again.plane.feedback(ids[0][24:], np.ones(8, np.float32))).outcomes
+        assert {str(o) for o in outcomes} <= {"impression_lost", "expired"}
+        again.teach()
+        again.step()
+        assert again.trainer.paused is None
+
+
+class TestALog:
+    def log(self, blocks=6, rows=64):
+        rng = np.random.default_rng(7)
+        for block in range(blocks):
+            columns = {
+                "user": rng.integers(0, 20, rows),
+                "x": rng.normal(size=rows).astype(np.float32),
+                "shop": rng.normal(size=rows).astype(np.float32),
+            }
+            yield LogRows(columns, labels(columns), np.arange(rows) + 1e3 * block)
+
+    def test_it_is_learned_in_place_of_the_journal(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach(blocks=3)
+        changed = new_base(definition, tmp_path)
+        done = rebase(changed, settings(tmp_path), old, self.log())
+        assert (done.log_rows, done.examples, done.learned, done.rows, done.unusable) == (384, 384, 384, 0, 96)
+        assert done.comparison["examples"] == 384
+        assert "old_served" not in done.comparison
+        assert done.comparison["corrected"]["log_loss"] < done.comparison["base"]["log_loss"]
+        rig = make_rig(changed, tmp_path / "new")
+        rig.teach()
+        rig.step()
+        assert rig.trainer.learner.examples == 400
+        assert rig.trainer.paused is None
+
+    def test_how_it_is_cut_changes_nothing(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        rebase(definition, settings(tmp_path), old, self.log())
+        once = tables(Home(definition, settings(tmp_path))).digest()
+        (tmp_path / "new").rename(tmp_path / "other")
+        parts = [
+            LogRows({n: c[at : at + 10] for n, c in block.columns.items()}, block.label[at : at + 10], block.time[at : at + 10])
+            for block in self.log()
+            for at in range(0, 64, 10)
+        ]
+        rebase(definition, settings(tmp_path), old, parts)
+        assert tables(Home(definition, settings(tmp_path))).digest() == once
+
+    def test_rows_of_the_journal_wait_for_feedback_where_they_can_be_used(self, definition, teach, tmp_path, make_rig):
+        old, ids = teach(blocks=3)
+        rebase(definition, settings(tmp_path), old, self.log())
+        rig = make_rig(definition, tmp_path / "new")
+        outcomes = asyncio.run(rig.plane.feedback(ids[0][24:], np.ones(8, np.float32))).outcomes
+        assert {str(o) for o in outcomes} == {"accepted"}
+        rig.step()
+        assert rig.trainer.learner.examples == 392
+
+
+class TestRefusals:
+    def test_a_folder_that_is_not_a_home_is_named_with_the_homes_in_it(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        with pytest.raises(NotFound, match=f"is not the home of a scorer; name one of its folders: --from {old}"):
+            rebase(definition, settings(tmp_path), tmp_path / "old")
+        with pytest.raises(NotFound, match="name the folder that has journal/"):
+            rebase(definition, settings(tmp_path), tmp_path / "nowhere")
+
+    def test_a_destination_that_exists_is_refused_with_the_line_to_type(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        (tmp_path / "new" / "ranker").mkdir(parents=True)
+        with pytest.raises(InvalidInput, match=f"mv {tmp_path}/new/ranker {tmp_path}/new/ranker.old"):
+            rebase(definition, settings(tmp_path), old)
+
+    def test_the_old_home_in_the_new_ones_place_is_refused_with_both_lines(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        with pytest.raises(InvalidInput) as refused:
+            rebase(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}), old)
+        assert f"mv {old} {old}.old && riverdelta rebase --service " in str(refused.value)
+
+    def test_a_run_that_fails_or_is_killed_leaves_nothing_and_the_next_one_succeeds(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=4)
+
+        def stop(position, last):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            rebase(definition, settings(tmp_path), old, progress=stop)
+        assert list((tmp_path / "new").iterdir()) == []
+        script = (
+            "import sys, os, signal; sys.path[:0] = sys.argv[1].split(os.pathsep)\n"
+            "from pathlib import Path\n"
+            "import test_rebase as t\n"
+            "from riverdelta import Calibration, Entity\n"
+            "from riverdelta.core.features import Schema\n"
+            "from riverdelta.learning.definition import Definition\n"
+            "there = Path(sys.argv[2])\n"
+            "d = Definition('ranker', there / 'ranker.onnx', 'logit', columns=Schema.of({'shop': 'float32'}),"
+            " corrections=[Calibration(), Entity('user', on=['shop'], slots=256)])\n"
+            "old = there / 'old' / 'ranker'\n"
+            "t.rebase(d, t.settings(there), old, progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+        )
+        here = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        done = subprocess.run([sys.executable, "-c", script, here, str(tmp_path)], capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not (tmp_path / "new" / "ranker").exists()
+        rebase(definition, settings(tmp_path), old)
+        assert [p.name for p in (tmp_path / "new").iterdir()] == ["ranker"]
+
+    def test_beside_a_running_service_it_takes_what_is_there(self, definition, tmp_path, make_rig):
+        rig = make_rig(definition, tmp_path / "old")
+        for seed in range(3):
+            rig.teach(16, seed)
+            rig.step()
+        done = rebase(replace(definition, corrections=[Calibration()]), settings(tmp_path), tmp_path / "old" / "ranker")
+        assert done.examples == 48
+        rig.teach()
+        rig.step()
+        assert rig.trainer.learner.examples == 64
+        new = make_rig(replace(definition, corrections=[Calibration()]), tmp_path / "new")
+        assert new.trainer.learner.examples == 48
