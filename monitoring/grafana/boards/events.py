@@ -11,12 +11,12 @@ from boards.queries import SOURCE, of
 
 
 class _Told(AnnotationQuery):
-    """An annotation that says something: the SDK's model lacks Grafana's fields for that."""
+    """An annotation with a text, for which the SDK's model lacks Grafana's fields."""
 
     said = ""
 
     def to_json(self) -> dict[str, object]:
-        """Return the JSON of the model, and what is said and of whom."""
+        """Return the model's JSON with the text and the scorer that it is about."""
         told = {"titleFormat": self.said, "textFormat": "{{model}} · {{instance}}", "tagKeys": "model,instance"}
         return super().to_json() | told
 
@@ -38,7 +38,7 @@ class Event(Builder[AnnotationQuery]):
 
 
 def _rises(metric: str, matchers: str = "") -> str:
-    """What grew lately; a delta and no increase, since these are gauges, and one that falls is no event."""
+    """Return a query for a recent rise: a delta, not an increase, since these are gauges, and a fall is not an event."""
     return f"delta({of(metric, matchers)}[$__rate_interval]) > 0"
 
 

@@ -21,7 +21,7 @@ _SCALARS = {
 }  # fmt: skip
 _PARAMETERS = "map parameters"
 
-#: Each message's fields in the order of their numbers, from 1: "type name", "type* name" for repeated, or a map of parameters.
+#: Each message's fields in the order of their numbers, from 1: "type name", "type* name" if repeated, or a map of parameters.
 _MESSAGES = {
     "ServerLiveRequest": [], "ServerLiveResponse": ["bool live"],
     "ServerReadyRequest": [], "ServerReadyResponse": ["bool ready"],
@@ -94,7 +94,7 @@ MESSAGES: dict[str, Any] = {
 
 
 def parse(name: str, data: bytes) -> Any:
-    """Return the message `name` of its bytes; raises `InvalidInput` when they are none.
+    """Parse the message `name` from its bytes; raises `InvalidInput` if they are not valid.
 
     >>> parse("ModelReadyRequest", b"\\n\\x06ranker").name
     'ranker'
@@ -102,4 +102,4 @@ def parse(name: str, data: bytes) -> Any:
     try:
         return MESSAGES[name].FromString(data)
     except DecodeError:
-        raise InvalidInput(f"the request's {len(data)} bytes are no inference.{name}") from None
+        raise InvalidInput(f"the request's {len(data)} bytes are not a valid inference.{name} message") from None
