@@ -37,7 +37,7 @@ bench: install
 dashboards: install
 	cd monitoring/grafana && $(abspath $(BIN))/python -m boards
 
-# README's tables of settings, from their code; a test compares the two.
+# The tables of docs/settings.md, from the code; a test compares the two.
 docs: install
 	$(BIN)/python docs/generate.py
 

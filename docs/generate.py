@@ -1,4 +1,4 @@
-"""What README says of settings, from their code: `make docs` writes it between its two markers, and a test compares.
+"""The tables of docs/settings.md, from the code of the settings: `make docs` writes them, and a test compares.
 
 python docs/generate.py
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from riverdelta.core.environment import PREFIX, TOOLS
 from riverdelta.core.settings import Settings, allowed, default
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parent / "settings.md"
 BEGIN, END = "<!-- settings: written by `make docs` -->\n", "<!-- end of settings -->\n"
 UNITS = {"bytes": ((1 << 30, "GiB"), (1 << 20, "MiB")), "seconds": ((86_400, "days"),)}
 
@@ -38,10 +38,10 @@ def tables():
 
 
 def written(text):
-    """Return README's text with today's tables in it."""
+    """Return the page's text with the current tables in it."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{tables()}\n{END}{rest.split(END)[1]}"
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
+    PAGE.write_text(written(PAGE.read_text()))
