@@ -101,7 +101,7 @@ def test_strings_that_are_not_utf8_are_refused_by_their_tensor(send):
     head = json.dumps({"inputs": inputs}).encode()
     answer = send("POST", INFER, content=head + raw, headers={HEADER: str(len(head))})
     assert answer.status_code == 400
-    assert "'user' holds bytes that are not UTF-8" in answer.json()["error"]
+    assert "'user' contains bytes that are not UTF-8" in answer.json()["error"]
 
 
 values = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5)

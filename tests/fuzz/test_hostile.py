@@ -42,16 +42,16 @@ RECORDS = {
     "nested_1000_deep.json": "recursion",
 }
 INDEXES = {
-    "index_with_a_file_above_its_folder.json": "no index of releases",
-    "index_with_a_file_of_the_root.json": "no index of releases",
-    "index_with_a_file_of_no_name.json": "no index of releases",
-    "index_with_the_folder_above_as_a_file.json": "no index of releases",
-    "index_with_a_file_of_a_null_byte.json": "no index of releases",
-    "index_with_weights_above_its_folder.json": "no index of releases",
-    "index_with_a_number_of_text.json": "no index of releases",
-    "index_with_facts_that_are_a_list.json": "no index of releases",
-    "index_with_a_champion_of_text.json": "no index of releases",
-    "index_that_is_a_list.json": "no index of releases",
+    "index_with_a_file_above_its_folder.json": "not an index of releases",
+    "index_with_a_file_of_the_root.json": "not an index of releases",
+    "index_with_a_file_of_no_name.json": "not an index of releases",
+    "index_with_the_folder_above_as_a_file.json": "not an index of releases",
+    "index_with_a_file_of_a_null_byte.json": "not an index of releases",
+    "index_with_weights_above_its_folder.json": "not an index of releases",
+    "index_with_a_number_of_text.json": "not an index of releases",
+    "index_with_facts_that_are_a_list.json": "not an index of releases",
+    "index_with_a_champion_of_text.json": "not an index of releases",
+    "index_that_is_a_list.json": "not an index of releases",
     "index_cut_short.json": "is no JSON",
     "index_nested_2000_deep.json": "is no JSON",
 }
@@ -117,9 +117,9 @@ CHECKPOINTS = {
 LIVE = {
     "000000000003.live": "holds swap 2; it is left out",
     "000000000004.live": "do not match the digest",
-    "000000000005.live": "is no delta: the saved state lacks 'received'",
+    "000000000005.live": "is not a valid delta: the saved state lacks 'received'",
     "000000000006.live": "is no delta",
-    "000000000007.live": r"is no delta: the saved 'state' is float64\[2, 3\]",
+    "000000000007.live": r"is not a valid delta: the saved 'state' is float64\[2, 3\]",
 }
 WEIGHTS = {
     "weights_above_the_folder.onnxtxt": "outside the model's folder",
@@ -132,7 +132,7 @@ WEIGHTS = {
     "weights_of_a_petabyte.onnxtxt": "'w' ends at 1125899906842624",
 }
 MODELS = {
-    "name_that_is_no_text.onnx": "is no valid ONNX model|is no ONNX model",
+    "name_that_is_no_text.onnx": "is not a valid ONNX model|is not an ONNX model",
     "input_of_type_99.onnx": "is no valid|is of type UNKNOWN 99",
 }
 TAKEN = {"bool_bytes_of_2_and_255.oip", "000000000000020 copy.checkpoint"}

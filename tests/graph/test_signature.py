@@ -144,7 +144,7 @@ def test_a_base_that_changes_after_it_was_read_has_no_digest(external):
     read = Signature.read(external)
     weights = external.with_name("wide.bin")
     weights.write_bytes(weights.read_bytes()[::-1])
-    with pytest.raises(ModelError, match="has changed since it was read; start again"):
+    with pytest.raises(ModelError, match="has changed since it was read; restart"):
         read.digest  # noqa: B018
 
 

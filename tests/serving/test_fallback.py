@@ -88,7 +88,7 @@ def test_the_champion_s_session_is_opened_once_and_anew_after_a_promotion(rig, c
         for _ in range(3):
             rig.plane.score(rows(2))
         assert [r.message for r in caplog.records if "beside the live tables" in r.message] == [
-            "release 0, the champion, is loaded beside the live tables for rows without a score"
+            "release 0, the champion, is loaded beside the live tables to score rows whose score is NaN"
         ]
         operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
         answer = rig.plane.score(rows(0))
@@ -111,7 +111,7 @@ def test_a_champion_that_has_no_score_or_cannot_be_read_is_an_error_that_says_so
     release.path.write_bytes(good)
     rig.plane.score(rows(2))
     learn(rig.plane._fallback._session)
-    with pytest.raises(NotFinite, match=r"row 1 .*the champion, release 0, has no score for it either"):
+    with pytest.raises(NotFinite, match=r"row 1 .*the champion, release 0, has none either"):
         rig.plane.score(rows(0, 2))
 
 

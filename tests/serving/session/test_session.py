@@ -281,7 +281,7 @@ def test_a_release_whose_tables_or_names_are_damaged_is_refused(release, tmp_pat
 
 def test_a_model_without_the_table_to_pin_is_refused(tmp_path):
     onnx.save(onnx.parser.parse_model(BASE), tmp_path / "base.onnx")
-    with pytest.raises(ModelError, match=rf"has no table '{GATE}'; it is no merged model"):
+    with pytest.raises(ModelError, match=rf"has no table '{GATE}'; it is not a merged model"):
         Session(tmp_path / "base.onnx", START, providers=["CPUExecutionProvider"], pinned={GATE: 0.0})
 
 
