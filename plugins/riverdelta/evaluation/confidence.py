@@ -136,6 +136,19 @@ class ConfidenceSequence:
 
     Each row is added in order, in plain float64 sums: a block split in any way leaves the same bits, 1 to 10⁹ rows.
 
+    Parameters
+    ----------
+    alpha
+        Probability that a bound is ever wrong, above 0 and below 1.
+    low, high
+        The range of the values.
+    sides
+        2 (default): `alpha` covers both bounds. 1: each bound has the error `alpha`.
+    guess
+        The range in which values are predicted (default: all of it). Narrow it if values are usually near one point.
+    best_at
+        The sum of squared deviations V at which the bounds are tightest. Raise it if decisions need many values.
+
     References: Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences",
     Annals of Statistics 49(2), arXiv 1810.08240 (theorem 4, gamma-exponential mixture); Temme 1979 (P for large a).
 

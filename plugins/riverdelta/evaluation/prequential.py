@@ -72,12 +72,11 @@ class Prequential:
     themselves and is exact. Rows are added strictly in order: the state does not depend on how blocks are split, to the last
     bit.
 
-
     Parameters
     ----------
     threshold
-        Probability from which a score counts as positive, rounded to the edge of a bin (by less than 0.0005; 0.5 is exact).
-        Set it to the threshold that your application uses. Reports state it.
+        Probability from which a score counts as positive (default 0.5), rounded to the edge of a bin (by less than 0.0005; 0.5
+        is exact). Set it to the threshold that your application uses. Reports state it.
     window
         Rows in "recent" (default 10,000). A larger window has less noise and shows a change later.
     loss

@@ -58,6 +58,15 @@ class Slices:
     With a weight w that halves every `HALF_LIFE` examples of the slice: log_loss = Σ w·loss / Σ w, each loss at most
     `Loss.bound`; calibration_ratio = Σ w·σ(z) / Σ w·y.
 
+    Parameters
+    ----------
+    declared
+        By id column, the values that are slices; every other value belongs to "other".
+    schema
+        The columns of the scorer.
+    loss
+        The loss of the task.
+
     >>> slices = Slices({"country": ["de", "fr"]}, Schema.of({"country": "int64"}))
     >>> country, one = np.array([id64("de"), id64("de"), id64("us")]), np.float32([1, 1, 1])
     >>> slices.update({"country": country}, np.float32([0, 0, 0]), np.float32([0, 0, 9]), np.float32([0, 1, 1]), one)

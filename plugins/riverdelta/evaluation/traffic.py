@@ -27,6 +27,13 @@ class Traffic:
       less (Gibbs' inequality). It is only as accurate as p is calibrated; see the calibration ratio. The loss of either label
       is at most `Loss.bound`.
 
+    Parameters
+    ----------
+    window
+        Rows that count (default 10,000). A larger window has less noise and shows a change later.
+    loss
+        The loss of the task.
+
     References: confidence-based performance estimation, Kivimäki et al. 2024, arXiv 2407.08649.
 
     >>> traffic, f = Traffic(), np.float32

@@ -54,9 +54,10 @@ class Trial:
     Parameters
     ----------
     margin
-        Largest acceptable loss of a promotion, in the loss's unit per row; 0 <= margin < bound. A smaller margin takes longer.
+        Largest acceptable loss of a promotion, in the loss's unit per row (default 0.002); 0 <= margin < bound. A smaller
+        margin takes longer.
     alpha
-        Probability of each of the two errors above, 0 to 1.
+        Probability of each of the two errors above, 0 to 1 (default 0.05). Lower it to promote with more certainty.
     bound
         Largest difference of losses that counts, in the loss's unit (default `Loss.scale`). A larger bound clips less and takes
         longer: 6.2·bound/margin examples for two equal releases.

@@ -57,12 +57,12 @@ class DataPlane:
     settings
         The operator's settings.
     clock
-        Returns the time in Unix seconds; set it in tests.
+        Returns the time in Unix seconds (default `time.time`); set it in tests.
     registry
         The Prometheus registry of its metrics; several scorers may share one.
     patience_seconds
-        How long feedback may wait for rows that another process scored and has not stored yet. Raise it for a slow disk, and
-        keep it below the client's timeout.
+        How long feedback may wait for rows that another process scored and has not stored yet, in seconds. Raise it for a slow
+        disk, and keep it below the client's timeout.
     home
         Where journal, releases and tables are; by default the folder that the settings name. Set it for another log or
         registry.

@@ -16,12 +16,12 @@ class Adapt:
     Parameters
     ----------
     forget
-        Share of its certainty that every correction keeps at an alarm, 0 to 1 (1: all). Lower it if changes make what was
-        learned worthless.
+        Share of its certainty that every correction keeps at an alarm, 0 to 1 (1: all; default 0.5). Lower it if changes make
+        what was learned worthless.
     rate
-        How often each example counts after an alarm, above 0. Raise it to adapt faster, at the price of noise.
+        How often each example counts after an alarm, above 0 (default 2). Raise it to adapt faster, at the cost of noise.
     for_examples
-        Examples that count `rate` times, at least 1.
+        Examples that count `rate` times, at least 1 (default 10,000). Raise it for slow streams of labels.
 
     Raises `ConfigurationError` naming the argument that is out of range.
 

@@ -37,7 +37,9 @@ class Gate:
     >>> [round(float(z), 1) for z in served[[0, -1]]], gate.weight > 0.99, gate.report()["excess"] < gate.report()["bound"]
     ([0.8, 2.0], True, True)
 
-    Notes ----- Example t has a weight ω, the losses b and c of the base and corrected outputs as logged at serving, times ω,
+    Notes
+    -----
+    Example t has a weight ω, the losses b and c of the base and corrected outputs as logged at serving, times ω,
     and r = b - c. v (v₁ = 1/2) takes a step of exponential weights at rate η_t and then mixes with the uniform weight, so that
     it can recover from any mistake: u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = 1/(t + 1) (fixed
     share, Herbster and Warmuth 1998, with a share that falls as in Shamir and Merhav 1999). The served weight is w = v, kept

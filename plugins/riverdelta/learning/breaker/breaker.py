@@ -52,9 +52,10 @@ class Breaker:
     keys
         Id columns whose unknown ids are counted, and by which rows of one entity are discounted.
     resume_examples
-        Normal examples after which it resets by itself; None: only `reset` does. Raise it if bad feedback comes in bursts.
+        Normal examples after which it resets by itself; None (default): only `reset` does. Raise it if bad feedback comes in
+        bursts.
     silence
-        Whether unanswered rows become negatives.
+        Whether unanswered rows become negatives (default False).
 
     References: Kish 1965 (what rows of one cluster count); Wald 1945 (surprise as a log-likelihood); Anscombe 1948 (arcsine);
     Huber 1964 (clipped deviations).

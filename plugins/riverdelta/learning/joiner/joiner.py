@@ -42,19 +42,21 @@ class Joiner:
     Parameters
     ----------
     labels
-        "explicit": a label completes its row. "silence": rows without a label also become negatives when their window ends.
+        "explicit" (default): a label completes its row. "silence": rows without a label also become negatives when their window
+        ends.
     window_seconds
-        The attribution window in seconds, for "silence" only. It need not cover most positives: late ones are learned when they
-        come, while a long window leaves only positives among the newest rows.
+        The attribution window in seconds, for "silence" only (default None). It need not cover most positives: late ones are
+        learned when they come, while a long window leaves only positives among the newest rows.
     relabels
-        Whether a label that replaces another makes another example.
+        Whether a label that replaces another makes another example (default False).
     max_bytes
-        Memory for impressions, in bytes; see `Waiting`. In addition, showings take 24 bytes each, and the examples of a record
-        as much as its rows. Raise it if late labels make the learner read the journal too often.
+        Memory for impressions, in bytes (default 256 MiB); see `Waiting`. In addition, showings take 24 bytes each, and the
+        examples of a record as much as its rows. Raise it if late labels make the learner read the journal too often.
     late
-        How positives after their row's negative are learned: "weighted" or "plain", see `Weights`.
+        How positives after their row's negative are learned: "weighted" (default) or "plain", see `Weights`.
     keep_negatives
-        Share of negatives, explicit or by silence, that become examples, above 0 to 1. Lower it if learning cannot keep up.
+        Share of negatives, explicit or by silence, that become examples, above 0 to 1 (default 1). Lower it if learning cannot
+        keep up.
     reads
         Columns that every worker's impressions must have, by default all; others may come and go between restarts.
     loss

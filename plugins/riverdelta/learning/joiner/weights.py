@@ -34,15 +34,14 @@ class Weights:
     Parameters
     ----------
     late
-        "weighted": a late positive undoes its row's negative. "plain": it does not, which biases scores low.
+        "weighted" (default): a late positive undoes its row's negative. "plain": it does not, which biases scores low.
     keep_negatives
-        Share of the negatives that become examples, above 0 to 1. Lower it if learning cannot keep up.
+        Share of the negatives that become examples, above 0 to 1 (default 1). Lower it if learning cannot keep up.
     loss
         The loss of the task.
 
     Notes
     -----
-
     Sampling. Among the kept rows the log odds are higher by s = -ln k, and σ(z + s) = p / D: the gradient of the shifted
     loss, p/D - y, is 1/D times the plain p for a negative, k/D times the plain p - 1 for a positive. At logit σ⁻¹(f), where
     the truth is π, the expected gradient is k(1 - π)·f/D - π·(k/D)(1 - f) = (k/D)(f - π): zero at f = π whatever D is.

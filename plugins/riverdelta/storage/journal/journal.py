@@ -56,13 +56,15 @@ class Journal(Reader):
     log
         The log to write to; `close` closes it.
     flush_seconds, flush_rows
-        Impressions are flushed this long after the first, or at this many rows. Raise them to write less often.
+        Impressions are flushed this long after the first, or at this many rows (default 0.02 s and 1,024). Raise them to
+        write less often.
     buffer_rows
-        Rows that wait in memory while the log cannot be written; more are dropped and counted, and scoring continues.
+        Rows that wait in memory while the log cannot be written (default 200,000); more are dropped and counted, and
+        scoring continues.
     on_conflict, window_seconds
         The rules for feedback (see `Rules`) until the first settings record, whose rules then apply.
     patience_seconds
-        How long feedback is held for the rows of another process.
+        How long feedback is held for the rows of another process, in seconds.
     entropy
         Returns the requested number of random bytes; set it in tests.
     """
