@@ -146,12 +146,14 @@ def _python(source: str) -> Iterator[Prose]:
 
 def prose(path: Path) -> Iterator[Prose]:
     """Yield what people read of a file: docstrings, comments, messages, Markdown, and the text of pages and alerts."""
+    if path.suffix not in (".py", ".html", ".md", ".yml", ".yaml", ".toml"):
+        return
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         yield from _python(source)
     elif path.suffix == ".html":
         yield Prose(1, _blank(r"<(script|style).*?</\1>|<[^>]*>", source, re.S))
-    elif path.suffix in (".md", ".yml", ".yaml", ".toml"):
+    else:
         yield Prose(1, source)
 
 

@@ -174,10 +174,10 @@ def test_external_data_outside_the_folder_is_refused(external, location):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("offset", "-4", "what cannot be|it is damaged"),
-        ("length", "-1", "what cannot be|it is damaged"),
-        ("offset", "x", "what cannot be"),
-        ("location", "a\0b", "what cannot be"),
+        ("offset", "-4", "invalid reference to external data|it is damaged"),
+        ("length", "-1", "invalid reference to external data|it is damaged"),
+        ("offset", "x", "invalid reference to external data"),
+        ("location", "a\0b", "invalid reference to external data"),
         ("length", str(2**62), "has 2400 bytes and 'w' ends at"),
         ("offset", str(2**63), "has 2400 bytes and 'w' ends at"),
     ],

@@ -10,15 +10,15 @@ from grafana_foundation_sdk.models.dashboard import AnnotationQuery
 from boards.queries import SOURCE, of
 
 
-class _Told(AnnotationQuery):
+class _Described(AnnotationQuery):
     """An annotation with a text, for which the SDK's model lacks Grafana's fields."""
 
     said = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the model's JSON with the text and the scorer that it is about."""
-        told = {"titleFormat": self.said, "textFormat": "{{model}} · {{instance}}", "tagKeys": "model,instance"}
-        return super().to_json() | told
+        texts = {"titleFormat": self.said, "textFormat": "{{model}} · {{instance}}", "tagKeys": "model,instance"}
+        return super().to_json() | texts
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Event(Builder[AnnotationQuery]):
 
     def build(self) -> AnnotationQuery:
         """Return the annotation."""
-        made = _Told(name=self.name, datasource=SOURCE, icon_color=self.color, expr=self.expression)
+        made = _Described(name=self.name, datasource=SOURCE, icon_color=self.color, expr=self.expression)
         made.said = self.said
         return made
 

@@ -59,7 +59,7 @@ def tile(
     if to:
         url = f"/d/riverdelta-{to.lower()}?${{__url_time_range}}&${{__all_variables}}"
         made = made.links([DashboardLink(to).type(models.DashboardLinkType.LINK).url(url)])
-    return _whole(made, title, description, unit, steps, [ask], instant=bool(said))
+    return _panel(made, title, description, unit, steps, [ask], instant=bool(said))
 
 
 def lines(
@@ -108,7 +108,7 @@ def lines(
         made = made.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LOG).log(10))
     made = made.min(low) if low is not None else made
     made = made.max(high) if high is not None else made
-    return _whole(made, title, description, unit, steps, asks)
+    return _panel(made, title, description, unit, steps, asks)
 
 
 def bars(title: str, description: str, unit: str, ask: Ask, steps: Steps = PLAIN, high: float | None = None) -> bargauge.Panel:
@@ -124,7 +124,7 @@ def bars(title: str, description: str, unit: str, ask: Ask, steps: Steps = PLAIN
         .no_value(_NOTHING)
         .min(0)
     )
-    return _whole(made.max(high) if high is not None else made, title, description, unit, steps, [ask], instant=True)
+    return _panel(made.max(high) if high is not None else made, title, description, unit, steps, [ask], instant=True)
 
 
 def states(title: str, description: str, ask: Ask, said: Mapping[int, tuple[str, str]]) -> statetimeline.Panel:
@@ -147,7 +147,7 @@ def states(title: str, description: str, ask: Ask, said: Mapping[int, tuple[str,
         .color_scheme(FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value(_NOTHING)
     )
-    return _whole(made, title, description, NUMBER, PLAIN, [ask])
+    return _panel(made, title, description, NUMBER, PLAIN, [ask])
 
 
 def note(title: str, description: str, content: str) -> text.Panel:
@@ -155,7 +155,7 @@ def note(title: str, description: str, content: str) -> text.Panel:
     return text.Panel().title(title).description(description).mode(TextMode.MARKDOWN).content(content)
 
 
-def _whole(made: Any, title: str, description: str, unit: str, steps: Steps, asks: Sequence[Ask], instant: bool = False) -> Any:
+def _panel(made: Any, title: str, description: str, unit: str, steps: Steps, asks: Sequence[Ask], instant: bool = False) -> Any:
     limits = [models.Threshold(value=value, color=color) for value, color in steps]
     made = (
         made.title(title)

@@ -107,15 +107,15 @@ class Trial:
         given = Rows.of(self.loss, champion, challenger, label, weight)
         if self._verdict is not Verdict.undecided:
             return self._verdict
-        judged = Rows.of(self.loss, champion, champion, label, weight).good & (given.weight != 0)
-        rows, scored = np.flatnonzero(judged), given.good[judged]
-        losses = [self.loss.value(raw[judged], given.label[judged]) for raw in given.raw]
-        found = np.where(scored, given.weight[judged] * (losses[0] - losses[1]), -self.bound)
+        counted = Rows.of(self.loss, champion, champion, label, weight).good & (given.weight != 0)
+        rows, scored = np.flatnonzero(counted), given.good[counted]
+        losses = [self.loss.value(raw[counted], given.label[counted]) for raw in given.raw]
+        found = np.where(scored, given.weight[counted] * (losses[0] - losses[1]), -self.bound)
         taken, side = self._mean.until(np.clip(found, -self.bound, self.bound), -self.margin)
         self._verdict = _VERDICTS[side]
         self._clipped += int((np.abs(found[:taken]) >= self.bound).sum())
         self._unclipped = np.add.accumulate(np.append(self._unclipped, found[:taken]))[-1:]
-        self._skipped += (int(rows[taken - 1]) + 1 if side else len(judged)) - taken
+        self._skipped += (int(rows[taken - 1]) + 1 if side else len(counted)) - taken
         return self._verdict
 
     def report(self) -> dict[str, float | int | str | bool | None]:

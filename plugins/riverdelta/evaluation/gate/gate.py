@@ -125,8 +125,8 @@ class Gate:
         numbers[0], numbers[1] = label, 1.0 if weight is None else weight
         with np.errstate(invalid="ignore"):  # a row that is not finite is not evaluated
             numbers[2], numbers[3] = loss.spread(raw[0], raw[1]), loss.mixable(numbers[1])
-        judged, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
-        hedge.judge(self._state, raw, numbers, judged, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
+        counted, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
+        hedge.update(self._state, raw, numbers, counted, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
         return np.asarray(raw[2])
 
     def note(self, position: int) -> None:

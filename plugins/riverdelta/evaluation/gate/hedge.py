@@ -81,7 +81,7 @@ def _last(seen, held, position):  # type: ignore[no-untyped-def]
     ),
     cache=True,
 )  # fmt: skip
-def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, loss):  # type: ignore[no-untyped-def]
+def update(state, raw, numbers, counted, position, seen, held, virtual, reach, loss):  # type: ignore[no-untyped-def]
     """Learn N examples in order; see `Gate` for the equations.
 
     `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[4, N] the rows' labels, weights,
@@ -101,7 +101,7 @@ def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, los
             _serve(b, c, s.weight if at_once else then.weight, loss, z)
             for k in range(b.shape[0]):
                 raw[2, i, k] = z[k]
-        if not (judged[i] and math.isfinite(weight[i]) and _finite(c, z)):
+        if not (counted[i] and math.isfinite(weight[i]) and _finite(c, z)):
             s.skipped += 1.0
             continue
         if 0.0 < limit[i] < s.rate:

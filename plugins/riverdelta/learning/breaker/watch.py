@@ -77,7 +77,7 @@ def step_at(count, slow):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(numba.types.boolean(numba.from_dtype(SERIES), *[numba.float64] * 2, *[numba.boolean] * 2), cache=True)
-def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
+def out_of_range(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
     """Add `value` to a statistic, update its range, and return whether it is the second in a row out of range.
 
     With mean m, deviation σ >= floor/6 and M the largest normal deviation, x is out of range if |x - m| > max(6σ, 1.5M) (x - m
@@ -139,7 +139,7 @@ def _end_run(s):  # type: ignore[no-untyped-def]
 def _measure(s, series, which, over, who, value, floor, both):  # type: ignore[no-untyped-def]
     found = series[which]
     was, usual = found.beyond > 0.0, found.mean
-    again = judge(found, value, floor, both, s.open != 0)
+    again = out_of_range(found, value, floor, both, s.open != 0)
     s.alarms += (found.beyond > 0.0) - was
     if again:
         _trip(s, which, over, who, value, usual, found.reach)

@@ -14,7 +14,7 @@ from riverdelta.storage.registry.state import Delta, State
 
 _log = logging.getLogger(__name__)
 _HEAD = struct.Struct("<4q")
-_DELTAS_PER_WHOLE = 256
+_DELTAS_PER_FULL = 256
 
 
 class LiveStore:
@@ -27,7 +27,7 @@ class LiveStore:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._since_whole = self._bytes_since_whole = self._whole_bytes = 0
+        self._since_full = self._bytes_since_full = self._full_bytes = 0
         self._complained = ""
         self._stuck: tuple[State | None, State] | None = None
 
@@ -38,7 +38,7 @@ class LiveStore:
 
     def needs_whole(self) -> bool:
         """Return whether the next delta should be full, so that a new reader has few files to read."""
-        return self._since_whole >= _DELTAS_PER_WHOLE or self._bytes_since_whole > self._whole_bytes
+        return self._since_full >= _DELTAS_PER_FULL or self._bytes_since_full > self._full_bytes
 
     def publish(self, delta: Delta) -> None:
         """Publish `delta` as the newest; its swap number must follow the head's."""
@@ -53,18 +53,18 @@ class LiveStore:
         data = delta.encode()
         swap = delta.state.swap
         self.registry.write(_name(swap), data, durable=False)
-        whole = swap if delta.base is None or read is None else read[1]
-        head = _HEAD.pack(delta.state.release, swap, delta.state.position, whole)
+        full = swap if delta.base is None or read is None else read[1]
+        head = _HEAD.pack(delta.state.release, swap, delta.state.position, full)
         self.registry.write("live/head", _seal(head), durable=False)
-        if whole == swap:
-            self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
+        if full == swap:
+            self._since_full, self._bytes_since_full, self._full_bytes = 0, 0, len(data)
             with suppress(OSError):  # the tables are already in service; the next full delta deletes what is left
                 for old in self._swaps():
                     if old < (read[1] if read else swap):
                         self.registry.delete(_name(old))
         else:
-            self._since_whole += 1
-            self._bytes_since_whole += len(data)
+            self._since_full += 1
+            self._bytes_since_full += len(data)
 
     def follow(self, after: State | None) -> list[Delta]:
         """Return the deltas that lead from `after` to the head, in order; [] when there is nothing new.
@@ -75,12 +75,12 @@ class LiveStore:
         read = self._read_head()
         if read is None or read[0] == after or (after, read[0]) == self._stuck:
             return []
-        head, whole = read
+        head, full = read
         if after is not None and after.swap < head.swap:
             chain = self._chain(after.swap + 1, head.swap)
             if chain and chain[0].base in (None, after):
                 return chain
-        chain = self._chain(whole, head.swap)
+        chain = self._chain(full, head.swap)
         if not chain or (after is not None and chain[-1].state.swap <= after.swap <= head.swap):
             # Nothing leads further than `after`: look again when there is a newer head.
             self._stuck = after, head
@@ -117,8 +117,8 @@ class LiveStore:
         if data != _seal(data[: _HEAD.size]):
             self._complain(f"{self.registry.path('live/head')} ({len(data)} bytes) does not match its digest; it is ignored")
             return None
-        release, swap, position, whole = _HEAD.unpack(data[: _HEAD.size])
-        return State(release, swap, position), whole
+        release, swap, position, full = _HEAD.unpack(data[: _HEAD.size])
+        return State(release, swap, position), full
 
     def _recover(self) -> tuple[State, int] | None:
         """Return the newest state by the files only, so that swap numbers keep rising after a damaged head."""
