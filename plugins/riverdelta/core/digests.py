@@ -13,7 +13,7 @@ from riverdelta.core.durable import write
 #: A file's device, inode, size, and the times of its last change and last write in ns. Every write updates the time of change
 #: (ctime), which no program can reset.
 Identity = tuple[int, ...]
-#: Reading a smaller file takes less than a millisecond.
+#: A smaller file is read in about a millisecond.
 _LEAST_BYTES = 1 << 20
 #: A second change within one tick of the file system's clock is not visible; some file systems count full seconds.
 _TICK_NS, _LONG_TICK_NS = 50_000_000, 2_000_000_000

@@ -60,11 +60,11 @@ def _below(a, s):  # type: ignore[no-untyped-def]
 
 @numba.njit("float64(float64, float64, float64)", cache=True)
 def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
-    """Return u(v), where log m(u, v) = threshold: P(a sum of intrinsic time v ever reaches u(v)) <= exp(-threshold).
+    """Return the bound u(v) that a sum of intrinsic time v ever reaches with probability at most exp(-threshold).
 
     m(s, v) = ∫ exp(λs - ψ(λ)v) dF(λ) over 0 <= λ < 1 with ψ(λ) = -log(1 - λ) - λ, and F the gamma distribution of shape and
-    rate ρ of 1 - λ, cut at 1. With a = v + ρ, up to the same at s = v = 0,
-    log m = logΓ(a) - a·log a + a + s - a·log(1 + s/a) + log P(a, a + s), in which nothing overflows or cancels.
+    rate ρ of 1 - λ, cut at 1; u solves log m(u, v) = threshold. With a = v + ρ, up to the same at s = v = 0, log m = logΓ(a) -
+    a·log a + a + s - a·log(1 + s/a) + log P(a, a + s), in which nothing overflows or cancels.
 
     log m is convex and grows in s, so Newton's steps from the right come down on the root and never pass it.
     """

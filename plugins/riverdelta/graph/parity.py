@@ -102,17 +102,17 @@ def _inside(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _base(stack: Stack) -> str:
-    """Return the tensor of the base's raw output."""
+    """Return the name of the base's raw output tensor."""
     return f"{PREFIX}base_{stack.loss.raw}"
 
 
 def _outputs(stack: Stack) -> list[str]:
-    """Return the tensors of the raw output after each correction."""
+    """Return the names of the raw output tensors after each correction."""
     return [f"{PREFIX}{name}/{stack.loss.raw}" for name in stack.names]
 
 
 def _source(merged: onnx.ModelProto, name: str, taps: Mapping[str, str]) -> str:
-    """Return the tensor that feeds column `name` inside the merged model."""
+    """Return the name of the tensor that feeds column `name` inside the merged model."""
     if name not in taps:
         return name
     return next(node.input[0] for node in merged.graph.node if node.name == f"{PREFIX}tap/{name}")

@@ -103,7 +103,7 @@ class Segments:
 
     @contextmanager
     def _now(self, refresh: bool = False) -> Iterator[list[Segment]]:
-        """Return the current segments, in order, under the lock; most calls need only those already open."""
+        """Hold the lock and yield the current segments, in order; most calls need only those already open."""
         with self._lock:
             if self._retired is None and (refresh or self.newest.sealed):
                 self.refresh()
@@ -153,7 +153,7 @@ class Segments:
             return None if found is None else segments[found[0]].sequence_of(request)
 
     def _having(self, request: Request, segments: list[Segment]) -> tuple[int, int] | None:
-        """Return the segment that has a request, searching the newest first, and its row count."""
+        """Return the place of the segment with a request, searching the newest first, and the request's row count."""
         for place in reversed(range(len(segments))):
             if place < len(segments) - 1:
                 first, last = segments[place].spans.get(request[0], (0, -1))

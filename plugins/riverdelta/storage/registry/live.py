@@ -121,7 +121,7 @@ class LiveStore:
         return State(release, swap, position), full
 
     def _recover(self) -> tuple[State, int] | None:
-        """Return the newest state by the files only, so that swap numbers keep rising after a damaged head."""
+        """Return the newest state and the newest full delta by the files only, so that swap numbers keep rising."""
         newest: State | None = None
         for swap in sorted(self._swaps(), reverse=True):
             try:
