@@ -56,7 +56,10 @@ def test_by_default_a_row_without_a_score_is_nan_beside_the_others_counted_and_l
 @given(not_finite="error")
 def test_as_an_error_the_row_is_named_with_what_to_do_and_nothing_is_journalled(rig):
     learn(rig.plane.session)
-    for which, said in (((0, 1), "row 1 has no score: the base's output is nan;"), ((0, 0, 2), "row 2 .* is 0.5, .* make nan")):
+    for which, said in (
+        ((0, 1), "row 1 has no score: the base's output is nan;"),
+        ((0, 0, 2), "row 2 .* is 0.5, .* output is nan"),
+    ):
         with pytest.raises(NotFinite, match=rf"{said}.* RIVERDELTA_NOT_FINITE=null"):
             rig.plane.score(rows(*which))
     assert journalled(rig) == []

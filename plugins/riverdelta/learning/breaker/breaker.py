@@ -92,8 +92,8 @@ class Breaker:
         for k, name in enumerate(self.keys):
             ids = columns.get(name)
             if ids is None or ids.shape != (rows,):
-                found = "missing" if ids is None else f"with shape {list(ids.shape)}"
-                raise InvalidInput(f"the breaker's key {name!r} is {found}; expected int64[{rows}], an id for each label")
+                found = "is missing" if ids is None else f"has shape {list(ids.shape)}"
+                raise InvalidInput(f"the breaker's key {name!r} {found}; expected int64[{rows}], an id for each label")
             block[k] = ids
         if len(source) != rows or impressions < 0:
             raise InvalidInput(
