@@ -64,7 +64,7 @@ HOSTILE = {
     "a tensor without axes": ({"datatype": "INT64", "shape": [], "data": [5]}, "is missing|shape"),
     "a number as BYTES": ({"datatype": "BYTES", "shape": [1], "data": [4_000_000_000]}, "int as element 0; BYTES are strings"),
     "data nested 900 deep": ({"datatype": "FP32", "shape": [1], "data": "DEEP"}, "not FP32|nested"),
-    "lists beside values": ({"datatype": "FP32", "shape": [2], "data": [[1], 1]}, "side by side"),
+    "lists beside values": ({"datatype": "FP32", "shape": [2], "data": [[1], 1]}, "mixes lists and values"),
     "text as FP32": ({"datatype": "FP32", "shape": [1], "data": ["1.5"]}, "expected FP32"),
     "null as FP32": ({"datatype": "FP32", "shape": [1], "data": [None]}, "expected FP32"),
     "true as INT64": ({"datatype": "INT64", "shape": [1], "data": [True]}, "expected INT64"),

@@ -70,7 +70,7 @@ def test_what_cannot_be_a_slice_is_refused_by_name():
         ({"price": [1]}, "'price', which is float32"),
         ({"country": []}, "expected 1 to"),
         ({"country": ["de", "de"]}, "distinct values"),
-        ({"country": ["other"]}, "none 'other'"),
+        ({"country": ["other"]}, "other than 'other'"),
         ({"country": [str(i) for i in range(MOST + 1)]}, f"1 to {MOST}"),
     ):
         with pytest.raises(ConfigurationError, match=said):
