@@ -135,7 +135,7 @@ def test_several_workers_share_the_port_and_a_port_that_is_anothers_is_named(run
 
 def test_feedback_that_is_put_off_is_unavailable_and_says_when_to_come_again(infer, runtime, monkeypatch):
     async def owed(*_):
-        raise Unavailable("the process that scored these rows lives and has not stored them")
+        raise Unavailable("the process that scored these rows is alive and has not stored them")
 
     monkeypatch.setattr(runtime.plane, "feedback", owed)
     items = {"id": ("BYTES", b"\3\0\0\0a.0"), "label": ("FP32", np.ones(1, np.float32).tobytes())}

@@ -64,7 +64,7 @@ HOSTILE = {
     "a tensor without axes": ({"datatype": "INT64", "shape": [], "data": [5]}, "is missing|shape"),
     "a number as BYTES": ({"datatype": "BYTES", "shape": [1], "data": [4_000_000_000]}, "int as element 0; BYTES are strings"),
     "data nested 900 deep": ({"datatype": "FP32", "shape": [1], "data": "DEEP"}, "not FP32|nested"),
-    "lists beside values": ({"datatype": "FP32", "shape": [2], "data": [[1], 1]}, "side by side"),
+    "lists beside values": ({"datatype": "FP32", "shape": [2], "data": [[1], 1]}, "mixes lists and values"),
     "text as FP32": ({"datatype": "FP32", "shape": [1], "data": ["1.5"]}, "expected FP32"),
     "null as FP32": ({"datatype": "FP32", "shape": [1], "data": [None]}, "expected FP32"),
     "true as INT64": ({"datatype": "INT64", "shape": [1], "data": [True]}, "expected INT64"),
@@ -107,7 +107,7 @@ def test_strings_that_are_not_utf8_are_refused_by_their_tensor(send):
     head = json.dumps({"inputs": inputs}).encode()
     answer = send("POST", INFER, content=head + raw, headers={HEADER: str(len(head))})
     assert answer.status_code == 400
-    assert "'user' holds bytes that are not UTF-8" in answer.json()["error"]
+    assert "'user' contains bytes that are not UTF-8" in answer.json()["error"]
 
 
 values = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5)

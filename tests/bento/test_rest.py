@@ -106,7 +106,7 @@ def test_no_feedback_brings_the_scorer_down(send, items):
 @pytest.mark.parametrize("path", ["/feedback", "/v2/models/ranker-feedback/infer"])
 def test_feedback_that_is_put_off_says_when_to_come_again(send, runtime, monkeypatch, path):
     async def owed(*_):
-        raise Unavailable("the process that scored these rows lives and has not stored them")
+        raise Unavailable("the process that scored these rows is alive and has not stored them")
 
     monkeypatch.setattr(runtime.plane, "feedback", owed)
     inputs = [

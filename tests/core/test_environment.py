@@ -35,7 +35,7 @@ def test_any_two_edits_of_a_setting_are_refused_with_a_setting_and_without_the_v
     with pytest.raises(ConfigurationError) as caught:
         check(SETTINGS, {f"RIVERDELTA_{slip}": "a-secret", "RIVERDELTA_HOME": "state"})
     said = str(caught.value)
-    assert said.startswith(f"RIVERDELTA_{slip} is not a setting, and RIVERDELTA_")
+    assert said.startswith(f"RIVERDELTA_{slip} is not a setting, but RIVERDELTA_")
     named = said.split("RIVERDELTA_")[2].split(" ")[0]
     assert named.lower() in SETTINGS
     assert edits(slip, named) <= edits(slip, setting.upper()) <= 2
@@ -91,7 +91,7 @@ def test_what_means_nothing_is_logged_once_also_by_the_processes_that_are_starte
     environment = {"RIVERDELTA_WAITING_ROWS": "7", "RIVERDELTA_HOME": "state"}
     check(SETTINGS, environment)
     (line,) = caplog.messages
-    assert line.startswith("RIVERDELTA_WAITING_ROWS is not a setting, and it is ignored: did you mean WAITING_BYTES")
+    assert line.startswith("RIVERDELTA_WAITING_ROWS is not a setting and is ignored: did you mean WAITING_BYTES")
     check(SETTINGS, environment)
     check(SETTINGS, dict(environment))
     assert len(caplog.messages) == 1
@@ -104,5 +104,5 @@ def test_no_command_starts_with_a_slip_in_its_environment(command, tmp_path):
     environment = {"RIVERDELTA_HOME": str(tmp_path), "RIVERDELTA_HOEM": str(tmp_path)}
     done = CliRunner(env=environment).invoke(main, [*command, "--service", f"{ROOT / 'service' / 'service.py'}:Ranker"])
     assert done.exit_code == (os.EX_CONFIG if command == ["sidecar"] else 1)
-    assert "RIVERDELTA_HOEM is not a setting, and RIVERDELTA_HOME is one" in done.output
+    assert "RIVERDELTA_HOEM is not a setting, but RIVERDELTA_HOME is" in done.output
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,9 @@ def holder(tmp_path):
 
 def test_a_second_holder_is_refused_with_the_first_one_s_pid_and_a_kill_frees_the_lock(tmp_path, holder):
     path = tmp_path / "sidecar.lock"
-    with pytest.raises(Locked, match=rf"the learner of x is in use by process {holder.pid} \(.*sidecar.lock\); stop it"):
+    with pytest.raises(
+        Locked, match=rf"the learner of x is in use by process {holder.pid} \(.*sidecar.lock\); stop that process"
+    ):
         Lock(path, "the learner of x")
     holder.kill()
     holder.wait()

@@ -74,7 +74,7 @@ def test_a_port_that_something_else_has_and_another_stack_on_a_home_end_the_star
 
 def test_a_variable_that_is_almost_a_setting_ends_the_start_with_the_setting_s_name(start, tmp_path):
     (said,) = start(RIVERDELTA_HOEM=str(tmp_path))
-    assert "RIVERDELTA_HOEM is not a setting, and RIVERDELTA_HOME is one" in said
+    assert "RIVERDELTA_HOEM is not a setting, but RIVERDELTA_HOME is" in said
     assert not (tmp_path / "state").exists()
 
 

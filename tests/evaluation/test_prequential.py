@@ -181,7 +181,7 @@ def test_blocks_that_are_strided_or_of_another_dtype_give_the_same_bits():
 
 def test_columns_of_unequal_length_are_refused_before_anything_is_counted():
     prequential = Prequential()
-    with pytest.raises(InvalidInput, match=r"shapes \[3\], \[2\], \[3\], \[3\]; expected four of one length"):
+    with pytest.raises(InvalidInput, match=r"shapes \[3\], \[2\], \[3\], \[3\]; expected the same length"):
         prequential.update(np.zeros(3, np.float32), np.zeros(2, np.float32), np.zeros(3, np.float32))
     with pytest.raises(InvalidInput, match=r"\[3, 1\]"):
         prequential.update(*(np.zeros((3, 1), np.float32) for _ in range(3)))

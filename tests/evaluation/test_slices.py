@@ -69,10 +69,10 @@ def test_what_cannot_be_a_slice_is_refused_by_name():
     for declared, said in (
         ({"price": [1]}, "'price', which is float32"),
         ({"country": []}, "expected 1 to"),
-        ({"country": ["de", "de"]}, "each once"),
-        ({"country": ["other"]}, "none 'other'"),
-        ({"country": [1.5]}, "1 to 32 ids"),
-        ({"country": [True]}, "1 to 32 ids"),
+        ({"country": ["de", "de"]}, "distinct ids"),
+        ({"country": ["other"]}, "other than 'other'"),
+        ({"country": [1.5]}, "1 to 32 distinct ids"),
+        ({"country": [True]}, "1 to 32 distinct ids"),
         ({"country": [str(i) for i in range(MOST + 1)]}, f"1 to {MOST}"),
     ):
         with pytest.raises(ConfigurationError, match=said):

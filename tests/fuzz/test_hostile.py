@@ -42,18 +42,18 @@ RECORDS = {
     "nested_1000_deep.json": "recursion",
 }
 INDEXES = {
-    "index_with_a_file_above_its_folder.json": "no index of releases",
-    "index_with_a_file_of_the_root.json": "no index of releases",
-    "index_with_a_file_of_no_name.json": "no index of releases",
-    "index_with_the_folder_above_as_a_file.json": "no index of releases",
-    "index_with_a_file_of_a_null_byte.json": "no index of releases",
-    "index_with_weights_above_its_folder.json": "no index of releases",
-    "index_with_a_number_of_text.json": "no index of releases",
-    "index_with_facts_that_are_a_list.json": "no index of releases",
-    "index_with_a_champion_of_text.json": "no index of releases",
-    "index_that_is_a_list.json": "no index of releases",
-    "index_cut_short.json": "is no JSON",
-    "index_nested_2000_deep.json": "is no JSON",
+    "index_with_a_file_above_its_folder.json": "not an index of releases",
+    "index_with_a_file_of_the_root.json": "not an index of releases",
+    "index_with_a_file_of_no_name.json": "not an index of releases",
+    "index_with_the_folder_above_as_a_file.json": "not an index of releases",
+    "index_with_a_file_of_a_null_byte.json": "not an index of releases",
+    "index_with_weights_above_its_folder.json": "not an index of releases",
+    "index_with_a_number_of_text.json": "not an index of releases",
+    "index_with_facts_that_are_a_list.json": "not an index of releases",
+    "index_with_a_champion_of_text.json": "not an index of releases",
+    "index_that_is_a_list.json": "not an index of releases",
+    "index_cut_short.json": "is not valid JSON",
+    "index_nested_2000_deep.json": "is not valid JSON",
 }
 REQUESTS = {
     "shape_with_an_axis_of_0.oip": "at most 8 axes and 2",
@@ -70,7 +70,7 @@ REQUESTS = {
     "header_length_of_a_sign.oip": "expected a number of bytes",
     "header_length_inside_the_json.oip": "JSON .* is not JSON",
     "one_tensor_twice.oip": "'x' is given twice",
-    "text_longer_than_the_body.oip": "4294967295 bytes and 4 are left",
+    "text_longer_than_the_body.oip": "4294967295 bytes, but only 4 are left",
     "text_that_ends_in_its_length.oip": "ends inside the length of element 0",
     "text_that_is_not_utf8.oip": "not UTF-8",
 }
@@ -82,7 +82,7 @@ MESSAGES_OF = {
     "a_shape_that_overflows.txtpb": "at most 8 axes and 2",
     "a_negative_shape.txtpb": "sizes of at least 0",
     "an_int32_beyond_int8.txtpb": "expected INT8",
-    "a_text_longer_than_its_bytes.txtpb": "4294967295 bytes and 4 are left",
+    "a_text_longer_than_its_bytes.txtpb": "4294967295 bytes, but only 4 are left",
 }
 SEGMENTS = {
     "record_in_another_s_place.sql": "record 2 in .* does not match its digest",
@@ -115,25 +115,25 @@ CHECKPOINTS = {
     "digest_of_another.checkpoint": "do not match the digest",
 }
 LIVE = {
-    "000000000003.live": "holds swap 2; it is left out",
+    "000000000003.live": "contains swap 2; it is left out",
     "000000000004.live": "do not match the digest",
-    "000000000005.live": "is no delta: the saved state lacks 'received'",
-    "000000000006.live": "is no delta",
-    "000000000007.live": r"is no delta: the saved 'state' is float64\[2, 3\]",
+    "000000000005.live": "is not a valid delta: the saved state lacks 'received'",
+    "000000000006.live": "is not a valid delta",
+    "000000000007.live": r"is not a valid delta: the saved 'state' is float64\[2, 3\]",
 }
 WEIGHTS = {
     "weights_above_the_folder.onnxtxt": "outside the model's folder",
     "weights_at_the_root.onnxtxt": "outside the model's folder",
     "weights_of_no_name.onnxtxt": "which is missing",
     "weights_of_a_folder.onnxtxt": "which is missing",
-    "weights_from_a_negative_byte.onnxtxt": "what cannot be|is damaged",
-    "weights_of_negative_length.onnxtxt": "what cannot be|is damaged",
+    "weights_from_a_negative_byte.onnxtxt": "invalid reference to external data|is damaged",
+    "weights_of_negative_length.onnxtxt": "invalid reference to external data|is damaged",
     "weights_past_the_end.onnxtxt": "'w' ends at 4611686018427387920",
     "weights_of_a_petabyte.onnxtxt": "'w' ends at 1125899906842624",
 }
 MODELS = {
-    "name_that_is_no_text.onnx": "is no valid ONNX model|is no ONNX model",
-    "input_of_type_99.onnx": "is no valid|is of type UNKNOWN 99",
+    "name_that_is_no_text.onnx": "is not a valid ONNX model|is not an ONNX model",
+    "input_of_type_99.onnx": "is not a valid|has type UNKNOWN 99",
 }
 TAKEN = {"bool_bytes_of_2_and_255.oip", "000000000000020 copy.checkpoint"}
 TABLES = (RECORDS, INDEXES, REQUESTS, MESSAGES_OF, SEGMENTS, CHECKPOINTS, LIVE, WEIGHTS, MODELS)

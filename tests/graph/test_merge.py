@@ -139,7 +139,7 @@ def test_the_opset_is_kept_or_raised_to_thirteen(write, combine, plain, opset, i
 def test_an_opset_that_cannot_be_raised_is_refused_by_number(write):
     text = "g (float[N, 1] x) => (float[N, 1] y) <float[1] s = {2}> { y = Mul <broadcast = 1> (x, s) }"
     signature = Signature.read(write(text, opset=4, ir=4))
-    with pytest.raises(ModelError, match=r"opset 4 and cannot be raised to 13 .*export it again at opset 13"):
+    with pytest.raises(ModelError, match=r"opset 4, which cannot be converted to 13 .*export it again at opset 13"):
         merge(signature, Stack([]), {}, Schema())
 
 

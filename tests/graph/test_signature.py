@@ -144,7 +144,7 @@ def test_a_base_that_changes_after_it_was_read_has_no_digest(external):
     read = Signature.read(external)
     weights = external.with_name("wide.bin")
     weights.write_bytes(weights.read_bytes()[::-1])
-    with pytest.raises(ModelError, match="has changed since it was read; start again"):
+    with pytest.raises(ModelError, match="has changed since it was read; restart"):
         read.digest  # noqa: B018
 
 
@@ -174,10 +174,10 @@ def test_external_data_outside_the_folder_is_refused(external, location):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("offset", "-4", "what cannot be|it is damaged"),
-        ("length", "-1", "what cannot be|it is damaged"),
-        ("offset", "x", "what cannot be"),
-        ("location", "a\0b", "what cannot be"),
+        ("offset", "-4", "invalid reference to external data|it is damaged"),
+        ("length", "-1", "invalid reference to external data|it is damaged"),
+        ("offset", "x", "invalid reference to external data"),
+        ("location", "a\0b", "invalid reference to external data"),
         ("length", str(2**62), "has 2400 bytes and 'w' ends at"),
         ("offset", str(2**63), "has 2400 bytes and 'w' ends at"),
     ],

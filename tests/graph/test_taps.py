@@ -72,5 +72,5 @@ def test_a_name_that_is_taken_is_refused(signature, taps, declared):
 @pytest.mark.parametrize("name", [*outputs(LOG_LOSS), "riverdelta/gate/weight"])
 def test_a_name_that_the_merged_model_needs_is_refused(signature, name):
     for taps, declared in (({name: "user_vec"}, {}), ({}, {name: "float32"})):
-        with pytest.raises(ConfigurationError, match=f"'{name}' has a name that the merged model keeps"):
+        with pytest.raises(ConfigurationError, match=f"'{name}' has a name reserved for the merged model"):
             full_schema(signature, taps, Schema.of(declared))

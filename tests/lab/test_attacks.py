@@ -130,7 +130,7 @@ def test_every_source_in_turn_sends_a_label(kind):
 @pytest.mark.parametrize(
     ("terms", "said"),
     [
-        ({"length": 0.0}, "the attack on rows 300 to 300 of 600 is empty; begin earlier, or make it longer than length=0.0"),
+        ({"length": 0.0}, "the attack on rows 300 to 300 of 600 is empty; lower begin, or raise length=0.0"),
         ({"begin": 1.0}, "the attack on rows 600 to 600 of 600 is empty"),
         ({"kind": "drift", "begin": 1.0}, "the attack on rows 600 to 600 of 600 is empty"),
     ],

@@ -386,7 +386,7 @@ def test_columns_that_do_not_fit_are_refused_by_name():
     before = bits(breaker)
     with pytest.raises(InvalidInput, match="'item_id' is missing"):
         breaker.update({"user_id": np.arange(3)}, label, source)
-    with pytest.raises(InvalidInput, match=r"'user_id' is of shape \[2\]"):
+    with pytest.raises(InvalidInput, match=r"'user_id' has shape \[2\]"):
         breaker.update(fit | {"user_id": np.arange(2)}, label, source)
     with pytest.raises(InvalidInput, match="source has 2 rows"):
         breaker.update(fit, label, source[:2])

@@ -160,5 +160,5 @@ def test_a_saved_learner_goes_on_and_another_reference_begins_anew(definition, c
     again.load(drift.state())
     assert again.examples == 10_000
     save(definition, measure(definition, *rows(5_000, 2)))
-    with pytest.raises(Corrupt, match="of another reference"):
+    with pytest.raises(Corrupt, match="belongs to another reference"):
         new_learner(definition, Settings()).adaptation.drift.load(drift.state())

@@ -205,8 +205,8 @@ def test_a_board_numbers_its_panels_in_the_order_of_reading():
 #: By alert: the panel that draws the same limit, and the limit.
 LIMITS = {
     "RiverdeltaFreshnessSlow": ("overview", "How fresh is it?", 5),
-    "RiverdeltaBacklogGrowing": ("overview", "Records that wait", 1000),
-    "RiverdeltaDiskNearlyFull": ("serving", "Free space where the journal lies", 0.1),
+    "RiverdeltaBacklogGrowing": ("overview", "Backlog", 1000),
+    "RiverdeltaDiskNearlyFull": ("serving", "Free space of the journal's disk", 0.1),
     "RiverdeltaErrors": ("serving", "Requests that fail or are refused", 0.01),
     "RiverdeltaSlow": ("serving", "Time of a scoring request", 0.25),
     "RiverdeltaCalibrationOff": ("learning", "Calibration of the last rows", 1.2),

@@ -57,7 +57,10 @@ def test_by_default_a_row_without_a_score_is_nan_beside_the_others_counted_and_l
 @given(not_finite="error")
 def test_as_an_error_the_row_is_named_with_what_to_do_and_nothing_is_journalled(rig):
     learn(rig.plane.session)
-    for which, said in (((0, 1), "row 1 has no score: the base's output is nan;"), ((0, 0, 2), "row 2 .* is 0.5, .* make nan")):
+    for which, said in (
+        ((0, 1), "row 1 has no score: the base's output is nan;"),
+        ((0, 0, 2), "row 2 .* is 0.5, .* output is nan"),
+    ):
         with pytest.raises(NotFinite, match=rf"{said}.* RIVERDELTA_NOT_FINITE=null"):
             rig.plane.score(rows(*which))
     assert journalled(rig) == []
@@ -89,7 +92,7 @@ def test_the_champion_s_session_is_opened_once_and_anew_after_a_promotion(rig, c
         for _ in range(3):
             rig.plane.score(rows(2))
         assert [r.message for r in caplog.records if "beside the live tables" in r.message] == [
-            "release 0, the champion, is loaded beside the live tables for rows without a score"
+            "release 0, the champion, is loaded beside the live tables to score rows whose score is NaN"
         ]
         operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
         answer = rig.plane.score(rows(0))
@@ -112,7 +115,7 @@ def test_a_champion_that_has_no_score_or_cannot_be_read_is_an_error_that_says_so
     release.path.write_bytes(good)
     rig.plane.score(rows(2))
     learn(rig.plane._fallback._session)
-    with pytest.raises(NotFinite, match=r"row 1 .*the champion, release 0, has no score for it either"):
+    with pytest.raises(NotFinite, match=r"row 1 .*the champion, release 0, has none either"):
         rig.plane.score(rows(0, 2))
 
 

@@ -176,7 +176,7 @@ def test_showings_beyond_the_limit_are_put_off_and_labels_are_not(start):
     feed(rig, names[:100], np.full(100, np.nan))
     rig.step()
     rig.plane.follower.mirror()
-    with pytest.raises(Unavailable, match=r"2400 bytes of showings wait .* RIVERDELTA_WAITING_BYTES allows 2000"):
+    with pytest.raises(Unavailable, match=r"2400 bytes of showings are waiting .* RIVERDELTA_WAITING_BYTES allows 2000"):
         feed(rig, names[100:], np.full(100, np.nan))
     accepted(rig, names[:10], np.ones(10))
     rig.step(100.0)

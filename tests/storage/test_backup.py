@@ -257,7 +257,7 @@ class TestCopy:
         with pytest.raises(NotFound, match=r"nothing/ranker is not the home of a scorer; start the service once"):
             back_up(home, tmp_path / "backup")
         assert not (tmp_path / "nothing").exists()
-        with served(definition, tmp_path / "home") as rig, pytest.raises(Unavailable, match=r"that .*missing is there"):
+        with served(definition, tmp_path / "home") as rig, pytest.raises(Unavailable, match=r"that .*missing exists"):
             back_up(rig.plane.home, tmp_path / "missing" / "backup")
 
 

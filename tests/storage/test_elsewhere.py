@@ -87,7 +87,7 @@ class Full(FolderRegistry):
 @pytest.mark.parametrize(("call", "name"), [("write", "live/head"), ("delete", "live/000000000001.live")])
 def test_where_publishing_fails_half_way_the_learner_goes_on_and_publishes_later(definition, tmp_path, monkeypatch, call, name):
     monkeypatch.setattr("riverdelta.sidecar.trainer._PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("riverdelta.storage.registry.live._DELTAS_PER_WHOLE", 1)
+    monkeypatch.setattr("riverdelta.storage.registry.live._DELTAS_PER_FULL", 1)
     settings = Settings.load(home=tmp_path / "home", swap_min_seconds=1e-9, follow_seconds=3600.0)
     home = Home(definition, settings, registry=Full(tmp_path / "home" / definition.name, call, name))
     plane = DataPlane(definition, settings, registry=CollectorRegistry(), home=home)

@@ -78,10 +78,10 @@ def test_what_is_not_there_is_refused_with_what_is(home):
         find(home, "abc.0")
     with closing(DataPlane(home.definition, home.settings, registry=CollectorRegistry())) as plane:
         answer = plane.score(COLUMNS)
-        with pytest.raises(InvalidInput, match=r"'abc\.0' is no impression of 'ranker'"):
+        with pytest.raises(InvalidInput, match=r"'abc\.0' is not an impression of 'ranker'"):
             find(home, "abc.0")
         forged = Ids(b"k" * 32).issue(1, 0)
-        with pytest.raises(InvalidInput, match="is no impression"):
+        with pytest.raises(InvalidInput, match="is not an impression"):
             find(home, f"{forged}.0")
         never = plane._ids.issue(plane.journal.incarnation, 1_000)
         asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32)))

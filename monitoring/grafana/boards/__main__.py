@@ -1,4 +1,4 @@
-"""Writes every dashboard to the folder dashboards/: `make dashboards`."""
+"""Write every dashboard to the folder dashboards/: `make dashboards`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Board: a dashboard's frame: its variables, its links to the others, events, and panels in lines."""
+"""Board: a dashboard's variables, links to the other dashboards, events, and panels in lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from boards.queries import SOURCE
 
 WIDTH = 24
 _TAG = "riverdelta"
-#: Every service has this series from its start.
+#: A series that every service has from its start.
 _PRESENT = "riverdelta_sidecar_up"
 
 #: A row's title, then lines of panels: (height, the panels, each with its width).
@@ -22,7 +22,7 @@ Rows = Mapping[str, Sequence[Line]]
 
 
 def board(name: str, description: str, rows: Rows) -> models.Dashboard:
-    """Return a dashboard whose panels fill the lines of each row from left to right; a row without a title has no bar."""
+    """Return a dashboard with panels from left to right in the lines of each row; a row without a title has no bar."""
     made = (
         Dashboard(f"riverdelta: {name}")
         .uid(f"riverdelta-{name.lower()}")
@@ -64,7 +64,7 @@ def board(name: str, description: str, rows: Rows) -> models.Dashboard:
 
 
 def _choice(name: str, label: str, query: str) -> QueryVariable:
-    """A variable of a label's values: one, several or all of them."""
+    """Return a variable of a label's values: one, several or all of them."""
     everything = models.VariableOption(text=["All"], value=["$__all"])
     return (
         QueryVariable(name)

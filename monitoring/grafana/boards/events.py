@@ -10,15 +10,15 @@ from grafana_foundation_sdk.models.dashboard import AnnotationQuery
 from boards.queries import SOURCE, of
 
 
-class _Told(AnnotationQuery):
-    """An annotation that says something: the SDK's model lacks Grafana's fields for that."""
+class _Described(AnnotationQuery):
+    """An annotation with a text, for which the SDK's model lacks Grafana's fields."""
 
     said = ""
 
     def to_json(self) -> dict[str, object]:
-        """Return the JSON of the model, and what is said and of whom."""
-        told = {"titleFormat": self.said, "textFormat": "{{model}} · {{instance}}", "tagKeys": "model,instance"}
-        return super().to_json() | told
+        """Return the model's JSON with the text and the scorer that it is about."""
+        texts = {"titleFormat": self.said, "textFormat": "{{model}} · {{instance}}", "tagKeys": "model,instance"}
+        return super().to_json() | texts
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Event(Builder[AnnotationQuery]):
 
     def build(self) -> AnnotationQuery:
         """Return the annotation."""
-        made = _Told(name=self.name, datasource=SOURCE, icon_color=self.color, expr=self.expression)
+        made = _Described(name=self.name, datasource=SOURCE, icon_color=self.color, expr=self.expression)
         made.said = self.said
         return made
 
 
 def _rises(metric: str, matchers: str = "") -> str:
-    """What grew lately; a delta and no increase, since these are gauges, and one that falls is no event."""
+    """Return a query for a recent rise: a delta, not an increase, since these are gauges, and a fall is not an event."""
     return f"delta({of(metric, matchers)}[$__rate_interval]) > 0"
 
 

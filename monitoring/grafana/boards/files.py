@@ -10,7 +10,7 @@ from boards import drift, learning, overview, serving
 
 
 def files() -> dict[str, str]:
-    """Return what lies in the folder dashboards/, byte for byte."""
+    """Return the contents of the folder dashboards/, byte for byte."""
     boards = {"overview": overview, "serving": serving, "learning": learning, "drift": drift}
     return {
         f"{name}.json": json.dumps(made.dashboard(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,13 +1,13 @@
-"""Health: what a scorer's state is called and what to do, by the number that riverdelta:health:state has; highest first."""
+"""Health: a scorer's condition and what to do, by the value of riverdelta:health:state; highest first."""
 
 from __future__ import annotations
 
 from boards.panels import BAD, GOOD, NOTE, WARN
 
-#: (what is the case, how bad it is, what to do)
+#: (condition, severity, what to do)
 HEALTH: dict[int, tuple[str, str, str]] = {
     10: ("Requests fail", BAD, "Look at the workers' log, and at Serving: requests by outcome"),
-    9: ("The learner is down", BAD, "Look at the service's log for why the sidecar ends; it starts again by itself"),
+    9: ("The learner is down", BAD, "Look in the service's log for why the sidecar exits; it restarts by itself"),
     8: (
         "The journal cannot be written",
         BAD,
@@ -17,13 +17,13 @@ HEALTH: dict[int, tuple[str, str, str]] = {
     6: (
         "The breaker is open",
         BAD,
-        "Read admission.reason in GET /status; when feedback is right again: riverdelta resume",
+        "Read admission.reason in GET /status; once feedback is right again: riverdelta resume",
     ),
-    5: ("The corrections cost more than they gain", BAD, "Run riverdelta rollback 0 --freeze; then look at what was fed back"),
-    4: ("Learning is frozen", WARN, "When it should learn again: riverdelta resume"),
+    5: ("The corrections cost more than they gain", BAD, "Run riverdelta rollback 0 --freeze; then check the feedback"),
+    4: ("Learning is frozen", WARN, "To learn again: riverdelta resume"),
     3: ("The stream has drifted", WARN, "Open Drift: which quantity and which columns moved?"),
-    2: ("Feedback takes over 5 s to serve", WARN, "Open Learning: do records wait? Give the sidecar a processor of its own"),
-    1: ("It cannot be told yet whether it helps", NOTE, "Nothing: let it learn from more feedback"),
+    2: ("Feedback takes more than 5 s to serve", WARN, "Open Learning: is there a backlog? Give the sidecar its own core"),
+    1: ("Not known yet whether it helps", NOTE, "Nothing: let it learn from more feedback"),
     0: ("Healthy: the corrections help", GOOD, "Nothing"),
 }
 STATES = {number: (state, color) for number, (state, color, _) in HEALTH.items()}

@@ -1,4 +1,4 @@
-"""Learning: losses, the gate, what is learned and how fast, the size of the corrections, releases."""
+"""Learning: losses, the gate, examples learned, the size of the corrections, releases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from boards.updates import updates
 
 
 def dashboard() -> Dashboard:
-    """Return the dashboard of those who own the model."""
+    """Return the dashboard for the owners of the model."""
     rows = {**quality(), **updates(), **releases()}
     return board("Learning", "Losses, the gate, updates, corrections and releases.", rows)

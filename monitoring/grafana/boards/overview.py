@@ -1,4 +1,4 @@
-"""Overview: is it helping, is it fresh, is it healthy, does it drift, and what is to be done."""
+"""Overview: does it help, is it fresh, is it healthy, does it drift, and what to do."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ _SURELY = f"""({of(_GAIN, 'bound="lower"')} > bool 0) - ignoring (bound) ({of(_G
 _COMMANDS = """
 | when | run, with `--service service.py:Ranker` |
 |---|---|
-| scores are worse than before | `riverdelta rollback`: serve the champion and learn on from it |
+| scores are worse than before | `riverdelta rollback`: serve the champion and continue learning from it |
 | scores are worse than the base's | `riverdelta rollback 0 --freeze`, or restart with `RIVERDELTA_SERVE=base` |
-| feedback is wrong | `riverdelta freeze`; when it is right again `riverdelta resume` |
-| which release to go back to | `riverdelta releases`; `riverdelta diff A B` says what they differ in |
+| feedback is wrong | `riverdelta freeze`; once it is right again `riverdelta resume` |
+| which release to roll back to | `riverdelta releases`; `riverdelta diff A B` shows how two differ |
 
-`GET /` of the service shows the same of one service; the alerts' runbook lines are in `monitoring/prometheus/rules/alerts.yml`.
+`GET /` of a service shows the same for that service; the alerts' runbook lines are in
+`monitoring/prometheus/rules/alerts.yml`.
 """
 
 
 def dashboard() -> Dashboard:
-    """Return the dashboard that is opened first."""
+    """Return the dashboard to open first."""
     verdict = p.tile(
         "Does it help?",
-        "Whether serving surely saves log loss over the base alone, by an interval that holds however often one looks. Yes:"
-        " its lower end is above 0. No: its upper end is below 0; roll back.",
+        "Whether serving saves log loss over the base alone, by an interval that is valid however often it is read. Yes: its "
+        "lower end is above 0. No: its upper end is below 0; roll back.",
         p.NUMBER,
         Ask(_SURELY),
-        said={1: ("yes", p.GOOD), 0: ("cannot be told yet", p.NOTE), -1: ("no", p.BAD)},
+        said={1: ("yes", p.GOOD), 0: ("not known yet", p.NOTE), -1: ("no", p.BAD)},
         to="Learning",
     )
     fresh = p.tile(
         "How fresh is it?",
-        "Seconds from feedback to the tables that score, in 95 of 100 cases of the last 5 minutes. Under 1 s is usual; "
-        "above 5 s look at the records that wait and at the processors of the host.",
+        "Seconds from feedback to the tables that score, in 95 of 100 cases of the last 5 minutes. Below 1 s is normal; "
+        "above 5 s look at the backlog and at the CPU load of the host.",
         p.SECONDS,
         Ask(of("riverdelta:freshness_seconds:p95_5m")),
         steps=((None, p.GOOD), (1, p.WARN), (5, p.BAD)),
@@ -47,7 +48,7 @@ def dashboard() -> Dashboard:
     )
     healthy = p.tile(
         "Is it healthy?",
-        "The worst that is the case now: riverdelta:health:state. No answer: Prometheus gets no metrics of the service.",
+        "The worst current condition, riverdelta:health:state. No answer: Prometheus gets no metrics from the service.",
         p.NUMBER,
         Ask(of("riverdelta:health:state")),
         said=STATES,
@@ -56,7 +57,7 @@ def dashboard() -> Dashboard:
     )
     drifts = p.tile(
         "Does it drift?",
-        "Whether drift has raised an alarm within the last reference's length. Then open Drift: which columns moved?",
+        "Whether drift has raised an alarm within the last reference length. If so, open Drift: which columns moved?",
         p.NUMBER,
         Ask(of("riverdelta_drift_alarmed")),
         said={0: ("no alarm", p.GOOD), 1: ("alarm", p.WARN)},
@@ -64,16 +65,16 @@ def dashboard() -> Dashboard:
     )
     todo = p.tile(
         "What to do?",
-        "What follows from the state. Commands take --service, as in service.py:Ranker.",
+        "Advice for the current condition. Commands take --service, such as service.py:Ranker.",
         p.NUMBER,
         Ask(of("riverdelta:health:state")),
         said=ADVICE,
-        nothing="See whether the service runs and whether Prometheus may read /metrics",
+        nothing="Check that the service runs and that Prometheus may read /metrics",
     )
     saved = p.lines(
         "Log loss saved over the base",
-        "Log loss of the base less that of what was served, on the same rows, with its interval. Above 0 it helps; when the"
-        " whole interval is below 0, roll back.",
+        "Log loss of the base less that of the served scores, on the same rows, with its interval. Above 0 it helps; if all "
+        "of the interval is below 0, roll back.",
         p.NATS_ROW,
         Ask(of(_GAIN), "{{bound}}"),
         steps=((None, p.BAD), (0, p.GOOD)),
@@ -81,14 +82,15 @@ def dashboard() -> Dashboard:
     )
     losses = p.lines(
         "Log loss of the last rows",
-        "Of the last 10,000 judged rows: the base alone, and what was served. Lower is better; served should lie below base.",
+        "Of the last 10,000 measured rows: the base alone, and the served scores. Lower is better; served should be below "
+        "base.",
         p.NATS_ROW,
         Ask(of("riverdelta_prequential_log_loss", 'window="recent"'), "{{scorer}}"),
     )
     moved = p.bars(
         "What drifts?",
-        "Population stability index of the columns that moved most from their reference. Up to 0.1 as usual, from 0.25 far "
-        "away; look at what feeds such a column.",
+        "Population stability index of the columns that moved most from their reference. Up to 0.1 normal, from 0.25 far "
+        "away: check the source of such a column.",
         p.NUMBER,
         Ask(f"topk by (job, instance, model) (6, {of('riverdelta_drift_psi_ratio')})", "{{column}}"),
         steps=((None, p.GOOD), (0.1, p.WARN), (0.25, p.BAD)),
@@ -96,8 +98,7 @@ def dashboard() -> Dashboard:
     )
     freshness = p.lines(
         "From feedback to service",
-        "Seconds in which half, and 95 of 100, of the feedback was in the tables that score. Above 5 s scores follow users "
-        "late.",
+        "Seconds within which 50 % and 95 % of the feedback was in the tables that score. Above 5 s scores lag behind users.",
         p.SECONDS,
         Ask(of("riverdelta:freshness_seconds:p50_5m"), "50 %"),
         Ask(of("riverdelta:freshness_seconds:p95_5m"), "95 %"),
@@ -106,8 +107,7 @@ def dashboard() -> Dashboard:
     )
     traffic = p.lines(
         "Rows scored, examples learned",
-        "Rows that got a score, and those that got their label and were learned, a second. Learned at 0 with feedback "
-        "coming: look at Learning.",
+        "Rows scored and examples learned a second. If nothing is learned although feedback arrives, look at Learning.",
         p.ROWS_SECOND,
         Ask(of("riverdelta:rows_scored:rate5m"), "scored"),
         Ask(of("riverdelta:examples_learned:rate5m"), "learned"),
@@ -115,8 +115,8 @@ def dashboard() -> Dashboard:
     )
     weight = p.tile(
         "Weight of the corrections",
-        "Share of the corrected probability in the served one. The gate moves it by the losses of what was served: near 1 "
-        "the corrections are trusted, near 0 the base serves.",
+        "Weight of the corrected probability in the served mixture. The gate adapts it to the losses of served rows: near 1 "
+        "the corrections serve, near 0 the base.",
         p.RATIO,
         Ask(of("riverdelta_gate_weight_ratio")),
         steps=((None, p.WARN), (0.5, p.GOOD)),
@@ -124,7 +124,7 @@ def dashboard() -> Dashboard:
     )
     latency = p.tile(
         "Scoring, 99 of 100 within",
-        "Of the last 5 minutes, the slowest transport. Above 0.25 s pages wait: see Serving for the stage.",
+        "Of the last 5 minutes, for the slowest transport. Above 0.25 s look at Serving for the stage.",
         p.SECONDS,
         Ask(f"max by (job, instance, model) ({of('riverdelta:request_seconds:p99_5m')} >= 0)"),
         steps=((None, p.GOOD), (0.1, p.WARN), (0.25, p.BAD)),
@@ -132,8 +132,8 @@ def dashboard() -> Dashboard:
     )
     failing = p.tile(
         "Requests that fail",
-        "Share of scoring and feedback requests that failed by a fault of the service, of the last 5 minutes. Above 1 %: "
-        "look at the workers' log.",
+        "Share of scoring and feedback requests of the last 5 minutes that failed with a server error. Above 1 %: look at "
+        "the workers' log.",
         p.RATIO,
         Ask(of("riverdelta:request_failures:ratio5m")),
         steps=((None, p.GOOD), (0.001, p.WARN), (0.01, p.BAD)),
@@ -141,8 +141,9 @@ def dashboard() -> Dashboard:
         nothing="no requests",
     )
     waiting = p.tile(
-        "Records that wait",
-        "Written to the journal and not learned yet. A few are usual; above 1,000 and growing, the learner does not keep up.",
+        "Backlog",
+        "Records written to the journal but not learned yet. A few are normal; above 1,000 and growing, the learner does not "
+        "keep up.",
         p.RECORDS,
         Ask(of("riverdelta:journal_backlog:records")),
         steps=((None, p.GOOD), (100, p.WARN), (1000, p.BAD)),
@@ -150,7 +151,7 @@ def dashboard() -> Dashboard:
     )
     history = p.states(
         "State over time",
-        "The worst that was the case at each time, in the words of the status page.",
+        "The worst condition at each time, in the terms of the status page.",
         Ask(of("riverdelta:health:state")),
         STATES,
     )
@@ -167,4 +168,4 @@ def dashboard() -> Dashboard:
             (6, [(24, p.note("The way back", "What an operator can run, and when.", _COMMANDS))]),
         ],
     }
-    return board("Overview", "Is it helping, is it fresh, is it healthy, does it drift, and what is to be done.", rows)
+    return board("Overview", "Does it help, is it fresh, is it healthy, does it drift, and what to do.", rows)

@@ -1,4 +1,4 @@
-"""Panels: the few kinds of them, each with a title, what it is and what to do, a unit and thresholds."""
+"""Panels: the kinds in use, each with a title, a description with what to do, a unit and thresholds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ROWS, ROWS_SECOND, RECORDS = "count:rows", "count:rows/s", "count:records"
 SECONDS, RATIO, BYTES, REQUESTS_SECOND, NUMBER = "s", "percentunit", "bytes", "reqps", "none"
 SCIENTIFIC = "sci"
 
-#: From which value on which colour; None: from the lowest.
+#: (value, colour from that value on); None: from the lowest.
 Steps = Sequence[tuple[float | None, str]]
 GOOD, WARN, BAD, NOTE = "green", "orange", "red", "blue"
-#: For what is neither good nor bad.
+#: The colours of what is neither good nor bad.
 PLAIN: Steps = ((None, NOTE),)
-#: Everywhere the same: what the base says, what is served.
+#: The lines of base and served, the same everywhere.
 _SCORERS = {"base": ("#c98a1b", "dash"), "served": ("#3f83e8", "solid"), "corrected": ("#8f5bd6", "solid")}
 _NOTHING = "–"
 
@@ -40,9 +40,9 @@ def tile(
     answer: bool = False,
     to: str = "",
 ) -> stat.Panel:
-    """Return one big value with its history, or, where `said` has a sentence and a colour for each number, that sentence.
+    """Return a large value with its history, or the text that `said` has for it, with its colour.
 
-    An `answer` is seen from afar: its colour fills the tile. `to` names the dashboard that says more.
+    An `answer` is readable from afar: its colour fills the tile. `to` names the dashboard with details.
     """
     made = (
         stat.Panel()
@@ -59,7 +59,7 @@ def tile(
     if to:
         url = f"/d/riverdelta-{to.lower()}?${{__url_time_range}}&${{__all_variables}}"
         made = made.links([DashboardLink(to).type(models.DashboardLinkType.LINK).url(url)])
-    return _whole(made, title, description, unit, steps, [ask], instant=bool(said))
+    return _panel(made, title, description, unit, steps, [ask], instant=bool(said))
 
 
 def lines(
@@ -74,7 +74,7 @@ def lines(
     interval: bool = False,
     log: bool = False,
 ) -> timeseries.Panel:
-    """Return lines over time; an `interval` is a mean with its lower and upper end, of what is served."""
+    """Return lines over time; an `interval` is a mean with its lower and upper end, for the served scores."""
     limits = c.GraphThresholdsStyleMode.DASHED if len(steps) > 1 else c.GraphThresholdsStyleMode.OFF
     made = (
         timeseries.Panel()
@@ -108,11 +108,11 @@ def lines(
         made = made.scale_distribution(common.ScaleDistributionConfig().type(c.ScaleDistribution.LOG).log(10))
     made = made.min(low) if low is not None else made
     made = made.max(high) if high is not None else made
-    return _whole(made, title, description, unit, steps, asks)
+    return _panel(made, title, description, unit, steps, asks)
 
 
 def bars(title: str, description: str, unit: str, ask: Ask, steps: Steps = PLAIN, high: float | None = None) -> bargauge.Panel:
-    """Return one bar for each series, as things are now."""
+    """Return one bar per series with its current value."""
     made = (
         bargauge.Panel()
         .orientation(c.VizOrientation.HORIZONTAL)
@@ -124,11 +124,11 @@ def bars(title: str, description: str, unit: str, ask: Ask, steps: Steps = PLAIN
         .no_value(_NOTHING)
         .min(0)
     )
-    return _whole(made.max(high) if high is not None else made, title, description, unit, steps, [ask], instant=True)
+    return _panel(made.max(high) if high is not None else made, title, description, unit, steps, [ask], instant=True)
 
 
 def states(title: str, description: str, ask: Ask, said: Mapping[int, tuple[str, str]]) -> statetimeline.Panel:
-    """Return what was the case over time, each state by its sentence and colour."""
+    """Return a condition over time, each with its text and colour."""
     made = (
         statetimeline.Panel()
         .mappings(_sentences(said))
@@ -147,7 +147,7 @@ def states(title: str, description: str, ask: Ask, said: Mapping[int, tuple[str,
         .color_scheme(FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value(_NOTHING)
     )
-    return _whole(made, title, description, NUMBER, PLAIN, [ask])
+    return _panel(made, title, description, NUMBER, PLAIN, [ask])
 
 
 def note(title: str, description: str, content: str) -> text.Panel:
@@ -155,7 +155,7 @@ def note(title: str, description: str, content: str) -> text.Panel:
     return text.Panel().title(title).description(description).mode(TextMode.MARKDOWN).content(content)
 
 
-def _whole(made: Any, title: str, description: str, unit: str, steps: Steps, asks: Sequence[Ask], instant: bool = False) -> Any:
+def _panel(made: Any, title: str, description: str, unit: str, steps: Steps, asks: Sequence[Ask], instant: bool = False) -> Any:
     limits = [models.Threshold(value=value, color=color) for value, color in steps]
     made = (
         made.title(title)
@@ -178,7 +178,7 @@ def _sentences(said: Mapping[int, tuple[str, str]]) -> list[models.ValueMapping]
 
 
 def _blank(nothing: str) -> models.SpecialValueMap:
-    """NaN is what the learner has not told yet."""
+    """NaN is a value that the learner has not reported yet."""
     result = models.ValueMappingResult(text=nothing, color="text", index=99)
     return models.SpecialValueMap(
         options=models.DashboardSpecialValueMapOptions(match=models.SpecialValueMatch.NULL_AND_NAN, result=result)

@@ -1,4 +1,4 @@
-"""Quality: how good the scores of the base and those served are, over all rows and by slice."""
+"""Quality: how good the base's and the served scores are, over all rows and by slice."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def quality() -> Rows:
     """Return the rows of losses and other measures."""
     loss = p.lines(
         "Log loss of the last rows",
-        "Of the last 10,000 judged rows, each judged before it was learned. Lower is better; served should lie below base.",
+        "Of the last 10,000 measured rows, each measured before it was learned. Lower is better; served should be below base.",
         p.NATS_ROW,
         _recent("log_loss"),
     )
     whole = p.lines(
         "Log loss of all rows",
-        "Since the learner began. The distance of the lines is what the corrections have saved a row.",
+        "Since the learner began. The distance between the lines is the loss saved per row.",
         p.NATS_ROW,
         Ask(of("riverdelta_prequential_log_loss", 'window="all"'), "{{scorer}}"),
     )
@@ -38,20 +38,19 @@ def quality() -> Rows:
         steps=((None, p.BAD), (0.8, p.GOOD), (1.2, p.BAD)),
     )
     odd = p.lines(
-        "Rows that no loss can show",
-        "Rows whose loss was clipped, because the base returned an absurd number, and rows that were left out because their "
-        "score was not finite. The gate leaves out all rows with a base logit beyond ±56. Above 0: look at what feeds the "
-        "base.",
+        "Rows clipped or left out",
+        "Rows whose loss was clipped, because the base returned an extreme number, and rows left out because their score was "
+        "not finite. The gate leaves out all rows with a base logit beyond ±56. Above 0: check the base's input.",
         p.ROWS,
         Ask(of("riverdelta_prequential_clipped", 'window="all"'), "{{scorer}}, clipped"),
         Ask(of("riverdelta_prequential_skipped", 'scorer="served",window="all"'), "left out"),
-        Ask(of("riverdelta_gate_skipped"), "not judged by the gate"),
+        Ask(of("riverdelta_gate_skipped"), "left out by the gate"),
         steps=((None, p.GOOD), (1, p.WARN)),
         low=0,
     )
     threshold = p.lines(
         "Accuracy and F1 at the threshold",
-        "Of the last 10,000 judged rows, with scores from RIVERDELTA_THRESHOLD on counted as positive. Higher is better.",
+        "Of the last 10,000 measured rows; scores from RIVERDELTA_THRESHOLD on count as positive. Higher is better.",
         p.RATIO,
         Ask(of("riverdelta_prequential_accuracy", _RECENT), "{{scorer}} accuracy"),
         Ask(of("riverdelta_prequential_f1", _RECENT), "{{scorer}} F1"),
@@ -60,7 +59,8 @@ def quality() -> Rows:
     )
     pair = p.lines(
         "Precision and recall at the threshold",
-        "Of the last 10,000 judged rows: how many of those called positive are, and how many of the positive are called so.",
+        "Of the last 10,000 measured rows: the share of predicted positives that are positive, and of positives that are "
+        "predicted.",
         p.RATIO,
         Ask(of("riverdelta_prequential_precision", _RECENT), "{{scorer}} precision"),
         Ask(of("riverdelta_prequential_recall", _RECENT), "{{scorer}} recall"),
@@ -69,14 +69,14 @@ def quality() -> Rows:
     )
     slices = p.lines(
         "Log loss by slice",
-        "What was served, over the last examples of each slice of @online(…, slices=…), beside all rows. One that stands "
-        "out is served worse: look at what feeds it.",
+        "Of served scores, over recent examples of each slice of @online(…, slices=…), beside all rows. A slice far above is "
+        "served worse: check its input.",
         p.NATS_ROW,
         Ask(_with_slices("log_loss"), "{{column}} {{slice}}"),
     )
     calibrated = p.lines(
         "Calibration by slice",
-        "Σ score / Σ label of what was served, by slice, beside all rows. 1 is right.",
+        "Σ score / Σ label of served scores, by slice, beside all rows. 1 is right.",
         p.NUMBER,
         Ask(_with_slices("calibration_ratio"), "{{column}} {{slice}}"),
         steps=((None, p.BAD), (0.8, p.GOOD), (1.2, p.BAD)),
@@ -91,7 +91,7 @@ def quality() -> Rows:
 
 
 def _with_slices(measure: str) -> str:
-    """A measure of every slice, and of all rows as a slice of its own: there is one where none is declared."""
+    """Return a measure of every slice, and of all rows as an additional slice, so that there is always one."""
     served = 'scorer="served"'
     whole = of(f"riverdelta_prequential_{measure}", f"{served},{_RECENT}")
     return f'{of(f"riverdelta_slice_{measure}", served)} or label_replace({whole}, "slice", "all rows", "", "")'

@@ -1,4 +1,4 @@
-"""Queries: what a panel asks Prometheus, always of the models, instances and jobs that the dashboard's variables choose."""
+"""Queries: Prometheus queries, restricted to the models, instances and jobs that the dashboard's variables select."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 #: The labels that name one scorer of one service; recording rules keep them too.
 WHO = "job, instance, model"
 _CHOSEN = 'job=~"$job",instance=~"$instance",model=~"$model"'
-#: Behind what a line is, whose it is.
+#: The suffix of a legend: the scorer that it is about.
 _WHOSE = "{{model}} · {{instance}}"
 
 
 def of(metric: str, matchers: str = "") -> str:
-    """Return the selector of a metric's chosen series, with further matchers.
+    """Return the selector of a metric's selected series, with further matchers.
 
     >>> of("riverdelta_gate_weight_ratio")
     'riverdelta_gate_weight_ratio{job=~"$job",instance=~"$instance",model=~"$model"}'
@@ -25,7 +25,7 @@ def of(metric: str, matchers: str = "") -> str:
 
 
 def rate(metric: str, matchers: str = "") -> str:
-    """Return the increase of a counter, or of a gauge that only grows, in a second."""
+    """Return the increase per second of a counter, or of a gauge that only grows."""
     return f"rate({of(metric, matchers)}[$__rate_interval])"
 
 
@@ -39,15 +39,15 @@ def each(labels: str, expression: str) -> str:
 
 
 def quantile(share: float, histogram: str, labels: str = "", matchers: str = "") -> str:
-    """Return a quantile of a histogram by scorer and by further labels; what nothing was observed of has none."""
+    """Return a quantile of a histogram by scorer and by further labels, without series that have no observation."""
     by = f"{labels}, le" if labels else "le"
-    # A comparison leaves out the NaN that stands for no observation.
+    # A comparison drops the NaN that stands for no observation.
     return f"histogram_quantile({share}, {each(by, rate(f'{histogram}_bucket', matchers))}) >= 0"
 
 
 @dataclass(frozen=True)
 class Ask:
-    """An expression and what its series are called: `legend`, and whose each is."""
+    """An expression, with the legend of its series: `legend` and the scorer."""
 
     expression: str
     legend: str = ""

@@ -1,4 +1,4 @@
-"""Releases: what was made of the tables, what is tried, and what there is to go back to."""
+"""Releases: releases made, the challenger on trial, and releases to roll back to."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ def releases() -> Rows:
     """Return the row of releases."""
     numbers = p.lines(
         "Releases",
-        "The release that the tables in service come from, and the champion: the last that passed its test. A rollback goes"
-        " to the champion.",
+        "The release that the tables in service come from, and the champion: the last that was promoted. A rollback goes to "
+        "the champion.",
         p.NUMBER,
         Ask(of("riverdelta_release_number"), "in service"),
         Ask(of("riverdelta_champion_number"), "champion"),
         low=0,
     )
     trial = p.lines(
-        "The challenger's gain on the champion",
-        "With its interval. It is promoted when its lower end is above −RIVERDELTA_PROMOTE_MARGIN. Nothing is drawn while "
-        "no release is tried.",
+        "The challenger's gain over the champion",
+        "With its interval. It is promoted when its lower end is above −RIVERDELTA_PROMOTE_MARGIN. Empty while no release is "
+        "on trial.",
         p.NATS_ROW,
         Ask(of("riverdelta_trial_nats"), "{{bound}}"),
         steps=((None, p.BAD), (-0.002, p.GOOD)),
         interval=True,
     )
     obeyed = p.bars(
-        "Controls obeyed",
-        "How often each was asked for and obeyed, by an operator or by the learner itself.",
+        "Commands applied",
+        "How often each was applied, for an operator or the learner itself.",
         p.NUMBER,
         Ask(of("riverdelta_controls"), "{{action}}"),
     )
     kept = p.tile(
         "Releases kept",
-        "On disk, to go back to. Bounded by RIVERDELTA_KEEP_RELEASES and RIVERDELTA_MAX_RELEASE_BYTES.",
+        "On disk, to roll back to. Bounded by RIVERDELTA_KEEP_RELEASES and RIVERDELTA_MAX_RELEASE_BYTES.",
         p.NUMBER,
         Ask(of("riverdelta_releases")),
         steps=((None, p.WARN), (1, p.GOOD)),
@@ -43,7 +43,7 @@ def releases() -> Rows:
     )
     refused = p.tile(
         "Releases refused",
-        "Since the learner's start. Any: read refused_because in GET /status; the last good one stays.",
+        "Since the learner started. Above 0: read refused_because in GET /status; the last good one stays.",
         p.NUMBER,
         Ask(of("riverdelta_releases_refused")),
         steps=((None, p.GOOD), (1, p.BAD)),
@@ -51,15 +51,15 @@ def releases() -> Rows:
     )
     parity = p.tile(
         "Parity of the last release",
-        "Largest difference of the merged ONNX model from Python, in logits. Above 0.0001 a release is refused.",
+        "Largest difference between the merged ONNX model and Python, in logits. Above 0.0001 a release is refused.",
         p.SCIENTIFIC,
         Ask(of("riverdelta_parity_max_logit")),
         steps=((None, p.GOOD), (1e-4, p.BAD)),
         nothing="no release yet",
     )
     trips = p.tile(
-        "Breaker openings",
-        "Since the learner began. When it opens, read admission.reason in GET /status.",
+        "Breaker trips",
+        "Since the learner began. When it trips, read admission.reason in GET /status.",
         p.NUMBER,
         Ask(of("riverdelta_breaker_trips")),
         steps=((None, p.GOOD), (1, p.WARN)),

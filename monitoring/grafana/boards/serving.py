@@ -15,19 +15,19 @@ _SHARE: p.Steps = ((None, p.GOOD), (0.01, p.BAD))
 
 
 def dashboard() -> Dashboard:
-    """Return the dashboard of those who keep the service up."""
+    """Return the dashboard for the operators of the service."""
     requests = p.lines(
-        "Requests by what became of them",
-        "Scoring and feedback requests a second. Invalid and too large are their sender's fault, internal and unavailable "
-        "the service's: look at the workers' log.",
+        "Requests by outcome",
+        "Scoring and feedback requests a second. Invalid and too_large are client errors, internal and unavailable server "
+        "errors: look at the workers' log.",
         p.REQUESTS_SECOND,
         Ask(of("riverdelta:requests:rate5m"), "{{endpoint}}, {{outcome}}"),
         low=0,
     )
     shares = p.lines(
         "Requests that fail or are refused",
-        "Share of requests that failed by a fault of the service, or were refused for a fault of their sender. Failures "
-        "above 1 % raise RiverdeltaErrors.",
+        "Share of requests that failed with a server error, or were refused with a client error. Failures above 1 % raise "
+        "RiverdeltaErrors.",
         p.RATIO,
         Ask(of("riverdelta:request_failures:ratio5m"), "failed"),
         Ask(of("riverdelta:request_refusals:ratio5m"), "refused"),
@@ -36,7 +36,7 @@ def dashboard() -> Dashboard:
     )
     rows = p.lines(
         "Rows scored",
-        "Rows that got a score, a second, by transport. `python` is a call within the process.",
+        "Rows scored a second, by transport. `python` is a call within the process.",
         p.ROWS_SECOND,
         Ask(each("transport", rate("riverdelta_rows_scored_total")), "{{transport}}"),
         low=0,
@@ -63,8 +63,8 @@ def dashboard() -> Dashboard:
     )
     spent = p.lines(
         "Where the time goes",
-        "Mean seconds of each stage of a scoring request: decode the request, score it by ONNX Runtime, hand its "
-        "impressions to the journal, encode the answer. Score should be most of it.",
+        "Mean seconds of each stage of a scoring request: decode the request, score it by ONNX Runtime, append its "
+        "impressions to the journal, encode the answer. Score should dominate.",
         p.SECONDS,
         Ask(
             f"{each('stage', rate(f'{_REQUEST}_sum', _PARTS))} / ({each('stage', rate(f'{_REQUEST}_count', _PARTS))} > 0)",
@@ -75,8 +75,8 @@ def dashboard() -> Dashboard:
     )
     slowest = p.lines(
         "The slow ones by stage",
-        "Seconds in which 99 of 100 requests pass a stage. One stage that stands out says what to fix: score, processors; "
-        "journal, the disk.",
+        "Seconds in which 99 of 100 requests pass a stage. A slow score stage needs more cores, a slow journal stage a "
+        "faster disk.",
         p.SECONDS,
         Ask(quantile(0.99, _REQUEST, "stage", _PARTS), "{{stage}}"),
         steps=_SLOW,
@@ -100,7 +100,7 @@ def dashboard() -> Dashboard:
     )
     refused = p.lines(
         "Feedback requests refused",
-        "Whole requests a second, by reason. Above 0 clients lose feedback unless they send it again.",
+        "Requests a second that were refused entirely, by reason. Above 0 clients lose feedback unless they send it again.",
         p.REQUESTS_SECOND,
         Ask(each("reason", rate("riverdelta_feedback_refused_total")), "{{reason}}"),
         steps=((None, p.GOOD), (0.001, p.BAD)),
@@ -108,14 +108,14 @@ def dashboard() -> Dashboard:
     )
     failing = p.states(
         "Can the journal be written?",
-        "Whether a worker cannot write the journal. Scores go on, impressions may be dropped: make room on the disk, or "
+        "Whether a worker cannot write the journal. Scoring continues, impressions may be dropped: make room on the disk, or "
         "fix its permissions.",
         Ask(of("riverdelta_journal_failing")),
         {0: ("yes", p.GOOD), 1: ("no", p.BAD)},
     )
     errors = p.tile(
         "Journal failures",
-        "Times the journal began to fail, over the time shown. Any: read journal.error in GET /status.",
+        "Times the journal began to fail, in the time shown. Above 0: read journal.error in GET /status.",
         p.NUMBER,
         Ask(each("", f"increase({of('riverdelta_journal_errors_total')}[$__range])")),
         steps=((None, p.GOOD), (0.5, p.BAD)),
@@ -123,7 +123,7 @@ def dashboard() -> Dashboard:
     )
     dropped = p.tile(
         "Impressions dropped",
-        "Given up while the journal failed, over the time shown. Their feedback cannot be learned.",
+        "Dropped while the journal failed, in the time shown. Their feedback cannot be learned.",
         p.ROWS,
         Ask(f"increase({of('riverdelta_impressions_dropped_total')}[$__range])"),
         steps=((None, p.GOOD), (0.5, p.BAD)),
@@ -131,13 +131,13 @@ def dashboard() -> Dashboard:
     )
     pending = p.lines(
         "Impressions not durable yet",
-        "Rows in memory that the next commit writes. A line that only grows: the disk does not keep up.",
+        "Rows in memory that the next commit writes. If it only grows, the disk does not keep up.",
         p.ROWS,
         Ask(of("riverdelta_journal_pending_rows"), "waiting"),
         low=0,
     )
     disk = p.lines(
-        "Free space where the journal lies",
+        "Free space of the journal's disk",
         "Share of the file system. Below 10 % raises RiverdeltaDiskNearlyFull: make room, or lower "
         "RIVERDELTA_JOURNAL_MAX_BYTES.",
         p.RATIO,
@@ -156,22 +156,21 @@ def dashboard() -> Dashboard:
     )
     provider = p.bars(
         "Workers by execution provider",
-        "Workers on each provider of ONNX Runtime. CPUExecutionProvider where you expect CUDA: the device did not work at "
-        "start.",
+        "Workers on each provider of ONNX Runtime. CPUExecutionProvider instead of CUDA: the device did not work at start.",
         "count:workers",
         Ask(of("riverdelta_execution_provider"), "{{provider}}"),
     )
     swaps = p.lines(
         "New tables taken and refused",
-        "By all workers, a second. Taken at 0 while examples are learned, scores grow stale; refused tables were damaged or"
-        " did not fit: look at the workers' log.",
+        "By all workers, a second. If none are taken while examples are learned, scores become stale; refused tables were "
+        "damaged or did not fit: look at the workers' log.",
         "count:swaps/s",
         Ask(each("outcome", rate("riverdelta_swaps_total")), "{{outcome}}"),
         low=0,
     )
     swapped = p.lines(
         "Time to put new tables into service",
-        "Seconds in which 99 of 100 swaps are done. It costs no request anything; above 0.1 s freshness suffers.",
+        "Seconds in which 99 of 100 swaps finish. Requests do not wait for it; above 0.1 s freshness suffers.",
         p.SECONDS,
         Ask(quantile(0.99, "riverdelta_swap_seconds"), "99 %"),
         steps=((None, p.GOOD), (0.1, p.WARN)),
@@ -179,8 +178,8 @@ def dashboard() -> Dashboard:
     )
     behind = p.lines(
         "Age of the tables in service",
-        "Seconds since the oldest tables in service were published. It grows while nothing is learned; with feedback coming"
-        " it stays under a few seconds.",
+        "Seconds since the oldest tables in service were published. It grows while nothing is learned; with steady feedback "
+        "it stays below a few seconds.",
         p.SECONDS,
         Ask(of("riverdelta_live_age_seconds"), "oldest"),
         low=0,

@@ -1,4 +1,4 @@
-"""Arrays: state as arrays by name, nested by `/`: made, read and checked in one place."""
+"""Arrays: saved state as arrays by name, nested by `/`, built and checked in one place."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Arrays = Mapping[str, Array]
 
 
 class Stateful(Protocol):
-    """A part whose state is saved: `load` of what `state` returned goes on from there, bit for bit."""
+    """A part whose state is saved: after `load` of what `state` returned it continues bit for bit."""
 
     def state(self) -> Arrays:
         """Return every array that the next update depends on, by name."""
         ...
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; raises `Corrupt` naming the array that is missing or does not fit."""
+        """Restore what `state` returned; raises `Corrupt` naming an array that is missing or does not fit."""
         ...
 
 
 class _Part(dict[str, Array]):
-    """The arrays below `path`, by their names from there on."""
+    """The arrays below `path`, by their names relative to it."""
 
     def __init__(self, arrays: Mapping[str, Array], path: str) -> None:
         super().__init__(arrays)
@@ -40,7 +40,7 @@ class _Part(dict[str, Array]):
 
 
 def nest(parts: Mapping[str, Arrays]) -> dict[str, Array]:
-    """Return the arrays of several parts as one mapping, each array's name after its part's.
+    """Return the arrays of several parts as one mapping, with names prefixed by the part.
 
     >>> list(nest({"gate": {"hedge": np.zeros(1)}, "stack": {"a": np.zeros(1), "b": np.zeros(1)}}))
     ['gate/hedge', 'stack/a', 'stack/b']
@@ -49,7 +49,7 @@ def nest(parts: Mapping[str, Arrays]) -> dict[str, Array]:
 
 
 def part(arrays: Arrays, name: str) -> Arrays:
-    """Return the arrays of one part of what `nest` made, {} where it has none.
+    """Return the arrays of one part of what `nest` returned, {} without any.
 
     >>> list(part({"stack/a": np.zeros(1), "stacked/b": np.zeros(1)}, "stack"))
     ['a']
@@ -60,7 +60,7 @@ def part(arrays: Arrays, name: str) -> Arrays:
 
 
 def split(arrays: Arrays) -> dict[str, Arrays]:
-    """Return the parts of what `nest` made, by name; arrays of no part are left out.
+    """Return the parts of what `nest` returned, by name; arrays outside of parts are left out.
 
     >>> zero = np.zeros(1)
     >>> {name: list(arrays) for name, arrays in split({"1/key": zero, "2/key": zero, "tick": zero}).items()}
@@ -70,27 +70,28 @@ def split(arrays: Arrays) -> dict[str, Arrays]:
 
 
 def take(arrays: Arrays, name: str, like: Array | None = None, any_rows: bool = False) -> Array:
-    """Return the array `name`, of the dtype and shape of `like` where that is given; with `any_rows`, of any length.
+    """Return the array `name`, checked against the dtype and shape of `like` if given; with `any_rows` of any length.
 
     Raises `Corrupt` that names the array, what it is and what was expected.
 
     >>> take(part({"gate/hedge": np.zeros(2)}, "gate"), "hedge", np.zeros(3))
     Traceback (most recent call last):
         ...
-    riverdelta.core.errors.Corrupt: the saved 'gate/hedge' is float64[2]; expected float64[3]: it is of another version or stack
+    riverdelta.core.errors.Corrupt: the saved 'gate/hedge' is float64[2]; expected float64[3]: another version or stack saved
+    it
     """
     shown = f"{getattr(arrays, 'path', '')}{name}"
     if name not in arrays:
-        raise Corrupt(f"the saved state lacks {shown!r}: it is of another version or stack")
+        raise Corrupt(f"the saved state lacks {shown!r}: another version or stack saved it")
     array, free = arrays[name], int(any_rows)
     if like is not None and (array.dtype != like.dtype or _axes(array, free) != _axes(like, free)):
         found, expected = f"{array.dtype}{list(array.shape)}", f"{like.dtype}{_axes(like, free)}".replace("-1", "any")
-        raise Corrupt(f"the saved {shown!r} is {found}; expected {expected}: it is of another version or stack")
+        raise Corrupt(f"the saved {shown!r} is {found}; expected {expected}: another version or stack saved it")
     return array
 
 
 def of_json(value: Any) -> Array:
-    """Return a JSON value as an array, for state that is text.
+    """Return a JSON value as an array, for state that is not numeric.
 
     >>> to_json({"saved": of_json({"a": 1})}, "saved")
     {'a': 1}
@@ -99,7 +100,7 @@ def of_json(value: Any) -> Array:
 
 
 def to_json(arrays: Arrays, name: str) -> Any:
-    """Return the value that `of_json` made an array of; raises `Corrupt` where it is not one."""
+    """Return the value that `of_json` encoded; raises `Corrupt` if it is not valid JSON."""
     try:
         return json.loads(take(arrays, name, np.zeros(0, np.uint8), any_rows=True).tobytes())
     except (ValueError, RecursionError) as error:
@@ -107,25 +108,25 @@ def to_json(arrays: Arrays, name: str) -> Any:
 
 
 def pack(arrays: Arrays) -> tuple[bytes, bytes]:
-    """Return arrays by name as bytes, in two parts: a digest, and a safetensors file."""
+    """Return arrays by name as bytes in two parts: a digest and a safetensors file."""
     return seal(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def unpack(data: bytes, source: Path | str) -> Arrays:
-    """Return the arrays of which `data` has both parts; raises `Corrupt` naming `source` where they are not what was packed."""
+    """Return the arrays that `pack` encoded in `data`; raises `Corrupt` naming `source` if the bytes are damaged."""
     try:
         return load(unseal(data, source))
-    except (SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks is a KeyError
+    except (SafetensorError, ValueError, KeyError) as error:  # a dtype that numpy lacks raises KeyError
         raise Corrupt(f"{source} cannot be used: {error}") from error
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays by name to a file that appears complete and on disk, or not at all."""
+    """Write arrays by name to a file that appears complete and durable, or not at all."""
     write(path, *pack(arrays))
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Return what `write_arrays` wrote; raises `Corrupt` naming the file where it is missing or not what it was."""
+    """Return what `write_arrays` wrote; raises `Corrupt` naming the file if it is missing or damaged."""
     try:
         return unpack(path.read_bytes(), path)
     except OSError as error:
@@ -133,5 +134,5 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def _axes(array: Array, free: int) -> list[int]:
-    """The lengths of its axes, -1 for each of the first `free`, which may have any."""
+    """Return a shape as text, with -1 for each of the first `free` axes, whose length may be any."""
     return [-1] * free + list(array.shape[free:])

@@ -1,4 +1,4 @@
-"""Digests of files: a large file is read for its digest once, and again only when it is no longer the file that it was."""
+"""Digests: file digests, with large files read again only after they have changed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 from riverdelta.core import hashing
 from riverdelta.core.durable import write
 
-#: A file's device, inode, size, and the times of its last change and last write in ns. Every write sets the time of change
-#: (ctime), which no program can set back.
+#: A file's device, inode, size, and the times of its last change and last write in ns. Every write updates the time of change
+#: (ctime), which no program can reset.
 Identity = tuple[int, ...]
-#: Reading less takes a millisecond.
+#: A smaller file is read in about a millisecond.
 _LEAST_BYTES = 1 << 20
-#: Within a tick of the file system's clock a second change would not show; one that counts whole seconds has a long tick.
+#: A second change within one tick of the file system's clock is not visible; some file systems count full seconds.
 _TICK_NS, _LONG_TICK_NS = 50_000_000, 2_000_000_000
 
 _known: dict[tuple[str, ...], tuple[tuple[Identity, ...], str]] = {}
 
 
 def identify(*paths: Path) -> tuple[Identity, ...]:
-    """Return what tells whether files are still those that they were, without reading them."""
+    """Return an identity of files that changes whenever they do, without reading them."""
     return tuple((s.st_dev, s.st_ino, s.st_size, s.st_ctime_ns, s.st_mtime_ns) for s in map(os.stat, paths))
 
 
 def file_digest(*paths: Path) -> str:
     """Return BLAKE2b of the files' bytes, one file after another, in 32 hexadecimal digits.
 
-    Files of 1 MiB or more that are as they were when this process, or one that left `keep`'s file, read them are not read.
+    Files of 1 MiB or more are not read again if unchanged since this process, or one that called `keep`, read them.
     """
     names, found = tuple(str(path.absolute()) for path in paths), identify(*paths)
     if (known := _known.get(names)) and known[0] == found:
@@ -42,7 +42,7 @@ def file_digest(*paths: Path) -> str:
 
 
 def remember(path: Path) -> None:
-    """Take over the digests that an earlier process left in `path`; a file that is missing or damaged has none."""
+    """Load the digests that an earlier process saved at `path`; a missing or damaged file has none."""
     try:
         for entry in json.loads(path.read_bytes()):
             names, found, digest = entry["files"], entry["identities"], entry["digest"]
@@ -52,13 +52,13 @@ def remember(path: Path) -> None:
 
 
 def keep(path: Path) -> None:
-    """Leave in `path`, for later processes, the digests of files that are as they were."""
+    """Save the digests of unchanged files at `path`, for later processes."""
     entries = []
     for names, (found, digest) in sorted(_known.items()):
         try:
             if identify(*map(Path, names)) == found:
                 entries.append({"files": names, "identities": found, "digest": digest})
-        except (OSError, ValueError):  # deleted meanwhile, or no path
+        except (OSError, ValueError):  # deleted in the meantime, or not a path
             continue
     data = json.dumps(entries, indent=1).encode()
     if (path.read_bytes() if path.exists() else b"[]") != data:

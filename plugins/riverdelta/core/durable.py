@@ -1,4 +1,4 @@
-"""Durable: files that appear in full or not at all, and bytes that are checked when they are read."""
+"""Durable: files that appear complete or not at all, and bytes that are verified when read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGEST_BYTES = 16
 
 @contextmanager
 def atomic(path: Path, mode: int = 0o644, replace: bool = True) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that becomes `path` when the block ends without an error, as `place` has it.
+    """Open a temporary file that `place` moves to `path` if the block ends without an error.
 
     After an error nothing is left behind.
     """
@@ -34,15 +34,15 @@ def atomic(path: Path, mode: int = 0o644, replace: bool = True) -> Iterator[IO[b
 
 
 def write(path: Path, *parts: bytes, mode: int = 0o644, replace: bool = True) -> None:
-    """Write `parts`, one after another, to a file that appears in full and on disk, or not at all; see `atomic`."""
+    """Write the concatenated `parts` to a file that appears complete and durable, or not at all; see `atomic`."""
     with atomic(path, mode, replace) as file:
         file.writelines(parts)
 
 
 def place(made: Path, path: Path, replace: bool = True) -> None:
-    """Give the finished file or folder at `made`, on the same disk, the name `path`; its bytes and its name are on disk then.
+    """Move the finished file or folder at `made`, on the same disk, to `path`; its bytes and its name are then durable.
 
-    With `replace=False` a file that is already at `path` stays, and the one at `made` goes.
+    With `replace=False` an existing file at `path` stays, and the one at `made` is deleted.
     """
     for each in (made, *made.rglob("*")):
         sync(each)
@@ -56,7 +56,7 @@ def place(made: Path, path: Path, replace: bool = True) -> None:
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Make `data` the contents of `path`, at one moment for its readers; nothing is synced, and one process at a time may.
+    """Replace the contents of `path` by `data` atomically, without syncing; one process at a time may call it.
 
     After an error nothing is left behind.
     """
@@ -70,7 +70,7 @@ def overwrite(path: Path, data: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes, or the names in a folder, onto the disk."""
+    """Make a file's bytes, or the names in a folder, durable."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -79,7 +79,7 @@ def sync(path: Path) -> None:
 
 
 def seal(body: bytes) -> tuple[bytes, bytes]:
-    """Return the two parts of what `unseal` reads: the digest of `body`, and `body`.
+    """Return the two parts that `unseal` reads: the digest of `body`, and `body`.
 
     >>> unseal(b"".join(seal(b"state")), "state.bin")
     b'state'
@@ -88,7 +88,7 @@ def seal(body: bytes) -> tuple[bytes, bytes]:
 
 
 def unseal(data: bytes, source: Path | str) -> bytes:
-    """Return the body of sealed bytes; raises `Corrupt`, naming `source`, where they are not what was sealed."""
+    """Return the body of sealed bytes; raises `Corrupt`, naming `source`, if they do not match their digest."""
     body = data[_DIGEST_BYTES:]
     if data[:_DIGEST_BYTES] != digest(body, size=_DIGEST_BYTES):
         raise Corrupt(f"{source} cannot be used: its {len(data)} bytes do not match the digest")

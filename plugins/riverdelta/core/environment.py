@@ -1,4 +1,4 @@
-"""Environment: which variables named RIVERDELTA_* mean something, and what is said of the others."""
+"""Environment: checks that variables named RIVERDELTA_* are settings, and reports the others."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from riverdelta.core.errors import ConfigurationError, near
 
 _log = logging.getLogger(__name__)
 PREFIX = "RIVERDELTA_"
-#: Variables that are no settings of a service, and what reads them.
+#: Variables that are not settings of a service, and what reads them.
 TOOLS = {
     "DATA": "The folder with MovieLens latest-small, for `riverdelta demo`, and with more data sets for tests and benchmarks.",
-    "FUZZ_EXAMPLES": "How many examples each test in `tests/fuzz` tries.",
+    "FUZZ_EXAMPLES": "The number of examples that each test in `tests/fuzz` tries.",
 }
-#: `name=value`, after the prefix, of what Kubernetes and Docker set for services named riverdelta or riverdelta-….
+#: `name=value`, after the prefix, as Kubernetes and Docker set for services named riverdelta or riverdelta-….
 _LINK = re.compile(
     r"(?:(?P<service>.+)_)?(SERVICE_HOST=.*|SERVICE_PORT(_.+)?=\d*|PORT=(tcp|udp|sctp)://.*"
     r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*|NAME=/.*|ENV_.*)",
     re.DOTALL,
 )
-#: Names the unknown variables that are logged already, to this process and to those that it starts.
+#: Names the unknown variables already logged, for this process and its children.
 _LOGGED = "_RIVERDELTA_UNKNOWN"
 
 
 def check(settings: Collection[str], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Raise `ConfigurationError` where a variable has almost the name of a setting; log others that mean nothing, once.
+    """Raise `ConfigurationError` if a variable's name is almost that of a setting; log other unknown variables once.
 
-    A name within two edits of a setting's is taken for a slip. Links to services and `TOOLS` are passed over. No value is
-    shown: it may be a token.
+    A name within two edits of a setting's counts as a typo. Links to services and `TOOLS` are skipped. No value is shown: it
+    may be a token.
     """
     names = {variable.upper().removeprefix(PREFIX): variable for variable in environment if variable.upper().startswith(PREFIX)}
     known = {setting.upper() for setting in settings}
@@ -41,8 +41,7 @@ def check(settings: Collection[str], environment: MutableMapping[str, str] = os.
     }
     nearest = {variable: min((edits(name, one), PREFIX + one) for one in known) for name, variable in unknown.items()}
     if slips := [
-        f"{variable} is not a setting, and {right} is one; rename it, or unset it: "
-        f'export {right}="${variable}"; unset {variable}'
+        f'{variable} is not a setting, but {right} is; rename it, or unset it: export {right}="${variable}"; unset {variable}'
         for variable, (distance, right) in nearest.items()
         if distance <= 2
     ]:
@@ -50,13 +49,13 @@ def check(settings: Collection[str], environment: MutableMapping[str, str] = os.
     logged = environment.get(_LOGGED, "").split()
     for name, variable in unknown.items():
         if variable not in logged:
-            _log.warning("%s is not a setting, and it is ignored: %s", variable, near(name, known))
+            _log.warning("%s is not a setting and is ignored: %s", variable, near(name, known))
     if unknown:
         environment[_LOGGED] = " ".join({*logged, *unknown.values()})
 
 
 def link(name: str, value: str) -> str | None:
-    """Return the Kubernetes or Docker service that RIVERDELTA_<name> is a link to, None where it is no link.
+    """Return the Kubernetes or Docker service that RIVERDELTA_<name> is a link to, or None.
 
     >>> link("GRPC_PORT", "tcp://10.0.0.1:50051"), link("SERVICE_HOST", "10.0.0.1"), link("GRPC_PORT", "3001")
     ('riverdelta-grpc', 'riverdelta', None)
@@ -66,7 +65,7 @@ def link(name: str, value: str) -> str | None:
 
 
 def edits(one: str, other: str) -> int:
-    """Return how many insertions, deletions, changes and swaps of neighbours turn one text into the other, at least.
+    """Return the least number of insertions, deletions, substitutions and swaps of neighbours between two strings.
 
     Notes: the Damerau-Levenshtein distance, by the algorithm of Lowrance and Wagner (1975).
 

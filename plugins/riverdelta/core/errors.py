@@ -1,6 +1,6 @@
-"""One tree of errors: each class knows its HTTP and its gRPC status.
+"""Errors: one tree, each class with its HTTP and gRPC status.
 
-A message names the thing, its value, what was allowed, and what to do next.
+A message names the thing, its value, what is allowed, and what to do next.
 """
 
 from __future__ import annotations
@@ -11,50 +11,50 @@ from typing import ClassVar
 
 
 class RiverdeltaError(Exception):
-    """The root of every error that riverdelta raises on purpose."""
+    """The base class of every error that riverdelta raises on purpose."""
 
     http_status: ClassVar[int] = 500
     grpc_status: ClassVar[str] = "INTERNAL"
-    #: Seconds until the same request may succeed; None where a retry cannot help.
+    #: Seconds until the same request may succeed; None if a retry cannot help.
     retry_after: float | None = None
 
 
 class InvalidInput(RiverdeltaError, ValueError):
-    """A request that can never succeed as it stands: a wrong column, type, length or value."""
+    """A request that can never succeed: a wrong column, type, length or value."""
 
     http_status = 400
     grpc_status = "INVALID_ARGUMENT"
 
 
 class TooLarge(InvalidInput):
-    """A request with more rows or bytes than the service takes."""
+    """A request with more rows or bytes than the service accepts."""
 
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
 
 
 class WrongContentType(InvalidInput):
-    """A request whose body is said to be of another kind than the service takes there."""
+    """A request whose declared content type is not accepted there."""
 
     http_status = 415
 
 
 class Unauthenticated(RiverdeltaError):
-    """A request without a token that this service knows."""
+    """A request without a valid token."""
 
     http_status = 401
     grpc_status = "UNAUTHENTICATED"
 
 
 class Forbidden(RiverdeltaError):
-    """A request whose token is known and does not allow this."""
+    """A request whose token is valid but does not allow this."""
 
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
 
 
 class RateLimited(RiverdeltaError):
-    """A request too soon after those before it; the same one passes in `retry_after` seconds."""
+    """A request that exceeds the rate limit; it will be accepted after `retry_after` seconds."""
 
     http_status = 429
     grpc_status = "RESOURCE_EXHAUSTED"
@@ -72,14 +72,14 @@ class NotFound(RiverdeltaError, LookupError):
 
 
 class Refused(RiverdeltaError):
-    """A command that cannot be carried out as things stand; nothing has changed, and the message says what can be done."""
+    """A command that cannot be applied in the current state; nothing has changed, and the message says what to do."""
 
     http_status = 409
     grpc_status = "FAILED_PRECONDITION"
 
 
 class Unavailable(RiverdeltaError):
-    """The service cannot do this now, and a later try may succeed: a full disk, a closed journal."""
+    """A temporary failure that a retry may pass: a full disk, a closed journal."""
 
     http_status = 503
     grpc_status = "UNAVAILABLE"
@@ -87,11 +87,11 @@ class Unavailable(RiverdeltaError):
 
 
 class NotFinite(RiverdeltaError):
-    """A row whose score is NaN, where the service is set to answer that with an error."""
+    """A row whose score is NaN, if the service is configured to answer that with an error."""
 
 
 class ConfigurationError(RiverdeltaError, ValueError):
-    """A stack, base model or setting that does not fit together; raised before anything is served."""
+    """A stack, base model or setting that is invalid or does not fit the others; raised before anything is served."""
 
     grpc_status = "FAILED_PRECONDITION"
 
@@ -105,14 +105,14 @@ class ModelError(ConfigurationError):
 
 
 class Unsupported(ConfigurationError):
-    """Something that is well formed and that riverdelta does not do."""
+    """A valid request or model that riverdelta does not support."""
 
     http_status = 501
     grpc_status = "UNIMPLEMENTED"
 
 
 class Corrupt(RiverdeltaError):
-    """Stored bytes that do not match their digest, or that cannot be read."""
+    """Stored bytes that do not match their digest or cannot be read."""
 
     grpc_status = "DATA_LOSS"
 
@@ -122,7 +122,7 @@ class ParityError(RiverdeltaError):
 
 
 class Locked(ConfigurationError):
-    """A data folder that another process holds; the message names its process id."""
+    """A data folder that another process has locked; the message names its process id."""
 
 
 def near(name: str, names: Iterable[str]) -> str:

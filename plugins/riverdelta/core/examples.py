@@ -1,4 +1,4 @@
-"""Examples: rows that have their label, ready to be learned."""
+"""Examples: rows joined with their labels, ready to be learned."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from riverdelta.core.records import OUTPUTS, by_output
 class Examples:
     """M joined rows in the order in which their labels came.
 
-    `base`, `corrected`, `served` float32[M, K] are the raw outputs as logged at serving ([M] is taken as [M, 1]), by tables
-    that contained the journal up to `position` int64[M]. `weight` float32[M] is what a row is learned with, `importance`
-    float32[M] what it counts in measures, and `taken_back` float32[M] the importance of the negative that silence had made of
-    a late positive's row before (0: none). `received` float64[M] says when the label was received and `scored` when the row
-    was scored (Unix seconds); `source` int64[M] who sent the label, 0 for a negative made of silence.
+    `base`, `corrected`, `served` float32[M, K] are the raw outputs as logged at serving ([M] is read as [M, 1]), by tables
+    that contained the journal up to `position` int64[M]. `weight` float32[M] is a row's weight in learning, `importance`
+    float32[M] its weight in measures, and `taken_back` float32[M] the importance of the earlier negative by silence of a late
+    positive's row (0: none). `received` float64[M] is when the label was received and `scored` when the row was scored (Unix
+    seconds); `source` int64[M] is the sender of the label, 0 for a negative by silence.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -45,10 +45,10 @@ class Examples:
         return len(self.label)
 
     def measured(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
-        """Return what measures count, in order: rows intp[K] of the examples, their labels and their weights float32[K].
+        """Return the rows that measures count, in order: indices intp[K] of the examples, labels and weights float32[K].
 
-        A late positive comes after a row with which the negative that silence had made of it is taken back, weight and all,
-        so that Σ weight·f(row, label) is in the end that of the true labels.
+        A late positive is preceded by a row that takes back its earlier negative by silence, with the same weight, so that Σ
+        weight·f(row, label) ends up as that of the true labels.
         """
         again = self.taken_back > 0
         rows = np.arange(len(self))

@@ -1,4 +1,4 @@
-"""Hashing: the digests that show whether bytes are what they were, and the hashes of ids."""
+"""Hashing: the digests that detect damaged bytes, and the hashes of ids."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-#: 2⁶⁴ / φ, odd: multiplied by it, ids that follow one another lie far apart.
+#: 2⁶⁴ / φ, odd: multiplied by it, consecutive ids are far apart.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _CHUNK = 1 << 22
 
 
 def digest(*parts: bytes | memoryview, size: int = 16, key: bytes = b"") -> bytes:
-    """Return the BLAKE2b digest of `parts`, one after another, in `size` bytes; with `key`, a MAC (RFC 7693).
+    """Return the BLAKE2b digest of the concatenated `parts` in `size` bytes; with `key`, a MAC (RFC 7693).
 
     >>> digest(b"ab", b"c") == digest(b"abc"), digest(b"abc", size=4).hex()
     (True, '63906248')
@@ -26,7 +26,7 @@ def digest(*parts: bytes | memoryview, size: int = 16, key: bytes = b"") -> byte
 
 
 def file_digest(*paths: Path) -> str:
-    """Return the digest of files, one after another, in 32 hexadecimal digits; they may be larger than the memory."""
+    """Return the digest of concatenated files, in 32 hexadecimal digits; they may be larger than the memory."""
     state = blake2b(digest_size=16)
     for path in paths:
         with path.open("rb") as file:
@@ -58,7 +58,7 @@ def id_of(value: Any) -> int | None:
 
 
 def mixed(x: Any) -> Any:
-    """Return uint64 in which every bit of `x` changes every bit: of an array, or in a kernel, by `numba.njit`, of a number.
+    """Return the mixed bits of `x` as uint64, each depending on every bit: for an array or, by `numba.njit`, for a number.
 
     It is the finalizer of splitmix64 (Steele, Lea, Flood 2014).
 

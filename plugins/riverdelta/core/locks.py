@@ -1,4 +1,4 @@
-"""Locks on files: the kernel frees them when their process ends, however it ends."""
+"""Locks: file locks, which the kernel frees however their process ends."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ from riverdelta.core.errors import Locked
 
 
 class Lock:
-    """A lock that is held until `release`, on a file that holds its owner's process id."""
+    """A lock that is held until `release`, on a file with its owner's process id."""
 
     def __init__(self, path: Path, what: str) -> None:
-        """Take the lock; raises `Locked` naming `what` and the holder's pid when another process has it."""
+        """Acquire the lock; raises `Locked` naming `what` and the owner's process id if another process holds it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _open(path)
         if not _take(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB):
             pid = os.read(self._file, 32).decode().strip() or "unknown"
             os.close(self._file)
-            raise Locked(f"{what} is in use by process {pid} ({path}); stop it, or set RIVERDELTA_HOME to another folder")
+            raise Locked(
+                f"{what} is in use by process {pid} ({path}); stop that process, or set RIVERDELTA_HOME to another folder"
+            )
         os.ftruncate(self._file, 0)
         os.write(self._file, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         os.close(self._file)
 
 
 class Turn:
-    """A queue of processes at a file: who waits sleeps in the kernel and is woken the moment it is free."""
+    """A queue of processes at a file: a waiting process sleeps in the kernel and wakes as soon as the file is free."""
 
     def __init__(self, path: Path) -> None:
         self._file = _open(path)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait for the turn, and give it up at the end of the block."""
+        """Wait for the turn, and release it at the end of the block."""
         _take(self._file, fcntl.LOCK_EX)
         try:
             yield
@@ -46,20 +48,20 @@ class Turn:
             _take(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)
 
 
 def alone(path: Path, wait: bool = False) -> AbstractContextManager[bool]:
-    """Yield whether nobody else has the lock on the file at `path`; if so, it is held until the end of the block.
+    """Yield whether the exclusive lock on the file at `path` was free; if so, it is held until the end of the block.
 
-    With `wait` the block begins when it is free.
+    With `wait` the block begins once it is free.
     """
     return _held(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def shared(path: Path) -> AbstractContextManager[bool]:
-    """Hold the lock on the file at `path` together with others who share it, as soon as nobody has it alone."""
+    """Hold a shared lock on the file at `path`, once no process holds the exclusive one."""
     return _held(path, fcntl.LOCK_SH)
 
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, for those who collect them; and counts of what happens too often to log each time."""
+"""Logs: JSON lines for log collectors, and counts of events that are too frequent to log one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
-#: Returns the trace and the span that the present code runs in, in hexadecimal, or None outside of one.
+#: Returns the current trace and span ids, in hexadecimal, or None outside of a trace.
 Tracing = Callable[[], "tuple[str, str] | None"]
 
 
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
         self._tracing = tracing
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line."""
+        """Return the record as one line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -47,7 +47,7 @@ class JsonLines(logging.Formatter):
 
 
 def use_json(tracing: Tracing = lambda: None, stream: TextIO | None = None) -> None:
-    """Write what riverdelta logs as JSON lines to `stream` (standard error), and nowhere else; a second call does nothing."""
+    """Write riverdelta's log as JSON lines only to `stream` (standard error); a second call does nothing."""
     log = logging.getLogger("riverdelta")
     if any(isinstance(handler.formatter, JsonLines) for handler in log.handlers):
         return
@@ -59,10 +59,10 @@ def use_json(tracing: Tracing = lambda: None, stream: TextIO | None = None) -> N
 
 
 class Throttled:
-    """Calls `log` with how many things have happened since it was last called, at most once in `seconds`.
+    """Calls `log` with the number of events since its last call, at most once in `seconds`.
 
-    `add` may be called from any thread. What is left waits for the next call of `add`: make one from time to time, with 0, and
-    a last one at infinity.
+    `add` may be called from any thread. Remaining events wait for the next `add`: call it from time to time with 0, and
+    finally with `now` at infinity.
 
     >>> throttled = Throttled(print, 60.0)
     >>> for now in (0.0, 1.0, 59.0, 60.0):
@@ -77,7 +77,7 @@ class Throttled:
         self._lock = threading.Lock()
 
     def add(self, count: int, now: float) -> None:
-        """Note that `count` more have happened, at `now` (in seconds); a clock that was set back delays nothing."""
+        """Add `count` events at `now` (in seconds); a clock that was set back delays nothing."""
         with self._lock:
             self._count += count
             if not self._count or 0 <= now - self._logged < self._seconds:

@@ -1,4 +1,4 @@
-"""A growing piece of an ONNX graph: nodes, constants, and the overridable tables that corrections serve from."""
+"""Nodes: builds a piece of an ONNX graph from nodes, constants, and the overridable tables of corrections."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from riverdelta.core.errors import ConfigurationError
 
-#: Everything that riverdelta adds to a graph is named under this prefix.
+#: The prefix of all names that riverdelta adds to a graph.
 PREFIX = "riverdelta/"
 
 
 class Nodes:
-    """Collects nodes at one opset; names are unique and tell which correction made them.
+    """Collects nodes at one opset; names are unique and contain the correction's name.
 
     >>> nodes = Nodes(opset=17)
     >>> with nodes.scope("demo"):
@@ -37,7 +37,7 @@ class Nodes:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Name what is added inside after `name`."""
+        """Prefix the names of nodes added inside with `name`."""
         before, self._scope = self._scope, f"{self._scope}{name}/"
         try:
             yield
@@ -45,13 +45,13 @@ class Nodes:
             self._scope = before
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Append a node of one output in the default domain and return the output's name."""
+        """Append a node with one output, in the default domain, and return the output's name."""
         name = self._name(op.lower())
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
     def named(self, name: str, tensor: str) -> str:
-        """Give a tensor a name of its own inside the current scope, by which tests and tools find it."""
+        """Give a tensor a fixed name in the current scope, by which tests and tools find it."""
         full = f"{PREFIX}{self._scope}{name}"
         self.nodes.append(helper.make_node("Identity", [tensor], [full], name=full))
         return full
@@ -66,7 +66,7 @@ class Nodes:
         return self._known[key]
 
     def table(self, name: str, values: npt.NDArray[np.float32]) -> str:
-        """Return the name of an overridable table: an initializer that is a graph input too."""
+        """Return the name of an overridable table: an initializer that is also a graph input."""
         full = f"{PREFIX}{self._scope}{name}"
         if full in self.tables:
             raise ConfigurationError(f"two tables are named {full!r}; give the corrections different names")

@@ -1,4 +1,4 @@
-"""Settings: everything an operator may change, each by an environment variable."""
+"""Settings: everything that an operator may change, each by an environment variable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Count = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 DAY, NONE = 86_400.0, SecretStr("")
-#: The settings that learning reads; the journal holds a record of them wherever one has changed.
+#: The settings that learning reads; the journal has a record of them at every change.
 LEARNING = (
     "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker", "breaker_resume_examples",
     "max_updates_per_entity", "entity_window_seconds", "drift_run_length", "drift_reference_examples",
@@ -40,90 +40,100 @@ _serving, _access, _feedback, _journal, _learning, _releases, _safety, _observab
 
 
 class Settings(BaseSettings):
-    """Each setting is read from RIVERDELTA_<NAME>, as in RIVERDELTA_HOME=/var/lib/riverdelta."""
+    """The operator's settings, each read from RIVERDELTA_<NAME>, such as RIVERDELTA_HOME=/var/lib/riverdelta."""
 
     model_config = SettingsConfigDict(env_prefix=environment.PREFIX, frozen=True, extra="forbid")
 
-    home: Path = _serving(Path(".riverdelta"), "The folder of all state, with one for each scorer: a volume, for one service.")
-    grpc_port: Port = _serving(3001, "The gRPC port, 0 for none. A second scorer needs its own: `@online(…, grpc_port=3002)`.")
-    grpc_host: str = _serving("127.0.0.1", "The gRPC server's address: IPv4, IPv6 (`::` for all), or a name.")
-    max_rows: Count = _serving(16_384, "The most rows in one request.")
-    max_bytes: Count = _serving(16 << 20, "The most bytes in the body of one request.")
+    home: Path = _serving(
+        Path(".riverdelta"), "Folder of all state, with a subfolder for each scorer; use a volume that only one service mounts."
+    )
+    grpc_port: Port = _serving(3001, "gRPC port; 0: no gRPC. A second scorer needs its own: `@online(…, grpc_port=3002)`.")
+    grpc_host: str = _serving("127.0.0.1", "Address of the gRPC server: IPv4, IPv6 (`::` for all), or a host name.")
+    max_rows: Count = _serving(16_384, "Maximum rows in one request.")
+    max_bytes: Count = _serving(16 << 20, "Maximum bytes in the body of one request.")
     threads: Natural = _serving(1, "Threads inside one ONNX operator; 0 leaves it to ONNX Runtime. 1 is best for small models.")
     serve: Literal["corrected", "base"] = _serving(
-        "corrected", "`corrected`: the gate's mixture. `base`: shadow mode, where all is learned and no score changes."
+        "corrected", "`corrected`: the gate's mixture. `base`: shadow mode, which learns but does not change scores."
     )
     not_finite: Literal["null", "error", "champion"] = _serving(
         "null",
-        "The answer for a row whose score is NaN. `null`: null, or NaN in a tensor, for it alone. `error`: the request fails "
+        "Answer for a row whose score is NaN. `null`: null, or NaN in a tensor, for that row. `error`: the request fails "
         "with HTTP 500 or gRPC INTERNAL, and is not journalled. `champion`: the champion's score, or an error if that is NaN.",
     )
-    follow_seconds: Seconds = _serving(0.02, "How often a worker looks for new tables.")
+    follow_seconds: Seconds = _serving(0.02, "Interval at which a worker polls for new tables.")
 
-    score_tokens: SecretStr = _access(NONE, "Tokens that may score, separated by commas. Beyond loopback each role needs one.")
+    score_tokens: SecretStr = _access(
+        NONE, "Tokens that may score, separated by commas. Outside loopback every role needs at least one."
+    )
     feedback_tokens: SecretStr = _access(NONE, "Tokens that may send feedback, separated by commas.")
     admin_tokens: SecretStr = _access(NONE, "Tokens that may do everything, separated by commas.")
-    requests_per_second: Rate = _access(None, "The most requests of one caller to one worker in a second, and in one burst.")
-    rows_per_second: Rate = _access(None, "The most rows of one caller to one worker in a second, and in one burst.")
-    key_window_seconds: Seconds = _access(7 * DAY, "How long ids of the last key are accepted after `riverdelta rotate-key`.")
+    requests_per_second: Rate = _access(None, "Maximum requests a second from one caller to one worker, and in one burst.")
+    rows_per_second: Rate = _access(None, "Maximum rows a second from one caller to one worker, and in one burst.")
+    key_window_seconds: Seconds = _access(
+        7 * DAY, "Time for which ids of the former key are accepted after `riverdelta rotate-key`."
+    )
 
     labels: Literal["explicit", "silence"] = _feedback(
         "explicit",
-        "`explicit`: a row is learned when its label comes. `silence`: rows reported as shown become negatives too, where no "
-        "label has come when their window ends.",
+        "`explicit`: a row is learned when its label arrives. `silence`: a row reported as shown also becomes a negative if no "
+        "label has arrived when its window ends.",
     )
-    window_seconds: Rate = _feedback(None, "The attribution window, after which a shown row becomes a negative.")
+    window_seconds: Rate = _feedback(None, "Attribution window, after which a shown row becomes a negative.")
     on_conflict: Literal["first", "last", "max"] = _feedback("first", "Which of two different labels of one row counts.")
     late: Literal["weighted", "plain"] = _feedback(
-        "weighted", "A positive after its row became a negative: `weighted` undoes that, `plain` counts as one row."
+        "weighted", "How to learn a positive whose row has become a negative: `weighted` undoes the negative, `plain` does not."
     )
-    keep_negatives: float = _feedback(1.0, "The share of negatives that is learned; the logit stays calibrated.", gt=0, le=1)
+    keep_negatives: float = _feedback(1.0, "Share of negatives that is learned; the logit stays calibrated.", gt=0, le=1)
     waiting_bytes: Count = _feedback(
         256 << 20,
-        "Memory for impressions that wait for feedback; older ones are read back from the journal. Showings take 24 bytes each "
-        "until their window closes; those past this limit are answered 503.",
+        "Memory for impressions that wait for feedback; older ones are read from the journal. Showings take 24 bytes each "
+        "until their window ends; beyond this limit showings are answered 503.",
     )
 
-    flush_seconds: Seconds = _journal(0.02, "How long an impression may wait in memory before it is durable.")
-    flush_rows: Count = _journal(1024, "The most rows that are made durable at once.")
-    segment_bytes: Count = _journal(256 << 20, "The size at which a segment of the journal is closed.")
-    journal_max_age_seconds: Seconds = _journal(30 * DAY, "Segments that are learned and older than this are deleted.")
-    journal_max_bytes: Count = _journal(20 << 30, "Learned segments are deleted, oldest first, while there are more bytes.")
+    flush_seconds: Seconds = _journal(0.02, "Longest time that an impression waits in memory before it is made durable.")
+    flush_rows: Count = _journal(1024, "Maximum rows that are made durable at once.")
+    segment_bytes: Count = _journal(256 << 20, "Size at which a segment of the journal is closed.")
+    journal_max_age_seconds: Seconds = _journal(30 * DAY, "Learned segments older than this are deleted.")
+    journal_max_bytes: Count = _journal(20 << 30, "Learned segments are deleted, oldest first, while the journal is larger.")
 
-    checkpoint_seconds: Seconds = _learning(20.0, "How often the learner's state is saved.")
+    checkpoint_seconds: Seconds = _learning(20.0, "Interval at which the learner's state is saved.")
     drift_run_length: float = _learning(
         1e7,
-        "The mean number of examples between false drift alarms, at least; 0: drift is not watched.",
+        "Minimum mean number of examples between false drift alarms; 0: drift is not watched.",
         ge=0,
         allow_inf_nan=False,
     )
     drift_reference_examples: int = _learning(
-        8_192, "How many examples show what is usual: the first ones, and those after an alarm.", ge=1024, multiple_of=64
+        8_192, "Examples in a drift reference window, at the start and after each alarm.", ge=1024, multiple_of=64
     )
 
-    swap_min_seconds: Seconds = _releases(0.05, "The least time between two swaps.")
-    release_seconds: Seconds = _releases(300.0, "How often a release, a full merged model, is made of what was learned.")
-    release_examples: Count | None = _releases(None, "A release is made after this many examples too.")
-    keep_releases: Count = _releases(8, "How many releases are kept besides the champion and the one that serves.")
+    swap_min_seconds: Seconds = _releases(0.05, "Minimum time between two swaps.")
+    release_seconds: Seconds = _releases(300.0, "Interval at which a release, a complete merged model, is made.")
+    release_examples: Count | None = _releases(None, "A release is also made after this many examples.")
+    keep_releases: Count = _releases(8, "Releases kept besides the champion and the one in service.")
     max_release_bytes: Count = _releases(
-        4 << 30, "While releases have more bytes the oldest go, but never the champion or the one that serves."
+        4 << 30, "The oldest releases are deleted while all are larger, except the champion and the one in service."
     )
-    promote_margin: Share = _releases(0.002, "A champion is surely not worse than the last by more than this, in nats a row.")
-    promote_alpha: Share = _releases(0.05, "The probability of ever promoting one that is worse by more than the margin.")
+    promote_margin: Share = _releases(
+        0.002, "A release is promoted if it is not worse than the champion by more than this, in nats a row, with confidence."
+    )
+    promote_alpha: Share = _releases(0.05, "Probability of ever promoting a release that is worse by more than the margin.")
 
     guard: Literal["live", "release"] = _safety(
-        "live", "`live`: the newest tables serve. `release`: those of the champion do, until a release is promoted."
+        "live", "`live`: the newest tables serve. `release`: the champion's tables serve until another release is promoted."
     )
     breaker: Literal["off", "freeze", "rollback"] = _safety(
-        "freeze", "An abrupt change of the joined stream does nothing, stops learning, or also puts the champion into service."
+        "freeze", "Response to an abrupt change of the joined stream: none, stop learning, or also roll back to the champion."
     )
-    breaker_resume_examples: Count | None = _safety(2_000, "After how many calm examples learning resumes by itself.")
-    max_updates_per_entity: Count | None = _safety(None, "The most updates in a window of an id that a correction is keyed by.")
-    entity_window_seconds: Seconds = _safety(3600.0, "The window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
+    breaker_resume_examples: Count | None = _safety(2_000, "Normal examples after which learning resumes by itself.")
+    max_updates_per_entity: Count | None = _safety(None, "Maximum updates in a window for an id that a correction is keyed by.")
+    entity_window_seconds: Seconds = _safety(3600.0, "Window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
 
-    threshold: Share = _observability(0.5, "The probability from which accuracy, precision, recall and F1 count a positive.")
+    threshold: Share = _observability(
+        0.5, "Probability from which a score counts as positive in accuracy, precision, recall and F1."
+    )
     log_format: Literal["text", "json"] = _observability(
-        "text", "`json`: what riverdelta logs is one JSON object a line, with the request's trace where there is one."
+        "text", "`json`: one JSON object per log line, with the request's trace if there is one."
     )
 
     @field_validator("drift_run_length")
@@ -147,14 +157,14 @@ class Settings(BaseSettings):
         return {name: getattr(self, name) for name in LEARNING}
 
     def learning_as(self, given: Mapping[str, Any]) -> Settings:
-        """Return these settings with those that learning reads as `given`; raises `ConfigurationError` naming a bad one."""
+        """Return these settings with `given` for those that learning reads; raises `ConfigurationError` naming a bad one."""
         return Settings._of({**self.model_dump(), **{name: given[name] for name in LEARNING if name in given}})
 
     @classmethod
     def load(cls, **given: object) -> Settings:
         """Return the settings of the environment, overridden by `given`.
 
-        Raises `ConfigurationError` naming the variable or the argument whose value is wrong, or which is not a setting.
+        Raises `ConfigurationError` naming the variable or the argument whose value is invalid, or which is not a setting.
         """
         environment.check(cls.model_fields)
         return cls._of(given, given)
@@ -164,13 +174,14 @@ class Settings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as error:
-            # The input of a rule about several settings is all of them, tokens too: its message names those that it means.
+            # The input of a rule about several settings is all of them, including tokens: its message names those that it
+            # concerns.
             lines = [_wrong(str(e["loc"][0]), e, arguments) if e["loc"] else str(e["ctx"]["error"]) for e in error.errors()]
             raise ConfigurationError("; ".join(dict.fromkeys(lines))) from None
 
 
 def default(name: str) -> str | None:
-    """Return what to set a setting's variable to for its default, None where it is unset then.
+    """Return the value of a setting's variable that gives its default, or None if that is to unset it.
 
     >>> default("grpc_port"), default("window_seconds"), default("admin_tokens"), default("release_seconds")
     ('3001', None, None, '300')
@@ -182,7 +193,7 @@ def default(name: str) -> str | None:
 
 
 def allowed(name: str) -> str:
-    """Return, in words, which values a setting may have.
+    """Return a description of the values that a setting may have.
 
     >>> allowed("grpc_port"), allowed("promote_alpha"), allowed("release_examples"), allowed("on_conflict")
     ('an integer of at least 0 and at most 65535', 'a number above 0 and below 1', 'an integer above 0', 'first, last or max')
@@ -226,7 +237,7 @@ def _properties() -> dict[str, Any]:
 
 
 def _wrong(name: str, error: Mapping[str, Any], arguments: Collection[str]) -> str:
-    """What is wrong with a setting, as pydantic found, and the line that mends it."""
+    """Return pydantic's error about a setting as a message, with the line that fixes it."""
     if error["type"] == "extra_forbidden":
         return f"{name}= is not a setting: {near(name, Settings.model_fields)}"
     variable, value, usual = environment.PREFIX + name.upper(), error["input"], default(name)
@@ -236,5 +247,5 @@ def _wrong(name: str, error: Mapping[str, Any], arguments: Collection[str]) -> s
         return f"{name}= is {value!r}; expected {expected}: {mend}"
     mend = f"unset {variable}" if usual is None else f"export {variable}={usual}"
     if (service := environment.link(name.upper(), str(value))) is not None:
-        mend = f"write enableServiceLinks: false into the pod's spec, as this is Kubernetes' link to {service}, or type {mend}"
+        mend = f"set enableServiceLinks: false in the pod's spec, since this is Kubernetes' link to {service}, or type {mend}"
     return f"{variable} is {value!r}; expected {expected}: {mend}"

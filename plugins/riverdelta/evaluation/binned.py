@@ -1,4 +1,4 @@
-"""Binned: how often each logit came with each of two labels, and what follows from that alone: AUC, precision and their kin."""
+"""Binned: counts of logits by label, and the measures that follow from them: AUC, precision, recall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from riverdelta.core.losses.base import Doubles
 
 Measures = dict[str, float | None]
 
-#: Half the number of bins, and the logit at which half of them are used up: 512 bins a logit at 0, 194 at ±5, 57 at ±16.
+#: Half the number of bins, and the logit below which half of them are: 512 bins per logit at 0, 194 at ±5, 57 at ±16.
 HALF, SCALE = 4096, 8.0
 BINS = 2 * HALF
 
@@ -32,13 +32,13 @@ def middles() -> Doubles:
 
 
 def edge_of(threshold: float) -> int:
-    """Return the first bin whose scores are at least a threshold, a probability, to the nearest edge of a bin."""
+    """Return the first bin whose scores reach `threshold` (a probability), rounded to the nearest edge of a bin."""
     z = math.log(threshold / (1.0 - threshold))
     return min(max(round(z / (SCALE + abs(z)) * HALF) + HALF, 1), BINS - 1)
 
 
 def threshold_of(edge: int) -> float:
-    """Return the least score of a bin.
+    """Return the lowest score in a bin.
 
     >>> threshold_of(edge_of(0.5)), round(threshold_of(edge_of(0.2)), 3)
     (0.5, 0.2)
@@ -48,13 +48,13 @@ def threshold_of(edge: int) -> float:
 
 
 def by_value(z: npt.NDArray[np.float32], label: npt.ArrayLike, weight: Doubles) -> Doubles:
-    """Return counts[label, value] of the distinct logits in rising order: bins in which every pair is a true tie."""
+    """Return counts[label, value] of the distinct logits in ascending order, so that every pair within a bin is a true tie."""
     values, at = np.unique(z, return_inverse=True)
     return np.stack([np.bincount(at, weight * (label == y), len(values)) for y in (0, 1)])
 
 
 def auc(counts: Doubles, exact: bool) -> Measures:
-    """Return AUC and the most by which bins can move it, of counts[label, bin]; a pair within one bin counts half."""
+    """Return the AUC of counts[label, bin] and its largest error due to binning; a pair within a bin counts half."""
     negative, positive = counts
     pairs = float(negative.sum()) * float(positive.sum())
     if negative.sum() <= 0 or positive.sum() <= 0:
@@ -65,7 +65,7 @@ def auc(counts: Doubles, exact: bool) -> Measures:
 
 
 def quality(counts: Doubles, edge: int) -> Measures:
-    """Return accuracy, precision, recall and F1 of "bin >= edge", None where there is nothing to divide by."""
+    """Return accuracy, precision, recall and F1 of "bin >= edge", or None if the divisor is 0."""
     (tn, fp), (fn, tp) = ((float(c[:edge].sum()), float(c[edge:].sum())) for c in counts)
     return {
         "accuracy": share(tp + tn, tn + fp + fn + tp),
@@ -76,11 +76,11 @@ def quality(counts: Doubles, edge: int) -> Measures:
 
 
 def beyond(counts: Doubles, loss: Loss) -> float:
-    """Return the rows that lose more than the loss's bound: there an edge of the bins lies, the same for either label."""
+    """Return the number of rows whose loss exceeds the bound; it is an edge of the bins, the same for both labels."""
     rows = int(HALF * loss.bound / (SCALE + loss.bound))
     return float(counts[0, HALF + rows :].sum() + counts[1, : HALF - rows].sum())
 
 
 def share(part: float, of: float) -> float | None:
-    """Return part / of, None where there is nothing to divide by."""
+    """Return part / of, or None if the divisor is 0."""
     return part / of if of > 0 else None

@@ -1,4 +1,4 @@
-"""Confidence sequence: bounds of a running mean that hold at every row at once, however often one looks."""
+"""Confidence sequence: bounds of a running mean that hold at all rows simultaneously, however often they are read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 
-#: Below this shape the incomplete gamma function is summed; from it on two terms of Temme's expansion are closer than 2e-10.
+#: Below this shape the incomplete gamma function is summed; above, two terms of Temme's expansion are within 2e-10.
 _ASYMPTOTIC = 1000.0
-#: A remembered boundary is lowered by this share, far above rounding, so that it only ever spares evaluations.
+#: A cached boundary is lowered by this share, far above rounding errors, so that the cache never changes a result.
 _SLACK = 1e-7
 
 
@@ -60,11 +60,11 @@ def _below(a, s):  # type: ignore[no-untyped-def]
 
 @numba.njit("float64(float64, float64, float64)", cache=True)
 def boundary(v, rho, threshold):  # type: ignore[no-untyped-def]
-    """Return u(v), where log m(u, v) = threshold: P(a sum of intrinsic time v ever reaches u(v)) <= exp(-threshold).
+    """Return the bound u(v) that a sum of intrinsic time v ever reaches with probability at most exp(-threshold).
 
     m(s, v) = ∫ exp(λs - ψ(λ)v) dF(λ) over 0 <= λ < 1 with ψ(λ) = -log(1 - λ) - λ, and F the gamma distribution of shape and
-    rate ρ of 1 - λ, cut at 1. With a = v + ρ, up to the same at s = v = 0,
-    log m = logΓ(a) - a·log a + a + s - a·log(1 + s/a) + log P(a, a + s), in which nothing overflows or cancels.
+    rate ρ of 1 - λ, cut at 1; u solves log m(u, v) = threshold. With a = v + ρ, up to the same at s = v = 0, log m = logΓ(a) -
+    a·log a + a + s - a·log(1 + s/a) + log P(a, a + s), in which nothing overflows or cancels.
 
     log m is convex and grows in s, so Newton's steps from the right come down on the root and never pass it.
     """
@@ -91,7 +91,7 @@ _WATCH = (
 
 @numba.njit(_WATCH, cache=True)
 def _watch(values, line, first, last, sums, count, scale, rho, floor, threshold):  # type: ignore[no-untyped-def]
-    """Add values until the mean has surely left `line` (NaN: never); return how many were added, and the side, 1 or -1 or 0."""
+    """Add values until a bound crosses `line` (NaN: never); return how many were added, and the side: 1, -1 or 0."""
     total, squares, n = sums[0], sums[1], count[0]
     middle = 0.5 * (first + last)
     for i in range(values.shape[0]):
@@ -102,7 +102,7 @@ def _watch(values, line, first, last, sums, count, scale, rho, floor, threshold)
         n += 1
         over = total - n * line
         side = 0 if over > 0.0 else 1
-        # The floor is the bound at an earlier row, so it lies below this row's: u grows with V.
+        # The floor is the bound at an earlier row, so it is below this row's: u grows with V.
         if abs(over) > floor[side]:
             bound = scale[side] * boundary(squares / scale[side] ** 2, rho[side], threshold)
             if abs(over) > bound:
@@ -116,24 +116,38 @@ def _watch(values, line, first, last, sums, count, scale, rho, floor, threshold)
 class ConfidenceSequence:
     """Bounds, for all t at once, of the average conditional mean μ_t of values x_i in [low, high].
 
-    μ_t = Σ_{i<=t} E[x_i | x_1 … x_{i-1}] / t.
-    P(lower_t <= μ_t <= upper_t for every t >= 1) >= 1 - `alpha`, whatever the values' distribution and dependence: the mean
-    may drift or be chosen against us. `sides=1`: P(lower_t <= μ_t for every t) >= 1 - `alpha`, and the same of upper_t, but
-    each for itself. Since μ_t moves, a bound speaks of its own t: no intersection with earlier bounds is taken.
+    μ_t = Σ_{i<=t} E[x_i | x_1 … x_{i-1}] / t. P(lower_t <= μ_t <= upper_t for every t >= 1) >= 1 - `alpha`, whatever the
+    values' distribution and dependence: the mean may drift or be chosen by an adversary. `sides=1`: P(lower_t <= μ_t for every
+    t) >= 1 - `alpha`, and the same of upper_t, but separately. Since μ_t moves, a bound holds for its own t: earlier bounds
+    are not intersected.
 
     The empirical-Bernstein sequence: with predictions x̂_i = the mean of the values before (and of one at the middle of
-    `guess`) clipped to `guess`, V_t = Σ (x_i - x̂_i)² and scale c,
-    lower_t = Σx/t - c·u(V_t/c²)/t, and upper_t likewise, u being the gamma-exponential mixture `boundary`. The proof needs
-    x_i - x̂_i >= -c, so c = guess[1] - low for `lower` and high - guess[0] for `upper`: with the whole range for a guess,
-    c = high - low as published, and a narrow guess around the middle halves it.
+    `guess`) clipped to `guess`, V_t = Σ (x_i - x̂_i)² and scale c, lower_t = Σx/t - c·u(V_t/c²)/t, and upper_t likewise, u
+    being the gamma-exponential mixture `boundary`. The proof needs x_i - x̂_i >= -c, so c = guess[1] - low for `lower` and
+    high - guess[0] for `upper`: with the full range as the guess, c = high - low as published, and a narrow guess around the
+    middle halves it.
 
-    `best_at` is the V at which u(V)/√V is about least: ρ = (best_at/c²) / (2·log(1/α) + log(1 + 2·log(1/α))).
+    ρ = (best_at/c²) / (2·log(1/α) + log(1 + 2·log(1/α))) makes u(V)/√V about least at V = `best_at`.
 
     Against the polynomial stitched boundary (their theorem 1, η = 2, s = 1.4, m = best_at), α = 0.05 on one side, c = 1,
     best_at = 10: u = 5.7 against 15.5 at V = 1, 11.7 against 15.5 at 10, 34.4 against 43.9 at 100, 381 against 402 at 10⁴, and
-    4,336 against 4,107 at 10⁶: the mixture is the tighter one for four decades from best_at, and pays √log V for √log log V.
+    4,336 against 4,107 at 10⁶: the mixture is tighter for four decades from best_at, and grows with √log V instead of √log log
+    V.
 
     Each row is added in order, in plain float64 sums: a block split in any way leaves the same bits, 1 to 10⁹ rows.
+
+    Parameters
+    ----------
+    alpha
+        Probability that a bound is ever wrong, above 0 and below 1.
+    low, high
+        The range of the values.
+    sides
+        2 (default): `alpha` covers both bounds. 1: each bound has the error `alpha`.
+    guess
+        The range in which values are predicted (default: all of it). Narrow it if values are usually near one point.
+    best_at
+        The sum of squared deviations V at which the bounds are tightest. Raise it if decisions need many values.
 
     References: Howard, Ramdas, McAuliffe, Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences",
     Annals of Statistics 49(2), arXiv 1810.08240 (theorem 4, gamma-exponential mixture); Temme 1979 (P for large a).
@@ -155,7 +169,7 @@ class ConfidenceSequence:
         best_at: float | None = None,
     ) -> None:
         if not 0.0 < alpha < 1.0:
-            raise ConfigurationError(f"alpha is {alpha!r}; expected a probability of error between 0 and 1, both excluded")
+            raise ConfigurationError(f"alpha is {alpha!r}; expected an error probability above 0 and below 1, such as 0.05")
         low, high = float(low), float(high)
         guess = (low, high) if guess is None else (float(guess[0]), float(guess[1]))
         best_at = 10.0 * (high - low) ** 2 if best_at is None else best_at
@@ -168,14 +182,14 @@ class ConfidenceSequence:
         self._remember()
 
     def update(self, values: npt.ArrayLike) -> None:
-        """Add values float64[M] in order; raises `InvalidInput`, and adds none, where one is not within [low, high]."""
+        """Add values float64[M] in order; raises `InvalidInput`, and adds none, if one is outside [low, high]."""
         self.until(values, math.nan)
 
     def until(self, values: npt.ArrayLike, line: float) -> tuple[int, int]:
-        """Add values in order up to and with the first after which lower > `line` or upper < `line`, looking at every row.
+        """Add values in order, up to and including the first after which lower > `line` or upper < `line`.
 
-        Returns how many were added, and 1 where lower is above the line, -1 where upper is below it, 0 where neither is. u is
-        evaluated only at rows whose sum passes the last u evaluated, which changes nothing in the answer: u grows with V.
+        Returns how many were added, and 1 if lower is above the line, -1 if upper is below it, else 0. u is evaluated only at
+        rows whose sum exceeds the last u evaluated, which does not change the result, since u grows with V.
         """
         block = np.ascontiguousarray(values, np.float64)
         outside = ~((self.low <= block) & (block <= self.high))
@@ -199,7 +213,7 @@ class ConfidenceSequence:
 
     @property
     def variance(self) -> float:
-        """V_t / t, the mean square of the values about their predictions; NaN before the first."""
+        """The variance V_t / t: the mean square of the values about their predictions; NaN before the first."""
         return float(self._sums[1]) / self.count if self.count else math.nan
 
     @property
@@ -213,15 +227,15 @@ class ConfidenceSequence:
         return min(self.mean + self._bound(1) / self.count, self.high) if self.count else self.high
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {"sums": self._sums.copy(), "count": self._count.copy()}
 
     def load(self, arrays: Arrays) -> None:
-        """Take over what `state` returned of a sequence with the same arguments; raises `Corrupt` at anything else."""
+        """Restore what `state` returned of a sequence with the same arguments; raises `Corrupt` if it does not fit."""
         for name, mine in self.state().items():
             theirs = take(arrays, name, mine)
             if not (np.isfinite(theirs).all() and theirs[-1] >= 0):
-                raise Corrupt(f"the saved sequence's {name!r} is {theirs.tolist()}; expected finite sums, the last not below 0")
+                raise Corrupt(f"the saved sequence's {name!r} is {theirs.tolist()}; expected finite sums, the last at least 0")
         self._sums[...], self._count[...] = arrays["sums"], arrays["count"]
         self._remember()
 

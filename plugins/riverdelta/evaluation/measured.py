@@ -1,4 +1,4 @@
-"""Measured: rows as every measure of losses takes them, and sums of them that do not depend on how they came."""
+"""Measured: the rows that every measure of losses takes, and sums of them that do not depend on block sizes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from riverdelta.core.losses.base import Doubles
 
 
 class Rows(NamedTuple):
-    """N rows: raw outputs of two scorers float64[2, N, K], labels and weights float64[N], and which rows can be measured.
+    """N rows: raw outputs of two scorers float64[2, N, K], labels and weights float64[N], and which rows are measurable.
 
-    Those are the rows with finite raw outputs and weights, and a label that is one.
+    A row is measurable if its raw outputs and weight are finite and its label is valid.
     """
 
     raw: Doubles
@@ -25,12 +25,14 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, loss: Loss, first: npt.ArrayLike, second: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike) -> Rows:
-        """Return the rows given; raises `InvalidInput` where lengths differ."""
+        """Return the rows given; raises `InvalidInput` if lengths differ."""
         given = [np.asarray(one) for one in (first, second, label, weight)]
         rows = len(given[0])
         if len(given[1]) != rows or not given[2].shape == given[3].shape == (rows,):
             shapes = ", ".join(str(list(one.shape)) for one in given)
-            raise InvalidInput(f"two raw outputs, label and weight have shapes {shapes}; expected four of one length [N]")
+            raise InvalidInput(
+                f"two raw outputs, label and weight have shapes {shapes}; expected the same length N for all four"
+            )
         raw, (labels, weights) = np.empty((2, rows, loss.outputs)), np.empty((2, rows))
         for out, one in zip((raw[0], raw[1], labels, weights), given, strict=True):
             out[...] = one.reshape(out.shape)
@@ -39,5 +41,5 @@ class Rows(NamedTuple):
 
 
 def possible(loss: Loss, losses: Doubles, rows: Doubles) -> npt.NDArray[np.bool_]:
-    """Return whether each sum of losses is possible for its number of rows: version 0.1 saved sums of unbounded losses."""
+    """Return whether each sum of losses is possible for its number of rows; version 0.1 saved sums of unbounded losses."""
     return np.abs(losses) <= loss.bound * rows

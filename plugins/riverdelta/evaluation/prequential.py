@@ -1,4 +1,4 @@
-"""Prequential: how well base and served outputs predicted labels that came after them (test, then train)."""
+"""Prequential: how well base and served outputs predicted the labels that came after them (test, then train)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from riverdelta.evaluation.measured import Rows, possible
 
 Report = dict[str, float | int | None]
 
-#: What is judged, in the order of every array's first axis.
+#: The scorers that are measured, in the order of every array's first axis.
 SCORERS = ("base", "served")
 _CUBE, _LINE = types.float64[:, :, ::1], types.float64[::1]
 _KERNEL = types.int64(
@@ -34,7 +34,7 @@ _KERNEL = types.int64(
 def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):  # type: ignore[no-untyped-def]
     """Add rows to counts[scorer, label, bin] (or [scorer, 0, whether the loss is at its bound]), sums[scorer, 2] and `recent`.
 
-    Return how many examples there are with them.
+    Returns the new number of examples.
     """
     outputs = raw.shape[2]
     z, prediction, by_label = np.empty(outputs), np.empty(outputs), counts.shape[1] > 1
@@ -59,19 +59,28 @@ def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):
 
 
 class Prequential:
-    """The mean loss of both scorers over all rows and the last ones; with two labels calibration, AUC, precision and more.
+    """The loss of base and served outputs, over all rows and over the last `window`; with two labels also AUC and calibration.
 
     With raw output z, label y and weight w: log_loss = Σ w·min(loss, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is
-    Σ w of the rows that lost more than that: this is where they are counted, for every report of losses. Where the loss has two
-    labels, σ(z) being the score: calibration_ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) +
-    P(equal) / 2; accuracy, precision, recall and F1 are those of "score >= threshold". Unit weights count rows; a row of weight
-    -1 takes an earlier one back.
+    Σ w of the rows whose loss exceeds that: all reports of losses count them here. If the loss has two labels, σ(z) being the
+    score: calibration_ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) + P(equal) / 2; accuracy,
+    precision, recall and F1 are those of "score >= threshold". Unit weights count rows; a row of weight -1 takes an earlier
+    one back.
 
-    "all" keeps 8,192 counts of z / (8 + |z|), so a pair within one bin counts as a tie: `auc_error` is the most by which that
-    can move this AUC, Σ over bins of positives·negatives / (2·all positives·all negatives). "recent" is the last `window`
-    rows themselves and exact. Rows are added strictly in order: a block split in any way leaves the same bits.
+    "all" keeps 8,192 counts of z / (8 + |z|), so a pair within one bin counts as a tie: `auc_error` bounds the error this
+    causes, Σ over bins of positives·negatives / (2·all positives·all negatives). "recent" holds the last `window` rows
+    themselves and is exact. Rows are added strictly in order: the state does not depend on how blocks are split, to the last
+    bit.
 
-    `threshold` is a probability, rounded to the edge of a bin (by less than 0.0005); 0.5 is exact. Reports state it.
+    Parameters
+    ----------
+    threshold
+        Probability from which a score counts as positive (default 0.5), rounded to the edge of a bin (by less than 0.0005; 0.5
+        is exact). Set it to the threshold that your application uses. Reports state it.
+    window
+        Rows in "recent" (default 10,000). A larger window has less noise and shows a change later.
+    loss
+        The loss of the task.
 
     References: Dawid 1984 (prequential); Gama, Sebastião, Rodrigues 2013 (windows); Fawcett 2006 (AUC by counting).
 
@@ -94,7 +103,7 @@ class Prequential:
     def update(self, base: Floats, served: Floats, label: Floats, weight: Floats | None = None) -> None:
         """Add N rows: raw outputs float32[N, K] as they were when each row was scored, labels, weights (default 1).
 
-        A row that is not finite or whose label is not one is counted as skipped and left out, since one would spoil every sum.
+        A row with a value that is not finite, or with an invalid label, is left out and counted as skipped.
         """
         rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
         before, more = self._examples, (self.loss.bound, self.loss.kernels, self._counts, self._sums, self._recent)
@@ -104,7 +113,7 @@ class Prequential:
         self._held = min(self._held + added, self.window)
 
     def report(self) -> dict[str, dict[str, Report]]:
-        """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure with nothing to divide by is None.
+        """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure whose divisor is 0 is null.
 
         Measures: examples, skipped (rows, over all time), log_loss, clipped; with two labels also threshold,
         calibration_ratio, auc, auc_error, accuracy, precision, recall, f1.
@@ -121,7 +130,7 @@ class Prequential:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {
             "counts": self._counts.copy(),
             "sums": self._sums.copy(),
@@ -130,15 +139,15 @@ class Prequential:
         }
 
     def load(self, arrays: Arrays) -> None:
-        """Take over what `state` returned, of any threshold and window; raises `Corrupt` where it is something else.
+        """Restore what `state` returned, with any threshold and window; raises `Corrupt` if it does not fit.
 
-        A window that has grown since fills up with new rows. A sum of losses that is not `possible` is made anew from the
-        counts.
+        A window that is larger than the saved one fills up with new rows. A sum of losses that is not `possible` is computed
+        again from the counts.
         """
         counts, sums = take(arrays, "counts", self._counts).copy(), take(arrays, "sums", self._sums).copy()
         rows, recent = take(arrays, "rows", np.zeros(2, np.int64)), take(arrays, "recent", self._recent, any_rows=True)
         if len(recent) > rows[0]:
-            raise Corrupt(f"the saved 'recent' has {len(recent)} rows; there were {rows[0]}")
+            raise Corrupt(f"the saved 'recent' has {len(recent)} rows; expected at most the {rows[0]} rows of 'all'")
         sound = possible(self.loss, sums[:, 0], np.abs(counts).sum((1, 2)) + 1.0)
         if self._by_label and not sound.all():
             middles = np.stack([self.loss.value(binned.middles(), y) for y in (0.0, 1.0)])
@@ -150,7 +159,7 @@ class Prequential:
         self._recent[self._places(self._held)] = kept
 
     def _empty(self) -> tuple[Doubles, Doubles]:
-        """Return counts and sums as `_add` takes them; the sums are those of losses and of the first prediction."""
+        """Return zeroed counts and sums for `_add`; the sums are of losses and of the first prediction."""
         shape = (2, binned.BINS) if self._by_label else (1, 2)
         return np.zeros((len(SCORERS), *shape)), np.zeros((len(SCORERS), 2))
 

@@ -1,4 +1,4 @@
-"""Slices: base and served loss and calibration, apart for the values of a declared column."""
+"""Slices: base and served loss and calibration for each declared value of a column."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from riverdelta.evaluation.measured import Rows, possible
 
 SCORERS = ("base", "served")
 OTHER = "other"
-#: A slice more is a series more in six metrics, for each worker.
+#: Each slice adds a series to six metrics, for every worker.
 MOST = 32
-#: An example counts half after so many more of its slice.
+#: An example's weight halves after this many more examples of its slice.
 HALF_LIFE = 5_000
 _FADES = 0.5 ** (1.0 / HALF_LIFE)
 _WEIGHT, _LABEL, _SCORE, _LOSS = range(4)
@@ -35,7 +35,7 @@ _KERNEL = types.void(_CUBE, _LINE, _LINE, types.boolean[::1], types.int64[::1], 
 
 @numba.njit(_KERNEL, cache=True)
 def _add(raw, label, weight, good, slices, bound, loss, sums, examples):  # type: ignore[no-untyped-def]
-    """Add each row to the sums of its slice, of which the older rows fade."""
+    """Add each row to the sums of its slice, in which older rows decay."""
     prediction = np.empty(raw.shape[2])
     for i in range(label.shape[0]):
         if not good[i]:
@@ -53,11 +53,19 @@ def _add(raw, label, weight, good, slices, bound, loss, sums, examples):  # type
 
 
 class Slices:
-    """The mean loss of both scorers by slice, and with two labels their calibration ratio, over each slice's recent examples.
+    """The loss of base and served outputs for each slice, over its recent examples; with two labels also calibration.
 
-    `declared` names id columns and of each the values that are slices; every other value belongs to "other". With a weight w
-    that halves every `HALF_LIFE` examples of the slice: log_loss = Σ w·loss / Σ w, each loss at most `Loss.bound`;
-    calibration_ratio = Σ w·σ(z) / Σ w·y.
+    With a weight w that halves every `HALF_LIFE` examples of the slice: log_loss = Σ w·loss / Σ w, each loss at most
+    `Loss.bound`; calibration_ratio = Σ w·σ(z) / Σ w·y.
+
+    Parameters
+    ----------
+    declared
+        By id column, the values that are slices; every other value belongs to "other".
+    schema
+        The columns of the scorer.
+    loss
+        The loss of the task.
 
     >>> slices = Slices({"country": ["de", "fr"]}, Schema.of({"country": "int64"}))
     >>> country, one = np.array([id_of("de"), id_of("de"), id_of("us")]), np.float32([1, 1, 1])
@@ -73,12 +81,14 @@ class Slices:
         self._values: dict[str, npt.NDArray[np.int64]] = {}
         for column, values in declared.items():
             if schema.need(column, "slices").kind != "id":
-                raise ConfigurationError(f"slices has the column {column!r}, which is {schema[column]}; expected an id column")
+                raise ConfigurationError(
+                    f"slices has the column {column!r}, which is {schema[column]}; expected an id column (int64)"
+                )
             listed = [values] if isinstance(values, str | int) else list(values)
             names, ids = [str(value) for value in listed], [id_of(value) for value in listed]
             if not names or None in ids or len({*names, OTHER}) != len(names) + 1 or len(names) > MOST:
                 raise ConfigurationError(
-                    f"slices has {names!r} for the column {column!r}; expected 1 to {MOST} ids, each once, none {OTHER!r}"
+                    f"slices has {names!r} for the column {column!r}; expected 1 to {MOST} distinct ids other than {OTHER!r}"
                 )
             self._names[column], self._values[column] = [*names, OTHER], np.array(ids, np.int64)
         self._begin()
@@ -89,9 +99,9 @@ class Slices:
         return tuple(self._names)
 
     def observe(self, examples: Examples) -> None:
-        """Take joined examples."""
+        """Observe joined examples."""
         rows, label, weight = examples.measured()
-        # A row of before a column was declared is none of its slices.
+        # A row from before its column was declared belongs to none of its slices.
         columns = {name: examples.columns[name][rows] for name in self._names if name in examples.columns}
         self.update(columns, examples.base[rows], examples.served[rows], label, weight)
 
@@ -103,7 +113,7 @@ class Slices:
         label: npt.ArrayLike,
         weight: npt.ArrayLike,
     ) -> None:
-        """Take N examples: the columns' ids, raw outputs, labels and weights; a row that is not finite is left out."""
+        """Add N examples: ids by column, raw outputs, labels and weights; rows that are not finite are left out."""
         rows = Rows.of(self.loss, base, served, label, weight)
         for column, values in self._values.items():
             if column in columns:
@@ -113,7 +123,7 @@ class Slices:
                 _add(*rows, which, self.loss.bound, self.loss.kernels, self._sums[column], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """Return {column: {slice: {scorer: {examples, log_loss, calibration_ratio}}}}; None without a divisor."""
+        """Return {column: {slice: {scorer: {examples, log_loss, calibration_ratio}}}}; a value whose divisor is 0 is null."""
         return {
             column: {
                 name: {
@@ -126,13 +136,13 @@ class Slices:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         return nest({c: {"sums": self._sums[c].copy(), "examples": self._examples[c].copy()} for c in self._names})
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; begin anew where other slices were declared; raises `Corrupt` at other shapes.
+        """Restore what `state` returned, or start over if the declared slices differ; raises `Corrupt` if shapes differ.
 
-        A slice whose losses are not `possible` begins anew.
+        A slice whose losses are not `possible` starts over.
         """
         self._begin()
         if set(arrays) != set(self.state()):

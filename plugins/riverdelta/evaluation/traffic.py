@@ -1,4 +1,4 @@
-"""Traffic: how much the corrections change what is served, and the loss to expect before any label is there."""
+"""Traffic: how much the corrections change the served scores, and the expected loss before labels arrive."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ _BASE, _CORRECTED, _SERVED = range(3)
 
 
 class Traffic:
-    """Three figures of the last `window` rows that were served; rows that are not finite are left out.
+    """Three statistics of the last `window` served rows; rows that are not finite are left out.
 
-    - Residual: quantiles of |corrected - base raw output|, the largest of a row's K, as far as it is served (`Loss.reach`).
+    - Residual: quantiles of |corrected - base raw output|, the largest of a row's K, cut at `Loss.reach` as when served.
     - Top changed: of requests of 2 rows or more, the share whose best row by the served output is not a best row of the base;
-      None where there is more than one output.
-    - Expected log loss, a row, where the loss has two labels and they are drawn from the served probability p: for the served
-      model itself E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which
-      is never less (Gibbs' inequality). It is as true as p is calibrated; the calibration ratio says whether it is. Either
-      label's loss is at most `Loss.bound`.
+      None if K > 1.
+    - Expected log loss per row, if labels are 0 or 1 and drawn from the served probability p: for the served model itself
+      E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which is never
+      less (Gibbs' inequality). It is only as accurate as p is calibrated; see the calibration ratio. The loss of either label
+      is at most `Loss.bound`.
+
+    Parameters
+    ----------
+    window
+        Rows that count (default 10,000). A larger window has less noise and shows a change later.
+    loss
+        The loss of the task.
 
     References: confidence-based performance estimation, Kivimäki et al. 2024, arXiv 2407.08649.
 
@@ -38,19 +45,19 @@ class Traffic:
 
     def __init__(self, window: int = 10_000, loss: Loss = LOG_LOSS) -> None:
         self.window, self.loss = window, loss
-        #: Where the next row goes, and how many rows are held.
+        #: The place of the next row, and the number of rows held.
         self._next = self._held = 0
         self._begin()
 
     def observe(self, impressions: Impressions) -> None:
-        """Take a record of impressions."""
+        """Observe a record of impressions."""
         i = impressions
         self.update(i.request, i.index, i.base, i.corrected, i.served)
 
     def update(
         self, request: npt.ArrayLike, index: npt.ArrayLike, base: npt.ArrayLike, corrected: npt.ArrayLike, served: npt.ArrayLike
     ) -> None:
-        """Take N rows: their request's number and their place in it, int[N], and the three raw outputs, float32[N, K]."""
+        """Add N rows: request number and index within the request, int[N], and the three raw outputs, float32[N, K]."""
         number = np.asarray(request)
         first = np.asarray(index) == 0
         first[1:] |= number[1:] != number[:-1]
@@ -62,7 +69,7 @@ class Traffic:
         self._held = min(self._held + len(number), self.window)
 
     def report(self) -> dict[str, Any]:
-        """Return rows, residual {quantile: size}, top_changed, expected_log_loss {scorer: loss}; None without rows for it."""
+        """Return rows, residual {quantile: size}, top_changed and expected_log_loss {scorer: loss}; None if no row counts."""
         order = (self._next - self._held + np.arange(self._held)) % self.window
         raw, first = self._raw[order], self._first[order]
         finite = np.logical_and.reduce(np.isfinite(raw), axis=1)
@@ -77,12 +84,12 @@ class Traffic:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         counts = np.array([self._next, self._held], np.int64)
         return {"logits": self._raw.copy(), "first": self._first.view(np.uint8).copy(), "counts": counts}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
+        """Restore what `state` returned, or start over if nothing was saved; raises `Corrupt` if it does not fit."""
         if not arrays:
             self._begin()
             return
@@ -108,7 +115,7 @@ def _top_changed(
     starts = np.flatnonzero(first)
     if not len(starts):
         return None
-    # The rows of a request whose first row has left the window are no request.
+    # A request whose first row has left the window does not count.
     base, served, finite, starts = base[starts[0] :], served[starts[0] :], finite[starts[0] :], starts - starts[0]
     sizes = np.diff(starts, append=len(base))
     counted = (sizes > 1) & np.logical_and.reduceat(finite, starts)

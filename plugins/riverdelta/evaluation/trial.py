@@ -1,4 +1,4 @@
-"""Trial: whether a challenger may take the champion's place, judged on the losses of both on the same examples."""
+"""Trial: whether a challenger may replace the champion, tested on the losses of both on the same examples."""
 
 from __future__ import annotations
 
@@ -16,41 +16,53 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.evaluation.confidence import ConfidenceSequence
 from riverdelta.evaluation.measured import Rows
 
-#: The differences are predicted within ±1/16 of the bound, which keeps the scale at 17/16 of it and not at twice it.
+#: Differences are predicted within ±1/16 of the bound, which makes the scale 17/16 of the bound instead of twice it.
 _GUESS = 1.0 / 16.0
-#: The sum of squares, in squares of the bound, at which the bounds are tightest.
+#: The sum of squares, in units of bound², at which the bounds are tightest.
 _BEST_AT = 30.0
 
 
 class Verdict(StrEnum):
-    """What a trial says of the challenger."""
+    """The result of a trial."""
 
     undecided = "undecided"
     promoted = "promoted"
     rejected = "rejected"
 
 
-#: By the side of the line on which the mean surely lies.
+#: Verdicts by the side of the line on which the mean is, with confidence.
 _VERDICTS = (Verdict.undecided, Verdict.promoted, Verdict.rejected)
 
 
 class Trial:
-    """Test a challenger against the champion on x = clip(w·(loss of the champion - loss of the challenger), -bound, bound).
+    """A sequential test of a challenger against the champion that may be read after every example.
 
-    Losses are at most `Loss.bound` each, of the raw outputs that both frozen releases give to one joined example of weight w.
-    With μ_t the average of E[x | the examples before] over the first t: promoted at the first t where
-    surely μ_t > -`margin` (not worse by more than the margin), rejected at the first where surely μ_t < -`margin`, undecided
-    until then. The guarantee below needs a bounded x and nothing else of the losses, and speaks of the mean of that x.
+    For a joined example of weight w, x = clip(w·(loss of the champion - loss of the challenger), -bound, bound); each loss is
+    that of the frozen release's raw output and at most `Loss.bound`. With μ_t the average of E[x | the examples before] over
+    the first t, the challenger is promoted once a lower bound of μ_t exceeds -`margin` (not worse by more than the margin),
+    and rejected once an upper bound is below -`margin`. The guarantee needs only that x is bounded, and is about the mean of
+    x.
 
-    P(ever promoted) <= `alpha` for a challenger that is worse by the margin or more (μ_t <= -margin at every t), and
-    P(ever rejected) <= `alpha` for one that is not, although every example is looked at and however they depend on each
-    other: see `ConfidenceSequence`, whose two bounds have the error `alpha` each. A challenger exactly at the margin goes on
-    undecided. The guarantee is of one trial: k promotions in a row may lose k margins.
+    P(ever promoted) <= `alpha` for a challenger that is worse by the margin or more (μ_t <= -margin at every t), and P(ever
+    rejected) <= `alpha` for one that is not, although every example is looked at and however they depend on each other: see
+    `ConfidenceSequence`, whose two bounds have the error `alpha` each. A challenger exactly at the margin stays undecided. The
+    guarantee is for one trial: k promotions in a row may lose k margins.
 
-    The verdict falls once, at an example that does not depend on how the stream was split, and later rows change nothing.
-    `margin` and `bound` (by default `Loss.scale`) are in the loss's unit, 0 <= margin < bound. A larger bound clips less and
-    takes longer, 6.2·bound/margin examples for two equal releases. It is the mean of clipped differences that is tested; the
-    report has the unclipped one too.
+    The verdict is final, and falls at the same example however the stream is split into blocks. The mean of clipped
+    differences is tested; the report has the unclipped one too.
+
+    Parameters
+    ----------
+    margin
+        Largest acceptable loss of a promotion, in the loss's unit per row (default 0.002); 0 <= margin < bound. A smaller
+        margin takes longer.
+    alpha
+        Probability of each of the two errors above, 0 to 1 (default 0.05). Lower it to promote with more certainty.
+    bound
+        Largest difference of losses that counts, in the loss's unit (default `Loss.scale`). A larger bound clips less and takes
+        longer: 6.2·bound/margin examples for two equal releases.
+    loss
+        The loss of the task.
 
     >>> label = np.tile(np.float32([0, 1]), 1000)
     >>> trial = Trial(margin=0.01)
@@ -65,10 +77,12 @@ class Trial:
         bound = loss.scale if bound is None else bound
         if not 0.0 < bound < math.inf:
             raise ConfigurationError(
-                f"bound is {bound!r}; expected the largest difference of two losses, in {loss.unit} above 0"
+                f"bound is {bound!r}; expected the largest difference of two losses that counts, in {loss.unit}, above 0"
             )
         if not 0.0 <= margin < bound:
-            raise ConfigurationError(f"margin is {margin!r}; expected {loss.unit} from 0 to below the bound {bound}")
+            raise ConfigurationError(
+                f"margin is {margin!r}; expected a number of {loss.unit} from 0 to below the bound {bound}"
+            )
         self.margin, self.alpha, self.bound, self.loss = float(margin), float(alpha), float(bound), loss
         guess = self.bound * _GUESS
         self._mean = ConfidenceSequence(
@@ -80,37 +94,36 @@ class Trial:
 
     @property
     def verdict(self) -> Verdict:
-        """Undecided, promoted or rejected."""
+        """The verdict so far: undecided, promoted or rejected."""
         return self._verdict
 
     def update(self, champion: Floats, challenger: Floats, label: Floats, weight: Floats) -> Verdict:
-        """Take M examples in order: raw outputs float32[M, K] of both on the same rows, labels, weights; return the verdict.
+        """Add M examples in order and return the verdict: raw outputs float32[M, K] of both releases, labels and weights.
 
-        A row that the challenger alone does not score with a finite output counts as -bound. One without a finite output of the
-        champion, a finite weight other than 0, or a label that is one is skipped and counted as such. Weights may be negative:
-        a row of weight -1 takes an earlier one back. Raises `InvalidInput` where lengths differ.
+        A row for which only the challenger's output is not finite counts as -bound. A row is skipped, and counted as such, if
+        the champion's output is not finite, the weight is 0 or not finite, or the label is invalid. Weights may be negative: a
+        row of weight -1 takes an earlier one back. Raises `InvalidInput` if lengths differ.
         """
         given = Rows.of(self.loss, champion, challenger, label, weight)
         if self._verdict is not Verdict.undecided:
             return self._verdict
-        judged = Rows.of(self.loss, champion, champion, label, weight).good & (given.weight != 0)
-        rows, scored = np.flatnonzero(judged), given.good[judged]
-        losses = [self.loss.value(raw[judged], given.label[judged]) for raw in given.raw]
-        found = np.where(scored, given.weight[judged] * (losses[0] - losses[1]), -self.bound)
+        counted = Rows.of(self.loss, champion, champion, label, weight).good & (given.weight != 0)
+        rows, scored = np.flatnonzero(counted), given.good[counted]
+        losses = [self.loss.value(raw[counted], given.label[counted]) for raw in given.raw]
+        found = np.where(scored, given.weight[counted] * (losses[0] - losses[1]), -self.bound)
         taken, side = self._mean.until(np.clip(found, -self.bound, self.bound), -self.margin)
         self._verdict = _VERDICTS[side]
         self._clipped += int((np.abs(found[:taken]) >= self.bound).sum())
         self._unclipped = np.add.accumulate(np.append(self._unclipped, found[:taken]))[-1:]
-        self._skipped += (int(rows[taken - 1]) + 1 if side else len(judged)) - taken
+        self._skipped += (int(rows[taken - 1]) + 1 if side else len(counted)) - taken
         return self._verdict
 
     def report(self) -> dict[str, float | int | str | bool | None]:
-        """Return what is known at the last example that counted; the mean and its variance are None before the first.
+        """Return the statistics at the last example that counted; before the first, mean and variance are null.
 
-        examples, skipped (rows left out), clipped (examples at ±bound), mean (of x, in nats: above 0 is better), unclipped (the
-        mean without ±bound, of which nothing is guaranteed), lower and upper (of μ_t, each with the error alpha), variance
-        (of x about its predictions), better (surely by any amount: lower > 0), worse (surely by any amount: upper < 0),
-        verdict, and the terms margin, alpha and bound.
+        examples, skipped (rows left out), clipped (examples at ±bound), mean (of x, in nats: above 0 is better), unclipped
+        (the mean without clipping, which has no guarantee), lower and upper (of μ_t, each with the error alpha), variance (of
+        x about its predictions), better (lower > 0), worse (upper < 0), verdict, and the terms margin, alpha and bound.
         """
         m = self._mean
         return {
@@ -129,7 +142,7 @@ class Trial:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {
             "terms": np.array([self.margin, self.alpha, self.bound]),
             "rows": np.array([self._skipped, self._clipped, _VERDICTS.index(self._verdict)], np.int64),
@@ -138,7 +151,7 @@ class Trial:
         }
 
     def load(self, arrays: Arrays) -> None:
-        """Take over what `state` returned, its terms too: a trial ends under those it began with; raises `Corrupt`."""
+        """Restore what `state` returned, including its terms, which never change during a trial; raises `Corrupt`."""
         terms, rows, unclipped = (take(arrays, name, like) for name, like in list(self.state().items())[:3])
         skipped, clipped, verdict = rows.tolist()
         if not (skipped >= 0 and clipped >= 0 and 0 <= verdict <= 2):
@@ -147,7 +160,7 @@ class Trial:
             margin, alpha, bound = terms.tolist()
             other = Trial(margin, alpha, bound, self.loss)
         except ConfigurationError as error:
-            raise Corrupt(f"the saved trial's 'terms' make no trial: {error}") from None
+            raise Corrupt(f"the saved trial's 'terms' are not valid: {error}") from None
         other._mean.load(arrays)
         other._unclipped = unclipped.copy()
         other._skipped, other._clipped, other._verdict = skipped, clipped, _VERDICTS[verdict]

@@ -1,1 +1,1 @@
-"""Graphs: reading a base model, splicing the corrections into it, and proving that the two sides agree."""
+"""Graphs: read a base model, splice the corrections into it, and check that ONNX and Python agree."""

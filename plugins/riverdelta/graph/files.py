@@ -1,4 +1,4 @@
-"""Files: merged models beside the shared weights, and one self-contained file for anyone else."""
+"""Files: merged models beside their shared weights, and export to one self-contained file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIMIT = 2**31 - 1
 
 
 def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
-    """Write a merged model and, once, the base's weights beside it; the file appears in full or not at all."""
+    """Write a merged model and, if not there yet, the base's weights beside it; the file appears in full or not at all."""
     write_weights(signature, path.parent)
     return _write(path, model)
 
@@ -25,7 +25,7 @@ def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
 def export_single(merged: Path, out: Path) -> Path:
     """Write the merged model at `merged` as one self-contained file, its weights inside.
 
-    Raises `Unsupported` when it would pass protobuf's limit of 2 GiB, and `Corrupt` where it or its weights cannot be read.
+    Raises `Unsupported` if it would exceed protobuf's limit of 2 GiB, and `Corrupt` if it or its weights cannot be read.
     """
     with _readable(merged):
         outside = external_tensors(onnx.load(merged, load_external_data=False))
@@ -40,7 +40,7 @@ def export_single(merged: Path, out: Path) -> Path:
 
 
 def base_digest(merged: Path) -> str:
-    """Return the digest of the base model that the merged model at `merged` was made of; raises `Corrupt`."""
+    """Return the digest of the base model inside the merged model at `merged`; raises `Corrupt`."""
     with _readable(merged):
         model = onnx.load(merged, load_external_data=False)
         return next(p.value for p in model.metadata_props if p.key == "riverdelta.base_digest")

@@ -1,4 +1,4 @@
-"""Merge: the base, the stack and the gate's mixture as one ONNX model that any runtime runs."""
+"""Merge: base, stack and the gate's mixture as one ONNX model for any runtime."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def merge(
     gate_weight: float = 1.0,
     provenance: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Return the merged model; its large base weights are external, in the file that `weights_name` names.
+    """Return the merged model; the base's large weights are external, in the file that `weights_name` returns.
 
-    Inputs: the base's, the declared columns, then the tables (each an initializer too, so that a caller may leave it out).
-    Outputs: those of `taps.outputs`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Where
-    nothing was learned yet, the raw output is the base's own, bit for bit (an infinite one becomes the largest float).
+    Inputs: the base's, the declared columns, then the tables (each also an initializer, so that it is optional). Outputs:
+    those of `taps.outputs`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Until something is
+    learned, the raw output is the base's, bit for bit (an infinite one becomes the largest float).
     """
     model, loss = _base(signature), stack.loss
     graph = model.graph
@@ -79,11 +79,11 @@ def _base(signature: Signature) -> onnx.ModelProto:
             model = version_converter.convert_version(model, _OLDEST_OPSET)
         except (ConvertError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"{signature.path.name} is of opset {opset} and cannot be raised to {_OLDEST_OPSET} ({error}); "
+                f"{signature.path.name} has opset {opset}, which cannot be converted to {_OLDEST_OPSET} ({error}); "
                 f"export it again at opset {_OLDEST_OPSET} or newer"
             ) from None
     model.ir_version = max(model.ir_version, _OLDEST_IR)
-    # Until IR version 4 each initializer had to be an input too; here only the tables may be overridden.
+    # Before IR version 4 each initializer had to be an input too; here only the tables may be overridden.
     inputs = [value for value in model.graph.input if value.name in signature.inputs]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
@@ -91,15 +91,15 @@ def _base(signature: Signature) -> onnx.ModelProto:
 
 
 def _raw_output(nodes: Nodes, signature: Signature, output: str) -> str:
-    """Append what makes the base's output raw, float32[N, K]."""
+    """Append the nodes that turn the base's output into a raw output float32[N, K]."""
     loss = signature.loss
     found = nodes.add("Reshape", output, nodes.constant([-1, loss.outputs], np.int64))
     if signature.shapes[signature.output].type.tensor_type.elem_type != TensorProto.FLOAT:
         found = nodes.cast(found, TensorProto.FLOAT)
     if signature.predicts:
         found = loss.export_link(nodes, found)
-    # An infinite raw output, such as the logit of a score of exactly 0 or 1, would turn the mixture into NaN. The largest float
-    # has the same score, and is still beyond every other; sums of losses bound it as any other (`Loss.bound`). NaN stays NaN.
+    # An infinite raw output, such as the logit of a score of exactly 0 or 1, would turn the mixture into NaN. The largest
+    # float has the same score and order; its loss is bounded like any other (`Loss.bound`). NaN stays NaN.
     return nodes.add("Clip", found, *(nodes.constant(bound, np.float32) for bound in (-_LARGEST, _LARGEST)))
 
 

@@ -1,4 +1,4 @@
-"""Names: makes room in a base model for the names that a merged model needs."""
+"""Names: frees the names that a merged model needs in its base model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from onnx import GraphProto
 
 from riverdelta.core.nodes import PREFIX
 
-#: What stands in the way is renamed under this prefix.
+#: Conflicting names get this prefix.
 MOVED = "base/"
 
 
 def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     """Rename, in place, every inner tensor whose name is in `wanted` or begins with `riverdelta/`; return old names to new.
 
-    The graph's inputs keep their names. One map holds in every subgraph, and each new name is new everywhere, so the model
-    computes what it did. Nodes under `riverdelta/` (the base may itself be a merged model) are renamed too.
+    The graph's inputs keep their names. One map applies to every subgraph, and each new name is unique, so the model computes
+    the same. Nodes under `riverdelta/` (the base may itself be a merged model) are renamed too.
     """
     graphs = list(_graphs(graph))
     names = {name for inner in graphs for name in _defined(inner)}

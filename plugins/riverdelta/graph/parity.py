@@ -1,4 +1,4 @@
-"""Parity: the corrections inside a merged model against the Python stack, on rows from the journal."""
+"""Parity: compares the corrections inside a merged model with the Python stack, on rows from the journal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from riverdelta.corrections.stack import Stack
 
 #: The largest allowed difference of raw outputs.
 TOLERANCE = 1e-4
-#: Raw outputs are compared up to this size, beyond which float32 has too few digits.
+#: Raw outputs are compared up to this size; above it float32 has too few digits.
 SATURATED = 100.0
 
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
@@ -26,7 +26,7 @@ Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference of any raw output over `rows` rows, and the correction whose residual differs most."""
+    """The largest difference of raw outputs over `rows` rows, and the correction whose residual differs most."""
 
     gap: float
     worst: str
@@ -36,15 +36,15 @@ class Parity:
         """Raise `ParityError` naming the correction when the difference exceeds `tolerance`."""
         if not self.gap <= tolerance:
             raise ParityError(
-                f"the merged model and the stack differ by {self.gap:.3g} over {self.rows} rows, most in "
+                f"the merged model and the stack differ by {self.gap:.3g} on {self.rows} rows, most in "
                 f"{self.worst}; at most {tolerance:g} is allowed"
             )
 
 
 def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: Mapping[str, str]) -> onnx.ModelProto:
-    """Return the part of a merged model that is the stack: base output float32[N, K] and columns in, each raw output out.
+    """Return the stack's part of a merged model, from base output float32[N, K] and columns to each correction's raw output.
 
-    The journal keeps what the corrections read, not what the base reads; this part is all that it can feed.
+    The journal keeps the inputs of the corrections, not those of the base, so only this part can be run on it.
     """
     base, outputs = _base(stack), _outputs(stack)
     shape: list[str | int] = ["N", stack.loss.outputs]
@@ -71,9 +71,9 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
 
 
 def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
-    """Return the parity of `run`, a session over `corrections_of`, with the stack, on base outputs float32[N, K].
+    """Return the parity between the stack and `run`, a session over `corrections_of`, on base outputs float32[N, K].
 
-    A row whose base output or whose columns are not finite is left out: its output is unspecified.
+    Rows whose base output or columns are not finite are left out: their output is unspecified.
     """
     columns = {name: columns[name] for name in stack.reads}
     finite = np.logical_and.reduce([np.isfinite(a).all(tuple(range(1, a.ndim))) for a in (base, *columns.values())])
@@ -102,17 +102,17 @@ def _inside(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _base(stack: Stack) -> str:
-    """The tensor of the base's raw output."""
+    """Return the name of the base's raw output tensor."""
     return f"{PREFIX}base_{stack.loss.raw}"
 
 
 def _outputs(stack: Stack) -> list[str]:
-    """The tensor of the raw output after each correction."""
+    """Return the names of the raw output tensors after each correction."""
     return [f"{PREFIX}{name}/{stack.loss.raw}" for name in stack.names]
 
 
 def _source(merged: onnx.ModelProto, name: str, taps: Mapping[str, str]) -> str:
-    """The tensor that feeds column `name` inside the merged model."""
+    """Return the name of the tensor that feeds column `name` inside the merged model."""
     if name not in taps:
         return name
     return next(node.input[0] for node in merged.graph.node if node.name == f"{PREFIX}tap/{name}")

@@ -1,4 +1,4 @@
-"""Providers: which of ONNX Runtime's execution providers this machine can really run."""
+"""Providers: which of ONNX Runtime's execution providers work on this machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from riverdelta.core.errors import ConfigurationError, ModelError
 
 try:
     import onnxruntime
-except ImportError as error:  # both wheels own this module, and pip may have removed the wrong one
+except ImportError as error:  # both wheels install this module, and pip may have removed the wrong one
     raise ConfigurationError(
         "ONNX Runtime is not installed; install one of onnxruntime-gpu (Linux x86-64) or onnxruntime, never both"
     ) from error
 
 _log = logging.getLogger(__name__)
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-#: y = x, the smallest model that can show whether a device works (ONNX IR 8, opset 13).
+#: y = x, the smallest model that shows whether a device works (ONNX IR 8, opset 13).
 _IDENTITY = bytes.fromhex(
     "08083a3b0a120a017812017922084964656e746974793a001201675a100a0178120b0a09080112050a0312014e62100a0179120b0a09080112050a03"
     "12014e42040a00100d"
@@ -30,9 +30,9 @@ _IDENTITY = bytes.fromhex(
 
 @functools.cache
 def choose_providers() -> tuple[str, ...]:
-    """Return CUDA and CPU where a CUDA device works, CPU alone elsewhere; the choice is logged once.
+    """Return CUDA and CPU if a CUDA device works, else CPU only; the choice is logged once.
 
-    That the wheel lists CUDA says only that it was built for it: a small session is opened on the device to find out.
+    A wheel that lists CUDA may still find no device: a small session is opened on it to find out.
     """
     if _CUDA in onnxruntime.get_available_providers() and _works(_CUDA):
         _log.info("scoring on CUDA (ONNX Runtime %s)", onnxruntime.__version__)
@@ -46,12 +46,12 @@ def open_session(
 ) -> Any:
     """Open an `onnxruntime.InferenceSession`; raises `ModelError` with the reason when the model does not load.
 
-    `threads` is the number of threads inside one operator; 0 leaves it to ONNX Runtime. One is the least processor time at
-    any size, and the least waiting up to some 500 rows of a model of DeepFM's size; a large base may want more. `source`
-    is the file of a model that is given as bytes: its external data lies beside it.
+    `threads` is the number of threads inside one operator; 0 leaves it to ONNX Runtime. One thread uses the least CPU time at
+    any size, and has the lowest latency up to about 500 rows of a model of DeepFM's size; a large base may need more. `source`
+    is the file of a model that is given as bytes, beside which its external data is.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # tables are graph inputs on purpose, which ONNX Runtime would warn of
+    options.log_severity_level = 3  # tables are graph inputs on purpose, which ONNX Runtime would warn about
     options.intra_op_num_threads = threads
     # A thread that spins while it waits takes the core from the other workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -68,7 +68,7 @@ def open_session(
 def check_opens(model: Path) -> None:
     """Raise `ModelError`, with the reason, where no device here can open the model.
 
-    The CPU is asked first: a session on another device would occupy it for as long as this process lives.
+    The CPU is tried first: a session on another device would occupy it until this process ends.
     """
     try:
         open_session(model, (_CPU,))
@@ -80,7 +80,7 @@ def check_opens(model: Path) -> None:
 def _works(provider: str) -> bool:
     try:
         ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
-    except OSError:  # no driver: nothing else is worth asking, and ONNX Runtime would be loud about it
+    except OSError:  # without a driver ONNX Runtime would only log errors
         return False
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
@@ -88,6 +88,6 @@ def _works(provider: str) -> bool:
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(_IDENTITY, options, providers=[provider])
-    except Exception:  # a missing driver or library: the reason differs by machine, the answer does not
+    except Exception:  # a missing driver or library: the reason differs by machine, the result does not
         return False
     return provider in session.get_providers()

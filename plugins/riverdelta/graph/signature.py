@@ -1,4 +1,4 @@
-"""Signature: what a base model takes and gives, or exactly why it cannot be corrected."""
+"""Signature: the inputs and the output of a base model, or the reason why it cannot be corrected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import Nodes
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
-# These hand a value on as it is.
+# These pass a value on unchanged.
 _PASSING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
 _ANY_OPSET = 17
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
@@ -27,10 +27,10 @@ _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shape
 
 @dataclass(frozen=True)
 class Signature:
-    """A base model's structure, without its external weights, and what was read off it.
+    """A base model's structure, without its external weights, and what follows from it.
 
     `inputs` are the columns that it takes; `output` is corrected, and is a raw output of `loss` or, where `predicts`, a
-    prediction; `shapes` has the inferred type of every tensor; `read_as` is what the model file and its external data were when
+    prediction; `shapes` has the inferred type of every tensor; `read_as` identifies the model file and its external data as
     they were read.
     """
 
@@ -47,10 +47,10 @@ class Signature:
     def read(
         cls, path: str | Path, logit: str | None = None, probability: str | None = None, loss: Loss = LOG_LOSS
     ) -> Signature:
-        """Read a base model; raises `ModelError` or `Unsupported` saying what is wrong and how to fix it.
+        """Read a base model; raises `ModelError` or `Unsupported` with the reason and how to fix it.
 
-        `logit` names an output that is raw, `probability` one that is a prediction. With neither named, the only float output
-        is taken: as a prediction where the one node that makes the loss's predictions made it, such as a Sigmoid.
+        `logit` names an output that is raw, `probability` one that is a prediction. With neither, the only float output is
+        taken: as a prediction if a node such as Sigmoid, which computes the loss's predictions, produces it.
         """
         path = Path(path)
         if logit and probability:
@@ -66,21 +66,21 @@ class Signature:
         squashed = squashing is not None and _made_by(model, output, squashing)
         if logit and squashed:
             raise ModelError(
-                f"{path.name}: logit={logit!r} comes out of a {squashing}, so it is a probability; write probability={logit!r}"
+                f"{path.name}: logit={logit!r} is the output of a {squashing}, a probability; write probability={logit!r}"
             )
         return cls(path, model, inputs, output, bool(probability) or squashed, loss, shapes, read_as)
 
     @cached_property
     def digest(self) -> str:
-        """BLAKE2b of the model file and its external data, in hexadecimal; raises `ModelError` where they have changed."""
+        """BLAKE2b of the model file and its external data, in hexadecimal; raises `ModelError` if they have changed."""
         digest = file_digest(*_files(self.path, self.model))
         self.check_unchanged()
         return digest
 
     def check_unchanged(self) -> None:
-        """Raise `ModelError` where the model file or its external data are not as they were when they were read."""
+        """Raise `ModelError` if the model file or its external data have changed since they were read."""
         if identify(*_files(self.path, self.model)) != self.read_as:
-            raise ModelError(f"{self.path} has changed since it was read; start again with the file as it is to be")
+            raise ModelError(f"{self.path} has changed since it was read; restart with the file that you want to serve")
 
     @property
     def batch(self) -> str:
@@ -90,7 +90,7 @@ class Signature:
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of a model's default operator set, 0 where it has none."""
+    """Return the version of a model's default operator set, or 0 if it has none."""
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
@@ -103,14 +103,14 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
-    """Yield every tensor whose bytes lie outside the model file, with where they lie."""
+    """Yield every tensor whose bytes are outside the model file, with their location."""
     for tensor in external_data_helper._get_all_tensors(model):
         if external_data_helper.uses_external_data(tensor):
             yield tensor, external_data_helper.ExternalDataInfo(tensor)
 
 
 def column_of(value: ValueInfoProto) -> Column | None:
-    """Return a tensor's type as a column with a dynamic first axis, or None where it is not one."""
+    """Return a tensor's type as a column with a dynamic first axis, or None if it is not such a column."""
     tensor = value.type.tensor_type
     dims = list(tensor.shape.dim)
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or not dims or dims[0].HasField("dim_value"):
@@ -130,27 +130,29 @@ def _load(path: Path) -> onnx.ModelProto:
     except IsADirectoryError:
         raise ModelError(f"{path} is a folder; base= takes the path of an ONNX file") from None
     except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is no ONNX model, or it is truncated ({path.stat().st_size} bytes): {error}") from None
+        raise ModelError(f"{path} is not an ONNX model, or it is truncated ({path.stat().st_size} bytes): {error}") from None
     if not model.graph.node or not model.ir_version:
         raise ModelError(f"{path} holds no graph ({path.stat().st_size} bytes); expected an ONNX model")
     graph = model.graph
     names = [value.name for values in (graph.input, graph.output, graph.initializer, graph.node) for value in values]
     for name in (*names, *(tensor for node in graph.node for tensor in (*node.input, *node.output))):
-        if isinstance(name, bytes):  # what protobuf gives where text is not UTF-8
-            raise ModelError(f"{path} is no ONNX model, or it is damaged: the name {name!r} is no text")
+        if isinstance(name, bytes):  # what protobuf returns for text that is not UTF-8
+            raise ModelError(f"{path} is not an ONNX model, or it is damaged: the name {name!r} is not text")
     return model
 
 
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
     try:
         outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
-    except (ValueError, OSError) as error:  # an offset that is not a number, a name that no file can have
-        raise ModelError(f"{path.name} says of its external data what cannot be: {error}") from None
+    except (ValueError, OSError) as error:  # an offset that is not a number, or an impossible file name
+        raise ModelError(f"{path.name} has an invalid reference to external data: {error}") from None
     for tensor, info, data in outside:
         if not data.is_relative_to(path.parent.resolve()):
-            raise ModelError(f"{path.name}: {tensor.name!r} lies in {info.location!r}, outside the model's folder")
+            raise ModelError(
+                f"{path.name}: the weights of {tensor.name!r} are in {info.location!r}, outside the model's folder"
+            )
         if not data.is_file():
-            raise ModelError(f"{path.name}: the weights of {tensor.name!r} lie in {data}, which is missing; copy it there too")
+            raise ModelError(f"{path.name}: the weights of {tensor.name!r} are in {data}, which is missing; copy that file too")
         start, size = info.offset or 0, _size(path, tensor) if info.length is None else info.length
         if start < 0 or size < 0:
             raise ModelError(f"{path.name}: {tensor.name!r} has {size} bytes from byte {start} of {data.name}; it is damaged")
@@ -159,7 +161,7 @@ def _check_external(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _size(path: Path, tensor: TensorProto) -> int:
-    """The bytes of a tensor by its type and shape: Python's integers do not overflow."""
+    """Return the bytes of a tensor by its type and shape; Python's integers do not overflow."""
     if min(tensor.dims, default=0) < 0 or tensor.data_type not in helper.get_all_tensor_dtypes():
         raise ModelError(
             f"{path.name}: {tensor.name!r} has type {tensor.data_type} and shape {list(tensor.dims)}; it is damaged"
@@ -171,14 +173,17 @@ def _check_structure(path: Path, model: onnx.ModelProto) -> None:
     structure = onnx.ModelProto()
     structure.CopyFrom(model)
     for tensor, _ in list(external_tensors(structure)):
-        # Looked at above; the checker would look for it in the working directory.
+        # Checked above; the checker would look for it in the working directory.
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.dims[:] = [0]
     try:
         onnx.checker.check_model(structure)
-    except (onnx.checker.ValidationError, ValueError) as error:  # a message that quotes bytes that are no text is a ValueError
-        raise ModelError(f"{path.name} is no valid ONNX model: {' '.join(str(error).split())}") from None
+    except (
+        onnx.checker.ValidationError,
+        ValueError,
+    ) as error:  # a message that quotes bytes that are not UTF-8 is a ValueError
+        raise ModelError(f"{path.name} is not a valid ONNX model: {' '.join(str(error).split())}") from None
 
 
 def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
@@ -197,7 +202,7 @@ def _input(path: Path, value: ValueInfoProto) -> Column:
     column = column_of(value)
     if column is None or column.dtype not in DTYPES:
         kind = _kind(value.type.tensor_type.elem_type)
-        raise Unsupported(f"{path.name}: input {value.name!r} is of type {kind}; expected numbers (ids as int64)")
+        raise Unsupported(f"{path.name}: input {value.name!r} has type {kind}; expected numbers (ids as int64)")
     return column
 
 
@@ -227,7 +232,7 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
 
 
 def _squashing(loss: Loss) -> str | None:
-    """The operator that makes predictions of raw outputs, where it is one."""
+    """Return the operator that turns raw outputs into predictions, if it is a single node."""
     nodes = Nodes(_ANY_OPSET)
     loss.export_inverse_link(nodes, "raw")
     return nodes.nodes[0].op_type if len(nodes.nodes) == 1 else None
@@ -242,7 +247,7 @@ def _made_by(model: onnx.ModelProto, name: str, operator: str) -> bool:
 
 
 def type_of(value: ValueInfoProto | None) -> str:
-    """Return a tensor's type in words, as `float[N, 8]`."""
+    """Return a tensor's type as text, such as `float[N, 8]`."""
     if value is None or not value.type.tensor_type.elem_type:
         return "of unknown type"
     tensor = value.type.tensor_type

@@ -1,4 +1,4 @@
-"""Taps: inner tensors of the base as features; and the schema that results."""
+"""Taps: inner tensors of the base as features, and the resulting schema."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from riverdelta.graph.signature import Signature, column_of, read_model, type_of
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
-    """Return the outputs of every merged model: the prediction that is served, and the raw outputs as served, corrected and of
-    the base, float32[N] each (float32[N, K] where K > 1); the taps follow under their own names.
+    """Return the output names of a merged model: the prediction, and the raw outputs as served, as corrected and of the base.
+
+    Each is float32[N], or float32[N, K] if K > 1; the taps follow under their own names.
 
     >>> from riverdelta.core.losses import LOG_LOSS
     >>> outputs(LOG_LOSS)
@@ -26,7 +27,7 @@ def outputs(loss: Loss) -> tuple[str, str, str, str]:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a graph: its name, its type, who makes it, and whether it can be a tap."""
+    """One tensor of a graph: its name, type and source, and whether it can be a tap."""
 
     name: str
     type: str
@@ -35,7 +36,7 @@ class Tensor:
 
 
 def list_tensors(path: str | Path) -> list[Tensor]:
-    """Return every tensor of a model in graph order: inputs first, then what each node makes."""
+    """Return every tensor of a model in graph order: inputs first, then each node's outputs."""
     model, shapes = read_model(Path(path))
     stored = {tensor.name for tensor in model.graph.initializer}
     made = [(value.name, "input") for value in model.graph.input if value.name not in stored]
@@ -50,7 +51,7 @@ def list_tensors(path: str | Path) -> list[Tensor]:
 
 
 def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
-    """Return each tap as a column; raises `ConfigurationError` for a tensor that is missing or has no row for each row."""
+    """Return each tap as a column; raises `ConfigurationError` if a tensor is missing or has no batch axis."""
     schema = Schema()
     for tap, tensor in taps.items():
         value = signature.shapes.get(tensor)
@@ -70,18 +71,20 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
 
 
 def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema) -> Schema:
-    """Return what corrections may read: the base's inputs, the taps, and the declared columns, each name once."""
+    """Return the columns that corrections may read: the base's inputs, the taps and the declared columns."""
     schema = Schema(signature.inputs)
     for what, columns in (("tap", tap_columns(signature, taps)), ("declared column", declared)):
         for name, column in columns.items():
             if name in schema:
-                raise ConfigurationError(f"{what} {name!r} repeats a name of {', '.join(schema)}; choose another name")
+                raise ConfigurationError(
+                    f"{what} {name!r} has the name of an existing column ({', '.join(schema)}); choose another name"
+                )
             schema[name] = column
     kept = outputs(signature.loss)
     for name in schema:
         if name in kept or name.startswith(PREFIX):
             raise ConfigurationError(
-                f"the column {name!r} has a name that the merged model keeps for itself ({', '.join(kept)}, and what "
+                f"the column {name!r} has a name reserved for the merged model ({', '.join(kept)}, and any that "
                 f"begins with {PREFIX}); choose another name"
             )
     return schema

@@ -1,4 +1,4 @@
-"""Weights: the base's tensors in one file that every release shares and nobody overwrites."""
+"""Weights: the base's large tensors, in one file that all releases share and that is never overwritten."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from riverdelta.core.durable import atomic
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.graph.signature import Signature, external_tensors
 
-#: Tensors under this size stay in the model file.
+#: Smaller tensors stay in the model file.
 _INLINE_BYTES = 1024
 _ALIGNMENT = 4096
-# Several elements share a byte: numpy cannot say how many bytes such a tensor has, so it stays where it is.
+# Several elements share a byte: numpy cannot compute the size of such a tensor, so it stays in the model file.
 _PACKED = tuple(
     getattr(TensorProto, name) for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2") if hasattr(TensorProto, name)
 )
 
 
 def weights_name(signature: Signature) -> str:
-    """Return the bare file name of the shared weights."""
+    """Return the file name of the shared weights."""
     return f"base-{signature.digest[:16]}.bin"
 
 
 def write_weights(signature: Signature, folder: Path) -> None:
     """Write the base's large tensors to `folder`/base-<digest>.bin, unless that file is there already.
 
-    Raises `Corrupt` where the file that is there has another size.
+    Raises `Corrupt` if the existing file has another size.
     """
     path, places = folder / weights_name(signature), list(_places(signature.model))
     if not places:
         return
     if path.exists():
         if path.stat().st_size != (size := places[-1][1] + places[-1][2]):
-            raise Corrupt(f"{path} has {path.stat().st_size} bytes; expected {size}: delete it, and it is written again")
+            raise Corrupt(f"{path} has {path.stat().st_size} bytes; expected {size}: delete it, and it will be written again")
         return
     with atomic(path) as file:
         for tensor, offset, size in places:
@@ -50,11 +50,11 @@ def write_weights(signature: Signature, folder: Path) -> None:
 
 
 def refer_to_weights(signature: Signature, model: onnx.ModelProto) -> None:
-    """Point the large tensors of `model`, a copy of the base, at the shared file."""
+    """Replace the large tensors of `model`, a copy of the base, by references to the shared file."""
     stored = {t.name for t in model.graph.initializer}
     for tensor, _ in external_tensors(model):
         if tensor.name not in stored:
-            raise Unsupported(f"{signature.path.name}: {tensor.name!r} is external and inside a node; make it an initializer")
+            raise Unsupported(f"{signature.path.name}: {tensor.name!r} is external data inside a node; make it an initializer")
     for tensor, offset, size in list(_places(model)):
         for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
             tensor.ClearField(field)
@@ -65,7 +65,7 @@ def refer_to_weights(signature: Signature, model: onnx.ModelProto) -> None:
 
 
 def _places(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, int, int]]:
-    """Yield every tensor that is shared, with its offset and its size in the file."""
+    """Yield every shared tensor, with its offset and size in the file."""
     end = 0
     for tensor in model.graph.initializer:
         inline = not external_data_helper.uses_external_data(tensor)

@@ -1,1 +1,1 @@
-"""The laboratory: data sets, a simulator, and base models to correct."""
+"""Lab: data sets, a simulator, and base models to correct."""

@@ -1,4 +1,4 @@
-"""Attacks: streams whose feedback was tampered with, from a moment on or for a stretch."""
+"""Attacks: streams whose feedback is tampered with, from a row on or for a range of rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """A stream whose labels are those that a learner gets, and what is true of its N rows.
+    """A stream with the labels that a learner gets, and the truth about its N rows.
 
-    `truth` float32[N] is what the rows' labels really are, `honest` bool[N] whether a row is the public's and labelled with
-    the truth, `source` int64[N] who sent the label. The attack lies in the rows `begin` to `end` (excluded).
+    `truth` float32[N] are the true labels, `honest` bool[N] marks rows of regular users with true labels, `source` int64[N] is
+    the sender of the label. The attack covers the rows from `begin` to `end` (excluded).
     """
 
     stream: Stream
@@ -42,16 +42,16 @@ def attack(
     targets: int = 5,
     sources: int = 8,
 ) -> Attacked:
-    """Attack a stream after a share `begin` of its N rows, for a share `length` of them; rows elsewhere stay as they are.
+    """Return the stream attacked from the share `begin` of its N rows on, for the share `length`; other rows are unchanged.
 
-    - `flip`: labels are inverted; late in the stream, when the corrections have come to be trusted, that hurts most.
-    - `flood`: one source more sends `rate` extra labels for each honest one, all 1, on `targets` rows drawn from the stretch.
-    - `drift`: half of all items (ids of the second id column, of the first where there is one alone) are judged the other way
-      round from then on and for good: what is learned is the truth, and `length` does not count.
+    - `flip`: labels are inverted; it hurts most late in the stream, when the corrections are trusted.
+    - `flood`: an additional source sends `rate` labels of 1 for each honest label, on `targets` rows drawn from the range.
+    - `drift`: the labels of half of all items (ids of the second id column, or of the only one) are inverted permanently: the
+      new labels are the truth, and `length` is ignored.
     - `stale`: every label is 0.
 
-    The honest rows' labels come from `sources` sources, 1 and up, dealt row by row. The same seed gives the same stream.
-    Raises `InvalidInput` for an empty stretch, and for a drift without an id column.
+    The honest rows' labels come from `sources` sources, 1 and up, assigned round-robin. The same seed gives the same stream.
+    Raises `InvalidInput` for an empty range, and for a drift without an id column.
 
     >>> rows = Stream("four", {"item_id": np.arange(4)}, np.float32([1, 0, 1, 1]), np.arange(4.0))
     >>> done = attack(rows, "stale", begin=0.5, length=0.25)
@@ -62,9 +62,7 @@ def attack(
     first = int(begin * rows)
     last = rows if kind == "drift" else min(first + int(length * rows), rows)
     if first >= last:
-        raise InvalidInput(
-            f"the attack on rows {first} to {last} of {rows} is empty; begin earlier, or make it longer than length={length}"
-        )
+        raise InvalidInput(f"the attack on rows {first} to {last} of {rows} is empty; lower begin, or raise length={length}")
     rng = np.random.default_rng(seed)
     source = np.arange(rows, dtype=np.int64) % sources + 1
     if kind == "flood":
@@ -81,10 +79,10 @@ def attack(
 
 
 def _turned(stream: Stream, rng: np.random.Generator) -> Floats:
-    """The labels when half of the items are judged the other way round."""
+    """Return the labels with those of half of the items inverted."""
     ids = [column for column in stream.columns.values() if column.dtype == np.int64]
     if not ids:
-        raise InvalidInput(f"{stream.name} has no id column (int64); drift needs one, whose ids change their taste")
+        raise InvalidInput(f"{stream.name} has no id column (int64); drift needs one to choose items by")
     items, at = np.unique(ids[min(1, len(ids) - 1)], return_inverse=True)
     turned = np.zeros(len(items), np.bool_)
     turned[rng.permutation(len(items))[: (len(items) + 1) // 2]] = True
@@ -96,7 +94,7 @@ def _flood(stream: Stream, source: Ints, rng: np.random.Generator, stretch: slic
     extra = max(round(rate * honest_rows), 1)
     target = rng.integers(stretch.start, stretch.stop, min(targets, honest_rows))
     copied = target[rng.integers(0, len(target), extra)]
-    # Each comes after an honest row of the stretch and at its time, so that time does not go back.
+    # Each comes after an honest row of the range and has its time, so that time does not go back.
     after = np.sort(rng.integers(stretch.start, stretch.stop, extra))
     order = np.insert(np.arange(len(stream)), after + 1, copied)
     honest = np.insert(np.ones(len(stream), np.bool_), after + 1, False)

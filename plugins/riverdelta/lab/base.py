@@ -1,4 +1,4 @@
-"""The base: a DeepFM trained on the first half of a stream and exported to ONNX; what the demo and replay begin with."""
+"""The base: a DeepFM trained on the first half of a stream and exported to ONNX, for the demo and replay."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class BaseReport:
-    """Where the base is, and how long its training took."""
+    """The base's file, and how long its training took."""
 
     path: Path
     seconds: float
 
 
 def train_base(first: Stream, folder: Path, options: DeepFMOptions | None = None, name: str = "base.onnx") -> BaseReport:
-    """Train a DeepFM on `first` (by custom the first half of a stream) and export it to `folder`/`name`."""
+    """Train a DeepFM on `first` (usually the first half of a stream) and export it to `folder`/`name`."""
     start = time.perf_counter()
     path = export(train(first, options), folder / name)
     return BaseReport(path, time.perf_counter() - start)
@@ -55,7 +55,7 @@ def base_logits(model: Path, stream: Stream) -> Floats:
 
 
 def train(stream: Stream, options: DeepFMOptions | None = None) -> DeepFM:
-    """Return a DeepFM trained on all but the last tenth of `stream`, as it was after the epoch that is best on that tenth.
+    """Return a DeepFM trained on all but the last tenth of `stream`, from the epoch that is best on that tenth.
 
     The same seed gives the same model on the same machine type.
     """
@@ -106,7 +106,7 @@ def _validate(model: DeepFM, held: _Rows, loss: nn.Module) -> float:
 def export(model: DeepFM, path: Path) -> Path:
     """Write `model` as ONNX: inputs int64[batch] named as its fields, output `logit` float32[batch], weights in `<path>.data`.
 
-    Nothing is left behind when the export fails; raises `ParityError` when ONNX Runtime and torch differ by over 1e-4.
+    Nothing is left behind if the export fails; raises `ParityError` if ONNX Runtime and torch differ by more than 1e-4.
     """
     model.eval()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def export(model: DeepFM, path: Path) -> Path:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence what the exporter says of its own internals: prints, warnings, and notes on packages that nobody needs."""
+    """Silence the exporter's output about its internals: prints, warnings, and notes on optional packages."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Clients: score rows, send their feedback, and wait until it is learned, over HTTP and gRPC in turn."""
+"""Clients: score rows, send their feedback, and wait until it is learned, alternating between HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from riverdelta.lab.stream import Stream
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 from riverdelta.serving.oip.tensors import Tensor, datatype_of, from_bytes, to_bytes
 
-#: What a call raises when it fails, over either transport.
+#: The errors of a failed call, over either transport.
 FAILURES = (OSError, grpc.RpcError, http.client.HTTPException)
 _TIMEOUT = 10.0
 _POLL_SECONDS = 0.004
-#: Uvicorn closes a connection that was idle for 5 seconds.
+#: Uvicorn closes a connection after 5 idle seconds.
 _IDLE_SECONDS = 2.0
-#: Rows of a request, and how far ahead of the slowest client another may be.
+#: Rows of a request, and how many rows a client may be ahead of the slowest.
 _MOST, _AHEAD = 8, 512
 
 
 class Http:
-    """One kept-alive connection, which stays with one worker; it is made anew before the server would close it as idle."""
+    """A keep-alive HTTP connection to one worker, reopened before the server would close it as idle."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
@@ -70,12 +70,12 @@ class Http:
         return self.call("GET", "/status")
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._connection.close()
 
 
 class Grpc:
-    """One channel of the Open Inference Protocol over a connection of its own, which stays with one worker."""
+    """An Open Inference Protocol channel over its own connection to one worker."""
 
     def __init__(self, port: int, model: str) -> None:
         self._model = model
@@ -111,13 +111,13 @@ class Grpc:
         return [v.decode() for v in out["outcome"]], int(out["position"][0])
 
     def close(self) -> None:
-        """Let go of the channel."""
+        """Close the channel."""
         self._channel.close()
 
 
 @dataclass
 class Tally:
-    """What all clients saw, row by row of the stream; `lock` guards the counts."""
+    """What all clients observed, by row of the stream; `lock` protects the counts."""
 
     rows: int
     score: Floats = field(init=False)
@@ -136,11 +136,11 @@ class Tally:
 
     @property
     def seen(self) -> npt.NDArray[np.bool_]:
-        """Which rows have a score, bool[N]."""
+        """Return which rows have a score, bool[N]."""
         return ~np.isnan(self.score)
 
     def scored(self, swap: int, now: float) -> None:
-        """Note a score of tables `swap`: whatever they contain, and no score contained before, is fresh now."""
+        """Record a score by tables `swap`: feedback that they are the first to contain is fresh now."""
         with self.lock:
             self.freshness.extend(now - sent for first, sent, rows in self.learned if first <= swap for _ in range(rows))
             self.learned = [entry for entry in self.learned if entry[0] > swap]
@@ -148,10 +148,10 @@ class Tally:
 
 @dataclass
 class Client:
-    """Sends its rows, 8 consecutive ones at a time, in the order of the stream.
+    """Sends its rows in the order of the stream, 8 consecutive ones at a time.
 
-    In a closed loop it sends the next rows when /status shows that the live tables contain the feedback of the last, and
-    stays within 512 rows of the slowest client. With `rate` (rows a second) it does not wait for anything.
+    In a closed loop it sends the next rows when /status shows that the live tables contain the feedback of the last, and stays
+    within 512 rows of the slowest client. With `rate` (rows a second) it never waits.
     """
 
     rows: Ints
@@ -162,7 +162,9 @@ class Client:
     near: Callable[[int], bool]
     rate: float = 0.0
     at: int = 0
-    _waiting: list[tuple[int, float, int]] = field(default_factory=list)  # not known to be learned: position, time sent, rows
+    _waiting: list[tuple[int, float, int]] = field(
+        default_factory=list
+    )  # not yet known to be learned: position, time sent, rows
     _sent: list[tuple[int, int]] = field(default_factory=list)  # rows that are learned, and the swap that contains them
 
     def __post_init__(self) -> None:
@@ -170,11 +172,11 @@ class Client:
 
     @property
     def place(self) -> int:
-        """The stream's row that it sends next; past the end when it has sent all."""
+        """The next row to send; beyond the end once all are sent."""
         return int(self.rows[self.at]) if self.at < len(self.rows) else len(self.stream)
 
     def run(self) -> None:
-        """Send everything."""
+        """Send all rows."""
         turn, started = 0, time.monotonic()
         while self.at < len(self.rows):
             while not self.near(self.place):
@@ -218,7 +220,7 @@ class Client:
             time.sleep(_POLL_SECONDS)
 
     def _look(self) -> None:
-        """Ask which of the feedback sent is contained in the live tables by now."""
+        """Find out which of the feedback sent is already in the live tables."""
         status = self._http.status()
         known = [entry for entry in self._waiting if entry[0] <= status["position"]]
         self._waiting = self._waiting[len(known) :]
@@ -235,7 +237,7 @@ def drive(
     rate: float = 0.0,
     watch: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Send a whole stream through `clients` clients side by side, each with its own users; return what they saw.
+    """Send a stream through `clients` concurrent clients, each with its own users, and return what they observed.
 
     `watch` is called a few times a second.
     """

@@ -1,4 +1,4 @@
-"""DeepFM (Guo et al. 2017, arXiv 1703.04247) over raw ids, with an out-of-vocabulary row that is trained."""
+"""DeepFM (Guo et al. 2017, arXiv 1703.04247) over raw ids, with a trained out-of-vocabulary row."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from riverdelta.lab.stream import Stream
 class DeepFMOptions:
     """Sizes and training of the base; the defaults suit streams of 10⁴ to 10⁷ rows.
 
-    `oov_rate` is the share of ids that training replaces with the out-of-vocabulary row; ids seen fewer than `min_count`
-    times always take it. `patience` counts epochs without a better validation loss. One of `threads` is enough for batches of
-    this size: two that wait for each other on a busy machine took ten times as long.
+    `oov_rate` is the share of ids that training replaces with the out-of-vocabulary row; ids with fewer than `min_count` rows
+    always use it. Training stops after `patience` epochs without a better validation loss. One of `threads` is enough for
+    batches of this size: two that wait for each other on a busy machine took ten times as long.
     """
 
     dim: int = 16
@@ -36,7 +36,7 @@ class DeepFMOptions:
 
 
 class Vocabulary(nn.Module):
-    """Maps raw ids int64[N] to rows: 0 for an unknown id, 1 and up for a known one, by a dense table up to the largest id."""
+    """Maps raw ids int64[N] to rows by a dense table up to the largest id: 0 if unknown, else 1 and up."""
 
     def __init__(self, ids: Ints, min_count: int) -> None:
         super().__init__()

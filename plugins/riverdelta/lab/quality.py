@@ -1,4 +1,4 @@
-"""Quality of scores against labels, exact."""
+"""Quality: exact AUC and log loss of scores against labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from riverdelta.core.losses import LOG_LOSS
 
 
 def auc(score: npt.ArrayLike, label: npt.ArrayLike) -> float:
-    """Return the probability that a positive scores above a negative, ties counting half; NaN without both.
+    """Return the probability that a positive scores above a negative, ties counting half; NaN unless both exist.
 
     By ranks (Mann and Whitney 1947), O(N log N).
 

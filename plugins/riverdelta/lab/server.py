@@ -1,4 +1,4 @@
-"""Server: `bentoml serve` as a child process, for the demo and for tests."""
+"""Server: `bentoml serve` as a child process, for the demo and tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _START_SECONDS, _STOP_SECONDS = 120.0, 30.0
 
 @dataclass(frozen=True)
 class Server:
-    """A service that runs: its process, its ports and the file that its output goes to."""
+    """A running service: its process, its ports and its log file."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -35,7 +35,7 @@ class Server:
             return http.status()
 
     def stop(self) -> int:
-        """End the service as an operator would, by SIGTERM, and return its exit code."""
+        """Stop the service by SIGTERM, as an operator would, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -47,9 +47,9 @@ class Server:
 
 @contextlib.contextmanager
 def serving(folder: Path, target: str, home: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Serve `target` (module:Class) from `folder` on free loopback ports, until the block ends.
+    """Serve `target` (module:Class) from `folder` on free loopback ports until the block ends.
 
-    Raises `Unavailable` with the end of its log when it does not become ready.
+    Raises `Unavailable` with the end of its log if it does not become ready.
     """
     port, grpc_port = free_port(), free_port()
     log = home.parent / "server.log"
@@ -58,7 +58,7 @@ def serving(folder: Path, target: str, home: Path, environment: Mapping[str, str
         "RIVERDELTA_HOME": str(home),
         "RIVERDELTA_GRPC_PORT": str(grpc_port),
         "BENTOML_DO_NOT_TRACK": "True",
-        # Its metrics files: two servers with one BentoML home would wipe each other's.
+        # Its own metrics files: two servers with one BentoML home would delete each other's.
         "BENTOML_HOME": str(home.parent / "bentoml"),
         "PYTHONUNBUFFERED": "1",
     }
@@ -81,7 +81,7 @@ def serving(folder: Path, target: str, home: Path, environment: Mapping[str, str
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody has."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

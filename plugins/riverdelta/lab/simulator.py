@@ -1,4 +1,4 @@
-"""A click log whose truth is known: arriving users and items, drifting tastes, position bias, delayed labels."""
+"""Simulator: a click log with known truth: arriving users and items, drifting tastes, position bias, delayed labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Simulation:
-    """A log of `rows` impressions at one a second, shown `slate` at a time, in order of position.
+    """Generates a log of `rows` impressions, one a second, shown `slate` at a time in order of position.
 
     The logit of relevance of user u and item i at time t is intercept + aᵤ + bᵢ + ⟨pᵤ(t), q_c(i)⟩, with aᵤ ~ N(0, user²),
     bᵢ ~ N(0, item²), category vectors q of `dim` dimensions, and tastes pᵤ(t) that walk at random: between two of a user's
@@ -49,7 +49,7 @@ class Simulation:
     seed: int = 0
 
     def generate(self) -> Log:
-        """Draw the log."""
+        """Return a random log."""
         rng = np.random.default_rng(self.seed)
         requests = -(-self.rows // self.slate)
         grown = self.start + (1.0 - self.start) * np.arange(requests) / max(requests - 1, 1)
@@ -86,7 +86,7 @@ class Simulation:
         return Log(stream, truth, np.asarray(examined, np.float64).ravel()[flat], time + rng.exponential(self.delay, len(time)))
 
     def _tastes(self, rng: np.random.Generator, user: Ints) -> Doubles:
-        """Each request's user's tastes then, [requests, dim]: one step of the walk for every request of that user."""
+        """Return the tastes of each request's user at its time, [requests, dim]: one step of the walk per request of a user."""
         keep = 1.0 - self.drift
         now = rng.normal(size=(self.users, self.dim)) * np.sqrt(self.dim)
         steps = rng.normal(size=(len(user), self.dim)) * np.sqrt(self.dim * (1.0 - keep**2))

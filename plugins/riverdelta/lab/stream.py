@@ -1,4 +1,4 @@
-"""Stream: labelled rows in time order, with the side tables that belong to them."""
+"""Stream: labelled rows in time order, with their side tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SideTable:
 class Stream:
     """N rows: columns (ids int64[N], scalars float32[N]), labels float32[N] in {0, 1}, times float64[N] in seconds.
 
-    Raises `InvalidInput` when lengths differ, times go back, or a label is neither 0 nor 1.
+    Raises `InvalidInput` if lengths differ, times decrease, or a label is neither 0 nor 1.
     """
 
     name: str
@@ -39,10 +39,12 @@ class Stream:
     def __post_init__(self) -> None:
         for name, array in {**self.columns, "time": self.time}.items():
             if len(array) != len(self.label):
-                raise InvalidInput(f"{self.name}: {name!r} has {len(array)} rows and label {len(self.label)}")
+                raise InvalidInput(
+                    f"{self.name}: {name!r} has {len(array)} rows and label has {len(self.label)}; expected the same number"
+                )
         if (np.diff(self.time) < 0).any():
             row = int(np.argmax(np.diff(self.time) < 0)) + 1
-            raise InvalidInput(f"{self.name}: time goes back at row {row}; sort the rows by time")
+            raise InvalidInput(f"{self.name}: time decreases at row {row}; sort the rows by time")
         if not np.isin(self.label, (0, 1)).all():
             raise InvalidInput(f"{self.name}: a label is {self.label[~np.isin(self.label, (0, 1))][0]}; expected 0 or 1")
 
@@ -54,7 +56,7 @@ class Stream:
         return replace(self, columns=columns, label=self.label[rows], time=self.time[rows])
 
     def select(self, *names: str) -> Stream:
-        """Return the stream with these columns alone."""
+        """Return the stream with only these columns."""
         return replace(self, columns={name: self.columns[name] for name in names})
 
     def halves(self) -> tuple[Stream, Stream]:

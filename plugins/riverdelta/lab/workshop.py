@@ -1,4 +1,4 @@
-"""Workshop: everything that the demo and replay need of one data set, prepared in a folder."""
+"""Workshop: everything that the demo and replay need from one data set, prepared in a folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SIMULATED_ROWS = 100_000
 
 @dataclass(frozen=True)
 class Workshop:
-    """A trained base beside its service file, the rows that it was trained on, and those that come after."""
+    """A trained base and its service file, the rows it was trained on, and the rows after them."""
 
     folder: Path
     first: Stream
@@ -39,7 +39,7 @@ class Workshop:
 
 
 def load_stream(found: Found) -> Stream:
-    """Return the found ratings, or a simulated log of ids that the ranker can read."""
+    """Return the ratings if they were found, else a simulated log with ids that the ranker accepts."""
     if found.folder is not None:
         return load_movielens(found.folder)
     log = Simulation(rows=_SIMULATED_ROWS).generate()
@@ -47,7 +47,7 @@ def load_stream(found: Found) -> Stream:
 
 
 def open_workshop(stream: Stream, folder: Path, graph: Path | None = None, options: DeepFMOptions | None = None) -> Workshop:
-    """Train and export the base on the first half, and write the service that corrects it."""
+    """Train the base on the first half, export it, and write the service that corrects it."""
     first, second = stream.halves()
     folder.mkdir(parents=True, exist_ok=True)
     report = train_base(first, folder, options)
@@ -76,7 +76,7 @@ def genres_of(stream: Stream) -> Lookup:
 
 
 def default_corrections(genres: Lookup, neighbours: Lookup | None = None) -> list[Correction]:
-    """Return the stack: calibration, neighbours where there are any, each item's appeal, each user's level and tastes.
+    """Return the stack: calibration, neighbours if there are any, each item's appeal, each user's level and tastes.
 
     A user's recent rows count most (`forget`: about the last 50); an item's appeal lasts.
     """

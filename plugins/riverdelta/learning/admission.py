@@ -1,4 +1,4 @@
-"""Admission: which of the joined examples may be learned."""
+"""Admission: decides which joined examples are learned."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from riverdelta.learning.influence import Limiter
 
 
 class Admission:
-    """The breaker, which lets nothing pass while it is open, and the limiter, which lets each entity pass so often."""
+    """The breaker, which admits nothing while tripped, and the limiter, which limits the examples of each entity."""
 
     def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None, rolls_back: bool = False) -> None:
         self.breaker, self.limiter = breaker, limiter
-        #: The trips of the breaker that need no rollback: one has answered them, or none was asked for when they came.
+        #: The trips of the breaker that need no rollback: it was done, or not requested when they occurred.
         self.rolled_back = 0
         self._rolls_back = rolls_back
         self._scored = 0
 
     @classmethod
     def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
-        """Return what the settings ask for, on the id columns `keys`; the breaker watches labels 0 and 1 alone."""
+        """Return the admission that the settings request, on the id columns `keys`; the breaker needs labels of 0 and 1."""
         s = settings
         breaker = (
             None
@@ -40,11 +40,11 @@ class Admission:
         return cls(breaker, limiter, s.breaker == "rollback")
 
     def scored(self, rows: int) -> None:
-        """Note that rows were scored."""
+        """Observe that rows were scored."""
         self._scored += rows
 
     def admit(self, examples: Examples) -> npt.NDArray[np.bool_]:
-        """Return bool[M]: what may be learned."""
+        """Return bool[M]: which examples may be learned."""
         passes = np.ones(len(examples), np.bool_)
         if self.breaker is not None:
             passes = self.breaker.update(examples.columns, examples.label, examples.source, self._scored)
@@ -57,16 +57,16 @@ class Admission:
         return passes
 
     def resume(self) -> None:
-        """Close the breaker: an operator says that all is well."""
+        """Reset the breaker on an operator's command."""
         if self.breaker is not None:
             self.breaker.reset()
 
     def answered(self, trip: int) -> None:
-        """Note that a trip of the breaker was answered by a rollback, 0 for none."""
+        """Record the rollback that the breaker requested at its trip number `trip`, 0 for none."""
         self.rolled_back = max(self.rolled_back, trip)
 
     def report(self) -> dict[str, Any]:
-        """Return what is kept back, and why."""
+        """Return what is not admitted, and why."""
         breaker, limiter = self.breaker, self.limiter
         return {
             "open": breaker.open if breaker else False,
@@ -76,12 +76,12 @@ class Admission:
         }
 
     def state(self) -> dict[str, Array]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         counts = np.array([self.rolled_back, self._scored], np.int64)
         return {"counts": counts} | nest({name: each.state() for name, each in self._parts().items()})
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; a part that was off then begins anew."""
+        """Restore what `state` returned; a part that was off when it was saved starts over."""
         self.rolled_back, self._scored = take(arrays, "counts", np.zeros(2, np.int64)).tolist()
         for name, each in self._parts().items():
             if saved := part(arrays, name):

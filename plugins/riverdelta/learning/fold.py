@@ -1,4 +1,4 @@
-"""Fold: records in, learned tables out; what is learned is the state of named parts, which examples pass in turn."""
+"""Fold: turns journal records into learned tables, passing examples through its parts."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _log = logging.getLogger(__name__)
 
 
 class Fold(ABC):
-    """Joins records into examples, measures each example before it is learned, and learns those that are admitted.
+    """Joins records into examples, measures each example before learning it, and learns those that are admitted.
 
-    `position` is the sequence number of the last record that was taken. What is learned depends on the records and their
-    order alone: not on how they were read, nor on any clock.
+    `position` is the sequence number of the last record applied. What is learned depends only on the records and their order,
+    not on how they were read or on a clock.
 
-    `observers` are shown what is scored, joined and done; nothing that is learned depends on them. `pulse` is called after each
-    part of a record, so that whoever watches knows that a long one goes on.
+    `observers` are called with the rows scored, the examples joined and the outcomes of commands; learning never depends on
+    them. `pulse` is called after each part of a record, to show progress on a long one.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class Fold(ABC):
         self.adaptation = adaptation or Adaptation()
         self.recall = Recall()
         self.outcomes = Outcomes()
-        #: By the name that their state is saved under.
+        #: By the name under which their state is saved.
         self.observers: dict[str, Observer] = {}
         self.pulse: Callable[[], None] = lambda: None
         self._configure = configure
-        #: The settings in effect, as the last record of them has them; {} before the first.
+        #: The settings in effect, from their newest record; {} before the first.
         self.settings: dict[str, Any] = {}
-        #: The last record taken; examples joined, of them those learned; examples at the last call for a release.
+        #: The last record applied; examples joined, and learned; examples at the last request for a release.
         self.position = self.examples = self.learned = self.released_at = 0
         self.frozen = False
-        #: Which of the examples taken last were learned, bool[M].
+        #: Which of the last examples were learned, bool[M].
         self.admitted = np.empty(0, np.bool_)
 
     @property
     def recall(self) -> Recall:
-        """The past that a rollback goes back to and that old impressions are read back from."""
+        """The past that a rollback returns to and old impressions are read from."""
         return self._recall
 
     @recall.setter
@@ -79,20 +79,20 @@ class Fold(ABC):
         self._recall = self.joiner.waiting.source = recall
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Go on with other settings; raises `ConfigurationError` naming one that is not valid, and changes nothing then."""
+        """Apply other settings from here on; raises `ConfigurationError` naming an invalid one, and then changes nothing."""
         self._configure(self, settings)
         self.settings = dict(settings)
 
     def begin(self) -> None:
-        """Take the first settings on record for the records before them; `recall` has them, without any nothing changes."""
+        """Apply the first settings on record, from `recall`, to the records before them; without any nothing changes."""
         if first := self.recall.settings():
-            # What other settings have begun with is not carried over: nothing has been read yet.
+            # Nothing has been read yet, so no state under other settings is lost.
             self.admission, self.adaptation = Admission(), Adaptation()
             self.configure(first)
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What the learner's state is made of, by the name that it is saved under, besides its settings and counts."""
+        """The parts of the learner's state besides settings and counts, by the name under which they are saved."""
         return {
             "stack": self.stack,
             "joiner": self.joiner,
@@ -104,10 +104,10 @@ class Fold(ABC):
         }
 
     def push(self, sequence: int, record: Record) -> None:
-        """Take the record at `sequence`: measure and learn the examples that it completes, and show them to the observers.
+        """Apply the record at `sequence`: measure and learn the examples that it completes, and call the observers.
 
-        They come in several parts where they would take too much memory at once. Where something cannot be read now it raises,
-        and the same record can be pushed again: what is learned by then is not learned again.
+        Examples come in several parts if they would take too much memory. If something cannot be read now it raises, and the
+        same record can be pushed again: what is already learned is not learned again.
         """
         learned = False
         while True:
@@ -129,7 +129,7 @@ class Fold(ABC):
         self.position = sequence
 
     def show(self, hook: str, *shown: Any) -> None:
-        """Show the observers what was read; one that fails is logged, and neither learning nor the others notice."""
+        """Call a method of all observers; one that fails is logged, without effect on learning or the others."""
         for name, observer in self.observers.items():
             try:
                 getattr(observer, hook)(*shown)
@@ -138,10 +138,10 @@ class Fold(ABC):
 
     @abstractmethod
     def obey(self, sequence: int, record: Control | Instruction) -> None:
-        """Do what the record at `sequence` asks for, and keep what came of it."""
+        """Apply the command at `sequence`, and keep its outcome."""
 
     def learn(self, examples: Examples) -> None:
-        """Measure the logits as served, learn what is admitted, then respond to a drift that they showed."""
+        """Measure the outputs as served, learn the admitted examples, then respond to drift if they raised an alarm."""
         e = examples
         rows, label, importance = e.measured()
         base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
@@ -156,12 +156,12 @@ class Fold(ABC):
             self._respond()
 
     def learn_at_once(self, examples: Examples) -> Examples:
-        """Return examples as served where each row is scored when all rows before it are learned; learns them too.
+        """Learn examples, each scored after all before it are learned, and return them as they would have been served.
 
-        What is learned, served and measured is the same, bit for bit, as by one record of the impression and one of the label
-        for each row in turn, if all labels are explicit, every negative is kept, nothing responds to drift and blocks have
-        1,024 rows: `corrected` and `served` are found while the rows are learned. Positions and observers take no part in it:
-        it is for logs, not for a journal.
+        The result is the same, bit for bit, as with one record of the impression and one of the label for each row in turn, if
+        all labels are explicit, every negative is kept, nothing responds to drift and blocks have 1,024 rows: `corrected` and
+        `served` are computed while the rows are learned. Positions and observers are not used: it is for logs, not for a
+        journal.
         """
         e, count = examples, len(examples)
         self.admission.scored(count)
@@ -178,9 +178,9 @@ class Fold(ABC):
         return e
 
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
-        """Learn some of the rows; return their corrected outputs from before each row's own update."""
+        """Learn some of the rows; return each row's corrected output from before its own update."""
         base = np.ascontiguousarray(e.base[rows])
-        # What the base has no number for, no correction learns.
+        # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
         return self.stack.learn(self._columns(e, rows), base, e.label[rows], self.adaptation.weighted(e.weight[rows]))
 
@@ -199,7 +199,7 @@ class Fold(ABC):
             self.frozen = True
 
     def report(self) -> dict[str, Any]:
-        """Return what the status says of learning."""
+        """Return the learning part of the status."""
         return {
             "frozen": self.frozen,
             "position": self.position,
@@ -215,16 +215,16 @@ class Fold(ABC):
         }
 
     def state(self, position: int | None = None) -> dict[str, Array]:
-        """Return everything that the next record depends on, as arrays; `position` is that of a record being taken."""
+        """Return everything that the next record depends on, as arrays; `position` is that of the record being applied."""
         at = self.position if position is None else position
         counts = np.array([at, self.examples, self.learned, self.released_at, self.frozen], np.int64)
         parts = nest({name: each.state() for name, each in self.parts.items()})
         return parts | {"learner": counts, "settings": of_json(self.settings)}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; raises `Corrupt` where it does not fit this stack.
+        """Restore what `state` returned; raises `Corrupt` if it does not fit this stack.
 
-        A state without settings, as version 0.1 saved it, takes those that `begin` does.
+        A state without settings, as version 0.1 saved it, gets those that `begin` applies.
         """
         counts = take(arrays, "learner", np.zeros(5, np.int64)).tolist()
         if settings := to_json(arrays, "settings") if "settings" in arrays else {}:

@@ -1,4 +1,4 @@
-"""Influence: how often one entity may move the tables."""
+"""Influence: limits how often one entity may update the tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from riverdelta.core.checked import positive
 from riverdelta.core.features import Columns
 from riverdelta.core.hashing import GOLDEN
 
-#: Counters of a key, a power of 2.
+#: Counters per key, a power of 2.
 _SLOTS = 2**16
 
 
@@ -28,7 +28,7 @@ def _admit(ids, received, limit, window, slots, out):  # type: ignore[no-untyped
         for k in range(ids.shape[0]):
             h = np.uint64(ids[k, i]) * GOLDEN
             slot = at[k] = np.int64((h >> np.uint64(40)) & mask)
-            # Time that steps back stays in the newest window: it must not open an old one again.
+            # Time that steps back stays in the newest window: it must not reopen an old one.
             if number > slots[k, slot, 0]:
                 slots[k, slot, 0], slots[k, slot, 1] = number, 0.0
             fits = fits and slots[k, slot, 1] < limit
@@ -39,11 +39,20 @@ def _admit(ids, received, limit, window, slots, out):  # type: ignore[no-untyped
 
 
 class Limiter:
-    """At most `limit` examples of one entity, of each of the id columns `keys`, in a window of `window_seconds`.
+    """Admits at most `limit` examples of one entity in a window, for each of the id columns `keys`.
 
-    Windows are those of the time at which labels were received: number floor(received / window_seconds), so that a replay
-    agrees. An example passes, and counts, where all of its entities have room. Entities are hashed into 65,536 counters: two
-    that share one are limited earlier, never later.
+    Windows are numbered by floor(received / window_seconds), the time at which labels were received, so that a replay agrees.
+    An example is admitted, and counts, if none of its entities has reached the limit. Entities are hashed into 65,536
+    counters: two that share one are limited earlier, never later.
+
+    Parameters
+    ----------
+    keys
+        Id columns whose values are entities.
+    limit
+        Admitted examples of an entity in a window. Lower it if single users or bots move the tables too much.
+    window_seconds
+        Length of a window in seconds.
 
     >>> limiter = Limiter(["user"], limit=2, window_seconds=60.0)
     >>> limiter.admit({"user": np.array([7, 7, 7, 8])}, np.array([0.0, 1.0, 2.0, 3.0])).tolist()
@@ -55,13 +64,13 @@ class Limiter:
     def __init__(self, keys: Sequence[str], limit: int, window_seconds: float) -> None:
         self.keys, self.limit = tuple(keys), positive("limit", limit)
         self.window = float(positive("window_seconds", window_seconds))
-        #: Examples that did not pass.
+        #: Examples that were not admitted.
         self.refused = 0
         self._slots = np.full((len(self.keys), _SLOTS, 2), -np.inf)
         self._slots[:, :, 1] = 0.0
 
     def admit(self, columns: Columns, received: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Return bool[M]: which examples, in order, may be learned; `received` float64[M] in Unix seconds."""
+        """Return bool[M]: which examples, in order, are admitted; `received` float64[M] is in Unix seconds."""
         out = np.empty(len(received), np.bool_)
         ids = np.empty((len(self.keys), len(received)), np.int64)
         for k, name in enumerate(self.keys):
@@ -71,10 +80,10 @@ class Limiter:
         return out
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {"slots": self._slots.copy(), "refused": np.array([self.refused], np.int64)}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; raises `Corrupt` where it is of other keys or another size."""
+        """Restore what `state` returned; raises `Corrupt` if its keys or sizes differ."""
         self._slots[...] = take(arrays, "slots", self._slots)
         self.refused = int(take(arrays, "refused", np.zeros(1, np.int64))[0])

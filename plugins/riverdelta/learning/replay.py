@@ -1,4 +1,4 @@
-"""Replay: a labelled log, pushed into a learner as the records that a service would have written."""
+"""Replay: pushes a labelled log into a learner as the records that a service would have written."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
 
 Times = npt.NDArray[np.float64]
-#: A column of its own, by which examples are known again: no declared column has such a name.
+#: An extra column that identifies examples; no declared column can have this name.
 _ROW = "#row"
-#: Rows that are served and learned in one call. The breaker compares labels with scored rows every 1,024 examples.
+#: Rows that are served and learned in one call; the breaker compares labels with scored rows every 1,024 examples.
 _BLOCK = 1024
 
 
@@ -35,26 +35,26 @@ def replay(
     refresh_rows: int = 1,
     source: Ints | None = None,
 ) -> Replayed:
-    """Return what a fresh learner serves of a log's rows, each scored with what it has learned from the labels known by then.
+    """Return a log's rows as a fresh learner serves them, each scored with what it learned from the labels known so far.
 
-    The records are those of a service that scores row after row and publishes after each label: which labels are learned
-    before a row is scored depends on the times given, and on no clock. With a joiner of `labels="silence"`, every row is
-    reported as shown when it is scored, positive labels alone are sent, and the clock ticks before each refresh.
+    The records are those of a service that scores row by row and publishes after each label: which labels are learned before a
+    row is scored depends only on the given times. With a joiner of `labels="silence"`, every row is reported as shown when it
+    is scored, only positive labels are sent, and the clock ticks before each refresh.
 
     Parameters
     ----------
     columns
-        What the learner reads of each row: the corrections' columns, and the keys of breaker and limiter.
+        The columns that the learner reads: those of the corrections, and the keys of breaker and limiter.
     base
         The frozen base's raw output of each row, float32[N] or float32[N, K].
     label, time
-        Labels float32[N], and when each row is scored, float64[N] in seconds; rows come in the order of time.
+        Labels float32[N], and when each row is scored, float64[N] in seconds, ascending.
     label_time
-        When each label becomes known, float64[N] in seconds. None: each before the next row is scored.
+        When each label becomes known, float64[N] in seconds. None: before the next row is scored.
     refresh_rows
-        The tables that score are refreshed once every so many rows.
+        The tables that score are refreshed every `refresh_rows` rows. Raise it to simulate slower publishing.
     source
-        Who sent each label, int64[N] (default 1).
+        The sender of each label, int64[N] (default 1).
     """
     rows = len(label)
     source = np.ones(rows, np.int64) if source is None else source
@@ -73,7 +73,7 @@ def replay(
 
 
 def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints:
-    """Return int64[N]: for each row's label the first row that is scored by tables which contain it, N or more for none.
+    """Return int64[N]: for each row's label the first row scored by tables that contain it, N or more if there is none.
 
     >>> first_served_with(np.array([0.0, 1.0, 1.0, 5.0]), np.array([1.0, 1.0, 4.0, 9.0]), 1).tolist()
     [1, 2, 3, 4]
@@ -83,10 +83,10 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
 
 
 class Replayed(Source, Observer):
-    """The N rows of a log, what was served of them, and the records that hold them: row r is request r of one worker.
+    """The N rows of a log, their served outputs, and their records: row r is request r of one worker.
 
-    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] says which rows'
-    labels were learned, and `seconds` how long it took. The learner has the rest: its gate, its measures, its tables.
+    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] marks rows whose
+    labels were learned, and `seconds` is how long it took. The rest is in the learner: its gate, its measures, its tables.
     """
 
     def __init__(self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints) -> None:
@@ -96,11 +96,11 @@ class Replayed(Source, Observer):
         self.corrected, self.served = np.empty((2, *base.shape), np.float32)
         self.learned = np.zeros(len(label), np.bool_)
         self._sequence, self._tick = 0, 0.0
-        #: The sequence number of each record of impressions, and the rows at which they begin, and at which the last ends.
+        #: The sequence number of each record of impressions, and the rows at which they begin, followed by the end of the last.
         self._sequences, self._edges = list[int](), [0]
 
     def serve_and_learn(self, rows: slice) -> None:
-        """Serve rows that each know the labels of all before them, and learn them."""
+        """Serve and learn rows, each served after all labels before it are learned."""
         ones, times = np.ones(rows.stop - rows.start, np.float32), self.time[rows]
         served = self.learner.learn_at_once(
             Examples(
@@ -122,7 +122,7 @@ class Replayed(Source, Observer):
         self.learned[rows] = self.learner.admitted
 
     def push_records(self, label_time: Times, refresh_rows: int) -> None:
-        """Score rows by the tables as they are at each refresh, and push the records of it and of the labels known by then."""
+        """Score rows by the tables at each refresh, and push the records of scores and of labels known so far."""
         self.learner.joiner.waiting.source = self.learner.observers["replay"] = self
         silence, rows = self.learner.joiner.window is not None, len(self.label)
         first = first_served_with(self.time, label_time, refresh_rows)
@@ -141,7 +141,7 @@ class Replayed(Source, Observer):
         self._label(never_served, self.label[never_served], label_time[never_served])
 
     def locate(self, incarnation: int, request: int) -> int | None:
-        """Return the record of a row that the joiner's memory was too small for."""
+        """Return the record of a row that no longer fits in the joiner's memory."""
         return self._sequences[bisect_right(self._edges, request) - 1]
 
     def impressions(self, sequence: int) -> Impressions:
@@ -186,7 +186,7 @@ class Replayed(Source, Observer):
         self.learner.push(self._sequence, record)
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        """Note which rows were learned."""
+        """Record which rows were learned."""
         self.learned[examples.columns[_ROW]] = self.learner.admitted
 
     def _columns(self, rows: slice) -> dict[str, npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Family: the metrics of one scorer, named riverdelta_… and labelled with its name, in a registry that scorers share."""
+"""Family: the metrics of one scorer, named riverdelta_… and labelled with the scorer, in a shared registry."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 M = TypeVar("M", bound=MetricWrapperBase)
-#: By registry and name, what was made there: a registry takes a name once, and scorers differ by a label.
+#: Metrics by registry and name: a registry accepts a name once, and scorers differ by a label.
 _made: WeakKeyDictionary[CollectorRegistry, dict[str, MetricWrapperBase]] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
 class Distribution(Histogram):
-    """A histogram that takes many values at the price of one: one write a bucket that is hit, not two a value."""
+    """A histogram that observes many values at the cost of one: one write per bucket hit, not two per value."""
 
     def observe_many(self, values: npt.NDArray[np.float64]) -> None:
         """Add the finite values of float64[M]."""
@@ -31,28 +31,28 @@ class Distribution(Histogram):
             self._sum.inc(float(values.sum()))
 
     def within(self, share: float) -> float | None:
-        """Return the least bucket's bound that such a share of all values keeps; None without values, or past all bounds."""
+        """Return the lowest bucket bound that `share` of all values do not exceed; None without values or above all bounds."""
         seen = np.cumsum([bucket.get() for bucket in self._buckets])
         bound = self._upper_bounds[int(np.searchsorted(seen, share * seen[-1]))]
         return float(bound) if seen[-1] > 0 and np.isfinite(bound) else None
 
 
 class Labelled(Generic[M]):
-    """A metric of one scorer; `labels` returns the series with given values of the other labels."""
+    """A metric of one scorer; `labels` returns the series for given values of the other labels."""
 
     def __init__(self, metric: M, model: str) -> None:
         self._metric, self._model = metric, model
         self._series: dict[tuple[str, ...], M] = {}
 
     def labels(self, *values: str) -> M:
-        """Return a series; it exists, at 0, from the first call on."""
+        """Return a series; it exists from the first call on, at 0."""
         if values not in self._series:
             self._series[values] = self._metric.labels(self._model, *values)
         return self._series[values]
 
 
 class Family:
-    """Makes the metrics of the scorer `model`; those of another scorer, or of the same one made again, are the same metrics.
+    """Creates the metrics of the scorer `model`; scorers that share a registry share the metrics and differ by label.
 
     >>> registry = CollectorRegistry()
     >>> for model in ("ranker", "search", "ranker"):
@@ -65,7 +65,7 @@ class Family:
         self._registry, self._model = registry, model
 
     def of(self, kind: type[M], name: str, text: str, *labels: str, **given: Any) -> Labelled[M]:
-        """Return the metric `riverdelta_<name>`, whose help is `text`; `given` is what its class takes besides."""
+        """Return the metric `riverdelta_<name>` with the help `text`; `given` are further arguments of its class."""
         with _making:
             made = _made.setdefault(self._registry, {})
             if name not in made:

@@ -1,4 +1,4 @@
-"""Files: the folder in which all workers of a service count, put together into one page."""
+"""Files: the metrics that all workers of a service write to one folder, aggregated into one page."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _multiprocess: Any = multiprocess  # untyped
 
 
 def page() -> bytes:
-    """Return the text of /metrics that all workers' files in PROMETHEUS_MULTIPROC_DIR make; raises `ValueError` without it."""
+    """Return the text of /metrics, from all workers' files in PROMETHEUS_MULTIPROC_DIR; raises `ValueError` if it is unset."""
     registry = CollectorRegistry()
     _multiprocess.MultiProcessCollector(registry)
     return generate_latest(registry)
 
 
 def forget_dead_workers() -> list[int]:
-    """Stop counting the live gauges of workers that no longer run, and return their process ids; for a worker's start.
+    """Remove the live gauges of workers that no longer run and return their process ids; called when a worker starts.
 
-    Without it the gauges of a worker that was killed are added up for ever. Does nothing outside multiprocess mode.
+    Otherwise the gauges of a killed worker would be summed forever. Does nothing outside multiprocess mode.
     """
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     names = {path.stem.rpartition("_")[2] for path in Path(folder).glob("gauge_live*_*.db")} if folder else set()

@@ -1,4 +1,4 @@
-"""TrainerMirror: what the learner reports of itself, repeated as metrics by every worker."""
+"""TrainerMirror: the learner's status as metrics, exported by every worker."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.metrics.family import Family, Labelled
 
-#: A learner whose status is older than this counts as down; it writes four a second, and a large release takes a while.
+#: A learner whose status is older than this many seconds is down; it writes four a second, and a release takes a while.
 STALE_SECONDS = 10.0
 _BOUNDS = ("mean", "lower", "upper")
-#: By path in the status, the metric's name and help. A step in braces is a label, whose values are the names that stand there;
+#: By path in the status, the metric's name and help. A step in braces is a label, whose values are the keys at that place;
 #: `{bound}` has the values of `_BOUNDS`.
 GAUGES = {
     "frozen": ("learning_frozen", "Whether an operator froze learning, 0 or 1"),
-    "position": ("learned_position", "Journal position that has been learned, in records"),
+    "position": ("learned_position", "Journal position up to which records are learned, in records"),
     "journal_position": ("journal_position", "Newest record in the journal, in records"),
-    "examples": ("examples_joined", "Rows that got their label, in rows"),
+    "examples": ("examples_joined", "Rows that were joined with their label, in rows"),
     "learned": ("examples_learned", "Examples learned, in rows"),
     "unmatched": ("labels_unmatched", "Accepted labels whose impression could not be found, in rows"),
     "kept_negatives": ("negatives_kept", "Negatives that became examples, in rows"),
@@ -31,28 +31,28 @@ GAUGES = {
     "journal_bytes": ("journal_bytes", "Size of the journal on disk, in bytes"),
     "disk_free_ratio": ("disk_free_ratio", "Free share of the file system that holds the journal, a ratio"),
     "release": ("release_number", "Release that the tables in service come from, a number"),
-    "champion": ("champion_number", "Release that passed its test last, a number"),
+    "champion": ("champion_number", "Release that was promoted last, a number"),
     "release_bytes": ("release_bytes", "Size of all releases on disk, in bytes"),
     "swap": ("swap_number", "Newest tables published, a number"),
     "releases": ("releases", "Releases kept on disk, in releases"),
-    "releases_refused": ("releases_refused", "Releases refused since the learner's start, in releases"),
-    "parity_max_logit": ("parity_max_logit", "Largest difference of the last release from Python, in logits"),
+    "releases_refused": ("releases_refused", "Releases refused since the learner started, in releases"),
+    "parity_max_logit": ("parity_max_logit", "Largest difference between the last release and Python, in logits"),
     "occupancy.{table}": ("table_occupancy_ratio", "Used share of a hashed table, a ratio"),
-    "controls.{action}": ("controls", "Controls obeyed so far, in records"),
-    "gate.weight": ("gate_weight_ratio", "Weight of the corrected probability in the served one, a ratio"),
+    "controls.{action}": ("controls", "Commands applied so far, in records"),
+    "gate.weight": ("gate_weight_ratio", "Weight of the corrected probability in the served mixture, a ratio"),
     "gate.rate": ("gate_learning_rate_ratio", "Rate of the gate, 1 without delay and with weights up to 1, a ratio"),
     "gate.skipped": (
         "gate_skipped",
-        f"Rows that the gate leaves out: a base logit beyond ±{LOG_LOSS.bound:g}, or one that is not finite, in rows",
+        f"Rows that the gate leaves out: a base logit beyond ±{LOG_LOSS.bound:g}, or not finite, in rows",
     ),
-    "gate.delay": ("gate_delay_examples", "Most labels on the way while a row was served, in rows"),
+    "gate.delay": ("gate_delay_examples", "Most labels in flight while a row was served, in rows"),
     "gate.gain": ("gate_gain_nats", "Log loss that serving has saved over the base alone, in nats"),
-    "gate.excess": ("gate_excess_nats", "Log loss of what was served over that of the better expert, in nats"),
-    "gate.bound": ("gate_bound_nats", "What the excess cannot pass, in nats"),
-    "admission.open": ("breaker_open", "Whether the breaker keeps examples from being learned, 0 or 1"),
-    "admission.trips": ("breaker_trips", "Times the breaker has opened, in times"),
-    "admission.limited": ("updates_limited", "Examples kept back because an entity had enough, in rows"),
-    "drift.alarmed": ("drift_alarmed", "Whether drift raised an alarm within the last reference's length, 0 or 1"),
+    "gate.excess": ("gate_excess_nats", "Excess of the served log loss over that of the better expert, in nats"),
+    "gate.bound": ("gate_bound_nats", "Upper bound of the excess, in nats"),
+    "admission.open": ("breaker_open", "Whether the breaker has stopped learning, 0 or 1"),
+    "admission.trips": ("breaker_trips", "Times the breaker has tripped, in times"),
+    "admission.limited": ("updates_limited", "Examples not learned because an entity reached its limit, in rows"),
+    "drift.alarmed": ("drift_alarmed", "Whether drift raised an alarm within the last reference length, 0 or 1"),
     "drift.adapting_examples": ("drift_adapting_examples", "Examples yet to be learned at a raised rate, in rows"),
     "drift.columns.{column}.psi": (
         "drift_psi_ratio", "Population stability index of a column against its reference, a ratio",
@@ -60,50 +60,50 @@ GAUGES = {
     "drift.columns.{column}.js": ("drift_js_ratio", "Jensen-Shannon distance of a column from its reference, a ratio"),
     "drift.quantities.{quantity}.alarms": ("drift_alarms", "Drift alarms so far, in alarms"),
     "drift.quantities.{quantity}.evidence": (
-        "drift_evidence_ratio", "Log of a drift detector's evidence over that of an alarm, a ratio",
+        "drift_evidence_ratio", "Log of a drift detector's evidence relative to that of an alarm, a ratio",
     ),
     "traffic.top_changed": (
         "top_changed_ratio", "Requests of 2 rows or more whose best row the corrections changed, a ratio",
     ),
     "traffic.residual.{share}": ("residual_logits", "Size of the correction of recent rows, in logits"),
     "traffic.expected_log_loss.{scorer}": (
-        "expected_log_loss", "Log loss expected of recent rows without their labels, in nats a row",
+        "expected_log_loss", "Log loss expected for recent rows without their labels, in nats a row",
     ),
     "slices.{column}.{slice}.{scorer}.examples": ("slice_examples", "Examples of a slice, in rows"),
     "slices.{column}.{slice}.{scorer}.log_loss": (
         "slice_log_loss", "Prequential log loss of a slice's recent examples, in nats a row",
     ),
     "slices.{column}.{slice}.{scorer}.calibration_ratio": (
-        "slice_calibration_ratio", "Sum of scores over sum of labels of a slice's recent examples, a ratio",
+        "slice_calibration_ratio", "Sum of scores over sum of labels for a slice's recent examples, a ratio",
     ),
     "worth.gain.{bound}": (
         "gain_row_nats", "Log loss that the tables in service save over the base with its interval, in nats a row",
     ),
-    "trial.{bound}": ("trial_nats", "The challenger's gain on the champion with its interval, in nats a row"),
+    "trial.{bound}": ("trial_nats", "The challenger's gain over the champion, with its interval, in nats a row"),
 } | {
     f"prequential.{{window}}.{{scorer}}.{measure}": (f"prequential_{measure}", f"Prequential {text}")
     for measure, text in {
         "log_loss": "log loss, in nats a row",
-        "clipped": f"rows whose log loss counts as {LOG_LOSS.bound:g} nats, the most that one may, in rows",
+        "clipped": f"rows whose log loss is clipped to {LOG_LOSS.bound:g} nats, in rows",
         "calibration_ratio": "sum of scores over sum of labels, a ratio",
         "auc": "area under the ROC curve, a ratio",
-        "auc_error": "most by which the AUC may be off, a ratio",
+        "auc_error": "largest error of the AUC, a ratio",
         "accuracy": "accuracy at the threshold, a ratio",
         "precision": "precision at the threshold, a ratio",
         "recall": "recall at the threshold, a ratio",
         "f1": "F1 at the threshold, a ratio",
         "threshold": "threshold from which a score counts as positive, a ratio",
-        "examples": "examples judged, in rows",
-        "skipped": "examples that were not finite and left out, in rows",
+        "examples": "examples measured, in rows",
+        "skipped": "examples left out because they were not finite, in rows",
     }.items()
 }  # fmt: skip
 
 
 class TrainerMirror:
-    """What the learner reports in its status, which every worker reads and repeats: the most recent word counts.
+    """The learner's status as gauges of every worker; the latest value counts.
 
-    The learner is another process, and no worker may add its counts up, so they are gauges, without `_total`; `rate` works
-    on them all the same, since they only grow.
+    The learner is another process and its counts must not be summed over workers, so they are gauges, without `_total`; `rate`
+    works on them nevertheless, since they only grow.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, model: str = "") -> None:
@@ -113,7 +113,7 @@ class TrainerMirror:
             return family.of(Gauge, name, text, *labels, multiprocess_mode="mostrecent")
 
         self._up = new("sidecar_up", "Whether the learner wrote its status in the last 10 seconds, 0 or 1").labels()
-        self._paused = new("learning_paused", "Whether the learner waits for a disk or a journal, 0 or 1").labels()
+        self._paused = new("learning_paused", "Whether the learner is waiting for a disk or a journal, 0 or 1").labels()
         self._gauges: dict[tuple[str, ...], Labelled[Gauge]] = {}
         for path, (name, text) in GAUGES.items():
             steps = tuple(path.split("."))
@@ -123,7 +123,7 @@ class TrainerMirror:
                 self._gauges[steps].labels()
 
     def update(self, status: Mapping[str, Any], now: float) -> None:
-        """Repeat a status at time `now` (Unix seconds); what it lacks stays as it was, and null becomes NaN."""
+        """Export a status at time `now` (Unix seconds); a missing value stays as it was, and null becomes NaN."""
         self._up.set(now - float(status.get("time") or 0.0) <= STALE_SECONDS)
         if not status:
             return
@@ -134,7 +134,7 @@ class TrainerMirror:
 
 
 def _values(found: Any, steps: Sequence[str]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the labels and the value at each end of a path; nothing where it leads nowhere."""
+    """Yield the labels and the value at each end of a path; nothing if the status lacks it."""
     if not steps:
         yield (), found
         return

@@ -17,7 +17,7 @@ from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.storage.registry import State
 
 STAGES = ("decode", "score", "journal", "encode", "total")
-#: Why a request was refused: the client's fault, too much of it, not now, or our fault.
+#: Why a request was refused: a client error, too large, temporarily unavailable, or a server error.
 REFUSALS = ("invalid", "too_large", "unavailable", "internal")
 JOURNAL_ERRORS = ("full_disk", "other")
 SCORERS = ("base", "served")
@@ -27,7 +27,7 @@ _SWAP = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
 
 
 def outcome(status: int) -> str:
-    """Return what became of a request, by the HTTP status of its answer: `ok`, or one of `REFUSALS`.
+    """Return the outcome of a request, by the HTTP status of its answer: `ok`, or one of `REFUSALS`.
 
     >>> [outcome(status) for status in (200, 404, 413, 503, 500)]
     ['ok', 'invalid', 'too_large', 'unavailable', 'internal']
@@ -38,7 +38,7 @@ def outcome(status: int) -> str:
 
 
 class Metrics:
-    """What one worker did, and what the learner reports; the values of all workers are put together where they are read.
+    """The metrics of one worker, and the learner's status; the values of all workers are aggregated when they are read.
 
     Scorers of one process share a registry and differ by the label `model`. Times are in seconds.
 
@@ -63,33 +63,31 @@ class Metrics:
             Distribution, "feedback_seconds", "Time until feedback is durable and answered, in seconds", "transport",
             buckets=_REQUEST,
         )  # fmt: skip
-        self._requests = new(
-            Counter, "requests", "Requests by what became of them, in requests", "transport", "endpoint", "outcome"
-        )
-        self._rows = new(Counter, "rows_scored", "Rows that got a score, in rows", "transport")
+        self._requests = new(Counter, "requests", "Requests by outcome, in requests", "transport", "endpoint", "outcome")
+        self._rows = new(Counter, "rows_scored", "Rows scored, in rows", "transport")
         self._not_finite = new(Counter, "rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
         self._feedback = new(Counter, "feedback", "Feedback items by outcome, in items", "outcome")
         self._refused = new(Counter, "feedback_refused", "Feedback requests that were refused, in requests", "reason")
         self._freshness = new(
             Distribution, "freshness_seconds",
-            "From feedback received to a worker's first score with it learned, in seconds", buckets=_FRESHNESS,
+            "Time from feedback received to a worker's first score that contains it, in seconds", buckets=_FRESHNESS,
         ).labels()  # fmt: skip
         self._swap = new(
             Distribution, "swap_seconds", "Time to put new tables into service, in seconds", buckets=_SWAP
         ).labels()
-        self._swaps = new(Counter, "swaps", "New tables taken or refused, by all workers, in swaps", "outcome")
+        self._swaps = new(Counter, "swaps", "New tables taken or refused by all workers, in swaps", "outcome")
         self._errors = new(Counter, "journal_errors", "Times the journal began to fail, in failures", "kind")
-        self._lost = new(Counter, "impressions_dropped", "Impressions given up while the journal failed, in rows").labels()
+        self._lost = new(Counter, "impressions_dropped", "Impressions dropped while the journal failed, in rows").labels()
         self._provider = new(
             Gauge, "execution_provider", "Workers on this provider, in workers", "provider", multiprocess_mode="livesum"
         )
         self._age = gauge("live_age_seconds", "Age of the oldest tables in service, in seconds", "livemax")
         self._position = gauge("live_position", "Journal position that all workers' tables contain, in records", "livemin")
-        self._pending = gauge("journal_pending_rows", "Impressions that are not durable yet, in rows", "livesum")
+        self._pending = gauge("journal_pending_rows", "Impressions not durable yet, in rows", "livesum")
         self._failing = gauge("journal_failing", "Whether a worker cannot write the journal, 0 or 1", "livemax")
         self._trainer = TrainerMirror(registry, model)
         self._dropped, self._published, self._error = 0, 0.0, False
-        # Series that exist from the start, so that a rate sees the first event.
+        # Series that exist from the start, so that a rate includes the first event.
         for counter, values in (
             (self._feedback, tuple(Outcome)),
             (self._refused, REFUSALS),
@@ -113,18 +111,18 @@ class Metrics:
                 self._requests.labels(transport, endpoint, "ok")
 
     def scored(self, transport: str, rows: int, decode: float, score: float, journal: float) -> None:
-        """Note a block that got scores, and the time of three of its stages."""
+        """Record a scored block, and the time of three of its stages."""
         for stage, seconds in (("decode", decode), ("score", score), ("journal", journal)):
             self._stages.labels(transport, stage).observe(seconds)
         self._rows.labels(transport).inc(rows)
 
     def not_finite(self, base: int, served: int) -> None:
-        """Count the rows whose base score, and those whose served score, was NaN, whatever was answered for them."""
+        """Count the rows whose base score, and those whose served score, was NaN, whatever the answer was."""
         for scorer, rows in zip(SCORERS, (base, served), strict=True):
             self._not_finite.labels(scorer).inc(rows)
 
     def encoded(self, transport: str, seconds: float) -> None:
-        """Note the time that went into a scoring answer's bytes."""
+        """Record the time spent encoding a scoring answer."""
         self._stages.labels(transport, "encode").observe(seconds)
 
     def answered(self, transport: str, endpoint: str, status: int, seconds: float) -> None:
@@ -146,11 +144,11 @@ class Metrics:
             self._feedback.labels(each.value).inc(items)
 
     def fresh(self, seconds: npt.NDArray[np.float64]) -> None:
-        """Note how long ago feedback was received that this worker's tables now contain for the first time."""
+        """Record the age of feedback that this worker's tables now contain for the first time."""
         self._freshness.observe_many(seconds)
 
     def freshness(self, share: float) -> float | None:
-        """Return the seconds in which so large a share of feedback was in this worker's tables, up to a bucket's bound.
+        """Return the seconds within which `share` of the feedback was in this worker's tables, rounded up to a bucket.
 
         >>> metrics = Metrics(CollectorRegistry())
         >>> metrics.fresh(np.array([0.03, 0.04, 0.04, 4.0]))
@@ -160,21 +158,21 @@ class Metrics:
         return self._freshness.within(share)
 
     def swapped(self, seconds: float) -> None:
-        """Note that new tables were put into service, and how long that took."""
+        """Record that new tables were swapped in, and how long that took."""
         self._swaps.labels("taken").inc()
         self._swap.observe(seconds)
 
     def refused_swap(self) -> None:
-        """Count new tables that were damaged or did not fit."""
+        """Count new tables that were refused because they were damaged or did not fit."""
         self._swaps.labels("refused").inc()
 
     def provider(self, name: str) -> None:
-        """Note at a worker's start which provider it runs on; workers that were killed are counted no longer."""
+        """Record at a worker's start which provider it runs on, and stop counting killed workers."""
         forget_dead_workers()
         self._provider.labels(name).set(1)
 
     def mirror(self, status: Mapping[str, Any], state: State, health: Health, now: float) -> None:
-        """Repeat the learner's status, and note what is in service and how this worker's journal does; every second or so."""
+        """Export the learner's status, the tables in service and this worker's journal health; called about every second."""
         self._trainer.update(status, now)
         if status.get("published") and state.swap >= status["swap"]:
             self._published = max(self._published, float(status["published"]))

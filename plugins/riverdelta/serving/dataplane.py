@@ -1,4 +1,4 @@
-"""DataPlane: the one place where requests are scored and feedback is taken; every transport is a skin over it."""
+"""DataPlane: scores requests and accepts feedback; every transport is a thin layer over it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from riverdelta.storage.registry import Release, State
 
 @dataclass(frozen=True)
 class ScoreAnswer:
-    """Scores float32[N], the base's raw outputs, the id of the request (a row is `<id>.<index>`), and the state that scored."""
+    """Scores float32[N], the base's raw outputs, the request's id (a row is `<id>.<index>`), and the state that scored it."""
 
     scores: Floats
     base: Floats
@@ -40,17 +40,33 @@ class ScoreAnswer:
 
 @dataclass(frozen=True)
 class FeedbackAnswer:
-    """Each item's outcome, in order, and the journal position that holds the accepted ones."""
+    """The outcome of each item, in order, and the journal position of the accepted ones."""
 
     outcomes: list[Outcome]
     position: int
 
 
 class DataPlane:
-    """One process's scorer: a session that follows the live tables, and a journal that keeps what it scored.
+    """The scorer of one process: a session that follows the live tables, and a journal of what it scored.
 
-    It never waits for the learner: they meet only in the journal and the registry. `patience_seconds` is how long feedback may
-    wait for rows that another process scored and has not stored yet.
+    It never waits for the learner: they share only the journal and the registry.
+
+    Parameters
+    ----------
+    definition
+        The scorer: base model, taps, columns and corrections.
+    settings
+        The operator's settings.
+    clock
+        Returns the time in Unix seconds (default `time.time`); set it in tests.
+    registry
+        The Prometheus registry of its metrics; several scorers may share one.
+    patience_seconds
+        How long feedback may wait for rows that another process scored and has not stored yet, in seconds. Raise it for a slow
+        disk, and keep it below the client's timeout.
+    home
+        Where journal, releases and tables are; by default the folder that the settings name. Set it for another log or
+        registry.
     """
 
     def __init__(
@@ -79,9 +95,9 @@ class DataPlane:
     def score(
         self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest", trace: str | None = None
     ) -> ScoreAnswer:
-        """Score a block of columns and note it in the journal, with the trace id that it came with, if any.
+        """Score a block of columns and append it to the journal, with the request's trace id, if any.
 
-        Raises `InvalidInput` naming what is wrong with it, and `NotFinite` where a row has no score and the settings say so.
+        Raises `InvalidInput` naming what is wrong, and `NotFinite` if a row has no score and the settings require one.
         """
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
@@ -101,23 +117,25 @@ class DataPlane:
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
 
     async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
-        """Take feedback: ids `<id>.<index>` and labels of the loss, float[M], or NaN for a row that was shown.
+        """Store feedback: ids `<id>.<index>` and labels float[M], NaN for a row that was only shown.
 
-        `source` is the hash of whoever sent it, 0 where nobody asked.
+        `source` is a hash of the sender, 0 if unknown.
 
-        It returns when the accepted items are durable together with their impressions. Raises `InvalidInput` naming an item
-        that is malformed, and `Unavailable`, with nothing of it stored, when the journal cannot be written now or another
-        process has not stored some of the rows yet.
+        Returns when the accepted items are durable together with their impressions. Raises `InvalidInput` naming a malformed
+        item. Raises `Unavailable`, with nothing stored, if the journal cannot be written now or another process has not stored
+        some of the rows yet.
         """
         if len(ids) != len(labels):
-            raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected as many of each")
+            raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
-            raise TooLarge(f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are taken: send it in parts")
+            raise TooLarge(
+                f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are accepted: send it in parts"
+            )
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
         if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
             raise Unavailable(
-                f"{waiting} bytes of showings wait for the end of their window; RIVERDELTA_WAITING_BYTES allows "
-                f"{self.settings.waiting_bytes}: send showings again later, or raise it"
+                f"{waiting} bytes of showings are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
+                f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
         parsed = [self._ids.parse(text) for text in ids]
         good = [i for i, key in enumerate(parsed) if key is not None]
@@ -135,7 +153,7 @@ class DataPlane:
         return FeedbackAnswer(outcomes, position)
 
     def status(self) -> dict[str, Any]:
-        """Return what the service says of itself."""
+        """Return the service's part of the status."""
         state, journal = self.session.state, self.journal.health()
         trainer = self.home.read_status()
         silent = self.clock() - trainer["time"] if trainer else None
@@ -157,7 +175,7 @@ class DataPlane:
         return status | {"health": health(status, self.definition.loss, self.clock() - self._began)._asdict()}
 
     def close(self) -> None:
-        """Stop following and make what was scored durable."""
+        """Stop following, and make all scored rows durable."""
         self.follower.stop()
         self.journal.close()
 
@@ -170,7 +188,7 @@ class DataPlane:
 def _propensity(value: Any, rows: int) -> Floats:
     expected = f"expected {rows} numbers above 0 and at most 1"
     if has_text(value):
-        raise InvalidInput(f"propensity has text among its values; {expected}")
+        raise InvalidInput(f"propensity contains text; {expected}")
     try:
         array = np.asarray(value)
     except ValueError as error:

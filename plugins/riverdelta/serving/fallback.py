@@ -1,4 +1,4 @@
-"""Fallback: what is answered for a row whose score is NaN."""
+"""Fallback: the answer for a row whose score is NaN."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _log = logging.getLogger(__name__)
 
 
 class Fallback:
-    """One worker's answer for rows whose score is NaN: each is counted, and the first one logged.
+    """The answers of one worker for rows whose score is NaN; each row is counted, and the first is logged.
 
-    `policy` is `Settings.not_finite`. `champion` returns the champion release, and `open_session` a session on it, which is
-    opened when first needed and kept until another release is the champion.
+    `policy` is `Settings.not_finite`. `champion` returns the champion release, and `open_session` opens a session on it, which
+    is kept until another release is the champion.
 
-    What is journalled is what was answered. With "error" nothing was, and nothing is. With "champion" a row has the champion's
-    score and served raw output, and keeps its own corrected one of NaN, which tells it from a row that the live tables scored:
-    its loss counts in the measures of what was served, and the gate, whose mixture it did not get, skips it.
+    The journal gets what was answered; with "error" nothing. With "champion" a row has the champion's score and served raw
+    output, and its own corrected one of NaN, which distinguishes it from a row that the live tables scored: its loss counts as
+    served, and the gate, whose mixture it did not get, skips it.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Fallback:
         self._logged = False
 
     def settle(self, scored: Scored, columns: Columns) -> Scored:
-        """Return what is answered for a block of which some scores are NaN; raises `NotFinite` naming the first such row."""
+        """Return the answer for a block with NaN scores; raises `NotFinite` naming the first such row."""
         lacking = _nan(scored.score)
         self._metrics.not_finite(int(_nan(scored.base).sum()), int(lacking.sum()))
         what = _what(scored, int(lacking.argmax()))
         if not self._logged:
             self._logged = True
-            _log.warning("%s; riverdelta_rows_not_finite_total counts such rows, and this is the only one that is logged", what)
+            _log.warning("%s; riverdelta_rows_not_finite_total counts such rows, and only this one is logged", what)
         if self._policy == "null":
             return scored
         if self._policy == "champion":
@@ -60,18 +60,18 @@ class Fallback:
             except NotFinite as error:
                 what = str(error)
             except (RiverdeltaError, OSError) as error:
-                what = f"{what}; the champion cannot score it: {error}"
+                what = f"{what}, and the champion cannot score it: {error}"
         raise NotFinite(f"{what}; {_ADVICE}")
 
     def _by_champion(self, scored: Scored, columns: Columns, lacking: npt.NDArray[np.bool_]) -> Scored:
         if (without := lacking & _nan(scored.base)).any():
-            # Every release has the same base, so the champion has no score either.
+            # Every release has the same base, so the champion returns NaN too.
             raise NotFinite(_what(scored, int(without.argmax())))
         session = self._of_champion()
         other = session.run(columns)
         if (without := lacking & _nan(other.score)).any():
             what = _what(scored, int(without.argmax()))
-            raise NotFinite(f"{what}; the champion, release {session.state.release}, has no score for it either")
+            raise NotFinite(f"{what}, and the champion, release {session.state.release}, has none either")
         score, served = scored.score.copy(), scored.served.copy()
         score[lacking], served[lacking] = other.score[lacking], other.served[lacking]
         return replace(scored, score=score, served=served)
@@ -79,24 +79,22 @@ class Fallback:
     def _of_champion(self) -> Session:
         with self._lock:
             champion = self._champion()
-            assert champion is not None  # release 0 is made before the first request
+            assert champion is not None  # release 0 exists before the first request
             if self._session is None or self._session.state.release != champion.number:
                 champion.verify()
                 self._session = self._open(champion)
                 _log.info(
-                    "release %d, the champion, is loaded beside the live tables for rows without a score", champion.number
+                    "release %d, the champion, is loaded beside the live tables to score rows whose score is NaN",
+                    champion.number,
                 )
             return self._session
 
 
-_ADVICE = (
-    "look at what the model makes of the row's columns, send the other rows without it, or set RIVERDELTA_NOT_FINITE=null to "
-    "get null for such rows"
-)
+_ADVICE = "check the row's columns, send the other rows without it, or set RIVERDELTA_NOT_FINITE=null to get null for such rows"
 
 
 def _nan(outputs: Floats) -> npt.NDArray[np.bool_]:
-    """Whether an output of each row is NaN."""
+    """Return whether each row has an output of NaN."""
     return np.logical_or.reduce(np.isnan(by_output(outputs)), axis=1)
 
 
@@ -104,4 +102,4 @@ def _what(scored: Scored, row: int) -> str:
     base, corrected = (", ".join(f"{one:g}" for one in np.ravel(raw[row])) for raw in (scored.base, scored.corrected))
     if _nan(scored.base)[row]:
         return f"row {row} has no score: the base's output is {base}"
-    return f"row {row} has no score: the base's output is {base}, and the corrections make {corrected} of it"
+    return f"row {row} has no score: the base's output is {base}, and the corrected output is {corrected}"

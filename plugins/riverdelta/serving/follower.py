@@ -1,4 +1,4 @@
-"""Follower: keeps a process's session at the newest published tables, and repeats the learner's status as metrics."""
+"""Follower: keeps a session at the newest published tables, and exports the learner's status as metrics."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from riverdelta.storage.registry import State
 
 _log = logging.getLogger(__name__)
 _MIRROR_SECONDS = 1.0
-#: A worker that scores nothing forgets the oldest of the tables whose first score it would have timed.
+#: The most table versions whose first score is still to be timed; the oldest are dropped.
 _MOST_UNSEEN = 256
 
 
 class Follower:
-    """A thread that looks for new tables every `follow_seconds`, and at the learner's status every second.
+    """A thread that polls for new tables every `follow_seconds`, and for the learner's status every second.
 
-    `ids` follow the key file at the same pace. Scoring goes on, with the tables that are in service, whatever fails here.
+    `ids` follow the key file at the same interval. If anything fails here, scoring continues with the current tables.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Follower:
     ) -> None:
         self.home, self.session, self.journal, self.ids = home, session, journal, ids
         self.settings, self.metrics, self.clock = home.settings, metrics, clock
-        #: Bytes of showings that the learner holds until their window ends.
+        #: Bytes of showings that the learner keeps until their window ends.
         self.showings_bytes = 0
         self._live = home.live()
         self._followed: State | None = None
@@ -48,7 +48,7 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="riverdelta-follow", daemon=True)
 
     def start(self) -> None:
-        """Catch up with what is published, then follow."""
+        """Apply everything published so far, then follow."""
         self.follow()
         self._thread.start()
 
@@ -59,15 +59,15 @@ class Follower:
         self._expired.add(0, math.inf)
 
     def follow(self) -> None:
-        """Swap in whatever the learner has published since; a damaged state is logged and the present one stays."""
+        """Swap in what the learner has published since; a damaged state is logged, and the current one stays."""
         chain = self._live.follow(self._followed)
         if chain and chain[-1].state == self._refused:
-            return  # nothing newer than what did not fit
+            return  # nothing newer than the state that did not fit
         for delta in chain:
             try:
                 seconds = self.session.swap(delta)
             except Corrupt as error:
-                _log.error("%s; %s goes on scoring", error, self.session.state)
+                _log.error("%s; scoring continues with %s", error, self.session.state)
                 # Only a full delta can repair a broken chain.
                 self._followed, self._refused = None, chain[-1].state
                 self.metrics.refused_swap()
@@ -78,21 +78,21 @@ class Follower:
                 self._unseen.append(delta.received)
 
     def mirror(self) -> None:
-        """Repeat the learner's status as metrics, and log feedback that has expired since the last line about it."""
+        """Export the learner's status as metrics, and log feedback that has expired since the last log line."""
         status = self.home.read_status()
         self.showings_bytes = int(status.get("showings_bytes", 0))
         self.metrics.mirror(status, self.session.state, self.journal.health(), self.clock())
         self._expired.add(0, self.clock())
 
     def scored(self, now: float) -> None:
-        """Measure, at a score, how long ago the feedback was received that it is the first to contain."""
+        """Measure the age of the feedback that this score is the first to contain."""
         if self._unseen:
             waiting, self._unseen = self._unseen, deque(maxlen=_MOST_UNSEEN)
             for received in waiting:
                 self.metrics.fresh(now - received)
 
     def expired(self, items: int) -> None:
-        """Count items of feedback whose rows retention has retired; they are logged together, now and then."""
+        """Count expired items of feedback; they are logged together from time to time."""
         self._expired.add(items, self.clock())
 
     def _run(self) -> None:
@@ -106,16 +106,14 @@ class Follower:
                     self.mirror()
                 failing = ""
             except Exception as error:  # the thread must outlive a missing folder or a full disk
-                if repr(error) != failing:  # once, and not at every look
-                    _log.exception(
-                        "following the live tables failed; it is tried again every %g s", self.settings.follow_seconds
-                    )
+                if repr(error) != failing:  # once, not at every poll
+                    _log.exception("following the live tables failed; retrying every %g s", self.settings.follow_seconds)
                 failing = repr(error)
 
     def _warn_of_expired(self, items: int) -> None:
         _log.warning(
-            "%d items of feedback were answered 'expired' and are not learned: retention had retired their rows; raise "
-            "RIVERDELTA_JOURNAL_MAX_AGE_SECONDS (%g now) or RIVERDELTA_JOURNAL_MAX_BYTES (%d now)",
+            "%d items of feedback were answered 'expired' and are not learned: their rows are past retention; raise "
+            "RIVERDELTA_JOURNAL_MAX_AGE_SECONDS (now %g) or RIVERDELTA_JOURNAL_MAX_BYTES (now %d)",
             items,
             self.settings.journal_max_age_seconds,
             self.settings.journal_max_bytes,

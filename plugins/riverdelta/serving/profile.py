@@ -1,4 +1,4 @@
-"""Reference profile: what was usual in a base's training data, measured by scoring it with the base."""
+"""Reference profile: measured on a base's training data by scoring it with the base."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _BLOCK_ROWS = 16_384
 
 
 def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
-    """Score N rows with the frozen base and return the reference of what corrections can read, taps included.
+    """Score N rows with the frozen base and return the reference profile of all columns, taps included.
 
-    `columns` are those of a request (arrays, or lists where ids are strings), `label` float32[N] labels of the loss, in the
-    order in which the rows came. Rows that the base was not fitted to are better. Raises `InvalidInput` naming what is wrong.
+    `columns` are those of a request (arrays, or lists if ids are strings) and `label` float32[N] labels, both in their
+    original order. Prefer rows that the base was not fitted to. Raises `InvalidInput` naming what is wrong.
     """
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
     label = definition.loss.check_labels(label)
     for name, values in columns.items():
         if len(values) != len(label):
-            raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected as many of each")
+            raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected the same number")
     usable = Schema({name: column for name, column in definition.schema.items() if column.kind != "tensor"})
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in usable}
     base: list[Floats] = []

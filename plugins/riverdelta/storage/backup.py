@@ -23,7 +23,7 @@ from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 @dataclass(frozen=True)
 class Backup:
-    """A copy of a home: where it lies, the newest record of its journal, and the bytes that it takes."""
+    """A copy of a home: its folder, the newest record of its journal, and its size in bytes."""
 
     folder: Path
     last: int
@@ -31,23 +31,23 @@ class Backup:
 
 
 def back_up(home: Home, destination: Path) -> Backup:
-    """Copy a home, served or not, to the new folder `destination`, which appears complete and on disk or not at all.
+    """Copy a home, in service or not, to the new folder `destination`, which appears complete and durable or not at all.
 
-    Put in the home's place, the copy starts as the home would have after a crash at this moment: nothing that was accepted
-    before is missing. Raises `NotFound` where there is no home, `InvalidInput` where the destination exists, and `Unavailable`
-    or `Corrupt`, naming the file, where something cannot be copied; nothing is left behind then.
+    Restored, the copy starts as the home would have after a crash at this moment: nothing accepted before is missing. Raises
+    `NotFound` if there is no home, `InvalidInput` if the destination exists, and `Unavailable` or `Corrupt`, naming the file,
+    if something cannot be copied; nothing is left behind then.
 
-    Notes: what a part refers to is copied after it. Checkpoints refer to releases, by the trial that they contain; live tables
-    too; all of them to the journal, by their positions. So the journal comes last and reaches at least as far as the rest,
-    which the learner reads again as after a crash; the keys that ids are made with come after it. Retention waits meanwhile,
-    or the journal might begin too late.
+    Notes: each part is copied before the parts it refers to. Checkpoints refer to releases, by the trial that they contain;
+    live tables too; all of them refer to the journal, by position. So the journal is copied last and reaches at least as far
+    as the rest, which the learner reads again as after a crash; the keys of ids come after it. Retention waits during the
+    copy, or the journal might begin too late.
     """
     folder, journal = home.folder, home.key_path.parent
     home.require()
     if folder.resolve() in destination.absolute().resolve().parents:
-        raise InvalidInput(f"{destination} lies in {folder}, which it is a copy of; name a folder elsewhere")
+        raise InvalidInput(f"{destination} is inside {folder}, the home to copy; name a folder elsewhere")
     if os.path.lexists(destination):
-        raise InvalidInput(f"{destination} exists; name a folder that does not, and it is made")
+        raise InvalidInput(f"{destination} exists; name a folder that does not exist yet")
     try:
         with TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as private, shared(journal / COPYING):
             copy = Path(private) / destination.name
@@ -62,7 +62,7 @@ def back_up(home: Home, destination: Path) -> Backup:
     except OSError as error:
         raise Unavailable(
             f"the backup {destination} cannot be written: {error}; check that its disk has room and that {destination.parent} "
-            f"is there and may be written"
+            f"exists and is writable"
         ) from error
     return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
 
@@ -79,7 +79,7 @@ def copy_journal(journal: Path, destination: Path) -> int:
 
 
 def _files(source: Path, copy: Path) -> Iterator[str]:
-    """Yield the names of a part's files in the order in which they are copied: what leads to others comes first."""
+    """Yield the names of a part's files in copying order: files that refer to others come first."""
     if source.name == "releases":
         yield "index.json"
         releases = ReleaseStore(FolderRegistry(copy.parent)).all()
@@ -87,13 +87,13 @@ def _files(source: Path, copy: Path) -> Iterator[str]:
         for release in releases:
             yield from (release.path.name, release.state_path.name)
     else:
-        # The files are listed once the head of the live tables is copied: what it leads to was there before it.
+        # The files are listed after the head of the live tables is copied: everything it refers to existed before it.
         yield from ("head",) if source.name == "live" else ()
         yield from sorted(path.name for pattern in ("*.live", "*.checkpoint") for path in source.glob(pattern))
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Copy the files of a folder, again where one was deleted meanwhile; files missing twice are missing in the home too."""
+    """Copy the files of a folder, and retry if one was deleted meanwhile; a file missing twice is missing in the home too."""
     missing, before = _copied(source, copy), list[str]()
     while missing and missing != before:
         shutil.rmtree(copy)
@@ -114,8 +114,8 @@ def _copied(source: Path, copy: Path) -> list[str]:
 def _copy_log(folder: Path, destination: Path) -> int:
     """Copy the log in `folder`, which has a segment, to a new folder; return its newest sequence number.
 
-    The copy has every record that was there when this was called, and no gap: segments come oldest first, those that are made
-    meanwhile too, each as it is at one moment, and the first that takes writes then ends the copy.
+    The copy has every record that existed when this was called, without gaps: segments come oldest first, new ones included,
+    each as it is at one moment, and the first that accepts writes at its moment ends the copy.
     """
     destination.mkdir()
     last = 0

@@ -17,7 +17,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved: arrays by name, and the journal position that they contain."""
+    """A saved state: arrays by name, and the journal position that they contain."""
 
     position: int
     arrays: Arrays
@@ -25,7 +25,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The files `checkpoints/<position>.checkpoint` of a registry: each appears complete or not at all, and two are kept.
+    """Saves checkpoints as `checkpoints/<position>.checkpoint`; each appears complete or not at all, and two are kept.
 
     >>> import numpy as np
     >>> from tempfile import mkdtemp
@@ -40,7 +40,7 @@ class CheckpointStore:
         self.registry = registry
 
     def save(self, position: int, arrays: Arrays) -> Path:
-        """Save the state at `position` and drop all but the last two; any beyond `position` was damaged and goes too."""
+        """Save the state at `position` and delete all but the last two, and any damaged one beyond `position`."""
         name = f"checkpoints/{position:015d}.checkpoint"
         self.registry.write(name, *pack(arrays))
         names = self._names()
@@ -50,7 +50,7 @@ class CheckpointStore:
         return self.registry.path(name)
 
     def load(self) -> Checkpoint | None:
-        """Return the newest intact checkpoint, or None; damaged ones are logged and passed over."""
+        """Return the newest intact checkpoint, or None; damaged ones are logged and skipped."""
         for name in reversed(self._names()):
             path = self.registry.path(name)
             try:
@@ -60,12 +60,12 @@ class CheckpointStore:
         return None
 
     def oldest(self) -> int:
-        """Return the position of the oldest kept checkpoint, 0 without any: what the journal must still hold after it."""
+        """Return the position of the oldest checkpoint, 0 without any: the journal must keep all records after it."""
         names = self._names()
         return _position(names[0]) if len(names) == _KEPT else 0
 
     def _names(self) -> list[str]:
-        # A copy that somebody made is none of ours.
+        # Other names, such as a manual copy's, are ignored.
         return [name for name in self.registry.names("checkpoints") if re.fullmatch(r".*/\d+\.checkpoint", name)]
 
 

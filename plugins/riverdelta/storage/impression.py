@@ -1,4 +1,4 @@
-"""Impression: all that the journal knows of one scored row, found by the id that its client was given."""
+"""Impression: all that the journal has about one scored row, found by its id."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from riverdelta.storage.home import Home
 
 
 def find(home: Home, text: str) -> dict[str, Any]:
-    """Return what was scored under `<id>.<index>`: when, by which state, in which trace, to what, of what, and its feedback.
+    """Return the row scored as `<id>.<index>`: time, state, trace, outputs, columns and feedback.
 
-    `label` and `shown` (Unix seconds) are None where nothing was fed back. Of a row that `riverdelta rebase` has scored again,
-    `corrected_before` and `served_before` are what it was served. Raises `InvalidInput` where the service did not
-    issue the id, and `NotFound` where the journal no longer has it, or never had.
+    `label` and `shown` (Unix seconds) are null without feedback. Of a row that `riverdelta rebase` scored again,
+    `corrected_before` and `served_before` are what it was served. Raises `InvalidInput` if the service did not issue the id,
+    and `NotFound` if it is not in the journal.
     """
     if not home.key_path.exists():
         raise NotFound(f"there is no journal in {home.folder} yet; start the service once, or check RIVERDELTA_HOME")
     key = home.ids().parse(text)
     if key is None:
         raise InvalidInput(
-            f"{text!r} is no impression of {home.definition.name!r}; expected the id of a scored row, <id>.<index>"
+            f"{text!r} is not an impression of {home.definition.name!r}; expected the id of a scored row, <id>.<index>"
         )
     incarnation, request, index = key
     with closing(home.reader()) as reader:
@@ -64,6 +64,6 @@ def _described(text: str, position: int, block: Impressions, at: int, loss: Loss
 
 
 def _or_none(values: npt.NDArray[np.floating[Any]]) -> float | list[float | None] | None:
-    """The one number, or all of them; None for NaN."""
+    """Return the only number, or all of them; null for NaN."""
     found = [None if np.isnan(value) else float(value) for value in values]
     return found[0] if len(found) == 1 else found

@@ -57,7 +57,7 @@ def test_what_is_given_comes_first(tmp_path):
 
 
 def test_what_is_given_and_holds_nothing_is_an_error_and_not_passed_over(tmp_path):
-    with pytest.raises(InvalidInput, match="holds no MovieLens release"):
+    with pytest.raises(InvalidInput, match="has no MovieLens release"):
         find_movielens(tmp_path, {})
 
 

@@ -118,7 +118,7 @@ def test_a_label_whose_row_cannot_be_found_is_counted_and_logged_and_makes_nothi
     history = [impressions([(0, 0), (0, 1)]), impressions([(1, 0)]), feedback([(1, 0, 0, 1), (1, 9, 0, 1), (7, 0, 0, 1)])]
     assert run(joiner, history) == []
     assert (joiner.waiting.rows, joiner.unmatched) == (0, 3)
-    assert "3 labels are not learned: their impressions cannot be found" in caplog.text
+    assert "3 labels are not learned: their impressions are not in memory or in the journal" in caplog.text
 
 
 def test_every_label_is_learned_of_three_times_the_rows_that_fit_in_memory():
@@ -168,7 +168,7 @@ def test_an_index_that_names_another_worker_s_record_is_corrupt():
     joiner, journal = Joiner(max_bytes=1), Journal()
     journal.locate = lambda incarnation, request: 1
     run(joiner, [impressions([(0, 0)], 2)], journal=journal)
-    with pytest.raises(Corrupt, match="record 1 holds rows of another worker"):
+    with pytest.raises(Corrupt, match="record 1 has rows of another worker"):
         run(joiner, [feedback([(1, 0, 0, 1)])], 2, journal)
 
 
@@ -572,7 +572,7 @@ def test_impressions_with_other_columns_than_those_before_are_named():
     joiner, other = Joiner(), impressions([(1, 0)])
     joiner.push(1, impressions([(0, 0)]))
     del other.columns["vec"]
-    with pytest.raises(Corrupt, match=r"impressions have the columns .*; those before had .*column/vec float32\[2\]"):
+    with pytest.raises(Corrupt, match=r"impressions have the columns .*; expected .*column/vec float32\[2\]"):
         joiner.push(2, other)
 
 

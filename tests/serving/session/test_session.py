@@ -219,7 +219,7 @@ def test_a_delta_that_does_not_fit_changes_nothing(session, tables, words):
 
 
 def test_a_delta_that_skips_a_state_is_refused_with_both_and_a_whole_one_mends_it(session):
-    with pytest.raises(Corrupt, match=r"1\+3 follows 1\+2, and 1\+0 is in service"):
+    with pytest.raises(Corrupt, match=r"1\+3 follows 1\+2, but 1\+0 is in service"):
         session.swap(following(3, {LEFT: (np.array([0]), ONE)}))
     session.swap(whole(3, 7))
     assert session.run(EVERY).corrected.tolist() == [28] * ROWS
@@ -281,7 +281,7 @@ def test_a_release_whose_tables_or_names_are_damaged_is_refused(release, tmp_pat
 
 def test_a_model_without_the_table_to_pin_is_refused(tmp_path):
     onnx.save(onnx.parser.parse_model(BASE), tmp_path / "base.onnx")
-    with pytest.raises(ModelError, match=rf"has no table '{GATE}'; it is no merged model"):
+    with pytest.raises(ModelError, match=rf"has no table '{GATE}'; it is not a merged model"):
         Session(tmp_path / "base.onnx", START, providers=["CPUExecutionProvider"], pinned={GATE: 0.0})
 
 

@@ -75,5 +75,5 @@ def test_past_the_limit_the_oldest_go_and_are_counted():
 
 
 def test_a_request_with_more_rows_than_an_index_can_name_is_refused():
-    with pytest.raises(TooLarge, match="1048577 rows; the journal takes at most 1048576"):
+    with pytest.raises(TooLarge, match="1048577 rows; at most 1048576"):
         add(Buffer(1, limit=10), 2**20 + 1)

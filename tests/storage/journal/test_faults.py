@@ -111,7 +111,7 @@ class TestFullDisk:
         self.fill(worker)
         request, taker = worker.score(rows=100), home.worker(patience_seconds=0.05)
         for _ in range(2):
-            with pytest.raises(Unavailable, match=r"lives and has not stored them within 0.05 s; send the feedback again"):
+            with pytest.raises(Unavailable, match=r"is alive and has not stored them within 0.05 s; send the feedback again"):
                 taker.feed(request, 0, 1, of=worker)
         worker.free()
         while worker.journal.health().error is not None or worker.journal.health().pending_rows:

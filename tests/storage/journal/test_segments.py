@@ -141,7 +141,7 @@ class TestDamage:
         edit(files(written)[0], "DELETE FROM record WHERE sequence > 4")
         journal = written.worker().journal
         assert journal.read(4, rows=1) == []
-        with pytest.raises(Corrupt, match=r"ends at record 4, and its reader has read up to 6; restore .*000001.sqlite"):
+        with pytest.raises(Corrupt, match=r"ends at record 4, but its reader has read up to 6; restore .*000001.sqlite"):
             journal.read(6, rows=1)
 
     @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ class TestDamage:
         log = SqliteLog(written.folder, TINY)
         for path in written.folder.glob("*.sqlite*"):
             path.unlink()
-        with pytest.raises(Corrupt, match="has no segment any more"):
+        with pytest.raises(Corrupt, match="no longer has a segment"):
             log.refresh()
         log.close()
 

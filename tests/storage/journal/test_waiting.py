@@ -105,7 +105,7 @@ def test_a_process_that_lives_and_does_not_flush_puts_the_whole_call_off(home, r
     both = (slow.journal.incarnation, theirs, 0), (taker.journal.incarnation, mine, 0)
     for _ in range(2):
         with pytest.raises(
-            Unavailable, match=r"lives and has not stored them within 0\.05 s; send the feedback again"
+            Unavailable, match=r"is alive and has not stored them within 0\.05 s; send the feedback again"
         ) as error:
             send(taker, *both).result(20)
         assert error.value.retry_after > 0

@@ -168,7 +168,7 @@ def test_a_number_out_of_turn_or_a_base_that_is_not_live_is_refused(sidecar):
     table = {"t": (None, np.ones((1, 1), np.float32))}
     with pytest.raises(ValueError, match="swap 5 is published after 1; expected 2"):
         sidecar.store.publish(Delta(State(1, 5, 0), None, table))
-    with pytest.raises(ValueError, match="expected a whole"):
+    with pytest.raises(ValueError, match="expected a full delta"):
         sidecar.store.publish(Delta(State(1, 2, 0), State(0, 1, 10), table))
     assert sidecar.store.head() == state
 

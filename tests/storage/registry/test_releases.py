@@ -82,7 +82,7 @@ def test_a_damaged_state_is_named(store):
 def test_a_damaged_release_is_refused_by_name_and_the_last_good_one_serves(store, caplog):
     store.promote(2)
     (folder(store) / "000002.onnx").write_bytes(b"model X")
-    with pytest.raises(Corrupt, match=r"release 2: .*000002.onnx does not match its digest; it is refused"):
+    with pytest.raises(Corrupt, match=r"release 2: .*000002.onnx does not match its digest; the release is refused"):
         store.champion().verify()
     assert store.latest_good().number == 0
     assert store.newest_good().number == 1
@@ -133,7 +133,7 @@ def test_too_many_bytes_cost_the_oldest_but_never_the_champion_nor_the_newest(st
 
 def test_a_damaged_index_is_named(store):
     (folder(store) / "index.json").write_text('{"releases": [')
-    with pytest.raises(Corrupt, match=r"index.json is no JSON: .*; restore it"):
+    with pytest.raises(Corrupt, match=r"index.json is not valid JSON: .*; restore it"):
         store.all()
 
 

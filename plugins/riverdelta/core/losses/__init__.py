@@ -1,4 +1,4 @@
-"""Losses: one file for each; a task is the name of one."""
+"""Losses: one file each, found by task."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _BY_TASK: dict[str, Loss] = {}
 
 
 def register(loss: Loss) -> Loss:
-    """Let `task=` name a loss, and return it; raises `ConfigurationError` where the task has another loss already."""
+    """Register a loss for its `task=` name and return it; raises `ConfigurationError` if the name is taken."""
     if repr(known := _BY_TASK.setdefault(loss.task, loss)) != repr(loss):
-        raise ConfigurationError(f"the task {loss.task!r} has the loss {known}; name the task of {loss} otherwise")
+        raise ConfigurationError(f"the task {loss.task!r} already has the loss {known}; give {loss} another task name")
     return known
 
 
 def loss_of(task: str | Loss) -> Loss:
-    """Return the loss of a task, by its name or itself; raises `ConfigurationError` that lists the tasks there are.
+    """Return the loss of a task, or `task` itself if it is a loss; raises `ConfigurationError` with the known tasks.
 
     >>> loss_of("binary").raw
     'logit'

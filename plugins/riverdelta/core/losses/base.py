@@ -1,4 +1,4 @@
-"""The contract of a loss: what every part that measures, learns, mixes or serves asks it; nothing else knows the task."""
+"""The contract of a loss: everything that measures, learns, mixes or serves uses it; nothing else knows the task."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ _LABEL = np.dtype(np.float32)
 
 
 class Loss(ABC):
-    """A loss of raw outputs and labels, once as compiled functions and once as ONNX nodes.
+    """A loss of raw outputs and labels, as compiled functions and as ONNX nodes.
 
-    Raw outputs are float[N, K] with K = `outputs`; float[N] is taken as [N, 1]. Labels are float[N]. A new loss gives the
-    class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that can pass `bound`
-    also `judged`, and one of fewer labels than `labels` says `valid` and `expected`. `riverdelta.checks.check` proves that
-    they agree. An instance is given as `task=`.
+    Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. A new loss defines the
+    class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that can exceed
+    `bound` also `judged`, and one with fewer valid labels than `labels` also `valid` and `expected`.
+    `riverdelta.checks.check` checks that they agree. Pass an instance as `task=`.
     """
 
-    #: The task that it is registered for.
+    #: The task name that it is registered for.
     task: ClassVar[str]
     #: What the loss is called where it is shown.
     name: ClassVar[str] = "loss"
-    #: K.
+    #: The number of raw outputs, K.
     outputs: int = 1
-    #: What a raw output is called, in outputs of the merged model and in messages.
+    #: The name of a raw output, in the merged model and in messages.
     raw: ClassVar[str] = "raw"
     #: The unit of `value`.
     unit: ClassVar[str] = "nats"
-    #: The labels that there are; None where any finite number is one.
+    #: The valid labels; None if any finite number is valid.
     labels: ClassVar[tuple[float, ...] | None] = None
-    #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. Where it
-    #: is, AUC and calibration are measured, the breaker watches the labels, and silence may count as a 0.
+    #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC
+    #: and calibration are measured, the breaker watches the labels, and silence may count as a 0.
     logit: ClassVar[bool] = False
-    #: The most that one row's loss counts as.
+    #: The bound at which one row's loss is clipped.
     bound: ClassVar[float]
-    #: What two scorers' losses of an ordinary row differ by at most: a trial counts a larger difference as this.
+    #: The largest normal difference of two scorers' losses on a row: a trial clips larger differences.
     scale: ClassVar[float] = 1.0
-    #: The farthest from the base that a raw output is served: a residual beyond it is cut.
+    #: The largest residual that is served; larger ones are clipped.
     reach: ClassVar[float]
     kernels: ClassVar[Kernels]
 
@@ -56,13 +56,13 @@ class Loss(ABC):
 
     @property
     def expected(self) -> str:
-        """Which labels are valid, for the end of an error message."""
+        """The valid labels, for the end of an error message."""
         return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
 
     def check_labels(self, label: npt.ArrayLike, what: str = "row", shown: bool = False) -> npt.NDArray[np.float32]:
-        """Return labels float32[N]; raises `InvalidInput` that names the first `what` whose label is not one.
+        """Return labels float32[N]; raises `InvalidInput` naming the first `what` whose label is invalid.
 
-        With `shown`, a label may be NaN: its row was shown, and has no label yet.
+        With `shown`, a label may be NaN: the row was shown and has no label yet.
         """
         try:
             given = np.asarray(label)
@@ -90,14 +90,14 @@ class Loss(ABC):
         return np.array(label, np.float64)
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Return bool[N]: whether each label is one."""
+        """Return bool[N]: whether each label is valid."""
         found = np.asarray(label)
         if self.labels is None:
             return np.isfinite(found)
         return reduce(np.logical_or, (found == one for one in self.labels))
 
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
-        """Return each row's loss float64[N], at most `bound`; NaN where the raw output is NaN."""
+        """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN."""
         rows = self.rows(raw)
         out = np.empty(len(rows))
         kernels.values(rows, _by_row(label, len(rows)), self.kernels, out)
@@ -112,16 +112,16 @@ class Loss(ABC):
         return gradient, curvature
 
     def inverse_link(self, raw: npt.ArrayLike) -> Doubles:
-        """Return the predictions float64[N, K] of raw outputs: what a client is told."""
+        """Return the predictions float64[N, K] of raw outputs, as clients get them."""
         rows = self.rows(raw)
         out = np.empty_like(rows)
         kernels.predictions(rows, self.kernels, out)
         return out
 
     def mix(self, base: npt.ArrayLike, corrected: npt.ArrayLike, weight: float) -> Doubles:
-        """Return the raw outputs float64[N, K] of the mixture that is served, `weight` of it the corrected one.
+        """Return the raw outputs float64[N, K] of the served mixture, with `weight` on the corrected prediction.
 
-        With corrected = base it is base, bit for bit.
+        If corrected = base the result is base, bit for bit.
         """
         rows = self.rows(base)
         out = np.empty_like(rows)
@@ -134,39 +134,39 @@ class Loss(ABC):
 
     @abstractmethod
     def link(self, prediction: npt.ArrayLike) -> Doubles:
-        """Return the raw outputs float64[N, K] of predictions, as a base may return those."""
+        """Return the raw outputs float64[N, K] of predictions, for a base that returns predictions."""
 
     @abstractmethod
     def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> Doubles:
-        """Return float64[N]: the most that the losses of two raw outputs can differ by, whatever the label is.
+        """Return float64[N]: the largest difference between the losses of two raw outputs, whatever the label.
 
-        The corrected one is within `reach` of the base, as it is served.
+        The corrected one is clipped to within `reach` of the base, as when served.
         """
 
     def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Return bool[N]: whether a row's base output is such that its loss stays within `bound`, whatever the label is."""
+        """Return bool[N]: whether the loss of a row's base output is within `bound`, whatever the label."""
         return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
     @abstractmethod
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
-        """Return the largest rate at which exponential weights over rows of a weight lose nothing by mixing.
+        """Return the largest rate at which exponential weights lose nothing by mixing, for rows of the given weight.
 
-        It is at most 1, and 0 where no such rate is known; by weight, of whichever shape.
+        At most 1, and 0 if no such rate is known; shaped as `weight`.
         """
 
     @abstractmethod
     def export_link(self, nodes: Nodes, prediction: str) -> str:
-        """Append nodes of `link` to a graph and return the raw output's tensor float32[N, K]."""
+        """Append the nodes of `link` to a graph and return the raw output's tensor float32[N, K]."""
 
     @abstractmethod
     def export_inverse_link(self, nodes: Nodes, raw: str) -> str:
-        """Append nodes of `inverse_link` and return the prediction's tensor float32[N, K]."""
+        """Append the nodes of `inverse_link` and return the prediction's tensor float32[N, K]."""
 
     @abstractmethod
     def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
-        """Append nodes of `mix`, the weight being float32[1, 1], and return the served raw output's tensor float32[N, K]."""
+        """Append the nodes of `mix`, with the weight float32[1, 1], and return the served raw output's tensor float32[N, K]."""
 
 
 def _by_row(value: npt.ArrayLike, rows: int) -> Doubles:
-    """Return one number a row, as an array that a compiled function takes."""
+    """Return one number per row, as an array for a compiled function."""
     return np.array(np.broadcast_to(value, rows), np.float64)

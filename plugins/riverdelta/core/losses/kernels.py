@@ -1,7 +1,7 @@
-"""Kernels: what a compiled loop asks of a loss, row by row, whatever the loss is.
+"""Kernels: the compiled functions of a loss, which loops call row by row.
 
-The functions are numba first-class functions, so that one compiled and cached loop takes any loss. They travel together in
-one `Kernels`, whose hand-over to a loop takes 1 µs; each function by itself would take 15 to 50 µs a call.
+The functions are numba first-class functions, so that one compiled and cached loop accepts any loss. They are passed together
+as one `Kernels`, which takes 1 µs per call; passing each function separately would take 15 to 50 µs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba.experimental import structref as _structref
 
 structref: Any = _structref  # untyped
 _Row, _Rows, _Number = types.float64[::1], types.float64[:, ::1], types.float64
-#: value(raw[K], label) -> loss, without a bound: `Loss.value` has that.
+#: value(raw[K], label) -> loss, unbounded; `Loss.value` applies the bound.
 VALUE = _Number(_Row, _Number)
 #: derivatives(raw[K], label, weight, gradient[K], curvature[K]): fills the last two with those of the loss times the weight.
 DERIVATIVES = types.void(_Row, _Number, _Number, _Row, _Row)
@@ -83,7 +83,7 @@ def derivatives(raw, label, weight, loss, gradient, curvature):  # type: ignore[
 
 @numba.njit(types.void(_Rows, _Rows, _Number, KERNELS, _Rows), cache=True)
 def mixtures(base, corrected, weight, loss, out):  # type: ignore[no-untyped-def]
-    """Fill out[N, K] with the raw output that is served of each row."""
+    """Fill out[N, K] with the served raw output of each row."""
     for i in range(base.shape[0]):
         loss.mix(base[i], corrected[i], weight, out[i])
 

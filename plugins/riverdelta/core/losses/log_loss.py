@@ -15,13 +15,13 @@ from riverdelta.core.nodes import Nodes
 
 #: A probability output is clipped to [FLOOR, 1 - FLOOR] before it becomes a logit.
 _FLOOR = 1e-7
-#: No ordinary loss comes near it: a base that returns probabilities has logits within ±16.1 and the gate moves them by at
-#: most 30. It is the first edge above their sum of the bins in which `Prequential` counts logits.
+#: Far above any normal loss: a base that returns probabilities has logits within ±16.1 and the gate moves them by at most 30.
+#: It is the first edge above their sum among the bins in which `Prequential` counts logits.
 _BOUND = 56.0
 _REACH = 30.0
-# exp(88) is a float32, exp(89) is none; beyond it σ(-b) no longer matters beside exp(-30).
+# exp(88) fits into a float32, exp(89) does not; beyond it σ(-b) is negligible beside exp(-30).
 _EDGE = 88.0 - _REACH
-#: Beyond every float32 that is finite: an infinite logit has a loss too.
+#: Beyond every finite float32, so that an infinite logit has a loss too.
 _FARTHEST = 3.5e38
 
 
@@ -32,7 +32,7 @@ def _value(raw, label):  # type: ignore[no-untyped-def]
         z = _FARTHEST
     elif z < -_FARTHEST:
         z = -_FARTHEST
-    # What cancels is subtracted first: a small loss keeps all its digits.
+    # Terms that cancel are subtracted first, so that a small loss keeps all its digits.
     return math.log1p(math.exp(-abs(z))) + ((z if z > 0.0 else 0.0) - label * z)
 
 

@@ -1,4 +1,4 @@
-"""Drift: has the stream changed, by how much, in what; with a stated rate of false alarms, and what is done about it."""
+"""Drift: whether the stream has changed, in which columns and how far, at a stated false alarm rate; and the response."""
 
 from riverdelta.evaluation.drift.alarm import Drift
 from riverdelta.evaluation.drift.panel import Panel

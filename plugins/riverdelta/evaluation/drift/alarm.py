@@ -1,4 +1,4 @@
-"""Alarm: says that the stream has changed, and in what, with a stated rate of false alarms."""
+"""Alarm: reports that the stream has changed, and in which columns, at a stated false alarm rate."""
 
 from __future__ import annotations
 
@@ -18,39 +18,52 @@ from riverdelta.evaluation.drift.panel import Panel
 from riverdelta.evaluation.drift.reference import Reference
 from riverdelta.evaluation.measured import Rows
 
-#: The shortest reference: 16 blocks, of which a standard error can be taken.
+#: The shortest reference: 16 blocks, enough for a standard error.
 LEAST = 16 * BLOCK
-#: The largest loss that counts: lower than elsewhere, because the panel bets on shares of the full range.
+#: The largest loss that counts; lower than elsewhere, because the panel bets on shares of the full range.
 MOST = 4.0
-#: How far a mean may lie above the reference's: in standard errors of it, and in its own unit.
+#: How far a mean may be above the reference's: in its standard errors, and in its own unit.
 ERRORS, TOLERANCE = 5.0, 0.02
-#: The most windows that are passed over because the loss falls in them.
+#: The most windows skipped because the loss still falls in them.
 _MOST_TRIES = 8
-#: What is watched beside the columns.
+#: The quantities watched beside the columns.
 LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
 
 
 class Drift:
-    """Watch joined examples against a reference: the first stable window of `reference` of them, and after an alarm the next.
+    """A drift detector for joined examples, with a bound on its rate of false alarms.
 
-    **Reference.** That of the base's training data, if it is `given`: then everything is watched from the first example on.
-    Otherwise the first stable window: a window is stable where the loss of its second half is not below that of its
-    first by more than two standard errors, since a learner that still improves would make anything that comes look usual; after
-    8 windows the next one is taken as it is. After an alarm the next stable window says what the alarm allows, as what lasts
-    becomes usual; distances from a given reference stay distances from it.
+    **Reference.** The profile of the base's training data, if `given`: then everything is watched from the first example on.
+    Otherwise the first stable window of `reference` examples: a window is stable if the loss of its second half is not below
+    that of its first by more than two standard errors, since while a learner still improves any later stream would look
+    normal; after 8 unstable windows the next one is taken as it is. After an alarm the alarm's reference is the next stable
+    window, so that a lasting change becomes the norm; distances are still measured from the given reference.
 
     **Distances.** Every scalar, id and vector (by its length) of `schema`, and the base's logit as `score`, has a histogram of
     the reference and one of the last `reference` examples: deciles of numbers, 32 hashed bins of ids. `report` gives their
     population stability index and Jensen-Shannon distance.
 
-    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the means of the block: of the loss of what was served (at
-    most 4), with two labels of score - label either way (calibration), and of the share of each decile of the score and of
-    each number. Each quantity has the same part of the panel. A quantity may rise by 0.02 (nats, probability, share) and 5
-    standard errors of its reference before a bet gains; while none does, in the mean given the blocks before, alarms come
-    once in `run_length` examples at most: that is the theorem's figure. Ids have no say: users and items come and go in
-    every stream.
+    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the block's means of the served loss (at most 4), with two
+    labels of score - label in both directions (calibration), and of the share of each decile of the score and of each number.
+    Every quantity has the same weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
+    reference before a bet gains; while none does, in the mean given the blocks before, alarms come at most once in
+    `run_length` examples by theorem. Ids raise no alarm: users and items come and go in every stream.
 
-    It advances example by example; blocks cut in any way leave the same bits.
+    The state does not depend on how examples are cut into blocks, to the last bit.
+
+    Parameters
+    ----------
+    schema
+        The columns to watch.
+    reference
+        Examples in a reference window, a multiple of 64 of at least 1,024 (default 8,192). More makes small shifts detectable
+        and starts watching later.
+    run_length
+        Mean number of examples between false alarms, at least (default 10 million). Lower it to detect changes earlier.
+    given
+        Reference profile of the base's training data (`riverdelta reference`); None learns the reference from the stream.
+    loss
+        The loss of the task.
 
     >>> drift = Drift(Schema.of({"x": "float32"}), reference=1_024, run_length=1e6)
     >>> rng = np.random.default_rng(0)
@@ -75,19 +88,19 @@ class Drift:
         names, blocks = (*schema, SCORE), reference // BLOCK
         self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
         numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
-        #: The ranges of the losses watched: of the loss, and where there are two labels of score - label, either way.
+        #: The ranges of the losses watched: the loss and, with two labels, score - label in both directions.
         self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.logit else [min(MOST, loss.bound)])
         self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
         first = len(self.quantities) - len(numbers)
         self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
         self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / BLOCK)
-        #: Examples, those of this stretch of reference or watching, and blocks watched; windows passed over for a reference.
+        #: Examples, those of the current reference or watch, blocks watched, and windows skipped for a reference.
         self.examples = self._taken = self._blocks = self._tries = 0
         self._watching = False
         self._kept, self._losses = np.zeros((len(names), reference), np.float32), np.zeros((blocks, len(self._ranges)))
         self._sums = np.zeros(len(self._ranges))
-        #: Alarms by quantity, and the example of the last.
+        #: Alarms by quantity, and the example of the last one.
         self._alarms, self._last = np.zeros(len(self.quantities), np.int64), np.full(1, -1, np.int64)
         self._given, self._digest = given, np.zeros(16, np.uint8)
         if given is not None:
@@ -95,13 +108,14 @@ class Drift:
 
     @classmethod
     def reference_of(cls, schema: Schema, columns: Columns, base: Floats, label: Floats, loss: Loss = LOG_LOSS) -> Reference:
-        """Return the reference of N rows, 1,024 at least, in the order in which they came; N is cut to a multiple of 64.
+        """Return the reference profile of at least 1,024 rows in their original order; N is cut to a multiple of 64.
 
-        `base` float32[N, K] is the base's raw output. Rows that the base was not fitted to show what loss is usual of it.
+        `base` float32[N, K] is the base's raw output. Use rows that the base was not fitted to, so that its loss is
+        representative.
         """
         rows = len(label) - len(label) % BLOCK
         taken = cls(schema, rows, loss=loss)
-        # These rows are what is usual, however their loss runs.
+        # These rows are the reference, whatever the trend of their loss.
         taken._tries = _MOST_TRIES
         taken.update({name: columns[name][:rows] for name in schema}, base[:rows], base[:rows], label[:rows])
         d, first = taken.distances, len(taken._ranges)
@@ -114,7 +128,7 @@ class Drift:
         )
 
     def update(self, columns: Columns, base: Floats, served: Floats, label: Floats) -> list[str]:
-        """Take M examples with raw outputs float32[M, K] as served; return the quantity of each alarm that they raised."""
+        """Observe M examples with raw outputs float32[M, K] as served; return the quantity of each alarm raised."""
         score = self.loss.rows(base)
         values = self.distances.values({**columns, SCORE: score[:, 0] if score.shape[1] == 1 else score})
         losses, bins = self._shares(served, label), self.distances.bins(values)
@@ -142,16 +156,16 @@ class Drift:
 
     @property
     def alarms(self) -> int:
-        """How many alarms it has raised."""
+        """The number of alarms raised."""
         return int(self._alarms.sum())
 
     @property
     def last_alarm(self) -> int | None:
-        """The example of the last alarm, counted from 1."""
+        """The example at which the last alarm was raised, counted from 1."""
         return int(self._last[0]) if self._last[0] >= 0 else None
 
     def report(self) -> dict[str, Any]:
-        """Return distances by column (None before a full window), evidence (1: alarm) and alarms by quantity."""
+        """Return distances by column (None before a full window), and evidence (1 raises an alarm) and alarms by quantity."""
         held = np.bincount(self._owner, self._panel.evidence())
         last = self.last_alarm
         share = np.log1p(held) / math.log1p(self._panel.run_length)
@@ -171,24 +185,24 @@ class Drift:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def load(self, arrays: Arrays) -> None:
-        """Take over what `state` returned of the same columns and reference; raises `Corrupt` at anything else."""
+        """Restore what `state` returned for the same columns and reference; raises `Corrupt` if it does not fit."""
         mine = self._arrays()
         found = {name: take(arrays, name, array) for name, array in mine.items()}
         examples, taken, watching, blocks, _, tries = n = found["n"].tolist()
         if not (0 <= taken < (self.reference if not watching else 2**63) and watching in (0, 1) and blocks >= 0):
-            raise Corrupt(f"the saved drift's 'n' is {n}; expected those of {self.reference} examples")
+            raise Corrupt(f"the saved drift's 'n' is {n}; expected counts for a reference of {self.reference} examples")
         if (found["digest"] != self._digest).any():
-            raise Corrupt("the saved drift is of another reference")
+            raise Corrupt("the saved drift belongs to another reference")
         for name, array in mine.items():
             array[...] = found[name]
         self.examples, self._taken, self._watching, self._blocks, self._tries = examples, taken, bool(watching), blocks, tries
 
     def _shares(self, served: Floats, label: Floats) -> Doubles:
-        """Return the losses of M rows as shares of their ranges, those of a row that cannot be measured as if it had none."""
+        """Return the losses of M rows as shares of their ranges; a row that cannot be measured has loss 0."""
         rows = Rows.of(self.loss, served, served, label, np.ones(len(label)))
         out = np.full((len(label), len(self._ranges)), 0.5)
         out[:, 0] = np.where(
@@ -200,13 +214,13 @@ class Drift:
         return out
 
     def _step(self, means: Doubles) -> bool:
-        """Bet on a block; return whether it raises the alarm."""
+        """Bet on a block; return whether it raises an alarm."""
         shares = self.distances.close(self._blocks)
         self._blocks += 1
         return self._panel.update(np.concatenate([means, shares.ravel()]))
 
     def _take(self, given: Reference) -> None:
-        """Watch against a given reference from the first example on; raises `ConfigurationError` where it lacks a column."""
+        """Watch against a given reference from the first example on; raises `ConfigurationError` if it lacks a column."""
         d, numbers = self.distances, []
         for c, name in enumerate(d.names):
             if name not in given.usual or (name in given.bound) == d.is_id[c]:
@@ -222,7 +236,7 @@ class Drift:
         self._watching = True
 
     def _begin(self) -> bool:
-        """Make a reference of what was kept and watch from here on, unless the loss still falls; return whether it does."""
+        """Turn the collected examples into the reference unless their loss still falls; return whether watching begins."""
         if self._tries < _MOST_TRIES and _falls(self._losses[:, 0]):
             self._taken, self._tries = 0, self._tries + 1
             return False
@@ -231,7 +245,7 @@ class Drift:
         shares = self.distances.by_block(self._kept)[:, ~self.distances.is_id, :DECILES] / BLOCK
         means = np.concatenate([self._losses, shares.reshape(len(shares), -1)], 1)
         tolerance = TOLERANCE / np.concatenate([self._ranges, np.ones(means.shape[1] - len(self._ranges))])
-        # The error is that of means of blocks, so that rows which come in runs raise it as they should.
+        # The error is that of block means, so that correlated rows raise it as they should.
         error = means.std(0, ddof=1) / np.sqrt(len(means))
         self._panel.bound[:] = np.minimum(means.mean(0) + ERRORS * error + tolerance, 1.0)
         self._panel.wealth[:] = 0.0
@@ -241,7 +255,7 @@ class Drift:
         return True
 
     def _alarm(self) -> str:
-        """Note what brought the most evidence, and take a new reference from here on: what lasts becomes usual."""
+        """Record the quantity with the most evidence, and collect a new reference: a lasting change becomes the norm."""
         most = int(np.argmax(np.bincount(self._owner, self._panel.evidence())))
         self._alarms[most] += 1
         self._last[0] = self.examples
@@ -250,7 +264,7 @@ class Drift:
         return self.quantities[most]
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the state; the fifth number of `n` is one that version 0.1 had."""
+        """Return the state; the fifth number of `n` is kept for version 0.1."""
         n = np.array([self.examples, self._taken, self._watching, self._blocks, 0, self._tries], np.int64)
         return {
             "n": n, "kept": self._kept, "losses": self._losses, "sums": self._sums, **self.distances.arrays(),

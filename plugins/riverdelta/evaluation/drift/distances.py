@@ -1,4 +1,4 @@
-"""Distances: histograms of every column, the usual ones and those of the last examples, and how far apart they are."""
+"""Distances: how far each column's histogram of recent examples is from the reference's."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BLOCK, BINS, DECILES = 64, 32, 10
 
 
 class Distances:
-    """Histograms of columns: deciles of numbers (of a vector its length), 32 hashed bins of ids.
+    """Histograms of columns, reference and current: deciles of numbers (for a vector, of its length), 32 hashed bins of ids.
 
-    `usual` are those of the reference, `now` those of the last `blocks` blocks of 64 examples, held one by one in a ring.
+    `usual` holds the reference's, `now` those of the last `blocks` blocks of 64 examples, one by one in a ring.
     """
 
     def __init__(self, names: Sequence[str], is_id: Sequence[bool], blocks: int) -> None:
@@ -31,13 +31,13 @@ class Distances:
         self._ring = np.zeros((blocks, many, BINS), np.int32)
 
     def values(self, columns: Columns) -> Floats:
-        """Return what is counted of M rows, float32[columns, M]: numbers, lengths of vectors, and the bins of ids."""
+        """Return the values to count of M rows, float32[columns, M]: numbers, lengths of vectors, and bins of ids."""
         rows = len(columns[self.names[0]])
         out = np.empty((len(self.names), rows), np.float32)
         for c, name in enumerate(self.names):
             column = columns[name]
             if self.is_id[c]:
-                out[c] = mixed(column) >> np.uint64(59)  # a sketch of how often ids occur, of one row
+                out[c] = mixed(column) >> np.uint64(59)  # a count sketch of the ids, with one row
             elif column.ndim == 1:
                 out[c] = column
             else:
@@ -46,19 +46,19 @@ class Distances:
         return out
 
     def bins(self, values: Floats) -> Ints:
-        """Return each value's bin, int64[columns, M]: an id's own, or how many edges a number lies above (NaN: 0's)."""
+        """Return each value's bin, int64[columns, M]: an id's own, or how many edges a number is above (NaN counts as 0)."""
         numbers = np.where(np.isnan(values), np.float32(0.0), values)
         found = np.add.reduce(numbers[:, :, None] > self.edges[:, None, :], axis=2)
         found[self.is_id] = values[self.is_id]
         return found
 
     def add(self, bins: Ints) -> None:
-        """Count rows of the block that is being filled."""
+        """Count rows into the current block."""
         flat = bins + BINS * np.arange(len(bins))[:, None]
         self.counts += np.bincount(flat.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
 
     def close(self, block: int) -> Doubles:
-        """End block number `block`, and return the shares of its numbers' deciles, float64[columns, 10]."""
+        """Close block number `block`, and return the shares of its numbers' deciles, float64[columns, 10]."""
         place = block % len(self._ring)
         self.now += self.counts - self._ring[place]
         self._ring[place] = self.counts
@@ -67,11 +67,11 @@ class Distances:
         return shares
 
     def begin(self) -> None:
-        """Forget the last blocks."""
+        """Clear the recent blocks."""
         self.now[:], self._ring[:] = 0, 0
 
     def take(self, values: Floats) -> None:
-        """Take edges and usual histograms from float32[columns, N] of a reference."""
+        """Compute edges and reference histograms from the values float32[columns, N] of a reference."""
         for c in np.flatnonzero(~self.is_id):
             inner = np.linspace(0, 1, DECILES + 1)[1:-1]
             self.edges[c] = np.quantile(np.nan_to_num(values[c]), inner, method="lower")
@@ -85,20 +85,20 @@ class Distances:
         return np.bincount(flat.ravel(), minlength=columns * BINS * rows // BLOCK).reshape(-1, columns, BINS)
 
     def report(self, full: bool) -> dict[str, dict[str, float | None]]:
-        """Return psi and js by column, None before there are as many examples as the reference has."""
+        """Return psi and js by column, or None until there are as many examples as the reference has."""
         found = [stability(*pair) if full else (None, None) for pair in zip(self.usual, self.now, strict=True)]
         return {name: {"psi": psi, "js": js} for name, (psi, js) in zip(self.names, found, strict=True)}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the state itself, by name."""
+        """Return the state by name, without copies."""
         return {"edges": self.edges, "usual": self.usual, "now": self.now, "counts": self.counts, "ring": self._ring}
 
 
 def stability(reference: npt.NDArray[Any], now: npt.NDArray[Any]) -> tuple[float, float]:
     """Return the population stability index Σ (q - p)·ln(q/p), and the Jensen-Shannon distance, 0 to 1, of two histograms.
 
-    Both are of shares p and q with half a row added to each bin, bins that are empty in both left out. Two samples of n rows
-    of the same B bins differ by an index of about (B - 1)·2/n. The distance is the root of the divergence in bits.
+    Shares p and q have half a row added to each bin; bins that are empty in both are left out. The index of two samples of n
+    rows from one distribution over B bins is about (B - 1)·2/n. The distance is the root of the divergence in bits.
 
     References: Yurdakul 2018 (the index and its distribution); Endres, Schindelin 2003 (the distance is a metric).
 

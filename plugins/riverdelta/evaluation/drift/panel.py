@@ -1,4 +1,4 @@
-"""Panel: a mixture of e-detectors, whose false alarms are rare by theorem."""
+"""Panel: a mixture of e-detectors with a proven bound on false alarms."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 
 from riverdelta.core.losses.base import Doubles
 
-#: The bets, as shares of the largest that cannot lose everything: small ones see small drifts, large ones see large ones soon.
+#: The bets, as shares of the largest that cannot lose everything: small bets detect small drifts, large bets large ones early.
 SHARES = np.array([1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8])
 
 
 @numba.njit("float64(float64[::1], float64[::1], float64[::1], float64[::1], float64[:, ::1])", cache=True)
 def bet(x, bound, weight, shares, wealth):  # type: ignore[no-untyped-def]
-    """Bet once on every x[k] > bound[k]; return the panel's evidence. wealth[k, j] is that of the bet shares[j]."""
+    """Bet once on every x[k] > bound[k] and return the panel's evidence; wealth[k, j] belongs to the bet shares[j]."""
     total = 0.0
     for k in range(x.shape[0]):
         off = (x[k] - bound[k]) / bound[k]
@@ -26,15 +26,15 @@ def bet(x, bound, weight, shares, wealth):  # type: ignore[no-untyped-def]
 
 
 class Panel:
-    """K e-detectors of a rising mean, watched as one.
+    """K e-detectors of a rising mean, combined into one alarm.
 
-    The null hypothesis is that each x_k(t) in [0, 1] has a mean of at most m_k given everything before t, whatever else the
-    x are, dependent or not. A bet of λ in (0, 1/m_k) grows by 1 + λ(x_k(t) - m_k) >= 0, whose mean is then at most 1; with
+    The null hypothesis is that each x_k(t) in [0, 1] has a mean of at most m_k given everything before t, dependent or not. A
+    bet of λ in (0, 1/m_k) grows by 1 + λ(x_k(t) - m_k) >= 0, whose mean is then at most 1; with
 
         M_k,λ(t) = (M_k,λ(t - 1) + 1)·(1 + λ(x_k(t) - m_k)),   M(t) = Σ_k w_k·(mean over λ of M_k,λ(t)),   Σ w_k = 1,
 
     M is an e-detector: E M(τ) <= E τ for every stopping time τ. An alarm is raised where M(t) >= `run_length`; so under the
-    null the mean number of steps to the first alarm is at least `run_length`. That is a theorem, and no approximation.
+    null the mean number of steps to the first alarm is at least `run_length`. This is exact, not an approximation.
 
     `bound` float64[K] are the m_k in (0, 1], `weight` float64[K] the w_k.
 
@@ -55,5 +55,5 @@ class Panel:
         return bool(bet(np.ascontiguousarray(x), self.bound, self.weight, SHARES, self.wealth) >= self.run_length)
 
     def evidence(self) -> Doubles:
-        """Return what each of the K brings to M, float64[K]; it sums to M."""
+        """Return the contribution of each of the K to M, float64[K], which sum to M."""
         return np.asarray(self.weight * self.wealth.mean(1))

@@ -1,4 +1,4 @@
-"""Reference profile: what is usual of every column and of the losses, measured once and kept in a file."""
+"""Reference profile: histograms of every column and the usual losses, measured once and kept in a file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SHAPES: dict[str, npt.NDArray[Any]] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """What is usual of each column, by name, and of the losses.
+    """Histograms by column and the means of the losses, as measured on reference data.
 
-    `edges` float32[9] are the inner deciles of a number (of an id they say nothing), `usual` int64[32] its histogram, `bound`
-    float64[10] what the means of its deciles' shares may be at most; `losses` float64[3] is that of the losses watched (one,
-    where the loss has not two labels).
+    `edges` float32[9] are the inner deciles of a number (unused for an id), `usual` int64[32] its histogram, `bound`
+    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[3] are the bounds of the losses watched
+    (float64[1] unless the loss has two labels).
     """
 
     edges: Mapping[str, Floats]
@@ -39,21 +39,21 @@ class Reference:
 
     @property
     def rows(self) -> int:
-        """How many rows it was taken from."""
+        """The number of rows it was measured on."""
         return int(next(iter(self.usual.values())).sum())
 
     @property
     def digest(self) -> bytes:
-        """16 bytes that identify it."""
+        """A digest of 16 bytes that identifies it."""
         return digest(b"".join(name.encode() + array.tobytes() for name, array in sorted(self.arrays().items())))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return everything by name, as `of_arrays` takes it."""
+        """Return its arrays by name, for `of_arrays`."""
         return nest({name: getattr(self, name) for name in _SHAPES}) | {"losses": self.losses}
 
     @classmethod
     def of_arrays(cls, arrays: Arrays) -> Reference:
-        """Return what `arrays` came from; raises `Corrupt` naming what does not fit."""
+        """Return the reference with these arrays; raises `Corrupt` naming an array that does not fit."""
         parts = {name: part(arrays, name) for name in _SHAPES}
         if "losses" not in arrays or not parts["usual"] or not parts["usual"].keys() == parts["edges"].keys():
             raise Corrupt(f"the reference has {', '.join(sorted(arrays)) or 'nothing'}; expected losses, edges and usual")
@@ -63,7 +63,7 @@ class Reference:
         losses = take(arrays, "losses", np.zeros(1 if arrays["losses"].size == 1 else 3))
         limits, counts = np.concatenate([losses, *parts["bound"].values()]), np.concatenate([*parts["usual"].values()])
         if not ((limits > 0) & (limits <= 1)).all() or (counts < 0).any():
-            raise Corrupt("the reference has a bound outside 0 to 1, or a count below 0")
+            raise Corrupt("the reference has a bound outside 0 to 1, or a negative count")
         made = cls(losses=losses, **{name: dict(found) for name, found in parts.items()})
         if other := sorted(arrays.keys() - made.arrays().keys()):
             raise Corrupt(f"the reference has {other[0]!r}; expected losses, edges, usual and bound")

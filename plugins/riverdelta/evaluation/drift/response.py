@@ -1,4 +1,4 @@
-"""Response: what the learner does at a drift alarm."""
+"""Response: what the learner does after a drift alarm."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from riverdelta.core.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Adapt:
-    """Believe less in what was learned, and learn faster for a while.
+    """A drift response that inflates the corrections' uncertainty and learns faster for a while.
 
-    At an alarm every correction keeps the share `forget` of what made it sure (1: all of it); then each of the next
-    `for_examples` examples counts `rate` times. Raises `ConfigurationError` outside 0 to 1, below 0 and below 1.
+    Parameters
+    ----------
+    forget
+        Share of its certainty that every correction keeps at an alarm, 0 to 1 (1: all; default 0.5). Lower it if changes make
+        what was learned worthless.
+    rate
+        How often each example counts after an alarm, above 0 (default 2). Raise it to adapt faster, at the cost of noise.
+    for_examples
+        Examples that count `rate` times, at least 1 (default 10,000). Raise it for slow streams of labels.
+
+    Raises `ConfigurationError` naming the argument that is out of range.
 
     >>> Adapt(forget=0.25)
     Adapt(forget=0.25, rate=2.0, for_examples=10000)
@@ -26,23 +35,25 @@ class Adapt:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.forget <= 1.0:
-            raise ConfigurationError(f"forget is {self.forget!r}; expected the share of certainty to keep, 0 to 1")
+            raise ConfigurationError(f"forget is {self.forget!r}; expected the share of certainty to keep, from 0 to 1")
         if not (self.rate > 0.0 and math.isfinite(self.rate)):
-            raise ConfigurationError(f"rate is {self.rate!r}; expected how often an example counts, above 0, as 2.0")
+            raise ConfigurationError(
+                f"rate is {self.rate!r}; expected how often an example counts, a number above 0 such as 2.0"
+            )
         if self.for_examples < 1:
-            raise ConfigurationError(f"for_examples is {self.for_examples!r}; expected a number of examples of at least 1")
+            raise ConfigurationError(f"for_examples is {self.for_examples!r}; expected a number of examples, at least 1")
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """Stop learning until an operator resumes it."""
+    """A drift response that stops learning until an operator resumes it; it has no parameters."""
 
 
 Response = Adapt | Freeze
 
 
 def as_record(response: Response | None) -> dict[str, float] | str | None:
-    """Return a response as a journal record has it.
+    """Return a response in its journal format.
 
     >>> of_record(as_record(Adapt(forget=0.25))) == Adapt(forget=0.25)
     True
@@ -51,7 +62,7 @@ def as_record(response: Response | None) -> dict[str, float] | str | None:
 
 
 def of_record(value: Any) -> Response | None:
-    """Return the response that `as_record` described; raises `ConfigurationError` where it is not one."""
+    """Return the response that `as_record` encoded; raises `ConfigurationError` if `value` is not valid."""
     if value is None or value == "freeze":
         return None if value is None else Freeze()
     try:

@@ -1,4 +1,4 @@
-"""The gate: how much the corrections are trusted, with a bound on what that may cost."""
+"""The gate: how much weight the corrections get in the served output, with a bound on the cost."""
 
 from riverdelta.evaluation.gate.gate import Gate
 

@@ -1,4 +1,4 @@
-"""Bounds: what the gate's mixture can have cost, from its sums; see `Gate` for the theorem."""
+"""Bounds: the most that the gate's mixture can have cost, from its sums; see `Gate` for the theorem."""
 
 from __future__ import annotations
 

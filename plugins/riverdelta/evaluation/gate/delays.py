@@ -1,4 +1,4 @@
-"""Delays: what the gate had seen at each journal position, for labels that come later."""
+"""Delays: what the gate had observed at each journal position, for labels that come later."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
 
 _LEAST = 64
-#: What the gate had seen at a position: examples, the sums of their spreads and shares, and the weight then.
+#: What the gate had observed at a position: examples, the sums of their spreads and shares, and its weight.
 _FIELDS = ("position", "examples", "spread", "share", "weight")
 SEEN = np.dtype([(name, np.float64) for name in _FIELDS])
 
 
 class Delays:
-    """What was seen at positions, ascending, of which at most `capacity` are kept: the first `held` of `rows`.
+    """The gate's observations at up to `capacity` journal positions, ascending: the first `held` of `rows`.
 
-    The first stands for the beginning. When it is full every other one of the older half goes: a row served from a forgotten
-    position counts as served from the one before it, so that its delay is never understated.
+    The first is the beginning. When full, every other one of the older half is dropped: a row served from a dropped position
+    counts as served from the one before it, so that its delay is never understated.
 
     >>> delays = Delays()
     >>> delays.note(7, examples=3.0, spread=0.5, share=0.1, weight=0.9)
@@ -35,7 +35,7 @@ class Delays:
         self.held = 1
 
     def note(self, position: int, examples: float, spread: float, share: float, weight: float) -> None:
-        """Keep what was seen up to `position`, which comes after all before it."""
+        """Record what was observed up to `position`, which must ascend."""
         if self.held == self.capacity:
             half = self.capacity // 2
             kept = np.concatenate([self.rows[:half:2], self.rows[half:]])
@@ -45,14 +45,14 @@ class Delays:
         self.held += 1
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         return {"delays": self.rows[: self.held].view(np.float64).reshape(-1, len(_FIELDS)).copy()}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; raises `Corrupt` where it is something else."""
+        """Restore what `state` returned; raises `Corrupt` if it does not fit."""
         found = take(arrays, "delays", np.zeros((1, len(_FIELDS))), any_rows=True)
         if not len(found):
-            raise Corrupt("the saved 'delays' has 0 rows; expected that of the beginning at least")
+            raise Corrupt("the saved 'delays' has 0 rows; expected at least 1")
         kept = np.ascontiguousarray(found[-self.capacity :]).view(SEEN)[:, 0]
         self.held = len(kept)
         self.rows[: self.held] = kept

@@ -1,4 +1,4 @@
-"""Gate: two experts, base and corrected, and a weight between them whose cost is bounded."""
+"""Gate: a weight between two experts, base and corrected, whose cost is bounded."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ _NOWHERE = np.empty(0, np.int64)
 
 
 class Gate:
-    """The weight of the corrected prediction against the base's in what is served, from the losses of what was served.
+    """The weight of the corrected prediction in the served mixture, learned from the losses of served examples.
 
-    `update` takes joined examples as they were served, `weight` is what to serve next, and `report` says what the mixture has
-    cost and what it can have cost. What comes out depends on the examples and their order alone, bit for bit, however they
-    are cut into blocks. Losses are those of `loss`, and the mixture is its `mix`.
+    `update` takes joined examples as they were served, `weight` is what to serve next, and `report` returns what the mixture
+    has cost and the most it can have cost. The result depends only on the examples and their order, bit for bit, not on how
+    they are cut into blocks.
+
+    Parameters
+    ----------
+    loss
+        The loss of the task; its `mix` is the mixture served. There is nothing else to set.
 
     >>> gate = Gate()
     >>> base, corrected = np.zeros(500, np.float32), np.full(500, 2, np.float32)
@@ -34,12 +39,12 @@ class Gate:
 
     Notes
     -----
-    Example t has a weight ω, the losses b and c of the base and corrected outputs as logged at serving, times ω, and
-    r = b - c. v (v₁ = 1/2) takes a step of exponential weights at rate η_t and then shares a little, so that it can come back
-    from any mistake: u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = 1/(t + 1) (fixed share, Herbster
-    and Warmuth 1998, with a share that falls as in Shamir and Merhav 1999). What is served is w = v, kept 10⁻⁶ away from 0 and
-    1, because a float32 near 1 cannot say more. With the mixed loss m = b - ln(1 - v + v·exp(ηr)) / η, the excess over an
-    expert is Σ(served - m), which mixing adds, and Σm less the expert's loss.
+    Example t has a weight ω, the losses b and c of the base and corrected outputs as logged at serving, times ω,
+    and r = b - c. v (v₁ = 1/2) takes a step of exponential weights at rate η_t and then mixes with the uniform weight, so that
+    it can recover from any mistake: u = v·exp(ηr) / (1 - v + v·exp(ηr)), then v ← (1 - α)u + α/2 with α = 1/(t + 1) (fixed
+    share, Herbster and Warmuth 1998, with a share that falls as in Shamir and Merhav 1999). The served weight is w = v, kept
+    10⁻⁶ away from 0 and 1, the resolution of a float32 near 1. With the mixed loss m = b - ln(1 - v + v·exp(ηr)) / η, the
+    excess over an expert is Σ(served - m), which mixing adds, and Σm less the expert's loss.
 
     **Rates that fall.** As v_{t+1} >= (1 - α)u for either expert, m - its loss <= (ln(v_{t+1} / v_t) - ln(1 - α)) / η_t. Summed
     by parts, with η₀ = 1, for both experts at once:
@@ -67,27 +72,26 @@ class Gate:
     **Rows taken back** have a weight ω = -μ. What the mixture had won over the mean of both losses goes with them, at most
     a; where there is a mixable rate at most μd²/8, by Hoeffding's inequality. It is added to δ's bound, at once and late.
 
-    **Rows left out.** All this is about judged rows. A row that is not finite, or whose base output is beyond what the loss
-    judges (for log loss ±56 logits, at which it is cut in all other reports), is counted in `skipped` and changes nothing
-    else. Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²; with losses of at most 56 nats serving such a row
-    costs at most that more than base alone.
+    **Rows left out.** All this is about evaluated rows. A row that is not finite, or whose base output is beyond the loss's
+    bound (for log loss ±56 logits, at which all other reports clip it), is counted in `skipped` and changes nothing else.
+    Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²; with losses of at most 56 nats serving such a row costs
+    at most that more than base alone.
 
     **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (exactly
     10⁻⁶ / (1 - 10⁻⁶)). No slower rate would lessen that, so η is tuned to Σδ without it; let F be its sum.
 
     **The worst case.** Let Q = Σ a(a/8 + Σ_M a/4) over rows that are late, taken back or without a mixable rate, P the sum of
     their (a/2)·Σ_M α and of what rows taken back add, and C = max Σ_M a + 17·max a: the rate is brought up to date every 16
-    examples, so that every rate which moved the δ of a row was set when Σδ was at most C less than after that row. While
-    Σδ - F rises to a new maximum D that rate is at most Λ / (D - C), and (D - C - P)² grows by at most 2Λ·a(a/8 + Σ_M a/4).
-    Hence Σδ <= X + F, X = C + P + √(2ΛQ), and X = P where Q = 0. With κ = max(1, W, X/Λ) >= 1/η, and v, 1 - v >= α/2, (1)
-    gives
+    examples, so that every rate which moved the δ of a row was set when Σδ was at most C less than after that row. While Σδ -
+    F rises to a new maximum D that rate is at most Λ / (D - C), and (D - C - P)² grows by at most 2Λ·a(a/8 + Σ_M a/4). Hence
+    Σδ <= X + F, X = C + P + √(2ΛQ), and X = P where Q = 0. With κ = max(1, W, X/Λ) >= 1/η, and v, 1 - v >= α/2, (1) gives
 
         excess <= X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)).
 
-    `worst_case` is this number, whatever the labels are; `bound` is max(Σδ, 0) + (1) with the δ and η that were really met, and
-    holds whatever was served. It is at most `worst_case`, but for the rounding of served outputs to float32 (for logits at
-    most 4·10⁻⁶ nats for each unit of weight), which Σδ has and X has not. With spreads up to B and d labels on the way both are
-    of order B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: per row they fall towards 10⁻⁶·B, not to zero.
+    `worst_case` is this number, whatever the labels are; `bound` is max(Σδ, 0) + (1) with the actual δ and η, and holds
+    whatever was served. It is at most `worst_case`, but for the rounding of served outputs to float32 (for logits at most
+    4·10⁻⁶ nats for each unit of weight), which Σδ has and X has not. With spreads up to B and d labels in flight both are of
+    order B·√((d + 1)·n)·ln n + 10⁻⁶·B·n: per row they fall towards 10⁻⁶·B, not to zero.
     """
 
     def __init__(self, loss: Loss = LOG_LOSS) -> None:
@@ -98,20 +102,20 @@ class Gate:
 
     @property
     def weight(self) -> float:
-        """The weight to serve the corrected prediction with, 10⁻⁶ to 1 - 10⁻⁶."""
+        """The weight at which to serve the corrected prediction, 10⁻⁶ to 1 - 10⁻⁶."""
         return min(max(float(self._state["weight"][0]), hedge.LEAST_WEIGHT), 1.0 - hedge.LEAST_WEIGHT)
 
     def serve(self, base: Floats, corrected: Floats, label: Floats, weight: Floats | None = None) -> Floats:
-        """Serve N rows, each with the labels of all before it known; return the served raw outputs, shaped as `base`."""
+        """Return the served raw outputs of N rows, shaped as `base`, each served with the labels of all before it known."""
         return self.update(base, corrected, None, label, weight, _NOWHERE).astype(np.float32).reshape(np.shape(base))
 
     def update(
         self, base: Floats, corrected: Floats, served: Floats | None, label: Floats, weight: Floats | None, position: Ints
     ) -> Doubles:
-        """Take N joined examples: raw outputs float32[N, K] as logged, weights float32[N], positions int64[N] of the tables.
+        """Learn N joined examples: raw outputs float32[N, K] as logged, weights float32[N], positions int64[N] of the tables.
 
-        Returns what was served, float64[N, K] of float32 values. Without `served` (nothing of the corrections is served) it is
-        the mixture that would have been served that is judged and returned.
+        Returns what was served, float64[N, K] of float32 values. Without `served` (shadow mode) the mixture that would have
+        been served is evaluated and returned.
         """
         loss, seen = self.loss, self._delays
         raw, numbers = np.zeros((3, len(label), loss.outputs)), np.empty((4, len(label)))
@@ -119,22 +123,22 @@ class Gate:
             if given is not None:
                 out[...] = given.reshape(out.shape)
         numbers[0], numbers[1] = label, 1.0 if weight is None else weight
-        with np.errstate(invalid="ignore"):  # a row that is not finite is not judged
+        with np.errstate(invalid="ignore"):  # a row that is not finite is not evaluated
             numbers[2], numbers[3] = loss.spread(raw[0], raw[1]), loss.mixable(numbers[1])
-        judged, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
-        hedge.judge(self._state, raw, numbers, judged, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
+        counted, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
+        hedge.update(self._state, raw, numbers, counted, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
         return np.asarray(raw[2])
 
     def note(self, position: int) -> None:
-        """Remember what the weight has seen now that everything up to `position` is taken; once for each record."""
+        """Record that everything up to `position` is learned; call it once per record."""
         s = self._state[0]
         self._delays.note(position, s["examples"], s["spread_sum"], s["share_sum"], s["weight"])
 
     def report(self) -> dict[str, float | int]:
-        """Return weight, rate, examples, skipped, delay (most examples on the way); gain, excess, bound, worst_case.
+        """Return weight, rate, examples, skipped, delay (most labels in flight), gain, excess, bound and worst_case.
 
-        The last four are in the loss's unit: `gain` is what serving has won over base alone, `excess` what it lost over the
-        better expert in hindsight.
+        The last four are in the loss's unit: `gain` is the total saved over base alone, `excess` the total lost to the better
+        expert in hindsight.
         """
         s = self._state[0]
         return {
@@ -148,11 +152,11 @@ class Gate:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {"state": self._state.view(np.float64).copy(), **self._delays.state()}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, of this version or an older one; raises `Corrupt` where it is something else."""
+        """Restore what `state` returned, in this version or an older one; raises `Corrupt` if it does not fit."""
         if "hedge" in arrays:
             state = of_older(arrays["hedge"])
         else:

@@ -1,4 +1,4 @@
-"""Hedge: the kernel that moves the weight between base and corrected with every joined example."""
+"""Hedge: the kernel that updates the weight between base and corrected with every joined example."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from numba import types
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.evaluation.gate.delays import SEEN
 
-#: What the rate is tuned against, in nats: it stays 1 until the labels' delay has cost this much.
+#: The scale of the rate, in nats: it stays 1 until the labels' delay has cost this much.
 PATIENCE = 16.0
-#: The served weight stays this far from 0 and 1, where a float32 still tells 1 - w from 0 with 3 % to spare.
+#: The served weight stays this far from 0 and 1, where a float32 still separates 1 - w from 0 with 3 % to spare.
 LEAST_WEIGHT = 1e-6
-#: As long as there are fewer examples, the shares alone keep the weight that far from 0 and 1.
+#: With fewer examples the fixed share alone keeps the weight that far from 0 and 1.
 NEAR = 0.5 / LEAST_WEIGHT
-#: What that distance costs at most in one example, for each unit of spread between the two experts.
+#: The most that this distance costs per example, for each unit of spread between the two experts.
 FAR_COST = LEAST_WEIGHT / (1.0 - LEAST_WEIGHT)
-#: The rate is brought up to date after so many examples.
+#: The rate is updated every this many examples.
 STRIDE = 16
-#: The state, one record, all float64; the names of the equations are those in `Gate`.
+#: The state, one record of float64; names are those of the equations in `Gate`.
 STATE = np.dtype([(name, np.float64) for name in (
     "examples", "weight", "rate",  # n, v, η
     "over_corrected", "over_served", "mixed",  # Σ of the base's loss less corrected's, less served's, less m
     "spread", "spread_sum", "share_sum",  # max a, Σ a, Σ α
-    "late_spread", "late_share", "missing", "delay",  # Q, P, max Σ_M a, the most examples on the way
-    "skipped",  # rows that were not judged
+    "late_spread", "late_share", "missing", "delay",  # Q, P, max Σ_M a, the most labels in flight
+    "skipped",  # rows that were left out
     "slowed", "slowest",  # the last sum of (1) less the logs of n + 1; 1 / the least rate that a weight asked for
     "far_spread",  # Σ a from the example on at which w can differ from v
 )])  # fmt: skip
@@ -40,7 +40,7 @@ def _records(dtype: Any) -> Any:
 
 @numba.njit(inline="always")
 def _slow_down(s, rate):  # type: ignore[no-untyped-def]
-    """Mix at `rate` from here on, and add what the change itself costs."""
+    """Mix at `rate` from here on, and add the cost of the change."""
     s.slowed += (1.0 / rate - 1.0 / s.rate) * (-math.log(min(s.weight, 1.0 - s.weight)) - math.log(s.examples + 1.0))
     s.rate = rate
 
@@ -63,7 +63,7 @@ def _finite(corrected, served):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")
 def _last(seen, held, position):  # type: ignore[no-untyped-def]
-    """The last of the first `held` records whose position is at most `position`, the first where there is none."""
+    """Return the last of the first `held` records whose position is at most `position`, or the first record."""
     low, high = 0, held
     while high - low > 1:
         middle = (low + high) // 2
@@ -81,12 +81,12 @@ def _last(seen, held, position):  # type: ignore[no-untyped-def]
     ),
     cache=True,
 )  # fmt: skip
-def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, loss):  # type: ignore[no-untyped-def]
-    """Take N examples in order; see `Gate` for the equations.
+def update(state, raw, numbers, counted, position, seen, held, virtual, reach, loss):  # type: ignore[no-untyped-def]
+    """Learn N examples in order; see `Gate` for the equations.
 
     `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[4, N] the rows' labels, weights,
-    spreads, and mixable rates (0: the loss knows none). Row i was served with what had been `seen` at position[i]; without
-    positions (length 0) with all that is known when it comes. With `virtual`, the served outputs are filled in.
+    spreads, and mixable rates (0: the loss knows none). Row i was served with what had been observed at position[i] (`seen`);
+    without positions (length 0) with everything known when it comes. With `virtual`, the served outputs are filled in.
     """
     s, then, at_once = state[0], seen[0], position.shape[0] == 0
     label, weight, spreads, limit = numbers[0], numbers[1], numbers[2], numbers[3]
@@ -101,7 +101,7 @@ def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, los
             _serve(b, c, s.weight if at_once else then.weight, loss, z)
             for k in range(b.shape[0]):
                 raw[2, i, k] = z[k]
-        if not (judged[i] and math.isfinite(weight[i]) and _finite(c, z)):
+        if not (counted[i] and math.isfinite(weight[i]) and _finite(c, z)):
             s.skipped += 1.0
             continue
         if 0.0 < limit[i] < s.rate:
@@ -110,7 +110,7 @@ def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, los
         spread = abs(weight[i]) * spreads[i]
         back, unknown = weight[i] < 0.0, limit[i] == 0.0
         late = not at_once and s.examples > then.examples
-        if back:  # what the mixture had won over the mean of both losses goes with the row
+        if back:  # what the mixture gained over the mean of both losses is removed with the row
             s.late_share += spread if unknown else min(spread * spreads[i] / 8.0, spread)
         if back or late or unknown:
             s.late_spread += spread * spread / 8.0
@@ -137,7 +137,7 @@ def judge(state, raw, numbers, judged, position, seen, held, virtual, reach, los
         s.share_sum += share
         s.weight = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
         if np.int64(s.examples) % STRIDE == 0:
-            # Keeping away from 0 and 1 has a cost that delay does not cause and a slower rate would not lower.
+            # Keeping away from 0 and 1 has a cost that is not due to delay and that a slower rate would not lower.
             cost = s.mixed - s.over_served - s.far_spread * FAR_COST
             if s.rate * cost > PATIENCE:
                 _slow_down(s, PATIENCE / cost)

@@ -1,4 +1,4 @@
-"""Older: the gate's state as version 0.1 saved it, with sums of logs kept as products for a while."""
+"""Older: reads the gate's state as version 0.1 saved it, with sums of logs kept as products."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from riverdelta.core.arrays import take
 from riverdelta.evaluation.gate.bounds import cost, most_cost
 from riverdelta.evaluation.gate.hedge import STATE
 
-#: The places of the saved array.
+#: The fields of the saved array.
 _PLACES = (
     "examples", "weight", "rate", "over_corrected", "over_served", "mixed", "open_corrected", "open_served", "open_mixed",
     "spread", "spread_sum", "share_sum", "late_spread", "late_share", "missing", "delay", "skipped",
@@ -21,7 +21,7 @@ _LEAST_SHARE = 2e-6
 
 
 def of_older(saved: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """Return the state, `STATE`[1], of what an older gate saved; raises `Corrupt` where it is not one."""
+    """Return the state, `STATE`[1], from what an older gate saved; raises `Corrupt` if it is not valid."""
     found = dict(zip(_PLACES, take({"hedge": saved}, "hedge", np.zeros(len(_PLACES))).tolist(), strict=True))
     state = np.zeros(1, STATE)
     for name in set(STATE.names or ()) & found.keys():
@@ -33,7 +33,7 @@ def of_older(saved: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
 
 
 def _complete(s: Any) -> None:
-    """Give the sums that version 0.1 did not keep the largest values that they can have had, so that bounds stay true.
+    """Set the sums that version 0.1 did not keep to their largest possible values, so that bounds still hold.
 
     Its share did not fall below `_LEAST_SHARE`, and its rate was never lowered for a weight.
     """

@@ -1,1 +1,1 @@
-"""Public data sets in their publishers' own layouts."""
+"""Data sets: public data in the publishers' own formats."""

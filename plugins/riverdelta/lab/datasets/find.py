@@ -1,4 +1,4 @@
-"""Finding MovieLens latest-small: given, around, cached, or downloaded."""
+"""Find MovieLens latest-small: given, local, cached, or downloaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Fetch = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Found:
-    """A folder with a MovieLens release, or None, and in words where it came from."""
+    """A folder with a MovieLens release, or None, and a description of its origin."""
 
     folder: Path | None
     source: str
@@ -44,14 +44,14 @@ def find_movielens(
     cache: Path | None = None,
     fetch: Fetch = _fetch,
 ) -> Found:
-    """Look in `given`, then in the folder of RIVERDELTA_DATA, then in the cache, then on GroupLens's site.
+    """Return the first release found in `given`, RIVERDELTA_DATA, the cache, or on GroupLens's site.
 
-    Raises `InvalidInput` when `given` holds no release; a failing network gives `Found(None, …)`.
+    Raises `InvalidInput` if `given` has no release; a network failure returns `Found(None, …)`.
     """
     if given is not None:
         if folder := _release(given):
             return Found(folder, f"{folder.name} (--data)")
-        raise InvalidInput(f"--data {given} holds no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
+        raise InvalidInput(f"--data {given} has no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
     cache = cache or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverdelta"
     for why, around in {"RIVERDELTA_DATA": environment.get("RIVERDELTA_DATA"), "cached": str(cache / _NAME)}.items():
         if around and (folder := _release(Path(around))):
@@ -69,18 +69,18 @@ def _release(folder: Path) -> Path | None:
 
 
 def _download(cache: Path, fetch: Fetch) -> Path:
-    """Fetch, check against the publisher's checksum, unpack beside the cache and move it there whole."""
+    """Download, check against the publisher's checksum, unpack beside the cache and move the complete folder there."""
     data = fetch(_URL)
     expected = fetch(f"{_URL}.md5").decode().split()
     got = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if got not in expected:
-        raise Corrupt(f"{_URL} has the MD5 {got}; its publisher states {' '.join(expected)}")
+        raise Corrupt(f"{_URL} has the MD5 {got}; expected the publisher's {' '.join(expected)}")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as work:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 if not (Path(work) / name).resolve().is_relative_to(Path(work).resolve()):
-                    raise Corrupt(f"{_URL} holds {name!r}, which would leave its folder; it is not unpacked")
+                    raise Corrupt(f"{_URL} contains {name!r}, which is outside its folder; it is not unpacked")
             archive.extractall(work)
         place(Path(work) / _NAME, cache / _NAME)
     return cache / _NAME

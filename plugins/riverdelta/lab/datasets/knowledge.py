@@ -1,4 +1,4 @@
-"""A knowledge graph of films: each film's neighbours, as a bag of ids."""
+"""Knowledge: a film's neighbours in a knowledge graph, as a bag of ids."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from riverdelta.core.errors import InvalidInput
 
 
 def load_neighbours(folder: Path, most: int = 16) -> dict[int, list[str]]:
-    """Return for each film its neighbours as `relation:entity`, at most `most`, those shared by most films first.
+    """Return each film's neighbours as `relation:entity`, at most `most`, those shared by most films first.
 
-    Reads `kg.txt` (head, relation, tail by tabs) and `item_index2entity_id.txt` (film, entity by tabs). A neighbour of one
-    film alone is left out: nothing learned of it could help another.
+    Reads `kg.txt` (head, relation, tail by tabs) and `item_index2entity_id.txt` (film, entity by tabs). A neighbour of only
+    one film is left out: what is learned about it could not help another.
     """
     films = {int(entity): int(film) for film, entity in _rows(folder / "item_index2entity_id.txt", ("film", "entity"))}
     found: dict[int, set[str]] = {film: set() for film in films.values()}
@@ -30,7 +30,7 @@ def load_neighbours(folder: Path, most: int = 16) -> dict[int, list[str]]:
 
 
 def _rows(path: Path, expected: tuple[str, ...]) -> Iterator[list[str]]:
-    """The lines of a file by its tabs; the first part and the last of each are numbers."""
+    """Yield the lines of a file split at tabs; the first and the last field of each are numbers."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -38,5 +38,5 @@ def _rows(path: Path, expected: tuple[str, ...]) -> Iterator[list[str]]:
     for number, line in enumerate(lines, 1):
         parts = line.split("\t")
         if len(parts) != len(expected) or not (parts[0].isdigit() and parts[-1].isdigit()):
-            raise InvalidInput(f"{path} line {number} is {line!r}; expected {', '.join(expected)} by tabs")
+            raise InvalidInput(f"{path} line {number} is {line!r}; expected {', '.join(expected)} separated by tabs")
         yield parts

@@ -1,4 +1,4 @@
-"""MovieLens ratings in every layout that GroupLens publishes: latest, 100K, 1M, 10M, 20M, 25M, 32M."""
+"""MovieLens: ratings in every format that GroupLens publishes: latest, 100K, 1M, 10M, 20M, 25M, 32M."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _FLAGS = (
 
 
 def load_movielens(folder: str | Path, threshold: float = 4.0) -> Stream:
-    """Return the ratings as a stream: sorted by time, ties in file order; label 1 where rating >= `threshold`.
+    """Return the ratings as a stream, sorted by time, ties in file order; the label is 1 if rating >= `threshold`.
 
-    Columns: user_id and item_id, and gender (0 F, 1 M), age and occupation (int64 codes) where the release has them. The
-    side table `genres` is a multi-hot vector of each film. Raises `InvalidInput` naming the folder or file that is wrong.
+    Columns: user_id and item_id, and gender (0 F, 1 M), age and occupation (int64 codes) if the release has them. The side
+    table `genres` has a multi-hot vector per film. Raises `InvalidInput` naming the folder or file that is wrong.
     """
     folder = Path(folder)
     for marker, read in (("ratings.csv", _read_csv), ("ratings.dat", _read_dat), ("u.data", _read_100k)):
         if (folder / marker).is_file():
             ratings, users, genres = read(folder)
             return _stream(folder.name, ratings, users, genres, threshold)
-    raise InvalidInput(f"{folder} holds no MovieLens release; expected ratings.csv, ratings.dat or u.data in it")
+    raise InvalidInput(f"{folder} has no MovieLens release; expected ratings.csv, ratings.dat or u.data in it")
 
 
 _Users = dict[str, tuple[Ints, Ints]]
@@ -70,14 +70,14 @@ def _read_100k(folder: Path) -> _Parts:
 
 
 def _read(path: Path, delimiter: str, names: list[str] | None = None, skip: int = 1, text: tuple[str, ...] = ()) -> pa.Table:
-    """Read a delimited file; numbers are checked, and an error names the file."""
+    """Read a delimited file and check its numbers; an error names the file."""
     columns = names or ["user", "item", "rating", "time"]
     types = {n: pa.string() if n in text else pa.float64() if n == "rating" else pa.int64() for n in columns}
     try:
         data = path.read_bytes()
         data = data.decode("utf-8" if path.suffix == ".csv" else "latin-1").encode()
         if delimiter == "::":
-            # The parser takes one-byte delimiters; the unit separator occurs in no release.
+            # The parser accepts only one-byte delimiters; the unit separator occurs in no release.
             data, delimiter = data.replace(b"::", b"\x1f"), "\x1f"
         return csv.read_csv(
             io.BytesIO(data),
@@ -86,7 +86,7 @@ def _read(path: Path, delimiter: str, names: list[str] | None = None, skip: int 
             csv.ConvertOptions(column_types=types),
         )
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise InvalidInput(f"{path} cannot be read as MovieLens {'|'.join(columns)}: {error}") from error
+        raise InvalidInput(f"{path} cannot be read as MovieLens columns {'|'.join(columns)}: {error}") from error
 
 
 def _genres(movies: pa.Table) -> SideTable:

@@ -1,4 +1,4 @@
-"""The breaker: stops learning, and says why, when the joined stream changes abruptly."""
+"""The breaker: stops learning when the joined stream changes abruptly, and reports why."""
 
 from riverdelta.learning.breaker.breaker import Breaker
 

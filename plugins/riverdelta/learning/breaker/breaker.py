@@ -1,4 +1,4 @@
-"""Breaker: stops learning, and says why, when the joined stream changes abruptly."""
+"""Breaker: stops learning when the joined stream changes abruptly, and reports why."""
 
 from __future__ import annotations
 
@@ -17,35 +17,45 @@ from riverdelta.learning.breaker import watch as w
 
 
 class Breaker:
-    """Watch joined examples in order, and say of each whether it may be learned.
+    """Watches joined examples in order and decides for each whether it may be learned.
 
-    **Runs of one label** (a stale or stuck stream). Of r rows of one entity in a run those count as √r: the k-th adds
-    √k - √(k - 1), by the entity of the row's `keys` that the run has met most often. With ℓ the mean length of the runs of
-    this label so far, counted so, each such row adds -ln(1 - 1/ℓ) to the run's surprise, as a fair coin (ln 2) at the most; at
-    20 nats the run is too long: a chance of 2 in 10⁹. Where longer runs have been usual (the labels of silence come in
-    batches) the limit is twice the longest less 20. A run is counted over at most 8,192 rows: with labels rarer than 1 in 400
-    their absence is not noticed.
+    **Runs of one label** (a stale or stuck stream). Of r rows of one entity in a run those count as √r: the k-th adds √k - √(k
+    - 1), by the entity of the row's `keys` that is most frequent in the run. With ℓ the mean length of this label's runs so
+    far, counted this way, each such row adds -ln(1 - 1/ℓ) to the run's surprise, at most ln 2 as for a fair coin; at 20 nats
+    the run is too long: a chance of 2 in 10⁹. If longer runs have been normal (labels of silence come in batches) the limit is
+    twice the longest less 20. A run is counted over at most 8,192 rows: the absence of a label rarer than 1 in 400 is not
+    detected.
 
-    **Four statistics** are measured again and again, each beyond its range where x - m > max(6σ, 1.5M, floor) with m its mean,
-    σ its deviation and M the largest deviation that passed for usual; twice in a row opens the breaker.
+    **Four statistics** are measured repeatedly. Each is out of range if x - m > max(6σ, 1.5M, floor), with m its mean, σ its
+    deviation and M the largest deviation accepted as normal; twice in a row trips the breaker.
 
     - Positive rate, of 256 examples or more that hold 32 runs of one label: x = arcsin √rate, above or below; floor 0.25
       (from 0.5 that is 0.26 or 0.74).
     - Feedback per scored row, of 1,024 examples: x = ln((1,024 + ½) / (scored rows + ½)), above or below; floor ln 3.
     - Unknown ids, of 256 examples after the first 2,048 and for each of `keys`: x = share of rows whose id is new, above;
       floor 0.2. Ids are known by two planes of 2²⁰ bits in turn, which hold at least the last 300,000.
-    - A single source, of 256 examples that somebody sent: x = the largest rise of a source's share above its mean, less the
-      share of one that has just fallen silent (a new address for an old backend); floor 0.2. A 0 from source 0 is silence.
+    - A single source, of 256 examples with a sender: x = the largest rise of a source's share above its mean, less the share
+      of one that has just stopped (a new address for an old backend); floor 0.2. A 0 from source 0 is silence.
 
-    Nothing opens it in the first 2,048 examples, nor before 8 runs of a label or 8 values of a statistic are known. With
-    `silence` (unanswered rows become negatives) it begins with the first of these: until then positives alone have come.
+    Nothing trips it in the first 2,048 examples, or before 8 runs of a label or 8 values of a statistic are known. With
+    `silence` (unanswered rows become negatives) it begins with the first of these: until then there are only positives.
 
-    It closes after `resume_examples` calm ones in a row, in which no statistic was beyond and no run too long; with None only
-    `reset` does. References go on learning while it is open, so that what lasts becomes usual: a statistic's deviation counts
-    for 3σ at most, over the last 256 measurements, and runs over the last 8,000 rows. A lasting change is accepted after
-    10,000 to 30,000 examples, therefore, and what ends before that is not.
+    It resets after `resume_examples` normal examples in a row, without a statistic out of range or a run that is too long.
+    Statistics continue to adapt while it is tripped, so that a lasting change becomes normal: a deviation counts for at most
+    3σ, over the last 256 measurements, and runs over the last 8,000 rows. So a change is accepted after 10,000 to 30,000
+    examples; one that ends earlier is not.
 
-    What is answered depends on the examples and their order alone, bit for bit, however they are cut into blocks.
+    The result depends only on the examples and their order, bit for bit, not on how they are cut into blocks.
+
+    Parameters
+    ----------
+    keys
+        Id columns whose unknown ids are counted, and by which rows of one entity are discounted.
+    resume_examples
+        Normal examples after which it resets by itself; None (default): only `reset` does. Raise it if bad feedback comes in
+        bursts.
+    silence
+        Whether unanswered rows become negatives (default False).
 
     References: Kish 1965 (what rows of one cluster count); Wald 1945 (surprise as a log-likelihood); Anscombe 1948 (arcsine);
     Huber 1964 (clipped deviations).
@@ -61,7 +71,7 @@ class Breaker:
     """
 
     def __init__(self, keys: Sequence[str], resume_examples: int | None = None, silence: bool = False) -> None:
-        if resume_examples is not None:  # None: only an operator closes it
+        if resume_examples is not None:  # None: only an operator resets it
             positive("resume_examples", resume_examples)
         self.keys, self.resume_examples = tuple(keys), resume_examples
         many = len(self.keys)
@@ -73,17 +83,17 @@ class Breaker:
         self._sent, self._shares = np.zeros((2, w.SOURCES), np.int64), np.zeros(w.SOURCES)
 
     def update(self, columns: Columns, label: Floats, source: Ints, impressions: int = 0) -> npt.NDArray[np.bool_]:
-        """Take M examples: id columns int64[M], labels float32[M] (above 0.5: positive), who sent them int64[M].
+        """Observe M examples: id columns int64[M], labels float32[M] (above 0.5: positive), senders int64[M].
 
-        `impressions` is the number of rows scored since the call before. Returns bool[M]: what may be learned.
+        `impressions` is the number of rows scored since the last call. Returns bool[M]: which examples may be learned.
         """
         rows = len(label)
         block = np.empty((len(self.keys), rows), np.int64)
         for k, name in enumerate(self.keys):
             ids = columns.get(name)
             if ids is None or ids.shape != (rows,):
-                found = "missing" if ids is None else f"of shape {list(ids.shape)}"
-                raise InvalidInput(f"the breaker's key {name!r} is {found}; expected int64[{rows}], an id for each label")
+                found = "is missing" if ids is None else f"has shape {list(ids.shape)}"
+                raise InvalidInput(f"the breaker's key {name!r} {found}; expected int64[{rows}], an id for each label")
             block[k] = ids
         if len(source) != rows or impressions < 0:
             raise InvalidInput(
@@ -100,7 +110,7 @@ class Breaker:
         return out
 
     def reset(self) -> None:
-        """Close it: an operator says that all is well. What is beyond its range at this moment is usual from now on."""
+        """Reset the breaker on an operator's command; statistics that are out of range now count as normal from here on."""
         s, usual = self._state[0], self._series
         beyond = usual["beyond"] > 0
         usual["most"][beyond] = np.maximum(usual["most"], np.abs(usual["value"] - usual["mean"]))[beyond]
@@ -111,22 +121,22 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether nothing is learned."""
+        """Whether it is tripped, so that nothing is learned."""
         return bool(self._state["open"][0])
 
     @property
     def opened(self) -> int | None:
-        """The example at which it opened, counted from 1; None while it is closed."""
+        """The example at which it tripped, counted from 1; None unless it is tripped."""
         return int((self._state["before"] + self._state["opened"])[0]) if self.open else None
 
     @property
     def trips(self) -> int:
-        """How often it has opened."""
+        """How often it has tripped."""
         return int(self._state["trips"][0])
 
     @property
     def reason(self) -> str | None:
-        """Why it is open: what changed, its value, what was usual, over how many examples, at which; None while closed."""
+        """Why it tripped: what changed, its value, the normal value, over how many examples, and where; None unless tripped."""
         if not self.open:
             return None
         what, over, who, value, mean, reach = self._state[["why", "over", "who", "value", "usual", "reach"]][0].tolist()
@@ -143,11 +153,11 @@ class Breaker:
         return f"{said}, usually {middle} ({reaches}), over {over:,} examples; at example {self.opened:,}"
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the state to save, from which `load` continues bit for bit."""
         return {name: array.copy() for name, array in self._arrays().items()}
 
     def load(self, arrays: Arrays) -> None:
-        """Take over what `state` returned of a breaker with as many keys; raises `Corrupt` at anything else."""
+        """Restore what `state` returned for a breaker with the same number of keys; raises `Corrupt` if it does not fit."""
         mine = self._arrays()
         found = {name: take(arrays, name, array) for name, array in mine.items()}
         n = dict(zip(w.TALLIES, found["tallies"].tolist(), strict=True))
@@ -159,12 +169,14 @@ class Breaker:
             ("why", w.RUN, len(self._series) - 1),
         ):
             if not least <= n[name] <= most:
-                raise Corrupt(f"the saved breaker's {name!r} is {n[name]}; expected {least} to {most}: start anew")
+                raise Corrupt(
+                    f"the saved breaker's {name!r} is {n[name]}; expected {least} to {most}: start from an older checkpoint"
+                )
         for name, array in mine.items():
             array[...] = found[name]
 
     def _wait(self, label: Floats, source: Ints) -> int:
-        """Return how many rows come before the first label of silence, and begin to watch with it."""
+        """Return how many rows come before the first label by silence, and start watching there."""
         silent = (source == 0) & (label <= 0.5)
         first = int(np.argmax(silent)) if silent.any() else len(label)
         self._state["before"] += first
@@ -172,7 +184,7 @@ class Breaker:
         return first
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the state by name, plain arrays that share its memory."""
+        """Return the state by name, as plain arrays that share its memory."""
         whole, levels = (self._state.view(kind) for kind in (np.int64, np.float64))
         return {
             "tallies": whole[: len(w.TALLIES)],

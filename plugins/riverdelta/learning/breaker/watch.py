@@ -1,4 +1,4 @@
-"""Watch: the kernel that takes the breaker's four statistics, example by example, each with the range that is usual."""
+"""Watch: the kernel that updates the breaker's four statistics and their normal ranges, example by example."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from numba import types
 
 from riverdelta.core.hashing import mixed
 
-#: A statistic: its running mean and variance, the largest deviation that passed for usual, measurements, how many in a row
-#: were beyond the range, the last value and the range's half width when it was judged.
+#: A statistic: its running mean and variance, the largest deviation accepted as normal, measurements, how many in a row were
+#: out of range, and the last value with the range's half width at that time.
 SERIES = np.dtype([(name, np.float64) for name in ("mean", "variance", "most", "count", "beyond", "value", "reach")])
-#: Measurements from which the range is judged, and over which it is remembered.
+#: Measurements before the range is used, and over which it is remembered.
 LEAST, REMEMBERED = 8, 256.0
-#: The range: so many deviations, or so many times the largest that was usual; a deviation counts for so many at most.
+#: The range in deviations, and in multiples of the largest normal one; the most deviations that a measurement counts for.
 DEVIATIONS, OVER, CLIP = 6.0, 1.5, 3.0
-#: What is left of the largest deviation after a measurement.
+#: The factor by which the largest deviation decays at each measurement.
 _KEEP = 1.0 - 1.0 / 1024.0
-#: Examples of a window, and of one of scored rows; runs that a window of labels holds at least. Nothing opens it in `WARM_UP`.
+#: Examples of a window, and of one of scored rows; the fewest runs in a window of labels; nothing trips it in `WARM_UP`.
 WINDOW, WIDE, LEAST_RUNS = 256, 1024, 32
 WARM_UP = WINDOW * LEAST
-#: The examples after which a run of one label is begun anew: a label rarer than 1 in 400 is never missed.
+#: The examples after which a run of one label starts over: the absence of a label rarer than 1 in 400 is not detected.
 LONGEST = 8192
-#: The surprise, in nats, at which a run of one label is too long, and what one example adds at the most: as a fair coin.
+#: The surprise, in nats, at which a run of one label is too long, and the most that one example adds: as a fair coin.
 TOO_LONG, COIN = 20.0, math.log(2.0)
-#: The effective examples over which the length of runs is remembered, and the distinct ids of what is no mere category.
+#: The effective examples over which the length of runs is remembered, and the distinct ids from which a key is not a category.
 MEMORY, CATEGORY = 8000.0, 32
-#: What a statistic must move by at least: radians of arcsin √rate, the log of labels a scored row, shares.
+#: The least shift of a statistic that counts: in radians of arcsin √rate, log of labels per scored row, shares.
 FLOOR_RATE, FLOOR_FEEDBACK, FLOOR_SOURCE, FLOOR_UNKNOWN = 0.25, math.log(3.0), 0.2, 0.2
-#: Counters of entities in a run, bits of ids ever seen (two planes of so many), and counters of sources.
+#: Counters of entities in a run, bits of each of the two planes of known ids, and counters of sources.
 SLOTS, WORDS, SOURCES = 4096, 1 << 14, 128
 #: The rows of the series; `UNKNOWN` + k is that of key k.
 RATE, FEEDBACK, SOURCE, UNKNOWN = range(4)
-#: What opened the breaker last is a row of the series, or this for a run of one label.
+#: The cause of the last trip is a row of the series, or this for a run of one label.
 RUN = -1
-#: Whole numbers of the state.
+#: The state's integers.
 TALLIES = (
     "examples",
-    "open", "opened", "trips",  # whether it is open, since which example, how often it has opened
-    "calm", "alarms",  # calm examples in a row, series beyond their range
+    "open", "opened", "trips",  # whether it is tripped, since which example, how often it has tripped
+    "calm", "alarms",  # normal examples in a row, series out of range
     "label", "rows", "number",  # of this run
     "sent", "sent_at",  # sourced examples of this window, and the example of the last one's end
     "scored",
     "positives", "labels", "runs", "labels_before",  # of this window of labels, and the rows of the last
-    "why", "over", "who",  # what opened it, over how many examples, and which source
-    "before", "begun",  # examples let pass before it began to watch, and whether it has
+    "why", "over", "who",  # the cause of the trip, over how many examples, and which source
+    "before", "begun",  # examples admitted before it began to watch, and whether it has
 )  # fmt: skip
-#: Real numbers of the state, those in pairs by label.
+#: The state's real numbers; pairs are by label.
 LEVELS = (
     ("length", np.float64, 2), ("ends", np.float64, 2),  # effective length and number of all runs
     ("new_length", np.float64, 2), ("new_ends", np.float64, 2),  # those of this window
-    ("cost", np.float64, 2),  # the surprise of one more
-    ("surprise", np.float64), ("usual_run", np.float64),  # of this run, and of the longest usual one
-    ("value", np.float64), ("usual", np.float64), ("reach", np.float64),  # what opened it, the usual, and how far that reaches
+    ("cost", np.float64, 2),  # the surprise of one more row
+    ("surprise", np.float64), ("usual_run", np.float64),  # of this run, and of the longest normal one
+    ("value", np.float64), ("usual", np.float64), ("reach", np.float64),  # the value at the trip, the normal one, and its range
 )  # fmt: skip
 STATE = np.dtype([*((name, np.int64) for name in TALLIES), *LEVELS])
-#: Of each key: bits set in the younger plane, distinct ids, unknown ids in this window.
+#: By key: bits set in the newer plane, distinct ids, unknown ids in this window.
 FACTS = np.dtype([(name, np.int64) for name in ("filled", "distinct", "new")])
 
 _State, _Series, _Facts = (numba.from_dtype(dtype) for dtype in (STATE, SERIES, FACTS))
@@ -72,20 +72,20 @@ _mixed = numba.njit(inline="always")(mixed)
 
 @numba.njit("float64(float64, boolean)", cache=True)
 def step_at(count, slow):  # type: ignore[no-untyped-def]
-    """The share that the next measurement has in what is learned: that of a mean, and never less than 1/256."""
+    """Return the weight of the next measurement: that of a mean, and never less than 1/256."""
     return 1.0 / (REMEMBERED if slow else min(count + 1.0, REMEMBERED))
 
 
 @numba.njit(numba.types.boolean(numba.from_dtype(SERIES), *[numba.float64] * 2, *[numba.boolean] * 2), cache=True)
-def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
-    """Measure a statistic, learn its range, and return whether `value` is the second in a row beyond it.
+def out_of_range(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
+    """Add `value` to a statistic, update its range, and return whether it is the second in a row out of range.
 
-    With mean m, deviation σ >= floor/6 and M the largest deviation that was usual, x is beyond when |x - m| > max(6σ, 1.5M)
-    (x - m without `both`). It is learned as m + clip(x - m, ±3σ) over the last 256 measurements, usual or not: one outlier
-    moves little, and what lasts becomes usual. With `slow` each moves as little as in a stream that is long known.
+    With mean m, deviation σ >= floor/6 and M the largest normal deviation, x is out of range if |x - m| > max(6σ, 1.5M) (x - m
+    without `both`). It is learned as m + clip(x - m, ±3σ) over the last 256 measurements, in range or not: one outlier changes
+    little, and a lasting change becomes normal. With `slow` each has the small weight of a long stream.
 
-    A deviation counts for M once the one after it was within the range too: the window in which a change begins holds a part
-    of it alone, and would widen the range for the windows that hold all of it.
+    A deviation counts for M only once the next one was in range too: the window in which a change begins contains only a part
+    of it, and would extend the range for the windows that contain all of it.
     """
     count = s.count
     if count == 0.0:
@@ -112,7 +112,7 @@ def judge(s, value, floor, both, slow):  # type: ignore[no-untyped-def]
 
 @numba.njit("float64(float64)", cache=True)
 def limit(usual_run):  # type: ignore[no-untyped-def]
-    """The surprise at which a run is too long: `TOO_LONG`, and more where longer ones have been usual."""
+    """Return the surprise at which a run is too long: `TOO_LONG`, or more if longer runs have been normal."""
     return max(TOO_LONG, 2.0 * usual_run - TOO_LONG)
 
 
@@ -127,7 +127,7 @@ def _trip(s, why, over, who, value, usual, reach):  # type: ignore[no-untyped-de
 
 @numba.njit(types.void(_State), cache=True)
 def _end_run(s):  # type: ignore[no-untyped-def]
-    """Learn how surprising runs are. One that was too long makes longer ones usual only little by little."""
+    """Learn how surprising runs are; one that was too long makes longer ones normal only gradually."""
     most = limit(s.usual_run)
     if s.surprise <= most:
         s.usual_run = max(s.usual_run, s.surprise)
@@ -139,7 +139,7 @@ def _end_run(s):  # type: ignore[no-untyped-def]
 def _measure(s, series, which, over, who, value, floor, both):  # type: ignore[no-untyped-def]
     found = series[which]
     was, usual = found.beyond > 0.0, found.mean
-    again = judge(found, value, floor, both, s.open != 0)
+    again = out_of_range(found, value, floor, both, s.open != 0)
     s.alarms += (found.beyond > 0.0) - was
     if again:
         _trip(s, which, over, who, value, usual, found.reach)
@@ -147,7 +147,7 @@ def _measure(s, series, which, over, who, value, floor, both):  # type: ignore[n
 
 @numba.njit(types.void(_State, _List, types.int64[:, ::1], types.float64[::1]), cache=True)
 def _sources(s, series, sent, usual):  # type: ignore[no-untyped-def]
-    """Measure by how much a single source's share has risen, less the share of one that has fallen silent in its favour."""
+    """Measure how much a single source's share has risen, less the share of a source that has stopped."""
     step = step_at(series[SOURCE].count, s.open != 0)
     rise, gone, which = -1.0, 0.0, 0
     for k in range(SOURCES):
@@ -156,7 +156,7 @@ def _sources(s, series, sent, usual):  # type: ignore[no-untyped-def]
             usual[k] = share
         if share - usual[k] > rise:
             rise, which = share - usual[k], k
-        # One that sends 20 labels a window falls silent by chance once in e^20; slot 0 holds those who do not say.
+        # A source of 20 labels a window stops by chance once in e^20; slot 0 is for unknown senders.
         if sent[0, k] == 0 and k > 0 and usual[k] * WINDOW >= 20.0:
             gone = max(gone, usual[k])
         usual[k] += step * (share - usual[k])
@@ -167,7 +167,7 @@ def _sources(s, series, sent, usual):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.void(_State, _List, types.Array(_Facts, 1, "C"), types.uint64[:, :, ::1]), cache=True)
 def _window(s, series, ids, seen):  # type: ignore[no-untyped-def]
-    """Measure what is measured every `WINDOW` examples."""
+    """Update the statistics that are measured every `WINDOW` examples."""
     s.labels += WINDOW
     s.runs += int(s.new_ends[0] + s.new_ends[1])
     if s.runs >= LEAST_RUNS:
@@ -176,11 +176,11 @@ def _window(s, series, ids, seen):  # type: ignore[no-untyped-def]
         s.labels_before = s.labels
         s.labels = s.runs = s.positives = 0
     for k in range(ids.shape[0]):
-        if s.examples > WARM_UP:  # at first all are unknown
+        if s.examples > WARM_UP:  # initially all ids are unknown
             _measure(s, series, UNKNOWN + k, 2 * WINDOW, 0, ids[k].new / WINDOW, FLOOR_UNKNOWN, False)
         ids[k].new = 0
         if 4 * ids[k].filled > 64 * WORDS:
-            # Ids met since the younger plane was begun are known on; those met only before it are forgotten.
+            # Ids observed since the newer plane was started stay known; those observed only before it are dropped.
             seen[k, :, 1] = seen[k, :, 0]
             seen[k, :, 0] = np.uint64(0)
             ids[k].filled = 0
@@ -197,7 +197,7 @@ def _window(s, series, ids, seen):  # type: ignore[no-untyped-def]
         s.length[y] = s.length[y] * keep + s.new_length[y]
         s.ends[y] = s.ends[y] * keep + s.new_ends[y]
         s.new_length[y] = s.new_ends[y] = 0.0
-        # A run of mean length ℓ goes on with probability 1 - 1/ℓ; how long they are is not known before some have ended.
+        # A run of mean length ℓ continues with probability 1 - 1/ℓ; the length is unknown before some runs have ended.
         known = s.examples >= WARM_UP and s.ends[y] >= LEAST
         s.cost[y] = min(-math.log1p(-min(s.ends[y] / s.length[y], 0.5)), COIN) if known else 0.0
     s.usual_run *= 1.0 - 1.0 / 1024.0
@@ -205,7 +205,7 @@ def _window(s, series, ids, seen):  # type: ignore[no-untyped-def]
 
 @numba.njit(_SIGNATURE, cache=True)
 def watch(columns, label, source, resume, state, series, ids, runs, seen, sent, usual, out):  # type: ignore[no-untyped-def]
-    """Take M examples in order; see `Breaker` for the rules. out[i] says whether example i may be learned."""
+    """Observe M examples in order; see `Breaker` for the rules. out[i] is whether example i may be learned."""
     s = state[0]
     for i in range(label.shape[0]):
         s.examples += 1
@@ -221,7 +221,7 @@ def watch(columns, label, source, resume, state, series, ids, runs, seen, sent, 
         for k in range(columns.shape[0]):
             h = _mixed(columns[k, i])
             slot = np.int64(h & np.uint64(SLOTS - 1))
-            # One counter holds the number of the run (above) and the entity's rows in it (the lower 16 bits).
+            # One counter packs the number of the run (upper bits) and the entity's rows in it (the lower 16 bits).
             held = runs[k, slot]
             here = held & 0xFFFF if held >> 16 == s.number else 0
             runs[k, slot] = (s.number << 16) | (here + 1)

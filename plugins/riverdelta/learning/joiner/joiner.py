@@ -1,4 +1,4 @@
-"""Joiner: puts impressions and feedback together into examples, in the order of the journal."""
+"""Joiner: joins impressions and feedback into examples, in the order of the journal."""
 
 from __future__ import annotations
 
@@ -26,39 +26,48 @@ Flags = npt.NDArray[np.bool_]
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 _COUNTS_OF_0_1 = 5
-#: What an example takes from its impression, besides the columns.
+#: What an example copies from its impression, besides the columns.
 _READ = (*OUTPUTS, "time", "position")
-#: A tick completes rows of at most this share of the memory at once, and at least so many rows.
+#: The most rows that a tick completes at once, as a share of the memory, and the fewest.
 _SLICES, _LEAST_SLICE = 4, 1024
 
 
 class Joiner:
-    """Completes impressions with feedback, whenever it comes: rows that no longer fit in memory are read back from a journal.
+    """Joins impressions with feedback, however late: rows that no longer fit in memory are read back from the journal.
 
-    `labels="explicit"`: a label completes its row. `labels="silence"`: besides, a row reported as shown that has no label at
-    the first tick `window_seconds` past its showing is completed as a negative, in the order in which rows were shown; other
-    rules that come later, see `configure`, change nothing for rows that are shown already. With
-    `relabels`, a label that replaces another makes one more example. Of the negatives, explicit or made of silence, the share
-    `keep_negatives` becomes examples. `Weights` says how late positives and sampled negatives are learned so that scores stay
-    calibrated. The window need not wait for most positives: they are learned when they come, so a long window shows of the
-    newest rows the positives alone.
+    With `labels="silence"` a row reported as shown that has no label at the first tick `window_seconds` after its showing
+    becomes a negative, in the order in which rows were shown; a later `configure` does not affect rows already shown. See
+    `Weights` for how late positives and sampled negatives are learned so that scores stay calibrated.
 
     Parameters
     ----------
+    labels
+        "explicit" (default): a label completes its row. "silence": rows without a label also become negatives when their window
+        ends.
+    window_seconds
+        The attribution window in seconds, for "silence" only (default None). It need not cover most positives: late ones are
+        learned when they come, while a long window leaves only positives among the newest rows.
+    relabels
+        Whether a label that replaces another makes another example (default False).
     max_bytes
-        Memory for impressions, in bytes; see `Waiting`. Besides, showings take 24 bytes each, and the examples of a record as
-        much as its rows do.
+        Memory for impressions, in bytes (default 256 MiB); see `Waiting`. In addition, showings take 24 bytes each, and the
+        examples of a record as much as its rows. Raise it if late labels make the learner read the journal too often.
+    late
+        How positives after their row's negative are learned: "weighted" (default) or "plain", see `Weights`.
+    keep_negatives
+        Share of negatives, explicit or by silence, that become examples, above 0 to 1 (default 1). Lower it if learning cannot
+        keep up.
     reads
-        Columns that every worker's impressions need to have, by default all; another may come and go between two starts.
+        Columns that every worker's impressions must have, by default all; others may come and go between restarts.
     unread
         Columns that nothing learns from: they stay in the journal, and examples lack them.
     loss
-        What a label is, and which one silence stands for.
+        The loss of the task: it defines valid labels, and the label that silence stands for.
 
-    What comes out depends on the records and their order alone, and a joiner that goes on from `state` does the same to the
-    last bit. `waiting.source` is the journal; without one, a label whose row has left memory is lost. `unmatched` counts the
-    labels, and negatives made of silence, whose row could not be found. Where a row cannot be read now, `push` raises and has
-    changed nothing: the same record can be pushed again.
+    The result depends only on the records and their order, also after `load`, to the last bit. `waiting.source` is the
+    journal; without one, a label whose row has left memory is lost. `unmatched` counts the labels, and negatives by silence,
+    whose row could not be found. If a row cannot be read now, `push` raises and changes nothing: the same record can be pushed
+    again.
     """
 
     def __init__(
@@ -80,14 +89,14 @@ class Joiner:
         #: Negatives that became examples, and those that sampling left out.
         self.kept_negatives = self.dropped_negatives = 0
         self.waiting, self.showings = Waiting(max_bytes, unread), Showings()
-        #: The newest tick in Unix seconds, by which windows end; 0 before the first.
+        #: The newest tick in Unix seconds, at which windows end; 0 before the first.
         self.tick = 0.0
-        #: Whether the last tick has more rows than fit in memory at once: it is to be pushed again.
+        #: Whether the last tick has more rows than fit in memory, so that it must be pushed again.
         self.unfinished = False
         self._upgraded = False
 
     def configure(self, labels: str, window_seconds: float | None, relabels: bool, late: str, keep_negatives: float) -> None:
-        """Change the rules for the records to come; raises `ConfigurationError` where they do not fit together."""
+        """Change the rules for later records; raises `ConfigurationError` if they do not fit together."""
         if labels not in LABELS:
             raise ConfigurationError(f"labels is {labels!r}; expected one of {', '.join(LABELS)}")
         if (labels == "silence") != (window_seconds is not None):
@@ -107,12 +116,12 @@ class Joiner:
         return self.waiting.bytes + self.showings.bytes
 
     def upgraded(self) -> None:
-        """Note that all feedback that version 0.1 accepted has come: of the rows that it saved, only shown ones are kept."""
+        """Drop the rows that version 0.1 saved, except shown ones: all feedback that it accepted has come."""
         self._upgraded = True
         self.waiting.restrict(self.showings.has)
 
     def push(self, sequence: int, record: Record) -> Examples | None:
-        """Take the next record; return the examples that it completes, or None."""
+        """Apply the next record; return the examples that it completes, or None."""
         if isinstance(record, Impressions):
             self.waiting.add(sequence, record)
         elif isinstance(record, Feedback):
@@ -122,7 +131,7 @@ class Joiner:
         return None
 
     def report(self) -> dict[str, Any]:
-        """Return what waits, in rows and bytes, and what was lost or left out, in rows."""
+        """Return the rows and bytes that wait, and the rows that were lost or left out."""
         return {
             **{name: getattr(self, name) for name in _COUNTS},
             "waiting_rows": self.waiting.rows,
@@ -132,7 +141,7 @@ class Joiner:
         }
 
     def state(self) -> dict[str, Array]:
-        """Return everything that the next record depends on, besides the impressions: the journal has those."""
+        """Return everything that the next record depends on, except the impressions, which are in the journal."""
         return {
             "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
             "tick": np.array([self.tick], np.float64),
@@ -141,7 +150,7 @@ class Joiner:
         }
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, or a joiner of version 0.1, which kept the impressions too."""
+        """Restore what `state` returned, or the state of version 0.1, which had the impressions too."""
         if take(arrays, "counts").shape == (_COUNTS_OF_0_1,):
             arrays = self._of_0_1(arrays)
         else:
@@ -161,7 +170,7 @@ class Joiner:
             f, rows = feedback, ~shown
             examples = self._complete(f.incarnation[rows], key[rows], f.label[rows], f.time[rows], f.source[rows], f.late[rows])
         if self.window is not None and shown.any():
-            # A showing counts from the newest tick on at the earliest, here as in the journal: both agree on what is late.
+            # A showing counts from the newest tick at the earliest, as in the journal, so that both agree on what is late.
             due = np.maximum(feedback.time[shown], self.tick) + self.window
             self.showings.add(feedback.incarnation[shown], key[shown], due)
         if len(self.showings) and not shown.all():
@@ -184,7 +193,7 @@ class Joiner:
     def _complete(
         self, incarnation: Ints, key: Ints, label: Floats, received: Times, source: Ints, late: Flags | None
     ) -> Examples | None:
-        """Make examples of the rows of the keys, in the keys' order; `late` is None for negatives made of silence.
+        """Return examples of the rows of the keys, in the keys' order, without `late` for negatives by silence.
 
         All that can fail comes first.
         """
@@ -217,17 +226,17 @@ class Joiner:
         self.dropped_negatives += found - _rows(chosen)
         if lost := len(key) - found:
             self.unmatched += lost
-            _log.error("%d labels are not learned: their impressions cannot be found, in memory or in the journal", lost)
+            _log.error("%d labels are not learned: their impressions are not in memory or in the journal", lost)
         if not self.relabels and late is not None:
             self.waiting.remove(groups)
         return examples
 
     def _of_0_1(self, arrays: Arrays) -> Arrays:
-        """The state of version 0.1 as one of today; the rows that it kept, worker by worker, wait in memory."""
+        """Return the state of version 0.1 in today's format; the rows that it had, worker by worker, wait in memory."""
         unmatched, _, kept, dropped, _ = take(arrays, "counts", np.zeros(_COUNTS_OF_0_1, np.int64)).tolist()
         workers, showings, order = split(arrays), [EMPTY], [EMPTY["key"]]
         for worker, columns in workers.items():
-            # What was shown under a window that is not known any more never matures, here as in the journal.
+            # Rows shown under a window that is no longer known never mature, as in the journal.
             if "shown" in columns and self.window is not None:
                 shown = ~np.isnan(columns["shown"])
                 due = columns["shown"][shown] + self.window
@@ -250,7 +259,7 @@ def _rows(groups: list[Group]) -> int:
 
 
 def _gather(groups: list[Group], reads: Collection[str] | None) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
-    """Return the columns that all groups have, and which of the keys their rows are, in the keys' order."""
+    """Return the columns that all groups have, and the index of each row's key, in the keys' order."""
     names = [name for name in groups[0][1].names if name in _READ or name.startswith(COLUMN)]
     if len(groups) == 1:
         mine, shelf, at = groups[0]

@@ -17,10 +17,10 @@ _LEAST_CAPACITY = 1024
 
 
 class Shelf:
-    """Named columns with one row for each impression, ascending by `key` int64; rows leave by `remove`, from anywhere.
+    """Named columns with one row per impression, ascending by `key` int64; `remove` takes rows from anywhere.
 
     Each column is one array with room at its end, so that finding and gathering rows is one numpy call however small the
-    blocks were that they came in. `sequence` is the record that brought a row.
+    blocks were. `sequence` is the record of a row.
 
     >>> shelf = Shelf()
     >>> shelf.add({"key": np.array([3, 5, 9]), "sequence": np.array([1, 1, 2]), "time": np.array([0.1, 0.2, 0.3])})
@@ -41,12 +41,12 @@ class Shelf:
 
     @property
     def bytes(self) -> int:
-        """Bytes that its arrays take."""
+        """The size of its arrays in bytes."""
         return self._live.nbytes + sum(column.nbytes for column in self._columns.values())
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one row takes."""
+        """The size of one row in bytes."""
         return sum(column[:1].nbytes for column in self._columns.values())
 
     @property
@@ -55,14 +55,14 @@ class Shelf:
         return tuple(self._columns)
 
     def add(self, rows: Mapping[str, Array]) -> None:
-        """Append rows; raises `Corrupt` where their columns differ from those before, or a key does not ascend."""
+        """Append rows; raises `Corrupt` if their columns differ from the earlier ones or keys do not ascend."""
         key, count = rows["key"], len(rows["key"])
         if not count:
             return
         if not self._columns:
             self._columns = {name: np.empty((0, *column.shape[1:]), column.dtype) for name, column in rows.items()}
         if _layout(rows) != _layout(self._columns):
-            raise Corrupt(f"impressions have the columns {_shown(rows)}; those before had {_shown(self._columns)}")
+            raise Corrupt(f"impressions have the columns {_shown(rows)}; expected {_shown(self._columns)} as before")
         if key[0] <= self._newest or (np.diff(key) <= 0).any():
             raise Corrupt(f"impressions do not ascend by request and row: key {key[0]} follows {self._newest}")
         if self._end + count > len(self._live):
@@ -76,14 +76,14 @@ class Shelf:
         self.rows += count
 
     def find(self, keys: Ints) -> tuple[Rows, npt.NDArray[np.bool_]]:
-        """Return where each key lies, and whether it does."""
+        """Return the place of each key, and whether it is there."""
         if not self._end:
             return np.zeros(len(keys), np.intp), np.zeros(len(keys), np.bool_)
         at = np.minimum(np.searchsorted(self["key"], keys), self._end - 1)
         return at, (self["key"][at] == keys) & self._live[at]
 
     def remove(self, at: Rows) -> None:
-        """Let go of rows, each named once."""
+        """Remove rows, each given once."""
         self._live[at] = False
         self.rows -= len(at)
         if not self.rows:
@@ -92,12 +92,12 @@ class Shelf:
             self._make_room(0)
 
     def compact(self) -> None:
-        """Give back the room that is more than its rows take again."""
+        """Free the room that exceeds the size of its rows."""
         if len(self._live) > 2 * self.rows + _LEAST_CAPACITY:
             self._move(max(_LEAST_CAPACITY, 2 * self.rows))
 
     def take(self, at: Rows) -> Shelf:
-        """Return a shelf of copies of some rows, in the order given; it takes no others."""
+        """Return a shelf with copies of some rows, in the given order; no rows can be added to it."""
         taken = Shelf()
         taken._columns = {name: column[at] for name, column in self._columns.items()}
         taken._live, taken._end, taken.rows = np.ones(len(at), np.bool_), len(at), len(at)
@@ -105,11 +105,11 @@ class Shelf:
 
     @property
     def first(self) -> int:
-        """Where the first row lies; there must be one."""
+        """The place of the first row; the shelf must not be empty."""
         return int(self._live[: self._end].argmax())
 
     def oldest(self) -> Rows:
-        """Return the rows that the oldest record brought, as far as they are still here; there must be one."""
+        """Return the remaining rows of the oldest record; the shelf must not be empty."""
         start = self.first
         end = int(np.searchsorted(self["sequence"], self["sequence"][start], side="right"))
         return start + np.flatnonzero(self._live[start:end])
@@ -119,9 +119,9 @@ class Shelf:
         return np.flatnonzero(self._live[: self._end])
 
     def _make_room(self, count: int) -> None:
-        """Close the gaps, and leave as much room again: a row is moved a constant number of times on average.
+        """Close the gaps, and leave room for as many rows again: a row is moved a constant number of times on average.
 
-        The first rows get no room, as many a shelf has no others, and where there is room enough no new array is made.
+        The first rows get no extra room, since many shelves have no others; no new array is made if there is enough room.
         """
         needed, capacity = self.rows + count, len(self._live)
         if not 3 * needed // 2 <= capacity <= _LEAST_CAPACITY + 4 * needed:

@@ -16,16 +16,16 @@ from riverdelta.learning.joiner.waiting import requests
 _Array = npt.NDArray[Any]
 _Columns = dict[str, _Array]
 EMPTY: _Columns = {"incarnation": np.empty(0, np.int64), "key": np.empty(0, np.int64), "due": np.empty(0)}
-#: Rows of a part: a tick looks at those parts alone in which a window is over.
+#: Rows of a part: a tick reads only the parts in which a window has ended.
 _PART_ROWS = 65_536
-#: Labels are collected up to this number, plus a sixteenth of the showings, before their showings are taken out.
+#: Labels are collected up to this number plus a sixteenth of the showings before their showings are removed.
 _LABELS = 4_096
 
 
 class Showings:
-    """Rows in the order in which they were shown, each with the time at which its window is over; 24 bytes a row.
+    """Rows in the order in which they were shown, each with the time at which its window ends; 24 bytes per row.
 
-    The journal takes no showing of a row that has a label or was shown before.
+    The journal accepts no showing of a row that has a label or was shown before.
 
     >>> showings = Showings()
     >>> showings.add(np.array([1, 1]), np.array([5, 6]), np.array([110.0, 111.0]))
@@ -44,23 +44,23 @@ class Showings:
 
     @property
     def bytes(self) -> int:
-        """Bytes that the rows take."""
+        """The size of the rows in bytes."""
         return sum(array.nbytes for part in (*self._parts, *self._added) for array in part.values())
 
     def add(self, incarnation: Ints, key: Ints, due: npt.NDArray[np.float64]) -> None:
-        """Take rows int64[N] of workers int64[N] whose windows are over at float64[N] (Unix seconds)."""
+        """Add rows int64[N] of workers int64[N] whose windows end at float64[N] (Unix seconds)."""
         self._added.append({"incarnation": incarnation, "key": key, "due": due})
 
     def label(self, incarnation: Ints, key: Ints) -> None:
-        """Take labels: their rows will not become negatives."""
+        """Add labels, whose rows will not become negatives."""
         self._labelled.append((incarnation, key))
         if sum(len(labelled) for _, labelled in self._labelled) > _LABELS + len(self) // 16:
             self._settle()
 
     def due(self, tick: float, most: int) -> tuple[Ints, Ints]:
-        """Return workers and keys of the first `most` rows whose window is over and that have no label, in order.
+        """Return workers and keys of the first `most` rows whose window has ended without a label, in order.
 
-        They stay until `take` takes them out.
+        They stay until `take` removes them.
         """
         if self._ripe(tick, 1):
             self._settle()
@@ -69,13 +69,13 @@ class Showings:
         return incarnation, key
 
     def take(self, tick: float, most: int) -> None:
-        """Take out the rows that `due` returned; no other call may come in between."""
+        """Remove the rows that `due` returned; no other call may come in between."""
         for part, ripe in self._ripe(tick, most):
             _keep(part, np.delete(np.arange(len(part["key"])), ripe))
         self._parts = [part for part in self._parts if len(part["key"])]
 
     def within(self, spans: Mapping[int, tuple[int, int]]) -> bool:
-        """Return whether a row is of a worker's requests from one to another, both included."""
+        """Return whether a row belongs to a worker's requests from one to another, both included."""
         self._settle()
         for part in self._parts:
             incarnation, request = part["incarnation"], requests(part["key"])
@@ -85,18 +85,18 @@ class Showings:
         return False
 
     def has(self, incarnation: int, key: Ints) -> npt.NDArray[np.bool_]:
-        """Return which of a worker's rows are here, bool[N]."""
+        """Return which of a worker's rows are waiting, bool[N]."""
         self._settle()
         mine = [part["key"][part["incarnation"] == incarnation] for part in self._parts]
         return np.isin(key, np.concatenate([np.empty(0, np.int64), *mine]))
 
     def state(self) -> dict[str, _Array]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         self._settle()
         return {name: np.concatenate([none, *(part[name] for part in self._parts)]) for name, none in EMPTY.items()}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         saved = {name: take(arrays, name, none, any_rows=True) for name, none in EMPTY.items()}
         if len({len(array) for array in saved.values()}) > 1:
             raise Corrupt(
@@ -116,7 +116,7 @@ class Showings:
         return found
 
     def _gather(self) -> None:
-        """Make one part of what was added, with the last one where that is small."""
+        """Merge the added rows into one part, together with the last part if that is small."""
         if self._added:
             if self._parts and len(self._parts[-1]["key"]) < _PART_ROWS:
                 self._added.insert(0, self._parts.pop())
@@ -124,7 +124,7 @@ class Showings:
             self._added = []
 
     def _settle(self) -> None:
-        """Take out the rows that have a label."""
+        """Remove the rows that have a label."""
         self._gather()
         if not self._labelled:
             return

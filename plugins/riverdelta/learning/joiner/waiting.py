@@ -1,4 +1,4 @@
-"""Waiting: the scored rows that feedback may still name, the newest in memory and the others in the journal."""
+"""Waiting: the scored rows that feedback may still name, the newest in memory, the others in the journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from riverdelta.core.records import OUTPUTS, Impressions, by_output
 from riverdelta.learning.joiner.shelf import Rows, Shelf
 
 COLUMN = "column/"
-#: Rows that were found: which of the keys asked for they are, the shelf that holds them, and where they lie in it.
+#: Rows that were found: the indices of their keys, the shelf that holds them, and their places in it.
 Group = tuple[Rows, Shelf, Rows]
 #: A row's key within its incarnation is request · 2²⁰ + index.
 _INDEX_BITS = 20
@@ -25,25 +25,25 @@ _READ_BACK_SHARE = 4
 
 
 class Source:
-    """Where impressions are read back from. This one has none: what does not fit in memory is gone."""
+    """Where impressions are read back from; this base class has none, so rows that do not fit in memory are lost."""
 
     def locate(self, incarnation: int, request: int) -> int | None:
-        """Return the sequence number of the record that holds a request's rows, None where it is gone."""
+        """Return the sequence number of the record with a request's rows, or None if it is deleted."""
         return None
 
     def impressions(self, sequence: int) -> Impressions:
-        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        """Return the impressions of a record; raises `Corrupt` if they cannot be read."""
         raise Corrupt(f"record {sequence} was not kept")
 
 
 class Waiting:
-    """Finds scored rows by key; which of them are in memory changes how fast, never what.
+    """Finds scored rows by key; which of them are in memory affects only speed, never results.
 
     Parameters
     ----------
     limit
-        Bytes of memory. Rows of the oldest record leave first; a row that is asked for later is read back from `source`,
-        and the blocks read back last are kept in a quarter of the memory. A larger limit spares reads where labels come late.
+        Memory in bytes. Rows of the oldest record leave first; a row needed later is read back from `source`, and the blocks
+        read last are kept in a quarter of the memory. Raise it if labels come late, to save reads.
     unread
         Columns that take no memory, as nothing learns from them.
     """
@@ -51,7 +51,7 @@ class Waiting:
     def __init__(self, limit: int, unread: Collection[str] = ()) -> None:
         self.source = Source()
         self.limit, self._unread = limit, frozenset(unread)
-        #: Bytes of the widest row so far.
+        #: The size of the widest row so far, in bytes.
         self.row_bytes = 0
         #: Rows that had left memory and were read back.
         self.read_back = 0
@@ -62,20 +62,20 @@ class Waiting:
 
     @property
     def rows(self) -> int:
-        """How many rows are in memory, those read back aside."""
+        """The number of rows in memory, without those read back."""
         return sum(shelf.rows for shelf in self._shelves.values())
 
     @property
     def bytes(self) -> int:
-        """Bytes that the rows in memory take."""
+        """The size of the rows in memory, in bytes."""
         return sum(shelf.bytes for group in (self._shelves, self._blocks) for shelf in group.values())
 
     def add(self, sequence: int, impressions: Impressions) -> None:
-        """Take the rows that the record `sequence` brings; raises `Corrupt` where they do not follow those before."""
+        """Add the rows of record `sequence`; raises `Corrupt` if they do not follow those before."""
         shelf = self._shelves.setdefault(impressions.incarnation, Shelf())
         shelf.add(self._rows(sequence, impressions))
         self.row_bytes = max(self.row_bytes, shelf.row_bytes)
-        # A shelf has as much room again as it has rows.
+        # A shelf has room for as many rows again.
         limit = (self.limit - self.limit // _READ_BACK_SHARE) // 2
         while sum(shelf.rows * shelf.row_bytes for shelf in self._shelves.values()) > limit:
             full = [shelf for shelf in self._shelves.values() if shelf.rows]
@@ -93,7 +93,7 @@ class Waiting:
         return nest(rows)
 
     def load(self, arrays: Arrays) -> None:
-        """Keep those of the saved rows that the source does not have."""
+        """Restore the saved rows that the source does not have."""
         self.kept = {}
         for worker, rows in split(arrays).items():
             numbers, of = np.unique(requests(take(rows, "key")), return_inverse=True)
@@ -103,14 +103,14 @@ class Waiting:
                 shelf.add({name: by_output(column[gone]) if name in OUTPUTS else column[gone] for name, column in rows.items()})
 
     def restrict(self, wanted: Callable[[int, Ints], npt.NDArray[np.bool_]]) -> None:
-        """Let go of the kept rows that are not `wanted`, which is asked for each worker's keys."""
+        """Drop the kept rows that are not `wanted`, a function of each worker and its keys."""
         for incarnation, shelf in self.kept.items():
             at = shelf.all()
             shelf.remove(at[~wanted(incarnation, shelf["key"][at])])
         self.kept = {incarnation: shelf for incarnation, shelf in self.kept.items() if shelf.rows}
 
     def find(self, incarnation: Ints, key: Ints) -> list[Group]:
-        """Return the rows of the keys that are still to be had, worker by worker."""
+        """Return the rows of the keys that can be found, worker by worker."""
         groups: list[Group] = []
         for number in np.unique(incarnation).tolist():
             missing = np.flatnonzero(incarnation == number)
@@ -123,7 +123,7 @@ class Waiting:
         return groups
 
     def remove(self, groups: list[Group]) -> None:
-        """Let go of rows that `find` returned."""
+        """Remove rows that `find` returned."""
         for _, shelf, at in groups:
             # A row may have had two labels in one record.
             shelf.remove(at if (np.diff(at) > 0).all() else np.unique(at))
@@ -134,11 +134,11 @@ class Waiting:
             block = self._block(incarnation, request)
             at, found = block.find(key[missing])
             if found.any():
-                # A copy of these rows alone: one record may name rows of more blocks than fit in memory.
+                # Copies of only these rows: one record may name rows of more blocks than fit in memory.
                 rows = block.take(at[found])
                 self.read_back += rows.rows
                 yield missing[found], rows, np.arange(rows.rows)
-            # Rows of this request that its block does not hold are not in any other.
+            # Rows of this request that are not in its block are in no other.
             missing = missing[~found & (key[missing] >> _INDEX_BITS != request)]
 
     def _block(self, incarnation: int, request: int) -> Shelf:
@@ -149,7 +149,7 @@ class Waiting:
         if block is None:
             block, impressions = Shelf(), self.source.impressions(sequence)
             if impressions.incarnation != incarnation:
-                raise Corrupt(f"journal record {sequence} holds rows of another worker than the journal's index says")
+                raise Corrupt(f"journal record {sequence} has rows of another worker than the journal's index says")
             if request not in impressions.request:
                 raise Corrupt(
                     f"journal record {sequence} lacks rows of request {request}, which the journal's index says it has"

@@ -1,4 +1,4 @@
-"""Weights: which negatives become examples, and with which weight each example is learned and measured."""
+"""Weights: which negatives become examples, and the weights with which examples are learned and measured."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from riverdelta.core.hashing import GOLDEN, mixed
 from riverdelta.core.losses import LOG_LOSS, Loss
 
 LATE = ("weighted", "plain")
-#: The largest weight of a late positive that takes its negative back: exact up to a probability of 0.9.
+#: The largest weight of a late positive that takes back its negative; exact up to a probability of 0.9.
 LATE_WEIGHT_BOUND = 10.0
 _Flags = npt.NDArray[np.bool_]
 
 
 class Weights:
-    """The weights of examples where a share k = `keep_negatives` of the negatives is kept and positives may come late.
+    """The weights of examples if a share k = `keep_negatives` of the negatives is kept and positives may come late.
 
-    A negative has the label that silence stands for; where a loss has none, every row counts once. With p the loss's prediction
+    A negative has the label that silence stands for; if the loss has none, every row counts once. With p the loss's prediction
     of the corrected output as served, which is the probability of a positive, D = p + k(1 - p):
 
         row                                        weight                 importance
@@ -28,9 +28,20 @@ class Weights:
         negative (kept)                            1 / D                  1 / k
         late positive whose negative was kept      1 / (1 - p), <= 10     1, and that negative is taken back
 
-    `weight` is what a row is learned with, `importance` what it counts in measures. With k = 1 the first two are exactly 1;
-    with `late="plain"` a late positive is a positive like any other.
+    `weight` is a row's weight in learning, `importance` its weight in measures. With k = 1 the first two are exactly 1; with
+    `late="plain"` a late positive is a positive like any other.
 
+    Parameters
+    ----------
+    late
+        "weighted" (default): a late positive undoes its row's negative. "plain": it does not, which biases scores low.
+    keep_negatives
+        Share of the negatives that become examples, above 0 to 1 (default 1). Lower it if learning cannot keep up.
+    loss
+        The loss of the task.
+
+    Notes
+    -----
     Sampling. Among the kept rows the log odds are higher by s = -ln k, and σ(z + s) = p / D: the gradient of the shifted
     loss, p/D - y, is 1/D times the plain p for a negative, k/D times the plain p - 1 for a positive. At logit σ⁻¹(f), where
     the truth is π, the expected gradient is k(1 - π)·f/D - π·(k/D)(1 - f) = (k/D)(f - π): zero at f = π whatever D is.
@@ -68,16 +79,16 @@ class Weights:
             )
 
     def keeps(self, incarnation: Ints, key: Ints) -> _Flags:
-        """Return bool[N]: whether a row would be kept if it were a negative."""
+        """Return bool[N]: whether a row is kept if it is a negative."""
         seed = mixed(incarnation.astype(np.uint64) * GOLDEN)
         draw = mixed(seed + key.astype(np.uint64) * GOLDEN) >> np.uint64(11)
         return draw * 2.0**-53 < self.keep
 
     def of(self, label: Floats, corrected: Floats, undone: _Flags | None) -> tuple[Floats, Floats, Floats]:
-        """Return the weights, the importances and the importance of the negative that each row takes back, float32[N] each.
+        """Return weights, importances, and the importance of the negative that each row takes back, float32[N] each.
 
         `corrected` float32[N, K] are the corrected raw outputs as served; `undone` bool[N] marks late positives whose negative
-        was kept; None: there are none.
+        was kept, None if there are no late ones.
         """
         ones, taken_back = np.ones(len(label), np.float32), np.zeros(len(label), np.float32)
         if self.keep == 1.0 and undone is None:

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol's tensors and messages, for the service and for clients alike."""
+"""The Open Inference Protocol's tensors and messages, for the service and for clients."""

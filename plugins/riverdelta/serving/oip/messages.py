@@ -21,7 +21,7 @@ _SCALARS = {
 }  # fmt: skip
 _PARAMETERS = "map parameters"
 
-#: Each message's fields in the order of their numbers, from 1: "type name", "type* name" for repeated, or a map of parameters.
+#: Each message's fields in the order of their numbers, from 1: "type name", "type* name" if repeated, or a map of parameters.
 _MESSAGES = {
     "ServerLiveRequest": [], "ServerLiveResponse": ["bool live"],
     "ServerReadyRequest": [], "ServerReadyResponse": ["bool ready"],

@@ -58,7 +58,7 @@ def from_bytes(name: str, datatype: str, shape: list[int], raw: bytes) -> Tensor
     dtype = _ON_THE_WIRE[datatype]
     if len(raw) != size * dtype.itemsize:
         raise InvalidInput(f"tensor {name!r} has {len(raw)} bytes; {datatype}{shape} needs {size * dtype.itemsize}")
-    # Any byte but 0 is true, and goes on as 1: the model and the journal take the byte itself.
+    # Any byte but 0 is true and becomes 1: the model and the journal use the byte itself.
     values = np.frombuffer(raw, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(raw, dtype)
     return Tensor(name, datatype, values.reshape(shape))
 
@@ -84,7 +84,7 @@ def column(tensor: Tensor) -> npt.NDArray[Any]:
     try:
         return np.array([v.decode() for v in data.ravel().tolist()], dtype=object).reshape(data.shape)
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"tensor {tensor.name!r} holds bytes that are not UTF-8: {error}") from None
+        raise InvalidInput(f"tensor {tensor.name!r} contains bytes that are not UTF-8: {error}") from None
 
 
 def _size(name: str, datatype: str, shape: list[int]) -> int:
@@ -92,7 +92,7 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
         raise InvalidInput(f"tensor {name!r} has datatype {datatype!r}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
     if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
         raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
-    # An axis of 0 hides the others, which numpy still multiplies.
+    # numpy multiplies the other axes even if one is 0.
     if len(shape) > _MOST_AXES or math.prod(n or 1 for n in shape) > 2**31:
         raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {_MOST_AXES} axes and 2³¹ values")
     return math.prod(shape)
@@ -100,14 +100,14 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
 
 def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
     want = np.dtype(_DTYPES[datatype])
-    # Before numpy sees a string, as wide as which it would make every value; and lists here are deeper than any shape.
+    # Checked before numpy, which would make every value as wide as the longest string and accept lists deeper than any shape.
     for kind in set(map(type, values)) - {bool, int, float}:
         said = f"lists nested over {_MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
         raise InvalidInput(f"tensor {name!r} has {said}; expected {datatype}")
     try:
         array = np.array(values)
         if want == np.uint64 and array.dtype.kind == "f" and all(type(v) is int for v in values):
-            array = np.array(values, want)  # integers on both sides of 2⁶³, which numpy takes for floats
+            array = np.array(values, want)  # integers on both sides of 2⁶³, which numpy reads as floats
     except (ValueError, OverflowError) as error:
         raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
     if array.size and want.kind in "iu":
@@ -116,7 +116,9 @@ def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
             raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
     if array.size and array.dtype.kind not in ("b" if want.kind == "b" else "iuf"):
         raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
-    with np.errstate(over="ignore"):  # what FP16 or FP32 cannot hold is infinite, and the column refuses it by its row
+    with np.errstate(
+        over="ignore"
+    ):  # a value that FP16 or FP32 cannot hold is infinite, and the column rejects it with its row
         return array.astype(want)
 
 
@@ -133,14 +135,14 @@ def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
 
 
 def _flat(name: str, data: Any) -> list[Any]:
-    """The values of a list, or of lists in lists, one axis at a time: what nests deeper has no shape."""
+    """Return the values of nested lists, flattened one axis at a time up to the largest number of axes."""
     if not isinstance(data, list):
         raise InvalidInput(f"tensor {name!r} has data that is a {type(data).__name__}; expected a list")
     for _ in range(_MOST_AXES):
         if not data or not isinstance(data[0], list):
             break
         if not all(isinstance(part, list) for part in data):
-            raise InvalidInput(f"tensor {name!r} has lists and values side by side; expected one or the other")
+            raise InvalidInput(f"tensor {name!r} mixes lists and values on one level; expected one or the other")
         data = list(chain.from_iterable(data))
     return data
 
@@ -154,7 +156,7 @@ def _strings(name: str, size: int, raw: bytes) -> npt.NDArray[Any]:
         (length,) = _LENGTH.unpack_from(raw, at)
         at += _LENGTH.size
         if at + length > len(raw):
-            raise InvalidInput(f"tensor {name!r}: element {len(values)} has {length} bytes and {len(raw) - at} are left")
+            raise InvalidInput(f"tensor {name!r}: element {len(values)} has {length} bytes, but only {len(raw) - at} are left")
         values.append(raw[at : at + length])
         at += length
     if len(values) != size:

@@ -1,4 +1,4 @@
-"""Half: one full set of tables with the state that it is in; a session has two."""
+"""Half: one complete set of tables with its state; a session has two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from riverdelta.storage.registry.state import Delta, State
 
 
 class Half:
-    """Tables that runs read while they hold it, and that are written only when nobody does."""
+    """A set of tables that runs read while they hold it, and that is written only while none does."""
 
     def __init__(self, tables: Mapping[str, Floats], state: State, on_device: bool) -> None:
         self._on_device = on_device
@@ -30,7 +30,7 @@ class Half:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold the half for one run; the caller has made sure that it is the active one."""
+        """Hold the half for one run; the caller ensures that it is the active one."""
         try:
             yield
         finally:
@@ -47,7 +47,7 @@ class Half:
     def score(self, session: Any, columns: Columns, inputs: Sequence[str], outputs: Sequence[str]) -> list[Any]:
         """Run the session on `columns` and these tables.
 
-        In host memory a plain run reads arrays where they lie, and costs 6 to 9 µs less than a binding.
+        In host memory a plain run reads arrays in place, and costs 6 to 9 µs less than a binding.
         """
         if not self._on_device:
             return session.run(outputs, {name: columns[name] for name in inputs} | self.values)
@@ -62,35 +62,35 @@ class Half:
         return binding.copy_outputs_to_cpu()
 
     def wait_until_idle(self) -> None:
-        """Return when the last reader has let go."""
+        """Wait until no reader holds the half."""
         with self._idle:
             self._idle.wait_for(lambda: not self._readers)
 
     def complete(self) -> Delta:
-        """Return everything that this half holds, as a delta of its state that reads the tables where they lie."""
+        """Return the half's full state as a delta that refers to its tables without copying them."""
         return Delta(self.state, None, {name: (None, table.host) for name, table in self.tables.items()})
 
     def check(self, delta: Delta) -> None:
-        """Raise `Corrupt` naming the table when `delta` does not fit; nothing has been written then."""
+        """Raise `Corrupt` naming the table if `delta` does not fit; nothing is written."""
         for name, (rows, values) in delta.tables.items():
             if name not in self.tables:
-                raise Corrupt(f"state {delta.state} has a table {name!r} that the model lacks: {near(name, self.tables)}")
+                raise Corrupt(f"state {delta.state} has a table {name!r}, which the model lacks: {near(name, self.tables)}")
             shape = self.tables[name].host.shape
             count = shape[0] if rows is None else len(rows)
             if values.shape != (count, *shape[1:]) or values.dtype != np.float32:
                 got = f"{values.dtype}{list(values.shape)}"
                 raise Corrupt(f"state {delta.state}: table {name!r} has values {got}; expected float32{[count, *shape[1:]]}")
             if rows is not None and rows.size and not (rows.min() >= 0 and rows.max() < shape[0]):
-                raise Corrupt(f"state {delta.state}: table {name!r} has row {int(rows.max())}; it has {shape[0]} rows")
+                raise Corrupt(f"state {delta.state}: table {name!r} has row {int(rows.max())}; expected rows below {shape[0]}")
             if not np.isfinite(values).all():
-                raise Corrupt(f"state {delta.state}: table {name!r} holds a value that is not finite")
+                raise Corrupt(f"state {delta.state}: table {name!r} contains a value that is not finite")
             if name == GATE_WEIGHT and not ((values >= 0) & (values <= 1)).all():
                 raise Corrupt(f"state {delta.state}: the gate's weight is {values.ravel().tolist()}; expected 0 to 1")
         if delta.base is None and (missing := self.tables.keys() - delta.tables.keys()):
-            raise Corrupt(f"state {delta.state} is whole and lacks the table {min(missing)!r}")
+            raise Corrupt(f"state {delta.state} is a full delta but lacks the table {min(missing)!r}")
 
     def apply(self, deltas: list[Delta]) -> None:
-        """Write the deltas in order and verify what is there afterwards; raises `Corrupt` where the memory disagrees."""
+        """Write the deltas in order and verify the result; raises `Corrupt` if the memory differs."""
         for delta in deltas:
             for name, (rows, values) in delta.tables.items():
                 self.tables[name].write(rows, values)

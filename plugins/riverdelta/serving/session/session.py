@@ -1,4 +1,4 @@
-"""Session: scores with one half of the tables while the other is written, then exchanges them."""
+"""Session: scores with one set of tables while the other is written, then exchanges them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from riverdelta.storage.registry.state import Delta, State
 
 @dataclass(frozen=True)
 class Scored:
-    """What one run computed, float32[N] each ([N, K] of K outputs), the taps by name, and the one state that computed it.
+    """The outputs of one run, float32[N] each ([N, K] for K outputs), the taps by name, and the state that computed them.
 
     Besides the score: the raw outputs as served, corrected and of the base.
     """
@@ -41,11 +41,11 @@ class Scored:
 
 
 class Session:
-    """A merged model in ONNX Runtime, safe to run from any number of threads while `swap` exchanges its tables.
+    """A merged model in ONNX Runtime that any number of threads may run while `swap` exchanges its tables.
 
-    Tables are fed from where they lie: numpy arrays on the CPU, values in its own memory on a device. A run reads the half
-    that was active when it began, to its end; `swap` writes the other half once its last reader has let go. A `pinned` table
-    holds its value whatever is swapped in.
+    Tables are read in place: numpy arrays on the CPU, values in device memory otherwise. A run reads the half that was active
+    when it began; `swap` writes the other half once its last reader is done. A `pinned` table keeps its value whatever is
+    swapped in.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Session:
         providers = tuple(providers or choose_providers())
         structure, tables = _split(model)
         if lacking := (pinned or {}).keys() - tables.keys():
-            raise ModelError(f"{model} has no table {min(lacking)!r}; it is no merged model")
+            raise ModelError(f"{model} has no table {min(lacking)!r}; it is not a merged model")
         self._pinned = frozenset(pinned or {})
         for name, value in (pinned or {}).items():
             tables[name] = np.full_like(tables[name], value)
@@ -68,23 +68,23 @@ class Session:
         self.provider: str = self._session.get_providers()[0]
         on_device = self.provider == "CUDAExecutionProvider"
         self._active, self._idle = (Half(tables, state, on_device) for _ in range(2))
-        self._behind: list[Delta] = []  # what the idle half has not seen yet
+        self._behind: list[Delta] = []  # what the idle half still lacks
         self._exchange, self._writing = threading.Lock(), threading.Lock()
         self.table_names = tuple(tables)
         self.input_names = tuple(i.name for i in self._session.get_inputs() if i.name not in tables)
         self._outputs = tuple(o.name for o in self._session.get_outputs())
         self._named = outputs(loss)
         if lacking := set(self._named) - set(self._outputs):
-            raise ModelError(f"{model} has no output {min(lacking)!r}; it is no merged model")
+            raise ModelError(f"{model} has no output {min(lacking)!r}; it is not a merged model")
 
     @property
     def state(self) -> State:
-        """The state that a run started now would be scored by."""
+        """The state that a run would use now."""
         return self._active.state
 
     @property
     def scatter(self) -> str:
-        """How rows reach the tables: `in-place`, or `copy` where a device copies whole tables."""
+        """How rows reach the tables: `in-place`, or `copy` if a device copies entire tables."""
         return "copy" if any(t.scatter == "copy" for t in self._active.tables.values()) else "in-place"
 
     def run(self, columns: Columns) -> Scored:
@@ -95,22 +95,22 @@ class Session:
         with half.reading():
             try:
                 values = half.score(self._session, columns, self.input_names, self._outputs)
-            except InvalidArgument as error:  # most often an id past the end of one of the base's own tables
+            except InvalidArgument as error:  # most often an id beyond one of the base's own tables
                 reason = str(error).splitlines()[0]
-                raise InvalidInput(f"the model refuses these columns ({', '.join(self.input_names)}): {reason}") from error
+                raise InvalidInput(f"the model rejects these columns ({', '.join(self.input_names)}): {reason}") from error
             out = dict(zip(self._outputs, values, strict=True))
             score, served, corrected, base = (out.pop(name) for name in self._named)
             return Scored(score, served, corrected, base, out, half.state)
 
     def swap(self, delta: Delta) -> float:
-        """Put `delta` into service and return how long it took in seconds.
+        """Swap in `delta` and return the seconds that it took.
 
-        Raises `Corrupt` when it does not fit or does not apply to the present state; the session then goes on as it was.
+        Raises `Corrupt` if it does not fit or does not apply to the current state; the session then stays as it was.
         """
         start = time.perf_counter()
         with self._writing:
             if delta.base is not None and delta.base != self._active.state:
-                raise Corrupt(f"state {delta.state} follows {delta.base}, and {self._active.state} is in service")
+                raise Corrupt(f"state {delta.state} follows {delta.base}, but {self._active.state} is in service")
             self._idle.check(delta)
             if self._pinned & delta.tables.keys():
                 delta = replace(delta, tables={n: t for n, t in delta.tables.items() if n not in self._pinned})
@@ -120,8 +120,7 @@ class Session:
             try:
                 self._idle.apply([*self._behind, delta])
             except BaseException:
-                # The idle half may hold any part of `delta`: the next swap begins from the active one, which is in service,
-                # and so unchanged, until then.
+                # The idle half may contain any part of `delta`: the next swap starts from the active one, which is unchanged.
                 self._behind = [self._active.complete()]
                 raise
             with self._exchange:
@@ -131,7 +130,7 @@ class Session:
 
 
 def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
-    """Return a merged model without the values of its tables, and the tables: ONNX Runtime need not keep a third copy."""
+    """Return a merged model without the values of its tables, and the tables, so that ONNX Runtime keeps no third copy."""
     tables: dict[str, Floats] = {}
     try:
         model = onnx.load(path, load_external_data=False)
@@ -142,4 +141,4 @@ def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
                 del stored[at]
         return model.SerializeToString(), dict(reversed(tables.items()))
     except Exception as error:  # protobuf's, onnx's and the file system's errors share no base class but Exception
-        raise ModelError(f"{path} is no ONNX model, or it is truncated: {error}") from error
+        raise ModelError(f"{path} is not an ONNX model, or it is truncated: {error}") from error

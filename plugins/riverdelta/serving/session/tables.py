@@ -1,4 +1,4 @@
-"""Bound tables: correction tables where the session reads them, written row by row."""
+"""Bound tables: correction tables that the session reads in place, written row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class HostTable:
-    """A table in host memory; ONNX Runtime reads the numpy array where it lies, so that a write is seen by the next run."""
+    """A table in host memory; ONNX Runtime reads the numpy array in place, so the next run reads what was written."""
 
     scatter = "in-place"
 
@@ -24,19 +24,19 @@ class HostTable:
         self.value: Any = self.host
 
     def write(self, rows: Ints | None, values: Floats) -> None:
-        """Write rows, or everything where `rows` is None."""
+        """Write rows, or all of them if `rows` is None."""
         self.host[slice(None) if rows is None else rows] = values
 
     def holds(self, rows: Ints | None, values: Floats) -> bool:
-        """Whether the session would now read `values` at `rows`."""
+        """Return whether the session would now read `values` at `rows`."""
         return np.array_equal(self.host[slice(None) if rows is None else rows], values)
 
 
 class DeviceTable(HostTable):
     """A table in device memory, with a host copy.
 
-    Rows are scattered in place by a ScatterND session whose output is bound to its input's memory. Where the self-test at
-    start-up shows that this machine does not do so, the whole table is copied at each write instead.
+    Rows are scattered in place by a ScatterND session whose output is bound to its input's memory. If the self-test at
+    start-up shows that this does not work on this machine, every write copies the entire table.
     """
 
     def __init__(self, values: Floats, device: str = "cuda") -> None:
@@ -47,7 +47,7 @@ class DeviceTable(HostTable):
         self.scatter = "in-place" if self._self_test() else "copy"
 
     def write(self, rows: Ints | None, values: Floats) -> None:
-        """Write rows, or everything where `rows` is None."""
+        """Write rows, or all of them if `rows` is None."""
         super().write(rows, values)
         if rows is None or self.scatter == "copy":
             self.value.update_inplace(self.host)
@@ -55,7 +55,7 @@ class DeviceTable(HostTable):
             self._scatter_rows(rows, values)
 
     def holds(self, rows: Ints | None, values: Floats) -> bool:
-        """Whether the session would now read `values` at `rows`."""
+        """Return whether the session would now read `values` at `rows`."""
         now = self.value.numpy()
         return np.array_equal(now if rows is None else now[rows], values)
 
@@ -69,7 +69,7 @@ class DeviceTable(HostTable):
         binding.synchronize_outputs()
 
     def _self_test(self) -> bool:
-        """Scatter one row there and back and look whether it, and nothing else, changed."""
+        """Return whether scattering one row changes that row and nothing else."""
         if not len(self.host):
             return True
         row, before = np.array([len(self.host) - 1]), self.host.copy()
@@ -78,8 +78,8 @@ class DeviceTable(HostTable):
             expected = before.copy()
             expected[row] += 1.0
             works = np.array_equal(self.value.numpy(), expected)
-        except Exception as error:  # any failure of the device means the same: copy instead
-            _log.warning("scattering rows on the device failed (%s); whole tables are copied", error)
+        except Exception as error:  # whatever the device's failure, copy instead
+            _log.warning("scattering rows on the device failed (%s); entire tables are copied", error)
             works = False
         self.value.update_inplace(before)
         return works

@@ -1,4 +1,4 @@
-"""The journal: every impression and every accepted piece of feedback, in one order, durable before the answer."""
+"""The journal: every impression and all accepted feedback, in one order, durable before the answer."""
 
 from riverdelta.storage.journal.base import Answer, Health, Outcome
 from riverdelta.storage.journal.buffer import Rows

@@ -1,4 +1,4 @@
-"""What a journal answers: what became of feedback, and how it does itself."""
+"""The journal's answers: outcomes of feedback, and its health."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What became of one piece of feedback."""
+    """The outcome of one piece of feedback."""
 
     ACCEPTED = "accepted"
-    #: The same label again: the client may have retried; nothing changes.
+    #: The same label again, as after a client's retry; nothing changes.
     DUPLICATE = "duplicate"
-    #: Another label than the one accepted before, which stays (see `on_conflict`).
+    #: A different label than the accepted one, which stays (see `on_conflict`).
     CONFLICT = "conflict"
-    #: A label for a row that had already matured as a negative.
+    #: A label for a row that has already matured as a negative.
     LATE = "late"
     #: The request had fewer rows.
     OUT_OF_RANGE = "out_of_range"
     #: This service did not issue the id.
     BAD_ID = "bad_id"
-    #: Retention has deleted the impression, or is about to.
+    #: Retention has deleted the impression or is about to.
     EXPIRED = "expired"
-    #: The id is genuine, and its rows are not in this journal: the worker that scored died, or gave them up, before they were
-    #: durable, or the journal was restored from a backup made before.
+    #: The id is genuine but its rows are not in this journal: the worker died or dropped them before they were durable, or the
+    #: journal was restored from an older backup.
     IMPRESSION_LOST = "impression_lost"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The outcome of each item, in order, and the journal position at which the accepted ones lie."""
+    """The outcome of each item, in order, and the journal position of the accepted ones."""
 
     outcomes: list[Outcome]
     position: int
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Health:
-    """How the journal does: rows not yet durable, rows given up, and the last error while it lasts."""
+    """The journal's health: rows not durable yet, rows dropped, and the current error, if any."""
 
     pending_rows: int
     dropped_rows: int

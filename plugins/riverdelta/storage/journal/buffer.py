@@ -16,7 +16,7 @@ from riverdelta.core.features import Floats, Ints
 from riverdelta.core.records import OUTPUTS, Impressions
 from riverdelta.storage.registry.state import State
 
-#: A block takes no further request beyond this many rows, or bytes of them: a late label reads all of its row's block back.
+#: A block takes no further request beyond this many rows or bytes: a late label reads its row's entire block back.
 _BLOCK_ROWS, _BLOCK_BYTES = 16_384, 2 << 20
 #: The most rows of one request: a row's index has 20 bits in the joiner.
 _REQUEST_ROWS = 1 << 20
@@ -24,7 +24,7 @@ _REQUEST_ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class Block:
-    """Impressions ready to be stored, and int64[R, 2]: the numbers and row counts of their requests."""
+    """Impressions ready to be stored, with the numbers and row counts of their requests, int64[R, 2]."""
 
     impressions: Impressions
     requests: Ints
@@ -32,7 +32,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one request: their columns, raw outputs and propensity, what scored them and when (Unix seconds).
+    """The rows of one request: columns, raw outputs, propensity, the state that scored them, and when (Unix seconds).
 
     `trace` is the W3C trace id that the request came with, 32 hexadecimal digits.
     """
@@ -51,7 +51,7 @@ class Rows:
 
 
 class Buffer:
-    """Numbers requests and keeps their rows until they are stored; not thread-safe by itself."""
+    """Numbers requests and keeps their rows until they are stored; not thread-safe."""
 
     def __init__(self, incarnation: int, limit: int) -> None:
         self.incarnation, self.limit = incarnation, limit
@@ -61,13 +61,13 @@ class Buffer:
 
     @property
     def requests(self) -> int:
-        """How many requests wait."""
+        """The number of requests that wait."""
         return len(self._waiting)
 
     def add(self, rows: Rows) -> int:
-        """Keep one request and return its number; past the limit the oldest are dropped and counted."""
+        """Add one request and return its number; beyond the limit the oldest are dropped and counted."""
         if len(rows) > _REQUEST_ROWS:
-            raise TooLarge(f"the request has {len(rows)} rows; the journal takes at most {_REQUEST_ROWS}: send it in parts")
+            raise TooLarge(f"the request has {len(rows)} rows; at most {_REQUEST_ROWS} are accepted: send it in parts")
         number, self._next = self._next, self._next + 1
         self._waiting.append((number, rows))
         self.rows += len(rows)
@@ -76,7 +76,7 @@ class Buffer:
         return number
 
     def block(self) -> Block | None:
-        """Return the oldest of what waits as one block; it goes on waiting until `forget` or `discard`."""
+        """Return the oldest waiting requests as one block; they stay until `forget` or `discard`."""
         count = rows = size = 0
         first = _shapes(self._waiting[0][1]) if self._waiting else []
         for _, request in self._waiting:
@@ -89,13 +89,13 @@ class Buffer:
         return _block(self.incarnation, *zip(*islice(self._waiting, count), strict=True)) if count else None
 
     def forget(self, block: Block) -> None:
-        """Let go of a block that is durable now."""
+        """Drop a block that is durable."""
         newest = int(block.requests[-1, 0])
         while self._waiting and self._waiting[0][0] <= newest:
             self.rows -= len(self._waiting.popleft()[1])
 
     def discard(self) -> None:
-        """Drop and count everything: some of it cannot be made a block."""
+        """Drop and count everything, since some of it cannot be encoded."""
         while self._waiting:
             self._drop()
 

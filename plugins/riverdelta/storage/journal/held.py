@@ -1,4 +1,4 @@
-"""Held: feedback that waits until the rows which it labels are in the journal, or are known to be lost."""
+"""Held: feedback that waits until the rows it labels are in the journal or known to be lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from riverdelta.storage.journal.base import Answer
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Feedback that waits for its transaction, and until when (of `time.monotonic`) it may wait for its impressions."""
+    """Feedback that waits for its transaction, with the deadline (`time.monotonic`) for its impressions."""
 
     keys: Ints
     labels: list[float]
@@ -24,7 +24,7 @@ class Call:
 
     @cached_property
     def newest(self) -> dict[int, int]:
-        """The newest request of each incarnation that it names: rows become durable in the order of their requests."""
+        """The newest request that it names of each incarnation; rows become durable in the order of their requests."""
         newest: dict[int, int] = {}
         for incarnation, request, _ in self.keys.tolist():
             newest[incarnation] = max(request, newest.get(incarnation, -1))
@@ -32,9 +32,9 @@ class Call:
 
 
 class Held:
-    """Calls that wait for rows of other processes, and when to look at them again; not thread-safe by itself.
+    """Calls that wait for rows of other processes, and when to check them again; not thread-safe.
 
-    The first look comes `first` seconds after a call was held; the pauses after it double, up to `longest` seconds.
+    The first check comes `first` seconds after a call is held; the pauses then double, up to `longest` seconds.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -46,18 +46,18 @@ class Held:
         return len(self._calls)
 
     def hold(self, call: Call, now: float, again: bool) -> None:
-        """Keep a call until the next look, `again` where it was held before."""
+        """Hold a call until the next check; `again` if it was held before."""
         if not again:
             self._pause = self._first
         self._calls.append(call)
         self._due = min(self._due, now + self._pause)
 
     def pause(self, now: float) -> float:
-        """Return the seconds until the next look, infinite while nothing is held."""
+        """Return the seconds until the next check, infinity if nothing is held."""
         return max(self._due - now, 0.0)
 
     def release(self) -> list[Call]:
-        """Return every call, in the order in which they came, and let go of it."""
+        """Remove and return all calls, in the order in which they came."""
         calls, self._calls = self._calls, []
         self._pause, self._due = min(2 * self._pause, self._longest), math.inf
         return calls

@@ -1,4 +1,4 @@
-"""Impression ids: 21 bytes that only this service can make, and the keys that they are made with."""
+"""Impression ids: 21 bytes that only this service can issue, and the keys that sign them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from riverdelta.core.locks import alone
 
 _log = logging.getLogger(__name__)
 _KEY_BYTES, _MODE = 32, 0o600
-#: A former key and the time (Unix seconds) until which its ids are accepted.
+#: A former key, and the time (Unix seconds) until which its ids are accepted.
 _FORMER = struct.Struct(f"<{_KEY_BYTES}sd")
 #: 40 bits of a request's number last 34 years at 1,000 requests a second.
 _INCARNATION_BYTES, _REQUEST_BYTES, _MAC_BYTES = 8, 5, 8
@@ -28,17 +28,17 @@ _RANDOM_BYTES = 5
 
 #: A key, and the time until which its ids are accepted.
 Former = tuple[bytes, float]
-#: What tells one version of a file from the next: its inode and its time of change.
+#: A version of a file: its inode and its time of change.
 _Version = tuple[int, int] | None
 
 
 def new_incarnation(count: int, entropy: Callable[[int], bytes] = os.urandom) -> int:
-    """Return a number that names one process for good: its place among those that opened the journal, and 40 random bits.
+    """Return a permanent, unique number of a process: its place among those that opened the journal, and 40 random bits.
 
-    `count` (1 to 2²³ - 1) is the place; `entropy` returns as many random bytes as it is asked for.
+    `count` (1 to 2²³ - 1) is the place; `entropy` returns the requested number of random bytes.
 
-    Notes: within one journal the place alone differs. A journal that was restored or copied counts the same places again;
-    two processes of one place then have the same number with probability 2⁻⁴⁰, whatever their clocks say.
+    Notes: within one journal the place is unique. A restored or copied journal counts the same places again; two processes
+    with one place then have the same number with probability 2⁻⁴⁰, whatever their clocks.
 
     >>> hex(new_incarnation(3, lambda size: bytes(range(size))))
     '0x30001020304'
@@ -50,9 +50,9 @@ class Ids:
     """Issues and reads ids: worker incarnation (8 bytes), request (5), and a BLAKE2b MAC of both (8), in base64url.
 
     A row of the request is `<id>.<index>`. A forged id passes with probability 2⁻⁶⁴ (keyed BLAKE2, RFC 7693). Ids are issued
-    with `key`, and read with that and the `former` ones. One that was loaded follows its file: an id of a key made meanwhile
-    is read as soon as it comes, and `refresh` issues with it. Ids of version 0.1, whose incarnation has 3 bytes, are read too.
-    Every method may be called from any thread.
+    with `key`, and accepted with it and the `former` keys. After `load` it follows its file: ids of a newer key are accepted
+    at once, and `refresh` issues with it. Ids of version 0.1, whose incarnation has 3 bytes, are accepted too. Every method
+    may be called from any thread.
 
     >>> ids = Ids(b"k" * 32)
     >>> ids.parse(ids.issue(7, 42) + ".3")
@@ -69,28 +69,28 @@ class Ids:
 
     @classmethod
     def load(cls, path: Path, now: float) -> Ids:
-        """Return the issuer that follows the key file at `path`, made on first start; `now` is in Unix seconds."""
+        """Return an issuer that follows the key file at `path`, created if missing; `now` is in Unix seconds."""
         ids = cls(load_key(path))
         ids._path = path
         ids.refresh(now)
         return ids
 
     def refresh(self, now: float) -> None:
-        """Take up a key made meanwhile, and forget those whose time is over at `now` (Unix seconds)."""
+        """Switch to a newer key, if any, and drop those that have expired at `now` (Unix seconds)."""
         self._follow()
         self._keys = tuple(former for former in self._keys if now < former[1])
 
     def issue(self, incarnation: int, request: int) -> str:
-        """Return the 28 characters that name a request."""
+        """Return the id of a request, 28 characters."""
         body = incarnation.to_bytes(_INCARNATION_BYTES, "big") + request.to_bytes(_REQUEST_BYTES, "big")
         return base64.urlsafe_b64encode(body + _mac(body, self._keys[0][0])).decode()
 
     def parse(self, text: str) -> tuple[int, int, int] | None:
-        """Return (incarnation, request, index) of `<id>.<index>`, or None where this service did not issue it."""
+        """Return (incarnation, request, index) of `<id>.<index>`, or None if this service did not issue it."""
         name, dot, index = text.partition(".")
         if not dot or not index.isascii() or not index.isdigit() or len(index) > 9:
             return None
-        # The rows of one request come together: its MAC is checked once.
+        # Rows of one request come together, so its MAC is checked once.
         keys = self._keys
         of, last, request = self._last
         if of is not keys or last != name:
@@ -112,7 +112,7 @@ class Ids:
         if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != name:
             return None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        # Another worker may issue with a key that this one has not seen yet.
+        # Another worker may issue with a key that this one has not read yet.
         if not self._made(body, mac) and not (self._follow() and self._made(body, mac)):
             return None
         return int.from_bytes(body[:split], "big"), int.from_bytes(body[split:], "big")
@@ -121,7 +121,7 @@ class Ids:
         return any(hmac.compare_digest(mac, _mac(body, key)) for key, _ in self._keys)
 
     def _follow(self) -> bool:
-        """Read the keys again where their file is another one; return whether it was."""
+        """Read the keys again if their file has changed; return whether it has."""
         if self._path is None or (version := _version(self._path)) in (None, self._version):
             return False
         # The key first: a rotation puts the old key among the former ones before it replaces it.
@@ -132,13 +132,13 @@ class Ids:
 
 
 def load_key(path: Path) -> bytes:
-    """Return the key at `path`, made on first start with mode 0600; workers that start at once agree on one.
+    """Return the key at `path`, created with mode 0600 if missing; workers that start concurrently agree on one.
 
-    Where others may read the file it is given mode 0600 again, with a warning: whoever has the key can make ids. Raises
-    `ConfigurationError` where it is damaged, or others may read it and the mode is not ours to change.
+    If others may read the file, its mode is set to 0600, with a warning: anyone with the key can forge ids. Raises
+    `ConfigurationError` if it is damaged, or if others may read it and its mode cannot be changed.
     """
     if not path.exists():
-        write(path, os.urandom(_KEY_BYTES), mode=_MODE, replace=False)  # where another worker was first, its key counts
+        write(path, os.urandom(_KEY_BYTES), mode=_MODE, replace=False)  # if another worker was first, its key counts
     _close_to_others(path)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
@@ -149,10 +149,10 @@ def load_key(path: Path) -> bytes:
 
 
 def rotate_key(path: Path, now: float, window_seconds: float) -> None:
-    """Make a new key at `path`; ids of the one before are accepted until `now + window_seconds` (Unix seconds).
+    """Create a new key at `path`; ids of the previous one are accepted until `now + window_seconds` (Unix seconds).
 
-    Former keys lie in `<path>.previous`, written first: a crash between the two leaves the key as it was. Each file appears
-    in full or not at all, and is on disk when this returns. Raises `ConfigurationError` where a file is damaged.
+    Former keys are in `<path>.previous`, written first: a crash between the two leaves the key as it was. Each file appears in
+    full or not at all, and is durable when this returns. Raises `ConfigurationError` if a file is damaged.
     """
     with alone(path.with_name(f".{path.name}.turn"), wait=True):
         key = load_key(path)
@@ -162,7 +162,7 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
 
 
 def copy_keys(path: Path, destination: Path) -> None:
-    """Copy the keys at `path` to `destination`, with mode 0600; ids of each are read with the copy as with the original."""
+    """Copy the keys at `path` to `destination`, with mode 0600; the copy accepts the same ids."""
     # The key first: a rotation puts the old key among the former ones before it replaces it.
     for source, target in ((path, destination), (_previous(path), _previous(destination))):
         if source.exists():
@@ -194,8 +194,10 @@ def _close_to_others(path: Path) -> None:
     try:
         path.chmod(_MODE)
     except OSError as error:
-        raise ConfigurationError(f"{path} has mode {mode:04o} ({error}); others must not read it: chmod 600 {path}") from None
-    _log.warning("%s had mode %04o and has 0600 now; where others could read it, run riverdelta rotate-key", path, mode)
+        raise ConfigurationError(
+            f"{path} has mode {mode:04o} ({error}); it must not be readable by others: chmod 600 {path}"
+        ) from None
+    _log.warning("%s had mode %04o and now has 0600; if others may have read it, run riverdelta rotate-key", path, mode)
 
 
 def _version(path: Path) -> _Version:

@@ -1,4 +1,4 @@
-"""Journal: takes impressions and feedback of one process and writes them to a log in groups, whatever the log is."""
+"""Journal: writes the impressions and feedback of one process to a log, in groups."""
 
 from __future__ import annotations
 
@@ -28,32 +28,46 @@ from riverdelta.storage.log import Entry, Log, Transaction
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
-#: How often an idle process looks for segments that retention has deleted, whose files it still holds.
+#: How often an idle process closes the files of segments that retention has deleted, in seconds.
 _IDLE_SECONDS = 5.0
-#: How long feedback waits for rows that another process owes it, where nobody knows how long its sender does.
+#: How long feedback waits for rows of another process, in seconds, if the sender's timeout is unknown.
 PATIENCE_SECONDS = 4.0
-#: The longest pause between two looks at held feedback: in seconds, and as a part of the time that it may wait.
+#: The longest pause between two checks of held feedback: in seconds, and as a share of the time that it may wait.
 _PAUSE_SECONDS, _PAUSE_PART = 0.25, 1 / 8
-_OWED = "the process that scored these rows lives and has not stored them {}; send the feedback again later"
+_OWED = "the process that scored these rows is alive and has not stored them {}; send the feedback again later"
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A tick or a control that waits for its transaction."""
+    """A tick or a command that waits for its transaction."""
 
     record: Tick | Control | Instruction
     future: Future[int] = field(default_factory=Future)
 
 
 class Journal(Reader):
-    """One process's hold on the journal in a log, which it owns; any number of processes have one.
+    """The journal of one process over a log, which it owns; any number of processes may have one.
 
-    Impressions are flushed `flush_seconds` after the first or at `flush_rows`; feedback at once, together with whatever
-    impressions wait. Feedback whose impressions another process scored and has not stored yet is held for up to
-    `patience_seconds` while that process lives, then refused with `Unavailable`: it may come again. It is lost for good when
-    the process has died, or has stored a later request. While the log cannot be written, up to `buffer_rows` rows wait in
-    memory; more are dropped and counted, and scoring goes on. The rules of the last settings record go before `on_conflict`
-    and `window_seconds`. `entropy` returns as many random bytes as it is asked for.
+    Feedback is flushed at once, together with all waiting impressions. Feedback whose impressions another process scored and
+    has not stored yet is held while that process lives, then refused with `Unavailable`, so that it can be sent again. It is
+    lost permanently if the process has died, or has stored a later request.
+
+    Parameters
+    ----------
+    log
+        The log to write to; `close` closes it.
+    flush_seconds, flush_rows
+        Impressions are flushed this long after the first, or at this many rows (default 0.02 s and 1,024). Raise them to
+        write less often.
+    buffer_rows
+        Rows that wait in memory while the log cannot be written (default 200,000); more are dropped and counted, and
+        scoring continues.
+    on_conflict, window_seconds
+        The rules for feedback (see `Rules`) until the first settings record, whose rules then apply.
+    patience_seconds
+        How long feedback is held for the rows of another process, in seconds.
+    entropy
+        Returns the requested number of random bytes; set it in tests.
     """
 
     def __init__(
@@ -73,7 +87,7 @@ class Journal(Reader):
         with log.transaction() as transaction:
             count = int(transaction.fact("incarnations")) + 1
             transaction.put("incarnations", count)
-            #: A number below 2⁶³ that no other process has had that ever opened this journal or a copy of it.
+            #: A number below 2⁶³, unique among all processes that ever opened this journal or a copy of it.
             self.incarnation = new_incarnation(count, entropy)
             log.enter(self.incarnation)
         self._buffer = Buffer(self.incarnation, buffer_rows)
@@ -88,10 +102,10 @@ class Journal(Reader):
         self._thread.start()
 
     def append(self, rows: Rows) -> int:
-        """Take the rows of one request and return the request's number; never blocks, durable within the flush interval."""
+        """Append the rows of one request and return its number; never blocks, rows are durable within the flush interval."""
         with self._wake:
             request = self._buffer.add(rows)
-            # The writer needs waking for the first rows of a block and for a full one; in between it sleeps on purpose.
+            # The writer is woken for the first rows of a block and for a full one; in between it sleeps on purpose.
             if self._buffer.requests == 1 or self._buffer.rows >= self._flush_rows:
                 self._wake.notify()
         return request
@@ -99,13 +113,13 @@ class Journal(Reader):
     def feedback(
         self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float, source: int = 0
     ) -> Future[Answer]:
-        """Judge and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
+        """Decide and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
 
-        `source`, an int64, says who sent all of it. The future raises `Unavailable`, and nothing of the call is stored, when
-        the journal cannot be written now, or a living process still owes it some of the rows.
+        `source`, an int64, identifies the sender. The future raises `Unavailable`, and nothing is stored, if the journal
+        cannot be written now or a live process has not stored some of the rows yet.
         """
         keys = np.stack([incarnation, request, index], axis=1)
-        # What is no int64 is refused here, where it harms its sender alone.
+        # Anything but an int64 is refused here, where it affects only its sender.
         call = Call(keys, label.tolist(), time, int(np.int64(source)), clock.monotonic() + self._patience)
         # A client that hangs up cannot take back what others are committed with.
         call.future.set_running_or_notify_cancel()
@@ -116,7 +130,7 @@ class Journal(Reader):
         return call.future
 
     def write(self, record: Tick | Control | Instruction) -> int:
-        """Store one record and return its sequence number; raises `Unavailable`."""
+        """Store one record and return its sequence number; raises `Unavailable` if the log cannot be written."""
         entry = _Waiting(record)
         with self._wake:
             self._refuse_if_closed()
@@ -125,17 +139,17 @@ class Journal(Reader):
         return entry.future.result()
 
     def health(self) -> Health:
-        """Return how it does."""
+        """Return the journal's health."""
         return Health(self._buffer.rows, self._buffer.dropped, self._error)
 
     def leave(self) -> None:
-        """Refuse feedback that waits for other processes, now and from now on: this one is asked to stop."""
+        """Refuse feedback that waits for other processes, from now on, because this process is stopping."""
         with self._wake:
             self._leaving = True
             self._wake.notify()
 
     def close(self) -> None:
-        """Make everything pending durable and let go."""
+        """Make everything pending durable and close the log."""
         with self._wake:
             self._leaving = self._closed = True
             self._wake.notify()
@@ -164,13 +178,13 @@ class Journal(Reader):
                 if self._error is not None:
                     _log.warning("the journal can be written again")
                 self._error = None
-            except Exception as error:  # the thread must outlive whatever a full or broken disk raises
+            except Exception as error:  # the thread must survive any error of a full or broken disk
                 self._fail(calls, entries, error)
                 if self._closed:
                     return
 
     def _rest(self) -> None:
-        """Sleep until something is urgent, a block is due, held feedback wants another look, or for the idle time."""
+        """Sleep until something is urgent, a block is due, held feedback is due for a check, or the idle time is over."""
         while not self._urgent():
             due = self._flush_seconds if self._buffer.rows else _IDLE_SECONDS
             if not self._wake.wait(min(due, self._held.pause(clock.monotonic()))):
@@ -205,14 +219,14 @@ class Journal(Reader):
             with self._wake:
                 block = self._buffer.block()
             return block, _encoded(block.impressions) if block is not None else None
-        except Exception:  # rows that make no block must not keep those after them waiting for ever
-            _log.exception("impressions cannot be journalled; %d rows are dropped", self._buffer.rows)
+        except Exception:  # rows that cannot be encoded must not block those after them
+            _log.exception("impressions cannot be encoded; %d rows are dropped", self._buffer.rows)
             with self._wake:
                 self._buffer.discard()
             return None, None
 
     def _settled(self, calls: list[Call], block: Block | None) -> list[Call]:
-        """Return the calls that can be judged now, held ones before the new; hold or refuse the others."""
+        """Return the calls that can be decided now, held ones first; hold or refuse the others."""
         now, reaches, ready = clock.monotonic(), dict[int, float](), list[Call]()
 
         def owes(incarnation: int, request: int) -> bool:
@@ -221,7 +235,7 @@ class Journal(Reader):
             return request > reaches[incarnation]
 
         held = self._held.release() if self._leaving or self._held.pause(now) == 0.0 else []
-        calls[:0] = held  # in place: where this fails the caller refuses all of them
+        calls[:0] = held  # in place: if this fails the caller refuses all of them
         for place, call in enumerate(calls):
             owners = [incarnation for incarnation, request in call.newest.items() if owes(incarnation, request)]
             if not owners:
@@ -235,14 +249,14 @@ class Journal(Reader):
         return ready
 
     def _reach(self, incarnation: int, block: Block | None) -> float:
-        """Return up to which request it is certain whether an incarnation's rows are in the journal, `block` included."""
+        """Return the newest request of an incarnation whose rows are known to be in the journal or `block`, or to be lost."""
         if incarnation == self.incarnation:
             return math.inf if block is None else int(block.requests[-1, 0])
         return self.log.flushed(incarnation) if self.log.lives(incarnation) else math.inf
 
     def _fail(self, calls: list[Call], entries: list[_Waiting], error: Exception) -> None:
         if self._error is None:
-            _log.error("the journal cannot be written: %s; scoring goes on, feedback is refused until it can", error)
+            _log.error("the journal cannot be written: %s; scoring continues, and feedback is refused until it can", error)
         self._error = str(error) if isinstance(error, RiverdeltaError) else f"{type(error).__name__}: {error}"
         refusal = Unavailable(f"the journal cannot be written now ({error}); send the feedback again later")
         _refuse([*calls, *self._held.release(), *entries], refusal)
@@ -261,7 +275,7 @@ def _encoded(record: Record) -> Entry:
 
 
 def _add(transaction: Transaction, record: Tick | Control | Instruction) -> int:
-    """Add a record with the facts that it changes; return its place."""
+    """Add a record with the facts that it changes; return its position."""
     if isinstance(record, Tick):
         transaction.put("tick", max(record.time, transaction.fact("tick")))
     elif isinstance(record, Control) and record.action == SETTINGS:

@@ -1,4 +1,4 @@
-"""Judge: decides what becomes of each piece of feedback, by an index and rules alone; whoever asks it does the writing."""
+"""Judge: decides the outcome of each piece of feedback from an index and rules; the caller writes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
     "max": lambda label, before: label > before,
 }
 POLICIES = tuple(_BY_POLICY)
-#: Rows of one feedback record: the learner has all of them in memory at once.
+#: Rows of one feedback record, which the learner holds in memory together.
 _RECORD_ROWS = 8_192
-#: Incarnation, request, row, label, time, whether it is late, and who sent it.
+#: Incarnation, request, row, label, time, whether it is late, and the sender.
 _Accepted = tuple[int, int, int, float, float, bool, int]
 _DTYPES = np.int64, np.int64, np.int32, np.float32, np.float64, np.bool_, np.int64
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which of two different labels of a row counts (`first`, `last`, `max`), and when shown rows mature, if they do."""
+    """The rules for feedback: which of two different labels counts (`first`, `last`, `max`), and when shown rows mature."""
 
     on_conflict: str = "first"
     window_seconds: float | None = None
@@ -45,17 +45,17 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Rules:
-        """Return the rules among the settings that learning reads."""
+        """Return the rules in the settings that learning reads."""
         return cls(**{field.name: settings[field.name] for field in fields(cls)})
 
     def replaces(self, label: float, before: float) -> bool:
-        """Whether `label` takes the place of `before`; it is accepted and learned then."""
+        """Return whether `label` replaces `before`, so that it is accepted and learned."""
         return _BY_POLICY[self.on_conflict](label, before)
 
 
 @dataclass
 class _Request:
-    """What one transaction knows of one request, and the rows that got feedback in it."""
+    """What one transaction knows about one request, and the rows that got feedback in it."""
 
     rows: int
     fed: dict[int, Fed]
@@ -63,24 +63,24 @@ class _Request:
 
 
 class Judge:
-    """Judges the feedback of one transaction, which sees the log as `index` has it and waits for nobody.
+    """Judges the feedback of one transaction against the log's `index`, without waiting.
 
     Every request is looked up once, however many of its rows have feedback. With a window, a shown row matures as a negative
-    at the first tick that is `window_seconds` past its showing, and a label after that is late. It writes nothing: `records`
-    and `fed` are what was accepted.
+    at the first tick that is `window_seconds` after its showing, and a label after that is late. Nothing is written: `records`
+    and `fed` return what was accepted.
     """
 
     def __init__(self, index: Index, rules: Rules) -> None:
         self._index, self._rules, self._swept = index, rules, index.swept()
         first = index.fact("first_window")
-        #: The window of the first settings on record, None without one: that of version 0.1, where it wrote this journal.
+        #: The window of the first settings on record, None without one; if version 0.1 wrote this journal, its window.
         self._first_window = rules.window_seconds if first < 0 else first or None
         self._tick = float(index.fact("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
         self._accepted: list[_Accepted] = []
 
     def judge(self, keys: Ints, labels: list[float], time: float, source: int = 0) -> list[Outcome]:
-        """Return the outcome of each item: int64[M, 3] of incarnation, request and row, and labels (NaN: shown)."""
+        """Return the outcome of each item, given int64[M, 3] of incarnation, request and row, and labels (NaN: shown)."""
         outcomes = []
         for (incarnation, number, row), label in zip(keys.tolist(), labels, strict=True):
             request = self._requests.get((incarnation, number)) or self._look_up((incarnation, number))
@@ -96,18 +96,18 @@ class Judge:
         return outcomes
 
     def records(self) -> Iterator[Feedback]:
-        """Yield what was accepted and the learner has to know, as records."""
+        """Yield the accepted items that the learner needs, as records."""
         for start in range(0, len(self._accepted), _RECORD_ROWS):
             columns = zip(zip(*self._accepted[start : start + _RECORD_ROWS], strict=True), _DTYPES, strict=True)
             yield Feedback(*(np.array(column, dtype) for column, dtype in columns))
 
     def fed(self) -> dict[tuple[int, int, int], Fed]:
-        """Return what is known now of each row that got feedback, by incarnation, request and row."""
+        """Return the current feedback of each row that got some, by incarnation, request and row."""
         requests = ((key, known) for key, known in self._requests.items() if isinstance(known, _Request))
         return {(*key, row): known.fed[row] for key, known in requests for row in known.changed}
 
     def _look_up(self, key: Request) -> _Request | Outcome:
-        # Another process may have deleted rows that this one's hold on the log has still.
+        # Another process may have deleted rows that this one still has open.
         swept = key[1] <= self._swept.get(key[0], -1)
         found = None if swept else self._index.find(key)
         if found is None:
@@ -117,14 +117,14 @@ class Judge:
         return self._requests[key]
 
     def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
-        """Return the outcome, and whether the item is journalled."""
+        """Return the outcome, and whether the item is written to the journal."""
         before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
         if math.isnan(label):
-            # A row that was shown while silence made no negatives may be shown again when it does.
+            # A row that was shown while silence made no negatives may be shown again once it does.
             known = before.shown is not None and (before.due != math.inf or window is None)
             if known or before.label is not None:
                 return Outcome.DUPLICATE, False
-            # A showing counts from the newest tick on at the earliest, here as in the joiner: both then agree on what is late.
+            # A showing counts from the newest tick at the earliest, as in the joiner, so that both agree on what is late.
             shown = max(time, self._tick)
             self._note(request, row, Fed(None, shown, math.inf if window is None else shown + window))
             return Outcome.ACCEPTED, True
@@ -133,7 +133,7 @@ class Judge:
         if before.label is not None and not self._rules.replaces(label, before.label):
             return Outcome.CONFLICT, False
         if self._matured(before):
-            # A late negative says nothing new; the one that silence made stands until a positive takes it back.
+            # A late negative adds nothing; the one that silence made stands until a positive takes it back.
             self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due))
             return Outcome.LATE, label > 0
         self._note(request, row, Fed(label, before.shown))
@@ -144,8 +144,8 @@ class Judge:
         request.changed.add(row)
 
     def _matured(self, fed: Fed) -> bool:
-        """Whether silence has made a negative of the row, and nothing has taken it back."""
+        """Return whether silence has made a negative of the row and nothing has taken it back."""
         due = fed.due
         if due is None and fed.label is None and fed.shown is not None and self._first_window is not None:
-            due = fed.shown + self._first_window  # version 0.1 kept the showing alone
+            due = fed.shown + self._first_window  # version 0.1 kept only the showing
         return due is not None and self._tick >= due

@@ -1,4 +1,4 @@
-"""Reader: what a log holds as records, for whoever only reads: the learner, a replay, an operator."""
+"""Reader: the journal's records for those that only read: the learner, a replay, an operator."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Reader:
         self.first, self.last, self.size, self.wait = log.first, log.last, log.size, log.wait
 
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
-        """Return the records after sequence number `after`, about `rows` rows of them; raises `Corrupt` naming a bad one."""
+        """Return the records after sequence number `after`, about `rows` rows in all; raises `Corrupt` naming a damaged one."""
         return [(stored.sequence, _decoded(stored)) for stored in self.log.read(after, rows)]
 
     def impressions(self, sequence: int) -> Impressions:
-        """Return the impressions of a record; raises `Corrupt` where they cannot be read."""
+        """Return the impressions of a record; raises `Corrupt` if they cannot be read."""
         for _, record in self.read(sequence - 1, 1):
             if isinstance(record, Impressions):
                 return record
-        raise Corrupt(f"journal record {sequence} ({self.log.where}) holds no impressions, and the index says that it does")
+        raise Corrupt(f"journal record {sequence} ({self.log.where}) has no impressions, but the index says that it has")
 
     def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
         """Return the controls that are left between two positions, both excluded, without reading what lies between them."""
@@ -56,7 +56,7 @@ class Reader:
         return (found for place in self.log.places(kind, after, before) for found in self.read(place - 1, 1))
 
     def complete_after(self) -> int:
-        """Return the position after which every record is left, and every row that these records' feedback is for."""
+        """Return the position after which every record remains, with every row that their feedback names."""
         swept, shown = self.log.swept(), self.settings().get("window_seconds") is not None
         for place in self.log.fed_up_to(swept, Feedback.kind):
             for _, record in self.read(place - 1, 1):
@@ -67,7 +67,7 @@ class Reader:
         return self.first() - 1
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that learning reads, as the newest record has them; {} before the first."""
+        """Return the settings that learning reads, from their newest record; {} before the first."""
         return recorded(self.log, dict) or {}
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed = lambda spans: False) -> int:
@@ -75,12 +75,12 @@ class Reader:
         return self.log.sweep(behind, max_age, max_bytes, now, needed)
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Close the log."""
         self.log.close()
 
 
 def recorded(index: Index, read: Callable[[dict[str, Any]], T]) -> T | None:
-    """Return what `read` makes of the settings that learning reads, as the last record has them; None before the first."""
+    """Return what `read` returns for the newest record of the settings that learning reads; None before the first."""
     text = index.fact("settings")
     try:
         settings = json.loads(text)

@@ -1,4 +1,4 @@
-"""The log: opaque records in one order, durable in groups, and an index of what they hold; a journal lies on top of it."""
+"""The log: opaque records in one order, durable in groups, and an index of their contents; the journal is built on it."""
 
 from riverdelta.storage.log.base import Entry, Fed, Log, Request, Scored, Stored, Transaction
 from riverdelta.storage.log.sqlite import SqliteLog

@@ -1,4 +1,4 @@
-"""Retention: which parts of a log take no more feedback, and which are deleted, the same for every backend."""
+"""Retention: which parts of a log accept no more feedback, and which are deleted; the same for every backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOW = -1
 
 @dataclass
 class Part:
-    """A run of a log's records that is deleted as one; only the newest part takes more.
+    """A run of a log's records that are deleted together; only the newest part grows.
 
     `spans` are each incarnation's first and last request in a retired part, `size` its bytes, and `written` when it was last
     written to (Unix seconds).
@@ -29,9 +29,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Retention:
-    """What has been decided: the newest record at the moment when each part was retired, and when it was released.
+    """The decisions so far: the newest record at the moment when each part was retired, and when it was released.
 
-    `swept` has, for each incarnation, the newest request that was deleted.
+    `swept` has the newest deleted request of each incarnation.
     """
 
     swept: Mapping[int, int]
@@ -48,16 +48,16 @@ class Retention:
         needed: Needed,
         locked: bool = False,
     ) -> tuple[Retention, list[Part]]:
-        """Return what is decided now, at no position yet, and the parts to delete; none while the log is `locked`.
+        """Return the new decisions, without a position yet, and the parts to delete; none while the log is `locked`.
 
-        `behind` is the position up to which records may go, `max_age` in seconds, `now` the Unix time; `needed` says whether
-        a row of some requests still has to be read for what is learned by now.
+        `behind` is the position up to which records may be deleted, `max_age` is in seconds, `now` in Unix seconds; `needed`
+        returns whether a row of some requests is still needed for what has been learned so far.
 
-        1. A part that ends by `behind` is retired when it is older than `max_age`, or all take over `max_bytes`: its rows take
-           no feedback from then on.
-        2. Once `behind` has come to the newest record of that moment, and no row of it is `needed`, it is released.
-        3. Once `behind` has come to the newest record of that moment, it is deleted: all feedback that its rows ever took is
-           learned and saved, whichever checkpoint a restart begins with.
+        1. A part that ends at or before `behind` is retired when it is older than `max_age`, or all parts exceed `max_bytes`:
+           its rows accept no feedback from then on.
+        2. Once `behind` reaches the newest record of that moment, and none of its rows is `needed`, it is released.
+        3. Once `behind` reaches the newest record of that moment, it is deleted: all feedback for its rows is learned and
+           saved, whichever checkpoint a restart begins with.
         """
         there = {part.number: part for part in parts}
         gone = [] if locked else [there[n] for n, at in sorted(self.released.items()) if n in there and at <= behind]
@@ -81,10 +81,10 @@ class Retention:
         return Retention(swept, retired, released), gone
 
     def at(self, last: int) -> Retention:
-        """Return it with what was decided now at the newest record, `last`: until this moment rows took feedback."""
+        """Return it with the new decisions at the newest record, `last`: rows accepted feedback until then."""
         retired, released = ({n: last if at == _NOW else at for n, at in of.items()} for of in (self.retired, self.released))
         return Retention(self.swept, retired, released)
 
     def facts(self) -> dict[str, str]:
-        """Return it as texts by name."""
+        """Return it as strings by name."""
         return {each.name: json.dumps(getattr(self, each.name)) for each in fields(self)}

@@ -1,4 +1,4 @@
-"""Schema: the tables and facts of a segment, what segments of version 0.1 lack of them, and SQLite's errors as ours."""
+"""Schema: the tables and facts of a segment, the upgrade from version 0.1, and the translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY K
 CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
-#: The requests that clients named: made with the first name, so that files without names are those of before.
+#: The requests that clients named; created with the first name, so that files without names keep the older format.
 NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
-#: The facts of a segment, each an int, a number or a text as the value here, which it has at first.
+#: The facts of a segment and their initial values, which determine their types.
 FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
-#: What a new segment takes over from the one before it.
+#: The facts that a new segment copies from the one before it.
 CARRIED = tuple(name for name in FIRST if name not in ("first", "sealed"))
-#: What segments of version 0.1 lack.
+#: The facts that segments of version 0.1 lack.
 ADDED = ("retired", "released", "settings", "first_window")
-#: The most that a number may be; an incarnation has 23 bits for its place among them.
+#: The largest value of a number; an incarnation has 23 bits for its place.
 MOST = {"first": 1 << 62, "sealed": 1, "incarnations": (1 << 23) - 2}
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
 
 
 def create(folder: Path, number: int, first: int, carried: dict[str, Any]) -> None:
-    """Make the file of a new segment, whole and durable or not at all; another process may have been quicker."""
+    """Create the file of a new segment, complete and durable or not at all, unless another process has created it."""
     path = folder / f"{number:06d}.sqlite"
     meta = {**FIRST, **carried, "first": first}
     with explained(path), TemporaryDirectory(dir=folder, prefix=".new-") as private:
@@ -52,7 +52,7 @@ def create(folder: Path, number: int, first: int, carried: dict[str, Any]) -> No
         try:
             os.link(temporary, path)
         except FileExistsError:
-            return  # the other one's is as good
+            return  # the other process's file is the same
     sync(folder)
 
 
@@ -62,10 +62,10 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.IntegrityError as error:
-        raise Corrupt(f"journal segment {path} holds what must be new ({error}); it is damaged") from error
+        raise Corrupt(f"journal segment {path} already has what must be new ({error}); it is damaged") from error
     except sqlite3.DatabaseError as error:
-        # SQLITE_ERROR is what a file with missing tables raises, and text that is not UTF-8 comes without a code.
+        # A file with missing tables raises SQLITE_ERROR; text that is not UTF-8 raises an error without a code.
         bare = sqlite3.SQLITE_ERROR if isinstance(error, sqlite3.OperationalError) else 0
         if getattr(error, "sqlite_errorcode", bare) & 0xFF in _DAMAGED:
             raise Corrupt(f"journal segment {path} is damaged: {error}; restore the file, or move it away") from error
-        raise Unavailable(f"journal segment {path}: {error}; check that its disk has room and may be written") from error
+        raise Unavailable(f"journal segment {path}: {error}; check that its disk has room and is writable") from error

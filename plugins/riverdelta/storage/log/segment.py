@@ -1,4 +1,4 @@
-"""Segment: one SQLite file of a log, with the positions from its first on."""
+"""Segment: one SQLite file of a log, with consecutive positions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PAIR = 16
 
 
 class Segment:
-    """One file; writes happen inside `transaction`, reads at any time (WAL, synchronous=FULL)."""
+    """One segment file; writes happen inside `transaction`, reads at any time (WAL, synchronous=FULL)."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.number, self.where = path, int(path.stem), f"journal segment {path}"
         with explained(path):
-            # SQLite's own waiting is unfair (p99 of four writers over 80 ms): `Segments.transaction` queues them before it.
+            # SQLite's own waiting is unfair (p99 over 80 ms with four writers): `Segments.transaction` queues writers first.
             # mode=rw: a file that retention has deleted must not come back empty.
             name = f"{path.absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(name, timeout=10.0, isolation_level=None, check_same_thread=False, uri=True)
@@ -50,7 +50,7 @@ class Segment:
                 raise
 
     def fact(self, key: str) -> Any:
-        """Return one fact, of the log or about the segment."""
+        """Return one fact of the log or of the segment."""
         rows = self._ask("SELECT value FROM meta WHERE key = ?", (key,))
         if not rows and key not in ADDED:
             raise Corrupt(f"{self.where} lacks {key!r}; it is damaged")
@@ -70,7 +70,7 @@ class Segment:
         self._db.execute("INSERT INTO named VALUES (?, ?, ?)", (name, *request))
 
     def named(self, name: str) -> Request | None:
-        """Return the request of a name, None where the segment does not have it."""
+        """Return the request of a name, None if the segment does not have it."""
         if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'named'"):
             return None
         found = self._ask("SELECT incarnation, request FROM named WHERE name = ?", (name,))
@@ -80,18 +80,18 @@ class Segment:
 
     @property
     def sealed(self) -> bool:
-        """Whether nothing will be added any more."""
+        """Whether the segment accepts no more records."""
         return bool(self.fact("sealed"))
 
     def last(self) -> int:
-        """Return the newest sequence number; that before the segment's first while it is empty."""
+        """Return the newest sequence number, or the one before the segment's first if it is empty."""
         newest = self._ask("SELECT max(sequence) FROM record")[0][0]
         if not isinstance(newest, int | None):
             raise self._odd("sequence", newest)
         return newest if newest is not None else self.first - 1
 
     def append(self, entry: Entry) -> int:
-        """Add a record, inside a transaction, and return its position."""
+        """Append a record, inside a transaction, and return its position."""
         sequence = self.last() + 1
         row = (sequence, entry.kind, entry.rows, entry.payload, _seal(sequence, entry.digest))
         self._db.execute("INSERT INTO record VALUES (?, ?, ?, ?, ?)", row)
@@ -107,12 +107,12 @@ class Segment:
         self._db.execute("DELETE FROM block WHERE incarnation = ? AND first = ?", (incarnation, first))
 
     def index(self, incarnation: int, requests: Ints, sequence: int) -> None:
-        """Note, inside a transaction, which record has the rows of requests."""
+        """Index, inside a transaction, the record that has the rows of requests."""
         body = np.append(requests, sequence).astype(np.int64).tobytes()
         self._db.execute("INSERT INTO block VALUES (?, ?, ?)", (incarnation, int(requests[0, 0]), body))
 
     def rows_of(self, request: Request) -> int | None:
-        """Return how many rows a request scored, or None where the segment does not have it."""
+        """Return how many rows a request scored, or None if the segment does not have it."""
         if (found := self._block(request)) is None:
             return None
         requests = self._requests(found[1])
@@ -120,7 +120,7 @@ class Segment:
         return int(requests[at, 1]) if at < len(requests) and requests[at, 0] == request[1] else None
 
     def sequence_of(self, request: Request) -> int:
-        """Return the record that holds a request's rows; the segment must have it."""
+        """Return the record with a request's rows; the segment must have it."""
         found = self._block(request)
         assert found is not None
         first, body = found
@@ -139,13 +139,13 @@ class Segment:
         return sequences
 
     def newest_request(self, incarnation: int) -> int:
-        """Return the newest request of an incarnation in this segment, -1 where there is none."""
+        """Return the newest request of an incarnation in this segment, or -1 without any."""
         found = self._ask("SELECT requests FROM block WHERE incarnation = ? ORDER BY first DESC LIMIT 1", (incarnation,))
         return int(self._requests(found[0][0])[-1, 0]) if found else -1
 
     @cached_property
     def spans(self) -> dict[int, Request]:
-        """Each incarnation's first and last request in this segment, which must be sealed."""
+        """Each incarnation's first and last request in this sealed segment."""
         spans: dict[int, Request] = {}
         for incarnation, first, body in self._ask("SELECT incarnation, first, requests FROM block ORDER BY incarnation, first"):
             if not isinstance(incarnation, int) or not isinstance(first, int):
@@ -155,7 +155,7 @@ class Segment:
         return spans
 
     def fed(self, request: Request) -> dict[int, Fed]:
-        """Return what feedback each row of a request has had."""
+        """Return the feedback of each row of a request."""
         rows = self._ask("SELECT row, label, shown, due FROM fed WHERE incarnation = ? AND request = ?", request)
         for row, *facts in rows:
             if not isinstance(row, int) or not all(isinstance(fact, float | None) for fact in facts):
@@ -168,12 +168,12 @@ class Segment:
         self._db.executemany("REPLACE INTO fed VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def has_fed(self, newest: Mapping[int, int]) -> bool:
-        """Whether rows of incarnations' requests up to these have had feedback here."""
+        """Return whether this segment has feedback for requests of incarnations up to these."""
         asked = "SELECT 1 FROM fed WHERE incarnation = ? AND request <= ? LIMIT 1"
         return any(self._ask(asked, pair) for pair in newest.items())
 
     def read(self, after: int, rows: int) -> list[Stored]:
-        """Return records after a position, at least one where there are any, about `rows` rows in all."""
+        """Return records after a position, at least one if there are any, about `rows` rows in all."""
         records: list[Stored] = []
         with explained(self.path):
             cursor = self._db.execute(
@@ -209,7 +209,7 @@ class Segment:
         return self.path.stat().st_mtime
 
     def numbers(self, key: str) -> dict[int, int]:
-        """Return a fact that has a number for each of some numbers."""
+        """Return a fact that maps numbers to numbers."""
         text = self.fact(key)
         try:
             return {int(name): int(value) for name, value in json.loads(text).items()}
@@ -217,26 +217,26 @@ class Segment:
             raise self._odd(key, text) from None
 
     def back_up(self, path: Path) -> None:
-        """Write the segment, as it is at one moment, to a new file at `path`; others may write to it meanwhile."""
+        """Copy the segment, as it is at one moment, to a new file at `path`; others may write to it meanwhile."""
         with explained(path), closing(sqlite3.connect(path)) as copy:
             self._db.backup(copy)
 
     def settle(self) -> None:
-        """Move the write-ahead log of a sealed segment into the file, where nobody reads just now."""
+        """Move the write-ahead log of a sealed segment into the file, if no reader prevents it."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def delete(self) -> None:
-        """Close and remove the file with what SQLite keeps beside it."""
+        """Close and delete the file with those that SQLite keeps beside it."""
         self.close()
         for path in (self.path, self._beside("-wal"), self._beside("-shm")):
             path.unlink(missing_ok=True)
 
     def _upgrade(self) -> None:
-        """Add what version 0.1 lacks."""
+        """Add the columns and facts that version 0.1 lacks."""
 
         def lacks() -> bool:
             names = [row[1] for row in self._ask("PRAGMA table_info(fed)")]
@@ -252,13 +252,13 @@ class Segment:
             return self._db.execute(statement, values).fetchall()
 
     def _block(self, request: Request) -> tuple[int, bytes] | None:
-        """The first request and the index of the block that would hold a request."""
+        """Return the first request and the index of the block that would have a request."""
         statement = "SELECT first, requests FROM block WHERE incarnation = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         found = self._ask(statement, request)
         return found[0] if found else None
 
     def _requests(self, body: Any) -> Ints:
-        """The requests of a block's index: pairs of number and rows, and then the record's number."""
+        """Return the requests of a block's index: pairs of number and rows, followed by the record's number."""
         if not isinstance(body, bytes) or len(body) < _PAIR or len(body) % 8:
             raise self._odd("requests", body)
         return np.frombuffer(body[: len(body) // _PAIR * _PAIR], np.int64).reshape(-1, 2)
@@ -271,12 +271,12 @@ class Segment:
 
 
 def _seal(sequence: int, payload_digest: bytes) -> bytes:
-    """The digest that is stored: of a record in its place, so that one in another's is found too."""
+    """Return the stored digest, which covers the record's position, so that a displaced record is detected too."""
     return digest(sequence.to_bytes(8, "little", signed=True) + payload_digest)
 
 
 def _bytes(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # retention by another process, or a log that has been moved into its file
+    except FileNotFoundError:  # deleted by another process's retention, or a write-ahead log moved into its file
         return 0

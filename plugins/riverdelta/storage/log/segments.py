@@ -1,4 +1,4 @@
-"""Segments: the files of one log, in order, as one hold on them sees them."""
+"""Segments: the files of one log, in order, as one process has them open."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from riverdelta.storage.log.retention import Part, Retention
 from riverdelta.storage.log.schema import CARRIED, create
 from riverdelta.storage.log.segment import Segment
 
-#: The file whose lock keeps retention away while the log is copied.
+#: The file whose lock suspends retention while the log is copied.
 COPYING = "copying"
 
 _log = logging.getLogger(__name__)
 
 
 class Segments:
-    """All segments; the newest takes writes until it is sealed, and a sealed one never changes again.
+    """All segments of a log; the newest accepts writes until it is sealed, and a sealed one never changes.
 
-    A row's feedback may lie in any segment from its impression's on. Looking into sealed ones is free of races, because the
-    transaction on the newest one re-checks that it is not sealed. Any number of threads and processes may use one or have
-    their own. Inside `transaction` it is the `Transaction`, and its methods see what was written there. Errors are `Corrupt`
-    or `Unavailable` and name the file.
+    A row's feedback may be in any segment from its impression's on. Reading sealed ones is free of races, because the
+    transaction on the newest one checks again that it is not sealed. Any number of threads and processes may use one. Inside
+    `transaction` it is the `Transaction`, and its methods read what was written there. Errors are `Corrupt` or `Unavailable`
+    and name the file.
     """
 
     def __init__(self, folder: Path, segment_bytes: int) -> None:
@@ -49,7 +49,7 @@ class Segments:
 
     @property
     def newest(self) -> Segment:
-        """The segment that takes writes."""
+        """The segment that accepts writes."""
         return self._open[max(self._open)]
 
     @property
@@ -58,7 +58,7 @@ class Segments:
         return self.newest.where
 
     def refresh(self) -> None:
-        """Open segments that others made, and let go of those that retention removed."""
+        """Open new segments, and close those that retention has deleted."""
         with self._lock:
             numbers = self._numbers()
             for gone in self._open.keys() - set(numbers):
@@ -70,14 +70,14 @@ class Segments:
                         self._open[number] = Segment(path)
                     except Unavailable:
                         if path.exists():
-                            raise  # else retention was quicker
+                            raise  # else retention was faster
             if not self._open:
-                raise Corrupt(f"the journal folder {self.folder} has no segment any more; restore it, and start again")
+                raise Corrupt(f"the journal folder {self.folder} no longer has a segment; restore it and restart")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """See `Log.transaction`: writes to the newest segment; one that was sealed meanwhile gives way to the next."""
-        # The turn makes waiting fair and short; what is right rests on SQLite's lock alone.
+        """See `Log.transaction`: writes to the newest segment, or to the next one if it was sealed meanwhile."""
+        # The turn makes waiting fair and short; correctness depends only on SQLite's lock.
         with self._lock, self._turn.taken():
             while True:
                 segment = self.newest
@@ -103,7 +103,7 @@ class Segments:
 
     @contextmanager
     def _now(self, refresh: bool = False) -> Iterator[list[Segment]]:
-        """Alone with the segments that there are now, in order; those that were there before are enough for most."""
+        """Hold the lock and yield the current segments, in order; most calls need only those already open."""
         with self._lock:
             if self._retired is None and (refresh or self.newest.sealed):
                 self.refresh()
@@ -153,7 +153,7 @@ class Segments:
             return None if found is None else segments[found[0]].sequence_of(request)
 
     def _having(self, request: Request, segments: list[Segment]) -> tuple[int, int] | None:
-        """Which of the segments has a request, the newest first, and how many rows."""
+        """Return the place of the segment with a request, searching the newest first, and the request's row count."""
         for place in reversed(range(len(segments))):
             if place < len(segments) - 1:
                 first, last = segments[place].spans.get(request[0], (0, -1))
@@ -201,9 +201,9 @@ class Segments:
                 if following is not None:
                     raise Corrupt(f"{segment.where} lacks record {max(after + 1, segment.first)}; nothing after it is read")
             if after > (last := segments[-1].last()):
-                # What comes next would get numbers that the reader has behind it.
+                # New records would get numbers that the reader has already passed.
                 raise Corrupt(
-                    f"the journal in {self.folder} ends at record {last}, and its reader has read up to {after}; restore "
+                    f"the journal in {self.folder} ends at record {last}, but its reader has read up to {after}; restore "
                     f"{segments[-1].path}, or start without a checkpoint"
                 )
             return []
@@ -214,7 +214,7 @@ class Segments:
             return [place for segment in segments for place in segment.places(kind, after, before)]
 
     def fed_up_to(self, newest: Mapping[int, int], kind: str) -> list[int]:
-        """See `Log.fed_up_to`: segments that the index says have no such feedback are passed over."""
+        """See `Log.fed_up_to`: segments without such feedback are skipped by their index."""
         with self._now(refresh=True) as segments:
             having = [segment for segment in reversed(segments) if segment.has_fed(newest)]
             return [place for segment in having for place in reversed(segment.places(kind, 0, segment.last() + 1))]
@@ -235,7 +235,7 @@ class Segments:
             return sum(segment.size() for segment in segments)
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed) -> int:
-        """See `Log.sweep`; nothing is deleted while the log is copied."""
+        """See `Log.sweep`; nothing is deleted while the log is being copied."""
         with alone(self.folder / COPYING) as free, self._now(refresh=True) as segments:
             before = Retention(*(self.newest.numbers(fact) for fact in ("swept", "retired", "released")))
             parts = [
@@ -249,13 +249,13 @@ class Segments:
                     self.newest.put(fact, text)
             for number in after.retired.keys() - before.retired.keys():
                 path = self._open[number].path
-                _log.info("the impressions of %s take no more feedback; labels for them are answered 'expired'", path)
+                _log.info("the impressions of %s accept no more feedback; labels for them are answered 'expired'", path)
             for part in gone:
                 self._open.pop(part.number).delete()
             return sum(part.size for part in gone)
 
     def close(self) -> None:
-        """Let go of every file."""
+        """Close every file."""
         with self._lock:
             for segment in self._open.values():
                 segment.close()
@@ -263,5 +263,5 @@ class Segments:
             self._turn.close()
 
     def _numbers(self) -> list[int]:
-        # A copy that somebody made is none of these.
+        # Other names, such as a manual copy's, are ignored.
         return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.sqlite") if path.stem.isdecimal())

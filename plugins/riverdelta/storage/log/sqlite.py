@@ -13,21 +13,28 @@ from riverdelta.core.locks import Lock, alone
 from riverdelta.storage.log.base import Needed, Transaction
 from riverdelta.storage.log.segments import Segments
 
-#: How often one who waits for a record looks for those of other processes.
+#: How often a waiting reader polls for records of other processes, in seconds.
 _LOOK_SECONDS = 0.01
 
 
 class SqliteLog(Segments):
-    """A folder of segments of about `segment_bytes` each (256 MiB by default; an old one is deleted as one).
+    """The default log: a folder of segment files.
 
-    It reads by one connection and writes by another, so that readers see only what is committed and never wait for a writer.
-    Raises `Unavailable` or `Corrupt`, naming the file, where the folder cannot be used.
+    It reads through one connection and writes through another, so that readers see only committed records and never wait for a
+    writer. Raises `Unavailable` or `Corrupt`, naming the file, if the folder cannot be used.
+
+    Parameters
+    ----------
+    folder
+        Where the segments are; created if missing.
+    segment_bytes
+        Approximate size of a segment (default 256 MiB), the unit of deletion. Lower it to delete in smaller steps.
     """
 
     def __init__(self, folder: Path, segment_bytes: int = 256 << 20) -> None:
         self._writer = Segments(folder, segment_bytes)
         super().__init__(folder, segment_bytes)
-        #: A lock on a file here for each process that lives; the kernel frees it when the process ends in any way.
+        #: Locked files of live processes; the kernel frees a lock however its process ends.
         self._alive = folder / "alive"
         self._locks: dict[int, Lock] = {}
         self._written = threading.Condition()
@@ -57,9 +64,9 @@ class SqliteLog(Segments):
         return freed
 
     def enter(self, incarnation: int) -> None:
-        """See `Log.enter`; what dead processes left is cleared away.
+        """See `Log.enter`; files of dead processes are removed.
 
-        One process at a time may do so: whoever clears takes a file without a lock for a dead one's.
+        One process at a time may do so, because a file without a lock counts as a dead process's.
         """
         try:
             self._alive.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The registry: where the sidecar leaves new tables, releases and checkpoints, and where every scorer finds them."""
+"""The registry: where the sidecar publishes tables, releases and checkpoints, and every scorer finds them."""
 
 from riverdelta.storage.registry.base import Registry
 from riverdelta.storage.registry.folder import FolderRegistry

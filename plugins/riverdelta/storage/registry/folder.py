@@ -1,4 +1,4 @@
-"""FolderRegistry: a folder on this machine's disk, the default."""
+"""FolderRegistry: the default registry, a folder on a local disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from riverdelta.core.durable import overwrite, write
 
 
 class FolderRegistry:
-    """Files in a folder, with a folder for each part; nothing is made before it is written."""
+    """A registry in the folder `folder`, with a subfolder for each part; folders are created at the first write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,7 +27,7 @@ class FolderRegistry:
         return self.path(name).read_bytes()
 
     def names(self, part: str) -> list[str]:
-        """See `Registry.names`; what begins with a dot is half of a file, which a process that was killed left."""
+        """See `Registry.names`; a name that begins with a dot is an incomplete file of a killed process."""
         return sorted(f"{part}/{path.name}" for path in (self.folder / part).glob("[!.]*") if path.is_file())
 
     def size(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""LiveStore: the newest tables as a chain of small files, each proportional to the rows that changed."""
+"""LiveStore: the newest tables as a chain of files, each proportional to the rows that changed."""
 
 from __future__ import annotations
 
@@ -14,73 +14,75 @@ from riverdelta.storage.registry.state import Delta, State
 
 _log = logging.getLogger(__name__)
 _HEAD = struct.Struct("<4q")
-_DELTAS_PER_WHOLE = 256
+_DELTAS_PER_FULL = 256
 
 
 class LiveStore:
-    """One writer publishes numbered deltas; any reader follows them.
+    """Numbered deltas of the live tables, from one writer to any number of readers.
 
-    `live/<swap>.live` holds one delta and `live/head` names the newest (int64 release, swap, position, swap of the newest
-    whole, and a digest of the four). Nothing is synced: after a power cut the digests tell what is damaged, and the learner
-    publishes a whole again at its start. A whole drops the files before the whole that preceded it.
+    `live/<swap>.live` is one delta and `live/head` names the newest (int64 release, swap, position, swap of the newest full
+    delta, and a digest of the four). Nothing is synced: after a power failure the digests show what is damaged, and the
+    learner publishes a full delta at its start. A full delta deletes the files before the previous full one.
     """
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._since_whole = self._bytes_since_whole = self._whole_bytes = 0
+        self._since_full = self._bytes_since_full = self._full_bytes = 0
         self._complained = ""
         self._stuck: tuple[State | None, State] | None = None
 
     def head(self) -> State | None:
-        """Return the newest state, or None before the first; where `head` is damaged, that of the newest whole file."""
+        """Return the newest state, or None before the first; if `head` is damaged, that of the newest intact file."""
         read = self._read_head() or self._recover()
         return read[0] if read else None
 
     def needs_whole(self) -> bool:
-        """Whether the next delta should be whole, so that a new reader has little to catch up on."""
-        return self._since_whole >= _DELTAS_PER_WHOLE or self._bytes_since_whole > self._whole_bytes
+        """Return whether the next delta should be full, so that a new reader has few files to read."""
+        return self._since_full >= _DELTAS_PER_FULL or self._bytes_since_full > self._full_bytes
 
     def publish(self, delta: Delta) -> None:
-        """Make `delta` the newest; its swap number must follow the head's."""
+        """Publish `delta` as the newest; its swap number must follow the head's."""
         read = self._read_head() or self._recover()
         expected = read[0].swap + 1 if read else 1
         if delta.state.swap != expected:
             raise ValueError(f"swap {delta.state.swap} is published after {expected - 1}; expected {expected}")
         if delta.base is not None and (read is None or delta.base != read[0]):
-            raise ValueError(f"a delta to {delta.base} is published after {read[0] if read else 'nothing'}; expected a whole")
+            raise ValueError(
+                f"a delta to {delta.base} is published after {read[0] if read else 'nothing'}; expected a full delta"
+            )
         data = delta.encode()
         swap = delta.state.swap
         self.registry.write(_name(swap), data, durable=False)
-        whole = swap if delta.base is None or read is None else read[1]
-        head = _HEAD.pack(delta.state.release, swap, delta.state.position, whole)
+        full = swap if delta.base is None or read is None else read[1]
+        head = _HEAD.pack(delta.state.release, swap, delta.state.position, full)
         self.registry.write("live/head", _seal(head), durable=False)
-        if whole == swap:
-            self._since_whole, self._bytes_since_whole, self._whole_bytes = 0, 0, len(data)
-            with suppress(OSError):  # the tables are in service by now; the next full one deletes what is left
+        if full == swap:
+            self._since_full, self._bytes_since_full, self._full_bytes = 0, 0, len(data)
+            with suppress(OSError):  # the tables are already in service; the next full delta deletes what is left
                 for old in self._swaps():
                     if old < (read[1] if read else swap):
                         self.registry.delete(_name(old))
         else:
-            self._since_whole += 1
-            self._bytes_since_whole += len(data)
+            self._since_full += 1
+            self._bytes_since_full += len(data)
 
     def follow(self, after: State | None) -> list[Delta]:
         """Return the deltas that lead from `after` to the head, in order; [] when there is nothing new.
 
-        Where the chain is broken, or without `after`, it starts with the newest whole. A damaged file is logged and ends the
-        list: what comes after it waits for the next whole.
+        If the chain is broken, or without `after`, it starts with the newest full delta. A damaged file is logged and ends the
+        list: readers wait for the next full delta.
         """
         read = self._read_head()
         if read is None or read[0] == after or (after, read[0]) == self._stuck:
             return []
-        head, whole = read
+        head, full = read
         if after is not None and after.swap < head.swap:
             chain = self._chain(after.swap + 1, head.swap)
             if chain and chain[0].base in (None, after):
                 return chain
-        chain = self._chain(whole, head.swap)
+        chain = self._chain(full, head.swap)
         if not chain or (after is not None and chain[-1].state.swap <= after.swap <= head.swap):
-            # Nothing gets further than `after`: look again when there is a newer head.
+            # Nothing leads further than `after`: look again when there is a newer head.
             self._stuck = after, head
             return []
         return chain
@@ -91,10 +93,10 @@ class LiveStore:
             try:
                 delta = self._load(swap)
                 if chain and delta.base not in (None, chain[-1].state):
-                    raise Corrupt(f"live state {swap} applies to {delta.base} and follows {chain[-1].state}; it is left out")
+                    raise Corrupt(f"live state {swap} applies to {delta.base} but follows {chain[-1].state}; it is left out")
                 chain.append(delta)
             except (OSError, Corrupt) as error:
-                # A missing file was dropped while it was looked for: the next head leads past it.
+                # A missing file was deleted in the meantime: the next head leads past it.
                 if isinstance(error, Corrupt):
                     self._complain(str(error))
                 break
@@ -104,7 +106,7 @@ class LiveStore:
         source = f"live state {swap:012d}.live"
         delta = Delta.decode(self.registry.read(_name(swap)), source)
         if delta.state.swap != swap:
-            raise Corrupt(f"{source} holds swap {delta.state.swap}; it is left out")
+            raise Corrupt(f"{source} contains swap {delta.state.swap}; it is left out")
         return delta
 
     def _read_head(self) -> tuple[State, int] | None:
@@ -115,11 +117,11 @@ class LiveStore:
         if data != _seal(data[: _HEAD.size]):
             self._complain(f"{self.registry.path('live/head')} ({len(data)} bytes) does not match its digest; it is ignored")
             return None
-        release, swap, position, whole = _HEAD.unpack(data[: _HEAD.size])
-        return State(release, swap, position), whole
+        release, swap, position, full = _HEAD.unpack(data[: _HEAD.size])
+        return State(release, swap, position), full
 
     def _recover(self) -> tuple[State, int] | None:
-        """Find the newest state by the files alone, so that swap numbers go on rising after a damaged head."""
+        """Return the newest state and the newest full delta by the files only, so that swap numbers keep rising."""
         newest: State | None = None
         for swap in sorted(self._swaps(), reverse=True):
             try:

@@ -1,4 +1,4 @@
-"""ReleaseStore: immutable merged models, their index, and the champion among them."""
+"""ReleaseStore: immutable merged models, their index, and the current champion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from riverdelta.storage.registry.base import Registry
 _log = logging.getLogger(__name__)
 _DIGEST_BYTES = 16
 _PART, _INDEX = "releases/", "releases/index.json"
-#: What a release that is being made, or one that was deleted, may leave.
+#: Names of files that an unfinished or deleted release may leave.
 _FILES = re.compile(r"releases/\d{6,}\.(onnx|state)")
 _LISTS = {"releases": list, "champions": list, "shared": dict}
 _ENTRY: dict[str, type | tuple[type, ...]] = {
@@ -28,10 +28,10 @@ _ENTRY: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Release:
-    """One merged model: its number, file, the journal position and number of examples it contains, when it was made.
+    """One merged model: its number, its file, the journal position and examples it contains, and when it was made.
 
-    `shared` are the files of weights beside it, by name, with their digests. `state_path` holds the learner's whole state,
-    of which the first 16 bytes are `state_digest` ("" in an index of before it was kept).
+    `shared` are the weight files beside it, by name, with their digests. `state_path` holds the learner's complete state,
+    whose first 16 bytes are `state_digest` ("" in an older index).
     """
 
     number: int
@@ -50,21 +50,21 @@ class Release:
         return self.path.with_suffix(".state")
 
     def verify(self) -> Path:
-        """Return the path; raises `Corrupt` naming the file, of it and its weights, that is missing or not what it was."""
+        """Return the path; raises `Corrupt` naming the model or weight file that is missing or has changed."""
         for path, expected in ((self.path, self.digest), *((self.path.parent / n, d) for n, d in self.shared.items())):
             try:
                 found = file_digest(path)
             except OSError as error:
                 raise Corrupt(f"release {self.number} cannot be read: {error}") from error
             if found != expected:
-                raise Corrupt(f"release {self.number}: {path} does not match its digest; it is refused")
+                raise Corrupt(f"release {self.number}: {path} does not match its digest; the release is refused")
         return self.path
 
 
 class ReleaseStore:
     """`releases/` of a registry: `000123.onnx` and `000123.state`, the weights that the models share, and `index.json`.
 
-    The index alone makes a file a release. The first release is the champion until `promote` names another.
+    Only a file in the index is a release. The first release is the champion until `promote` names another.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -85,12 +85,12 @@ class ReleaseStore:
         ]
 
     def latest_good(self) -> Release | None:
-        """Return the champion if its file is intact, else the newest former one, else the newest intact release."""
+        """Return the champion if it is intact, else the newest intact former champion, else the newest intact release."""
         rank = {number: place for place, number in enumerate(self.champions())}
         return _first_intact(sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True))
 
     def newest_good(self) -> Release | None:
-        """Return the newest intact release, champion or not."""
+        """Return the newest intact release, whether champion or not."""
         return _first_intact(reversed(self.all()))
 
     def champion(self) -> Release | None:
@@ -99,13 +99,13 @@ class ReleaseStore:
         return self.get(champions[-1]) if champions else None
 
     def champions(self) -> list[int]:
-        """Return the numbers of all that were champion and still exist, in order; the last one is the champion."""
+        """Return the numbers of all champions that still exist, in order; the last one is the current."""
         index = self._index()
         kept = {entry["number"] for entry in index["releases"]}
         return [number for number in index["champions"] if number in kept]
 
     def promote(self, number: int) -> None:
-        """Make a release the champion; raises `NotFound` where there is none of that number."""
+        """Make a release the champion; raises `NotFound` if it does not exist."""
         self.get(number)
         index = self._index()
         if index["champions"][-1:] != [number]:
@@ -113,7 +113,7 @@ class ReleaseStore:
             self._write(index)
 
     def judge(self, number: int, facts: Mapping[str, Any]) -> None:
-        """Add facts to a release, such as the verdict on it; one that is gone meanwhile is passed over."""
+        """Add facts to a release, such as its verdict; a release that no longer exists is skipped."""
         index = self._index()
         for entry in index["releases"]:
             if entry["number"] == number and entry["facts"] != {**entry["facts"], **facts}:
@@ -121,20 +121,20 @@ class ReleaseStore:
                 self._write(index)
 
     def state(self, release: Release) -> Arrays:
-        """Return the learner's state at a release; raises `Corrupt` where it is missing, damaged or another release's."""
+        """Return the learner's state at a release; raises `Corrupt` if it is missing, damaged or belongs to another release."""
         path = release.state_path
         try:
             data = self.registry.read(_PART + path.name)
         except OSError as error:
             raise Corrupt(f"{path} cannot be used: {error}") from error
         arrays = unpack(data, path)
-        # The file matches its own digest by now: whether it is ours, the index knows.
+        # The file matches its own digest; the index shows whether it is this release's.
         if release.state_digest not in ("", data[:_DIGEST_BYTES].hex()):
-            raise Corrupt(f"{path} cannot be used: it is not what release {release.number} was made with")
+            raise Corrupt(f"{path} cannot be used: it does not belong to release {release.number}")
         return arrays
 
     def get(self, number: int) -> Release:
-        """Return a release by number; raises `NotFound` listing those that exist."""
+        """Return a release by number; raises `NotFound` with the numbers that exist."""
         for release in self.all():
             if release.number == number:
                 return release
@@ -142,22 +142,22 @@ class ReleaseStore:
         raise NotFound(f"there is no release {number}; there are: {listed or 'none'}")
 
     def next_path(self) -> tuple[int, Path]:
-        """Return the next release's number and where its file belongs."""
+        """Return the number and the path of the next release."""
         number = max((r.number for r in self.all()), default=-1) + 1
         return number, self.registry.path(f"{_PART}{number:06d}.onnx")
 
     def add(
         self, number: int, path: Path, position: int, examples: int, time: float, facts: Mapping[str, Any], state: Arrays
     ) -> Release:
-        """Make the file at `path`, already complete on disk, a release with the learner's `state`; the first is the champion.
+        """Add the complete file at `path` as a release with the learner's `state`; the first is the champion.
 
-        Where that fails nothing is left of it.
+        If that fails, nothing is left behind.
         """
         try:
             digest, body = pack(state)
             self.registry.write(_PART + path.with_suffix(".state").name, digest, body)
             index = self._index()
-            # Nobody overwrites shared weights: each file is read for its digest once.
+            # Shared weights are never overwritten, so each file is read for its digest once.
             for name in self.registry.names("releases"):
                 if name.endswith(".bin") and Path(name).name not in index["shared"]:
                     index["shared"][Path(name).name] = file_digest(self.registry.path(name))
@@ -177,7 +177,7 @@ class ReleaseStore:
         return self.get(number)
 
     def sweep(self, keep: int, max_bytes: int, spare: Collection[int] = ()) -> None:
-        """Delete the oldest releases beyond the newest `keep`, and while all take over `max_bytes`, and what failed ones left.
+        """Delete the oldest releases beyond `keep` or while all exceed `max_bytes`, and files that failed releases left.
 
         The champion, the newest and those in `spare` always stay.
         """
@@ -195,18 +195,18 @@ class ReleaseStore:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Delete the models and states that the index does not name."""
+        """Delete models and states that are not in the index."""
         kept = {name for release in self.all() for name in self._names(release)}
         for name in self.registry.names("releases"):
             if _FILES.fullmatch(name) and name not in kept:
                 self.registry.delete(name)
 
     def size(self, release: Release) -> int:
-        """Return the bytes that a release alone takes on disk."""
+        """Return the size of a release in bytes, without shared weights."""
         return sum(map(self.registry.size, self._names(release)))
 
     def bytes(self) -> int:
-        """Return what all of them take on disk."""
+        """Return the size of all releases in bytes."""
         return sum(map(self.registry.size, self.registry.names("releases")))
 
     def _names(self, release: Release) -> tuple[str, str]:
@@ -219,9 +219,9 @@ class ReleaseStore:
         except FileNotFoundError:
             return {"releases": [], "champions": [], "shared": {}}
         except (ValueError, RecursionError) as error:
-            raise Corrupt(f"{path} is no JSON: {error}; restore it, or move the folder away") from error
+            raise Corrupt(f"{path} is not valid JSON: {error}; restore it, or move the folder away") from error
         if not _is_index(index):
-            raise Corrupt(f"{path} is no index of releases; restore it, or move the folder away")
+            raise Corrupt(f"{path} is not an index of releases; restore it, or move the folder away")
         return index
 
     def _write(self, index: dict[str, Any]) -> None:
@@ -247,6 +247,6 @@ def _is_index(index: Any) -> bool:
     for entry in index["releases"]:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in _ENTRY.items()):
             return False
-    # A bare name: an index leads nowhere outside its folder.
+    # A bare file name: an index must not lead outside its folder.
     names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
     return all(name.isprintable() and name == Path(name).name and name not in ("", "..") for name in names)

@@ -1,4 +1,4 @@
-"""State and Delta: which tables score, and what turns one state's tables into the next one's."""
+"""State and Delta: identify the tables that score, and turn one state's tables into the next one's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from riverdelta.core.features import Floats, Ints
 
 @dataclass(frozen=True)
 class State:
-    """What scored: release, swap since the service's first, and the journal position that its tables contain.
+    """The tables that scored: release, number of swaps since the first start, and the journal position that they contain.
 
     >>> str(State(release=17, swap=4203, position=9000))
     '17+4203'
@@ -33,8 +33,8 @@ class State:
 class Delta:
     """New rows of the served tables: `tables` has each one's rows int64[R] and values float32[R, W].
 
-    `base` is the state that it applies to; None makes it whole: every row of every table, and rows are then None. `received`
-    float64[M] are the times (Unix seconds) at which the feedback that it newly contains was received, `published` its own.
+    `base` is the state that it applies to; None makes it a full delta: every row of every table, with rows None. `received`
+    float64[M] are the times (Unix seconds) at which the feedback new in it was received, `published` is when it was published.
     """
 
     state: State
@@ -59,7 +59,7 @@ class Delta:
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> Delta:
-        """Read what `encode` wrote; raises `Corrupt` naming `source`."""
+        """Return the delta that `encode` wrote; raises `Corrupt` naming `source` if the bytes are damaged."""
         arrays = unpack(data, source)
         try:
             state, base = (State(*row) for row in take(arrays, "state", np.zeros((2, 3), np.int64)).tolist())
@@ -70,4 +70,4 @@ class Delta:
             published = float(take(arrays, "published", np.zeros(1))[0])
             return cls(state, None if base.swap < 0 else base, tables, received, published)
         except Corrupt as error:
-            raise Corrupt(f"{source} is no delta: {error}") from error
+            raise Corrupt(f"{source} is not a valid delta: {error}") from error
