@@ -51,7 +51,7 @@ BAD = {
     "not shown": ("/feedback", b'[{"id": "a.0", "shown": false}]', {}, 400, "item 0"),
     "a body too large": ("/score", b" " * (17 << 20), {}, 413, "at most 16777216"),
     "inputs of a kind": (INFER, b'{"inputs": 3}', {}, 400, "inputs is 3; expected a list"),
-    "an input without a name": (INFER, b'{"inputs": [{"datatype": "FP32"}]}', {}, 400, "name is None; expected a string"),
+    "an input without a name": (INFER, b'{"inputs": [{"datatype": "FP32"}]}', {}, 400, "has no 'name'; expected an object with name"),
     "a negative shape": (*tensor(shape=[-1], data=[1]), 400, "shape"),
     "a huge shape": (*tensor(shape=[99999999, 99999999], data=[]), 400, "at most 8 axes and 2"),
     "an unknown type": (*tensor(datatype="FP99", shape=[1], data=[1]), 400, "FP99"),
@@ -60,7 +60,7 @@ BAD = {
     "a header length of text": (INFER, b"{}", {HEADER: "x"}, 400, "'x'"),
     "binary data missing": (*tensor(size=4, shape=[1]), 400, "binary_data_size 4; 0 bytes are left"),
     "binary data left over": (*tensor(b"12345678", size=4, shape=[1]), 400, "4 bytes follow"),
-    "a binary size of minus one": (*tensor(size=-1, shape=[1]), 400, "binary_data_size -1"),
+    "a binary size of minus one": (*tensor(size=-1, shape=[1]), 400, "binary_data_size is -1"),
     "a string that ends early": (
         *tensor(b"\xff\0\0\0a", size=5, datatype="BYTES", shape=[1]), 400, "255 bytes and 1 are left",
     ),

@@ -160,10 +160,12 @@ def http_endpoint(method: str, path: str) -> Endpoint:
     """
     method = "GET" if method == "HEAD" else method
     found = _EXACT.get((method, path))
-    if found is None:
-        rows = (row for row in _PATTERNS if row.method == method and row.pattern.fullmatch(path))
-        found = next(rows, OTHER_OIP if path.startswith("/v2") else OTHER)
-    return found
+    if found is not None:
+        return found
+    for row in _PATTERNS:
+        if row.method == method and row.pattern.fullmatch(path):
+            return row
+    return OTHER_OIP if path.startswith("/v2") else OTHER
 
 
 def template(path: str) -> str | None:

@@ -17,7 +17,8 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import Labelled, ScoreRequest
 from riverdelta.core.errors import InvalidInput
 
-_BODY, _ITEM = ScoreRequest.model_fields.keys(), Labelled.model_fields.keys()
+_BODY, _ITEM = tuple(ScoreRequest.model_fields), tuple(Labelled.model_fields)
+_NAN, _NUMBERS = float("nan"), {int, float, bool}
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -56,21 +57,28 @@ def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
     items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
-    ids: list[str] = []
-    labels = np.empty(len(items), np.float64)
-    for i, item in enumerate(items):
-        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-            raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": {expected}}} or "shown": true')
-        if not item.keys() <= _ITEM:
-            refuse_unknown(item, _ITEM, f"item {i}")
-        ids.append(item["id"])
-        label, shown = item.get("label"), item.get("shown")
-        if shown is not None and shown is not True:
-            raise InvalidInput(f'item {i} has shown {shown!r}; expected "shown": true, or no "shown" where it has a label')
-        if label is None and shown:
-            labels[i] = np.nan
-        elif isinstance(label, int | float):
-            labels[i] = label
-        else:
-            raise InvalidInput(f'item {i} has label {label!r}; expected {expected}, or "shown": true in its place')
-    return ids, labels
+    try:  # at once where each is an id, and a label or shown
+        ids = [item["id"] for item in items]
+        labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
+        if {*map(len, items)} == {2} and {*map(type, ids)} == {str} and {*map(type, labels)} <= _NUMBERS:
+            return ids, np.array(labels, np.float64)
+    except (TypeError, KeyError):
+        pass
+    read = [_item(i, item, expected) for i, item in enumerate(items)]
+    return [item["id"] for item in items], np.array(read, np.float64)
+
+
+def _item(i: int, item: Any, expected: str) -> float:
+    """The label of an item, NaN where it was shown."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": {expected}}} or "shown": true')
+    if len(item) != 1 + ("label" in item) + ("shown" in item):
+        refuse_unknown(item, _ITEM, f"item {i}")
+    label, shown = item.get("label"), item.get("shown")
+    if shown is not None and shown is not True:
+        raise InvalidInput(f'item {i} has shown {shown!r}; expected "shown": true, or no "shown" where it has a label')
+    if label is None and shown:
+        return _NAN
+    if not isinstance(label, int | float):
+        raise InvalidInput(f'item {i} has label {label!r}; expected {expected}, or "shown": true in its place')
+    return label

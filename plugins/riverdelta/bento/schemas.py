@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 class Schema(BaseModel):
     """A JSON object with exactly these keys, whose values are taken as they are: "1" is not a number."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 Count = Annotated[int, Field(ge=0)]
@@ -189,7 +189,7 @@ class InferRequest(Schema):
     id: str | None = None
     parameters: InferParameters = InferParameters()
     inputs: list[Tensor]
-    outputs: list[RequestedOutput] = []
+    outputs: list[RequestedOutput] = Field(default_factory=list)
 
 
 class InferResponse(Schema):
