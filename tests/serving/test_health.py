@@ -48,18 +48,20 @@ def test_few_labels_of_the_tables_that_serve_now_are_called_too_few(action):
     found = of(-0.1, 0.3, labels=128, since=ROLLBACK | {"action": action})
     name = {"rollback": "rollback", "promote": "promotion"}[action]
     assert found.sentence == f"Learning: 128 labels since the {name}, too few to say whether the corrections help."
-    assert found.more.startswith("So far they save 0.1000 nats of log loss a row (-0.1000 to 0.3000) over 128 labels since the")
+    assert found.more.startswith(
+        "So far the corrections save 0.1000 nats of log loss a row (-0.1000 to 0.3000) over 128 labels since the"
+    )
 
 
 def test_a_gain_a_loss_and_neither_are_said_with_the_number_of_labels():
-    saved = "They save 0.1500 nats of log loss a row (0.1000 to 0.2000) over 5,000 labels."
+    saved = "The corrections save 0.1500 nats of log loss a row (0.1000 to 0.2000) over 5,000 labels."
     assert of(0.1, 0.2) == ("good", "Healthy: the corrections help.", saved)
     cost = of(-0.2, -0.1)
     assert (cost.level, cost.sentence) == ("warn", "It runs, but the corrections cost more than they gain.")
-    assert "They lose 0.1500 nats of log loss a row (0.1000 to 0.2000) over 5,000 labels." in cost.more
+    assert "The corrections lose 0.1500 nats of log loss a row (0.1000 to 0.2000) over 5,000 labels." in cost.more
     assert of(-0.1, 0.1).sentence == "Learning: the corrections neither help nor hurt clearly."
     assert of(0.1, 0.2, serve="base").sentence == "Shadow mode: the corrections would help."
-    assert of(-0.2, -0.1, serve="base").more.startswith("They would lose")
+    assert of(-0.2, -0.1, serve="base").more.startswith("The corrections would lose")
 
 
 @pytest.mark.parametrize(("ends", "auc", "moves"), [((0.1, 0.2), (0.72, 0.70), "falls"), ((-0.2, -0.1), (0.70, 0.72), "rises")])

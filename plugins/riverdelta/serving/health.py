@@ -68,7 +68,7 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
         return Health("note", f"{mode}waiting for the first label{brief}.", f"None has come{after}. {waits}")
     mean, lower, upper = (worth["gain"][name] for name in ("mean", "lower", "upper"))
     unclear = lower <= 0.0 <= upper
-    does = f"{'So far they' if unclear else 'They'} {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
+    does = f"{'So far the' if unclear else 'The'} corrections {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
     ends = (lower, upper) if mean >= 0.0 else (-upper, -lower)
     size = f"{abs(mean):.4f} {loss.unit} of {loss.name} a row ({ends[0]:.4f} to {ends[1]:.4f})"
     said = f"{does} {size} over {labels:,} labels{after}."
