@@ -43,7 +43,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     required=True,
     metavar="OLD_HOME",
     type=click.Path(path_type=Path),
-    help="The old home, as .riverdelta/ranker.old.",
+    help="The old home.",
 )
 @click.option("--log", type=_FILE, help="Learn these rows, not the journal's.")
 @click.option("--label", help="The log's column of labels.")
