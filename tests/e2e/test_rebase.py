@@ -41,7 +41,7 @@ def test_a_changed_option_is_refused_then_rebased_then_served(tmp_path):
         pass
     said = str(refused.value)
     assert "slots is 512 here" in said
-    (line,) = re.findall(r"to carry over what it learned: (.*)", said)
+    (line,) = re.findall(r"to carry over what it learned.*?: (mv .*)", said)
     environment = os.environ | {"RIVERDELTA_HOME": str(home), "PATH": f"{folder}:{os.environ['PATH']}"}
     (folder / "riverdelta").write_text(f'#!/bin/sh\nexec {sys.executable} -m riverdelta "$@"\n')
     (folder / "riverdelta").chmod(0o755)

@@ -38,6 +38,10 @@ def test_the_same_scorer_has_the_same_tables(folder):
     mine = definition(folder)
     done = rebase(mine, new(folder), folder / "ranker")
     assert done.unusable == 0
+    trainer = Trainer(mine, new(folder), clock=lambda: NOW)
+    # What lost more than the base is no champion yet.
+    assert trainer.contest.challenger == (None if done.champion else 1)
+    trainer.close()
     if done.swept:
         assert done.records + done.swept == done.position
         return
@@ -49,7 +53,7 @@ def test_the_same_scorer_has_the_same_tables(folder):
             for sequence, record in records:
                 learner.push(sequence, record)
     made = mine.new_stack()
-    made.load(part(Home(mine, new(folder)).checkpoints().load().arrays, "stack"))
+    made.load(part(Home(mine, new(folder)).releases().state(Home(mine, new(folder)).releases().get(1)), "stack"))
     assert (done.examples, done.learned, done.rollbacks) == (learner.examples, learner.learned, 1)
     if learner.joiner.window is None:
         assert made.digest() == learner.stack.digest()

@@ -15,8 +15,10 @@ import pytest
 
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.core.arrays import part
-from riverdelta.core.errors import InvalidInput, NotFound, Refused
+from riverdelta.core.errors import InvalidInput, Locked, NotFound, Refused
 from riverdelta.core.features import Schema
+from riverdelta.core.locks import alone
+from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
 from riverdelta.learning.learner import new_learner
@@ -217,6 +219,27 @@ class TestServing:
         assert [r.number for r in rig.trainer.home.releases().all()] == [0, 1, 2]
         assert rig.trainer.contest.challenger == 2
 
+    def test_with_the_guard_on_releases_the_rebased_champion_serves(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path, guard="release"), old)
+        rig = make_rig(definition, tmp_path / "new", guard="release")
+        rig.step()
+        rig.plane.follower.follow()
+        assert rig.plane.session.state.release == 1
+        columns = rig.columns(8, 1)
+        scored = rig.plane.session.run(rig.plane.schema.check(columns)[0])
+        learned = tables(rig.trainer.home).predict(columns, np.ascontiguousarray(scored.base[:, None]))[:, 0]
+        np.testing.assert_allclose(scored.corrected, learned, atol=1e-4)
+        assert np.abs(learned - scored.base).max() > 0.1
+
+    def test_the_journal_is_kept_for_no_longer_than_the_old_one(self, definition, teach, tmp_path):
+        old, _ = teach(segment_bytes=16_384)
+        written = [path.stat().st_mtime for path in sorted((old / "journal").glob("*.sqlite"))]
+        rebase(definition, settings(tmp_path), old)
+        new = sorted((tmp_path / "new" / "ranker" / "journal").glob("*.sqlite"))
+        assert len(new) > 3
+        assert [path.stat().st_mtime for path in new] == pytest.approx(written, abs=1e-3)
+
     def test_windows_that_are_open_close_in_the_new_home(self, definition, teach, tmp_path, make_rig):
         silence = {"labels": "silence", "window_seconds": 1e6}
         rig = make_rig(definition, tmp_path / "old", **silence)
@@ -383,6 +406,22 @@ class TestANewBase:
         again.step()
         assert again.trainer.paused is None
 
+    def test_a_rollback_that_cannot_be_done_again_ends_the_run(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach(blocks=3)
+        kept = replace(definition, keep_inputs=True)
+        rig = make_rig(kept, tmp_path / "old")
+        rig.teach()
+        rig.step()
+        Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).rollback(0, relearn=True)
+        rig.step()
+        rig.close()
+        rig.trainer, rig.close = None, lambda: None
+        changed = new_base(kept, tmp_path)
+        with pytest.raises(Refused, match=r"cannot be done again, and what it un-learned would come back: .* of 72 labels"):
+            rebase(changed, settings(tmp_path), old)
+        # A log has none of it.
+        assert rebase(changed, settings(tmp_path), old, TestALog().log()).learned == 384
+
 
 class TestALog:
     def log(self, blocks=6, rows=64):
@@ -451,6 +490,21 @@ class TestRefusals:
         with pytest.raises(InvalidInput) as refused:
             rebase(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}), old)
         assert f"mv {old} {old}.old && riverdelta rebase --service " in str(refused.value)
+
+    def test_labels_of_another_task_are_refused(self, definition, teach, tmp_path):
+        class Other(type(LOG_LOSS)):
+            def __repr__(self):
+                return "Other()"
+
+        old, _ = teach(blocks=1)
+        with pytest.raises(Refused, match=r"learned the task .*, and this scorer has Other\(\): labels of one say nothing"):
+            rebase(replace(definition, task=Other()), settings(tmp_path), old)
+
+    def test_a_second_run_at_the_same_time_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        (tmp_path / "new" / ".ranker.rebase").mkdir(parents=True)
+        with alone(tmp_path / "new" / ".ranker.rebase" / "lock"), pytest.raises(Locked, match="another rebase to "):
+            rebase(definition, settings(tmp_path), old)
 
     def test_a_run_that_fails_or_is_killed_leaves_nothing_and_the_next_one_succeeds(self, definition, teach, tmp_path):
         old, _ = teach(blocks=4)

@@ -36,7 +36,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @service
-@click.option("--from", "old", required=True, metavar="OLD_HOME", type=click.Path(path_type=Path), help="The old home.")
+@click.option(
+    "--from",
+    "old",
+    required=True,
+    metavar="OLD_HOME",
+    type=click.Path(path_type=Path),
+    help="The old home.",
+)
 @click.option("--log", type=_FILE, help="Learn these rows, not the journal's.")
 @click.option("--label", help="The log's column of labels.")
 @click.option("--time", "when", help="The log's column of times (Unix seconds), which ascend.")

@@ -125,8 +125,11 @@ def _copy_log(folder: Path, destination: Path) -> int:
             break
         with closing(Segment(folder / name)) as segment:
             segment.back_up(destination / name)
+            written = segment.written()
         with closing(Segment(destination / name)) as copied:
-            last = copied.last()
-            if not copied.sealed:
-                break
+            last, sealed = copied.last(), copied.sealed
+        # Retention goes by it: what a copy holds is not kept for longer.
+        os.utime(destination / name, (written, written))
+        if not sealed:
+            break
     return last

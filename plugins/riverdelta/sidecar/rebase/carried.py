@@ -52,8 +52,8 @@ class Carried(Replayed):
 
     def close(self) -> None:
         """Let go of the journal."""
-        self._rewriter.close()
         self._journal.close()
+        self._rewriter.close()
 
     def settings(self) -> Mapping[str, Any]:
         """Return the first settings on record, or those in effect where retention has deleted their record."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -14,6 +15,8 @@ class Rewriter:
 
     def __init__(self, folder: Path) -> None:
         self._segments = [Segment(path) for path in sorted(folder.glob("[0-9]*.sqlite"))]
+        #: When each was written to, by which retention goes: it stays.
+        self._written = [segment.written() for segment in self._segments]
 
     def write(self, entries: Mapping[int, Entry], forgotten: Collection[Request]) -> None:
         """Put entries in the places of the records at their positions, durably.
@@ -30,7 +33,8 @@ class Rewriter:
                         segment.forget(*request)
 
     def close(self) -> None:
-        """Let go of every file, with what was written moved into it."""
-        for segment in self._segments:
+        """Let go of every file, with what was written moved into it; nobody else may have them open any more."""
+        for segment, written in zip(self._segments, self._written, strict=True):
             segment.settle()
             segment.close()
+            os.utime(segment.path, (written, written))
