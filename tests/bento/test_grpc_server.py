@@ -56,7 +56,7 @@ def test_raw_and_typed_tensors_get_the_same_scores(infer):
 
 
 HOSTILE = {
-    "bytes that are no message": (b"\xff\xff\xff", "INVALID_ARGUMENT", "no inference.ModelInferRequest"),
+    "bytes that are no message": (b"\xff\xff\xff", "INVALID_ARGUMENT", "not a valid inference.ModelInferRequest"),
     "fewer raw tensors than inputs": (request(raw=[b"1"]), "INVALID_ARGUMENT", "1 raw_input_contents came for 3"),
     "raw bytes of another length": (request(raw=[b"1", b"2", b"3"]), "INVALID_ARGUMENT", "'user' has 1 bytes"),
     "a negative shape": (
@@ -89,7 +89,7 @@ def test_a_hostile_call_is_refused_with_its_status_and_reason(infer, name):
 
 
 def test_bytes_that_are_no_health_request_are_refused_too(infer):
-    with pytest.raises(grpc.aio.AioRpcError, match=r"no inference\.ServerLiveRequest"):
+    with pytest.raises(grpc.aio.AioRpcError, match=r"not a valid inference\.ServerLiveRequest"):
         infer(b"\xff", "ServerLive")
 
 
