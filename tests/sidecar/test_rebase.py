@@ -21,6 +21,7 @@ from riverdelta.core.locks import alone
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
+from riverdelta.learning.commands import Freeze, Promote, Release, Rollback
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.rebase import LogRows, rebase
@@ -148,7 +149,7 @@ class TestTheSameBase:
     def test_where_all_was_rolled_back_the_same_definition_has_the_same_tables_too(self, definition, teach, tmp_path):
         def undo(rig, block):
             if block == 5:
-                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).rollback(0)
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
                 rig.step()
 
         old, _ = teach(between=undo)
@@ -214,7 +215,7 @@ class TestServing:
         rig = make_rig(definition, tmp_path / "new")
         rig.teach()
         rig.step()
-        Operator(rig.trainer.home, rig.trainer.journal).release()
+        Operator(rig.trainer.home, rig.trainer.journal).ask(Release())
         rig.step()
         assert [r.number for r in rig.trainer.home.releases().all()] == [0, 1, 2]
         assert rig.trainer.contest.challenger == 2
@@ -266,13 +267,13 @@ class TestCommands:
         def poison(rig, block):
             operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
             if block == 5:
-                operator.release()
+                operator.ask(Release())
                 rig.step()
                 before["release"] = rig.trainer.home.releases().all()[-1].number
                 for seed in range(20):
                     rig.teach(32, seed, np.ones(32, np.float32))
                     rig.step()
-                operator.rollback(before["release"])
+                operator.ask(Rollback(release=before["release"]))
                 rig.step()
 
         old, _ = teach(between=poison)
@@ -289,7 +290,7 @@ class TestCommands:
     def test_a_rollback_to_what_retention_has_deleted_unlearns_all_that_is_left_before_it(self, definition, teach, tmp_path):
         def undo(rig, block):
             if block == 5:
-                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).rollback(0)
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
                 rig.step()
 
         old, _ = teach(between=undo, segment_bytes=16_384)
@@ -303,7 +304,7 @@ class TestCommands:
     def test_a_freeze_holds(self, definition, teach, tmp_path):
         def freeze(rig, block):
             if block == 5:
-                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).freeze()
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Freeze())
                 rig.step()
 
         old, _ = teach(between=freeze)
@@ -315,10 +316,10 @@ class TestCommands:
         def promote(rig, block):
             operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
             if block in (2, 4):
-                operator.release()
+                operator.ask(Release())
                 rig.step()
             if block == 6:
-                operator.promote(2)
+                operator.ask(Promote(release=2))
                 rig.step()
 
         old, _ = teach(between=promote)
@@ -412,7 +413,7 @@ class TestANewBase:
         rig = make_rig(kept, tmp_path / "old")
         rig.teach()
         rig.step()
-        Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).rollback(0, relearn=True)
+        Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0, relearn=True))
         rig.step()
         rig.close()
         rig.trainer, rig.close = None, lambda: None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.learning.commands import Freeze, Release, Rollback
+from riverdelta.learning.commands import COMMANDS, Freeze, Release, Rollback
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.shown import ACTIONS
 
@@ -70,11 +70,11 @@ def test_a_column_that_no_correction_reads_can_be_sliced_by_and_declared_on_a_fo
 def test_the_gain_begins_anew_where_other_tables_take_over_and_late_labels_of_the_former_do_not_count(rig, action, anew):
     rig.teach(rows=64)
     operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
-    operator.release()
+    operator.ask(Release())
     rig.step()
     assert (rig.trainer.status()["worth"]["since"], rig.trainer.status()["worth"]["labels"]) == (None, 64)
     late = rig.plane.score(rig.columns(8, 1))
-    sequence = getattr(operator, action)(1)
+    sequence = operator.ask(COMMANDS[action](release=1))
     rig.step()
     since = {"action": action, "release": 1, "position": sequence, "time": 1_001.0}
     assert rig.trainer.status()["worth"]["since"] == (since if anew else None)

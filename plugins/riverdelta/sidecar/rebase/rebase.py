@@ -18,8 +18,9 @@ from riverdelta.core.durable import place
 from riverdelta.core.errors import Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
+from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
-from riverdelta.core.records import Control, Impressions, Record
+from riverdelta.core.records import Impressions, Record
 from riverdelta.core.settings import Settings
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
@@ -166,7 +167,7 @@ class _Rebase:
                 renewed = past.put(sequence, record, scoring.take(sequence)) if isinstance(record, Impressions) else record
                 learner.push(sequence, renewed)
                 done.records += 1
-                if isinstance(record, Control) and record.action == "rollback" and not past.refusal(sequence):
+                if isinstance(record, Instruction) and record.action == "rollback" and not past.refusal(sequence):
                     self._check_undone(sequence, learner)
             past.flush()
             self.progress(learner.position, done.position)
