@@ -57,7 +57,7 @@ def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
     items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
-    try:  # at once where each is an id, and a label or shown
+    try:  # at once, where each is an id, and a label or shown
         ids = [item["id"] for item in items]
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
         if {*map(len, items)} == {2} and {*map(type, ids)} == {str} and {*map(type, labels)} <= _NUMBERS:
