@@ -57,14 +57,14 @@ INDEXES = {
 }
 REQUESTS = {
     "shape_with_an_axis_of_0.oip": "at most 8 axes and 2",
-    "shape_of_negative_axes.oip": "sizes of at least 0",
+    "shape_of_negative_axes.oip": "an integer of at least 0",
     "shape_of_2_to_the_64.oip": "shape|JSON",
-    "shape_that_is_true.oip": "sizes of at least 0",
+    "shape_that_is_true.oip": "an integer of at least 0",
     "text_among_numbers.oip": "values of str; expected FP32",
     "data_beside_its_bytes.oip": "data beside binary_data_size",
-    "size_of_minus_1.oip": "binary_data_size -1",
+    "size_of_minus_1.oip": "binary_data_size is -1",
     "size_past_the_body.oip": "binary_data_size 9223372036854775808; 4 bytes are left",
-    "size_that_is_true.oip": "binary_data_size True",
+    "size_that_is_true.oip": "binary_data_size is True",
     "bytes_behind_the_last_tensor.oip": "4 bytes follow the last input",
     "header_length_past_the_body.oip": "at most the body's",
     "header_length_of_a_sign.oip": "expected a number of bytes",
