@@ -71,7 +71,7 @@ def test_a_name_leaves_the_others_as_they_were_and_is_part_of_what_a_home_belong
     def made(*corrections):
         stack = Stack(corrections)
         stack.bind(Schema())
-        return stack.fingerprint()
+        return stack.fingerprint_of_0_1()
 
     assert made(Calibration()) != made(Calibration().named("slow"))
     assert Stack([Entity("u"), Entity("u").named("fast")]).names == ("entity_u", "fast")
@@ -100,7 +100,7 @@ def test_state_of_another_stack_is_refused_by_the_name_of_what_differs():
 
 
 def test_the_fingerprint_tells_settings_apart():
-    assert new().fingerprint() == new().fingerprint() != new(slots=32).fingerprint()
+    assert new().fingerprint_of_0_1() == new().fingerprint_of_0_1() != new(slots=32).fingerprint_of_0_1()
 
 
 def test_what_is_no_correction_is_refused():

@@ -14,9 +14,9 @@ from rich.table import Table
 _RIGHT = frozenset({"release", "examples", "base", "served", "gain", "MiB", "before", "after", "logits", "rows", "loss", "AUC"})
 
 
-def table(*headings: str, caption: str | None = None) -> Table:
+def table(*headings: str) -> Table:
     """Return an empty table without lines; columns of numbers are on the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_header=bool(headings))
     for heading in headings:
         made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT)
     return made
@@ -61,9 +61,10 @@ def print_changes(found: Mapping[str, Any]) -> None:
 
 def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the tensors of a model."""
-    made = Table("tensor", "type", "made by", "tap", title=name, title_justify="left")
+    made = table("tensor", "type", "made by", "tap")
     for tensor in found:
         made.add_row(tensor["name"], tensor["type"], tensor["producer"], "yes" if tensor["tappable"] else "")
+    click.echo(name)
     Console().print(made)
 
 
@@ -76,7 +77,7 @@ def print_impression(found: Mapping[str, Any]) -> None:
 
 def print_figures(figures: Mapping[str, Any]) -> None:
     """Print figures, each with its name."""
-    made = Table(show_header=False, box=None, pad_edge=False)
+    made = table()
     for name, value in figures.items():
         digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0
         made.add_row(name, f"{value:,.{digits}f}" if isinstance(value, float) else str(value))

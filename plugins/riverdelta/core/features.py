@@ -69,8 +69,11 @@ class Column:
             )
         return cls(name, match[1], tuple(int(n) for n in (match[2] or "").split(",") if n))
 
-    def check(self, value: Any) -> npt.NDArray[Any]:
-        """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column."""
+    def check(self, value: Any, first: int = 0) -> npt.NDArray[Any]:
+        """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column.
+
+        Rows are counted from `first` on.
+        """
         if self.kind == "id" and isinstance(value, (list, tuple)) and not _TEXT.isdisjoint(map(type, value)):
             value = [id64(v) if isinstance(v, (str, bytes)) else v for v in value]
         if has_text(value):
@@ -80,13 +83,13 @@ class Column:
         except (ValueError, OverflowError) as error:
             raise InvalidInput(f"column {self.name!r} is ragged or too large ({error}); expected {self}") from None
         if array.dtype.kind in "OUS" and self.kind == "id":
-            array = _ids(self, array)
+            array = _ids(self, array, first)
         fits = array.ndim == 1 + len(self.shape)
         if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
             raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
-        return self._cast(array)
+        return self._cast(array, first)
 
-    def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _cast(self, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
         want = np.dtype(self.dtype)
         if array.dtype != want:
             if want.kind == "b":
@@ -101,7 +104,8 @@ class Column:
                 array = array.astype(want)
         if want.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise InvalidInput(f"column {self.name!r} holds {array[row].tolist()} at row {row}; expected finite {self} values")
+            held = f"column {self.name!r} holds {array[row].tolist()} at row {first + row}"
+            raise InvalidInput(f"{held}; expected finite {self} values")
         return np.ascontiguousarray(array)
 
 
@@ -140,9 +144,9 @@ def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
     return int(array.min()) >= limits.min and int(array.max()) <= limits.max
 
 
-def _ids(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _ids(column: Column, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
     ids = []
-    for row, v in enumerate(array.ravel().tolist()):
+    for row, v in enumerate(array.ravel().tolist(), first):
         if (found := id_of(v)) is None:
             raise InvalidInput(f"column {column.name!r} holds {v!r} at row {row}; expected strings or int64 ids")
         ids.append(found)
@@ -182,11 +186,13 @@ class Schema(dict[str, Column]):
                 expected = f"{column} of {rows} rows, as of np.array({name}, np.{column.dtype})"
                 raise InvalidInput(f"column {name!r} is {described(array)}; expected {expected}")
 
-    def check(self, columns: Mapping[str, Any], max_rows: int | None = None) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    def check(
+        self, columns: Mapping[str, Any], max_rows: int | None = None, first: int = 0
+    ) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """Return the columns as arrays of this schema, and their number of rows N >= 1.
 
         Raises `InvalidInput` naming the column that is missing, unknown, of a wrong type, shape, length or not finite, and
-        `TooLarge` when N exceeds `max_rows`.
+        `TooLarge` when N exceeds `max_rows`; rows are counted from `first` on.
         """
         if not isinstance(columns, Mapping):
             raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
@@ -196,11 +202,11 @@ class Schema(dict[str, Column]):
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
-        checked = {name: column.check(columns[name]) for name, column in self.items()}
-        first, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
+        checked = {name: column.check(columns[name], first) for name, column in self.items()}
+        one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():
             if len(array) != rows:
-                raise InvalidInput(f"column {name!r} has {len(array)} rows, {first!r} has {rows}; expected equal lengths")
+                raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         if max_rows is not None and rows > max_rows:

@@ -123,20 +123,15 @@ class Stack:
                     c.learner[key] = theirs.copy()
             c.restore()
 
-    def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return a digest of what the stack is made of: its loss (log loss goes without saying, as in version 0.1), its
-        corrections, their settings and lookups, and their tables' shapes.
-
-        `of_0_1` is that of version 0.1, which left out what lookups contain.
-        """
+    def fingerprint_of_0_1(self) -> str:
+        """Return the digest by which version 0.1 knew a stack: of its corrections, their settings, and their tables' shapes,
+        without what lookups contain; a loss that it did not know is part of it."""
         parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
             f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]
-        text = "\n".join(parts)
-        text = _LOOKUP.sub(r"\1)", text) if of_0_1 else text
-        return digest(text.encode(), size=8).hex()
+        return digest(_LOOKUP.sub(r"\1)", "\n".join(parts)).encode(), size=8).hex()
 
     def digest(self) -> str:
         """Return a digest of every bit of state; two stacks with one digest serve and learn alike."""

@@ -95,10 +95,9 @@ class Definition:
         """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""
         return Slices(self.slices, self.request_schema, self.loss)
 
-    def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return what the file `owner` of a home without a `definition.json` holds: digests of the base and of the stack's
-        make-up, `of_0_1` as that version had it."""
-        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint(of_0_1)}"
+    def fingerprint_of_0_1(self) -> str:
+        """Return what version 0.1 wrote into the file `owner` of a home: digests of the base and of the stack's make-up."""
+        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint_of_0_1()}"
 
 
 def load(target: str) -> Definition:

@@ -81,6 +81,24 @@ class Learner(Fold):
         """Make a release at the record `sequence`; return its number where releases are kept."""
         return self.recall.keep(sequence, partial(self.state, sequence))
 
+    def begin_elsewhere(self) -> None:
+        """Leave nothing to be done of what was asked for so far: the releases that it names are not here."""
+        self.outcomes.clear()
+        if (breaker := self.admission.breaker) is not None:
+            self.admission.rolled_back = breaker.trips
+        if (drift := self.adaptation.drift) is not None:
+            self.adaptation.recorded = drift.alarms
+        self.note_release()
+
+    def take_over(self, other: Learner) -> None:
+        """Go on with what another learner has learned and measured; who waits and what holds stays as it is here."""
+        for mine, theirs in ((self.stack, other.stack), (self.gate, other.gate), (self.prequential, other.prequential)):
+            mine.load(theirs.state())
+        self.examples, self.learned = other.examples, other.learned
+        self.admission, self.adaptation = Admission(), Adaptation()
+        self.configure(self.settings)
+        self.gate.note(self.position)
+
     def _command(self, sequence: int, asked: Instruction) -> Outcome:
         try:
             cls = known(asked)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
+from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
@@ -20,8 +21,6 @@ from riverdelta.learning.observers import Observer
 Times = npt.NDArray[np.float64]
 #: An extra column that identifies examples; no declared column can have this name.
 _ROW = "#row"
-#: Rows that are served and learned in one call; the breaker compares labels with scored rows every 1,024 examples.
-_BLOCK = 1024
 
 
 def replay(
@@ -63,8 +62,8 @@ def replay(
     joiner = learner.joiner
     at_once = joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
     if label_time is None and refresh_rows <= 1 and at_once:
-        for first in range(0, rows, _BLOCK):
-            run.serve_and_learn(slice(first, min(first + _BLOCK, rows)))
+        for first in range(0, rows, AT_ONCE):
+            run.serve_and_learn(slice(first, min(first + AT_ONCE, rows)))
     else:
         run.push_records(time if label_time is None else label_time, max(refresh_rows, 1))
     run.seconds = perf_counter() - start
@@ -101,22 +100,8 @@ class Replayed(Source, Observer):
 
     def serve_and_learn(self, rows: slice) -> None:
         """Serve and learn rows, each served after all labels before it are learned."""
-        ones, times = np.ones(rows.stop - rows.start, np.float32), self.time[rows]
         served = self.learner.learn_at_once(
-            Examples(
-                columns=self._columns(rows),
-                base=self.base[rows],
-                corrected=self.base[rows],
-                served=self.base[rows],
-                label=self.label[rows],
-                weight=ones,
-                received=times,
-                scored=times,
-                importance=ones,
-                taken_back=0 * ones,
-                position=np.zeros(len(ones), np.int64),
-                source=self.source[rows],
-            )
+            Examples.unserved(self._columns(rows), self.base[rows], self.label[rows], self.time[rows], self.source[rows])
         )
         self.corrected[rows], self.served[rows] = served.corrected, served.served
         self.learned[rows] = self.learner.admitted
@@ -166,9 +151,7 @@ class Replayed(Source, Observer):
         )
 
     def _score(self, rows: slice) -> None:
-        base, learner = self.base[rows], self.learner
-        self.corrected[rows] = corrected = learner.stack.predict(self._columns(rows), base)
-        self.served[rows] = base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight)
+        self.corrected[rows], self.served[rows] = self.learner.serve(self._columns(rows), self.base[rows])
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))

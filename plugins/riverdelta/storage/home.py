@@ -16,7 +16,7 @@ from typing import Any
 from riverdelta.core.arrays import nest, part
 from riverdelta.core.digests import keep, remember
 from riverdelta.core.durable import overwrite, write
-from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
+from riverdelta.core.errors import ConfigurationError, Corrupt, Locked, NotFound, Unavailable
 from riverdelta.core.locks import alone
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
@@ -35,8 +35,32 @@ from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Rel
 _log = logging.getLogger(__name__)
 #: The file of the definition that a home belongs to, and that of earlier versions, which kept a fingerprint of it alone.
 OWNED_BY = ("definition.json", "owner")
-#: What `Definition.fingerprint` looks like: anything else in `owner` is damage.
+#: What `Definition.fingerprint_of_0_1` looks like: anything else in `owner` is damage.
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
+
+
+def stored_in(folder: Path) -> Identity | None:
+    """Return the definition that a home's folder belongs to, None where it has none yet.
+
+    Raises `Corrupt` where the file is damaged, and `ConfigurationError` where a later version wrote it.
+    """
+    path = folder / OWNED_BY[0]
+    try:
+        return read(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+    except Corrupt as error:
+        raise Corrupt(
+            f"{path} is damaged: {error}; restore it from a backup, or delete it, and the next start writes it again "
+            f"where the newest release is this scorer's: {shlex.join(['rm', str(path)])}"
+        ) from error
+
+
+def rebase_line(definition: Definition, old: Path) -> str:
+    """Return the line that carries over what the home in `old` has learned."""
+    return shlex.join(["riverdelta", "rebase", "--service", definition.service, "--from", str(old)])
 
 
 class Home:
@@ -63,6 +87,8 @@ class Home:
         #: The file of the key that impression ids are made with.
         self.key_path = self.folder / "journal" / "key"
         self._path, self._owner = (self.folder / name for name in OWNED_BY)
+        #: Where a rebase to this home makes it; `lock` in there is held meanwhile.
+        self.rebasing = self.folder.with_name(f".{self.folder.name}.rebase")
         #: The file of the digests of large files, which are read in full again only when they change.
         self._digests = self.folder / "digests.json"
         remember(self._digests)
@@ -72,21 +98,8 @@ class Home:
                 self.definition, self._settled = settle(definition, stored)
 
     def stored(self) -> Identity | None:
-        """Return the definition that the folder belongs to, None where it has none yet.
-
-        Raises `Corrupt` where the file is damaged, and `ConfigurationError` where a later version wrote it.
-        """
-        try:
-            return read(self._path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{self._path} cannot be used: {error}") from error
-        except Corrupt as error:
-            raise Corrupt(
-                f"{self._path} is damaged: {error}; restore it from a backup, or delete it, and the next start writes it again "
-                f"where the newest release is this scorer's: {shlex.join(['rm', str(self._path)])}"
-            ) from error
+        """Return the definition that the folder belongs to; see `stored_in`."""
+        return stored_in(self.folder)
 
     def require(self) -> None:
         """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
@@ -105,6 +118,7 @@ class Home:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_during_a_rebase()
             with alone(self.folder / ".prepare", wait=True):
                 releases = self.releases()
                 self._claim(releases)
@@ -121,6 +135,12 @@ class Home:
         with suppress(OSError):
             keep(self._digests)
         return good
+
+    def _refuse_during_a_rebase(self) -> None:
+        # It takes the lock before it looks whether the folder is empty, as this looks after the folder is made.
+        with suppress(FileNotFoundError), alone(self.rebasing / "lock") as free:
+            if not free:
+                raise Locked(f"a rebase to {self.folder} is running ({self.rebasing}); start the service when it has ended")
 
     def reader(self) -> Reader:
         """Open the journal to read it alone."""
@@ -218,8 +238,8 @@ class Home:
 
     def _claim_without_definition(self, releases: ReleaseStore) -> None:
         """Recognize the folder of an earlier version, which kept a fingerprint of its definition alone, in `owner`."""
-        theirs, mine = (self._owner.read_text(errors="replace") if self._owner.exists() else ""), self.definition.fingerprint()
-        if theirs in (mine, self.definition.fingerprint(of_0_1=True)):
+        theirs, mine = self._owner.read_text(errors="replace") if self._owner.exists() else "", self._fingerprint
+        if theirs == mine:
             return
         if _FINGERPRINT.fullmatch(theirs):
             same = theirs.partition("-")[0] == mine.partition("-")[0]
@@ -252,14 +272,17 @@ class Home:
             return release.number
         raise ConfigurationError(
             f"{why}, and no release can be read that would show whose {self.folder} is; where it is this scorer's, type: "
-            f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self._owner))}"
+            f"printf %s {self._fingerprint} > {shlex.quote(str(self._owner))}"
         )
 
     def _carry(self) -> str:
         """The lines to type where the definition has changed on purpose."""
-        rebase = shlex.join(["riverdelta", "rebase", "--service", self.definition.service, "--from", str(self._away)])
-        carry = f"to carry over what it learned, once no service uses it: {self._move_away()} && {rebase}"
-        return f"{carry}\nto begin anew: {self._move_away()}"
+        carry = f"{self._move_away()} && {rebase_line(self.definition, self._away)}"
+        return f"to carry over what it learned, once no service uses it: {carry}\nto begin anew: {self._move_away()}"
+
+    @property
+    def _fingerprint(self) -> str:
+        return self.definition.fingerprint_of_0_1()
 
     def _move_away(self) -> str:
         return shlex.join(["mv", str(self.folder), str(self._away)])

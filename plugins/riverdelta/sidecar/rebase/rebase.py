@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from riverdelta.core.arrays import nest
 from riverdelta.core.durable import place
-from riverdelta.core.errors import Locked, Refused, Unavailable
+from riverdelta.core.errors import InvalidInput, Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
 from riverdelta.core.records import Impressions, Record
@@ -25,23 +22,24 @@ from riverdelta.core.settings import Settings
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.definition import Definition
+from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.learner import Learner, new_learner
 from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
-from riverdelta.sidecar.rebase.old import check, command, usable
-from riverdelta.sidecar.rebase.rows import Columns, LogRows, Rows
+from riverdelta.sidecar.rebase.old import check, usable
+from riverdelta.sidecar.rebase.rows import LogRows, Rows
 from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.backup import copy_journal
-from riverdelta.storage.home import Home
+from riverdelta.storage.home import Home, rebase_line
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
-#: Rows of a log that are scored and learned in one call; how they are cut changes nothing.
-_LOG_ROWS = 1024
+#: What is called with the position that the journal is read to and its last one; with the rows of a log, which has no last.
+Progress = Callable[[int, int | None], None]
 #: What of the status is that of the new scorer from its first row on; the rest is about the service and begins anew.
 _SHOWN = ("account/history", "account/slices")
 
@@ -79,7 +77,7 @@ def rebase(
     settings: Settings,
     old: Path,
     log: Iterable[LogRows] | None = None,
-    progress: Callable[[int, int], None] = lambda position, last: None,
+    progress: Progress = lambda position, last: None,
 ) -> Rebased:
     """Make the home of a definition out of the journal of `old`, which is not changed; it appears complete or not at all.
 
@@ -92,14 +90,15 @@ def rebase(
     needs; nothing is left behind then. What a killed run leaves, the next one removes.
     """
     home = Home(definition, settings)
-    check(old, home.folder, definition)
-    private = home.folder.parent / f".{home.folder.name}.rebase"
+    check(old, home)
+    private = home.rebasing
     try:
         private.mkdir(parents=True, exist_ok=True)
         with alone(private / "lock") as free:
             if not free:
                 raise Locked(f"another rebase to {home.folder} is running ({private}); wait until it ends")
             try:
+                check(old, home)  # from here on no service begins there
                 built = Home(definition, settings.model_copy(update={"home": private}))
                 shutil.rmtree(built.folder, ignore_errors=True)
                 done = _Rebase(built, old, log, progress).run()
@@ -114,7 +113,7 @@ def rebase(
 class _Rebase:
     """One run, in a folder of its own."""
 
-    def __init__(self, home: Home, old: Path, log: Iterable[LogRows] | None, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, home: Home, old: Path, log: Iterable[LogRows] | None, progress: Progress) -> None:
         self.home, self.old, self.log, self.progress = home, old, log, progress
         self.done = Rebased(str(home.folder))
         self.compared = Comparison(home.definition.loss)
@@ -125,7 +124,7 @@ class _Rebase:
         release, journal = home.prepare(), home.key_path.parent
         shutil.rmtree(journal)
         done.position = copy_journal(self.old / "journal", journal)
-        self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
+        self.rows = Rows(home.definition, release, *usable(self.old, home.definition, release))
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
         #: Which learner's tables and gate score the journal's rows.
@@ -137,9 +136,10 @@ class _Rebase:
         with closing(Carried(home.reader(), journal, learner.state())) as past:
             self._replay(learner, past)
         if self.scorer is not learner:
-            _take_over(learner, self.scorer)
-            learner.gate.note(done.position)
-        self._settle(learner)
+            learner.take_over(self.scorer)
+        learner.begin_elsewhere()
+        done.examples, done.learned, done.frozen = learner.examples, learner.learned, learner.frozen
+        done.comparison = self.compared.report()
         self._publish(learner, releases)
         (home.folder / "digests.json").unlink(missing_ok=True)
         return done
@@ -181,7 +181,7 @@ class _Rebase:
         if outcome is not None and outcome.refused is not None and self.log is None:
             raise Refused(
                 f"the rollback at position {sequence} cannot be done again, and what it un-learned would come back: "
-                f"{outcome.refused}; learn rows that you trust instead: {command(self.home.definition, self.old)} --log "
+                f"{outcome.refused}; learn rows that you trust instead: {rebase_line(self.home.definition, self.old)} --log "
                 f"rows.parquet --label clicked"
             )
         self.done.rollbacks += 1
@@ -209,28 +209,20 @@ class _Rebase:
         learner.admission, learner.adaptation = Admission(), Adaptation()
         self.done.log_rows = 0
         for block in log:
-            base, columns = self.rows.of_log(block)
-            label = loss.check_labels(block.label)
-            for at in range(0, len(label), _LOG_ROWS):
-                rows = slice(at, at + _LOG_ROWS)
+            try:
+                base, columns = self.rows.of_log(block, self.done.log_rows)
+                label = loss.check_labels(block.label, first=self.done.log_rows)
+            except InvalidInput as error:
+                raise InvalidInput(f"{block.source}: {error}") from None
+            for at in range(0, len(label), AT_ONCE):
+                rows = slice(at, at + AT_ONCE)
                 part = {name: column[rows] for name, column in columns.items()}
-                served = learner.learn_at_once(_examples(part, base[rows], label[rows], block.time[rows]))
+                served = learner.learn_at_once(Examples.unserved(part, base[rows], label[rows], block.time[rows]))
                 self.compared.on_examples(0, served)
                 releases.on_examples(0, served)
             self.done.log_rows += len(label)
+            self.progress(self.done.log_rows, None)
         return learner
-
-    def _settle(self, learner: Learner) -> None:
-        """Leave no command of the old service to be answered: releases of its numbers are not here."""
-        learner.outcomes.clear()
-        if (breaker := learner.admission.breaker) is not None:
-            learner.admission.rolled_back = breaker.trips
-        if (drift := learner.adaptation.drift) is not None:
-            learner.adaptation.recorded = drift.alarms
-        learner.released_at = learner.examples
-        done = self.done
-        done.examples, done.learned, done.frozen = learner.examples, learner.learned, learner.frozen
-        done.comparison = self.compared.report()
 
     def _publish(self, learner: Learner, releases: Releases) -> None:
         """Make release 1 and the live tables of it, and save: the service starts from there."""
@@ -250,39 +242,15 @@ class _Rebase:
         if home.settings.guard == "live" or self.done.champion == made.number:
             Live(home.live(), learner.stack).publish(made.number, position, learner.gate.weight, now)
         states = {"contest": contest, **{name: self.shown[name] for name in _SHOWN}}
-        home.checkpoints().save(position, learner.state() | nest({name: each.state() for name, each in states.items()}))
+        state = learner.state() | nest({name: each.state() for name, each in states.items()})
+        # Twice: without any, a start would learn the journal from its beginning, and what was rolled back with it.
+        for at in (position - 1, position):
+            home.checkpoints().save(at, state)
 
     def _refusal(self) -> Refused:
-        done, line = self.done, command(self.home.definition, self.old)
+        done, line = self.done, rebase_line(self.home.definition, self.old)
         return Refused(
             f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: the new scorer needs {done.lacking}, "
             f"which they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then "
             f"on, or learn rows that have it: {line} --log rows.parquet --label clicked"
         )
-
-
-def _examples(columns: Columns, base: Floats, label: Floats, time: np.ndarray[Any, np.dtype[np.float64]]) -> Examples:
-    ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
-    return Examples(
-        columns=columns,
-        base=base,
-        corrected=base,
-        served=base,
-        label=label,
-        weight=ones,
-        received=time,
-        scored=time,
-        importance=ones,
-        taken_back=0 * ones,
-        position=zeros,
-        source=zeros + 1,
-    )
-
-
-def _take_over(learner: Learner, other: Learner) -> None:
-    """Go on with what another learner has learned and measured, and with what the journal alone says: who waits, what holds."""
-    for mine, theirs in ((learner.stack, other.stack), (learner.gate, other.gate), (learner.prequential, other.prequential)):
-        mine.load(theirs.state())
-    learner.examples, learner.learned = other.examples, other.learned
-    learner.admission, learner.adaptation = Admission(), Adaptation()
-    learner.configure(learner.settings)

@@ -9,7 +9,7 @@ import numpy as np
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.records import BEFORE, Impressions
 from riverdelta.learning.learner import Learner
-from riverdelta.sidecar.rebase.rows import Columns, Rows
+from riverdelta.sidecar.rebase.rows import Rows
 
 
 class Scoring:
@@ -41,17 +41,11 @@ class Scoring:
         """Score the rows that tables at the learner's position served."""
         for scored, rows in self._due.pop(now, ()):
             columns = {name: scored.columns[name][rows] for name in self._scorer.stack.reads}
-            scored.corrected[rows], scored.served[rows] = self._serve(scored.base[rows], columns)
+            scored.corrected[rows], scored.served[rows] = self._scorer.serve(columns, scored.base[rows])
 
     def take(self, sequence: int) -> Impressions | None:
         """Return a record with every row scored; None where it was not expected."""
         return self._awaited.pop(sequence, None)
-
-    def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
-        scorer = self._scorer
-        corrected = scorer.stack.predict(columns, base)
-        served = base if scorer.shadow else scorer.stack.loss.mix(base, corrected, scorer.gate.weight)
-        return corrected, np.asarray(served, np.float32)
 
 
 def _flat(raw: Floats) -> Floats:
