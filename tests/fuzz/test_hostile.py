@@ -28,7 +28,7 @@ MOST_BYTES = 4096
 RECORDS = {
     "length_past_its_buffer.arrow": "not a journal record",
     "negative_length.arrow": "not a journal record",
-    "bool_byte_of_2.arrow": "a byte of 2 where 0 or 1 belongs",
+    "bool_byte_of_2.arrow": "a boolean is 2; expected 0 or 1",
     "int32_where_int64_belongs.arrow": r"its request is not int64\[N\]",
     "labels_of_two_axes.arrow": r"its label is not float32\[N\]",
     "cut_in_its_schema.arrow": "not a journal record",
