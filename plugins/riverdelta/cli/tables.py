@@ -38,7 +38,7 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
         )
     console = Console(highlight=False)
     console.print(made)
-    console.print("base, served: nats a row until then; gain on the champion, in its trial over that many labels", style="dim")
+    console.print("base, served: nats a row until then; gain on the champion, over N labels", style="dim")
     for title, key in (("champion", "champion"), ("serving", "serving")):
         console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or '-'}")
 
