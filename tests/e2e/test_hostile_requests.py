@@ -51,7 +51,7 @@ BAD = {
     "not shown": ("/feedback", b'[{"id": "a.0", "shown": false}]', {}, 400, "item 0"),
     "a body too large": ("/score", b" " * (17 << 20), {}, 413, "at most 16777216"),
     "inputs of a kind": (INFER, b'{"inputs": 3}', {}, 400, "inputs is 3; expected a list"),
-    "an input without a name": (INFER, b'{"inputs": [{"datatype": "FP32"}]}', {}, 400, "has no 'name'; expected"),
+    "an input without a name": (INFER, b'{"inputs": [{"datatype": "FP32"}]}', {}, 400, "has no 'name'; expected an object"),
     "a negative shape": (*tensor(shape=[-1], data=[1]), 400, "shape"),
     "a huge shape": (*tensor(shape=[99999999, 99999999], data=[]), 400, "at most 8 axes and 2"),
     "an unknown type": (*tensor(datatype="FP99", shape=[1], data=[1]), 400, "FP99"),

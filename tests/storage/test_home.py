@@ -224,7 +224,7 @@ def test_a_missing_definition_is_written_again_where_the_newest_release_is_this_
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize(("half", "slots", "why"), [("0.25", 256, "of another base model"), ("0.5", 512, "entity_user")])
+@pytest.mark.parametrize(("half", "slots", "why"), [("0.25", 256, "has another base model"), ("0.5", 512, "entity_user")])
 def test_a_missing_definition_does_not_give_the_folder_to_another_base_or_stack(home, how, half, slots, why):
     home().prepare()
     make_earlier(home(), DAMAGE[how])

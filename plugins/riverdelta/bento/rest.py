@@ -57,15 +57,20 @@ def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
     items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
-    try:  # the fast path, if each item has only an id, and a label or shown
-        ids = [item["id"] for item in items]
+    labels = _labels(items) if len(items) > 1 else None
+    if labels is None:
+        labels = [_item(i, item, expected) for i, item in enumerate(items)]
+    return [item["id"] for item in items], np.array(labels, np.float64)
+
+
+def _labels(items: list[Any]) -> list[Any] | None:
+    """Return the labels if each item has only an id, and a label or shown; None otherwise."""
+    try:
+        kinds = {type(item["id"]) for item in items}
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
-        if {*map(len, items)} == {2} and {*map(type, ids)} == {str} and {*map(type, labels)} <= _NUMBERS:
-            return ids, np.array(labels, np.float64)
     except (TypeError, KeyError):
-        pass
-    read = [_item(i, item, expected) for i, item in enumerate(items)]
-    return [item["id"] for item in items], np.array(read, np.float64)
+        return None
+    return labels if kinds == {str} and {*map(len, items)} == {2} and {*map(type, labels)} <= _NUMBERS else None
 
 
 def _item(i: int, item: Any, expected: str) -> float:

@@ -173,7 +173,9 @@ def test_after_a_rollback_no_gain_of_other_tables_is_called_a_gain():
     assert "200 labels since the rollback, too few to say whether the corrections help." in after
     assert "the corrections help." not in after.replace("too few to say whether the corrections help.", "")
     assert "4,000" not in after
-    assert "Serving now: release 2 and everything learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
+    assert (
+        "Serving now: release 2 and everything learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
+    )
     assert '<path class="since"' in html
     behind = text_of(drawn(status | {"position": 899, "learning": learning | {"worth": worth.report()}}))
     assert "(swap 7), still without the rollback" in behind
