@@ -87,7 +87,7 @@ class Column:
         return self._cast(array)
 
     def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        want = np.dtype(self.dtype)
+        want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
