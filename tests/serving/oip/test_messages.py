@@ -42,5 +42,5 @@ def test_a_message_of_theirs_is_read_as_ours():
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7fshort"])
 def test_bytes_that_are_no_message_are_refused(data):
-    with pytest.raises(InvalidInput, match=rf"{len(data)} bytes are not a valid ModelReadyRequest"):
+    with pytest.raises(InvalidInput, match=rf"{len(data)} bytes are not a valid inference.ModelReadyRequest"):
         parse(MESSAGES["ModelReadyRequest"], data)
