@@ -50,7 +50,7 @@ VERSION_1 = {
 }
 
 
-@given(ANY, st.sampled_from(["operator", "breaker", "trial", "schedule"]), PLACES, PLACES, PLACES, st.floats(0, 1e12))
+@given(ANY, st.sampled_from(["operator", "breaker", "trial", "schedule"]), PLACES, PLACES, PLACES, st.floats(0, 1e11))
 def test_a_command_and_who_asked_for_it_come_back_from_the_journal(command, by, asked, position, trip, time):
     record = command.record(by=by, asked=asked, position=position, trip=trip, time=time)
     assert decode(encode(record)) == record
