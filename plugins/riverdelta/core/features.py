@@ -168,7 +168,7 @@ class Schema(dict[str, Column]):
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Schema:
-        """Return the schema of declarations such as `{"hour": "float32"}`; raises `ConfigurationError` naming an invalid one."""
+        """Return the schema of declarations, as `{"hour": "float32"}`; raises `ConfigurationError` naming an invalid one."""
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
     def need(self, name: str, what: str) -> Column:

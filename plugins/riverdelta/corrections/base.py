@@ -132,7 +132,7 @@ class Correction(RowFaces):
 
     def _unbound(self, lacks: str) -> Unbound:
         return Unbound(
-            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, by "
+            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, with "
             f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
         )
 
@@ -220,5 +220,5 @@ class Correction(RowFaces):
 def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
         raise InvalidInput(
-            f"{name} is {described(array)}; expected float32{list(shape)} in C order, as of np.array({name}, np.float32)"
+            f"{name} is {described(array)}; expected float32{list(shape)} in C order, such as np.array({name}, np.float32)"
         )

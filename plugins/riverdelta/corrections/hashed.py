@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import At, Ids, spelled
-from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.hashing import Hash, need_id
 from riverdelta.corrections.lookup import Lookup
 
 #: An id column, a cross of several, or a bag of ids from a lookup.
@@ -31,8 +30,7 @@ class Hashed:
         self.widths = [f.width if isinstance(f, Lookup) else 1 for f in self.features]
         for feature in self.features:
             for name in feature if isinstance(feature, tuple) else ():
-                if schema.need(name, what).kind != "id":
-                    raise ConfigurationError(f"{what} crosses {name!r}, which is {schema[name]}; expected ids (int64)")
+                need_id(schema, name, what)
             if isinstance(feature, Lookup):
                 feature.check(schema)
 

@@ -18,7 +18,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Floats, Ints, Schema
 from riverdelta.core.hashing import digest, id_of
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.hashing import Hash, need_id
 
 _PROBES = 8
 
@@ -86,9 +86,7 @@ class Lookup:
 
     def check(self, schema: Schema) -> None:
         """Raise `ConfigurationError` if the key is not an id column of `schema`."""
-        found = schema.need(self.key, f"lookup {self.name!r}")
-        if found.kind != "id":
-            raise ConfigurationError(f"lookup {self.name!r} is keyed by {self.key!r}, which is {found}; expected an id")
+        need_id(schema, self.key, f"lookup {self.name!r}")
 
     def rows(self, ids: npt.NDArray[np.integer]) -> Ints:
         """Return each id's row of the table, or 0 if it is absent."""
@@ -190,7 +188,7 @@ def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
     rows = [list(row) for row in table.values()]
     counts = np.array([len(row) for row in rows])
     if any(isinstance(v, float | np.floating) for row in rows for v in row):
-        _refuse(name, table, finite, "finite float32 numbers, as every row of this lookup")
+        _refuse(name, table, finite, "finite float32 numbers, as in every row of this lookup")
         if counts.min() != counts.max():
             raise ConfigurationError(
                 f"lookup {name!r} has vectors of {counts.min()} and of {counts.max()} floats; expected one length"
