@@ -33,6 +33,12 @@ class Table:
     ----------
     values
         The initial values, [rows, width]; copied to float32.
+
+    Examples
+    --------
+    >>> table = Table([[0.5, 1.0], [2.0, 0.0]])
+    >>> table.values.dtype.name, table.touched.tolist()
+    ('float32', [False, False])
     """
 
     def __init__(self, values: npt.ArrayLike) -> None:
@@ -43,8 +49,8 @@ class Table:
 class Correction(RowFaces):
     """Adds a learned residual to a raw output; before the first example the residual is exactly zero.
 
-    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`. It stores each constructor option in an attribute of
-    the same name, which is how clones and a home's definition know it.
+    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`; `Calibration` is the smallest example. It stores each
+    constructor option in an attribute of the same name, which is how clones and a home's definition know it.
 
     Attributes
     ----------
