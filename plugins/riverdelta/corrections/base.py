@@ -49,8 +49,8 @@ class Table:
 class Correction(RowFaces):
     """Adds a learned residual to a raw output; before the first example the residual is exactly zero.
 
-    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`; `Calibration` is the smallest example. It stores each
-    constructor option in an attribute of the same name, which is how clones and a home's definition know it.
+    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`; `Calibration` is the smallest example. It stores
+    each constructor option in an attribute of the same name, which is how clones and a home's definition know it.
 
     Attributes
     ----------
