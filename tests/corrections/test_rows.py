@@ -207,7 +207,7 @@ def test_an_empty_frame_changes_nothing_and_has_no_predictions(name):
 
 def test_rows_without_a_label_and_columns_twice_are_refused():
     frame = pd.DataFrame([GOOD, GOOD])
-    with pytest.raises(InvalidInput, match=r"2 rows and labels of the shape \[1\]"):
+    with pytest.raises(InvalidInput, match=r"2 rows and labels of shape \[1\]"):
         Entity("user").learn_many(frame, [True])
     with pytest.raises(InvalidInput, match="the column 'user' twice"):
         Entity("user").learn_many(pd.concat([frame, frame[["user"]]], axis=1), [True, False])

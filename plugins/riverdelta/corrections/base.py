@@ -139,7 +139,7 @@ class Correction(RowFaces):
     def _unbound(self, lacks: str) -> Unbound:
         return Unbound(
             f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, with "
-            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
+            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack with stack.bind(...)"
         )
 
     @property
