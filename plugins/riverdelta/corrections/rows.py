@@ -195,7 +195,7 @@ class RowFaces(MiniBatchClassifier):
             specs = {name: spec or "float32" for name, spec in found.items()}
             raise ConfigurationError(
                 f"{type(self).__name__} cannot tell whether {asked[0]!r} is a number or an id: row 0 has {x[asked[0]]!r}; "
-                f"declare it before the first row, with correction.bind(Schema.of({specs})), or with 'int64' for an id"
+                f"declare it before the first row: correction.bind(Schema.of({specs})), or 'int64' for an id"
             )
         return Schema.of({name: spec for name, spec in found.items() if spec is not None})
 
