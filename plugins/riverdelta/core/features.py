@@ -1,4 +1,4 @@
-"""Columns: what a request, an impression and a correction all mean by a feature.
+"""Columns: the names, dtypes and shapes of features, and the checks of requests against them.
 
 A block of rows is a dict of named numpy columns of equal length N. An id column is int64[N], a scalar float32[N], a vector
 float32[N, D]; any other dtype or shape is a tensor, which only the base model reads.
@@ -30,7 +30,7 @@ _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its numpy dtype, and its shape after the batch axis (None where any length goes)."""
+    """A column: its name, its numpy dtype, and its shape after the batch axis (None for an axis of any length)."""
 
     name: str
     dtype: str
@@ -90,7 +90,7 @@ class Column:
         return self._cast(array, first)
 
     def _cast(self, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
-        want = np.dtype(self.dtype)
+        want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
@@ -154,8 +154,16 @@ def _ids(column: Column, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any
 
 
 class Schema(dict[str, Column]):
-    """The columns that a scorer takes, by name.
+    """Declares the columns of a scorer by name; make one with `Schema.of`.
 
+    Parameters
+    ----------
+    columns
+        A mapping of each name to its `Column`. `int64` is an id, `float32` a scalar and `float32[16]` a vector; any other type
+        or shape is a tensor, which only the base reads.
+
+    Examples
+    --------
     >>> schema = Schema.of({"user_id": "int64", "hour": "float32"})
     >>> columns, rows = schema.check({"user_id": [1, "ann"], "hour": [3, 4.5]})
     >>> rows, columns["hour"].dtype.name
@@ -164,11 +172,11 @@ class Schema(dict[str, Column]):
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Schema:
-        """Build a schema from declarations such as `{"hour": "float32"}`."""
+        """Return the schema of declarations, as `{"hour": "float32"}`; raises `ConfigurationError` naming an invalid one."""
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
     def need(self, name: str, what: str) -> Column:
-        """Return the column `name`, or raise an error that says who asked for it and lists near names."""
+        """Return the column `name`; raises `ConfigurationError` naming its reader `what` and the nearest names."""
         if name not in self:
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
@@ -177,7 +185,7 @@ class Schema(dict[str, Column]):
         return self[name]
 
     def fits(self, columns: Columns, rows: int) -> None:
-        """Raise `InvalidInput` naming the first column of a block that is missing, or not an array as `check` returns it."""
+        """Raise `InvalidInput` naming the first column of a block that is missing or has another dtype or shape."""
         for name, column in self.items():
             array = columns.get(name)
             if array is None:
