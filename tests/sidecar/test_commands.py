@@ -136,7 +136,9 @@ def test_a_key_that_is_new_without_a_record_of_it_says_so(rig, operator, monkeyp
         raise Unavailable("the disk is full")
 
     monkeypatch.setattr(Journal, "write", full)
-    with pytest.raises(Unavailable, match="the key is new, and the journal has no record of that: the disk is full"):
+    with pytest.raises(
+        Unavailable, match="the key was replaced, but this could not be recorded in the journal: the disk is full"
+    ):
         operator.ask(RotateKey())
     assert rig.trainer.home.key_path.read_bytes() != key
     with pytest.raises(Unavailable, match=r"^the disk is full"):

@@ -41,7 +41,8 @@ class Trainer:
     """Runs the one learner of a home, from the newest intact checkpoint.
 
     An unreadable journal or a full disk only pauses it: `paused` says why, and it tries again. Raises `Locked`, with the pid,
-    if another learner runs on the home, and `Corrupt` if the checkpoint does not fit.
+    if another learner runs on the home, `ConfigurationError` if the home belongs to another definition, and `Corrupt` if the
+    checkpoint does not fit.
 
     Parameters
     ----------
