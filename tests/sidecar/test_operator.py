@@ -127,9 +127,7 @@ def test_relearning_feedback_for_rows_that_retention_deleted_is_refused_before_i
     swept(rig, store.get(1).position)
     assert rig.trainer.journal.first() <= store.get(1).position + 1
     if needs:
-        said = (
-            r"the feedback at position \d+ is for rows that were deleted .* without --relearn, or to release 2 or a later one"
-        )
+        said = r"the rows of the feedback at position \d+ were deleted; .* without --relearn, or to release 2 or later"
         with pytest.raises(Refused, match=said):
             operator.ask(Rollback(release=1, relearn=True))
         assert rig.trainer.journal.last() == last

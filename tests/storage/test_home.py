@@ -140,8 +140,8 @@ def test_an_option_that_the_code_names_is_not_taken_for_a_default(home):
         (b"{}", "damaged: format: Field required"),
         (b"[1]", "damaged: it: Input should be"),
         (b'{"format": 1}', "damaged: name: Field required"),
-        (b"[" * 100_000, "not JSON"),
-        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
     ],
 )
 def test_a_damaged_definition_is_an_error_of_its_own_that_ends_in_the_line_to_type(home, written, said):

@@ -222,7 +222,7 @@ class Rollback(Command):
         if past.champions_alone and not self.promote and past.champion not in (None, self.release):
             flags = "".join(f" --{flag}" for flag in ("relearn", "freeze") if getattr(self, flag))
             raise Refused(
-                f"release {self.release} cannot serve: with RIVERDELTA_GUARD=release only the champion serves, release "
+                f"release {self.release} cannot serve: with RIVERDELTA_GUARD=release only champions serve, and the champion is "
                 f"{past.champion}; to promote it too, type `riverdelta rollback {self.release}{flags} --promote`"
             )
 
