@@ -15,10 +15,9 @@ PACKAGE = Path("plugins/riverdelta")
 
 #: What is held to the list, as paths from the root.
 DONE = [
-    *(PACKAGE / name for name in ("evaluation", "graph", "metrics", "serving", "storage", "lab", "core")),
     *(
-        PACKAGE / "learning" / name
-        for name in ("adaptation.py", "admission.py", "breaker", "fold.py", "influence.py", "joiner", "replay.py")
+        PACKAGE / name
+        for name in ("evaluation", "graph", "metrics", "serving", "storage", "lab", "core", "learning", "sidecar", "cli")
     ),
     Path("monitoring"),
 ]
