@@ -1,4 +1,4 @@
-"""Rows: files of rows in Parquet, Feather and CSV, as columns that a scorer takes."""
+"""Rows: reads Parquet, Feather and CSV files as columns of a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOCK_ROWS = 16_384
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the file at `path`, the first of which is its row `first`; errors name the file and the row."""
+    """Rows of the file at `path`, from its row `first` on; errors name the file and the row."""
 
     path: Path
     table: pa.Table | pa.RecordBatch
@@ -31,18 +31,18 @@ class Rows:
         return len(self.table)
 
     def values(self, name: str) -> npt.NDArray[Any] | list[Any]:
-        """Return a column as an array of numbers, or a list of strings or lists; raises `InvalidInput` where it is empty."""
+        """Return a column as an array of numbers, or a list of strings or lists; raises `InvalidInput` at an empty value."""
         column = self.table.column(name)
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         if column.null_count:
-            self.refuse(f"column {name!r} is empty", column.is_null(), "fill it as the service's clients do")
+            self.refuse(f"column {name!r} is empty", column.is_null(), "fill it as the clients of the service do")
         numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
         found: npt.NDArray[Any] | list[Any] = column.to_numpy(zero_copy_only=False) if numeric else column.to_pylist()
         return found
 
     def numbers(self, name: str, expected: str) -> npt.NDArray[Any]:
-        """Return a column of numbers; raises `InvalidInput` saying what was `expected` where it has others."""
+        """Return a column of numbers; raises `InvalidInput`, with `expected`, if it holds anything else."""
         found = self.values(name)
         if isinstance(found, list):
             raise InvalidInput(f"{self.path}: column {name!r} holds {found[0]!r} at row {self.first}; expected {expected}")
@@ -55,13 +55,13 @@ class Rows:
 
 
 def read(path: Path, names: Sequence[str]) -> Rows:
-    """Return a file's rows at once; raises `InvalidInput` where it cannot be read or lacks one of the columns `names`."""
+    """Return all rows of a file; raises `InvalidInput` if it cannot be read or lacks one of the columns `names`."""
     with _opened(path, names) as source:
         return Rows(path, source.to_table(columns=list(dict.fromkeys(names))))
 
 
 def blocks(path: Path, names: Sequence[str]) -> Iterator[Rows]:
-    """Yield a file's rows in order, some thousand at once; raises as `read` does."""
+    """Yield the rows of a file in order, in blocks; raises as `read` does."""
     first = 0
     with _opened(path, names) as source:
         for block in source.to_batches(columns=list(dict.fromkeys(names)), batch_size=_BLOCK_ROWS):

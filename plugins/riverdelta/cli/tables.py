@@ -1,4 +1,4 @@
-"""Tables: what commands find, for people to read in 80 columns."""
+"""Tables: prints results for people, in 80 columns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-#: How a column of numbers is aligned.
+#: The columns of numbers, which are aligned to the right.
 _RIGHT = frozenset(
     {"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"}
 )
 
 
 def table(*headings: str) -> Table:
-    """Return an empty table without lines; columns of numbers are on the right."""
+    """Return an empty table without lines."""
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_header=bool(headings))
     for heading in headings:
         made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT)
@@ -25,7 +25,7 @@ def table(*headings: str) -> Table:
 
 
 def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print the releases, with the champion and the one that serves below."""
+    """Print the releases, then the champion and the release that serves."""
     rows = list(rows)
     made = table("release", "made (UTC)", "examples", "base", "served", "gain", "labels", "verdict")
     for row in rows:
@@ -71,14 +71,14 @@ def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_impression(found: Mapping[str, Any]) -> None:
-    """Print what the journal has of a row, a line for each fact."""
+    """Print what the journal holds about a row, one line per field."""
     width = max(map(len, found))
     for name, value in found.items():
         click.echo(f"{name.replace('_', ' '):{width}}  {_text(name, value)}")
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:
-    """Print figures, each with its name."""
+    """Print figures with their names."""
     made = table()
     for name, value in figures.items():
         digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0

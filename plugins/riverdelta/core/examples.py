@@ -50,7 +50,7 @@ class Examples:
         time: npt.NDArray[np.float64],
         source: Ints | None = None,
     ) -> Examples:
-        """Return the rows of a log that no stack has served: each is scored and labelled at its time, from one source."""
+        """Return examples that no stack has served; their labels come at the time of scoring, from source 1 by default."""
         ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
         return cls(
             columns=columns,

@@ -136,7 +136,7 @@ class Stack:
             c.restore()
 
     def fingerprint_of_0_1(self) -> str:
-        """Return version 0.1's digest of the loss (unless it is log loss), the corrections, their options and the tables' shapes.
+        """Return version 0.1's digest of the loss (unless it is log loss), the corrections, their options and table shapes.
 
         The contents of lookups are not part of it.
         """

@@ -48,10 +48,9 @@ def base_digest(merged: Path) -> str:
 
 
 def origins(merged: Path) -> dict[str, tuple[str, ...]]:
-    """Return of each output of the merged model at `merged` which tensor of the base it begins with, and the operators between;
-    raises `Corrupt`.
+    """Return the tensor of the base from which each output of a merged model comes, and the operators between the two.
 
-    The tensor is named by the place of its node, which does not depend on the names that the merge moved away.
+    The tensor is identified by the place of its node, because a merge may rename it. Raises `Corrupt`.
     """
     with _readable(merged):
         graph = onnx.load(merged, load_external_data=False).graph

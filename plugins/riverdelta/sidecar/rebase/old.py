@@ -1,4 +1,4 @@
-"""Old home: whose it is, and how much of what its journal says the new scorer can use as it is."""
+"""Old home: whether it can be carried over, and which of its columns and outputs the new scorer can use."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from riverdelta.storage.registry import FolderRegistry, Release, ReleaseStore
 
 
 def check(old: Path, home: Home) -> None:
-    """Raise `NotFound` where `old` is not a home, and `InvalidInput` where `home` is there already; both name the next line."""
+    """Raise `NotFound` if `old` is not a home, and `InvalidInput` if `home` exists; both give the next line to type."""
     new = home.folder
     if not (old / "releases" / "index.json").is_file():
         inside = sorted(str(path.parents[1]) for path in old.glob("*/releases/index.json"))
-        which = f"; name one of its folders: --from {' or '.join(inside)}" if inside else "; name the folder that has journal/"
+        which = f"; give one of its folders: --from {' or '.join(inside)}" if inside else "; give the folder that has journal/"
         raise NotFound(f"{old} is not the home of a scorer{which}")
     with suppress(FileNotFoundError, NotADirectoryError):
-        if not any(new.iterdir()):  # of a service that was refused during a rebase
+        if not any(new.iterdir()):  # left by a service that was refused during a rebase
             return
     if not os.path.lexists(new):
         return
     aside = shlex.join(["mv", str(new), f"{new}.old"])
     if old.resolve() == new.resolve():
         line = rebase_line(home.definition, new.with_name(f"{new.name}.old"))
-        raise InvalidInput(f"{old} is where the new home will be; stop its service, then type: {aside} && {line}")
-    raise InvalidInput(f"{new} exists; move it away, or name another folder in RIVERDELTA_HOME: {aside}")
+        raise InvalidInput(f"{old} is also the path of the new home; stop its service, then type: {aside} && {line}")
+    raise InvalidInput(f"{new} already exists; move it away, or set RIVERDELTA_HOME to another folder: {aside}")
 
 
 def usable(old: Path, definition: Definition, release: Release) -> tuple[bool, frozenset[str]]:
-    """Return whether the journal's base outputs are those of this base, and its columns that mean something else now.
+    """Return whether the journal's base outputs are those of this base, and its columns that have changed their meaning.
 
-    `release` is one of the definition's. Raises `Refused` where the labels are those of another task.
+    `release` is one of the definition's. Raises `Refused` if the labels belong to another task.
     """
     was, mine = stored_in(old), describe(definition)
     task = was.task if was else repr(LOG_LOSS)
     if task != mine.task:
         raise Refused(
-            f"{old} learned the task {task}, and this scorer has {mine.task}: labels of one say nothing of the other; "
-            f"serve it from a home of its own: export RIVERDELTA_HOME=FOLDER"
+            f"{old} has labels of the task {task}, and this scorer has the task {mine.task}: they cannot be learned; "
+            f"give it a home of its own: export RIVERDELTA_HOME=FOLDER"
         )
     if was is None:
         return _read_alike(old, definition, release)
@@ -54,7 +54,7 @@ def usable(old: Path, definition: Definition, release: Release) -> tuple[bool, f
 
 
 def _read_alike(old: Path, definition: Definition, release: Release) -> tuple[bool, frozenset[str]]:
-    """Return the same of a home that stored no definition, as in version 0.1: its releases have what it read of the base."""
+    """Return the same for a home without a stored definition, as of version 0.1: its releases show what it read of the base."""
     mine, output = origins(release.path), f"base_{definition.loss.raw}"
     with suppress(Corrupt):
         for theirs in reversed(ReleaseStore(FolderRegistry(old)).all()):
