@@ -596,7 +596,7 @@ class TestAHomeOf01:
     @pytest.mark.parametrize("changed", [{"logit": "other"}, {"logit": None, "probability": "logit"}, {"taps": {"t": "other"}}])
     def test_another_output_or_tap_is_not_taken_from_the_journal(self, old, tmp_path, changed):
         mine, folder = old
-        with pytest.raises(Refused, match=r"none of the 64 rows .* the new scorer needs 'x' \(float32\[N\]\), which they lack"):
+        with pytest.raises(Refused, match=r"none of the 64 rows .* they lack 'x' \(float32\[N\]\), which the new scorer needs"):
             rebase(replace(mine, **changed), settings(tmp_path), folder)
 
     def test_without_a_release_that_can_be_read_nothing_is_taken_from_it(self, old, tmp_path):
@@ -612,7 +612,7 @@ class TestAHomeOf01:
                 return "Other()"
 
         mine, folder = old
-        with pytest.raises(Refused, match=r"learned the task LogLoss\(\), and this scorer has Other\(\)"):
+        with pytest.raises(Refused, match=r"labels of the task LogLoss\(\), and this scorer has the task Other\(\)"):
             rebase(replace(mine, task=Other()), settings(tmp_path), folder)
 
 
@@ -649,7 +649,7 @@ class TestRefusals:
         old, _ = teach(blocks=1)
         stored = old / "definition.json"
         stored.write_text(stored.read_text().replace('"format": 1', '"format": 2'))
-        with pytest.raises(ConfigurationError, match=f"{stored} cannot be used: it has the format 2"):
+        with pytest.raises(ConfigurationError, match=f"{stored} cannot be used: its format is 2"):
             rebase(definition, settings(tmp_path), old)
 
     def test_a_service_that_starts_meanwhile_is_refused_and_the_home_is_made(self, definition, teach, tmp_path):
