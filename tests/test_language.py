@@ -15,11 +15,10 @@ PACKAGE = Path("plugins/riverdelta")
 
 #: What is held to the list, as paths from the root.
 DONE = [
-    *(PACKAGE / name for name in ("evaluation", "graph", "metrics", "serving", "storage", "lab", "core")),
     *(PACKAGE / name for name in ("corrections", "river", "checks", "__init__.py")),
     *(
-        PACKAGE / "learning" / name
-        for name in ("adaptation.py", "admission.py", "breaker", "fold.py", "influence.py", "joiner", "replay.py")
+        PACKAGE / name
+        for name in ("evaluation", "graph", "metrics", "serving", "storage", "lab", "core", "learning", "sidecar", "cli")
     ),
     *(Path(name) for name in ("monitoring", "service", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
 ]

@@ -88,7 +88,7 @@ def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left
     first, last = journal.first(), journal.last()
     assert first == store.get(2).position + 1
     for number in (0, 1):
-        with pytest.raises(Refused, match=f"record that is left is {first}: .* roll back without --relearn, or to release 2"):
+        with pytest.raises(Refused, match=f"to {first - 1} were deleted; roll back without --relearn, or to release 2"):
             operator.ask(Rollback(release=number, relearn=True))
     assert journal.last() == last
     for number, relearn in ((2, True), (0, False)):
@@ -127,9 +127,7 @@ def test_relearning_feedback_for_rows_that_retention_deleted_is_refused_before_i
     swept(rig, store.get(1).position)
     assert rig.trainer.journal.first() <= store.get(1).position + 1
     if needs:
-        said = (
-            r"the feedback at position \d+ is for rows that were deleted .* without --relearn, or to release 2 or a later one"
-        )
+        said = r"the rows of the feedback at position \d+ were deleted; .* without --relearn, or to release 2 or later"
         with pytest.raises(Refused, match=said):
             operator.ask(Rollback(release=1, relearn=True))
         assert rig.trainer.journal.last() == last
@@ -230,7 +228,7 @@ def test_a_record_that_is_learned_in_parts_for_long_is_seen_to_be_learned_and_to
 
 def test_a_command_that_waits_for_a_relearning_learner_says_so(rig, operator):
     rig.trainer.home.write_status({"pid": 7, "position": 3, "relearning": {"since": 3, "position": 40, "until": 90}})
-    assert "has not come to 91 within 2 s (it learns again from 3 to 90 and has come to 40)" in str(operator.late(91, 2.0))
+    assert "did not reach 91 within 2 s (it is relearning 3 to 90 and is at 40)" in str(operator.late(91, 2.0))
 
 
 def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):

@@ -1,4 +1,4 @@
-"""Operator: writes commands where the learner reads them, and says what came of each."""
+"""Operator: writes commands into the journal and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
 from riverdelta.storage.journal.ids import rotate_key
 
-#: What of the learner's status a command is answered with.
+#: The fields of the status that are part of every answer.
 ANSWERED = ("position", "release", "swap", "champion", "frozen")
 _LOOK_SECONDS = 0.02
-#: A learner whose status is older than this does not run.
+#: If the status is older than this, no learner is running.
 _SILENT_SECONDS = 10.0
 
 
 class Operator:
-    """Writes commands into a home's journal, which its learner obeys when it reads them, running now or started later.
+    """Writes commands into a home's journal; its learner applies them when it reads them, now or once it is started.
 
-    What cannot be done is refused before anything is written; what can no longer be done when the learner comes to it is
-    refused there, as `look` and `wait` say.
+    A command that cannot be applied is refused before it is written. The learner refuses one that can no longer be applied
+    when it reads it; `look` and `wait` then raise `Refused`.
     """
 
     def __init__(self, home: Home, journal: Journal, clock: Callable[[], float] = time.time) -> None:
         self.home, self.journal, self.clock = home, journal, clock
 
     def ask(self, command: Command) -> int:
-        """Write a command, and return its sequence number; raises as `Command.check` does, and writes nothing then.
+        """Write a command and return its sequence number; raises as `Command.check` does, and then writes nothing.
 
-        A rollback that names no release takes `target()`. A new key is made at once: a leaked one cannot wait for a learner.
+        A rollback without a release gets `target()`. A key is replaced at once: a leaked key cannot wait for a learner.
         """
         store, command = self.home.releases(), command.resolved(self.target)
         number = command.record().release
@@ -45,16 +45,16 @@ class Operator:
             return self.journal.write(command.record(asked=self.journal.last(), position=position, time=self.clock()))
         except Unavailable as error:
             if command.immediate:
-                raise Unavailable(f"the key is new, and the journal has no record of that: {error}") from error
+                raise Unavailable(f"the key was replaced, but this could not be recorded in the journal: {error}") from error
             raise
 
     def target(self) -> int:
-        """Return where `rollback` goes by default: to the champion, or to its predecessor where only champions serve."""
+        """Return the default release of a rollback: the champion, or the one before it if only champions serve."""
         champions = self.home.releases().champions()
         return champions[-2] if self.home.settings.guard == "release" and len(champions) > 1 else champions[-1]
 
     def releases(self) -> list[dict[str, Any]]:
-        """Return a row for each release, oldest first; losses and differences are in nats a row."""
+        """Return a row for each release, oldest first; losses and differences are in nats per row."""
         store = self.home.releases()
         champion, status = store.champion(), self.home.read_status()
         trial = status.get("trial") or {}
@@ -79,27 +79,27 @@ class Operator:
         ]
 
     def look(self, sequence: int) -> dict[str, Any] | None:
-        """Return the learner's status when it has obeyed, None until then.
+        """Return the learner's status once it has applied the command at `sequence`, None until then.
 
-        Raises `Refused` where the learner refused, and `Unavailable` where none runs, or what came of it is no longer known.
+        Raises `Refused` if the learner refused it, and `Unavailable` if no learner runs or the outcome is no longer kept.
         """
         status = self.home.read_status()
         if status.get("position", 0) >= sequence:
             outcome = outcome_of(status, sequence)
             if outcome is None:
                 raise Unavailable(
-                    f"the learner has read record {sequence}, and what came of it is no longer kept; `riverdelta releases` "
+                    f"the learner has read record {sequence}, but its outcome is no longer kept; `riverdelta releases` "
                     f"shows what serves now"
                 )
             if (reason := outcome["refused"]) is not None:
                 raise Refused(f"the {outcome['action']} at position {sequence} was refused, and nothing changed: {reason}")
             return status
         if self.clock() - status.get("time", 0.0) > _SILENT_SECONDS:
-            raise Unavailable("no learner runs on this folder: the command waits in the journal until one is started")
+            raise Unavailable("no learner runs on this folder; the command waits in the journal until one is started")
         return None
 
     def wait(self, sequence: int, seconds: float = 30.0) -> dict[str, Any]:
-        """Return the learner's status when it has obeyed; raises as `look` does, and `Unavailable` where it takes too long."""
+        """Return the learner's status once it has applied the command; raises as `look`, and `Unavailable` after `seconds`."""
         deadline = time.monotonic() + seconds
         while (status := self.look(sequence)) is None:
             if time.monotonic() > deadline:
@@ -108,19 +108,19 @@ class Operator:
         return status
 
     def late(self, sequence: int, seconds: float) -> Unavailable:
-        """Return the error of a command that was not obeyed within `seconds`."""
+        """Return the error for a command that was not applied within `seconds`."""
         status = self.home.read_status()
         if again := status.get("relearning"):
-            why = f"it learns again from {again['since']} to {again['until']} and has come to {again['position']}"
+            why = f"it is relearning {again['since']} to {again['until']} and is at {again['position']}"
         else:
             why = status.get("paused") or "it is behind"
         return Unavailable(
-            f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and has not come to "
-            f"{sequence} within {seconds:g} s ({why}); the command is in the journal"
+            f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and did not reach {sequence} "
+            f"within {seconds:g} s ({why}); the command waits in the journal"
         )
 
     def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:
-        """Return the answer to a program: where the command lies, what came of it, and how learning stands now."""
+        """Return the answer as JSON values: the command's position and outcome, and the current state of learning."""
         status = self.home.read_status()
         outcome = outcome_of(status, sequence) or {}
         refused = outcome.get("refused")
@@ -130,5 +130,5 @@ class Operator:
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:
-    """Return what a learner's status says came of the control at `sequence`, None where it does not say."""
+    """Return the outcome of the control at `sequence` from a learner's status, None if it is not there."""
     return next((outcome for outcome in status.get("outcomes", ()) if outcome["sequence"] == sequence), None)
