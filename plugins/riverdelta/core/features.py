@@ -1,4 +1,4 @@
-"""Columns: what a request, an impression and a correction all mean by a feature.
+"""Columns: the names, dtypes and shapes of features, and the checks of requests against them.
 
 A block of rows is a dict of named numpy columns of equal length N. An id column is int64[N], a scalar float32[N], a vector
 float32[N, D]; any other dtype or shape is a tensor, which only the base model reads.
@@ -30,7 +30,7 @@ _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its numpy dtype, and its shape after the batch axis (None where any length goes)."""
+    """A column: its name, its numpy dtype, and its shape after the batch axis (None for an axis of any length)."""
 
     name: str
     dtype: str
@@ -87,7 +87,7 @@ class Column:
         return self._cast(array)
 
     def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        want = np.dtype(self.dtype)
+        want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
