@@ -16,11 +16,12 @@ PACKAGE = Path("plugins/riverdelta")
 #: What is held to the list, as paths from the root.
 DONE = [
     *(PACKAGE / name for name in ("evaluation", "graph", "metrics", "serving", "storage", "lab", "core")),
+    *(PACKAGE / name for name in ("corrections", "river", "checks", "__init__.py")),
     *(
         PACKAGE / "learning" / name
         for name in ("adaptation.py", "admission.py", "breaker", "fold.py", "influence.py", "joiner", "replay.py")
     ),
-    Path("monitoring"),
+    *(Path(name) for name in ("monitoring", "service", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
 ]
 #: Files below `DONE` that are not held to it yet.
 LATER = {PACKAGE / name for name in ("evaluation/history.py", "storage/home.py", "core/records.py", "core/features.py")}

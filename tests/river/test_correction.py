@@ -188,7 +188,7 @@ def test_a_pipeline_that_diverges_stays_finite_and_starts_afresh(caplog, run_gra
     assert np.isfinite(logits).all()
     assert np.isfinite(correction.predict(columns, block.offset)).all()
     assert np.isfinite(run_graph(correction, SCHEMA, columns, block.offset)).all()
-    assert "diverged and starts afresh" in caplog.text
+    assert "diverged and starts again" in caplog.text
 
 
 def test_an_overflow_inside_river_starts_it_afresh(caplog):
