@@ -80,7 +80,7 @@ ODD = [
     [1, 2, "3"],
     1j,
 ]
-ODD += [np.int32(7), np.float32(2.5), np.bool_(True), np.zeros(3), np.zeros(2), [1, 2, True], [[1], [2], [3]]]
+ODD += [1j, 10**30, np.int32(7), np.float32(2.5), np.bool_(True), np.zeros(3), np.zeros(2), [1, 2, True], [[1], [2], [3]]]
 
 
 @pytest.mark.parametrize("name", SCHEMA)

@@ -5,11 +5,14 @@ Each law is a function of a correction, a schema and a loss; it raises `LawBroke
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from riverdelta.checks.block import Block, bound, draw, export, learn, predict, same_state, some_labels, state
-from riverdelta.checks.law import LawBroken, at_most, laws_of, run, same
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.checks.law import LawBroken, at_most, laws_of, refused, run, same
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Columns, Floats, Schema, described
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.base import Correction
@@ -50,6 +53,28 @@ def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss =
             rows = [(learn if face == "learn" else predict)(each, piece) for piece in pieces]
             same(f"{face} split at {cuts[:5]}…", np.concatenate(rows), found, block.arrays)
         same_state(state(part), expected)
+
+
+def it_refuses_a_block_that_no_kernel_takes(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """`predict` and `learn` raise `InvalidInput` naming an array that is missing or of another type, shape or order, and learn
+    nothing of the block."""
+    c, block = bound(correction, schema, loss), draw(schema, 9, 20, loss)
+    learn(c, block)
+    before, numbers = state(c), {"offset": block.offset, "label": block.label, "weight": block.weight}
+    for name, array in {**{name: block.columns[name] for name in c.reads}, **numbers}.items():
+        wrongs: list[Any] = [array.astype(np.int16), array[:, None], array.tolist()]
+        wrongs += [np.repeat(array, 2, axis=0)[::2]] if name in numbers else [None]
+        wrongs += [array[:-1]] if name != "offset" else []  # that would be too many of everything else
+        for wrong in wrongs:
+            given = {**block.columns, **numbers, name: wrong}
+            columns = {key: given[key] for key in schema if given[key] is not None}
+            shown = f"{name} as {described(wrong)}"
+            if name not in ("label", "weight"):
+                with refused(f"predict with {shown}", InvalidInput, name):
+                    c.predict(columns, given["offset"])
+            with refused(f"learn with {shown}", InvalidInput, name):
+                c.learn(columns, *(given[key] for key in numbers))
+    same_state(state(c), before, "after it refused a block, ")
 
 
 def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:

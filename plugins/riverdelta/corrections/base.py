@@ -126,20 +126,16 @@ class Correction(RowFaces):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("__") or "served" in vars(self):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            raise self._unbound(name)
+            # `bind` makes the tables, and private attributes beside them.
+            if "served" not in vars(self) and (name in ("served", "learner") or re.match(r"_(?!_)", name)):
+                raise self._unbound(name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _unbound(self, lacks: str) -> Unbound:
         return Unbound(
             f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, by "
             f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
         )
-
-    @property
-    @abstractmethod
-    def reads(self) -> tuple[str, ...]:
-        """The names of the columns that the correction reads."""
 
     @abstractmethod
     def bind(self, schema: Schema) -> None:

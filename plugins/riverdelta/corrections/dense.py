@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Dense:
 
 def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
     """Return float features as a list; raises `ConfigurationError` for an invalid or repeated feature."""
-    features = [on] if isinstance(on, str | Lookup) else list(on)
+    features = list(on) if isinstance(on, Iterable) and not isinstance(on, str) else [on]
     for feature in features:
         if not isinstance(feature, Lookup):
             column("a feature of on", feature, 'Entity("user_id", on=["item_vec", "hour"])')

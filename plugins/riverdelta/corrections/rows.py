@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +50,9 @@ class RowFaces(MiniBatchClassifier):
 
     offset: str | None
     loss: Loss = LOG_LOSS
+    bind: Callable[[Schema], None]
+    predict: Callable[[Columns, Floats], Floats]
+    learn: Callable[[Columns, Floats, Floats, Floats], Floats]
     _schema: Schema | None = None
     _multiclass = False
 
@@ -60,7 +63,8 @@ class RowFaces(MiniBatchClassifier):
 
     @property
     @abstractmethod
-    def reads(self) -> tuple[str, ...]: ...
+    def reads(self) -> tuple[str, ...]:
+        """The names of the columns that the correction reads."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -71,15 +75,6 @@ class RowFaces(MiniBatchClassifier):
     def numbers(self) -> tuple[str, ...]:
         """The columns that can only be numbers: scalars or vectors."""
         return ()
-
-    @abstractmethod
-    def bind(self, schema: Schema) -> None: ...
-
-    @abstractmethod
-    def predict(self, columns: Columns, offset: Floats) -> Floats: ...
-
-    @abstractmethod
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats: ...
 
     def learn_one(self, x: Row, y: Any, w: float = 1.0) -> None:
         """Learn one example.

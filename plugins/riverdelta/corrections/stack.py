@@ -121,14 +121,22 @@ class Stack:
         return nest({name: nest(kind) for name, kind in kinds.items()})
 
     def load(self, arrays: Arrays) -> None:
-        """Restore the arrays of `state`; raises `Corrupt` naming one that is missing or has another shape."""
+        """Restore the arrays of `state`, or none: raises `Corrupt` naming one that is missing or does not fit."""
+        before = {name: array.copy() for name, array in self.state().items()}
+        try:
+            self._load(arrays)
+        except Exception:
+            self._load(before)
+            raise
+
+    def _load(self, arrays: Arrays) -> None:
         for name, c in zip(self.names, self.corrections, strict=True):
             served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
                 table.values[:] = take(served, key, table.values)
                 table.touched[:] = True
             for key, mine in c.learner.items():
-                theirs = take(learner, key, None if mine.dtype == np.uint8 else mine)
+                theirs = take(learner, key, mine, any_rows=mine.dtype == np.uint8)
                 if mine.shape == theirs.shape:
                     mine[...] = theirs
                 else:

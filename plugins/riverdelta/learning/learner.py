@@ -120,13 +120,7 @@ class Learner(Fold):
     def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
         """Go back to the tables of the release at `position`, and learn the examples before `sequence` again where asked."""
         arrays = self.recall.state(position)
-        stack = self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack")
-        before = {name: array.copy() for name, array in self.stack.state().items()}
-        try:
-            self.stack.load(stack)
-        except Corrupt:
-            self.stack.load(before)
-            raise
+        self.stack.load(self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack"))
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
         """The stack's state after learning the examples of the records between two positions again."""
