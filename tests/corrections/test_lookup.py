@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta import Lookup, Schema, id64
+from riverdelta import Linear, Lookup, Schema, id64
 from riverdelta.checks.law import run
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.nodes import Nodes
@@ -93,9 +93,10 @@ def test_a_malformed_table_is_refused_with_what_is_wrong(table, message):
         Lookup("bad", "i", table)
 
 
-def test_a_key_that_is_no_id_is_refused_by_name():
-    with pytest.raises(ConfigurationError, match=r"'hour'.*float32\[N\]"):
-        Lookup("g", "hour", {1: [1.0]}).check(Schema.of({"hour": "float32"}))
+@pytest.mark.parametrize("table", [{1: [1.0]}, {1: [3]}])
+def test_a_key_that_is_no_id_is_refused_by_name(table):
+    with pytest.raises(ConfigurationError, match=r"lookup 'g' reads column 'hour', which is float32\[N\]; expected an id"):
+        Linear(Lookup("g", "hour", table), slots=8).bind(Schema.of({"hour": "float32"}))
 
 
 def test_an_unreadable_file_is_refused_by_path(tmp_path):

@@ -10,8 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from riverdelta.checks.block import Block, bound, draw, export, learn, predict, same_state, some_labels, state
-from riverdelta.checks.law import LawBroken, at_most, equal, laws_of, same
+from riverdelta.checks.block import Block, bound, draw, export, learn, predict, some_labels, state
+from riverdelta.checks.law import LawBroken, at_most, equal, laws_of, same, same_arrays
 from riverdelta.core.features import Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.corrections.base import Correction, Table
@@ -38,7 +38,7 @@ def reading_changes_nothing(correction: Correction, schema: Schema, loss: Loss =
             export(asked, schema)
             asked.coefficients(), asked.occupancy()
             same("predict, called again,", predict(asked, block), first, block.arrays)
-    same_state(state(asked), state(other))
+    same_arrays("its state", state(asked), state(other))
 
 
 def what_it_is_given_stays_the_callers(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -56,7 +56,7 @@ def what_it_is_given_stays_the_callers(correction: Correction, schema: Schema, l
                 same(f"{name}, which {face.__name__} was given,", given.arrays[name], array)
             if not any(np.shares_memory(found, array) for array in given.arrays.values()):
                 found.fill(7)
-    same_state(state(c), state(other))
+    same_arrays("its state", state(c), state(other))
 
 
 def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -65,9 +65,9 @@ def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LO
     fresh = state(old)
     learn(old, block)
     trained, clone = state(old), bound(old, schema, loss)
-    same_state(state(clone), fresh)
+    same_arrays("its state", state(clone), fresh)
     learn(clone, draw(schema, 30, 16, loss))
-    same_state(state(old), trained)
+    same_arrays("its state", state(old), trained)
 
 
 def served_tables_keep_their_form(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -119,7 +119,7 @@ def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schem
             found, expected = learn(other, block)[rows], learn(c, block[rows])
         what = f"with a row whose {name} is {value:g}: "
         same(f"{what}learn", found, expected, block[rows].arrays)
-        same_state(state(other), state(c), what)
+        same_arrays(f"{what}its state", state(other), state(c))
 
 
 def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from riverdelta.checks.block import Block, bound, draw, export, learn, predict, same_state, some_labels, state
-from riverdelta.checks.law import LawBroken, at_most, laws_of, refused, run, same
+from riverdelta.checks.block import Block, bound, draw, export, learn, predict, some_labels, state
+from riverdelta.checks.law import LawBroken, at_most, laws_of, refused, run, same, same_arrays
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Columns, Floats, Schema, described
 from riverdelta.core.losses import LOG_LOSS, Loss
@@ -52,7 +52,7 @@ def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss =
         for face, each, found in (("learn", part, learned), ("predict", at_once, predict(at_once, block))):
             rows = [(learn if face == "learn" else predict)(each, piece) for piece in pieces]
             same(f"{face} split at {cuts[:5]}…", np.concatenate(rows), found, block.arrays)
-        same_state(state(part), expected)
+        same_arrays("its state", state(part), expected)
 
 
 def it_refuses_a_block_that_no_kernel_takes(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -74,7 +74,7 @@ def it_refuses_a_block_that_no_kernel_takes(correction: Correction, schema: Sche
                     c.predict(columns, given["offset"])
             with refused(f"learn with {shown}", InvalidInput, name):
                 c.learn(columns, *(given[key] for key in numbers))
-    same_state(state(c), before, "after it refused a block, ")
+    same_arrays("its state after it refused a block", state(c), before)
 
 
 def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -152,7 +152,7 @@ def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_L
     for stack in (old, new):
         stack.learn(more.columns, more.offset, more.label, more.weight)
     try:
-        same_state(new.state(), old.state())
+        same_arrays("its state", new.state(), old.state())
     except LawBroken as broken:
         raise LawBroken(f"a loaded copy learned differently: some state is in neither served nor learner: {broken}") from None
 
@@ -165,7 +165,7 @@ def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG
         x = {name: column[i] for name, column in block.columns.items()}
         offset = block.offset[i] if loss.outputs > 1 else float(block.offset[i, 0])
         dicts.learn_one(x | {correction.offset: offset}, block.label[i].item(), float(block.weight[i]))
-    same_state(state(dicts), state(blocks))
+    same_arrays("its state", state(dicts), state(blocks))
 
 
 LAWS = laws_of(globals())

@@ -28,6 +28,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
 _LISTS, _NUMBERS, _TEXT = {list, tuple}, {int, float}, {str, bytes}
 _NOT_NUMBERS = {*_TEXT, bool, np.bool_}
+_SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
 
@@ -185,13 +186,16 @@ class Schema(dict[str, Column]):
         """Build a schema from declarations such as `{"hour": "float32"}`."""
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
-    def need(self, name: str, what: str) -> Column:
-        """Return the column `name`; raises `ConfigurationError` naming `what` reads it, and similar names."""
+    def need(self, name: str, what: str, *kinds: str) -> Column:
+        """Return the column `name`, of one of `kinds` if any are given; raises `ConfigurationError` saying what needs it."""
         if name not in self:
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
                 f"{near(name, self)} (declare it with columns={{{name!r}: 'float32'}})"
             )
+        if kinds and self[name].kind not in kinds:
+            shown = " or ".join(_SPELLED[kind] for kind in kinds)
+            raise ConfigurationError(f"{what} reads column {name!r}, which is {self[name]}; expected {shown}")
         return self[name]
 
     def fits(self, columns: Columns, rows: int) -> None:

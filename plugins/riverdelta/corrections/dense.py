@@ -70,11 +70,9 @@ def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
 
 def _width(what: str, feature: str | Lookup, schema: Schema) -> int:
     if isinstance(feature, Lookup):
-        feature.check(schema)
+        schema.need(feature.key, f"lookup {feature.name!r}", "id")
         if feature.kind != "vector":
             raise ConfigurationError(f"{what} needs vectors, and lookup {feature.name!r} is a bag of ids; use Linear")
         return feature.width
-    found = schema.need(feature, what)
-    if found.kind not in ("scalar", "vector"):
-        raise ConfigurationError(f"{what} reads {feature!r} as a number, and it is {found}; expected float32")
+    found = schema.need(feature, what, "scalar", "vector")
     return (found.shape[0] or 1) if found.shape else 1

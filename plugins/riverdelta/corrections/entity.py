@@ -214,8 +214,7 @@ class Entity(Correction):
     def bind(self, schema: Schema) -> None:
         what = f"Entity({self.key!r})"
         for name in self._keys:
-            if schema.need(name, what).kind != "id":
-                raise ConfigurationError(f"{what} is keyed by {name!r}, which is {schema[name]}; expected an id (int64)")
+            schema.need(name, what, "id")
         self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
         self._dense = Dense(what, self.on, schema, self.intercept)
         shape = self.slots, self.loss.outputs * self._dense.width

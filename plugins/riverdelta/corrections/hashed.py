@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import At, Ids, spelled
@@ -30,11 +29,8 @@ class Hashed:
         self.hashes = [Hash.draw(f"{what}/{_title(f)}", len(read_by(f)), slots) for f in self.features]
         self.widths = [f.width if isinstance(f, Lookup) else 1 for f in self.features]
         for feature in self.features:
-            for name in feature if isinstance(feature, tuple) else ():
-                if schema.need(name, what).kind != "id":
-                    raise ConfigurationError(f"{what} crosses {name!r}, which is {schema[name]}; expected ids (int64)")
-            if isinstance(feature, Lookup):
-                feature.check(schema)
+            for name in read_by(feature):
+                schema.need(name, f"lookup {feature.name!r}" if isinstance(feature, Lookup) else what, "id")
 
     def slots(self, columns: Columns, rows: int) -> tuple[Ints, Floats]:
         """Return the slots and values of a block."""

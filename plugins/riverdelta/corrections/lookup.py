@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from riverdelta.core.checked import column
 from riverdelta.core.errors import ConfigurationError, InvalidInput
-from riverdelta.core.features import Column, Floats, Ints, Schema, is_list
+from riverdelta.core.features import Column, Floats, Ints, is_list
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.hashing import Hash
@@ -88,12 +88,6 @@ class Lookup:
     def digest(self) -> str:
         """The digest of its contents, 16 hexadecimal digits."""
         return digest(*(array.tobytes() for array in (self._keys, self._values, self._shares)), size=8).hex()
-
-    def check(self, schema: Schema) -> None:
-        """Raise `ConfigurationError` if the key is not an id column of `schema`."""
-        found = schema.need(self.key, f"lookup {self.name!r}")
-        if found.kind != "id":
-            raise ConfigurationError(f"lookup {self.name!r} is keyed by {self.key!r}, which is {found}; expected an id")
 
     def rows(self, ids: npt.NDArray[np.integer]) -> Ints:
         """Return each id's row of the table, or 0 if it is absent."""

@@ -93,32 +93,30 @@ class Stack:
         In the graph, the raw output after each correction has the name that the loss gives it, in the correction's scope.
         """
         raw = base
-        for name, c in zip(self.names, self.corrections, strict=True):
-            c.sync()
+        for name, c in self._synced():
             with nodes.scope(name):
                 raw = nodes.named(self.loss.raw, c.export(nodes, columns, raw))
         return raw
 
     def tables(self) -> dict[str, Table]:
         """Return the served tables under their names in the merged model."""
-        for c in self.corrections:
-            c.sync()
         return {
-            f"{PREFIX}{name}/{key}": table
-            for name, c in zip(self.names, self.corrections, strict=True)
-            for key, table in c.served.items()
-            if table.values.size
+            f"{PREFIX}{name}/{key}": table for name, c in self._synced() for key, table in c.served.items() if table.values.size
         }
 
     def state(self) -> dict[str, Array]:
         """Return every array that learning depends on, by name; the arrays are the live ones."""
-        for c in self.corrections:
-            c.sync()
         kinds = {
             name: {"served": {key: table.values for key, table in c.served.items()}, "learner": c.learner}
-            for name, c in zip(self.names, self.corrections, strict=True)
+            for name, c in self._synced()
         }
         return nest({name: nest(kind) for name, kind in kinds.items()})
+
+    def _synced(self) -> list[tuple[str, Correction]]:
+        """Return the corrections with their names, once each has written its state into its tables."""
+        for c in self.corrections:
+            c.sync()
+        return list(zip(self.names, self.corrections, strict=True))
 
     def load(self, arrays: Arrays) -> None:
         """Restore the arrays of `state`, or none: raises `Corrupt` naming one that is missing or does not fit."""
@@ -164,11 +162,8 @@ class Stack:
 
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table."""
-        return {
-            f"{name}/{key}": share
-            for name, c in zip(self.names, self.corrections, strict=True)
-            for key, share in c.occupancy().items()
-        }
+        parts = zip(self.names, self.corrections, strict=True)
+        return {f"{name}/{key}": share for name, c in parts for key, share in c.occupancy().items()}
 
 
 def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:

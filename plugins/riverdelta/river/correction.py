@@ -125,10 +125,7 @@ class River(Correction):
     def bind(self, schema: Schema) -> None:
         if self.loss.outputs > 1:
             raise Unsupported(f"{self._what()} has one output, and {self.loss} has {self.loss.outputs}; use Linear or Entity")
-        self._columns = Schema({name: schema.need(name, self._what()) for name in self.reads})
-        for name, column in self._columns.items():
-            if column.kind == "tensor":
-                raise ConfigurationError(f"River reads {name!r}, which is {column}; expected int64, float32 or float32[D]")
+        self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
         model = base.find(self.pipeline).learner(self.pipeline)
         self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
         names = tuple(n for column in self._columns.values() for n in _river_names(column))
