@@ -69,6 +69,7 @@ class Correction(RowFaces):
     (importance, >= 0). A raw output is float32[N, K]. `riverdelta.checks` has a law for each of these rules:
 
     - Learning a block equals learning its rows one by one, to the last bit; the same rows always give the same state.
+    - `predict` and `learn` refuse a block with an array that is missing or does not fit, before they learn any of it (`room`).
     - Only `learn` changes raw outputs. `inflate` changes only how much later examples move them.
     - No method writes into an array that it was given, or keeps one, or keeps one that it returned. Clones share nothing.
     - A row of weight 0, or with a number that is not finite, changes nothing.
