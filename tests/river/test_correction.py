@@ -136,7 +136,7 @@ def test_features_that_are_no_names_are_refused(features):
         (StandardScaler(), "ends in StandardScaler"),
         (compose.Pipeline(LogisticRegression(), LogisticRegression()), "middle of a pipeline"),
         (compose.Pipeline(Select("h") | StandardScaler(), LogisticRegression()), "Pipeline as a step"),
-        ((Select("h") + (Select("u") | LogisticRegression())) | LogisticRegression(), "stands in a union"),
+        ((Select("h") + (Select("u") | LogisticRegression())) | LogisticRegression(), "is in a union"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

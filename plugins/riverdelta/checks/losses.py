@@ -136,7 +136,7 @@ def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
 
 
 def the_graph_agrees(loss: Loss) -> None:
-    """ONNX Runtime computes the same predictions, links and mixtures; an output mixed with itself stays, bit for bit."""
+    """ONNX Runtime computes the same predictions, links and mixtures; an output mixed with itself is the same, bit for bit."""
     base, corrected = (_draw(loss, seed).astype(np.float32) for seed in (9, 10))
     prediction = loss.inverse_link(base).astype(np.float32)
     nodes = Nodes(OPSET)

@@ -33,6 +33,12 @@ class Table:
     ----------
     values
         The initial values, [rows, width]; copied to float32.
+
+    Examples
+    --------
+    >>> table = Table([[0.5, 1.0], [2.0, 0.0]])
+    >>> table.values.dtype.name, table.touched.tolist()
+    ('float32', [False, False])
     """
 
     def __init__(self, values: npt.ArrayLike) -> None:
@@ -43,8 +49,8 @@ class Table:
 class Correction(RowFaces):
     """Adds a learned residual to a raw output; before the first example the residual is exactly zero.
 
-    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`. It stores each constructor option in an attribute of
-    the same name, which is how clones and a home's definition know it.
+    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`; `Calibration` is the smallest example. It stores
+    each constructor option in an attribute of the same name, which is how clones and a home's definition know it.
 
     Attributes
     ----------
@@ -134,8 +140,8 @@ class Correction(RowFaces):
 
     def _unbound(self, lacks: str) -> Unbound:
         return Unbound(
-            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, by "
-            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
+            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, with "
+            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack with stack.bind(...)"
         )
 
     @abstractmethod
@@ -217,5 +223,5 @@ class Correction(RowFaces):
 def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
         raise InvalidInput(
-            f"{name} is {described(array)}; expected float32{list(shape)} in C order, as of np.array({name}, np.float32)"
+            f"{name} is {described(array)}; expected float32{list(shape)} in C order, such as np.array({name}, np.float32)"
         )

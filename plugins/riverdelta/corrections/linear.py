@@ -52,7 +52,7 @@ def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # 
             divisor = (beta + math.sqrt(squares)) / rate + l2
             coefficient = -(z - math.copysign(l1, z)) / divisor
             if abs(coefficient) > radius:
-                # z returns to where it gives the bound. Otherwise an attack would accumulate in z and outlast itself.
+                # z returns to the value that gives the bound. Otherwise an attack would accumulate in z and outlast itself.
                 coefficient = math.copysign(radius, coefficient)
                 z = -coefficient * divisor - math.copysign(l1, coefficient)
         state[row, at + 1] = z

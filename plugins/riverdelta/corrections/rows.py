@@ -119,7 +119,7 @@ class RowFaces(MiniBatchClassifier):
         label = self.loss.check_labels(labels)
         if label.shape != (len(rows),):
             raise InvalidInput(
-                f"there are {len(rows)} rows and labels of the shape {list(label.shape)}; expected a label a row"
+                f"there are {len(rows)} rows and labels of shape {list(label.shape)}; expected one label for each row"
             )
         if not finite(w) or w < 0:
             raise InvalidInput(f"w is {w!r}; expected a finite number of at least 0, such as 1.0")
@@ -138,7 +138,7 @@ class RowFaces(MiniBatchClassifier):
     def _labels(self) -> list[bool | str | int]:
         """Return the labels as River has them: False and True if there is one output."""
         if self.loss.labels is None:
-            raise Unsupported(f"{self.loss} has no list of labels, and so no probability of each; ask for predict_one")
+            raise Unsupported(f"{self.loss} has no list of labels, and so no probabilities; use predict_one")
         return [False, True] if self.loss.outputs == 1 else [int(label) for label in self.loss.labels]
 
     def _probabilities(self, rows: Sequence[Row]) -> npt.NDArray[np.floating]:
@@ -174,11 +174,11 @@ class RowFaces(MiniBatchClassifier):
         made, there = type(self).__name__, near(name, map(str, x))
         if name == self.offset:
             raise InvalidInput(
-                f"row {row} lacks the offset {name!r}, the base's raw output: {there}; where there is no base, make the "
+                f"row {row} lacks the offset {name!r}, the base's raw output: {there}; if there is no base, make the "
                 f"correction with offset=None, as in {made}(..., offset=None)"
             )
         raise InvalidInput(
-            f"row {row} lacks {name!r}, which {made} reads: {there}; where it counts as 0, write {{{name!r}: 0, **x}}"
+            f"row {row} lacks {name!r}, which {made} reads: {there}; if it counts as 0, write {{{name!r}: 0, **x}}"
         )
 
     def _kinds(self, x: Row) -> Schema:
@@ -187,9 +187,8 @@ class RowFaces(MiniBatchClassifier):
         if asked := [name for name, spec in found.items() if spec is None]:
             specs = {name: spec or "float32" for name, spec in found.items()}
             raise ConfigurationError(
-                f"{type(self).__name__} cannot tell whether {asked[0]!r} is a number or an id: row 0 has {x[asked[0]]!r}; say "
-                f"which before the first row, by correction.bind(Schema.of({specs})), with 'int64' in place of 'float32' "
-                f"for an id"
+                f"{type(self).__name__} cannot tell whether {asked[0]!r} is a number or an id: row 0 has {x[asked[0]]!r}; "
+                f"declare it before the first row: correction.bind(Schema.of({specs})), or 'int64' for an id"
             )
         return Schema.of({name: spec for name, spec in found.items() if spec is not None})
 

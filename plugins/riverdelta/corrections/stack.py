@@ -187,7 +187,7 @@ def named(corrections: Sequence[Correction]) -> tuple[str, ...]:
     for name in names:
         if names.count(name) > 1:
             alike = " and ".join(repr(c).replace("\n", " ") for n, c in zip(names, corrections, strict=True) if n == name)
-            raise ConfigurationError(f"{alike} would both be called {name!r}; give one a name of its own: .named('another')")
+            raise ConfigurationError(f"{alike} would both be called {name!r}; give one another name: .named('another')")
     return names
 
 

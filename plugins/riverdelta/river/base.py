@@ -40,7 +40,7 @@ class Shape:
             keys += [name for name in [*self.names, c.column] if c.owns(name)] + [c.column]
         if doubles := [key for key, n in Counter(keys).items() if n > 1]:
             raise ConfigurationError(
-                f"two features of the pipeline are named {doubles[0]!r}; River would keep only one of them"
+                f"two features of the pipeline are named {doubles[0]!r}; River would keep only one of them; rename one"
             )
 
     def unmixed(self, what: str) -> None:

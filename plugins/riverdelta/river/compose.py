@@ -110,7 +110,7 @@ def _refuse_models(steps: Iterable[Any], where: str) -> None:
     for step in steps:
         last = list(step.steps.values())[-1] if isinstance(step, Pipeline) and step.steps else step
         if isinstance(last, GLM):
-            raise Unsupported(f"{type(last).__name__} stands in {where}; it can only be the last step")
+            raise Unsupported(f"{type(last).__name__} is in {where}; it can only be the last step")
 
 
 register(Pipeline, PipelineConverter)

@@ -133,7 +133,7 @@ class River(Correction):
         self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
         *self._transformers, self._last = self._model.steps.values()
         if isinstance(self._last, LogisticRegression) and not self.loss.logit:
-            raise Unsupported(f"{self._what()} ends in LogisticRegression, and not in {self.loss}; use LinearRegression")
+            raise Unsupported(f"{self._what()} cannot lower {self.loss}; end it in LinearRegression")
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self.served = self._converter.tables
