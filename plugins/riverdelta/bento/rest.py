@@ -64,7 +64,7 @@ def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
 
 
 def _labels(items: list[Any]) -> list[Any] | None:
-    """Return the labels at once, or None unless each item has only an id, and a label or shown."""
+    """Return the labels if each item has only an id, and a label or shown; None otherwise."""
     try:
         kinds = {type(item["id"]) for item in items}
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]

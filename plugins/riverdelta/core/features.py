@@ -118,7 +118,7 @@ class Column:
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
 
     def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        want = np.dtype(self.dtype)
+        want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size

@@ -47,10 +47,14 @@ class Home:
 
     Parameters
     ----------
-    definition : the scorer's definition.
-    settings : the settings; `home` is the parent folder.
-    open_log : opens the log for the folder `journal/`. Default: `SqliteLog`.
-    registry : stores releases, live tables and checkpoints. Default: in the folder. Keys, definition and status are always there.
+    definition
+        The scorer's definition.
+    settings
+        The settings; `home` is the parent folder.
+    open_log
+        Opens the log for the folder `journal/`. Default: `SqliteLog`.
+    registry
+        Stores releases, live tables and checkpoints; keys, definition and status are always in the folder. Default: the folder.
     """
 
     def __init__(
@@ -157,8 +161,8 @@ class Home:
         was = "silence" if journal.log.fact("tick") else "explicit" if self.checkpoints().oldest() else self.settings.labels
         if was != self.settings.labels:
             raise ConfigurationError(
-                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, now it is {self.settings.labels}; start it "
-                f"once with the labels and window that it had, which are then recorded, and change them afterwards"
+                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, now it is {self.settings.labels}; "
+                f"start it once with the labels and window that it had, which are then recorded, and change them afterwards"
             )
 
     def ids(self) -> Ids:
@@ -204,7 +208,7 @@ class Home:
         releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 
     def _claim(self, releases: ReleaseStore) -> None:
-        """Record that the folder belongs to this definition; raises `ConfigurationError` if it belongs, or may belong, to another."""
+        """Record that the folder belongs to this definition; raises `ConfigurationError` if it may belong to another."""
         stored, mine = self.stored(), describe(self.definition)
         # A folder without a release and a record belongs to no definition.
         if releases.all() or (self.folder / "journal").exists():
@@ -227,7 +231,7 @@ class Home:
         if _FINGERPRINT.fullmatch(theirs):
             same = theirs.partition("-")[0] == mine.partition("-")[0]
             raise ConfigurationError(
-                f"{self.folder} learned with {'other corrections' if same else 'another base'}: its file 'owner', written by an "
+                f"{self.folder} learned with {'other corrections' if same else 'another base'}: its file 'owner', from an "
                 f"earlier version, has {theirs}; this definition has {mine}\n{self._carry()}"
             )
         why = f"{self._path} is missing"
@@ -235,7 +239,7 @@ class Home:
         _log.warning("%s; release %d has this base and this stack's tables, so the file is written again", why, number)
 
     def _recognize(self, releases: ReleaseStore, why: str) -> int:
-        """Return the newest readable release's number if it belongs to this definition; raises `ConfigurationError` otherwise."""
+        """Return the number of the newest readable release; raises `ConfigurationError` if it has another definition."""
         for release in reversed(releases.all()):
             try:
                 release.verify()
