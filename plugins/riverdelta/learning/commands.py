@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Refused, near
 from riverdelta.core.instruction import Instruction
+from riverdelta.core.strict import Strict, validated
 
 #: The largest number of a release.
 MOST_RELEASE = 10**9
@@ -55,7 +56,7 @@ class Past(Protocol):
         """Raise `Refused` where the examples since a release can no longer be learned again."""
 
 
-class Command(BaseModel):
+class Command(Strict):
     """A command with its options; each class has the `name` that it is called by.
 
     `serialization_alias` is what a field is called in the journal: it stays as it is where the field is renamed.
@@ -63,8 +64,6 @@ class Command(BaseModel):
     >>> COMMANDS["promote"](release=3)
     Promote(release=3)
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str]
     #: The version of what the journal holds of it: one more where a field is added, dropped, or means something else.
@@ -312,8 +311,5 @@ def of_record(instruction: Instruction) -> Command:
     if fields.keys() != names.keys():
         found, expected = (", ".join(map(str, each)) or "none" for each in (fields, names))
         raise InvalidInput(f"the fields of the {cls.name} on record are {found}; expected {expected}")
-    try:
-        return cls(**{names[alias]: value for alias, value in fields.items()})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise InvalidInput(f"{wrong['loc'][0]} of the {cls.name} on record is {wrong['input']!r:.80}: {wrong['msg']}") from None
+    given = {names[alias]: value for alias, value in fields.items()}
+    return validated(cls, given, f"the {cls.name} on record")
