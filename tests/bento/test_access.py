@@ -92,9 +92,9 @@ def test_the_scheme_is_taken_in_any_case():
         ACCESS.caller([f" {scheme} {TOKENS[Role.SCORE]} "], "").need(SCORE, "")
 
 
-@pytest.mark.parametrize(("token", "said"), [("short", "has 5 characters"), ("sixteen letters!", "no bearer token has")])
+@pytest.mark.parametrize(("token", "said"), [("short", "has 5 characters"), ("sixteen letters!", "has invalid characters")])
 def test_a_token_that_is_none_is_named_by_its_place_alone(token, said):
-    with pytest.raises(ConfigurationError, match=f"token 2 of RIVERDELTA_FEEDBACK_TOKENS {said}|has characters that") as caught:
+    with pytest.raises(ConfigurationError, match=f"token 2 of RIVERDELTA_FEEDBACK_TOKENS {said}") as caught:
         Access.of(Settings(feedback_tokens=f"a-good-token-of-the-shop, {token}"))
     assert token not in str(caught.value)
 

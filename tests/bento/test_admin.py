@@ -16,6 +16,7 @@ from riverdelta.bento import admin, rest
 from riverdelta.bento.access import Role
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.schemas import CommandResponse
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
@@ -110,7 +111,18 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     answer = learning.command("rollback", release=0, freeze=True)
     assert answer.status_code == 200
     told = answer.json()
-    assert told.keys() == {"sequence", "obeyed", "refused", "waits", "position", "release", "swap", "champion", "frozen"}
+    assert told.keys() == {
+        "sequence",
+        "obeyed",
+        "refused",
+        "waits",
+        "target",
+        "position",
+        "release",
+        "swap",
+        "champion",
+        "frozen",
+    }
     assert (told["obeyed"], told["waits"], told["release"], told["frozen"]) == (True, None, 0, True)
     assert told["position"] >= told["sequence"] > made["sequence"]
     deadline = time.monotonic() + 5

@@ -108,7 +108,7 @@ def test_an_error_is_the_service_s_and_names_the_row_and_the_setting(served):
     for transport in TRANSPORTS:
         status, message = served.ask(transport, rows(0, 1))
         assert status == ("INTERNAL" if transport == "grpc" else 500)
-        assert message.startswith("row 1 has no score: the base's output is nan; look at")
+        assert message.startswith("row 1 has no score: the base's output is nan; check")
         assert message.endswith("set RIVERDELTA_NOT_FINITE=null to get null for such rows")
     described = document(served.runtime.definition, served.settings)["paths"]
     assert all("500" in described[path]["post"]["responses"] for path in ("/score", "/v2/models/{name}/infer"))

@@ -57,7 +57,7 @@ def test_raw_and_typed_tensors_get_the_same_scores(infer):
 
 HOSTILE = {
     "bytes that are no message": (b"\xff\xff\xff", "INVALID_ARGUMENT", "not a valid inference.ModelInferRequest"),
-    "fewer raw tensors than inputs": (request(raw=[b"1"]), "INVALID_ARGUMENT", "1 raw_input_contents came for 3"),
+    "fewer raw tensors than inputs": (request(raw=[b"1"]), "INVALID_ARGUMENT", "1 raw_input_contents for 3"),
     "raw bytes of another length": (request(raw=[b"1", b"2", b"3"]), "INVALID_ARGUMENT", "'user' has 1 bytes"),
     "a negative shape": (
         request(inputs=[MESSAGES["InferInputTensor"](name="user", datatype="INT64", shape=[-2])], raw=[b""]),

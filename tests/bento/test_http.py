@@ -20,6 +20,6 @@ def test_a_short_one_is_itself():
 def test_a_fault_of_ours_goes_to_the_log_and_not_to_the_client(caplog):
     shown = failure(KeyError("secret"), "feedback")
     assert "secret" not in str(shown)
-    assert "feedback failed inside the service" in str(shown)
+    assert "feedback failed in the service" in str(shown)
     assert "secret" in caplog.text
     assert shown.http_status == 500

@@ -66,7 +66,9 @@ def test_callers_do_not_hold_each_other_back():
     rows, _ = limit(10)
     rows.take(1, 10)
     rows.take(2, 10)
-    with pytest.raises(RateLimited, match=r"over 10 rows a second .*RIVERDELTA_ROWS_PER_SECOND.*try again in 0.3 s") as caught:
+    with pytest.raises(
+        RateLimited, match=r"exceeds 10 rows a second .*RIVERDELTA_ROWS_PER_SECOND.*try again in 0.3 s"
+    ) as caught:
         rows.take(1, 3)
     assert caught.value.retry_after == pytest.approx(0.3)
 

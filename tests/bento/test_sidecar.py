@@ -69,7 +69,7 @@ def test_a_child_that_is_not_configured_right_is_not_started_again(script, super
     assert not supervisor._thread.is_alive()
     assert lines(log) == ["."]
     assert caplog.messages == [
-        "learning stops: the learner's configuration is wrong, as its error above says; fix it and restart"
+        "learning stops: the learner's configuration is invalid (see its error above); fix it and restart"
     ]
     assert supervisor.pid is None
     supervisor.stop()
@@ -82,7 +82,7 @@ def test_after_a_long_life_the_first_pause_counts_again(script, supervisor, monk
     supervisor.start()
     wait(lambda: len(lines(log)) >= 3)
     supervisor.stop()
-    assert set(caplog.messages) == {"the learner ended with code 3; it starts again in 0.0 s"}
+    assert set(caplog.messages) == {"the learner ended with code 3; it is restarted in 0.0 s"}
 
 
 def test_the_child_is_told_which_service_and_that_it_ends_with_its_parent(script, supervisor):

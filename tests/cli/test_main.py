@@ -82,6 +82,7 @@ ROWS = st.fixed_dictionaries(
         "log_loss_served": st.none() | st.floats(0, 56),
         "gain_on_champion": st.none() | st.floats(-56, 56),
         "verdict": st.sampled_from(VERDICTS),
+        "trial_examples": st.none() | st.integers(0, 10**9),
         "bytes": st.integers(0, 10**11),
         "champion": st.booleans(),
         "serving": st.booleans(),

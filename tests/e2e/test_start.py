@@ -68,7 +68,7 @@ def test_a_port_that_something_else_has_and_another_stack_on_a_home_end_the_star
     assert more == [
         "  Entity 'entity_user_id': forget is 0.9 here, and was 0.98",
         f"to carry over what it learned, once no service uses it: {moved} && {rebase}",
-        f"to begin anew: {moved}",
+        f"to start over: {moved}",
     ]
 
 

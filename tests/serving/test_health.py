@@ -57,7 +57,7 @@ def test_a_gain_a_loss_and_neither_are_said_with_the_number_of_labels():
     saved = "The corrections save 0.1500 nats of log loss a row (0.1000 to 0.2000) over 5,000 labels."
     assert of(0.1, 0.2) == ("good", "Healthy: the corrections help.", saved)
     cost = of(-0.2, -0.1)
-    assert (cost.level, cost.sentence) == ("warn", "It runs, but the corrections cost more than they gain.")
+    assert (cost.level, cost.sentence) == ("warn", "Learning: the corrections cost more than they gain.")
     assert "The corrections lose 0.1500 nats of log loss a row (0.1000 to 0.2000) over 5,000 labels." in cost.more
     assert of(-0.1, 0.1).sentence == "Learning: the corrections neither help nor hurt clearly."
     assert of(0.1, 0.2, serve="base").sentence == "Shadow mode: the corrections would help."

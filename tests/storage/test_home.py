@@ -84,7 +84,7 @@ def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, 
     (home().folder.parent / "ranker.old").mkdir()
     with pytest.raises(ConfigurationError) as refused:
         home(half, slots).prepare()
-    what, found, carry, anew = str(refused.value).splitlines()
+    what, found, carry, over = str(refused.value).splitlines()
     assert what == f"{home().folder} learned with another definition of 'ranker':"
     if slots != 256:
         assert found == "  Entity 'entity_user': slots is 512 here, and was 256"
@@ -93,7 +93,7 @@ def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, 
     moved = f"mv '{tmp_path}/my state/ranker' '{tmp_path}/my state/ranker.old2'"
     rebase = f"riverdelta rebase --service SERVICE.py:CLASS --from '{tmp_path}/my state/ranker.old2'"
     assert carry == f"to carry over what it learned, once no service uses it: {moved} && {rebase}"
-    assert anew == f"to begin anew: {moved}"
+    assert over == f"to start over: {moved}"
     subprocess.run(moved, shell=True, check=True)
     home(half, slots).prepare()
 
@@ -148,7 +148,7 @@ def test_a_damaged_definition_is_an_error_of_its_own_that_ends_in_the_line_to_ty
     with pytest.raises(Corrupt, match=said) as refused:
         home()
     assert str(refused.value).startswith(f"{folder / 'ranker' / 'definition.json'} is damaged: ")
-    subprocess.run(str(refused.value).rpartition("scorer's: ")[2], shell=True, check=True)
+    subprocess.run(str(refused.value).rpartition("this scorer: ")[2], shell=True, check=True)
     assert home().prepare().number == 0
 
 
@@ -224,14 +224,14 @@ def test_a_missing_definition_is_written_again_where_the_newest_release_is_this_
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize(("half", "slots", "why"), [("0.25", 256, "of another base model"), ("0.5", 512, "entity_user")])
+@pytest.mark.parametrize(("half", "slots", "why"), [("0.25", 256, "has another base model"), ("0.5", 512, "entity_user")])
 def test_a_missing_definition_does_not_give_the_folder_to_another_base_or_stack(home, how, half, slots, why):
     home().prepare()
     make_earlier(home(), DAMAGE[how])
     other = home(half, slots)
     with pytest.raises(ConfigurationError, match=f"does not belong to this scorer: .*{why}") as refused:
         other.prepare()
-    line = str(refused.value).partition("begin anew: ")[2]
+    line = str(refused.value).partition("start over: ")[2]
     subprocess.run(line, shell=True, check=True)
     other.prepare()
 

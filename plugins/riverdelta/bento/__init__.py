@@ -1,4 +1,4 @@
-"""Everything that knows BentoML, Starlette or gRPC."""
+"""The service: the only package that imports BentoML, Starlette or gRPC."""
 
 from riverdelta.bento.online import online
 

@@ -1,4 +1,4 @@
-"""Access: who may do what, by bearer tokens."""
+"""Access: bearer tokens, and the roles that they grant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from riverdelta.core.settings import Settings
 
 
 class Role(StrEnum):
-    """What a token allows. `admin` allows everything."""
+    """The role of a token; `admin` includes the others."""
 
     SCORE = "score"
     FEEDBACK = "feedback"
@@ -24,12 +24,12 @@ class Role(StrEnum):
 
 
 Roles = frozenset[Role]
-#: What a request may need: a token of one of these roles.
+#: The sets of roles of which a request needs one.
 ANY, ADMIN = Roles(Role), Roles({Role.ADMIN})
 SCORE, FEEDBACK = ADMIN | {Role.SCORE}, ADMIN | {Role.FEEDBACK}
 
 _FEWEST_CHARACTERS = 16
-#: RFC 6750, section 2.1: what a bearer token may look like.
+#: The syntax of a bearer token (RFC 6750, section 2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 _HEADER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.ASCII | re.IGNORECASE)
 _MOST_PEERS = 4096
@@ -37,23 +37,23 @@ _MOST_PEERS = 4096
 
 @dataclass(frozen=True)
 class Caller:
-    """Someone who was let in: what they may do, and the int64 that stands for them (a hash of the token or of the address)."""
+    """An authenticated caller: its roles, and an int64 that identifies it (a hash of the token or of the address)."""
 
     roles: Roles
     source: int
 
     def need(self, roles: Roles, what: str) -> None:
-        """Raise `Forbidden`, naming `what` and the roles that would do, where the caller has none of them."""
+        """Raise `Forbidden`, naming `what` and the required roles, if the caller has none of `roles`."""
         if not self.roles & roles:
             wanted = " or ".join(sorted(roles))
             raise Forbidden(f"{what} needs a token of the role {wanted}; this one has {' and '.join(sorted(self.roles))}")
 
 
 class Access:
-    """Knows the digests of all tokens; without any token, everybody may do everything.
+    """Finds the caller of a request by its token; if no token is configured, every caller has every role.
 
-    A token is looked for by comparing its BLAKE2b digest with every known one in constant time (`hmac.compare_digest`), to
-    the last: how long it takes tells nothing about which one it is, or nearly is.
+    A token's BLAKE2b digest is compared in constant time (`hmac.compare_digest`) with every known digest, so that the time
+    taken does not depend on which one matches.
 
     >>> access = Access({Role.SCORE: ["score-token-of-the-shop"]})
     >>> access.caller(["Bearer score-token-of-the-shop"], "10.0.0.7").need(SCORE, "POST /score")
@@ -63,7 +63,7 @@ class Access:
     """
 
     def __init__(self, tokens: Mapping[Role, Sequence[str]]) -> None:
-        """Raises `ConfigurationError` naming the setting of a token that is too short or of other characters."""
+        """Raises `ConfigurationError` naming the setting of a token that is too short or has invalid characters."""
         granted: dict[bytes, set[Role]] = {}
         for role, given in tokens.items():
             for place, token in enumerate(given, 1):
@@ -76,17 +76,17 @@ class Access:
 
     @classmethod
     def of(cls, settings: Settings) -> Access:
-        """Return the access that the settings describe."""
+        """Return the access that the settings configure."""
         given = {role: getattr(settings, f"{role}_tokens").get_secret_value().split(",") for role in Role}
         return cls({role: [token.strip() for token in tokens if token.strip()] for role, tokens in given.items()})
 
     @property
     def on(self) -> bool:
-        """Whether a token is asked for."""
+        """Whether requests need a token."""
         return bool(self._callers)
 
     def caller(self, authorization: Sequence[str], peer: str) -> Caller:
-        """Return who sends a request with these `Authorization` headers from the address `peer`; raises `Unauthenticated`."""
+        """Return the caller by the request's `Authorization` headers and its address `peer`; raises `Unauthenticated`."""
         if not self._callers:
             return _neighbour(peer)
         if len(authorization) != 1:
@@ -106,9 +106,9 @@ class Access:
 
 
 def refuse_exposure(settings: Settings, http_host: str | None, service: str = "service:Ranker") -> None:
-    """Raise `ConfigurationError` where others than this machine could come in and a role has no token.
+    """Raise `ConfigurationError` if the service is reachable from other machines and a role has no token.
 
-    `http_host` is where HTTP is served, None where that is not known. The message says what to type to serve `service`.
+    `http_host` is the address of the HTTP server, None if unknown. The message has the commands that serve `service` safely.
     """
     missing = Access.of(settings).missing
     if not missing:
@@ -122,14 +122,14 @@ def refuse_exposure(settings: Settings, http_host: str | None, service: str = "s
         return
     tokens = " ".join(f"{name}=$(openssl rand -hex 32)" for name in missing)
     raise ConfigurationError(
-        f"{where}, where others can reach it, without {', '.join(missing)}: whoever comes could score, teach and roll back.\n"
-        f"For this machine alone, type:\n  {alone}\nFor others, give each role a token first:\n  export {tokens}"
+        f"{where}, reachable from other machines, without {', '.join(missing)}: any client could score, teach and roll back.\n"
+        f"To serve this machine only, type:\n  {alone}\nTo serve others, give each role a token first:\n  export {tokens}"
     )
 
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`: a loopback address, `localhost`, or a socket that is a file.
+    """Whether `host` is reachable from this machine only: a loopback address, `localhost`, or the path of a Unix socket.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "[::1]", "localhost", "/tmp/a.sock")]
     [True, True, True, True]
@@ -156,11 +156,11 @@ def _variable(role: Role) -> str:
 
 
 def _check(role: Role, place: int, token: str) -> None:
-    # By its place and not by its value: this message ends in logs.
+    # The message names the token by its place, not its value, because it is logged.
     wrong = None
     if len(token) < _FEWEST_CHARACTERS:
         wrong = f"{len(token)} characters; expected at least {_FEWEST_CHARACTERS}"
     elif not _TOKEN.fullmatch(token):
-        wrong = "characters that no bearer token has; expected letters, digits and -._~+/ (RFC 6750)"
+        wrong = "invalid characters; expected letters, digits and -._~+/ (RFC 6750)"
     if wrong:
-        raise ConfigurationError(f"token {place} of {_variable(role)} has {wrong}: openssl rand -hex 32 makes one")
+        raise ConfigurationError(f"token {place} of {_variable(role)} has {wrong}: create one with openssl rand -hex 32")

@@ -1,4 +1,4 @@
-"""Address: where this service listens, and what else has that address."""
+"""Address: the addresses that this service listens on, reserved before it starts."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _WILDCARDS = ("0.0.0.0", "::")
 
 
 def refuse_exposed(settings: Settings) -> None:
-    """Raise `ConfigurationError` where HTTP or gRPC is served beyond this machine and a role has no token."""
+    """Raise `ConfigurationError` if HTTP or gRPC is reachable from other machines and a role has no token."""
     refuse_exposure(settings, http_host(), internals.serve_arguments().get("bento") or "service:Ranker")
 
 
 def refuse_taken_http(grpc_port: int) -> None:
-    """Raise `ConfigurationError` naming the holder where `bentoml serve` could not listen on the address it was asked for."""
+    """Raise `ConfigurationError`, naming the process that holds it, if the HTTP address of `bentoml serve` is taken."""
     given = internals.serve_arguments()
     if "host" in given and given.get("fd") is None:
         port = given.get("port") or internals.PORT.find().get()
         if port == grpc_port:
             raise ConfigurationError(
-                f"HTTP and gRPC are both to listen on port {port}; give `bentoml serve` another --port, or change "
+                f"HTTP and gRPC are both configured for port {port}; give `bentoml serve` another --port, or change "
                 f"RIVERDELTA_GRPC_PORT"
             )
         hold("HTTP", str(http_host()), port, "give `bentoml serve` another --host or --port").close()
 
 
 def http_host() -> str | None:
-    """Return the address of the socket that this worker was given, or that `bentoml serve` was asked for; None: not known.
+    """Return the HTTP address of this worker's socket or of `bentoml serve`; None if unknown.
 
-    Both are commands of Click, whose context is still there. A service that is started from Python has none in its first
-    process: there the workers, which are always commands, decide.
+    Both are read from the current Click command. A service that is started from Python has none in its first process; its
+    workers, which are always commands, check instead.
     """
     given = internals.serve_arguments()
     if given.get("fd") is not None:
@@ -54,17 +54,17 @@ def http_host() -> str | None:
 
 
 def hold(what: str, host: str, port: int, change: str) -> socket.socket:
-    """Return a socket that keeps `host:port` for this user's sockets with SO_REUSEPORT, until it is closed or its process ends.
+    """Return a socket that reserves `host:port` for this user's sockets with SO_REUSEPORT, until it is closed.
 
-    Raises `ConfigurationError` where the address is not one of this machine, or anything else has it, as a wildcard too: the
-    message names `what` cannot listen, the holder where it can be known, and the `change` that helps.
+    Raises `ConfigurationError` if this machine does not have the address, or another socket is bound to it or to its wildcard:
+    the message names `what` cannot listen, the process that does if it can be found, and the `change` to make.
 
     Notes
     -----
-    Without SO_REUSEPORT a bind succeeds only where nobody has the port. Set afterwards, it lets workers join, and a second
-    `hold` still fails. SO_REUSEADDR passes over connections that linger after a restart; on Linux it also lets two sockets
-    bind one address, but not listen on it. So one process at most comes out of `listen`, and the socket keeps the port
-    when it stops listening.
+    Without SO_REUSEPORT a bind succeeds only if the port is free. Set afterwards, it admits the workers, while a second
+    `hold` still fails. SO_REUSEADDR ignores connections that linger after a restart; on Linux it also permits two sockets to
+    bind one address, but not to listen on it. So `listen` succeeds in at most one process, and the socket keeps the port after
+    it stops listening.
     """
     held = None
     try:
@@ -91,7 +91,7 @@ def hold(what: str, host: str, port: int, change: str) -> socket.socket:
 
 
 def target(host: str, port: int) -> str:
-    """Return the address as gRPC takes it, resolved as `hold` resolves it; raises `OSError` where there is no such host.
+    """Return the address in gRPC's form, resolved as `hold` resolves it; raises `OSError` if the host does not exist.
 
     >>> target("127.0.0.1", 3001), target("::1", 3001), target("[::]", 0)
     ('127.0.0.1:3001', '[::1]:3001', '[::]:0')
@@ -109,24 +109,24 @@ def _written(host: str, port: int) -> str:
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    """What `bind` takes; a name stands for its first IPv4 address where it has one, "" for all of them."""
+    """Return the arguments of `bind`; a name is resolved to its first IPv4 address if it has one, "" to all addresses."""
     found = socket.getaddrinfo(_bare(host) or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = min(found, key=lambda entry: entry[0] == socket.AF_INET6)
     return family, address
 
 
 def _listener(host: str, port: int) -> str | None:
-    """The process that listens on the port at the address `host`, by its id and command; None where nobody says."""
+    """Return the id and command of the process that listens on `host:port`; None if they cannot be read."""
     try:
         for found in psutil.net_connections("tcp"):
             at = found.laddr.ip.removeprefix("::ffff:") if found.laddr else ""
             same = at == host or at in _WILDCARDS or host in _WILDCARDS
             if found.status == psutil.CONN_LISTEN and found.laddr.port == port and same and found.pid:
                 process = psutil.Process(found.pid)
-                # A worker of a service would only be started again: name the one that starts it.
+                # A killed worker is restarted, so the process that starts it is named.
                 while (parent := process.parent()) and any(Path(part).name == "bentoml" for part in parent.cmdline()):
                     process = parent
                 return f"process {process.pid} ({' '.join(process.cmdline())[:100]})"
-    except psutil.Error:  # another user's, or gone meanwhile
+    except psutil.Error:  # another user's process, or one that has ended
         pass
     return None

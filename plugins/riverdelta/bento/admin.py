@@ -1,9 +1,8 @@
-"""Admin: the operator's steps back and forth over HTTP, for who has the admin role.
+"""Admin: the routes for operators, below /admin; they need the admin role.
 
-A command must say that its body is JSON: a browser sends no such request for another site, as that needs a preflight that no
-route answers. Without tokens everybody on this machine may do this, as they may score and teach; then a request must also
-name the service by a loopback name in its Host header. So neither a web page whose name was made to point here (DNS
-rebinding) nor what a proxy brings from elsewhere gets in: whoever wants that sets tokens.
+A command must have the content type JSON: a browser sends that for another site only after a preflight, which no route
+answers. Without tokens every process on this machine has the admin role; a request must then also name a loopback host in its
+Host header, which stops DNS rebinding and requests through a proxy. Set tokens to admit those.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _LOOK_SECONDS = 0.05
 
 def routes(runtime: Runtime) -> list[Route]:
     """Return the routes below /admin."""
-    reading = asyncio.Lock()  # states and models are large: one at a time is in memory
+    reading = asyncio.Lock()  # States and models are large: one request at a time loads them.
 
     async def releases(request: Request) -> Response:
         return json({"releases": await asyncio.to_thread(_operator(runtime).releases)})
@@ -52,7 +51,7 @@ def routes(runtime: Runtime) -> list[Route]:
         async with reading:
             found = store.get(number) if number is not None else await asyncio.to_thread(store.newest_good)
             if found is None:
-                raise NotFound(f"no release of {runtime.definition.name} is whole")
+                raise NotFound(f"no release of {runtime.definition.name} is intact")
             file = await packed(await asyncio.to_thread(found.verify))
         named = {
             "Content-Disposition": f'attachment; filename="merged-{found.number:06d}.onnx"',
@@ -71,17 +70,17 @@ def routes(runtime: Runtime) -> list[Route]:
             asked = COMMANDS[name](**given)
             sequence = await asyncio.to_thread(operator.ask, asked)
             _log.info("%s by HTTP (caller %016x) is record %d", name, visit().caller.source % 2**64, sequence)
-            waits = None if asked.immediate else await _obeyed(operator, sequence, seconds)
+            waits = None if asked.immediate else await _applied(operator, sequence, seconds)
             return json(operator.outcome(sequence, waits), 202 if waits else 200)
 
         return run
 
     def behind(handler: Handler) -> Handler:
-        async def let_in(request: Request) -> Response:
+        async def admit(request: Request) -> Response:
             _refuse_strange_names(request, runtime.plane.settings)
             return await handler(request)
 
-        return let_in
+        return admit
 
     handlers = {"releases": releases, "diff": changes, "export": export, **{name: command(name) for name in COMMANDS}}
     return mounted({name: behind(handler) for name, handler in handlers.items()})
@@ -92,8 +91,8 @@ def _operator(runtime: Runtime) -> Operator:
     return Operator(plane.home, plane.journal, plane.clock)
 
 
-async def _obeyed(operator: Operator, sequence: int, seconds: float) -> Unavailable | None:
-    """Wait until the learner has obeyed; return why it has not."""
+async def _applied(operator: Operator, sequence: int, seconds: float) -> Unavailable | None:
+    """Wait until the learner has applied the command; return the reason if it has not after `seconds`."""
     deadline = monotonic() + seconds
     try:
         while operator.look(sequence) is None:
@@ -115,7 +114,7 @@ def _refuse_strange_names(request: Request, settings: Settings) -> None:
         name = ""
     if not is_loopback(name):
         raise Forbidden(
-            f"the request is for Host {host!r}; without tokens /admin answers to 127.0.0.1, [::1] and localhost alone: set "
+            f"the request is for Host {host!r}; without tokens /admin accepts only 127.0.0.1, [::1] and localhost: set "
             f"RIVERDELTA_SCORE_TOKENS, RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
         )
 

@@ -1,4 +1,4 @@
-"""Claim: what a service reserves, and the checks that it must pass, before its workers start."""
+"""Claim: the checks before a service's workers start, and the folder and address that it reserves."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from riverdelta.storage.home import Home
 
 
 def claim(definition: Definition, settings: Settings) -> ExitStack:
-    """Return what keeps a scorer's folder and its gRPC address for this process, until it is closed or the process ends.
+    """Reserve a scorer's folder and its gRPC address until the returned stack is closed or the process ends.
 
-    Whatever workers or the learner would fail at for good is tried here once: a worker that fails is started again without
-    end. Raises a `RiverdeltaError` that says what is wrong.
+    Everything at which workers or the learner would fail permanently is tried here first, because BentoML restarts a failed
+    worker without limit. Raises a `RiverdeltaError` that says what is wrong.
     """
     refuse_exposed(settings)
     refuse_taken_http(settings.grpc_port)
@@ -29,8 +29,8 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
     with ExitStack() as held:
         if settings.grpc_port:
             change = (
-                "set RIVERDELTA_GRPC_HOST and RIVERDELTA_GRPC_PORT to a free address of this machine (port 0: no gRPC); of "
-                f"several scorers in one Bento, give {definition.name!r} a port of its own: @online(..., grpc_port=3002)"
+                "set RIVERDELTA_GRPC_HOST and RIVERDELTA_GRPC_PORT to a free address of this machine (port 0: no gRPC); with "
+                f"several scorers in one Bento, give {definition.name!r} its own port: @online(..., grpc_port=3002)"
             )
             held.enter_context(hold("gRPC", settings.grpc_host, settings.grpc_port, change))
         try:
@@ -39,7 +39,7 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
             held.callback(lock.release)
             home.ids()
             with closing(home.journal()) as journal:
-                # Before the first worker takes feedback: it is judged by the settings of this start.
+                # Before a worker accepts feedback, whose outcomes depend on these settings.
                 home.declare(journal, time.time())
         except OSError as error:
             raise Unavailable(f"{home.folder} cannot be used: {error}; repair it, or set RIVERDELTA_HOME") from error
@@ -49,7 +49,7 @@ def claim(definition: Definition, settings: Settings) -> ExitStack:
 
 @contextmanager
 def without_traceback() -> Iterator[None]:
-    """Raise our errors as errors of BentoML too: its command line shows the message of those without a traceback."""
+    """Raise riverdelta's errors as BentoML's too, which its command line shows without a traceback."""
     try:
         yield
     except RiverdeltaError as error:

@@ -1,4 +1,4 @@
-"""Download: a release as one file, put together beside the worker: what that takes of time and memory, no request waits for."""
+"""Download: a release as one file, made in another process so that requests do not wait for it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ except Unsupported as error:
 
 
 async def packed(merged: Path) -> BinaryIO:
-    """Return the merged model at `merged` as one self-contained file, open and already without a name on the disk.
+    """Return the merged model at `merged` as one self-contained file, open and already deleted from its folder.
 
-    A process of its own makes it. Raises `Unsupported` where it would pass the limit of one ONNX file.
+    Another process makes it. Raises `Unsupported` if it would exceed the limit of one ONNX file.
     """
     with TemporaryDirectory(prefix="riverdelta-export-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / merged.name
         command = [sys.executable, "-c", _SCRIPT, str(merged), str(out)]
-        # Popen and not asyncio's: uvloop forks, which runs gRPC's handlers in this process.
+        # Not asyncio's subprocess: uvloop forks, which runs gRPC's fork handlers in this process.
         child = Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment())
         try:
             said = (await asyncio.to_thread(child.communicate))[1].decode(errors="replace").strip()
-        except asyncio.CancelledError:  # whoever asked has gone
+        except asyncio.CancelledError:  # the client has disconnected
             child.kill()
             raise
         if child.returncode == _REFUSED:

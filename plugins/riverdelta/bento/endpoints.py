@@ -1,4 +1,4 @@
-"""Endpoints: the table of all routes and gRPC methods, from which guard, routes, OpenAPI and metric labels are derived."""
+"""Endpoints: the table of all routes and gRPC methods; access checks, routes, OpenAPI and metric labels come from it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Endpoint:
 
     Parameters
     ----------
-    method, path : the HTTP method, and the path, in which `{name}` stands for one part and `{name:path}` for several.
-    transport : `rest`, `oip_rest` or `grpc`; it says which form an error has.
-    label, or_label : the endpoint that a request is counted at, and the one where its message decides otherwise.
-    roles : the roles of which a caller needs one; None is open to everybody, and never limited.
-    name : what its handler is called; empty where BentoML answers.
-    summary : the first line of its description in OpenAPI; empty where it is not described.
-    takes, gives : the models of the body and of the answer, of the message for gRPC; None is no body, and any object.
-    query : the model of the query; None allows no key.
-    statuses : the HTTP statuses of an answer besides those that every route may have.
-    content : the type of the answer.
+    method, path : the HTTP method, and the path, in which `{name}` matches one segment and `{name:path}` several.
+    transport : `rest`, `oip_rest` or `grpc`; it decides the format of errors.
+    label, or_label : the metric label of a request, and the one that its message may select instead.
+    roles : the roles of which a caller needs one; None: no token needed and no rate limit.
+    name : the name of its handler; empty if BentoML answers.
+    summary : its summary in OpenAPI; empty if it is not documented.
+    takes, gives : the models of the request body and the response, or of the gRPC messages; None: no body, and any object.
+    query : the model of the query; None: no parameters.
+    statuses : the HTTP statuses of a response besides those that every route may have.
+    content : the content type of a successful response.
     """
 
     method: str
@@ -51,12 +51,12 @@ class Endpoint:
 
     @property
     def labels(self) -> set[str]:
-        """The endpoints that its requests may be counted at."""
+        """The metric labels that its requests may have."""
         return {self.label, self.or_label} - {""}
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """The paths of this row; no newline or slash hides in a parameter of one part."""
+        """The paths of this row; a parameter of one segment does not match a slash."""
         parts = _PARAMETER.sub(lambda found: ".+" if found[1] else "[^/]+", re.escape(self.path))
         return re.compile(parts, re.DOTALL)
 
@@ -85,7 +85,7 @@ def _model(stem: str) -> tuple[Endpoint, ...]:
     return (
         _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
         _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
-        # Whether it scores or teaches depends on the model: `Oip.permit` asks for the role, and says where it is counted.
+        # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
             schemas.InferRequest, schemas.InferResponse, statuses=(404, 413), or_label="feedback",
@@ -137,13 +137,13 @@ TABLE: tuple[Endpoint, ...] = (
     *(_bentoml(f"/{folder}/{{file:path}}", "metadata", ANY) for folder in ("static_content", "assets")),
     *(_bentoml(path, "health", None) for path in ("/livez", "/readyz", "/healthz")),
 )  # fmt: skip
-#: What is not in the table needs the highest role.
+#: A request that is not in the table needs the admin role.
 OTHER, OTHER_OIP, OTHER_GRPC = (Endpoint("", "other", transport, "other", ADMIN) for transport in ("rest", "oip_rest", "grpc"))
 GRPC = {row.path: row for row in TABLE if row.transport == "grpc"}
 _HTTP = [row for row in TABLE if row.transport != "grpc"]
 _EXACT = {(row.method, row.path): row for row in _HTTP if "{" not in row.path}
 _PATTERNS = [row for row in _HTTP if "{" in row.path]
-#: By transport, the endpoints that requests are counted at.
+#: The metric labels of endpoints, by transport.
 LABELS = {
     transport: sorted({label for row in (*TABLE, OTHER) if row.transport == transport for label in row.labels})
     for transport in ("rest", "oip_rest", "grpc")
@@ -169,7 +169,7 @@ def http_endpoint(method: str, path: str) -> Endpoint:
 
 
 def template(path: str) -> str | None:
-    """Return the path of the row that a path belongs to, whatever the method; None where there is none.
+    """Return the path template that matches a path, for any method; None if there is none.
 
     >>> template("/v2/models/ranker/versions/3")
     '/v2/models/{name}/versions/{number}'

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over gRPC, inside each worker; all workers share one port."""
+"""The gRPC server of each worker: the Open Inference Protocol v2, on a port that all workers share."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _CONTENTS = {
 
 
 class GrpcServer:
-    """A `grpc.aio` server on the worker's event loop, over the same dataplane as REST."""
+    """A `grpc.aio` server on the worker's event loop, with the same data plane as REST."""
 
     def __init__(self, runtime: Runtime, host: str, port: int, max_bytes: int, policy: Policy | None = None) -> None:
-        """Listen; `policy` is that of the worker, by default a new one from the dataplane's settings."""
+        """Listen on `host:port`; `policy` is the worker's, by default a new one from the data plane's settings."""
         self._runtime, self._oip = runtime, Oip(runtime)
         options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", max_bytes)]
         policy = policy or Policy(runtime).open(runtime.plane.settings)
@@ -48,12 +48,12 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Let calls in flight finish, for 5 seconds at the most."""
+        """Wait for calls in flight, at most 5 seconds."""
         await self._server.stop(_GRACE_SECONDS)
 
     def _handlers(self) -> dict[str, Any]:
         oip = self._oip
-        methods: dict[str, Callable[[Any], Any]] = {  # by the names of the table's rows
+        methods: dict[str, Callable[[Any], Any]] = {  # by `Endpoint.name`
             "ServerLive": lambda request: {"live": True},
             "ServerReady": lambda request: {"ready": self._runtime.ready},
             "ModelReady": lambda request: {"ready": bool(oip.model(request.name, request.version))},
@@ -85,7 +85,7 @@ class GrpcServer:
 
 def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
     async def answer(data: bytes, context: Any) -> Any:
-        # Read here and not by gRPC, which would call bytes that are no message a fault of ours.
+        # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
         made = method(parse(row.takes, data))
         return row.gives(**(await made if isawaitable(made) else made))
 
@@ -96,17 +96,17 @@ def _read(request: Any) -> list[Tensor]:
     named = [("request", request), *((f"input {entry.name!r}", entry) for entry in request.inputs)]
     for what, entry in (*named, *((f"output {entry.name!r}", entry) for entry in request.outputs)):
         if entry.parameters:
-            # Those of REST are about bytes behind JSON, which gRPC does not have.
+            # The protocol's parameters concern binary data after JSON, which gRPC does not have.
             refuse_unknown(entry.parameters, (), f"the {what} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise InvalidInput(f"{len(raw)} raw_input_contents came for {len(request.inputs)} inputs; expected one each, or none")
+        raise InvalidInput(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs; expected one per input, or none")
     tensors = []
     for i, entry in enumerate(request.inputs):
         shape, filled = list(entry.shape), [field.name for field, _ in entry.contents.ListFields()]
         if raw:
             if filled:
-                raise InvalidInput(f"input {entry.name!r} has {filled[0]} beside raw_input_contents; expected one of the two")
+                raise InvalidInput(f"input {entry.name!r} has {filled[0]} and raw_input_contents; expected one of the two")
             tensors.append(from_bytes(entry.name, entry.datatype, shape, raw[i]))
         elif entry.datatype not in _CONTENTS:
             raise InvalidInput(f"input {entry.name!r} of datatype {entry.datatype!r} needs raw_input_contents")

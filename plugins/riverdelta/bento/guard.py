@@ -1,4 +1,4 @@
-"""Guard: nobody comes in without being let in, by HTTP or by gRPC."""
+"""Guard: access checks, rate limits and counts for every HTTP request and gRPC call."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _TRACE = HEADER.encode()
 
 @dataclass(slots=True)
 class Visit:
-    """A request that was let in: by whom, and how many rows it may bring."""
+    """An admitted request: its caller, and the limit of its rows."""
 
     caller: Caller
     limit: Limit | None
-    #: The endpoint that it is counted at, where that is known only after its message has been read.
+    #: The metric label, if it depends on the request's message.
     endpoint: str | None = None
 
     def rows(self, brought: Any) -> None:
-        """Note what the request brings: columns or items.
+        """Count the rows of the request's columns or items against the limit.
 
-        Raises `RateLimited`, or `TooLarge` for more rows than ever pass at once.
+        Raises `RateLimited`, or `TooLarge` for more rows than the limit ever permits at once.
         """
         if self.limit is not None:
             self.limit.take(self.caller.source, rows_of(brought))
@@ -52,25 +52,25 @@ _visit: ContextVar[Visit] = ContextVar("riverdelta_visit")
 
 
 def visit() -> Visit:
-    """Return the visit that the present request is; raises `LookupError` where no guard let it in."""
+    """Return the current request's visit; raises `LookupError` if no guard admitted it."""
     return _visit.get()
 
 
 class Policy:
-    """One worker's word on every request of every transport; until `open`, only probes pass."""
+    """Admits or refuses each request to a worker, on all transports; until `open`, it admits only probes."""
 
     def __init__(self, runtime: Runtime | None = None) -> None:
         self._runtime = runtime
         self._access: Access | None = None
         self._requests: Limit | None = None
         self._rows: Limit | None = None
-        #: Whether a guard stands before the service's HTTP routes.
+        #: Whether the service's HTTP application has a `Guard`.
         self.guarded = False
-        #: How long BentoML lets a request take, in seconds (the service's `traffic.timeout`), where it says so.
+        #: BentoML's limit on the time of a request, in seconds (the service's `traffic.timeout`); None without one.
         self.timeout: float | None = None
 
     def open(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Policy:
-        """Let in whom the settings name; raises `ConfigurationError` where a token cannot be one. `clock` counts seconds."""
+        """Start admitting requests; raises `ConfigurationError` if a token is invalid. `clock` returns seconds."""
         access, requests, rows = Access.of(settings), settings.requests_per_second, settings.rows_per_second
         self._requests = Limit("RIVERDELTA_REQUESTS_PER_SECOND", "requests", requests, clock) if requests else None
         self._rows = Limit("RIVERDELTA_ROWS_PER_SECOND", "rows", rows, clock) if rows else None
@@ -78,7 +78,7 @@ class Policy:
         return self
 
     def admit(self, roles: Roles, what: str, authorization: Sequence[str], peer: str, host: str | None) -> Visit:
-        """Return the visit of a request for `what`, which came from the address `peer` to the address `host` of ours.
+        """Return the visit of a request for `what` from the address `peer` to our address `host`.
 
         Raises `Unauthenticated`, `Forbidden` and `RateLimited`.
         """
@@ -86,7 +86,7 @@ class Policy:
             raise Unavailable("the service is starting or stopping; try again")
         if not self._access.on and host is not None and not is_loopback(host):
             raise Unauthenticated(
-                "this service has no tokens and answers on loopback addresses alone; set RIVERDELTA_SCORE_TOKENS, "
+                "this service has no tokens and accepts only loopback addresses; set RIVERDELTA_SCORE_TOKENS, "
                 "RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
             )
         caller = self._access.caller(authorization, peer)
@@ -96,7 +96,7 @@ class Policy:
         return Visit(caller, self._rows)
 
     def count(self, row: Endpoint, visit: Visit | None, status: int, started: float) -> None:
-        """Count a request that came at `started` (of `time.perf_counter`) and is answered with an HTTP status."""
+        """Count a request answered with an HTTP status, and its time since `started` (`time.perf_counter`)."""
         if self._runtime is not None and self._runtime.ready:
             seconds = time.perf_counter() - started
             self._runtime.plane.metrics.answered(row.transport, _at(row, visit), status, seconds)
@@ -111,13 +111,13 @@ def _given(scope: Scope, header: bytes) -> list[str]:
 
 
 class Guard:
-    """ASGI middleware outside of all others: what BentoML answers by itself passes it too."""
+    """The outermost ASGI middleware, which also protects the routes that BentoML answers itself."""
 
     def __init__(self, app: ASGIApp, policy: Policy, prefix: str = "") -> None:
         self._app, self._policy, self._prefix = app, policy, prefix.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer what it lacks; count it when it is answered."""
+        """Pass an admitted request on, or answer with the refusal; count it when it is answered."""
         if scope["type"] == "lifespan":
             self._policy.guarded = True
             return await self._app(scope, receive, send)
@@ -141,7 +141,7 @@ class Guard:
             try:
                 _visit.set(visit := self._policy.admit(row.roles, f"{method} {scope['path']}", authorization, peer, host))
                 arrived(_given(scope, _TRACE))
-            except Exception as error:  # whatever fails here lets nobody in
+            except Exception as error:  # any failure here is a refusal
                 return await self._refuse(row, scope, receive, counted, failure(error, row.label))
         return await self._app(scope, receive, counted)
 
@@ -157,7 +157,7 @@ class Guard:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """The same before every gRPC method, also those that do not exist; what a method raises is its answer."""
+    """The same checks for every gRPC method, including unknown ones; turns a method's error into a status."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -180,7 +180,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     raise Unsupported(f"{details.method} does not exist")
                 with span(details.method, parents):
                     answer = await handler.unary_unary(request, context)
-            except Exception as error:  # whatever fails here lets nobody in, and a fault of ours is an answer too
+            except Exception as error:  # any failure here is a refusal; a method's error is answered too
                 shown = failure(error, _at(row, visit))
                 self._policy.count(row, visit, shown.http_status, started)
                 await _abort(context, shown)
@@ -191,17 +191,17 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 def set_guard(cls: type, policy: Policy) -> None:
-    """Make every BentoML service of `cls` stand behind a guard.
+    """Put a guard around the application of every BentoML service of `cls` when it is built.
 
-    BentoML adds middleware to a service alone, which is made after the class is decorated, and inside its own, which keep a
-    series for every path that somebody tries: so the guard is put round the whole application when it is built.
+    BentoML can add middleware only to a service, which does not exist yet when the class is decorated, and only inside its own
+    middleware, which would count a series for every path requested.
     """
     setattr(cls, _ATTRIBUTE, policy)
     internals.around_applications(_guard)
 
 
 def refuse_unguarded(policy: Policy) -> None:
-    """Raise `ConfigurationError` where the application was built without its guard."""
+    """Raise `ConfigurationError` if the application was built without its guard."""
     if not policy.guarded:
         raise ConfigurationError("the service was built without its guard; serve it with bentoml serve, or Service.to_asgi()")
 
@@ -215,14 +215,14 @@ def _guard(app: Any, cls: type, name: str, prefix: str) -> None:
 
 
 async def _abort(context: Any, error: RiverdeltaError) -> None:
-    """End a gRPC call with an error's status; where a later try may pass, the trailer says when (gRFC A6)."""
+    """End a gRPC call with an error's status; if a retry may succeed, the trailer says when (gRFC A6)."""
     wait = error.retry_after
     trailer = () if wait is None else (("grpc-retry-pushback-ms", str(math.ceil(1e3 * wait))),)
     await context.abort(getattr(grpc.StatusCode, error.grpc_status), str(error), trailer)
 
 
 def _address(peer: str) -> str:
-    """The address in gRPC's name of a peer.
+    """Return the address in gRPC's name of a peer.
 
     >>> _address("ipv4:127.0.0.1:5001"), _address("ipv6:%5B::1%5D:5001"), _address("unix:")
     ('127.0.0.1', '::1', 'unix:')

@@ -1,4 +1,4 @@
-"""HTTP: bodies in, read no further than allowed; JSON out, and every error as its status with a body that names it."""
+"""HTTP: reads bodies up to a limit, validates JSON, and turns results and errors into responses."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _MOST_CHARACTERS = 800
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body; raises `TooLarge` as soon as it is known to pass `limit` bytes."""
+    """Return the body; raises `TooLarge` as soon as it exceeds `limit` bytes."""
     declared = parse_length("content-length", request.headers.get("content-length", "0"))
     if declared > limit:
-        raise TooLarge(f"the body has {declared} bytes; at most {limit} are taken (RIVERDELTA_MAX_BYTES)")
+        raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted (RIVERDELTA_MAX_BYTES)")
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise TooLarge(f"the body has over {limit} bytes, which is the most that is taken (RIVERDELTA_MAX_BYTES)")
+            raise TooLarge(f"the body has more than {limit} bytes, the maximum (RIVERDELTA_MAX_BYTES)")
         chunks.append(chunk)
     return b"".join(chunks)
 
 
 async def read_json(request: Request, limit: int) -> Any:
-    """Return what a JSON body of at most `limit` bytes holds; raises `InvalidInput` where it holds none."""
+    """Return the value of a JSON body of at most `limit` bytes; raises `InvalidInput` if it is not valid JSON."""
     return parse_json(await read_body(request, limit), "the body")
 
 
@@ -60,7 +60,7 @@ def parse_length(header: str, text: str) -> int:
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Return what the JSON `data` holds; `what` names it in an error."""
+    """Return the value of the JSON `data`; errors call it `what`."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -68,7 +68,7 @@ def parse_json(data: bytes, what: str) -> Any:
 
 
 def json_object(parsed: Any, allowed: Collection[str]) -> dict[str, Any]:
-    """Return `parsed` as an object; raises `InvalidInput` where it is not one, or has another key than those allowed.
+    """Return `parsed` if it is an object; raises `InvalidInput` otherwise, or if a key is not in `allowed`.
 
     >>> json_object({"label": 1}, ("id", "label"))
     {'label': 1}
@@ -80,7 +80,7 @@ def json_object(parsed: Any, allowed: Collection[str]) -> dict[str, Any]:
 
 
 def refuse_unknown(given: Iterable[str], allowed: Collection[str], what: str) -> None:
-    """Raise `InvalidInput` that names the first key of `what` that is not allowed, the nearest one that is, and all of them.
+    """Raise `InvalidInput` naming the first key of `what` that is not allowed, the nearest allowed key, and all of them.
 
     >>> refuse_unknown({"wieght": 1}, ("label", "weight"), "item 0")
     Traceback (most recent call last):
@@ -98,7 +98,7 @@ def _unknown(key: str, allowed: Collection[str], what: str) -> InvalidInput:
 
 
 def validated(model: type[Model], given: Any, what: str) -> Model:
-    """Return `given` as a model; raises `InvalidInput` that names the first thing that is wrong with `what`."""
+    """Return `given` as a model; raises `InvalidInput` naming the first error in `what`."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -106,7 +106,7 @@ def validated(model: type[Model], given: Any, what: str) -> Model:
 
 
 def query(model: type[Model], request: Request) -> Model:
-    """Return a request's query as a model; only a list may have a key twice."""
+    """Return a request's query as a model; only the key of a list may occur twice."""
     given: dict[str, Any] = {}
     for key, value in request.query_params.multi_items():
         if model.model_fields[key].annotation == list[str]:
@@ -134,14 +134,14 @@ def _invalid(model: type[BaseModel], error: ErrorDetails, what: str) -> InvalidI
 
 
 def _example(schema: Mapping[str, Any], last: int | str | None = None) -> str:
-    """Return an object with the required fields, and with `last`, for the end of a message; nothing without examples."""
+    """Return an example with the required fields and `last`, for the end of a message; empty without examples."""
     fields, required = schema.get("properties", {}), schema.get("required", ())
     shown = {name: f["examples"][0] for name, f in fields.items() if "examples" in f and (name in required or name == last)}
     return f", as in {orjson.dumps(shown).decode()}" if shown else ""
 
 
 def _schema_at(model: type[BaseModel], location: Iterable[int | str]) -> Mapping[str, Any]:
-    """The JSON schema of a place in a model."""
+    """Return the JSON schema of a place in a model."""
     at = schema = _schema(model)
     for part in location:
         at = at["items"] if isinstance(part, int) else at["properties"][part]
@@ -162,14 +162,14 @@ def _path(location: Iterable[int | str]) -> str:
 
 
 def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return `content` as JSON; numpy arrays are written as they are."""
+    """Return a response with `content`, which may contain numpy arrays, as JSON."""
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")
 
 
 def failure(error: Exception, endpoint: str) -> RiverdeltaError:
-    """Return the error that a client is shown: ours with its message, cut where it quotes too much of the request.
+    """Return the error that the client gets: a `RiverdeltaError` with its message, shortened if necessary.
 
-    A fault of ours is named in the log, and to the client by its endpoint only.
+    Any other error is a server error: it is logged, and the client gets only the name of the endpoint.
 
     >>> failure(InvalidInput("a" * 10_000), "score").http_status
     400
@@ -177,20 +177,20 @@ def failure(error: Exception, endpoint: str) -> RiverdeltaError:
     if isinstance(error, RiverdeltaError):
         message = str(error)
         return error if len(message) <= _MOST_CHARACTERS else type(error)(f"{message[:_MOST_CHARACTERS]}…")
-    if isinstance(error, RecursionError):  # only a request nests that deep, in its values or in the message about them
+    if isinstance(error, RecursionError):  # only a request can be nested that deeply
         return InvalidInput("the request is nested too deeply; a column is a list of values, or of lists of D numbers")
     _log.error("%s failed", endpoint, exc_info=error)
-    return RiverdeltaError(f"{endpoint} failed inside the service; its log says why")
+    return RiverdeltaError(f"{endpoint} failed in the service; see its log")
 
 
 def refusal(error: RiverdeltaError, transport: str) -> Response:
-    """Return the answer that an error is: as the Open Inference Protocol has it over `oip_rest`, with its type elsewhere."""
+    """Return the response to an error; over `oip_rest` in the format of the Open Inference Protocol, without its type."""
     said = str(error) if transport == "oip_rest" else {"type": type(error).__name__, "message": str(error)}
     return json({"error": said}, error.http_status, headers(error))
 
 
 def headers(error: RiverdeltaError) -> dict[str, str]:
-    """Return the HTTP headers that belong to an error's status.
+    """Return the HTTP headers of an error's response.
 
     >>> headers(Unauthenticated("the request has no Authorization headers"))
     {'WWW-Authenticate': 'Bearer'}
@@ -201,14 +201,14 @@ def headers(error: RiverdeltaError) -> dict[str, str]:
 
 
 def mounted(handlers: Mapping[str, Handler]) -> list[Route]:
-    """Return the routes of the rows of `endpoints.TABLE` that these handlers, by the names of rows, belong to."""
+    """Return the routes of these handlers, by `Endpoint.name`, from `endpoints.TABLE`."""
     rows = [row for row in TABLE if row.name in handlers and row.transport != "grpc"]
     assert {row.name for row in rows} == handlers.keys(), "a handler without a row in endpoints.TABLE"
     return [Route(row.path, _answering(row, handlers[row.name]), methods=[row.method]) for row in rows]
 
 
 def _answering(row: Endpoint, handler: Handler) -> Handler:
-    """The handler behind a check of the query, and with its errors as answers."""
+    """Return a handler that checks the query first and answers errors."""
     keys = tuple(row.query.model_fields if row.query else ())
 
     async def answer(request: Request) -> Response:
@@ -216,7 +216,7 @@ def _answering(row: Endpoint, handler: Handler) -> Handler:
             if request.scope["query_string"]:
                 refuse_unknown(request.query_params, keys, "the query")
             return await handler(request)
-        except Exception as error:  # a fault of ours is an answer too
+        except Exception as error:
             return refusal(failure(error, row.name), row.transport)
 
     return answer

@@ -1,4 +1,4 @@
-"""Internals: every reach into BentoML's private parts, each checked at start-up to be what is relied on."""
+"""Internals: every use of a private part of BentoML, checked at start-up."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import click
 
 from riverdelta.core.errors import ConfigurationError
 
-#: The versions of BentoML whose private parts these are, as pyproject.toml has them.
+#: The versions of BentoML that have these private parts, as in pyproject.toml.
 SUPPORTED = ">=1.4.32,<1.5"
 
 
 @dataclass(frozen=True)
 class Reach:
-    """One private thing: the module and the name in it, what it must be, in words and as a test."""
+    """A private object: its module and name, and its expected shape in words and as a predicate."""
 
     module: str
     name: str
@@ -29,15 +29,15 @@ class Reach:
     fits: Callable[[Any], bool]
 
     def find(self) -> Any:
-        """Return the thing; raises `ConfigurationError` with BentoML's version where it is missing or of another shape."""
+        """Return the object; raises `ConfigurationError` with BentoML's version if it is missing or does not fit."""
         try:
             if self.fits(found := attrgetter(self.name)(import_module(self.module))):
                 return found
         except (ImportError, AttributeError, LookupError, TypeError, ValueError):
             pass
         raise ConfigurationError(
-            f"BentoML {version('bentoml')} has no {self.module}.{self.name} that is {self.shape}, which riverdelta relies on; "
-            f"install a version that has: pip install 'bentoml{SUPPORTED}'"
+            f"BentoML {version('bentoml')} has no {self.module}.{self.name} that is {self.shape}, which riverdelta needs; "
+            f"install a version that does: pip install 'bentoml{SUPPORTED}'"
         )
 
 
@@ -89,15 +89,15 @@ REACHES = (
 
 
 def check() -> None:
-    """Raise `ConfigurationError` naming the first thing that is not what riverdelta relies on."""
+    """Raise `ConfigurationError` naming the first object that is missing or does not fit."""
     for reach in REACHES:
-        # The command line takes half a second to import; a process that it did not start does without.
+        # BentoML's command line takes half a second to import: it is checked only if it started this process.
         if reach is not SERVE or SERVE.module in sys.modules:
             reach.find()
 
 
 def serve_arguments() -> dict[str, Any]:
-    """Return the arguments of the command that this process is: of `bentoml serve` or of its worker; {} where it is none."""
+    """Return the arguments of `bentoml serve` or its worker command, if this process runs one; {} otherwise."""
     context = click.get_current_context(silent=True)
     return context.params if context is not None else {}
 
@@ -108,7 +108,7 @@ def exported() -> bool:
 
 
 def timeout_of(name: str) -> float | None:
-    """Return how long a request to the service `name` may take, in seconds (its `traffic.timeout`); None without a limit."""
+    """Return the limit on the time of a request to the service `name`, in seconds (`traffic.timeout`); None without one."""
     services = Reach(
         _CONTAINERS,
         "BentoMLContainer.config.services",
@@ -119,7 +119,7 @@ def timeout_of(name: str) -> float | None:
 
 
 def around_applications(wrap: Callable[[Any, type, str, str], None]) -> None:
-    """Call `wrap` with each application that BentoML builds from now on, its class, the service's name and path prefix."""
+    """Call `wrap` with each application that BentoML builds from now on, its class, and the service's name and path prefix."""
     build = BUILD.find()
     if getattr(build, "riverdelta_wraps", None) is wrap:
         return

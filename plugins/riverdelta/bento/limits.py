@@ -1,4 +1,4 @@
-"""Limits: how many requests and rows one caller may send to one worker in a second."""
+"""Limits: the rate of requests and of rows from one caller to one worker."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable
 
 from riverdelta.core.errors import RateLimited, TooLarge
 
-#: Whoever was silent longest is forgotten first, and starts afresh: only ever-changing callers gain by that.
+#: The caller that was idle longest is forgotten first and starts again with a full allowance.
 _MOST_CALLERS = 10_000
 
 
 class Limit:
-    """`rate` a second for each caller, and as many at once (one at least), for the 10,000 callers heard of last.
+    """Admits `rate` a second from each caller, and max(1, rate) in one burst; keeps the 10,000 most recent callers.
 
-    In any t seconds at most max(1, rate) + rate · t is taken of a caller. A look-up is O(1); `clock` counts seconds.
+    In any t seconds at most max(1, rate) + rate · t are admitted from a caller. `take` is O(1); `clock` returns seconds.
 
     Notes
     -----
-    A token bucket as one number a caller: the time at which it is full again (the generic cell rate algorithm, ITU-T I.371).
+    A token bucket stored as one number per caller: the time at which it is full again (the generic cell rate algorithm, ITU-T
+    I.371).
 
     >>> now = [0.0]
     >>> limit = Limit("RIVERDELTA_REQUESTS_PER_SECOND", "requests", 2.0, lambda: now[0])
@@ -37,23 +38,23 @@ class Limit:
         return len(self._full)
 
     def take(self, source: int, size: int = 1) -> None:
-        """Take `size` from what `source` has left.
+        """Take `size` from the allowance of `source`.
 
-        Raises `RateLimited` with the seconds to wait, and `TooLarge` for a size that never passes at once.
+        Raises `RateLimited` with the seconds to wait, and `TooLarge` for a size above the burst.
         """
         if size > self.capacity:
             raise TooLarge(
-                f"the request has {size} {self.what}; at most {self.capacity:g} a second are taken of one caller "
+                f"the request has {size} {self.what}; at most {self.capacity:g} a second are accepted from one caller "
                 f"({self.setting}): send it in parts"
             )
         now = self._clock()
         full = max(now, self._full.get(source, now)) + size / self.rate
         wait = full - now - self.capacity / self.rate
-        # A rounding error more than nothing is nothing.
+        # A shorter wait is a rounding error.
         if wait > 1e-9 * max(1.0, abs(now)):
             self._full.move_to_end(source)
             raise RateLimited(
-                f"over {self.rate:g} {self.what} a second came from this caller ({self.setting}); try again in {wait:.3g} s",
+                f"this caller exceeds {self.rate:g} {self.what} a second ({self.setting}); try again in {wait:.3g} s",
                 wait,
             )
         self._full[source] = full

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over the dataplane; REST and gRPC only translate to and from it."""
+"""The models of the Open Inference Protocol v2, for its REST and gRPC transports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FEEDBACK = "-feedback"
 
 
 class Oip:
-    """Two models: the scorer, and `<scorer>-feedback`, whose inference is to take feedback; -1 is any length of an axis."""
+    """Two models: the scorer, and `<scorer>-feedback`, whose inference records feedback; an axis of any length is -1."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -38,19 +38,19 @@ class Oip:
         return {"name": "riverdelta", "version": version("riverdelta"), "extensions": ["binary_tensor_data"]}
 
     def endpoint(self, name: str) -> str:
-        """Return what an inference of the model `name` is: `score` or `feedback`."""
+        """Return the metric label of an inference of the model `name`: `score` or `feedback`."""
         return "feedback" if name == self.runtime.definition.name + _FEEDBACK else "score"
 
     def permit(self, name: str) -> None:
-        """Raise `Forbidden` where the caller may not do what an inference of the model `name` is."""
+        """Set the metric label of the request; raises `Forbidden` if the caller may not run the model `name`."""
         visit().endpoint = self.endpoint(name)
         roles = FEEDBACK if visit().endpoint == "feedback" else SCORE
         visit().caller.need(roles, f"an inference of the model {name!r}")
 
     def model(self, name: str, number: str = "") -> Metadata:
-        """Return a model's metadata; raises `NotFound` listing the models."""
+        """Return a model's metadata; raises `NotFound` naming the models that exist."""
         if number not in ("", "1"):
-            raise NotFound(f"model {name!r} has no version {number!r}; there is: 1")
+            raise NotFound(f"model {name!r} has no version {number!r}; the only version is 1")
         if name not in self._models:
             raise NotFound(f"there is no model {name!r}: {near(name, self._models)}")
         return self._models[name]
@@ -58,9 +58,9 @@ class Oip:
     async def infer(
         self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str]
     ) -> list[Tensor]:
-        """Score, or take feedback; return the `wanted` outputs, all of them where none is named.
+        """Score, or record feedback; return the `wanted` outputs, or all if none is named.
 
-        The only way to either over the protocol: here, at the latest, the caller's role is asked for.
+        Checks the caller's role, even if a transport already has.
         """
         self.permit(name)
         metadata = self.model(name, number)
@@ -99,7 +99,7 @@ class Oip:
             if given[name].datatype != datatype:
                 raise InvalidInput(f"input {name!r} is {given[name].datatype}; expected {datatype}[M]")
         for name in given.keys() - {"id", "label"}:
-            raise InvalidInput(f"input {name!r} is not known; expected id BYTES[M] and label FP32[M]")
+            raise InvalidInput(f"unknown input {name!r}; expected id BYTES[M] and label FP32[M]")
         ids = column(given["id"])
         labels = column(given["label"])
         if ids.ndim != 1 or labels.ndim != 1:
@@ -115,7 +115,7 @@ def _model(name: str, inputs: list[Metadata], outputs: list[Metadata]) -> Metada
 
 
 def _tensor(name: str, datatype: str, *row: int, rows: int = -1) -> Metadata:
-    """What one input or output is: rows of the shape `row`, of any number where it is -1."""
+    """Return the metadata of an input or output: `rows` rows of the shape `row`; -1 is any number."""
     return {"name": name, "datatype": datatype, "shape": [rows, *row]}
 
 

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over REST, with the binary tensor data extension."""
+"""The REST routes of the Open Inference Protocol v2, with the binary tensor data extension."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _named(request: Request) -> dict[str, str]:
 
 
 def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Tensor]]:
-    """Split a body into its JSON header and its tensors, each from the JSON or from the bytes behind it."""
+    """Return a body's JSON header, and its tensors, whose data are in the JSON or in the bytes after it."""
     at = len(body)
     if header_length is not None:
         at = parse_length(_HEADER, header_length)
@@ -74,11 +74,11 @@ def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
         if size > len(body) - at:
             raise InvalidInput(f"input {entry.name!r} has binary_data_size {size!r}; {len(body) - at} bytes are left")
         if "data" in entry.model_fields_set:
-            raise InvalidInput(f"input {entry.name!r} has data beside binary_data_size; expected one of the two")
+            raise InvalidInput(f"input {entry.name!r} has data and binary_data_size; expected one of the two")
         tensors.append(from_bytes(entry.name, entry.datatype, entry.shape, body[at : at + size]))
         at += size
     if at != len(body):
-        raise InvalidInput(f"{len(body) - at} bytes follow the last input; check binary_data_size and {_HEADER}")
+        raise InvalidInput(f"{len(body) - at} bytes remain after the last input; check binary_data_size and {_HEADER}")
     return asked, tensors
 
 

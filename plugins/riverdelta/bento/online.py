@@ -1,4 +1,4 @@
-"""@online: turns a class into a scorer that learns, for BentoML to serve."""
+"""@online: makes a class a scorer that learns while BentoML serves it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.journal import PATIENCE_SECONDS
 
 T = TypeVar("T")
-#: The part of a request's time that its feedback may wait for rows.
+#: The share of a request's time limit that feedback may wait for rows.
 _PATIENCE = 0.8
 
 
@@ -57,24 +57,47 @@ def online(
     name: str | None = None,
     grpc_port: int | None = None,
 ) -> Callable[[type[T]], type[T]]:
-    """Make the decorated class a scorer: a frozen base, and corrections that learn from feedback while it serves.
+    """Make the decorated class a scorer: a frozen base, with corrections that learn from feedback while it serves.
 
-    `base` is the path of an ONNX file (relative to the service's file) or a BentoML model tag with one ONNX file. `task` names
-    the loss that corrections lower, or is one (see `riverdelta.core.losses`). `logit` or `probability` names the output to
-    correct. `taps` names inner tensors as features, `columns` declares columns that the base
-    lacks. `on_drift` is what the learner does at a drift alarm: `Adapt()`, `Freeze()`, or nothing. `slices`, as in
-    {"country": ["de", "fr"]}, names values of id columns whose loss and calibration are shown apart. `name` is the scorer's
-    name in the Open Inference Protocol and of its folder; by default the class's, in lower case. `grpc_port` is where this
-    scorer serves gRPC (0: nowhere), in place of `RIVERDELTA_GRPC_PORT`: several scorers in one Bento need a port each.
+    Write it below `@bentoml.service`. It adds POST /score, POST /feedback, GET /status, the Open Inference Protocol over REST
+    and gRPC, and a sidecar process that learns.
 
-    `keep_inputs=True` has the journal keep every column of each scored request, not only those that corrections and slices
-    read: `riverdelta rebase` can then carry what was learned to another base, or to corrections that read more. It is off by
-    default, as inputs may be personal data. They are deleted with the journal's rows, by
-    `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES`. Turned on or off, it applies to what is scored from
-    then on, and the home stays valid.
+    Parameters
+    ----------
+    base : path of an ONNX file, relative to the service's file, or a BentoML model tag with one ONNX file.
+    task : the loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the
+        log loss of labels 0 and 1.
+    logit, probability : name of the base's output to correct; give one of them if the base has several outputs.
+    taps : names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
+    columns : types of request columns that the base does not have, as in {"user_id": "int64"}. Default: none.
+    corrections : a correction, or several whose residuals are added. Default: none.
+    on_drift : the learner's response to a drift alarm, `Adapt()` or `Freeze()`. Default: None, report it only.
+    slices : values of id columns, as in {"country": ["de", "fr"]}, whose loss and calibration are also measured separately.
+        Default: none.
+    keep_inputs : whether the journal keeps every column of a request, not only those that corrections and slices read.
+        Turn it on to `riverdelta rebase` to another base or to corrections that read other columns. Default: False, because
+        inputs may be personal data; `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES` limit how long they
+        are kept. A change applies to later requests, and the home stays valid.
+    name : the scorer's name in the Open Inference Protocol, and its folder. Default: the class's name in lower case.
+    grpc_port : port of this scorer's gRPC server, 0 for none. Default: `RIVERDELTA_GRPC_PORT`; several scorers in one Bento
+        need different ports.
 
-    Goes under `@bentoml.service`. Adds POST /score, POST /feedback, GET /status, /v2 and gRPC, and a sidecar that learns.
-    Raises `ConfigurationError` or `ModelError` at import when anything does not fit.
+    Raises
+    ------
+    ConfigurationError, ModelError
+        At import, if the parts do not fit together.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import onnx.parser
+    >>> from riverdelta import Calibration, Linear
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[N] x) => (float[N] logit) { logit = Identity(x) }'
+    >>> with TemporaryDirectory() as folder:
+    ...     onnx.save(onnx.parser.parse_model(text), f"{folder}/ranker.onnx")
+    ...
+    ...     @online(f"{folder}/ranker.onnx", columns={"user_id": "int64"}, corrections=[Calibration(), Linear("user_id")])
+    ...     class Ranker: ...
     """
 
     @without_traceback()
@@ -95,7 +118,7 @@ def online(
             keep_inputs=keep_inputs,
             service=f"{_spelled(module)}:{cls.__name__}",
         )
-        # Every column is there, or the import fails here and says which is not.
+        # A missing column fails here, at import.
         definition.new_stack()
         definition.new_slices()
         setattr(cls, ATTRIBUTE, definition)
@@ -106,7 +129,7 @@ def online(
 
 
 def _spelled(module: ModuleType) -> str:
-    """What `--service` takes for a module: its file, as seen from where the home is looked for, or its name in a package."""
+    """Return a module as `--service` takes it: its file, relative to the current folder, or its name in a package."""
     file = getattr(module, "__file__", None)
     if file is None or module.__package__:
         return module.__name__
@@ -122,7 +145,7 @@ def _locate(base: str | Path, folder: Path) -> Path:
         model = bentoml.models.get(str(base))
     except (bentoml.exceptions.NotFound, bentoml.exceptions.BentoMLException, ValueError):
         raise ConfigurationError(
-            f"base is {str(base)!r}, which is neither a file beside the service ({path}) nor a BentoML model tag; "
+            f"base is {str(base)!r}, which is neither a file ({path}) nor a BentoML model tag; "
             f"give the path of an ONNX file, or save the model with bentoml.models.create"
         ) from None
     found = sorted(Path(model.path).glob("*.onnx"))
@@ -132,15 +155,15 @@ def _locate(base: str | Path, folder: Path) -> Path:
 
 
 def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
-    """Give the class its routes, its hooks and its sidecar; `own` are settings that are not those of the environment."""
+    """Add routes, hooks and the sidecar to the class; `own` are settings that override the environment's."""
     internals.check()
     trace_only_where_exported()
     runtime = Runtime(definition)
     policy = Policy(runtime)
     held: dict[str, Any] = {}
-    users_word = getattr(cls, "__is_ready__", None)
+    users = getattr(cls, "__is_ready__", None)
 
-    # Workers work where the service was imported, which need not be where `bentoml serve` was typed.
+    # The workers' folder is that of this import, which may differ from that of `bentoml serve`.
     here = Path.cwd()
 
     @without_traceback()
@@ -149,7 +172,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
         held["claim"] = claim(definition, settings.model_copy(update={"home": here / settings.home}))
 
     async def start(self: Any) -> None:
-        # A learner that is down must not take scorers out of service: they do not need it to score.
+        # Scoring does not need the learner, so a stopped learner must not make the scorers unready.
         internals.PROBES.find().set(False)
         settings = Settings.load(**own)
         refuse_exposed(settings)
@@ -158,7 +181,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
             use_json(present)
         policy.open(settings)
         write_page_once()
-        # What feedback waits for must leave time to say that it has not come.
+        # Feedback that waits for rows must be answered before the request times out.
         patience = PATIENCE_SECONDS if policy.timeout is None else _PATIENCE * policy.timeout
         plane = DataPlane(definition, settings, patience_seconds=patience)
         runtime.start(plane)
@@ -174,7 +197,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
         await asyncio.to_thread(flush)
 
     async def is_ready(self: Any) -> bool:
-        theirs = users_word(self) if runtime.ready and users_word is not None else runtime.ready
+        theirs = users(self) if runtime.ready and users is not None else runtime.ready
         return bool(await theirs if inspect.isawaitable(theirs) else theirs)
 
     cls.riverdelta_deploy = bentoml.on_deployment(deploy)  # type: ignore[attr-defined]
@@ -189,14 +212,14 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
 
 
 def _when_asked_to_stop(act: Callable[[], None]) -> None:
-    """Call `act` at the signal that stops this process: uvicorn and gRPC wait for every request before anything else."""
+    """Call `act` as soon as this process is asked to stop; uvicorn and gRPC first wait for every request."""
     if threading.current_thread() is not threading.main_thread():
         return
     loop = asyncio.get_running_loop()
 
     def around(former: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
-            # On the loop: what the signal interrupted may hold the lock that `act` wants. A loop that is closed has stopped.
+            # On the loop, because the interrupted code may hold a lock that `act` needs.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(act)
             former(number, frame)
@@ -222,6 +245,6 @@ def _sidecar(cls: type, definition: Definition) -> Any:
         "learner": bentoml.api(learner),
     }
     shell = type(f"{cls.__name__}Sidecar", (), body)
-    # Nobody has business with it but the probes: BentoML would read pickles of whoever reaches a dependency's socket.
+    # Only probes may call it: BentoML unpickles any request that reaches a dependency's socket.
     set_guard(shell, Policy())
     return bentoml.service(name=f"{cls.__name__}Sidecar", workers=1)(shell)

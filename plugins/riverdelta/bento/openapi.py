@@ -1,7 +1,4 @@
-"""OpenAPI 3.1: the document of all routes, from the table of endpoints and the columns of a scorer.
-
-Source: OpenAPI Specification 3.1.0; its schemas are JSON Schema 2020-12.
-"""
+"""The OpenAPI 3.1.0 document of a scorer's routes, whose schemas are JSON Schema 2020-12."""
 
 from __future__ import annotations
 
@@ -24,35 +21,32 @@ from riverdelta.serving.oip.tensors import datatype_of
 Json = dict[str, Any]
 _REFERENCE = "#/components/schemas/{model}"
 _SAID = {
-    200: "Done.",
-    202: "Written into the journal and not yet obeyed; `waits` says why.",
-    400: "What was sent can never succeed as it stands; the message names what is wrong with it.",
-    401: "A token that this service knows is missing.",
+    200: "Success.",
+    202: "Written to the journal and not yet applied; `waits` says why.",
+    400: "The request is invalid; the message names the error.",
+    401: "The request has no valid token.",
     403: "The token does not allow this.",
-    404: "There is no model, version or release of this name.",
-    409: "The command cannot be carried out as things stand, and nothing has changed; the message says what can be done.",
-    413: "More rows or bytes than are taken at once.",
-    415: "The body is not said to be JSON.",
-    429: "Too soon after the requests before; Retry-After says when to come again, in seconds.",
-    500: "A fault of the service, such as a row whose score is NaN; the message names it.",
-    501: "Well formed, and not done: a model beyond the limit of one ONNX file.",
-    503: "Not now: the service is starting or stopping, its journal cannot be written, or it waits for rows; see Retry-After.",
+    404: "The model, version or release does not exist.",
+    409: "The command cannot be applied in the current state, and nothing has changed; the message says what to do.",
+    413: "The request has more rows or bytes than are accepted at once.",
+    415: "The content type is not JSON.",
+    429: "The rate limit is exceeded; retry after the seconds in Retry-After.",
+    500: "Server error, such as a row whose score is NaN; the message names it.",
+    501: "The model exceeds the limit of one ONNX file.",
+    503: "The service is starting or stopping, its journal cannot be written, or it waits for rows; see Retry-After.",
 }
 _LATER: Json = {"Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 _HEADERS: dict[int, Json] = {401: {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}, 429: _LATER, 503: _LATER}
 _LENGTH: Json = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
-    "description": "The length of the JSON, where tensors' bytes follow it.",
+    "description": "The bytes of JSON, if tensor data follow it.",
     "schema": {"type": "integer", "minimum": 0},
 }
 
 
 def document(definition: Definition, settings: Settings) -> Json:
-    """Return the document of all routes of a scorer.
-
-    Each row of a request is one of N <= `max_rows`; a column is described by its dtype and shape, and all have the length N.
-    """
+    """Return the document of a scorer; the schema of a column limits its length to `max_rows`."""
     rows = [row for row in TABLE if row.summary]
     models = {ErrorResponse, ProtocolErrorResponse, *(model for row in rows for model in (row.takes, row.gives) if model)}
     _, shared = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
@@ -75,7 +69,7 @@ def _operation(row: Endpoint, parts: dict[str, list[str]], settings: Settings) -
     error = _reference(ErrorResponse if row.transport == "rest" else ProtocolErrorResponse)
     gives = _reference(row.gives) if row.gives else {"type": "object"}
     binary = ["application/octet-stream"] if row.takes is InferRequest else []
-    # By default a row without a score is null in an answer like any other.
+    # By default a row without a score is null, not an error.
     fails = (500,) if settings.not_finite != "null" and "score" in row.labels else ()
     statuses = {200, 400, 503, *row.statuses, *fails, *((401, 403, 429) if row.roles else ())}
     responses = {}
@@ -111,12 +105,12 @@ def _reference(model: type[BaseModel]) -> Json:
 
 
 def _content(schema: Json, kind: str, *binary: str) -> Json:
-    """What holds JSON of a schema; bytes are not described."""
+    """Return the content types of a body; only JSON has a schema."""
     return {kind: {"schema": schema} if kind == "application/json" else {}, **{other: {} for other in binary}}
 
 
 def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
-    """Describe what only this scorer knows: its columns, its labels and its limits."""
+    """Add this scorer's columns, labels and limits to the schemas."""
 
     def rows(of: Json, least: int = 1) -> Json:
         return {"type": "array", "items": of, "minItems": least, "maxItems": settings.max_rows}
@@ -139,7 +133,7 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
 
 
 def _score(loss: Loss, nullable: bool) -> Json:
-    """One score: a probability where the raw output is a logit, K numbers where there are K outputs."""
+    """Return the schema of a score: a probability if the raw output is a logit, K numbers if there are K outputs."""
     number: Json = {"type": ["number", "null"] if nullable else "number"}
     if loss.logit:
         number |= {"minimum": 0, "maximum": 1}
@@ -178,7 +172,7 @@ def _range(dtype: np.dtype[Any]) -> Json:
 
 
 def _zero(column: Column) -> Any:
-    """One row of a column, of zeros; an axis of any length has one place."""
+    """Return one row of a column, of zeros; an axis of any length has length 1."""
     return np.zeros([1 if n is None else n for n in column.shape], column.dtype).tolist()
 
 

@@ -1,4 +1,4 @@
-"""REST: /score, /feedback, /status and what describes them, in JSON."""
+"""REST: the routes /score, /feedback, /status and /openapi.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAN, _NUMBERS = float("nan"), {int, float, bool}
 
 
 def routes(runtime: Runtime) -> list[Route]:
-    """Return the routes; `runtime` has the dataplane from start-up on."""
+    """Return the routes of a scorer."""
 
     async def score(request: Request) -> Response:
         plane = runtime.plane
@@ -53,7 +53,7 @@ def routes(runtime: Runtime) -> list[Route]:
 
 
 def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
-    """The ids and labels of feedback, read here and not by `FeedbackRequest`, which takes longer: a test compares the two."""
+    """Return the ids and labels of feedback; a faster equivalent of `FeedbackRequest`, with which a test compares it."""
     items = parsed if isinstance(parsed, list) else json_object(parsed, ("items",)).get("items")
     if not isinstance(items, list) or not items:
         raise InvalidInput('the body has no items; expected {"items": [{"id": "<id>.<index>", "label": 1}, ...]}')
@@ -64,7 +64,7 @@ def _items(parsed: Any, expected: str) -> tuple[list[str], Any]:
 
 
 def _labels(items: list[Any]) -> list[Any] | None:
-    """The labels, at once; None where an item is anything but an id, and a label or shown."""
+    """Return the labels if each item has only an id, and a label or shown; None otherwise."""
     try:
         kinds = {type(item["id"]) for item in items}
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
@@ -74,16 +74,16 @@ def _labels(items: list[Any]) -> list[Any] | None:
 
 
 def _item(i: int, item: Any, expected: str) -> float:
-    """The label of an item, NaN where it was shown."""
+    """Return the label of an item, NaN if it was only shown."""
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
         raise InvalidInput(f'item {i} is {item!r}; expected {{"id": "<id>.<index>", "label": {expected}}} or "shown": true')
     if len(item) != 1 + ("label" in item) + ("shown" in item):
         refuse_unknown(item, _ITEM, f"item {i}")
     label, shown = item.get("label"), item.get("shown")
     if shown is not None and shown is not True:
-        raise InvalidInput(f'item {i} has shown {shown!r}; expected "shown": true, or no "shown" where it has a label')
+        raise InvalidInput(f'item {i} has shown {shown!r}; expected "shown": true, or a label without "shown"')
     if label is None and shown:
         return _NAN
     if not isinstance(label, int | float):
-        raise InvalidInput(f'item {i} has label {label!r}; expected {expected}, or "shown": true in its place')
+        raise InvalidInput(f'item {i} has label {label!r}; expected {expected}, or "shown": true instead')
     return label

@@ -1,4 +1,4 @@
-"""Runtime: what one worker holds between its start and its end."""
+"""Runtime: the data plane of one worker, from its start to its end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from riverdelta.core.errors import Unavailable
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane, ScoreAnswer
 
-#: What is expected to take longer than this is scored in a thread, so that the event loop can go on.
+#: A request expected to take longer is scored in a thread, so that it does not block the event loop.
 _INLINE_SECONDS = 1e-3
 _MEMORY = 0.9
 
 
 class Runtime:
-    """A dataplane that exists from `start` to `stop`; before and after that, asking for it raises `Unavailable`."""
+    """Holds the data plane from `start` to `stop`; before and after, `plane` raises `Unavailable`."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -31,32 +31,32 @@ class Runtime:
 
     @property
     def plane(self) -> DataPlane:
-        """The dataplane."""
+        """The data plane; raises `Unavailable` if there is none."""
         if self._plane is None:
             raise Unavailable(f"{self.definition.name} is starting or stopping; try again")
         return self._plane
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are accepted."""
         return self._plane is not None
 
     def start(self, plane: DataPlane) -> None:
-        """Take requests; `plane` is closed by `stop`."""
+        """Start accepting requests; `stop` closes `plane`."""
         self._plane = plane
         plane.metrics.expect(LABELS)
-        # What start-up made will live as long as the worker: the collector need not walk it again and again.
+        # Objects from start-up live as long as the worker: the garbage collector need not scan them.
         gc.collect()
         gc.freeze()
 
     def stop(self) -> None:
-        """Make what was scored durable."""
+        """Close the data plane, which makes its impressions durable."""
         plane, self._plane = self._plane, None
         if plane is not None:
             plane.close()
 
     async def score(self, columns: Any, propensity: Any, transport: str) -> ScoreAnswer:
-        """Score on the event loop where that is quick, in a thread where it is not; what is quick is learned by size."""
+        """Score on the event loop if requests of this size are fast, otherwise in a thread."""
         plane, trace = self.plane, trace_id()
         size = rows_of(columns).bit_length()
         expected = self._seconds.get(size, 0.0)
@@ -71,9 +71,9 @@ class Runtime:
 
 
 def rows_of(brought: Any) -> int:
-    """Return how many rows a client's columns (the first one counts) or items are.
+    """Return the number of rows in a client's items, or in the first of its columns.
 
-    What has no length counts as 1, and is refused further on.
+    A value without a length counts as 1 and is refused later.
     """
     first = next(iter(brought.values()), ()) if isinstance(brought, Mapping) else brought
     if isinstance(first, np.ndarray) and not first.ndim:  # it is `Sized`, and has no length

@@ -1,7 +1,7 @@
-"""Schemas: what a request may hold and what an answer holds, by the models that validate and describe them.
+"""Schemas: the models that validate and document request and response bodies.
 
-An unknown key is refused everywhere. The columns of a scorer are known only when it is served: `ScoreRequest` and
-`ScoreResponse` leave them open, the data plane checks them and `openapi` describes them.
+Unknown keys are refused. `ScoreRequest` and `ScoreResponse` do not know a scorer's columns: the data plane validates them, and
+`openapi` documents them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from riverdelta.learning.commands import MOST_RELEASE, Command
 from riverdelta.sidecar.diff import TOP
 from riverdelta.storage.journal.base import Outcome as FeedbackOutcome
 
-#: How long the answer to a command waits for the learner, by default and at most, in seconds.
+#: The default and the maximum time that a command's response waits for the learner, in seconds.
 WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0
-#: The most changes that one answer shows.
+#: The maximum number of changes in one response.
 MOST_CHANGES = 1000
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 class Schema(BaseModel):
-    """A JSON object with exactly these keys, whose values are taken as they are: "1" is not a number."""
+    """The base class: unknown keys are refused, and values are not converted ("1" is not a number)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -41,7 +41,7 @@ class ScoreRequest(Schema):
 
 
 class ScoreResponse(Schema):
-    """The scores of a block, and the id that feedback names its rows by."""
+    """The scores of a block, the id by which feedback refers to its rows, and the state that scored it."""
 
     scores: Values
     impressions: str
@@ -74,7 +74,7 @@ class Items(Schema):
 
 
 class FeedbackRequest(RootModel[Items | Annotated[list[Item], Field(min_length=1)]]):
-    """The body of POST /feedback: items, or an object that holds them."""
+    """The body of POST /feedback: items, or an object with items."""
 
 
 class FeedbackResponse(Schema):
@@ -85,20 +85,20 @@ class FeedbackResponse(Schema):
 
 
 class Failure(Schema):
-    """What is wrong: the class of the error, and a message that says what to do."""
+    """The class of an error, and a message that says what is wrong and what to do."""
 
     type: str
     message: str
 
 
 class ErrorResponse(Schema):
-    """The answer to a request that failed."""
+    """The response to a request that failed."""
 
     error: Failure
 
 
 class ProtocolErrorResponse(Schema):
-    """The answer to a request of the Open Inference Protocol that failed."""
+    """The response of the Open Inference Protocol to a request that failed."""
 
     error: str
 
@@ -130,44 +130,44 @@ class ModelMetadata(Schema):
 
 
 class Live(Schema):
-    """The answer of a server that runs."""
+    """The response of a running server."""
 
     live: Literal[True]
 
 
 class Ready(Schema):
-    """The answer of a server that takes requests."""
+    """The response of a server that accepts requests."""
 
     ready: Literal[True]
 
 
 class ModelReady(Schema):
-    """The answer of a model that takes requests."""
+    """The response of a model that accepts requests."""
 
     name: str
     ready: Literal[True]
 
 
 class TensorParameters(Schema):
-    """The parameters of a tensor: how many bytes behind the JSON are its data."""
+    """The parameters of a tensor: the number of bytes of its data after the JSON."""
 
     binary_data_size: Count | None = None
 
 
 class OutputParameters(Schema):
-    """The parameters of a requested output: whether its data are bytes behind the JSON."""
+    """The parameters of a requested output: whether its data are bytes after the JSON."""
 
     binary_data: bool | None = None
 
 
 class InferParameters(Schema):
-    """The parameters of an inference: whether all outputs are bytes behind the JSON."""
+    """The parameters of an inference: whether the data of all outputs are bytes after the JSON."""
 
     binary_data_output: bool | None = None
 
 
 class Tensor(Schema):
-    """A tensor: its data, or the number of bytes behind the JSON that are its data."""
+    """A tensor, with its data or the number of bytes after the JSON."""
 
     name: str
     datatype: str
@@ -177,14 +177,14 @@ class Tensor(Schema):
 
 
 class RequestedOutput(Schema):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
 class InferRequest(Schema):
-    """The body of an inference: the columns of a block, or the ids and labels of feedback, as tensors."""
+    """The body of an inference: a block's columns, or the ids and labels of feedback, as tensors."""
 
     id: str | None = None
     parameters: InferParameters = InferParameters()
@@ -213,18 +213,18 @@ class DiffQuery(Schema):
 
     a: Number = Field(description="Release A.")
     b: Number = Field(description="Release B.")
-    top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(TOP, description="How many changes.")
-    id: list[str] = Field([], description="Show the coefficients of this id alone: column=value, for each column of a cross.")
+    top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(TOP, description="Number of changes.")
+    id: list[str] = Field([], description="Show only the coefficients of this id: column=value, once per column of a cross.")
 
 
 class ExportQuery(Schema):
     """The query of GET /admin/export."""
 
-    release: Number | None = Field(None, description="The release; the newest that is intact by default.")
+    release: Number | None = Field(None, description="The release; by default the newest intact one.")
 
 
 class ReleaseRow(Schema):
-    """A release: what it learned from, how it was judged, and whether it serves."""
+    """A release: its examples, its measures and verdict, and whether it serves."""
 
     release: Count
     time: float
@@ -245,7 +245,7 @@ class ReleasesResponse(Schema):
 
 
 class Turnover(Schema):
-    """How many coefficients of a table changed."""
+    """The number of coefficients of a table, and of those that changed."""
 
     correction: str
     table: str
@@ -267,7 +267,7 @@ class Change(Schema):
 
 
 class DiffResponse(Schema):
-    """What changed between two releases."""
+    """The changes between two releases."""
 
     a: Count
     b: Count
@@ -277,13 +277,13 @@ class DiffResponse(Schema):
 
 
 class CommandResponse(Schema):
-    """Where a command lies in the journal, what came of it, and how learning stands now."""
+    """A command's position in the journal, its outcome, and the current state of learning."""
 
     sequence: Count
     obeyed: bool
     refused: None
     waits: str | None
-    target: int | None = Field(description="The release that was made, promoted or rolled back to.")
+    target: int | None = Field(description="The release that the command made, promoted or rolled back to.")
     position: int | None
     release: int | None
     swap: int | None
@@ -292,7 +292,7 @@ class CommandResponse(Schema):
 
 
 def body_of(command: type[Command]) -> type[Command]:
-    """Return the body of POST /admin/NAME: a command's options, and how long to wait for what came of it."""
-    said = "Seconds to wait for the learner; the service's own timeout may end that sooner, and the command stands."
+    """Return the model of the body of POST /admin/NAME: a command's options, and the time to wait for its outcome."""
+    said = "Seconds to wait for the learner. The service's timeout may end the wait earlier; the command remains in force."
     wait = Field(WAIT_SECONDS, ge=0, le=MOST_SECONDS, description=said)
     return create_model(f"{command.__name__}Request", __base__=command, __doc__=command.__doc__, wait=(float, wait))

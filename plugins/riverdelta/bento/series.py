@@ -1,4 +1,4 @@
-"""Series: BentoML's own metrics beside ours, on a page whose labels nobody can multiply."""
+"""Series: BentoML's own metrics, with a bounded number of labels."""
 
 from __future__ import annotations
 
@@ -20,23 +20,20 @@ _SCOPE = "riverdelta.scope"
 
 
 def write_page_once() -> None:
-    """Let a scrape of the worker's /metrics put the files of all workers together once: BentoML does it twice."""
+    """Make a scrape of /metrics aggregate the files of all workers once; BentoML does it twice."""
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         client: Any = internals.METRICS.find().get()
         client.generate_latest = page
 
 
 def label_by_route(app: Starlette) -> None:
-    """Let BentoML label what it counts with the route that a request was for, and not with whatever path was asked for.
-
-    The path itself, as it does, would be a new series for each one that somebody makes up.
-    """
+    """Make BentoML label requests by route instead of by path, which would add a series for every path requested."""
     label, ours = _labels(app), cast(Any, _Counting)
     app.user_middleware = [Middleware(ours, label=label, **m.kwargs) if m.cls is _Theirs else m for m in app.user_middleware]
 
 
 class _Counting:
-    """BentoML's counting middleware, to which a request's path is its route; the application gets the request as it came."""
+    """BentoML's counting middleware, given the route as the path; the application gets the original request."""
 
     def __init__(self, app: ASGIApp, label: Callable[[str], str], **given: Any) -> None:
         async def unlabelled(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +43,7 @@ class _Counting:
         self._label = label
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Count a request and pass it on."""
         if scope["type"] == "http":
             scope = {**scope, "path": self._label(scope["path"]), _SCOPE: scope}
         await self._inner(scope, receive, send)
@@ -69,6 +66,6 @@ def _labels(app: Starlette) -> Callable[[str], str]:
 
 
 def _routes(app: Any) -> list[Any]:
-    """The routes of an application and of those mounted at its root."""
+    """Return the routes of an application and of those mounted at its root."""
     routes = list(getattr(app, "routes", None) or ())
     return routes + [inner for r in routes if isinstance(r, Mount) and not r.path for inner in _routes(r.app)]

@@ -1,4 +1,4 @@
-"""Sidecar: a thin shell around the learning process, which it keeps alive."""
+"""Sidecar: starts the learning process and keeps it running."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import time
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT, _STOP_SECONDS = 0.5, 30.0, 20.0
-#: A child that ran this long was well: the next pause is the first one again.
+#: After a child has run this long, the next pause is `_FIRST_WAIT` again.
 _WELL_SECONDS = 60.0
 
 
 class Supervisor:
-    """Runs `riverdelta sidecar` as a child and starts it again, with growing pauses, until `stop`.
+    """Runs `riverdelta sidecar` as a child process and restarts it, with growing pauses, until `stop`.
 
-    A child that ends with `os.EX_CONFIG` would only end so again: it is not restarted, and scoring goes on without it.
-    The child's standard input is a pipe from here: when this process dies, the pipe closes and the child stops too.
+    A child that ends with `os.EX_CONFIG` would fail again, so it is not restarted; scoring continues without it. The child's
+    standard input is a pipe from this process: if this process dies, the pipe closes and the child stops.
     """
 
     def __init__(self, target: str) -> None:
@@ -30,7 +30,7 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id while it runs."""
+        """The child's process id, or None if it is not running."""
         child = self._child
         return child.pid if child is not None and child.poll() is None else None
 
@@ -39,7 +39,7 @@ class Supervisor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the child to save and end; kill it when it does not."""
+        """Ask the child to save its state and end; kill it if it does not within 20 seconds."""
         self._stopping.set()
         child = self._child
         if child is not None and child.poll() is None:
@@ -47,7 +47,7 @@ class Supervisor:
             try:
                 child.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                _log.error("the learner (pid %d) did not stop within %.0f s; it is killed", child.pid, _STOP_SECONDS)
+                _log.error("the learner (pid %d) did not stop within %.0f s and is killed", child.pid, _STOP_SECONDS)
                 child.kill()
         self._thread.join()
 
@@ -58,7 +58,7 @@ class Supervisor:
             started = time.monotonic()
             try:
                 child = self._child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment())
-                if self._stopping.is_set():  # `stop` came too early to see this child
+                if self._stopping.is_set():  # `stop` was called before this child existed
                     child.terminate()
                 with child:
                     code = child.wait()
@@ -68,16 +68,16 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if code == os.EX_CONFIG:
-                _log.error("learning stops: the learner's configuration is wrong, as its error above says; fix it and restart")
+                _log.error("learning stops: the learner's configuration is invalid (see its error above); fix it and restart")
                 return
             if time.monotonic() - started >= _WELL_SECONDS:
                 wait = _FIRST_WAIT
-            _log.error("the learner ended with code %d; it starts again in %.1f s", code, wait)
+            _log.error("the learner ended with code %d; it is restarted in %.1f s", code, wait)
             self._stopping.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child process: it imports what this one does, and leaves this worker's metrics alone."""
+    """Return the environment of a child process: the same import path, without this worker's metrics files."""
     kept = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

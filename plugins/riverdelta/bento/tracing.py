@@ -1,7 +1,7 @@
-"""Tracing: which trace a request belongs to, and spans, which name the impressions that they led to.
+"""Tracing: the trace id of a request, and spans that name its impressions.
 
-Without an exporter there are no spans, since those that go nowhere cost 0.2 ms a request; the trace that a client names is
-noted all the same.
+Without an exporter there are no spans, which would cost 0.2 ms a request; the trace id that a client sends is recorded in any
+case.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from opentelemetry.util.http import ExcludeList, parse_excluded_urls
 
 from riverdelta.bento import internals
 
-#: The header that names a request's trace: version, trace id, parent id and flags (W3C Trace Context, section 3.2).
+#: The header with a request's version, trace id, parent id and flags (W3C Trace Context, section 3.2).
 HEADER = "traceparent"
 _PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _named: ContextVar[str | None] = ContextVar("riverdelta_trace", default=None)
 
 
 class ExcludedUrls:
-    """Every URL while no exporter is configured; else the configured ones.
+    """The URLs that are not traced: all of them without an exporter, otherwise the configured ones.
 
-    It decides at the first request: by then the service's own configuration has been read.
+    Decided at the first request, when the service's configuration has been read.
     """
 
     @cached_property
@@ -38,36 +38,36 @@ class ExcludedUrls:
         return parse_excluded_urls(urls) if isinstance(urls, str) else ExcludeList(urls or [])
 
     def url_disabled(self, url: str) -> bool:
-        """Whether a request of this URL is not traced."""
+        """Whether requests to this URL are not traced."""
         return bool(self._chosen.url_disabled(url))
 
 
 def trace_only_where_exported() -> None:
-    """Make BentoML's tracing middleware ask `ExcludedUrls`."""
+    """Make BentoML's tracing middleware use `ExcludedUrls`."""
     internals.EXCLUSION.find().set(ExcludedUrls())
 
 
 def present() -> tuple[str, str] | None:
-    """Return the ids of the trace and the span that this code runs in, in hexadecimal (W3C Trace Context); None outside."""
+    """Return the current trace and span ids, in hexadecimal (W3C Trace Context); None outside a span."""
     context = trace.get_current_span().get_span_context()
     return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
 
 
 def arrived(parents: Iterable[str]) -> None:
-    """Note the trace that a request names in its `traceparent` headers; one that is malformed names none."""
+    """Record the trace id in a request's `traceparent` headers; a malformed header has none."""
     found = [match[1] for match in map(_PARENT.fullmatch, parents) if match]
     _named.set(found[0] if len(found) == 1 else None)
 
 
 def trace_id() -> str | None:
-    """Return the id of the trace of the present request, 32 hexadecimal digits: its span's, or the one that it named."""
+    """Return the current request's trace id, 32 hexadecimal digits: its span's, or the one in its header."""
     ids = present()
     return ids[0] if ids else _named.get()
 
 
 @contextmanager
 def span(path: str, parents: Iterable[str]) -> Iterator[None]:
-    """Run the gRPC call of `/service/method` in a span, a child of the one that the client named, where spans are exported."""
+    """Run the gRPC call of `/service/method` in a child span of the client's, if spans are exported."""
     if not internals.exported():
         yield
         return
@@ -80,13 +80,13 @@ def span(path: str, parents: Iterable[str]) -> Iterator[None]:
 
 
 def flush() -> None:
-    """Send the spans that wait, at a worker's end: BentoML would drop them."""
+    """Export the remaining spans when a worker ends, which BentoML does not do."""
     if internals.exported():
         internals.TRACER.find().get().force_flush()
 
 
 def note(impressions: str) -> None:
-    """Leave a scoring request's impression id in its span: `riverdelta.impressions`, by which feedback finds its trace."""
+    """Record a scoring request's impression id in its span, as `riverdelta.impressions`."""
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attribute("riverdelta.impressions", impressions)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 #: How a column of numbers is aligned.
-_RIGHT = frozenset({"release", "examples", "base", "served", "gain", "MiB", "before", "after", "logits", "rows", "loss", "AUC"})
+_RIGHT = frozenset({"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"})
 
 
 def table(*headings: str, caption: str | None = None) -> Table:
@@ -25,7 +25,7 @@ def table(*headings: str, caption: str | None = None) -> Table:
 def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print the releases, with the champion and the one that serves below."""
     rows = list(rows)
-    made = table("release", "made (UTC)", "examples", "base", "served", "gain", "MiB", "verdict")
+    made = table("release", "made (UTC)", "examples", "base", "served", "gain", "labels", "verdict")
     for row in rows:
         losses = (row[name] for name in ("log_loss_base", "log_loss_served", "gain_on_champion"))
         made.add_row(
@@ -33,12 +33,12 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
             datetime.fromtimestamp(row["time"], UTC).strftime("%m-%d %H:%M"),
             f"{row['examples']:,}",
             *("-" if value is None else f"{value:.4f}" for value in losses),
-            f"{row['bytes'] / 2**20:.1f}",
+            "-" if row["trial_examples"] is None else f"{row['trial_examples']:,}",
             row["verdict"] or "-",
         )
     console = Console(highlight=False)
     console.print(made)
-    console.print("base, served: log loss in nats a row; gain: on the champion, in the trial", style="dim")
+    console.print("base, served: nats a row until then; gain on the champion, over N labels", style="dim")
     for title, key in (("champion", "champion"), ("serving", "serving")):
         console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or '-'}")
 

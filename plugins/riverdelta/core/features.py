@@ -1,4 +1,4 @@
-"""Columns: what a request, an impression and a correction all mean by a feature.
+"""Columns: the names, dtypes and shapes of features, and the checks of requests against them.
 
 A block of rows is a dict of named numpy columns of equal length N. An id column is int64[N], a scalar float32[N], a vector
 float32[N, D]; any other dtype or shape is a tensor, which only the base model reads.
@@ -30,7 +30,7 @@ _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its numpy dtype, and its shape after the batch axis (None where any length goes)."""
+    """A column: its name, its numpy dtype, and its shape after the batch axis (None for an axis of any length)."""
 
     name: str
     dtype: str
@@ -164,7 +164,7 @@ class Schema(dict[str, Column]):
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
     def need(self, name: str, what: str) -> Column:
-        """Return the column `name`, or raise an error that says who asked for it and lists near names."""
+        """Return the column `name`; raises `ConfigurationError` naming `what` reads it, and similar names."""
         if name not in self:
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "

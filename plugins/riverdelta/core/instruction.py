@@ -1,4 +1,4 @@
-"""Instruction: a command as the journal holds it, in fields whose names are those of the format and not of any class."""
+"""Instruction: a command in the journal, whose field names belong to the format, not to a class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-#: The commands that version 0.1 wrote as controls, each with its fields and what they are where it wrote none: there, every
-#: rollback promoted.
+#: The commands that version 0.1 wrote as controls, with the values of fields that it did not write; its rollbacks promoted.
 OF_0_1: dict[str, dict[str, Any]] = {
     "freeze": {},
     "resume": {},
@@ -20,10 +19,11 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Instruction:
-    """A command at its position in the journal: what to do, in the `fields` of that `version` of it, and who asked.
+    """A command at its position in the journal: its action, the `fields` of its `version`, and its sender.
 
-    `by` is operator, or what of the learner asked: breaker, trial, schedule. `asked` is the last position at which it was
-    asked for, `position` that of the release that it names, and `trip` the trip of the breaker that it answers.
+    `by` is the sender: operator, or a part of the learner (breaker, trial, schedule). `asked` is the last position at which it
+    was requested, `position` that of the release that it names, `trip` the breaker's trip that it responds to, and `time` is in
+    Unix seconds.
     """
 
     kind: ClassVar[str] = "command"
@@ -48,13 +48,13 @@ class Instruction:
 
     @property
     def release(self) -> int | None:
-        """The release that it names; None where it names none, or something else."""
+        """The number of the release that it names; None if it names none."""
         number = self.fields.get("release")
         return number if type(number) is int and 0 <= number <= _LARGEST else None
 
 
 def of_0_1(action: str, arguments: Mapping[str, Any], time: float) -> Instruction:
-    """Return the instruction that version 0.1 wrote as a control: what its arguments mixed is told apart.
+    """Return the instruction that version 0.1 wrote as a control, with the command's fields separated from the others.
 
     >>> of_0_1("rollback", {"release": 3, "position": 9}, 0.0).fields
     {'release': 3, 'relearn': False, 'freeze': False, 'promote': True}

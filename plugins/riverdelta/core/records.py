@@ -1,8 +1,8 @@
-"""Records: what the journal holds, and how each travels as one Arrow IPC stream.
+"""Records: the contents of the journal, and their encoding.
 
-Five kinds: `Impressions` (rows that were scored), `Feedback` (labels and sightings), `Tick` (the sidecar's clock),
-`Instruction` (a command) and `Control` (what else learning depends on). A record's bytes carry their kind; its sequence number
-is the journal's to give.
+There are five kinds: `Impressions` (scored rows), `Feedback` (labels and showings), `Tick` (the sidecar's clock), `Instruction`
+(a command) and `Control` (anything else that learning depends on). The encoding includes the kind, but not the sequence number,
+which the journal assigns.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
 Array = npt.NDArray[Any]
 
 
-#: What a row's raw outputs are logged as: before and after correction, and as served.
+#: The fields of a row's raw outputs: before and after correction, and as served.
 OUTPUTS = ("base", "corrected", "served")
-#: The columns that keep what an old home logged of a row which `riverdelta rebase` has scored again, by output; no declared
-#: column has such a name.
+#: The columns, by output, that keep the old home's outputs of rows that `riverdelta rebase` scored again. No declared column
+#: has such a name.
 BEFORE = {"corrected": "#corrected", "served": "#served"}
 
 
 def by_output(raw: Array) -> Array:
-    """Return raw outputs as [N, K]: [N] is taken as [N, 1].
+    """Return raw outputs as [N, K]; [N] is read as [N, 1].
 
     >>> by_output(np.zeros(3)).shape, by_output(np.zeros((3, 2))).shape
     ((3, 1), (3, 2))
@@ -44,11 +44,11 @@ def by_output(raw: Array) -> Array:
 class Impressions:
     """N scored rows of one worker, in the order in which they were scored.
 
-    A row's key is (incarnation, request, index): the worker's, the request's number within it (non-decreasing in a block),
-    and the row's index within the request. `base`, `corrected` and `served` are the raw outputs float32[N, K]; float32[N] is
-    taken as [N, 1]. `position` is the journal position that the tables which scored the row contained;
-    `columns` holds what the corrections read, taps included, and what else the definition keeps; `traces` the W3C trace id of
-    each request that had one, in hex.
+    A row's key is (incarnation, request, index): the worker's number, the request's number within the worker (non-decreasing in
+    a block), and the row's index within the request. `base`, `corrected` and `served` are raw outputs float32[N, K]; float32[N]
+    is read as [N, 1]. `time` is in Unix seconds. `position` is the journal position that the scoring tables contained.
+    `columns` has the columns, taps included, that corrections read or the definition keeps. `traces` has the W3C trace id, in
+    hexadecimal, of each request with one.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -77,10 +77,10 @@ class Impressions:
 
 @dataclass(frozen=True)
 class Feedback:
-    """M pieces of feedback in the order in which they were accepted; a NaN label says only that the row was shown.
+    """M feedback items in the order in which they were accepted; a NaN label means that the row was only shown.
 
-    `late` marks a label that came after its row had matured as a negative; `time` is when it was received (Unix seconds);
-    `source` says who sent it (a hash, 0 where nobody asked).
+    `late` marks a label that came after its row had become a negative; `time` is when it was received (Unix seconds); `source`
+    is a hash that identifies the sender, 0 if unknown.
     """
 
     kind: ClassVar[str] = "feedback"
@@ -99,23 +99,23 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Tick:
-    """The time (Unix seconds) that the sidecar read; attribution windows close by ticks alone."""
+    """The sidecar's clock (Unix seconds); only ticks close attribution windows."""
 
     kind: ClassVar[str] = "tick"
 
     time: float
 
 
-#: The action of the control whose arguments are the settings that learning reads from its position on.
+#: The action of a control whose arguments are the settings that apply to learning from its position on.
 SETTINGS = "settings"
 
 
 @dataclass(frozen=True)
 class Control:
-    """What learning depends on besides rows, time and commands, at its position in the journal: settings, drift or refused.
+    """Anything besides rows, time and commands that learning depends on: settings, drift, or refused.
 
-    `refused` says that the learner could not carry out an earlier record: {"sequence", "reason"}. Version 0.1 wrote its
-    commands as controls: `decode` returns each as an `Instruction`.
+    `refused` means that the learner could not apply an earlier record: {"sequence", "reason"}. Version 0.1 wrote commands as
+    controls, which `decode` returns as `Instruction`.
     """
 
     kind: ClassVar[str] = "control"
@@ -126,7 +126,7 @@ class Control:
 
 
 Record = Impressions | Feedback | Tick | Control | Instruction
-#: The records that are a JSON object each.
+#: The records that are encoded as JSON objects.
 _PLAIN: dict[str, type[Tick | Control | Instruction]] = {cls.kind: cls for cls in (Tick, Control, Instruction)}
 _ROWS: dict[str, type[Impressions | Feedback]] = {cls.kind: cls for cls in (Impressions, Feedback)}
 #: The dtype of each array of a record, as its class declares it: NDArray[np.int64] is ndarray[shape, dtype[np.int64]].
@@ -141,7 +141,7 @@ _DTYPES = {
 
 
 def encode(record: Record) -> bytes:
-    """Return the record as bytes: an Arrow IPC stream for rows, JSON for anything else.
+    """Return the record as bytes: an Arrow IPC stream for rows, a JSON object for other kinds.
 
     >>> decode(encode(Tick(time=2.5)))
     Tick(time=2.5)
@@ -159,7 +159,7 @@ def encode(record: Record) -> bytes:
         elif isinstance(value, Mapping):
             arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
         else:
-            # One output is a plain column.
+            # A single output is stored as [N].
             arrays[f.name] = _arrow(value[:, 0] if f.name in OUTPUTS and value.shape[1] == 1 else value)
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
     batch = batch.replace_schema_metadata(metadata)
@@ -191,16 +191,16 @@ def _decode_json(payload: bytes) -> Record:
     if not isinstance(record, Control):
         return record
     if not (isinstance(record.action, str) and isinstance(record.arguments, dict)):
-        raise ValueError("its action is no text, or its arguments are no object")
+        raise ValueError("its action is not text, or its arguments are not an object")
     return of_0_1(record.action, record.arguments, record.time) if record.action in OF_0_1 else record
 
 
 def _decode_arrow(payload: bytes) -> Record:
-    # Message by message: a stream reader for the two of them takes twice as long.
+    # Reading the two messages directly takes half the time of a stream reader.
     messages = pa.BufferReader(payload)
     schema = pa.ipc.read_schema(pa.ipc.read_message(messages))
     batch = pa.ipc.read_record_batch(pa.ipc.read_message(messages), schema)
-    # Lengths that pass the ends of their buffers would be read all the same.
+    # Without this, a damaged length would read beyond its buffer.
     batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     cls = _ROWS[metadata.pop("kind")]
@@ -221,21 +221,21 @@ def _decode_arrow(payload: bytes) -> Record:
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
     if isinstance(record, Impressions) and {getattr(record, name).shape for name in OUTPUTS} != {record.base.shape}:
-        raise TypeError("its raw outputs differ in their shape")
+        raise TypeError("its raw outputs differ in shape")
     return record
 
 
 def _traces(body: str) -> dict[int, str]:
     traces = {int(request): trace for request, trace in json.loads(body).items()}
     if not all(isinstance(trace, str) and len(trace) == 32 and not trace.strip(hexdigits) for trace in traces.values()):
-        raise ValueError("a trace is no 32 hexadecimal digits")
+        raise ValueError("a trace is not 32 hexadecimal digits")
     return traces
 
 
 def _arrow(array: Array) -> pa.Array:
-    # From the buffer itself: the general conversion would import pandas first, which takes half a second.
+    # From the buffer: the general conversion imports pandas, which takes half a second.
     values = np.ascontiguousarray(array).reshape(-1)
-    # A bool travels as uint8, so a uint8 travels as one byte of no type.
+    # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
     special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
     kind = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype)
     made = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
@@ -254,8 +254,8 @@ def _numpy(array: pa.Array) -> Array:
     values: Array = array.to_numpy(zero_copy_only=True)
     if values.dtype == np.uint8:
         if values.max(initial=0) > 1:
-            raise ValueError(f"it has a byte of {values.max()} where 0 or 1 belongs")
+            raise ValueError(f"a boolean is {values.max()}; expected 0 or 1")
         return values.view(np.bool_)
     if values.dtype.kind not in "iuf":
-        raise TypeError(f"it has values of {values.dtype}")
+        raise TypeError(f"an array is {values.dtype}; expected numbers")
     return values

@@ -1,4 +1,4 @@
-"""History: base and served loss over the examples so far, in a bounded number of points."""
+"""History: the losses of base and served over time, in a bounded number of points."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.measured import Rows, possible
 
-#: The rows of a point at first, and the most points that are kept.
+#: The rows of a point at first, and the maximum number of points.
 GRAIN, POINTS = 64, 240
 _TIME, _WEIGHT, _BASE, _SERVED = range(4)
 
 
 class History:
-    """Points of (examples, mean losses of base and served since the point before), each of equally many rows.
+    """Points of (examples, mean losses of base and served since the previous point), each of the same number of rows.
 
-    A point has `GRAIN` rows at first; when there are `POINTS` of them, each two next to each other become one. So n rows make
-    at least `POINTS` / 2 points from `POINTS`·`GRAIN` / 2 rows on, and the same rows make the same bits however they came.
+    A point has `GRAIN` rows at first; when there are `POINTS`, each two adjacent ones are merged. So from
+    `POINTS`·`GRAIN` / 2 rows on there are at least `POINTS` / 2 points, and the same rows give the same bits however they are
+    batched. Losses are clipped at `Loss.bound`. Points continue through rollbacks; `Worth` measures the tables in service.
 
-    A loss is at most `Loss.bound`. The points go on through rollbacks: `Worth` measures the tables that serve now.
+    Parameters
+    ----------
+    shadow : whether the base alone is served; the corrected output is then measured. Default: False.
+    loss : the loss. Default: the log loss.
 
-    With `shadow` the corrections are judged by what they would have served, as none of it is.
+    Examples
+    --------
 
-    >>> history, report = History(), None
+    >>> history = History()
     >>> zero, label = np.zeros(15_360, np.float32), np.ones(15_360, np.float32)
     >>> history.update(zero, zero + 1, label, label, np.arange(15_360.0))
     >>> report = history.report()
@@ -42,15 +47,15 @@ class History:
         self._begin()
 
     def observe(self, examples: Examples) -> None:
-        """Take joined examples."""
+        """Add joined examples."""
         rows, label, weight = examples.measured()
-        judged = examples.corrected if self._shadow else examples.served
-        self.update(examples.base[rows], judged[rows], label, weight, examples.received[rows])
+        served = examples.corrected if self._shadow else examples.served
+        self.update(examples.base[rows], served[rows], label, weight, examples.received[rows])
 
     def update(
         self, base: npt.ArrayLike, served: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike, received: npt.ArrayLike
     ) -> None:
-        """Take N rows: raw outputs, labels, weights, and when the labels came; a row that is not finite is left out."""
+        """Add N rows of raw outputs, labels, weights, and times of the labels (Unix seconds); rows not finite are skipped."""
         given, time = Rows.of(self.loss, base, served, label, weight), np.asarray(received, np.float64)
         good = given.good & np.isfinite(time)
         before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
@@ -58,9 +63,9 @@ class History:
         self._add(np.column_stack([time[good], w, w * before, w * after]))
 
     def report(self) -> dict[str, Any]:
-        """Return lists examples, time, base and served (None where weights cancel)."""
+        """Return the lists examples, time, base and served, whose losses are None if the weights cancel."""
         full, rows, size = self._full, self._rows, self._size
-        # A point of few rows would stand out from the others by chance alone.
+        # A point of few rows would differ from the others by chance.
         points = self._points[: full + (2 * rows >= size or (rows > 0 and full == 0))]
         weight = points[:, _WEIGHT]
         means = np.divide(points.T, weight, out=np.full((4, len(points)), np.nan), where=weight > 0)
@@ -72,14 +77,14 @@ class History:
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the arrays from which `load` restores this state, bit for bit."""
         counts = np.array([self._full, self._rows, self._size], np.int64)
         return {"points": self._points.copy(), "counts": counts}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else.
+        """Restore what `state` returned, or start over without arrays; raises `Corrupt` for anything else.
 
-        A point whose losses are not `possible` is left out of the lines.
+        The losses of a point are dropped if they are not `possible`.
         """
         self._begin()
         if not arrays:
@@ -94,7 +99,7 @@ class History:
         self._points[~possible(self.loss, points[:, [_BASE, _SERVED]], most).all(1), _WEIGHT:] = 0.0
 
     def _add(self, rows: Doubles) -> None:
-        """Add rows [N, (time, weight, weighted losses)] to the points, until these are too many."""
+        """Add rows [N, (time, weight, weighted losses)] to the points, merging them whenever there are `POINTS`."""
         while len(rows):
             fits = rows[: (POINTS - self._full) * self._size - self._rows]
             at = self._full + (self._rows + np.arange(len(fits))) // self._size
@@ -116,5 +121,5 @@ class History:
 
     def _begin(self) -> None:
         self._points = np.zeros((POINTS, 4))
-        #: Points that are full, rows in the next one, rows that a point has.
+        #: The number of full points, the rows in the next one, and the rows of a full point.
         self._full, self._rows, self._size = 0, 0, GRAIN

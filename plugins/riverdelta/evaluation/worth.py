@@ -1,4 +1,4 @@
-"""Worth: what the corrections gain over the base, measured on rows that the tables which serve now have scored."""
+"""Worth: the corrections' gain over the base, on rows scored by the tables in service."""
 
 from __future__ import annotations
 
@@ -16,21 +16,28 @@ from riverdelta.evaluation.confidence import ConfidenceSequence
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.prequential import Prequential
 
-#: The probability with which the interval misses the truth.
+#: The probability that the interval misses the true mean.
 ALPHA = 0.05
 
 
 class Worth:
-    """The gain in loss per row with its interval, and the measures of both scorers, since the served tables were exchanged.
+    """The gain in loss per row, with a confidence interval, and the measures of base and served, for the tables in service.
 
-    The gain is the mean over rows of clip(w·(loss of base - loss of served), -B, B), B being twice the `scale` of the loss. Its
-    interval holds at every row at once, so that it may be looked at all the time: `ConfidenceSequence`, which asks of these
-    differences only that they are bounded, and speaks of their mean as clipped.
+    After `begin`, as at a rollback, measurement starts over, and rows scored by earlier tables are ignored however late their
+    labels come. Each interval misses with probability `ALPHA`.
 
-    `begin` starts again where other tables take over, as a rollback does: what the former tables gained says nothing of those
-    that serve now, and their rows are left out however late their labels come. Each interval misses with probability `ALPHA`.
+    Parameters
+    ----------
+    shadow : whether the base alone is served; the corrected output is then measured. Default: False.
+    loss : the loss, which gives the unit of the gain. Default: the log loss, in nats.
 
-    With `shadow` the corrections are judged by what they would have served, as none of it is.
+    Notes
+    -----
+    The gain is the mean over rows of clip(w·(loss of base - loss of served), -B, B), with B twice the `scale` of the loss. Its
+    interval is a `ConfidenceSequence`: it holds at all rows at once, and assumes only that the clipped differences are bounded.
+
+    Examples
+    --------
 
     >>> worth, zero, label = Worth(), np.zeros(2_000, np.float32), np.ones(2_000, np.float32)
     >>> worth.update(zero, zero + 1, label, label)
@@ -44,26 +51,26 @@ class Worth:
 
     def __init__(self, shadow: bool = False, loss: Loss = LOG_LOSS) -> None:
         self._shadow, self.loss = shadow, loss
-        #: The most that a row's difference of losses counts as.
+        #: The bound at which a row's difference of losses is clipped.
         self.bound = 2.0 * loss.scale
         self.begin(None)
 
     def begin(self, since: Mapping[str, Any] | None) -> None:
-        """Measure anew what tables at or after the position in `since` {action, release, position, time} have scored."""
+        """Start over with rows scored by tables at or after the position in `since` {action, release, position, time}."""
         self.since = since
         guess = self.bound / 16.0
         self._gain = ConfidenceSequence(ALPHA, -self.bound, self.bound, guess=(-guess, guess), best_at=30.0 * self.bound**2)
         self._measured = Prequential(window=1, loss=self.loss)
 
     def observe(self, examples: Examples) -> None:
-        """Take joined examples; those that former tables scored are left out."""
+        """Add joined examples; those scored by earlier tables are ignored."""
         rows, label, weight = examples.measured()
         now = examples.position[rows] >= (self.since["position"] if self.since else 0)
-        rows, judged = rows[now], examples.corrected if self._shadow else examples.served
-        self.update(examples.base[rows], judged[rows], label[now], weight[now])
+        rows, served = rows[now], examples.corrected if self._shadow else examples.served
+        self.update(examples.base[rows], served[rows], label[now], weight[now])
 
     def update(self, base: Floats, served: Floats, label: Floats, weight: Floats) -> None:
-        """Take N rows: raw outputs, labels and weights; a row that is not finite is left out."""
+        """Add N rows of raw outputs, labels and weights; a row that is not finite is skipped."""
         given = Rows.of(self.loss, base, served, label, weight)
         good = given.good
         before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
@@ -71,17 +78,17 @@ class Worth:
         self._measured.update(base, served, label, weight)
 
     def report(self) -> dict[str, Any]:
-        """Return since, labels (rows), the gain {mean, lower, upper, alpha, bound}, and the measures of base and served."""
+        """Return since, labels (a number), gain {mean, lower, upper, alpha, bound}, and the measures of base and served."""
         gain = {name: getattr(self._gain, name) if self._gain.count else None for name in ("mean", "lower", "upper")}
         gain |= {"alpha": ALPHA, "bound": self.bound}
         return {"since": self.since, "labels": self._gain.count, "gain": gain, **self._measured.report()["all"]}
 
     def state(self) -> dict[str, Array]:
-        """Return what a later `load` needs to go on from here, bit for bit."""
+        """Return the arrays from which `load` restores this state, bit for bit."""
         return {"since": of_json(self.since)} | nest({"gain": self._gain.state(), "measured": self._measured.state()})
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
+        """Restore what `state` returned, or start over without arrays; raises `Corrupt` for anything else."""
         since = to_json(arrays, "since") if arrays else None
         if since is not None and not (isinstance(since, dict) and isinstance(since.get("position"), int)):
             raise Corrupt(f"the saved 'since' is {since!r}; expected null or an object with a position")

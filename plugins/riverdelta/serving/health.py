@@ -1,4 +1,4 @@
-"""Health: a service's state in one sentence, for `GET /status`, the status page and whoever else asks."""
+"""Health: a service's state in one sentence, for `GET /status` and the status page."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from riverdelta.core.losses import LOG_LOSS, Loss
 
-#: With fewer labels than this it is too early to say that there is no gain; a smaller change of AUC is not mentioned.
+#: The number of labels below which a gain of about 0 is called unclear, and the smallest change of AUC that is reported.
 _FEW, _LEAST_AUC = 1_000, 0.001
-#: A worker that has run for longer than this does not merely wait for its learner to start.
+#: The time from a worker's start within which its learner should have reported.
 _START_SECONDS = 60.0
 
 
 class Health(NamedTuple):
-    """The state in one sentence, how bad it is (good, note, warn or bad), and what follows from it."""
+    """The state in one sentence, its level (good, note, warn or bad), and its consequences."""
 
     level: str
     sentence: str
@@ -23,33 +23,33 @@ class Health(NamedTuple):
 
 
 def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) -> Health:
-    """Return the worst that is the case `up` seconds after a worker's start, or else whether the corrections help.
+    """Return the worst problem, `up` seconds after a worker's start; without a problem, whether the corrections help.
 
     >>> health({"sidecar": {"alive": False, "silent_seconds": 95.0}, "learning": {"position": 7}}).sentence
     'The learner is down: it has not reported for 95 s.'
     """
     learning, sidecar, journal = (status.get(name) or {} for name in ("learning", "sidecar", "journal"))
     silent, paused, admission = sidecar.get("silent_seconds") or 0.0, learning.get("paused"), learning.get("admission") or {}
-    goes_on = f"Scoring goes on with state {status.get('state')}; feedback waits in the journal."
+    scoring = f"Scoring continues with state {status.get('state')}; feedback waits in the journal."
     if not learning and up < _START_SECONDS:
-        return Health("note", "Starting: waiting for the learner's first report.", goes_on)
+        return Health("note", "Starting: waiting for the learner's first report.", scoring)
     if not learning:
-        return Health("bad", f"The learner has not reported in {up:.0f} s since the start.", f"Its log says why. {goes_on}")
+        return Health("bad", f"The learner has not reported in {up:.0f} s since the start.", f"See its log. {scoring}")
     if learning.get("stopped"):
-        return Health("bad", "The learner is down: it was asked to stop.", goes_on)
+        return Health("bad", "The learner is down: it was asked to stop.", scoring)
     if not sidecar.get("alive"):
-        why = f"It had paused: {paused}." if paused else "Its log says why."
-        return Health("bad", f"The learner is down: it has not reported for {silent:.0f} s.", f"{why} {goes_on}")
+        why = f"It had paused: {paused}." if paused else "See its log."
+        return Health("bad", f"The learner is down: it has not reported for {silent:.0f} s.", f"{why} {scoring}")
     if error := journal.get("error"):
-        return Health("bad", f"The journal cannot be written: {error}", "Scoring goes on, and is not recorded.")
+        return Health("bad", f"The journal cannot be written: {error}", "Scoring continues, but impressions are not recorded.")
     if paused:
-        return Health("bad", f"Learning is paused: {paused}", f"It tries again every second. {goes_on}")
+        return Health("bad", f"Learning is paused: {paused}", f"It retries every second. {scoring}")
     if again := learning.get("relearning"):
         done = (again["position"] - again["since"]) / max(again["until"] - again["since"], 1)
-        return Health("note", f"The learner is learning again what came after a release: {done:.0%} is done.", goes_on)
+        return Health("note", f"The learner is relearning the journal after a release: {done:.0%} is done.", scoring)
     if admission.get("open"):
         reason = admission.get("reason") or "the joined stream changed abruptly"
-        return Health("bad", f"The breaker is open: {reason}.", "Nothing is learned until the stream is calm or you resume.")
+        return Health("bad", f"The breaker is open: {reason}.", "Nothing is learned until the stream is normal or you resume.")
     found = gain(learning, loss)
     if learning.get("frozen"):
         return Health("warn", "Learning is frozen.", f"Nothing is learned until you resume. {found.more}")
@@ -59,13 +59,13 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
 
 
 def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
-    """Return whether the corrections help, from labels of rows that the tables in service scored and of no others."""
+    """Return whether the corrections help, from the labels of rows scored by the tables in service."""
     worth, shadow = learning.get("worth") or {}, learning.get("serve") == "base"
     labels, mode, after = worth.get("labels") or 0, "Shadow mode: " if shadow else "Learning: ", _since(worth.get("since"))
     brief = after.partition(" to ")[0].partition(" of ")[0]
     if not labels:
         waits = f"{learning.get('waiting_rows') or 0:,} scored rows wait for feedback."
-        return Health("note", f"{mode}waiting for the first label{brief}.", f"None has come{after}. {waits}")
+        return Health("note", f"{mode}waiting for the first label{brief}.", f"No label yet{after}. {waits}")
     mean, lower, upper = (worth["gain"][name] for name in ("mean", "lower", "upper"))
     unclear = lower <= 0.0 <= upper
     does = f"{'So far the' if unclear else 'The'} corrections {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
@@ -78,7 +78,7 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
     if unclear:
         return Health("note", f"{mode}the corrections neither help nor hurt clearly.", f"{said} {apart}")
     if upper < 0.0:
-        cost = "Shadow mode: the corrections would cost" if shadow else "It runs, but the corrections cost"
+        cost = "Shadow mode: the corrections would cost" if shadow else "Learning: the corrections cost"
         return Health("warn", f"{cost} more than they gain.", f"{said} {apart}")
     if apart:
         return Health("warn", f"{mode}the {loss.name} improves, but AUC falls.", f"{said} {apart}")
@@ -87,7 +87,7 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
 
 
 def _since(outcome: Mapping[str, Any] | None) -> str:
-    """Return from when on labels count, to follow their number; nothing where no other tables served before.
+    """Return the event since which labels count, as text after their number; empty if the tables never changed.
 
     >>> _since({"action": "rollback", "release": 3, "position": 9, "time": 60.0})
     ' since the rollback to release 3 at 1970-01-01 00:01 UTC'
@@ -101,7 +101,7 @@ def _since(outcome: Mapping[str, Any] | None) -> str:
 
 
 def _apart(worth: Mapping[str, Any], loss: Loss, mean: float) -> str:
-    """Return a sentence where AUC and loss move in opposite directions, nothing where they agree."""
+    """Return a sentence if AUC and loss move in opposite directions, empty otherwise."""
     before, after = ((worth.get(scorer) or {}).get("auc") for scorer in ("base", "served"))
     if before is None or after is None or abs(after - before) < _LEAST_AUC or mean * (after - before) >= 0.0:
         return ""

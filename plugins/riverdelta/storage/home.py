@@ -1,4 +1,4 @@
-"""Home: the folder of one scorer, and what lies where in it."""
+"""Home: the folder of one scorer, and the paths in it."""
 
 from __future__ import annotations
 
@@ -33,20 +33,25 @@ from riverdelta.storage.log import Log, SqliteLog
 from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
-#: The file of the definition that a home belongs to, and that of earlier versions, which kept a fingerprint of it alone.
+#: The file of a home's definition, and that of earlier versions, which had only its fingerprint.
 OWNED_BY = ("definition.json", "owner")
-#: What `Definition.fingerprint` looks like: anything else in `owner` is damage.
+#: The format of `Definition.fingerprint`; anything else in `owner` is damage.
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
 
 
 class Home:
     """`<home>/<scorer>/` with `journal/` (and the key of its ids), `live/`, `releases/`, `checkpoints/` and `status.json`.
 
-    `open_log` opens another log than the one in `journal/`, named by that folder, and `registry` has the releases, live tables
-    and checkpoints elsewhere; keys, definition and status lie in the folder always.
+    Options of `definition` that its code leaves to defaults have the values with which the folder learned. Raises `Corrupt` if
+    the folder's `definition.json` cannot be read.
 
-    `definition` is the one given, with the options that its code leaves to defaults as the folder has learned with them. Raises
-    `Corrupt` where the folder's `definition.json` cannot be read.
+    Parameters
+    ----------
+    definition : the scorer's definition.
+    settings : the settings; `home` is the parent folder.
+    open_log : opens the log for the folder `journal/`. Default: `SqliteLog`.
+    registry : stores releases, live tables and checkpoints; keys, definition and status are always in the folder. Default: the
+        folder.
     """
 
     def __init__(
@@ -60,21 +65,21 @@ class Home:
         self.folder = settings.home.absolute() / definition.name
         self.registry: Registry = registry or FolderRegistry(self.folder)
         self._open_log = open_log or (lambda folder: SqliteLog(folder, settings.segment_bytes))
-        #: The file of the key that impression ids are made with.
+        #: The file of the key for impression ids.
         self.key_path = self.folder / "journal" / "key"
         self._path, self._owner = (self.folder / name for name in OWNED_BY)
-        #: The file of the digests of large files, which are read in full again only when they change.
+        #: The file with the digests of large files, which are read again only after a change.
         self._digests = self.folder / "digests.json"
         remember(self._digests)
         self.definition, self._settled = definition, list[str]()
-        with suppress(OSError):  # `prepare` says what is wrong with the folder
+        with suppress(OSError):  # `prepare` reports it
             if stored := self.stored():
                 self.definition, self._settled = settle(definition, stored)
 
     def stored(self) -> Identity | None:
-        """Return the definition that the folder belongs to, None where it has none yet.
+        """Return the folder's definition; None if it has none yet.
 
-        Raises `Corrupt` where the file is damaged, and `ConfigurationError` where a later version wrote it.
+        Raises `Corrupt` if the file is damaged, and `ConfigurationError` if a later version wrote it.
         """
         try:
             return read(self._path.read_bytes())
@@ -84,24 +89,23 @@ class Home:
             raise ConfigurationError(f"{self._path} cannot be used: {error}") from error
         except Corrupt as error:
             raise Corrupt(
-                f"{self._path} is damaged: {error}; restore it from a backup, or delete it, and the next start writes it again "
-                f"where the newest release is this scorer's: {shlex.join(['rm', str(self._path)])}"
+                f"{self._path} is damaged: {error}; restore it from a backup, or delete it; the next start writes it again "
+                f"if the newest release belongs to this scorer: {shlex.join(['rm', str(self._path)])}"
             ) from error
 
     def require(self) -> None:
-        """Raise `NotFound`, naming the folder and how to name another one, where no service has made this home yet."""
+        """Raise `NotFound`, with the line that selects another folder, if no service has created this home yet."""
         if not self.registry.size("releases/index.json"):
             raise NotFound(
-                f"{self.folder} is not the home of a scorer; start the service once, or say which folder it keeps: "
-                f"export RIVERDELTA_HOME=FOLDER (now it is {self.folder.parent})"
+                f"{self.folder} is not the home of a scorer; start the service once, or select the folder that it uses: "
+                f"export RIVERDELTA_HOME=FOLDER (now {self.folder.parent})"
             )
 
     def prepare(self) -> Release:
-        """Make what is missing, release 0 among it, and return the release to start from.
+        """Create anything missing, including release 0, and return the release to start from.
 
-        Workers and the sidecar all call this; the first one does the work. Raises `ConfigurationError`, which
-        says what differs and the lines to type, when the folder learned with another definition, and `Unavailable` when it may
-        not be written.
+        Workers and the sidecar all call this; the first call does the work. Raises `ConfigurationError`, with the differences
+        and the lines to type, if the folder learned with another definition, and `Unavailable` if it cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -117,17 +121,17 @@ class Home:
             ) from error
         good = releases.latest_good()
         if good is None:
-            raise ConfigurationError(f"no release in {self.folder} is intact; restore one, or begin anew: {self._move_away()}")
+            raise ConfigurationError(f"no release in {self.folder} is intact; restore one, or start over: {self._move_away()}")
         with suppress(OSError):
             keep(self._digests)
         return good
 
     def reader(self) -> Reader:
-        """Open the journal to read it alone."""
+        """Open the journal for reading only."""
         return Reader(self._open_log(self.folder / "journal"))
 
     def journal(self, patience_seconds: float = PATIENCE_SECONDS) -> Journal:
-        """Open the journal for this process; feedback waits at most `patience_seconds` for rows of other processes."""
+        """Open the journal; feedback waits at most `patience_seconds` for rows from other processes."""
         s = self.settings
         return Journal(
             self._open_log(self.folder / "journal"),
@@ -139,56 +143,56 @@ class Home:
         )
 
     def learning(self) -> dict[str, Any]:
-        """Return all that learning reads besides the journal: settings, the response to drift, and the reference's digest."""
+        """Return the inputs of learning besides the journal: settings, response to drift, and digest of the reference."""
         return in_effect(self.definition, self.settings)
 
     def declare(self, journal: Journal, now: float) -> None:
-        """Write the settings that learning reads into the journal, at `now` (Unix seconds), unless they are in effect."""
+        """Write the settings of learning to the journal, at `now` (Unix seconds), unless they are already in effect."""
         if (known := journal.settings()) != (learning := self.learning()):
             if not known:
                 self._refuse_another_mode_than_of_0_1(journal)
             journal.write(Control(SETTINGS, learning, now))
 
     def _refuse_another_mode_than_of_0_1(self, journal: Journal) -> None:
-        """Version 0.1 wrote no settings: a tick shows that its learner made negatives of silence."""
+        """Infer the label mode of version 0.1, which wrote no settings; only with `silence` did it write ticks."""
         was = "silence" if journal.log.fact("tick") else "explicit" if self.checkpoints().oldest() else self.settings.labels
         if was != self.settings.labels:
             raise ConfigurationError(
-                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, and it is {self.settings.labels} now; "
-                f"start it once with the labels and window that it had, which are on record from then on, and change them after"
+                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, now it is {self.settings.labels}; "
+                f"start it once with the labels and window that it had, which are then recorded, and change them afterwards"
             )
 
     def ids(self) -> Ids:
-        """Return the issuer of impression ids, which follows the key file."""
+        """Return the issuer of impression ids, which reloads the key file when it changes."""
         return Ids.load(self.key_path, time.time())
 
     def live(self) -> LiveStore:
-        """Return the newest tables."""
+        """Return the store of the newest tables."""
         return LiveStore(self.registry)
 
     def releases(self) -> ReleaseStore:
-        """Return the releases."""
+        """Return the store of releases."""
         return ReleaseStore(self.registry)
 
     def checkpoints(self) -> CheckpointStore:
-        """Return the checkpoints."""
+        """Return the store of checkpoints."""
         return CheckpointStore(self.registry)
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """Leave the learner's status where every worker finds it."""
+        """Write the learner's status, which every worker reads."""
         overwrite(self.folder / "status.json", json.dumps(status).encode())
 
     def read_status(self) -> dict[str, Any]:
-        """Return the learner's last status, {} before the first."""
+        """Return the learner's last status, or {} if there is none."""
         try:
             return dict(json.loads((self.folder / "status.json").read_text()))
         except (FileNotFoundError, ValueError):
             return {}
 
     def _begin(self, releases: ReleaseStore) -> None:
-        """Make release 0, which scores as the base does; raises `ModelError` where ONNX Runtime cannot open it.
+        """Create release 0, whose scores are the base's; raises `ModelError` if ONNX Runtime cannot open it.
 
-        The settings that learning reads are the journal's first record: no feedback comes before them.
+        The settings of learning are the journal's first record, before any feedback.
         """
         number, path = releases.next_path()
         definition = self.definition
@@ -201,9 +205,9 @@ class Home:
         releases.add(number, path, position=0, examples=0, time=time.time(), facts={}, state=state)
 
     def _claim(self, releases: ReleaseStore) -> None:
-        """Record that the folder is this definition's; raises `ConfigurationError` where it is, or may be, another's."""
+        """Record that the folder belongs to this definition; raises `ConfigurationError` if it may belong to another."""
         stored, mine = self.stored(), describe(self.definition)
-        # Before the first release and the first record there is nothing that could be another's.
+        # A folder without a release and a record belongs to no definition.
         if releases.all() or (self.folder / "journal").exists():
             if stored is None:
                 self._claim_without_definition(releases)
@@ -217,22 +221,22 @@ class Home:
             _log.warning("%s: %s", self.folder, words)
 
     def _claim_without_definition(self, releases: ReleaseStore) -> None:
-        """Recognize the folder of an earlier version, which kept a fingerprint of its definition alone, in `owner`."""
+        """Recognize a folder without `definition.json` by the fingerprint in `owner`, or by its newest release."""
         theirs, mine = (self._owner.read_text(errors="replace") if self._owner.exists() else ""), self.definition.fingerprint()
         if theirs in (mine, self.definition.fingerprint(of_0_1=True)):
             return
         if _FINGERPRINT.fullmatch(theirs):
             same = theirs.partition("-")[0] == mine.partition("-")[0]
             raise ConfigurationError(
-                f"{self.folder} learned with {'other corrections' if same else 'another base'}: its file 'owner', of an "
-                f"earlier version, has {theirs}, and this definition's is {mine}\n{self._carry()}"
+                f"{self.folder} learned with {'other corrections' if same else 'another base'}: its file 'owner', from an "
+                f"earlier version, has {theirs}; this definition has {mine}\n{self._carry()}"
             )
         why = f"{self._path} is missing"
         number = self._recognize(releases, why)
-        _log.warning("%s; release %d has this base and tables of this stack, so the file is written again", why, number)
+        _log.warning("%s; release %d has this base and this stack's tables, so the file is written again", why, number)
 
     def _recognize(self, releases: ReleaseStore, why: str) -> int:
-        """Return the newest release that can be read, which is this definition's; raises `ConfigurationError` otherwise."""
+        """Return the number of the newest readable release; raises `ConfigurationError` if it has another definition."""
         for release in reversed(releases.all()):
             try:
                 release.verify()
@@ -242,30 +246,30 @@ class Home:
                 continue
             try:
                 if base_digest(release.path) != self.definition.signature.digest:
-                    raise Corrupt(f"release {release.number} is of another base model")
+                    raise Corrupt(f"release {release.number} has another base model")
                 self.definition.new_stack().load(part(state, "stack"))
             except Corrupt as error:
                 raise ConfigurationError(
                     f"{why}, and {self.folder} does not belong to this scorer: {error}; set RIVERDELTA_HOME to another folder, "
-                    f"or begin anew: {self._move_away()}"
+                    f"or start over: {self._move_away()}"
                 ) from None
             return release.number
         raise ConfigurationError(
-            f"{why}, and no release can be read that would show whose {self.folder} is; where it is this scorer's, type: "
+            f"{why}, and no release can be read to identify {self.folder}; if it belongs to this scorer, type: "
             f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self._owner))}"
         )
 
     def _carry(self) -> str:
-        """The lines to type where the definition has changed on purpose."""
+        """Return the lines to type if the definition was changed on purpose."""
         rebase = shlex.join(["riverdelta", "rebase", "--service", self.definition.service, "--from", str(self._away)])
         carry = f"to carry over what it learned, once no service uses it: {self._move_away()} && {rebase}"
-        return f"{carry}\nto begin anew: {self._move_away()}"
+        return f"{carry}\nto start over: {self._move_away()}"
 
     def _move_away(self) -> str:
         return shlex.join(["mv", str(self.folder), str(self._away)])
 
     @property
     def _away(self) -> Path:
-        """A free place for the folder beside it."""
+        """An unused path beside the folder."""
         names = (f"{self.folder.name}.old{n}" for n in chain([""], count(2)))
         return next(path for path in map(self.folder.with_name, names) if not path.exists())

@@ -59,7 +59,7 @@ def text_of(html):
 def test_a_page_of_a_service_that_has_seen_nothing_says_so(runtime):
     html = Page(runtime, "service:Ranker").draw()
     assert "Starting: waiting for the learner&#39;s first report." in html
-    assert "Nothing is known before the first label of a row that these tables score." in html
+    assert "No label yet for a row scored by these tables." in html
     assert "riverdelta rollback" in html
 
 
@@ -114,7 +114,7 @@ def test_drift_says_what_it_is_measured_against_and_what_is_done_about_it():
         assert f"Against {against}: no alarm. Alarms so far: 0." in text_of(drawn({"learning": {"drift": drift.report()}}))
         drift.update(*stream(3_000, 3.0))
         html = drawn({"learning": {"drift": drift.report() | {"adapting_examples": 9_000}}})
-        assert "Alarms so far: 1. The next 9,000 examples count more." in text_of(html)
+        assert "Alarms so far: 1. The next 9,000 examples are learned at a higher rate." in text_of(html)
 
 
 def test_its_one_script_and_its_one_style_are_the_ones_that_its_policy_allows(runtime):
@@ -173,7 +173,9 @@ def test_after_a_rollback_no_gain_of_other_tables_is_called_a_gain():
     assert "200 labels since the rollback, too few to say whether the corrections help." in after
     assert "the corrections help." not in after.replace("too few to say whether the corrections help.", "")
     assert "4,000" not in after
-    assert "Serving now: release 2 and what was learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
+    assert (
+        "Serving now: release 2 and everything learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
+    )
     assert '<path class="since"' in html
     behind = text_of(drawn(status | {"position": 899, "learning": learning | {"worth": worth.report()}}))
     assert "(swap 7), still without the rollback" in behind
@@ -217,9 +219,9 @@ def test_rows_that_no_loss_can_show_are_named_where_there_are_any():
 
     before = page([0, 1], [0, 1], [0, 1])
     assert "Rows whose" not in before
-    assert "Rows the gate" not in before
+    assert "Rows that the gate" not in before
     text = page([3e38, np.nan, 0], [60, 0, 0], [0, 1, 1])
-    assert "Rows the gate does not judge, as their base output is too large or not finite: 2." in text
+    assert "Rows that the gate skips because their base output is too large or not finite: 2." in text
     for scorer in ("base", "served"):
-        assert f"Rows whose {scorer} loss counts as the most, 56.0: 1." in text
-    assert "Rows left out because their score is not finite: 1." in text
+        assert f"Rows whose {scorer} loss is clipped to 56.0: 1." in text
+    assert "Rows skipped because their score is not finite: 1." in text

@@ -1,4 +1,4 @@
-"""Chart: two lines of losses over time as one SVG, whose lines stretch with the page and whose texts do not."""
+"""Chart: two losses over time as an SVG, whose lines scale with the page and whose text does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLOT = Markup(f'<svg class="plot" role="img" aria-label="{{}}"><svg {_LINES}>{{
 
 
 def losses(history: Mapping[str, Any], second: str, loss: Loss, since: Mapping[str, Any] | None = None) -> Markup | None:
-    """Draw base and the `second` line by the time of the labels, with a mark at `since`; None before there are two points."""
+    """Return a chart of the losses of base and `second` by label time, with a mark at `since`; None below two points."""
     rows = zip(*(history.get(name) or () for name in ("time", "base", "served")), strict=False)
     points = [row for row in rows if None not in row]
     if len(points) < 2:
@@ -48,6 +48,6 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, since: Mapping[s
 
 
 def _ticks(low: float, high: float, most: int, steps: Sequence[float]) -> list[float]:
-    """Return the multiples in a range of the first step that cuts it into at most so few parts."""
+    """Return the multiples in a range of the first step that divides it into at most `most` parts."""
     step = next((step for step in steps if step >= (high - low) / most), steps[-1])
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,4 +1,4 @@
-"""Door: how a browser brings a token to the status page, and what it is shown without one."""
+"""Door: tokens from a browser's password prompt, and the page that asks for one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ PAGE = "/"
 
 
 def leads(method: str, path: str) -> bool:
-    """Whether a request is for the page."""
+    """Whether a request is for the status page."""
     return method in ("GET", "HEAD") and path == PAGE
 
 
 def as_bearer(authorization: Sequence[str]) -> list[str]:
     """Return `Authorization` headers with that of a browser's password prompt as `Bearer <password>`; others as they are.
 
-    A browser sends that one (Basic, RFC 7617) also where another site makes it send a request: so it is good for the page
-    alone, which changes nothing.
+    A browser sends that header (Basic, RFC 7617) also with requests made by other sites, so it is accepted only for the page,
+    which changes nothing.
 
     >>> as_bearer(["Basic " + base64.b64encode(b"anybody:score-token-of-the-shop").decode(), "Bearer x", "Basic ?"])
     ['Bearer score-token-of-the-shop', 'Bearer x', 'Basic ?']
@@ -29,7 +29,7 @@ def as_bearer(authorization: Sequence[str]) -> list[str]:
 
 
 def refusal(error: RiverdeltaError, headers: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of a page that says what is missing, and how to bring it; `headers` belong to the error."""
+    """Return the headers, including `headers`, and the body of a page that says why access is refused and how to get it."""
     missing = isinstance(error, Unauthenticated)
     asks = {"WWW-Authenticate": 'Basic realm="riverdelta: any name, and a token as the password", Bearer'} if missing else {}
     return {**HEADERS, **headers, **asks}, render(refused=str(error), missing=missing).encode()

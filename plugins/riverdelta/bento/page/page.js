@@ -1,5 +1,5 @@
 (() => {
-  // Without the name and password that the address may have: a request with those is refused.
+  // Without a name and password in the address, with which fetch fails.
   const here = location.origin + location.pathname, note = document.getElementById("note");
   const sentence = () => document.getElementById("state").textContent;
   let last = Date.now();

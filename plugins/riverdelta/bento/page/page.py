@@ -1,4 +1,4 @@
-"""Page: GET / of a service, drawn at most once a second from what every worker knows anyway."""
+"""Page: the status page at GET /, from the state that every worker has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEAST_SECONDS = 1.0
 
 
 class Page:
-    """One worker's page of the service `target` (module:Class): drawn at most once a second, however many look."""
+    """The status page of the service `target` (module:Class), rendered by a worker at most once a second."""
 
     def __init__(self, runtime: Runtime, target: str) -> None:
         self._runtime, self._target = runtime, shlex.quote(target)
@@ -27,14 +27,14 @@ class Page:
 
     async def answer(self, request: Request) -> Response:
         """Answer a request for the page."""
-        self._runtime.plane  # noqa: B018 - raises `Unavailable` while there is none, however fresh the last drawing is
+        self._runtime.plane  # noqa: B018 - raises `Unavailable` if there is none
         async with self._drawing:
             if time.monotonic() - self._at >= _LEAST_SECONDS:
                 self._drawn, self._at = await asyncio.to_thread(self.draw), time.monotonic()
         return Response(self._drawn, headers=HEADERS)
 
     def draw(self) -> str:
-        """Return the page as it is now."""
+        """Return the current page."""
         plane = self._runtime.plane
         operator = Operator(plane.home, plane.journal, plane.clock)
         fresh = [plane.metrics.freshness(share) for share in (0.5, 0.95)]

@@ -1,4 +1,4 @@
-"""Render: the one template with its style and script, and the headers under which a browser shows it."""
+"""Render: the page's template with its style and script, and its HTTP headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from riverdelta.serving.health import gain
 _FOLDER = files("riverdelta.bento.page")
 _HTML, _STYLE, _SCRIPT = ((_FOLDER / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
 _STYLED, _RUN = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (_STYLE, _SCRIPT))
-#: A browser obeys nothing but this style and this script, and fetches from here alone; nobody may put the page into a frame.
+#: A browser may use only this style and script, fetch only from this origin, and not show the page in a frame.
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLED}'; script-src 'sha256-{_RUN}'; "
@@ -44,7 +44,7 @@ def _number(text: Callable[[float], str]) -> Callable[[Any], str]:
 
 
 _environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
-#: How a finite number is written; a dash stands for anything else.
+#: The formats of finite numbers; any other value is a dash.
 _environment.filters |= {
     "count": _number(lambda x: f"{x:,.0f}"),
     "fixed": _number(lambda x: f"{x:.4f}".replace("-0.0000", "0.0000").replace("-", "\u2212")),
@@ -57,19 +57,21 @@ _template = _environment.from_string(_HTML)
 
 
 def draw(status: Mapping[str, Any], now: float, loss: Loss, **given: Any) -> str:
-    """Return the page of a `GET /status` at `now` (Unix seconds).
+    """Return the page for a `GET /status` at `now` (Unix seconds).
 
-    Given are `releases` (the operator's rows), `back` (where a rollback goes), `fresh` (the seconds in which half and 95% of
-    feedback are in service) and `target` (the service as a command line names it).
+    `given` are `releases` (the operator's rows), `back` (the target of a rollback), `fresh` (the seconds within which half and
+    95% of feedback is in service) and `target` (the service, as on a command line).
     """
     learning = status.get("learning") or {}
     worth, second = learning.get("worth") or {}, "corrected" if learning.get("serve") == "base" else "served"
     chart = losses(learning.get("history") or {}, second, loss, worth.get("since"))
     drifts = sorted(((learning.get("drift") or {}).get("columns") or {}).items(), key=lambda drift: -(drift[1]["psi"] or 0.0))
-    shown = {"learning": learning, "worth": worth, "second": second, "judged": gain(learning, loss), "loss": loss}
-    return render(status=status, now=now, chart=chart, columns=drifts, **shown, **given)
+    shown = {"learning": learning, "worth": worth, "second": second, "outcome": gain(learning, loss), "loss": loss}
+    return render(
+        status=status, now=now, chart=chart, columns=drifts, by_release=learning.get("guard") == "release", **shown, **given
+    )
 
 
 def render(**shown: Any) -> str:
-    """Return the page of what is shown, or of what was refused."""
+    """Return the page with these variables, or the page of a refusal."""
     return _template.render(shown)

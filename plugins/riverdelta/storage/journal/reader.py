@@ -40,11 +40,11 @@ class Reader:
         raise Corrupt(f"journal record {sequence} ({self.log.where}) has no impressions, but the index says that it has")
 
     def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
-        """Return the controls that are left between two positions, both excluded, without reading what lies between them."""
+        """Return the remaining controls between two positions, both excluded, without reading other records."""
         return [(sequence, record) for sequence, record in self._of(Control.kind, after, before) if isinstance(record, Control)]
 
     def commands(self, after: int, before: int) -> list[tuple[int, Instruction]]:
-        """Return the commands that are left between two positions, both excluded, those that version 0.1 wrote among them."""
+        """Return the remaining commands between two positions, both excluded, including those that version 0.1 wrote."""
         return sorted(
             (sequence, record)
             for kind in (Control.kind, Instruction.kind)

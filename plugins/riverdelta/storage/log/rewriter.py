@@ -1,4 +1,4 @@
-"""Rewriter: other records in the places of a log's, in a copy that no process serves."""
+"""Rewriter: replaces records in a copy of a log that no process uses."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from riverdelta.storage.log.segment import Segment
 
 
 class Rewriter:
-    """Replaces records of the log in `folder`: positions, facts and the index of feedback stay as they are."""
+    """Replaces records of the log in `folder`; positions, facts and the index of feedback do not change."""
 
     def __init__(self, folder: Path) -> None:
         self._segments = [Segment(path) for path in sorted(folder.glob("[0-9]*.sqlite"))]
-        #: When each was written to, by which retention goes: it stays.
+        #: The times of their last writes, which retention reads: they are restored at the end.
         self._written = [segment.written() for segment in self._segments]
 
     def write(self, entries: Mapping[int, Entry], forgotten: Collection[Request]) -> None:
-        """Put entries in the places of the records at their positions, durably.
+        """Replace the records at these positions by `entries`, durably.
 
-        `forgotten` are the first requests of the records whose rows are no longer to be found, by incarnation.
+        The rows of `forgotten`, the first request of each record, can no longer be found by their ids.
         """
         for segment in self._segments:
             mine = {at: entry for at, entry in entries.items() if segment.first <= at <= segment.last()}
@@ -33,7 +33,7 @@ class Rewriter:
                         segment.forget(*request)
 
     def close(self) -> None:
-        """Let go of every file, with what was written moved into it; nobody else may have them open any more."""
+        """Merge the write-ahead log into each file and close it; no other process may have it open."""
         for segment, written in zip(self._segments, self._written, strict=True):
             segment.settle()
             segment.close()
