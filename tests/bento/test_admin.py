@@ -16,7 +16,6 @@ from riverdelta.bento import admin, rest
 from riverdelta.bento.access import Role
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import CommandResponse
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 #: How a column of numbers is aligned.
-_RIGHT = frozenset({"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"})
+_RIGHT = frozenset(
+    {"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"}
+)
 
 
 def table(*headings: str, caption: str | None = None) -> Table:

@@ -17,6 +17,8 @@ from riverdelta.core.strict import Strict, validated
 
 #: The largest number of a release.
 MOST_RELEASE = 10**9
+#: The number of changed coefficients that are shown by default.
+TOP = 20
 #: The number of a release.
 Number = Annotated[int, Field(ge=0, le=MOST_RELEASE)]
 

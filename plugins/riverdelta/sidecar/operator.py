@@ -117,9 +117,9 @@ class Operator:
             for facts in [{**running.get(r.number, {}), **r.facts}]
         ]
 
-    async def answer(self, command: Command, seconds: float = 30.0) -> Answer:
-        """Write a command, and return what has come of it within `seconds`; raises as `ask` does."""
-        sequence, refused, waits = await asyncio.to_thread(self.ask, command), None, None
+    async def answer(self, command: Command, sequence: int, seconds: float = 30.0) -> Answer:
+        """Return what has come within `seconds` of a command that `ask` wrote at `sequence`."""
+        refused = waits = None
         try:
             if not command.immediate:
                 await self.wait(sequence, seconds)

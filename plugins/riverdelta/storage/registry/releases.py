@@ -90,7 +90,7 @@ class ReleaseStore:
         return _first_intact(sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True))
 
     def intact(self, number: int | None = None) -> Release:
-        """Return a release, or the newest intact one, champion or not; raises `NotFound` or `Corrupt` where it is not intact."""
+        """Return a release, by default the newest intact one; raises `NotFound` or `Corrupt` if there is none, naming why."""
         if number is not None:
             found = self.get(number)
             found.verify()
