@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-# torch is named alone and first: asked for by a range it would bring its CUDA packages along.
+# The pinned torch is installed first: a range would install its CUDA packages too.
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
@@ -41,7 +41,7 @@ dashboards: install
 docs: install
 	$(BIN)/python docs/generate.py
 
-# 500 kills -9; `make bench` does a few of them.
+# 500 times kill -9; `make bench` runs a few of them.
 bench-faults: install
 	$(BIN)/python tests/benchmarks/bench_faults.py --learner 450 --server 50 $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The tables of docs/settings.md, from the code of the settings: `make docs` writes them, and a test compares.
+"""Writes the tables of docs/settings.md from the code of the settings (`make docs`); a test compares the two.
 
 python docs/generate.py
 """
@@ -15,7 +15,7 @@ UNITS = {"bytes": ((1 << 30, "GiB"), (1 << 20, "MiB")), "seconds": ((86_400, "da
 
 
 def shown(name):
-    """Return a setting's default as the table has it."""
+    """Return a setting's default as the table shows it."""
     text = default(name)
     if text is None:
         return "unset"
@@ -26,7 +26,7 @@ def shown(name):
 
 
 def tables():
-    """Return a table of settings for each group, and one of the tools' variables."""
+    """Return the tables of settings, one for each group, and that of the tools' variables."""
     lines = []
     for group, fields in groupby(Settings.model_fields.items(), lambda item: item[1].json_schema_extra["group"]):
         lines += [f"**{group}**", "", "| variable | default | allowed | meaning |", "|---|---|---|---|"]
@@ -38,7 +38,7 @@ def tables():
 
 
 def written(text):
-    """Return the page's text with the current tables in it."""
+    """Return the text of the page with the current tables."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{tables()}\n{END}{rest.split(END)[1]}"
 

@@ -1,4 +1,4 @@
-"""The reference service: a frozen ranker that goes on learning.
+"""The reference service: a frozen ranker that keeps learning.
 
 RIVERDELTA_HOME=.riverdelta bentoml serve service.service:Ranker
 """

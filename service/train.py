@@ -1,4 +1,4 @@
-"""Makes the base that this service corrects: a small DeepFM of a simulated click log.
+"""Trains the base that this service corrects: a small DeepFM on a simulated click log.
 
 python service/train.py
 """

@@ -1,6 +1,6 @@
 """riverdelta keeps a frozen ONNX scorer learning from its users' feedback.
 
-The public API: the decorator, the corrections, and what they read.
+The public API: the decorator `online`, the corrections, and the types that they use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from riverdelta.evaluation.drift import Adapt, Freeze
     from riverdelta.river import River
 
-#: Where each name is; it is imported when it is first used, so that the command line starts without numba and BentoML.
+#: The module of each name. It is imported on first use, so that the command line starts without numba and BentoML.
 _MODULES = {
     "Adapt": "evaluation.drift",
     "Calibration": "corrections.calibration",

@@ -193,7 +193,7 @@ def test_two_scorers_of_a_bento_are_served_learn_and_count_apart(bento):
     assert status == 200
     for model, transport, rows in (("shop", "rest", 3), ("shop", "grpc", 0), ("search", "rest", 0), ("search", "grpc", 5)):
         assert f'riverdelta_rows_scored_total{{model="{model}",transport="{transport}"}} {rows}.0\n' in text
-    wait(lambda: server.status()["position"] >= position)
+    wait(lambda: server.status()["position"] >= position and (folder / "state" / "search" / "status.json").exists())
     assert {"definition.json", "serve.lock", "sidecar.lock", "journal", "status.json"} <= {
         p.name for p in (folder / "state" / "search").iterdir()
     }

@@ -147,7 +147,7 @@ def test_a_pipeline_is_refused_where_its_loss_is_another():
     one_output, log_loss = River(StandardScaler() | LinearRegression(), ("h",)), River(LogisticRegression(), ("h",))
     for correction, loss, words in (
         (one_output, SOFTMAX, "has one output, and Softmax"),
-        (log_loss, SQUARED, "not in Squared"),
+        (log_loss, SQUARED, "cannot lower Squared"),
     ):
         with pytest.raises(Unsupported, match=words):
             Stack([correction], loss).bind(SCHEMA)

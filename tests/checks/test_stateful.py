@@ -233,7 +233,7 @@ PARTS = {
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_goes_on_from_what_it_saved_and_refuses_what_is_not_its_own(name):
     make, feed, rows, anew = PARTS[name]
-    check(Part(make, feed, rows, anew=anew))
+    check(Part(make, feed, rows, optional=anew))
 
 
 def test_a_learner_goes_on_from_examples_cut_into_blocks_of_any_size(definition):
@@ -243,7 +243,7 @@ def test_a_learner_goes_on_from_examples_cut_into_blocks_of_any_size(definition)
     assert report["trips"] > 0
     assert report["limited"] > 0
     assert 0 < at_once.learner.learned < ROWS
-    check(Part(lambda: Watched(definition), Watched.learn, ROWS, anew=OF_LEARNER))
+    check(Part(lambda: Watched(definition), Watched.learn, ROWS, optional=OF_LEARNER))
 
 
 def test_a_learner_and_its_observers_go_on_between_any_two_records(definition):
@@ -253,7 +253,7 @@ def test_a_learner_and_its_observers_go_on_between_any_two_records(definition):
     at_once = make()
     at_once.push(0, len(RECORDS))
     assert 500 < at_once.learner.examples < ROWS
-    check(Part(make, Watched.push, len(RECORDS), anew=OF_LEARNER))
+    check(Part(make, Watched.push, len(RECORDS), optional=OF_LEARNER))
 
 
 def test_a_contest_goes_on_with_its_trial(definition, tmp_path):
@@ -358,7 +358,7 @@ BROKEN = {
     law: [stream_of(part) for part in parts]
     for law, parts in {
         "its_methods_are_those_of_the_contract": [LoadsForNobody],
-        "it_goes_on_from_its_state": [Forgets, TakesABlockAsOne, TakesNamesInTheirOrder, KeepsWhatItWasGiven],
+        "it_continues_from_its_state": [Forgets, TakesABlockAsOne, TakesNamesInTheirOrder, KeepsWhatItWasGiven],
         "it_forgets_its_rows_when_it_loads": [AddsToWhatItHad],
         "it_refuses_what_is_not_its_own": [TakesAnyShape, BeginsAnewInSilence, RaisesWhateverComes],
     }.items()
@@ -375,4 +375,4 @@ def test_every_law_has_a_mutant_of_its_own():
 
 
 def test_one_that_may_begin_anew_does():
-    check(Part(BeginsAnewInSilence, Sums.feed, 50, cuts=10, anew=("*",)))
+    check(Part(BeginsAnewInSilence, Sums.feed, 50, cuts=10, optional=("*",)))

@@ -103,7 +103,7 @@ def test_one_correction_alone_is_a_stack_of_one():
 def test_what_is_used_before_it_is_bound_says_so_with_the_line_to_write(maker, use):
     stack, one = Stack(MAKERS[maker]()), np.zeros((1, 1), np.float32)
     given = {"predict": ({}, one), "learn": ({}, one, one[0], one[0])}.get(use, ())
-    with pytest.raises(ConfigurationError, match=r"not bound to columns; bind it first, by .*stack\.bind"):
+    with pytest.raises(ConfigurationError, match=r"not bound to columns; bind it first, with .*stack\.bind"):
         getattr(stack, use)(*given)
     assert not hasattr(stack.corrections[0], "never_heard_of")
     stack.bind(Schema.of({"u": "float32" if maker == "river" else "int64"}))

@@ -102,7 +102,7 @@ def test_a_value_of_another_kind_is_refused_by_row_and_name_and_nothing_of_its_c
 def test_an_unknown_label_is_refused_by_row_and_nothing_is_learned(name, bad):
     made = bound(name)
     before = state(made)
-    with pytest.raises(InvalidInput, match=r"row 0 has the label .*expected 0 or 1|labels of the shape"):
+    with pytest.raises(InvalidInput, match=r"row 0 has the label .*expected 0 or 1|labels of shape"):
         made.learn_one(GOOD, bad)
     with pytest.raises(InvalidInput, match=r"row 1 has the label .*expected 0 or 1"):
         made.learn_many(pd.DataFrame([GOOD, GOOD]), [True, bad])
@@ -133,7 +133,7 @@ def test_an_integer_that_may_be_an_id_or_a_number_is_asked_for_with_the_line_to_
     x = {"price": price, "user": 1, "item": 2, "offset": 0.0}
     with pytest.raises(ConfigurationError, match="'price' is a number or an id") as asked:
         linear.learn_one(x, True)
-    line = str(asked.value).split("by ")[1].split(", with")[0]
+    line = str(asked.value).split("row: ")[1].split(", or ")[0]
     exec(line, {"correction": linear, "Schema": Schema})
     linear.learn_one(x, True)
     assert linear._schema["price"].kind == "scalar"
@@ -207,7 +207,7 @@ def test_an_empty_frame_changes_nothing_and_has_no_predictions(name):
 
 def test_rows_without_a_label_and_columns_twice_are_refused():
     frame = pd.DataFrame([GOOD, GOOD])
-    with pytest.raises(InvalidInput, match=r"2 rows and labels of the shape \[1\]"):
+    with pytest.raises(InvalidInput, match=r"2 rows and labels of shape \[1\]"):
         Entity("user").learn_many(frame, [True])
     with pytest.raises(InvalidInput, match="the column 'user' twice"):
         Entity("user").learn_many(pd.concat([frame, frame[["user"]]], axis=1), [True, False])

@@ -62,7 +62,7 @@ BAD = {
     "binary data left over": (*tensor(b"12345678", size=4, shape=[1]), 400, "4 bytes follow"),
     "a binary size of minus one": (*tensor(size=-1, shape=[1]), 400, "binary_data_size is -1"),
     "a string that ends early": (
-        *tensor(b"\xff\0\0\0a", size=5, datatype="BYTES", shape=[1]), 400, "255 bytes and 1 are left",
+        *tensor(b"\xff\0\0\0a", size=5, datatype="BYTES", shape=[1]), 400, "255 bytes, but only 1 are left",
     ),
 }  # fmt: skip
 

@@ -50,7 +50,7 @@ VERSION_1 = {
 }
 
 
-@given(ANY, st.sampled_from(["operator", "breaker", "trial", "schedule"]), PLACES, PLACES, PLACES, st.floats(0, 1e12))
+@given(ANY, st.sampled_from(["operator", "breaker", "trial", "schedule"]), PLACES, PLACES, PLACES, st.floats(0, 1e11))
 def test_a_command_and_who_asked_for_it_come_back_from_the_journal(command, by, asked, position, trip, time):
     record = command.record(by=by, asked=asked, position=position, trip=trip, time=time)
     assert decode(encode(record)) == record
@@ -171,7 +171,7 @@ def test_a_command_of_another_version_of_riverdelta_is_corrupt_by_name_and_never
         ("fields", [None, [], "release"]),
         ("by", [None, 7, True]),
         *((name, [True, "1", 1.0, -1, 2**63, 10**400, []]) for name in ("asked", "position", "trip")),
-        ("time", [None, True, "9", []]),
+        ("time", [None, True, "9", [], 1e20, -1e20, float("nan"), float("inf")]),
         ("more", [1]),
     ],
 )

@@ -155,7 +155,7 @@ def test_features_that_are_no_names_are_refused(features):
         (StandardScaler(), "ends in StandardScaler"),
         (compose.Pipeline(LogisticRegression(), LogisticRegression()), "middle of a pipeline"),
         (compose.Pipeline(Select("h") | StandardScaler(), LogisticRegression()), "Pipeline as a step"),
-        ((Select("h") + (Select("u") | LogisticRegression())) | LogisticRegression(), "stands in a union"),
+        ((Select("h") + (Select("u") | LogisticRegression())) | LogisticRegression(), "is in a union"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -188,7 +188,7 @@ def test_a_pipeline_that_diverges_stays_finite_and_starts_afresh(caplog, run_gra
     assert np.isfinite(logits).all()
     assert np.isfinite(correction.predict(columns, block.offset)).all()
     assert np.isfinite(run_graph(correction, SCHEMA, columns, block.offset)).all()
-    assert "diverged and starts afresh" in caplog.text
+    assert "diverged and starts again" in caplog.text
 
 
 def test_an_overflow_inside_river_starts_it_afresh(caplog):

@@ -73,9 +73,9 @@ def test_a_category_that_finds_no_row_is_not_shown_to_river(drop_zeros):
     ("pipeline", "error", "message"),
     [
         (OneHotEncoder(drop_first=True) | LogisticRegression(), Unsupported, "drop_first=True"),
-        (OneHotEncoder() | LogisticRegression(), ConfigurationError, "would get 'h'; declare the column as int64"),
-        (Select("u") | StandardScaler() | OneHotEncoder() | LogisticRegression(), ConfigurationError, "would get 'u'"),
-        (Select("u") | OneHotEncoder() | OneHotEncoder() | LogisticRegression(), ConfigurationError, "would get categories"),
+        (OneHotEncoder() | LogisticRegression(), ConfigurationError, "includes 'h'; declare the column as int64"),
+        (Select("u") | StandardScaler() | OneHotEncoder() | LogisticRegression(), ConfigurationError, "includes 'u'"),
+        (Select("u") | OneHotEncoder() | OneHotEncoder() | LogisticRegression(), ConfigurationError, "includes categories"),
         (Select("u") | OneHotEncoder() | Select("u_1") | LogisticRegression(), Unsupported, "Select comes after OneHot"),
         (Select("u") | OneHotEncoder() | (Select("x") + Discard("y")) | LogisticRegression(), Unsupported, "union comes after"),
         (

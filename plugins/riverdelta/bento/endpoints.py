@@ -23,16 +23,26 @@ class Endpoint:
 
     Parameters
     ----------
-    method, path : the HTTP method, and the path, in which `{name}` matches one segment and `{name:path}` several.
-    transport : `rest`, `oip_rest` or `grpc`; it decides the format of errors.
-    label, or_label : the metric label of a request, and the one that its message may select instead.
-    roles : the roles of which a caller needs one; None: no token needed and no rate limit.
-    name : the name of its handler; empty if BentoML answers.
-    summary : its summary in OpenAPI; empty if it is not documented.
-    takes, gives : the models of the request body and the response, or of the gRPC messages; None: no body, and any object.
-    query : the model of the query; None: no parameters.
-    statuses : the HTTP statuses of a response besides those that every route may have.
-    content : the content type of a successful response.
+    method, path
+        The HTTP method, and the path, in which `{name}` matches one segment and `{name:path}` several.
+    transport
+        `rest`, `oip_rest` or `grpc`; it decides the format of errors.
+    label, or_label
+        The metric label of a request, and the one that its message may select instead.
+    roles
+        The roles of which a caller needs one; None: no token needed and no rate limit.
+    name
+        The name of its handler; empty if BentoML answers.
+    summary
+        Its summary in OpenAPI; empty if it is not documented.
+    takes, gives
+        The models of the request body and the response, or of the gRPC messages; None: no body, and any object.
+    query
+        The model of the query; None: no parameters.
+    statuses
+        The HTTP statuses of a response besides those that every route may have.
+    content
+        The content type of a successful response.
     """
 
     method: str

@@ -64,23 +64,34 @@ def online(
 
     Parameters
     ----------
-    base : path of an ONNX file, relative to the service's file, or a BentoML model tag with one ONNX file.
-    task : the loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the
-        log loss of labels 0 and 1.
-    logit, probability : name of the base's output to correct; give one of them if the base has several outputs.
-    taps : names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
-    columns : types of request columns that the base does not have, as in {"user_id": "int64"}. Default: none.
-    corrections : a correction, or several whose residuals are added. Default: none.
-    on_drift : the learner's response to a drift alarm, `Adapt()` or `Freeze()`. Default: None, report it only.
-    slices : values of id columns, as in {"country": ["de", "fr"]}, whose loss and calibration are also measured separately.
-        Default: none.
-    keep_inputs : whether the journal keeps every column of a request, not only those that corrections and slices read.
-        Turn it on to `riverdelta rebase` to another base or to corrections that read other columns. Default: False, because
-        inputs may be personal data; `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES` limit how long they
-        are kept. A change applies to later requests, and the home stays valid.
-    name : the scorer's name in the Open Inference Protocol, and its folder. Default: the class's name in lower case.
-    grpc_port : port of this scorer's gRPC server, 0 for none. Default: `RIVERDELTA_GRPC_PORT`; several scorers in one Bento
-        need different ports.
+    base
+        Path of an ONNX file, relative to the service's file, or a BentoML model tag with one ONNX file.
+    task
+        The loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the log
+        loss of labels 0 and 1.
+    logit, probability
+        Name of the base's output to correct; give one of them if the base has several outputs.
+    taps
+        Names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
+    columns
+        Types of request columns that the base does not have, as in {"user_id": "int64"}. Default: none.
+    corrections
+        A correction, or several whose residuals are added. Default: none.
+    on_drift
+        The learner's response to a drift alarm, `Adapt()` or `Freeze()`. Default: None, report it only.
+    slices
+        Values of id columns, as in {"country": ["de", "fr"]}, whose loss and calibration are also measured separately. Default:
+        none.
+    keep_inputs
+        Whether the journal keeps every column of a request, not only those that corrections and slices read. Turn it on to
+        `riverdelta rebase` to another base or to corrections that read other columns. Default: False, because inputs may be
+        personal data; `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES` limit how long they are kept. A
+        change applies to later requests, and the home stays valid.
+    name
+        The scorer's name in the Open Inference Protocol, and its folder. Default: the class's name in lower case.
+    grpc_port
+        Port of this scorer's gRPC server, 0 for none. Default: `RIVERDELTA_GRPC_PORT`; several scorers in one Bento need
+        different ports.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The laws of what third parties may bring: a correction, loss, log, registry or part with state is right when `check` passes.
+"""The contracts of corrections, losses, logs, registries and parts with state, as laws that `check` runs on yours.
 
 >>> from riverdelta import Calibration
 >>> from riverdelta.core.losses import LOG_LOSS

@@ -1,4 +1,4 @@
-"""Random rows for any schema and any loss, the same for the same seed, and what the laws of corrections do with them."""
+"""Block: reproducible random rows for any schema and loss, and what the laws of corrections do with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EDGES = np.array([0, -1, 1, 2**31 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)], n
 
 @dataclass(frozen=True)
 class Block:
-    """N rows: columns, offset float32[N, K], label float32[N], weight float32[N]."""
+    """N rows: columns by name, offset float32[N, K], label float32[N] and weight float32[N]."""
 
     columns: dict[str, Array]
     offset: Floats
@@ -34,17 +34,17 @@ class Block:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """Every array by name, for laws that change or show them."""
+        """Every array by name."""
         return {**self.columns, "offset": self.offset, "label": self.label, "weight": self.weight}
 
     def copy(self) -> Block:
-        """Return the same rows in arrays of their own."""
+        """Return the same rows in new arrays."""
         columns = {name: column.copy() for name, column in self.columns.items()}
         return Block(columns, self.offset.copy(), self.label.copy(), self.weight.copy())
 
 
 def bound(correction: Correction, schema: Schema, loss: Loss) -> Correction:
-    """Return a fresh clone that lowers `loss` and has its tables."""
+    """Return an untrained clone, bound to `schema` for `loss`."""
     fresh: Correction = correction.clone()
     fresh.loss = loss
     fresh.bind(schema)
@@ -57,12 +57,12 @@ def predict(c: Correction, block: Block) -> Floats:
 
 
 def learn(c: Correction, block: Block) -> Floats:
-    """Learn a block and return its raw outputs from before."""
+    """Learn a block and return its raw outputs from before each update."""
     return c.learn(block.columns, block.offset, block.label, block.weight)
 
 
 def export(c: Correction, schema: Schema) -> tuple[Nodes, str]:
-    """Return a graph of a correction and the name of its raw output."""
+    """Return the graph of a correction and the tensor of its raw output."""
     c.sync()
     nodes = Nodes(OPSET)
     with nodes.scope("c"):
@@ -70,29 +70,29 @@ def export(c: Correction, schema: Schema) -> tuple[Nodes, str]:
 
 
 def state(c: Correction) -> dict[str, Array]:
-    """Return copies of its tables, those that score and those that learn."""
+    """Return copies of a correction's served and learner tables."""
     c.sync()
     served = {f"served table {key!r}": table.values.copy() for key, table in c.served.items()}
     return served | {f"learner table {key!r}": array.copy() for key, array in c.learner.items()}
 
 
 def same_state(got: Arrays, expected: Arrays, what: str = "") -> None:
-    """Raise `LawBroken` that names the table and the row where two states differ."""
+    """Raise `LawBroken` naming the table and the row in which two states differ."""
     equal(f"{what}its tables", list(got), list(expected))
     for name, array in expected.items():
         same(f"{what}{name}", np.atleast_1d(got[name]), np.atleast_1d(array))
 
 
 def some_labels(loss: Loss) -> Floats:
-    """Return labels of a loss, in ascending order: all of them where they are listed."""
+    """Return labels of a loss in ascending order: all of them if the loss lists them."""
     found = np.linspace(-3.0, 3.0, 13, dtype=np.float32) if loss.labels is None else np.array(sorted(loss.labels), np.float32)
     return found[loss.valid(found)]
 
 
 def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS) -> Block:
-    """Draw rows with few distinct ids (the edges of int64 among them), normal floats, and labels that depend on both.
+    """Return random rows: few distinct ids (the limits of int64 among them), normal floats, and labels that depend on both.
 
-    A label is the likelier the smaller its loss: of a log loss it has the probability that the raw output says.
+    The probability of a label is proportional to exp(-loss), which for a log loss is the predicted probability.
     """
     rng = np.random.default_rng(seed)
     columns: dict[str, Array] = {}
@@ -108,7 +108,7 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS) -> Block:
             columns[name] = values
             truth += values.reshape(rows, -1).mean(axis=1)
     offset = rng.normal(scale=2.0, size=(rows, loss.outputs)).astype(np.float32)
-    # Outputs that all moved alike would leave a softmax where it is.
+    # The same shift of all outputs would not change a softmax.
     raw = 1.0 + offset + truth[:, None] * (-1.0) ** np.arange(loss.outputs)
     labels = some_labels(loss)
     chance = np.cumsum([np.exp(-loss.value(raw, label)) for label in labels], axis=0)

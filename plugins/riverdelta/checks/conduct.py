@@ -1,6 +1,6 @@
-"""How a correction behaves whatever it is given: reading changes nothing, nothing is shared, and wild rows do limited harm.
+"""Laws of how a correction behaves: reading changes nothing, nothing is shared, and the effect of wild rows is bounded.
 
-Each law is one function of a correction, a schema and a loss; it raises `LawBroken` with what it found.
+Each law is a function of a correction, a schema and a loss; it raises `LawBroken` with what it found.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from riverdelta.corrections.stack import Stack
 
 
 def it_reads_only_what_it_names(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """Every face does with the columns that `reads` names."""
+    """Every method needs only the columns that `reads` names."""
     c, block = bound(correction, schema, loss), draw(schema, 20, 12, loss)
     named = Block({name: block.columns[name] for name in c.reads}, block.offset, block.label, block.weight)
     learn(c, named)
@@ -27,7 +27,7 @@ def it_reads_only_what_it_names(correction: Correction, schema: Schema, loss: Lo
 
 
 def reading_changes_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """`predict`, `export`, `sync`, `coefficients` and `occupancy` between examples change no bit of what comes after."""
+    """`predict`, `export`, `sync`, `coefficients` and `occupancy` between examples change no bit of later results."""
     asked, other, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 150, 13, loss)
     for start in range(0, 150, 50):
         for c in (asked, other):
@@ -36,12 +36,12 @@ def reading_changes_nothing(correction: Correction, schema: Schema, loss: Loss =
         for _ in range(9):
             export(asked, schema)
             asked.coefficients(), asked.occupancy()
-            same("predict, asked again", predict(asked, block), first, block.arrays)
+            same("predict, called again,", predict(asked, block), first, block.arrays)
     same_state(state(asked), state(other))
 
 
 def what_it_is_given_stays_the_callers(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """It writes into no array that it was given, and keeps none, nor one that it returned."""
+    """It does not write into arrays that it was given, and keeps neither these nor those that it returned."""
     c, other, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 60, 14, loss)
     given = block[:20].copy()
     for start in range(0, 60, 20):
@@ -59,7 +59,7 @@ def what_it_is_given_stays_the_callers(correction: Correction, schema: Schema, l
 
 
 def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """A clone of a trained correction is fresh, and what it learns is its own."""
+    """A clone of a trained correction is untrained, and learning does not change the original."""
     old, block = bound(correction, schema, loss), draw(schema, 60, 15, loss)
     fresh = state(old)
     learn(old, block)
@@ -70,7 +70,7 @@ def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LO
 
 
 def served_tables_keep_their_form(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """From `bind` on the served tables are the same objects, float32 in C order of one shape, with a mark for each row."""
+    """After `bind` the served tables stay the same objects, float32 in C order and of one shape, with a mark for each row."""
     c = bound(correction, schema, loss)
     made, stack = {key: (table, _form(table)) for key, table in c.served.items()}, Stack([c], loss)
     learn(c, draw(schema, 60, 17, loss))
@@ -85,11 +85,11 @@ def served_tables_keep_their_form(correction: Correction, schema: Schema, loss: 
             equal(f"the form of {key!r}", _form(c.served[key]), form)
             equal(f"the form of {key!r}", form[:3], ("float32", table.values.shape, True))
             if c.served[key] is not table:
-                raise LawBroken(f"served[{key!r}] is another Table than `bind` made; write into its values")
+                raise LawBroken(f"served[{key!r}] is not the Table that `bind` made; write into its values")
 
 
 def inflating_moves_no_output(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """`inflate` leaves every raw output as it is, bit for bit, and the next examples move it no less than without."""
+    """`inflate` leaves every raw output bit for bit the same, and the next examples move it at least as much as without."""
     block, more = draw(schema, 300, 18, loss), draw(schema, 30, 19, loss)
     moved: dict[float | None, float] = {}
     for keep in (None, 1.0, 0.25, 0.0):
@@ -106,7 +106,7 @@ def inflating_moves_no_output(correction: Correction, schema: Schema, loss: Loss
 
 
 def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """A row of weight 0, or with a number that is not finite, changes no bit, and no other row of its block."""
+    """A row of weight 0, or with a number that is not finite, changes no bit of the state and no other row of its block."""
     c, other = bound(correction, schema, loss), bound(correction, schema, loss)
     odd = [("weight", 0.0), *product(("offset", "label", "weight"), _NOT_FINITE)]
     odd += [(name, value) for name in c.reads if schema[name].kind in ("scalar", "vector") for value in _NOT_FINITE]
@@ -122,8 +122,8 @@ def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schem
 
 
 def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """After examples of any finite numbers, an ordinary row's residual is within `radius` for each number that is read, and
-    ordinary examples still teach."""
+    """After examples with any finite numbers, an ordinary row's residual is within `radius` for each number read, and ordinary
+    examples are still learned."""
     c, block = bound(correction, schema, loss), draw(schema, 400, 22, loss)
     learn(c, block)
     usual = block[:50].copy()

@@ -1,6 +1,6 @@
-"""What a correction computes: its faces agree, a block equals its rows, it learns, its graph follows, its state is complete.
+"""Laws of what a correction computes: its methods and its graph agree, blocks equal rows, it learns, its state is complete.
 
-Each law is one function of a correction, a schema and a loss; it raises `LawBroken` with what it found.
+Each law is a function of a correction, a schema and a loss; it raises `LawBroken` with what it found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack
 
-#: The largest allowed difference between Python and ONNX, in raw outputs.
+#: The largest difference allowed between Python and ONNX, in raw outputs.
 TOLERANCE = 1e-4
 
 
@@ -39,7 +39,7 @@ def learn_returns_the_prediction_before_the_update(correction: Correction, schem
 
 
 def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """However a block is split, empty parts among them, the state and the returned outputs are the same to the last bit."""
+    """However a block is split, even into empty parts, state and returned outputs are the same to the last bit."""
     block = draw(schema, 150, 2, loss)
     at_once = bound(correction, schema, loss)
     learned, expected = learn(at_once, block), state(at_once)
@@ -53,7 +53,7 @@ def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss =
 
 
 def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """One row learned again and again with one label has a smaller loss of that label."""
+    """Learning one row repeatedly with one label lowers its loss."""
     labels = some_labels(loss)
     for label in (labels[0], labels[-1]):
         c, row = bound(correction, schema, loss), draw(schema, 8, 3, loss)[5:6]
@@ -63,14 +63,14 @@ def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> 
             learn(c, row)
         less = float(start - loss.value(predict(c, row), label)[0])
         if not less > 0.004:
-            raise LawBroken(f"40 examples of label {label:g} made its loss smaller by {less:.6f}")
+            raise LawBroken(f"40 examples of label {label:g} lowered its loss by {less:.6f}; expected more than 0.004")
 
 
 def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """Examples of weights 1 and 3 in turn move the state otherwise than examples of weight 1 alone."""
+    """Examples of alternating weights 1 and 3 give another state than examples of weight 1."""
     light, heavy, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 20, 4, loss)
     light.learn(block.columns, block.offset, block.label, np.ones(20, np.float32))
-    # Not one weight for all: AdaGrad's steps do not depend on the loss's scale.
+    # Alternating, because AdaGrad's steps do not depend on the scale of the loss.
     heavy.learn(block.columns, block.offset, block.label, np.tile(np.array([1.0, 3.0], np.float32), 10))
     a, b = (predict(c, block) for c in (light, heavy))
     if np.array_equal(a, b):
@@ -78,7 +78,7 @@ def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_L
 
 
 def the_graph_agrees(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """After learning, ONNX Runtime computes what `predict` computes, and the tables are the served ones."""
+    """After learning, ONNX Runtime computes the same as `predict`."""
     c, block = bound(correction, schema, loss), draw(schema, 400, 5, loss)
     for start in range(0, 400, 100):
         learn(c, block[start : start + 100])
@@ -88,17 +88,17 @@ def the_graph_agrees(correction: Correction, schema: Schema, loss: Loss = LOG_LO
 
 
 def tables_swap(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """A graph exported fresh, fed the served tables of a trained correction, computes the trained one's outputs."""
+    """The graph of an untrained correction, fed the served tables of a trained one, computes the outputs of the trained one."""
     fresh, trained, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 300, 7, loss)
     learn(trained, block)
     trained.sync()
     tables = {f"{PREFIX}c/{key}": table.values for key, table in trained.served.items() if table.values.size}
     gap = np.abs(_onnx(fresh, schema, block, tables) - predict(trained, block))
-    at_most("the difference that fed tables make", gap, TOLERANCE, block.arrays)
+    at_most("the difference with fed tables", gap, TOLERANCE, block.arrays)
 
 
 def changed_rows_are_touched(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """Every row of a served table that changed is marked as touched."""
+    """Every changed row of a served table is marked in `touched`."""
     c, block = bound(correction, schema, loss), draw(schema, 100, 8, loss)
     c.sync()
     before = {key: table.values.copy() for key, table in c.served.items()}
@@ -115,7 +115,7 @@ def changed_rows_are_touched(correction: Correction, schema: Schema, loss: Loss 
 
 
 def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """State saved, after `inflate` too, and loaded into a fresh clone goes on learning alike, bit for bit."""
+    """A fresh clone that loads saved state continues to learn bit for bit as the original, also after `inflate`."""
     block = draw(schema, 200, 9, loss)
     old, new = (Stack([correction.clone()], loss) for _ in range(2))
     for stack in (old, new):
@@ -129,11 +129,11 @@ def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_L
     try:
         same_state(new.state(), old.state())
     except LawBroken as broken:
-        raise LawBroken(f"a loaded copy learned otherwise, so some state is in neither served nor learner: {broken}") from None
+        raise LawBroken(f"a loaded copy learned differently: some state is in neither served nor learner: {broken}") from None
 
 
 def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """River's `learn_one` on dicts leaves the state that `learn` on a block leaves."""
+    """`learn_one` on dicts gives the same state as `learn` on a block."""
     blocks, dicts, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 60, 11, loss)
     learn(blocks, block)
     for i in range(len(block)):

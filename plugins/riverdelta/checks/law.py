@@ -1,4 +1,4 @@
-"""Law: the error that a broken law raises, what compares values and names the first wrong row, and how a law runs a graph."""
+"""Law: the error of a broken law, comparisons that name the first wrong row, and ONNX Runtime for a graph."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ EMPTY: Arrays = {}
 
 
 class LawBroken(AssertionError):
-    """What was checked does not keep a law; the message names the law, the first row that breaks it, and its values."""
+    """An object breaks a law; the message names the law, the first row that breaks it, and its values."""
 
 
 def laws_of(module: Mapping[str, Any]) -> tuple[Callable[..., None], ...]:
-    """Return the laws among the names of a module, in their order: its public functions."""
+    """Return the laws of a module in order: its public functions."""
     own = [each for each in module.values() if isfunction(each) and each.__module__ == module["__name__"]]
     return tuple(each for each in own if not each.__name__.startswith("_"))
 
 
 @contextmanager
 def refused(what: str, error: type[Exception], naming: str = "") -> Iterator[None]:
-    """Raise `LawBroken` where the block does not raise an error that names what it should."""
+    """Raise `LawBroken` if the block does not raise `error` with `naming` in its message."""
     try:
         yield
     except error as raised:
@@ -44,13 +44,13 @@ def refused(what: str, error: type[Exception], naming: str = "") -> Iterator[Non
 
 
 def equal(what: str, found: object, expected: object) -> None:
-    """Raise `LawBroken` where a value is not what was expected."""
+    """Raise `LawBroken` if `found` is not `expected`."""
     if found != expected:
         raise LawBroken(f"{what}: {found!r:.300}; expected {expected!r:.300}")
 
 
 def run(nodes: Nodes, tensor: str, feeds: Columns) -> Array:
-    """Return what ONNX Runtime makes of `tensor`, every feed being an input of the graph or one of its tables."""
+    """Return the value of `tensor` in ONNX Runtime; each feed is an input of the graph or one of its tables."""
     initializers, overridable = nodes.table_protos()
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -67,14 +67,14 @@ def run(nodes: Nodes, tensor: str, feeds: Columns) -> Array:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # tables are graph inputs on purpose
+    options.log_severity_level = 3  # it warns about tables that are inputs
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     out: Array = session.run(["out"], dict(feeds))[0]
     return out
 
 
 def same(what: str, got: Array, expected: Array, rows: Arrays = EMPTY) -> None:
-    """Raise `LawBroken` where two arrays differ in a bit; `rows` has what else to show of the first row that does."""
+    """Raise `LawBroken` if two arrays differ in any bit, with the values in `rows` of the first row that differs."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
         raise LawBroken(f"{what} is {got.dtype}{list(got.shape)}; expected {expected.dtype}{list(expected.shape)}")
     if got.tobytes() != expected.tobytes():
@@ -84,7 +84,7 @@ def same(what: str, got: Array, expected: Array, rows: Arrays = EMPTY) -> None:
 
 
 def at_most(what: str, got: npt.ArrayLike, most: npt.ArrayLike, rows: Arrays = EMPTY) -> None:
-    """Raise `LawBroken` where a number is above what is allowed, or NaN; `rows` has what else to show of its row."""
+    """Raise `LawBroken` if a number is above `most` or NaN, with the values in `rows` of its row."""
     found, allowed = np.broadcast_arrays(np.atleast_1d(got), most)
     if not (found <= allowed).all():
         at = tuple(np.argwhere(~(found <= allowed))[0])

@@ -1,4 +1,4 @@
-"""The laws of a log: each is one function of two holds on a new log; it raises `LawBroken` with what it found."""
+"""The laws of a log: functions of two holds on a new log, which raise `LawBroken` with what they found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REQUESTS = 20
 
 
 def records_come_back_in_order(one: Log, two: Log) -> None:
-    """Positions count from 1 without a gap, and every hold reads the same bytes at them, however many at once."""
+    """Positions count from 1 without a gap, and every hold reads the same bytes there, however many rows it asks for."""
     equal("first and last of an empty log", (two.first(), two.last(), two.read(0, 9)), (1, 0, []))
     payloads = [bytes([n]) * 300 for n in range(24)]
     for n, payload in enumerate(payloads):
@@ -32,11 +32,11 @@ def records_come_back_in_order(one: Log, two: Log) -> None:
     for rows in (1, 7, 1000):
         equal(f"read by {rows} rows", _all(two, rows), list(enumerate(payloads, 1)))
     if len(one.read(0, 5)) > 5:
-        raise LawBroken("5 rows were asked for, and more records of one row came")
+        raise LawBroken("read returned more than 5 records of one row; expected at most 5, the number of rows asked for")
 
 
 def a_failed_group_leaves_nothing(one: Log, two: Log) -> None:
-    """An error inside a transaction undoes all of it and nothing else; what comes after takes the same position."""
+    """An error inside a transaction undoes all of it and nothing else; the next record takes the same position."""
     _score(one, 7, 0)
 
     def found(log: Log) -> object:
@@ -57,7 +57,7 @@ def a_failed_group_leaves_nothing(one: Log, two: Log) -> None:
 
 
 def a_group_reads_its_own_writes(one: Log, two: Log) -> None:
-    """Inside a transaction the index has what was written there; other holds have it when the block has ended."""
+    """Inside a transaction the index has what was written there; other holds have it after the transaction."""
     with one.transaction() as transaction:
         sequence = transaction.append(Entry.of("k", 3, b"rows"))
         transaction.index(7, np.array([[4, 2], [6, 1]]), sequence)
@@ -66,11 +66,11 @@ def a_group_reads_its_own_writes(one: Log, two: Log) -> None:
         transaction.put("settings", '{"a": 1}')
         inside = transaction.find((7, 4)), transaction.named("mine"), transaction.fact("settings")
     outside = two.find((7, 4)), two.named("mine"), two.fact("settings")
-    equal("what was known inside", inside, outside)
+    equal("the index inside the transaction", inside, outside)
 
 
 def the_index_finds_what_was_written(one: Log, two: Log) -> None:
-    """Requests, their rows, what was fed to them, names and facts are found by every hold; the newest value counts."""
+    """Every hold finds requests with their rows and labels, names and facts; the newest value counts."""
     places = [_score(one, incarnation, number) for number in range(_REQUESTS) for incarnation in (7, 8)]
     with two.transaction() as transaction:
         transaction.feed({(7, 3, 0): Fed(None, 1.0, float("inf")), (7, 3, 1): Fed(0.0)})
@@ -86,7 +86,7 @@ def the_index_finds_what_was_written(one: Log, two: Log) -> None:
         equal("a request", known, (2, {0: Fed(1.0, 1.0), 1: Fed(0.0)}, False))
         never = log.find((7, _REQUESTS)), log.find((9, 0)), log.locate((9, 0))
         equal("requests that were never scored", never, (None, None, None))
-        equal("where requests lie", [log.locate((i, n)) for n in range(_REQUESTS) for i in (7, 8)], places)
+        equal("the positions of requests", [log.locate((i, n)) for n in range(_REQUESTS) for i in (7, 8)], places)
         equal("the newest request of each", [log.flushed(i) for i in (7, 8, 9)], [_REQUESTS - 1, _REQUESTS - 1, -1])
         equal("names", (log.named("mine"), log.named("theirs")), ((7, 3), None))
         equal("facts", (log.fact("tick"), log.fact("settings"), log.fact("incarnations")), (2.5, "{}", 0))
@@ -96,7 +96,7 @@ def the_index_finds_what_was_written(one: Log, two: Log) -> None:
 
 
 def many_writers_share_one_order(one: Log, two: Log) -> None:
-    """However transactions meet, each sees all that were committed before it, and none takes another's position."""
+    """Concurrent transactions each observe all that were committed before, and no two take the same position."""
 
     def count(log: Log) -> None:
         for _ in range(6):
@@ -111,7 +111,7 @@ def many_writers_share_one_order(one: Log, two: Log) -> None:
 
 
 def a_reader_out_of_bounds_is_refused(one: Log, two: Log) -> None:
-    """A reader that is ahead of the newest record would miss what comes next: it is refused, and one at the newest waits."""
+    """A reader beyond the newest record is refused, because it would miss the next one; a reader at the newest gets nothing."""
     _score(one, 7, 0)
     equal("what comes after the newest", two.read(1, 9), [])
     with refused("a reader at 2 of a log of 1 record", Corrupt):
@@ -119,7 +119,7 @@ def a_reader_out_of_bounds_is_refused(one: Log, two: Log) -> None:
 
 
 def a_record_wakes_who_waits(one: Log, two: Log) -> None:
-    """A wait ends with the record that it is for, of whichever hold, and otherwise with its time."""
+    """A wait ends with the record that it is for, whichever hold wrote it, or when its time is up."""
     equal("a wait for nothing", (one.wait(0, 0.0), one.wait(0, 0.02)), (False, False))
     for n, writer in enumerate((one, two)):
         found = list[bool]()
@@ -128,7 +128,7 @@ def a_record_wakes_who_waits(one: Log, two: Log) -> None:
         _score(writer, 7, n)
         waiting.join(10.0)
         equal(f"a wait of the first hold for a record of the {('first', 'second')[n]}", found, [True])
-    equal("a wait for what is there", two.wait(0, 0.0), True)
+    equal("a wait for a record that exists", two.wait(0, 0.0), True)
 
 
 def incarnations_live_until_they_leave(one: Log, two: Log) -> None:
@@ -136,14 +136,14 @@ def incarnations_live_until_they_leave(one: Log, two: Log) -> None:
     for log, incarnation in ((one, 7), (two, 8)):
         with log.transaction():
             log.enter(incarnation)
-    equal("who lives", [two.lives(i) for i in (7, 8, 9)], [True, True, False])
+    equal("the incarnations that live", [two.lives(i) for i in (7, 8, 9)], [True, True, False])
     one.leave(7)
-    equal("who lives after one left", [two.lives(i) for i in (7, 8)], [False, True])
+    equal("the incarnations that live after one left", [two.lives(i) for i in (7, 8)], [False, True])
     two.leave(8)
 
 
 def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
-    """The oldest records go, never beyond `behind`; their requests are retired, then unknown; positions and facts stay."""
+    """Retention deletes the oldest records, none after `behind`; their requests are retired, then unknown; facts stay."""
     behind = _REQUESTS // 2
     for n in range(_REQUESTS):
         _score(one, 7, n)
@@ -159,11 +159,11 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     equal("bytes freed of what has just been retired", (sweep(behind, old=True), two.first()), (0, 1))
     retired = [n for n in range(_REQUESTS) if (found := two.find((7, n))) and found.retired]
     if not retired or retired != list(range(len(retired))) or len(retired) > behind:
-        raise LawBroken(f"with everything behind {behind} old, the requests {retired} were retired")
+        raise LawBroken(f"with all records up to {behind} old, the requests {retired} were retired; expected the oldest")
     equal("bytes freed while rows are needed", sweep(_REQUESTS, old=False, needed=True), 0)
     _score(one, 7, _REQUESTS)
     if not sweep(two.last(), old=False):
-        raise LawBroken(f"nothing was freed of a log of {two.size()} bytes whose first records are old and not needed")
+        raise LawBroken(f"sweep freed 0 bytes of {two.size()}; expected the first records to go, which are old and not needed")
     first = two.first()
     equal("the oldest record that is left", first, len(retired) + 1)
     equal("what is left", [s for s, _ in _all(two, 9)], list(range(first, two.last() + 1)))
@@ -181,14 +181,14 @@ LAWS = laws_of(globals())
 
 
 def in_a_folder(open_log: Callable[[Path], Log], law: Callable[..., None]) -> None:
-    """Check one law of the log that `open_log` opens in a new folder, and that it is there when it is opened again."""
+    """Check one law of the log that `open_log` opens in a new folder, and that the records are there when it is reopened."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "checked"
         with closing(open_log(place)) as one, closing(open_log(place)) as two:
             law(one, two)
             last = one.last()
         with closing(open_log(place)) as again:
-            equal("the newest position after it was opened again", again.last(), last)
+            equal("the newest position after reopening", again.last(), last)
 
 
 def _score(log: Log, incarnation: int, number: int) -> int:

@@ -1,4 +1,4 @@
-"""Each law is one function of a loss; it raises `LawBroken` with what it found."""
+"""The laws of a loss: functions of one loss, which raise `LawBroken` with what they found."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from riverdelta.core.losses.base import Doubles
 from riverdelta.core.nodes import Nodes
 
 _ROWS, _NUDGE = 200, 1e-5
-#: The largest allowed difference between Python and ONNX, of which one computes with float64.
+#: The largest difference allowed between Python (float64) and ONNX.
 _TOLERANCE = 1e-4
 _WILD = (0.0, 60.0, -60.0, 1e4, -1e4, 1e30, -1e30)
 
 
 def its_name_is_free(loss: Loss) -> None:
-    """Raw outputs are not called `score`, which is what predictions are called."""
+    """The name of the raw output is not `score`, which is the name of predictions."""
     if not loss.raw.isidentifier() or loss.raw == "score":
         raise LawBroken(f"raw is {loss.raw!r}; expected an identifier other than 'score'")
 
 
 def its_attributes_fit(loss: Loss) -> None:
-    """`bound`, `reach` and `scale` are finite and above 0; a logit is one output with labels 0 and 1."""
+    """`bound`, `reach` and `scale` are finite and above 0; a loss with a logit has one output and the labels 0 and 1."""
     for name in ("bound", "reach", "scale"):
         if not 0.0 < getattr(loss, name) < np.inf:
             raise LawBroken(f"{name} is {getattr(loss, name)}; expected a finite number above 0")
     if loss.logit and (loss.outputs, loss.labels) != (1, (0.0, 1.0)):
-        raise LawBroken(f"it has a logit, {loss.outputs} outputs and the labels {loss.labels}; expected 1 and (0, 1)")
+        raise LawBroken(f"it has a logit, {loss.outputs} outputs and the labels {loss.labels}; expected 1 and (0.0, 1.0)")
 
 
 def derivatives_are_those_of_the_value(loss: Loss) -> None:
-    """The gradient is the slope of the value; the curvature is not negative; both grow with the weight."""
+    """The gradient is the slope of the value, the curvature is not negative, and both are proportional to the weight."""
     for raw, label in _rows(loss):
         gradient, curvature = loss.derivatives(raw, label)
         for k in range(loss.outputs):
@@ -49,7 +49,7 @@ def derivatives_are_those_of_the_value(loss: Loss) -> None:
 
 
 def the_value_is_bounded(loss: Loss) -> None:
-    """A loss is from 0 to `bound` whatever the raw output, and within `bound` before it is cut where the row is `judged`."""
+    """A loss is from 0 to `bound` for any raw output, and at most `bound` before clipping if the row is `judged`."""
     wild = np.repeat(np.array(_WILD)[:, None], loss.outputs, axis=1)
     wild[:, 0] *= -1.0
     for raw in (wild, _draw(loss, 1)):
@@ -59,20 +59,20 @@ def the_value_is_bounded(loss: Loss) -> None:
             at_most("the value", value, loss.bound)
             at_most("the value below 0", -value, 1e-9)
             uncut = np.array([loss.kernels.functions[0](row, float(label)) for row in loss.rows(raw)])
-            at_most("the value of a judged row", uncut[judged], loss.bound)
+            at_most("the unclipped value of a row that is `judged`", uncut[judged], loss.bound)
 
 
 def nan_stays_nan(loss: Loss) -> None:
-    """A raw output of NaN has a value, a prediction and a mixture of NaN, and is not judged."""
+    """For a raw output of NaN, value, prediction and mixture are NaN, and `judged` is False."""
     raw, label = np.full((1, loss.outputs), np.nan), some_labels(loss)[0]
     found = {"value": loss.value(raw, label), "inverse_link": loss.inverse_link(raw), "mix": loss.mix(raw, raw, 0.5)}
     for what, made in found.items():
         equal(f"whether {what} of NaN is NaN", bool(np.isnan(made).all()), True)
-    equal("whether a row of NaN is judged", bool(loss.judged(raw).any()), False)
+    equal("`judged` of NaN", bool(loss.judged(raw).any()), False)
 
 
 def labels_are_refused_by_row(loss: Loss) -> None:
-    """A label that is none is refused with its row named; labels that are pass unchanged."""
+    """An invalid label is refused with its row named; valid labels pass unchanged."""
     good = some_labels(loss)
     same("check_labels", loss.check_labels(good), good)
     for bad in (np.nan, np.inf, *(() if loss.labels is None else (max(loss.labels) + 1, min(loss.labels) - 0.5))):
@@ -81,15 +81,15 @@ def labels_are_refused_by_row(loss: Loss) -> None:
 
 
 def links_invert_each_other(loss: Loss) -> None:
-    """The prediction of a prediction's raw output is that prediction."""
+    """`inverse_link` of the `link` of a prediction is that prediction."""
     prediction = loss.inverse_link(_draw(loss, 2))
     gap = np.abs(loss.inverse_link(loss.link(prediction)) - prediction)
     at_most("the difference of predictions", gap, 1e-6 * (1 + np.abs(prediction)))
 
 
 def mixtures_lie_between(loss: Loss) -> None:
-    """The mixture of one output with itself is that, bit for bit; any other is within `reach` of the base, is the base or the
-    corrected output at weight 0 or 1, and has no larger loss than both."""
+    """The mixture of an output with itself is that output, bit for bit; any other is within `reach` of the base, equals the
+    base at weight 0 and the corrected output at weight 1, and has a loss of at most the larger of the two."""
     base, corrected = _draw(loss, 3), _draw(loss, 4)
     for weight in (0.0, 0.1, 1 / 3, 0.7, 1.0):
         same("an output mixed with itself", loss.mix(base, base, weight), base)
@@ -109,7 +109,7 @@ def mixtures_lie_between(loss: Loss) -> None:
 
 
 def spread_bounds_the_difference(loss: Loss) -> None:
-    """No label makes the losses of the base and the corrected output, as it is served, differ by more than `spread`."""
+    """For every label, the losses of the base and of the served corrected output differ by at most `spread`."""
     base, corrected = _draw(loss, 5), _draw(loss, 6)
     for near in (corrected, base + 0.01, np.full_like(base, 1e4)):
         spread, served = loss.spread(base, near), loss.mix(base, near, 1.0)
@@ -119,7 +119,7 @@ def spread_bounds_the_difference(loss: Loss) -> None:
 
 
 def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
-    """At the rate η = `mixable(w)`, where there is one, w·loss of the mixture <= -log(Σ share·exp(-η·w·loss)) / η."""
+    """At the rate η = `mixable(w)`, unless it is 0, w·loss of the mixture <= -log(Σ share·exp(-η·w·loss)) / η."""
     base, corrected = _draw(loss, 7), _draw(loss, 8)
     corrected = loss.mix(base, corrected, 1.0)
     for weight in (0.1, 1.0, 3.0, 50.0):
@@ -136,7 +136,7 @@ def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
 
 
 def the_graph_agrees(loss: Loss) -> None:
-    """ONNX Runtime computes the same predictions, links and mixtures; an output mixed with itself is that, bit for bit."""
+    """ONNX Runtime computes the same predictions, links and mixtures; an output mixed with itself is the same, bit for bit."""
     base, corrected = (_draw(loss, seed).astype(np.float32) for seed in (9, 10))
     prediction = loss.inverse_link(base).astype(np.float32)
     nodes = Nodes(OPSET)
@@ -144,7 +144,7 @@ def the_graph_agrees(loss: Loss) -> None:
     _agree("the prediction", found, loss.inverse_link(base))
     nodes = Nodes(OPSET)
     found = run(nodes, loss.export_link(nodes, "prediction"), {"prediction": prediction})
-    # What float32 has lost of a prediction, no link has back: predictions are compared.
+    # Predictions are compared: no link can recover what float32 has rounded.
     _agree("the link", loss.inverse_link(found), loss.inverse_link(loss.link(prediction)))
     for weight in (0.0, 0.3, 1.0):
         for other in (corrected, np.full_like(base, 1e30)):
@@ -157,10 +157,10 @@ def the_graph_agrees(loss: Loss) -> None:
 
 
 def kernels_are_cached(loss: Loss) -> None:
-    """Its compiled functions are stored on disk, so that a process that starts need not compile them."""
+    """Its compiled functions are cached on disk, so that a new process does not compile them again."""
     for function in loss.kernels.functions:
         if type(function._cache).__name__ == "NullCache":
-            raise LawBroken(f"{function.py_func.__name__} is not; decorate it with cache=True")
+            raise LawBroken(f"{function.py_func.__name__} is not cached; decorate it with cache=True")
 
 
 LAWS = laws_of(globals())

@@ -1,4 +1,4 @@
-"""MemoryLog: a log for one process, which ends with it, for tests and notebooks; the smallest example of a backend."""
+"""MemoryLog: a log in the memory of one process, for tests and notebooks; the smallest example of a backend."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from riverdelta.storage.log.retention import Part, Retention
 
 
 class MemoryLog:
-    """Records in a list and their index in a dict; every worker and the learner of the process share one.
+    """Keeps records in a list and their index in a dict; all workers and the learner of the process share one instance.
 
-    Retention deletes `part_records` records at once, by default 64. It is its own transaction: what is written goes into a
-    dict above the others, which is merged into them or forgotten.
+    Parameters
+    ----------
+    part_records
+        The number of records that retention deletes at once. Lower it to test retention with few records.
+
+    Notes
+    -----
+    The log is its own transaction: writes go into a dict above the index, which is merged into it or dropped.
     """
 
     where = "the log in memory"
@@ -28,7 +34,7 @@ class MemoryLog:
         self._part_records, self._first = part_records, 1
         #: Each record, and when it was written.
         self._entries: list[tuple[Entry, float]] = []
-        #: Facts by name, requests by the name (bytes) that a client gave, newest requests by incarnation, rows and position by
+        #: Facts by name, requests by the client's name (bytes), the newest request by incarnation, rows and position by
         #: request, and feedback by request and row.
         self._known: MutableMapping[Any, Any] = dict(FACTS)
         self._retention = Retention({}, {}, {})
@@ -181,10 +187,10 @@ class MemoryLog:
         self._alive.discard(incarnation)
 
     def refresh(self) -> None:
-        """See `Log.refresh`: there is nothing to let go of."""
+        """See `Log.refresh`: there is nothing to release."""
 
     def close(self) -> None:
-        """See `Log.close`: what is in memory stays for those who share it."""
+        """See `Log.close`: the records stay in memory for other holders."""
 
     def _get(self, key: Any, default: Any = None) -> Any:
         with self._changed:

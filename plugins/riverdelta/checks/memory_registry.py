@@ -1,4 +1,4 @@
-"""MemoryRegistry: a registry for one process, which ends with it, for tests and notebooks."""
+"""MemoryRegistry: a registry in the memory of one process, for tests and notebooks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from riverdelta.storage.registry import FolderRegistry
 
 
 class MemoryRegistry(FolderRegistry):
-    """Files in a dict; models alone lie in `folder`, where ONNX Runtime reads them. Every user in the process shares one."""
+    """Keeps files in a dict, except models, which ONNX Runtime reads from a folder; all users in the process share one.
+
+    Parameters
+    ----------
+    folder
+        The folder of the models.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""The laws of a registry: each is one function of two holds on a new one; it raises `LawBroken` with what it found."""
+"""The laws of a registry: functions of two holds on a new one, which raise `LawBroken` with what they found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from riverdelta.storage.registry import Delta, LiveStore, Registry, Release, Rel
 
 
 def files_come_back_as_they_were_written(one: Registry, two: Registry) -> None:
-    """Every hold has the bytes that were written last, their size and name, part by part, and none that was deleted."""
+    """Every hold reads the bytes that were written last, with their size and name, and nothing that was deleted."""
     equal("names in an empty registry", two.names("live"), [])
     written = {"live/b": (b"new ", bytes(1000)), "live/a": (b"",), "checkpoints/a": (b"other",)}
     one.write("live/b", b"old and much longer" * 100)
@@ -32,7 +32,7 @@ def files_come_back_as_they_were_written(one: Registry, two: Registry) -> None:
 
 
 def models_are_files_on_this_machine(one: Registry, two: Registry) -> None:
-    """What is written at a name's path is one of the part's files; another file beside it is found there by every hold."""
+    """A model that is written at the path of a name is a file of its part, which every hold finds."""
     path = one.path("releases/000000.onnx")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"model")
@@ -44,7 +44,7 @@ def models_are_files_on_this_machine(one: Registry, two: Registry) -> None:
 
 
 def releases_and_their_champion_stay(one: Registry, two: Registry) -> None:
-    """Releases, their states and facts, and who was champion are the same for every hold; retention deletes others."""
+    """Every hold has the same releases, states, facts and champions; retention deletes releases that never were champion."""
     mine, theirs = ReleaseStore(one), ReleaseStore(two)
     for number in range(4):
         _release(mine)
@@ -62,15 +62,15 @@ def releases_and_their_champion_stay(one: Registry, two: Registry) -> None:
 
 
 def live_tables_follow_each_other(one: Registry, two: Registry) -> None:
-    """A reader gets every delta once, bit for bit, in order, and a new one the newest tables."""
+    """A reader gets every delta once, bit for bit and in order; a new reader gets the newest tables."""
     mine, theirs = LiveStore(one), LiveStore(two)
     table, base, at = np.zeros((50, 2), np.float32), None, None
     followed = np.zeros_like(table)
     for swap in range(1, 40):
         state, rows = State(0, swap, 10 * swap), np.unique([swap % 50, 7 * swap % 50])
         table[rows] = np.float32(1 / swap)
-        whole = base is None or mine.needs_whole()
-        mine.publish(Delta(state, None if whole else base, {"t": (None, table) if whole else (rows, table[rows])}))
+        full = base is None or mine.needs_whole()
+        mine.publish(Delta(state, None if full else base, {"t": (None, table) if full else (rows, table[rows])}))
         base = state
         for delta in theirs.follow(at) if swap % 3 == 0 else []:
             at_rows, values = delta.tables["t"]
@@ -78,11 +78,11 @@ def live_tables_follow_each_other(one: Registry, two: Registry) -> None:
             at = delta.state
         if swap % 3 == 0:
             equal(f"the tables at swap {swap}", (at, theirs.head(), followed.tobytes()), (state, state, table.tobytes()))
-    equal("where a new reader gets", LiveStore(two).follow(None)[-1].state, base)
+    equal("the state of a new reader", LiveStore(two).follow(None)[-1].state, base)
 
 
 def the_newest_checkpoint_is_loaded(one: Registry, two: Registry) -> None:
-    """A checkpoint is loaded to the last bit, the newest first, and the one before it is kept."""
+    """The newest checkpoint is loaded to the last bit, and the one before it is kept."""
     mine, theirs = CheckpointStore(one), CheckpointStore(two)
     for position in (5, 10, 20):
         arrays = {"a": np.full(3, position), "empty": np.empty((0, 2), np.float32)}

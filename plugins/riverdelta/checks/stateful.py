@@ -1,6 +1,6 @@
-"""The laws of parts: one whose state is saved goes on from it as if nothing had happened, and refuses what is not its own.
+"""The laws of parts: a part continues from its saved state without a difference, and refuses state that does not fit.
 
-Each law is one function of a `Part`; it raises `LawBroken` with the array or the cut.
+Each law is a function of a `Part`; it raises `LawBroken` with the array or the cut.
 """
 
 from __future__ import annotations
@@ -20,24 +20,23 @@ from riverdelta.core.errors import Corrupt
 
 @dataclass(frozen=True)
 class Part:
-    """A part whose state is saved, as its laws need it: how it is made, and the stream that feeds it.
+    """Tells the laws how to make a part whose state is saved, and how to feed it.
 
     Parameters
     ----------
     make
-        Returns a fresh part, the same each time.
+        Returns a fresh part, the same at each call.
     feed
-        `feed(part, start, stop)` lets a part take rows `start` to `stop` of a stream that is the same at each call. A row is
-        what the part takes at once: an example, a record, an entry.
+        `feed(part, start, stop)` feeds rows `start` to `stop` of a stream that is the same at each call. A row is the unit that
+        the part takes: an example, a record, an entry.
     rows
-        The length of the stream; long enough that every array changes.
+        The length of the stream; make it long enough that every array changes.
     cuts
-        In how many random ways the stream is cut into blocks.
-    anew
-        Patterns of array names that the part may do without, as `drift/*`: where one is missing or does not fit it may begin
-        anew instead of raising `Corrupt`.
+        The number of random ways to cut the stream into blocks. Raise it to search longer for a failure.
+    optional
+        Patterns of array names, as `drift/*`, without which the part may start over instead of raising `Corrupt`.
     seed
-        Of the cuts; a failure is the same again.
+        The seed of the cuts, so that a failure can be repeated.
 
     >>> from riverdelta import Calibration, Schema, Stack
     >>> from riverdelta.checks import check
@@ -55,19 +54,19 @@ class Part:
     feed: Callable[[Any, int, int], None]
     rows: int
     cuts: int = 3
-    anew: Sequence[str] = ()
+    optional: Sequence[str] = ()
     seed: int = 0
 
     def fed(self) -> Stateful:
-        """Return a part that took all rows at once."""
+        """Return a part that was fed all rows at once."""
         made: Stateful = self.make()
         self.feed(made, 0, self.rows)
         return made
 
 
-def it_goes_on_from_its_state(of: Part) -> None:
-    """However the stream is cut, and wherever it is saved and another goes on from it, all state has the same bits: with its
-    arrays and its parts (where it has `parts`) in any order, and after what was saved has been overwritten."""
+def it_continues_from_its_state(of: Part) -> None:
+    """However the stream is cut, and wherever another part continues from saved state, the state has the same bits: with its
+    arrays and its `parts`, if any, loaded in any order, and after the saved arrays have been overwritten."""
     random, expected = Random(of.seed), of.fed().state()
     for _ in range(of.cuts):
         edges = sorted({0, of.rows, *(random.randrange(of.rows + 1) for _ in range(random.randrange(1, 12)))})
@@ -80,7 +79,7 @@ def it_goes_on_from_its_state(of: Part) -> None:
 
 
 def it_forgets_its_rows_when_it_loads(of: Part) -> None:
-    """A part that has taken rows forgets them when it loads a later state, and goes on from that alone."""
+    """A part that has taken rows forgets them when it loads a later state, and continues from that alone."""
     random, expected = Random(of.seed), of.fed().state()
     for stop in (of.rows, random.randrange(1, of.rows)):
         each, used = of.make(), of.make()
@@ -92,20 +91,20 @@ def it_forgets_its_rows_when_it_loads(of: Part) -> None:
 
 
 def it_refuses_what_is_not_its_own(of: Part) -> None:
-    """`load` raises `Corrupt` naming the array where one is missing, of another type, or has an axis more.
+    """`load` raises `Corrupt` naming an array that is missing, has another type, or has one more axis.
 
-    It may begin anew where there are none: the part was not there when the state was saved.
+    Without any arrays it may start over: the part did not exist when the state was saved.
     """
     expected = of.fed().state()
     for name in expected:
-        _refuses(of.make, expected, name, lenient=any(fnmatch(name, pattern) for pattern in of.anew))
+        _refuses(of.make, expected, name, lenient=any(fnmatch(name, pattern) for pattern in of.optional))
 
 
 LAWS = laws_of(globals())
 
 
 def _moved(old: Any, new: Any, random: Random) -> Any:
-    """Let `new` go on from the state of `old`, and spoil what it was given."""
+    """Load the state of `old` into `new`, overwrite the arrays that it was given, and return it."""
     saved = _shuffled(_copied(old.state()), random)
     new.load(saved)
     for name, each in _shuffled(getattr(new, "parts", {}), random).items():
@@ -121,18 +120,18 @@ def _refuses(make: Callable[[], Stateful], expected: Arrays, name: str, lenient:
     for how, arrays in {
         "is missing": rest,
         f"is {other.dtype}": {**rest, name: other},
-        "has an axis more": {**rest, name: array[None]},
+        "has one more axis": {**rest, name: array[None]},
     }.items():
         try:
             make().load(_copied(arrays))
         except Corrupt as error:
             if name.rpartition("/")[2] not in str(error) and not lenient:
-                raise LawBroken(f"where {name!r} {how}, the error does not name it: {error}") from error
+                raise LawBroken(f"if {name!r} {how}, the error does not name it: {error}") from error
         except Exception as error:
-            raise LawBroken(f"where {name!r} {how}, load raised {error!r}; expected Corrupt that names it") from error
+            raise LawBroken(f"if {name!r} {how}, load raised {error!r}; expected Corrupt that names it") from error
         else:
             if arrays and not lenient:
-                raise LawBroken(f"where {name!r} {how}, load raised nothing; expected Corrupt that names it")
+                raise LawBroken(f"if {name!r} {how}, load raised nothing; expected Corrupt that names it")
 
 
 def _same(what: str, got: Arrays, expected: Arrays) -> None:

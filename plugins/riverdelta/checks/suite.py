@@ -1,4 +1,4 @@
-"""Suite: the checks of an object, chosen by what it is, for a loop, for one call and for pytest."""
+"""Suite: the checks of an object, chosen by its type, to run in a loop, in one call or in pytest."""
 
 from __future__ import annotations
 
@@ -40,9 +40,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Check:
-    """One law of one object: a call raises `LawBroken` where the object breaks it.
+    """One law of one object: calling it raises `LawBroken` if the object breaks the law.
 
-    With a reason in `expected` it is the other way round: the call returns what was found, and raises where nothing was.
+    Parameters
+    ----------
+    name, of
+        The names of the law and of the object's class.
+    law
+        The function that checks the law.
+    expected
+        Why the object is known to break the law, or None. With a reason, a call returns what was found, and raises `LawBroken`
+        if the law holds.
     """
 
     name: str
@@ -51,13 +59,13 @@ class Check:
     expected: str | None = None
 
     def __call__(self) -> str | None:
-        """Check the law; an error that the object raises by mistake is a broken law, too."""
+        """Check the law; any other error that the object raises counts as a broken law."""
         try:
             self.law()
         except ConfigurationError:
             raise
         except Exception as error:
-            found = f"{self.of}: {self.name}: {_told(error)}"
+            found = f"{self.of}: {self.name}: {_described(error)}"
             if self.expected is None:
                 raise LawBroken(found) from error
             return found
@@ -72,21 +80,21 @@ class Check:
 def yield_checks(
     obj: Any, schema: Schema | None = None, loss: Loss = LOG_LOSS, expected_failed_checks: Mapping[str, str] | None = None
 ) -> Iterator[Check]:
-    """Yield the checks of an object, each a function without arguments; which ones depends on what the object is.
+    """Yield the checks of an object, each a function without arguments; the type of the object decides which.
 
     Parameters
     ----------
     obj
-        An instance of a `Correction` or a `Loss`; a `Part`, which says how one whose state is saved is made and fed; or a
-        function of a folder that opens the log or the registry there, each time anew, as another process would. For these
-        laws a log may hold at most a few records of 300 bytes together that are deleted as one.
+        An instance of a `Correction` or a `Loss`; a `Part`, which makes and feeds a part whose state is saved; or a function
+        of a folder that opens a log or a registry there, as another process would at each call. The log must delete records
+        in small groups, of a few records of 300 bytes, so that retention can be checked.
     schema
-        The columns that a correction is given, by default none.
+        The columns of a correction, by default none.
     loss
-        The loss that a correction lowers, by default log loss. One that takes several losses is checked with each.
+        The loss that a correction lowers, by default log loss. Check a correction for several losses with each of them.
     expected_failed_checks
-        The reason by name of each check that is known to fail. It is reported rather than raised, and is an error once it
-        holds.
+        The reason, by name, of each check that is known to fail. Its failure is returned instead of raised, and a law that
+        holds after all raises `LawBroken`.
 
     >>> from riverdelta import Calibration
     >>> [check.name for check in yield_checks(Calibration())][:2]
@@ -105,9 +113,9 @@ def yield_checks(
 def check(
     obj: Any, schema: Schema | None = None, loss: Loss = LOG_LOSS, expected_failed_checks: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Check every law of an object; raises `LawBroken` at the first that it breaks. The arguments are those of `yield_checks`.
+    """Check every law of an object, and return what was found, by name, for checks that were expected to fail.
 
-    Returns what was found of each check that was expected to fail, by name.
+    The arguments are those of `yield_checks`. Raises `LawBroken` at the first law that the object breaks.
 
     >>> from riverdelta import Entity
     >>> check(Entity("user", slots=64), Schema.of({"user": "int64"}))
@@ -123,17 +131,17 @@ def parametrize_with_checks(
     loss: Loss = LOG_LOSS,
     expected_failed_checks: Mapping[str, str] | None = None,
 ) -> pytest.MarkDecorator:
-    """Return a decorator that makes a pytest test of `check` one test for each law of each object.
+    """Return a decorator that turns a pytest test with the argument `check` into one test for each law of each object.
 
-    `objects` may be a mapping, whose keys are then the beginning of each test's id. Checks that are expected to fail are
-    marked `xfail`, strictly. The other arguments are those of `yield_checks`.
+    The keys of a mapping of objects begin the ids of the tests; by default these are class names. Checks that are expected to
+    fail are strict `xfail`s. The other arguments are those of `yield_checks`.
 
     >>> from riverdelta import Calibration
     >>> @parametrize_with_checks([Calibration(), LOG_LOSS])
     ... def test_it_keeps_the_laws(check):
     ...     check()
     """
-    import pytest  # what runs the laws in another way does without it
+    import pytest  # only this function needs it
 
     named = objects.items() if isinstance(objects, Mapping) else ((None, obj) for obj in objects)
     params = []
@@ -145,7 +153,7 @@ def parametrize_with_checks(
 
 
 def its_methods_are_those_of_the_contract(contract: type, made: Any) -> None:
-    """It has every method of its contract, and each takes the arguments that are passed."""
+    """The object has every method of its contract, with the same arguments."""
     for name, method in inspect.getmembers(contract, lambda each: inspect.isfunction(each) and each.__name__[0] != "_"):
         expected, mine = inspect.signature(method), getattr(made, name, None)
         if not callable(mine):
@@ -159,7 +167,7 @@ def its_methods_are_those_of_the_contract(contract: type, made: Any) -> None:
 
 
 def _kind(obj: Any, schema: Schema, loss: Loss) -> tuple[type, Any, Callable[..., None]]:
-    """Return the contract of an object, what has its methods, and what runs a law of it."""
+    """Return the contract of an object, an instance with its methods, and the function that runs a law on it."""
     if isinstance(obj, Correction):
         return Correction, obj, lambda law: law(obj, schema, loss)
     if isinstance(obj, Loss):
@@ -183,8 +191,8 @@ def _kind(obj: Any, schema: Schema, loss: Loss) -> tuple[type, Any, Callable[...
     )
 
 
-def _told(error: Exception) -> str:
-    """Return what a law found, or what else was raised, and where."""
+def _described(error: Exception) -> str:
+    """Return the message of a broken law, or another error with the place that raised it."""
     if isinstance(error, LawBroken):
         return str(error)
     at = traceback.extract_tb(error.__traceback__)[-1]

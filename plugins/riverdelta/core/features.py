@@ -87,7 +87,7 @@ class Column:
         return self._cast(array)
 
     def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        want = np.dtype(self.dtype)
+        want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
@@ -150,8 +150,16 @@ def _ids(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class Schema(dict[str, Column]):
-    """The columns that a scorer takes, by name.
+    """Declares the columns of a scorer by name; make one with `Schema.of`.
 
+    Parameters
+    ----------
+    columns
+        A mapping of each name to its `Column`. `int64` is an id, `float32` a scalar and `float32[16]` a vector; any other type
+        or shape is a tensor, which only the base reads.
+
+    Examples
+    --------
     >>> schema = Schema.of({"user_id": "int64", "hour": "float32"})
     >>> columns, rows = schema.check({"user_id": [1, "ann"], "hour": [3, 4.5]})
     >>> rows, columns["hour"].dtype.name
@@ -160,11 +168,11 @@ class Schema(dict[str, Column]):
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Schema:
-        """Build a schema from declarations such as `{"hour": "float32"}`."""
+        """Return the schema of declarations, as `{"hour": "float32"}`; raises `ConfigurationError` naming an invalid one."""
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
     def need(self, name: str, what: str) -> Column:
-        """Return the column `name`; raises `ConfigurationError` naming `what` reads it, and similar names."""
+        """Return the column `name`; raises `ConfigurationError` naming its reader `what` and the nearest names."""
         if name not in self:
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
@@ -173,7 +181,7 @@ class Schema(dict[str, Column]):
         return self[name]
 
     def fits(self, columns: Columns, rows: int) -> None:
-        """Raise `InvalidInput` naming the first column of a block that is missing, or not an array as `check` returns it."""
+        """Raise `InvalidInput` naming the first column of a block that is missing or has another dtype or shape."""
         for name, column in self.items():
             array = columns.get(name)
             if array is None:

@@ -24,6 +24,8 @@ from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
 Array = npt.NDArray[Any]
 
 
+#: The end of the year 9999 in Unix seconds, beyond which no date can be shown.
+_LATEST = 253_402_300_799.0
 #: The fields of a row's raw outputs: before and after correction, and as served.
 OUTPUTS = ("base", "corrected", "served")
 #: The columns, by output, that keep the old home's outputs of rows that `riverdelta rebase` scored again. No declared column
@@ -186,8 +188,8 @@ def _decode_json(payload: bytes) -> Record:
     if kind not in tuple(_PLAIN):
         raise ValueError(f"its kind is {kind!r}")
     record = _PLAIN[kind](**body)
-    if type(record.time) not in (int, float):
-        raise ValueError(f"its time is {record.time!r}")
+    if type(record.time) not in (int, float) or not abs(record.time) <= _LATEST:
+        raise ValueError(f"its time is {record.time!r:.80}; expected Unix seconds before the year 10000")
     if not isinstance(record, Control):
         return record
     if not (isinstance(record.action, str) and isinstance(record.arguments, dict)):

@@ -1,1 +1,1 @@
-"""Corrections: one file each; the contract is in `base`."""
+"""The corrections, one file each; `base` has their contract."""

@@ -1,7 +1,7 @@
-"""The contract: a correction maps an offset to a better raw output, and is written once, three ways.
+"""The contract of a correction. Read this file first.
 
-Read this file first. `predict`, `learn` and `export` live side by side in one class, share one kernel, and are held together
-by the laws in `riverdelta.checks`.
+A correction has `predict`, `learn` and `export` in one class. They compute the same function, which the laws in
+`riverdelta.checks` verify.
 """
 
 from __future__ import annotations
@@ -22,12 +22,24 @@ from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
 
 _FLOAT = np.dtype(np.float32)
-#: What the merged model calls its own parts, beside the corrections.
+#: Names of other parts of the merged model.
 _RESERVED = ("gate", "tap")
 
 
 class Table:
-    """A served table: float32[rows, width], exactly the ONNX initializer, and which rows changed since they were last sent."""
+    """A served table: the values of one ONNX initializer, and a mark for each row that changed since the last publication.
+
+    Parameters
+    ----------
+    values
+        The initial values, [rows, width]; copied to float32.
+
+    Examples
+    --------
+    >>> table = Table([[0.5, 1.0], [2.0, 0.0]])
+    >>> table.values.dtype.name, table.touched.tolist()
+    ('float32', [False, False])
+    """
 
     def __init__(self, values: npt.ArrayLike) -> None:
         self.values: Floats = np.array(values, np.float32, order="C", ndmin=2)
@@ -35,46 +47,69 @@ class Table:
 
 
 class Correction(RowFaces):
-    """Raw output = offset + residual, with a residual of exactly zero before the first example.
+    """Adds a learned residual to a raw output; before the first example the residual is exactly zero.
 
-    Every face takes a block of N rows: `columns` (see `core.features`), `offset` float32[N, K], `label` float32[N] and
-    `weight` float32[N] (importance, >= 0); a raw output is float32[N, K]. K, the labels and what is lowered are those of
-    `loss`. A block equals its rows one by one, to the last bit, and the same rows always teach the same.
+    A subclass implements `reads`, `bind`, `predict`, `learn` and `export`; `Calibration` is the smallest example. It stores
+    each constructor option in an attribute of the same name, which is how clones and a home's definition know it.
 
-    `served` are the tables that score, the same objects from `bind` on, written in place; `learner` holds everything else that
-    learning needs, as arrays. Both are made by `bind`, together are the complete state, and are shared with no clone. `learn`
-    alone changes what rows get, and `inflate` what they teach. No array that is given to a face is written into or kept, and
-    none that it returned.
+    Attributes
+    ----------
+    served
+        The tables that score, by name. `bind` makes them; after that they are the same objects, written in place.
+    learner
+        Everything else that learning needs, as arrays by name. `served` and `learner` are the complete state.
+    loss
+        The loss that learning lowers. It gives the number of outputs K and the labels; a stack sets it before `bind`.
+    radius
+        The bound on an ordinary row's residual for each number that the correction reads, in raw outputs.
+    own_name
+        The name within the stack, set by `named`.
+    given
+        The options that the constructor call named. The others have the library's defaults, which a home records.
+    incidental
+        Options that do not affect learning, so that a home accepts any value of them.
 
-    What a row can do is limited. One of weight 0, or with a number that is not finite, changes nothing. Whatever finite numbers
-    the others hold, an ordinary row's residual stays within `radius` for each number that is read, and ordinary rows go on
-    teaching. `riverdelta.checks` has a law for each of these sentences.
+    Notes
+    -----
+    A block has N rows: `columns` (see `core.features`), `offset` float32[N, K], `label` float32[N] and `weight` float32[N]
+    (importance, >= 0). A raw output is float32[N, K]. `riverdelta.checks` has a law for each of these rules:
+
+    - Learning a block equals learning its rows one by one, to the last bit; the same rows always give the same state.
+    - Only `learn` changes raw outputs. `inflate` changes only how much later examples move them.
+    - No method writes into an array that it was given, or keeps one, or keeps one that it returned. Clones share nothing.
+    - A row of weight 0, or with a number that is not finite, changes nothing.
+    - After rows with any finite numbers, an ordinary row's residual is within `radius` for each number read, and ordinary rows
+      are still learned.
     """
 
     served: dict[str, Table]
     learner: dict[str, npt.NDArray[Any]]
-    #: How far an ordinary row's raw output may lie from its offset for each number that is read, in raw outputs.
     radius: float = 8.0
-    #: The name that `named` gave it within its stack.
     own_name: str | None = None
-    #: The options that its maker named; the others have the defaults of the library, of which a home keeps its own.
     given: frozenset[str] = frozenset()
-    #: Options that change nothing of what is learned: a home stays the same whatever they are.
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        # What is left out goes without a name here, and what does not fit is for `__init__` to refuse.
+        # `__init__` reports arguments that do not fit.
         with suppress(TypeError):
             self.given = frozenset(inspect.signature(cls.__init__).bind(self, *args, **kwargs).arguments)
         return self
 
     def named(self, name: str) -> Self:
-        """Return this correction, which saved state, tables and `riverdelta diff` know as `name` from now on.
+        """Name this correction and return it; without a name, its stack makes one from class and key, as `entity_user_id`.
 
-        Without it a stack makes a name of the class and the key, and counts those that are alike: `entity_user_id_2`. Raises
-        `ConfigurationError` where `name` is not 1 to 64 letters, digits, `_`, `-` and `.` that begin with a letter or a digit,
-        or is the name of another part of the merged model.
+        Parameters
+        ----------
+        name
+            How saved state, tables and `riverdelta diff` identify it: 1 to 64 letters, digits, `_`, `-` and `.`, beginning with
+            a letter or a digit. Set it when a stack has two corrections of one class and key: without names they become
+            `entity_user_id_1` and `entity_user_id_2`, and reordering them would exchange their state.
+
+        Raises
+        ------
+        ConfigurationError
+            If the name is not valid, or is the name of another part of the merged model.
 
         >>> from riverdelta.corrections.calibration import Calibration
         >>> Calibration().named("slow").clone().own_name
@@ -89,7 +124,7 @@ class Correction(RowFaces):
         return self
 
     def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> Self:
-        """Return a fresh correction of the same parameters and name, whose rows have the same kinds of columns."""
+        """Return an untrained correction with the same options, name and kinds of columns."""
         fresh: Self = super().clone(new_params, include_attributes)
         fresh.own_name, fresh._schema, fresh.given = self.own_name, self._schema, self.given.union(new_params or ())
         return fresh
@@ -103,40 +138,57 @@ class Correction(RowFaces):
 
     def _unbound(self, lacks: str) -> Unbound:
         return Unbound(
-            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, by "
-            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack by stack.bind(...)"
+            f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, with "
+            f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack with stack.bind(...)"
         )
 
     @property
     @abstractmethod
     def reads(self) -> tuple[str, ...]:
-        """The names of the columns that it reads."""
+        """The names of the columns that the correction reads."""
 
     @abstractmethod
     def bind(self, schema: Schema) -> None:
-        """Check the columns it reads against `schema` and make fresh tables for `loss`; raises `ConfigurationError`.
+        """Make fresh tables for `loss` and the columns of `schema`.
 
-        End with `super().bind(schema)`, which keeps the kinds of the columns for `learn_one` and `predict_one`.
+        A subclass ends with `super().bind(schema)`, which records the kinds of the columns for `learn_one` and `predict_one`.
+
+        Parameters
+        ----------
+        schema
+            The columns of the scorer, at least those in `reads`.
+
+        Raises
+        ------
+        ConfigurationError
+            If a column is missing or has a kind that the correction cannot use.
         """
         self._schema = Schema({name: schema.need(name, type(self).__name__) for name in self.reads})
 
     @abstractmethod
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        """Return each row's raw output."""
+        """Return each row's raw output, float32[N, K]."""
 
     @abstractmethod
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        """Learn the rows in order and return each row's raw output before its own update."""
+        """Learn the rows in order and return each row's raw output from before its own update, float32[N, K]."""
 
     @abstractmethod
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         """Append ONNX nodes that compute `predict` and return the name of its tensor, float32[N, K].
 
-        `columns` maps each column to its tensor in the graph; tables enter by `nodes.table`, under their names in `served`.
+        Parameters
+        ----------
+        nodes
+            The graph. Add each served table by `nodes.table`, under its name in `served`.
+        columns
+            The tensor of each column.
+        offset
+            The tensor of the offset, float32[N, K].
         """
 
     def room(self, columns: Columns, offset: Floats, label: Floats | None = None, weight: Floats | None = None) -> Floats:
-        """Return an array for the raw outputs of a block; raises `InvalidInput` where no kernel can take it."""
+        """Check a block and return an empty array for its raw outputs; raises `InvalidInput` naming what does not fit."""
         if self._schema is None:
             raise self._unbound("columns")
         rows = len(offset)
@@ -148,19 +200,22 @@ class Correction(RowFaces):
         return np.empty_like(offset)
 
     def inflate(self, keep: float) -> None:
-        """Keep the share `keep` of what makes coefficients sure: no raw output changes, and the next examples move them more.
+        """Inflate the uncertainty of the coefficients: raw outputs stay as they are, and the next examples move them more.
 
-        Nothing happens where a correction has no such belief.
+        Parameters
+        ----------
+        keep
+            The share of the certainty that remains, 0 to 1. A correction without a measure of certainty ignores it.
         """
 
     def sync(self) -> None:
-        """Write the learner's state into `served`, where learning does not do so with every update; no raw output changes."""
+        """Write the learner's state into `served`, if `learn` does not do so itself; raw outputs stay as they are."""
 
     def restore(self) -> None:
-        """Rebuild what is derived from `served` and `learner`, after both were loaded from a checkpoint."""
+        """Rebuild what is derived from `served` and `learner`, after both have been loaded."""
 
     def coefficients(self) -> dict[str, Coefficients]:
-        """Return what was learned as named coefficients, by table, for people to read."""
+        """Return the learned coefficients with their names, by table, for `riverdelta diff`."""
         return {key: Coefficients.unnamed(table.values) for key, table in self.served.items()}
 
     def occupancy(self) -> dict[str, float]:
@@ -171,5 +226,5 @@ class Correction(RowFaces):
 def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
         raise InvalidInput(
-            f"{name} is {described(array)}; expected float32{list(shape)} in C order, as of np.array({name}, np.float32)"
+            f"{name} is {described(array)}; expected float32{list(shape)} in C order, such as np.array({name}, np.float32)"
         )

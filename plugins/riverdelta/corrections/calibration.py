@@ -1,4 +1,4 @@
-"""Calibration: an online straight line through each raw output (Platt scaling that never stops)."""
+"""Calibration: a scale and a shift of the raw output, learned online."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ign
             belief[3] = forget * belief[3] + h * o
             belief[4] = forget * belief[4] + (1.0 - forget) * prior + h * o * o
             det = belief[2] * belief[4] - belief[3] * belief[3]
-            if det > 0.0:  # rounding may eat it where the prior is next to nothing
+            if det > 0.0:  # rounding can reach 0 with a very weak prior
                 belief[0] -= g * (belief[4] - belief[3] * o) / det
                 belief[1] -= g * (belief[2] * o - belief[3]) / det
             reach = belief[0] * belief[0] + belief[1] * belief[1] * bounded.typical(belief[5], belief[6])
@@ -72,18 +72,42 @@ def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ign
 
 
 class Calibration(Correction):
-    """raw = offset + β₀ + β₁·offset, with a Gaussian belief over (β₀, β₁) that takes one Newton step per example.
+    """Corrects the scale and the shift of the raw output: raw = offset + β₀ + β₁·offset.
 
-    With x = (1, offset), and g and h the gradient and the curvature of the weighted loss: Λ ← γΛ + (1 - γ)Λ₀ + h·xxᵀ and
-    β ← β - g·Λ⁻¹x, where Λ₀ = I / `variance` and γ = `forget`. A γ of 1 - 1/n remembers about n examples. With the
-    variance of 0.1 one surprising label moves a logit of -2.6 by 0.7; with one of 1 it would turn the line round. Each of
-    several outputs has a line of its own.
+    Put it first in a stack: it corrects a base that is overconfident or underconfident on all rows alike.
 
-    What one example can do is bounded, see `corrections.bounded`. With T the mean of offset² where it is not 0, after an
-    update β₀² + T·β₁² <= `radius`²: an offset of size √T gets a residual of at most √2·`radius`.
+    Parameters
+    ----------
+    variance
+        The prior variance of β₀ (in squared raw outputs) and of β₁. Lower it if the first labels move scores too far; raise it
+        if a badly calibrated base is corrected too slowly.
+    forget
+        The share of the evidence that each example keeps, above 0 and at most 1: 1 - 1/n remembers about n examples. Lower it
+        if calibration changes over time; 1.0 weighs all examples equally.
+    offset
+        The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
+        then each offset is 0. A service ignores it.
+    clip
+        The largest gradient of one example. With log loss the gradient is at most the example's weight, so 10.0 limits only
+        heavy examples. Raise it if weights above 10 must count in full.
+    radius
+        The bound on the coefficients, in raw outputs. Raise it only if the base is wrong by more than 8 logits; infinity means
+        no bound.
 
-    References: Platt 1999 (the line); Murphy, "Machine Learning", section 8.5.3 (online Bayesian logistic regression).
+    Notes
+    -----
+    (β₀, β₁) has a Gaussian belief, which takes one Newton step for each example. With x = (1, offset), and g and h the gradient
+    and the curvature of the weighted loss: Λ ← γΛ + (1 - γ)Λ₀ + h·xxᵀ and β ← β - g·Λ⁻¹x, where Λ₀ = I / `variance` and
+    γ = `forget`. With variance 0.1 one surprising label moves a logit of -2.6 by 0.7; with variance 1 it would reverse the sign
+    of the slope. With several outputs, each has its own line.
 
+    The effect of one example is bounded (`corrections.bounded`). With T the mean of the nonzero offset², β₀² + T·β₁² <=
+    `radius`² after an update: an offset of size √T gets a residual of at most √2·`radius`.
+
+    Sources: Platt 1999 (the line); Murphy, "Machine Learning", section 8.5.3 (online Bayesian logistic regression).
+
+    Examples
+    --------
     >>> c = Calibration()
     >>> for _ in range(1_000):
     ...     c.learn_one({"offset": 2.0}, False)
@@ -120,7 +144,7 @@ class Calibration(Correction):
 
     @property
     def _beliefs(self) -> npt.NDArray[np.float64]:
-        """The belief of each output, a row each."""
+        """The belief of each output, one row each."""
         return self.learner["belief"].reshape(-1, 7)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Coefficients: what a correction has learned, with a name and a size for each number."""
+"""Coefficients: the learned numbers of a correction, with a name and a typical size for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ids = Mapping[str, int]
 
 
 class At(NamedTuple):
-    """Where an id's coefficients lie: its row, the only feature that is its own (None: all of the row), and the id."""
+    """Where an id's coefficients are: the row, the one feature that belongs to the id (None for the full row), and the id."""
 
     row: int
     feature: str | None
@@ -23,11 +23,21 @@ class At(NamedTuple):
 
 @dataclass(frozen=True)
 class Coefficients:
-    """One served table as coefficients float[R, W] of W `features`, in one row, or in a row for each slot where `slots`.
+    """The coefficients of one served table.
 
-    `sizes` float64[W] says what each feature's value usually is, in its own units: the root of its mean square where it is
-    not 0. A coefficient times it is in logits; NaN where that is not known. `find` says where ids lie, as ids cannot be had
-    back from slots.
+    Parameters
+    ----------
+    features
+        The names of the W columns.
+    values
+        The coefficients, float[R, W].
+    sizes
+        The typical size of each feature in its own unit, float64[W]: the root mean square of its nonzero values, or NaN if that
+        is unknown. A coefficient times its size is in raw outputs.
+    slots
+        Whether each row is a slot of hashed ids; otherwise there is one row.
+    find
+        Returns where given ids have their coefficients, because ids cannot be recovered from slots.
 
     >>> line = Coefficients(("intercept", "slope"), np.array([[0.5, -0.25]]), np.array([1.0, 2.0]))
     >>> (line.values * line.sizes).tolist()
@@ -42,13 +52,13 @@ class Coefficients:
 
     @classmethod
     def unnamed(cls, values: npt.NDArray[np.floating[Any]]) -> Coefficients:
-        """Return a table of which only its rows and columns are known."""
+        """Return the coefficients of a table whose columns have no names."""
         width = values.shape[1]
         return cls(tuple(f"column {j}" for j in range(width)), values, np.full(width, np.nan), slots=True)
 
 
 def spelled(ids: Ids, names: Iterable[str]) -> str:
-    """Return some of the ids as text.
+    """Return the ids under `names` as text.
 
     >>> spelled({"user_id": 42, "item_id": 7}, ("user_id", "item_id"))
     'user_id=42, item_id=7'
@@ -66,7 +76,7 @@ def by_output(features: Sequence[str], outputs: int) -> tuple[str, ...]:
 
 
 def root_mean(squares: npt.ArrayLike, count: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return √(Σx² / n), NaN where n is 0.
+    """Return √(Σx² / n), or NaN if n is 0.
 
     >>> root_mean([8.0, 0.0], [2, 0]).tolist()
     [2.0, nan]

@@ -1,4 +1,4 @@
-"""Dense: the design matrix of a correction's float features, the same in numpy and in a graph."""
+"""Dense: the design matrix of a correction's float features, in numpy and in ONNX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from riverdelta.corrections.lookup import Lookup
 
 
 class Dense:
-    """The matrix float32[N, D] of an intercept, scalars, vectors and vector lookups, side by side.
+    """Makes the matrix float32[N, D] of an intercept, scalars, vectors and vector lookups.
 
     Feature k ends before column `ends[k]`; `names` has one name for each of the D columns.
     """
@@ -43,7 +43,7 @@ class Dense:
         return out
 
     def export(self, nodes: Nodes, columns: dict[str, str], like: str) -> str:
-        """Append the same matrix; `like` is a tensor of N rows and any number of columns."""
+        """Append the nodes of the same matrix and return its tensor; `like` is any tensor with N rows."""
         parts = []
         if self.intercept:
             shape = nodes.add("Min", nodes.add("Shape", like), nodes.constant([2**62, 1], np.int64))
@@ -58,7 +58,7 @@ class Dense:
 
 
 def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
-    """Return float features as a list, one alone as a list of one; raises `ConfigurationError` at what is not one, or twice."""
+    """Return float features as a list; raises `ConfigurationError` for an invalid or repeated feature."""
     features = [on] if isinstance(on, str | Lookup) else list(on)
     for feature in features:
         if not isinstance(feature, Lookup):

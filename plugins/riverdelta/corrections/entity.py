@@ -1,4 +1,4 @@
-"""Entity: a small model of each user, item or other entity, learned from that entity's own rows."""
+"""Entity: a small model of each user, item or other entity, learned from the rows of that entity."""
 
 from __future__ import annotations
 
@@ -22,30 +22,29 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, listed
 from riverdelta.corrections.hashed import read_by
-from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.hashing import Hash, need_id
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
 
-#: The largest precision: float32 ends at 3e38.
+#: The largest precision; float32 ends at 3e38.
 _CERTAIN = np.float32(1e36)
 _Floats, _Table, _Sums = types.float32[::1], types.float32[:, ::1], float64[::1]
 _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
-#: Columns are counted unsigned, which spares a test for negative ones at each element: a third of the time.
+#: Unsigned column numbers need no test for negative ones at each element, which saves a third of the time.
 _0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
 
 
 @numba.njit(inline="always")
 def _dot(a, i, at, b, j, of, length):  # type: ignore[no-untyped-def]
-    """The product of `length` columns of a[i] from `at` on and of b[j] from `of` on: four sums side by side, in an order that
-    is fixed, quick without fast math."""
+    """Return a[i, at : at + length] · b[j, of : of + length], by four sums in a fixed order: fast without fast math."""
     s0 = s1 = s2 = s3 = 0.0
-    whole = length - length % _4
-    for d in range(_0, whole, _4):
+    fours = length - length % _4
+    for d in range(_0, fours, _4):
         s0 += np.float64(a[i, at + d]) * np.float64(b[j, of + d])
         s1 += np.float64(a[i, at + d + _1]) * np.float64(b[j, of + d + _1])
         s2 += np.float64(a[i, at + d + _2]) * np.float64(b[j, of + d + _2])
         s3 += np.float64(a[i, at + d + _3]) * np.float64(b[j, of + d + _3])
-    for d in range(whole, length):
+    for d in range(fours, length):
         s0 += np.float64(a[i, at + d]) * np.float64(b[j, of + d])
     return (s0 + s1) + (s2 + s3)
 
@@ -85,8 +84,8 @@ def _learn(  # type: ignore[no-untyped-def]
         if bounded.largest(gradient) > clip:
             loss.derivatives(raw, y, 1.0, gradient, curvature)
             loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
-        # square[0] counts rows; square[1 + f] is the running sum of |x|² of feature f, which ends before column ends[f], and
-        # present[f] counts the rows in which it is not 0.
+        # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
+        # Feature f ends before column ends[f].
         square[0] += 1.0
         begin = _0
         for f in range(ends.shape[0]):
@@ -113,30 +112,55 @@ def _learn(  # type: ignore[no-untyped-def]
             shrinkage = np.float32(bounded.shrinkage(reach[k], radius))
             if shrinkage != np.float32(1.0):
                 for d in range(np.uint64(k) * width, np.uint64(k + 1) * width):
-                    # A row that overflowed has no direction: it goes back to the base.
+                    # Coefficients that overflowed have no direction: they return to 0.
                     mean[slot, d] = mean[slot, d] * shrinkage if shrinkage > np.float32(0.0) else np.float32(0.0)
         touched[slot] = True
 
 
 class Entity(Correction):
-    """raw = offset + m[e]·x: a random effect of entity e over an intercept, vectors and scalars.
+    """Gives each entity e (a user, an item, …) its own small linear model: raw = offset + m[e]·x.
 
-    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step per example: λ ← γλ + (1 - γ)λ₀
-    + hx² and m ← m - gx/λ, with g and h the gradient and the curvature of the weighted loss, γ = `forget`. Each of several
-    outputs has coefficients of its own.
+    Parameters
+    ----------
+    key
+        The id column (int64) of the entity, or a tuple of several for their cross.
+    on
+        The features x: float32 columns, taps, or vector lookups, one or a list. Without any, an entity has an intercept alone.
+    intercept
+        Whether x includes a constant 1.
+    variance
+        The prior variance of each feature's contribution m·x, in squared raw outputs, whatever the scale of the feature. Raise
+        it if entities differ much from the base, lower it if they have few rows and noisy labels.
+    forget
+        The share of an entity's evidence that each of its own examples keeps, above 0 and at most 1: 1 - 1/n remembers about n
+        of them. Lower it if tastes change, as to 0.98; 1.0 weighs all examples equally.
+    slots
+        The rows of the table, 1 to 2**24. Entities are hashed into them, so those that share a slot share a model:
+        with four slots for each entity, one in five. A row takes 8 bytes for each number in x and each output.
+    offset
+        The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
+        then each offset is 0. A service ignores it.
+    clip
+        The largest gradient of one example. With log loss the gradient is at most the example's weight, so 10.0 limits only
+        heavy examples. Raise it if weights above 10 must count in full.
+    radius
+        The bound on an entity's coefficients, in raw outputs at features of typical size. Lower it to limit what poisoned
+        feedback can do; infinity means no bound.
 
-    λ₀ = E|x|² / `variance`, E|x|² being the running mean over all rows of the feature's squared length, so that each
-    feature's contribution m·x starts with variance `variance` (in squared raw outputs), whatever the feature's scale (a
-    g-prior, Zellner 1986). Entities are hashed into `slots` rows.
+    Notes
+    -----
+    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step for each example: λ ← γλ +
+    (1 - γ)λ₀ + hx² and m ← m - gx/λ, with g and h the gradient and the curvature of the weighted loss and γ = `forget`. With
+    several outputs, each has its own coefficients. λ₀ = E|x|² / `variance`, where E|x|² is the running mean of the feature's
+    squared length: the prior does not depend on the feature's scale (a g-prior, Zellner 1986).
 
-    What one example can do is bounded, see `corrections.bounded`. With T the mean of |x|² over the rows in which the feature is
-    not 0, after an update Σ over features T·|m|² <= `radius`², whatever a feature's scale: m·x is at most
-    `radius`·√(Σ |x|²/T), so no example moves a row's raw output by more than twice that.
+    The effect of one example is bounded (`corrections.bounded`). With T the mean of a feature's nonzero |x|², Σ T·|m|² over the
+    features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T).
 
-    `key` is an id column, or several for a cross; `on` names float32 columns, taps, or vector lookups.
+    Sources: Ramanath et al. 2021, "Lambda Learner" (arXiv 2010.05154); Zhang et al. 2016, "GLMix" (KDD).
 
-    References: Ramanath et al. 2021, "Lambda Learner" (arXiv 2010.05154); Zhang et al. 2016, "GLMix" (KDD).
-
+    Examples
+    --------
     >>> e = Entity("user", offset=None)
     >>> for _ in range(50):
     ...     e.learn_one({"user": 7}, True)
@@ -190,8 +214,7 @@ class Entity(Correction):
     def bind(self, schema: Schema) -> None:
         what = f"Entity({self.key!r})"
         for name in self._keys:
-            if schema.need(name, what).kind != "id":
-                raise ConfigurationError(f"{what} is keyed by {name!r}, which is {schema[name]}; expected an id (int64)")
+            need_id(schema, name, what)
         self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
         self._dense = Dense(what, self.on, schema, self.intercept)
         shape = self.slots, self.loss.outputs * self._dense.width
@@ -209,7 +232,7 @@ class Entity(Correction):
         for k, end in enumerate(self._dense.ends.tolist()):
             prior = min(max(square[1 + k] / max(square[0], 1.0), bounded.LEAST) / self.variance, float(_CERTAIN))
             known = precision[..., begin:end]
-            # A precision of 0 is that of a row never met, and stays so.
+            # A precision of 0 marks an entity without examples, and stays 0.
             known[known > 0] = np.float32(keep) * known[known > 0] + np.float32((1.0 - keep) * prior)
             begin = end
 
@@ -243,7 +266,7 @@ class Entity(Correction):
 
     def coefficients(self) -> dict[str, Coefficients]:
         widths = np.diff(self._dense.ends, prepend=0)
-        # Of a vector's length, each of its elements has an equal part.
+        # Each element of a vector counts as an equal part of its length.
         sizes = np.repeat(root_mean(self.learner["square"][1:], self.learner["present"]) / np.sqrt(widths), widths)
         names, outputs = by_output(self._dense.names, self.loss.outputs), self.loss.outputs
         return {"mean": Coefficients(names, self.served["mean"].values, np.tile(sizes, outputs), True, self._find)}

@@ -1,4 +1,4 @@
-"""Hashed: the sparse features of a correction as slots of one bounded table, the same in numpy and in a graph."""
+"""Hashed: the sparse features of a correction as slots of one bounded table, in numpy and in ONNX."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import At, Ids, spelled
-from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.hashing import Hash, need_id
 from riverdelta.corrections.lookup import Lookup
 
 #: An id column, a cross of several, or a bag of ids from a lookup.
@@ -19,10 +18,10 @@ Sparse = str | tuple[str, ...] | Lookup
 
 
 class Hashed:
-    """Slots int64[N, S] and values float32[N, S] of ids (value 1), crosses (value 1) and bags (1/√n, 0 = absent).
+    """Maps ids and crosses (value 1) and bags (values 1/√n, 0 for padding) to slots int64[N, S] and values float32[N, S].
 
-    All features share one table of `slots` rows, each with a hash function of its own (the hashing trick, Weinberger et
-    al. 2009, arXiv 0902.2206).
+    All features share one table of `slots` rows, and each has its own hash function (the hashing trick, Weinberger et al. 2009,
+    arXiv 0902.2206).
     """
 
     def __init__(self, what: str, features: Sequence[Sparse], schema: Schema, slots: int) -> None:
@@ -31,8 +30,7 @@ class Hashed:
         self.widths = [f.width if isinstance(f, Lookup) else 1 for f in self.features]
         for feature in self.features:
             for name in feature if isinstance(feature, tuple) else ():
-                if schema.need(name, what).kind != "id":
-                    raise ConfigurationError(f"{what} crosses {name!r}, which is {schema[name]}; expected ids (int64)")
+                need_id(schema, name, what)
             if isinstance(feature, Lookup):
                 feature.check(schema)
 
@@ -51,7 +49,7 @@ class Hashed:
         return out, values
 
     def export(self, nodes: Nodes, columns: dict[str, str], table: str, outputs: int) -> str:
-        """Append Σ value · table[slot] and return its tensor float32[N, K] of K `outputs`; `table` is float32[slots, K]."""
+        """Append Σ value · table[slot] and return its tensor, float32[N, K] for K `outputs`; `table` is float32[slots, K]."""
         sums = []
         for feature, hashing in zip(self.features, self.hashes, strict=True):
             if isinstance(feature, Lookup):
@@ -71,11 +69,11 @@ class Hashed:
 
     @property
     def titles(self) -> list[str]:
-        """What the features are called."""
+        """The names of the features."""
         return [_title(feature) for feature in self.features]
 
     def find(self, ids: Ids) -> list[At]:
-        """Return the slots of each feature of which every id is given."""
+        """Return the slots of each feature whose ids are all given."""
         found = []
         for feature, hashing in zip(self.features, self.hashes, strict=True):
             names = read_by(feature)

@@ -1,8 +1,8 @@
-"""Ids to slots, the same in a kernel and in a graph.
+"""Hashing of ids to slots, in a kernel and in ONNX.
 
 slot = ((a·(lo mod P)) mod P + (b·(hi mod P)) mod P + c) mod P mod slots, with P = 2³¹ - 1, lo = x mod 2³² and
-hi = (x - lo) / 2³². It is a member of the multiply-mod-prime family (Carter and Wegman 1979), summed over the two halves of an
-id and, in a cross, over several ids. It uses only int64 operations that ONNX Runtime also has on CUDA, and none overflows.
+hi = (x - lo) / 2³². This is the multiply-mod-prime family (Carter and Wegman 1979), summed over the two halves of an id and,
+for a cross, over its ids. It uses only int64 operations that ONNX Runtime also has on CUDA, and none overflows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from riverdelta.core import checked
-from riverdelta.core.features import Ints
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.features import Ints, Schema
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
 
@@ -32,9 +33,15 @@ def _slots(ids, a, b, c, slots, out, column):  # type: ignore[no-untyped-def]
         out[i, column] = (total % P) % slots
 
 
+def need_id(schema: Schema, name: str, what: str) -> None:
+    """Raise `ConfigurationError` naming the reader `what` if the column `name` is missing or is not an id."""
+    if (found := schema.need(name, what)).kind != "id":
+        raise ConfigurationError(f"{what} reads {name!r} as an id, and it is {found}; expected int64")
+
+
 @dataclass(frozen=True)
 class Hash:
-    """One hash function of `arity` ids into `slots`, its coefficients drawn from a name.
+    """A hash function from `arity` ids to `slots`, with coefficients drawn from a name.
 
     >>> h = Hash.draw("user_id", arity=1, slots=8)
     >>> h(np.array([1, 2, -1])).tolist()
@@ -67,7 +74,7 @@ class Hash:
         _slots(block, np.array(self.a), np.array(self.b), self.c, self.slots, out, column)
 
     def export(self, nodes: Nodes, *ids: str) -> str:
-        """Append the same computation on int64 tensors of one shape and return the slots' name."""
+        """Append the same computation on int64 tensors of one shape and return the tensor of the slots."""
         prime, half = nodes.constant(P, np.int64), nodes.constant(2**32, np.int64)
         total = nodes.constant(self.c, np.int64)
         for a, b, x in zip(self.a, self.b, ids, strict=True):

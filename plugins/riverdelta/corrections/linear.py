@@ -1,4 +1,4 @@
-"""Linear: a sparse linear model over hashed ids, crosses, bags, scalars and vectors."""
+"""Linear: a sparse linear model of hashed ids, crosses, bags, scalars and vectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
 
 _METHODS = ("adagrad", "ftrl")
-#: A float nearer to 0 counts as 0, so that no coefficient overflows.
+#: Floats closer to 0 count as 0, so that no coefficient overflows.
 _TINY = 1e-30
 _Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
 _Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
@@ -41,7 +41,7 @@ def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")
 def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
-    """Move one coordinate by gradient g; from column `at` on, state[row] is (sum of squares, FTRL's z)."""
+    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares, FTRL's z)."""
     squares = state[row, at] + g * g
     if ftrl:
         sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
@@ -52,7 +52,7 @@ def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # 
             divisor = (beta + math.sqrt(squares)) / rate + l2
             coefficient = -(z - math.copysign(l1, z)) / divisor
             if abs(coefficient) > radius:
-                # z goes back too, to where it gives the bound: else an attack would pile up in it and outlast itself.
+                # z returns to the value that gives the bound. Otherwise an attack would accumulate in z and outlast itself.
                 coefficient = math.copysign(radius, coefficient)
                 z = -coefficient * divisor - math.copysign(l1, coefficient)
         state[row, at + 1] = z
@@ -103,14 +103,14 @@ def _learn(  # type: ignore[no-untyped-def]
         for d in range(x.shape[1]):
             v = np.float64(x[i, d])
             if abs(v) > _TINY:
-                # scale[d] is (largest |x|, Σx², rows in which it is not 0), of x as it is learned.
+                # scale[d] is (largest |x|, Σx², rows with x != 0), of bounded x.
                 v = bounded.feature(v, scale[d, 1], scale[d, 2])
                 scale[d, 1] += v * v
                 scale[d, 2] += 1.0
                 largest = max(scale[d, 0], abs(v))
                 for k in range(outputs):
-                    # Three columns an output: of them the last is the coefficient of x / scale; a new largest |x| shrinks it,
-                    # and FTRL's z with it.
+                    # Each output has three columns; the last is the coefficient of x / scale. A new largest |x| shrinks it and
+                    # FTRL's z.
                     at = 3 * k
                     if largest > scale[d, 0]:
                         dense_state[d, at + 2] *= scale[d, 0] / largest
@@ -122,22 +122,43 @@ def _learn(  # type: ignore[no-untyped-def]
 
 
 class Linear(Correction):
-    """raw = offset + Σ coefficient·value over hashed ids and dense features, learned one example at a time.
+    """Learns one weight for each id, cross and number: raw = offset + Σ weight·value.
 
-    With g the weighted loss's gradient times the value per coordinate, `method="adagrad"` takes
-    c ← c - rate·(g / √Σg² + l2·c); `method="ftrl"` keeps z and n = Σg² and serves
-    c = -(z - sign(z)·l1) / ((beta + √n) / rate + l2), or 0 while |z| <= l1.
+    Parameters
+    ----------
+    *features
+        Id columns, tuples of id columns (crosses), float32 scalars or vectors, taps, and lookups.
+    method
+        "adagrad", or "ftrl", which with `l1` keeps most weights at exactly 0.
+    rate
+        The learning rate, in raw outputs for each step. Raise it if the loss is still falling, lower it if it fluctuates.
+    beta, l1, l2
+        FTRL's damping of the first steps, its L1 penalty, and the L2 penalty of both methods. Raise `l2` if rare ids get too
+        large weights.
+    intercept
+        Whether to learn a constant; not needed after `Calibration`.
+    slots
+        The rows of the table that ids and crosses share by hashing, 1 to 2**24: with four slots for each of them, one in five
+        shares its weight. A row takes 20 bytes for each output.
+    offset
+        The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
+        then each offset is 0. A service ignores it.
+    clip
+        The largest gradient of one example; with log loss a gradient is at most the example's weight.
+    radius
+        The bound on a weight, in raw outputs; for a number, on its weight times its largest |x|. Lower it against poisoning.
 
-    A feature is an id column, a tuple of id columns (their cross), a float32 scalar or vector, or a `Lookup` (of vectors or
-    of bags of ids). Ids share `slots` rows by hashing. Floats are divided by the largest |x| seen so far, so that the step
-    does not depend on their scale. Each of several outputs has coefficients of its own.
+    Notes
+    -----
+    With g the gradient of the weighted loss times the value, "adagrad" steps c ← c - rate·(g / √Σg² + l2·c); "ftrl" keeps z and
+    n = Σg² and serves c = -(z - sign(z)·l1) / ((beta + √n) / rate + l2), or 0 while |z| <= l1. Numbers are divided by their
+    largest |x| so far, so that a step does not depend on their scale. With several outputs, each has its own weights.
 
-    What one example can do is bounded, see `corrections.bounded`: the gradient is cut to ±`clip`, and after an update no id's
-    coefficient, and no float's times its largest |x|, is beyond ±`radius`. FTRL's z is then set to what gives the bound.
-
-    References: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
+    Sources: Duchi, Hazan, Singer 2011 (AdaGrad, diagonal); McMahan et al. 2013, "Ad Click Prediction" (FTRL-Proximal);
     Ross, Mineiro, Langford 2013, arXiv 1305.6646 (scale); Weinberger et al. 2009, arXiv 0902.2206 (hashing).
 
+    Examples
+    --------
     >>> m = Linear("item", ("user", "item"), "hour", slots=1024, offset=None)
     >>> for _ in range(100):
     ...     m.learn_one({"user": 1, "item": 5, "hour": 3.0}, True)
@@ -234,7 +255,7 @@ class Linear(Correction):
             squares, z = state[:, ::every], state[:, 1::every]
             squares *= keep
             if self.method == "ftrl":
-                # z goes along, so that the coefficient stays where it is.
+                # z changes with them, so that the coefficient stays the same.
                 divisor = (self.beta + np.sqrt(squares)) / self.rate + self.l2
                 kept = -coefficients * divisor - np.copysign(self.l1, coefficients)
                 z[:] = np.where(coefficients != 0, kept, keep * z)

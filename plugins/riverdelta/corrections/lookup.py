@@ -1,4 +1,4 @@
-"""Lookup: a side table keyed by an id (the genres of a film, its neighbours in a graph), baked into the merged model."""
+"""Lookup: a fixed table of features by id, such as the genres of a film, stored in the merged model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,37 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Floats, Ints, Schema
 from riverdelta.core.hashing import digest, id_of
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.hashing import Hash
+from riverdelta.corrections.hashing import Hash, need_id
 
 _PROBES = 8
 
 
 class Lookup:
-    """A feature that is read from a table by the id in column `key`.
+    """A feature that is read from a fixed table by the id in a column, for `Linear` and `Entity`.
 
-    `table` maps each id (an integer, or a string that `id64` turns into one) to floats, all of one length D, which make a
-    vector float32[N, D]; or to ids, any number of them, which make a bag: int64[N, M] with the value 1/√n for each of an
-    id's n entries and 0 for the padding. An id that the table lacks gives zeros. A pair (keys int64[R], values [R, M]) is
-    taken too. The table never changes while the stack lives, so an impression keeps the key alone.
+    Parameters
+    ----------
+    name
+        The name of the feature, in tables and coefficients.
+    key
+        The id column (int64) whose values are looked up.
+    table
+        A mapping of each id (an integer, or a string, which `id64` hashes) to a list. Lists of D floats, the same D for every
+        id, make a vector; lists of ids, of any length, make a bag, which only `Linear` reads. A pair of arrays, keys int64[R]
+        and values float32[R, D] or int64[R, M], does the same. Ids that are not in the table read zeros.
 
+    Raises
+    ------
+    ConfigurationError
+        If the table is empty, has a key twice, or mixes lengths or types.
+
+    Notes
+    -----
+    Use it for facts about an entity that do not change while the service runs: an impression then stores the key alone. Each of
+    a bag's n entries has the value 1/√n. Other contents make another stack; `riverdelta rebase` carries over what was learned.
+
+    Examples
+    --------
     >>> genres = Lookup("genres", key="item_id", table={1: [1.0, 0.0], 7: [0.0, 1.0]})
     >>> genres.vector(np.array([7, 2])).tolist()
     [[0.0, 1.0], [0.0, 0.0]]
@@ -46,7 +64,7 @@ class Lookup:
         self._keys: Ints = keys[order]
         if (doubles := self._keys[1:][self._keys[1:] == self._keys[:-1]]).size:
             raise ConfigurationError(f"lookup {name!r} has the key {int(doubles[0])} twice; expected each key once")
-        # Row 0 is what an absent id reads.
+        # Absent ids read row 0.
         self._values = np.concatenate([np.zeros((1, self.width), values.dtype), values[order]])
         filled = np.arange(self.width) < np.concatenate([[0], counts[order]])[:, None]
         share = 1.0 / np.sqrt(np.maximum(filled.sum(axis=1, keepdims=True), 1))
@@ -57,23 +75,21 @@ class Lookup:
         return f"Lookup({self.name!r}, key={self.key!r}, {shape}, {self.digest})"
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells it from another lookup: its name, key and shape, and a digest of its contents."""
+        """Return what identifies the lookup: its name, key and shape, and a digest of its contents."""
         shape = {"keys": len(self._keys), "kind": self.kind, "width": self.width}
         return {"name": self.name, "key": self.key, **shape, "contents": self.digest}
 
     @cached_property
     def digest(self) -> str:
-        """A digest of its contents, 16 hexadecimal digits: a stack that learned with other contents is another stack."""
+        """The digest of its contents, 16 hexadecimal digits."""
         return digest(*(array.tobytes() for array in (self._keys, self._values, self._shares)), size=8).hex()
 
     def check(self, schema: Schema) -> None:
-        """Raise `ConfigurationError` where the key is no id column."""
-        found = schema.need(self.key, f"lookup {self.name!r}")
-        if found.kind != "id":
-            raise ConfigurationError(f"lookup {self.name!r} is keyed by {self.key!r}, which is {found}; expected an id")
+        """Raise `ConfigurationError` if the key is not an id column of `schema`."""
+        need_id(schema, self.key, f"lookup {self.name!r}")
 
     def rows(self, ids: npt.NDArray[np.integer]) -> Ints:
-        """Return each id's row of the table, 0 where it is absent."""
+        """Return each id's row of the table, or 0 if it is absent."""
         at = np.searchsorted(self._keys, ids)
         found = self._keys[np.minimum(at, len(self._keys) - 1)] == ids
         return np.where(found, at + 1, 0)
@@ -88,11 +104,11 @@ class Lookup:
         return self._values[rows], self._shares[rows]
 
     def export_vector(self, nodes: Nodes, ids: str) -> str:
-        """Append the lookup of `vector` and return its tensor."""
+        """Append the nodes of `vector` and return its tensor."""
         return nodes.add("Gather", nodes.constant(self._values), self._export_rows(nodes, ids))
 
     def export_bag(self, nodes: Nodes, ids: str) -> tuple[str, str]:
-        """Append the lookup of `bag` and return its two tensors."""
+        """Append the nodes of `bag` and return its two tensors."""
         rows = self._export_rows(nodes, ids)
         return (
             nodes.add("Gather", nodes.constant(self._values), rows),
@@ -100,7 +116,7 @@ class Lookup:
         )
 
     def _export_rows(self, nodes: Nodes, ids: str) -> str:
-        """An open-addressing hash table with a bounded run of probes: a Gather and an Equal, no search."""
+        """Append a search in an open-addressing hash table, with a fixed number of probes, and return each id's row."""
         keys, rows, hashing = self._probing()
         wide = nodes.column(nodes.cast(ids, TensorProto.INT64))
         start = nodes.column(hashing.export(nodes, ids))
@@ -130,7 +146,7 @@ class Lookup:
 
     @classmethod
     def load(cls, name: str, key: str, path: str | Path) -> Lookup:
-        """Read a table that `save` wrote, or any safetensors file with `keys` and `values`."""
+        """Read a table from a file of `save`, or from any safetensors file with `keys` and `values`."""
         try:
             arrays = load_file(path)
             values = arrays["values"]
@@ -172,7 +188,7 @@ def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
     rows = [list(row) for row in table.values()]
     counts = np.array([len(row) for row in rows])
     if any(isinstance(v, float | np.floating) for row in rows for v in row):
-        _refuse(name, table, finite, "finite float32 numbers, as every row of this lookup")
+        _refuse(name, table, finite, "finite float32 numbers, as in every row of this lookup")
         if counts.min() != counts.max():
             raise ConfigurationError(
                 f"lookup {name!r} has vectors of {counts.min()} and of {counts.max()} floats; expected one length"

@@ -1,4 +1,4 @@
-"""River's faces of a correction: dicts and data frames in, one-row blocks out."""
+"""The River interface of a correction: `learn_one`, `predict_one` and the others, for dicts and data frames."""
 
 from __future__ import annotations
 
@@ -24,41 +24,39 @@ Row = Mapping[Any, Any]
 
 
 def offset_key(value: Any) -> str | None:
-    """Return the feature of a row that holds the base's raw output, or None where rows come without one."""
-    example = 'Entity("user", offset="score"), or None where there is no base, which makes each offset 0'
+    """Return the option `offset` if it is the name of a column or None; raises `ConfigurationError` otherwise."""
+    example = 'Entity("user", offset="score"), or None if there is no base, which makes each offset 0'
     return None if value is None else str(column("offset", value, example))
 
 
 class RowFaces(MiniBatchClassifier):
-    """A block learner as a River estimator: the offset is one feature of `x`, with a fixed coefficient of 1.
+    """Makes a correction a River estimator: each row is a dict that holds the offset beside the features.
 
-    Every feature that is read must be in `x`, and so must the offset, unless the correction was made with `offset=None`:
-    then there is no base, and each offset is 0. What a feature may hold depends on the kind of its column:
+    A row holds every feature that the correction reads, and the offset unless the correction was made with `offset=None` (each
+    offset is then 0). The kind of a column decides what a feature may be:
 
-    - an id (`int64`): a string, or an integer of 64 bits;
+    - an id (`int64`): a string, or a 64-bit integer;
     - a scalar (`float32`): an integer or a float, finite as float32;
     - a vector (`float32[D]`): a list, a tuple or an array of D such numbers.
 
-    Numpy's scalars count as Python's. `InvalidInput` names the row and the feature of anything else: True and False, None,
-    NaN, Decimal, a float for an id, a string for a number. Nothing of a call that is refused is learned.
+    Numpy scalars count as Python numbers. Anything else, such as True, None, NaN, Decimal, a float for an id or a string for a
+    number, raises `InvalidInput` with the row and the feature, and nothing of that call is learned. So does a label that `loss`
+    does not have. If a loss has no list of labels, `predict_one` and `predict_many` return the prediction itself.
 
-    `bind` decides the kinds, and clones keep them. Without it the first example does, as far as they can be proved: an
-    entity's key, a member of a cross and a lookup's key are ids, as is a string; a list is a vector; what is read as a number
-    is a scalar, as is a float. An integer that may be either raises `ConfigurationError` with the line to write.
-
-    Labels are those of `loss`; another raises `InvalidInput`. Where a loss has no list of labels, `predict_one` and
-    `predict_many` return the prediction itself.
+    Notes
+    -----
+    `bind` decides the kinds, and clones keep them. Without `bind` the first example decides: a string, an entity's key, a
+    member of a cross and a lookup's key are ids; a list is a vector; a float, and anything read as a number, is a scalar. An
+    integer that could be either raises `ConfigurationError` with the line to write.
     """
 
-    #: The feature of a row that holds the base's raw output; None where rows have none.
     offset: str | None
-    #: The loss that is lowered; a stack sets it before `bind`.
     loss: Loss = LOG_LOSS
     _schema: Schema | None = None
     _multiclass = False
 
     def _unit_test_skips(self) -> set[str]:
-        # They drop features, and what is absent is refused by name; the last one makes floats of ids too.
+        # These drop features, which is refused by name; the last one also turns ids into floats.
         dropping = {f"check_{kind}_features" for kind in ("emerging", "disappearing", "radically_disappearing")}
         return dropping | {"check_learn_many_matches_learn_one"}
 
@@ -86,11 +84,21 @@ class RowFaces(MiniBatchClassifier):
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats: ...
 
     def learn_one(self, x: Row, y: Any, w: float = 1.0) -> None:
-        """Learn one example: features `x` (the offset among them), a label, an importance."""
+        """Learn one example.
+
+        Parameters
+        ----------
+        x
+            The features by name, with the offset.
+        y
+            The label, one of the loss's.
+        w
+            The importance, at least 0; 0 learns nothing.
+        """
         self._learn([x], [y], w)
 
     def learn_many(self, X: pd.DataFrame, y: pd.Series, w: float = 1.0) -> None:
-        """Learn a frame of examples, in order; the result is that of `learn_one` row by row, and no rows change nothing."""
+        """Learn the rows of a frame in order; the result is that of `learn_one` row by row."""
         self._learn(_rows(X), y, w)
 
     def predict_proba_one(self, x: Row, **kwargs: Any) -> dict[bool | str | int, float]:
@@ -98,18 +106,18 @@ class RowFaces(MiniBatchClassifier):
         return dict(zip(self._labels(), self._probabilities([x])[0].tolist(), strict=True))
 
     def predict_proba_many(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Return the probability of each label, a row each."""
-        import pandas as pd  # River's data-frame faces are the only ones that need it
+        """Return the probability of each label, one row for each of X."""
+        import pandas as pd  # only the methods for data frames need it
 
         labels = self._labels()
         return pd.DataFrame(dict(zip(labels, self._probabilities(_rows(X)).T, strict=True)), index=X.index)
 
     def predict_one(self, x: Row, **kwargs: Any) -> Any:
-        """Return the likeliest label."""
+        """Return the most probable label."""
         return self._predictions([x])[0]
 
     def predict_many(self, X: pd.DataFrame) -> pd.Series:
-        """Return the likeliest label, a row each."""
+        """Return the most probable label of each row."""
         import pandas as pd
 
         return pd.Series(self._predictions(_rows(X)), index=X.index)
@@ -118,7 +126,7 @@ class RowFaces(MiniBatchClassifier):
         label = self.loss.check_labels(labels)
         if label.shape != (len(rows),):
             raise InvalidInput(
-                f"there are {len(rows)} rows and labels of the shape {list(label.shape)}; expected a label a row"
+                f"there are {len(rows)} rows and labels of shape {list(label.shape)}; expected one label for each row"
             )
         if not finite(w) or w < 0:
             raise InvalidInput(f"w is {w!r}; expected a finite number of at least 0, such as 1.0")
@@ -135,13 +143,13 @@ class RowFaces(MiniBatchClassifier):
         return "served" in vars(self)
 
     def _labels(self) -> list[bool | str | int]:
-        """River's labels: False and True where there is one output."""
+        """Return the labels as River has them: False and True if there is one output."""
         if self.loss.labels is None:
-            raise Unsupported(f"{self.loss} has no list of labels, and so no probability of each; ask for predict_one")
+            raise Unsupported(f"{self.loss} has no list of labels, and so no probabilities; use predict_one")
         return [False, True] if self.loss.outputs == 1 else [int(label) for label in self.loss.labels]
 
     def _probabilities(self, rows: Sequence[Row]) -> npt.NDArray[np.floating]:
-        # Until the first example the residual is 0, whatever the kinds of the columns turn out to be.
+        # Before the first example the residual is 0, whatever the kinds of the columns.
         columns, raw = self._block(rows, self._schema)
         if self._bound and rows:
             raw = self.predict(columns, raw)
@@ -156,7 +164,7 @@ class RowFaces(MiniBatchClassifier):
         return [labels[at] for at in p.argmax(axis=1)]
 
     def _block(self, rows: Sequence[Row], schema: Schema | None) -> tuple[dict[str, npt.NDArray[Any]], Floats]:
-        """Return the columns and the offsets of some rows; without a schema, check only that each column is there."""
+        """Return the columns and the offsets of rows; without a schema, only check that each column is there."""
         values = {name: [self._value(x, name, i) for i, x in enumerate(rows)] for name in self.reads}
         columns = {name: _column(schema[name], values[name]) for name in values} if schema is not None else {}
         outputs = self.loss.outputs
@@ -173,22 +181,21 @@ class RowFaces(MiniBatchClassifier):
         made, there = type(self).__name__, near(name, map(str, x))
         if name == self.offset:
             raise InvalidInput(
-                f"row {row} lacks the offset {name!r}, the base's raw output: {there}; where there is no base, make the "
+                f"row {row} lacks the offset {name!r}, the base's raw output: {there}; if there is no base, make the "
                 f"correction with offset=None, as in {made}(..., offset=None)"
             )
         raise InvalidInput(
-            f"row {row} lacks {name!r}, which {made} reads: {there}; where it counts as 0, write {{{name!r}: 0, **x}}"
+            f"row {row} lacks {name!r}, which {made} reads: {there}; if it counts as 0, write {{{name!r}: 0, **x}}"
         )
 
     def _kinds(self, x: Row) -> Schema:
-        """Return the kinds of the columns as far as a row proves them; asks where it does not."""
+        """Return the kinds of the columns; raises `ConfigurationError` for one that the row does not decide."""
         found = {name: self._kind(name, self._value(x, name, 0)) for name in self.reads}
         if asked := [name for name, spec in found.items() if spec is None]:
             specs = {name: spec or "float32" for name, spec in found.items()}
             raise ConfigurationError(
-                f"{type(self).__name__} cannot tell whether {asked[0]!r} is a number or an id: row 0 has {x[asked[0]]!r}; say "
-                f"which before the first row, by correction.bind(Schema.of({specs})), with 'int64' in place of 'float32' "
-                f"for an id"
+                f"{type(self).__name__} cannot tell whether {asked[0]!r} is a number or an id: row 0 has {x[asked[0]]!r}; "
+                f"declare it before the first row: correction.bind(Schema.of({specs})), or 'int64' for an id"
             )
         return Schema.of({name: spec for name, spec in found.items() if spec is not None})
 
@@ -210,7 +217,7 @@ def _rows(X: pd.DataFrame) -> list[Row]:
 
 
 def _column(column: Column, values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Return the values of some rows as an array of a column; raises `InvalidInput` naming the row whose value is not one."""
+    """Return the values of rows as the array of a column; raises `InvalidInput` naming the row of an invalid value."""
     dtype: type[np.int64 | np.float32]
     if column.kind == "id":
         found, dtype, expected = [id_of(value) for value in values], np.int64, "an id: a string or an integer of 64 bits"
@@ -225,7 +232,7 @@ def _column(column: Column, values: Sequence[Any]) -> npt.NDArray[Any]:
 
 
 def _numbers(value: Any, shape: tuple[int | None, ...]) -> Any:
-    """Return a number, or a list of as many as `shape` says; None where `value` is not that."""
+    """Return a number, or a list of the length in `shape`; None if `value` is neither."""
     if not shape:
         return value if finite(value) else None
     items = list(value) if _is_list(value) else []

@@ -1,4 +1,4 @@
-"""Stack: an ordered list of corrections of one loss, each learning on what those before it left."""
+"""Stack: corrections in order, each on top of the output of those before it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,28 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.base import Correction, Table
 
-#: A lookup in what a correction shows of itself, up to the digest of its contents.
+#: The representation of a lookup, up to the digest of its contents.
 _LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")
 
 
 class Stack:
-    """Corrections in order: the raw output of each is the offset of the next, and the last one's is the corrected one.
+    """Applies corrections in order: the raw output of each is the offset of the next, and the last is the corrected output.
 
-    `learn` passes a block through one correction at a time. Because each returns its outputs from before its updates, the
-    result is that of passing the rows one by one through the complete stack.
+    Parameters
+    ----------
+    corrections
+        The corrections, one or a list, in order: coarse ones such as `Calibration` first. Two of one class and key need a name
+        (`Correction.named`) if they should keep their state when the order changes.
+    loss
+        The loss that all of them lower, by default log loss. `@online(task=...)` sets it.
 
+    Notes
+    -----
+    `learn` passes a block through one correction at a time. Each returns its outputs from before its updates, so the result is
+    that of passing the rows one by one through the complete stack.
+
+    Examples
+    --------
     >>> from riverdelta.corrections.calibration import Calibration
     >>> from riverdelta.corrections.entity import Entity
     >>> stack = Stack([Calibration(), Entity("user_id", slots=8)])
@@ -42,27 +54,27 @@ class Stack:
         self._schema = Schema()
 
     def bind(self, schema: Schema) -> None:
-        """Check every column that is read and make fresh tables."""
+        """Make fresh tables of every correction; raises `ConfigurationError` naming one whose column does not fit."""
         for c in self.corrections:
             c.bind(schema)
         self._schema = Schema({name: schema[name] for name in self.reads})
 
     def trace(self, columns: Columns, base: Floats) -> list[Floats]:
-        """Return the raw outputs float32[N, K] after each correction, in order."""
+        """Return the raw outputs after each correction in order, each float32[N, K]."""
         raw = [base]
         for c in self.corrections:
             raw.append(c.predict(columns, raw[-1]))
         return raw[1:]
 
     def predict(self, columns: Columns, base: Floats) -> Floats:
-        """Return the corrected raw outputs float32[N, K] of those of the base."""
+        """Return the corrected raw outputs float32[N, K] for the base's raw outputs float32[N, K]."""
         return self.trace(columns, base)[-1] if self.corrections else base
 
     def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
-        """Learn the rows in order; return the corrected raw outputs float32[N, K] from before each row's own update.
+        """Learn the rows in order and return the corrected raw outputs float32[N, K] from before each row's own update.
 
-        Raises `InvalidInput` naming the column that is not as it was bound, or the row whose label is not one of the loss's;
-        then nothing is learned.
+        Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
+        have; nothing is learned then.
         """
         self._schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)
@@ -71,7 +83,7 @@ class Stack:
         return raw
 
     def inflate(self, keep: float) -> None:
-        """Keep the share `keep` of every correction's certainty; no raw output changes."""
+        """Keep the share `keep` of every correction's certainty, 0 to 1; raw outputs stay as they are."""
         for c in self.corrections:
             c.inflate(keep)
 
@@ -109,7 +121,7 @@ class Stack:
         return nest({name: nest(kind) for name, kind in kinds.items()})
 
     def load(self, arrays: Arrays) -> None:
-        """Take over the arrays that `state` returned; raises `Corrupt` when one is missing or of another shape."""
+        """Restore the arrays of `state`; raises `Corrupt` naming one that is missing or has another shape."""
         for name, c in zip(self.names, self.corrections, strict=True):
             served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
@@ -124,10 +136,9 @@ class Stack:
             c.restore()
 
     def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return a digest of what the stack is made of: its loss (log loss goes without saying, as in version 0.1), its
-        corrections, their settings and lookups, and their tables' shapes.
+        """Return a digest of the loss (unless it is log loss), the corrections, their options and the tables' shapes.
 
-        `of_0_1` is that of version 0.1, which left out what lookups contain.
+        `of_0_1` gives the digest of version 0.1, which left out the contents of lookups.
         """
         parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
@@ -139,7 +150,7 @@ class Stack:
         return digest(text.encode(), size=8).hex()
 
     def digest(self) -> str:
-        """Return a digest of every bit of state; two stacks with one digest serve and learn alike."""
+        """Return a digest of the complete state; stacks with equal digests serve and learn the same."""
         named = ((f"{name}:{array.dtype}:{array.shape}".encode(), array) for name, array in sorted(self.state().items()))
         return digest(*(part for text, array in named for part in (text, np.ascontiguousarray(array).data))).hex()
 
@@ -153,7 +164,7 @@ class Stack:
 
 
 def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:
-    """Return corrections as a tuple, one alone as a tuple of one; raises `ConfigurationError` where one is something else."""
+    """Return one correction, or several, as a tuple; raises `ConfigurationError` for anything else."""
     if isinstance(corrections, Correction):
         return (corrections,)
     if not isinstance(corrections, Iterable) or isinstance(corrections, str | Mapping):
@@ -166,14 +177,14 @@ def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, 
 
 
 def named(corrections: Sequence[Correction]) -> tuple[str, ...]:
-    """Return each correction's name in their stack: the one it was given, or one of class and key, numbered where alike."""
+    """Return the names of corrections in their stack: the given one, or class and key, numbered if several have the same."""
     made = [_made(c) for c in corrections if c.own_name is None]
     counted = iter(n if made.count(n) == 1 else f"{n}_{made[: i + 1].count(n)}" for i, n in enumerate(made))
     names = tuple(c.own_name or next(counted) for c in corrections)
     for name in names:
         if names.count(name) > 1:
             alike = " and ".join(repr(c).replace("\n", " ") for n, c in zip(names, corrections, strict=True) if n == name)
-            raise ConfigurationError(f"{alike} would both be called {name!r}; give one a name of its own: .named('another')")
+            raise ConfigurationError(f"{alike} would both be called {name!r}; give one another name: .named('another')")
     return names
 
 

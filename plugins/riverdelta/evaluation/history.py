@@ -28,8 +28,10 @@ class History:
 
     Parameters
     ----------
-    shadow : whether the base alone is served; the corrected output is then measured. Default: False.
-    loss : the loss. Default: the log loss.
+    shadow
+        Whether the base alone is served; the corrected output is then measured. Default: False.
+    loss
+        The loss. Default: the log loss.
 
     Examples
     --------

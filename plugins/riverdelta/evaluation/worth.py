@@ -28,8 +28,10 @@ class Worth:
 
     Parameters
     ----------
-    shadow : whether the base alone is served; the corrected output is then measured. Default: False.
-    loss : the loss, which gives the unit of the gain. Default: the log loss, in nats.
+    shadow
+        Whether the base alone is served; the corrected output is then measured. Default: False.
+    loss
+        The loss, which gives the unit of the gain. Default: the log loss, in nats.
 
     Notes
     -----

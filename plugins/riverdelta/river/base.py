@@ -1,7 +1,7 @@
-"""The contract of a converter: what one River estimator serves from, and its nodes in a graph.
+"""The contract of a converter: the served tables and the ONNX nodes of one River estimator.
 
-A pipeline is followed twice with the same steps: at binding as a `Shape` (which keys River's dict holds), at export as a
-`Flow` (which tensors hold their values). Numbers flow as float64, as in River.
+A pipeline is traversed twice: at `bind` with a `Shape` (the keys of River's dict), at `export` with a `Flow` (the tensors of
+their values). Numbers are float64, as in River.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Name = str | int
 
 @dataclass(frozen=True)
 class Shape:
-    """What x holds between two steps: keys of numbers, which of them are untouched ids, and categories made of ids."""
+    """The contents of x between two steps: the keys of its numbers, those that are still ids, and the encoded categories."""
 
     names: tuple[Name, ...]
     ids: frozenset[Name] = frozenset()
@@ -36,22 +36,22 @@ class Shape:
     def __post_init__(self) -> None:
         keys = list(self.names)
         for c in self.encoded:
-            # Two encoders of one column would share River's keys.
+            # Two encoders of one column would share keys.
             keys += [name for name in [*self.names, c.column] if c.owns(name)] + [c.column]
         if doubles := [key for key, n in Counter(keys).items() if n > 1]:
             raise ConfigurationError(
-                f"two features of the pipeline are named {doubles[0]!r}; River would keep only one of them"
+                f"two features of the pipeline are named {doubles[0]!r}; River would keep only one of them; rename one"
             )
 
     def unmixed(self, what: str) -> None:
-        """Raise `Unsupported` where categories were hashed together, so that no later step acts on each alone."""
+        """Raise `Unsupported` if a hasher has mixed categories, because `what` must act on each of them alone."""
         if any(c.mixed for c in self.encoded):
             raise Unsupported(f"{what} comes after a FeatureHasher of one-hot categories; put it before the hasher")
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Tensors between two steps: blocks of numbers with their keys, raw ids, and categories' terms of the residual."""
+    """The tensors between two steps: blocks of numbers with their keys, ids, and the categories' terms of the residual."""
 
     blocks: tuple[tuple[tuple[Name, ...], str], ...] = ()
     ids: Mapping[Name, str] = field(default_factory=dict)
@@ -75,22 +75,33 @@ class Flow:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step stands: the name that its tables take, and the rows of each table of categories."""
+    """The position of a step: the prefix of its tables' names, and the rows of each table of categories."""
 
     path: str
     slots: int
 
     def inside(self, name: str) -> Place:
-        """Return the place of a step of this name inside this one."""
+        """Return the place of the step `name` inside this one."""
         clean = re.sub(r"\W+", "_", name).lower()
         return Place(f"{self.path}_{clean}" if self.path else clean, self.slots)
 
 
 class Converter(ABC):
-    """One River estimator in a pipeline: its shape, its served tables, its graph.
+    """Serves one step of a River pipeline: subclass it, and `register` the subclass for an estimator.
 
-    It is made once for each step of the pipeline that learns. A step that passes categories on (`before.encoded` in
-    `after.encoded`) must treat each key on its own: they are followed through River's own `transform_one`.
+    Parameters
+    ----------
+    step
+        The estimator of the pipeline that learns.
+    before
+        The contents of x before the step. A subclass sets `after`, and `tables` if it has served tables.
+    place
+        The position in the pipeline, for the names of the tables.
+
+    Notes
+    -----
+    A step that passes on categories (those of `before.encoded` that are in `after.encoded`) must treat each key alone: their
+    coefficients are computed by `transform_one` of one key at a time.
     """
 
     after: Shape
@@ -102,16 +113,16 @@ class Converter(ABC):
 
     @classmethod  # noqa: B027 - most estimators can be served as they are
     def check(cls, step: Any) -> None:
-        """Raise `Unsupported` for a setting of the estimator that cannot be served."""
+        """Raise `Unsupported` naming an option of the estimator that cannot be served."""
 
     @classmethod
     def learner(cls, step: Any) -> Any:
-        """Return the fresh copy of `step` that learns."""
+        """Return the untrained copy of `step` that learns."""
         return step.clone()
 
     @classmethod
     def keys(cls, step: Any, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return which of the columns `names` it reads as ids, and which columns it passes on."""
+        """Return the columns of `names` that the step reads as ids, and those that it passes on."""
         return (), names
 
     def write(self) -> None:  # noqa: B027 - a step without tables writes none
@@ -119,19 +130,19 @@ class Converter(ABC):
 
     @abstractmethod
     def export(self, nodes: Nodes, flow: Flow) -> Flow:
-        """Append the nodes that compute `transform_one` of every row."""
+        """Append nodes that compute `transform_one` of each row, and return the flow after them."""
 
 
 _CONVERTERS: dict[type, type[Converter]] = {}
 
 
 def register(estimator: type, converter: type[Converter]) -> None:
-    """Let pipelines hold steps of exactly the class `estimator`."""
+    """Use `converter` for steps of exactly the class `estimator`."""
     _CONVERTERS[estimator] = converter
 
 
 def check(step: Any) -> None:
-    """Raise `Unsupported` that names what is in a pipeline and cannot be served."""
+    """Raise `Unsupported` naming the step of a pipeline that cannot be served."""
     if type(step) not in _CONVERTERS:
         known = ", ".join(sorted(t.__name__ for t in _CONVERTERS))
         raise Unsupported(
@@ -142,12 +153,12 @@ def check(step: Any) -> None:
 
 
 def find(step: Any) -> type[Converter]:
-    """Return the converter of a step, or of the estimator that a learning copy stands for."""
+    """Return the converter class of a step, or of its copy that learns."""
     return next(_CONVERTERS[kind] for kind in type(step).__mro__ if kind in _CONVERTERS)
 
 
 def convert(step: Any, before: Shape, place: Place) -> Converter:
-    """Return the converter of one step, and note the step in the path of the categories that pass it."""
+    """Return the converter of one step, and add the step to the path of the categories that pass through it."""
     converter = find(step)(step, before, place)
     for categories in before.encoded:
         if categories in converter.after.encoded:

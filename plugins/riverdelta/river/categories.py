@@ -1,4 +1,4 @@
-"""Categories: the coefficients of one id column's categories, in a table of fixed size that a graph can search."""
+"""Categories: the coefficients of one id column's categories, in a table of fixed size that ONNX can search."""
 
 from __future__ import annotations
 
@@ -15,19 +15,32 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
 from riverdelta.corrections.hashing import Hash, P
 
-#: How many rows, from its hashed one on, may hold an id.
+#: The number of rows, from the hashed one, where an id may be.
 PROBES = 8
-# An id is 22 + 21 + 21 bits, each exact in a float32; the last limb is signed. No id has a negative first limb.
+# An id is 22 + 21 + 21 bits, each exact in float32; the last limb is signed. The first limb of an id is never negative.
 _LOW, _MIDDLE = 2**22, 2**21
 _FREE = (-1.0, -1.0, -1.0, 0.0)
 
 
 class Categories:
-    """A table float32[slots, 4] of rows (three limbs of an id, coefficient), an open-addressing hash table.
+    """An open-addressing hash table float32[slots, 4] with rows (three limbs of an id, coefficient).
 
-    An id's row is among the `PROBES` rows from its hashed slot on (linear probing, bounded). An id that finds none free is
-    not taken. The slot is a random polynomial of degree 4, modulo P = 2³¹ - 1, of the id's two halves mixed linearly: 5-wise
-    independence is what linear probing needs, and a linear hash clusters on sequential ids (Pagh, Pagh, Ružić 2007).
+    Parameters
+    ----------
+    column
+        The id column.
+    salt
+        Distinguishes the hash function from those of other tables.
+    slots
+        The number of rows.
+    drop_zeros
+        The option of the encoder: whether a row holds its own category alone.
+
+    Notes
+    -----
+    An id is in one of the `PROBES` rows from its hashed slot (bounded linear probing); an id that finds none free is not
+    learned. The slot is a random polynomial of degree 4, modulo P = 2³¹ - 1, of a linear mix of the id's halves: linear probing
+    needs 5-wise independence, and a linear hash clusters sequential ids (Pagh, Pagh, Ružić 2007).
 
     >>> c = Categories("user_id", "demo", slots=16, drop_zeros=True)
     >>> c.add(7), c.add(-2**63), len(c.rows)
@@ -40,21 +53,21 @@ class Categories:
         self._mix = replace(draws[0], slots=P)
         self._polynomial = [draw.a[0] for draw in draws[1:]]
         self.table = Table(np.tile(np.array(_FREE, np.float32), (slots, 1)))
-        #: Each id's row.
+        #: The row of each id.
         self.rows: dict[int, int] = {}
         #: The transformers between the encoder and the model, in order.
         self.path: list[Any] = []
-        #: Whether a hasher let several ids share a key.
+        #: Whether a hasher has given several ids one key.
         self.mixed = False
         self._stale: set[int] = set()
         self._probes = np.arange(min(PROBES, slots))
 
     def owns(self, name: str | int) -> bool:
-        """Tell whether `name` could be one of River's keys `<column>_<id>`."""
+        """Return whether `name` has the form of River's keys, `<column>_<id>`."""
         return re.fullmatch(rf"{re.escape(self.column)}_-?[0-9]+", str(name)) is not None
 
     def add(self, key: int) -> bool:
-        """Find or make the row of an id that is being learned; False where no row is free."""
+        """Find or make the row of an id; return False if no row is free."""
         if key not in self.rows:
             at = (self._slot(key) + self._probes) % self.slots
             free = at[self.table.values[at, 0] < 0]
@@ -73,7 +86,7 @@ class Categories:
         return total % self.slots
 
     def reload(self) -> None:
-        """Find again which row holds which id, after the table was overwritten."""
+        """Rebuild the index of ids after the table was overwritten."""
         used = np.flatnonzero(self.table.values[:, 0] >= 0)
         low, middle, high = self.table.values[used, :3].astype(np.int64).T
         keys = ((high * _MIDDLE + middle) * _LOW + low).tolist()
@@ -81,14 +94,14 @@ class Categories:
         self._stale = set()
 
     def write(self, model: Any) -> float:
-        """Write the coefficients that may have changed; return what the categories that a row lacks add to the intercept."""
-        # A hasher lets categories share a weight; and one that is not dropped enters every row, as 0.
+        """Write the coefficients that may have changed; return what absent categories add to the intercept."""
+        # With a hasher, categories share weights; without drop_zeros, each is in every row, as 0.
         keys: Iterable[int] = self._stale if self.drop_zeros and not self.mixed else self.rows
         rows = np.array([self.rows[key] for key in keys], np.int64)
         on = np.array([self._effect(model, key, 1) for key in keys], np.float64)
         off = np.zeros_like(on)
         if self.path and not self.drop_zeros:
-            # A scaler makes something else of that 0.
+            # A scaler maps that 0 to another number.
             off = np.array([self._effect(model, key, 0) for key in keys], np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             coefficient = np.nan_to_num((on - off).astype(np.float32))
@@ -96,7 +109,7 @@ class Categories:
         self.table.values[rows, 3] = coefficient
         self.table.touched[changed] = True
         self._stale = set()
-        # Exact, so that it does not depend on the order of the rows, which a saved state has not.
+        # An exact sum does not depend on the order of the rows, which saved state does not keep.
         return math.fsum(off)
 
     def _effect(self, model: Any, key: int, value: int) -> float:
@@ -106,7 +119,7 @@ class Categories:
         return sum((v * model.weight_of(k) for k, v in x.items()), 0.0)
 
     def export(self, nodes: Nodes, ids: str, table: str) -> str:
-        """Append the search and return the coefficients float64[N, 1], 0 for an id that has no row."""
+        """Append the search and return the coefficients float64[N, 1], 0 for an id without a row."""
         x = nodes.cast(ids, TensorProto.INT64)
         start = nodes.add("Add", nodes.column(self._export_slot(nodes, x)), nodes.constant(self._probes[None]))
         rows = nodes.add("Gather", table, nodes.add("Mod", start, nodes.constant(self.slots, np.int64)))
@@ -129,7 +142,7 @@ class Categories:
         return nodes.add("Mod", total, nodes.constant(self.slots, np.int64))
 
     def _export_limbs(self, nodes: Nodes, x: str) -> str:
-        """Append `_limbs`; what is divided is a multiple of the divisor, so truncation does not matter."""
+        """Append `_limbs`; each division is exact, so truncation does not matter."""
         limbs = []
         for size in (_LOW, _MIDDLE):
             width = nodes.constant(size, np.int64)

@@ -1,4 +1,4 @@
-"""Compose: one step after the other, and branches that read the same features side by side."""
+"""Converters of pipelines and of unions of branches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from riverdelta.river.base import Converter, Flow, Place, Shape, check, convert,
 
 
 class _Composed(Converter):
-    """Several estimators' tables."""
+    """Holds the tables of several steps."""
 
     def hold(self, parts: list[Converter]) -> None:
         """Serve from the tables of `parts`."""
@@ -27,7 +27,7 @@ class _Composed(Converter):
 
 
 class PipelineConverter(_Composed):
-    """The steps' tables, and what flows from each into the next."""
+    """Serves the steps of a pipeline, each on the output of the one before."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
@@ -65,7 +65,7 @@ class PipelineConverter(_Composed):
 
 
 class UnionConverter(_Composed):
-    """The branches' tables, and their tensors one after the other."""
+    """Serves the branches of a union, which read the same features."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
@@ -106,11 +106,11 @@ class UnionConverter(_Composed):
 
 
 def _refuse_models(steps: Iterable[Any], where: str) -> None:
-    """Raise `Unsupported` where a model stands in a transformer's place."""
+    """Raise `Unsupported` if a step that must be a transformer is a model."""
     for step in steps:
         last = list(step.steps.values())[-1] if isinstance(step, Pipeline) and step.steps else step
         if isinstance(last, GLM):
-            raise Unsupported(f"{type(last).__name__} stands in {where}; it can only be the last step")
+            raise Unsupported(f"{type(last).__name__} is in {where}; it can only be the last step")
 
 
 register(Pipeline, PipelineConverter)

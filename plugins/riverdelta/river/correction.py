@@ -1,4 +1,4 @@
-"""River: any supported River pipeline as a correction, learned by River's own `learn_one`."""
+"""River: a River pipeline as a correction, learned by River's own `learn_one`."""
 
 from __future__ import annotations
 
@@ -28,27 +28,44 @@ from riverdelta.river.one_hot_encoder import BoundedEncoder
 from riverdelta.river.snapshot import freeze, thaw
 
 _LOG = logging.getLogger(__name__)
-#: A residual of this size is that of a pipeline that diverged.
+#: A pipeline with a residual of this size has diverged.
 _DIVERGED = 1e6
 
 
 class River(Correction):
-    """raw = offset + what a River pipeline makes of the columns `features`, for losses of one output.
+    """Learns the residual by a River pipeline and serves it in ONNX, for losses of one output.
 
-    The pipeline is StandardScaler, MinMaxScaler, OneHotEncoder, FeatureHasher, Select, Discard and unions of them, into
-    LogisticRegression or LinearRegression with any optimizer, loss, penalty and schedule of River's; anything else raises
-    `Unsupported` that names it. It learns by its own `learn_one`, row by row, with importance weights where River takes
-    them; the last step is a subclass that adds the offset, which no scaler touches. LogisticRegression has log loss;
-    LinearRegression takes any loss, by a step of iteratively reweighted least squares (see `riverdelta.river.offset`).
+    Parameters
+    ----------
+    pipeline
+        StandardScaler, MinMaxScaler, OneHotEncoder, FeatureHasher, Select, Discard and unions of them, into LogisticRegression
+        (log loss only) or LinearRegression, with any optimizer, loss, penalty and schedule of River. It starts untrained: what
+        it has learned before is not used. Set `drop_zeros=True` in OneHotEncoder; otherwise River visits every category in each
+        row.
+    features
+        The columns that the pipeline reads. They may be left out if every branch begins with a `compose.Select`.
+    slots
+        The rows of the table of each id column of a OneHotEncoder, 1 to 2**24. An id may take one of 8 places; one that finds
+        all taken is not learned: 1 new category in 1,000 in a table that is a quarter full, 1 in 30 when it is half full
+        (`occupancy`). Use four times the number of categories; each row takes 16 bytes.
+    offset
+        The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
+        then each offset is 0. A service ignores it.
 
-    River sees an id column as an int, a scalar as a float, a vector `v` as the floats `v_0`, `v_1`, …. Each id column of a
-    OneHotEncoder has a table of `slots` rows, in which an id may take one of 8 places: a quarter full, 1 new category in
-    1,000 finds them all taken, half full 1 in 30, and is not shown to River (`occupancy` tells how full it is). An id that
-    was not learned yet adds nothing. Use `OneHotEncoder(drop_zeros=True)`: without it River walks all categories in each row.
+    Raises
+    ------
+    Unsupported
+        If a step or an option of the pipeline cannot be served in ONNX; the message names it.
 
-    `features` may be left out where every branch begins with a `compose.Select`. The pipeline starts afresh: what it has
-    learned before is not taken over. One whose residual passes a million has diverged: it is logged and starts afresh.
+    Notes
+    -----
+    River gets an id column as an int, a scalar as a float, and a vector `v` as floats `v_0`, `v_1`, …, row by row, with the
+    importance weight. The last step is replaced by a subclass that adds the offset, which no scaler changes. LinearRegression
+    lowers any loss by a step of iteratively reweighted least squares (`riverdelta.river.offset`). An id that was never learned
+    adds nothing. A pipeline whose residual exceeds a million has diverged: it is logged and starts again, untrained.
 
+    Examples
+    --------
     >>> from river import linear_model, preprocessing
     >>> m = River(preprocessing.StandardScaler() | linear_model.LogisticRegression(), features=("hour",))
     >>> for hour in range(24):
@@ -90,12 +107,12 @@ class River(Correction):
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        # Only an encoder makes an id of a column: elsewhere River takes it as a number.
+        # Only an encoder reads ids; every other step reads numbers.
         return tuple(name for name in self.reads if name not in self.keys)
 
     @property
     def learner(self) -> dict[str, npt.NDArray[Any]]:
-        """The pipeline's state and the number of rows it learned; written when asked for, as it takes a while."""
+        """The pipeline's state and the number of rows it learned; made on demand, because that is slow."""
         if self._unsaved:
             self._learner = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
             self._unsaved = False
@@ -119,11 +136,11 @@ class River(Correction):
         self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
         *self._transformers, self._last = self._model.steps.values()
         if isinstance(self._last, LogisticRegression) and not self.loss.logit:
-            raise Unsupported(f"{self._what()} ends in LogisticRegression, and not in {self.loss}; use LinearRegression")
+            raise Unsupported(f"{self._what()} cannot lower {self.loss}; end it in LinearRegression")
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self.served = self._converter.tables
-        freeze(self._model)  # what cannot be saved is refused now, and not at the first checkpoint
+        freeze(self._model)  # refuse now what a checkpoint could not save
         super().bind(schema)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
@@ -137,7 +154,7 @@ class River(Correction):
         out = offset.copy()
         for i, x in enumerate(self._dicts(columns, len(offset))):
             o = float(offset[i, 0])
-            # What is not finite would stay in the state for good.
+            # Numbers that are not finite would stay in the state permanently.
             if weight[i] == 0.0 or not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
                 out[i, 0] = self._predicted(x, o)
                 continue
@@ -171,9 +188,9 @@ class River(Correction):
 
     def _restart(self) -> None:
         self._restarts += 1
-        if self._restarts & (self._restarts - 1) == 0:  # the 1st, 2nd, 4th, 8th time, …
+        if self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
             hint = "scale its inputs or lower its learning rate"
-            _LOG.warning("%s diverged and starts afresh, time %d; %s", self._what(), self._restarts, hint)
+            _LOG.warning("%s diverged and starts again, untrained (restart %d); %s", self._what(), self._restarts, hint)
         fresh = self.clone()
         fresh.loss = self.loss
         fresh.bind(self._columns)
@@ -212,7 +229,7 @@ class River(Correction):
         return {name: used[id(table)] for name, table in self.served.items() if id(table) in used}
 
     def _dicts(self, columns: Columns, rows: int) -> Iterator[dict[str, Any]]:
-        """Yield River's dict of each row: Python ints and floats."""
+        """Yield each row as the dict of Python ints and floats that River reads."""
         names: list[str] = []
         values: list[list[Any]] = []
         for name, column in self._columns.items():
@@ -238,7 +255,7 @@ def _named(features: Sequence[str]) -> tuple[str, ...]:
 
 
 def _selected(step: Any) -> tuple[str, ...]:
-    """Return the names of the Selects that every branch of a pipeline begins with."""
+    """Return the names in the Selects that every branch of a pipeline begins with."""
     if isinstance(step, Pipeline):
         return _selected(next(iter(step.steps.values())))
     if isinstance(step, TransformerUnion):
@@ -257,7 +274,7 @@ def _river_names(column: Column) -> tuple[str, ...]:
 
 
 def _encoders(step: Any) -> Iterator[BoundedEncoder]:
-    # Not isinstance: River has a pipeline pass for its last step.
+    # Not isinstance: River makes a pipeline look like its last step.
     if type(step) is BoundedEncoder:
         yield step
     for part in getattr(step, "steps", getattr(step, "transformers", {})).values():

@@ -1,4 +1,4 @@
-"""FeatureHasher: each number is added, with a sign, to the bucket of its name."""
+"""Converter of FeatureHasher, which adds each number, with a sign, to the bucket of its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from riverdelta.river.base import Converter, Flow, Name, Place, Shape, register
 
 
 class FeatureHasherConverter(Converter):
-    """A constant matrix of signs, names by buckets, taken from River's own hash of each name."""
+    """Serves the hasher as a constant matrix of signs, names by buckets, from River's own hash of each name."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
@@ -30,7 +30,7 @@ class FeatureHasherConverter(Converter):
     @classmethod
     def check(cls, step: Any) -> None:
         if step.seed is None:
-            raise Unsupported("FeatureHasher(seed=None) hashes otherwise in every process; give it a seed, such as seed=1")
+            raise Unsupported("FeatureHasher(seed=None) hashes differently in each process; set a seed, such as seed=1")
 
     def export(self, nodes: Nodes, flow: Flow) -> Flow:
         if not self.before.names:

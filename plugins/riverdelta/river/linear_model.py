@@ -1,4 +1,4 @@
-"""LogisticRegression and LinearRegression: raw = Σ weight·x + intercept, which is learned over an offset."""
+"""Converter of LogisticRegression and LinearRegression: residual = Σ weight·x + intercept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEARNERS: dict[Any, Any] = {LogisticRegression: OffsetLogisticRegression, Linea
 
 
 class LinearModelConverter(Converter):
-    """Tables `weights`, a row for each key, and `intercept`; categories have their weights in their own tables."""
+    """Serves the tables `weights`, one row for each key, and `intercept`; categories have their own tables."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
@@ -59,7 +59,7 @@ class LinearModelConverter(Converter):
         wide.store(self._intercept, [self.step.intercept + shift])
 
     def export(self, nodes: Nodes, flow: Flow) -> Flow:
-        """Append the residual: the one term of the flow, float64[N, 1] (or [1, 1] where it reads nothing)."""
+        """Append the residual and return it as the one term of a flow, float64[N, 1] (or [1, 1] without features)."""
         total = wide.join(nodes, nodes.table(f"{self.place.path}_intercept", self._intercept.values), 1)
         if width := len(self.before.names):
             weights = nodes.table(f"{self.place.path}_weights", self._weights.values)

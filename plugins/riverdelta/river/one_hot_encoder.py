@@ -1,4 +1,4 @@
-"""OneHotEncoder: an id becomes the key `<column>_<id>` with the value 1."""
+"""Converter of OneHotEncoder, which turns an id into the key `<column>_<id>` with the value 1."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from riverdelta.river.categories import Categories
 
 
 class BoundedEncoder(OneHotEncoder):
-    """River's encoder over the ids that have a row in a table; one that found none free is not shown to River."""
+    """Encodes the ids that have a row in a table; an id that found no free row is left out."""
 
-    #: Attributes that are no state of their own.
+    #: Attributes that a snapshot leaves out.
     derived: ClassVar[tuple[str, ...]] = ("tables",)
     tables: dict[str, Categories]
 
@@ -35,14 +35,14 @@ class BoundedEncoder(OneHotEncoder):
 
 
 class OneHotEncoderConverter(Converter):
-    """A table of categories for each id column, whose coefficients already hold all that comes after the encoder."""
+    """Serves a table of categories for each id column; their coefficients include all steps after the encoder."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
         if before.encoded or (others := [n for n in before.names if n not in before.ids]):
             what = "categories" if before.encoded else repr(others[0])
             raise ConfigurationError(
-                f"OneHotEncoder encodes id columns and would get {what}; declare the column as int64, "
+                f"OneHotEncoder encodes id columns, and its input includes {what}; declare the column as int64, "
                 f"or put compose.Select('your_id') before the encoder"
             )
         step.tables = {str(n): Categories(str(n), place.path, place.slots, step.drop_zeros) for n in before.names}

@@ -1,4 +1,4 @@
-"""Scalers: z = (x - centre) · factor, of River's running or windowed statistics; 0 where the factor would be infinite."""
+"""Converters of scalers: z = (x - centre) · factor, from River's statistics; z is 0 if the factor would be infinite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from riverdelta.river.base import Converter, Flow, Place, Shape, register
 
 
 class RealScaler(StandardScaler):
-    """River's scaler of a window, whose running variance can round to just below 0: such a deviation counts as 0."""
+    """River's scaler with a window, in which a variance that rounding has made negative counts as 0."""
 
     def transform_one(self, x: dict[Any, Any]) -> Any:
         scaled = super().transform_one(x)  # type: ignore[no-untyped-call]
@@ -24,7 +24,7 @@ class RealScaler(StandardScaler):
 
 
 class ScalerConverter(Converter):
-    """Tables of centres, named as `centre` says, and `factor`, a row for each key."""
+    """Serves the tables of centres (named by `centre`) and of factors, one row for each key."""
 
     centre: str
 
@@ -52,7 +52,7 @@ class ScalerConverter(Converter):
 
 
 class StandardScalerConverter(ScalerConverter):
-    """The centre is the mean and the factor 1 / deviation (1 without deviation)."""
+    """Scales by mean and 1 / standard deviation; the factor is 1 with `with_std=False`."""
 
     centre = "mean"
 
@@ -66,7 +66,7 @@ class StandardScalerConverter(ScalerConverter):
 
 
 class MinMaxScalerConverter(ScalerConverter):
-    """The centre is the least value and the factor 1 / range."""
+    """Scales by minimum and 1 / range."""
 
     centre = "least"
 
@@ -77,7 +77,7 @@ class MinMaxScalerConverter(ScalerConverter):
 
 
 def _value(statistic: Any) -> float:
-    """Return a running number, or that of a window."""
+    """Return the value of a statistic, running or of a window."""
     return float(statistic.get() if hasattr(statistic, "get") else statistic)
 
 

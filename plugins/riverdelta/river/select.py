@@ -1,4 +1,4 @@
-"""Select and Discard: some of the features by name."""
+"""Converters of Select and Discard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from riverdelta.river.base import Converter, Flow, Name, Place, Shape, register
 
 
 class DiscardConverter(Converter):
-    """The features that remain; no nodes."""
+    """Passes on the features that are not named."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         super().__init__(step, before, place)
@@ -21,7 +21,7 @@ class DiscardConverter(Converter):
 
     @classmethod
     def kept(cls, step: Any, names: tuple[Name, ...]) -> tuple[Name, ...]:
-        """Return the features that remain."""
+        """Return the features that are passed on."""
         return tuple(n for n in names if n not in step.keys)
 
     @classmethod
@@ -40,20 +40,20 @@ class DiscardConverter(Converter):
 
 
 class SelectConverter(DiscardConverter):
-    """The features that are named; no nodes."""
+    """Passes on the features that are named."""
 
     def __init__(self, step: Any, before: Shape, place: Place) -> None:
         if before.encoded:
             raise Unsupported("Select comes after OneHotEncoder; select the columns before they are encoded")
         for name in step.keys:
             if name not in before.names:
-                raise ConfigurationError(f"Select asks for {name!r}, which is not there: {near(name, map(str, before.names))}")
+                raise ConfigurationError(f"Select names {name!r}, which is not here: {near(name, map(str, before.names))}")
         super().__init__(step, before, place)
 
     @classmethod
     def learner(cls, step: Any) -> Any:
         fresh = step.clone()
-        # The order of a set of strings differs from process to process, and with it the last bits of River's sums.
+        # The order of a set of strings differs between processes, and with it the last bits of River's sums.
         fresh.keys = tuple(sorted(fresh.keys))
         return fresh
 

@@ -1,4 +1,4 @@
-"""Snapshot: all that a River estimator has learned as JSON, to the last bit and without pickle."""
+"""Snapshot: the learned state of a River estimator as JSON, exact to the last bit and without pickle."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from river.utils import VectorDict
 
 from riverdelta.core.errors import Unsupported
 
-# What a pipeline caches about its own steps.
+# Attributes in which a pipeline caches its steps.
 _CACHES = ("_plan", "_inference_transformers", "_last_step_cached", "_last_step_params")
 
 
 def freeze(estimator: Any) -> bytes:
-    """Return the state of an estimator as UTF-8 JSON; floats are written by `repr`, dicts keep their order.
-
-    Raises `Unsupported` for an attribute of a type that it does not know.
-    """
+    """Return the state of an estimator as UTF-8 JSON; raises `Unsupported` naming an attribute that JSON cannot hold."""
     return json.dumps(_freeze(estimator, type(estimator).__name__), separators=(",", ":")).encode()
 
 
 def thaw(estimator: Any, data: bytes) -> None:
-    """Put a state into an estimator of the same configuration; raises `ValueError` or `LookupError` for damaged data."""
+    """Restore the state of an estimator with the same options; raises `ValueError` or `LookupError` for damaged data."""
     saved = json.loads(data)
     if not isinstance(saved, dict):
-        raise ValueError(f"a snapshot is an object, and this is {saved!r}")
+        raise ValueError(f"the snapshot is {saved!r:.80}; expected an object")
     _thaw(estimator, saved)
 
 
@@ -39,10 +36,10 @@ def _freeze(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.generic):
-        # River's FTRL leaves numpy scalars behind, whose powers may round otherwise than a float's.
+        # River's FTRL keeps numpy scalars, whose powers may round differently from a float's.
         return {"scalar": [value.dtype.str, value.item()]}
     if isinstance(value, np.ndarray):
-        # Newton updates a matrix in Fortran's order, in place.
+        # Newton updates a matrix in Fortran order, in place.
         order: Literal["C", "F"] = "C" if value.flags.c_contiguous else "F"
         return {"array": [value.dtype.str, list(value.shape), order, base64.b64encode(value.tobytes(order)).decode()]}
     if isinstance(value, VectorDict):
@@ -55,17 +52,17 @@ def _freeze(value: Any, where: str) -> Any:
         return {type(value).__name__: [_freeze(v, where) for v in value]}
     if isinstance(value, Base) or type(value).__module__.startswith("river."):
         return {"object": {name: _freeze(v, f"{where}.{name}") for name, v in _attributes(value).items()}}
-    raise Unsupported(f"{where} is a {type(value).__name__}, which has no place in a checkpoint; River(...) cannot keep it")
+    raise Unsupported(f"{where} is a {type(value).__name__}, which a checkpoint cannot hold; River(...) cannot save it")
 
 
 def _attributes(value: Any) -> dict[str, Any]:
     skipped = (*_CACHES, *getattr(type(value), "derived", ()))
-    # A class or a function is a setting, which the estimator has already.
+    # Classes and functions are options, which the estimator has already.
     return {n: v for n, v in vars(value).items() if n not in skipped and not isinstance(v, type | FunctionType)}
 
 
 def _thaw(now: Any, saved: Any) -> Any:
-    """Return what `saved` says, inside the object that is there now where there is one."""
+    """Return the value of `saved`, written into the object `now` if there is one."""
     if not isinstance(saved, dict):
         return saved
     ((kind, content),) = saved.items()
@@ -90,7 +87,7 @@ def _thaw(now: Any, saved: Any) -> Any:
 
 def _same_names(saved: Iterable[Any], now: Iterable[Any]) -> None:
     if list(saved) != list(now):
-        raise ValueError(f"the snapshot holds {list(saved)}, and the estimator {list(now)}")
+        raise ValueError(f"the snapshot has {list(saved)}; expected {list(now)}")
 
 
 def _thaw_dict(now: Any, content: list[Any]) -> Any:

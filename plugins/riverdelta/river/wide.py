@@ -1,4 +1,4 @@
-"""Wide: a float64 as three float32 whose sum is it, so that a float32 table serves River's numbers without loss."""
+"""Wide: a float64 as the sum of three float32, so that float32 tables serve River's numbers without loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 def split(values: npt.ArrayLike) -> Floats:
     """Return float64[K] as float32[K, 3] with exact row sums: 24 bits each, 53 in all (Dekker 1971).
 
-    What no float32 reaches is clipped to the largest; NaN becomes 0.
+    Numbers beyond the range of float32 are clipped to it; NaN becomes 0.
 
     >>> float(split([0.1]).astype(np.float64).sum()) == 0.1
     True
@@ -31,7 +31,7 @@ def split(values: npt.ArrayLike) -> Floats:
 
 
 def join(nodes: Nodes, table: str, rows: int) -> str:
-    """Append the sums float64[1, K] of a table float32[K, 3]."""
+    """Append the row sums of a table float32[K, 3] and return their tensor, float64[1, K]."""
     total = nodes.add("ReduceSum", nodes.cast(table, TensorProto.DOUBLE), nodes.constant([1], np.int64), keepdims=0)
     return nodes.add("Reshape", total, nodes.constant([1, rows], np.int64))
 

@@ -47,11 +47,14 @@ class Home:
 
     Parameters
     ----------
-    definition : the scorer's definition.
-    settings : the settings; `home` is the parent folder.
-    open_log : opens the log for the folder `journal/`. Default: `SqliteLog`.
-    registry : stores releases, live tables and checkpoints; keys, definition and status are always in the folder. Default: the
-        folder.
+    definition
+        The scorer's definition.
+    settings
+        The settings; `home` is the parent folder.
+    open_log
+        Opens the log for the folder `journal/`. Default: `SqliteLog`.
+    registry
+        Stores releases, live tables and checkpoints; keys, definition and status are always in the folder. Default: the folder.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def test_a_message_of_theirs_is_read_as_ours():
     sent = service_pb2.ModelInferRequest(model_name="ranker", raw_input_contents=[b"\0\1"])
     entry = sent.inputs.add(name="x", datatype="FP32", shape=[2, 3])
     entry.parameters["binary_data_size"].int64_param = 24
-    read = parse("ModelInferRequest", sent.SerializeToString())
+    read = parse(MESSAGES["ModelInferRequest"], sent.SerializeToString())
     assert (read.model_name, read.inputs[0].name, list(read.inputs[0].shape)) == ("ranker", "x", [2, 3])
     assert read.inputs[0].parameters["binary_data_size"].int64_param == 24
     assert read.SerializeToString() == sent.SerializeToString()
@@ -42,5 +42,5 @@ def test_a_message_of_theirs_is_read_as_ours():
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\x02\xff\xfe", b"\x0a\x7fshort"])
 def test_bytes_that_are_no_message_are_refused(data):
-    with pytest.raises(InvalidInput, match=rf"{len(data)} bytes are not a valid inference.ModelReadyRequest message"):
-        parse("ModelReadyRequest", data)
+    with pytest.raises(InvalidInput, match=rf"{len(data)} bytes are not a valid inference.ModelReadyRequest"):
+        parse(MESSAGES["ModelReadyRequest"], data)

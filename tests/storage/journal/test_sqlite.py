@@ -168,7 +168,8 @@ def test_rows_that_make_no_block_are_dropped_and_keep_nobody_waiting(home, caplo
     worker = home.worker(flush_seconds=0.2)
     worker.score()
     bad = np.zeros(2, np.float32)
-    worker.journal.append(Rows({"user_id": np.zeros((2, 2, 2))}, bad, bad, bad, None, State(0, 0, 0), 1.0))
+    columns = {"user_id": np.array([object(), object()]), "vec": np.zeros((2, 2), np.float32)}
+    worker.journal.append(Rows(columns, bad, bad, bad, None, State(0, 0, 0), 1.0))
     assert worker.feed(0, 0, 1) == ["impression_lost"]
     assert worker.journal.health().dropped_rows == 5
     assert "5 rows are dropped" in caplog.text

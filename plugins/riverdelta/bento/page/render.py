@@ -66,10 +66,9 @@ def draw(status: Mapping[str, Any], now: float, loss: Loss, **given: Any) -> str
     worth, second = learning.get("worth") or {}, "corrected" if learning.get("serve") == "base" else "served"
     chart = losses(learning.get("history") or {}, second, loss, worth.get("since"))
     drifts = sorted(((learning.get("drift") or {}).get("columns") or {}).items(), key=lambda drift: -(drift[1]["psi"] or 0.0))
-    shown = {"learning": learning, "worth": worth, "second": second, "outcome": gain(learning, loss), "loss": loss}
-    return render(
-        status=status, now=now, chart=chart, columns=drifts, by_release=learning.get("guard") == "release", **shown, **given
-    )
+    shown = {"status": status, "now": now, "learning": learning, "worth": worth, "second": second, "loss": loss}
+    by_release = learning.get("guard") == "release"
+    return render(**shown, chart=chart, columns=drifts, outcome=gain(learning, loss), by_release=by_release, **given)
 
 
 def render(**shown: Any) -> str:

@@ -94,7 +94,7 @@ MESSAGES: dict[str, Any] = {
 
 
 def parse(message: Any, data: bytes) -> Any:
-    """Return a message of the class `message`; raises `InvalidInput` where the bytes are not one, or have unknown fields.
+    """Return a message of the class `message`; raises `InvalidInput` if the bytes cannot be parsed or have unknown fields.
 
     >>> parse(MESSAGES["ModelReadyRequest"], b"\\n\\x06ranker").name
     'ranker'

@@ -168,14 +168,10 @@ class ReleaseStore:
             for name in self.registry.names("releases"):
                 if name.endswith(".bin") and Path(name).name not in index["shared"]:
                     index["shared"][Path(name).name] = file_digest(self.registry.path(name))
-            entry = {
-                "number": number,
-                "file": path.name,
-                "digest": file_digest(path),
-                "state": digest.hex(),
-                "position": position,
-            }
-            index["releases"].append({**entry, "position": position, "examples": examples, "time": time, "facts": dict(facts)})
+            index["releases"].append(
+                {"number": number, "file": path.name, "digest": file_digest(path), "state": digest.hex(), "position": position}
+                | {"examples": examples, "time": time, "facts": dict(facts)}
+            )
             index["champions"] = index["champions"] or [number]
             self._write(index)
         except BaseException:
