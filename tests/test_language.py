@@ -14,15 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path("plugins/riverdelta")
 
 #: What is held to the list, as paths from the root.
-DONE = [
-    *(PACKAGE / name for name in ("bento", "core", "evaluation", "graph", "lab", "metrics", "serving", "storage")),
-    *(PACKAGE / name for name in ("corrections", "river", "checks", "__init__.py")),
-    *(
-        PACKAGE / "learning" / name
-        for name in ("adaptation.py", "admission.py", "breaker", "fold.py", "influence.py", "joiner", "replay.py")
-    ),
-    *(Path(name) for name in ("monitoring", "service", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-]
+DONE = [PACKAGE, *map(Path, ("monitoring", "service", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 #: A phrase, as a regular expression in which a space is any white space, and what to write instead.
 PHRASES = {
     # Negation and quantity.

@@ -144,7 +144,7 @@ def test_a_reference_of_another_base_is_refused_here(scorer, settings):
     columns = {"user": np.arange(2000), "x": np.linspace(0, 1, 2000, dtype=np.float32)}
     label = np.tile(np.float32([0, 1]), 1000)
     reference.save(scorer("0.25"), profile.measure(scorer("0.25"), columns, label), reference.path_of(scorer()))
-    with pytest.raises(ConfigurationError, match="the reference of another base"):
+    with pytest.raises(ConfigurationError, match="does not belong to the base"):
         claim(scorer(), settings)
 
 

@@ -96,7 +96,7 @@ def test_no_command_that_needs_a_home_is_left_out_above():
     ("target", "message"),
     [
         ("nowhere.py:Ranker", "nowhere.py is not a file"),
-        ("no_such_module:Ranker", f"no module is named 'no_such_module' in {Path.cwd()} or in what is installed"),
+        ("no_such_module:Ranker", f"no module 'no_such_module' in {Path.cwd()} or among the installed packages"),
         (f"{ROOT / 'service' / 'service.py'}:Rankr", "is not a scorer"),
         (f"{ROOT / 'service' / 'train.py'}", "has 0 scorers"),
     ],
@@ -117,7 +117,7 @@ def test_a_number_of_events_that_is_none_is_refused(events):
 def test_replay_of_a_folder_without_a_service_says_what_is_missing(tmp_path):
     shown = run("replay", "--journal", tmp_path)
     assert shown.exit_code == 1
-    assert "holds no service.py" in shown.output
+    assert "has no service.py" in shown.output
 
 
 def test_replay_of_a_folder_without_a_journal_makes_nothing(tmp_path):
@@ -184,7 +184,7 @@ main(sys.argv[1:])
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("replay", "--journal", "nowhere"), "holds no service.py"),
+        (("replay", "--journal", "nowhere"), "has no service.py"),
         (("replay", "--events", 10), "pip install 'riverdelta[train]'"),
     ],
 )

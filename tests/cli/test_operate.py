@@ -157,7 +157,7 @@ def test_a_journal_without_its_beginning_is_not_replayed(home, tmp_path, monkeyp
         assert sum(journal.sweep(journal.last(), 1e9, 10**12, 0.0) for _ in range(2)) > 0
     shown = CliRunner().invoke(main, ["replay", "--journal", str(tmp_path)])
     assert shown.exit_code == 1
-    assert "is 3: those before it were deleted by retention" in shown.stderr
+    assert "is 3: retention has deleted those before it" in shown.stderr
 
 
 @pytest.mark.parametrize("response", [None, "freeze"])
@@ -176,7 +176,7 @@ def test_a_replay_beside_another_reference_says_so_and_fails_where_learning_resp
     assert figures["tables_equal"] is True
     assert figures["reference_equal"] is (response is None)
     assert shown.exit_code == (response is not None)
-    assert ("responded to drift from the reference abcd, and beside the base lies no reference" in shown.stderr) is bool(
+    assert ("responded to drift from the reference abcd, and beside the base there is no reference" in shown.stderr) is bool(
         response
     )
 

@@ -63,8 +63,8 @@ def test_it_ends_with_the_losses_on_the_same_rows_readable_at_80_columns(old):
     assert done.exit_code == 0, done.output
     folder, records, examples, *rest = done.stdout.splitlines()
     assert folder == str(old[0].with_name("ranker"))
-    assert records.startswith("the journal up to record ")
-    assert examples == "240 of 240 examples are learned"
+    assert records.startswith("carried over: ")
+    assert examples == "learned: 240 of 240 examples"
     table = [line for line in rest if "stack" in line or "base, alone" in line]
     assert [line.split("  ")[0] for line in table] == [
         "new base, alone", "old stack, corrected", "old stack, as served", "new stack, corrected", "new stack, as served"
@@ -132,4 +132,4 @@ def test_a_home_that_is_there_already_is_refused_with_the_line_to_type(old):
     again = rebase(old[0])
     assert again.exit_code == 1
     new = old[0].with_name("ranker")
-    assert f"{new} exists; move it away, or name another folder in RIVERDELTA_HOME: mv {new} {new}.old" in again.output
+    assert f"{new} already exists; move it away, or set RIVERDELTA_HOME to another folder: mv {new} {new}.old" in again.output

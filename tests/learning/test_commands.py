@@ -133,16 +133,16 @@ def test_a_value_of_another_kind_is_refused_by_its_field_wherever_it_comes_from(
     value = HOSTILE[name]
     with pytest.raises(ValidationError, match="release"):
         Promote(release=value)
-    with pytest.raises(InvalidInput, match=r"the promote on record: release is .*; expected an integer"):
+    with pytest.raises(InvalidInput, match=r"the recorded promote: release is .*; expected an integer"):
         of_record(Instruction("promote", 1, {"release": value}))
     if value is not True:
-        with pytest.raises(InvalidInput, match=r"the rollback on record: relearn is .*; expected true or false"):
+        with pytest.raises(InvalidInput, match=r"the recorded rollback: relearn is .*; expected true or false"):
             of_record(Instruction("rollback", 1, {**Rollback().record().fields, "relearn": value}))
 
 
 @pytest.mark.parametrize("fields", [{}, {"release": 3, "more": 1}, {"rel\0ease": 3}, {"Release": 3}])
 def test_fields_that_are_missing_or_more_than_there_are_are_refused_by_name(fields):
-    with pytest.raises(InvalidInput, match=r"the fields of the promote on record are .*; expected release"):
+    with pytest.raises(InvalidInput, match=r"the recorded promote has the fields .*; expected release"):
         of_record(Instruction("promote", 1, fields))
 
 

@@ -135,8 +135,8 @@ def test_an_option_that_one_version_lacks_counts_where_it_was_set(define):
     assert not differences(was, without)
     assert not differences(without, was)
     here = define(Grown("user", decay=0.5))
-    assert differences(was, here) == ["Grown 'grown_user': decay is 0.5 here, and there was no such option"]
-    assert differences(here, was) == ["Grown 'grown_user': decay was 0.5, and is no option any more"]
+    assert differences(was, here) == ["Grown 'grown_user': decay is 0.5 here, and this option did not exist"]
+    assert differences(here, was) == ["Grown 'grown_user': decay was 0.5, and this option no longer exists"]
 
 
 def test_a_class_that_moved_to_another_module_is_the_same(define):

@@ -110,7 +110,9 @@ def test_rows_that_are_none_are_refused_by_name(definition, change, message):
 def test_the_reference_of_another_base_is_refused_with_what_to_do(definition):
     path = save(definition, measure(definition, *rows(2_048)))
     write_arrays(path, {**read_arrays(path), "base": np.zeros(16, np.uint8)})
-    with pytest.raises(ConfigurationError, match=r"another base than ranker\.onnx; make it again with `riverdelta reference`"):
+    with pytest.raises(
+        ConfigurationError, match=r"does not belong to the base ranker\.onnx; make it again with `riverdelta reference`"
+    ):
         new_learner(definition, Settings())
 
 

@@ -75,7 +75,7 @@ def test_a_replay_stops_at_a_command_of_a_later_version_too(rig):
 def test_a_command_whose_fields_are_not_its_own_is_refused_by_name_and_learning_goes_on(rig, fields):
     sequence = rig.trainer.journal.write(Instruction("promote", 1, fields))
     taught(rig, 1)
-    assert "promote on record" in rig.trainer.learner.outcomes.of(sequence).refused
+    assert "the recorded promote " in rig.trainer.learner.outcomes.of(sequence).refused
     status = orjson.loads(orjson.dumps(rig.trainer.status()))
     assert (status["learned"], status["champion"]) == (16, 0)
 
@@ -136,7 +136,9 @@ def test_a_key_that_is_new_without_a_record_of_it_says_so(rig, operator, monkeyp
         raise Unavailable("the disk is full")
 
     monkeypatch.setattr(Journal, "write", full)
-    with pytest.raises(Unavailable, match="the key is new, and the journal has no record of that: the disk is full"):
+    with pytest.raises(
+        Unavailable, match="the key was replaced, but this could not be recorded in the journal: the disk is full"
+    ):
         operator.ask(RotateKey())
     assert rig.trainer.home.key_path.read_bytes() != key
     with pytest.raises(Unavailable, match=r"^the disk is full"):

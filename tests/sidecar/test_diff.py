@@ -147,7 +147,7 @@ def test_an_id_shows_its_own_coefficients_changed_or_not(shop):
     [
         ({"itm": 7}, "did you mean item"),
         ({"x": 7}, "there are: item, user"),
-        ({"item": 7}, "alone; a cross takes"),
+        ({"item": 7}, "alone; for a cross give"),
     ],
 )
 def test_an_id_that_nothing_is_keyed_by_is_refused_with_what_there_is(shop, ids, said):

@@ -92,7 +92,7 @@ def test_relearning_what_retention_deleted_is_refused_with_the_first_record_left
     first, last = journal.first(), journal.last()
     assert first == store.get(2).position + 1
     for number in (0, 1):
-        with pytest.raises(Refused, match=f"record that is left is {first}: .* roll back without --relearn, or to release 2"):
+        with pytest.raises(Refused, match=f"to {first - 1} were deleted; roll back without --relearn, or to release 2"):
             operator.ask(Rollback(release=number, relearn=True))
     assert journal.last() == last
     for number, relearn in ((2, True), (0, False)):
@@ -131,9 +131,7 @@ def test_relearning_feedback_for_rows_that_retention_deleted_is_refused_before_i
     swept(rig, store.get(1).position)
     assert rig.trainer.journal.first() <= store.get(1).position + 1
     if needs:
-        said = (
-            r"the feedback at position \d+ is for rows that were deleted .* without --relearn, or to release 2 or a later one"
-        )
+        said = r"the rows of the feedback at position \d+ were deleted; .* without --relearn, or to release 2 or later"
         with pytest.raises(Refused, match=said):
             operator.ask(Rollback(release=1, relearn=True))
         assert rig.trainer.journal.last() == last
@@ -236,7 +234,7 @@ def test_a_command_that_waits_for_a_relearning_learner_says_so(rig, operator):
     rig.trainer.home.write_status(
         {"pid": 7, "time": rig.now, "position": 3, "relearning": {"since": 3, "position": 40, "until": 90}}
     )
-    with pytest.raises(Unavailable, match=r"has not come to 91 within 0 s \(it learns again from 3 to 90 and has come to 40\)"):
+    with pytest.raises(Unavailable, match=r"did not reach 91 within 0 s \(it is relearning 3 to 90 and is at 40\)"):
         wait(operator, 91, 0)
 
 

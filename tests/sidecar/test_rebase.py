@@ -358,7 +358,9 @@ class TestANewBase:
         with pytest.raises(Refused) as refused:
             rebase(changed, settings(tmp_path), old)
         said = str(refused.value)
-        assert said.startswith(f"none of the 64 rows in {old}/journal can be used: the new scorer needs 'x' (float32[N])")
+        assert said.startswith(
+            f"none of the 64 rows in {old}/journal can be used: they lack 'x' (float32[N]), which the new scorer needs"
+        )
         assert "keep_inputs=True" in said
         assert said.endswith(f"riverdelta rebase --service new.py:Ranker --from {old} --log rows.parquet --label clicked")
         assert list((tmp_path / "new").iterdir()) == []
@@ -384,7 +386,7 @@ class TestANewBase:
     def test_a_column_that_nobody_kept_is_named(self, definition, teach, tmp_path):
         old, _ = teach(blocks=2, base=replace(definition, keep_inputs=True))
         columns = Schema.of({"shop": "float32", "hour": "float32"})
-        with pytest.raises(Refused, match=r"needs 'hour' \(float32\[N\]\), which they lack"):
+        with pytest.raises(Refused, match=r"they lack 'hour' \(float32\[N\]\), which the new scorer needs"):
             rebase(replace(definition, columns=columns, corrections=[Linear("hour")]), settings(tmp_path), old)
 
     def test_rows_of_before_inputs_were_kept_are_counted_and_the_others_are_used(self, definition, teach, tmp_path, make_rig):
@@ -418,7 +420,7 @@ class TestANewBase:
         rig.close()
         rig.trainer, rig.close = None, lambda: None
         changed = new_base(kept, tmp_path)
-        with pytest.raises(Refused, match=r"cannot be done again, and what it un-learned would come back: .* of 72 labels"):
+        with pytest.raises(Refused, match=r"cannot be repeated, so what it undid would come back: .* of 72 labels"):
             rebase(changed, settings(tmp_path), old)
         # A log has none of it.
         assert rebase(changed, settings(tmp_path), old, TestALog().log()).learned == 384
@@ -475,9 +477,9 @@ class TestALog:
 class TestRefusals:
     def test_a_folder_that_is_not_a_home_is_named_with_the_homes_in_it(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)
-        with pytest.raises(NotFound, match=f"is not the home of a scorer; name one of its folders: --from {old}"):
+        with pytest.raises(NotFound, match=f"is not the home of a scorer; give one of its folders: --from {old}"):
             rebase(definition, settings(tmp_path), tmp_path / "old")
-        with pytest.raises(NotFound, match="name the folder that has journal/"):
+        with pytest.raises(NotFound, match="give the folder that has journal/"):
             rebase(definition, settings(tmp_path), tmp_path / "nowhere")
 
     def test_a_destination_that_exists_is_refused_with_the_line_to_type(self, definition, teach, tmp_path):
@@ -498,7 +500,7 @@ class TestRefusals:
                 return "Other()"
 
         old, _ = teach(blocks=1)
-        with pytest.raises(Refused, match=r"learned the task .*, and this scorer has Other\(\): labels of one say nothing"):
+        with pytest.raises(Refused, match=r"labels of the task .*, and this scorer has the task Other\(\): they cannot"):
             rebase(replace(definition, task=Other()), settings(tmp_path), old)
 
     def test_a_second_run_at_the_same_time_is_refused(self, definition, teach, tmp_path):

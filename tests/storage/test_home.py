@@ -111,7 +111,10 @@ def test_a_changed_default_leaves_the_tables_as_they_were_and_is_logged(home, mo
         assert learned(home().definition) == expected
         home().prepare()
     first, second = caplog.messages[:2]
-    assert "Entity 'entity_user': variance stays 0.5, with which this home has learned; its default is 1.0 now" in first
+    assert (
+        "Entity 'entity_user': variance stays 0.5, with which this home has learned; new homes use the current default, 1.0"
+        in first
+    )
     assert "forget stays 1.0" in second
     home().prepare()
 
@@ -133,12 +136,12 @@ def test_an_option_that_the_code_names_is_not_taken_for_a_default(home):
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        (b"", "its 0 bytes are not JSON"),
+        (b"", "its 0 bytes are not valid JSON"),
         (b"{}", "damaged: it has no 'format'"),
         (b"[1]", "damaged: it is a list; expected an object with format, name"),
         (b'{"format": 1}', "damaged: it has no 'name'"),
-        (b"[" * 100_000, "not JSON"),
-        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
     ],
 )
 def test_a_damaged_definition_is_an_error_of_its_own_that_ends_in_the_line_to_type(home, written, said):
@@ -156,7 +159,7 @@ def test_a_definition_of_a_later_version_is_refused_by_its_format(home):
     home().prepare()
     stored = json.loads(path_of(home()).read_text())
     path_of(home()).write_text(json.dumps(stored | {"format": 2, "unheard": "of"}))
-    with pytest.raises(ConfigurationError, match=r"definition\.json cannot be used: it has the format 2, .* at most 1; serve"):
+    with pytest.raises(ConfigurationError, match=r"definition\.json cannot be used: its format is 2, .* up to 1; serve"):
         home()
 
 

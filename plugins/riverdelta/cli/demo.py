@@ -42,25 +42,27 @@ def _rows(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="A MovieLens folder.")
-@click.option("--events", metavar="N|all", callback=_rows, default="50000", show_default=True, help="How many rows to stream.")
-@click.option("--clients", type=click.IntRange(1, 64), default=8, show_default=True, help="Clients side by side.")
+@click.option("--data", type=click.Path(path_type=Path), help="A MovieLens folder (default: found or downloaded).")
+@click.option("--events", metavar="N|all", callback=_rows, default="50000", show_default=True, help="Rows to stream.")
+@click.option("--clients", type=click.IntRange(1, 64), default=8, show_default=True, help="Concurrent clients.")
 @click.option(
     "--open-loop",
     "rate",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Send this many rows a second without waiting for answers.",
+    help="Send rows at this rate per second, without waiting for answers.",
 )
-@click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("riverdelta-demo"), show_default=True)
+@click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt, to add graph neighbours.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("riverdelta-demo"), show_default=True, help="Where to write."
+)
 @as_json
 def demo(
     data: Path | None, events: int | None, clients: int, rate: float, graph: Path | None, folder: Path, as_json: bool
 ) -> None:
-    """Show the complete loop on MovieLens, or on the simulator.
+    """Run the complete loop on MovieLens or the simulator.
 
-    A base is trained on the first half of the data and served; the second half is streamed as requests and feedback.
+    A base is trained on the first half of the data and served; the second half is sent as requests and feedback.
     """
     console = Console(stderr=as_json)
     found = find_movielens(data)
@@ -86,12 +88,12 @@ def demo(
     show(figures, as_json, print_figures)
     _next(console, workshop, figures)
     if tally.error:
-        console.print(f"[red]the first failure: {tally.error}[/red]")
+        console.print(f"[red]first failure: {tally.error}[/red]")
         raise SystemExit(1)
 
 
 def _fresh(folder: Path) -> Path:
-    """Return a folder that no earlier demo has used: its journal belongs to another base."""
+    """Return a folder without the home of an earlier demo, which has another base."""
     number, candidate = 1, folder
     while (candidate / "state").exists():
         number += 1
@@ -143,7 +145,7 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
 
 
 def _unseen_films(workshop: Workshop, second: Stream, base: Any, tally: Tally) -> dict[str, Any]:
-    """The quality on films that the base's training has never seen, by replay: with the graph and without it."""
+    """Return the quality on films absent from the training data, by replay with and without the graph."""
     cold = ~np.isin(second.columns["item_id"], workshop.first.columns["item_id"]) & tally.seen
     figures: dict[str, Any] = {"unseen_rows": int(cold.sum())}
     without = replace(workshop.definition, corrections=default_corrections(genres_of(second)))
@@ -167,5 +169,5 @@ def _next(console: Console, workshop: Workshop, figures: dict[str, Any]) -> None
 
 
 def _command(name: str) -> str:
-    """The command as the user can type it: by its path where this environment is not the active one."""
+    """Return the command to type, with its path if this environment is not active."""
     return name if shutil.which(name) else str(Path(sys.executable).with_name(name))

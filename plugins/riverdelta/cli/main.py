@@ -1,8 +1,6 @@
 """The command line: `riverdelta …`, and the same commands as `bentoml riverdelta …`.
 
-Each command imports what it needs when it runs, so that help appears at once. Exit codes: 0, done; 1, refused or failed, and
-nothing changed; 2, wrong usage; 75 (EX_TEMPFAIL), written into the journal and waiting for the learner; 78 (EX_CONFIG), a
-learner that only another configuration can help.
+Each command imports what it needs when it runs, so that help is fast.
 """
 
 from __future__ import annotations
@@ -20,10 +18,10 @@ from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
 
 #: Commands with a file of their own.
 _FILES = {
-    "demo": "Show the complete loop on MovieLens, or on the simulator.",
-    "rebase": "Carry what was learned to a changed stack or a new base.",
+    "demo": "Run the complete loop on MovieLens or the simulator.",
+    "rebase": "Carry over what was learned to a changed stack or a new base.",
     "reference": "Save the reference profile of the base's training data.",
-    "replay": "Learn a data set, or a service's journal, without a server.",
+    "replay": "Learn a data set or a service's journal without a server.",
     "sidecar": "Run the learner of a service.",
 }
 _PATH = click.Path(path_type=Path)
@@ -31,14 +29,14 @@ _RELEASE = click.IntRange(0, MOST_RELEASE)
 
 
 class Commands(click.Group):
-    """Loads a command on demand, and shows our own errors as one line."""
+    """A group that imports commands on demand and shows expected errors as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names."""
+        """Return the names of all commands."""
         return sorted({*self.commands, *_FILES})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, importing its file where it has one."""
+        """Return a command, importing its file if it has one."""
         if cmd_name not in _FILES:
             return super().get_command(ctx, cmd_name)
         command: click.Command = getattr(importlib.import_module(f"riverdelta.cli.{cmd_name}"), cmd_name)
@@ -52,7 +50,7 @@ class Commands(click.Group):
             )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run, and turn an error that we raise on purpose into a message and exit code 1."""
+        """Run the command; an expected error becomes a message and exit code 1."""
         try:
             return super().invoke(ctx)
         except RiverdeltaError as error:
@@ -61,7 +59,7 @@ class Commands(click.Group):
             if error.name not in ("torch", "onnxscript"):
                 raise
             raise click.ClickException(
-                f"{error.name} is not installed; it trains and exports the base here: pip install 'riverdelta[train]'"
+                f"{error.name} is not installed; this command needs it to train a base: pip install 'riverdelta[train]'"
             ) from error
 
 
@@ -70,12 +68,18 @@ class Commands(click.Group):
 def main() -> None:
     """Keep a frozen ONNX scorer learning from its users' feedback.
 
-    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 75 written and waiting for the learner, 78 wrong configuration.
+    \b
+    Exit codes:
+      0   done
+      1   refused or failed; nothing changed
+      2   wrong usage
+      75  written to the journal, waiting for the learner (EX_TEMPFAIL)
+      78  wrong configuration; a restart does not help (EX_CONFIG)
     """
 
 
 def _operator_command(cls: type[Command]) -> click.Command:
-    """Return the command of a class: its flags are options, its numbers arguments."""
+    """Return the command-line command of a class: flags become options, numbers arguments."""
 
     def run(target: str, as_json: bool, **given: Any) -> None:
         import asyncio
@@ -92,12 +96,13 @@ def _operator_command(cls: type[Command]) -> click.Command:
             raise SystemExit(os.EX_TEMPFAIL)
 
     run.__doc__ = cls.__doc__
+    run = as_json(run)
     for name, field in reversed(cls.model_fields.items()):
         if field.annotation is bool:
             run = click.option(f"--{name}", is_flag=True, help=field.description)(run)
         else:
             run = click.argument(name, type=_RELEASE, required=field.is_required())(run)
-    return click.command(cls.name)(service(as_json(run)))
+    return click.command(cls.name)(service(run))
 
 
 for _cls in COMMANDS.values():
@@ -108,7 +113,10 @@ for _cls in COMMANDS.values():
 @service
 @as_json
 def releases(target: str, as_json: bool) -> None:
-    """List the releases: losses, verdicts of their trials, the champion, and which one serves."""
+    """List the releases with their losses and verdicts.
+
+    Also shows which release is the champion and which one serves.
+    """
     from dataclasses import asdict
 
     from riverdelta.cli.tables import print_releases
@@ -121,13 +129,14 @@ def releases(target: str, as_json: bool) -> None:
 @service
 @click.argument("a", type=_RELEASE)
 @click.argument("b", type=_RELEASE)
-@click.option("--top", type=click.IntRange(1), default=TOP, show_default=True, help="How many changes to show.")
-@click.option("--id", "ids", multiple=True, metavar="COLUMN=VALUE", help="Show the coefficients of this id alone.")
+@click.option("--top", type=click.IntRange(1), default=TOP, show_default=True, help="Changes to show.")
+@click.option("--id", "ids", multiple=True, metavar="COLUMN=VALUE", help="Show the coefficients of this id, changed or not.")
 @as_json
 def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: bool) -> None:
-    """Show the coefficients that changed most from release A to release B.
+    """Show what changed most from release A to release B.
 
-    Ids share slots by hashing and cannot be recovered: name one with --id user_id=42, or --id name='"42"' where it is text.
+    Ids are hashed into shared slots and cannot be recovered from them. To see an id, give it: --id user_id=42, or
+    --id name='"42"' if the id is a string.
     """
     from dataclasses import asdict
 
@@ -141,11 +150,11 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
 
 @main.command()
 @service
-@click.option("--release", type=_RELEASE, help="The release; the newest that is intact by default.")
+@click.option("--release", type=_RELEASE, help="The release (default: the newest intact one).")
 @click.option("-o", "--output", type=_PATH, default=Path("merged.onnx"), show_default=True, help="The file to write.")
 @as_json
 def export(target: str, release: int | None, output: Path, as_json: bool) -> None:
-    """Write a release as one self-contained ONNX file that any runtime runs."""
+    """Write a release as one ONNX file that any runtime can run."""
     from riverdelta.graph.files import export_single
 
     found = home_of(target).releases().intact(release)
@@ -160,7 +169,10 @@ def export(target: str, release: int | None, output: Path, as_json: bool) -> Non
 @service
 @as_json
 def backup(destination: Path, target: str, as_json: bool) -> None:
-    """Copy the scorer's home to DEST, which must not exist, while the service runs; DEST appears complete or not at all."""
+    """Copy the scorer's home to DEST, even while the service runs.
+
+    DEST must not exist; it appears complete or not at all.
+    """
     from shlex import quote
 
     from riverdelta.storage.backup import back_up
@@ -169,7 +181,7 @@ def backup(destination: Path, target: str, as_json: bool) -> None:
     made = back_up(home, destination)
     here, there = quote(str(home.folder)), quote(str(made.folder))
     restore = f"mv {here} {here}.old && cp -a {there} {here}"
-    text = f"{made.folder}: {made.bytes:,} bytes, the journal up to record {made.last}\nto restore it, stop the service, then: "
+    text = f"{made.folder}: {made.bytes:,} bytes, the journal up to record {made.last}\nto restore, stop the service and type: "
     found = {"folder": str(made.folder), "bytes": made.bytes, "last": made.last, "restore": restore}
     show(found, as_json, lambda _: click.echo(text + restore))
 
@@ -179,7 +191,10 @@ def backup(destination: Path, target: str, as_json: bool) -> None:
 @service
 @as_json
 def impression(impression: str, target: str, as_json: bool) -> None:
-    """Show what the journal has of one scored row: features, scores, state, trace and label."""
+    """Show what the journal holds about one scored row.
+
+    That is its features, scores, table state, trace and label.
+    """
     from riverdelta.cli.tables import print_impression
     from riverdelta.storage.impression import find
 
@@ -188,10 +203,13 @@ def impression(impression: str, target: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("model", type=_PATH)
-@click.option("--taps", "only_taps", is_flag=True, help="Only the tensors that can be tapped.")
+@click.option("--taps", "only_taps", is_flag=True, help="List only tensors that can be tapped.")
 @as_json
 def inspect(model: Path, only_taps: bool, as_json: bool) -> None:
-    """List the tensors of an ONNX MODEL: inputs first, then what each node computes."""
+    """List the tensors of an ONNX model.
+
+    The inputs come first, then the output of each node.
+    """
     from dataclasses import asdict
 
     from riverdelta.cli.tables import print_tensors

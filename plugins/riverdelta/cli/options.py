@@ -1,4 +1,4 @@
-"""The options that commands share, and the scorer's home that they name."""
+"""Options: those that commands share, and the home of the scorer that they name."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ if TYPE_CHECKING:
     from riverdelta.sidecar.operator import Operator
     from riverdelta.storage.home import Home
 
-#: The option that names the scorer; its home is found by RIVERDELTA_HOME.
-service = click.option(
-    "--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, as in service.py:Ranker."
-)
-#: The option for output that a program reads.
+#: The option that names the scorer; its home is in RIVERDELTA_HOME.
+service = click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, e.g. service.py:Ranker.")
+#: The option for machine-readable output.
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def home_of(target: str) -> Home:
-    """Return the home that a service of the scorer has made; raises `NotFound`, and creates nothing, where there is none."""
+    """Return the home of a scorer; raises `NotFound`, and creates nothing, if no service has made it."""
     from riverdelta.core.settings import Settings
     from riverdelta.learning.definition import load
     from riverdelta.storage.home import Home
@@ -34,7 +32,7 @@ def home_of(target: str) -> Home:
 
 @contextmanager
 def operating(target: str) -> Iterator[Operator]:
-    """Open the scorer's home, beside a running service or without one; raises `NotFound` where there is none."""
+    """Yield an operator for a scorer's home, with or without a running service; raises `NotFound` if there is no home."""
     from riverdelta.sidecar.operator import Operator
 
     home = home_of(target)
@@ -47,7 +45,7 @@ def operating(target: str) -> Iterator[Operator]:
 
 
 def show(found: Any, as_json: bool, text: Callable[[Any], object]) -> None:
-    """Print what a command found: as JSON, or as `text` prints it for people."""
+    """Print a result as JSON, or else with `text`."""
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:

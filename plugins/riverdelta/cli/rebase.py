@@ -1,4 +1,4 @@
-"""`riverdelta rebase`: carry what was learned to a changed option, a changed stack or a new base."""
+"""`riverdelta rebase`: carries over what was learned to a changed option, a changed stack or a new base."""
 
 from __future__ import annotations
 
@@ -31,37 +31,33 @@ _TITLES = {
     "corrected": "new stack, corrected",
     "served": "new stack, as served",
 }
+_OLD = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
 @service
-@click.option(
-    "--from",
-    "old",
-    required=True,
-    metavar="OLD_HOME",
-    type=click.Path(path_type=Path),
-    help="The old home.",
-)
-@click.option("--log", type=_FILE, help="Learn these rows, not the journal's.")
-@click.option("--label", help="The log's column of labels.")
-@click.option("--time", "when", help="The log's column of times (Unix seconds), which ascend.")
+@click.option("--from", "old", required=True, metavar="OLD_HOME", type=_OLD, help="The home to carry over.")
+@click.option("--log", type=_FILE, help="Learn these rows instead of the journal's.")
+@click.option("--label", help="The label column of the log.")
+@click.option("--time", "when", help="The time column of the log: Unix seconds, ascending.")
 @as_json
 def rebase(target: str, old: Path, log: Path | None, label: str | None, when: str | None, as_json: bool) -> None:
-    """Carry what was learned to a changed stack or a new base.
+    """Carry over what was learned to a changed stack or a new base.
 
-    A new home is made in RIVERDELTA_HOME; OLD_HOME is not changed. The journal is learned again by the corrections of the
-    service as it is now. A new base, or a column or tap that the journal lacks, needs the base's inputs: of the journal, where
-    keep_inputs=True kept them, or of a log (.parquet, .feather or .csv, in the order in which the rows came), which is learned
-    in place of the journal.
+    Makes a new home in RIVERDELTA_HOME, in which the current service has learned the journal of OLD_HOME; OLD_HOME is not
+    changed.
+
+    A new base, or a column or tap that the journal lacks, needs the base's inputs. They come from the journal, if
+    keep_inputs=True was set, or from a log (.parquet, .feather or .csv, oldest row first), which is then learned instead of
+    the journal.
     """
     if (log is None) != (label is None) or (when is not None and log is None):
-        raise click.UsageError("a log comes with its labels: --log rows.parquet --label clicked")
+        raise click.UsageError("a log needs its label column: --log rows.parquet --label clicked")
     definition = load(target)
     console, log_of_learning = Console(stderr=True), logging.getLogger("riverdelta.learning")
     with ExitStack() as held:
-        # What the learner warns of along the way is in the report.
+        # The learner's warnings are part of the report.
         held.callback(log_of_learning.setLevel, log_of_learning.level)
         log_of_learning.setLevel(logging.CRITICAL)
         bar = held.enter_context(Progress(console=console, transient=True, disable=as_json or not console.is_terminal))
@@ -72,7 +68,7 @@ def rebase(target: str, old: Path, log: Path | None, label: str | None, when: st
 
 
 def _print(done: Rebased) -> None:
-    """Print what was carried over and what was not, and what each scorer lost on the same rows."""
+    """Print what was carried over and what was not, and the losses on the same rows."""
     console = Console(highlight=False)
     click.echo(done.folder)
     for line in _lines(done):
@@ -89,22 +85,22 @@ def _print(done: Rebased) -> None:
 
 
 def _lines(done: Rebased) -> Iterator[str]:
-    yield f"the journal up to record {done.position:,}: {done.records:,} records"
-    what = "" if done.log_rows is None else f"; of a log of {done.log_rows:,} rows, in place of the journal"
-    yield f"{done.learned:,} of {done.examples:,} examples are learned{what}"
+    yield f"carried over: {done.records:,} records of the journal, up to record {done.position:,}"
+    what = "" if done.log_rows is None else f", from a log of {done.log_rows:,} rows instead of the journal"
+    yield f"learned: {done.learned:,} of {done.examples:,} examples{what}"
     if done.swept:
-        yield f"{done.swept:,} records, from 1 to {done.swept:,}, were deleted by retention and are not carried"
+        yield f"not carried over: {done.swept:,} records, from 1 to {done.swept:,}, which retention had deleted"
     if done.unusable:
         where = f"from record {done.unusable_from:,} to {done.unusable_to:,}"
-        yield f"{done.unusable:,} rows, {where}, cannot be used: they lack {done.lacking}"
+        yield f"not usable: {done.unusable:,} rows, {where}, which lack {done.lacking}"
     if done.labels_lost:
-        yield f"{done.labels_lost:,} labels are for rows that are not carried"
+        yield f"not learned: {done.labels_lost:,} labels, whose rows are not carried over"
     if done.rollbacks and done.log_rows is None:
-        yield f"{done.rollbacks:,} rollbacks were done again: what they un-learned stays un-learned"
+        yield f"repeated: {done.rollbacks:,} rollbacks; what they undid stays undone"
     if done.frozen:
-        yield "learning is frozen, as it was; type `riverdelta resume` once the service runs"
+        yield "learning is still frozen; type `riverdelta resume` once the service runs"
     if not done.champion:
-        yield "the new stack did not beat the base on these rows: release 0, the base, is the champion, and 1 goes on trial"
+        yield "the new stack did not beat the base on these rows: release 0, the base, is champion, and release 1 is on trial"
 
 
 def _log(definition: Definition, path: Path, label: str, when: str | None) -> Iterator[LogRows]:

@@ -1,4 +1,4 @@
-"""`riverdelta reference`: the reference profile of the base's training data, which drift is measured against."""
+"""`riverdelta reference`: saves the profile of the base's training data, against which drift is measured."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from riverdelta.serving.profile import LEAST_ROWS, measure
 @click.command()
 @click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @service
-@click.option("--label", required=True, help="The column of the labels, 0 and 1.")
-@click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="How many rows count.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; beside the base by default.")
+@click.option("--label", required=True, help="The label column, of 0 and 1.")
+@click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="Use the last N rows.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: beside the base).")
 @as_json
 def reference(rows: Path, target: str, label: str, last: int, output: Path | None, as_json: bool) -> None:
     """Save the reference profile of the base's training data.
 
-    ROWS is a .parquet, .feather or .csv file, in the order of time. Drift is then measured from the first example on. Use rows
-    that the base was not fitted to, such as its validation data.
+    ROWS is a .parquet, .feather or .csv file, oldest row first. Use rows that the base was not fitted to, such as its
+    validation data. Drift is then measured from the first example on.
     """
     definition = load(target)
     table = read(rows, (label, *definition.request_schema))
     table = table.slice(max(len(table) - last, 0))
     columns = {name: values(table, name) for name in definition.request_schema}
-    labels = numbers(table, label, "0 and 1")
-    labels = labels.astype(np.float32)
+    labels = numbers(table, label, "0 and 1").astype(np.float32)
     path = save(definition, measure(definition, columns, labels), output)
     made = {"file": str(path), "rows": len(labels), "columns": [*columns]}
     show(made, as_json, lambda made: click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}"))

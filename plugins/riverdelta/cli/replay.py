@@ -1,4 +1,4 @@
-"""`riverdelta replay`: learn a data set, or a service's journal, without a server."""
+"""`riverdelta replay`: learns a data set or a service's journal without a server."""
 
 from __future__ import annotations
 
@@ -29,36 +29,34 @@ from riverdelta.sidecar import recall
 from riverdelta.storage.home import Home
 
 _READ_ROWS = 65_536
-#: Labels come from so many sources in turn, as from the demo's clients.
+#: The number of sources that send labels in turn, as the demo's clients do.
 _FRONT_ENDS = 8
 
 
 @click.command()
 @click.argument("data", required=False, type=click.Path(path_type=Path))
-@click.option("--journal", type=click.Path(path_type=Path), help="A folder that the demo left: learn its journal again.")
+@click.option("--journal", type=click.Path(path_type=Path), help="Learn the journal of this demo folder again.")
 @click.option("--lag", "lag_rows", type=click.IntRange(min=0), default=0, help="Refresh the served tables every N rows.")
-@click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Delay of the labels, in the stream's time.")
-@click.option("--events", type=click.IntRange(min=1), help="The number of rows of the second half; all by default.")
-@click.option("--attack", type=click.Choice(KINDS), help="Tamper with the labels of a tenth of the rows, from the middle on.")
-@click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt: adds graph neighbours.")
+@click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Delay labels by this many seconds of the data.")
+@click.option("--events", type=click.IntRange(min=1), help="Rows of the second half to use (default: all).")
+@click.option("--attack", type=click.Choice(KINDS), help="Tamper with a tenth of the labels, from the middle on.")
+@click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt, to add graph neighbours.")
 @as_json
 def replay(data: Path | None, journal: Path | None, as_json: bool, **options: Any) -> None:
-    """Learn a data set, or a service's journal, without a server.
+    """Learn a data set or a service's journal without a server.
 
-    The base is trained on the first half of DATA (a MovieLens folder); the second half is served and learned row by row.
+    A base is trained on the first half of DATA (a MovieLens folder); the second half is scored and learned row by row.
 
-    With --journal, learn what a service journalled instead and compare the tables with its checkpoint, bit for bit. Settings
-    are those of the journal; records that version 0.1 wrote before it had any are learned with the first that follow. The
-    reference that drift is watched against is a file beside the base: where learning responded to drift and it is another file
-    now, this fails and says so.
+    With --journal, the journal of a service is learned instead, with the settings on record, and the tables are compared bit
+    for bit with its checkpoint. This fails if learning responded to drift and the reference beside the base has changed since.
     """
     figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
     show(figures, as_json, print_figures)
     if figures.get("reference_equal") is False:
         recorded = " and then ".join(map(_named, figures["references_recorded"]))
         click.echo(
-            f"learning responded to drift from {recorded}, and beside the base lies {_named(figures['reference'])}: this is "
-            f"not what was learned then; put the reference of then back beside the base and replay again",
+            f"learning responded to drift from {recorded}, and beside the base there is {_named(figures['reference'])}, so the "
+            f"tables can differ; restore the recorded reference and replay again",
             err=True,
         )
     if not all(figures.get(name, True) for name in ("tables_equal", "reference_equal")):
@@ -68,7 +66,7 @@ def replay(data: Path | None, journal: Path | None, as_json: bool, **options: An
 def _replay_data(
     data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, attack: Kind | None, graph: Path | None
 ) -> dict[str, Any]:
-    # They need PyTorch, which a journal does not.
+    # Imported here, as they need PyTorch and replaying a journal does not.
     from riverdelta.lab.base import base_logits
     from riverdelta.lab.workshop import load_stream, open_workshop
 
@@ -107,7 +105,7 @@ def _replay_data(
 
 def _replay_journal(folder: Path) -> dict[str, Any]:
     if not (folder / "service.py").is_file():
-        raise InvalidInput(f"{folder} holds no service.py; give the folder that `riverdelta demo` printed")
+        raise InvalidInput(f"{folder} has no service.py; give the folder that `riverdelta demo` printed")
     settings = Settings.load(home=folder / "state")
     home = Home(load(str(folder / "service.py")), settings)
     home.require()
@@ -115,8 +113,8 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     journal = home.reader()
     if journal.first() > 1:
         raise Refused(
-            f"the oldest record in {home.key_path.parent} is {journal.first()}: those before it were deleted by retention, and "
-            f"tables cannot be learned again without them; raise RIVERDELTA_JOURNAL_MAX_BYTES and _MAX_AGE_SECONDS to keep more"
+            f"the oldest record in {home.key_path.parent} is {journal.first()}: retention has deleted those before it, without "
+            f"which tables cannot be learned again; raise RIVERDELTA_JOURNAL_MAX_BYTES and _MAX_AGE_SECONDS to keep more"
         )
     learner = new_learner(definition, settings)
     learner.recall = recall.Replayed(journal, learner.state())
@@ -161,7 +159,7 @@ def _named(reference: str | None) -> str:
 
 
 def _attacked(kind: Kind | None, tampered: Attacked, done: Replayed) -> dict[str, Any]:
-    """What an attack did to the rows that were not part of it, and when the breaker opened."""
+    """Return the effect of an attack on the rows outside it, and when the breaker tripped."""
     honest = tampered.honest
     closed = np.flatnonzero(~done.learned[tampered.begin :])
     return {
@@ -174,7 +172,7 @@ def _attacked(kind: Kind | None, tampered: Attacked, done: Replayed) -> dict[str
 
 
 def _gate(gate: Gate) -> dict[str, float]:
-    """What the gate promises of this stream, and what it kept, in nats over all of it."""
+    """Return the gate's bounds for this stream and its actual excess, in nats over all rows."""
     names = {"excess_over_better_expert": "excess", "bound": "bound", "bound_worst_case": "worst_case"}
     report = gate.report()
     return {name: report[key] for name, key in (names | {"gate_weight": "weight", "gate_rate": "rate"}).items()}

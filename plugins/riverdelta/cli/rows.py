@@ -1,4 +1,4 @@
-"""Rows: files of rows in Parquet, Feather and CSV, as columns that a scorer takes."""
+"""Rows: reads Parquet, Feather and CSV files as columns of a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READERS: dict[str, Callable[[Path], pa.Table]] = {
 
 
 def read(path: Path, names: Sequence[str]) -> pa.Table:
-    """Return a file's rows at once; raises `InvalidInput` where it cannot be read or lacks one of the columns `names`."""
+    """Return all rows of a file; raises `InvalidInput` if it cannot be read or lacks one of the columns `names`."""
     _check(path)
     try:
         table = _READERS[path.suffix](path)
@@ -31,7 +31,7 @@ def read(path: Path, names: Sequence[str]) -> pa.Table:
 
 
 def blocks(path: Path, names: Sequence[str], rows: int = 16_384) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `names` of a file, at most `rows` rows at once, in order; raises as `read` does."""
+    """Yield the columns `names` of a file in order, at most `rows` rows at a time; raises as `read` does."""
     _check(path)
     try:
         source = dataset.dataset(path, format=path.suffix[1:])
@@ -47,14 +47,14 @@ def values(rows: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[Any] | lis
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if column.null_count:
-        raise InvalidInput(f"column {name!r} has {column.null_count} empty values; fill them as the service's clients do")
+        raise InvalidInput(f"column {name!r} has {column.null_count} empty values; fill them as the clients of the service do")
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
     found: npt.NDArray[Any] | list[Any] = column.to_numpy(zero_copy_only=False) if numeric else column.to_pylist()
     return found
 
 
 def numbers(rows: pa.Table | pa.RecordBatch, name: str, expected: str) -> npt.NDArray[Any]:
-    """Return a column of numbers; raises `InvalidInput` saying what was `expected` where it has others."""
+    """Return a column of numbers; raises `InvalidInput`, with `expected`, if it holds anything else."""
     found = values(rows, name)
     if isinstance(found, list):
         raise InvalidInput(f"column {name!r} holds {found[0]!r}; expected {expected}")

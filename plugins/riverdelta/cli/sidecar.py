@@ -1,4 +1,4 @@
-"""`riverdelta sidecar`: the learner as a process of its own."""
+"""`riverdelta sidecar`: runs the learner as its own process."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from riverdelta.storage.home import Home
 
 @click.command()
 @service
-@click.option("--end-with-stdin", is_flag=True, help="For the service that starts it: stop when standard input closes.")
+@click.option("--end-with-stdin", is_flag=True, help="Stop when standard input closes (set by the service).")
 def sidecar(target: str, end_with_stdin: bool) -> None:
     """Run the learner of a service.
 
-    The service must have run once. The learner runs until SIGTERM or SIGINT, then saves. It ends with code 78 (EX_CONFIG)
-    where only another configuration can help, such as another base on the same folder.
+    The service must have run once. The learner runs until SIGTERM or SIGINT, then saves. Exit code 78 (EX_CONFIG) means that
+    the configuration is wrong, for example that the home belongs to another base.
     """
     try:
         _run(target, end_with_stdin)
-    except Locked:  # by a learner that may be about to end
+    except Locked:  # another learner, which may be about to end
         raise
     except ConfigurationError as error:
         raise Misconfigured(str(error)) from error
 
 
 class Misconfigured(click.ClickException):
-    """An error that starting again cannot fix."""
+    """An error that a restart cannot fix."""
 
     exit_code = os.EX_CONFIG
 
 
 def _run(target: str, end_with_stdin: bool) -> None:
     definition, settings = load(target), Settings.load()
-    if not end_with_stdin:  # a service's own learner may be quicker than its workers, which make the home
+    if not end_with_stdin:  # a service starts its learner before its workers make the home
         Home(definition, settings).require()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_format == "json":
@@ -60,7 +60,7 @@ def _run(target: str, end_with_stdin: bool) -> None:
 
 
 def _watch_stdin(stopping: threading.Event) -> None:
-    # Unbuffered: a buffered reader would hold its lock when the interpreter ends.
+    # Unbuffered: a buffered reader would hold its lock at interpreter exit.
     while os.read(sys.stdin.fileno(), 4096):
         pass
     stopping.set()

@@ -1,4 +1,4 @@
-"""Tables: what commands find, for people to read in 80 columns."""
+"""Tables: prints results for people, in 80 columns."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-#: How a column of numbers is aligned.
+#: The columns of numbers, which are aligned to the right.
 _RIGHT = frozenset(
     {"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"}
 )
 
 
-def table(*headings: str, caption: str | None = None) -> Table:
-    """Return an empty table without lines; columns of numbers are on the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption=caption, caption_justify="left")
+def table(*headings: str) -> Table:
+    """Return an empty table without lines."""
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
         made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT)
     return made
 
 
 def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Print the releases, with the champion and the one that serves below."""
+    """Print the releases, then the champion and the release that serves."""
     rows = list(rows)
     made = table("release", "made (UTC)", "examples", "base", "served", "gain", "labels", "verdict")
     for row in rows:
@@ -40,7 +40,7 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
         )
     console = Console(highlight=False)
     console.print(made)
-    console.print("base, served: nats a row until then; gain on the champion, over N labels", style="dim")
+    console.print("base, served: nats per row until then; gain over the champion, measured on N labels", style="dim")
     for title, key in (("champion", "champion"), ("serving", "serving")):
         console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or '-'}")
 
@@ -70,14 +70,14 @@ def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_impression(found: Mapping[str, Any]) -> None:
-    """Print what the journal has of a row, a line for each fact."""
+    """Print what the journal holds about a row, one line per field."""
     width = max(map(len, found))
     for name, value in found.items():
         click.echo(f"{name.replace('_', ' '):{width}}  {_text(name, value)}")
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:
-    """Print figures, each with its name."""
+    """Print figures with their names."""
     made = Table(show_header=False, box=None, pad_edge=False)
     for name, value in figures.items():
         digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0

@@ -1,7 +1,7 @@
-"""Commands: what an operator, or the learner itself, can ask of the learner; one class each.
+"""Commands: what an operator, or the learner itself, can request; one class each.
 
-The first sentence of a class is its help and its summary in the OpenAPI schema; its fields are the options of the command line
-and the body of `POST /admin/NAME`.
+The first line of a class is its help and its summary in the OpenAPI schema; its fields are the options on the command line and
+the body of `POST /admin/NAME`.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Refused, nea
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.strict import Strict, validated
 
-#: The largest number of a release.
+#: The largest release number.
 MOST_RELEASE = 10**9
-#: The number of changed coefficients that are shown by default.
+#: The default number of changes that a diff shows.
 TOP = 20
-#: The number of a release.
+#: A release number.
 Number = Annotated[int, Field(ge=0, le=MOST_RELEASE)]
 
 
 class Learning(Protocol):
-    """What a command does its work with: the learner."""
+    """The methods of the learner that commands call."""
 
     frozen: bool
 
     def resume(self) -> None:
-        """Close the breaker."""
+        """Reset the breaker."""
 
     def note_release(self) -> None:
-        """Count the examples until the next release from here on."""
+        """Restart the count of examples since the last release."""
 
     def make_release(self, sequence: int) -> int | None:
-        """Make a release at the record `sequence`; return its number where releases are kept."""
+        """Make a release at the record `sequence`; return its number, None if releases are not kept."""
 
     def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
-        """Go back to the tables of the release at `position`, and learn the examples before `sequence` again where asked."""
+        """Restore the tables of the release at `position`; with `relearn`, learn the examples up to `sequence` again."""
 
 
 class Past(Protocol):
-    """What is kept of the past: whether a command can be carried out depends on it."""
+    """The releases and records that are still kept, which decide whether a command can be applied."""
 
-    #: Whether only champions serve (RIVERDELTA_GUARD=release).
+    #: Whether only champions may serve (RIVERDELTA_GUARD=release).
     champions_alone: bool
 
     @property
@@ -52,25 +52,25 @@ class Past(Protocol):
         """The champion at the position of the command."""
 
     def require(self, release: int, position: int | None) -> None:
-        """Raise `NotFound` or `Corrupt` where a release, of `position` if given, is not there or not intact."""
+        """Raise `NotFound` or `Corrupt` unless a release exists, is intact and, if `position` is given, was made there."""
 
     def require_examples(self, release: int) -> None:
-        """Raise `Refused` where the examples since a release can no longer be learned again."""
+        """Raise `Refused` if the examples since a release can no longer be learned again."""
 
 
 class Command(Strict):
-    """A command with its options; each class has the `name` that it is called by.
+    """A command with its options; `name` is what users type.
 
-    `serialization_alias` is what a field is called in the journal: it stays as it is where the field is renamed.
+    A field's `serialization_alias` is its name in the journal, which stays if the field is renamed.
 
     >>> COMMANDS["promote"](release=3)
     Promote(release=3)
     """
 
     name: ClassVar[str]
-    #: The version of what the journal holds of it: one more where a field is added, dropped, or means something else.
+    #: The version of its record in the journal. Raise it when a field is added, dropped or changes its meaning.
     version: ClassVar[int] = 1
-    #: Whether it is done when it is asked for, and not when the learner reads it.
+    #: Whether it takes effect when it is requested rather than when the learner reads it.
     immediate: ClassVar[bool] = False
 
     @classmethod
@@ -78,45 +78,44 @@ class Command(Strict):
         """Return what the command does, as one sentence.
 
         >>> Freeze.summary()
-        'Stop learning; serving, feedback and measuring go on.'
+        'Stop learning; serving, feedback and measurement continue.'
         """
         return (cls.__doc__ or "").partition("\n")[0]
 
     @property
     def promotes(self) -> bool:
-        """Whether the release that it names is the champion from then on."""
+        """Whether it makes its release the champion."""
         return False
 
     def resolved(self, default: Callable[[], int]) -> Self:
-        """Return the command with the release that it takes where none was given: `default` returns that."""
+        """Return the command with its release filled in: `default()` if it needs one and none was given."""
         return self
 
     def check(self, past: Past, position: int | None) -> None:
-        """Check that it can be carried out now: before it is written, and again before it is obeyed.
+        """Check that it can be applied now; called before it is written, and again before it is applied.
 
-        `position` is that of the release that it names, None where that is not on record. Raises `NotFound`, `Corrupt` or
-        `Refused`.
+        `position` is that of its release, None if the record has none. Raises `NotFound`, `Corrupt` or `Refused`.
         """
 
     @classmethod
     def noted(cls, learner: Learning) -> None:
-        """Do what is done at its record whether it is refused or not."""
+        """Do what its record causes even if the command is refused."""
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
-        """Carry out the record `sequence`, all of it or nothing; return the number of a release that was made."""
+        """Apply the record `sequence`, completely or not at all; return the number of the release that was made, if any."""
         return None
 
     def describe(self, answer: Mapping[str, Any]) -> str:
-        """Return in words what came of it; `answer` is that of `Operator.outcome`."""
+        """Return the outcome as a sentence, from the `answer` of `Operator.outcome`."""
         waits = answer["waits"]
         return self.done(answer) if waits is None else f"written at position {answer['sequence']}; {waits}"
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that it was done."""
+        """Return the sentence that reports success."""
         return f"{self.name} was done"
 
     def record(self, **envelope: Any) -> Instruction:
-        """Return what the journal holds of it; `envelope` says who asks, where and when, as `Instruction` has it.
+        """Return its record for the journal; `envelope` holds the other fields of `Instruction`, such as `by` and `time`.
 
         >>> Promote(release=3).record(by="trial", asked=9).fields
         {'release': 3}
@@ -125,38 +124,38 @@ class Command(Strict):
 
 
 class Freeze(Command):
-    """Stop learning; serving, feedback and measuring go on."""
+    """Stop learning; serving, feedback and measurement continue."""
 
     name = "freeze"
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
-        """Freeze."""
+        """Stop learning."""
         learner.frozen = True
         return None
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that learning stands still."""
-        return f"learning is frozen at position {answer['position']}, until `riverdelta resume`"
+        """Return the sentence that reports success."""
+        return f"learning is frozen at position {answer['position']} until `riverdelta resume`"
 
 
 class Resume(Command):
-    """Learn again after a freeze, and close the breaker."""
+    """Continue learning after a freeze, and reset the breaker."""
 
     name = "resume"
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
-        """Resume."""
+        """Continue learning."""
         learner.frozen = False
         learner.resume()
         return None
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that learning goes on."""
+        """Return the sentence that reports success."""
         return f"learning continues from position {answer['position']}"
 
 
 class Promote(Command):
-    """Make a release the champion, without waiting for its trial."""
+    """Make a release the champion without waiting for its trial."""
 
     name = "promote"
 
@@ -164,29 +163,29 @@ class Promote(Command):
 
     @property
     def promotes(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def check(self, past: Past, position: int | None) -> None:
-        """Check that the release is there and intact."""
+        """Check that the release exists and is intact."""
         past.require(self.release, position)
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that the champion changed."""
+        """Return the sentence that reports success."""
         return f"release {self.release} is the champion"
 
 
 class Rollback(Command):
-    """Serve an earlier release again, the champion by default, and learn on from it.
+    """Serve an earlier release again, and continue learning from it.
 
-    What was learned from the examples since is undone. Where only champions serve (RIVERDELTA_GUARD=release), the release by
-    default is the champion before this one.
+    What was learned since that release is undone. RELEASE defaults to the champion; with RIVERDELTA_GUARD=release, where only
+    champions serve, to the previous champion.
     """
 
     name = "rollback"
 
     release: Number | None = Field(
-        default=None, serialization_alias="release", description="The release to serve; the champion by default.", examples=[3]
+        default=None, serialization_alias="release", description="The release to serve (default: the champion).", examples=[3]
     )
     relearn: bool = Field(
         default=False,
@@ -195,26 +194,26 @@ class Rollback(Command):
         examples=[True],
     )
     freeze: bool = Field(
-        default=False, serialization_alias="freeze", description="Learn nothing more until it is resumed.", examples=[True]
+        default=False, serialization_alias="freeze", description="Stop learning until `riverdelta resume`.", examples=[True]
     )
     promote: bool = Field(
-        default=False, serialization_alias="promote", description="Make that release the champion, too.", examples=[True]
+        default=False, serialization_alias="promote", description="Also make that release the champion.", examples=[True]
     )
 
     @property
     def promotes(self) -> bool:
-        """Where it is asked for."""
+        """Whether `promote` is set."""
         return self.promote
 
     def resolved(self, default: Callable[[], int]) -> Self:
-        """Return it with a release."""
+        """Return the rollback with its release filled in."""
         return self if self.release is not None else self.model_copy(update={"release": default()})
 
     def check(self, past: Past, position: int | None) -> None:
-        """Check that the release is intact and may serve, and that the examples since are there where they are needed.
+        """Check that the release is intact and may serve and, with `relearn`, that the examples since are kept.
 
-        Showings of before the release are not looked at: where retention has deleted one that has become a negative since, the
-        learner finds out while it relearns, and refuses then.
+        Impressions from before the release are not checked: if retention has deleted one that later became a negative, the
+        learner refuses the rollback while it relearns.
         """
         if self.release is None or position is None:
             raise NotFound("the rollback names no release")
@@ -224,12 +223,12 @@ class Rollback(Command):
         if past.champions_alone and not self.promote and past.champion not in (None, self.release):
             flags = "".join(f" --{flag}" for flag in ("relearn", "freeze") if getattr(self, flag))
             raise Refused(
-                f"release {self.release} cannot serve: with RIVERDELTA_GUARD=release only champions do, and the champion is "
-                f"{past.champion}; to promote it as well type `riverdelta rollback {self.release}{flags} --promote`"
+                f"release {self.release} cannot serve: with RIVERDELTA_GUARD=release only champions serve, and the champion is "
+                f"{past.champion}; to promote it too, type `riverdelta rollback {self.release}{flags} --promote`"
             )
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
-        """Go back, and freeze where it is asked for."""
+        """Restore the release, and stop learning if `freeze` is set."""
         if position is None:
             raise NotFound("the rollback names no release")
         learner.roll_back(position, self.relearn, sequence)
@@ -237,57 +236,56 @@ class Rollback(Command):
         return None
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that an earlier release serves."""
+        """Return the sentence that reports what serves now."""
         target, state = answer["target"], f"{answer['release']}+{answer['swap']}"
         if answer["release"] == target:
             back = f"release {target} serves again as {state}"
         else:
-            back = f"learning went back to release {target}, and {state} serves now"
-        then = "learning is frozen, until `riverdelta resume`" if answer["frozen"] else "learning continues from it"
+            back = f"learning continues from release {target}, and {state} serves now"
+        then = "learning is frozen until `riverdelta resume`" if answer["frozen"] else "learning continues from it"
         return f"{back}; the champion is {answer['champion']}; {then}"
 
 
 class Release(Command):
-    """Make a release of the present tables."""
+    """Make a release of the current tables."""
 
     name = "release"
 
     @classmethod
     def noted(cls, learner: Learning) -> None:
-        """Wait for new examples until the next one is asked for."""
+        """Restart the count of examples since the last release."""
         learner.note_release()
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
-        """Make it."""
+        """Make the release."""
         return learner.make_release(sequence)
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that it was made."""
+        """Return the sentence that reports the release."""
         return "no release was made" if answer["target"] is None else f"release {answer['target']} was made"
 
 
 class RotateKey(Command):
-    """Make a new key for impression ids; ids of the key before it stay valid for a while.
+    """Replace the key that signs impression ids.
 
-    The key is renewed at once, whether a learner runs or not, and every worker takes it up within a second.
-    RIVERDELTA_KEY_WINDOW_SECONDS says how long ids of the key before are accepted. Its record is for the history: whoever reads
-    it renews nothing.
+    The new key takes effect at once, even if no learner runs; workers use it within a second. Ids signed with the old key stay
+    valid for RIVERDELTA_KEY_WINDOW_SECONDS.
     """
 
     name = "rotate-key"
-    immediate = True
+    immediate = True  # its record is only for the history
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return in words that the key is new."""
-        return "the key is new; ids of the key before stay valid for RIVERDELTA_KEY_WINDOW_SECONDS"
+        """Return the sentence that reports success."""
+        return "the key was replaced; ids signed with the old key stay valid for RIVERDELTA_KEY_WINDOW_SECONDS"
 
 
-#: The commands by their names.
+#: The commands by name.
 COMMANDS: dict[str, type[Command]] = {cls.name: cls for cls in (Freeze, Resume, Promote, Rollback, Release, RotateKey)}
 
 
 def known(instruction: Instruction) -> type[Command]:
-    """Return the class of a command on record; raises `Corrupt` naming one that this version does not know."""
+    """Return the class of a recorded command; raises `Corrupt` if this version does not know the command or its version."""
     cls = COMMANDS.get(instruction.action)
     if cls is None:
         raise Corrupt(
@@ -303,7 +301,7 @@ def known(instruction: Instruction) -> type[Command]:
 
 
 def of_record(instruction: Instruction) -> Command:
-    """Return the command on record; raises `Corrupt` as `known` does, and `InvalidInput` naming a field that is not valid.
+    """Return the recorded command; raises `Corrupt` as `known` does, and `InvalidInput` naming an invalid field.
 
     >>> of_record(Promote(release=3).record())
     Promote(release=3)
@@ -312,6 +310,6 @@ def of_record(instruction: Instruction) -> Command:
     names = {str(info.serialization_alias): name for name, info in cls.model_fields.items()}
     if fields.keys() != names.keys():
         found, expected = (", ".join(map(str, each)) or "none" for each in (fields, names))
-        raise InvalidInput(f"the fields of the {cls.name} on record are {found}; expected {expected}")
+        raise InvalidInput(f"the recorded {cls.name} has the fields {found}; expected {expected}")
     given = {names[alias]: value for alias, value in fields.items()}
-    return validated(cls, given, f"the {cls.name} on record")
+    return validated(cls, given, f"the recorded {cls.name}")

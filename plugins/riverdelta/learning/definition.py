@@ -1,4 +1,4 @@
-"""Definition: what a user declares about a scorer, checked once and shared by the service, the sidecar and replay."""
+"""Definition: what a user declares about a scorer, shared by the service, the sidecar and replay."""
 
 from __future__ import annotations
 
@@ -29,12 +29,33 @@ ATTRIBUTE = "__riverdelta__"
 
 @dataclass(frozen=True)
 class Definition:
-    """A frozen base model, its taps, the columns that it lacks, and the corrections on top.
+    """A scorer: a frozen base model, its taps, the declared columns, and the corrections on top.
 
-    `task` names the loss that corrections lower, or is one. `logit` or `probability` names the output that is corrected, as a
-    raw output or a prediction; with neither, the only float output is taken.
-    `on_drift` is what the learner does at a drift alarm; `slices` names values of id columns that are judged apart.
-    `keep_inputs` has the journal keep every column of a request; `service` is what `--service` takes to name this definition.
+    Parameters
+    ----------
+    name
+        The name of the scorer and of its home.
+    base
+        Path of the base model, an ONNX file.
+    logit, probability
+        The base's output tensor to correct, as a raw output or as a prediction (default: its only float output).
+    taps
+        Tensors within the base that corrections read, by column name.
+    columns
+        Columns that clients send besides the base's inputs.
+    corrections
+        The corrections, in order.
+    on_drift
+        The response to a drift alarm (default: only report it).
+    slices
+        Values of id columns whose losses are also reported separately, by column.
+    task
+        The loss that corrections lower, or its name (default "binary").
+    keep_inputs
+        Whether the journal keeps every column of a request (default False). Set it if a later rebase to a new base must not
+        need a log; the rows may hold personal data.
+    service
+        What `--service` takes to name this definition.
     """
 
     name: str
@@ -52,7 +73,7 @@ class Definition:
 
     @cached_property
     def loss(self) -> Loss:
-        """The loss of the task; raises `ConfigurationError` where there is none of that name."""
+        """The loss of the task; raises `ConfigurationError` if its name is unknown."""
         return loss_of(self.task)
 
     @cached_property
@@ -78,13 +99,12 @@ class Definition:
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
-        """The columns that the journal keeps of a row: what corrections read, what slices are made of, and with `keep_inputs`
-        the rest of the request."""
+        """The columns of a row that the journal keeps: those of corrections and slices, and with `keep_inputs` all others."""
         return (*self._learned, *(self.unread if self.keep_inputs else ()))
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The columns of a request that no correction reads and no slice is made of."""
+        """The columns of a request that no correction and no slice reads."""
         return tuple(name for name in self.request_schema if name not in self._learned)
 
     @cached_property
@@ -92,19 +112,21 @@ class Definition:
         return tuple(dict.fromkeys([*(name for c in self.corrections for name in c.reads), *self.slices]))
 
     def new_slices(self) -> Slices:
-        """Return fresh slices; raises `ConfigurationError` where a column cannot be sliced by."""
+        """Return fresh slices; raises `ConfigurationError` if a column is not an id column of the request."""
         return Slices(self.slices, self.request_schema, self.loss)
 
     def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return what the file `owner` of a home without a `definition.json` holds: digests of the base and of the stack's
-        make-up, `of_0_1` as that version had it."""
+        """Return the contents of `owner`, the file of a home without `definition.json`: digests of the base and the stack.
+
+        `of_0_1` gives the digests of version 0.1.
+        """
         return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint(of_0_1)}"
 
 
 def load(target: str) -> Definition:
-    """Return the definition of `module:Class` or `path/to/file.py:Class`; raises `ConfigurationError`.
+    """Return the definition that `module:Class` or `path/to/file.py:Class` names; raises `ConfigurationError`.
 
-    The class may be left out when the module has one decorated class.
+    The class can be omitted if the module has one decorated class.
     """
     module_name, _, attribute = target.partition(":")
     module = _import(module_name)
@@ -123,14 +145,14 @@ def load(target: str) -> Definition:
 
 
 def _definition(value: Any) -> Definition | None:
-    """The definition of a decorated class, or of the BentoML service made of one."""
+    """Return the definition of a decorated class or of its BentoML service, None for any other value."""
     definition = getattr(getattr(value, "inner", value), ATTRIBUTE, None)
     return definition if isinstance(definition, Definition) else None
 
 
 def _import(name: str) -> Any:
     path = Path(name)
-    # A module lies where the command is typed, as `bentoml serve` has it; what a file imports lies beside it.
+    # Modules are found in the working directory, as by `bentoml serve`; imports of a file, beside it.
     here = str(path.resolve().parent) if path.suffix == ".py" else os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -141,12 +163,12 @@ def _import(name: str) -> Any:
             if error.name is None or not name.startswith(error.name):
                 raise
             raise ConfigurationError(
-                f"no module is named {name!r} in {here} or in what is installed; give a module or a path that ends in .py"
+                f"no module {name!r} in {here} or among the installed packages; give a module or a path that ends in .py"
             ) from None
     if not path.is_file():
-        raise ConfigurationError(f"{path} is not a file; give the service's file, as in service.py:Ranker")
+        raise ConfigurationError(f"{path} is not a file; give the file of the service, for example service.py:Ranker")
     path = path.resolve()
-    # A name of its own: two files may both be called service.py, and neither may pass for a package of that name.
+    # A unique name: two files may both be called service.py, and neither may hide a package of that name.
     unique = f"{path.stem}_{id64(str(path)) % 2**32:08x}"
     spec = importlib.util.spec_from_file_location(unique, path)
     assert spec is not None

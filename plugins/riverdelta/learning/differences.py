@@ -1,4 +1,4 @@
-"""Differences: in words, what a definition learns otherwise than the one that a home was made with."""
+"""Differences: describes how a definition differs from the one that a home was made with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from riverdelta.learning.identity import OWN, Corrected, Identity, default
 
 
 def differences(stored: Identity, mine: Identity) -> list[str]:
-    """Return in words what makes the definition `mine` learn otherwise than the `stored` one; none where it learns the same."""
+    """Return a sentence for each difference that makes `mine` learn differently from `stored`; [] if both learn the same."""
     found = []
     if mine.base.digest != stored.base.digest:
         found.append(
@@ -37,7 +37,7 @@ def differences(stored: Identity, mine: Identity) -> list[str]:
 
 def _of_correction(stored: Corrected, mine: Corrected) -> Iterator[str]:
     what = f"{mine.kind} {mine.name!r}"
-    # A class of a user's own file has whatever module that file is imported as: it may move.
+    # The module of a user's class depends on how its file is imported: it may change.
     if mine.kind != stored.kind or (mine.module == OWN) != (stored.module == OWN):
         yield f"correction {mine.name!r} is a {mine.module}.{mine.kind} here, and was a {stored.module}.{stored.kind}"
         return
@@ -49,7 +49,7 @@ def _of_correction(stored: Corrected, mine: Corrected) -> Iterator[str]:
 
 
 def _changes(stored: Any, mine: Any, path: str) -> Iterator[str]:
-    """Every leaf in which two values differ, by the path to it."""
+    """Yield a sentence for each leaf in which two values differ, with its path."""
     if _is_object(stored) and _is_object(mine) and stored["kind"] == mine["kind"]:
         yield from _of_object(stored, mine, f"{path}.")
     elif _is_named(stored) and _is_named(mine) and list(stored) == list(mine):
@@ -58,12 +58,12 @@ def _changes(stored: Any, mine: Any, path: str) -> Iterator[str]:
     elif isinstance(stored, list) and isinstance(mine, list) and len(stored) == len(mine):
         for at, (was, here) in enumerate(zip(stored, mine, strict=True)):
             yield from _changes(was, here, f"{path}[{at}]")
-    elif stored != mine or _is_named(stored):  # the order of named values counts: they may be steps
+    elif stored != mine or _is_named(stored):  # the order of named values matters: they may be steps
         yield f"{path} is {_shown(mine)} here, and was {_shown(stored)}"
 
 
 def _of_object(stored: Mapping[str, Any], mine: Mapping[str, Any], path: str, left: Collection[str] = ()) -> Iterator[str]:
-    """An option that only one of them knows is a difference where it has been given another value than its default."""
+    """Yield the options that differ; one that only one side has differs if its value is not its default."""
     theirs, ours = stored["parameters"], mine["parameters"]
     for name in dict.fromkeys((*theirs, *ours)):
         if name in left:
@@ -71,9 +71,9 @@ def _of_object(stored: Mapping[str, Any], mine: Mapping[str, Any], path: str, le
         if name in theirs and name in ours:
             yield from _changes(theirs[name], ours[name], f"{path}{name}")
         elif name in mine["chosen"]:
-            yield f"{path}{name} is {_shown(ours[name])} here, and there was no such option"
+            yield f"{path}{name} is {_shown(ours[name])} here, and this option did not exist"
         elif name in stored["chosen"]:
-            yield f"{path}{name} was {_shown(theirs[name])}, and is no option any more"
+            yield f"{path}{name} was {_shown(theirs[name])}, and this option no longer exists"
 
 
 def _is_object(stored: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, Stateful, nest, of_json, part, take, to_json
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats
+from riverdelta.core.features import Columns, Floats
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
 from riverdelta.corrections.stack import Stack
@@ -183,6 +183,12 @@ class Fold(ABC):
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
         return self.stack.learn(self._columns(e, rows), base, e.label[rows], self.adaptation.weighted(e.weight[rows]))
+
+    def serve(self, columns: Columns, base: Floats) -> tuple[Floats, Floats]:
+        """Return the corrected and the served outputs of rows, by the current tables and gate."""
+        corrected = self.stack.predict(columns, base)
+        served = base if self.shadow else self.stack.loss.mix(base, corrected, self.gate.weight)
+        return corrected, np.asarray(served, np.float32)
 
     def _predict(self, e: Examples, rows: slice) -> Floats:
         return self.stack.predict(self._columns(e, rows), np.ascontiguousarray(e.base[rows]))

@@ -1,4 +1,4 @@
-"""Identity: a definition in full, every default included, as its home stores it."""
+"""Identity: the complete definition, including every default, as its home stores it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from riverdelta.corrections.stack import named
 from riverdelta.graph import taps as tapping
 from riverdelta.learning.definition import Definition
 
-#: The version of what `describe` returns; a home of a later one is refused.
+#: The version of `definition.json`; a later one is refused.
 FORMAT: Literal[1] = 1
-#: The module of corrections that are riverdelta's own.
+#: The module recorded for riverdelta's own corrections.
 OWN = "riverdelta"
-#: What of a representation differs from process to process.
+#: The part of a `repr` that differs between processes.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Base(Strict):
-    """The base model: its file's name, the digest of the file and its external data, and its inputs."""
+    """The base model: its file name, the digest of the file with its external data, and its inputs."""
 
     file: str
     digest: str
@@ -38,7 +38,7 @@ class Base(Strict):
 
 
 class Output(Strict):
-    """The output that is corrected, and as what: a logit or a probability."""
+    """The output that is corrected, and its kind: logit or probability."""
 
     tensor: str
     kind: str
@@ -52,8 +52,10 @@ class Tap(Strict):
 
 
 class Corrected(Strict):
-    """One correction: its class, every option with its value, the options that differ from their defaults (`chosen`) or change
-    nothing of what is learned (`incidental`), the columns that it reads, and the shapes of its tables."""
+    """One correction: its class, the value of every option, the columns that it reads, and the shapes of its tables.
+
+    `chosen` are the options whose value is not the default, `incidental` those that do not affect learning.
+    """
 
     name: str
     kind: str
@@ -66,7 +68,7 @@ class Corrected(Strict):
 
 
 class Identity(Strict):
-    """All that a definition consists of, as `definition.json` has it; `journal` are the columns kept of each scored row."""
+    """The contents of `definition.json`; `journal` are the columns of a scored row that the journal keeps."""
 
     format: Literal[1]
     name: str
@@ -80,14 +82,14 @@ class Identity(Strict):
     keep_inputs: bool
 
     def source(self, name: str) -> str:
-        """Return what a correction reads under a name."""
+        """Return a description of the tap or column `name`."""
         if tap := self.taps.get(name):
             return f"the tap of tensor {tap.tensor!r}, {tap.type}"
         return f"a column {self.columns.get(name) or self.base.inputs.get(name)}"
 
 
 def describe(definition: Definition) -> Identity:
-    """Return all that a definition consists of, defaults included."""
+    """Return the complete definition, including defaults."""
     signature, stack = definition.signature, definition.new_stack()
     tapped = tapping.tap_columns(signature, definition.taps)
     return Identity(
@@ -105,16 +107,15 @@ def describe(definition: Definition) -> Identity:
 
 
 def read(written: bytes) -> Identity:
-    """Return what was written as JSON; raises `Corrupt` where it is damaged, and `ConfigurationError` where a later version
-    wrote it."""
+    """Return the identity in the JSON `written`; raises `Corrupt` if it is damaged, `ConfigurationError` if it is newer."""
     try:
         stored = json.loads(written)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"its {len(written)} bytes are not JSON ({error})") from error
+        raise Corrupt(f"its {len(written)} bytes are not valid JSON ({error})") from error
     number = stored.get("format") if isinstance(stored, dict) else None
     if isinstance(number, int) and number > FORMAT:
         raise ConfigurationError(
-            f"it has the format {number}, and this version of riverdelta reads at most {FORMAT}; serve this home with the "
+            f"its format is {number}, and this version of riverdelta reads formats up to {FORMAT}; serve this home with the "
             f"version that wrote it, or a later one"
         )
     try:
@@ -124,8 +125,10 @@ def read(written: bytes) -> Identity:
 
 
 def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[str]]:
-    """Return the definition with the `stored` value of every option that its code leaves to a default that has changed since,
-    and which options these are, in words."""
+    """Return the definition with every changed default set back to its `stored` value, and a sentence for each.
+
+    Only options that the code leaves at their defaults are affected.
+    """
     theirs = {c.name: c for c in stored.corrections}
     corrections, settled = list[Correction](), list[str]()
     for name, c in zip(named(definition.corrections), definition.corrections, strict=True):
@@ -138,8 +141,8 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
             if not isinstance(default(known[option]), dict)  # an object: the difference is for the user to see
         }
         settled += [
-            f"{type(c).__qualname__} {name!r}: {option} stays {kept!r}, with which this home has learned; its default is "
-            f"{getattr(c, option)!r} now, for a new home"
+            f"{type(c).__qualname__} {name!r}: {option} stays {kept!r}, with which this home has learned; new homes use the "
+            f"current default, {getattr(c, option)!r}"
             for option, kept in changed.items()
         ]
         corrections.append(c.clone(changed) if changed else c)
@@ -147,7 +150,7 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
 
 
 def value(given: Any) -> Any:
-    """Return the value of an option as JSON has it: objects by their class and own options, tables by their contents.
+    """Return the value of an option as JSON: an object by its class and options, an array by the digest of its contents.
 
     >>> value(float("inf")), value(("user", np.float32(0.5)))
     ({'float': 'inf'}, ['user', 0.5])
@@ -171,13 +174,13 @@ def value(given: Any) -> Any:
         contents = digest(np.ascontiguousarray(given).tobytes(), size=8).hex()
         return {"kind": kind, "shown": f"{given.dtype}{list(given.shape)}, contents {contents}"}
     own = given.identity() if hasattr(given, "identity") else _parameters(given)
-    if not own:  # an object without options that can be read, by what it shows of itself
+    if not own:  # no options can be read: by its repr
         return {"kind": kind, "shown": _ADDRESS.sub("", repr(given))}
     return {"kind": kind, "parameters": value(own), "chosen": _chosen(given, own)}
 
 
 def default(stored: Any) -> Any:
-    """Return the value of an option from what `value` made of it, for numbers, texts, and tuples of them."""
+    """Return the value of an option from its JSON: the inverse of `value` for numbers, strings, and tuples of them."""
     if isinstance(stored, dict) and set(stored) == {"float"}:
         return float(stored["float"])
     return tuple(map(default, stored)) if isinstance(stored, list) else stored
@@ -198,21 +201,21 @@ def _of(name: str, correction: Correction) -> Corrected:
 
 
 def _chosen(of: Any, own: Mapping[str, Any]) -> list[str]:
-    """The options whose value is not the default."""
+    """Return the options whose value is not the default."""
     defaults = {name: argument.default for name, argument in _arguments(of).items() if argument.default is not argument.empty}
     return [name for name, one in own.items() if name not in defaults or value(one) != value(defaults[name])]
 
 
 def _parameters(of: Any) -> dict[str, Any]:
-    """The arguments that an object was made with, as River and scikit-learn keep them: attributes of the same names."""
+    """Return the arguments that an object was made with: its attributes of the same names, as in River and scikit-learn."""
     return {name: getattr(of, name) for name in _arguments(of) if hasattr(of, name)}
 
 
 def _arguments(of: Any) -> dict[str, inspect.Parameter]:
-    """The arguments of its class and of those that the class is made from, which may leave some out."""
+    """Return the arguments of the class of an object and of its base classes."""
     found = dict[str, inspect.Parameter]()
     for kind in reversed(type(of).__mro__):
-        with suppress(ValueError):  # of a compiled class
+        with suppress(ValueError):  # a compiled class has no signature
             made = vars(kind).get("__init__")
             found |= {} if made is None else dict(list(inspect.signature(made).parameters.items())[1:])
     return found

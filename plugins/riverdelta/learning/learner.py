@@ -1,4 +1,4 @@
-"""Learner: a fold that obeys commands; the same for a live sidecar, a demo and a replay."""
+"""Learner: a fold that applies commands, used by the sidecar, the demo and replay."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ T = TypeVar("T")
 
 
 class Learner(Fold):
-    """A fold that obeys the commands and other controls among its records.
+    """A fold that applies the commands and other controls among its records.
 
-    `recall` brings back the state of a release, and `outcomes` says what came of each record; one that cannot be carried out is
-    refused, and changes nothing.
+    `recall` restores the state of a release; `outcomes` has the outcome of each control. A control that cannot be applied is
+    refused and changes nothing.
 
-    Version 0.1 recorded no settings. What precedes the first record of them is learned with the settings of that record, which
-    are those that the upgraded service began with: see `begin`. Where the service of 0.1 had others, relearning from a release
-    that it made gives the same tables whenever it is done, and not the tables of then.
+    Version 0.1 recorded no settings. Records before the first settings are learned with these, which are the settings that the
+    upgraded service started with (see `begin`). If the service of 0.1 had others, relearning from one of its releases is
+    reproducible, but differs from the tables at that time.
     """
 
-    #: Makes the learner that a rollback learns again in, from the state of the release.
+    #: Makes the fresh learner in which a rollback relearns.
     again: Callable[[], Learner]
-    #: While a rollback learns again: the positions that it began after, has come to, and ends before.
+    #: During relearning: the positions that it began after, has reached, and ends before.
     relearning: dict[str, int] | None = None
 
     def report(self) -> dict[str, Any]:
-        """Return what the status says of learning."""
+        """Return the learning part of the status."""
         return super().report() | {"relearning": self.relearning}
 
     def obey(self, sequence: int, record: Control | Instruction) -> None:
-        """Do what a record asks for, all of it or nothing, and keep what came of it.
+        """Apply a control, completely or not at all, and keep its outcome.
 
-        Raises `Corrupt` at a record of a kind that this version does not know: what it asks for may change what is learned.
+        Raises `Corrupt` if this version does not know the control: it may affect what is learned.
         """
         if isinstance(record, Instruction):
             outcome = self._command(sequence, record)
-        elif record.action == "refused":  # what it says was found out when the record that it names was read
+        elif record.action == "refused":  # already applied when the record that it names was read
             return
         elif record.action == "drift":
             self.adaptation.note(record)
@@ -70,15 +70,15 @@ class Learner(Fold):
         self.show("on_outcome", outcome)
 
     def resume(self) -> None:
-        """Close the breaker."""
+        """Reset the breaker."""
         self.admission.resume()
 
     def note_release(self) -> None:
-        """Count the examples until the next release from here on."""
+        """Restart the count of examples since the last release."""
         self.released_at = self.examples
 
     def make_release(self, sequence: int) -> int | None:
-        """Make a release at the record `sequence`; return its number where releases are kept."""
+        """Make a release at the record `sequence`; return its number, None if releases are not kept."""
         return self.recall.keep(sequence, partial(self.state, sequence))
 
     def _command(self, sequence: int, asked: Instruction) -> Outcome:
@@ -89,13 +89,13 @@ class Learner(Fold):
         cls.noted(self)
         self.admission.answered(asked.trip or 0)
 
-        def carry_out() -> tuple[int | None, bool]:
+        def apply() -> tuple[int | None, bool]:
             command = of_record(asked)
             self.outcomes.refuse_superseded(asked)
             self.recall.check(command, asked.position)
             return command.apply(self, sequence, asked.position), command.promotes
 
-        done, refused = self._attempt(sequence, asked.action, carry_out)
+        done, refused = self._attempt(sequence, asked.action, apply)
         made, promoted = done or (None, False)
         return Outcome.of(sequence, asked, made, promoted, refused)
 
@@ -104,13 +104,13 @@ class Learner(Fold):
         self.joiner.upgraded()
 
     def _attempt(self, sequence: int, action: str, do: Callable[[], T]) -> tuple[T | None, str | None]:
-        """Do it, unless it was refused when its record was read before; return what came of it, and why it is refused if so."""
+        """Return the result of `do`, and the reason if it is refused, now or when its record was read before."""
         refused = self.recall.refusal(sequence)
         if refused is None:
             try:
                 return do(), None
             except Unavailable:
-                raise  # of what may pass, nothing is decided yet
+                raise  # temporary: the record is pushed again
             except (RiverdeltaError, LookupError, TypeError, ValueError) as error:
                 refused = (str(error) if isinstance(error, RiverdeltaError) else repr(error))[:LONGEST]
                 self.recall.refuse(sequence, refused)
@@ -118,7 +118,7 @@ class Learner(Fold):
         return None, refused
 
     def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
-        """Go back to the tables of the release at `position`, and learn the examples before `sequence` again where asked."""
+        """Restore the tables of the release at `position`; with `relearn`, learn the examples up to `sequence` again."""
         arrays = self.recall.state(position)
         stack = self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack")
         before = {name: array.copy() for name, array in self.stack.state().items()}
@@ -129,7 +129,7 @@ class Learner(Fold):
             raise
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
-        """The stack's state after learning the examples of the records between two positions again."""
+        """Return the state of the stack after relearning the records between two positions."""
         self.relearning = {"since": since, "position": since, "until": until}
         try:
             self.pulse()
@@ -138,7 +138,7 @@ class Learner(Fold):
             if "learner" in arrays:
                 other.load(arrays)
                 other.frozen = False
-            else:  # release 0 has the stack alone
+            else:  # release 0 has only the stack
                 other.begin()
             unmatched = other.joiner.unmatched
             for sequence, record in self.recall.records(since, until):
@@ -148,14 +148,14 @@ class Learner(Fold):
         finally:
             self.relearning = None
         if lost := other.joiner.unmatched - unmatched:
-            raise NotFound(f"the impressions of {lost} labels are no longer there; roll back without relearning")
+            raise NotFound(f"the impressions of {lost} labels were deleted by retention; roll back without --relearn")
         return other.stack.state()
 
 
 def new_learner(definition: Definition, settings: Settings) -> Learner:
-    """Return a learner at position 0; the same records make the same tables from it, wherever it runs.
+    """Return a learner at position 0; the same records produce the same tables wherever it runs.
 
-    `settings` are those before the first record of them.
+    `settings` apply until the first settings on record.
     """
     stack, given = definition.new_stack(), reference.load(definition)
     read = Schema({name: definition.schema[name] for name in stack.reads})
@@ -165,7 +165,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         s = settings.learning_as(changed)
         response = drift.of_record(changed["on_drift"]) if "on_drift" in changed else definition.on_drift
         if changed.get("reference") != (found := given and given.digest.hex()):
-            _log.warning("drift was watched against the reference %s, and is now against %s", changed.get("reference"), found)
+            _log.warning("the reference of drift was %s, and is now %s", changed.get("reference"), found)
         adaptation, admission = Adaptation(), Admission.of(keys, s, definition.loss)
         if s.drift_run_length:
             detector = drift.Drift(read, s.drift_reference_examples, s.drift_run_length, given, definition.loss)

@@ -1,4 +1,4 @@
-"""Observers: what is shown of the stream, and what is decided about releases, as the learner reads it."""
+"""Observers: follow the stream as the learner reads it, to report on it or to decide about releases."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from riverdelta.learning.outcomes import Outcome
 
 
 class Observer:
-    """Learns nothing and is shown everything: the rows scored, the examples joined, and what came of each control, in order.
+    """Receives the rows scored, the examples joined and the outcome of each control, in order.
 
-    A subclass overrides what it needs. Nothing that is learned depends on an observer. Its methods may not fail and touch no
-    files: a record is read once. What it saves lies beside the learner's state under the observer's own name, and follows from
-    the records alone.
+    A subclass overrides the methods that it needs. Learning never depends on an observer. Its methods must not raise or access
+    files: each record is shown once. Its state is saved with the learner's, under its own name, and depends only on records.
     """
 
     def on_scored(self, position: int, impressions: Impressions) -> None:
-        """Observe the rows that the record at `position` says were scored."""
+        """Observe the scored rows of the record at `position`."""
 
     def on_examples(self, position: int, examples: Examples) -> None:
         """Observe examples that the record at `position` completed, after they were learned."""
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Observe what came of a command, or of another control."""
+        """Observe the outcome of a command or other control."""
 
     def report(self) -> dict[str, Any]:
-        """Return what the learner's status says of it, {} for nothing."""
+        """Return its part of the status, {} for none."""
         return {}
 
     def state(self) -> Arrays:
-        """Return what `load` needs, {} where it begins anew at each start."""
+        """Return the state to save, {} if it starts over with each process."""
         return {}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, or begin anew where that is {}: the observer is new."""
+        """Restore what `state` returned, or start over if that is {}: the checkpoint is older than the observer."""

@@ -1,4 +1,4 @@
-"""Outcomes: what came of each command, and of each other control, that the learner has read."""
+"""Outcomes: the results of the last commands and other controls that the learner has read."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from riverdelta.core.arrays import Array, Arrays, of_json, to_json
 from riverdelta.core.errors import Corrupt, Refused
 from riverdelta.core.instruction import Instruction
 
-#: How many outcomes are kept, and the most characters of a reason.
+#: The number of outcomes kept, and the length of a reason in characters, at most.
 KEPT, LONGEST = 64, 500
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the record at `sequence`: done, or `refused` for a reason, and then nothing has changed.
+    """The result of the control at `sequence`: applied, or `refused` for a reason and without effect.
 
-    `release` is the one that was made, promoted or rolled back to; `champion` says that it is the champion from here on. `time`
-    and `details` are the record's own: when it was written, and what else it says.
+    `release` is the one made, promoted or rolled back to; `champion` says that it became the champion. `time` is when the
+    record was written, and `details` its other fields.
     """
 
     sequence: int
@@ -33,7 +33,7 @@ class Outcome:
 
     @classmethod
     def of(cls, sequence: int, asked: Instruction, made: int | None, promoted: bool, refused: str | None) -> Outcome:
-        """Return what came of a command: the release `made`, or the one that it names; its fields count where it was done."""
+        """Return the outcome of a command: its release is the one `made`, or else the one that it names."""
         said = {"by": asked.by, "asked": asked.asked, "position": asked.position, "trip": asked.trip}
         details = {name: value for name, value in said.items() if value not in (None, "operator")}
         details |= asked.fields if refused is None else {}
@@ -44,7 +44,7 @@ class Outcome:
 class Outcomes(deque[Outcome]):
     """The outcomes of the last `KEPT` controls, oldest first, saved with the learner.
 
-    The registry, the logbook and the operator's answer act on them and on nothing else.
+    The registry, the logbook and the operator's answers depend on nothing else.
 
     >>> outcomes = Outcomes()
     >>> outcomes.append(Outcome(7, "rollback", 3, refused="release 3 is gone"))
@@ -56,27 +56,27 @@ class Outcomes(deque[Outcome]):
         super().__init__(maxlen=KEPT)
 
     def of(self, sequence: int) -> Outcome | None:
-        """Return the outcome of the control at `sequence`, None where there is none or it is no longer kept."""
+        """Return the outcome of the control at `sequence`, None if there is none or it is no longer kept."""
         return next((outcome for outcome in self if outcome.sequence == sequence), None)
 
     def refuse_superseded(self, asked: Instruction) -> None:
-        """Raise `Refused` where breaker or trial asked for it before the learner read a rollback: that comes first."""
+        """Raise `Refused` if breaker or trial requested it before the last rollback, which takes precedence."""
         if asked.by not in ("breaker", "trial"):
             return
         back = [outcome.sequence for outcome in self if outcome.action == "rollback" and outcome.refused is None]
         if asked.asked is not None and back and back[-1] > asked.asked:
-            raise Refused(f"it was asked for at position {asked.asked}, before the rollback at position {back[-1]}")
+            raise Refused(f"it was requested at position {asked.asked}, before the rollback at position {back[-1]}")
 
     def report(self) -> list[dict[str, Any]]:
         """Return the outcomes as plain values, oldest first."""
         return [asdict(outcome) for outcome in self]
 
     def state(self) -> dict[str, Array]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         return {"kept": of_json(self.report())}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; version 0.1 saved none. Raises `Corrupt` where it cannot be read."""
+        """Restore what `state` returned, {} by version 0.1; raises `Corrupt` if it cannot be read."""
         kept = to_json(arrays, "kept") if arrays else []
         try:
             found = [Outcome(**outcome) for outcome in kept]

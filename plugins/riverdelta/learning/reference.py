@@ -1,4 +1,4 @@
-"""Reference file: what was usual in a base's training data, kept beside the base, and the settings record that names it."""
+"""Reference file: the profile of a base's training data, kept beside the base, and the settings record that names it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from riverdelta.learning.definition import Definition
 
 
 def path_of(definition: Definition) -> Path:
-    """Return where the reference of a definition's base lies: `ranker.reference` beside `ranker.onnx`."""
+    """Return the path of a definition's reference: `ranker.reference` beside the base `ranker.onnx`."""
     return definition.base.with_suffix(".reference")
 
 
 def save(definition: Definition, reference: Reference, path: Path | None = None) -> Path:
-    """Write a reference beside its base, whole or not at all, and return its path."""
+    """Write a reference atomically, by default beside its base, and return its path."""
     path = path or path_of(definition)
     write_arrays(path, reference.arrays() | {"base": _base(definition)})
     return path
 
 
 def load(definition: Definition) -> Reference | None:
-    """Return the reference beside a definition's base, None where there is none.
+    """Return the reference beside a definition's base, None if there is none.
 
-    Raises `ConfigurationError` where it is of another base, and `Corrupt` where it is not what was written.
+    Raises `ConfigurationError` if it belongs to another base, and `Corrupt` if the file is damaged.
     """
     path = path_of(definition)
     if not path.exists():
@@ -38,8 +38,7 @@ def load(definition: Definition) -> Reference | None:
     arrays = dict(read_arrays(path))
     if not np.array_equal(arrays.pop("base", np.zeros(0, np.uint8)), _base(definition)):
         raise ConfigurationError(
-            f"{path} is the reference of another base than {definition.base.name}; make it again with `riverdelta reference`, "
-            f"or delete it"
+            f"{path} does not belong to the base {definition.base.name}; make it again with `riverdelta reference` or delete it"
         )
     try:
         return Reference.of_arrays(arrays)
@@ -48,7 +47,7 @@ def load(definition: Definition) -> Reference | None:
 
 
 def in_effect(definition: Definition, settings: Settings) -> dict[str, Any]:
-    """Return all that learning reads besides the journal, as a settings record has it."""
+    """Return everything that affects learning besides the journal, in the form of a settings record."""
     given = load(definition)
     return {**settings.learning(), "on_drift": as_record(definition.on_drift), "reference": given and given.digest.hex()}
 

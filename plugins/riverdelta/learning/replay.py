@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from dataclasses import replace
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -82,6 +83,25 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
     return -(-first // refresh_rows) * refresh_rows
 
 
+def labelled(columns: Columns, base: Floats, label: Floats, time: Times) -> Examples:
+    """Return examples whose labels are known as soon as they are scored, from source 1, for `Fold.learn_at_once`."""
+    ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
+    return Examples(
+        columns=columns,
+        base=base,
+        corrected=base,
+        served=base,
+        label=label,
+        weight=ones,
+        received=time,
+        scored=time,
+        importance=ones,
+        taken_back=0 * ones,
+        position=zeros,
+        source=zeros + 1,
+    )
+
+
 class Replayed(Source, Observer):
     """The N rows of a log, their served outputs, and their records: row r is request r of one worker.
 
@@ -101,23 +121,8 @@ class Replayed(Source, Observer):
 
     def serve_and_learn(self, rows: slice) -> None:
         """Serve and learn rows, each served after all labels before it are learned."""
-        ones, times = np.ones(rows.stop - rows.start, np.float32), self.time[rows]
-        served = self.learner.learn_at_once(
-            Examples(
-                columns=self._columns(rows),
-                base=self.base[rows],
-                corrected=self.base[rows],
-                served=self.base[rows],
-                label=self.label[rows],
-                weight=ones,
-                received=times,
-                scored=times,
-                importance=ones,
-                taken_back=0 * ones,
-                position=np.zeros(len(ones), np.int64),
-                source=self.source[rows],
-            )
-        )
+        examples = labelled(self._columns(rows), self.base[rows], self.label[rows], self.time[rows])
+        served = self.learner.learn_at_once(replace(examples, source=self.source[rows]))
         self.corrected[rows], self.served[rows] = served.corrected, served.served
         self.learned[rows] = self.learner.admitted
 
@@ -166,9 +171,7 @@ class Replayed(Source, Observer):
         )
 
     def _score(self, rows: slice) -> None:
-        base, learner = self.base[rows], self.learner
-        self.corrected[rows] = corrected = learner.stack.predict(self._columns(rows), base)
-        self.served[rows] = base if learner.shadow else learner.stack.loss.mix(base, corrected, learner.gate.weight)
+        self.corrected[rows], self.served[rows] = self.learner.serve(self._columns(rows), self.base[rows])
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))

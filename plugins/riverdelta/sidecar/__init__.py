@@ -1,4 +1,4 @@
-"""The trainer: from the journal to learned tables, live, releases and checkpoints."""
+"""The trainer: turns the journal into learned tables, live states, releases and checkpoints."""
 
 from riverdelta.sidecar.trainer import Trainer
 

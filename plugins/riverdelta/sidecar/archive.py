@@ -1,4 +1,4 @@
-"""Archive: what releases and journal still allow a command to do."""
+"""Archive: decides from the releases and the journal whether a command can be applied."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from riverdelta.storage.registry import ReleaseStore
 
 
 class Archive(Past):
-    """A home's releases and its journal, under a `guard` (RIVERDELTA_GUARD).
+    """A home's releases and journal, as the `Past` of commands.
 
-    `champion` returns the one at the command's position, by default the store's, which is ahead of a learner that reads records
-    again.
+    With the `guard` "release" (RIVERDELTA_GUARD) only champions may serve. `champion` returns the champion at the command's
+    position (default: the store's, which may be ahead of a learner that reads records again).
     """
 
     def __init__(
@@ -29,26 +29,28 @@ class Archive(Past):
         return self._champion()
 
     def require(self, release: int, position: int | None) -> None:
-        """Raise `NotFound` or `Corrupt` where a release, of `position` if given, or its state, is not there or not intact."""
+        """Raise `NotFound` or `Corrupt` unless a release and its state are intact and, if given, have this `position`."""
         found = self.store.get(release)
         found.verify()
         self.store.state(found)
         if position not in (None, found.position):
-            raise NotFound(f"release {release} is of position {found.position}; the one of position {position} is gone")
+            raise NotFound(
+                f"release {release} was made at position {found.position}; the one made at position {position} is deleted"
+            )
 
     def require_examples(self, release: int) -> None:
-        """Raise `Refused`, with the oldest release to go back to, where examples since this one cannot be learned again."""
+        """Raise `Refused`, naming the oldest usable release, if the examples since this one cannot be learned again."""
         position, since = self.store.get(release).position, self._journal.complete_after()
         if since <= position:
             return
         first = self._journal.first()
         gone = (
-            f"the oldest record that is left is {first}: what came between was deleted"
+            f"records {position + 1} to {first - 1} were deleted"
             if first > position + 1
-            else f"the feedback at position {since} is for rows that were deleted"
+            else f"the rows of the feedback at position {since} were deleted"
         )
         later = next((r.number for r in self.store.all() if r.position >= since), None)
         raise Refused(
-            f"release {release} is of position {position}, and {gone} and cannot be learned again; roll back without --relearn"
-            + ("" if later is None else f", or to release {later} or a later one")
+            f"the examples since release {release} (position {position}) cannot be learned again: {gone}; roll back without "
+            "--relearn" + ("" if later is None else f", or to release {later} or later")
         )

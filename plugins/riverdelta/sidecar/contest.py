@@ -1,4 +1,4 @@
-"""Contest: the newest release against the champion, on every example that is joined after it was made."""
+"""Contest: compares the newest release with the champion, on the examples joined after it was made."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from riverdelta.storage.registry import Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
 _NONE = -1
-#: What of a trial's report is kept with the release.
+#: The facts of a release that a trial's report gives.
 _FACTS = {"verdict": "verdict", "difference": "mean", "lower": "lower", "upper": "upper", "trial_examples": "examples"}
 
 
 class Contest(Observer):
-    """Which release is the champion, and which serves: at most one trial at a time, between frozen tables.
+    """Decides which release is the champion and which serves, by one trial at a time between frozen tables.
 
-    A release that comes while a trial runs waits, and the newest goes next. Examples and controls are only noted as they are
-    read; `settle` does in the registry what follows from them.
+    Releases made during a trial wait; the newest is the next challenger. Examples and outcomes are only recorded as they are
+    read; `settle` updates the registry.
     """
 
     def __init__(self, store: ReleaseStore, new_stack: Callable[[], Stack], settings: Settings, loss: Loss = LOG_LOSS) -> None:
@@ -38,29 +38,29 @@ class Contest(Observer):
         self._trial = Trial(**self._terms)
         self._stacks: tuple[Stack, Stack] | None = None
         champion = store.champion()
-        #: The champion as the records that were read have it: the store may be ahead of them after a restart.
+        #: The champion at the last record read; after a restart the store may be ahead.
         self.champion = _NONE if champion is None else champion.number
-        #: The release that serves, as the records that were read have it.
+        #: The release that serves at the last record read.
         self.serving = self.champion
-        #: The release on trial, and the newest that ever was.
+        #: The release on trial, and the newest that has been on trial.
         self.challenger: int | None = None
         self._last = _NONE
-        #: The last control's outcome, where the registry has yet to act on it.
+        #: The last outcome that is not yet in the registry.
         self.owed: Outcome | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """What the trial says so far."""
+        """The verdict of the trial so far."""
         return self._trial.verdict
 
     def registered_champion(self) -> Release:
         """Return the registry's champion."""
         champion = self.store.champion()
-        assert champion is not None  # release 0 was made before the first step
+        assert champion is not None  # release 0 exists before the first step
         return champion
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        """Judge joined examples."""
+        """Score joined examples by champion and challenger, and add their losses to the trial."""
         if self._stacks is None:
             return
         base = np.ascontiguousarray(examples.base)
@@ -69,13 +69,13 @@ class Contest(Observer):
         self._trial.update(champion[rows], challenger[rows], label, importance)
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Note what the registry has to act on."""
+        """Record an outcome for `settle`."""
         self.owed = outcome
 
     def settle(self, position: int) -> Outcome | None:
-        """Do the registry's part of what was read up to `position`; return the control's outcome that it was, if any.
+        """Update the registry for what was read up to `position`; return the outcome that it acted on, if any.
 
-        By the outcome alone, and again where a full disk stopped it: it stays `owed` until the caller has done its part too.
+        It can be called again if a full disk stopped it: the outcome stays `owed` until the caller has acted on it too.
         """
         if self.verdict is Verdict.rejected:
             self.close()
@@ -89,22 +89,22 @@ class Contest(Observer):
                 self.store.promote(number)
                 self.champion = number
             if outcome.action == "rollback":
-                # The trial ends, and only a release that is made from now on goes on trial.
+                # The trial ends, and only releases made from now on are challengers.
                 self.close(Verdict.undecided)
                 self._last, self.serving = max((release.number for release in self.store.all()), default=number), number
             elif outcome.action == "release" and self._guard == "live":
                 self.serving = number
         if outcome.action == "promote" and (done or number == self.challenger):
-            # A challenger that cannot be promoted, or whose place another has taken, has not been.
+            # Without its own promotion the challenger has no verdict.
             self.close(None if done and number == self.challenger else Verdict.undecided)
         if outcome.action in ("promote", "release"):
             self.offer(position)
         return outcome
 
     def offer(self, position: int) -> None:
-        """Begin the next trial where none runs and there is a release newer than the champion and all challengers.
+        """Begin the next trial if none runs and there is a release newer than the champion and all challengers.
 
-        One made after `position` is none yet: it has learned from the records that its trial would judge it on.
+        A release made after `position` waits: it has learned from the records that its trial would measure it on.
         """
         if self.challenger is not None or self.champion == _NONE:
             return
@@ -114,26 +114,26 @@ class Contest(Observer):
             self._begin(newer[-1].number)
 
     def close(self, verdict: Verdict | None = None) -> None:
-        """Write the verdict, the trial's own by default, to the challenger's facts and end the trial."""
+        """End the trial and write the verdict, by default the trial's own, to the challenger's facts."""
         if self.challenger is not None:
             report = self._trial.report() | ({} if verdict is None else {"verdict": verdict})
             self.store.judge(self.challenger, {name: report[key] for name, key in _FACTS.items()})
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
 
     def report(self) -> dict[str, Any]:
-        """Return the release that serves, and the challenger's number with the trial's report, None while there is none."""
+        """Return the release that serves, and the trial's report with its challenger, None if no trial runs."""
         trial = None if self.challenger is None else {"challenger": self.challenger, **self._trial.report()}
         return {"release": self.serving, "trial": trial}
 
     def state(self) -> dict[str, Array]:
-        """Return what `load` needs; the tables come from the releases."""
+        """Return the state to save, without the tables, which are in the releases."""
         challenger = _NONE if self.challenger is None else self.challenger
         numbers = np.array([challenger, self._last, self.champion, self.serving], np.int64)
         return {"numbers": numbers} | nest({"trial": self._trial.state()})
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned; a trial whose releases cannot be read any more is dropped."""
-        of_0_1 = take(arrays, "numbers").shape == (3,)  # which did not save what serves
+        """Restore what `state` returned; a trial whose releases can no longer be read is dropped."""
+        of_0_1 = take(arrays, "numbers").shape == (3,)  # 0.1 did not save which release serves
         numbers = take(arrays, "numbers", np.zeros(4 - of_0_1, np.int64)).tolist()
         number, self._last, self.champion, self.serving = [*numbers, self.serving][:4]
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
@@ -141,7 +141,7 @@ class Contest(Observer):
             self._trial.load(part(arrays, "trial"))
 
     def _begin(self, challenger: int) -> bool:
-        """Put a release on trial; return whether its tables and the champion's could be read."""
+        """Put a release on trial; return False if its tables or the champion's cannot be read."""
         self._last = challenger
         try:
             releases = self.store.get(self.champion), self.store.get(challenger)
@@ -154,7 +154,7 @@ class Contest(Observer):
 
 
 def stack_of(release: Release, store: ReleaseStore, new_stack: Callable[[], Stack]) -> Stack:
-    """Return a stack with the tables of a release; raises `Corrupt` where its state cannot be read."""
+    """Return a stack with the tables of a release; raises `Corrupt` if its state cannot be read."""
     stack = new_stack()
     stack.load(part(store.state(release), "stack"))
     return stack

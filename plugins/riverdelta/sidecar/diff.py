@@ -1,4 +1,4 @@
-"""Diff: which coefficients changed between two releases, the largest first."""
+"""Diff: lists the coefficients that changed between two releases, the largest change first."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _QUOTED = re.compile(r'"(.*)"', re.DOTALL)
 
 @dataclass(frozen=True)
 class Change:
-    """One coefficient in two releases; `logits` is its change times the usual size of its feature, None where that is unknown.
+    """One coefficient in two releases.
 
-    `slot` is its row in a table that ids share by hashing, `id` whose it is, where that was asked for.
+    `logits` is its change times the typical size of its feature, None if that is unknown. `slot` is its row in a table that ids
+    share by hashing; `id` is its id if the diff was restricted to ids.
     """
 
     correction: str
@@ -40,17 +41,17 @@ class Change:
 
     @property
     def weight(self) -> float:
-        """By how much it counts among others."""
+        """The size by which changes are sorted."""
         return abs(self.after - self.before if self.logits is None else self.logits)
 
 
-#: Where a coefficient lies, by row and column, and the id that it was found by.
+#: The row and column of a coefficient, and its id if known.
 Place = tuple[int, int, str | None]
 
 
 @dataclass(frozen=True)
 class Turnover:
-    """How many of a table's coefficients changed."""
+    """The number of a table's coefficients that changed."""
 
     correction: str
     table: str
@@ -60,7 +61,7 @@ class Turnover:
 
 @dataclass(frozen=True)
 class Diff:
-    """What changed from release `a` to release `b`: by table, and the coefficients that moved most, or those of an id."""
+    """The changes from release `a` to release `b`: counts by table, and the coefficients that changed most."""
 
     a: int
     b: int
@@ -70,11 +71,22 @@ class Diff:
 
 
 def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int = TOP, ids: Ids | None = None) -> Diff:
-    """Compare two releases, by number; with `ids`, one by its column's name, show what belongs to them, changed or not.
+    """Return the differences between two releases, given by number.
 
-    The usual size of a feature is the root of its mean square where it is not 0, as `b` has seen it, or else `a`; that of an
-    id is 1. The `top` largest changes are shown. Raises `NotFound` or `Corrupt` where a release or its state is not there or
-    not whole, and `InvalidInput` where no correction is keyed by `ids`.
+    Raises `NotFound` or `Corrupt` if a release or its state is missing or damaged, and `InvalidInput` if no table is keyed by
+    `ids`.
+
+    Parameters
+    ----------
+    top
+        The number of changes to return, the largest first (default 20).
+    ids
+        Ids by column: return their coefficients, changed or not (default: those that changed, of all ids).
+
+    Notes
+    -----
+    The typical size of a feature is its root mean square over the rows where it is not 0, in `b`, or in `a` if `b` has none;
+    that of an id is 1.
     """
     releases = [store.get(number) for number in (a, b)]
     old, new = (stack_of(release, store, definition.new_stack) for release in releases)
@@ -87,7 +99,7 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
     for name, was, now in zip(new.names, old.corrections, new.corrections, strict=True):
         former = was.coefficients()
         for key, after in now.coefficients().items():
-            # One that a release did not have yet is 0 there.
+            # A feature that a release lacks is 0 there.
             features = tuple(dict.fromkeys([*after.features, *former[key].features]))
             before, after = _over(former[key], features), _over(after, features)
             moved = after.values != before.values
@@ -95,24 +107,21 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
             sizes = np.where(np.isnan(after.sizes), before.sizes, after.sizes)
             places = _of(after.find(ids), features) if ids is not None else _largest(before, after, moved, sizes, top)
             for row, column, whose in places:
-                old_value, new_value, size = (
-                    float(before.values[row, column]),
-                    float(after.values[row, column]),
-                    float(sizes[column]),
-                )
+                found = before.values[row, column], after.values[row, column], sizes[column]
+                old_value, new_value, size = map(float, found)
                 logits = None if np.isnan(size) else (new_value - old_value) * size
                 slot = row if after.slots else None
                 changes.append(Change(name, key, features[column], slot, whose, old_value, new_value, logits))
     if ids is not None and not changes:
-        raise InvalidInput(f"no table is keyed by {' and '.join(ids)} alone; a cross takes an id of each of its columns")
+        raise InvalidInput(f"no table is keyed by {' and '.join(ids)} alone; for a cross give an id of each of its columns")
     changes.sort(key=lambda change: change.weight, reverse=True)
     return Diff(a, b, releases[1].examples - releases[0].examples, tables, changes[:top])
 
 
 def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
-    """Return ids written as `column=value`, None where there are none; raises `InvalidInput` naming what is no id.
+    """Return ids from texts `column=value`, None if there are none; raises `InvalidInput` naming the text that is not valid.
 
-    A whole number is itself; anything else is text, and so is a number in double quotes.
+    An integer is the id itself; any other value is a string, and so is an integer in double quotes.
 
     >>> schema = Schema.of({"user_id": "int64", "country": "int64"})
     >>> parse_ids(["user_id=42", "country=de"], schema) == {"user_id": 42, "country": id64("de")}
@@ -124,14 +133,14 @@ def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or name in ids:
-            raise InvalidInput(f"id is {text!r}; expected column=value, and each column once")
+            raise InvalidInput(f"id is {text!r}; expected column=value, each column once")
         if name not in schema or schema[name].kind != "id":
             known = [column.name for column in schema.values() if column.kind == "id"]
-            raise InvalidInput(f"{name!r} is no column of ids: {near(name, known)}")
+            raise InvalidInput(f"{name!r} is not an id column: {near(name, known)}")
         quoted = _QUOTED.fullmatch(value)
         ids[name] = int(value) if _INTEGER.fullmatch(value) else id64(quoted[1] if quoted else value)
         if not -(2**63) <= ids[name] < 2**63:
-            raise InvalidInput(f"{name} is {value}; an id is within 64 bits")
+            raise InvalidInput(f"{name} is {value}; expected a 64-bit integer")
     return ids or None
 
 

@@ -1,4 +1,4 @@
-"""Logbook: the last things that were asked for or happened, each at its position in the journal."""
+"""Logbook: the latest controls and trips of the breaker, each at its position in the journal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LONGEST = 300
 
 
 class Logbook(Observer):
-    """The last `ENTRIES` entries {position, time, action, details}: controls, and the openings and closings of `breaker`.
+    """The last `ENTRIES` entries {position, time, action, details}: controls, and trips and resets of `breaker`.
 
-    They follow from the records alone, as times are those of the records.
+    They depend only on the records, which also give the times.
 
     >>> book = Logbook()
     >>> book.note(7, 1_000.0, "rollback", {"release": 3, "relearn": False})
@@ -35,11 +35,11 @@ class Logbook(Observer):
         self._open = False
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        """Note whether the breaker has opened or closed."""
+        """Write an entry if the breaker tripped or reset."""
         self._watch(position, float(examples.received[-1]))
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Note what came of a record, but for the settings that a home begins with."""
+        """Write an entry for an outcome, except that of a home's first settings."""
         if outcome.action == SETTINGS and outcome.sequence == 1:
             return
         found = {"release": outcome.release, "refused": outcome.refused}
@@ -48,7 +48,7 @@ class Logbook(Observer):
         self._watch(outcome.sequence, outcome.time)
 
     def note(self, position: int, time: float, action: str, details: Mapping[str, Any]) -> None:
-        """Write an entry; of the details, plain values are kept, and texts up to 300 characters."""
+        """Write an entry, with the first 8 details that are plain values; texts are cut to 300 characters."""
         kept = {
             str(name)[:_LONGEST]: value[:_LONGEST] if isinstance(value, str) else value
             for name, value in list(details.items())[:8]
@@ -61,11 +61,11 @@ class Logbook(Observer):
         return {"events": list(self._entries)}
 
     def state(self) -> dict[str, Array]:
-        """Return what `load` needs."""
+        """Return the state to save."""
         return {"entries": of_json({"open": self._open, "entries": list(self._entries)})}
 
     def load(self, arrays: Arrays) -> None:
-        """Go on from what `state` returned, or begin anew where nothing was saved; raises `Corrupt` at anything else."""
+        """Restore what `state` returned, or start over from {}; raises `Corrupt` if it cannot be read."""
         body: Any = to_json(arrays, "entries") if arrays else {"open": False, "entries": []}
         try:
             self._open = bool(body["open"])

@@ -1,4 +1,4 @@
-"""Operator: writes commands where the learner reads them, and says what came of each."""
+"""Operator: writes commands into the journal and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class ReleaseRow:
-    """A release: what it learned from, how it was judged, and whether it serves; losses and gains are in nats a row.
+    """A release: its examples, its losses and verdict, and whether it serves; losses and gains are in nats per row.
 
     `gain_on_champion` is measured on the `trial_examples` of its trial.
     """
@@ -41,10 +41,10 @@ class ReleaseRow:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where a command lies in the journal, what came of it, and the learner's state since.
+    """The position of a command in the journal, its outcome, and the learner's state after it.
 
-    `refused` says why the learner refused it, `waits` why it has not come to it yet; `target` is the release that was made,
-    promoted or rolled back to.
+    `refused` is why the learner refused it, `waits` why the learner has not reached it yet; `target` is the release that was
+    made, promoted or rolled back to.
     """
 
     sequence: int
@@ -60,19 +60,19 @@ class Answer:
 
 
 class Operator:
-    """Writes commands into a home's journal, which its learner obeys when it reads them, running now or started later.
+    """Writes commands into a home's journal; its learner applies them when it reads them, now or once it is started.
 
-    What cannot be done is refused before anything is written; what can no longer be done when the learner comes to it is
-    refused there, as `look` and `wait` say.
+    A command that cannot be applied is refused before it is written. The learner refuses one that can no longer be applied
+    when it reads it; `look` and `wait` then raise `Refused`.
     """
 
     def __init__(self, home: Home, journal: Journal, clock: Callable[[], float] = time.time) -> None:
         self.home, self.journal, self.clock = home, journal, clock
 
     def ask(self, command: Command) -> int:
-        """Write a command, and return its sequence number; raises as `Command.check` does, and writes nothing then.
+        """Write a command and return its sequence number; raises as `Command.check` does, and then writes nothing.
 
-        A rollback that names no release takes `target()`. A new key is made at once: a leaked one cannot wait for a learner.
+        A rollback without a release gets `target()`. A key is replaced at once: a leaked key cannot wait for a learner.
         """
         store, command = self.home.releases(), command.resolved(self.target)
         number = command.record().release
@@ -84,11 +84,11 @@ class Operator:
             return self.journal.write(command.record(asked=self.journal.last(), position=position, time=self.clock()))
         except Unavailable as error:
             if command.immediate:
-                raise Unavailable(f"the key is new, and the journal has no record of that: {error}") from error
+                raise Unavailable(f"the key was replaced, but this could not be recorded in the journal: {error}") from error
             raise
 
     def target(self) -> int:
-        """Return where `rollback` goes by default: to the champion, or to its predecessor where only champions serve."""
+        """Return the default release of a rollback: the champion, or the one before it if only champions serve."""
         champions = self.home.releases().champions()
         return champions[-2] if self.home.settings.guard == "release" and len(champions) > 1 else champions[-1]
 
@@ -118,7 +118,7 @@ class Operator:
         ]
 
     async def answer(self, command: Command, sequence: int, seconds: float = 30.0) -> Answer:
-        """Return what has come within `seconds` of a command that `ask` wrote at `sequence`."""
+        """Return the outcome of a command that `ask` wrote at `sequence`; wait at most `seconds` for the learner."""
         refused = waits = None
         try:
             if not command.immediate:
@@ -133,27 +133,27 @@ class Operator:
         return Answer(sequence, refused is None and waits is None, refused, waits, target, **known)
 
     def look(self, sequence: int) -> dict[str, Any] | None:
-        """Return the learner's status when it has obeyed, None until then.
+        """Return the learner's status once it has applied the command at `sequence`, None until then.
 
-        Raises `Refused` where the learner refused, and `Unavailable` where none runs, or what came of it is no longer known.
+        Raises `Refused` if the learner refused it, and `Unavailable` if no learner runs or the outcome is no longer kept.
         """
         status = self.home.read_status()
         if status.get("position", 0) >= sequence:
             outcome = outcome_of(status, sequence)
             if outcome is None:
                 raise Unavailable(
-                    f"the learner has read record {sequence}, and what came of it is no longer kept; `riverdelta releases` "
+                    f"the learner has read record {sequence}, but its outcome is no longer kept; `riverdelta releases` "
                     f"shows what serves now"
                 )
             if (reason := outcome["refused"]) is not None:
                 raise Refused(f"the {outcome['action']} at position {sequence} was refused, and nothing changed: {reason}")
             return status
         if self.clock() - status.get("time", 0.0) > STALE_SECONDS:
-            raise Unavailable("no learner runs on this folder: the command waits in the journal until one is started")
+            raise Unavailable("no learner runs on this folder; the command waits in the journal until one is started")
         return None
 
     async def wait(self, sequence: int, seconds: float = 30.0) -> dict[str, Any]:
-        """Return the learner's status when it has obeyed; raises as `look` does, and `Unavailable` where it takes too long."""
+        """Return the learner's status once it has applied the command; raises as `look`, and `Unavailable` after `seconds`."""
         deadline = time.monotonic() + seconds
         while (status := self.look(sequence)) is None:
             if time.monotonic() >= deadline:
@@ -164,15 +164,15 @@ class Operator:
     def _late(self, sequence: int, seconds: float) -> Unavailable:
         status = self.home.read_status()
         if again := status.get("relearning"):
-            why = f"it learns again from {again['since']} to {again['until']} and has come to {again['position']}"
+            why = f"it is relearning {again['since']} to {again['until']} and is at {again['position']}"
         else:
             why = status.get("paused") or "it is behind"
         return Unavailable(
-            f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and has not come to "
-            f"{sequence} within {seconds:g} s ({why}); the command is in the journal"
+            f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and did not reach {sequence} "
+            f"within {seconds:g} s ({why}); the command waits in the journal"
         )
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:
-    """Return what a learner's status says came of the control at `sequence`, None where it does not say."""
+    """Return the outcome of the control at `sequence` from a learner's status, None if it is not there."""
     return next((outcome for outcome in status.get("outcomes", ()) if outcome["sequence"] == sequence), None)

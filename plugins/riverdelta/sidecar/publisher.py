@@ -1,4 +1,4 @@
-"""Live: turns what a stack has learned into deltas, each the rows touched since the last."""
+"""Live: publishes the tables of a stack as deltas, each with the rows touched since the last."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _KEPT_TIMES = 4096
 
 
 class Live(Observer):
-    """Publishes the newest tables of a stack, and the gate's weight; what travels is proportional to the rows touched.
+    """Publishes the current tables of a stack and the gate's weight; a delta's size is proportional to the rows touched.
 
-    After a start it stays silent until the learner has caught up with what already serves, then sends whole tables: a
-    restarted learner never takes service back in time.
+    After a start it publishes nothing until the learner has caught up with what already serves, and then complete tables: a
+    restart never serves an older state.
     """
 
     def __init__(self, store: LiveStore, stack: Stack) -> None:
         self.store, self.stack = store, stack
         self.head = store.head()
-        #: When tables were published last (Unix seconds), 0 before the first of this process.
+        #: When this process last published (Unix seconds), 0 if it has not.
         self.published = 0.0
         self._base: State | None = None
         self._received: list[npt.NDArray[np.float64]] = []
@@ -35,22 +35,22 @@ class Live(Observer):
         self._changed = False
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        """Note when the feedback arrived that the stack has just learned."""
+        """Record when the feedback of learned examples was received."""
         self._received.append(examples.received)
 
     def report(self) -> dict[str, Any]:
-        """Return the newest swap, when it was published, and the release that its tables come from once there is one."""
+        """Return the last swap, when it was published, and the release of its tables once there is one."""
         serving = {"swap": 0} if self.head is None else {"swap": self.head.swap, "release": self.head.release}
         return {"published": self.published, **serving}
 
     def show(self, stack: Stack) -> None:
-        """Publish the tables of another stack from now on, as soon as possible."""
+        """Switch to the tables of another stack, and publish as soon as possible."""
         self.stack, self._base, self._changed = stack, None, True
 
     def mark_dirty(self) -> None:
         """Publish as soon as possible: the tables have changed without an example.
 
-        Until it has caught up nothing needs to be done: all tables go out then, and before that none may.
+        Before the learner has caught up this has no effect: all tables are published then.
         """
         self._changed = self._changed or self._base is not None
 
@@ -61,24 +61,24 @@ class Live(Observer):
         return self._changed or bool(self._received)
 
     def publish(self, release: int, position: int, weight: float, now: float) -> Delta:
-        """Publish the tables and the weight at `position`: whole where the store wants it, the touched rows otherwise."""
+        """Publish tables and weight at `position`: complete if the store needs that, otherwise the touched rows."""
         self._weight.touched[:] |= self._weight.values[0, 0] != np.float32(weight)
         self._weight.values[:] = weight
         base, self._base = self._base, None
-        if base is None:  # where publishing failed, some of it may be there
+        if base is None:  # a publish that failed may be there in part
             self.head = self.store.head() or self.head
-        whole = base is None or self.store.needs_whole()
+        full = base is None or self.store.needs_whole()
         state = State(release, (self.head.swap if self.head else 0) + 1, position)
         tables = {**self.stack.tables(), GATE_WEIGHT: self._weight}
-        touched = {name: None if whole else np.flatnonzero(table.touched) for name, table in tables.items()}
+        touched = {name: None if full else np.flatnonzero(table.touched) for name, table in tables.items()}
         rows = {name: (at, tables[name].values[slice(None) if at is None else at]) for name, at in touched.items()}
         received = np.concatenate([np.empty(0), *self._received])
         if len(received) > _KEPT_TIMES:
             received = received[np.linspace(0, len(received) - 1, _KEPT_TIMES).astype(np.int64)]
         changed = {name: (at, values) for name, (at, values) in rows.items() if at is None or at.size}
-        delta = Delta(state, None if whole else base, changed, received, now)
+        delta = Delta(state, None if full else base, changed, received, now)
         self.store.publish(delta)
-        # Only now: what failed to be published stays touched, and goes with the next delta.
+        # Only now: if publishing fails, the rows stay touched for the next delta.
         for table in tables.values():
             table.touched[:] = False
         self._received.clear()

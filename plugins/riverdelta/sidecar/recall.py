@@ -1,4 +1,4 @@
-"""Recall: the past that a journal and the releases keep for a learner."""
+"""Recall: past states and records of a learner, read from a journal and its releases."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _READ_ROWS = 65_536
 
 
 class Journalled(Recall):
-    """What a journal has of the past."""
+    """The past of a learner that is in its journal."""
 
     def __init__(self, journal: Reader) -> None:
         self._journal = journal
 
     def locate(self, incarnation: int, request: int) -> int | None:
-        """Return the record that holds a request's rows."""
+        """Return the sequence number of the record with a request's rows, None if it is deleted."""
         return self._journal.log.locate((incarnation, request))
 
     def impressions(self, sequence: int) -> Impressions:
@@ -32,18 +32,18 @@ class Journalled(Recall):
         return self._journal.impressions(sequence)
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the first settings on record: version 0.1 wrote none."""
+        """Return the first settings on record, {} if there are none, as in journals of version 0.1."""
         controls = self._journal.controls(0, self._journal.last() + 1)
         refused = _refusals(controls)
-        obeyed = (control for sequence, control in controls if control.action == SETTINGS and sequence not in refused)
-        return next((control.arguments for control in obeyed), {})
+        applied = (control for sequence, control in controls if control.action == SETTINGS and sequence not in refused)
+        return next((control.arguments for control in applied), {})
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Yield the records between two positions, both excluded; raises `NotFound` at the first that is missing."""
+        """Yield the records between two positions, both excluded; raises `NotFound` at the first missing one."""
         while after + 1 < before:
             records = self._journal.read(after, _READ_ROWS)
             if not records or records[0][0] != after + 1:
-                raise NotFound(f"journal record {after + 1} is no longer there")
+                raise NotFound(f"journal record {after + 1} was deleted")
             for sequence, record in records:
                 yield sequence, record
                 after = sequence
@@ -52,7 +52,7 @@ class Journalled(Recall):
 
 
 class Kept(Journalled):
-    """The past of a running learner: the releases on disk and the journal."""
+    """The past of a running learner: its releases and its journal."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class Kept(Journalled):
         super().__init__(journal)
         self._journal: Journal = journal
         self._store, self._keep, self._past, self._clock = store, keep, past, clock
-        #: What processes before this one may have refused lies here, and is looked up once.
+        #: The last record of earlier processes; their refusals are read once.
         self._before = journal.last()
         self._refused: dict[int, str] | None = None
 
     def refusal(self, sequence: int) -> str | None:
-        """Return what an earlier process recorded."""
+        """Return the refusal that an earlier process recorded, None if there is none."""
         if sequence > self._before:
             return None
         if self._refused is None:
@@ -78,32 +78,32 @@ class Kept(Journalled):
         return self._refused.get(sequence)
 
     def refuse(self, sequence: int, reason: str) -> None:
-        """Record a refusal that is not recorded yet."""
+        """Record a refusal unless it is recorded already."""
         if self.refusal(sequence) is None:
             self._journal.write(Control("refused", {"sequence": sequence, "reason": reason}, self._clock()))
 
     def check(self, command: Command, position: int | None) -> None:
-        """Raise where a command cannot be carried out."""
+        """Raise as `Command.check` does if a command cannot be applied."""
         if self._past is not None:
             command.check(self._past, position)
 
     def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
-        """Return the number of the release that this record made before, or make it; None where that is gone again."""
+        """Make the release, or return the number of the one that this record made before; None if that is already deleted."""
         made = next((release for release in self._store.all() if release.position >= position), None)
         if made is None:
             return self._keep(position)
-        # One made after it: retention has deleted what this record made before.
+        # Only a later one is left: retention has deleted the one that this record made.
         return made.number if made.position == position else None
 
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
         if (release := next((r for r in self._store.all() if r.position == position), None)) is None:
-            raise NotFound(f"no release of position {position} is kept any more")
+            raise NotFound(f"the release at position {position} was deleted")
         return self._store.state(release)
 
 
 class Replayed(Journalled):
-    """The past of a replay from the beginning of a journal: it keeps just the states that a later record goes back to."""
+    """The past of a replay from the start of a journal: it keeps only the states that a later rollback needs."""
 
     def __init__(self, journal: Reader, start: Arrays) -> None:
         super().__init__(journal)
@@ -111,15 +111,15 @@ class Replayed(Journalled):
         until = journal.last() + 1
         self._wanted = {asked.position for _, asked in journal.commands(0, until) if asked.action == Rollback.name}
         self._refused = _refusals(journal.controls(0, until))
-        # As release 0 has it: no more than the stack.
+        # As in release 0: only the stack.
         self._states: dict[int, Arrays] = {0: nest({"stack": _copied(part(start, "stack"))})}
 
     def refusal(self, sequence: int) -> str | None:
-        """Return what the journal says of it later on."""
+        """Return the refusal that a later record holds, None if there is none."""
         return self._refused.get(sequence)
 
     def keep(self, position: int, state: Callable[[], Arrays]) -> int | None:
-        """Copy the state where it will be wanted, and count the release; release 0 is that of a new home."""
+        """Copy the state if a rollback needs it, and return the number of the release."""
         if position in self._wanted:
             self._states[position] = _copied(state())
         self._made += 1
@@ -137,6 +137,6 @@ def _copied(arrays: Arrays) -> Arrays:
 
 
 def _refusals(controls: Iterable[tuple[int, Control]]) -> dict[int, str]:
-    """The reason of each refusal by the sequence number of what was refused."""
+    """Return the reason of each refusal, by the sequence number of the refused control."""
     refused = [control.arguments for _, control in controls if control.action == "refused"]
     return {int(arguments["sequence"]): str(arguments["reason"]) for arguments in refused}

@@ -1,4 +1,4 @@
-"""Releases: a full merged model every few minutes, which must agree with the stack before it counts."""
+"""Releases: makes complete merged models, each checked for parity with the stack."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PARITY_ROWS = 1024
 
 
 class Releases(Observer):
-    """Makes releases, and refuses one that differs from the Python stack by over 1e-4 logits on the latest journalled rows."""
+    """Makes releases, and refuses one that differs from the Python stack by over 1e-4 logits on the latest joined rows."""
 
     def __init__(self, definition: Definition, store: ReleaseStore) -> None:
         self.definition, self.store = definition, store
@@ -36,14 +36,14 @@ class Releases(Observer):
         self._rows = 0
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        """Keep the latest rows to test the next release on."""
+        """Keep the latest rows for the parity check of the next release."""
         self._recent.append(examples)
         self._rows += len(examples)
         while self._rows - len(self._recent[0]) >= _PARITY_ROWS:
             self._rows -= len(self._recent.popleft())
 
     def report(self) -> dict[str, Any]:
-        """Return what releases there are, how many failed parity since the start, why the last did, and the last parity."""
+        """Return the releases kept, how many failed parity since the start, why the last one did, and the last parity."""
         champion = self.store.champion()
         return {
             "champion": champion.number if champion else None,
@@ -55,9 +55,9 @@ class Releases(Observer):
         }
 
     def make(self, learner: Learner, position: int, now: float) -> Release:
-        """Merge, test, add; a release that fails parity is counted and not added: raises `ParityError`.
+        """Merge the tables, check parity, and add the release; raises `ParityError` if the check fails.
 
-        `position` is that of the record that asks for it, which the learner is taking.
+        `position` is that of the record being applied, which requests the release; `now` is in Unix seconds.
         """
         d, stack, examples = self.definition, learner.stack, learner.examples
         report = learner.prequential.report()["all"]

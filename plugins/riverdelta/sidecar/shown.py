@@ -1,4 +1,4 @@
-"""Shown: the observers that only show what the learner has read."""
+"""Shown: the observers that only report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcome
 from riverdelta.sidecar.logbook import Logbook
 
-#: The controls that are counted; a journal may hold others, of another version.
+#: The controls that are counted; a journal of another version may hold others.
 ACTIONS = ("release", "promote", "rollback", "freeze", "resume", "drift", "rotate-key")
 
 
 def shown(definition: Definition, learner: Learner, shadow: bool, champions_serve: bool = False) -> dict[str, Observer]:
-    """Return what is shown of a learner, by the names that a checkpoint has it under, most of them of version 0.1.
+    """Return the observers that report on a learner, by their names in checkpoints, most of which are from version 0.1.
 
-    `champions_serve` says that only champions do, so that a promotion exchanges the tables that serve.
+    Parameters
+    ----------
+    shadow
+        Whether the base serves and the corrections are only measured.
+    champions_serve
+        Whether only champions serve, so that a promotion replaces the tables that serve.
     """
     return {
         "account/history": ShownHistory(shadow, definition.loss),
@@ -41,7 +46,7 @@ def shown(definition: Definition, learner: Learner, shadow: bool, champions_serv
 
 
 class ShownHistory(History, Observer):
-    """The losses of base and served over the examples so far."""
+    """The losses of base and served outputs over time."""
 
     def on_examples(self, position: int, examples: Examples) -> None:
         self.observe(examples)
@@ -51,7 +56,7 @@ class ShownHistory(History, Observer):
 
 
 class ShownWorth(Worth, Observer):
-    """What the corrections gain with the tables that serve now: it begins anew when an operator or a trial exchanges them."""
+    """The gain of the corrections with the tables that serve now; it starts over when a command replaces them."""
 
     def __init__(self, champions_serve: bool, shadow: bool, loss: Loss) -> None:
         super().__init__(shadow, loss)
@@ -70,7 +75,7 @@ class ShownWorth(Worth, Observer):
 
 
 class ShownTraffic(Traffic, Observer):
-    """What was served lately."""
+    """The rows served recently."""
 
     def on_scored(self, position: int, impressions: Impressions) -> None:
         self.observe(impressions)
@@ -80,7 +85,7 @@ class ShownTraffic(Traffic, Observer):
 
 
 class ShownSlices(Slices, Observer):
-    """The losses by declared slices."""
+    """The losses by slice."""
 
     def on_examples(self, position: int, examples: Examples) -> None:
         self.observe(examples)
@@ -90,7 +95,7 @@ class ShownSlices(Slices, Observer):
 
 
 class Controls(Observer):
-    """How often each control was obeyed; one that was refused does not count."""
+    """The number of controls of each kind that were applied; refused ones do not count."""
 
     def __init__(self) -> None:
         self._obeyed: Counter[str] = Counter()
@@ -105,6 +110,6 @@ class Controls(Observer):
         return {"controls": np.array([self._obeyed[action] for action in ACTIONS], np.int64)}
 
     def load(self, arrays: Arrays) -> None:
-        # Version 0.1 counted fewer, and at first none.
+        # Version 0.1 counted fewer kinds, and at first none.
         counts = take(arrays, "controls", np.zeros(0, np.int64), any_rows=True).tolist() if "controls" in arrays else ()
         self._obeyed = Counter(dict(zip(ACTIONS, counts, strict=False)))

@@ -1,4 +1,4 @@
-"""Status: what the learner says of itself, left where every worker shows it and exports it as metrics."""
+"""Status: the learner's report, written to a file that every worker shows and exports as metrics."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from riverdelta.storage.journal import Journal
 
 _log = logging.getLogger(__name__)
 _SECONDS = 0.25
-#: A status of this age is written again within a record too, where one takes long: nobody takes the learner for dead.
+#: A status of this age is also written in the middle of a long record, so that the learner does not look dead.
 _PULSE_SECONDS = 1.0
 
 
 class Status:
-    """What learner, observers and journal report, written to the home when it is due; `paused` says why learning waits.
+    """Writes the reports of learner, observers and journal to the home when due.
 
-    `stopped` says that the learner has ended as it was asked to.
+    `paused` is the reason if learning is paused; `stopped` says that the learner has ended normally.
     """
 
     def __init__(self, home: Home, learner: Learner, journal: Journal, clock: Callable[[], float]) -> None:
@@ -33,7 +33,7 @@ class Status:
         self.timer, self._pulse = Timer(_SECONDS, clock), Timer(_PULSE_SECONDS, clock)
 
     def report(self) -> dict[str, Any]:
-        """Return what workers show."""
+        """Return the status as JSON values."""
         settings, disk = self.home.settings, shutil.disk_usage(self.home.folder)
         return {
             "pid": os.getpid(),
@@ -50,13 +50,13 @@ class Status:
         }
 
     def step(self) -> None:
-        """Write it where it is due, after each step of the trainer."""
+        """Write the status if it is due; called after each step of the trainer."""
         if self.timer.due():
             self.timer.done()
             self._write()
 
     def pulse(self) -> None:
-        """Write it where it has become old, in the middle of a step."""
+        """Write the status if it has become old; called within a step."""
         if self._pulse.due():
             self._write()
 

@@ -1,4 +1,4 @@
-"""Timer: when something that is done again and again is due."""
+"""Timer: tells when a repeated action is due."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 
 class Timer:
-    """Due `seconds` after it was last done, and at once where the clock was set back to before that.
+    """Due `seconds` after it was last done, and at once if the clock was set back to before that.
 
-    `last` is when it was done (Unix seconds); by default it never was.
+    `last` is when it was last done, by `clock` (default: never).
 
     >>> now = [100.0]
     >>> timer = Timer(5.0, lambda: now[0], last=100.0)
@@ -24,11 +24,11 @@ class Timer:
         self.seconds, self.clock, self.last = seconds, clock, last
 
     def due(self) -> bool:
-        """Whether it is to be done now."""
+        """Return whether it is due now."""
         return not 0.0 <= self.clock() - self.last < self.seconds
 
     def done(self) -> None:
-        """Note that it is done now."""
+        """Record that it is done now."""
         self.last = self.clock()
 
     def hurry(self) -> None:

@@ -1,4 +1,4 @@
-"""Trainer: the loop that reads the journal into the learner, publishes, releases and saves."""
+"""Trainer: the loop that feeds the journal to the learner, publishes, releases and saves."""
 
 from __future__ import annotations
 
@@ -38,11 +38,22 @@ _PAUSE_SECONDS = 1.0
 
 
 class Trainer:
-    """One learner over one home; a second one on the same home is refused with the first one's pid.
+    """Runs the one learner of a home, from the newest intact checkpoint.
 
-    It starts from the newest intact checkpoint and reads on from there. Nothing that it fails at stops it for good: an
-    unreadable journal or a full disk pauses it, `paused` says why, and it tries again. What is learned and shown is the
-    learner's and its observers'; here are time, files and sleep.
+    An unreadable journal or a full disk only pauses it: `paused` says why, and it tries again. Raises `Locked`, with the pid,
+    if another learner runs on the home, `ConfigurationError` if the home belongs to another definition, and `Corrupt` if the
+    checkpoint does not fit.
+
+    Parameters
+    ----------
+    definition
+        The scorer.
+    settings
+        The settings, from the environment by `Settings.load()`.
+    clock
+        Returns the time in Unix seconds; tests replace it.
+    home
+        The home (default: the one that definition and settings name).
     """
 
     def __init__(
@@ -66,7 +77,7 @@ class Trainer:
             held.callback(self.journal.close)
             self.home.declare(self.journal, clock())
             self._status = Status(self.home, self.learner, self.journal, clock)
-            #: The last record that may hold something asked for and not yet obeyed, by this process or one before it.
+            #: The last record that may hold a request that is not applied yet, from this process or an earlier one.
             self._asked = self.journal.last()
             self._publishing = Timer(settings.swap_min_seconds, clock)
             self._ticking = Timer(_TICK_SECONDS, clock)
@@ -79,7 +90,7 @@ class Trainer:
             if settings.guard == "release":
                 self._show_champion()
             self.learner.pulse = self._status.pulse
-            self._let_go = held.pop_all().close
+            self._unlock = held.pop_all().close
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
@@ -90,14 +101,14 @@ class Trainer:
             for name, observer in self.learner.observers.items():
                 observer.load(part(checkpoint.arrays, name))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
-            said = str(error) if isinstance(error, RiverdeltaError) else repr(error)
+            reason = str(error) if isinstance(error, RiverdeltaError) else repr(error)
             raise Corrupt(
-                f"{checkpoint.path} cannot be used: {said}; move it away, and the learner starts from the one before it"
+                f"{checkpoint.path} cannot be used: {reason}; move it away, and the learner starts from an older one"
             ) from error
-        _log.info("learning goes on from position %d (%s)", self.learner.position, checkpoint.path.name)
+        _log.info("learning continues from position %d (%s)", self.learner.position, checkpoint.path.name)
 
     def step(self) -> bool:
-        """Do what is due and return whether there is more to do at once."""
+        """Do what is due; return whether there is more to do at once."""
         try:
             learned = self._learn()
             self._publish()
@@ -118,18 +129,18 @@ class Trainer:
         return more
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Step until `stopping`, resting while there is nothing to do, then release what is new and save."""
+        """Step until `stopping` returns True, waiting while there is nothing to do, then `close`."""
         rest = self.settings.swap_min_seconds / 5
         while not stopping():
             if not self.step():
                 try:
                     self.journal.wait(self.learner.position, rest)
-                except (OSError, Corrupt, Unavailable):  # the next step says what is wrong
+                except (OSError, Corrupt, Unavailable):  # the next step reports it
                     time.sleep(rest)
         self.close()
 
     def close(self) -> None:
-        """Learn what is there, release, publish and save it, and let go of the home."""
+        """Learn the rest of the journal, release, publish and save it, and unlock the home."""
         while self.step():
             pass
         try:
@@ -142,11 +153,11 @@ class Trainer:
             self._publish()
             self.save()
         except (OSError, Corrupt, Unavailable) as error:
-            _log.error("the learner stops without saving: %s; it will read the journal again", error)
+            _log.error("the learner stops without saving: %s; the next one reads the journal again", error)
         self._status.stopped = True
         self._status.timer.hurry()
         self._status.step()
-        self._let_go()
+        self._unlock()
 
     def save(self) -> None:
         """Save the learner's state and wait until it is durable."""
@@ -156,29 +167,29 @@ class Trainer:
         self._sweep()
 
     def state(self) -> dict[str, Array]:
-        """Return what a checkpoint holds: the learner's state, and that of its observers beside it."""
+        """Return the contents of a checkpoint: the state of the learner and of its observers."""
         return self.learner.state() | nest({name: each.state() for name, each in self.learner.observers.items()})
 
     def status(self) -> dict[str, Any]:
-        """Return what workers show and export as metrics."""
+        """Return the status that workers show and export as metrics."""
         return self._status.report()
 
     @property
     def paused(self) -> str | None:
-        """Why learning waits, None while it does not."""
+        """The reason if learning is paused, else None."""
         return self._status.paused
 
     def _save(self) -> None:
         self._saver.save(self.learner.position, self.state)
 
     def _sweep(self) -> None:
-        """Let the journal go of what is behind both kept checkpoints, unless some of it may be learned again."""
+        """Let retention delete what is older than both kept checkpoints, unless a command may relearn it."""
         s, needed = self.settings, self.learner.joiner.showings.within
         if not any(asked.fields.get("relearn") for asked in self._may_return()):
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
 
     def _may_return(self) -> list[Instruction]:
-        """The commands that a restart would read again, and those not read yet."""
+        """Return the commands that a restart would read again, and those not read yet."""
         return [asked for _, asked in self.journal.commands(self.checkpoints.oldest(), self.journal.last() + 1)]
 
     def _learn(self) -> bool:
@@ -192,24 +203,24 @@ class Trainer:
         return bool(records)
 
     def _tick(self) -> None:
-        """Write the time; where the clock was set back, windows go on from the newest tick and need not wait for the clock."""
+        """Write the time; if the clock was set back, windows continue from the newest tick."""
         now, last = self.clock(), self._ticking.last
         passed = max(now - last, 0.0) if last else 0.0
         self._ticking.done()
         self.journal.write(Tick(max(now, self.learner.joiner.tick + passed)))
 
     def _ask(self) -> bool:
-        """Write what is to be done next into the journal, unless what was asked before waits there; return whether it did."""
+        """Write the next request of the learner into the journal, unless one waits there; return whether it was written."""
         if self.learner.position < self._asked or (record := self._next_record()) is None:
             return False
         self._write(record)
         return True
 
     def _next_record(self) -> Control | Instruction | None:
-        """Return what the learner asks for itself, a record that it reads like an operator's; the most urgent first.
+        """Return the most urgent request of the learner itself, a record that it reads like an operator's.
 
-        A rollback where the breaker has opened, the record of a drift alarm, the promotion of a trial's winner, and a release
-        where one is due and examples have come since the last.
+        In order: a rollback if the breaker tripped, the record of a drift alarm, the promotion of a trial's winner, and a
+        release if it is due and there are new examples.
         """
         learner, asked = self.learner, {"asked": self.learner.position, "time": self.clock()}
         breaker, each = learner.admission.breaker, self.settings.release_examples
@@ -230,10 +241,10 @@ class Trainer:
 
     def _write(self, record: Control | Instruction) -> None:
         self._asked = self.journal.write(record)
-        _log.info("asked for: %s", record)
+        _log.info("requested: %s", record)
 
     def _settle(self) -> None:
-        """Let the registry, and what is served, follow from the last record; what a full disk stopped is tried again."""
+        """Update the registry, and what serves, for the last outcome; what a full disk stopped is tried again."""
         outcome = self.contest.settle(self.learner.position)
         if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback", "release"):
             if self.settings.guard == "live":

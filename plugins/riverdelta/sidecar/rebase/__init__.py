@@ -1,4 +1,4 @@
-"""What one home has learned, learned again by another definition."""
+"""Rebase: a new definition learns again what an old home has learned."""
 
 from riverdelta.sidecar.rebase.rebase import Rebased, rebase
 from riverdelta.sidecar.rebase.rows import LogRows

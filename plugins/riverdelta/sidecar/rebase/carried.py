@@ -1,4 +1,4 @@
-"""Carried: the past of a learner that reads a copied journal while its impressions are written anew."""
+"""Carried: the past of a learner that reads a copied journal while its impressions are rewritten."""
 
 from __future__ import annotations
 
@@ -14,53 +14,56 @@ from riverdelta.storage.log import Entry
 from riverdelta.storage.log.rewriter import Rewriter
 
 _READ_ROWS = 16_384
-#: What stands in the place of impressions that cannot be used: a tick that passes no time.
+#: What replaces impressions that cannot be used: a tick without effect.
 _NOTHING = Tick(0.0)
 
 
 class Carried(Replayed):
-    """The past as the new scorer has it: the rows as it scored them, and its own tables at the old releases' positions.
+    """The past of the new scorer: the rows as it scored them, and its own tables at the positions of the old releases.
 
-    A rollback to a release whose record retention has deleted goes back to the tables that the replay began with, since all
-    that was learned after them is what it un-learned.
+    A rollback to a release whose record retention has deleted restores the tables that the replay began with: everything that
+    was learned after them is what the rollback undid.
     """
 
     def __init__(self, journal: Reader, folder: Path, start: Arrays) -> None:
         super().__init__(journal, start)
-        #: The position that the replay begins after.
+        #: The position after which the replay begins.
         self.start = journal.first() - 1
         self._rewriter = Rewriter(folder)
         self._pending: dict[int, Record] = {}
         self._forgotten: set[tuple[int, int]] = set()
 
     def read(self, after: int, last: int) -> list[tuple[int, Record]]:
-        """Return the next records, up to `last`, about `_READ_ROWS` rows of them."""
+        """Return the next records up to `last`, about `_READ_ROWS` rows."""
         return [each for each in self._journal.read(after, _READ_ROWS) if each[0] <= last]
 
     def put(self, sequence: int, logged: Impressions, scored: Impressions | None) -> Record:
-        """Return what the journal holds at a position from now on: the rows as scored, or nothing where that is None."""
+        """Replace the impressions at a position by the rows as scored, or drop them if that is None; return the new record."""
         if scored is None:
             self._forgotten.add((logged.incarnation, int(logged.request[0])))
         return self._pending.setdefault(sequence, _NOTHING if scored is None else scored)
 
     def flush(self) -> None:
-        """Write what was `put` since the last call."""
-        entries = {at: Entry.of(each.kind, _rows(each), encode(each)) for at, each in self._pending.items()}
+        """Write the records that were `put` since the last call."""
+        entries = {
+            at: Entry.of(each.kind, len(each) if isinstance(each, Impressions) else 1, encode(each))
+            for at, each in self._pending.items()
+        }
         self._rewriter.write(entries, self._forgotten)
         self._pending.clear()
         self._forgotten.clear()
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self._journal.close()
         self._rewriter.close()
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the first settings on record, or those in effect where retention has deleted their record."""
+        """Return the first settings on record, or those in effect if retention has deleted that record."""
         return super().settings() or self._journal.settings()
 
     def locate(self, incarnation: int, request: int) -> int | None:
-        """Return the record that holds a request's rows."""
+        """Return the sequence number of the record with a request's rows, None if it is deleted or dropped."""
         place = super().locate(incarnation, request)
         return None if place is not None and self._pending.get(place) is _NOTHING else place
 
@@ -70,14 +73,10 @@ class Carried(Replayed):
         return pending if isinstance(pending, Impressions) else super().impressions(sequence)
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Yield the records between two positions, both excluded, from the first that is left on."""
+        """Yield the records between two positions, both excluded, starting with the oldest that is left."""
         for sequence, record in super().records(max(after, self.start), before):
             yield sequence, self._pending.get(sequence, record)
 
     def state(self, position: int) -> Arrays:
-        """Return the state at an old release's position."""
+        """Return the state at the position of an old release."""
         return super().state(0 if position <= self.start else position)
-
-
-def _rows(record: Record) -> int:
-    return len(record) if isinstance(record, Impressions) else 1

@@ -1,4 +1,4 @@
-"""Comparison: what the base, the old stack and the new one lost on the same rows."""
+"""Comparison: the losses of the base, the old stack and the new one on the same rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MEASURES = ("log_loss", "auc")
 
 
 class Comparison(Observer):
-    """Prequential measures of raw outputs that were computed before their rows' labels were learned.
+    """Prequential measures of the raw outputs of both scorers.
 
-    `old_corrected` and `old_served` are as the old home logged them; the others are the new scorer's. A row counts for all of
-    them or, where one is not finite, for none.
+    `old_corrected` and `old_served` are those logged in the old home; the others are the new scorer's. A row is only counted if
+    all of them are finite.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -29,7 +29,7 @@ class Comparison(Observer):
         self._measured: dict[str, Prequential] = {}
 
     def on_examples(self, position: int, examples: Examples) -> None:
-        """Measure joined examples, a row that is taken back too."""
+        """Measure joined examples, including rows that are taken back."""
         rows, label, importance = examples.measured()
         outputs = {name: getattr(examples, name) for name in _NEW}
         logged = {f"old_{n}": by_output(examples.columns[column]) for n, column in BEFORE.items() if column in examples.columns}
@@ -43,7 +43,7 @@ class Comparison(Observer):
             measured.update(base, raw[good], label[good], importance[good])
 
     def report(self) -> dict[str, Any]:
-        """Return examples, and {measure: value} of each scorer; a measure that the loss does not have is left out."""
+        """Return the number of examples, and {measure: value} for each output; measures that the loss lacks are omitted."""
         reports = {name: each.report()["all"]["served"] for name, each in self._measured.items()}
         measures = {name: {m: report[m] for m in _MEASURES if m in report} for name, report in reports.items()}
         return {"examples": max((report["examples"] or 0 for report in reports.values()), default=0), **measures}

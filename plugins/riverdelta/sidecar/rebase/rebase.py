@@ -1,4 +1,4 @@
-"""Rebase: a new home in which another definition has learned what an old one's journal, or a log, has."""
+"""Rebase: makes a new home in which another definition has learned the journal of an old one, or a log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from riverdelta.core.arrays import nest
 from riverdelta.core.durable import place
 from riverdelta.core.errors import Locked, Refused, Unavailable
-from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
 from riverdelta.core.records import Impressions, Record
@@ -26,12 +22,13 @@ from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import Learner, new_learner
+from riverdelta.learning.replay import labelled
 from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
 from riverdelta.sidecar.rebase.old import check, command, usable
-from riverdelta.sidecar.rebase.rows import Columns, LogRows, Rows
+from riverdelta.sidecar.rebase.rows import LogRows, Rows
 from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
@@ -40,31 +37,31 @@ from riverdelta.storage.home import Home
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
-#: Rows of a log that are scored and learned in one call; how they are cut changes nothing.
+#: Rows of a log that are scored and learned in one call; this does not affect the result.
 _LOG_ROWS = 1024
-#: What of the status is that of the new scorer from its first row on; the rest is about the service and begins anew.
+#: The observers that the replay fills; the others are about the service and start over.
 _SHOWN = ("account/history", "account/slices")
 
 
 @dataclass
 class Rebased:
-    """What was carried over into `folder`: positions are those of the journal, which the new home continues."""
+    """A report of what was carried over into `folder`; positions are those of the journal, which the new home continues."""
 
     folder: str
-    #: The newest position, the records of the journal that were read, and the positions that retention had deleted before them.
+    #: The newest position; the records read; the number of records before them that retention had deleted.
     position: int = 0
     records: int = 0
     swept: int = 0
-    #: Rows that the new stack has scored again.
+    #: Rows that the new stack scored again.
     rows: int = 0
-    #: Rows that could not be, the first and the last record of them, and the columns that these lack.
+    #: Rows that could not be, the first and last of their records, and the columns that they lack.
     unusable: int = 0
     unusable_from: int | None = None
     unusable_to: int | None = None
     lacking: str | None = None
-    #: Labels whose rows are not there, deleted by retention or not usable.
+    #: Labels whose rows were deleted by retention or are not usable.
     labels_lost: int = 0
-    #: Rows of a log that were learned in place of the journal's; None without a log.
+    #: Rows of a log that were learned instead of the journal's; None without a log.
     log_rows: int | None = None
     examples: int = 0
     learned: int = 0
@@ -81,15 +78,29 @@ def rebase(
     log: Iterable[LogRows] | None = None,
     progress: Callable[[int, int], None] = lambda position, last: None,
 ) -> Rebased:
-    """Make the home of a definition out of the journal of `old`, which is not changed; it appears complete or not at all.
+    """Make the home of a definition from the journal of an old home; it appears complete or not at all.
 
-    The journal is copied as it is at one moment, also beside a running service: what comes after that is not carried. Its
-    impressions are replaced by what the new scorer would have served with tables as old as those that did, and the learner
-    takes the records in order, commands among them. With `log`, its rows are learned and measured instead, each label
-    before the next row is scored, and the journal's rows only wait for feedback that is yet to come.
+    The journal is copied at one moment, even while its service runs; later records are not carried over. Its impressions are
+    scored again by the new scorer, with tables as old as those that served them, and the records are learned in order,
+    including commands. With `log`, its rows are learned and measured instead, and the journal's rows only wait for feedback.
 
-    Raises `NotFound`, `InvalidInput` or `Locked` before anything is made, and `Refused` where no row has what the new scorer
-    needs; nothing is left behind then. What a killed run leaves, the next one removes.
+    Raises `NotFound`, `InvalidInput` or `Locked` before anything is made, `Refused` if no row has the columns that the new
+    scorer needs, and `Unavailable` if the home cannot be written. Nothing is left behind then; the next run removes what a
+    killed one leaves.
+
+    Parameters
+    ----------
+    definition
+        The new scorer.
+    settings
+        Its settings, which name the new home's folder.
+    old
+        The old home, which is not changed.
+    log
+        Blocks of labelled rows in the order of time, to learn instead of the journal (default None). Give it if the journal
+        lacks a column that the new scorer needs.
+    progress
+        Called with the position reached and the last position.
     """
     home = Home(definition, settings)
     check(old, home.folder, definition)
@@ -112,7 +123,7 @@ def rebase(
 
 
 class _Rebase:
-    """One run, in a folder of its own."""
+    """One run, in a private folder."""
 
     def __init__(self, home: Home, old: Path, log: Iterable[LogRows] | None, progress: Callable[[int, int], None]) -> None:
         self.home, self.old, self.log, self.progress = home, old, log, progress
@@ -128,16 +139,16 @@ class _Rebase:
         self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
-        #: Which learner's tables and gate score the journal's rows.
+        #: The learner whose tables and gate score the journal's rows.
         self.scorer = learner
         if self.log is not None:
             self.scorer = self._learn_log(self.log, releases)
-            # The log may hold the journal's rows: tables that have learned it are not measured on them.
+            # The log may contain the journal's rows, on which the tables must then not be measured.
             learner.observers = {"releases": releases}
         with closing(Carried(home.reader(), journal, learner.state())) as past:
             self._replay(learner, past)
         if self.scorer is not learner:
-            _take_over(learner, self.scorer)
+            _adopt(learner, self.scorer)
             learner.gate.note(done.position)
         self._settle(learner)
         self._publish(learner, releases)
@@ -157,7 +168,7 @@ class _Rebase:
         learner.position = done.swept = past.start
         read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer)
         while learner.position < done.position:
-            # One block ahead: the tables that served its rows are often those at positions of the block before.
+            # One block ahead: the tables that served its rows are often from the block before.
             while len(blocks) < 2 and read < done.position:
                 blocks.append(past.read(read, done.position))
                 read = blocks[-1][-1][0]
@@ -176,18 +187,18 @@ class _Rebase:
         done.labels_lost = learner.joiner.unmatched
 
     def _check_undone(self, sequence: int, learner: Learner) -> None:
-        """Count a rollback; raise `Refused` where what it un-learned then would come back now."""
+        """Count a rollback; raise `Refused` if it was refused now, as what it undid would come back."""
         outcome = learner.outcomes.of(sequence)
         if outcome is not None and outcome.refused is not None and self.log is None:
             raise Refused(
-                f"the rollback at position {sequence} cannot be done again, and what it un-learned would come back: "
-                f"{outcome.refused}; learn rows that you trust instead: {command(self.home.definition, self.old)} --log "
-                f"rows.parquet --label clicked"
+                f"the rollback at position {sequence} cannot be repeated, so what it undid would come back: {outcome.refused}; "
+                f"learn rows that you trust instead: {command(self.home.definition, self.old)} --log rows.parquet "
+                f"--label clicked"
             )
         self.done.rollbacks += 1
 
     def _expect(self, block: Block, scoring: Scoring, now: int) -> None:
-        """Hand over the impressions of a block, and count those that cannot be used."""
+        """Pass on the impressions of a block for scoring, and count those that cannot be used."""
         done = self.done
         for sequence, record in block:
             if not isinstance(record, Impressions):
@@ -201,9 +212,9 @@ class _Rebase:
                 scoring.expect(sequence, record, now)
 
     def _learn_log(self, log: Iterable[LogRows], releases: Releases) -> Learner:
-        """Return a learner that has learned a log's rows, each scored with the labels of all before it.
+        """Return a learner that has learned a log's rows, each scored after all before it were learned.
 
-        Neither breaker nor drift alarms watch it: they are for what others send.
+        It has no breaker and no drift detector: these are for feedback from outside.
         """
         learner, loss = new_learner(self.home.definition, self.home.settings), self.home.definition.loss
         learner.admission, learner.adaptation = Admission(), Adaptation()
@@ -214,14 +225,14 @@ class _Rebase:
             for at in range(0, len(label), _LOG_ROWS):
                 rows = slice(at, at + _LOG_ROWS)
                 part = {name: column[rows] for name, column in columns.items()}
-                served = learner.learn_at_once(_examples(part, base[rows], label[rows], block.time[rows]))
+                served = learner.learn_at_once(labelled(part, base[rows], label[rows], block.time[rows]))
                 self.compared.on_examples(0, served)
                 releases.on_examples(0, served)
             self.done.log_rows += len(label)
         return learner
 
     def _settle(self, learner: Learner) -> None:
-        """Leave no command of the old service to be answered: releases of its numbers are not here."""
+        """Drop the requests and outcomes of the old service: they name releases that the new home lacks."""
         learner.outcomes.clear()
         if (breaker := learner.admission.breaker) is not None:
             learner.admission.rolled_back = breaker.trips
@@ -233,7 +244,7 @@ class _Rebase:
         done.comparison = self.compared.report()
 
     def _publish(self, learner: Learner, releases: Releases) -> None:
-        """Make release 1 and the live tables of it, and save: the service starts from there."""
+        """Make release 1, publish its tables and save a checkpoint, from which the service starts."""
         home, position, now = self.home, self.done.position, time.time()
         store: ReleaseStore = releases.store
         made = releases.make(learner, position, now)
@@ -255,32 +266,14 @@ class _Rebase:
     def _refusal(self) -> Refused:
         done, line = self.done, command(self.home.definition, self.old)
         return Refused(
-            f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: the new scorer needs {done.lacking}, "
-            f"which they lack; write keep_inputs=True into @online of the old service, which keeps it of every row from then "
-            f"on, or learn rows that have it: {line} --log rows.parquet --label clicked"
+            f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: they lack {done.lacking}, which the "
+            f"new scorer needs; set keep_inputs=True in @online of the old service, which keeps it for all later rows, or "
+            f"learn rows that have it: {line} --log rows.parquet --label clicked"
         )
 
 
-def _examples(columns: Columns, base: Floats, label: Floats, time: np.ndarray[Any, np.dtype[np.float64]]) -> Examples:
-    ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
-    return Examples(
-        columns=columns,
-        base=base,
-        corrected=base,
-        served=base,
-        label=label,
-        weight=ones,
-        received=time,
-        scored=time,
-        importance=ones,
-        taken_back=0 * ones,
-        position=zeros,
-        source=zeros + 1,
-    )
-
-
-def _take_over(learner: Learner, other: Learner) -> None:
-    """Go on with what another learner has learned and measured, and with what the journal alone says: who waits, what holds."""
+def _adopt(learner: Learner, other: Learner) -> None:
+    """Restore what another learner has learned and measured; the waiting rows and the settings stay those of the journal."""
     for mine, theirs in ((learner.stack, other.stack), (learner.gate, other.gate), (learner.prequential, other.prequential)):
         mine.load(theirs.state())
     learner.examples, learner.learned = other.examples, other.learned

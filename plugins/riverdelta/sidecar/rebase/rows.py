@@ -1,4 +1,4 @@
-"""Rows: what a new scorer makes of rows that another one scored, or that a log has."""
+"""Rows: computes the new base's outputs and columns for rows of an old journal or of a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class LogRows:
-    """A block of a log: the columns of a request, labels float32[N], and times float64[N] (Unix seconds), in order."""
+    """N rows of a log in the order of time: request columns, labels float32[N], and times float64[N] (Unix seconds)."""
 
     columns: Mapping[str, Any]
     label: npt.NDArray[Any]
@@ -28,14 +28,18 @@ class LogRows:
 
 
 class Rows:
-    """The raw outputs of the new base, and the columns that the new journal keeps, of rows of either kind.
+    """Computes the new base's raw outputs, and the columns that the new journal keeps.
 
     Parameters
     ----------
+    definition
+        The new scorer.
+    release
+        Release 0 of the new home, which runs the base.
     same_base
-        Whether the journal's base outputs are those of the new base: its file and output are the old one's.
+        Whether the logged base outputs can be used: file and output of the base are unchanged.
     changed
-        Columns of the journal that mean something else now, such as a tap of another tensor.
+        Columns that have changed their meaning, such as a tap that reads another tensor (default: none).
     """
 
     def __init__(self, definition: Definition, release: Release, same_base: bool, changed: Collection[str] = ()) -> None:
@@ -45,7 +49,7 @@ class Rows:
         self._session: Session | None = None
 
     def lacking(self, logged: Impressions) -> list[Column]:
-        """Return the columns that a record would need to have for its rows to be used, [] where they can be."""
+        """Return the columns that a record lacks for its rows to be used, [] if they can be used."""
         missing = [name for name in self._reads if not self._has(logged, name)]
         if self._same_base and not missing:
             return []
@@ -53,12 +57,12 @@ class Rows:
         return [self._definition.request_schema[name] for name in dict.fromkeys(needed) if not self._has(logged, name)]
 
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
-        """Return the base's raw outputs float32[N, K] and the columns of a record that lacks nothing."""
+        """Return the base's raw outputs float32[N, K] and the columns of a usable record."""
         if self._same_base and all(self._has(logged, name) for name in self._reads):
-            # A copy: kernels take arrays that may be written to, which a record's are not.
+            # Copies: kernels take writable arrays, and those of a record are read-only.
             kept = [name for name in self._kept if self._has(logged, name)]
             return logged.base.copy(), {name: logged.columns[name].copy() for name in kept}
-        # What no correction reads may be missing: the base and its taps do not depend on a declared column.
+        # A missing declared column that no correction reads is filled with 0: base and taps do not depend on it.
         rows, has = len(logged), {name for name in self._definition.request_schema if self._has(logged, name)}
         request = {
             name: logged.columns[name].copy() if name in has else np.zeros((rows, *_shape(column)), column.dtype)
@@ -68,7 +72,7 @@ class Rows:
         return base, {name: column for name, column in columns.items() if name in has or name in self._definition.taps}
 
     def of_log(self, rows: LogRows) -> tuple[Floats, Columns]:
-        """Return the same of a log's rows; raises `InvalidInput` naming the column that is missing or wrong."""
+        """Return the same for rows of a log; raises `InvalidInput` naming a missing or invalid column."""
         return self._run(self._definition.request_schema.check(rows.columns)[0])
 
     def _run(self, request: Columns) -> tuple[Floats, Columns]:

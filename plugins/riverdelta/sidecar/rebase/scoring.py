@@ -1,4 +1,4 @@
-"""Scoring: impressions as the new scorer would have served them, by tables as old as those that really did."""
+"""Scoring: scores old impressions with the new scorer, by tables as old as those that served them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.records import BEFORE, Impressions
 from riverdelta.learning.learner import Learner
-from riverdelta.sidecar.rebase.rows import Columns, Rows
+from riverdelta.sidecar.rebase.rows import Rows
 
 
 class Scoring:
-    """Scores records that are still to be learned, whenever the learner comes to the position of the tables that served them.
+    """Scores each row of upcoming records when the learner is at the position of the tables that served it.
 
-    A row that was served by tables of before the record that was read last then is scored by somewhat fresher ones; never by
-    any that contain its own record.
+    If that position has already passed when its record is read, the row is scored at once, by somewhat newer tables; never by
+    tables that contain its own record.
     """
 
     def __init__(self, rows: Rows, scorer: Learner) -> None:
@@ -25,7 +25,7 @@ class Scoring:
         self._due: dict[int, list[tuple[Impressions, Ints]]] = {}
 
     def expect(self, sequence: int, logged: Impressions, now: int) -> None:
-        """Take a record that lacks nothing before the one after `now`, the learner's position, is learned."""
+        """Add a usable record, while the learner is at position `now`."""
         base, columns = self._rows.of_record(logged)
         before = {column: logged.columns.get(column, _flat(getattr(logged, name))) for name, column in BEFORE.items()}
         position = np.clip(logged.position, now, sequence - 1)
@@ -38,20 +38,14 @@ class Scoring:
             self._due.setdefault(at, []).append((scored, np.flatnonzero(position == at)))
 
     def score(self, now: int) -> None:
-        """Score the rows that tables at the learner's position served."""
+        """Score the rows that were served by tables at position `now`, the learner's."""
         for scored, rows in self._due.pop(now, ()):
             columns = {name: scored.columns[name][rows] for name in self._scorer.stack.reads}
-            scored.corrected[rows], scored.served[rows] = self._serve(scored.base[rows], columns)
+            scored.corrected[rows], scored.served[rows] = self._scorer.serve(columns, scored.base[rows])
 
     def take(self, sequence: int) -> Impressions | None:
-        """Return a record with every row scored; None where it was not expected."""
+        """Return a record with all rows scored, None if it was not expected."""
         return self._awaited.pop(sequence, None)
-
-    def _serve(self, base: Floats, columns: Columns) -> tuple[Floats, Floats]:
-        scorer = self._scorer
-        corrected = scorer.stack.predict(columns, base)
-        served = base if scorer.shadow else scorer.stack.loss.mix(base, corrected, scorer.gate.weight)
-        return corrected, np.asarray(served, np.float32)
 
 
 def _flat(raw: Floats) -> Floats:
