@@ -19,7 +19,7 @@ from pydantic import (
     WithJsonSchema,
     create_model,
     model_validator,
-)  # fmt: skip
+)
 
 from riverdelta.core.strict import Strict
 from riverdelta.learning.commands import TOP, Command, Number
@@ -35,7 +35,6 @@ MOST_CHANGES = 1000
 #: The types of the protocol that its metadata have, in JSON.
 _JSON = {"bool": bool, "int64": int, "string": str}
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
-
 
 Count = Annotated[int, Field(ge=0)]
 Values = Annotated[SkipValidation[Any], WithJsonSchema({"type": "array"})]
@@ -78,7 +77,7 @@ class Item(Strict):
 class Items(Strict):
     """Items of feedback under the key `items`."""
 
-    items: list[Item] = Field(min_length=1, examples=[[{"id": "<id>.<index>", "label": 1}]])
+    items: list[Item] = Field(min_length=1, fail_fast=True, examples=[[{"id": "<id>.<index>", "label": 1}]])
 
 
 class FeedbackRequest(RootModel[Items | Annotated[list[Item], Field(min_length=1)]]):
