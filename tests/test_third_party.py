@@ -99,10 +99,12 @@ class Shift(Correction):
         super().bind(schema)
 
     def predict(self, columns, offset):
-        return offset + self.served["shift"].values
+        out = self.room(columns, offset)
+        out[:] = offset + self.served["shift"].values
+        return out
 
     def learn(self, columns, offset, label, weight):
-        table, certainty, out = self.served["shift"], self.learner["certainty"], np.empty_like(offset)
+        table, certainty, out = self.served["shift"], self.learner["certainty"], self.room(columns, offset, label, weight)
         for row in range(len(offset)):
             out[row] = offset[row] + table.values[0]
             gradient, curvature = self.loss.derivatives(out[row], label[row], min(weight[row], HEAVY))

@@ -24,7 +24,8 @@ def test_a_score_names_its_impressions_and_its_state_and_takes_feedback(send):
 def test_an_error_has_its_type_and_a_message_that_names_the_column(send):
     answer = send("POST", "/score", json={"columns": {**COLUMNS, "x": [1, None]}})
     assert answer.status_code == 400
-    assert answer.json()["error"] == {"type": "InvalidInput", "message": "column 'x' has type object; expected float32[N]"}
+    found = "row 1 has None of type NoneType for 'x', which is float32[N]; expected a finite number"
+    assert answer.json()["error"] == {"type": "InvalidInput", "message": found}
 
 
 HOSTILE = {

@@ -17,7 +17,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.corrections.base import Correction
-from riverdelta.corrections.stack import Stack
+from riverdelta.corrections.stack import Stack, listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
 from riverdelta.graph import taps as tapping
@@ -70,6 +70,9 @@ class Definition:
     task: str | Loss = "binary"
     keep_inputs: bool = False
     service: str = "SERVICE.py:CLASS"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "corrections", listed(self.corrections))
 
     @cached_property
     def loss(self) -> Loss:

@@ -120,13 +120,7 @@ class Learner(Fold):
     def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
         """Restore the tables of the release at `position`; with `relearn`, learn the examples up to `sequence` again."""
         arrays = self.recall.state(position)
-        stack = self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack")
-        before = {name: array.copy() for name, array in self.stack.state().items()}
-        try:
-            self.stack.load(stack)
-        except Corrupt:
-            self.stack.load(before)
-            raise
+        self.stack.load(self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack"))
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
         """Return the state of the stack after relearning the records between two positions."""
