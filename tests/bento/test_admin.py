@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from dataclasses import fields
 
 import httpx
 import jsonschema_rs
@@ -21,7 +22,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
-from riverdelta.sidecar.operator import ANSWERED, Operator
+from riverdelta.sidecar.operator import Answer, Operator
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
 GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}
@@ -115,7 +116,7 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     answer = learning.command("rollback", release=0, freeze=True)
     assert answer.status_code == 200
     told = answer.json()
-    assert told.keys() == {"sequence", "obeyed", "refused", "waits", "target", *ANSWERED}
+    assert told.keys() == {field.name for field in fields(Answer)}
     assert (told["obeyed"], told["waits"], told["release"], told["frozen"]) == (True, None, 0, True)
     assert told["position"] >= told["sequence"] > made["sequence"]
     deadline = time.monotonic() + 5

@@ -125,7 +125,9 @@ def test_feedback_is_taken_where_its_model_takes_it(send, definition, body):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from(["user", "x", "shop", "y"]), st.just([1, 2]) | st.lists(st.integers(0, 2), max_size=2)),
+    st.dictionaries(
+        st.sampled_from(["user", "x", "shop", "y"]), st.just([1, 2]) | st.lists(st.integers(0, 2) | st.booleans(), max_size=2)
+    ),
     st.fixed_dictionaries({}, optional={"propensity": PROPENSITY, "columns": ODD, "x": ODD}),
 )
 def test_rows_are_scored_where_the_schema_of_the_scorer_takes_them(send, runtime, columns, more):
