@@ -59,7 +59,7 @@ BAD = {
     "a header length past the body": (INFER, b"{}", {HEADER: "99"}, 400, "at most the body's 2 bytes"),
     "a header length of text": (INFER, b"{}", {HEADER: "x"}, 400, "'x'"),
     "binary data missing": (*tensor(size=4, shape=[1]), 400, "binary_data_size 4; 0 bytes are left"),
-    "binary data left over": (*tensor(b"12345678", size=4, shape=[1]), 400, "4 bytes follow"),
+    "binary data left over": (*tensor(b"12345678", size=4, shape=[1]), 400, "4 bytes remain"),
     "a binary size of minus one": (*tensor(size=-1, shape=[1]), 400, "binary_data_size is -1"),
     "a string that ends early": (
         *tensor(b"\xff\0\0\0a", size=5, datatype="BYTES", shape=[1]), 400, "255 bytes, but only 1 are left",
