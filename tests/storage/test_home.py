@@ -134,9 +134,9 @@ def test_an_option_that_the_code_names_is_not_taken_for_a_default(home):
     ("written", "said"),
     [
         (b"", "its 0 bytes are not valid JSON"),
-        (b"{}", "damaged: format: Field required"),
-        (b"[1]", "damaged: it: Input should be"),
-        (b'{"format": 1}', "damaged: name: Field required"),
+        (b"{}", "damaged: it has no 'format'"),
+        (b"[1]", "damaged: it is a list; expected an object with format, name"),
+        (b'{"format": 1}', "damaged: it has no 'name'"),
         (b"[" * 100_000, "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
     ],
