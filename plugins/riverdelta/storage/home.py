@@ -245,7 +245,8 @@ class Home:
 
     def _claim_without_definition(self, releases: ReleaseStore) -> None:
         """Recognize a folder without `definition.json` by the fingerprint in `owner`, or by its newest release."""
-        theirs, mine = self._owner.read_text(errors="replace") if self._owner.exists() else "", self._fingerprint
+        theirs = self._owner.read_text(errors="replace") if self._owner.exists() else ""
+        mine = self.definition.fingerprint_of_0_1()
         if theirs == mine:
             return
         if _FINGERPRINT.fullmatch(theirs):
@@ -279,17 +280,13 @@ class Home:
             return release.number
         raise ConfigurationError(
             f"{why}, and no release can be read to identify {self.folder}; if it belongs to this scorer, type: "
-            f"printf %s {self._fingerprint} > {shlex.quote(str(self._owner))}"
+            f"printf %s {self.definition.fingerprint_of_0_1()} > {shlex.quote(str(self._owner))}"
         )
 
     def _carry(self) -> str:
         """Return the lines to type if the definition was changed on purpose."""
         carry = f"{self._move_away()} && {rebase_line(self.definition, self._away)}"
         return f"to carry over what it learned, once no service uses it: {carry}\nto start over: {self._move_away()}"
-
-    @property
-    def _fingerprint(self) -> str:
-        return self.definition.fingerprint_of_0_1()
 
     def _move_away(self) -> str:
         return shlex.join(["mv", str(self.folder), str(self._away)])
