@@ -95,13 +95,13 @@ scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floa
 jsons = st.recursive(scalars, lambda c: st.lists(c, max_size=4) | st.dictionaries(st.text(max_size=3), c, max_size=3))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.fixed_dictionaries({}, optional={"user": jsons, "x": jsons, "shop": jsons, "": jsons}), jsons)
 def test_no_columns_bring_the_scorer_down(send, columns, propensity):
     assert send("POST", "/score", content=json.dumps({"columns": columns, "propensity": propensity})).status_code in (200, 400)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(jsons | st.lists(st.fixed_dictionaries({"id": jsons}, optional={"label": jsons, "shown": jsons}), max_size=3))
 def test_no_feedback_brings_the_scorer_down(send, items):
     assert send("POST", "/feedback", content=json.dumps(items)).status_code in (200, 400)

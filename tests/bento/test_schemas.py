@@ -110,7 +110,7 @@ ITEMS = st.lists(
 BODIES = ITEMS | st.fixed_dictionaries({}, optional={"items": ITEMS | ODD, "item": ODD}) | ODD
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(BODIES)
 def test_feedback_is_taken_where_its_model_takes_it(send, definition, body):
     try:
@@ -123,7 +123,7 @@ def test_feedback_is_taken_where_its_model_takes_it(send, definition, body):
     assert answer.status_code == (200 if fits else 400), answer.text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(
         st.sampled_from(["user", "x", "shop", "y"]), st.just([1, 2]) | st.lists(st.integers(0, 2) | st.booleans(), max_size=2)

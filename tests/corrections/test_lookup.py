@@ -19,7 +19,7 @@ def in_graph(lookup, ids):
     return [run(nodes, out, {"ids": ids}) for out in outs]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(INT64, st.lists(INT64, max_size=4), min_size=1, max_size=40), st.lists(INT64, max_size=20))
 def test_bags_agree_between_numpy_and_the_graph(table, others):
     lookup = Lookup("bag", "i", table)
@@ -30,7 +30,7 @@ def test_bags_agree_between_numpy_and_the_graph(table, others):
     assert [int((row > 0).sum()) for row in shares] == [len(entries) for entries in table.values()]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(INT64, min_size=1, max_size=60, unique=True), st.lists(INT64, max_size=20))
 def test_vectors_agree_between_numpy_and_the_graph(keys, others):
     values = np.random.default_rng(0).normal(size=(len(keys), 3)).astype(np.float32)

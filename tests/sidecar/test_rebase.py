@@ -228,7 +228,7 @@ def label(rig, waiting, count, seed):
 
 class TestTheLaw:
     @given(steps=journals())
-    @trying(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @trying(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_the_same_definition_learns_the_same_tables_from_any_journal(self, definition, tmp_path_factory, make_rig, steps):
         folder, waiting = tmp_path_factory.mktemp("law"), []
         rig = make_rig(definition, folder / "old")
