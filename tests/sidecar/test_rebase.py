@@ -329,6 +329,25 @@ class TestCommands:
         assert rig.trainer.home.releases().champion().number == 1
         assert rig.trainer.status()["outcomes"] == []
 
+    def test_the_new_home_says_that_it_was_rebased_and_labels_of_the_old_service_measure_no_gain(
+        self, definition, teach, tmp_path, make_rig
+    ):
+        old, ids = teach()
+        done = rebase(definition, settings(tmp_path), old)
+        rig = make_rig(definition, tmp_path / "new")
+        asyncio.run(rig.plane.feedback(ids[0][24:], labels(rig.columns(32, 0))[24:]))
+        rig.step()
+        status = rig.trainer.status()
+        since = {"action": "rebase", "release": 1, "position": done.position}
+        assert (status["worth"]["labels"], status["worth"]["since"] | since) == (0, status["worth"]["since"])
+        (event,) = status["events"]
+        assert (event["action"], event["details"]) == ("rebase", {"release": 1, "examples": done.examples})
+        columns = rig.columns(32, 99)
+        answer = rig.plane.score(columns)
+        asyncio.run(rig.plane.feedback([f"{answer.impressions}.{i}" for i in range(32)], labels(columns)))
+        rig.step()
+        assert rig.trainer.status()["worth"]["labels"] == 32
+
 
 class TestSwept:
     def test_records_that_retention_deleted_are_counted(self, definition, teach, tmp_path):
