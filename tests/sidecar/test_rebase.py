@@ -348,6 +348,12 @@ class TestCommands:
         rig.step()
         assert rig.trainer.status()["worth"]["labels"] == 32
 
+    def test_a_rebased_home_names_the_release_that_serves(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach(blocks=0)
+        rebase(definition, settings(tmp_path, guard="release"), old)
+        status = make_rig(definition, tmp_path / "new", guard="release").trainer.status()
+        assert (status["release"], status["worth"]["since"]["release"]) == (0, 0)
+
 
 class TestSwept:
     def test_records_that_retention_deleted_are_counted(self, definition, teach, tmp_path):

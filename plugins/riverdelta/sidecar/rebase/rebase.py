@@ -263,8 +263,8 @@ class _Rebase:
         if home.settings.guard == "live" or self.done.champion == made.number:
             Live(home.live(), learner.stack).publish(made.number, position, learner.gate.weight, now)
         worth, logbook = Worth(loss=home.definition.loss), Logbook()
-        worth.begin({"action": "rebase", "release": made.number, "position": position, "time": now})
-        logbook.note(position, now, "rebase", {"release": made.number, "examples": self.done.examples})
+        worth.begin({"action": "rebase", "release": contest.serving, "position": position, "time": now})
+        logbook.note(position, now, "rebase", {"release": contest.serving, "examples": self.done.examples})
         states = {name: self.shown[name].state() for name in _SHOWN}
         states |= {"contest": contest.state(), "account/worth": worth.state(), "account/logbook": logbook.state()}
         home.checkpoints().save(position, learner.state() | nest(states))
