@@ -168,7 +168,7 @@ def test_nothing_of_a_full_page_is_cut_off_on_a_phone(browser, tmp_path):
     browser("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=True)
     browser.open((tmp_path / "page.html").as_uri())
     assert browser.ask("[...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth).length") == 0
-    inside = """[...document.querySelectorAll('text')].filter(t => t.textContent).every(t => {
+    inside = """[...document.querySelectorAll('text')].filter(t => t.checkVisibility()).every(t => {
       const a = t.getBoundingClientRect(), b = t.closest('section').getBoundingClientRect();
       return b.left <= a.left && a.right <= b.right; })"""
     assert browser.ask(inside)
