@@ -30,7 +30,7 @@ HEAVY = {
     "grpc": ("bento", "lab/client"),
     "google": ("serving/oip", "graph/signature"),
     "uvicorn": ("bento",),
-    "pydantic": ("bento", "core/settings", "learning/commands", "learning/identity"),
+    "pydantic": ("bento", "core/settings", "core/strict", "learning/commands"),
     "pydantic_settings": ("core/settings",),
     "onnxruntime": ("graph/runtime", "serving/session", "lab/export", "checks"),
     "sqlite3": ("storage/log",),

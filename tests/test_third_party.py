@@ -99,10 +99,12 @@ class Shift(Correction):
         super().bind(schema)
 
     def predict(self, columns, offset):
-        return offset + self.served["shift"].values
+        out = self.room(columns, offset)
+        out[:] = offset + self.served["shift"].values
+        return out
 
     def learn(self, columns, offset, label, weight):
-        table, certainty, out = self.served["shift"], self.learner["certainty"], np.empty_like(offset)
+        table, certainty, out = self.served["shift"], self.learner["certainty"], self.room(columns, offset, label, weight)
         for row in range(len(offset)):
             out[row] = offset[row] + table.values[0]
             gradient, curvature = self.loss.derivatives(out[row], label[row], min(weight[row], HEAVY))
@@ -218,7 +220,7 @@ def test_a_service_scores_learns_publishes_and_swaps_with_all_three(home):
         trainer.journal.write(Control("release", {}, 0.0))
         while trainer.step():
             pass
-        release = home.releases().newest_good()
+        release = home.releases().intact()
         status = trainer.status()
         scored = onnx.load(release.path)
         assert [output.name for output in scored.graph.output] == ["score", "value", "corrected_value", "base_value"]

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 import time
+from dataclasses import fields
 
 import httpx
+import jsonschema_rs
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,14 +14,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
-from riverdelta.bento import admin, rest
+from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.access import Role
+from riverdelta.bento.endpoints import TABLE
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
-from riverdelta.sidecar.operator import ANSWERED, Operator
+from riverdelta.sidecar.operator import Answer, Operator
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
 GUARDED = {f"{role}_tokens": token for role, token in TOKENS.items()}
@@ -37,7 +40,8 @@ class Shop:
         self.runtime = Runtime(definition)
         self.runtime.start(DataPlane(definition, self.settings, registry=self.registry))
         policy = Policy(self.runtime).open(self.settings)
-        self.app = Guard(Starlette(routes=[*rest.routes(self.runtime), *admin.routes(self.runtime)]), policy)
+        routes = [*rest.routes(self.runtime), *admin.routes(self.runtime), *oip_rest.routes(self.runtime)]
+        self.app = Guard(Starlette(routes=routes), policy)
         self._stop, self._thread = threading.Event(), None
 
     def learn(self):
@@ -112,7 +116,7 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     answer = learning.command("rollback", release=0, freeze=True)
     assert answer.status_code == 200
     told = answer.json()
-    assert told.keys() == {"sequence", "obeyed", "refused", "waits", "target", *ANSWERED}
+    assert told.keys() == {field.name for field in fields(Answer)}
     assert (told["obeyed"], told["waits"], told["release"], told["frozen"]) == (True, None, 0, True)
     assert told["position"] >= told["sequence"] > made["sequence"]
     deadline = time.monotonic() + 5
@@ -121,6 +125,39 @@ def test_a_rollback_over_http_serves_the_release_and_is_answered_with_how_learni
     assert not learning.command("resume").json()["frozen"]
     assert learning.command("promote", release=1).json()["champion"] == 1
     assert learning.command("freeze").json()["frozen"]
+
+
+def test_every_answer_is_one_of_its_model_and_of_the_openapi_document(learning):
+    learning.teach(1)
+    described = learning.send("GET", "/openapi.json").json()["components"]
+    columns = {"user": [5], "x": [1.0], "shop": [1.0]}
+    tensors = [
+        {"name": name, "datatype": "INT64" if name == "user" else "FP32", "shape": [1], "data": data}
+        for name, data in columns.items()
+    ]
+    bodies = {
+        "score": {"columns": columns}, "feedback": [{"id": "a.0", "label": 1}], "infer": {"inputs": tensors, "id": "mine"},
+        "promote": {"release": 0},
+    }  # fmt: skip
+    asked = [row for row in TABLE if row.gives and row.transport != "grpc"]
+    assert {row.name for row in asked} >= {
+        "releases",
+        "diff",
+        "server",
+        "live",
+        "ready",
+        "model",
+        "model_ready",
+        "infer",
+        *WRITES,
+    }
+    for row in asked:
+        path = row.path.format(name="ranker", number="1") + ("?a=0&b=0" if row.query else "")
+        answer = learning.send(row.method, path, **({"json": bodies.get(row.name, {})} if row.method == "POST" else {}))
+        assert answer.status_code in (200, 202), (path, answer.text)
+        row.gives.model_validate_json(answer.content)
+        schema = {"$ref": f"#/components/schemas/{row.gives.__name__}", "components": described}
+        assert [error.message for error in jsonschema_rs.iter_errors(schema, answer.json())] == [], path
 
 
 def test_a_rollback_over_http_promotes_only_where_it_says_so(learning):

@@ -97,7 +97,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["GET", "POST", "PUT", "HEAD", "get", ""]), st.lists(PIECES, max_size=9).map("".join))
 def test_any_path_is_a_row_whose_pattern_it_has_or_needs_the_admin_role(method, path):
     row = http_endpoint(method, path)

@@ -118,7 +118,7 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(entries, max_size=3), st.binary(max_size=20), st.integers(-3, 3))
 def test_no_request_brings_the_scorer_down(send, inputs, tail, off):
     head = json.dumps({"inputs": inputs}).encode()

@@ -23,10 +23,12 @@ class Shift(Correction):
         self.learner = {"certainty": np.ones((1, self.loss.outputs))}
 
     def predict(self, columns, offset):
-        return offset + self.served["shift"].values
+        out = self.room(columns, offset)
+        out[:] = offset + self.served["shift"].values
+        return out
 
     def learn(self, columns, offset, label, weight):
-        table, certainty, out = self.served["shift"], self.learner["certainty"], np.empty_like(offset)
+        table, certainty, out = self.served["shift"], self.learner["certainty"], self.room(columns, offset, label, weight)
         for row in range(len(offset)):
             out[row] = offset[row] + table.values[0]
             gradient, curvature = self.loss.derivatives(out[row], label[row], min(weight[row], 10.0))
@@ -45,6 +47,7 @@ class Shift(Correction):
 
 class KernelIsIdentity(Entity):
     def learn(self, columns, offset, label, weight):
+        self.room(columns, offset, label, weight)
         return offset.copy()
 
 
@@ -74,6 +77,25 @@ class RefusesEmptyBlocks(Shift):
 class TakesNoLabels(Shift):
     def learn_many(self, X):
         pass
+
+
+class LearnsAnyBlock(Shift):
+    def learn(self, columns, offset, label, weight):
+        given = [np.ascontiguousarray(array, np.float32) for array in (offset, label, weight)]
+        return super().learn(columns, *given)
+
+
+class PredictsAnyBlock(Shift):
+    def predict(self, columns, offset):
+        return offset + self.served["shift"].values
+
+
+class LearnsBeforeItRefuses(Shift):
+    def learn(self, columns, offset, label, weight):
+        self.learner["certainty"] += 1e-9 * len(offset)
+        found = super().learn(columns, offset, label, weight)
+        self.learner["certainty"] -= 1e-9 * len(offset)
+        return found
 
 
 class PredictsByTheBlock(Shift):
@@ -167,7 +189,7 @@ class HasNoBounds(_LearnsWithoutBounds, Entity):
     pass
 
 
-class IgnoresItsRadius(Entity):
+class _IgnoresItsRadius:
     def learn(self, columns, offset, label, weight):
         self.radius, said = math.inf, self.radius
         try:
@@ -176,15 +198,23 @@ class IgnoresItsRadius(Entity):
             self.radius = said
 
 
+class IgnoresItsRadius(_IgnoresItsRadius, Entity):
+    pass
+
+
+class StepsPastItsRadius(_IgnoresItsRadius, Linear):
+    """Its steps grow shorter, so it is far from its usual radius for long."""
+
+
 class CalibratesWithoutBounds(_LearnsWithoutBounds, Calibration):
     pass
 
 
 class StepsWithTheGradient(Shift):
     def learn(self, columns, offset, label, weight):
-        out = np.empty_like(offset)
+        out = self.room(columns, offset, label, weight)
         for row in range(len(offset)):
-            out[row] = self.predict({}, offset[row])
+            out[row] = offset[row] + self.served["shift"].values[0]
             gradient, _ = self.loss.derivatives(out[row], label[row], weight[row])
             if not self.skips(columns["h"][row] + offset[row].sum(), gradient, weight[row]):
                 self.served["shift"].values[:] -= np.float32(0.05 * np.clip(gradient, -1e30, 1e30))
@@ -340,6 +370,7 @@ BROKEN = {
         "fresh_residual_is_zero": [StartsElsewhere],
         "learn_returns_the_prediction_before_the_update": [ReturnsOutputsAfterTheUpdate],
         "a_block_equals_its_rows": [LearnsABlockAsOneAverage, PredictsByTheBlock, RefusesEmptyBlocks, IsRandom],
+        "it_refuses_a_block_that_no_kernel_takes": [LearnsAnyBlock, PredictsAnyBlock, LearnsBeforeItRefuses],
         "it_learns": [KernelIsIdentity],
         "importance_counts": [IgnoresImportance],
         "the_graph_agrees": [ExportsItsOffset],
@@ -359,7 +390,8 @@ BROKEN = {
             LearnsWhatIsNotFinite, LearnsColumnsThatAreNotFinite, TakesNaNAsZero, LearnsWeightZero,
         ],
         "a_wild_example_is_bounded": [
-            HasNoBounds, IgnoresItsRadius, CalibratesWithoutBounds, StepsWithTheGradient, StopsAtAHeavyExample,
+            HasNoBounds, IgnoresItsRadius, StepsPastItsRadius, CalibratesWithoutBounds, StepsWithTheGradient,
+            StopsAtAHeavyExample,
         ],
     }.items()
 }  # fmt: skip

@@ -70,7 +70,7 @@ def test_pytest_s_ids_name_the_object_and_the_law_and_a_mapping_s_keys_the_objec
     def ids(objects):
         return [param.id for param in parametrize_with_checks(objects, SCHEMA, expected_failed_checks=KNOWN).args[1]]
 
-    assert ids([Shift()])[4] == "Shift-it_learns"
+    assert ids([Shift()])[5] == "Shift-it_learns"
     assert ids({"mine": Shift(), "theirs": Shift()})[-1].startswith("theirs-")
     marked = [p for p in parametrize_with_checks([Shift()], SCHEMA, expected_failed_checks=KNOWN).args[1] if p.marks]
     assert [(p.marks[0].name, p.marks[0].kwargs["strict"], p.marks[0].kwargs["reason"]) for p in marked] == [

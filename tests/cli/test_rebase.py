@@ -24,13 +24,12 @@ SERVICE = "service.py:Ranker"
 WRITERS = {"parquet": parquet.write_table, "feather": feather.write_feather, "csv": csv.write_csv}
 
 
-@pytest.fixture
-def old(tmp_path, monkeypatch):
-    """A home that has learned 240 rows, moved aside, and its service with another option; its folder and an id."""
-    shutil.copytree(ROOT / "service", tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
-    definition, settings = load(SERVICE), Settings.load()
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A folder with a service and its home, which has learned 240 rows; an id of them."""
+    folder = tmp_path_factory.mktemp("taught")
+    shutil.copytree(ROOT / "service", folder, dirs_exist_ok=True)
+    definition, settings = load(f"{folder}/{SERVICE}"), Settings.load(home=folder / "state")
     with closing(DataPlane(definition, settings, registry=CollectorRegistry())) as plane:
         trainer = Trainer(definition, settings)
         for seed in range(10):
@@ -41,10 +40,19 @@ def old(tmp_path, monkeypatch):
             asyncio.run(plane.feedback(ids, (columns["user_id"] % 2).astype(np.float32)))
             trainer.step()
         trainer.close()
-    (tmp_path / "state" / "ranker").rename(tmp_path / "state" / "ranker.old")
-    service = tmp_path / "service.py"
+    (folder / "state" / "ranker").rename(folder / "state" / "ranker.old")
+    service = folder / "service.py"
     service.write_text(service.read_text().replace("forget=0.98", "forget=0.98, slots=512"))
-    return tmp_path / "state" / "ranker.old", ids[0]
+    return folder, ids[0]
+
+
+@pytest.fixture
+def old(taught, tmp_path, monkeypatch):
+    """A home that has learned 240 rows, moved aside, and its service with another option; its folder and an id."""
+    shutil.copytree(taught[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RIVERDELTA_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "ranker.old", taught[1]
 
 
 def rebase(old, *arguments):
@@ -52,6 +60,7 @@ def rebase(old, *arguments):
 
 
 def log(rows=3_000, **more):
+    """Return a log, some columns of which are given."""
     rng = np.random.default_rng(0)
     user = rng.integers(0, 50, rows)
     columns = {"user_id": user, "item_id": rng.integers(0, 50, rows), "hour": rng.uniform(0, 24, rows).astype(np.float32)}
@@ -97,15 +106,46 @@ def test_every_kind_of_log_is_learned_alike(old, tmp_path, kind):
     assert "old_served" not in done["comparison"]
 
 
+def but(rows, at, wrong):
+    """Return a column of zeros, but for one row."""
+    return np.where(np.arange(rows) == at, wrong, 0.0)
+
+
+LONG = 20_000
+TIMED = ("--label", "clicked", "--time", "seconds")
 WRONG = {
     "a label that is missing": (log(), ("--label", "click"), "has no column 'click'"),
-    "a label of another task": (log(clicked=np.full(3_000, 3)), ("--label", "clicked"), "label"),
-    "labels that are text": (log(clicked=["no"] * 3_000), ("--label", "clicked"), "holds 'no'"),
+    "a label of another task": (
+        log(LONG, clicked=but(LONG, 17_000, 3)),
+        ("--label", "clicked"),
+        "rows.parquet: row 17000 has the label 3; expected",
+    ),
+    "labels that are text": (log(clicked=["no"] * 3_000), ("--label", "clicked"), "holds 'no' at row 0"),
+    "a label that is empty": (
+        log(LONG, clicked=pa.array([1] * 17_000 + [None] * 3_000)),
+        ("--label", "clicked"),
+        "rows.parquet: column 'clicked' is empty at row 17000",
+    ),
+    "a value that is not finite": (
+        log(LONG, hour=but(LONG, 17_000, np.inf)),
+        ("--label", "clicked"),
+        "rows.parquet: column 'hour' holds inf at row 17000",
+    ),
     "a column that is missing": (log().drop_columns(["hour"]), ("--label", "clicked"), "has no column 'hour'"),
     "times that go back": (
-        log(seconds=np.arange(3_000) % 2_000),
-        ("--label", "clicked", "--time", "seconds"),
-        "goes back in 'seconds' at row 2000; sort its rows by 'seconds'",
+        log(LONG, seconds=but(LONG, 17_000, -1)),
+        TIMED,
+        "rows.parquet: 'seconds' goes back at row 17000; sort the rows by 'seconds'",
+    ),
+    "times that go back between blocks": (
+        log(LONG, seconds=np.arange(LONG) % 16_384),
+        TIMED,
+        "rows.parquet: 'seconds' goes back at row 16384; sort the rows by 'seconds'",
+    ),
+    "a time that is not a number": (
+        log(LONG, seconds=but(LONG, 17_000, np.nan)),
+        TIMED,
+        "rows.parquet: 'seconds' is not a number at row 17000; expected Unix seconds",
     ),
 }
 

@@ -57,8 +57,8 @@ def test_the_last_rows_count(tmp_path):
     [
         (table(), "click", "has no column 'click': did you mean clicked?"),
         (table().drop_columns("hour"), "clicked", "has no column 'hour'"),
-        (table(hour=[None] * 1_500), "clicked", "column 'hour' has 1500 empty values; fill them"),
-        (table(clicked=["yes"] * 1_500), "clicked", "column 'clicked' holds 'yes'; expected 0 and 1"),
+        (table(hour=[None] * 1_500), "clicked", "rows.parquet: column 'hour' is empty at row 0; fill it"),
+        (table(clicked=["yes"] * 1_500), "clicked", "rows.parquet: column 'clicked' holds 'yes' at row 0; expected 0 and 1"),
         (table(1_000), "clicked", "the reference has 1000 rows; expected at least 1024"),
     ],
     ids=["label", "column", "empty", "text", "few"],

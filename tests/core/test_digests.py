@@ -120,7 +120,7 @@ def test_a_file_just_written_and_a_small_one_are_always_read(tmp_path):
     assert digests._known == {}
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.sampled_from(["append", "in place", "replace", "wait", "restart"]), max_size=8))
 def test_whatever_happens_to_files_their_digest_is_that_of_their_bytes(tmp_path_factory, forget, monkeypatch, steps):
     monkeypatch.setattr(digests, "_LEAST_BYTES", 0)

@@ -34,7 +34,14 @@ HOSTILE = {
     "id past int64": (GOOD | {"user": [2**63, 1]}, "'user'"),
     "id far past int64": (GOOD | {"user": [10**40, 1]}, "'user'"),
     "null": (GOOD | {"hour": [None, 1.0]}, "'hour'"),
-    "text for a number": (GOOD | {"hour": ["a", "b"]}, "'hour' has type"),
+    "text for a number": (
+        GOOD | {"hour": ["a", "b"]},
+        "row 0 has 'a' of type str for 'hour', which is float32.N.; expected a finite number",
+    ),
+    "true among ids": (GOOD | {"user": [7, True]}, "row 1 has True of type bool for 'user', .*; expected an id"),
+    "true among numbers": (GOOD | {"hour": [1.0, True]}, "row 1 has True of type bool for 'hour', .* a finite number"),
+    "true in a vector": (GOOD | {"vec": [[1, 2, 3], [4, 5, True]]}, r"row 1 has \[4, 5, True\] .* 3 finite numbers"),
+    "a list among numbers": (GOOD | {"hour": [1.0, [2.0]]}, r"row 1 has \[2.0\] of type list for 'hour'"),
     "nan": (GOOD | {"hour": [float("nan"), 1.0]}, "'hour' holds nan at row 0"),
     "too large for float32": (GOOD | {"hour": [1.0, 1e300]}, "'hour' holds inf at row 1"),
     "uneven": (GOOD | {"hour": [1.0]}, "'hour' has 1 rows, 'user' has 2"),
@@ -52,6 +59,46 @@ def test_a_bad_request_is_refused_by_the_name_of_its_column(name):
     columns, message = HOSTILE[name]
     with pytest.raises(InvalidInput, match=message):
         SCHEMA.check(columns)
+
+
+ODD = [
+    7,
+    -1,
+    2.5,
+    1e39,
+    2**63,
+    10**40,
+    "ann",
+    b"ann",
+    True,
+    None,
+    float("nan"),
+    {},
+    [],
+    [1, 2, 3],
+    (1.5, 2, 3),
+    [1, 2, "3"],
+    1j,
+]
+ODD += [1j, 10**30, np.int32(7), np.float32(2.5), np.bool_(True), np.zeros(3), np.zeros(2), [1, 2, True], [[1], [2], [3]]]
+
+
+@pytest.mark.parametrize("name", SCHEMA)
+@pytest.mark.parametrize("value", ODD, ids=str)
+def test_a_request_takes_the_values_that_a_row_takes(name, value):
+    def taken(check):
+        try:
+            return check([value]).tolist()
+        except InvalidInput:
+            return None
+
+    assert taken(SCHEMA[name].check) == taken(SCHEMA[name].of_values)
+
+
+def test_a_tensor_takes_true_only_where_it_is_of_bools():
+    assert Column("seen", "bool", (2,)).check([[True, 0]]).tolist() == [[True, False]]
+    with pytest.raises(InvalidInput, match=r"'tokens' has type bool; expected int64\[N, 2\]"):
+        Column("tokens", "int64", (2,)).check([[True, 0]])
 
 
 def test_too_many_rows_are_refused_with_the_limit():

@@ -52,13 +52,13 @@ def same(a, b):
             assert value == other
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 50), st.integers(1, 5))
 def test_impressions_come_back_as_they_were(n, width):
     same(impressions(n, width), decode(encode(impressions(n, width))))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.text(max_size=5), st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)), max_size=4
@@ -79,7 +79,7 @@ def test_inputs_of_any_type_and_shape_come_back_as_they_were(columns, n, seed):
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 2**32), st.sampled_from([0.0, 1.0, float("nan")]), st.booleans()), max_size=20))
 def test_feedback_comes_back_as_it_was(items):
     n = len(items)
@@ -107,7 +107,7 @@ def test_arrays_are_read_where_they_lie():
     assert not decode(encode(impressions(10))).base.flags.owndata
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_record_are_corrupt_and_never_anything_else(data):
     with pytest.raises(Corrupt):

@@ -46,8 +46,9 @@ def test_an_argument_that_is_not_allowed_is_refused_by_name_and_value(maker, nam
     assert str(refused.value).startswith(f"{name} is {value!r}; expected ")
 
 
-def test_sizes_of_numpys_are_taken_as_integers():
+def test_numbers_of_numpys_are_taken_as_pythons():
     assert repr(Entity("u", slots=np.int64(8))) == repr(Entity("u", slots=8))
+    assert repr(Entity("u", variance=np.float32(0.25), radius=np.int64(4))) == repr(Entity("u", variance=0.25, radius=4))
 
 
 @pytest.mark.parametrize("key", ["", None, 3, (), ("u", ""), ("u", 3), [], {"u"}, "a\0b"], ids=str)
@@ -63,7 +64,7 @@ def test_one_feature_alone_is_that_feature():
     assert Entity("u", on=vector).on == [vector]
 
 
-@pytest.mark.parametrize("on", [[3], [""], ["h", "h"], [("h", "g")], [None]], ids=str)
+@pytest.mark.parametrize("on", [3, None, [3], [""], ["h", "h"], [("h", "g")], [None]], ids=str)
 def test_features_of_an_entity_that_are_not_columns_or_come_twice_are_refused(on):
     with pytest.raises(ConfigurationError, match=r"a feature of on is .*on=\[|has the feature 'h' twice"):
         Entity("u", on=on)
@@ -105,7 +106,9 @@ def test_what_is_used_before_it_is_bound_says_so_with_the_line_to_write(maker, u
     given = {"predict": ({}, one), "learn": ({}, one, one[0], one[0])}.get(use, ())
     with pytest.raises(ConfigurationError, match=r"not bound to columns; bind it first, with .*stack\.bind"):
         getattr(stack, use)(*given)
-    assert not hasattr(stack.corrections[0], "never_heard_of")
+    with pytest.raises(AttributeError, match="has no attribute 'slotz'") as plain:
+        _ = stack.corrections[0].slotz
+    assert not isinstance(plain.value, ConfigurationError)
     stack.bind(Schema.of({"u": "float32" if maker == "river" else "int64"}))
     with pytest.raises(AttributeError, match="has no attribute 'never_heard_of'"):
         _ = stack.corrections[0].never_heard_of

@@ -24,7 +24,7 @@ def test_one_surprising_label_moves_a_logit_by_less_than_one():
 
 
 @given(st.floats(-8.0, 8.0), st.sampled_from([0.0, 1.0]))
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 def test_no_first_label_changes_the_order_of_the_base(offset, label):
     after = taught(offset, label)(-3.0, -1.0, 0.0, 1.0, 3.0)
     assert (np.diff(after) > 0).all()

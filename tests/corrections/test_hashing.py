@@ -30,7 +30,7 @@ def in_graph(h, *columns):
     return run(nodes, out, dict(zip(names, columns, strict=True)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(INT64, INT64), min_size=1, max_size=30), st.integers(1, 2**24), st.text(max_size=5))
 def test_slots_are_those_of_python_integers_in_kernel_and_graph(pairs, slots, name):
     pairs = pairs + [(a, b) for a, b in zip(EDGES, reversed(EDGES), strict=True)]

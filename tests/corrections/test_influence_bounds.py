@@ -87,7 +87,7 @@ def reach(c, user):
 
 
 @ALL
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=ROWS)
 def test_no_sequence_of_examples_takes_coefficients_out_of_the_ball(name, rows):
     c = bound(name)
@@ -115,7 +115,7 @@ def test_without_a_radius_hammering_takes_them_out(name):
 
 
 @ALL
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=ROWS, last=ROW, times=st.sampled_from([1.001, 3.0, 1e6, 1e30]))
 def test_an_example_of_any_weight_does_what_one_of_the_clipped_weight_does(name, rows, last, times):
     one, other = bound(name), bound(name)
@@ -164,7 +164,7 @@ def moved(c, row):
 
 
 @ALL
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(rows=MILD_ROWS)
 def test_one_example_moves_no_coefficient_further_than_the_clipped_gradient_takes_it(name, rows):
     c = bound(name, radius=math.inf)
@@ -200,7 +200,7 @@ def test_without_a_clip_one_heavy_example_stops_a_linear_model_from_learning(nam
 
 
 @ALL
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=ROWS)
 def test_one_example_adds_to_what_is_typical_no_more_than_sixteen_typical_ones(name, rows):
     c = bound(name)

@@ -4,10 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import river.checks
-from river.compose import FuncTransformer
+from river.compose import FuncTransformer, Select
+from river.linear_model import LinearRegression, LogisticRegression
+from river.optim import Adam
+from river.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from riverdelta import Calibration, Entity, Linear, Lookup, Schema
 from riverdelta.checks import parametrize_with_checks
+from riverdelta.river import River
 
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
 IDS = [0, -1, 1, 2**31 - 1, 2**63 - 1, 3, 4, 5]
@@ -37,7 +41,17 @@ RIVER = {
     "linear": Linear(("age_of_domain",), "https", "popup_window", intercept=True, slots=64, offset=None),
     "linear by ftrl": Linear("https", "popup_window", method="ftrl", slots=64, offset="https"),
     "entity": Entity("age_of_domain", on=["https"], slots=64, offset=None),
+    "a river pipeline": River(
+        StandardScaler() | LogisticRegression(), ("https", "popup_window", "request_from_other_domain"), offset=None
+    ),
+    "a river pipeline that names its columns": River(
+        ((Select("https", "popup_window") | MinMaxScaler()) + (Select("age_of_domain") | OneHotEncoder()))
+        | LinearRegression(Adam(0.01)),
+        slots=64,
+        offset=None,
+    ),
 }
+NUMBERS = ("https", "popup_window", "request_from_other_domain")
 
 
 @pytest.mark.parametrize("name", RIVER)
@@ -48,7 +62,7 @@ def test_correction_passes_rivers_own_checks(name):
 def complete(x):
     """A row, or a frame, with 0 for each feature that is absent, and an int for the id."""
     if isinstance(x, dict):
-        return {"https": 0.0, "popup_window": 0.0} | x | {"age_of_domain": int(x.get("age_of_domain", 0))}
+        return dict.fromkeys(NUMBERS, 0.0) | x | {"age_of_domain": int(x.get("age_of_domain", 0))}
     return pd.DataFrame([complete(row) for row in x.to_dict("records")], index=x.index)
 
 

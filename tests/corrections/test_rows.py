@@ -61,7 +61,7 @@ def state(correction):
 
 
 @pytest.mark.parametrize("name", CORRECTIONS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(examples=ROWS)
 def test_rows_one_by_one_a_frame_and_a_block_leave_the_same_state(name, examples):
     one, many, block = bound(name), bound(name), bound(name)

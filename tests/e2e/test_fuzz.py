@@ -50,7 +50,6 @@ def send_whatever(operation, mode, examples):
 
     @settings(
         max_examples=examples,
-        deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],

@@ -133,7 +133,7 @@ def test_ids_of_before_a_new_key_are_accepted_and_foreign_ones_are_not(ground):
     with closing(Http(server.port)) as client:
         old = client.score(columns)[1]
         rotated = command(home, "rotate-key")
-        assert "the key is new" in rotated.stdout, rotated.stderr
+        assert "the key was replaced" in rotated.stdout, rotated.stderr
         forged = foreign.issue(1, 1)
         items = [f"{old}.0", f"{forged}.0"]
         for again in ("accepted", "duplicate"):

@@ -50,7 +50,7 @@ def test_the_mixture_is_that_of_other_gamma_functions(rho, v):
         assert log_mixture(s, v, rho) == pytest.approx(m, abs=1e-8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.floats(0.0, 1e12),
     st.floats(1.0, 3.0),
@@ -207,7 +207,7 @@ def bits(sequence):
     return {name: (a.dtype, a.tobytes()) for name, a in sequence.state().items()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.floats(-0.6, 0.6), st.sampled_from([1e-9, 0.02, 0.5]), st.integers(0, 300))
 def test_watching_a_line_finds_the_first_row_at_which_a_bound_passes_it(seed, line, noise, saved_at):
     rng = np.random.default_rng(seed)

@@ -107,7 +107,7 @@ def figures(report):
     return [report] if isinstance(report, float) else []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(ANY, ANY, st.sampled_from([0.0, 1.0])), min_size=1, max_size=2 * GRAIN))
 def test_whatever_logits_come_every_report_is_finite_and_no_mean_loss_is_above_the_bound(rows):
     reports = Reports().update(*zip(*rows, strict=True))

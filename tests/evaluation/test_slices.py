@@ -25,7 +25,7 @@ def block(rows):
     return columns, *(np.array(a, np.float32) for a in (base, served, label, np.ones(len(rows))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS)
 def test_a_slice_has_the_loss_and_the_calibration_of_its_rows_alone(rows):
     slices = Slices(DECLARED, SCHEMA)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from riverdelta.core.errors import Corrupt
 from riverdelta.evaluation.traffic import Traffic
 
-LAW = settings(max_examples=60, deadline=None)
+LAW = settings(max_examples=60)
 LOGIT = st.floats(-6, 6, width=32)
 #: Requests: lists of rows (base, corrected, served).
 REQUESTS = st.lists(st.lists(st.tuples(LOGIT, LOGIT, LOGIT), min_size=1, max_size=6), min_size=1, max_size=12)

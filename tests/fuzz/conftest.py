@@ -36,7 +36,6 @@ settings.register_profile(
     "fuzz",
     max_examples=int(EXAMPLES or 100),
     derandomize=EXAMPLES is None,
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

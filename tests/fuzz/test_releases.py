@@ -92,7 +92,7 @@ def used(store):
     for act in (
         lambda: [r.verify() for r in store.all()],
         lambda: [store.state(r) for r in store.all()],
-        store.latest_good, store.newest_good, store.champion, store.champions, store.next_path,
+        store.latest_good, store.intact, store.champion, store.champions, store.next_path,
         lambda: store.get(1), lambda: store.promote(1), lambda: store.judge(1, {"verdict": "promoted"}),
         lambda: Session(store.latest_good().path, State(0, 0, 0), providers=["CPUExecutionProvider"]).run(X),
         lambda: store.sweep(keep=1, max_bytes=1),

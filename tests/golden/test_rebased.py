@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scorer import definition, settings
 
+from relearned import relearned
 from riverdelta import Calibration, Linear
 from riverdelta.core.arrays import part
-from riverdelta.learning.learner import new_learner
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.rebase import rebase
-from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.home import Home
 
 NOW = 10_000.0
@@ -45,13 +43,7 @@ def test_the_same_scorer_has_the_same_tables(folder):
     if done.swept:
         assert done.records + done.swept == done.position
         return
-    with closing(Home(mine, settings(folder)).reader()) as journal:
-        learner = new_learner(mine, settings(folder))
-        learner.recall = Replayed(journal, learner.state())
-        learner.begin()
-        while records := journal.read(learner.position, 10_000):
-            for sequence, record in records:
-                learner.push(sequence, record)
+    learner = relearned(Home(mine, settings(folder)))
     made = mine.new_stack()
     made.load(part(Home(mine, new(folder)).releases().state(Home(mine, new(folder)).releases().get(1)), "stack"))
     assert (done.examples, done.learned, done.rollbacks) == (learner.examples, learner.learned, 1)

@@ -61,7 +61,7 @@ def feeds(rng, rows=9):
     }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     chosen=st.lists(st.sampled_from(CORRECTIONS), max_size=4), weight=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 99)
 )

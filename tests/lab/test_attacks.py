@@ -28,7 +28,7 @@ from riverdelta.learning.replay import replay
 
 STREAM = Simulation(rows=600, users=20, items=30, seed=2).generate().stream
 ROWS = len(STREAM)
-LAW = settings(max_examples=40, deadline=None)
+LAW = settings(max_examples=40)
 PLACE = {"seed": st.integers(0, 99), "begin": st.floats(0, 0.9), "length": st.floats(0.02, 1)}
 
 

@@ -88,7 +88,7 @@ def eventful(rows=9_000):
     return columns, label, source
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 9_000), max_size=12), st.integers(0, 9_000))
 def test_blocks_and_a_save_leave_the_bits_of_one_block(splits, saved_at):
     columns, label, source = eventful()

@@ -1,8 +1,13 @@
 """A service that is named by its file finds what lies beside it."""
 
 import sys
+from pathlib import Path
 
-from riverdelta.learning.definition import load
+import pytest
+
+from riverdelta import Calibration
+from riverdelta.core.errors import ConfigurationError
+from riverdelta.learning.definition import Definition, load
 
 MINE = "from riverdelta import Calibration\n\nCORRECTIONS = [Calibration()]\n"
 SERVICE = """
@@ -22,3 +27,10 @@ def test_a_file_imports_the_modules_beside_it_from_wherever_the_command_is_typed
     (tmp_path / "mine_beside_the_service.py").write_text(MINE)
     (tmp_path / "service.py").write_text(SERVICE)
     assert [type(c).__name__ for c in load(f"{tmp_path / 'service.py'}:Ranker").corrections] == ["Calibration"]
+
+
+def test_one_correction_alone_is_a_list_of_one_and_anything_else_is_refused():
+    one = Calibration()
+    assert Definition("ranker", Path("ranker.onnx"), corrections=one).corrections == (one,)
+    with pytest.raises(ConfigurationError, match="corrections holds 3; expected corrections"):
+        Definition("ranker", Path("ranker.onnx"), corrections=[3])

@@ -11,7 +11,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.learning.influence import Limiter
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_it_agrees_with_a_dictionary_of_counts(seed, limit):
     rng = np.random.default_rng(seed)

@@ -128,7 +128,7 @@ def test_one_that_lacks_what_a_correction_reads_is_refused_with_what_it_has(defi
 
 
 @given(st.data())
-@examples(derandomize=True, max_examples=60, deadline=None)
+@examples(derandomize=True, max_examples=60)
 def test_arrays_of_another_shape_or_range_are_refused(data):
     good = {
         "losses": np.full(3, 0.5),

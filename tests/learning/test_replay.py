@@ -131,7 +131,7 @@ def test_what_is_not_admitted_is_served_and_not_learned(lag):
     assert (done.corrected[~even] == BASE[~even]).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 50)), min_size=1, max_size=60), st.integers(1, 20), st.booleans())
 def test_no_row_is_served_with_a_label_that_is_not_known_yet_and_each_is_as_soon_as_it_may_be(rows, refresh, constant):
     rows = np.array(rows, np.float64)

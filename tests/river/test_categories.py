@@ -34,7 +34,7 @@ def filled(ids, slots):
     return categories
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=10))
 def test_an_id_finds_its_coefficient_and_a_stranger_finds_none(ids, strangers):
     ids = list(dict.fromkeys([*EDGES, *ids]))

@@ -51,7 +51,7 @@ def test_any_finite_floats_agree_or_the_pipeline_starts_afresh(scaler, run_graph
     schema = Schema.of({"h": "float32"})
     wide = st.floats(-(2.0**100), 2.0**100, width=32)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(hnp.arrays(np.float32, st.integers(1, 12), elements=wide))
     def check(values):
         correction = River(scaler | LogisticRegression(SGD(0.1)), ("h",))

@@ -32,6 +32,7 @@ def written(rig):
 class Later(Command):
     """Do what no version does yet."""
 
+    name = "later"
     version = 2
 
 
@@ -75,7 +76,7 @@ def test_a_replay_stops_at_a_command_of_a_later_version_too(rig):
 def test_a_command_whose_fields_are_not_its_own_is_refused_by_name_and_learning_goes_on(rig, fields):
     sequence = rig.trainer.journal.write(Instruction("promote", 1, fields))
     taught(rig, 1)
-    assert "the recorded promote " in rig.trainer.learner.outcomes.of(sequence).refused
+    assert "the recorded promote" in rig.trainer.learner.outcomes.of(sequence).refused
     status = orjson.loads(orjson.dumps(rig.trainer.status()))
     assert (status["learned"], status["champion"]) == (16, 0)
 

@@ -531,7 +531,7 @@ def test_what_tripped_the_breaker_when_no_rollback_was_asked_for_takes_nothing_b
     assert (digest(rig), rollbacks(rig)) == (before, [])
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_asked_and_lost_a_restart_and_a_replay_come_to_the_same(definition, make_rig, tmp_path_factory, data):
     rig = make_rig(definition, tmp_path_factory.mktemp("home"))

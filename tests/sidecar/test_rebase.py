@@ -12,20 +12,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as trying
+from hypothesis import strategies as st
 
+from relearned import relearned
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.core.arrays import part
-from riverdelta.core.errors import InvalidInput, Locked, NotFound, Refused
+from riverdelta.core.errors import ConfigurationError, InvalidInput, Locked, NotFound, Refused
 from riverdelta.core.features import Schema
 from riverdelta.core.locks import alone
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
-from riverdelta.learning.commands import Freeze, Promote, Release, Rollback
+from riverdelta.learning.commands import Freeze, Promote, Release, Resume, Rollback
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.rebase import LogRows, rebase
-from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.home import Home
 
 STEEPER = """<ir_version: 8, opset_import: ["" : 17]>
@@ -38,7 +41,7 @@ ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = fl
 def teach(definition, tmp_path, make_rig):
     """Return a function that makes an old home: blocks of 32 rows whose label is the user's parity, taught one by one."""
 
-    def taught(blocks=12, between=lambda rig, block: None, base=definition, follow=True, **given):
+    def taught(blocks=4, between=lambda rig, block: None, base=definition, follow=True, **given):
         rig = make_rig(base, tmp_path / "old", **given)
         ids = []
         for block in range(blocks):
@@ -73,18 +76,6 @@ def tables(home):
     return stack
 
 
-def relearned(home):
-    """What a learner learns that reads a home's journal from its start."""
-    with closing(home.reader()) as journal:
-        learner = new_learner(home.definition, home.settings)
-        learner.recall = Replayed(journal, learner.state())
-        learner.begin()
-        while records := journal.read(learner.position, 10_000):
-            for sequence, record in records:
-                learner.push(sequence, record)
-    return learner
-
-
 def contents(folder):
     """Every file of a home that has what was learned."""
     parts = [path for part in ("releases", "checkpoints", "live") for path in sorted((folder / part).iterdir())]
@@ -112,13 +103,13 @@ class TestTheSameBase:
         before = contents(old)
         changed = replace(definition, corrections=corrections)
         done = rebase(changed, settings(tmp_path), old)
-        assert (done.rows, done.examples, done.learned, done.unusable, done.swept, done.labels_lost) == (384, 288, 288, 0, 0, 0)
+        assert (done.rows, done.examples, done.learned, done.unusable, done.swept, done.labels_lost) == (128, 96, 96, 0, 0, 0)
         home = Home(changed, settings(tmp_path))
         assert tables(home).digest() == relearned(home).stack.digest()
         assert [r.number for r in home.releases().all()] == [0, 1]
         assert home.releases().get(1).position == done.position == home.checkpoints().load().position
         assert home.live().head().release == 1
-        assert done.comparison["examples"] == 288
+        assert done.comparison["examples"] == 96
         assert done.comparison["corrected"]["log_loss"] < done.comparison["base"]["log_loss"]
         assert done.champion == 1
         assert contents(old) == before
@@ -148,7 +139,7 @@ class TestTheSameBase:
 
     def test_where_all_was_rolled_back_the_same_definition_has_the_same_tables_too(self, definition, teach, tmp_path):
         def undo(rig, block):
-            if block == 5:
+            if block == 1:
                 Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
                 rig.step()
 
@@ -185,10 +176,74 @@ class TestTheSameBase:
         learner = new_learner(changed, settings(tmp_path))
         learner.load(arrays)
         gain = found["base"]["log_loss"] - found["served"]["log_loss"]
-        assert learner.gate.report()["gain"] == pytest.approx(288 * gain, rel=1e-4)
+        assert learner.gate.report()["gain"] == pytest.approx(96 * gain, rel=1e-4)
         assert learner.gate.report()["excess"] <= learner.gate.report()["bound"]
         assert learner.prequential.report()["all"]["served"]["log_loss"] == found["served"]["log_loss"]
         assert found["served"]["log_loss"] != found["old_served"]["log_loss"]
+
+
+@st.composite
+def journals(draw):
+    """Steps of an old home: rows with their labels, labels of earlier rows, and commands."""
+    rows, seeds = st.integers(1, 12), st.integers(0, 99)
+    step = st.one_of(
+        st.tuples(st.just("score"), rows, seeds, st.integers(0, 12)),
+        st.tuples(st.just("score"), rows, seeds, st.integers(0, 12)),
+        st.tuples(st.just("feedback"), seeds),
+        st.sampled_from([("freeze",), ("resume",), ("release",)]),
+        st.tuples(st.just("rollback"), seeds, st.booleans(), st.booleans()),
+    )
+    return draw(st.lists(step, min_size=4, max_size=10))
+
+
+def take(rig, step, waiting):
+    """Take a step of a random journal; `waiting` are the rows without a label."""
+    ask = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask
+    match step:
+        case ("score", rows, seed, labelled):
+            answer = rig.plane.score(rig.columns(rows, seed))
+            waiting += [f"{answer.impressions}.{i}" for i in range(rows)]
+            label(rig, waiting, labelled, seed)
+        case ("feedback", seed):
+            label(rig, waiting, seed % 7, seed)
+        case ("freeze",):
+            ask(Freeze())
+        case ("resume",):
+            ask(Resume())
+        case ("release",):
+            ask(Release())
+        case ("rollback", which, relearn, freeze):
+            releases = rig.trainer.home.releases().all()
+            ask(Rollback(release=releases[which % len(releases)].number, relearn=relearn, freeze=freeze))
+
+
+def label(rig, waiting, count, seed):
+    """Label rows that wait, in a random order."""
+    order = np.random.default_rng(seed).permutation(len(waiting))[:count].tolist()
+    chosen = [waiting[i] for i in order]
+    waiting[:] = [one for i, one in enumerate(waiting) if i not in order]
+    if chosen:
+        asyncio.run(rig.plane.feedback(chosen, (np.arange(len(chosen)) % 3 > 0).astype(np.float32)))
+
+
+class TestTheLaw:
+    @given(steps=journals())
+    @trying(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_the_same_definition_learns_the_same_tables_from_any_journal(self, definition, tmp_path_factory, make_rig, steps):
+        folder, waiting = tmp_path_factory.mktemp("law"), []
+        rig = make_rig(definition, folder / "old")
+        for step in steps:
+            take(rig, step, waiting)
+            rig.step()
+            rig.plane.follower.follow()
+        rig.close()
+        rig.trainer, rig.close = None, lambda: None
+        done = rebase(definition, settings(folder), folder / "old" / "ranker")
+        new, old = (Home(definition, settings(folder).model_copy(update={"home": folder / n})) for n in ("new", "old"))
+        assert tables(new).digest() == tables(old).digest()
+        was = new_learner(definition, settings(folder))
+        was.load(old.checkpoints().load().arrays)
+        assert (done.examples, done.learned, done.frozen) == (was.examples, was.learned, was.frozen)
 
 
 class TestServing:
@@ -266,7 +321,7 @@ class TestCommands:
 
         def poison(rig, block):
             operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
-            if block == 5:
+            if block == 1:
                 operator.ask(Release())
                 rig.step()
                 before["release"] = rig.trainer.home.releases().all()[-1].number
@@ -293,7 +348,7 @@ class TestCommands:
                 Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
                 rig.step()
 
-        old, _ = teach(between=undo, segment_bytes=16_384)
+        old, _ = teach(blocks=8, between=undo, segment_bytes=16_384)
         swept = _sweep(definition, tmp_path, 8)
         assert swept > 1
         done = rebase(definition, settings(tmp_path), old)
@@ -303,22 +358,22 @@ class TestCommands:
 
     def test_a_freeze_holds(self, definition, teach, tmp_path):
         def freeze(rig, block):
-            if block == 5:
+            if block == 1:
                 Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Freeze())
                 rig.step()
 
         old, _ = teach(between=freeze)
         done = rebase(replace(definition, corrections=[Calibration()]), settings(tmp_path), old)
         assert done.frozen
-        assert (done.examples, done.learned) == (288, 144)
+        assert (done.examples, done.learned) == (96, 48)
 
     def test_commands_of_the_old_service_name_no_releases_of_the_new(self, definition, teach, tmp_path, make_rig):
         def promote(rig, block):
             operator = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now)
-            if block in (2, 4):
+            if block in (0, 1):
                 operator.ask(Release())
                 rig.step()
-            if block == 6:
+            if block == 2:
                 operator.ask(Promote(release=2))
                 rig.step()
 
@@ -353,6 +408,29 @@ class TestCommands:
         rebase(definition, settings(tmp_path, guard="release"), old)
         status = make_rig(definition, tmp_path / "new", guard="release").trainer.status()
         assert (status["release"], status["worth"]["since"]["release"]) == (0, 0)
+
+    @pytest.mark.parametrize("damaged", [-1, 0], ids=["the newest", "the one before"])
+    def test_with_one_of_its_checkpoints_damaged_what_was_rolled_back_stays_unlearned(
+        self, definition, teach, tmp_path, make_rig, damaged
+    ):
+        def undo(rig, block):
+            if block == 1:
+                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
+                rig.step()
+
+        old, _ = teach(between=undo)
+        done = rebase(definition, settings(tmp_path), old)
+        home = Home(definition, settings(tmp_path))
+        rebased = tables(home).digest()
+        saved = sorted((home.folder / "checkpoints").iterdir())
+        saved[damaged].write_bytes(b"damaged")
+        rig = make_rig(definition, tmp_path / "new")
+        assert rig.trainer.learner.stack.digest() == rebased
+        assert rig.trainer.learner.examples == done.examples
+        rig.teach()
+        rig.step()
+        assert rig.trainer.paused is None
+        assert not [outcome for outcome in rig.trainer.status()["outcomes"] if outcome["refused"]]
 
 
 class TestSwept:
@@ -395,7 +473,7 @@ class TestANewBase:
         old, _ = teach(base=kept)
         changed = new_base(kept, tmp_path)
         done = rebase(changed, settings(tmp_path), old)
-        assert (done.rows, done.learned, done.unusable) == (384, 288, 0)
+        assert (done.rows, done.learned, done.unusable) == (128, 96, 0)
         home = Home(changed, settings(tmp_path))
         with closing(home.reader()) as journal:
             for _, record in journal.read(0, 10_000):
@@ -406,7 +484,7 @@ class TestANewBase:
     def test_a_new_tap_and_a_column_of_the_base_are_taken_from_kept_inputs(self, definition, teach, tmp_path):
         old, _ = teach(base=replace(definition, keep_inputs=True))
         changed = new_base(definition, tmp_path, TAPPED, taps={"grown": "y"}, corrections=[Linear("grown", "x")])
-        assert rebase(changed, settings(tmp_path), old).learned == 288
+        assert rebase(changed, settings(tmp_path), old).learned == 96
 
     def test_a_column_that_nobody_kept_is_named(self, definition, teach, tmp_path):
         old, _ = teach(blocks=2, base=replace(definition, keep_inputs=True))
@@ -476,6 +554,23 @@ class TestALog:
         assert rig.trainer.learner.examples == 400
         assert rig.trainer.paused is None
 
+    def test_its_progress_is_shown_block_by_block_and_then_that_of_the_journal(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        shown = []
+        done = rebase(definition, settings(tmp_path), old, self.log(blocks=3), lambda *at: shown.append(at))
+        assert shown[:3] == [(64, None), (128, None), (192, None)]
+        assert shown[-1] == (done.position, done.position)
+
+    @pytest.mark.parametrize("wrong", ["label", "x"])
+    def test_what_is_wrong_in_it_is_named_by_the_row_of_the_log(self, definition, teach, tmp_path, wrong):
+        old, _ = teach(blocks=1)
+        *blocks, last = self.log(blocks=3)
+        (last.label if wrong == "label" else last.columns[wrong])[5] = np.nan
+        with pytest.raises(InvalidInput, match=f"^the log: .*{wrong}.*" if wrong == "x" else "^the log: row 133 has") as error:
+            rebase(definition, settings(tmp_path), old, [*blocks, last])
+        assert "row 133" in str(error.value)
+        assert list((tmp_path / "new").iterdir()) == []
+
     def test_how_it_is_cut_changes_nothing(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)
         rebase(definition, settings(tmp_path), old, self.log())
@@ -499,6 +594,53 @@ class TestALog:
         assert rig.trainer.learner.examples == 392
 
 
+class TestAHomeOf01:
+    """Its file `owner` says nothing of outputs and taps; its releases do."""
+
+    TWO = """<ir_version: 8, opset_import: ["" : 17]>
+    ranker (int64[N] user, float[N] x) => (float[N] logit, float[N] other) {
+      k = Constant<value = float {0.5}>()
+      logit = Mul(x, k)
+      other = Add(x, k)
+      grown = Exp(x)
+    }"""
+
+    @pytest.fixture
+    def old(self, definition, teach, tmp_path):
+        """The definition and the home that it taught."""
+        mine = new_base(definition, tmp_path, self.TWO, taps={"t": "grown"}, corrections=[Entity("user", on=["t"], slots=64)])
+        folder, _ = teach(blocks=2, base=mine)
+        (folder / "definition.json").unlink()
+        (folder / "owner").write_text(mine.fingerprint_of_0_1())
+        return mine, folder
+
+    def test_the_same_definition_takes_the_journal_as_it_is(self, old, tmp_path):
+        mine, folder = old
+        assert rebase(mine, settings(tmp_path), folder).rows == 64
+
+    @pytest.mark.parametrize("changed", [{"logit": "other"}, {"logit": None, "probability": "logit"}, {"taps": {"t": "other"}}])
+    def test_another_output_or_tap_is_not_taken_from_the_journal(self, old, tmp_path, changed):
+        mine, folder = old
+        with pytest.raises(Refused, match=r"none of the 64 rows .* they lack 'x' \(float32\[N\]\), which the new scorer needs"):
+            rebase(replace(mine, **changed), settings(tmp_path), folder)
+
+    def test_without_a_release_that_can_be_read_nothing_is_taken_from_it(self, old, tmp_path):
+        mine, folder = old
+        for path in (folder / "releases").glob("*.onnx"):
+            path.write_bytes(b"nothing")
+        with pytest.raises(Refused, match="none of the 64 rows"):
+            rebase(mine, settings(tmp_path), folder)
+
+    def test_labels_of_a_task_that_it_did_not_have_are_refused(self, old, tmp_path):
+        class Other(type(LOG_LOSS)):
+            def __repr__(self):
+                return "Other()"
+
+        mine, folder = old
+        with pytest.raises(Refused, match=r"labels of the task LogLoss\(\), and this scorer has the task Other\(\)"):
+            rebase(replace(mine, task=Other()), settings(tmp_path), folder)
+
+
 class TestRefusals:
     def test_a_folder_that_is_not_a_home_is_named_with_the_homes_in_it(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)
@@ -509,7 +651,7 @@ class TestRefusals:
 
     def test_a_destination_that_exists_is_refused_with_the_line_to_type(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)
-        (tmp_path / "new" / "ranker").mkdir(parents=True)
+        (tmp_path / "new" / "ranker" / "journal").mkdir(parents=True)
         with pytest.raises(InvalidInput, match=f"mv {tmp_path}/new/ranker {tmp_path}/new/ranker.old"):
             rebase(definition, settings(tmp_path), old)
 
@@ -527,6 +669,26 @@ class TestRefusals:
         old, _ = teach(blocks=1)
         with pytest.raises(Refused, match=r"labels of the task .*, and this scorer has the task Other\(\): they cannot"):
             rebase(replace(definition, task=Other()), settings(tmp_path), old)
+
+    def test_an_old_definition_of_a_later_version_is_named_with_its_file(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        stored = old / "definition.json"
+        stored.write_text(stored.read_text().replace('"format": 1', '"format": 2'))
+        with pytest.raises(ConfigurationError, match=f"{stored} cannot be used: its format is 2"):
+            rebase(definition, settings(tmp_path), old)
+
+    def test_a_service_that_starts_meanwhile_is_refused_and_the_home_is_made(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        refused = []
+
+        def start(position, last):
+            with pytest.raises(Locked, match=f"a rebase to {tmp_path}/new/ranker is running") as error:
+                Home(definition, settings(tmp_path)).prepare()
+            refused.append(error)
+
+        assert rebase(definition, settings(tmp_path), old, progress=start).learned == 24
+        assert refused
+        assert Home(definition, settings(tmp_path)).prepare().number == 1
 
     def test_a_second_run_at_the_same_time_is_refused(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)

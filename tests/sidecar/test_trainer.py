@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,3 +189,16 @@ def test_an_observer_that_fails_is_logged_and_nothing_is_learned_twice_or_lost(r
     assert [outcome.action for outcome in rig.trainer.learner.outcomes].count("freeze") == 1
     for hook in ("on_examples", "on_scored", "on_outcome"):
         assert f"the observer 'clumsy' failed at {hook}" in caplog.text
+
+
+def test_a_scorer_without_corrections_makes_releases_that_serve_its_base(definition, tmp_path, make_rig):
+    rig = make_rig(replace(definition, corrections=()), tmp_path / "bare")
+    for _ in range(2):
+        rig.teach()
+        rig.step(1e5)
+    assert len(rig.trainer.releases.store.all()) > 1
+    rig.plane.follower.follow()
+    columns = rig.columns(8, 1)
+    answer = rig.plane.score(columns)
+    assert answer.state.release > 0
+    assert rig.plane.session.run(columns).served.tobytes() == answer.base.tobytes()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -19,18 +18,19 @@ from starlette.routing import Route
 
 from riverdelta.bento.access import Access, is_loopback
 from riverdelta.bento.download import chunks, packed
+from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, json, mounted, query, read_json, validated
+from riverdelta.bento.http import Handler, json, mounted, query, read_json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import DiffQuery, ExportQuery, body_of
-from riverdelta.core.errors import Forbidden, NotFound, Unavailable, WrongContentType
+from riverdelta.bento.schemas import DiffQuery, ExportQuery
+from riverdelta.core.errors import Forbidden, Refused, WrongContentType
 from riverdelta.core.settings import Settings
+from riverdelta.core.strict import validated
 from riverdelta.learning.commands import COMMANDS
 from riverdelta.sidecar.diff import diff, parse_ids
 from riverdelta.sidecar.operator import Operator
 
 _log = logging.getLogger(__name__)
-_LOOK_SECONDS = 0.05
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -49,29 +49,26 @@ def routes(runtime: Runtime) -> list[Route]:
     async def export(request: Request) -> Response:
         number, store = query(ExportQuery, request).release, runtime.plane.home.releases()
         async with reading:
-            found = store.get(number) if number is not None else await asyncio.to_thread(store.newest_good)
-            if found is None:
-                raise NotFound(f"no release of {runtime.definition.name} is intact")
-            file = await packed(await asyncio.to_thread(found.verify))
+            found = await asyncio.to_thread(store.intact, number)
+            file = await packed(found.path)
         named = {
             "Content-Disposition": f'attachment; filename="merged-{found.number:06d}.onnx"',
             "Content-Length": str(os.fstat(file.fileno()).st_size),
         }
         return StreamingResponse(chunks(file), 200, named, "application/octet-stream")
 
-    def command(name: str) -> Handler:
-        takes = body_of(COMMANDS[name])
-
+    def command(row: Endpoint) -> Handler:
         async def run(request: Request) -> Response:
             settings, operator = runtime.plane.settings, _operator(runtime)
             _refuse_other_kinds(request)
-            given = validated(takes, await read_json(request, settings.max_bytes), "the body").model_dump()
-            seconds = given.pop("wait")
-            asked = COMMANDS[name](**given)
+            given = validated(row.takes, await read_json(request, settings.max_bytes), "the body").model_dump()
+            seconds, asked = given.pop("wait"), COMMANDS[row.name](**given)
             sequence = await asyncio.to_thread(operator.ask, asked)
-            _log.info("%s by HTTP (caller %016x) is record %d", name, visit().caller.source % 2**64, sequence)
-            waits = None if asked.immediate else await _applied(operator, sequence, seconds)
-            return json(operator.outcome(sequence, waits), 202 if waits else 200)
+            _log.info("%s by HTTP (caller %016x) is record %d", row.name, visit().caller.source % 2**64, sequence)
+            answer = await operator.answer(asked, sequence, seconds)
+            if answer.refused is not None:
+                raise Refused(answer.refused)
+            return json(answer, 202 if answer.waits else 200)
 
         return run
 
@@ -82,26 +79,14 @@ def routes(runtime: Runtime) -> list[Route]:
 
         return admit
 
-    handlers = {"releases": releases, "diff": changes, "export": export, **{name: command(name) for name in COMMANDS}}
+    commands = {row.name: command(row) for row in TABLE if row.name in COMMANDS}
+    handlers = {"releases": releases, "diff": changes, "export": export, **commands}
     return mounted({name: behind(handler) for name, handler in handlers.items()})
 
 
 def _operator(runtime: Runtime) -> Operator:
     plane = runtime.plane
     return Operator(plane.home, plane.journal, plane.clock)
-
-
-async def _applied(operator: Operator, sequence: int, seconds: float) -> Unavailable | None:
-    """Wait until the learner has applied the command; return the reason if it has not after `seconds`."""
-    deadline = monotonic() + seconds
-    try:
-        while operator.look(sequence) is None:
-            if monotonic() >= deadline:
-                return operator.late(sequence, seconds)
-            await asyncio.sleep(_LOOK_SECONDS)
-    except Unavailable as error:
-        return error
-    return None
 
 
 def _refuse_strange_names(request: Request, settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -71,18 +71,14 @@ class Endpoint:
         return re.compile(parts, re.DOTALL)
 
 
-def _get(path: str, name: str, label: str, roles: Roles | None, summary: str, gives: Any = None, **more: Any) -> Endpoint:
+def _http(
+    method: str, path: str, name: str, label: str, roles: Roles | None, summary: str = "", gives: Any = None, **more: Any
+) -> Endpoint:
     transport = "oip_rest" if path.startswith("/v2") else "rest"
-    return Endpoint("GET", path, transport, label, roles, name, summary, gives=gives, **more)
+    return Endpoint(method, path, transport, label, roles, name, summary, gives=gives, **more)
 
 
-def _post(path: str, name: str, label: str, roles: Roles, summary: str, takes: Any, gives: Any, **more: Any) -> Endpoint:
-    transport = "oip_rest" if path.startswith("/v2") else "rest"
-    return Endpoint("POST", path, transport, label, roles, name, summary, takes, gives, **more)
-
-
-def _bentoml(path: str, label: str, roles: Roles | None) -> Endpoint:
-    return Endpoint("GET", path, "rest", label, roles)
+_get, _post = partial(_http, "GET"), partial(_http, "POST")
 
 
 def _grpc(name: str, label: str, roles: Roles | None, or_label: str = "") -> Endpoint:
@@ -91,30 +87,30 @@ def _grpc(name: str, label: str, roles: Roles | None, or_label: str = "") -> End
 
 
 def _model(stem: str) -> tuple[Endpoint, ...]:
-    about, ready = schemas.ModelMetadata, schemas.ModelReady
+    about, ready = schemas.message("ModelMetadataResponse"), schemas.ModelReady
     return (
         _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
         _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
         # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
-            schemas.InferRequest, schemas.InferResponse, statuses=(404, 413), or_label="feedback",
+            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413), or_label="feedback",
         ),
     )  # fmt: skip
 
 
 TABLE: tuple[Endpoint, ...] = (
     _post(
-        "/score", "score", "score", SCORE, "Score a block of rows.", schemas.ScoreRequest, schemas.ScoreResponse,
-        statuses=(413,),
+        "/score", "score", "score", SCORE, "Score a block of rows.", schemas.ScoreResponse,
+        takes=schemas.ScoreRequest, statuses=(413,),
     ),
     _post(
         "/feedback", "feedback", "feedback", FEEDBACK, "Take labels of scored rows.",
-        schemas.FeedbackRequest, schemas.FeedbackResponse, statuses=(413,),
+        schemas.FeedbackResponse, takes=schemas.FeedbackRequest, statuses=(413,),
     ),
     _get("/status", "status", "status", ANY, "The state of the service."),
     _get("/openapi.json", "openapi", "metadata", ANY, "This document."),
-    _get("/", "page", "metadata", ANY, ""),
+    _get("/", "page", "metadata", ANY),
     _get("/admin/releases", "releases", "admin", ADMIN, "The releases.", schemas.ReleasesResponse),
     _get(
         "/admin/diff", "diff", "admin", ADMIN, "The coefficients that changed most.", schemas.DiffResponse,
@@ -127,13 +123,16 @@ TABLE: tuple[Endpoint, ...] = (
     *(
         _post(
             f"/admin/{name}", name, "admin", ADMIN, command.summary(),
-            schemas.body_of(command), schemas.CommandResponse, statuses=(202, 404, 409, 413, 415),
+            schemas.CommandResponse, takes=schemas.body_of(command), statuses=(202, 404, 409, 413, 415),
         )
         for name, command in COMMANDS.items()
     ),
-    _get("/v2", "server", "metadata", ANY, "The server's metadata.", schemas.ServerMetadata),
-    _get("/v2/health/live", "live", "health", None, "Whether the server runs.", schemas.Live),
-    _get("/v2/health/ready", "ready", "health", None, "Whether the server takes requests.", schemas.Ready),
+    _get("/v2", "server", "metadata", ANY, "The server's metadata.", schemas.message("ServerMetadataResponse")),
+    _get("/v2/health/live", "live", "health", None, "Whether the server runs.", schemas.message("ServerLiveResponse")),
+    _get(
+        "/v2/health/ready", "ready", "health", None, "Whether the server takes requests.",
+        schemas.message("ServerReadyResponse"),
+    ),
     *_model("/v2/models/{name}"),
     *_model("/v2/models/{name}/versions/{number}"),
     _grpc("ServerLive", "health", None),
@@ -142,10 +141,11 @@ TABLE: tuple[Endpoint, ...] = (
     _grpc("ServerMetadata", "metadata", ANY),
     _grpc("ModelMetadata", "metadata", ANY),
     _grpc("ModelInfer", "score", ANY, or_label="feedback"),
-    _bentoml("/metrics", "status", ANY),
-    *(_bentoml(path, "metadata", ANY) for path in ("/docs.json", "/schema.json")),
-    *(_bentoml(f"/{folder}/{{file:path}}", "metadata", ANY) for folder in ("static_content", "assets")),
-    *(_bentoml(path, "health", None) for path in ("/livez", "/readyz", "/healthz")),
+    # BentoML answers these.
+    _get("/metrics", "", "status", ANY),
+    *(_get(path, "", "metadata", ANY) for path in ("/docs.json", "/schema.json")),
+    *(_get(f"/{folder}/{{file:path}}", "", "metadata", ANY) for folder in ("static_content", "assets")),
+    *(_get(path, "", "health", None) for path in ("/livez", "/readyz", "/healthz")),
 )  # fmt: skip
 #: A request that is not in the table needs the admin role.
 OTHER, OTHER_OIP, OTHER_GRPC = (Endpoint("", "other", transport, "other", ADMIN) for transport in ("rest", "oip_rest", "grpc"))

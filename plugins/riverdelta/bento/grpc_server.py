@@ -11,10 +11,10 @@ import grpc
 from riverdelta.bento.address import target
 from riverdelta.bento.endpoints import GRPC, Endpoint
 from riverdelta.bento.guard import Interceptor, Policy
-from riverdelta.bento.http import refuse_unknown
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import ConfigurationError, InvalidInput
+from riverdelta.core.strict import unknown
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes
 
@@ -97,7 +97,7 @@ def _read(request: Any) -> list[Tensor]:
     for what, entry in (*named, *((f"output {entry.name!r}", entry) for entry in request.outputs)):
         if entry.parameters:
             # The protocol's parameters concern binary data after JSON, which gRPC does not have.
-            refuse_unknown(entry.parameters, (), f"the {what} (parameters)")
+            raise unknown(next(iter(entry.parameters)), (), f"the {what} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs; expected one per input, or none")

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import json, mounted, parse_json, parse_length, read_body, validated
+from riverdelta.bento.http import json, mounted, parse_json, parse_length, read_body
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import InferRequest
 from riverdelta.core.errors import InvalidInput, Unavailable
+from riverdelta.core.strict import validated
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
 
 _HEADER = "inference-header-content-length"

@@ -126,7 +126,7 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     schemas["InferRequest"]["examples"] = [{"inputs": [_tensor(name, column) for name, column in taken.items()]}]
     if loss.labels is not None:
         enum = [int(one) if one.is_integer() else one for one in loss.labels]
-        schemas["Labelled"]["properties"]["label"] = {"enum": enum}
+        schemas["Item"]["properties"]["label"] = {"enum": [*enum, None]}
     schemas["Items"]["properties"]["items"]["maxItems"] = settings.max_rows
     schemas["FeedbackRequest"]["anyOf"][1]["maxItems"] = settings.max_rows
     schemas["ScoreResponse"]["properties"]["scores"] = rows(_score(loss, settings.not_finite == "null"))

@@ -7,40 +7,48 @@ Unknown keys are refused. `ScoreRequest` and `ScoreResponse` do not know a score
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, SkipValidation, WithJsonSchema, create_model
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    SkipValidation,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
-from riverdelta.learning.commands import MOST_RELEASE, Command
-from riverdelta.sidecar.diff import TOP
+from riverdelta.core.strict import Strict
+from riverdelta.learning.commands import TOP, Command, Number
+from riverdelta.serving.oip.messages import FIELDS
+from riverdelta.sidecar.diff import Diff
+from riverdelta.sidecar.operator import Answer, ReleaseRow
 from riverdelta.storage.journal.base import Outcome as FeedbackOutcome
 
 #: The default and the maximum time that a command's response waits for the learner, in seconds.
 WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0
 #: The maximum number of changes in one response.
 MOST_CHANGES = 1000
+#: The types of the protocol that its metadata have, in JSON.
+_JSON = {"bool": bool, "int64": int, "string": str}
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
-
-
-class Schema(BaseModel):
-    """The base class: unknown keys are refused, and values are not converted ("1" is not a number)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
 
 Count = Annotated[int, Field(ge=0)]
 Values = Annotated[SkipValidation[Any], WithJsonSchema({"type": "array"})]
 RowId = Annotated[str, Field(description="A row of a scored request: its impressions, a dot, and the index of the row.")]
 
 
-class ScoreRequest(Schema):
+class ScoreRequest(Strict):
     """The body of POST /score: a block of rows, by column."""
 
-    columns: dict[str, SkipValidation[Any]]
+    columns: dict[str, SkipValidation[Any]] = Field(examples=[{"user_id": [1, 2]}])
     propensity: Values | None = None
 
 
-class ScoreResponse(Schema):
+class ScoreResponse(Strict):
     """The scores of a block, the id by which feedback refers to its rows, and the state that scored it."""
 
     scores: Values
@@ -48,125 +56,96 @@ class ScoreResponse(Schema):
     state: str
 
 
-class Labelled(Schema):
-    """An item of feedback: the label of a row."""
+class Item(Strict):
+    """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"not": {"properties": {name: {"type": "null"} for name in ("label", "shown")}}}
+    )
 
     id: RowId
-    label: float | bool
-    shown: Literal[True] | None = None
+    label: float | bool | None = None
+    shown: Annotated[bool, WithJsonSchema({"const": True})] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.shown is False or (self.label is None and self.shown is None):
+            raise ValueError('a label, or "shown": true')
+        return self
 
 
-class Shown(Schema):
-    """An item of feedback: a row that was shown and has no label yet."""
-
-    id: RowId
-    shown: Literal[True]
-    label: None = None
-
-
-Item = Labelled | Shown
-
-
-class Items(Schema):
+class Items(Strict):
     """Items of feedback under the key `items`."""
 
-    items: list[Item] = Field(min_length=1)
+    items: list[Item] = Field(min_length=1, fail_fast=True, examples=[[{"id": "<id>.<index>", "label": 1}]])
 
 
 class FeedbackRequest(RootModel[Items | Annotated[list[Item], Field(min_length=1)]]):
     """The body of POST /feedback: items, or an object with items."""
 
 
-class FeedbackResponse(Schema):
+class FeedbackResponse(Strict):
     """The outcome of each item, in order, and the position of the journal that holds the accepted ones."""
 
     outcomes: list[FeedbackOutcome]
     position: Count
 
 
-class Failure(Schema):
+class Failure(Strict):
     """The class of an error, and a message that says what is wrong and what to do."""
 
     type: str
     message: str
 
 
-class ErrorResponse(Schema):
+class ErrorResponse(Strict):
     """The response to a request that failed."""
 
     error: Failure
 
 
-class ProtocolErrorResponse(Schema):
+class ProtocolErrorResponse(Strict):
     """The response of the Open Inference Protocol to a request that failed."""
 
     error: str
 
 
-class ServerMetadata(Schema):
-    """The metadata of a server."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class TensorMetadata(Schema):
-    """The name, type and shape of an input or output; -1 is an axis of any length."""
-
-    name: str
-    datatype: str
-    shape: list[Annotated[int, Field(ge=-1)]]
+@cache
+def message(name: str) -> type[Strict]:
+    """Return the model of a message of the Open Inference Protocol as JSON, in which every field is present."""
+    fields = dict[str, Any]()
+    for kind, field in map(str.split, FIELDS[name]):
+        of: Any = _JSON.get(kind.rstrip("*")) or message(kind.rstrip("*"))
+        fields[field] = (list[of] if kind.endswith("*") else of, ...)
+    return create_model(name, __base__=Strict, **fields)
 
 
-class ModelMetadata(Schema):
-    """The metadata of a model."""
-
-    name: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-    versions: list[str]
-    platform: str
-
-
-class Live(Schema):
-    """The response of a running server."""
-
-    live: Literal[True]
-
-
-class Ready(Schema):
-    """The response of a server that accepts requests."""
-
-    ready: Literal[True]
-
-
-class ModelReady(Schema):
+class ModelReady(Strict):
     """The response of a model that accepts requests."""
 
     name: str
-    ready: Literal[True]
+    ready: bool
 
 
-class TensorParameters(Schema):
+class TensorParameters(Strict):
     """The parameters of a tensor: the number of bytes of its data after the JSON."""
 
     binary_data_size: Count | None = None
 
 
-class OutputParameters(Schema):
+class OutputParameters(Strict):
     """The parameters of a requested output: whether its data are bytes after the JSON."""
 
     binary_data: bool | None = None
 
 
-class InferParameters(Schema):
+class InferParameters(Strict):
     """The parameters of an inference: whether the data of all outputs are bytes after the JSON."""
 
     binary_data_output: bool | None = None
 
 
-class Tensor(Schema):
+class Tensor(Strict):
     """A tensor, with its data or the number of bytes after the JSON."""
 
     name: str
@@ -176,14 +155,14 @@ class Tensor(Schema):
     parameters: TensorParameters = TensorParameters()
 
 
-class RequestedOutput(Schema):
+class RequestedOutput(Strict):
     """A requested output."""
 
     name: str
     parameters: OutputParameters = OutputParameters()
 
 
-class InferRequest(Schema):
+class InferRequest(Strict):
     """The body of an inference: a block's columns, or the ids and labels of feedback, as tensors."""
 
     id: str | None = None
@@ -192,7 +171,7 @@ class InferRequest(Schema):
     outputs: list[RequestedOutput] = Field(default_factory=list)
 
 
-class InferResponse(Schema):
+class InferResponse(Strict):
     """The outputs of an inference."""
 
     model_name: str
@@ -205,90 +184,40 @@ def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-Number = Annotated[int, Field(ge=0, le=MOST_RELEASE), BeforeValidator(_digits)]
+Release = Annotated[Number, BeforeValidator(_digits)]
 
 
-class DiffQuery(Schema):
+class Nothing(Strict):
+    """The query of a route that has no parameters."""
+
+
+class DiffQuery(Strict):
     """The query of GET /admin/diff."""
 
-    a: Number = Field(description="Release A.")
-    b: Number = Field(description="Release B.")
+    a: Release = Field(description="Release A.")
+    b: Release = Field(description="Release B.")
     top: Annotated[int, Field(ge=1, le=MOST_CHANGES), BeforeValidator(_digits)] = Field(TOP, description="Number of changes.")
     id: list[str] = Field([], description="Show only the coefficients of this id: column=value, once per column of a cross.")
 
 
-class ExportQuery(Schema):
+class ExportQuery(Strict):
     """The query of GET /admin/export."""
 
-    release: Number | None = Field(None, description="The release; by default the newest intact one.")
+    release: Release | None = Field(None, description="The release; by default the newest intact one.")
 
 
-class ReleaseRow(Schema):
-    """A release: its examples, its measures and verdict, and whether it serves."""
-
-    release: Count
-    time: float
-    examples: Count
-    log_loss_base: float | None
-    log_loss_served: float | None
-    gain_on_champion: float | None
-    verdict: str | None
-    bytes: Count
-    champion: bool
-    serving: bool
-
-
-class ReleasesResponse(Schema):
+class ReleasesResponse(Strict):
     """All releases, oldest first."""
 
     releases: list[ReleaseRow]
 
 
-class Turnover(Schema):
-    """The number of coefficients of a table, and of those that changed."""
-
-    correction: str
-    table: str
-    changed: Count
-    coefficients: Count
+class DiffResponse(RootModel[Diff]):
+    """The differences between two releases."""
 
 
-class Change(Schema):
-    """A coefficient that changed."""
-
-    correction: str
-    table: str
-    feature: str
-    slot: int | None
-    id: str | None
-    before: float | None
-    after: float | None
-    logits: float | None
-
-
-class DiffResponse(Schema):
-    """The changes between two releases."""
-
-    a: Count
-    b: Count
-    examples: int
-    tables: list[Turnover]
-    changes: list[Change]
-
-
-class CommandResponse(Schema):
-    """A command's position in the journal, its outcome, and the current state of learning."""
-
-    sequence: Count
-    obeyed: bool
-    refused: None
-    waits: str | None
-    target: int | None = Field(description="The release that the command made, promoted or rolled back to.")
-    position: int | None
-    release: int | None
-    swap: int | None
-    champion: int | None
-    frozen: bool | None
+class CommandResponse(RootModel[Answer]):
+    """The response to a command."""
 
 
 def body_of(command: type[Command]) -> type[Command]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from riverdelta.checks.law import OPSET, equal, same
-from riverdelta.core.arrays import Array, Arrays
+from riverdelta.checks.law import OPSET
+from riverdelta.core.arrays import Array
 from riverdelta.core.features import Floats, Ints, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import Nodes
@@ -72,15 +72,8 @@ def export(c: Correction, schema: Schema) -> tuple[Nodes, str]:
 def state(c: Correction) -> dict[str, Array]:
     """Return copies of a correction's served and learner tables."""
     c.sync()
-    served = {f"served table {key!r}": table.values.copy() for key, table in c.served.items()}
-    return served | {f"learner table {key!r}": array.copy() for key, array in c.learner.items()}
-
-
-def same_state(got: Arrays, expected: Arrays, what: str = "") -> None:
-    """Raise `LawBroken` naming the table and the row in which two states differ."""
-    equal(f"{what}its tables", list(got), list(expected))
-    for name, array in expected.items():
-        same(f"{what}{name}", np.atleast_1d(got[name]), np.atleast_1d(array))
+    served = {f"served/{key}": table.values.copy() for key, table in c.served.items()}
+    return served | {f"learner/{key}": array.copy() for key, array in c.learner.items()}
 
 
 def some_labels(loss: Loss) -> Floats:

@@ -5,11 +5,14 @@ Each law is a function of a correction, a schema and a loss; it raises `LawBroke
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from riverdelta.checks.block import Block, bound, draw, export, learn, predict, same_state, some_labels, state
-from riverdelta.checks.law import LawBroken, at_most, laws_of, run, same
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.checks.block import Block, bound, draw, export, learn, predict, some_labels, state
+from riverdelta.checks.law import LawBroken, at_most, laws_of, refused, run, same, same_arrays
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Columns, Floats, Schema, described
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.base import Correction
@@ -49,7 +52,29 @@ def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss =
         for face, each, found in (("learn", part, learned), ("predict", at_once, predict(at_once, block))):
             rows = [(learn if face == "learn" else predict)(each, piece) for piece in pieces]
             same(f"{face} split at {cuts[:5]}…", np.concatenate(rows), found, block.arrays)
-        same_state(state(part), expected)
+        same_arrays("its state", state(part), expected)
+
+
+def it_refuses_a_block_that_no_kernel_takes(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """`predict` and `learn` raise `InvalidInput` naming an array that is missing or of another type, shape or order, and learn
+    nothing of the block."""
+    c, block = bound(correction, schema, loss), draw(schema, 9, 20, loss)
+    learn(c, block)
+    before, numbers = state(c), {"offset": block.offset, "label": block.label, "weight": block.weight}
+    for name, array in {**{name: block.columns[name] for name in c.reads}, **numbers}.items():
+        wrongs: list[Any] = [array.astype(np.int16), array[:, None], array.tolist()]
+        wrongs += [np.repeat(array, 2, axis=0)[::2]] if name in numbers else [None]
+        wrongs += [array[:-1]] if name != "offset" else []  # that would be too many of everything else
+        for wrong in wrongs:
+            given = {**block.columns, **numbers, name: wrong}
+            columns = {key: given[key] for key in schema if given[key] is not None}
+            shown = f"{name} as {described(wrong)}"
+            if name not in ("label", "weight"):
+                with refused(f"predict with {shown}", InvalidInput, name):
+                    c.predict(columns, given["offset"])
+            with refused(f"learn with {shown}", InvalidInput, name):
+                c.learn(columns, *(given[key] for key in numbers))
+    same_arrays("its state after it refused a block", state(c), before)
 
 
 def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -117,19 +142,14 @@ def changed_rows_are_touched(correction: Correction, schema: Schema, loss: Loss 
 def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """A fresh clone that loads saved state continues to learn bit for bit as the original, also after `inflate`."""
     block = draw(schema, 200, 9, loss)
-    old, new = (Stack([correction.clone()], loss) for _ in range(2))
-    for stack in (old, new):
-        stack.bind(schema)
+    old, new = (Stack([bound(correction, schema, loss)], loss) for _ in range(2))
     old.learn(block.columns, block.offset, block.label, block.weight)
     old.inflate(0.5)
     new.load({name: array.copy() for name, array in old.state().items()})
     more = draw(schema, 100, 10, loss)
     for stack in (old, new):
         stack.learn(more.columns, more.offset, more.label, more.weight)
-    try:
-        same_state(new.state(), old.state())
-    except LawBroken as broken:
-        raise LawBroken(f"a loaded copy learned differently: some state is in neither served nor learner: {broken}") from None
+    same_arrays("a loaded copy learned differently (some state is in neither served nor learner)", new.state(), old.state())
 
 
 def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -140,7 +160,7 @@ def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG
         x = {name: column[i] for name, column in block.columns.items()}
         offset = block.offset[i] if loss.outputs > 1 else float(block.offset[i, 0])
         dicts.learn_one(x | {correction.offset: offset}, block.label[i].item(), float(block.weight[i]))
-    same_state(state(dicts), state(blocks))
+    same_arrays("its state", state(dicts), state(blocks))
 
 
 LAWS = laws_of(globals())

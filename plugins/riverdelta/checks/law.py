@@ -83,6 +83,13 @@ def same(what: str, got: Array, expected: Array, rows: Arrays = EMPTY) -> None:
         raise LawBroken(f"{what} differs in row {at}{_of(rows, at)}: {shown}")
 
 
+def same_arrays(what: str, got: Arrays, expected: Arrays) -> None:
+    """Raise `LawBroken` naming the array and the row if arrays by name differ in any bit."""
+    equal(f"{what}: the names of its arrays", sorted(got), sorted(expected))
+    for name, array in expected.items():
+        same(f"{what}: {name!r}", np.atleast_1d(got[name]), np.atleast_1d(array))
+
+
 def at_most(what: str, got: npt.ArrayLike, most: npt.ArrayLike, rows: Arrays = EMPTY) -> None:
     """Raise `LawBroken` if a number is above `most` or NaN, with the values in `rows` of its row."""
     found, allowed = np.broadcast_arrays(np.atleast_1d(got), most)

@@ -125,10 +125,9 @@ def _quality(second: Stream, base: Any, tally: Tally) -> dict[str, float]:
 
 def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final: dict[str, Any], source: str) -> dict[str, Any]:
     home = Home(workshop.definition, Settings.load(home=workshop.folder / "state"))
-    status, release = home.read_status(), home.releases().newest_good()
+    status = home.read_status()
     merged = workshop.folder / "merged.onnx"
-    if release is not None:
-        export_single(release.verify(), merged)
+    export_single(home.releases().intact().path, merged)
     fresh, lag = (np.percentile(times, (50, 99)) for times in (tally.freshness or [np.nan], tally.lag[tally.seen]))
     return {
         "events": int(tally.seen.sum()),

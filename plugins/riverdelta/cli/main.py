@@ -6,7 +6,6 @@ Each command imports what it needs when it runs, so that help is fast.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import click
 
 from riverdelta.cli.options import as_json, home_of, operating, service, show
-from riverdelta.core.errors import Corrupt, Refused, RiverdeltaError, Unavailable
-from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, Command
+from riverdelta.core.errors import Refused, RiverdeltaError
+from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
 
 #: Commands with a file of their own.
 _FILES = {
@@ -83,21 +82,17 @@ def _operator_command(cls: type[Command]) -> click.Command:
     """Return the command-line command of a class: flags become options, numbers arguments."""
 
     def run(target: str, as_json: bool, **given: Any) -> None:
+        import asyncio
+        from dataclasses import asdict
+
         command = cls(**given)
         with operating(target) as operator:
-            sequence, waits = operator.ask(command), None
-            try:
-                if not command.immediate:
-                    operator.wait(sequence)
-            except Unavailable as error:
-                waits = error
-            except Refused:
-                if as_json:
-                    click.echo(json.dumps(operator.outcome(sequence), indent=1))
-                raise
-            answer = operator.outcome(sequence, waits)
-        show(answer, as_json, lambda answer: click.echo(command.describe(answer)))
-        if waits is not None:
+            answer = asyncio.run(operator.answer(command, operator.ask(command)))
+        if as_json or answer.refused is None:
+            show(asdict(answer), as_json, lambda answer: click.echo(command.describe(answer)))
+        if answer.refused is not None:
+            raise Refused(answer.refused)
+        if answer.waits is not None:
             raise SystemExit(os.EX_TEMPFAIL)
 
     run.__doc__ = cls.__doc__
@@ -122,17 +117,19 @@ def releases(target: str, as_json: bool) -> None:
 
     Also shows which release is the champion and which one serves.
     """
+    from dataclasses import asdict
+
     from riverdelta.cli.tables import print_releases
 
     with operating(target) as operator:
-        show(operator.releases(), as_json, print_releases)
+        show([asdict(row) for row in operator.releases()], as_json, print_releases)
 
 
 @main.command()
 @service
 @click.argument("a", type=_RELEASE)
 @click.argument("b", type=_RELEASE)
-@click.option("--top", type=click.IntRange(1), default=20, show_default=True, help="Changes to show.")
+@click.option("--top", type=click.IntRange(1), default=TOP, show_default=True, help="Changes to show.")
 @click.option("--id", "ids", multiple=True, metavar="COLUMN=VALUE", help="Show the coefficients of this id, changed or not.")
 @as_json
 def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: bool) -> None:
@@ -160,11 +157,8 @@ def export(target: str, release: int | None, output: Path, as_json: bool) -> Non
     """Write a release as one ONNX file that any runtime can run."""
     from riverdelta.graph.files import export_single
 
-    home = home_of(target)
-    found = home.releases().get(release) if release is not None else home.releases().newest_good()
-    if found is None:
-        raise Corrupt(f"no release in {home.folder} is intact; restore one from a backup")
-    export_single(found.verify(), output)
+    found = home_of(target).releases().intact(release)
+    export_single(found.path, output)
     made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size}
     text = f"{output}: release {found.number}, {found.examples:,} examples learned, {made['bytes']:,} bytes"
     show(made, as_json, lambda _: click.echo(text))

@@ -13,12 +13,11 @@ from typing import Any
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 
 from riverdelta.cli.options import as_json, service, show
-from riverdelta.cli.rows import blocks, numbers, values
+from riverdelta.cli.rows import blocks
 from riverdelta.cli.tables import table
-from riverdelta.core.errors import InvalidInput
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition, load
 from riverdelta.sidecar.rebase import LogRows, Rebased
@@ -60,8 +59,9 @@ def rebase(target: str, old: Path, log: Path | None, label: str | None, when: st
         # The learner's warnings are part of the report.
         held.callback(log_of_learning.setLevel, log_of_learning.level)
         log_of_learning.setLevel(logging.CRITICAL)
-        bar = held.enter_context(Progress(console=console, transient=True, disable=as_json or not console.is_terminal))
-        task = bar.add_task("learning the journal again", total=None)
+        columns, hidden = (*Progress.get_default_columns(), MofNCompleteColumn()), as_json or not console.is_terminal
+        bar = held.enter_context(Progress(*columns, console=console, transient=True, disable=hidden))
+        task = bar.add_task("learning", total=None)
         rows = None if log is None or label is None else _log(definition, log, label, when)
         done = carry_over(definition, Settings.load(), old, rows, lambda at, last: bar.update(task, completed=at, total=last))
     show(asdict(done), as_json, lambda _: _print(done))
@@ -104,17 +104,14 @@ def _lines(done: Rebased) -> Iterator[str]:
 
 
 def _log(definition: Definition, path: Path, label: str, when: str | None) -> Iterator[LogRows]:
-    names, last, read = (label, *definition.request_schema), -np.inf, 0
-    for block in blocks(path, names if when is None else (*names, when)):
-        if not len(block):
-            continue
-        labels = numbers(block, label, f"labels of the task {definition.task}")
-        times = np.full(len(block), time.time()) if when is None else numbers(block, when, "Unix seconds").astype(np.float64)
+    names, last = (label, *definition.request_schema), -np.inf
+    for rows in blocks(path, names if when is None else (*names, when)):
+        labels = rows.numbers(label, f"labels of the task {definition.task}")
+        times = np.full(len(rows), time.time())
         if when is not None:
-            back = np.flatnonzero(np.diff(times, prepend=last) < 0)
-            if len(back):
-                raise InvalidInput(f"{path} goes back in {when!r} at row {read + int(back[0])}; sort its rows by {when!r}")
+            times = rows.numbers(when, "Unix seconds").astype(np.float64)
+            rows.refuse(f"{when!r} is not a number", ~np.isfinite(times), "expected Unix seconds")
+            rows.refuse(f"{when!r} goes back", np.diff(times, prepend=last) < 0, f"sort the rows by {when!r}")
             last = times[-1]
-        read += len(block)
-        columns: dict[str, Any] = {name: values(block, name) for name in definition.request_schema}
-        yield LogRows(columns, labels, times)
+        columns: dict[str, Any] = {name: rows.values(name) for name in definition.request_schema}
+        yield LogRows(columns, labels, times, str(path))

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from riverdelta.cli.options import as_json, service, show
-from riverdelta.cli.rows import numbers, read, values
+from riverdelta.cli.rows import Rows, read
 from riverdelta.learning.definition import load
 from riverdelta.learning.reference import save
 from riverdelta.serving.profile import LEAST_ROWS, measure
@@ -28,10 +28,11 @@ def reference(rows: Path, target: str, label: str, last: int, output: Path | Non
     validation data. Drift is then measured from the first example on.
     """
     definition = load(target)
-    table = read(rows, (label, *definition.request_schema))
-    table = table.slice(max(len(table) - last, 0))
-    columns = {name: values(table, name) for name in definition.request_schema}
-    labels = numbers(table, label, "0 and 1").astype(np.float32)
+    every = read(rows, (label, *definition.request_schema))
+    skipped = max(len(every) - last, 0)
+    kept = Rows(rows, every.table.slice(skipped), skipped)
+    columns = {name: kept.values(name) for name in definition.request_schema}
+    labels = kept.numbers(label, "0 and 1").astype(np.float32)
     path = save(definition, measure(definition, columns, labels), output)
     made = {"file": str(path), "rows": len(labels), "columns": [*columns]}
     show(made, as_json, lambda made: click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}"))

@@ -18,7 +18,7 @@ _RIGHT = frozenset(
 
 def table(*headings: str) -> Table:
     """Return an empty table without lines."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_header=bool(headings))
     for heading in headings:
         made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT)
     return made
@@ -63,9 +63,10 @@ def print_changes(found: Mapping[str, Any]) -> None:
 
 def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the tensors of a model."""
-    made = Table("tensor", "type", "made by", "tap", title=name, title_justify="left")
+    made = table("tensor", "type", "made by", "tap")
     for tensor in found:
         made.add_row(tensor["name"], tensor["type"], tensor["producer"], "yes" if tensor["tappable"] else "")
+    click.echo(name)
     Console().print(made)
 
 
@@ -78,7 +79,7 @@ def print_impression(found: Mapping[str, Any]) -> None:
 
 def print_figures(figures: Mapping[str, Any]) -> None:
     """Print figures with their names."""
-    made = Table(show_header=False, box=None, pad_edge=False)
+    made = table()
     for name, value in figures.items():
         digits = 4 if isinstance(value, float) and abs(value) < 1000 else 0
         made.add_row(name, f"{value:,.{digits}f}" if isinstance(value, float) else str(value))

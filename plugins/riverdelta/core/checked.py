@@ -77,6 +77,8 @@ def finite(value: Any) -> bool:
 
 
 def _number(name: str, value: float, allowed: Callable[[float], bool], expected: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not allowed(value):
+    given: Any = value
+    found = given.item() if isinstance(given, np.integer | np.floating) else given
+    if isinstance(found, bool) or not isinstance(found, int | float) or not allowed(found):
         raise ConfigurationError(f"{name} is {value!r}; expected {expected}")
-    return value
+    return found

@@ -41,6 +41,32 @@ class Examples:
         for name in OUTPUTS:
             object.__setattr__(self, name, by_output(getattr(self, name)))
 
+    @classmethod
+    def unserved(
+        cls,
+        columns: Mapping[str, npt.NDArray[Any]],
+        base: Floats,
+        label: Floats,
+        time: npt.NDArray[np.float64],
+        source: Ints | None = None,
+    ) -> Examples:
+        """Return examples that no stack has served; their labels come at the time of scoring, from source 1 by default."""
+        ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
+        return cls(
+            columns=columns,
+            base=base,
+            corrected=base,
+            served=base,
+            label=label,
+            weight=ones,
+            received=time,
+            scored=time,
+            importance=ones,
+            taken_back=0 * ones,
+            position=zeros,
+            source=zeros + 1 if source is None else source,
+        )
+
     def __len__(self) -> int:
         return len(self.label)
 

@@ -7,24 +7,28 @@ float32[N, D]; any other dtype or shape is a tensor, which only the base model r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near
-from riverdelta.core.hashing import id64, id_of
+from riverdelta.core.hashing import id_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
-_TEXT = frozenset({str, bytes})
+_LISTS, _NUMBERS, _TEXT = {list, tuple}, {int, float}, {str, bytes}
+_NOT_NUMBERS = {*_TEXT, bool, np.bool_}
+_SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
 
@@ -36,7 +40,7 @@ class Column:
     dtype: str
     shape: tuple[int | None, ...] = ()
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """`id`, `scalar`, `vector`, or `tensor` (which corrections cannot use)."""
         if self.dtype == "int64" and not self.shape:
@@ -69,24 +73,54 @@ class Column:
             )
         return cls(name, match[1], tuple(int(n) for n in (match[2] or "").split(",") if n))
 
-    def check(self, value: Any) -> npt.NDArray[Any]:
-        """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column."""
-        if self.kind == "id" and isinstance(value, (list, tuple)) and not _TEXT.isdisjoint(map(type, value)):
-            value = [id64(v) if isinstance(v, (str, bytes)) else v for v in value]
-        if has_text(value):
-            raise InvalidInput(f"column {self.name!r} has type str; expected {self}")
+    def check(self, value: Any, first: int = 0) -> npt.NDArray[Any]:
+        """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column.
+
+        Rows are counted from `first` on.
+        """
+        kinds = leaves(value)
+        if self.kind != "tensor" and not kinds <= _NUMBERS:
+            return self.of_values(value, lambda row: f"row {first + row}")
+        if odd := kinds & (_TEXT if self.dtype == "bool" else _NOT_NUMBERS):
+            raise InvalidInput(f"column {self.name!r} has type {min(odd, key=repr).__name__}; expected {self}")
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError) as error:
             raise InvalidInput(f"column {self.name!r} is ragged or too large ({error}); expected {self}") from None
-        if array.dtype.kind in "OUS" and self.kind == "id":
-            array = _ids(self, array)
         fits = array.ndim == 1 + len(self.shape)
         if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
             raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
-        return self._cast(array)
+        if array.dtype.kind in "OUS" and self.kind != "tensor":
+            return self.of_values(array.tolist(), lambda row: f"row {first + row}")
+        return self._cast(array, first)
 
-    def _cast(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
+        """Return the values of rows as the array of an id, scalar or vector column.
+
+        An id is a string or a 64-bit integer. A number is an integer or a float, finite as float32. A vector is a list, a tuple
+        or an array of numbers. True is neither. Raises `InvalidInput` for anything else; `where` names the row of an index.
+
+        >>> Column("user", "int64").of_values([7, "user-42"]).tolist()
+        [7, -6417657526719176593]
+        """
+        take = id_of if self.kind == "id" else self._numbers
+        found = [take(value) for value in values]
+        if any(taken is None for taken in found):
+            row = next(i for i, taken in enumerate(found) if taken is None)
+            many = f"a list of {self.shape[0]} finite numbers" if self.shape else "a finite number"
+            expected = "an id: a string or an integer of 64 bits" if self.kind == "id" else many
+            shown = f"{short(values[row])} of type {type(values[row]).__name__}"
+            raise InvalidInput(f"{where(row)} has {shown} for {self.name!r}, which is {self}; expected {expected}")
+        return np.array(found, self.dtype).reshape(len(found), *self.shape)
+
+    def _numbers(self, value: Any) -> Any:
+        """Return a number, or a list of as many as a row has; None if `value` is neither."""
+        if not self.shape:
+            return value if finite(value) else None
+        items = list(value) if is_list(value) else []
+        return items if (len(items),) == self.shape and all(map(finite, items)) else None
+
+    def _cast(self, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
         want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
@@ -101,7 +135,8 @@ class Column:
                 array = array.astype(want)
         if want.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise InvalidInput(f"column {self.name!r} holds {array[row].tolist()} at row {row}; expected finite {self} values")
+            held = f"column {self.name!r} holds {array[row].tolist()} at row {first + row}"
+            raise InvalidInput(f"{held}; expected finite {self} values")
         return np.ascontiguousarray(array)
 
 
@@ -114,39 +149,31 @@ def described(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
-def has_text(value: Any) -> bool:
-    """Whether nested lists hold a string: numpy would make every value as wide as the widest of them.
+def is_list(value: Any) -> bool:
+    """Whether a value is a list, a tuple or an array with an axis."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
-    >>> [has_text(value) for value in ([1, "a"], [[1], ["a"]], [[1], [2.5]], "a")]
-    [True, True, False, False]
+
+def leaves(value: Any) -> set[type]:
+    """Return the types of the values in nested lists, without making an array: numpy would convert them to one type.
+
+    >>> [sorted(kind.__name__ for kind in leaves(value)) for value in ([1, "a"], [[1], [2.5]], [[1], 2.5], "a")]
+    [['int', 'str'], ['float', 'int'], ['float', 'list'], []]
     """
+    kinds: set[type] = {type(value)} & _LISTS
     depth = 0
-    while isinstance(value, (list, tuple)):
+    while kinds and kinds <= _LISTS:
         level: Iterable[Any] = value
         for _ in range(depth):
             level = chain.from_iterable(level)
         kinds = set(map(type, level))
-        if kinds & _TEXT:
-            return True
-        # Lists beside values have no shape, which numpy says without making an array.
-        if not kinds or not kinds <= {list, tuple}:
-            return False
         depth += 1
-    return False
+    return kinds
 
 
 def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
     limits = np.iinfo(want)
     return int(array.min()) >= limits.min and int(array.max()) <= limits.max
-
-
-def _ids(column: Column, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    ids = []
-    for row, v in enumerate(array.ravel().tolist()):
-        if (found := id_of(v)) is None:
-            raise InvalidInput(f"column {column.name!r} holds {v!r} at row {row}; expected strings or int64 ids")
-        ids.append(found)
-    return np.array(ids, np.int64).reshape(array.shape)
 
 
 class Schema(dict[str, Column]):
@@ -171,13 +198,19 @@ class Schema(dict[str, Column]):
         """Return the schema of declarations, as `{"hour": "float32"}`; raises `ConfigurationError` naming an invalid one."""
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
-    def need(self, name: str, what: str) -> Column:
-        """Return the column `name`; raises `ConfigurationError` naming its reader `what` and the nearest names."""
+    def need(self, name: str, what: str, *kinds: str) -> Column:
+        """Return the column `name`, of one of `kinds` if any are given.
+
+        Raises `ConfigurationError` naming its reader `what` and the nearest names, or the kinds.
+        """
         if name not in self:
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
                 f"{near(name, self)} (declare it with columns={{{name!r}: 'float32'}})"
             )
+        if kinds and self[name].kind not in kinds:
+            shown = " or ".join(_SPELLED[kind] for kind in kinds)
+            raise ConfigurationError(f"{what} reads column {name!r}, which is {self[name]}; expected {shown}")
         return self[name]
 
     def fits(self, columns: Columns, rows: int) -> None:
@@ -190,11 +223,13 @@ class Schema(dict[str, Column]):
                 expected = f"{column} of {rows} rows, as of np.array({name}, np.{column.dtype})"
                 raise InvalidInput(f"column {name!r} is {described(array)}; expected {expected}")
 
-    def check(self, columns: Mapping[str, Any], max_rows: int | None = None) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    def check(
+        self, columns: Mapping[str, Any], max_rows: int | None = None, first: int = 0
+    ) -> tuple[dict[str, npt.NDArray[Any]], int]:
         """Return the columns as arrays of this schema, and their number of rows N >= 1.
 
         Raises `InvalidInput` naming the column that is missing, unknown, of a wrong type, shape, length or not finite, and
-        `TooLarge` when N exceeds `max_rows`.
+        `TooLarge` when N exceeds `max_rows`; rows are counted from `first` on.
         """
         if not isinstance(columns, Mapping):
             raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
@@ -204,11 +239,11 @@ class Schema(dict[str, Column]):
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
-        checked = {name: column.check(columns[name]) for name, column in self.items()}
-        first, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
+        checked = {name: column.check(columns[name], first) for name, column in self.items()}
+        one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():
             if len(array) != rows:
-                raise InvalidInput(f"column {name!r} has {len(array)} rows, {first!r} has {rows}; expected equal lengths")
+                raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         if max_rows is not None and rows > max_rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from riverdelta.core import environment
 from riverdelta.core.errors import ConfigurationError, near
+from riverdelta.core.strict import in_words, schema_at
 
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Rate = Seconds | None
@@ -198,42 +199,7 @@ def allowed(name: str) -> str:
     >>> allowed("grpc_port"), allowed("promote_alpha"), allowed("release_examples"), allowed("on_conflict")
     ('an integer of at least 0 and at most 65535', 'a number above 0 and below 1', 'an integer above 0', 'first, last or max')
     """
-    return in_words(_properties()[name])
-
-
-def in_words(schema: Mapping[str, Any]) -> str:
-    """Return, in words, which values a JSON schema allows.
-
-    >>> in_words({"type": "boolean"}), in_words({"anyOf": [{"type": "array"}, {"type": "null"}]})
-    ('true or false', 'a list')
-    """
-    schema = schema.get("anyOf", [schema])[0]
-    if "enum" in schema:
-        return f"{', '.join(schema['enum'][:-1])} or {schema['enum'][-1]}"
-    if "properties" in schema:
-        return f"an object with {', '.join(schema['properties'])}"
-    limits = " and ".join(
-        f"{words} {schema[key]:{'d' if isinstance(schema[key], int) else 'g'}}"
-        for key, words in _LIMITS.items()
-        if key in schema
-    )
-    return f"{_KINDS.get(schema.get('format', schema.get('type')), 'another value')} {limits}".rstrip()
-
-
-_KINDS = {
-    "integer": "an integer", "number": "a number", "string": "text", "path": "a path", "password": "text",
-    "boolean": "true or false", "array": "a list", "object": "an object", "null": "null",
-}  # fmt: skip
-_LIMITS = {
-    "exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "at most",
-    "multipleOf": "a multiple of",
-}  # fmt: skip
-
-
-@cache
-def _properties() -> dict[str, Any]:
-    properties: dict[str, Any] = Settings.model_json_schema()["properties"]
-    return properties
+    return in_words(schema_at(Settings, [name])[1])
 
 
 def _wrong(name: str, error: Mapping[str, Any], arguments: Collection[str]) -> str:

@@ -75,6 +75,7 @@ class Correction(RowFaces):
     (importance, >= 0). A raw output is float32[N, K]. `riverdelta.checks` has a law for each of these rules:
 
     - Learning a block equals learning its rows one by one, to the last bit; the same rows always give the same state.
+    - `predict` and `learn` refuse a block with an array that is missing or does not fit, before they learn any of it (`room`).
     - Only `learn` changes raw outputs. `inflate` changes only how much later examples move them.
     - No method writes into an array that it was given, or keeps one, or keeps one that it returned. Clones share nothing.
     - A row of weight 0, or with a number that is not finite, changes nothing.
@@ -132,20 +133,16 @@ class Correction(RowFaces):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("__") or "served" in vars(self):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            raise self._unbound(name)
+            # `bind` makes the tables, and private attributes beside them.
+            if "served" not in vars(self) and (name in ("served", "learner") or re.match(r"_(?!_)", name)):
+                raise self._unbound(name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _unbound(self, lacks: str) -> Unbound:
         return Unbound(
             f"{type(self).__name__} has no {lacks!r}: it is not bound to columns; bind it first, with "
             f"correction.bind(Schema.of({{'user': 'int64', 'hour': 'float32'}})), or its stack with stack.bind(...)"
         )
-
-    @property
-    @abstractmethod
-    def reads(self) -> tuple[str, ...]:
-        """The names of the columns that the correction reads."""
 
     @abstractmethod
     def bind(self, schema: Schema) -> None:

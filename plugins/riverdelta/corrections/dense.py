@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Dense:
 
 def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
     """Return float features as a list; raises `ConfigurationError` for an invalid or repeated feature."""
-    features = [on] if isinstance(on, str | Lookup) else list(on)
+    features = list(on) if isinstance(on, Iterable) and not isinstance(on, str) else [on]
     for feature in features:
         if not isinstance(feature, Lookup):
             column("a feature of on", feature, 'Entity("user_id", on=["item_vec", "hour"])')
@@ -70,11 +70,9 @@ def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
 
 def _width(what: str, feature: str | Lookup, schema: Schema) -> int:
     if isinstance(feature, Lookup):
-        feature.check(schema)
+        schema.need(feature.key, f"lookup {feature.name!r}", "id")
         if feature.kind != "vector":
             raise ConfigurationError(f"{what} needs vectors, and lookup {feature.name!r} is a bag of ids; use Linear")
         return feature.width
-    found = schema.need(feature, what)
-    if found.kind not in ("scalar", "vector"):
-        raise ConfigurationError(f"{what} reads {feature!r} as a number, and it is {found}; expected float32")
+    found = schema.need(feature, what, "scalar", "vector")
     return (found.shape[0] or 1) if found.shape else 1

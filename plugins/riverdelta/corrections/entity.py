@@ -22,7 +22,7 @@ from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, listed
 from riverdelta.corrections.hashed import read_by
-from riverdelta.corrections.hashing import Hash, need_id
+from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
 
@@ -214,7 +214,7 @@ class Entity(Correction):
     def bind(self, schema: Schema) -> None:
         what = f"Entity({self.key!r})"
         for name in self._keys:
-            need_id(schema, name, what)
+            schema.need(name, what, "id")
         self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
         self._dense = Dense(what, self.on, schema, self.intercept)
         shape = self.slots, self.loss.outputs * self._dense.width

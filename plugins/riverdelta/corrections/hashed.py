@@ -10,7 +10,7 @@ from onnx import TensorProto
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import At, Ids, spelled
-from riverdelta.corrections.hashing import Hash, need_id
+from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 
 #: An id column, a cross of several, or a bag of ids from a lookup.
@@ -29,10 +29,8 @@ class Hashed:
         self.hashes = [Hash.draw(f"{what}/{_title(f)}", len(read_by(f)), slots) for f in self.features]
         self.widths = [f.width if isinstance(f, Lookup) else 1 for f in self.features]
         for feature in self.features:
-            for name in feature if isinstance(feature, tuple) else ():
-                need_id(schema, name, what)
-            if isinstance(feature, Lookup):
-                feature.check(schema)
+            for name in read_by(feature):
+                schema.need(name, f"lookup {feature.name!r}" if isinstance(feature, Lookup) else what, "id")
 
     def slots(self, columns: Columns, rows: int) -> tuple[Ints, Floats]:
         """Return the slots and values of a block."""

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from riverdelta.core import checked
-from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Ints, Schema
+from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
 
@@ -31,12 +30,6 @@ def _slots(ids, a, b, c, slots, out, column):  # type: ignore[no-untyped-def]
             x = ids[i, j]
             total += (a[j] * ((x & 0xFFFFFFFF) % P)) % P + (b[j] * ((x >> 32) % P)) % P
         out[i, column] = (total % P) % slots
-
-
-def need_id(schema: Schema, name: str, what: str) -> None:
-    """Raise `ConfigurationError` naming the reader `what` if the column `name` is missing or is not an id."""
-    if (found := schema.need(name, what)).kind != "id":
-        raise ConfigurationError(f"{what} reads {name!r} as an id, and it is {found}; expected int64")
 
 
 @dataclass(frozen=True)

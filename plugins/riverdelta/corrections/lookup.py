@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ from onnx import TensorProto
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from riverdelta.core.checked import column, finite
-from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Floats, Ints, Schema
-from riverdelta.core.hashing import digest, id_of
+from riverdelta.core.checked import column
+from riverdelta.core.errors import ConfigurationError, InvalidInput
+from riverdelta.core.features import Column, Floats, Ints, is_list
+from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.hashing import Hash, need_id
+from riverdelta.corrections.hashing import Hash
 
 _PROBES = 8
 
@@ -57,7 +57,12 @@ class Lookup:
     def __init__(self, name: str, key: str, table: Mapping[Any, Sequence[Any]] | tuple[Ints, npt.NDArray[Any]]) -> None:
         example = 'Lookup("genres", key="item_id", table={7: [0.0, 1.0]})'
         self.name, self.key = column("name", name, example), column("key", key, example)
-        keys, values, counts = _arrays(name, table)
+        try:
+            keys, values, counts = _of_mapping(name, table) if isinstance(table, Mapping) else _of_arrays(*table)
+        except InvalidInput as error:
+            raise ConfigurationError(f"lookup {name!r} cannot be made: {error}") from None
+        if not len(keys):
+            raise ConfigurationError(f"lookup {name!r} is empty; expected at least one key")
         self.kind = "vector" if values.dtype.kind == "f" else "bag"
         self.width = values.shape[1]
         order = np.argsort(keys, kind="stable")
@@ -83,10 +88,6 @@ class Lookup:
     def digest(self) -> str:
         """The digest of its contents, 16 hexadecimal digits."""
         return digest(*(array.tobytes() for array in (self._keys, self._values, self._shares)), size=8).hex()
-
-    def check(self, schema: Schema) -> None:
-        """Raise `ConfigurationError` if the key is not an id column of `schema`."""
-        need_id(schema, self.key, f"lookup {self.name!r}")
 
     def rows(self, ids: npt.NDArray[np.integer]) -> Ints:
         """Return each id's row of the table, or 0 if it is absent."""
@@ -159,54 +160,25 @@ class Lookup:
         return cls(name, key, dict(zip(arrays["keys"].tolist(), (row[:n] for row, n in rows), strict=True)))
 
 
-def _arrays(name: str, table: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
-    if not isinstance(table, Mapping):
-        keys, values = (np.asarray(part) for part in table)
-        numeric = _are_ids(keys) and (values.dtype.kind == "f" or _are_ids(values))
-        if not numeric or keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values) or not len(keys):
-            raise ConfigurationError(
-                f"lookup {name!r} has keys {keys.dtype}{list(keys.shape)} and values {values.dtype}{list(values.shape)}; "
-                f"expected int64[R] and float32[R, D] or int64[R, M] with R >= 1"
-            )
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
-        if not np.isfinite(values).all():
-            at = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-            raise ConfigurationError(
-                f"lookup {name!r} has {values[at]} under the key {keys[at]}; expected finite float32 numbers"
-            )
-        return keys.astype(np.int64), values, np.full(len(keys), values.shape[1])
-    if not table:
-        raise ConfigurationError(f"lookup {name!r} is empty; expected at least one key")
+def _of_arrays(keys: Any, values: Any) -> tuple[Ints, npt.NDArray[Any], Ints]:
+    dtype = "float32" if np.asarray(values).dtype.kind == "f" else "int64"
+    keys, values = Column("keys", "int64").check(keys), Column("values", dtype, (None,)).check(values)
+    if len(keys) != len(values):
+        raise InvalidInput(f"there are {len(keys)} keys and {len(values)} values; expected one row of values for each key")
+    return keys, values, np.full(len(keys), values.shape[1])
+
+
+def _of_mapping(name: str, table: Mapping[Any, Any]) -> tuple[Ints, npt.NDArray[Any], Ints]:
+    keys, shown = Column("keys", "int64").of_values(list(table)), list(table)
     for key, row in table.items():
-        if id_of(key) is None or not isinstance(row, list | tuple | np.ndarray):
-            raise ConfigurationError(
-                f"lookup {name!r} has {row!r} under the key {key!r}; expected a list of floats or of ids under an id, which is "
-                f"an integer or a string, as in {{7: [0.0, 1.0]}}"
-            )
-    keys = np.array([id_of(key) for key in table], np.int64)
-    rows = [list(row) for row in table.values()]
+        if not is_list(row):
+            raise InvalidInput(f"the key {key!r} has {row!r}; expected a list of floats or of ids, as in {{7: [0.0, 1.0]}}")
+    rows = list(table.values())
     counts = np.array([len(row) for row in rows])
-    if any(isinstance(v, float | np.floating) for row in rows for v in row):
-        _refuse(name, table, finite, "finite float32 numbers, as in every row of this lookup")
-        if counts.min() != counts.max():
-            raise ConfigurationError(
-                f"lookup {name!r} has vectors of {counts.min()} and of {counts.max()} floats; expected one length"
-            )
-        return keys, np.array(rows, np.float32), counts
-    values = np.zeros((len(rows), max(int(counts.max()), 1)), np.int64)
-    _refuse(name, table, lambda v: id_of(v) is not None, "ids: integers of 64 bits or strings")
-    for i, row in enumerate(rows):
-        values[i, : len(row)] = [id_of(v) for v in row]
+    if any(isinstance(value, float | np.floating) for row in rows for value in row):
+        vectors = Column(name, "float32", (len(rows[0]),))
+        return keys, vectors.of_values(rows, lambda i: f"the key {shown[i]!r}"), counts
+    values = np.zeros((len(rows), max(counts, default=1) or 1), np.int64)
+    for key, row, into in zip(shown, rows, values, strict=True):
+        into[: len(row)] = Column(name, "int64").of_values(row, f"the key {key!r}".format)
     return keys, values, counts
-
-
-def _are_ids(array: npt.NDArray[Any]) -> bool:
-    return array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64)
-
-
-def _refuse(name: str, table: Mapping[Any, Any], allowed: Callable[[Any], bool], expected: str) -> None:
-    for key, row in table.items():
-        for value in row:
-            if not allowed(value):
-                raise ConfigurationError(f"lookup {name!r} has {value!r} under the key {key!r}; expected {expected}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from reprlib import repr as short
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from river.base import MiniBatchClassifier
 
 from riverdelta.core.checked import column, finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, Unsupported, near
-from riverdelta.core.features import Column, Columns, Floats, Schema
-from riverdelta.core.hashing import id_of
+from riverdelta.core.features import Column, Columns, Floats, Schema, is_list
 from riverdelta.core.losses import LOG_LOSS, Loss
 
 if TYPE_CHECKING:
@@ -52,6 +50,9 @@ class RowFaces(MiniBatchClassifier):
 
     offset: str | None
     loss: Loss = LOG_LOSS
+    bind: Callable[[Schema], None]
+    predict: Callable[[Columns, Floats], Floats]
+    learn: Callable[[Columns, Floats, Floats, Floats], Floats]
     _schema: Schema | None = None
     _multiclass = False
 
@@ -62,7 +63,8 @@ class RowFaces(MiniBatchClassifier):
 
     @property
     @abstractmethod
-    def reads(self) -> tuple[str, ...]: ...
+    def reads(self) -> tuple[str, ...]:
+        """The names of the columns that the correction reads."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -73,15 +75,6 @@ class RowFaces(MiniBatchClassifier):
     def numbers(self) -> tuple[str, ...]:
         """The columns that can only be numbers: scalars or vectors."""
         return ()
-
-    @abstractmethod
-    def bind(self, schema: Schema) -> None: ...
-
-    @abstractmethod
-    def predict(self, columns: Columns, offset: Floats) -> Floats: ...
-
-    @abstractmethod
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats: ...
 
     def learn_one(self, x: Row, y: Any, w: float = 1.0) -> None:
         """Learn one example.
@@ -166,14 +159,14 @@ class RowFaces(MiniBatchClassifier):
     def _block(self, rows: Sequence[Row], schema: Schema | None) -> tuple[dict[str, npt.NDArray[Any]], Floats]:
         """Return the columns and the offsets of rows; without a schema, only check that each column is there."""
         values = {name: [self._value(x, name, i) for i, x in enumerate(rows)] for name in self.reads}
-        columns = {name: _column(schema[name], values[name]) for name in values} if schema is not None else {}
+        columns = {name: schema[name].of_values(values[name]) for name in values} if schema is not None else {}
         outputs = self.loss.outputs
         if self.offset is None:
             return columns, np.zeros((len(rows), outputs), np.float32)
         given = [self._value(x, self.offset, i) for i, x in enumerate(rows)]
-        if outputs == 1 and not any(map(_is_list, given)):
-            return columns, _column(Column(self.offset, "float32"), given).reshape(-1, 1)
-        return columns, _column(Column(self.offset, "float32", (outputs,)), given)
+        if outputs == 1 and not any(map(is_list, given)):
+            return columns, Column(self.offset, "float32").of_values(given).reshape(-1, 1)
+        return columns, Column(self.offset, "float32", (outputs,)).of_values(given)
 
     def _value(self, x: Row, name: str, row: int) -> Any:
         if name in x:
@@ -202,7 +195,7 @@ class RowFaces(MiniBatchClassifier):
     def _kind(self, name: str, value: Any) -> str | None:
         if name in self.keys or isinstance(value, str | bytes):
             return "int64"
-        if _is_list(value) and len(value):
+        if is_list(value) and len(value):
             return f"float32[{len(value)}]"
         if name in self.numbers or not isinstance(value, int | np.integer) or isinstance(value, bool):
             return "float32"
@@ -214,30 +207,3 @@ def _rows(X: pd.DataFrame) -> list[Row]:
         twice = X.columns[X.columns.duplicated()][0]
         raise InvalidInput(f"the frame has the column {twice!r} twice; expected each column once")
     return X.to_dict("records")
-
-
-def _column(column: Column, values: Sequence[Any]) -> npt.NDArray[Any]:
-    """Return the values of rows as the array of a column; raises `InvalidInput` naming the row of an invalid value."""
-    dtype: type[np.int64 | np.float32]
-    if column.kind == "id":
-        found, dtype, expected = [id_of(value) for value in values], np.int64, "an id: a string or an integer of 64 bits"
-    else:
-        found, dtype = [_numbers(value, column.shape) for value in values], np.float32
-        expected = f"a list of {column.shape[0]} finite numbers" if column.shape else "a finite number"
-    for row, (value, taken) in enumerate(zip(values, found, strict=True)):
-        if taken is None:
-            shown = f"{short(value)} of type {type(value).__name__}"
-            raise InvalidInput(f"row {row} has {shown} for {column.name!r}, which is {column}; expected {expected}")
-    return np.array(found, dtype).reshape(len(values), *column.shape)
-
-
-def _numbers(value: Any, shape: tuple[int | None, ...]) -> Any:
-    """Return a number, or a list of the length in `shape`; None if `value` is neither."""
-    if not shape:
-        return value if finite(value) else None
-    items = list(value) if _is_list(value) else []
-    return items if (len(items),) == shape and all(map(finite, items)) else None
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)

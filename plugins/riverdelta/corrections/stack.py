@@ -93,61 +93,65 @@ class Stack:
         In the graph, the raw output after each correction has the name that the loss gives it, in the correction's scope.
         """
         raw = base
-        for name, c in zip(self.names, self.corrections, strict=True):
-            c.sync()
+        for name, c in self._synced():
             with nodes.scope(name):
                 raw = nodes.named(self.loss.raw, c.export(nodes, columns, raw))
         return raw
 
     def tables(self) -> dict[str, Table]:
         """Return the served tables under their names in the merged model."""
-        for c in self.corrections:
-            c.sync()
         return {
-            f"{PREFIX}{name}/{key}": table
-            for name, c in zip(self.names, self.corrections, strict=True)
-            for key, table in c.served.items()
-            if table.values.size
+            f"{PREFIX}{name}/{key}": table for name, c in self._synced() for key, table in c.served.items() if table.values.size
         }
 
     def state(self) -> dict[str, Array]:
         """Return every array that learning depends on, by name; the arrays are the live ones."""
-        for c in self.corrections:
-            c.sync()
         kinds = {
             name: {"served": {key: table.values for key, table in c.served.items()}, "learner": c.learner}
-            for name, c in zip(self.names, self.corrections, strict=True)
+            for name, c in self._synced()
         }
         return nest({name: nest(kind) for name, kind in kinds.items()})
 
+    def _synced(self) -> list[tuple[str, Correction]]:
+        """Return the corrections with their names, once each has written its state into its tables."""
+        for c in self.corrections:
+            c.sync()
+        return list(zip(self.names, self.corrections, strict=True))
+
     def load(self, arrays: Arrays) -> None:
-        """Restore the arrays of `state`; raises `Corrupt` naming one that is missing or has another shape."""
+        """Restore the arrays of `state`, or none: raises `Corrupt` naming one that is missing or does not fit."""
+        before = {name: array.copy() for name, array in self.state().items()}
+        try:
+            self._load(arrays)
+        except Exception:
+            self._load(before)
+            raise
+
+    def _load(self, arrays: Arrays) -> None:
         for name, c in zip(self.names, self.corrections, strict=True):
             served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
                 table.values[:] = take(served, key, table.values)
                 table.touched[:] = True
             for key, mine in c.learner.items():
-                theirs = take(learner, key, None if mine.dtype == np.uint8 else mine)
+                theirs = take(learner, key, mine, any_rows=mine.dtype == np.uint8)
                 if mine.shape == theirs.shape:
                     mine[...] = theirs
                 else:
                     c.learner[key] = theirs.copy()
             c.restore()
 
-    def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return a digest of the loss (unless it is log loss), the corrections, their options and the tables' shapes.
+    def fingerprint_of_0_1(self) -> str:
+        """Return version 0.1's digest of the loss (unless it is log loss), the corrections, their options and table shapes.
 
-        `of_0_1` gives the digest of version 0.1, which left out the contents of lookups.
+        The contents of lookups are not part of it.
         """
         parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
             f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]
-        text = "\n".join(parts)
-        text = _LOOKUP.sub(r"\1)", text) if of_0_1 else text
-        return digest(text.encode(), size=8).hex()
+        return digest(_LOOKUP.sub(r"\1)", "\n".join(parts)).encode(), size=8).hex()
 
     def digest(self) -> str:
         """Return a digest of the complete state; stacks with equal digests serve and learn the same."""
@@ -156,11 +160,8 @@ class Stack:
 
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table."""
-        return {
-            f"{name}/{key}": share
-            for name, c in zip(self.names, self.corrections, strict=True)
-            for key, share in c.occupancy().items()
-        }
+        parts = zip(self.names, self.corrections, strict=True)
+        return {f"{name}/{key}": share for name, c in parts for key, share in c.occupancy().items()}
 
 
 def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:

@@ -10,6 +10,7 @@ import onnx
 
 from riverdelta.core.durable import write
 from riverdelta.core.errors import Corrupt, Unsupported
+from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
 
@@ -44,6 +45,24 @@ def base_digest(merged: Path) -> str:
     with _readable(merged):
         model = onnx.load(merged, load_external_data=False)
         return next(p.value for p in model.metadata_props if p.key == "riverdelta.base_digest")
+
+
+def origins(merged: Path) -> dict[str, tuple[str, ...]]:
+    """Return the tensor of the base from which each output of a merged model comes, and the operators between the two.
+
+    The tensor is identified by the place of its node, because a merge may rename it. Raises `Corrupt`.
+    """
+    with _readable(merged):
+        graph = onnx.load(merged, load_external_data=False).graph
+        makers = {name: (f"{at}.{i}", node) for at, node in enumerate(graph.node) for i, name in enumerate(node.output)}
+        found = {}
+        for output in graph.output:
+            name, steps = output.name, list[str]()
+            while name in makers and makers[name][1].name.startswith(PREFIX):
+                steps.append(makers[name][1].op_type)
+                name = makers[name][1].input[0]
+            found[output.name] = (makers[name][0] if name in makers else name, *reversed(steps))
+        return found
 
 
 @contextmanager

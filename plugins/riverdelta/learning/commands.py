@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Refused, near
 from riverdelta.core.instruction import Instruction
+from riverdelta.core.strict import Strict, validated
 
 #: The largest release number.
 MOST_RELEASE = 10**9
+#: The default number of changes that a diff shows.
+TOP = 20
 #: A release number.
 Number = Annotated[int, Field(ge=0, le=MOST_RELEASE)]
 
@@ -55,7 +58,7 @@ class Past(Protocol):
         """Raise `Refused` if the examples since a release can no longer be learned again."""
 
 
-class Command(BaseModel):
+class Command(Strict):
     """A command with its options; `name` is what users type.
 
     A field's `serialization_alias` is its name in the journal, which stays if the field is renamed.
@@ -63,8 +66,6 @@ class Command(BaseModel):
     >>> COMMANDS["promote"](release=3)
     Promote(release=3)
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str]
     #: The version of its record in the journal. Raise it when a field is added, dropped or changes its meaning.
@@ -310,8 +311,5 @@ def of_record(instruction: Instruction) -> Command:
     if fields.keys() != names.keys():
         found, expected = (", ".join(map(str, each)) or "none" for each in (fields, names))
         raise InvalidInput(f"the recorded {cls.name} has the fields {found}; expected {expected}")
-    try:
-        return cls(**{names[alias]: value for alias, value in fields.items()})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise InvalidInput(f"{wrong['loc'][0]} of the recorded {cls.name} is {wrong['input']!r:.80}: {wrong['msg']}") from None
+    given = {names[alias]: value for alias, value in fields.items()}
+    return validated(cls, given, f"the recorded {cls.name}")

@@ -17,7 +17,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.corrections.base import Correction
-from riverdelta.corrections.stack import Stack
+from riverdelta.corrections.stack import Stack, listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
 from riverdelta.graph import taps as tapping
@@ -71,6 +71,9 @@ class Definition:
     keep_inputs: bool = False
     service: str = "SERVICE.py:CLASS"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "corrections", listed(self.corrections))
+
     @cached_property
     def loss(self) -> Loss:
         """The loss of the task; raises `ConfigurationError` if its name is unknown."""
@@ -115,12 +118,9 @@ class Definition:
         """Return fresh slices; raises `ConfigurationError` if a column is not an id column of the request."""
         return Slices(self.slices, self.request_schema, self.loss)
 
-    def fingerprint(self, of_0_1: bool = False) -> str:
-        """Return the contents of `owner`, the file of a home without `definition.json`: digests of the base and the stack.
-
-        `of_0_1` gives the digests of version 0.1.
-        """
-        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint(of_0_1)}"
+    def fingerprint_of_0_1(self) -> str:
+        """Return what version 0.1 wrote to `owner`, a file of a home: digests of the base and the stack."""
+        return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint_of_0_1()}"
 
 
 def load(target: str) -> Definition:

@@ -29,6 +29,8 @@ from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
 _log = logging.getLogger(__name__)
+#: Rows that are scored and learned in one call; the breaker compares labels with scored rows every 1,024 examples.
+AT_ONCE = 1024
 
 
 class Fold(ABC):
@@ -159,8 +161,8 @@ class Fold(ABC):
         """Learn examples, each scored after all before it are learned, and return them as they would have been served.
 
         The result is the same, bit for bit, as with one record of the impression and one of the label for each row in turn, if
-        all labels are explicit, every negative is kept, nothing responds to drift and blocks have 1,024 rows: `corrected` and
-        `served` are computed while the rows are learned. Positions and observers are not used: it is for logs, not for a
+        all labels are explicit, every negative is kept, nothing responds to drift and blocks have `AT_ONCE` rows: `corrected`
+        and `served` are computed while the rows are learned. Positions and observers are not used: it is for logs, not for a
         journal.
         """
         e, count = examples, len(examples)

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.core.hashing import digest
+from riverdelta.core.strict import Strict, validated
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import named
 from riverdelta.graph import taps as tapping
@@ -29,11 +29,7 @@ OWN = "riverdelta"
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Base(_Part):
+class Base(Strict):
     """The base model: its file name, the digest of the file with its external data, and its inputs."""
 
     file: str
@@ -41,21 +37,21 @@ class Base(_Part):
     inputs: dict[str, str]
 
 
-class Output(_Part):
+class Output(Strict):
     """The output that is corrected, and its kind: logit or probability."""
 
     tensor: str
     kind: str
 
 
-class Tap(_Part):
+class Tap(Strict):
     """The tensor that a tap reads, and its type."""
 
     tensor: str
     type: str
 
 
-class Corrected(_Part):
+class Corrected(Strict):
     """One correction: its class, the value of every option, the columns that it reads, and the shapes of its tables.
 
     `chosen` are the options whose value is not the default, `incidental` those that do not affect learning.
@@ -71,7 +67,7 @@ class Corrected(_Part):
     tables: dict[str, list[int]]
 
 
-class Identity(_Part):
+class Identity(Strict):
     """The contents of `definition.json`; `journal` are the columns of a scored row that the journal keeps."""
 
     format: Literal[1]
@@ -123,10 +119,9 @@ def read(written: bytes) -> Identity:
             f"version that wrote it, or a later one"
         )
     try:
-        return Identity.model_validate(stored)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise Corrupt(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+        return validated(Identity, stored, "it")
+    except InvalidInput as error:
+        raise Corrupt(str(error)) from error
 
 
 def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[str]]:

@@ -81,6 +81,24 @@ class Learner(Fold):
         """Make a release at the record `sequence`; return its number, None if releases are not kept."""
         return self.recall.keep(sequence, partial(self.state, sequence))
 
+    def begin_elsewhere(self) -> None:
+        """Drop the requests and outcomes of another home: they name releases that this one lacks."""
+        self.outcomes.clear()
+        if (breaker := self.admission.breaker) is not None:
+            self.admission.rolled_back = breaker.trips
+        if (drift := self.adaptation.drift) is not None:
+            self.adaptation.recorded = drift.alarms
+        self.note_release()
+
+    def take_over(self, other: Learner) -> None:
+        """Restore what another learner has learned and measured; the waiting rows and the settings stay as they are."""
+        for mine, theirs in ((self.stack, other.stack), (self.gate, other.gate), (self.prequential, other.prequential)):
+            mine.load(theirs.state())
+        self.examples, self.learned = other.examples, other.learned
+        self.admission, self.adaptation = Admission(), Adaptation()
+        self.configure(self.settings)
+        self.gate.note(self.position)
+
     def _command(self, sequence: int, asked: Instruction) -> Outcome:
         try:
             cls = known(asked)
@@ -120,13 +138,7 @@ class Learner(Fold):
     def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
         """Restore the tables of the release at `position`; with `relearn`, learn the examples up to `sequence` again."""
         arrays = self.recall.state(position)
-        stack = self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack")
-        before = {name: array.copy() for name, array in self.stack.state().items()}
-        try:
-            self.stack.load(stack)
-        except Corrupt:
-            self.stack.load(before)
-            raise
+        self.stack.load(self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack"))
 
     def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
         """Return the state of the stack after relearning the records between two positions."""

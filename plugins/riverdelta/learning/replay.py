@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import replace
 from itertools import pairwise
 from time import perf_counter
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
+from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
@@ -21,8 +21,6 @@ from riverdelta.learning.observers import Observer
 Times = npt.NDArray[np.float64]
 #: An extra column that identifies examples; no declared column can have this name.
 _ROW = "#row"
-#: Rows that are served and learned in one call; the breaker compares labels with scored rows every 1,024 examples.
-_BLOCK = 1024
 
 
 def replay(
@@ -64,8 +62,8 @@ def replay(
     joiner = learner.joiner
     at_once = joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
     if label_time is None and refresh_rows <= 1 and at_once:
-        for first in range(0, rows, _BLOCK):
-            run.serve_and_learn(slice(first, min(first + _BLOCK, rows)))
+        for first in range(0, rows, AT_ONCE):
+            run.serve_and_learn(slice(first, min(first + AT_ONCE, rows)))
     else:
         run.push_records(time if label_time is None else label_time, max(refresh_rows, 1))
     run.seconds = perf_counter() - start
@@ -81,25 +79,6 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
     """
     first: Ints = np.maximum(np.searchsorted(time, label_time), np.arange(1, len(time) + 1))
     return -(-first // refresh_rows) * refresh_rows
-
-
-def labelled(columns: Columns, base: Floats, label: Floats, time: Times) -> Examples:
-    """Return examples whose labels are known as soon as they are scored, from source 1, for `Fold.learn_at_once`."""
-    ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
-    return Examples(
-        columns=columns,
-        base=base,
-        corrected=base,
-        served=base,
-        label=label,
-        weight=ones,
-        received=time,
-        scored=time,
-        importance=ones,
-        taken_back=0 * ones,
-        position=zeros,
-        source=zeros + 1,
-    )
 
 
 class Replayed(Source, Observer):
@@ -121,8 +100,9 @@ class Replayed(Source, Observer):
 
     def serve_and_learn(self, rows: slice) -> None:
         """Serve and learn rows, each served after all labels before it are learned."""
-        examples = labelled(self._columns(rows), self.base[rows], self.label[rows], self.time[rows])
-        served = self.learner.learn_at_once(replace(examples, source=self.source[rows]))
+        served = self.learner.learn_at_once(
+            Examples.unserved(self._columns(rows), self.base[rows], self.label[rows], self.time[rows], self.source[rows])
+        )
         self.corrected[rows], self.served[rows] = served.corrected, served.served
         self.learned[rows] = self.learner.admitted
 

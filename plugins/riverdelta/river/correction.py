@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,10 +125,7 @@ class River(Correction):
     def bind(self, schema: Schema) -> None:
         if self.loss.outputs > 1:
             raise Unsupported(f"{self._what()} has one output, and {self.loss} has {self.loss.outputs}; use Linear or Entity")
-        self._columns = Schema({name: schema.need(name, self._what()) for name in self.reads})
-        for name, column in self._columns.items():
-            if column.kind == "tensor":
-                raise ConfigurationError(f"River reads {name!r}, which is {column}; expected int64, float32 or float32[D]")
+        self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
         model = base.find(self.pipeline).learner(self.pipeline)
         self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
         names = tuple(n for column in self._columns.values() for n in _river_names(column))
@@ -144,14 +141,15 @@ class River(Correction):
         super().bind(schema)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
-        out = offset.copy()
+        out = self.room(columns, offset)
+        out[:] = offset
         if self._rows:
             for i, x in enumerate(self._dicts(columns, len(offset))):
                 out[i, 0] = self._predicted(x, float(offset[i, 0]))
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = offset.copy()
+        out = self.room(columns, offset, label, weight)
         for i, x in enumerate(self._dicts(columns, len(offset))):
             o = float(offset[i, 0])
             # Numbers that are not finite would stay in the state permanently.
@@ -248,8 +246,8 @@ class River(Correction):
 
 
 def _named(features: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(features)
-    if isinstance(features, str) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+    names = tuple(features) if isinstance(features, Iterable) else ()
+    if not names or isinstance(features, str) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
         raise ConfigurationError(f'features is {features!r}; expected different names of columns, as in ("hour", "user_id")')
     return names
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core.errors import InvalidInput, TooLarge, Unavailable
-from riverdelta.core.features import Floats, has_text
+from riverdelta.core.features import Column, Floats
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
@@ -186,13 +187,7 @@ class DataPlane:
 
 
 def _propensity(value: Any, rows: int) -> Floats:
-    expected = f"expected {rows} numbers above 0 and at most 1"
-    if has_text(value):
-        raise InvalidInput(f"propensity contains text; {expected}")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InvalidInput(f"propensity is ragged ({error}); {expected}") from None
-    if array.dtype.kind not in "iuf" or array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
-        raise InvalidInput(f"propensity is {array.dtype}{list(array.shape)}; {expected}")
-    return np.ascontiguousarray(array, np.float32)
+    array = Column("propensity", "float32").check(value)
+    if array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
+        raise InvalidInput(f"propensity is {short(array.tolist())}; expected {rows} numbers above 0 and at most 1")
+    return array

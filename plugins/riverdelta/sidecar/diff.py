@@ -13,12 +13,11 @@ from riverdelta.core.errors import InvalidInput, near
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
+from riverdelta.learning.commands import TOP
 from riverdelta.learning.definition import Definition
 from riverdelta.sidecar.contest import stack_of
 from riverdelta.storage.registry import ReleaseStore
 
-#: The default number of changes shown.
-TOP = 20
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _QUOTED = re.compile(r'"(.*)"', re.DOTALL)
 

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from riverdelta.core.errors import Refused, Unavailable
 from riverdelta.learning.commands import Command
+from riverdelta.metrics.learner import STALE_SECONDS
 from riverdelta.sidecar.archive import Archive
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
 from riverdelta.storage.journal.ids import rotate_key
 
-#: The fields of the status that are part of every answer.
-ANSWERED = ("position", "release", "swap", "champion", "frozen")
-_LOOK_SECONDS = 0.02
-#: If the status is older than this, no learner is running.
-_SILENT_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class ReleaseRow:
+    """A release: its examples, its losses and verdict, and whether it serves; losses and gains are in nats per row.
+
+    `gain_on_champion` is measured on the `trial_examples` of its trial.
+    """
+
+    release: int
+    time: float
+    examples: int
+    log_loss_base: float | None
+    log_loss_served: float | None
+    gain_on_champion: float | None
+    trial_examples: int | None
+    verdict: str | None
+    bytes: int
+    champion: bool
+    serving: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The position of a command in the journal, its outcome, and the learner's state after it.
+
+    `refused` is why the learner refused it, `waits` why the learner has not reached it yet; `target` is the release that was
+    made, promoted or rolled back to.
+    """
+
+    sequence: int
+    obeyed: bool
+    refused: str | None
+    waits: str | None
+    target: int | None
+    position: int | None
+    release: int | None
+    swap: int | None
+    champion: int | None
+    frozen: bool | None
 
 
 class Operator:
@@ -53,30 +92,45 @@ class Operator:
         champions = self.home.releases().champions()
         return champions[-2] if self.home.settings.guard == "release" and len(champions) > 1 else champions[-1]
 
-    def releases(self) -> list[dict[str, Any]]:
-        """Return a row for each release, oldest first; losses and differences are in nats per row."""
+    def releases(self) -> list[ReleaseRow]:
+        """Return a row for each release, oldest first."""
         store = self.home.releases()
         champion, status = store.champion(), self.home.read_status()
         trial = status.get("trial") or {}
         so_far = {"difference": trial.get("mean"), "trial_examples": trial.get("examples"), "verdict": "on trial"}
         running = {trial.get("challenger"): so_far}
         return [
-            {
-                "release": r.number,
-                "time": r.time,
-                "examples": r.examples,
-                "log_loss_base": facts.get("log_loss_base"),
-                "log_loss_served": facts.get("log_loss_served"),
-                "gain_on_champion": facts.get("difference"),
-                "trial_examples": facts.get("trial_examples"),
-                "verdict": facts.get("verdict"),
-                "bytes": store.size(r),
-                "champion": champion is not None and r.number == champion.number,
-                "serving": r.number == status.get("release"),
-            }
+            ReleaseRow(
+                release=r.number,
+                time=r.time,
+                examples=r.examples,
+                log_loss_base=facts.get("log_loss_base"),
+                log_loss_served=facts.get("log_loss_served"),
+                gain_on_champion=facts.get("difference"),
+                trial_examples=facts.get("trial_examples"),
+                verdict=facts.get("verdict"),
+                bytes=store.size(r),
+                champion=champion is not None and r.number == champion.number,
+                serving=r.number == status.get("release"),
+            )
             for r in store.all()
             for facts in [{**running.get(r.number, {}), **r.facts}]
         ]
+
+    async def answer(self, command: Command, sequence: int, seconds: float = 30.0) -> Answer:
+        """Return the outcome of a command that `ask` wrote at `sequence`; wait at most `seconds` for the learner."""
+        refused = waits = None
+        try:
+            if not command.immediate:
+                await self.wait(sequence, seconds)
+        except Refused as error:
+            refused = str(error)
+        except Unavailable as error:
+            waits = str(error)
+        status = self.home.read_status()
+        target = (outcome_of(status, sequence) or {}).get("release")
+        known = {name: status.get(name) for name in ("position", "release", "swap", "champion", "frozen")}
+        return Answer(sequence, refused is None and waits is None, refused, waits, target, **known)
 
     def look(self, sequence: int) -> dict[str, Any] | None:
         """Return the learner's status once it has applied the command at `sequence`, None until then.
@@ -94,21 +148,20 @@ class Operator:
             if (reason := outcome["refused"]) is not None:
                 raise Refused(f"the {outcome['action']} at position {sequence} was refused, and nothing changed: {reason}")
             return status
-        if self.clock() - status.get("time", 0.0) > _SILENT_SECONDS:
+        if self.clock() - status.get("time", 0.0) > STALE_SECONDS:
             raise Unavailable("no learner runs on this folder; the command waits in the journal until one is started")
         return None
 
-    def wait(self, sequence: int, seconds: float = 30.0) -> dict[str, Any]:
+    async def wait(self, sequence: int, seconds: float = 30.0) -> dict[str, Any]:
         """Return the learner's status once it has applied the command; raises as `look`, and `Unavailable` after `seconds`."""
         deadline = time.monotonic() + seconds
         while (status := self.look(sequence)) is None:
-            if time.monotonic() > deadline:
-                raise self.late(sequence, seconds)
-            time.sleep(_LOOK_SECONDS)
+            if time.monotonic() >= deadline:
+                raise self._late(sequence, seconds)
+            await asyncio.sleep(_LOOK_SECONDS)
         return status
 
-    def late(self, sequence: int, seconds: float) -> Unavailable:
-        """Return the error for a command that was not applied within `seconds`."""
+    def _late(self, sequence: int, seconds: float) -> Unavailable:
         status = self.home.read_status()
         if again := status.get("relearning"):
             why = f"it is relearning {again['since']} to {again['until']} and is at {again['position']}"
@@ -118,15 +171,6 @@ class Operator:
             f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and did not reach {sequence} "
             f"within {seconds:g} s ({why}); the command waits in the journal"
         )
-
-    def outcome(self, sequence: int, waits: Unavailable | None = None) -> dict[str, Any]:
-        """Return the answer as JSON values: the command's position and outcome, and the current state of learning."""
-        status = self.home.read_status()
-        outcome = outcome_of(status, sequence) or {}
-        refused = outcome.get("refused")
-        answer = {"sequence": sequence, "obeyed": waits is None and refused is None, "refused": refused}
-        answer |= {"waits": None if waits is None else str(waits), "target": outcome.get("release")}
-        return answer | {name: status.get(name) for name in ANSWERED}
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:

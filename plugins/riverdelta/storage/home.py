@@ -16,7 +16,7 @@ from typing import Any
 from riverdelta.core.arrays import nest, part
 from riverdelta.core.digests import keep, remember
 from riverdelta.core.durable import overwrite, write
-from riverdelta.core.errors import ConfigurationError, Corrupt, NotFound, Unavailable
+from riverdelta.core.errors import ConfigurationError, Corrupt, Locked, NotFound, Unavailable
 from riverdelta.core.locks import alone
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
@@ -35,8 +35,32 @@ from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Rel
 _log = logging.getLogger(__name__)
 #: The file of a home's definition, and that of earlier versions, which had only its fingerprint.
 OWNED_BY = ("definition.json", "owner")
-#: The format of `Definition.fingerprint`; anything else in `owner` is damage.
+#: The format of `Definition.fingerprint_of_0_1`; anything else in `owner` is damage.
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
+
+
+def stored_in(folder: Path) -> Identity | None:
+    """Return the definition of the home in a folder; None if it has none yet.
+
+    Raises `Corrupt` if the file is damaged, and `ConfigurationError` if a later version wrote it.
+    """
+    path = folder / OWNED_BY[0]
+    try:
+        return read(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+    except Corrupt as error:
+        raise Corrupt(
+            f"{path} is damaged: {error}; restore it from a backup, or delete it; the next start writes it again "
+            f"if the newest release belongs to this scorer: {shlex.join(['rm', str(path)])}"
+        ) from error
+
+
+def rebase_line(definition: Definition, old: Path) -> str:
+    """Return the line that carries over what the home in `old` has learned."""
+    return shlex.join(["riverdelta", "rebase", "--service", definition.service, "--from", str(old)])
 
 
 class Home:
@@ -71,6 +95,8 @@ class Home:
         #: The file of the key for impression ids.
         self.key_path = self.folder / "journal" / "key"
         self._path, self._owner = (self.folder / name for name in OWNED_BY)
+        #: The folder in which a rebase creates this home; its file `lock` is held meanwhile.
+        self.rebasing = self.folder.with_name(f".{self.folder.name}.rebase")
         #: The file with the digests of large files, which are read again only after a change.
         self._digests = self.folder / "digests.json"
         remember(self._digests)
@@ -80,21 +106,8 @@ class Home:
                 self.definition, self._settled = settle(definition, stored)
 
     def stored(self) -> Identity | None:
-        """Return the folder's definition; None if it has none yet.
-
-        Raises `Corrupt` if the file is damaged, and `ConfigurationError` if a later version wrote it.
-        """
-        try:
-            return read(self._path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{self._path} cannot be used: {error}") from error
-        except Corrupt as error:
-            raise Corrupt(
-                f"{self._path} is damaged: {error}; restore it from a backup, or delete it; the next start writes it again "
-                f"if the newest release belongs to this scorer: {shlex.join(['rm', str(self._path)])}"
-            ) from error
+        """Return the folder's definition; see `stored_in`."""
+        return stored_in(self.folder)
 
     def require(self) -> None:
         """Raise `NotFound`, with the line that selects another folder, if no service has created this home yet."""
@@ -112,6 +125,7 @@ class Home:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_during_a_rebase()
             with alone(self.folder / ".prepare", wait=True):
                 releases = self.releases()
                 self._claim(releases)
@@ -128,6 +142,12 @@ class Home:
         with suppress(OSError):
             keep(self._digests)
         return good
+
+    def _refuse_during_a_rebase(self) -> None:
+        # A rebase takes its lock before it checks the folder, and this checks the lock after creating the folder.
+        with suppress(FileNotFoundError), alone(self.rebasing / "lock") as free:
+            if not free:
+                raise Locked(f"a rebase to {self.folder} is running ({self.rebasing}); start the service when it has ended")
 
     def reader(self) -> Reader:
         """Open the journal for reading only."""
@@ -225,8 +245,9 @@ class Home:
 
     def _claim_without_definition(self, releases: ReleaseStore) -> None:
         """Recognize a folder without `definition.json` by the fingerprint in `owner`, or by its newest release."""
-        theirs, mine = (self._owner.read_text(errors="replace") if self._owner.exists() else ""), self.definition.fingerprint()
-        if theirs in (mine, self.definition.fingerprint(of_0_1=True)):
+        theirs = self._owner.read_text(errors="replace") if self._owner.exists() else ""
+        mine = self.definition.fingerprint_of_0_1()
+        if theirs == mine:
             return
         if _FINGERPRINT.fullmatch(theirs):
             same = theirs.partition("-")[0] == mine.partition("-")[0]
@@ -259,14 +280,13 @@ class Home:
             return release.number
         raise ConfigurationError(
             f"{why}, and no release can be read to identify {self.folder}; if it belongs to this scorer, type: "
-            f"printf %s {self.definition.fingerprint()} > {shlex.quote(str(self._owner))}"
+            f"printf %s {self.definition.fingerprint_of_0_1()} > {shlex.quote(str(self._owner))}"
         )
 
     def _carry(self) -> str:
         """Return the lines to type if the definition was changed on purpose."""
-        rebase = shlex.join(["riverdelta", "rebase", "--service", self.definition.service, "--from", str(self._away)])
-        carry = f"to carry over what it learned, once no service uses it: {self._move_away()} && {rebase}"
-        return f"{carry}\nto start over: {self._move_away()}"
+        carry = f"{self._move_away()} && {rebase_line(self.definition, self._away)}"
+        return f"to carry over what it learned, once no service uses it: {carry}\nto start over: {self._move_away()}"
 
     def _move_away(self) -> str:
         return shlex.join(["mv", str(self.folder), str(self._away)])

@@ -149,7 +149,7 @@ def test_the_gate_comes_back_from_corrections_that_turn_bad():
     assert gate.weight < 0.01
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 97), min_size=1, max_size=12))
 def test_blocks_cut_anywhere_leave_the_same_bits(seed, sizes):
     rng = np.random.default_rng(seed)
@@ -203,7 +203,7 @@ def test_a_row_that_cannot_be_judged_is_counted_and_changes_nothing(b, c, s, y):
     assert (gate.report()["skipped"], gate.report()["examples"], gate.weight) == (1, 0, 0.5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.floats(width=32).filter(lambda b: not abs(b) <= BOUND), min_size=1))
 def test_rows_that_cannot_be_judged_change_nothing_wherever_they_come(seed, absurd):
     rng, n = np.random.default_rng(seed), 60

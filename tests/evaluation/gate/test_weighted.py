@@ -165,7 +165,7 @@ def totals(rows):
     return excess, np.abs(weight).sum(), sum(np.abs(loss).sum() for loss in losses)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(RECORDS)
 @example([[(-2.0, 4.0, y, 10.0, 12) for y in (True, False) for _ in range(3)]] * 25)
 @example([[(0.0, 30.0, True, -10.0, 0), (0.0, 30.0, False, 10.0, 0)]] * 25)
@@ -194,7 +194,7 @@ def test_whatever_weights_labels_and_delays_are_the_excess_is_within_both_bounds
     assert all(np.array_equal(saved[name], array) for name, array in single.state().items())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(*LOGITS, st.booleans(), st.floats(0, 100, width=32)), min_size=1, max_size=60))
 def test_with_labels_at_once_the_bound_is_that_of_the_theorem_to_rounding(rows):
     base, corrected, label, weight, _ = arrays([(*row, 0) for row in rows])

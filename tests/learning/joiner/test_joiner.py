@@ -461,7 +461,7 @@ def histories(draw):
     return ("silence", WINDOW, *rules) if silence else ("explicit", None, *rules), records
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(histories())
 def test_it_agrees_with_the_slow_one(history):
     rules, records = history
@@ -475,7 +475,7 @@ def test_it_agrees_with_the_slow_one(history):
     assert [joiner.dropped_negatives, joiner.kept_negatives] == slow.negatives
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(histories(), st.data())
 def test_one_that_goes_on_from_a_saved_state_does_the_same_to_the_last_bit(history, data):
     rules, records = history
@@ -496,7 +496,7 @@ def same(left, right):
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(histories(), st.sets(st.integers(0, 60), max_size=20))
 def test_where_a_row_cannot_be_read_now_nothing_has_changed_and_the_record_can_be_pushed_again(history, failing):
     rules, records = history
@@ -522,7 +522,7 @@ def test_where_a_row_cannot_be_read_now_nothing_has_changed_and_the_record_can_b
     assert same(never.state(), now_and_then.state())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(1, 50), min_size=1),
     st.lists(st.integers(1, 50), min_size=1),

@@ -14,7 +14,7 @@ def rows(keys, sequence):
     return {"key": keys, "sequence": np.full(len(keys), sequence), "double": np.stack([keys, keys * 2.0], axis=1)}
 
 
-@settings(deadline=None)
+@settings()
 @given(st.lists(st.tuples(st.integers(1, 400), st.floats(0, 1)), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
 def test_it_holds_what_was_added_and_not_removed(steps, seed):
     shelf, rng, kept, end = Shelf(), np.random.default_rng(seed), set(), 0

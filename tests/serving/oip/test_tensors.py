@@ -13,7 +13,7 @@ DTYPES = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32
 arrays = st.sampled_from(DTYPES).flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)))
 
 
-@settings(deadline=None)
+@settings()
 @given(arrays)
 def test_an_array_comes_back_bit_for_bit_through_bytes(array):
     tensor = Tensor("t", datatype_of(array.dtype.name), array)
@@ -22,7 +22,7 @@ def test_an_array_comes_back_bit_for_bit_through_bytes(array):
     assert read.data.shape == array.shape
 
 
-@settings(deadline=None)
+@settings()
 @given(arrays.filter(lambda a: a.dtype.kind != "f" or np.isfinite(a).all()), st.booleans())
 def test_an_array_comes_back_through_json_flat_or_nested(array, nested):
     tensor = Tensor("t", datatype_of(array.dtype.name), array)
@@ -30,7 +30,7 @@ def test_an_array_comes_back_through_json_flat_or_nested(array, nested):
     assert np.array_equal(from_list("t", tensor.datatype, list(array.shape), data).data, array)
 
 
-@settings(deadline=None)
+@settings()
 @given(st.lists(st.text(max_size=5), max_size=5))
 def test_strings_come_back_either_way(strings):
     for read in (
@@ -44,7 +44,7 @@ def test_strings_come_back_either_way(strings):
 datatypes = st.sampled_from([*map(datatype_of, DTYPES), "BYTES", "BF16", ""])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(datatypes, st.lists(st.integers(-2, 2**40), max_size=3), st.binary())
 def test_any_bytes_are_a_tensor_of_the_shape_or_refused_by_name(datatype, shape, raw):
     message = ""

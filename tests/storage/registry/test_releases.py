@@ -85,11 +85,15 @@ def test_a_damaged_release_is_refused_by_name_and_the_last_good_one_serves(store
     with pytest.raises(Corrupt, match=r"release 2: .*000002.onnx does not match its digest; the release is refused"):
         store.champion().verify()
     assert store.latest_good().number == 0
-    assert store.newest_good().number == 1
+    assert store.intact().number == 1
     (folder(store) / "000000.onnx").write_bytes(b"model X")
     assert store.latest_good().number == 1
     (folder(store) / "000001.onnx").unlink()
     assert store.latest_good() is None
+    with pytest.raises(Corrupt, match=r"no release in .*releases is intact; restore one from a backup"):
+        store.intact()
+    with pytest.raises(Corrupt, match="release 1 cannot be read"):
+        store.intact(1)
     assert "release 1 cannot be read" in caplog.text
 
 

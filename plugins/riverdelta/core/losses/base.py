@@ -59,10 +59,12 @@ class Loss(ABC):
         """The valid labels, for the end of an error message."""
         return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
 
-    def check_labels(self, label: npt.ArrayLike, what: str = "row", shown: bool = False) -> npt.NDArray[np.float32]:
+    def check_labels(
+        self, label: npt.ArrayLike, what: str = "row", shown: bool = False, first: int = 0
+    ) -> npt.NDArray[np.float32]:
         """Return labels float32[N]; raises `InvalidInput` naming the first `what` whose label is invalid.
 
-        With `shown`, a label may be NaN: the row was shown and has no label yet.
+        With `shown`, a label may be NaN: the row was shown and has no label yet. Rows are counted from `first` on.
         """
         try:
             given = np.asarray(label)
@@ -80,7 +82,7 @@ class Loss(ABC):
             good |= np.isnan(found)
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
-            raise InvalidInput(f"{what} {at} has the label {given[at]:g}; expected {self.expected}")
+            raise InvalidInput(f"{what} {first + at} has the label {given[at]:g}; expected {self.expected}")
         return found
 
     def _numbers(self, label: Any, what: str) -> Doubles:

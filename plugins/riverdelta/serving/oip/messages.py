@@ -22,7 +22,7 @@ _SCALARS = {
 _PARAMETERS = "map parameters"
 
 #: Each message's fields in the order of their numbers, from 1: "type name", "type* name" if repeated, or a map of parameters.
-_MESSAGES = {
+FIELDS = {
     "ServerLiveRequest": [], "ServerLiveResponse": ["bool live"],
     "ServerReadyRequest": [], "ServerReadyResponse": ["bool ready"],
     "ModelReadyRequest": ["string name", "string version"], "ModelReadyResponse": ["bool ready"],
@@ -57,7 +57,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="riverdelta/inference.proto", package="inference", syntax="proto3")
-    for name, fields in _MESSAGES.items():
+    for name, fields in FIELDS.items():
         message = file.message_type.add(name=name)
         if name == "InferParameter":
             message.oneof_decl.add(name="parameter_choice")
@@ -89,7 +89,7 @@ _pool.Add(_file())
 
 #: Every message class by name.
 MESSAGES: dict[str, Any] = {
-    name: message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"inference.{name}")) for name in _MESSAGES
+    name: message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"inference.{name}")) for name in FIELDS
 }
 
 

@@ -64,18 +64,18 @@ class Carried(Replayed):
 
     def locate(self, incarnation: int, request: int) -> int | None:
         """Return the sequence number of the record with a request's rows, None if it is deleted or dropped."""
-        place = super().locate(incarnation, request)
-        return None if place is not None and self._pending.get(place) is _NOTHING else place
+        self.flush()
+        return super().locate(incarnation, request)
 
     def impressions(self, sequence: int) -> Impressions:
         """Return the impressions of a record."""
-        pending = self._pending.get(sequence)
-        return pending if isinstance(pending, Impressions) else super().impressions(sequence)
+        self.flush()
+        return super().impressions(sequence)
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
-        """Yield the records between two positions, both excluded, starting with the oldest that is left."""
-        for sequence, record in super().records(max(after, self.start), before):
-            yield sequence, self._pending.get(sequence, record)
+        """Return the records between two positions, both excluded, starting with the oldest that is left."""
+        self.flush()
+        return super().records(max(after, self.start), before)
 
     def state(self, position: int) -> Arrays:
         """Return the state at the position of an old release."""

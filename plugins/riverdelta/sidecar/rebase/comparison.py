@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
 from riverdelta.core.records import BEFORE, by_output
 from riverdelta.evaluation.prequential import Prequential
@@ -33,14 +32,11 @@ class Comparison(Observer):
         rows, label, importance = examples.measured()
         outputs = {name: getattr(examples, name) for name in _NEW}
         logged = {f"old_{n}": by_output(examples.columns[column]) for n, column in BEFORE.items() if column in examples.columns}
-        self._add({name: raw[rows] for name, raw in (outputs | logged).items()}, label, importance)
-
-    def _add(self, outputs: dict[str, Floats], label: Floats, importance: Floats) -> None:
-        good = np.logical_and.reduce([np.isfinite(raw).all(axis=1) for raw in outputs.values()])
-        base = outputs["base"][good]
-        for name, raw in outputs.items():
-            measured = self._measured.setdefault(name, Prequential(window=1, loss=self._loss))
-            measured.update(base, raw[good], label[good], importance[good])
+        measured = {name: raw[rows] for name, raw in (outputs | logged).items()}
+        good = np.logical_and.reduce([np.isfinite(raw).all(axis=1) for raw in measured.values()])
+        for name, raw in measured.items():
+            made = self._measured.setdefault(name, Prequential(window=1, loss=self._loss))
+            made.update(measured["base"][good], raw[good], label[good], importance[good])
 
     def report(self) -> dict[str, Any]:
         """Return the number of examples, and {measure: value} for each output; measures that the loss lacks are omitted."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from riverdelta.core.arrays import nest
 from riverdelta.core.durable import place
-from riverdelta.core.errors import Locked, Refused, Unavailable
+from riverdelta.core.errors import InvalidInput, Locked, Refused, Unavailable
+from riverdelta.core.examples import Examples
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
 from riverdelta.core.records import Impressions, Record
@@ -22,25 +23,25 @@ from riverdelta.evaluation.worth import Worth
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.definition import Definition
+from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.learner import Learner, new_learner
-from riverdelta.learning.replay import labelled
 from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
-from riverdelta.sidecar.rebase.old import check, command, usable
+from riverdelta.sidecar.rebase.old import check, usable
 from riverdelta.sidecar.rebase.rows import LogRows, Rows
 from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.backup import copy_journal
-from riverdelta.storage.home import Home
+from riverdelta.storage.home import Home, rebase_line
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
-#: Rows of a log that are scored and learned in one call; this does not affect the result.
-_LOG_ROWS = 1024
+#: Called with the position reached in the journal and its last one, or with the rows of a log learned so far and None.
+Progress = Callable[[int, int | None], None]
 #: The observers that the replay fills; the others are about the service and start over.
 _SHOWN = ("account/history", "account/slices")
 
@@ -78,7 +79,7 @@ def rebase(
     settings: Settings,
     old: Path,
     log: Iterable[LogRows] | None = None,
-    progress: Callable[[int, int], None] = lambda position, last: None,
+    progress: Progress = lambda position, last: None,
 ) -> Rebased:
     """Make the home of a definition from the journal of an old home; it appears complete or not at all.
 
@@ -102,17 +103,18 @@ def rebase(
         Blocks of labelled rows in the order of time, to learn instead of the journal (default None). Give it if the journal
         lacks a column that the new scorer needs.
     progress
-        Called with the position reached and the last position.
+        Called as `Progress` says.
     """
     home = Home(definition, settings)
-    check(old, home.folder, definition)
-    private = home.folder.parent / f".{home.folder.name}.rebase"
+    check(old, home)
+    private = home.rebasing
     try:
         private.mkdir(parents=True, exist_ok=True)
         with alone(private / "lock") as free:
             if not free:
                 raise Locked(f"another rebase to {home.folder} is running ({private}); wait until it ends")
             try:
+                check(old, home)  # from here on no service begins there
                 built = Home(definition, settings.model_copy(update={"home": private}))
                 shutil.rmtree(built.folder, ignore_errors=True)
                 done = _Rebase(built, old, log, progress).run()
@@ -127,7 +129,7 @@ def rebase(
 class _Rebase:
     """One run, in a private folder."""
 
-    def __init__(self, home: Home, old: Path, log: Iterable[LogRows] | None, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, home: Home, old: Path, log: Iterable[LogRows] | None, progress: Progress) -> None:
         self.home, self.old, self.log, self.progress = home, old, log, progress
         self.done = Rebased(str(home.folder))
         self.compared = Comparison(home.definition.loss)
@@ -138,7 +140,7 @@ class _Rebase:
         release, journal = home.prepare(), home.key_path.parent
         shutil.rmtree(journal)
         done.position = copy_journal(self.old / "journal", journal)
-        self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
+        self.rows = Rows(home.definition, release, *usable(self.old, home.definition, release))
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
         #: The learner whose tables and gate score the journal's rows.
@@ -150,9 +152,10 @@ class _Rebase:
         with closing(Carried(home.reader(), journal, learner.state())) as past:
             self._replay(learner, past)
         if self.scorer is not learner:
-            _adopt(learner, self.scorer)
-            learner.gate.note(done.position)
-        self._settle(learner)
+            learner.take_over(self.scorer)
+        learner.begin_elsewhere()
+        done.examples, done.learned, done.frozen = learner.examples, learner.learned, learner.frozen
+        done.comparison = self.compared.report()
         self._publish(learner, releases)
         (home.folder / "digests.json").unlink(missing_ok=True)
         return done
@@ -194,7 +197,7 @@ class _Rebase:
         if outcome is not None and outcome.refused is not None and self.log is None:
             raise Refused(
                 f"the rollback at position {sequence} cannot be repeated, so what it undid would come back: {outcome.refused}; "
-                f"learn rows that you trust instead: {command(self.home.definition, self.old)} --log rows.parquet "
+                f"learn rows that you trust instead: {rebase_line(self.home.definition, self.old)} --log rows.parquet "
                 f"--label clicked"
             )
         self.done.rollbacks += 1
@@ -222,28 +225,20 @@ class _Rebase:
         learner.admission, learner.adaptation = Admission(), Adaptation()
         self.done.log_rows = 0
         for block in log:
-            base, columns = self.rows.of_log(block)
-            label = loss.check_labels(block.label)
-            for at in range(0, len(label), _LOG_ROWS):
-                rows = slice(at, at + _LOG_ROWS)
+            try:
+                base, columns = self.rows.of_log(block, self.done.log_rows)
+                label = loss.check_labels(block.label, first=self.done.log_rows)
+            except InvalidInput as error:
+                raise InvalidInput(f"{block.source}: {error}") from None
+            for at in range(0, len(label), AT_ONCE):
+                rows = slice(at, at + AT_ONCE)
                 part = {name: column[rows] for name, column in columns.items()}
-                served = learner.learn_at_once(labelled(part, base[rows], label[rows], block.time[rows]))
+                served = learner.learn_at_once(Examples.unserved(part, base[rows], label[rows], block.time[rows]))
                 self.compared.on_examples(0, served)
                 releases.on_examples(0, served)
             self.done.log_rows += len(label)
+            self.progress(self.done.log_rows, None)
         return learner
-
-    def _settle(self, learner: Learner) -> None:
-        """Drop the requests and outcomes of the old service: they name releases that the new home lacks."""
-        learner.outcomes.clear()
-        if (breaker := learner.admission.breaker) is not None:
-            learner.admission.rolled_back = breaker.trips
-        if (drift := learner.adaptation.drift) is not None:
-            learner.adaptation.recorded = drift.alarms
-        learner.released_at = learner.examples
-        done = self.done
-        done.examples, done.learned, done.frozen = learner.examples, learner.learned, learner.frozen
-        done.comparison = self.compared.report()
 
     def _publish(self, learner: Learner, releases: Releases) -> None:
         """Make release 1, publish its tables and save a checkpoint, from which the service starts."""
@@ -267,21 +262,15 @@ class _Rebase:
         logbook.note(position, now, "rebase", {"release": contest.serving, "examples": self.done.examples})
         states = {name: self.shown[name].state() for name in _SHOWN}
         states |= {"contest": contest.state(), "account/worth": worth.state(), "account/logbook": logbook.state()}
-        home.checkpoints().save(position, learner.state() | nest(states))
+        state = learner.state() | nest(states)
+        # Twice: without any, a start would learn the journal from its beginning, and what was rolled back with it.
+        for at in (position - 1, position):
+            home.checkpoints().save(at, state)
 
     def _refusal(self) -> Refused:
-        done, line = self.done, command(self.home.definition, self.old)
+        done, line = self.done, rebase_line(self.home.definition, self.old)
         return Refused(
             f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: they lack {done.lacking}, which the "
             f"new scorer needs; set keep_inputs=True in @online of the old service, which keeps it for all later rows, or "
             f"learn rows that have it: {line} --log rows.parquet --label clicked"
         )
-
-
-def _adopt(learner: Learner, other: Learner) -> None:
-    """Restore what another learner has learned and measured; the waiting rows and the settings stay those of the journal."""
-    for mine, theirs in ((learner.stack, other.stack), (learner.gate, other.gate), (learner.prequential, other.prequential)):
-        mine.load(theirs.state())
-    learner.examples, learner.learned = other.examples, other.learned
-    learner.admission, learner.adaptation = Admission(), Adaptation()
-    learner.configure(learner.settings)

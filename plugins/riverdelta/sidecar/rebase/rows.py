@@ -20,11 +20,15 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class LogRows:
-    """N rows of a log in the order of time: request columns, labels float32[N], and times float64[N] (Unix seconds)."""
+    """N rows of a log in the order of time: request columns, labels float32[N], and times float64[N] (Unix seconds).
+
+    `source` is the name of the log in errors.
+    """
 
     columns: Mapping[str, Any]
     label: npt.NDArray[Any]
     time: npt.NDArray[np.float64]
+    source: str = "the log"
 
 
 class Rows:
@@ -71,9 +75,9 @@ class Rows:
         base, columns = self._run(request)
         return base, {name: column for name, column in columns.items() if name in has or name in self._definition.taps}
 
-    def of_log(self, rows: LogRows) -> tuple[Floats, Columns]:
-        """Return the same for rows of a log; raises `InvalidInput` naming a missing or invalid column."""
-        return self._run(self._definition.request_schema.check(rows.columns)[0])
+    def of_log(self, rows: LogRows, first: int) -> tuple[Floats, Columns]:
+        """Return the same for rows of a log from `first` on; raises `InvalidInput` naming a missing or invalid column."""
+        return self._run(self._definition.request_schema.check(rows.columns, first=first)[0])
 
     def _run(self, request: Columns) -> tuple[Floats, Columns]:
         if self._session is None:

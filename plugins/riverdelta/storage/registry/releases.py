@@ -89,9 +89,16 @@ class ReleaseStore:
         rank = {number: place for place, number in enumerate(self.champions())}
         return _first_intact(sorted(self.all(), key=lambda r: (rank.get(r.number, -1), r.number), reverse=True))
 
-    def newest_good(self) -> Release | None:
-        """Return the newest intact release, whether champion or not."""
-        return _first_intact(reversed(self.all()))
+    def intact(self, number: int | None = None) -> Release:
+        """Return a release, by default the newest intact one; raises `NotFound` or `Corrupt` if there is none, naming why."""
+        if number is not None:
+            found = self.get(number)
+            found.verify()
+            return found
+        newest = _first_intact(reversed(self.all()))
+        if newest is None:
+            raise Corrupt(f"no release in {self.registry.path(_PART)} is intact; restore one from a backup")
+        return newest
 
     def champion(self) -> Release | None:
         """Return the release that was promoted last; None in an empty store."""
