@@ -9,6 +9,9 @@ import subprocess
 import numpy as np
 import pytest
 
+from riverdelta.bento.page.render import draw
+from riverdelta.core.losses import LOG_LOSS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt-get install chromium)")
 
@@ -147,3 +150,25 @@ def test_with_script_it_refreshes_itself_and_keeps_what_is_open(browser, page):
     waited = f"new Promise(done => {{ const t = setInterval(() => {fresh} && (clearInterval(t), done(true)), 50) }})"
     assert browser.ask(waited)
     assert browser.ask("document.querySelector('details').open")
+
+
+def test_nothing_of_a_full_page_is_cut_off_on_a_phone(browser, tmp_path):
+    verdicts = ["on trial", "promoted by hand", "undecided", "rejected", "promoted"]
+    rows = {"time": 0.0, "log_loss_served": 0.6, "gain_on_champion": -0.0123, "trial_examples": 123_456}
+    releases = [
+        {"release": i, "champion": i == 0, "serving": i == 1, "verdict": each, **rows} for i, each in enumerate(verdicts)
+    ]
+    history = {"time": [0.0, 1.0, 500.0], "base": [0.7, 0.6, 0.5], "served": [0.6, 0.5, 0.4]}
+    events = [
+        {"position": i, "time": time, "action": "rollback", "details": {"release": 1}} for i, time in enumerate((9.0, 999.0))
+    ]
+    status = {"name": "ranker", "learning": {"history": history, "events": events}, "health": {"level": "good"}}
+    given = {"releases": releases, "back": 1, "fresh": [0.1, 2.0], "target": "service:Ranker"}
+    (tmp_path / "page.html").write_text(draw(status, 1_000.0, LOG_LOSS, **given), "utf-8")
+    browser("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=True)
+    browser.open((tmp_path / "page.html").as_uri())
+    assert browser.ask("[...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth).length") == 0
+    inside = """[...document.querySelectorAll('text')].filter(t => t.checkVisibility()).every(t => {
+      const a = t.getBoundingClientRect(), b = t.closest('section').getBoundingClientRect();
+      return b.left <= a.left && a.right <= b.right; })"""
+    assert browser.ask(inside)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
-from riverdelta.evaluation.history import GRAIN, POINTS, History
+from riverdelta.evaluation.history import GRAIN, POINTS, History, parts_of
 
 
 def stream(rows, seed=0, gain=0.5):
@@ -72,3 +74,24 @@ def test_one_that_saved_nothing_begins_anew_and_a_broken_one_is_refused():
     for name, wrong in (("points", np.zeros(3)), ("counts", np.array([0, 4, 4])), ("counts", np.array([POINTS, 0, 4]))):
         with pytest.raises(Corrupt):
             History().load({**good, name: wrong})
+
+
+TIMES = st.lists(st.integers(0, 10_000).map(float), min_size=2, max_size=60).map(sorted)
+
+
+@given(TIMES, st.integers(1, 1_000))
+def test_the_parts_of_a_line_are_in_order_with_a_gap_of_three_columns_or_more_between_them(times, column):
+    parts = parts_of([(time, time) for time in times], column)
+    flat = [time for part in parts for time, _ in part]
+    assert flat == sorted(flat)
+    assert all(time == pytest.approx(value) for part in parts for time, value in part)
+    assert times[0] <= flat[0] <= flat[-1] <= times[-1]
+    assert len(parts) - 1 <= sum(later - earlier > 3 * column for earlier, later in zip(times, times[1:], strict=False))
+
+
+def test_a_steady_stream_is_one_part_however_slow_and_bursts_are_one_point_each():
+    steady = [(600.0 * i, 0.5) for i in range(12)]
+    assert parts_of(steady, 60.0) == [steady]
+    bursts = [(3_600.0 * i + j, float(j)) for i in range(3) for j in range(4)]
+    assert parts_of(bursts, 60.0) == [[(3_600.0 * i + 1.5, 1.5)] for i in range(3)]
+    assert parts_of(bursts[:1], 60.0) == [bursts[:1]]

@@ -43,10 +43,17 @@ def test_before_the_first_label_it_says_what_it_waits_for():
     assert AFTER in found.more
 
 
-@pytest.mark.parametrize("action", ["rollback", "promote"])
+@pytest.mark.parametrize(("labels", "number"), [(1, "1 label"), (2, "2 labels"), (99, "99 labels")])
+def test_a_gain_over_a_handful_of_labels_is_not_reported(labels, number):
+    found = of(-2.0, 2.0, labels=labels)
+    assert found.sentence == f"Learning: {number}, too few to say whether the corrections help."
+    assert found.more == f"The gain is reported from 100 labels on; so far {number}."
+
+
+@pytest.mark.parametrize("action", ["rollback", "promote", "rebase"])
 def test_few_labels_of_the_tables_that_serve_now_are_called_too_few(action):
     found = of(-0.1, 0.3, labels=128, since=ROLLBACK | {"action": action})
-    name = {"rollback": "rollback", "promote": "promotion"}[action]
+    name = {"promote": "promotion"}.get(action, action)
     assert found.sentence == f"Learning: 128 labels since the {name}, too few to say whether the corrections help."
     assert found.more.startswith(
         "So far the corrections save 0.1000 nats of log loss a row (-0.1000 to 0.3000) over 128 labels since the"

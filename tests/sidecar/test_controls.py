@@ -589,6 +589,27 @@ def test_promote_makes_the_champion_and_says_so(rig):
     assert rig.trainer.status()["controls"]["promote"] == 1
 
 
+def test_a_release_promoted_by_an_operator_has_that_as_its_verdict(rig):
+    taught(rig, 1)
+    numbers = [release(rig).number]
+    for _ in range(2):
+        taught(rig, 1)
+        numbers.append(release(rig).number)
+    store = rig.trainer.releases.store
+    on_trial = rig.trainer.status()["trial"]["challenger"]
+    for number in (on_trial, numbers[-1]):
+        tell(rig, "promote", release=number)
+        assert store.get(number).facts["verdict"] == "promoted by hand"
+    tell(rig, "promote", release=77)
+    tell(rig, "rollback", release=0, position=0, promote=False)
+    assert "verdict" not in store.get(0).facts
+    tell(rig, "rollback", release=0, position=0, promote=True)
+    assert store.get(0).facts["verdict"] == "promoted by hand"
+    store.judge(numbers[1], {"verdict": "promoted"})
+    tell(rig, "promote", release=numbers[1])
+    assert store.get(numbers[1]).facts["verdict"] == "promoted"
+
+
 @pytest.mark.parametrize("rig", [{"guard": "release"}], indirect=True)
 def test_where_only_champions_serve_a_rollback_that_was_written_without_that_is_refused(rig):
     taught(rig, 1)

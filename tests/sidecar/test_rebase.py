@@ -384,6 +384,31 @@ class TestCommands:
         assert rig.trainer.home.releases().champion().number == 1
         assert rig.trainer.status()["outcomes"] == []
 
+    def test_the_new_home_says_that_it_was_rebased_and_labels_of_the_old_service_measure_no_gain(
+        self, definition, teach, tmp_path, make_rig
+    ):
+        old, ids = teach()
+        done = rebase(definition, settings(tmp_path), old)
+        rig = make_rig(definition, tmp_path / "new")
+        asyncio.run(rig.plane.feedback(ids[0][24:], labels(rig.columns(32, 0))[24:]))
+        rig.step()
+        status = rig.trainer.status()
+        since = {"action": "rebase", "release": 1, "position": done.position}
+        assert (status["worth"]["labels"], status["worth"]["since"] | since) == (0, status["worth"]["since"])
+        (event,) = status["events"]
+        assert (event["action"], event["details"]) == ("rebase", {"release": 1, "examples": done.examples})
+        columns = rig.columns(32, 99)
+        answer = rig.plane.score(columns)
+        asyncio.run(rig.plane.feedback([f"{answer.impressions}.{i}" for i in range(32)], labels(columns)))
+        rig.step()
+        assert rig.trainer.status()["worth"]["labels"] == 32
+
+    def test_a_rebased_home_names_the_release_that_serves(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach(blocks=0)
+        rebase(definition, settings(tmp_path, guard="release"), old)
+        status = make_rig(definition, tmp_path / "new", guard="release").trainer.status()
+        assert (status["release"], status["worth"]["since"]["release"]) == (0, 0)
+
     @pytest.mark.parametrize("damaged", [-1, 0], ids=["the newest", "the one before"])
     def test_with_one_of_its_checkpoints_damaged_what_was_rolled_back_stays_unlearned(
         self, definition, teach, tmp_path, make_rig, damaged

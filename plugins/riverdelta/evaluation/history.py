@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean, median_low
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from riverdelta.evaluation.measured import Rows, possible
 #: The rows of a point at first, and the maximum number of points.
 GRAIN, POINTS = 64, 240
 _TIME, _WEIGHT, _BASE, _SERVED = range(4)
+#: A point of a line over time: a time in Unix seconds, and the values then.
+Point = tuple[float, ...]
 
 
 class History:
@@ -125,3 +130,27 @@ class History:
         self._points = np.zeros((POINTS, 4))
         #: The number of full points, the rows in the next one, and the rows of a full point.
         self._full, self._rows, self._size = 0, 0, GRAIN
+
+
+def parts_of(points: Sequence[Point], column: float) -> list[list[Point]]:
+    """Return points in order of time as the parts of a line: a new part begins where no labels came for a long time.
+
+    A long time is 3 columns and 8 times the median interval. The points within one `column` of seconds are averaged, so that a
+    burst is one point.
+
+    >>> parts_of([(0.0, 1.0), (1.0, 3.0), (60.0, 5.0), (61.0, 5.0), (3_600.0, 7.0)], column=30.0)
+    [[(0.5, 2.0), (60.5, 5.0)], [(3600.0, 7.0)]]
+    """
+    intervals = [later[0] - earlier[0] for earlier, later in pairwise(points)]
+    idle = max(3.0 * column, 8.0 * median_low(intervals or [0.0]))
+    bursts: list[list[Point]] = []
+    for point in points:
+        if not bursts or point[0] - bursts[-1][0][0] > column:
+            bursts.append([])
+        bursts[-1].append(point)
+    parts: list[list[Point]] = []
+    for before, burst in pairwise([[], *bursts]):
+        if not before or burst[0][0] - before[-1][0] > idle:
+            parts.append([])
+        parts[-1].append(tuple(map(fmean, zip(*burst, strict=True))))
+    return parts

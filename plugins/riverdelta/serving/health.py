@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 
 from riverdelta.core.losses import LOG_LOSS, Loss
 
+#: The number of labels from which measures are reported.
+MEASURED = 100
 #: The number of labels below which a gain of about 0 is called unclear, and the smallest change of AUC that is reported.
 _FEW, _LEAST_AUC = 1_000, 0.001
+#: The names of the events after which labels count from zero.
+SINCE = {"rollback": "rollback to release", "promote": "promotion of release", "rebase": "rebase to release"}
 #: The time from a worker's start within which its learner should have reported.
 _START_SECONDS = 60.0
 
@@ -62,19 +66,23 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
     """Return whether the corrections help, from the labels of rows scored by the tables in service."""
     worth, shadow = learning.get("worth") or {}, learning.get("serve") == "base"
     labels, mode, after = worth.get("labels") or 0, "Shadow mode: " if shadow else "Learning: ", _since(worth.get("since"))
-    brief = after.partition(" to ")[0].partition(" of ")[0]
+    brief = f" since the {SINCE[worth['since']['action']].split()[0]}" if after else ""
+    number = f"{labels:,} label{'s' * (labels != 1)}"
     if not labels:
         waits = f"{learning.get('waiting_rows') or 0:,} scored rows wait for feedback."
         return Health("note", f"{mode}waiting for the first label{brief}.", f"No label yet{after}. {waits}")
+    if labels < MEASURED:
+        few = f"{mode}{number}{brief}, too few to say whether the corrections help."
+        return Health("note", few, f"The gain is reported from {MEASURED} labels on; so far {number}{after}.")
     mean, lower, upper = (worth["gain"][name] for name in ("mean", "lower", "upper"))
     unclear = lower <= 0.0 <= upper
     does = f"{'So far the' if unclear else 'The'} corrections {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
     ends = (lower, upper) if mean >= 0.0 else (-upper, -lower)
     size = f"{abs(mean):.4f} {loss.unit} of {loss.name} a row ({ends[0]:.4f} to {ends[1]:.4f})"
-    said = f"{does} {size} over {labels:,} labels{after}."
+    said = f"{does} {size} over {number}{after}."
     apart = _apart(worth, loss, mean)
     if unclear and labels < _FEW:
-        return Health("note", f"{mode}{labels:,} labels{brief}, too few to say whether the corrections help.", said)
+        return Health("note", f"{mode}{number}{brief}, too few to say whether the corrections help.", said)
     if unclear:
         return Health("note", f"{mode}the corrections neither help nor hurt clearly.", f"{said} {apart}")
     if upper < 0.0:
@@ -94,10 +102,8 @@ def _since(outcome: Mapping[str, Any] | None) -> str:
     """
     if not outcome:
         return ""
-    what = "rollback to" if outcome["action"] == "rollback" else "promotion of"
-    return (
-        f" since the {what} release {outcome['release']} at {datetime.fromtimestamp(outcome['time'], UTC):%Y-%m-%d %H:%M} UTC"
-    )
+    time = datetime.fromtimestamp(outcome["time"], UTC)
+    return f" since the {SINCE[outcome['action']]} {outcome['release']} at {time:%Y-%m-%d %H:%M} UTC"
 
 
 def _apart(worth: Mapping[str, Any], loss: Loss, mean: float) -> str:

@@ -21,6 +21,8 @@ from riverdelta.storage.registry import Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
 _NONE = -1
+#: The verdict of a release that an operator promoted, unless its trial had promoted it.
+BY_HAND = "promoted by hand"
 #: The facts of a release that a trial's report gives.
 _FACTS = {"verdict": "verdict", "difference": "mean", "lower": "lower", "upper": "upper", "trial_examples": "examples"}
 
@@ -97,6 +99,10 @@ class Contest(Observer):
         if outcome.action == "promote" and (done or number == self.challenger):
             # Without its own promotion the challenger has no verdict.
             self.close(None if done and number == self.challenger else Verdict.undecided)
+        if done and outcome.champion and number is not None and "by" not in outcome.details:
+            verdicts = {release.number: release.facts.get("verdict") for release in self.store.all()}
+            if verdicts.get(number) != Verdict.promoted:
+                self.store.judge(number, {"verdict": BY_HAND})
         if outcome.action in ("promote", "release"):
             self.offer(position)
         return outcome

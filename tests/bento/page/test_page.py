@@ -152,6 +152,35 @@ def test_a_chart_of_any_length_has_a_few_times(seconds):
     assert len(set(times)) == len(times)
 
 
+def test_a_chart_ends_now_and_has_gaps_where_no_labels_came_and_a_burst_is_one_point():
+    times = [100.0, 101.0, 102.0, 103.0, 1_900.0, 1_901.0, 1_902.0]
+    history = {"time": times, "base": [0.5, 0.7, 0.5, 0.7, 0.3, 0.3, 0.3], "served": [0.2] * 7}
+    made = chart.losses(history, "served", LOG_LOSS, now=3_700.0)
+    (line,), (dots,) = (re.findall(rf'<path class="{kind}" d="([^"]*)"', made) for kind in ("base", "base dot"))
+    assert (line, dots) == ("M0.04 0.02M50.03 74.99", "M0.04 0.02h.01M50.03 74.99h.01")
+    steady = {name: values[:4] for name, values in history.items()}
+    (base,) = re.findall(r'<path class="base" d="([^"]*)"', chart.losses(steady, "served", LOG_LOSS, now=104.0))
+    assert base.count("M") == 1
+    assert base.count("L") == 3
+
+
+def test_every_rollback_promotion_and_rebase_has_a_mark_and_its_name_where_there_is_room():
+    history = {"time": [0.0, 500.0], "base": [0.7, 0.6], "served": [0.7, 0.5]}
+    given = [
+        ("rollback", -1.0),
+        ("rollback", 100.0),
+        ("freeze", 200.0),
+        ("promote", 560.0),
+        ("rebase", 600.0),
+        ("rollback", 999.0),
+    ]
+    made = chart.losses(history, "served", LOG_LOSS, [{"action": action, "time": time} for action, time in given], now=1_000.0)
+    assert re.findall(r'<path class="(since[^"]*)" d="M([\d.]+)', made) == [
+        ("since before", "99.90"), ("since before", "60.00"), ("since before", "56.00"), ("since", "10.00"),
+    ]  # fmt: skip
+    assert re.findall(r'<text class="since[^"]*"[^>]*>([^<]*)', made) == ["rollback", "rebase", "rollback"]
+
+
 SINCE = {"action": "rollback", "release": 2, "position": 900, "time": 600.0}
 
 
@@ -176,9 +205,74 @@ def test_after_a_rollback_no_gain_of_other_tables_is_called_a_gain():
     assert (
         "Serving now: release 2 and everything learned since (swap 7), after the rollback of 1970-01-01 00:10:00 UTC." in after
     )
-    assert '<path class="since"' in html
+    assert '<path class="since before"' in html
     behind = text_of(drawn(status | {"position": 899, "learning": learning | {"worth": worth.report()}}))
     assert "(swap 7), still without the rollback" in behind
+
+
+def test_after_a_rebase_the_page_says_so_instead_of_waiting_for_a_first_label():
+    worth, since = Worth(), {"action": "rebase", "release": 1, "position": 900, "time": 600.0}
+    worth.begin(since)
+    event = {"position": 900, "time": 600.0, "action": "rebase", "details": {"release": 1, "examples": 920}}
+    learning = {"position": 900, "worth": worth.report(), "events": [event]}
+    text = text_of(drawn({"sidecar": {"alive": True}, "release": 1, "position": 900, "learning": learning}))
+    assert "Learning: waiting for the first label since the rebase." in text
+    assert "after the rebase of 1970-01-01 00:10:00 UTC" in text
+    assert "Rebase to release 1 · examples: 920" in text.replace("&middot;", "·") or "Rebase to release 1 examples: 920" in text
+
+
+@pytest.mark.parametrize(("labels", "shown"), [(1, False), (99, False), (100, True)])
+def test_no_measure_is_shown_of_a_few_labels(labels, shown):
+    worth = Worth()
+    worth.update(*(np.full(labels, value, np.float32) for value in (0.0, 1.0, 1.0, 1.0)))
+    html = drawn({"learning": {"position": 1, "worth": worth.report()}})
+    assert ("0.3799" in html) == shown
+    assert (f"Measures are shown from 100 labels on; so far {labels}." in text_of(html)) != shown
+
+
+def test_two_gains_over_the_same_labels_agree_or_the_page_says_why_not():
+    worth, ones = Worth(), np.ones(300, np.float32)
+    base = np.zeros(300, np.float32)
+    worth.update(base, base + 1, ones, ones)
+    assert "without it" not in drawn({"learning": {"position": 1, "worth": worth.report()}})
+    worth.update(base[:10] - 9, base[:10], ones[:10], ones[:10])
+    text = text_of(drawn({"sidecar": {"alive": True}, "learning": {"position": 1, "worth": worth.report()}}))
+    assert "counts as at most ±2.0 nats. With this limit the gain is 0.4321; without it," in text
+    limited, full = re.search(r"With this limit the gain is ([\d.]+); without it, .* it is ([\d.]+)\.", text).groups()
+    assert f"save {limited} nats" in text
+    assert f"{full} 310" in text
+
+
+def test_a_column_is_normal_only_once_it_was_compared():
+    drift = Drift(Schema.of({"x": "float32"}), 1_024)
+    text = text_of(drawn({"learning": {"drift": drift.report()}}))
+    assert "The reference is still being collected." in text
+    assert "The columns are compared once enough examples have followed the reference." in text
+    assert "normal" not in text.partition("Drift by feature")[2]
+    assert "Evidence" not in text
+    x, ones = np.random.default_rng(0).normal(size=3_000).astype(np.float32), np.ones(3_000, np.float32)
+    drift.update({"x": x}, x, x, ones)
+    text = text_of(drawn({"learning": {"drift": drift.report()}})).partition("Drift by feature")[2]
+    assert "normal" in text
+    assert "%; score 0%." in re.sub(r"score \d+%", "score 0%", text)
+
+
+def test_a_rollback_to_what_serves_says_what_it_does_and_is_not_offered_where_it_does_nothing():
+    live = drawn({"release": 1, "learning": {"guard": "live", "champion": 1}}, back=1)
+    assert "Roll back to release 1, undoing what was learned since" in text_of(live)
+    other = drawn({"release": 2, "learning": {"guard": "live", "champion": 1}}, back=1)
+    assert "Roll back to release 1 Type" in text_of(other)
+    champion = drawn({"release": 1, "learning": {"guard": "release", "champion": 1}}, back=1)
+    assert "riverdelta rollback" not in champion
+    assert "riverdelta freeze --service" in champion
+
+
+def test_events_are_named_in_words_and_what_is_not_known_is_a_dash():
+    events = [{"position": 1, "time": 990.0, "action": action, "details": {}} for action in ("rotate-key", "drift", "freeze")]
+    text = text_of(drawn({"learning": {"events": events}}))
+    for name in ("Key rotation", "Drift alarm", "Freeze"):
+        assert name in text
+    assert "Bytes" not in text
 
 
 def test_every_gain_has_its_number_of_labels_beside_it():

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
 
 from riverdelta.core.losses import Loss
+from riverdelta.evaluation.history import Point, parts_of
+from riverdelta.serving.health import SINCE
 
 _LOSSES = [factor * 10.0**power for power in range(-4, 300) for factor in (1.0, 2.0, 5.0)]
 _SECONDS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, *(86_400 * 2**k for k in range(16))]
 _TEXT, _PATH = Markup('<text class="{}" x="{:.2f}%" y="{:.2f}%">{}</text>'), Markup('<path class="{}" d="{}"/>')
 _LINES = 'viewBox="0 0 100 100" preserveAspectRatio="none"'
+#: The steps of time within which points are averaged, and the width of a mark's label, in percent.
+_COLUMNS, _LABEL = 120, 10.0
 _PLOT = Markup(f'<svg class="plot" role="img" aria-label="{{}}"><svg {_LINES}>{{}}</svg>{{}}</svg>')
 
 
-def losses(history: Mapping[str, Any], second: str, loss: Loss, since: Mapping[str, Any] | None = None) -> Markup | None:
-    """Return a chart of the losses of base and `second` by label time, with a mark at `since`; None below two points."""
+def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable[Any] = (), now: float = 0.0) -> Markup | None:
+    """Return a chart of the losses of base and `second` by label time until `now`; None below two points.
+
+    A line has a gap where no labels came, and a mark at each rollback, promotion and rebase in `events` (oldest first).
+    """
     rows = zip(*(history.get(name) or () for name in ("time", "base", "served")), strict=False)
     points = [row for row in rows if None not in row]
     if len(points) < 2:
         return None
-    start, end = points[0][0], max(points[-1][0], points[0][0] + 1.0)
-    values = [value for _, *pair in points for value in pair]
+    start = points[0][0]
+    end = max(now, points[-1][0], start + 1.0)
+    runs = parts_of(points, (end - start) / _COLUMNS)
+    values = [value for run in runs for _, *pair in run for value in pair]
     low, high = min(values) - 1e-4, max(values) + 1e-4
 
-    def at(time: float, value: float) -> tuple[float, float]:
+    def at(time: float, value: float) -> Point:
         return 100.0 * (time - start) / (end - start), 100.0 * (high - value) / (high - low)
 
     times, up, across = _ticks(start, end, 4, _SECONDS), "M0 {1:.2f}H100", "M{0:.2f} 0V100"
@@ -36,12 +45,19 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, since: Mapping[s
     form = short if any(time % 86_400 for time in times) else "%d %b"
     marks = [("up", at(start, value), up, f"{value:.4g}") for value in _ticks(low, high, 6, _LOSSES)]
     marks += [("across", at(time, low), across, f"{datetime.fromtimestamp(time, UTC):{form}}") for time in times]
-    if since and start < since["time"] < end:
-        marks.append(("since", at(since["time"], high), across, since["action"]))
+    taken: list[float] = []
+    for event in reversed([event for event in events if event["action"] in SINCE and start <= event["time"] <= end]):
+        place = at(event["time"], high)
+        side, left = ("since before", place[0] - _LABEL) if place[0] > 50.0 else ("since", place[0])  # the roomier side
+        fits = all(abs(left - other) >= _LABEL for other in taken)
+        taken += [left] * fits
+        marks.append((side, place, across, SINCE[event["action"]].split()[0] if fits else ""))
     lines = [_PATH.format(kind, line.format(*place)) for kind, place, line, _ in marks]
     for i, kind in ((1, "base"), (2, "served")):
-        lines.append(_PATH.format(kind, "M" + "L".join("{:.2f} {:.2f}".format(*at(point[0], point[i])) for point in points)))
-    texts = [_TEXT.format(kind, *place, text) for kind, place, _, text in marks]
+        paths = ["M" + "L".join("{:.2f} {:.2f}".format(*at(point[0], point[i])) for point in run) for run in runs]
+        lines.append(_PATH.format(kind, "".join(paths)))
+        lines.append(_PATH.format(f"{kind} dot", "".join(f"{path}h.01" for path in paths if "L" not in path)))
+    texts = [_TEXT.format(kind, *place, text) for kind, place, _, text in marks if text]
     ends = [f"{name} from {points[0][i]:.4f} to {points[-1][i]:.4f}" for i, name in ((1, "base"), (2, second))]
     label = f"{loss.name} in {loss.unit} a row at {len(points)} times: {', '.join(ends)}"
     return _PLOT.format(label, Markup("").join(lines), Markup("").join(texts))

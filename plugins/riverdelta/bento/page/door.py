@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from riverdelta.bento.page.render import HEADERS, render
 from riverdelta.core.errors import RiverdeltaError, Unauthenticated
 
-PAGE = "/"
-
 
 def leads(method: str, path: str) -> bool:
     """Whether a request is for the status page."""
-    return method in ("GET", "HEAD") and path == PAGE
+    return method in ("GET", "HEAD") and path == "/"
 
 
 def as_bearer(authorization: Sequence[str]) -> list[str]:

@@ -1,8 +1,6 @@
-(() => {
-  // Without a name and password in the address, with which fetch fails.
+(() => { // The address is without a name and password, with which fetch fails.
   const here = location.origin + location.pathname, note = document.getElementById("note");
-  const sentence = () => document.getElementById("state").textContent;
-  let last = Date.now();
+  const sentence = () => document.getElementById("state").textContent; let last = Date.now();
   async function refresh() {
     const main = document.querySelector("main"), selected = getSelection();
     if (document.hidden || (!selected.isCollapsed && main.contains(selected.anchorNode))) return;
@@ -21,6 +19,5 @@
       note.className = "stale";
     }
   }
-  setInterval(refresh, 5000);
-  document.addEventListener("visibilitychange", refresh);
+  setInterval(refresh, 5000); document.addEventListener("visibilitychange", refresh);
 })();

@@ -19,12 +19,14 @@ from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
 from riverdelta.core.records import Impressions, Record
 from riverdelta.core.settings import Settings
+from riverdelta.evaluation.worth import Worth
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.learner import Learner, new_learner
 from riverdelta.sidecar.contest import Contest
+from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
@@ -255,8 +257,12 @@ class _Rebase:
             contest.serving = made.number
         if home.settings.guard == "live" or self.done.champion == made.number:
             Live(home.live(), learner.stack).publish(made.number, position, learner.gate.weight, now)
-        states = {"contest": contest, **{name: self.shown[name] for name in _SHOWN}}
-        state = learner.state() | nest({name: each.state() for name, each in states.items()})
+        worth, logbook = Worth(loss=home.definition.loss), Logbook()
+        worth.begin({"action": "rebase", "release": contest.serving, "position": position, "time": now})
+        logbook.note(position, now, "rebase", {"release": contest.serving, "examples": self.done.examples})
+        states = {name: self.shown[name].state() for name in _SHOWN}
+        states |= {"contest": contest.state(), "account/worth": worth.state(), "account/logbook": logbook.state()}
+        state = learner.state() | nest(states)
         # Twice: without any, a start would learn the journal from its beginning, and what was rolled back with it.
         for at in (position - 1, position):
             home.checkpoints().save(at, state)
