@@ -1,6 +1,8 @@
 """Commands: each comes back from the journal as it was written, by whatever version, and what is not one is refused by name."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -193,3 +195,36 @@ def test_a_rollback_without_a_release_takes_the_one_by_default_and_is_refused_wh
         Rollback().check(None, None)
     with pytest.raises(NotFound, match="names no release"):
         Rollback(release=2).apply(None, 9, None)
+
+
+ADDED = '''
+from pydantic import Field
+
+from riverdelta.learning.commands import COMMANDS, Command, Number, of_record
+
+
+class Probe(Command):
+    """Look at one release."""
+
+    name = "probe"
+    release: Number = Field(serialization_alias="release", description="The release.", examples=[3])
+    deep: bool = Field(default=False, serialization_alias="deep", description="Look closely.", examples=[True])
+
+
+COMMANDS["probe"] = Probe
+from riverdelta.bento.access import ADMIN
+from riverdelta.bento.endpoints import http_endpoint
+from riverdelta.cli.main import main
+
+assert of_record(Probe(release=3).record()) == Probe(release=3)
+row = http_endpoint("POST", "/admin/probe")
+assert (row.roles, row.summary, row.takes.model_fields.keys()) == (ADMIN, "Look at one release.", {"release", "deep", "wait"})
+command = main.get_command(None, "probe")
+assert command.help == "Look at one release."
+assert {p.name for p in command.params} >= {"release", "deep", "target", "as_json"}
+'''
+
+
+def test_a_command_is_one_class_from_which_record_route_body_and_options_follow():
+    done = subprocess.run([sys.executable, "-c", ADDED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
