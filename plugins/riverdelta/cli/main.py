@@ -85,13 +85,19 @@ def _operator_command(cls: type[Command]) -> click.Command:
         import asyncio
         from dataclasses import asdict
 
-        command = cls(**given)
+        from riverdelta.core.settings import DAY
+
+        command, refused = cls(**given), None
         with operating(target) as operator:
-            answer = asyncio.run(operator.answer(command, operator.ask(command)))
+            try:
+                answer = asyncio.run(operator.answer(command, operator.ask(command)))
+            except RiverdeltaError as error:
+                refused, answer = error, operator.refusal(error)
+            days = {"key_window_days": operator.home.settings.key_window_seconds / DAY}
         if as_json or answer.refused is None:
-            show(asdict(answer), as_json, lambda answer: click.echo(command.describe(answer)))
+            show(asdict(answer), as_json, lambda answer: click.echo(command.describe(answer | days)))
         if answer.refused is not None:
-            raise Refused(answer.refused)
+            raise refused or Refused(answer.refused)
         if answer.waits is not None:
             raise SystemExit(os.EX_TEMPFAIL)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from riverdelta.core.errors import Refused, Unavailable
+from riverdelta.core.errors import Refused, RiverdeltaError, Unavailable
 from riverdelta.learning.commands import Command
 from riverdelta.metrics.learner import STALE_SECONDS
 from riverdelta.sidecar.archive import Archive
@@ -43,11 +43,11 @@ class ReleaseRow:
 class Answer:
     """The position of a command in the journal, its outcome, and the learner's state after it.
 
-    `refused` is why the learner refused it, `waits` why the learner has not reached it yet; `target` is the release that was
-    made, promoted or rolled back to.
+    `sequence` is None if it was refused before it was written. `refused` is why, `waits` why the learner has not reached it
+    yet; `target` is the release that was made, promoted or rolled back to.
     """
 
-    sequence: int
+    sequence: int | None
     obeyed: bool
     refused: str | None
     waits: str | None
@@ -127,8 +127,15 @@ class Operator:
             refused = str(error)
         except Unavailable as error:
             waits = str(error)
+        return self._answer(sequence, refused, waits)
+
+    def refusal(self, error: RiverdeltaError) -> Answer:
+        """Return the answer to a command that `ask` refused with `error`."""
+        return self._answer(None, str(error), None)
+
+    def _answer(self, sequence: int | None, refused: str | None, waits: str | None) -> Answer:
         status = self.home.read_status()
-        target = (outcome_of(status, sequence) or {}).get("release")
+        target = None if sequence is None else (outcome_of(status, sequence) or {}).get("release")
         known = {name: status.get(name) for name in ("position", "release", "swap", "champion", "frozen")}
         return Answer(sequence, refused is None and waits is None, refused, waits, target, **known)
 
