@@ -60,6 +60,16 @@ def test_the_model_that_takes_feedback(send, registry):
     assert registry.get_sample_value(*refused) == before + 1
 
 
+@pytest.mark.parametrize(
+    "more", [{"parameters": {}}, {"parameters": None}, {"outputs": None}, {"parameters": {"priority": 1, "timeout": 5}}]
+)
+def test_null_counts_as_absent_and_hints_change_nothing(send, more):
+    plain = send("POST", INFER, json={"inputs": GOOD}).json()["outputs"]
+    answer = send("POST", INFER, json={"inputs": [{**tensor, "parameters": None} for tensor in GOOD], **more})
+    assert answer.json()["outputs"][0] == plain[0]
+    assert len(answer.json()["outputs"]) == len(plain)
+
+
 LABELS = st.sampled_from(["BOOL", "INT8", "INT32", "INT64", "UINT8", "UINT64", "FP16", "FP32", "FP64"])
 
 
