@@ -45,7 +45,7 @@ def test_export_writes_one_file_that_runs_alone(tmp_path, monkeypatch):
     Home(load(SERVICE), Settings.load()).prepare()
     shown = run("export", "--service", SERVICE, "-o", tmp_path / "one" / "merged.onnx")
     assert shown.exit_code == 0, shown.output
-    assert "release 0, 0 examples" in shown.output
+    assert "release 0 (champion), 0 examples" in shown.output
     onnxruntime.InferenceSession(str(tmp_path / "one" / "merged.onnx"), providers=["CPUExecutionProvider"])
 
 

@@ -152,6 +152,20 @@ def test_a_rollback_says_what_serves_and_who_is_the_champion(home, learner):
     assert marks == {0: (False, False), number: (True, True)}
 
 
+def test_an_export_is_the_release_that_serves_and_otherwise_the_champion(home, learner, tmp_path):
+    number = learned(home)
+    out = ("-o", tmp_path / "merged.onnx")
+    assert (asked("rollback", number)["release"], asked("release")["target"]) == (number, number + 1)
+    asked("rollback", number)  # the newest release is the one that was rolled back
+    made = asked("export", *out)
+    assert (made["release"], made["serving"], made["champion"]) == (number, True, False)
+    assert f"release {number} (serving), 20 examples" in run("export", *out).stdout
+    assert f"release {number + 1} (neither serving nor champion)" in run("export", "--release", number + 1, *out).stdout
+    home.releases().get(number).path.write_bytes(b"damaged")
+    assert "release 0 (champion), 0 examples" in run("export", *out).stdout
+    assert "release 1: " in run("export", "--release", number, *out).stderr
+
+
 def test_diff_shows_what_changed_and_counts_it(home):
     number = learned(home)
     shown = run("diff", 0, number).stdout
@@ -207,7 +221,9 @@ def test_diff_shows_an_id_alone(home):
     [
         ((0, 9), 1, "there is no release 9"),
         ((0,), 2, "Missing argument 'B'"),
+        (("x", 0), 2, "'A': 'x' is not a valid integer from 0 to 1000000000"),
         ((0, 0, "--top", 0), 2, "--top"),
+        ((0, 0, "--top", "x"), 2, "'--top': 'x' is not a valid integer of at least 1"),
         ((0, 0, "--id", "user"), 1, "expected column=value"),
         ((0, 0, "--id", "users_id=5"), 1, "did you mean user_id"),
     ],

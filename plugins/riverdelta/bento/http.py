@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import reprlib
 from collections.abc import Awaitable, Callable, Mapping
+from json import loads
 from typing import Any
 
 import orjson
@@ -42,6 +44,20 @@ async def read_body(request: Request, limit: int) -> bytes:
 async def read_json(request: Request, limit: int) -> Any:
     """Return the value of a JSON body of at most `limit` bytes; raises `InvalidInput` if it is not valid JSON."""
     return parse_json(await read_body(request, limit), "the body")
+
+
+async def read_options(request: Request, limit: int) -> Any:
+    """Return the value of a command's JSON body; raises as `read_json`, and `InvalidInput` if an object has a key twice."""
+    body = await read_body(request, limit)
+    value = parse_json(body, "the body")
+    loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise InvalidInput(f"the body has {reprlib.repr(twice[0])} twice; give it once")
 
 
 def parse_length(header: str, text: str) -> int:

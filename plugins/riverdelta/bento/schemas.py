@@ -229,7 +229,7 @@ class DiffQuery(Strict):
 class ExportQuery(Strict):
     """The query of GET /admin/export."""
 
-    release: Release | None = Field(None, description="The release; by default the newest intact one.")
+    release: Release | None = Field(None, description="The release; by default the one that serves, or else the champion.")
 
 
 class ReleasesResponse(Strict):
