@@ -314,7 +314,7 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/admin/diff", "the query has no 'a'; expected an object with a, b, top, id"),
+        ("/admin/diff", "the query has no 'a'; expected the parameters a, b, top, id"),
         ("/admin/diff?a=0", "the query has no 'b'"),
         ("/admin/diff?a=0&b=x", "b is 'x'; expected an integer of at least 0 and at most 1000000000"),
         ("/admin/diff?a=0&b=-1", "b is '-1'"),

@@ -105,9 +105,9 @@ def _refuse_strange_names(request: Request, settings: Settings) -> None:
 
 
 def _refuse_other_kinds(request: Request) -> None:
-    kind = request.headers.get("content-type", "")
+    kind, json_type = request.headers.get("content-type", ""), "Content-Type: application/json"
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise WrongContentType(
-            f"the request has {f'Content-Type: {kind}' if kind else 'no Content-Type'}; expected Content-Type: application/json; "
-            f"with curl, add -H 'Content-Type: application/json' -d '{{}}'"
+            f"the request has {f'Content-Type: {kind}' if kind else 'no Content-Type'}; expected {json_type}; "
+            f"with curl, add -H '{json_type}' -d '{{}}'"
         )

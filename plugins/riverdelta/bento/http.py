@@ -90,7 +90,7 @@ def query(model: type[Model], request: Request) -> Model:
             raise InvalidInput(f"the query has {key!r} twice")
         else:
             given[key] = value
-    return validated(model, given, "the query")
+    return validated(model, given, "the query", "the parameters")
 
 
 def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -21,7 +21,7 @@ _FILES = {
     "demo": "Run the complete loop on MovieLens or the simulator.",
     "rebase": "Carry over what was learned to a changed stack or a new base.",
     "reference": "Save the reference profile of the base's training data.",
-    "replay": "Learn a data set or a service's journal without a server.",
+    "replay": "Learn a data set or the journal of a demo without a server.",
     "sidecar": "Run the learner of a service.",
 }
 _PATH = click.Path(path_type=Path)
@@ -221,7 +221,7 @@ def impression(impression: str, target: str, as_json: bool) -> None:
 def inspect(model: Path, only_taps: bool, as_json: bool) -> None:
     """List the tensors of an ONNX model.
 
-    The inputs come first, then the output of each node.
+    The inputs come first, then the output of each node; the outputs of the model are marked.
     """
     from dataclasses import asdict
 
