@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from json import loads
 from typing import Any
@@ -55,8 +56,7 @@ async def read_options(request: Request, limit: int) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
+    if twice := [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]:
         raise InvalidInput(f"the body has {reprlib.repr(twice[0])} twice; give it once")
 
 
