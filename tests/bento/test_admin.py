@@ -219,6 +219,8 @@ def test_diff_shows_what_changed_and_an_id_alone(learning):
 def test_export_is_a_model_that_runs_alone_and_scores_as_the_service_does(learning):
     learning.teach(1)
     learning.command("release")
+    learning.command("release")
+    learning.command("rollback", release=1)
     for query, number in (("", 1), ("?release=0", 0)):
         answer = learning.send("GET", f"/admin/export{query}")
         assert answer.headers["content-type"] == "application/octet-stream"
@@ -263,6 +265,9 @@ REFUSED = {
     "no body": ("freeze", b"", "is not JSON"),
     "no object": ("freeze", b"[]", "the body is a list"),
     "an unknown key": ("freeze", b'{"relearn": true}', "the body has 'relearn'; allowed: wait"),
+    "a misspelt key that is needed": ("promote", b'{"relase": 3}', "the body has 'relase': did you mean release?"),
+    "a key twice": ("rollback", b'{"release": 1, "freeze": true, "release": 2}', "the body has 'release' twice"),
+    "an unknown key twice below": ("freeze", b'{"x": [{"b": 1, "b": 1}]}', "the body has 'b' twice"),
     "a misspelt key": ("rollback", b'{"relase": 1}', "did you mean release"),
     "no release to promote": ("promote", b"{}", 'as in {"release":3}'),
     "a release of text": ("promote", b'{"release": "1"}', "release is '1'"),
@@ -309,7 +314,7 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/admin/diff", "the query has no 'a'; expected an object with a, b, top, id"),
+        ("/admin/diff", "the query has no 'a'; expected the parameters a, b, top, id"),
         ("/admin/diff?a=0", "the query has no 'b'"),
         ("/admin/diff?a=0&b=x", "b is 'x'; expected an integer of at least 0 and at most 1000000000"),
         ("/admin/diff?a=0&b=-1", "b is '-1'"),
@@ -337,7 +342,9 @@ def test_what_a_form_of_another_site_can_send_is_refused_unread(shop, kind):
         headers = {} if kind is None else {"Content-Type": kind}
         answer = shop.send("POST", f"/admin/{name}", content=b'{"release": 0}', headers=headers)
         assert answer.status_code == 415
-        assert "expected Content-Type: application/json" in answer.json()["error"]["message"]
+        said = answer.json()["error"]["message"]
+        assert f"the request has {f'Content-Type: {kind}' if kind else 'no Content-Type'}; expected" in said
+        assert "add -H 'Content-Type: application/json' -d '{}'" in said
     assert shop.last() == BEGUN
 
 

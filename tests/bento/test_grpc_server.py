@@ -55,6 +55,15 @@ def test_raw_and_typed_tensors_get_the_same_scores(infer):
     assert typed.id == "r-1"
 
 
+def test_hints_are_accepted_and_change_nothing(infer):
+    hints = {
+        "priority": MESSAGES["InferParameter"](uint64_param=2**64 - 1),
+        "timeout": MESSAGES["InferParameter"](int64_param=5),
+    }
+    hinted, plain = infer(request(parameters=hints)), infer(request())
+    assert hinted.raw_output_contents[0] == plain.raw_output_contents[0]
+
+
 HOSTILE = {
     "bytes that are no message": (b"\xff\xff\xff", "INVALID_ARGUMENT", "not a valid inference.ModelInferRequest"),
     "fewer raw tensors than inputs": (request(raw=[b"1"]), "INVALID_ARGUMENT", "1 raw_input_contents for 3"),
@@ -78,7 +87,17 @@ HOSTILE = {
     "a parameter": (
         request(parameters={"sequence_id": MESSAGES["InferParameter"](int64_param=3)}),
         "INVALID_ARGUMENT",
-        "the request (parameters) has 'sequence_id'; allowed: nothing",
+        "expected no 'sequence_id', because no request depends on an earlier one",
+    ),
+    "an unknown parameter": (
+        request(parameters={"delta": MESSAGES["InferParameter"](int64_param=3)}),
+        "INVALID_ARGUMENT",
+        "the request (parameters) has 'delta'; allowed: priority, timeout",
+    ),
+    "a priority of text": (
+        request(parameters={"priority": MESSAGES["InferParameter"](string_param="high")}),
+        "INVALID_ARGUMENT",
+        "the request: parameters.priority is 'high'; expected an integer of at least 0",
     ),
     "classification of an output": (
         request(

@@ -60,6 +60,58 @@ def test_the_model_that_takes_feedback(send, registry):
     assert registry.get_sample_value(*refused) == before + 1
 
 
+@pytest.mark.parametrize(
+    "more", [{"parameters": {}}, {"parameters": None}, {"outputs": None}, {"parameters": {"priority": 1, "timeout": 5}}]
+)
+def test_null_counts_as_absent_and_hints_change_nothing(send, more):
+    plain = send("POST", INFER, json={"inputs": GOOD}).json()["outputs"]
+    answer = send("POST", INFER, json={"inputs": [{**tensor, "parameters": None} for tensor in GOOD], **more})
+    assert answer.json()["outputs"][0] == plain[0]
+    assert len(answer.json()["outputs"]) == len(plain)
+
+
+LABELS = st.sampled_from(["BOOL", "INT8", "INT32", "INT64", "UINT8", "UINT64", "FP16", "FP32", "FP64"])
+
+
+def fed(send, **changed):
+    tensors = {
+        "id": {"datatype": "BYTES", "shape": [1], "data": ["a.0"]},
+        "label": {"datatype": "FP32", "shape": [1], "data": [1]},
+        **changed,
+    }
+    inputs = [{"name": name, **tensor} for name, tensor in tensors.items() if tensor]
+    return send("POST", "/v2/models/ranker-feedback/infer", json={"inputs": inputs})
+
+
+@settings(max_examples=30, deadline=None)
+@given(LABELS, st.integers(0, 1), st.booleans())
+def test_a_label_of_any_numeric_datatype_is_taken(send, datatype, label, wide):
+    data = bool(label) if datatype == "BOOL" else label
+    answer = fed(send, label={"datatype": datatype, "shape": [1, 1] if wide else [1], "data": [data]})
+    assert (answer.status_code, answer.json()["outputs"][0]["data"]) == (200, ["bad_id"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"label": {"datatype": "BYTES", "shape": [1], "data": ["1"]}}, "input 'label' is BYTES; expected id BYTES[M] and"),
+        ({"id": {"datatype": "INT64", "shape": [1], "data": [1]}}, "input 'id' is INT64; expected id BYTES[M] and"),
+        ({"label": {"datatype": "INT64", "shape": [1], "data": [2**24 + 1]}}, "'label' has 16777217, which FP32 cannot hold"),
+        ({"label": {"datatype": "INT64", "shape": [1], "data": [2]}}, "item 0 has the label 2; expected 0 or 1"),
+        ({"label": {"datatype": "BOOL", "shape": [1, 2], "data": [True, True]}}, "shapes [1] and [1, 2]; expected [M] each"),
+        ({"label": None}, "input 'label' is missing; expected id BYTES[M] and"),
+        (
+            {"label": None, "lable": {"datatype": "INT64", "shape": [1], "data": [1]}},
+            "(inputs) has 'lable': did you mean label?",
+        ),
+    ],
+)
+def test_feedback_that_is_not_ids_and_numbers_is_refused_by_its_input(send, changed, said):
+    answer = fed(send, **changed)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
 HOSTILE = {
     "a tensor without axes": ({"datatype": "INT64", "shape": [], "data": [5]}, "is missing|shape"),
     "a number as BYTES": ({"datatype": "BYTES", "shape": [1], "data": [4_000_000_000]}, "int as element 0; BYTES are strings"),

@@ -119,3 +119,9 @@ def test_feedback_that_is_put_off_says_when_to_come_again(send, runtime, monkeyp
     ]
     answer = send("POST", path, json={"inputs": inputs} if "v2" in path else {"items": [{"id": "a.0", "label": 1}]})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_each_correction_is_one_line_of_the_status(send):
+    shown = send("GET", "/status").json()["corrections"]
+    assert shown[0].startswith("Calibration ( variance=")
+    assert all(line == " ".join(line.split()) for line in shown)

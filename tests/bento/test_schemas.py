@@ -39,10 +39,16 @@ UNKNOWN = {
         {**INPUTS, "output": []},
         "'output': did you mean outputs or inputs? Allowed: id, parameters",
     ),
+    "an inference without inputs": (INFER, {"inptus": []}, "the request's JSON has 'inptus': did you mean inputs?"),
     "a parameter": (
         INFER,
-        {**INPUTS, "parameters": {"sequence_id": 1}},
-        "(parameters) has 'sequence_id'; allowed: binary",
+        {**INPUTS, "parameters": {"delta": 1}},
+        "(parameters) has 'delta'; allowed: priority, timeout, binary_data_output",
+    ),
+    "a sequence": (
+        INFER,
+        {**INPUTS, "parameters": {"sequence_id": 1, "sequence_start": True}},
+        "expected no 'sequence_id', because no request depends on an earlier one",
     ),
     "a tensor": (INFER, {"inputs": [{**TENSOR, "dtype": "x"}]}, "(inputs[0]) has 'dtype': did you mean datatype"),
     "a tensor's parameter": (

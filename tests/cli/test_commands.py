@@ -30,6 +30,7 @@ def test_inspect_lists_tensors_with_shape_and_maker():
     assert shown.exit_code == 0
     assert "user_id" in shown.output
     assert "float32[N, 8]" in shown.output
+    assert [line.split()[0] for line in shown.output.splitlines() if line.split()[-2:] == ["yes", "yes"]] == ["logit"]
 
 
 def test_inspect_of_what_is_no_model_is_one_line_and_no_traceback(tmp_path):
@@ -45,8 +46,18 @@ def test_export_writes_one_file_that_runs_alone(tmp_path, monkeypatch):
     Home(load(SERVICE), Settings.load()).prepare()
     shown = run("export", "--service", SERVICE, "-o", tmp_path / "one" / "merged.onnx")
     assert shown.exit_code == 0, shown.output
-    assert "release 0, 0 examples" in shown.output
+    assert "release 0 (champion), 0 examples" in shown.output
     onnxruntime.InferenceSession(str(tmp_path / "one" / "merged.onnx"), providers=["CPUExecutionProvider"])
+
+
+def test_a_backup_of_a_relative_home_prints_a_restore_line_that_works_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RIVERDELTA_HOME", "state")
+    home = Home(load(SERVICE), Settings.load())
+    home.prepare()
+    shown = run("backup", "copy", "--service", SERVICE)
+    here, there = tmp_path.resolve() / "state" / "ranker", tmp_path.resolve() / "copy"
+    assert shown.stdout.endswith(f"mv {here} {here}.old && cp -a {there} {here}\n"), shown.output
 
 
 @pytest.mark.parametrize(

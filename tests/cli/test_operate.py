@@ -105,10 +105,23 @@ def test_without_a_learner_the_answer_is_where_the_command_waits(home):
 
 def test_what_is_refused_is_one_line_and_nothing_is_written(home):
     before = last(home)
-    shown = run("rollback", 9, "--json")
+    shown = run("rollback", 9)
     assert (shown.exit_code, shown.stdout) == (1, "")
-    assert "there is no release 9; there are: 0" in shown.stderr
+    assert shown.stderr == "Error: there is no release 9; there are: 0\n"
     assert last(home) == before
+
+
+def test_what_is_refused_before_it_is_written_has_the_keys_of_an_answer_in_json(home):
+    answer = asked("rollback", 9, code=1)
+    assert answer.keys() == {field.name for field in fields(Answer)}
+    assert (answer["obeyed"], answer["sequence"], answer["waits"]) == (False, None, None)
+    assert answer["refused"] == "there is no release 9; there are: 0"
+
+
+def test_a_new_key_is_reported_with_the_days_for_which_older_ids_stay_valid(home, monkeypatch):
+    assert run("rotate-key").stdout == "the key was replaced; ids signed with the old key stay valid for 7 days\n"
+    monkeypatch.setenv("RIVERDELTA_KEY_WINDOW_SECONDS", "43200")
+    assert "for 0.5 days" in run("rotate-key").stdout
 
 
 def test_what_the_learner_refuses_is_an_error_and_in_json_says_why(home, learner, monkeypatch):
@@ -131,10 +144,26 @@ def test_a_rollback_says_what_serves_and_who_is_the_champion(home, learner):
     number = learned(home)
     shown = run("rollback", number).stdout
     assert f"release {number} serves again as {number}+" in shown
-    assert "the champion is 0" in shown
+    assert f"the champion is release 0; learning continues from release {number}" in shown
+    assert "learned again" not in shown
+    assert f"the examples since release {number} were learned again" in run("rollback", number, "--relearn").stdout
     assert asked("rollback", number, "--promote")["champion"] == number
     marks = {row["release"]: (row["champion"], row["serving"]) for row in asked("releases")}
     assert marks == {0: (False, False), number: (True, True)}
+
+
+def test_an_export_is_the_release_that_serves_and_otherwise_the_champion(home, learner, tmp_path):
+    number = learned(home)
+    out = ("-o", tmp_path / "merged.onnx")
+    assert (asked("rollback", number)["release"], asked("release")["target"]) == (number, number + 1)
+    asked("rollback", number)  # the newest release is the one that was rolled back
+    made = asked("export", *out)
+    assert (made["release"], made["serving"], made["champion"]) == (number, True, False)
+    assert f"release {number} (serving), 20 examples" in run("export", *out).stdout
+    assert f"release {number + 1} (neither serving nor champion)" in run("export", "--release", number + 1, *out).stdout
+    home.releases().get(number).path.write_bytes(b"damaged")
+    assert "release 0 (champion), 0 examples" in run("export", *out).stdout
+    assert "release 1: " in run("export", "--release", number, *out).stderr
 
 
 def test_diff_shows_what_changed_and_counts_it(home):
@@ -192,7 +221,9 @@ def test_diff_shows_an_id_alone(home):
     [
         ((0, 9), 1, "there is no release 9"),
         ((0,), 2, "Missing argument 'B'"),
+        (("x", 0), 2, "'A': 'x' is not a valid integer from 0 to 1000000000"),
         ((0, 0, "--top", 0), 2, "--top"),
+        ((0, 0, "--top", "x"), 2, "'--top': 'x' is not a valid integer of at least 1"),
         ((0, 0, "--id", "user"), 1, "expected column=value"),
         ((0, 0, "--id", "users_id=5"), 1, "did you mean user_id"),
     ],

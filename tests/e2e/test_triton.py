@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 N = 3
 
@@ -71,6 +71,27 @@ def test_scores_come_back_and_their_feedback_is_a_model_too(triton):
     answer = client.infer("ranker-feedback", wanted)
     assert answer.as_numpy("outcome").tolist() == [b"accepted"] * 3
     assert answer.as_numpy("position")[0] > 0
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "INT32", "BOOL", "FP64"])
+def test_a_label_of_any_numeric_datatype_is_taken(triton, datatype):
+    module, client = triton
+    impressions = client.infer("ranker", inputs(module)).as_numpy("impressions")[0].decode()
+    fed = [module.InferInput("id", [N], "BYTES"), module.InferInput("label", [N], datatype)]
+    fed[0].set_data_from_numpy(np.array([f"{impressions}.{i}".encode() for i in range(N)], dtype=object))
+    fed[1].set_data_from_numpy(np.array([1, 0, 1], triton_to_np_dtype(datatype)))
+    assert client.infer("ranker-feedback", fed).as_numpy("outcome").tolist() == [b"accepted"] * 3
+
+
+def test_optional_arguments_that_change_nothing_are_ignored_and_sequences_are_refused_with_the_reason(triton):
+    module, client = triton
+    plain = client.infer("ranker", inputs(module), request_id="r-2").as_numpy("base_logit")
+    hinted = client.infer("ranker", inputs(module), priority=3, timeout=1_000_000, parameters={})
+    assert np.array_equal(plain, hinted.as_numpy("base_logit"))
+    with pytest.raises(InferenceServerException, match="no request depends on an earlier one"):
+        client.infer("ranker", inputs(module), sequence_id=7, sequence_start=True)
+    with pytest.raises(InferenceServerException, match="has 'delta'"):
+        client.infer("ranker", inputs(module), parameters={"delta": 1})
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -31,10 +31,11 @@ def test_every_tensor_is_listed_with_type_and_producer_even_where_no_output_was_
     listed = list_tensors(write(BASE))
     assert [t.name for t in listed] == ["user", "x", "user_vec", "shape", "y", "z", "one", "deep"]
     by_name = {t.name: t for t in listed}
-    assert by_name["user"] == Tensor("user", "int64[N]", "input", True)
-    assert by_name["user_vec"] == Tensor("user_vec", "float32[N, 3]", "Gather", True)
-    assert by_name["shape"] == Tensor("shape", "int64[2]", "Shape", False)
+    assert by_name["user"] == Tensor("user", "int64[N]", "input", True, False)
+    assert by_name["user_vec"] == Tensor("user_vec", "float32[N, 3]", "Gather", True, False)
+    assert by_name["shape"] == Tensor("shape", "int64[2]", "Shape", False, False)
     assert not by_name["deep"].tappable
+    assert [t.name for t in listed if t.output] == ["y", "z"]
 
 
 def test_a_tap_is_a_column_of_the_tensors_type(signature):

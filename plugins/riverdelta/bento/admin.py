@@ -20,7 +20,7 @@ from riverdelta.bento.access import Access, is_loopback
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, json, mounted, query, read_json
+from riverdelta.bento.http import Handler, json, mounted, query, read_options
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import DiffQuery, ExportQuery
 from riverdelta.core.errors import Forbidden, Refused, WrongContentType
@@ -28,7 +28,7 @@ from riverdelta.core.settings import Settings
 from riverdelta.core.strict import validated
 from riverdelta.learning.commands import COMMANDS
 from riverdelta.sidecar.diff import diff, parse_ids
-from riverdelta.sidecar.operator import Operator
+from riverdelta.sidecar.operator import Operator, exportable
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def routes(runtime: Runtime) -> list[Route]:
             return json(await asyncio.to_thread(diff, plane.definition, store, asked.a, asked.b, asked.top, ids))
 
     async def export(request: Request) -> Response:
-        number, store = query(ExportQuery, request).release, runtime.plane.home.releases()
+        number = query(ExportQuery, request).release
         async with reading:
-            found = await asyncio.to_thread(store.intact, number)
+            found = await asyncio.to_thread(exportable, runtime.plane.home, number)
             file = await packed(found.path)
         named = {
             "Content-Disposition": f'attachment; filename="merged-{found.number:06d}.onnx"',
@@ -61,7 +61,7 @@ def routes(runtime: Runtime) -> list[Route]:
         async def run(request: Request) -> Response:
             settings, operator = runtime.plane.settings, _operator(runtime)
             _refuse_other_kinds(request)
-            given = validated(row.takes, await read_json(request, settings.max_bytes), "the body").model_dump()
+            given = validated(row.takes, await read_options(request, settings.max_bytes), "the body").model_dump()
             seconds, asked = given.pop("wait"), COMMANDS[row.name](**given)
             sequence = await asyncio.to_thread(operator.ask, asked)
             _log.info("%s by HTTP (caller %016x) is record %d", row.name, visit().caller.source % 2**64, sequence)
@@ -105,6 +105,9 @@ def _refuse_strange_names(request: Request, settings: Settings) -> None:
 
 
 def _refuse_other_kinds(request: Request) -> None:
-    kind = request.headers.get("content-type", "")
+    kind, json_type = request.headers.get("content-type", ""), "Content-Type: application/json"
     if kind.partition(";")[0].strip().lower() != "application/json":
-        raise WrongContentType(f"the body is {kind or 'of no Content-Type'!r}; expected Content-Type: application/json")
+        raise WrongContentType(
+            f"the request has {f'Content-Type: {kind}' if kind else 'no Content-Type'}; expected {json_type}; "
+            f"with curl, add -H '{json_type}' -d '{{}}'"
+        )

@@ -13,8 +13,9 @@ from riverdelta.bento.endpoints import GRPC, Endpoint
 from riverdelta.bento.guard import Interceptor, Policy
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
+from riverdelta.bento.schemas import HintedRequest
 from riverdelta.core.errors import ConfigurationError, InvalidInput
-from riverdelta.core.strict import unknown
+from riverdelta.core.strict import unknown, validated
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes
 
@@ -93,11 +94,14 @@ def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, 
 
 
 def _read(request: Any) -> list[Tensor]:
-    named = [("request", request), *((f"input {entry.name!r}", entry) for entry in request.inputs)]
-    for what, entry in (*named, *((f"output {entry.name!r}", entry) for entry in request.outputs)):
+    given = {
+        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in request.parameters.items()
+    }
+    validated(HintedRequest, {"parameters": given}, "the request")
+    for what, entry in (*(("input", i) for i in request.inputs), *(("output", o) for o in request.outputs)):
         if entry.parameters:
-            # The protocol's parameters concern binary data after JSON, which gRPC does not have.
-            raise unknown(next(iter(entry.parameters)), (), f"the {what} (parameters)")
+            # The protocol's parameters of tensors concern binary data after JSON, which gRPC does not have.
+            raise unknown(next(iter(entry.parameters)), (), f"the {what} {entry.name!r} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs; expected one per input, or none")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import reprlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from json import loads
 from typing import Any
 
 import orjson
@@ -44,6 +47,19 @@ async def read_json(request: Request, limit: int) -> Any:
     return parse_json(await read_body(request, limit), "the body")
 
 
+async def read_options(request: Request, limit: int) -> Any:
+    """Return the value of a command's JSON body; raises as `read_json`, and `InvalidInput` if an object has a key twice."""
+    body = await read_body(request, limit)
+    value = parse_json(body, "the body")
+    loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if twice := [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]:
+        raise InvalidInput(f"the body has {reprlib.repr(twice[0])} twice; give it once")
+
+
 def parse_length(header: str, text: str) -> int:
     """Return the number of bytes that a header declares.
 
@@ -74,7 +90,7 @@ def query(model: type[Model], request: Request) -> Model:
             raise InvalidInput(f"the query has {key!r} twice")
         else:
             given[key] = value
-    return validated(model, given, "the query")
+    return validated(model, given, "the query", "the parameters")
 
 
 def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

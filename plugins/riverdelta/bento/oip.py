@@ -14,6 +14,7 @@ from riverdelta.bento.access import FEEDBACK, SCORE
 from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near
+from riverdelta.core.strict import unknown
 from riverdelta.serving.oip.tensors import Tensor, column, datatype_of
 
 Metadata = dict[str, Any]
@@ -93,19 +94,21 @@ class Oip:
 
     async def _feedback(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
         plane = self.runtime.plane
-        for name, datatype in ((tensor["name"], tensor["datatype"]) for tensor in _TAKEN):
+        for name in (*given, "id", "label"):
+            if name not in ("id", "label"):
+                raise unknown(name, ("id", "label"), "the request (inputs)")
             if name not in given:
-                raise InvalidInput(f"input {name!r} is missing; expected {datatype}[M]")
-            if given[name].datatype != datatype:
-                raise InvalidInput(f"input {name!r} is {given[name].datatype}; expected {datatype}[M]")
-        for name in given.keys() - {"id", "label"}:
-            raise InvalidInput(f"unknown input {name!r}; expected id BYTES[M] and label FP32[M]")
+                raise InvalidInput(f"input {name!r} is missing; {_EXPECTED}")
+            if (given[name].datatype == "BYTES") != (name == "id"):
+                raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED}")
         ids = column(given["id"])
         labels = column(given["label"])
         if ids.ndim != 1 or labels.ndim != 1:
             raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
+        if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
+            raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
         visit().rows(ids)
-        answer = await plane.feedback(ids.tolist(), np.ascontiguousarray(labels, np.float32), visit().caller.source)
+        answer = await plane.feedback(ids.tolist(), labels, visit().caller.source)
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
         return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]
 
@@ -121,6 +124,7 @@ def _tensor(name: str, datatype: str, *row: int, rows: int = -1) -> Metadata:
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
 _TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32")]
+_EXPECTED = "expected id BYTES[M] and label FP32[M], or a label of another numeric datatype"
 _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
 
 

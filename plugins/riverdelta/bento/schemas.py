@@ -127,6 +127,11 @@ class ModelReady(Strict):
     ready: bool
 
 
+def _or_null(kind: Any, absent: Any) -> BeforeValidator:
+    """Take null as `absent`."""
+    return BeforeValidator(lambda value: absent if value is None else value, json_schema_input_type=kind | None)
+
+
 class TensorParameters(Strict):
     """The parameters of a tensor: the number of bytes of its data after the JSON."""
 
@@ -139,8 +144,29 @@ class OutputParameters(Strict):
     binary_data: bool | None = None
 
 
-class InferParameters(Strict):
-    """The parameters of an inference: whether the data of all outputs are bytes after the JSON."""
+class Hints(Strict):
+    """The parameters of an inference over either transport; they are accepted and change nothing."""
+
+    priority: Count | None = None
+    timeout: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_sequence(cls, given: Any) -> Any:
+        for name in given if isinstance(given, dict) else ():
+            if str(name).startswith("sequence_"):
+                raise ValueError(f"no {name!r}, because no request depends on an earlier one")
+        return given
+
+
+class HintedRequest(Strict):
+    """The parameters of an inference over gRPC."""
+
+    parameters: Hints
+
+
+class InferParameters(Hints):
+    """The parameters of an inference: hints, and whether the data of all outputs are bytes after the JSON."""
 
     binary_data_output: bool | None = None
 
@@ -152,23 +178,23 @@ class Tensor(Strict):
     datatype: str
     shape: list[Count]
     data: Values | None = None
-    parameters: TensorParameters = TensorParameters()
+    parameters: Annotated[TensorParameters, _or_null(TensorParameters, {})] = TensorParameters()
 
 
 class RequestedOutput(Strict):
     """A requested output."""
 
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: Annotated[OutputParameters, _or_null(OutputParameters, {})] = OutputParameters()
 
 
 class InferRequest(Strict):
     """The body of an inference: a block's columns, or the ids and labels of feedback, as tensors."""
 
     id: str | None = None
-    parameters: InferParameters = InferParameters()
+    parameters: Annotated[InferParameters, _or_null(InferParameters, {})] = InferParameters()
     inputs: list[Tensor]
-    outputs: list[RequestedOutput] = Field(default_factory=list)
+    outputs: Annotated[list[RequestedOutput], _or_null(list[RequestedOutput], [])] = Field(default_factory=list)
 
 
 class InferResponse(Strict):
@@ -203,7 +229,7 @@ class DiffQuery(Strict):
 class ExportQuery(Strict):
     """The query of GET /admin/export."""
 
-    release: Release | None = Field(None, description="The release; by default the newest intact one.")
+    release: Release | None = Field(None, description="The release; by default the one that serves, or else the champion.")
 
 
 class ReleasesResponse(Strict):

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from riverdelta.cli.options import as_json, home_of, operating, service, show
+from riverdelta.cli.options import Integer, as_json, home_of, operating, service, show
 from riverdelta.core.errors import Refused, RiverdeltaError
 from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
 
@@ -21,11 +21,11 @@ _FILES = {
     "demo": "Run the complete loop on MovieLens or the simulator.",
     "rebase": "Carry over what was learned to a changed stack or a new base.",
     "reference": "Save the reference profile of the base's training data.",
-    "replay": "Learn a data set or a service's journal without a server.",
+    "replay": "Learn a data set or the journal of a demo without a server.",
     "sidecar": "Run the learner of a service.",
 }
 _PATH = click.Path(path_type=Path)
-_RELEASE = click.IntRange(0, MOST_RELEASE)
+_RELEASE = Integer(0, MOST_RELEASE)
 
 
 class Commands(click.Group):
@@ -85,13 +85,19 @@ def _operator_command(cls: type[Command]) -> click.Command:
         import asyncio
         from dataclasses import asdict
 
-        command = cls(**given)
+        from riverdelta.core.settings import DAY
+
+        command, refused = cls(**given), None
         with operating(target) as operator:
-            answer = asyncio.run(operator.answer(command, operator.ask(command)))
+            try:
+                answer = asyncio.run(operator.answer(command, operator.ask(command)))
+            except RiverdeltaError as error:
+                refused, answer = error, operator.refusal(error)
+            days = {"key_window_days": operator.home.settings.key_window_seconds / DAY}
         if as_json or answer.refused is None:
-            show(asdict(answer), as_json, lambda answer: click.echo(command.describe(answer)))
+            show(asdict(answer), as_json, lambda answer: click.echo(command.describe(answer | days)))
         if answer.refused is not None:
-            raise Refused(answer.refused)
+            raise refused or Refused(answer.refused)
         if answer.waits is not None:
             raise SystemExit(os.EX_TEMPFAIL)
 
@@ -129,7 +135,7 @@ def releases(target: str, as_json: bool) -> None:
 @service
 @click.argument("a", type=_RELEASE)
 @click.argument("b", type=_RELEASE)
-@click.option("--top", type=click.IntRange(1), default=TOP, show_default=True, help="Changes to show.")
+@click.option("--top", metavar="N", type=Integer(1), default=TOP, show_default=True, help="Changes to show.")
 @click.option("--id", "ids", multiple=True, metavar="COLUMN=VALUE", help="Show the coefficients of this id, changed or not.")
 @as_json
 def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: bool) -> None:
@@ -150,17 +156,24 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
 
 @main.command()
 @service
-@click.option("--release", type=_RELEASE, help="The release (default: the newest intact one).")
+@click.option("--release", metavar="N", type=_RELEASE, help="The release (default: the one that serves, or else the champion).")
 @click.option("-o", "--output", type=_PATH, default=Path("merged.onnx"), show_default=True, help="The file to write.")
 @as_json
 def export(target: str, release: int | None, output: Path, as_json: bool) -> None:
     """Write a release as one ONNX file that any runtime can run."""
     from riverdelta.graph.files import export_single
+    from riverdelta.sidecar.operator import exportable
 
-    found = home_of(target).releases().intact(release)
+    home = home_of(target)
+    found = exportable(home, release)
     export_single(found.path, output)
-    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size}
-    text = f"{output}: release {found.number}, {found.examples:,} examples learned, {made['bytes']:,} bytes"
+    marks = {
+        "serving": found.number == home.read_status().get("release"),
+        "champion": found.number in home.releases().champions()[-1:],
+    }
+    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size, **marks}
+    which = " and ".join(name for name, holds in marks.items() if holds) or "neither serving nor champion"
+    text = f"{output}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
     show(made, as_json, lambda _: click.echo(text))
 
 
@@ -179,7 +192,7 @@ def backup(destination: Path, target: str, as_json: bool) -> None:
 
     home = home_of(target)
     made = back_up(home, destination)
-    here, there = quote(str(home.folder)), quote(str(made.folder))
+    here, there = (quote(str(folder.resolve())) for folder in (home.folder, made.folder))
     restore = f"mv {here} {here}.old && cp -a {there} {here}"
     text = f"{made.folder}: {made.bytes:,} bytes, the journal up to record {made.last}\nto restore, stop the service and type: "
     found = {"folder": str(made.folder), "bytes": made.bytes, "last": made.last, "restore": restore}
@@ -208,7 +221,7 @@ def impression(impression: str, target: str, as_json: bool) -> None:
 def inspect(model: Path, only_taps: bool, as_json: bool) -> None:
     """List the tensors of an ONNX model.
 
-    The inputs come first, then the output of each node.
+    The inputs come first, then the output of each node; the outputs of the model are marked.
     """
     from dataclasses import asdict
 

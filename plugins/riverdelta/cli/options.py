@@ -19,6 +19,14 @@ service = click.option("--service", "target", required=True, metavar="MODULE:CLA
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+class Integer(click.IntRange):
+    """An integer of a range, which the message about another value states."""
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        super().__init__(least, most)
+        self.name = f"integer of at least {least}" if most is None else f"integer from {least} to {most}"
+
+
 def home_of(target: str) -> Home:
     """Return the home of a scorer; raises `NotFound`, and creates nothing, if no service has made it."""
     from riverdelta.core.settings import Settings

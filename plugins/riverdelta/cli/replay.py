@@ -1,4 +1,4 @@
-"""`riverdelta replay`: learns a data set or a service's journal without a server."""
+"""`riverdelta replay`: learns a data set or the journal of a demo without a server."""
 
 from __future__ import annotations
 
@@ -43,12 +43,13 @@ _FRONT_ENDS = 8
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt, to add graph neighbours.")
 @as_json
 def replay(data: Path | None, journal: Path | None, as_json: bool, **options: Any) -> None:
-    """Learn a data set or a service's journal without a server.
+    """Learn a data set or the journal of a demo without a server.
 
     A base is trained on the first half of DATA (a MovieLens folder); the second half is scored and learned row by row.
 
-    With --journal, the journal of a service is learned instead, with the settings on record, and the tables are compared bit
-    for bit with its checkpoint. This fails if learning responded to drift and the reference beside the base has changed since.
+    With --journal, the journal in the folder of a demo is learned instead, with the settings on record, and the tables are
+    compared bit for bit with its checkpoint. This fails if learning responded to drift and the reference beside the base has
+    changed since.
     """
     figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
     show(figures, as_json, print_figures)

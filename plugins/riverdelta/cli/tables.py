@@ -63,9 +63,10 @@ def print_changes(found: Mapping[str, Any]) -> None:
 
 def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the tensors of a model."""
-    made = table("tensor", "type", "made by", "tap")
+    made = table("tensor", "type", "made by", "tap", "output")
     for tensor in found:
-        made.add_row(tensor["name"], tensor["type"], tensor["producer"], "yes" if tensor["tappable"] else "")
+        marks = ("yes" if tensor[name] else "" for name in ("tappable", "output"))
+        made.add_row(tensor["name"], tensor["type"], tensor["producer"], *marks)
     click.echo(name)
     Console().print(made)
 

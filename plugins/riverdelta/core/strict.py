@@ -22,8 +22,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def validated(model: type[Model], given: Any, what: str) -> Model:
+def validated(model: type[Model], given: Any, what: str, keys: str = "an object with") -> Model:
     """Return `given` as a model; raises `InvalidInput` that names the first invalid value of `what`, or an unknown key of it.
+
+    `keys` precedes the names of those that are expected.
 
     >>> class Point(Strict):
     ...     x: float
@@ -38,10 +40,10 @@ def validated(model: type[Model], given: Any, what: str) -> Model:
     except ValidationError as error:
         # The key that is missing may be there by a wrong name.
         errors = error.errors(include_url=False)
-        raise _invalid(model, min(errors, key=lambda e: e["type"] != "extra_forbidden"), what) from None
+        raise _invalid(model, min(errors, key=lambda e: e["type"] != "extra_forbidden"), what, keys) from None
 
 
-def in_words(schema: Mapping[str, Any]) -> str:
+def in_words(schema: Mapping[str, Any], keys: str = "an object with") -> str:
     """Return, in words, which values a JSON schema allows.
 
     >>> in_words({"type": "boolean"}), in_words({"anyOf": [{"type": "array"}, {"type": "null"}]}), in_words({"const": True})
@@ -53,7 +55,7 @@ def in_words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return f"{', '.join(schema['enum'][:-1])} or {schema['enum'][-1]}"
     if schema.get("properties"):
-        return f"an object with {', '.join(schema['properties'])}"
+        return f"{keys} {', '.join(schema['properties'])}"
     limits = " and ".join(
         f"{words} {schema[key]:{'d' if isinstance(schema[key], int) else 'g'}}"
         for key, words in _LIMITS.items()
@@ -96,14 +98,14 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def _invalid(model: type[BaseModel], error: ErrorDetails, what: str) -> InvalidInput:
+def _invalid(model: type[BaseModel], error: ErrorDetails, what: str, keys: str) -> InvalidInput:
     location, given = error["loc"], error["input"]
     path, within = schema_at(model, location[:-1])
     place = f"{what} ({path})" if path else what
     if error["type"] == "extra_forbidden":
         return unknown(str(location[-1]), within["properties"], place)
     if error["type"] == "missing":
-        return InvalidInput(f"{place} has no {location[-1]!r}; expected {in_words(within)}{_example(within)}")
+        return InvalidInput(f"{place} has no {location[-1]!r}; expected {in_words(within, keys)}{_example(within)}")
     path, here = schema_at(model, location)
     expected = str(error["ctx"]["error"]) if error["type"] == "value_error" else in_words(here)
     if not path:

@@ -184,7 +184,7 @@ def named(corrections: Sequence[Correction]) -> tuple[str, ...]:
     names = tuple(c.own_name or next(counted) for c in corrections)
     for name in names:
         if names.count(name) > 1:
-            alike = " and ".join(repr(c).replace("\n", " ") for n, c in zip(names, corrections, strict=True) if n == name)
+            alike = " and ".join(" ".join(repr(c).split()) for n, c in zip(names, corrections, strict=True) if n == name)
             raise ConfigurationError(f"{alike} would both be called {name!r}; give one another name: .named('another')")
     return names
 

@@ -27,12 +27,13 @@ def outputs(loss: Loss) -> tuple[str, str, str, str]:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a graph: its name, type and source, and whether it can be a tap."""
+    """One tensor of a graph: its name, type and source, whether it can be a tap, and whether it is an output of the model."""
 
     name: str
     type: str
     producer: str
     tappable: bool
+    output: bool
 
 
 def list_tensors(path: str | Path) -> list[Tensor]:
@@ -41,12 +42,12 @@ def list_tensors(path: str | Path) -> list[Tensor]:
     stored = {tensor.name for tensor in model.graph.initializer}
     made = [(value.name, "input") for value in model.graph.input if value.name not in stored]
     made += [(name, node.op_type) for node in model.graph.node for name in node.output if name]
-    tensors = []
+    tensors, final = [], {value.name for value in model.graph.output}
     for name, producer in made:
         value = shapes.get(name)
         column = column_of(value) if value is not None else None
         kind = str(column) if column is not None else type_of(value)
-        tensors.append(Tensor(name, kind, producer, column is not None and _usable(column)))
+        tensors.append(Tensor(name, kind, producer, column is not None and _usable(column), name in final))
     return tensors
 
 

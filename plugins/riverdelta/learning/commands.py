@@ -72,6 +72,8 @@ class Command(Strict):
     version: ClassVar[int] = 1
     #: Whether it takes effect when it is requested rather than when the learner reads it.
     immediate: ClassVar[bool] = False
+    #: The sentence that reports success, with fields of an `Answer` in braces.
+    success: ClassVar[str]
 
     @classmethod
     def summary(cls) -> str:
@@ -106,13 +108,13 @@ class Command(Strict):
         return None
 
     def describe(self, answer: Mapping[str, Any]) -> str:
-        """Return the outcome as a sentence, from the `answer` of `Operator.outcome`."""
+        """Return the outcome as a sentence, from the fields of an `Answer`."""
         waits = answer["waits"]
         return self.done(answer) if waits is None else f"written at position {answer['sequence']}; {waits}"
 
     def done(self, answer: Mapping[str, Any]) -> str:
         """Return the sentence that reports success."""
-        return f"{self.name} was done"
+        return self.success.format(**answer)
 
     def record(self, **envelope: Any) -> Instruction:
         """Return its record for the journal; `envelope` holds the other fields of `Instruction`, such as `by` and `time`.
@@ -127,21 +129,19 @@ class Freeze(Command):
     """Stop learning; serving, feedback and measurement continue."""
 
     name = "freeze"
+    success = "learning is frozen at position {position} until `riverdelta resume`"
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
         """Stop learning."""
         learner.frozen = True
         return None
 
-    def done(self, answer: Mapping[str, Any]) -> str:
-        """Return the sentence that reports success."""
-        return f"learning is frozen at position {answer['position']} until `riverdelta resume`"
-
 
 class Resume(Command):
     """Continue learning after a freeze, and reset the breaker."""
 
     name = "resume"
+    success = "learning continues from position {position}"
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
         """Continue learning."""
@@ -149,15 +149,12 @@ class Resume(Command):
         learner.resume()
         return None
 
-    def done(self, answer: Mapping[str, Any]) -> str:
-        """Return the sentence that reports success."""
-        return f"learning continues from position {answer['position']}"
-
 
 class Promote(Command):
     """Make a release the champion without waiting for its trial."""
 
     name = "promote"
+    success = "release {target} is the champion"
 
     release: Number = Field(serialization_alias="release", description="The release to promote.", examples=[3])
 
@@ -170,9 +167,9 @@ class Promote(Command):
         """Check that the release exists and is intact."""
         past.require(self.release, position)
 
-    def done(self, answer: Mapping[str, Any]) -> str:
-        """Return the sentence that reports success."""
-        return f"release {self.release} is the champion"
+
+def _flag(alias: str, description: str) -> Any:
+    return Field(default=False, serialization_alias=alias, description=description, examples=[True])
 
 
 class Rollback(Command):
@@ -187,18 +184,9 @@ class Rollback(Command):
     release: Number | None = Field(
         default=None, serialization_alias="release", description="The release to serve (default: the champion).", examples=[3]
     )
-    relearn: bool = Field(
-        default=False,
-        serialization_alias="relearn",
-        description="Learn the examples since that release again.",
-        examples=[True],
-    )
-    freeze: bool = Field(
-        default=False, serialization_alias="freeze", description="Stop learning until `riverdelta resume`.", examples=[True]
-    )
-    promote: bool = Field(
-        default=False, serialization_alias="promote", description="Also make that release the champion.", examples=[True]
-    )
+    relearn: bool = _flag("relearn", "Learn the examples since that release again.")
+    freeze: bool = _flag("freeze", "Stop learning until `riverdelta resume`.")
+    promote: bool = _flag("promote", "Also make that release the champion.")
 
     @property
     def promotes(self) -> bool:
@@ -238,12 +226,12 @@ class Rollback(Command):
     def done(self, answer: Mapping[str, Any]) -> str:
         """Return the sentence that reports what serves now."""
         target, state = answer["target"], f"{answer['release']}+{answer['swap']}"
-        if answer["release"] == target:
-            back = f"release {target} serves again as {state}"
-        else:
-            back = f"learning continues from release {target}, and {state} serves now"
-        then = "learning is frozen until `riverdelta resume`" if answer["frozen"] else "learning continues from it"
-        return f"{back}; the champion is {answer['champion']}; {then}"
+        back = f"release {target} serves again as {state}" if answer["release"] == target else f"{state} serves now"
+        learned = f"; the examples since release {target} were learned again" if self.relearn else ""
+        then = (
+            "learning is frozen until `riverdelta resume`" if answer["frozen"] else f"learning continues from release {target}"
+        )
+        return f"{back}{learned}; the champion is release {answer['champion']}; {then}"
 
 
 class Release(Command):
@@ -274,10 +262,7 @@ class RotateKey(Command):
 
     name = "rotate-key"
     immediate = True  # its record is only for the history
-
-    def done(self, answer: Mapping[str, Any]) -> str:
-        """Return the sentence that reports success."""
-        return "the key was replaced; ids signed with the old key stay valid for RIVERDELTA_KEY_WINDOW_SECONDS"
+    success = "the key was replaced; ids signed with the old key stay valid for {key_window_days:g} days"
 
 
 #: The commands by name.

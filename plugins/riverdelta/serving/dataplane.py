@@ -168,7 +168,7 @@ class DataPlane:
             "scatter": self.session.scatter,
             "taking": {name: str(column) for name, column in self.schema.items()},
             "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
-            "corrections": [repr(c).replace("\n", " ") for c in self.definition.corrections],
+            "corrections": [" ".join(repr(c).split()) for c in self.definition.corrections],
             "journal": {name: getattr(journal, name) for name in ("pending_rows", "dropped_rows", "error")},
             "sidecar": {"alive": silent is not None and silent < STALE_SECONDS, "silent_seconds": silent},
             "learning": trainer,

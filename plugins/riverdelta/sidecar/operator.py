@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from riverdelta.core.errors import Refused, Unavailable
+from riverdelta.core.errors import Corrupt, NotFound, Refused, RiverdeltaError, Unavailable
 from riverdelta.learning.commands import Command
 from riverdelta.metrics.learner import STALE_SECONDS
 from riverdelta.sidecar.archive import Archive
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
 from riverdelta.storage.journal.ids import rotate_key
+from riverdelta.storage.registry.releases import Release
 
 _LOOK_SECONDS = 0.05
 
@@ -43,11 +45,11 @@ class ReleaseRow:
 class Answer:
     """The position of a command in the journal, its outcome, and the learner's state after it.
 
-    `refused` is why the learner refused it, `waits` why the learner has not reached it yet; `target` is the release that was
-    made, promoted or rolled back to.
+    `sequence` is None if it was refused before it was written. `refused` is why, `waits` why the learner has not reached it
+    yet; `target` is the release that was made, promoted or rolled back to.
     """
 
-    sequence: int
+    sequence: int | None
     obeyed: bool
     refused: str | None
     waits: str | None
@@ -127,8 +129,15 @@ class Operator:
             refused = str(error)
         except Unavailable as error:
             waits = str(error)
+        return self._answer(sequence, refused, waits)
+
+    def refusal(self, error: RiverdeltaError) -> Answer:
+        """Return the answer to a command that `ask` refused with `error`."""
+        return self._answer(None, str(error), None)
+
+    def _answer(self, sequence: int | None, refused: str | None, waits: str | None) -> Answer:
         status = self.home.read_status()
-        target = (outcome_of(status, sequence) or {}).get("release")
+        target = None if sequence is None else (outcome_of(status, sequence) or {}).get("release")
         known = {name: status.get(name) for name in ("position", "release", "swap", "champion", "frozen")}
         return Answer(sequence, refused is None and waits is None, refused, waits, target, **known)
 
@@ -171,6 +180,18 @@ class Operator:
             f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and did not reach {sequence} "
             f"within {seconds:g} s ({why}); the command waits in the journal"
         )
+
+
+def exportable(home: Home, number: int | None = None) -> Release:
+    """Return a release, by default the one that serves, or the champion if none serves or its file is damaged.
+
+    Raises `NotFound` or `Corrupt` if there is no such release, or it is damaged.
+    """
+    store, serving = home.releases(), home.read_status().get("release")
+    if number is None and serving is not None:
+        with suppress(NotFound, Corrupt):
+            return store.intact(serving)
+    return store.intact(store.champions()[-1] if number is None else number)
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:
