@@ -97,7 +97,7 @@ def test_a_value_of_another_kind_is_refused_by_row_and_name_and_nothing_of_its_c
     assert state(made) == before
 
 
-@pytest.mark.parametrize("bad", ["0", "no", -1, 0.3, float("nan"), None, 2, Decimal(1), "True", [1]], ids=str)
+@pytest.mark.parametrize("bad", ["0", "no", -1, 0.3, 1 - 1e-9, 1e-50, float("nan"), None, 2, Decimal(1), "True", [1]], ids=str)
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_an_unknown_label_is_refused_by_row_and_nothing_is_learned(name, bad):
     made = bound(name)
