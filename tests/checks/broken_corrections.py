@@ -437,7 +437,7 @@ BROKEN = {
         "it_refuses_a_block_that_no_kernel_takes": [LearnsAnyBlock, PredictsAnyBlock, LearnsBeforeItRefuses],
         "it_learns": [KernelIsIdentity],
         "importance_counts": [IgnoresImportance, TeachesLessByWeight],
-        "ids_are_told_apart": [TakesIdsAsFloat32, TakesIdsAsFloat64],
+        "ids_keep_their_64_bits": [TakesIdsAsFloat32, TakesIdsAsFloat64],
         "the_graph_agrees": [ExportsItsOffset, FailsOnOneRow, ClipsInItsGraph],
         "tables_swap": [BakesItsTable],
         "changed_rows_are_touched": [ForgetsToMarkRows],

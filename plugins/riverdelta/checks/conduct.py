@@ -62,7 +62,7 @@ def what_it_is_given_stays_the_callers(correction: Correction, schema: Schema, l
 def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """A clone of a trained correction has its options and is untrained, and learning does not change the original."""
     old, block = bound(correction, schema, loss), draw(schema, 60, 15, loss)
-    options = {name for kind in type(correction).__mro__ for name in signature(kind.__init__).parameters}
+    options = {name for kind in type(correction).__mro__ for name in signature(kind.__init__).parameters}  # type: ignore[misc]
     for name in sorted(options & vars(correction).keys()):
         equal(f"the option {name!r} of its clone", repr(getattr(old, name)), repr(getattr(correction, name)))
     fresh = state(old)
@@ -168,7 +168,11 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     # A residual at its bound can still move the other way; untrained, the same options show how far 200 examples move it.
     fresh, first = bound(correction, schema, loss), made[0]
     lowered = [_lowered(c, row, labels, loss) for c in (fresh, first)]
-    at_most("a thousandth of what 200 examples lower the loss by when untrained", lowered[0] / 1000, lowered[1])
+    if not lowered[1] >= lowered[0] / 1000:
+        raise LawBroken(
+            f"200 ordinary examples lowered the loss by {lowered[1]:.6g} after the wild ones, and by {lowered[0]:.6g} without "
+            f"these; expected at least a thousandth of that"
+        )
 
 
 LAWS = laws_of(globals())
