@@ -113,9 +113,8 @@ def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_L
 
 
 def ids_keep_their_64_bits(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """Large ids that differ by little have outputs of their own, as others do; as floats of 32 or 64 bits they would be equal."""
-    far, near = (np.arange(1, 33) << shift for shift in (40, 0))
-    near = (1 << 60) + near * 37 % 128
+    """Large ids that differ by little have outputs of their own, as others do; as float32 or float64 they would be equal."""
+    far, near = np.arange(1, 33) << 40, (1 << 60) + np.arange(32) * 37 % 128
     for name in (name for name in bound(correction, schema, loss).reads if schema[name].kind == "id"):
         block, apart = draw(schema, 320, 21, loss), []
         for ids in (far, near):
