@@ -39,8 +39,11 @@ class Block:
 
     def copy(self) -> Block:
         """Return the same rows in new arrays."""
-        columns = {name: column.copy() for name, column in self.columns.items()}
-        return Block(columns, self.offset.copy(), self.label.copy(), self.weight.copy())
+        return self[np.arange(len(self))]
+
+    def times(self, n: int) -> Block:
+        """Return the first row n times."""
+        return self[np.zeros(n, np.int64)]
 
 
 def bound(correction: Correction, schema: Schema, loss: Loss) -> Correction:

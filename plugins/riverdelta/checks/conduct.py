@@ -5,6 +5,7 @@ Each law is a function of a correction, a schema and a loss; it raises `LawBroke
 
 from __future__ import annotations
 
+from dataclasses import replace
 from inspect import signature
 from itertools import product
 
@@ -21,7 +22,7 @@ from riverdelta.corrections.stack import Stack
 def it_reads_only_what_it_names(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """Every method needs only the columns that `reads` names."""
     c, block = bound(correction, schema, loss), draw(schema, 20, 12, loss)
-    named = Block({name: block.columns[name] for name in c.reads}, block.offset, block.label, block.weight)
+    named = replace(block, columns={name: block.columns[name] for name in c.reads})
     learn(c, named)
     predict(c, named)
     export(c, Schema({name: schema[name] for name in c.reads}))
@@ -162,7 +163,7 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
         for times, weight, size, offset, label in wild:
             columns = row.columns | {name: row.columns[name] * np.float32(size) for name in floats}
             example = Block(columns, np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32))
-            learn(c, example[np.zeros(times, np.int64)])
+            learn(c, example.times(times))
             shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
             at_most(shown, np.abs(predict(c, usual) - usual.offset), c.radius * numbers, usual.arrays)
     # A residual at its bound can still move the other way; untrained, the same options show how far 200 examples move it.
@@ -189,8 +190,7 @@ def _lowered(c: Correction, row: Block, labels: Floats, loss: Loss) -> float:
     """Return by how much 200 examples of the first or the last label lower its loss, whichever is more."""
     found = []
     for label in (labels[0], labels[-1]):
-        example = Block(row.columns, row.offset, np.full(1, label), np.ones(1, np.float32))
         before = loss.value(predict(c, row), label)[0]
-        learn(c, example[np.zeros(200, np.int64)])
+        learn(c, replace(row, label=np.full(1, label), weight=np.ones(1, np.float32)).times(200))
         found.append(float(before - loss.value(predict(c, row), label)[0]))
     return max(found)

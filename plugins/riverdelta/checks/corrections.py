@@ -5,6 +5,7 @@ Each law is a function of a correction, a schema and a loss; it raises `LawBroke
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> 
         c, row = bound(correction, schema, loss), _one_row(schema, label, loss)
         start = after = loss.value(predict(c, row), label)[0]
         for times in (40, 360, 3600):
-            learn(c, row[np.zeros(times, np.int64)])
+            learn(c, row.times(times))
             after = loss.value(predict(c, row), label)[0]
             if after != start:
                 break
@@ -102,9 +103,9 @@ def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_L
     for scale, turns in ((1.0, 20), (1e-3, 20), (1.0, 1000)):
         losses = np.empty((2, 2))
         for i, weights in enumerate(((3.0, 1.0), (1.0, 3.0))):
-            c, many = bound(correction, schema, loss), row[np.zeros(2 * turns, np.int64)]
+            c, many = bound(correction, schema, loss), row.times(2 * turns)
             weight = np.tile(np.array(weights, np.float32) * np.float32(scale), turns)
-            learn(c, Block(many.columns, many.offset, np.tile(labels, turns), weight))
+            learn(c, replace(many, label=np.tile(labels, turns), weight=weight))
             losses[i] = [loss.value(predict(c, row), label)[0] for label in labels]
         if losses[0, 0] < losses[1, 0] and losses[1, 1] < losses[0, 1]:
             return
@@ -119,9 +120,9 @@ def ids_keep_their_64_bits(correction: Correction, schema: Schema, loss: Loss = 
         block, apart = draw(schema, 320, 21, loss), []
         for ids in (far, near):
             c = bound(correction, schema, loss)
-            learn(c, Block(block.columns | {name: np.tile(ids, 10)}, block.offset, block.label, block.weight))
-            asked = block[np.zeros(32, np.int64)]
-            apart.append(len(np.unique(c.predict(asked.columns | {name: ids}, asked.offset), axis=0)))
+            learn(c, replace(block, columns=block.columns | {name: np.tile(ids, 10)}))
+            asked = block[:1].times(32)
+            apart.append(len(np.unique(predict(c, replace(asked, columns=asked.columns | {name: ids})), axis=0)))
         if apart[1] < apart[0] / 4:
             raise LawBroken(
                 f"32 ids of {name!r} from {near.min()} on have {apart[1]} different outputs, and others {apart[0]}; "
@@ -136,8 +137,7 @@ def the_graph_agrees(correction: Correction, schema: Schema, loss: Loss = LOG_LO
         learn(c, block[start : start + 100])
         fresh = draw(schema, 200, 6 + start, loss)
         far = {name: array * np.float32(_FAR) if array.dtype.kind == "f" else array for name, array in fresh.columns.items()}
-        distant = Block(far, fresh.offset, fresh.label, fresh.weight)
-        for rows, allowed in ((fresh, TOLERANCE), (fresh[:1], TOLERANCE), (distant, _FAR * TOLERANCE)):
+        for rows, allowed in ((fresh, TOLERANCE), (fresh[:1], TOLERANCE), (replace(fresh, columns=far), _FAR * TOLERANCE)):
             gap = np.abs(_onnx(c, schema, rows) - predict(c, rows))
             at_most("the difference of Python and ONNX", gap, allowed, rows.arrays)
 
@@ -199,8 +199,8 @@ LAWS = laws_of(globals())
 
 
 def _one_row(schema: Schema, label: np.float32, loss: Loss) -> Block:
-    row = draw(schema, 8, 3, loss)[5:6]
-    return Block(row.columns, np.full((1, loss.outputs), 0.25, np.float32), np.full(1, label), np.ones(1, np.float32))
+    offset, weight = np.full((1, loss.outputs), 0.25, np.float32), np.ones(1, np.float32)
+    return Block(draw(schema, 8, 3, loss)[5:6].columns, offset, np.full(1, label), weight)
 
 
 def _onnx(c: Correction, schema: Schema, block: Block, tables: Columns | None = None) -> Floats:
