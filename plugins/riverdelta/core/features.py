@@ -205,11 +205,11 @@ class Schema(dict[str, Column]):
         Raises `ConfigurationError` naming its reader `what` and the nearest names, or the kinds.
         """
         if name not in self:
-            specs = [spec for kind, spec in _SPECS.items() if kind in kinds] or ["int64", "float32"]
-            lines = " or ".join(f"{{{name!r}: {spec!r}}}" for spec in specs)
+            line = {name: next((spec for kind, spec in _SPECS.items() if kind in kinds), "int64")}
+            note = "" if kinds else "; 'float32' if it is a number"
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
-                f"{near(name, self)} (declare it with columns={lines}; without a service, Schema.of(…) of the same)"
+                f"{near(name, self)} (declare it: columns={line} in a service, Schema.of({line}) without one{note})"
             )
         if kinds and self[name].kind not in kinds:
             shown = " or ".join(_SPELLED[kind] for kind in kinds)
