@@ -41,6 +41,11 @@ class Block:
         """Return the same rows in new arrays."""
         return self[np.arange(len(self))]
 
+    def scaled(self, size: float) -> Block:
+        """Return the rows with every number in their columns multiplied by `size`."""
+        columns = {name: a * np.float32(size) if a.dtype.kind == "f" else a for name, a in self.columns.items()}
+        return Block(columns, self.offset, self.label, self.weight)
+
     def times(self, n: int) -> Block:
         """Return the first row n times."""
         return self[np.zeros(n, np.int64)]

@@ -154,18 +154,16 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     for array in (usual.offset, *(column for column in usual.columns.values() if column.dtype.kind == "f")):
         np.clip(array, -1, 1, out=array)
     row, labels = usual[:1], some_labels(loss)
-    floats = [name for name in correction.reads if row.columns[name].dtype.kind == "f"]
-    numbers = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in correction.reads)
+    read = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in correction.reads)
     wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
     wild += [(400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]
     for c in made:
         learn(c, block)
         for times, weight, size, offset, label in wild:
-            columns = row.columns | {name: row.columns[name] * np.float32(size) for name in floats}
-            example = Block(columns, np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32))
-            learn(c, example.times(times))
+            numbers = np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32)
+            learn(c, Block(row.scaled(size).columns, *numbers).times(times))
             shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
-            at_most(shown, np.abs(predict(c, usual) - usual.offset), c.radius * numbers, usual.arrays)
+            at_most(shown, np.abs(predict(c, usual) - usual.offset), c.radius * read, usual.arrays)
     # A residual at its bound can still move the other way; untrained, the same options show how far 200 examples move it.
     fresh, first = bound(correction, schema, loss), made[0]
     lowered = [_lowered(c, row, labels, loss) for c in (fresh, first)]
