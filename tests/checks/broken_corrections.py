@@ -140,6 +140,70 @@ class IgnoresImportance(Entity):
         return super().learn(columns, offset, label, learned)
 
 
+class TeachesLessByWeight(Entity):
+    def learn(self, columns, offset, label, weight):
+        self.room(columns, offset, label, weight)
+        learned = (weight > 0) & np.isfinite(weight)
+        return super().learn(columns, offset, label, np.where(learned, np.minimum(1 / np.maximum(weight, 1e-30), 1e30), weight))
+
+
+class _IdsAsFloats:
+    """Its ids pass through floats of `type`, in Python and in the graph."""
+
+    type, onnx = np.float32, 1
+
+    def _cast(self, columns):
+        with np.errstate(invalid="ignore"):
+            return {**columns, "u": columns["u"].astype(self.type).astype(np.int64)}
+
+    def predict(self, columns, offset):
+        self.room(columns, offset)
+        return super().predict(self._cast(columns), offset)
+
+    def learn(self, columns, offset, label, weight):
+        self.room(columns, offset, label, weight)
+        return super().learn(self._cast(columns), offset, label, weight)
+
+    def export(self, nodes, columns, offset):
+        return super().export(nodes, columns | {"u": nodes.cast(nodes.cast(columns["u"], self.onnx), 7)}, offset)
+
+
+class TakesIdsAsFloat32(_IdsAsFloats, Entity):
+    pass
+
+
+class TakesIdsAsFloat64(_IdsAsFloats, Entity):
+    type, onnx = np.float64, 11
+
+
+class FailsOnOneRow(Shift):
+    def export(self, nodes, columns, offset):
+        flat = nodes.add("Squeeze", super().export(nodes, columns, offset))
+        return nodes.add("Unsqueeze", flat, nodes.constant([1], np.int64))
+
+
+class ClipsInItsGraph(Linear):
+    def export(self, nodes, columns, offset):
+        ends = [nodes.constant(np.float32(end)) for end in (-6, 6)]
+        return super().export(nodes, columns | {"h": nodes.add("Clip", columns["h"], *ends)}, offset)
+
+
+class DropsOptionsInClones(Entity):
+    def __init__(self, key, boost=1.0, **options):
+        super().__init__(key, **options)
+        self.boost = boost
+
+
+class ReportsNoShare(Shift):
+    def occupancy(self):
+        return {"shift": math.nan}
+
+
+class ReportsNoCoefficients(Shift):
+    def coefficients(self):
+        return {}
+
+
 class StartsElsewhere(Linear):
     def bind(self, schema):
         super().bind(schema)
@@ -372,8 +436,9 @@ BROKEN = {
         "a_block_equals_its_rows": [LearnsABlockAsOneAverage, PredictsByTheBlock, RefusesEmptyBlocks, IsRandom],
         "it_refuses_a_block_that_no_kernel_takes": [LearnsAnyBlock, PredictsAnyBlock, LearnsBeforeItRefuses],
         "it_learns": [KernelIsIdentity],
-        "importance_counts": [IgnoresImportance],
-        "the_graph_agrees": [ExportsItsOffset],
+        "importance_counts": [IgnoresImportance, TeachesLessByWeight],
+        "ids_keep_their_64_bits": [TakesIdsAsFloat32, TakesIdsAsFloat64],
+        "the_graph_agrees": [ExportsItsOffset, FailsOnOneRow, ClipsInItsGraph],
         "tables_swap": [BakesItsTable],
         "changed_rows_are_touched": [ForgetsToMarkRows],
         "state_round_trips": [HidesState, RestoreForgets, InflateHidesState],
@@ -383,8 +448,9 @@ BROKEN = {
             PredictWritesServed, PredictWritesLearner, PredictCounts, ExportWritesLearner, SyncMovesOutputs,
         ],
         "what_it_is_given_stays_the_callers": [CachesByIdentity, KeepsTheCallersArrays, WritesIntoTheBlock],
-        "clones_share_nothing": [SharesTablesWithItsClones],
+        "clones_share_nothing": [SharesTablesWithItsClones, DropsOptionsInClones],
         "served_tables_keep_their_form": [ServesFloat64, ReplacesItsTables],
+        "its_reports_fit": [ReportsNoShare, ReportsNoCoefficients],
         "inflating_moves_no_output": [InflateMovesOutputs, InflateMakesSurer, InflateFreezes],
         "what_cannot_be_learned_leaves_no_trace": [
             LearnsWhatIsNotFinite, LearnsColumnsThatAreNotFinite, TakesNaNAsZero, LearnsWeightZero,

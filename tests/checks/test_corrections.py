@@ -12,7 +12,8 @@ from broken_corrections import (
 )
 from mutants import broken_by, each_law_has_its_own, each_of
 
-from riverdelta.checks import LawBroken, check
+from riverdelta import Entity, Linear
+from riverdelta.checks import LawBroken, check, parametrize_with_checks
 
 
 @each_of(BROKEN)
@@ -22,6 +23,22 @@ def test_a_broken_correction_breaks_the_law(law, mutant):
 
 def test_every_law_has_a_mutant_of_its_own():
     each_law_has_its_own(BROKEN, Shift(), SCHEMA)
+
+
+GENTLE = {
+    "a low rate": Linear("u", slots=64, rate=1e-3),
+    "a high penalty": Linear("u", slots=64, method="ftrl", l1=3.0),
+    "a higher penalty": Linear("u", "h", slots=64, method="ftrl", l1=100.0),
+    "a narrow prior": Entity("u", slots=64, variance=1e-4),
+    "a low clip": Entity("u", slots=64, clip=1e-3),
+    "a small radius": Entity("u", on="h", slots=64, radius=1e-3),
+    "one slot": Entity("u", slots=1, offset=None),
+}
+
+
+@parametrize_with_checks(GENTLE, SCHEMA)
+def test_options_that_slow_learning_down_keep_the_laws(check):
+    check()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,20 @@ def a_curvature_below_zero(raw, label, weight, gradient, curvature):
     curvature[0] = -1e-3
 
 
+@numba.njit(DERIVATIVES, cache=True)
+def infinity_by_infinity(raw, label, weight, gradient, curvature):
+    p = np.exp(raw[0]) / (1.0 + np.exp(raw[0]))
+    gradient[0] = weight * (p - label)
+    curvature[0] = weight * p * (1.0 - p)
+
+
+@numba.njit(DERIVATIVES, cache=True)
+def weights_cut(raw, label, weight, gradient, curvature):
+    p = 1.0 / (1.0 + np.exp(-raw[0]))
+    gradient[0] = min(weight, 2.5) * (p - label)
+    curvature[0] = min(weight, 2.5) * p * (1.0 - p)
+
+
 @numba.njit(MIX, cache=True)
 def overshoots(base, corrected, weight, served):
     served[0] = base[0] + 1.5 * weight * (corrected[0] - base[0])
@@ -99,10 +113,16 @@ BROKEN = {
         mutant("HalfTheGradient", **with_kernels(derivatives=half_the_gradient)),
         mutant("TheWeightSquared", **with_kernels(derivatives=the_weight_once_too_often)),
         mutant("NegativeCurvature", **with_kernels(derivatives=a_curvature_below_zero)),
+        mutant("NaNAtALargeLogit", **with_kernels(derivatives=infinity_by_infinity)),
+        mutant("CutsWeights", **with_kernels(derivatives=weights_cut)),
     ],
     "the_value_is_bounded": [mutant("TooLowABound", bound=5.0)],
     "nan_stays_nan": [mutant("JudgesAll", judged=lambda self, base: LogLoss.judged(self, np.nan_to_num(base)))],
-    "labels_are_refused_by_row": [mutant("LabelsOfAnyKind", valid=lambda self, label: np.isfinite(label))],
+    "labels_are_refused_by_row": [
+        mutant("LabelsOfAnyKind", valid=lambda self, label: np.isfinite(label)),
+        mutant("LabelsBetween", valid=lambda self, label: (np.asarray(label) >= 0) & (np.asarray(label) <= 1)),
+        mutant("LabelsNearby", valid=lambda self, label: np.isin(np.float32(label), (0, 1))),
+    ],
     "links_invert_each_other": [mutant("ALinkOfItsOwn", link=lambda self, p: 2 * LogLoss.link(self, p))],
     "mixtures_lie_between": [mutant("Overshoots", **with_kernels(mix=overshoots))],
     "spread_bounds_the_difference": [
@@ -110,6 +130,10 @@ BROKEN = {
     ],
     "mixing_loses_nothing_at_the_mixable_rate": [
         mutant("TooHighARate", mixable=lambda self, weight: np.ones(np.shape(weight))),
+        mutant(
+            "RightAtFewWeights",
+            mixable=lambda self, weight: np.where(np.isin(weight, (0.1, 1, 3, 50)), LogLoss.mixable(self, weight), 1.0),
+        ),
         mutant("MixesLogits", **with_kernels(mix=mixes_logits)),
     ],
     "the_graph_agrees": [

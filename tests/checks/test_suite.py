@@ -1,5 +1,7 @@
 """The suite is chosen by what the object is, reports failures that are expected, and names what cannot be checked."""
 
+from pathlib import Path
+
 import pytest
 from broken_corrections import SCHEMA, InflateMovesOutputs, LearnsWeightZero, Shift
 
@@ -135,3 +137,10 @@ def _raises(each):
     except LawBroken:
         return True
     return False
+
+
+def test_a_failure_shows_pytest_the_callers_frame_alone():
+    with pytest.raises(LawBroken) as raised:
+        check(InflateMovesOutputs("u", slots=64), SCHEMA)
+    assert [Path(str(entry.path)).name for entry in raised.traceback.filter(raised)] == ["test_suite.py"]
+    assert raised.value.__suppress_context__

@@ -41,6 +41,10 @@ def test_every_public_name_is_there(name):
     assert getattr(riverdelta, name).__name__ == name
 
 
+def test_it_lists_its_public_names_alone():
+    assert dir(riverdelta) == sorted(riverdelta.__all__)
+
+
 def test_the_version_is_that_of_the_package():
     assert version("riverdelta") in CliRunner().invoke(main, ["--version"]).output
 

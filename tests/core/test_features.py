@@ -1,5 +1,7 @@
 """Columns: what is taken, and what each refusal says."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -122,3 +124,9 @@ def test_an_axis_of_any_length_takes_any_length():
 def test_a_column_that_nobody_has_is_asked_for_by_who_reads_it():
     with pytest.raises(ConfigurationError, match=r"Entity\('usr'\) reads column 'usr'.*did you mean user"):
         SCHEMA.need("usr", "Entity('usr')")
+
+
+def test_a_column_that_is_missing_is_answered_with_a_declaration_of_the_kind_that_its_reader_needs():
+    for kinds, line in ((("id",), "{'u': 'int64'}"), (("scalar", "vector"), "{'u': 'float32'}"), ((), "{'u': 'int64'}")):
+        with pytest.raises(ConfigurationError, match=re.escape(f"columns={line} in a service, Schema.of({line}) without")):
+            Schema().need("u", "Mine", *kinds)

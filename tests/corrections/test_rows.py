@@ -1,5 +1,6 @@
 """River's faces: rows, frames and blocks are learned alike, and what a column cannot hold is refused by row and name."""
 
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_a_value_of_another_kind_is_refused_by_row_and_name_and_nothing_of_its_c
     assert state(made) == before
 
 
-@pytest.mark.parametrize("bad", ["0", "no", -1, 0.3, float("nan"), None, 2, Decimal(1), "True", [1]], ids=str)
+@pytest.mark.parametrize("bad", ["0", "no", -1, 0.3, 1 - 1e-9, 1e-50, float("nan"), None, 2, Decimal(1), "True", [1]], ids=str)
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_an_unknown_label_is_refused_by_row_and_nothing_is_learned(name, bad):
     made = bound(name)
@@ -131,12 +132,55 @@ def test_a_first_row_proves_what_it_can():
 def test_an_integer_that_may_be_an_id_or_a_number_is_asked_for_with_the_line_to_write(price):
     linear = Linear("price", ("user", "item"), slots=32)
     x = {"price": price, "user": 1, "item": 2, "offset": 0.0}
-    with pytest.raises(ConfigurationError, match="'price' is a number or an id") as asked:
+    with pytest.raises(ConfigurationError, match="'price' is an id or a number") as asked:
         linear.learn_one(x, True)
-    line = str(asked.value).split("row: ")[1].split(", or ")[0]
-    exec(line, {"correction": linear, "Schema": Schema})
-    linear.learn_one(x, True)
-    assert linear._schema["price"].kind == "scalar"
+    lines = re.fullmatch(r".*write (.*) if it is an id, or (.*) if it is a number", str(asked.value)).groups()
+    for line, kind in zip(lines, ("id", "scalar"), strict=True):
+        made = linear.clone()
+        exec(line, {"correction": made, "Schema": Schema})
+        made.learn_one(x, True)
+        assert made._schema["price"].kind == kind
+
+
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_binding_again_never_discards_what_was_learned(name):
+    made = bound(name)
+    made.bind(SCHEMA)
+    for y in (True, False, True):
+        made.learn_one(GOOD, y)
+    before = state(made)
+    with pytest.raises(ConfigurationError, match=r"has learned from examples.*correction = correction\.clone\(\)"):
+        made.bind(SCHEMA)
+    assert state(made) == before
+    made.clone().bind(SCHEMA)
+
+
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_what_is_not_a_schema_is_refused_with_the_line_to_write(name):
+    with pytest.raises(ConfigurationError, match=r"bind got \{'price': 'float32'\}; expected a Schema, such as Schema.of"):
+        CORRECTIONS[name].clone().bind({"price": "float32"})
+
+
+@pytest.mark.parametrize("frame", [GOOD, np.zeros((1, 2)), [GOOD]], ids=lambda frame: type(frame).__name__)
+def test_what_is_not_a_frame_is_refused(frame):
+    for face in (
+        lambda X: Entity("user").learn_many(X, [True]),
+        Entity("user").predict_many,
+        Entity("user").predict_proba_many,
+    ):
+        with pytest.raises(InvalidInput, match=rf"X is a {type(frame).__name__}; expected a data frame"):
+            face(frame)
+
+
+def test_a_series_of_labels_is_never_paired_with_rows_of_another_index():
+    made, frame = bound("entity"), pd.DataFrame([GOOD, GOOD], index=[5, 6])
+    before = state(made)
+    for index in ([6, 5], [0, 1], [5]):
+        with pytest.raises(InvalidInput, match=r"y has the index .* and X .*; expected the same: y\.loc\[X\.index\]"):
+            made.learn_many(frame, pd.Series([True, False][: len(index)], index=index))
+    assert state(made) == before
+    made.learn_many(frame, pd.Series([True, False], index=[5, 6]))
+    made.learn_many(frame, [True, False])
 
 
 def test_ids_never_collide_by_rounding():

@@ -207,3 +207,17 @@ def test_a_block_that_no_kernel_can_take_is_refused_by_array_and_shape_and_nothi
         with pytest.raises(InvalidInput, match=message):
             learner.learn(columns, given["base"], given["label"], given["weight"])
     assert stack.digest() == before
+
+
+def test_a_block_that_a_kernel_would_refuse_is_not_learned_by_a_river_pipeline_before_it():
+    stack = Stack([River(LogisticRegression(), ("h",)), Linear("u", slots=8), Entity("u", slots=8)])
+    stack.bind(SCHEMA)
+    before = stack.digest()
+    locked = ONE.copy()
+    locked.flags.writeable = False
+    good = {"base": ONE, "label": ONE[:, 0], "weight": ONE[:, 0]}
+    wrong = [("weight", np.ones(2)), ("weight", locked[:, 0]), ("label", locked[:, 0]), ("base", locked)]
+    for name, array in wrong:
+        with pytest.raises(InvalidInput, match="offset is" if name == "base" else f"{name} is"):
+            stack.learn(COLUMNS, *(good | {name: array}).values())
+    assert stack.digest() == before

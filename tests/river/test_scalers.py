@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from river.linear_model import LogisticRegression
@@ -53,6 +53,8 @@ def test_any_finite_floats_agree_or_the_pipeline_starts_afresh(scaler, run_graph
 
     @settings(max_examples=40)
     @given(hnp.arrays(np.float32, st.integers(1, 12), elements=wide))
+    @example(np.array([0, 1e-45], np.float32))
+    @example(np.array([2e-38, np.nextafter(np.float32(2e-38), np.float32(1))], np.float32))
     def check(values):
         correction = River(scaler | LogisticRegression(SGD(0.1)), ("h",))
         correction.bind(schema)

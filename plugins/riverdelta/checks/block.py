@@ -39,8 +39,16 @@ class Block:
 
     def copy(self) -> Block:
         """Return the same rows in new arrays."""
-        columns = {name: column.copy() for name, column in self.columns.items()}
-        return Block(columns, self.offset.copy(), self.label.copy(), self.weight.copy())
+        return self[np.arange(len(self))]
+
+    def scaled(self, size: float) -> Block:
+        """Return the rows with every number in their columns multiplied by `size`."""
+        columns = {name: a * np.float32(size) if a.dtype.kind == "f" else a for name, a in self.columns.items()}
+        return Block(columns, self.offset, self.label, self.weight)
+
+    def times(self, n: int) -> Block:
+        """Return the first row n times."""
+        return self[np.zeros(n, np.int64)]
 
 
 def bound(correction: Correction, schema: Schema, loss: Loss) -> Correction:

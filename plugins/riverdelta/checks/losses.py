@@ -15,7 +15,8 @@ from riverdelta.core.nodes import Nodes
 _ROWS, _NUDGE = 200, 1e-5
 #: The largest difference allowed between Python (float64) and ONNX.
 _TOLERANCE = 1e-4
-_WILD = (0.0, 60.0, -60.0, 1e4, -1e4, 1e30, -1e30)
+_WILD = (0.0, 60.0, -60.0, 800.0, -800.0, 1e4, -1e4, 1e30, -1e30)
+_WEIGHTS = (1e-30, 0.3, 2.5, 40.0, 1e4, 1e30)
 
 
 def its_name_is_free(loss: Loss) -> None:
@@ -34,32 +35,35 @@ def its_attributes_fit(loss: Loss) -> None:
 
 
 def derivatives_are_those_of_the_value(loss: Loss) -> None:
-    """The gradient is the slope of the value, the curvature is not negative, and both are proportional to the weight."""
-    for raw, label in _rows(loss):
+    """The gradient is the slope of the unclipped value, the curvature is not negative, and both are finite for any finite raw
+    output and proportional to any weight."""
+    raw = np.concatenate([_draw(loss, 0), _wild(loss)[1:]])
+    size = np.abs(raw).max(axis=1)
+    nudges = np.maximum(_NUDGE, 1e-7 * size)
+    for label in some_labels(loss).tolist():
         gradient, curvature = loss.derivatives(raw, label)
         for k in range(loss.outputs):
-            nudge = _NUDGE * (np.arange(loss.outputs) == k)
-            slope = (loss.value(raw + nudge, label) - loss.value(raw - nudge, label)) / (2 * _NUDGE)
-            allowed = 1e-4 * (1 + np.abs(slope))
-            at_most("the gradient's error", np.abs(gradient[:, k] - slope), allowed)
-        at_most("the curvature below 0", -curvature, 0.0)
-        for once, heavy in zip((gradient, curvature), loss.derivatives(raw, label, 2.5), strict=True):
-            allowed = 1e-9 * (1 + np.abs(once))
-            at_most("the error at weight 2.5", np.abs(2.5 * once - heavy), allowed)
+            nudge = nudges[:, None] * (np.arange(loss.outputs) == k)
+            slope = (_uncut(loss, raw + nudge, label) - _uncut(loss, raw - nudge, label)) / (2 * nudges)
+            # Of two outputs at 1e30, float64 cannot tell which is larger.
+            allowed = np.where(size <= 1e4, 1e-4 * (1 + np.abs(slope)), np.finfo(np.float64).max)
+            at_most("the gradient's error", np.abs(gradient[:, k] - slope), allowed, {"raw": raw})
+        at_most("the curvature below 0", -curvature, 0.0, {"raw": raw})
+        for weight in _WEIGHTS:
+            for once, heavy in zip((gradient, curvature), loss.derivatives(raw, label, weight), strict=True):
+                error, allowed = np.abs(weight * once - heavy), weight * 1e-9 * (1 + np.abs(once))
+                at_most(f"the error at weight {weight:g}", error, allowed, {"raw": raw})
 
 
 def the_value_is_bounded(loss: Loss) -> None:
     """A loss is from 0 to `bound` for any raw output, and at most `bound` before clipping if the row is `judged`."""
-    wild = np.repeat(np.array(_WILD)[:, None], loss.outputs, axis=1)
-    wild[:, 0] *= -1.0
-    for raw in (wild, _draw(loss, 1)):
+    for raw in (_wild(loss), _draw(loss, 1)):
         judged = loss.judged(raw)
         for label in some_labels(loss):
             value = loss.value(raw, label)
             at_most("the value", value, loss.bound)
             at_most("the value below 0", -value, 1e-9)
-            uncut = np.array([loss.kernels.functions[0](row, float(label)) for row in loss.rows(raw)])
-            at_most("the unclipped value of a row that is `judged`", uncut[judged], loss.bound)
+            at_most("the unclipped value of a row that is `judged`", _uncut(loss, raw, float(label))[judged], loss.bound)
 
 
 def nan_stays_nan(loss: Loss) -> None:
@@ -72,11 +76,15 @@ def nan_stays_nan(loss: Loss) -> None:
 
 
 def labels_are_refused_by_row(loss: Loss) -> None:
-    """An invalid label is refused with its row named; valid labels pass unchanged."""
+    """An invalid label is refused with its row named, also one close to or between those of `labels`; valid ones pass."""
     good = some_labels(loss)
     same("check_labels", loss.check_labels(good), good)
-    for bad in (np.nan, np.inf, *(() if loss.labels is None else (max(loss.labels) + 1, min(loss.labels) - 0.5))):
-        with refused(f"the label {bad:g}", InvalidInput, f"row {len(good)} "):
+    bads = [np.nan, np.inf]
+    if loss.labels is not None:
+        bads += [number for one in loss.labels for number in (one + 1e-50, one - 1e-9, one + 1e-9) if number != one]
+        bads += np.random.default_rng(11).uniform(min(loss.labels) - 1, max(loss.labels) + 1, 30).tolist()
+    for bad in bads:
+        with refused(f"the label {bad!r}", InvalidInput, f"row {len(good)} "):
             loss.check_labels([*good, bad])
 
 
@@ -119,20 +127,24 @@ def spread_bounds_the_difference(loss: Loss) -> None:
 
 
 def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
-    """At the rate η = `mixable(w)`, unless it is 0, w·loss of the mixture <= -log(Σ share·exp(-η·w·loss)) / η."""
+    """With p the largest product of a weight and its rate `mixable`, unless it is 0, the loss of the mixture is at most
+    -log(Σ share·exp(-p·loss)) / p; a smaller product allows more."""
     base, corrected = _draw(loss, 7), _draw(loss, 8)
     corrected = loss.mix(base, corrected, 1.0)
-    for weight in (0.1, 1.0, 3.0, 50.0):
-        rate = float(loss.mixable(weight))
-        if not 0.0 <= rate <= 1.0:
-            raise LawBroken(f"mixable({weight:g}) is {rate:g}; expected 0 to 1")
-        for label in some_labels(loss) if rate else ():
-            losses = weight * np.stack([loss.value(base, label), loss.value(corrected, label)])
-            for share in (0.05, 0.5, 0.95):
-                mixed = weight * loss.value(loss.mix(base, corrected, share), label)
-                shares = np.log([1.0 - share, share])[:, None]
-                allowed = -np.logaddexp.reduce(shares - rate * losses) / rate
-                at_most(f"w·loss at w = {weight:g}", mixed, allowed + 1e-6)
+    weights = np.concatenate([np.geomspace(1e-3, 1e3, 601), np.arange(1.0, 101.0)])
+    rates = loss.mixable(weights)
+    equal("the shape of `mixable`", np.shape(rates), weights.shape)
+    at_most("`mixable`", rates, 1.0, {"weight": weights})
+    at_most("`mixable` below 0", -rates, 0.0, {"weight": weights})
+    at = int(np.argmax(rates * weights))
+    product = float(rates[at] * weights[at])
+    for label in some_labels(loss) if product else ():
+        losses = np.stack([loss.value(base, label), loss.value(corrected, label)])
+        for share in (0.05, 0.5, 0.95):
+            shares = np.log([1.0 - share, share])[:, None]
+            allowed = -np.logaddexp.reduce(shares - product * losses) / product
+            mixed = loss.value(loss.mix(base, corrected, share), label)
+            at_most(f"the loss at weight {weights[at]:g} and rate {rates[at]:g}", mixed, allowed + 1e-6)
 
 
 def the_graph_agrees(loss: Loss) -> None:
@@ -170,8 +182,16 @@ def _draw(loss: Loss, seed: int) -> Doubles:
     return np.random.default_rng(seed).normal(scale=2.0, size=(_ROWS, loss.outputs))
 
 
-def _rows(loss: Loss) -> list[tuple[Doubles, float]]:
-    return [(_draw(loss, 0), float(label)) for label in some_labels(loss)]
+def _wild(loss: Loss) -> Doubles:
+    """Return rows of extreme raw outputs, the first one 0."""
+    wild = np.repeat(np.array(_WILD)[:, None], loss.outputs, axis=1)
+    wild[:, 0] *= -1.0
+    return wild
+
+
+def _uncut(loss: Loss, raw: Doubles, label: float) -> Doubles:
+    """Return the values before they are clipped at `bound`."""
+    return np.array([loss.kernels.functions[0](row, label) for row in raw])
 
 
 def _agree(what: str, got: Floats | Doubles, expected: Doubles) -> None:

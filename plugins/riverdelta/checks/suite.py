@@ -24,6 +24,8 @@ from riverdelta.storage.registry import Registry
 if TYPE_CHECKING:
     import pytest
 
+#: pytest leaves the frames of this module out of a failure.
+__tracebackhide__ = True
 #: The laws of each kind of object.
 LAWS: dict[type, tuple[Callable[..., None], ...]] = {
     Correction: corrections.LAWS + conduct.LAWS,
@@ -63,8 +65,12 @@ class Check:
             self.law()
         except ConfigurationError:
             raise
+        except LawBroken as broken:
+            raise LawBroken(f"{self.of}: {self.name}: {broken}") from None
         except Exception as error:
-            raise LawBroken(f"{self.of}: {self.name}: {_described(error)}") from error
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raised = f"raised {type(error).__name__}: {error} (in {at.name}, {Path(at.filename).name}:{at.lineno})"
+            raise LawBroken(f"{self.of}: {self.name}: {raised}") from error
 
     def __repr__(self) -> str:
         return f"{self.of}-{self.name}"
@@ -192,11 +198,3 @@ def _kind(obj: Any, schema: Schema, loss: Loss) -> tuple[type, Any, Callable[...
     raise ConfigurationError(
         f"{obj!r:.200} opened {made!r:.200}; expected a log, which has `transaction`, or a registry, which has `write`"
     )
-
-
-def _described(error: Exception) -> str:
-    """Return the message of a broken law, or another error with the place that raised it."""
-    if isinstance(error, LawBroken):
-        return str(error)
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return f"raised {type(error).__name__}: {error} (in {at.name}, {Path(at.filename).name}:{at.lineno})"

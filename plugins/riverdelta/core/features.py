@@ -29,6 +29,7 @@ DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "ui
 _LISTS, _NUMBERS, _TEXT = {list, tuple}, {int, float}, {str, bytes}
 _NOT_NUMBERS = {*_TEXT, bool, np.bool_}
 _SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
+_SPECS = {"id": "int64", "scalar": "float32", "vector": "float32[16]"}
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
 
@@ -204,9 +205,11 @@ class Schema(dict[str, Column]):
         Raises `ConfigurationError` naming its reader `what` and the nearest names, or the kinds.
         """
         if name not in self:
+            line = {name: next((spec for kind, spec in _SPECS.items() if kind in kinds), "int64")}
+            note = "" if kinds else "; 'float32' if it is a number"
             raise ConfigurationError(
                 f"{what} reads column {name!r}, which is neither an input of the base, a tap nor a declared column: "
-                f"{near(name, self)} (declare it with columns={{{name!r}: 'float32'}})"
+                f"{near(name, self)} (declare it: columns={line} in a service, Schema.of({line}) without one{note})"
             )
         if kinds and self[name].kind not in kinds:
             shown = " or ".join(_SPELLED[kind] for kind in kinds)

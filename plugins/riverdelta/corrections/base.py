@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import reprlib
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -88,7 +91,13 @@ class Correction(RowFaces):
     radius: float = 8.0
     own_name: str | None = None
     given: frozenset[str] = frozenset()
+    _learned = False
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "bind" in vars(cls):
+            cls.bind = _guarded(cls.bind)  # type: ignore[method-assign]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -158,7 +167,7 @@ class Correction(RowFaces):
         Raises
         ------
         ConfigurationError
-            If a column is missing or has a kind that the correction cannot use.
+            If a column is missing or has a kind that the correction cannot use, or if the correction has learned from examples.
         """
         self._schema = Schema({name: schema.need(name, type(self).__name__) for name in self.reads})
 
@@ -194,6 +203,7 @@ class Correction(RowFaces):
         if label is not None and weight is not None:
             _fits("label", label, (rows,))
             _fits("weight", weight, (rows,))
+            self._learned |= rows > 0
         return np.empty_like(offset)
 
     def inflate(self, keep: float) -> None:
@@ -220,8 +230,28 @@ class Correction(RowFaces):
         return {}
 
 
+def _guarded(bind: Callable[[Correction, Schema], None]) -> Any:
+    """Return `bind`, which refuses what is not a schema, and to discard what was learned."""
+
+    @wraps(bind)
+    def guarded(self: Correction, schema: Schema) -> None:
+        made = type(self).__name__
+        if not isinstance(schema, Schema):
+            raise ConfigurationError(
+                f"{made}.bind got {reprlib.repr(schema)}; expected a Schema, such as Schema.of({{'user': 'int64'}})"
+            )
+        if self._learned:
+            raise ConfigurationError(
+                f"{made} has learned from examples, which binding it again would discard; for an untrained one write "
+                f"correction = correction.clone()"
+            )
+        bind(self, schema)
+
+    return guarded
+
+
 def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
         raise InvalidInput(
-            f"{name} is {described(array)}; expected float32{list(shape)} in C order, such as np.array({name}, np.float32)"
+            f"{name} is {described(array)}; expected float32{list(shape)} in C order, writable: np.array({name}, np.float32)"
         )

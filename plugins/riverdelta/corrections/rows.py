@@ -91,8 +91,18 @@ class RowFaces(MiniBatchClassifier):
         self._learn([x], [y], w)
 
     def learn_many(self, X: pd.DataFrame, y: pd.Series, w: float = 1.0) -> None:
-        """Learn the rows of a frame in order; the result is that of `learn_one` row by row."""
-        self._learn(_rows(X), y, w)
+        """Learn the rows of a frame in order; the result is that of `learn_one` row by row.
+
+        Raises `InvalidInput` if y is a series with another index than X, in another order too.
+        """
+        rows, index = _rows(X), getattr(y, "index", None)
+        # A list has a method of that name.
+        if index is not None and not callable(index) and not X.index.equals(index):
+            raise InvalidInput(
+                f"y has the index {index!r:.80} and X {X.index!r:.80}; expected the same: y.loc[X.index], or, to pair them by "
+                f"position, y.to_numpy()"
+            )
+        self._learn(rows, y, w)
 
     def predict_proba_one(self, x: Row, **kwargs: Any) -> dict[bool | str | int, float]:
         """Return the probability of each label."""
@@ -185,10 +195,13 @@ class RowFaces(MiniBatchClassifier):
         """Return the kinds of the columns; raises `ConfigurationError` for one that the row does not decide."""
         found = {name: self._kind(name, self._value(x, name, 0)) for name in self.reads}
         if asked := [name for name, spec in found.items() if spec is None]:
-            specs = {name: spec or "float32" for name, spec in found.items()}
+            as_ids, as_numbers = (
+                f"correction.bind(Schema.of({ {name: spec or guess for name, spec in found.items()} }))"
+                for guess in ("int64", "float32")
+            )
             raise ConfigurationError(
-                f"{type(self).__name__} cannot tell whether {asked[0]!r} is a number or an id: row 0 has {x[asked[0]]!r}; "
-                f"declare it before the first row: correction.bind(Schema.of({specs})), or 'int64' for an id"
+                f"{type(self).__name__} cannot tell whether {asked[0]!r} is an id or a number: row 0 has {x[asked[0]]!r}; "
+                f"before the first row, write {as_ids} if it is an id, or {as_numbers} if it is a number"
             )
         return Schema.of({name: spec for name, spec in found.items() if spec is not None})
 
@@ -203,6 +216,8 @@ class RowFaces(MiniBatchClassifier):
 
 
 def _rows(X: pd.DataFrame) -> list[Row]:
+    if not hasattr(X, "columns"):
+        raise InvalidInput(f"X is a {type(X).__name__}; expected a data frame: pd.DataFrame(X), or learn_one for a dict")
     if not X.columns.is_unique:
         twice = X.columns[X.columns.duplicated()][0]
         raise InvalidInput(f"the frame has the column {twice!r} twice; expected each column once")

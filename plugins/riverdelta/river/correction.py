@@ -30,6 +30,8 @@ from riverdelta.river.snapshot import freeze, thaw
 _LOG = logging.getLogger(__name__)
 #: A pipeline with a residual of this size has diverged.
 _DIVERGED = 1e6
+#: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
+_TINY = float(np.float32(1e-30))
 
 
 class River(Correction):
@@ -60,9 +62,10 @@ class River(Correction):
     Notes
     -----
     River gets an id column as an int, a scalar as a float, and a vector `v` as floats `v_0`, `v_1`, …, row by row, with the
-    importance weight. The last step is replaced by a subclass that adds the offset, which no scaler changes. LinearRegression
-    lowers any loss by a step of iteratively reweighted least squares (`riverdelta.river.offset`). An id that was never learned
-    adds nothing. A pipeline whose residual exceeds a million has diverged: it is logged and starts again, untrained.
+    importance weight; floats from -1e-30 to 1e-30 count as 0. The last step is replaced by a subclass that adds the offset,
+    which no scaler changes. LinearRegression lowers any loss by a step of iteratively reweighted least squares
+    (`riverdelta.river.offset`). An id that was never learned adds nothing. A pipeline whose residual exceeds a million has
+    diverged: it is logged and starts again, untrained.
 
     Examples
     --------
@@ -234,12 +237,17 @@ class River(Correction):
             parts = _river_names(column)
             names += parts
             block = columns[name].reshape(rows, len(parts))
+            if column.kind != "id":
+                block = np.where((np.abs(block) <= _TINY) & (block != 0), np.float32(0), block)
             values += [block[:, i].tolist() for i in range(len(parts))]
         for row in zip(*values, strict=True):
             yield dict(zip(names, row, strict=True))
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        blocks = tuple((_river_names(column), columns[name]) for name, column in self._columns.items())
+        blocks = tuple(
+            (_river_names(column), columns[name] if column.kind == "id" else nodes.add("Shrink", columns[name], lambd=_TINY))
+            for name, column in self._columns.items()
+        )
         ids: dict[base.Name, str] = {n: columns[n] for n, column in self._columns.items() if column.kind == "id"}
         (residual,) = self._converter.export(nodes, Flow(blocks, ids)).terms
         return nodes.add("Add", offset, nodes.cast(residual, TensorProto.FLOAT))

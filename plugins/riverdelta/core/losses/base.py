@@ -78,11 +78,15 @@ class Loss(ABC):
             with np.errstate(over="ignore"):
                 found = given.astype(_LABEL)
         good = self.valid(found)
+        if found is not given:
+            # Rounding to float32 makes 1e-50 and 0.99999999 valid.
+            good &= self.valid(given)
         if shown:
             good |= np.isnan(found)
         if not good.all():
             at = int(np.flatnonzero(~good)[0])
-            raise InvalidInput(f"{what} {first + at} has the label {given[at]:g}; expected {self.expected}")
+            odd = str(given[at]).removesuffix(".0")
+            raise InvalidInput(f"{what} {first + at} has the label {odd}; expected {self.expected}")
         return found
 
     def _numbers(self, label: Any, what: str) -> Doubles:
