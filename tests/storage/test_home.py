@@ -108,12 +108,38 @@ def test_a_changed_default_leaves_the_tables_as_they_were_and_is_logged(home, mo
         assert learned(unstored) != expected
         with caplog.at_level(logging.WARNING):
             home().prepare()
-        assert learned(home().definition) == expected
-        home().prepare()
+        for _ in range(2):
+            assert learned(home().definition) == expected
+            home().prepare()
     first, second = caplog.messages[:2]
     assert "variance stays 0.5" in first
     assert "forget stays 1.0" in second
     home().prepare()
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_an_option_that_was_deleted_from_the_code_is_a_difference(home, starts):
+    def with_entity(**options):
+        return Home(replace(home().definition, corrections=[Entity("user", slots=256, **options)]), home().settings)
+
+    for _ in range(starts):
+        with_entity(forget=0.9).prepare()
+    with pytest.raises(ConfigurationError, match=r"forget is 1\.0 here, and was 0\.9"):
+        with_entity().prepare()
+
+
+class Passing(Entity):
+    def __init__(self, key, slots=256, offset="offset"):
+        super().__init__(key, slots=slots, offset=offset)
+
+
+def test_a_changed_default_of_an_option_that_a_class_passes_on_does_not_orphan_its_home(home, monkeypatch):
+    mine = Home(replace(home().definition, corrections=[Passing("user")]), home().settings)
+    mine.prepare()
+    variance, *others = Entity.__init__.__defaults__[2:]
+    monkeypatch.setattr(Entity.__init__, "__defaults__", (*Entity.__init__.__defaults__[:2], variance * 2, *others))
+    for _ in range(2):
+        Home(replace(home().definition, corrections=[Passing("user")]), home().settings).prepare()
 
 
 def learned(definition):

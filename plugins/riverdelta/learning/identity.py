@@ -54,7 +54,7 @@ class Tap(Strict):
 class Corrected(Strict):
     """One correction: its class, the value of every option, the columns that it reads, and the shapes of its tables.
 
-    `chosen` are the options whose value is not the default, `incidental` those that do not affect learning.
+    `chosen` are the options that the code gives a value other than the default, `incidental` those that do not affect learning.
     """
 
     name: str
@@ -127,7 +127,8 @@ def read(written: bytes) -> Identity:
 def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[str]]:
     """Return the definition with every changed default set back to its `stored` value, and a sentence for each.
 
-    Only options that the code leaves at their defaults are affected.
+    Only options that had their default when `stored` was written, and that the code leaves at it now, are affected: one that
+    was deleted from the code is a change.
     """
     theirs = {c.name: c for c in stored.corrections}
     corrections, settled = list[Correction](), list[str]()
@@ -137,7 +138,7 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
         changed = {
             option: default(known[option])
             for option in inspect.signature(type(c).__init__).parameters
-            if option in known and option not in c.given and value(getattr(c, option)) != known[option]
+            if option in known and option not in {*c.given, *was.chosen} and value(getattr(c, option)) != known[option]
             if not isinstance(default(known[option]), dict)  # an object: the difference is for the user to see
         }
         settled += [
@@ -145,8 +146,16 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
             f"current default, {getattr(c, option)!r}"
             for option, kept in changed.items()
         ]
-        corrections.append(c.clone(changed) if changed else c)
+        given, c = c.given, c.clone(changed) if changed else c
+        c.given = given
+        corrections.append(c)
     return (replace(definition, corrections=corrections) if settled else definition), settled
+
+
+def beyond_reach(definition: Definition) -> dict[str, set[str]]:
+    """Return, by correction, the options at a default that `settle` cannot set back: its class does not take them itself."""
+    names = named(definition.corrections)
+    return {n: _passed_on(c) - {*_chosen(c, _parameters(c))} for n, c in zip(names, definition.corrections, strict=True)}
 
 
 def value(given: Any) -> Any:
@@ -193,11 +202,16 @@ def _of(name: str, correction: Correction) -> Corrected:
         kind=type(correction).__qualname__,
         module=OWN if module.partition(".")[0] == OWN else module,
         parameters=value(own),
-        chosen=_chosen(correction, own),
+        chosen=[n for n in _chosen(correction, own) if n in correction.given or n in _passed_on(correction)],
         incidental=list(correction.incidental),
         reads=list(correction.reads),
         tables={key: list(table.values.shape) for key, table in correction.served.items()},
     )
+
+
+def _passed_on(correction: Correction) -> set[str]:
+    """Return the options that only a base class takes."""
+    return {*_arguments(correction)} - {*inspect.signature(type(correction).__init__).parameters}
 
 
 def _chosen(of: Any, own: Mapping[str, Any]) -> list[str]:

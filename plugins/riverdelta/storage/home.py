@@ -25,7 +25,7 @@ from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.differences import differences
-from riverdelta.learning.identity import Identity, describe, read, settle
+from riverdelta.learning.identity import Identity, beyond_reach, describe, read, settle
 from riverdelta.learning.reference import in_effect
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
@@ -234,7 +234,7 @@ class Home:
         if releases.all() or (self.folder / "journal").exists():
             if stored is None:
                 self._claim_without_definition(releases)
-            elif found := differences(stored, mine):
+            elif found := differences(stored, mine, beyond_reach(self.definition)):
                 lines = (f"{self.folder} learned with another definition of {mine.name!r}:", *(f"  {words}" for words in found))
                 raise ConfigurationError("\n".join([*lines, self._carry()]))
         if stored != mine:
