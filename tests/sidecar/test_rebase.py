@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from relearned import relearned
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.core.arrays import part
-from riverdelta.core.errors import ConfigurationError, InvalidInput, Locked, NotFound, Refused
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput, Locked, NotFound, Refused
 from riverdelta.core.features import Schema
 from riverdelta.core.locks import alone
 from riverdelta.core.losses import LOG_LOSS
@@ -80,6 +81,14 @@ def contents(folder):
     """Every file of a home that has what was learned."""
     parts = [path for part in ("releases", "checkpoints", "live") for path in sorted((folder / part).iterdir())]
     return {path: path.read_bytes() for path in parts}
+
+
+def tear(path):
+    """Damage the middle of a file."""
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(data)
 
 
 def new_base(definition, tmp_path, text=STEEPER, **changed):
@@ -536,6 +545,18 @@ class TestALog:
         assert shown[:3] == [(64, None), (128, None), (192, None)]
         assert shown[-1] == (done.position, done.position)
 
+    def test_one_without_rows_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        with pytest.raises(InvalidInput, match="the log has no rows"):
+            rebase(definition, settings(tmp_path), old, iter(()))
+
+    def test_a_row_without_a_time_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        *blocks, last = self.log(blocks=3)
+        last.time[5] = np.nan
+        with pytest.raises(InvalidInput, match="the log: row 133 has no time; expected Unix seconds"):
+            rebase(definition, settings(tmp_path), old, [*blocks, last])
+
     @pytest.mark.parametrize("wrong", ["label", "x"])
     def test_what_is_wrong_in_it_is_named_by_the_row_of_the_log(self, definition, teach, tmp_path, wrong):
         old, _ = teach(blocks=1)
@@ -599,6 +620,16 @@ class TestAHomeOf01:
         with pytest.raises(Refused, match=r"none of the 64 rows .* they lack 'x' \(float32\[N\]\), which the new scorer needs"):
             rebase(replace(mine, **changed), settings(tmp_path), folder)
 
+    @pytest.mark.parametrize("changed", [{"logit": "other"}, {"taps": {"t": "other"}}])
+    @pytest.mark.parametrize("owner", [True, False], ids=["owner", "neither"])
+    def test_another_output_or_tap_is_not_served(self, old, tmp_path, changed, owner):
+        mine, folder = old
+        if not owner:
+            (folder / "owner").unlink()
+        other = Home(replace(mine, **changed), settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
+        with pytest.raises(ConfigurationError, match="comes from another tensor of the base in its newest"):
+            other.prepare()
+
     def test_without_a_release_that_can_be_read_nothing_is_taken_from_it(self, old, tmp_path):
         mine, folder = old
         for path in (folder / "releases").glob("*.onnx"):
@@ -644,6 +675,39 @@ class TestRefusals:
         old, _ = teach(blocks=1)
         with pytest.raises(Refused, match=r"labels of the task .*, and this scorer has the task Other\(\): they cannot"):
             rebase(replace(definition, task=Other()), settings(tmp_path), old)
+
+    @pytest.mark.parametrize(
+        ("harm", "kind", "said"),
+        [
+            (lambda journal: shutil.rmtree(journal), Refused, "journal has no records: there is nothing to carry over"),
+            (lambda journal: [p.unlink() for p in journal.glob("*.sqlite*")], Refused, "journal has no records: there is"),
+            (lambda journal: (journal / "key").unlink(), Refused, "journal/key is missing, without which the ids"),
+            (
+                lambda journal: (journal / "key").write_bytes(b"x"),
+                ConfigurationError,
+                "{journal}/key has 1 bytes",
+            ),
+            (lambda journal: tear(journal / "000001.sqlite"), Corrupt, "{journal}/000001.sqlite is damaged: "),
+        ],
+        ids=["no journal", "an empty one", "no key", "a damaged key", "a damaged segment"],
+    )
+    def test_a_damaged_old_home_is_named_by_its_file(self, definition, teach, tmp_path, harm, kind, said):
+        old, _ = teach()
+        harm(old / "journal")
+        with pytest.raises(kind, match=said.format(journal=old / "journal")):
+            rebase(definition, settings(tmp_path), old)
+        assert not list((tmp_path / "new").glob("*"))
+
+    def test_a_new_home_inside_the_old_one_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        with pytest.raises(InvalidInput, match=f"{old}/journal/ranker is inside {old}, the home to carry over"):
+            rebase(definition, settings(tmp_path).model_copy(update={"home": old / "journal"}), old)
+
+    def test_what_appears_in_its_place_meanwhile_is_named(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        appear = (tmp_path / "new" / "ranker").symlink_to
+        with pytest.raises(InvalidInput, match="new/ranker already exists; move it away"):
+            rebase(definition, settings(tmp_path), old, progress=lambda at, last: appear(tmp_path) if at == last else None)
 
     def test_an_old_definition_of_a_later_version_is_named_with_its_file(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)

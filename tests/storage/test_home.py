@@ -243,6 +243,7 @@ def test_a_missing_definition_is_written_again_where_the_newest_release_is_this_
     with caplog.at_level(logging.WARNING):
         assert home().prepare().number == 0
     assert "release 0 has this base" in caplog.text
+    assert "options that tables do not show, such as a rate, cannot be checked" in caplog.text
     assert home().stored() == describe(home().definition)
     caplog.clear()
     home().prepare()

@@ -134,11 +134,11 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
     corrections, settled = list[Correction](), list[str]()
     for name, c in zip(named(definition.corrections), definition.corrections, strict=True):
         was = theirs.get(name)
-        known = was.parameters if was and was.kind == type(c).__qualname__ else {}
+        known, chosen = (was.parameters, was.chosen) if was and was.kind == type(c).__qualname__ else ({}, [])
         changed = {
             option: default(known[option])
             for option in inspect.signature(type(c).__init__).parameters
-            if option in known and option not in {*c.given, *was.chosen} and value(getattr(c, option)) != known[option]
+            if option in known and option not in {*c.given, *chosen} and value(getattr(c, option)) != known[option]
             if not isinstance(default(known[option]), dict)  # an object: the difference is for the user to see
         }
         settled += [

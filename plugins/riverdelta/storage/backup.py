@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from riverdelta.core.durable import place
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.locks import shared
-from riverdelta.storage.home import OWNED_BY, Home
+from riverdelta.storage.claim import OWNED_BY
+from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import copy_keys
 from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.log.segments import COPYING

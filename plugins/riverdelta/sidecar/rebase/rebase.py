@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from riverdelta.core.arrays import nest
 from riverdelta.core.durable import place
-from riverdelta.core.errors import InvalidInput, Locked, Refused, Unavailable
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput, Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
@@ -28,13 +30,15 @@ from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
-from riverdelta.sidecar.rebase.old import check, usable
+from riverdelta.sidecar.rebase.old import check, check_place, usable
 from riverdelta.sidecar.rebase.rows import LogRows, Rows
 from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.backup import copy_journal
-from riverdelta.storage.home import Home, rebase_line
+from riverdelta.storage.claim import rebase_line
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal.ids import load_key
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
@@ -112,15 +116,21 @@ def rebase(
             if not free:
                 raise Locked(f"another rebase to {home.folder} is running ({private}); wait until it ends")
             try:
-                check(old, home)  # from here on no service begins there
+                check_place(old, home)  # from here on no service begins there
                 built = Home(definition, settings.model_copy(update={"home": private}))
                 shutil.rmtree(built.folder, ignore_errors=True)
                 done = _Rebase(built, old, log, progress).run()
+                check_place(old, home)
                 place(built.folder, home.folder)
+            except (ConfigurationError, Corrupt) as error:  # the copy goes: the old home's file is the one to restore
+                raise type(error)(str(error).replace(str(built.folder), str(old))) from error
             finally:
                 shutil.rmtree(private, ignore_errors=True)
     except OSError as error:
-        raise Unavailable(f"the home {home.folder} cannot be made: {error}; check that its disk has room") from error
+        check_place(old, home)  # something else has appeared there
+        raise Unavailable(
+            f"the home {home.folder} cannot be made: {error}; check that {home.folder.parent} is writable and its disk has room"
+        ) from error
     return replace(done, folder=str(home.folder))
 
 
@@ -138,7 +148,8 @@ class _Rebase:
         release, journal = home.prepare(), home.key_path.parent
         shutil.rmtree(journal)
         done.position = copy_journal(self.old / "journal", journal)
-        self.rows = Rows(home.definition, release, *usable(self.old, home.definition, release))
+        load_key(home.key_path)
+        self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
         #: The learner whose tables and gate score the journal's rows.
@@ -226,6 +237,8 @@ class _Rebase:
             try:
                 base, columns = self.rows.of_log(block, self.done.log_rows)
                 label = loss.check_labels(block.label, first=self.done.log_rows)
+                if len(untimed := np.flatnonzero(~np.isfinite(block.time))):
+                    raise InvalidInput(f"row {self.done.log_rows + int(untimed[0])} has no time; expected Unix seconds")
             except InvalidInput as error:
                 raise InvalidInput(f"{block.source}: {error}") from None
             for at in range(0, len(label), AT_ONCE):
@@ -236,6 +249,8 @@ class _Rebase:
                 releases.on_examples(0, served)
             self.done.log_rows += len(label)
             self.progress(self.done.log_rows, None)
+        if not self.done.log_rows:
+            raise InvalidInput("the log has no rows, so there is nothing to learn; give one that has")
         return learner
 
     def _publish(self, learner: Learner, releases: Releases) -> None:
@@ -246,7 +261,7 @@ class _Rebase:
         store.judge(made.number, {"verdict": "rebased"})
         comparison = self.done.comparison or {}
         losses = [comparison.get(name, {}).get("log_loss") for name in ("corrected", "base")]
-        if None not in losses and losses[0] <= losses[1]:
+        if None not in losses and 0.0 <= losses[0] <= losses[1]:
             store.promote(made.number)
             self.done.champion = made.number
         contest = Contest(store, home.definition.new_stack, home.settings, home.definition.loss)
