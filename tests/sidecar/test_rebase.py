@@ -417,6 +417,107 @@ class TestCommands:
         assert not [outcome for outcome in rig.trainer.status()["outcomes"] if outcome["refused"]]
 
 
+class TestAgain:
+    """A rebased home is rebased again, or loses its checkpoints."""
+
+    @pytest.fixture
+    def serve(self, make_rig, tmp_path):
+        """Return a function that serves a rebased home for two blocks, and moves it aside."""
+
+        def served(definition, command=None):
+            rig = make_rig(definition, tmp_path / "new")
+            for block in range(2):
+                rig.teach(32, 50 + block, np.ones(32, np.float32))
+                rig.step()
+            if command is not None:
+                sequence = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(command)
+                rig.step()
+                assert rig.trainer.learner.outcomes.of(sequence).refused is None
+            rig.close()
+            rig.trainer, rig.close = None, lambda: None
+            (tmp_path / "new").rename(tmp_path / "b")
+            return tmp_path / "b" / "ranker"
+
+        return served
+
+    def test_the_old_stack_is_that_of_the_home_before_and_what_was_served_is_kept(self, definition, teach, tmp_path):
+        old, _ = teach()
+        before = rebase(replace(definition, corrections=CHANGED["another order"]), settings(tmp_path), old).comparison
+        for name in ("c", "d"):
+            home = (tmp_path / "new").rename(tmp_path / name)
+            again = rebase(definition, settings(tmp_path), home / "ranker").comparison
+            for which in ("corrected", "served"):
+                assert again[f"old_{which}"]["log_loss"] == pytest.approx(before[which]["log_loss"], abs=1e-12)
+            before = again
+        served = []
+        for home, column in (("new", "#served"), ("old", None)):
+            there = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / home}))
+            with closing(there.reader()) as journal:
+                rows = [r for _, r in journal.read(0, 10_000) if isinstance(r, Impressions)]
+            served.append(np.concatenate([r.columns[column] if column else r.served[:, 0] for r in rows]))
+        np.testing.assert_array_equal(*served)
+
+    def test_a_rollback_to_its_release_1_is_repeated(self, definition, teach, tmp_path, serve):
+        old, _ = teach()
+        done = rebase(definition, settings(tmp_path), old)
+        expected = tables(Home(definition, settings(tmp_path))).digest()
+        again = rebase(definition, settings(tmp_path), serve(definition, Rollback(release=1)))
+        assert (again.rollbacks, again.examples) == (1, done.examples + 64)
+        assert tables(Home(definition, settings(tmp_path))).digest() == expected
+
+    @pytest.mark.parametrize("log", [True, False], ids=["a log", "the journal"])
+    def test_without_checkpoints_it_starts_from_the_tables_that_it_was_given(self, definition, teach, tmp_path, make_rig, log):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old, TestALog().log() if log else None)
+        home = Home(definition, settings(tmp_path))
+        expected = tables(home).digest()
+        for path in (home.folder / "checkpoints").iterdir():
+            path.unlink()
+        rig = make_rig(definition, tmp_path / "new")
+        rig.step()
+        assert rig.trainer.learner.stack.digest() == expected
+        assert rig.trainer.learner.examples == (384 if log else 96)
+
+    def test_without_checkpoints_and_releases_it_does_not_start(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old)
+        folder = Home(definition, settings(tmp_path)).folder
+        for path in (*(folder / "checkpoints").iterdir(), folder / "releases" / "000001.state"):
+            path.write_bytes(b"damaged")
+        with pytest.raises(Corrupt, match="has no checkpoint, and no release since it was rebased that can be read"):
+            make_rig(definition, tmp_path / "new")
+
+    def test_what_a_log_replaced_does_not_come_back(self, definition, teach, tmp_path, serve):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old, TestALog().log())
+        rebased = serve(definition)
+        with pytest.raises(Refused, match=r"learned a log instead of its journal up to record \d+, .* --log rows.parquet"):
+            rebase(definition, settings(tmp_path), rebased)
+        assert rebase(definition, settings(tmp_path), rebased, TestALog().log()).learned == 384
+        home = Home(definition, settings(tmp_path))
+        with closing(home.journal()) as journal, pytest.raises(Refused, match="a log was learned instead of records 1 to"):
+            Operator(home, journal).ask(Rollback(release=0, relearn=True))
+
+
+class TestAWorseStack:
+    def test_where_it_lost_more_as_served_than_the_base_the_base_serves(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach(blocks=1)
+        worse = replace(definition, corrections=[Linear("user", slots=64, rate=500.0, clip=1e6)])
+        labels = np.random.default_rng(1)
+        noise = [replace(each, label=labels.integers(0, 2, 64).astype(np.float32)) for each in TestALog().log()]
+        done = rebase(worse, settings(tmp_path), old, noise)
+        assert done.comparison["served"]["log_loss"] > done.comparison["base"]["log_loss"]
+        assert (done.champion, done.gate_restarted) == (0, True)
+        rig = make_rig(worse, tmp_path / "new")
+        rig.step()
+        rig.plane.follower.follow()
+        answer = rig.plane.score(rig.columns(64, 1))
+        np.testing.assert_allclose(answer.scores, 1 / (1 + np.exp(-np.asarray(answer.base))), atol=1e-3)
+        report = rig.trainer.learner.gate.report()
+        assert (report["examples"], report["weight"]) == (0, 1e-6)
+        assert report["bound"] == pytest.approx(np.log(1e6), rel=1e-6)
+
+
 class TestSwept:
     def test_records_that_retention_deleted_are_counted(self, definition, teach, tmp_path):
         old, _ = teach(blocks=20, segment_bytes=16_384)

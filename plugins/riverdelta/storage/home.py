@@ -28,6 +28,7 @@ from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.claim import OWNED_BY, move_away, recognize, refuse_another_mode, stored_in, ways_out
 from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
 from riverdelta.storage.log import Log, SqliteLog
+from riverdelta.storage.origin import Origin
 from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
@@ -78,6 +79,12 @@ class Home:
     def stored(self) -> Identity | None:
         """Return the folder's definition; see `stored_in`."""
         return stored_in(self.folder)
+
+    @property
+    def begins(self) -> int:
+        """The journal position up to which a log was learned instead, 0 unless the home was rebased with one."""
+        origin = Origin.of(self.folder)
+        return origin.position if origin is not None and origin.log else 0
 
     def require(self) -> None:
         """Raise `NotFound`, with the line that selects another folder, if no service has created this home yet."""

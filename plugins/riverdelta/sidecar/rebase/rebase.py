@@ -39,6 +39,7 @@ from riverdelta.storage.backup import copy_journal
 from riverdelta.storage.claim import rebase_line
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import load_key
+from riverdelta.storage.origin import Origin
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
@@ -73,6 +74,13 @@ class Rebased:
     rollbacks: int = 0
     frozen: bool = False
     champion: int = 0
+    #: Whether the base or its output is another one than in the old home.
+    new_base: bool = False
+    #: RIVERDELTA_GUARD, or "base" if only the base serves; the weight of the new stack in what serves first; whether the gate
+    #: started over, from the base.
+    guard: str = "live"
+    weight: float = 0.0
+    gate_restarted: bool = False
     comparison: dict[str, Any] | None = None
 
 
@@ -144,12 +152,19 @@ class _Rebase:
 
     def run(self) -> Rebased:
         """Copy, learn, release and save."""
-        home, done = self.home, self.done
+        home, done, origin = self.home, self.done, Origin.of(self.old)
+        if origin is not None and origin.log and self.log is None:
+            raise Refused(
+                f"{self.old} learned a log instead of its journal up to record {origin.position:,}, which must not come back; "
+                f"learn that log again, with the rows that came since: {self._with_log()}"
+            )
         release, journal = home.prepare(), home.key_path.parent
         shutil.rmtree(journal)
         done.position = copy_journal(self.old / "journal", journal)
         load_key(home.key_path)
-        self.rows = Rows(home.definition, release, *usable(self.old, home.definition))
+        same_base, changed = usable(self.old, home.definition)
+        done.new_base = not same_base
+        self.rows, self.again = Rows(home.definition, release, same_base, changed), origin is not None
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
         #: The learner whose tables and gate score the journal's rows.
@@ -180,7 +195,7 @@ class _Rebase:
         learner.recall = past
         learner.begin()
         learner.position = done.swept = past.start
-        read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer)
+        read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer, self.again)
         while learner.position < done.position:
             # One block ahead: the tables that served its rows are often from the block before.
             while len(blocks) < 2 and read < done.position:
@@ -191,6 +206,7 @@ class _Rebase:
                 scoring.score(learner.position)
                 renewed = past.put(sequence, record, scoring.take(sequence)) if isinstance(record, Impressions) else record
                 learner.push(sequence, renewed)
+                past.reached(sequence, learner.state)
                 done.records += 1
                 if isinstance(record, Instruction) and record.action == "rollback" and not past.refusal(sequence):
                     self._check_undone(sequence, learner)
@@ -204,10 +220,11 @@ class _Rebase:
         """Count a rollback; raise `Refused` if it was refused now, as what it undid would come back."""
         outcome = learner.outcomes.of(sequence)
         if outcome is not None and outcome.refused is not None and self.log is None:
+            rows = self.done.unusable
+            lack = f"{rows:,} rows lack {self.done.lacking}, which the new scorer needs, so " if rows else ""
             raise Refused(
-                f"the rollback at position {sequence} cannot be repeated, so what it undid would come back: {outcome.refused}; "
-                f"learn rows that you trust instead: {rebase_line(self.home.definition, self.old)} --log rows.parquet "
-                f"--label clicked"
+                f"{lack}the rollback at position {sequence} cannot be repeated, so what it undid would come back: "
+                f"{outcome.refused}; learn rows that you trust instead: {self._with_log()}"
             )
         self.done.rollbacks += 1
 
@@ -257,11 +274,17 @@ class _Rebase:
         """Make release 1, publish its tables and save a checkpoint, from which the service starts."""
         home, position, now = self.home, self.done.position, time.time()
         store: ReleaseStore = releases.store
+        comparison = self.done.comparison or {}
+        base, corrected, served = (comparison.get(n, {}).get("log_loss", np.nan) for n in ("base", "corrected", "served"))
+        measured, s = comparison.get("examples"), home.settings
+        if measured and s.guard == "live" and not 0.0 <= served <= base:
+            learner.gate.start_over()
+            learner.gate.note(position)
+            self.done.gate_restarted = True
+        self.done.guard, self.done.weight = "base" if s.serve == "base" else s.guard, learner.gate.weight
         made = releases.make(learner, position, now)
         store.judge(made.number, {"verdict": "rebased"})
-        comparison = self.done.comparison or {}
-        losses = [comparison.get(name, {}).get("log_loss") for name in ("corrected", "base")]
-        if None not in losses and 0.0 <= losses[0] <= losses[1]:
+        if 0.0 <= corrected <= base:
             store.promote(made.number)
             self.done.champion = made.number
         contest = Contest(store, home.definition.new_stack, home.settings, home.definition.loss)
@@ -272,14 +295,17 @@ class _Rebase:
             Live(home.live(), learner.stack).publish(made.number, position, learner.gate.weight, now)
         states = {"contest": contest, **{name: self.shown[name] for name in _SHOWN}}
         state = learner.state() | nest({name: each.state() for name, each in states.items()})
-        # Twice: without any, a start would learn the journal from its beginning, and what was rolled back with it.
-        for at in (position - 1, position):
+        for at in (position - 1, position):  # two, as ever: one may be damaged
             home.checkpoints().save(at, state)
+        Origin(position=position, log=self.log is not None).save(home.folder)
 
     def _refusal(self) -> Refused:
-        done, line = self.done, rebase_line(self.home.definition, self.old)
+        done = self.done
         return Refused(
             f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: they lack {done.lacking}, which the "
             f"new scorer needs; set keep_inputs=True in @online of the old service, which keeps it for all later rows, or "
-            f"learn rows that have it: {line} --log rows.parquet --label clicked"
+            f"learn rows that have it: {self._with_log()}"
         )
+
+    def _with_log(self) -> str:
+        return f"{rebase_line(self.home.definition, self.old)} --log rows.parquet --label clicked"
