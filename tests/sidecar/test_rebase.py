@@ -577,6 +577,12 @@ class TestANewBase:
         with pytest.raises(Refused, match=r"they lack 'hour' \(float32\[N\]\), which the new scorer needs"):
             rebase(replace(definition, columns=columns, corrections=[Linear("hour")]), settings(tmp_path), old)
 
+    def test_of_the_same_base_only_the_column_that_is_new_is_named(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=2)
+        columns = Schema.of({"shop": "float32", "hour": "float32"})
+        with pytest.raises(Refused, match=r"they lack 'hour' \(float32\[N\]\), which the new scorer needs"):
+            rebase(replace(definition, columns=columns, corrections=[Linear("hour")]), settings(tmp_path), old)
+
     def test_rows_of_before_inputs_were_kept_are_counted_and_the_others_are_used(self, definition, teach, tmp_path, make_rig):
         old, ids = teach(blocks=3)
         kept = replace(definition, keep_inputs=True)
@@ -608,7 +614,7 @@ class TestANewBase:
         rig.close()
         rig.trainer, rig.close = None, lambda: None
         changed = new_base(kept, tmp_path)
-        with pytest.raises(Refused, match=r"cannot be repeated, so what it undid would come back: .* of 72 labels"):
+        with pytest.raises(Refused, match=r"96 rows lack 'x' \(float32\[N\]\), .*so the rollback .* cannot be"):
             rebase(changed, settings(tmp_path), old)
         # A log has none of it.
         assert rebase(changed, settings(tmp_path), old, TestALog().log()).learned == 384

@@ -17,6 +17,7 @@ import pytest
 from riverdelta import Calibration, Entity, Lookup
 from riverdelta.core import digests, durable
 from riverdelta.core.errors import ConfigurationError, Corrupt, ModelError, NotFound, Unavailable
+from riverdelta.core.features import Schema
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.identity import describe
@@ -96,6 +97,16 @@ def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, 
     assert over == f"to start over: {moved}"
     subprocess.run(moved, shell=True, check=True)
     home(half, slots).prepare()
+
+
+def test_a_definition_that_needs_a_column_that_the_journal_lacks_is_refused_with_the_line_of_a_log(home):
+    home().prepare()
+    changed = replace(home().definition, columns=Schema.of({"hour": "float32"}), corrections=[Entity("user", on=["hour"])])
+    with pytest.raises(ConfigurationError) as refused:
+        Home(changed, home().settings).prepare()
+    *_, why, carry, _ = str(refused.value).splitlines()
+    assert why == "the journal does not keep 'hour' (float32[N]), which this definition needs: a log must have it"
+    assert carry.endswith(".old' --log rows.parquet --label clicked")
 
 
 def test_a_changed_default_leaves_the_tables_as_they_were_and_is_logged(home, monkeypatch, caplog):

@@ -120,7 +120,7 @@ def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
     elif done.guard == "live":
         trial = "" if done.champion else "; alone it did not beat the base, so release 1 is on trial"
         yield f"it serves the new stack, mixed with the base, at the gate's weight of {done.weight:.3g}{trial}"
-    if losses.get("served", 0.0) > losses.get("old_served", np.inf):
+    if losses.get("served", 0.0) > losses.get("old_served", np.inf) + 5e-5:
         yield "warning: on these rows the new stack, as served, lost more than the old one"
 
 

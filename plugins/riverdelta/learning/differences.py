@@ -38,6 +38,21 @@ def differences(stored: Identity, mine: Identity, beyond: Mapping[str, Collectio
     return found
 
 
+def lacking(stored: Identity, mine: Identity) -> list[str]:
+    """Return the columns that `mine` needs to learn a journal of `stored`, and that this journal does not keep."""
+    request = {**mine.base.inputs, **mine.columns}
+    reads = dict.fromkeys(name for c in mine.corrections for name in c.reads)
+
+    def has(name: str) -> bool:
+        return name in stored.journal and stored.source(name) == mine.source(name)
+
+    missing = [name for name in reads if not has(name)]
+    # The base runs only where it is another one, or for a tap.
+    runs = (stored.base.digest, stored.output) != (mine.base.digest, mine.output) or any(n not in request for n in missing)
+    needed = dict.fromkeys([*(mine.base.inputs if runs else ()), *(name for name in missing if name in request)])
+    return [f"{name!r} ({request[name]})" for name in needed if not has(name)]
+
+
 def _of_correction(stored: Corrected, mine: Corrected, beyond: Collection[str]) -> Iterator[str]:
     what = f"{mine.kind} {mine.name!r}"
     # The module of a user's class depends on how its file is imported: it may change.

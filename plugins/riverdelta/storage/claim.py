@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 
@@ -49,11 +50,17 @@ def rebase_line(definition: Definition, old: Path) -> str:
     return shlex.join(["riverdelta", "rebase", "--service", definition.service, "--from", str(old)])
 
 
-def ways_out(folder: Path, definition: Definition) -> str:
-    """Return the lines to type if the definition of the home in a folder was changed on purpose."""
+def ways_out(folder: Path, definition: Definition, lacks: Sequence[str] = ()) -> str:
+    """Return the lines to type if the definition of the home in a folder was changed on purpose.
+
+    `lacks` are the columns that it needs and that the journal does not keep.
+    """
     away = move_away(folder)
     carry = f"{away} && {rebase_line(definition, _away(folder))}"
-    return f"to carry over what it learned, once no service uses it: {carry}\nto start over: {away}"
+    if lacks:
+        carry += " --log rows.parquet --label clicked"
+    why = f"the journal does not keep {', '.join(lacks)}, which this definition needs: a log must have it\n" if lacks else ""
+    return f"{why}to carry over what it learned, once no service uses it: {carry}\nto start over: {away}"
 
 
 def move_away(folder: Path) -> str:

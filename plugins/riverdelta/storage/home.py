@@ -21,7 +21,7 @@ from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.differences import differences
+from riverdelta.learning.differences import differences, lacking
 from riverdelta.learning.identity import Identity, beyond_reach, describe, settle
 from riverdelta.learning.reference import in_effect
 from riverdelta.storage.checkpoints import CheckpointStore
@@ -206,7 +206,7 @@ class Home:
                 recognize(self.folder, self.definition, releases)
             elif found := differences(stored, mine, beyond_reach(self.definition)):
                 lines = (f"{self.folder} learned with another definition of {mine.name!r}:", *(f"  {words}" for words in found))
-                raise ConfigurationError("\n".join([*lines, ways_out(self.folder, self.definition)]))
+                raise ConfigurationError("\n".join([*lines, ways_out(self.folder, self.definition, lacking(stored, mine))]))
         if stored != mine:
             write(self._path, mine.model_dump_json(indent=1).encode())
         self._owner.unlink(missing_ok=True)

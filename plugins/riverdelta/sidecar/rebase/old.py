@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from contextlib import closing, suppress
@@ -10,11 +11,14 @@ from pathlib import Path
 from riverdelta.core.errors import InvalidInput, NotFound, Refused
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.identity import describe
+from riverdelta.learning.differences import differences
+from riverdelta.learning.identity import beyond_reach, describe
 from riverdelta.storage.claim import reads_of_base, rebase_line, refuse_another_mode, stored_in
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Reader
 from riverdelta.storage.log import SqliteLog
+
+_log = logging.getLogger(__name__)
 
 
 def check(old: Path, home: Home) -> None:
@@ -72,5 +76,7 @@ def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
         )
     if was is None:
         return reads_of_base(old, definition) or (False, frozenset(definition.taps))
+    if not differences(was, mine, beyond_reach(definition)):
+        _log.warning("nothing that affects learning differs from the definition of %s: it can be served as it is", old)
     changed = frozenset(name for name in definition.kept if was.source(name) != mine.source(name))
     return (was.base.digest, was.output) == (mine.base.digest, mine.output), changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections import deque
@@ -116,6 +117,17 @@ def rebase(
         Called as `Progress` says.
     """
     home = Home(definition, settings)
+    try:
+        return _rebase(home, old, log, progress)
+    except Refused as error:
+        if old.resolve().parent != home.folder.resolve().parent:
+            raise
+        raise Refused(
+            f"{error}; to go back, restore the old code and type: {shlex.join(['mv', str(old), str(home.folder)])}"
+        ) from None
+
+
+def _rebase(home: Home, old: Path, log: Iterable[LogRows] | None, progress: Progress) -> Rebased:
     check(old, home)
     private = home.rebasing
     try:
@@ -125,7 +137,7 @@ def rebase(
                 raise Locked(f"another rebase to {home.folder} is running ({private}); wait until it ends")
             try:
                 check_place(old, home)  # from here on no service begins there
-                built = Home(definition, settings.model_copy(update={"home": private}))
+                built = Home(home.definition, home.settings.model_copy(update={"home": private}))
                 shutil.rmtree(built.folder, ignore_errors=True)
                 done = _Rebase(built, old, log, progress).run()
                 check_place(old, home)
