@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -163,6 +163,8 @@ def value(given: Any) -> Any:
 
     >>> value(float("inf")), value(("user", np.float32(0.5)))
     ({'float': 'inf'}, ['user', 0.5])
+
+    Raises `ConfigurationError` for a value that another of its class cannot be told from.
     """
     if isinstance(given, np.generic):
         given = given.item()
@@ -176,13 +178,16 @@ def value(given: Any) -> Any:
         return sorted(map(value, given), key=repr)
     if isinstance(given, list | tuple):
         return [value(one) for one in given]
+    if getattr(given, "__name__", None) == "<lambda>":
+        raise ConfigurationError("an option is a lambda, which cannot be told from another; define a function with a name")
     if inspect.isroutine(given) or inspect.isclass(given):
         return {"kind": "function", "shown": given.__qualname__}
     kind = type(given).__qualname__
     if isinstance(given, np.ndarray):
-        contents = digest(np.ascontiguousarray(given).tobytes(), size=8).hex()
+        bits = json.dumps(value(given.tolist())).encode() if given.dtype.hasobject else np.ascontiguousarray(given).tobytes()
+        contents = digest(bits, size=8).hex()
         return {"kind": kind, "shown": f"{given.dtype}{list(given.shape)}, contents {contents}"}
-    own = given.identity() if hasattr(given, "identity") else _parameters(given)
+    own = given.identity() if hasattr(given, "identity") else _readable(given)
     if not own:  # no options can be read: by its repr
         return {"kind": kind, "shown": _ADDRESS.sub("", repr(given))}
     return {"kind": kind, "parameters": value(own), "chosen": _chosen(given, own)}
@@ -225,10 +230,23 @@ def _parameters(of: Any) -> dict[str, Any]:
     return {name: getattr(of, name) for name in _arguments(of) if hasattr(of, name)}
 
 
-def _arguments(of: Any) -> dict[str, inspect.Parameter]:
-    """Return the arguments of the class of an object and of its base classes."""
+def _readable(of: Any) -> dict[str, Any]:
+    """Return the arguments of an object and the fields of a dataclass; raises `ConfigurationError` if one cannot be read."""
+    own = {f.name: getattr(of, f.name) for f in fields(of)} if is_dataclass(of) else {}
+    named_ones = (a for a in _arguments(of, type(of)).values() if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD))
+    if lost := [a.name for a in named_ones if not hasattr(of, a.name)]:
+        kind = type(of).__qualname__
+        raise ConfigurationError(
+            f"an option is a {kind}, whose argument {lost[0]!r} cannot be read, so that it cannot be told from another {kind}; "
+            f"keep it as self.{lost[0]}, or give the class a method identity() that returns its options as a dict"
+        )
+    return _parameters(of) | own
+
+
+def _arguments(of: Any, *kinds: type) -> dict[str, inspect.Parameter]:
+    """Return the arguments of the class of an object and of its base classes, or of these `kinds`."""
     found = dict[str, inspect.Parameter]()
-    for kind in reversed(type(of).__mro__):
+    for kind in kinds or reversed(type(of).__mro__):
         with suppress(ValueError):  # a compiled class has no signature
             made = vars(kind).get("__init__")
             found |= {} if made is None else dict(list(inspect.signature(made).parameters.items())[1:])

@@ -291,6 +291,6 @@ def test_a_gate_that_starts_over_serves_the_base_until_the_corrections_win_withi
     assert abs(served[0]) < 1e-4
     report = gate.report()
     assert report["examples"] == 400
-    assert -1e-9 <= report["excess"] <= report["bound"] <= report["worst_case"] + 1e-9
+    assert -1e-9 <= report["excess"] <= report["bound"] <= report["worst_case"] + 1e-6
     assert gate.weight > 0.99 if better == "corrected" else gate.weight < 0.01
     assert report["gain"] > -math.log(401) if better == "base" else report["gain"] > 100
