@@ -30,7 +30,9 @@ from riverdelta.learning.commands import Freeze, Promote, Release, Resume, Rollb
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.rebase import LogRows, rebase
+from riverdelta.storage.backup import back_up
 from riverdelta.storage.home import Home
+from riverdelta.storage.origin import Origin
 
 STEEPER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  logit = Mul(x, k) }"""
@@ -477,6 +479,18 @@ class TestAgain:
         rig.step()
         assert rig.trainer.learner.stack.digest() == expected
         assert rig.trainer.learner.examples == (384 if log else 96)
+
+    def test_a_backup_keeps_where_it_began(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        done = rebase(definition, settings(tmp_path), old)
+        back_up(Home(definition, settings(tmp_path)), tmp_path / "copy")
+        assert Origin.of(tmp_path / "copy") == Origin(position=done.position, log=False)
+
+    @pytest.mark.parametrize("written", [b"", b"{}", b'{"position": "1", "log": true}', b"[" * 9_999])
+    def test_a_damaged_record_of_where_it_began_is_named(self, tmp_path, written):
+        (tmp_path / "rebased.json").write_bytes(written)
+        with pytest.raises(Corrupt, match=f"{tmp_path}/rebased.json is damaged: .*; restore it from a backup"):
+            Origin.of(tmp_path)
 
     def test_without_checkpoints_and_releases_it_does_not_start(self, definition, teach, tmp_path, make_rig):
         old, _ = teach()
