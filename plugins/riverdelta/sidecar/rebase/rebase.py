@@ -8,9 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
 from riverdelta.sidecar.rebase.old import check, check_place, usable
+from riverdelta.sidecar.rebase.report import Rebased
 from riverdelta.sidecar.rebase.rows import LogRows, Rows
 from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
@@ -48,41 +48,6 @@ Block = list[tuple[int, Record]]
 Progress = Callable[[int, int | None], None]
 #: The observers that the replay fills; the others are about the service and start over.
 _SHOWN = ("account/history", "account/slices")
-
-
-@dataclass
-class Rebased:
-    """A report of what was carried over into `folder`; positions are those of the journal, which the new home continues."""
-
-    folder: str
-    #: The newest position; the records read; the number of records before them that retention had deleted.
-    position: int = 0
-    records: int = 0
-    swept: int = 0
-    #: Rows that the new stack scored again.
-    rows: int = 0
-    #: Rows that could not be, the first and last of their records, and the columns that they lack.
-    unusable: int = 0
-    unusable_from: int | None = None
-    unusable_to: int | None = None
-    lacking: str | None = None
-    #: Labels whose rows were deleted by retention or are not usable.
-    labels_lost: int = 0
-    #: Rows of a log that were learned instead of the journal's; None without a log.
-    log_rows: int | None = None
-    examples: int = 0
-    learned: int = 0
-    rollbacks: int = 0
-    frozen: bool = False
-    champion: int = 0
-    #: Whether the base or its output is another one than in the old home.
-    new_base: bool = False
-    #: RIVERDELTA_GUARD, or "base" if only the base serves; the weight of the new stack in what serves first; whether the gate
-    #: started over, from the base.
-    guard: str = "live"
-    weight: float = 0.0
-    gate_restarted: bool = False
-    comparison: dict[str, Any] | None = None
 
 
 def rebase(
