@@ -85,14 +85,16 @@ def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, 
     (home().folder.parent / "ranker.old").mkdir()
     with pytest.raises(ConfigurationError) as refused:
         home(half, slots).prepare()
-    what, found, carry, over = str(refused.value).splitlines()
+    what, found, *why, carry, over = str(refused.value).splitlines()
     assert what == f"{home().folder} learned with another definition of 'ranker':"
     if slots != 256:
-        assert found == "  Entity 'entity_user': slots is 512 here, and was 256"
+        assert (found, why) == ("  Entity 'entity_user': slots is 512 here, and was 256", [])
     else:
+        assert why == ["the journal does not keep 'x' (float32[N]), which this definition needs: a log must have it"]
         assert found.startswith("  the base file ranker-0.25.onnx differs: its digest is ")
     moved = f"mv '{tmp_path}/my state/ranker' '{tmp_path}/my state/ranker.old2'"
     rebase = f"riverdelta rebase --service SERVICE.py:CLASS --from '{tmp_path}/my state/ranker.old2'"
+    rebase += " --log rows.parquet --label clicked" if why else ""
     assert carry == f"to carry over what it learned, once no service uses it: {moved} && {rebase}"
     assert over == f"to start over: {moved}"
     subprocess.run(moved, shell=True, check=True)
