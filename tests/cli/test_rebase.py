@@ -14,10 +14,12 @@ from prometheus_client import CollectorRegistry
 from pyarrow import csv, feather, parquet
 
 from riverdelta.cli.main import main
+from riverdelta.cli.rebase import _serving
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
+from riverdelta.sidecar.rebase import Rebased
 
 ROOT = Path(__file__).parents[2]
 SERVICE = "service.py:Ranker"
@@ -74,12 +76,45 @@ def test_it_ends_with_the_losses_on_the_same_rows_readable_at_80_columns(old):
     assert folder == str(old[0].with_name("ranker"))
     assert records.startswith("carried over: ")
     assert examples == "learned: 240 of 240 examples"
-    table = [line for line in rest if "stack" in line or "base, alone" in line]
+    table = [line for line in rest if ", alone" in line or ", corrected" in line or ", as served" in line]
     assert [line.split("  ")[0] for line in table] == [
-        "new base, alone", "old stack, corrected", "old stack, as served", "new stack, corrected", "new stack, as served"
+        "base, alone", "old stack, corrected", "old stack, as served", "new stack, corrected", "new stack, as served"
     ]  # fmt: skip
     assert all(line.split()[-3] == "240" for line in table)
     assert all(len(line) <= 80 for line in done.stdout.splitlines()[1:])
+    assert rest[-1].startswith("it serves the new stack, mixed with the base, at the gate's weight of 0.9")
+
+
+def test_rows_that_were_served_before_any_table_are_explained_and_what_is_worse_is_said():
+    same, worse = {"log_loss": 0.5, "auc": 0.5}, {"log_loss": 0.7, "auc": 0.5}
+    done = Rebased("home", learned=9, guard="live", weight=1e-6, gate_restarted=True)
+    lines = list(_serving(done, {"base": same, "corrected": same, "served": worse, "old_served": same}))
+    assert lines == [
+        "the new stack scored all of these rows as the base did: they were served before any table had learned",
+        "it serves the base: on these rows the new stack, as served, did not beat it; the gate starts over from the base,",
+        "and gives the new stack weight as it predicts better; release 1, the new stack, is on trial",
+        "warning: on these rows the new stack, as served, lost more than the old one",
+    ]
+    done = Rebased("home", guard="release")
+    assert list(_serving(done, {"base": same, "corrected": worse})) == [
+        "it serves release 0, the base, until the trial of release 1, the new stack, promotes it"
+    ]
+
+
+def test_a_home_of_the_same_definition_is_said_to_need_no_rebase(old, caplog):
+    service = Path("service.py")
+    service.write_text(service.read_text().replace("forget=0.98, slots=512", "forget=0.98"))
+    assert rebase(old[0]).exit_code == 0
+    assert "nothing that affects learning differs from the definition of " in caplog.text
+
+
+def test_a_refusal_ends_in_the_way_back(old):
+    service = Path("service.py")
+    service.write_text(service.read_text().replace('Linear("user_id"', 'Linear("user_id", "price"'))
+    service.write_text(service.read_text().replace("columns={", 'columns={"price": "float32", '))
+    shown = rebase(old[0])
+    assert shown.exit_code == 1
+    assert shown.output.strip().endswith(f"restore the old code and type: mv {old[0]} {old[0].with_name('ranker')}")
 
 
 def test_with_json_a_program_reads_the_same_and_the_old_rows_say_what_they_were_served(old):
@@ -120,7 +155,7 @@ WRONG = {
         ("--label", "clicked"),
         "rows.parquet: row 17000 has the label 3; expected",
     ),
-    "labels that are text": (log(clicked=["no"] * 3_000), ("--label", "clicked"), "holds 'no' at row 0"),
+    "labels that are text": (log(clicked=["no"] * 3_000), ("--label", "clicked"), "holds 'no' at row 0; expected 0 or 1"),
     "a label that is empty": (
         log(LONG, clicked=pa.array([1] * 17_000 + [None] * 3_000)),
         ("--label", "clicked"),

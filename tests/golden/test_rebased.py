@@ -14,6 +14,7 @@ from scorer import definition, settings
 from relearned import relearned
 from riverdelta import Calibration, Linear
 from riverdelta.core.arrays import part
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.rebase import rebase
@@ -69,3 +70,14 @@ def test_another_scorer_serves_and_takes_the_label_of_a_row_of_before(folder):
     assert trainer.learner.examples > done.examples
     trainer.close()
     plane.close()
+
+
+@pytest.mark.parametrize("kind", ["explicit", "silence"])
+def test_a_home_of_0_1_is_not_rebased_with_another_label_mode(tmp_path, kind):
+    folder = Path(shutil.copytree(Path(__file__).parent / "0.1" / kind, tmp_path / "home"))
+    other = (
+        {"labels": "silence", "window_seconds": 30.0} if kind == "explicit" else {"labels": "explicit", "window_seconds": None}
+    )
+    with pytest.raises(ConfigurationError, match=f"was written by version 0.1 with RIVERDELTA_LABELS={kind}"):
+        rebase(definition(folder), new(folder).model_copy(update=other), folder / "ranker")
+    assert not (folder.parent / "new").exists()

@@ -141,10 +141,9 @@ def test_an_option_that_one_version_lacks_counts_where_it_was_set(define):
 
 def test_a_class_that_moved_to_another_module_is_the_same(define):
     was = define(Grown("user"))
-    moved = was.model_copy(deep=True)
-    moved.corrections[0].module = "elsewhere"
+    moved = was.model_copy(update={"corrections": [was.corrections[0].model_copy(update={"module": "elsewhere"})]})
     assert not differences(was, moved)
-    moved.corrections[0].module = "riverdelta"
+    moved = was.model_copy(update={"corrections": [was.corrections[0].model_copy(update={"module": "riverdelta"})]})
     (words,) = differences(was, moved)
     assert "is a riverdelta.Grown here" in words
 

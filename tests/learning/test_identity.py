@@ -2,16 +2,19 @@
 
 import math
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pickle import dumps, loads
 
+import numpy as np
 import onnx
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from river import linear_model, optim, preprocessing
 from riverdelta import Calibration, Entity, Linear, Lookup, River, Schema
-from riverdelta.core.errors import Corrupt
+from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.corrections.base import Correction
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.differences import differences
@@ -126,3 +129,34 @@ def test_a_copy_knows_what_was_named():
     entity = Entity("user", slots=8)
     copies: list[Correction] = [deepcopy(entity), loads(dumps(entity)), entity.clone()]
     assert {copy.given for copy in copies} == {frozenset({"self", "key", "slots"})}
+
+
+@dataclass
+class Field:
+    left: int = 1
+    made: int = field(default=2, init=False)
+
+
+class Private:
+    def __init__(self, boost):
+        self._boost = boost
+
+
+def test_what_cannot_be_told_from_another_is_refused_with_what_to_write():
+    with pytest.raises(ConfigurationError, match="an option is a Private, whose argument 'boost' cannot be read, so"):
+        value(Private(1))
+    with pytest.raises(ConfigurationError, match="an option is a DataFrame, whose argument 'data' cannot be read"):
+        value(pandas.DataFrame({"a": range(5000)}))
+    with pytest.raises(ConfigurationError, match="an option is a lambda"):
+        value(lambda weight: weight)
+
+
+def test_arrays_of_objects_are_described_by_their_contents():
+    first, same, other = (np.array([1, name], object) for name in ("a", "".join(["a"]), "b"))
+    assert value(first) == value(same) != value(other)
+
+
+def test_a_field_that_a_dataclass_makes_itself_counts():
+    other = Field()
+    other.made = 9
+    assert value(Field()) != value(other)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from relearned import relearned
 from riverdelta import Calibration, Entity, Linear
 from riverdelta.core.arrays import part
-from riverdelta.core.errors import ConfigurationError, InvalidInput, Locked, NotFound, Refused
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput, Locked, NotFound, Refused
 from riverdelta.core.features import Schema
 from riverdelta.core.locks import alone
 from riverdelta.core.losses import LOG_LOSS
@@ -29,7 +30,9 @@ from riverdelta.learning.commands import Freeze, Promote, Release, Resume, Rollb
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.rebase import LogRows, rebase
+from riverdelta.storage.backup import back_up
 from riverdelta.storage.home import Home
+from riverdelta.storage.origin import Origin
 
 STEEPER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  logit = Mul(x, k) }"""
@@ -80,6 +83,14 @@ def contents(folder):
     """Every file of a home that has what was learned."""
     parts = [path for part in ("releases", "checkpoints", "live") for path in sorted((folder / part).iterdir())]
     return {path: path.read_bytes() for path in parts}
+
+
+def tear(path):
+    """Damage the middle of a file."""
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(data)
 
 
 def new_base(definition, tmp_path, text=STEEPER, **changed):
@@ -433,6 +444,119 @@ class TestCommands:
         assert not [outcome for outcome in rig.trainer.status()["outcomes"] if outcome["refused"]]
 
 
+class TestAgain:
+    """A rebased home is rebased again, or loses its checkpoints."""
+
+    @pytest.fixture
+    def serve(self, make_rig, tmp_path):
+        """Return a function that serves a rebased home for two blocks, and moves it aside."""
+
+        def served(definition, command=None):
+            rig = make_rig(definition, tmp_path / "new")
+            for block in range(2):
+                rig.teach(32, 50 + block, np.ones(32, np.float32))
+                rig.step()
+            if command is not None:
+                sequence = Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(command)
+                rig.step()
+                assert rig.trainer.learner.outcomes.of(sequence).refused is None
+            rig.close()
+            rig.trainer, rig.close = None, lambda: None
+            (tmp_path / "new").rename(tmp_path / "b")
+            return tmp_path / "b" / "ranker"
+
+        return served
+
+    def test_the_old_stack_is_that_of_the_home_before_and_what_was_served_is_kept(self, definition, teach, tmp_path):
+        old, _ = teach()
+        before = rebase(replace(definition, corrections=CHANGED["another order"]), settings(tmp_path), old).comparison
+        for name in ("c", "d"):
+            home = (tmp_path / "new").rename(tmp_path / name)
+            again = rebase(definition, settings(tmp_path), home / "ranker").comparison
+            for which in ("corrected", "served"):
+                assert again[f"old_{which}"]["log_loss"] == pytest.approx(before[which]["log_loss"], abs=1e-12)
+            before = again
+        served = []
+        for home, column in (("new", "#served"), ("old", None)):
+            there = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / home}))
+            with closing(there.reader()) as journal:
+                rows = [r for _, r in journal.read(0, 10_000) if isinstance(r, Impressions)]
+            served.append(np.concatenate([r.columns[column] if column else r.served[:, 0] for r in rows]))
+        np.testing.assert_array_equal(*served)
+
+    def test_a_rollback_to_its_release_1_is_repeated(self, definition, teach, tmp_path, serve):
+        old, _ = teach()
+        done = rebase(definition, settings(tmp_path), old)
+        expected = tables(Home(definition, settings(tmp_path))).digest()
+        again = rebase(definition, settings(tmp_path), serve(definition, Rollback(release=1)))
+        assert (again.rollbacks, again.examples) == (1, done.examples + 64)
+        assert tables(Home(definition, settings(tmp_path))).digest() == expected
+
+    @pytest.mark.parametrize("log", [True, False], ids=["a log", "the journal"])
+    def test_without_checkpoints_it_starts_from_the_tables_that_it_was_given(self, definition, teach, tmp_path, make_rig, log):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old, TestALog().log() if log else None)
+        home = Home(definition, settings(tmp_path))
+        expected = tables(home).digest()
+        for path in (home.folder / "checkpoints").iterdir():
+            path.unlink()
+        rig = make_rig(definition, tmp_path / "new")
+        rig.step()
+        assert rig.trainer.learner.stack.digest() == expected
+        assert rig.trainer.learner.examples == (384 if log else 96)
+
+    def test_a_backup_keeps_where_it_began(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        done = rebase(definition, settings(tmp_path), old)
+        back_up(Home(definition, settings(tmp_path)), tmp_path / "copy")
+        assert Origin.of(tmp_path / "copy") == Origin(position=done.position, log=False)
+
+    @pytest.mark.parametrize("written", [b"", b"{}", b'{"position": "1", "log": true}', b"[" * 9_999])
+    def test_a_damaged_record_of_where_it_began_is_named(self, tmp_path, written):
+        (tmp_path / "rebased.json").write_bytes(written)
+        with pytest.raises(Corrupt, match=f"{tmp_path}/rebased.json is damaged: .*; restore it from a backup"):
+            Origin.of(tmp_path)
+
+    def test_without_checkpoints_and_releases_it_does_not_start(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old)
+        folder = Home(definition, settings(tmp_path)).folder
+        for path in (*(folder / "checkpoints").iterdir(), folder / "releases" / "000001.state"):
+            path.write_bytes(b"damaged")
+        with pytest.raises(Corrupt, match="has no checkpoint, and no release since it was rebased that can be read"):
+            make_rig(definition, tmp_path / "new")
+
+    def test_what_a_log_replaced_does_not_come_back(self, definition, teach, tmp_path, serve):
+        old, _ = teach()
+        rebase(definition, settings(tmp_path), old, TestALog().log())
+        rebased = serve(definition)
+        with pytest.raises(Refused, match=r"learned a log instead of its journal up to record \d+, .* --log rows.parquet"):
+            rebase(definition, settings(tmp_path), rebased)
+        assert rebase(definition, settings(tmp_path), rebased, TestALog().log()).learned == 384
+        home = Home(definition, settings(tmp_path))
+        with closing(home.journal()) as journal, pytest.raises(Refused, match="a log was learned instead of records 1 to"):
+            Operator(home, journal).ask(Rollback(release=0, relearn=True))
+
+
+class TestAWorseStack:
+    def test_where_it_lost_more_as_served_than_the_base_the_base_serves(self, definition, teach, tmp_path, make_rig):
+        old, _ = teach(blocks=1)
+        worse = replace(definition, corrections=[Linear("user", slots=64, rate=500.0, clip=1e6)])
+        labels = np.random.default_rng(1)
+        noise = [replace(each, label=labels.integers(0, 2, 64).astype(np.float32)) for each in TestALog().log()]
+        done = rebase(worse, settings(tmp_path), old, noise)
+        assert done.comparison["served"]["log_loss"] > done.comparison["base"]["log_loss"]
+        assert (done.champion, done.gate_restarted) == (0, True)
+        rig = make_rig(worse, tmp_path / "new")
+        rig.step()
+        rig.plane.follower.follow()
+        answer = rig.plane.score(rig.columns(64, 1))
+        np.testing.assert_allclose(answer.scores, 1 / (1 + np.exp(-np.asarray(answer.base))), atol=1e-3)
+        report = rig.trainer.learner.gate.report()
+        assert (report["examples"], report["weight"]) == (0, 1e-6)
+        assert report["bound"] == pytest.approx(np.log(1e6), rel=1e-6)
+
+
 class TestSwept:
     def test_records_that_retention_deleted_are_counted(self, definition, teach, tmp_path):
         old, _ = teach(blocks=20, segment_bytes=16_384)
@@ -492,6 +616,12 @@ class TestANewBase:
         with pytest.raises(Refused, match=r"they lack 'hour' \(float32\[N\]\), which the new scorer needs"):
             rebase(replace(definition, columns=columns, corrections=[Linear("hour")]), settings(tmp_path), old)
 
+    def test_of_the_same_base_only_the_column_that_is_new_is_named(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=2)
+        columns = Schema.of({"shop": "float32", "hour": "float32"})
+        with pytest.raises(Refused, match=r"they lack 'hour' \(float32\[N\]\), which the new scorer needs"):
+            rebase(replace(definition, columns=columns, corrections=[Linear("hour")]), settings(tmp_path), old)
+
     def test_rows_of_before_inputs_were_kept_are_counted_and_the_others_are_used(self, definition, teach, tmp_path, make_rig):
         old, ids = teach(blocks=3)
         kept = replace(definition, keep_inputs=True)
@@ -523,7 +653,7 @@ class TestANewBase:
         rig.close()
         rig.trainer, rig.close = None, lambda: None
         changed = new_base(kept, tmp_path)
-        with pytest.raises(Refused, match=r"cannot be repeated, so what it undid would come back: .* of 72 labels"):
+        with pytest.raises(Refused, match=r"96 rows lack 'x' \(float32\[N\]\), .*so the rollback .* cannot be"):
             rebase(changed, settings(tmp_path), old)
         # A log has none of it.
         assert rebase(changed, settings(tmp_path), old, TestALog().log()).learned == 384
@@ -560,6 +690,18 @@ class TestALog:
         done = rebase(definition, settings(tmp_path), old, self.log(blocks=3), lambda *at: shown.append(at))
         assert shown[:3] == [(64, None), (128, None), (192, None)]
         assert shown[-1] == (done.position, done.position)
+
+    def test_one_without_rows_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        with pytest.raises(InvalidInput, match="the log has no rows"):
+            rebase(definition, settings(tmp_path), old, iter(()))
+
+    def test_a_row_without_a_time_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        *blocks, last = self.log(blocks=3)
+        last.time[5] = np.nan
+        with pytest.raises(InvalidInput, match="the log: row 133 has no time; expected Unix seconds"):
+            rebase(definition, settings(tmp_path), old, [*blocks, last])
 
     @pytest.mark.parametrize("wrong", ["label", "x"])
     def test_what_is_wrong_in_it_is_named_by_the_row_of_the_log(self, definition, teach, tmp_path, wrong):
@@ -624,6 +766,16 @@ class TestAHomeOf01:
         with pytest.raises(Refused, match=r"none of the 64 rows .* they lack 'x' \(float32\[N\]\), which the new scorer needs"):
             rebase(replace(mine, **changed), settings(tmp_path), folder)
 
+    @pytest.mark.parametrize("changed", [{"logit": "other"}, {"taps": {"t": "other"}}])
+    @pytest.mark.parametrize("owner", [True, False], ids=["owner", "neither"])
+    def test_another_output_or_tap_is_not_served(self, old, tmp_path, changed, owner):
+        mine, folder = old
+        if not owner:
+            (folder / "owner").unlink()
+        other = Home(replace(mine, **changed), settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
+        with pytest.raises(ConfigurationError, match="comes from another tensor of the base in its newest"):
+            other.prepare()
+
     def test_without_a_release_that_can_be_read_nothing_is_taken_from_it(self, old, tmp_path):
         mine, folder = old
         for path in (folder / "releases").glob("*.onnx"):
@@ -669,6 +821,39 @@ class TestRefusals:
         old, _ = teach(blocks=1)
         with pytest.raises(Refused, match=r"labels of the task .*, and this scorer has the task Other\(\): they cannot"):
             rebase(replace(definition, task=Other()), settings(tmp_path), old)
+
+    @pytest.mark.parametrize(
+        ("harm", "kind", "said"),
+        [
+            (lambda journal: shutil.rmtree(journal), Refused, "journal has no records: there is nothing to carry over"),
+            (lambda journal: [p.unlink() for p in journal.glob("*.sqlite*")], Refused, "journal has no records: there is"),
+            (lambda journal: (journal / "key").unlink(), Refused, "journal/key is missing, without which the ids"),
+            (
+                lambda journal: (journal / "key").write_bytes(b"x"),
+                ConfigurationError,
+                "{journal}/key has 1 bytes",
+            ),
+            (lambda journal: tear(journal / "000001.sqlite"), Corrupt, "{journal}/000001.sqlite is damaged: "),
+        ],
+        ids=["no journal", "an empty one", "no key", "a damaged key", "a damaged segment"],
+    )
+    def test_a_damaged_old_home_is_named_by_its_file(self, definition, teach, tmp_path, harm, kind, said):
+        old, _ = teach()
+        harm(old / "journal")
+        with pytest.raises(kind, match=said.format(journal=old / "journal")):
+            rebase(definition, settings(tmp_path), old)
+        assert not list((tmp_path / "new").glob("*"))
+
+    def test_a_new_home_inside_the_old_one_is_refused(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        with pytest.raises(InvalidInput, match=f"{old}/journal/ranker is inside {old}, the home to carry over"):
+            rebase(definition, settings(tmp_path).model_copy(update={"home": old / "journal"}), old)
+
+    def test_what_appears_in_its_place_meanwhile_is_named(self, definition, teach, tmp_path):
+        old, _ = teach(blocks=1)
+        appear = (tmp_path / "new" / "ranker").symlink_to
+        with pytest.raises(InvalidInput, match="new/ranker already exists; move it away"):
+            rebase(definition, settings(tmp_path), old, progress=lambda at, last: appear(tmp_path) if at == last else None)
 
     def test_an_old_definition_of_a_later_version_is_named_with_its_file(self, definition, teach, tmp_path):
         old, _ = teach(blocks=1)

@@ -17,6 +17,7 @@ import pytest
 from riverdelta import Calibration, Entity, Lookup
 from riverdelta.core import digests, durable
 from riverdelta.core.errors import ConfigurationError, Corrupt, ModelError, NotFound, Unavailable
+from riverdelta.core.features import Schema
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.identity import describe
@@ -84,18 +85,30 @@ def test_another_base_or_stack_is_refused_in_words_with_the_lines_to_type(home, 
     (home().folder.parent / "ranker.old").mkdir()
     with pytest.raises(ConfigurationError) as refused:
         home(half, slots).prepare()
-    what, found, carry, over = str(refused.value).splitlines()
+    what, found, *why, carry, over = str(refused.value).splitlines()
     assert what == f"{home().folder} learned with another definition of 'ranker':"
     if slots != 256:
-        assert found == "  Entity 'entity_user': slots is 512 here, and was 256"
+        assert (found, why) == ("  Entity 'entity_user': slots is 512 here, and was 256", [])
     else:
+        assert why == ["the journal does not keep 'x' (float32[N]), which this definition needs: a log must have it"]
         assert found.startswith("  the base file ranker-0.25.onnx differs: its digest is ")
     moved = f"mv '{tmp_path}/my state/ranker' '{tmp_path}/my state/ranker.old2'"
     rebase = f"riverdelta rebase --service SERVICE.py:CLASS --from '{tmp_path}/my state/ranker.old2'"
+    rebase += " --log rows.parquet --label clicked" if why else ""
     assert carry == f"to carry over what it learned, once no service uses it: {moved} && {rebase}"
     assert over == f"to start over: {moved}"
     subprocess.run(moved, shell=True, check=True)
     home(half, slots).prepare()
+
+
+def test_a_definition_that_needs_a_column_that_the_journal_lacks_is_refused_with_the_line_of_a_log(home):
+    home().prepare()
+    changed = replace(home().definition, columns=Schema.of({"hour": "float32"}), corrections=[Entity("user", on=["hour"])])
+    with pytest.raises(ConfigurationError) as refused:
+        Home(changed, home().settings).prepare()
+    *_, why, carry, _ = str(refused.value).splitlines()
+    assert why == "the journal does not keep 'hour' (float32[N]), which this definition needs: a log must have it"
+    assert carry.endswith(".old' --log rows.parquet --label clicked")
 
 
 def test_a_changed_default_leaves_the_tables_as_they_were_and_is_logged(home, monkeypatch, caplog):
@@ -108,12 +121,38 @@ def test_a_changed_default_leaves_the_tables_as_they_were_and_is_logged(home, mo
         assert learned(unstored) != expected
         with caplog.at_level(logging.WARNING):
             home().prepare()
-        assert learned(home().definition) == expected
-        home().prepare()
+        for _ in range(2):
+            assert learned(home().definition) == expected
+            home().prepare()
     first, second = caplog.messages[:2]
     assert "variance stays 0.5" in first
     assert "forget stays 1.0" in second
     home().prepare()
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_an_option_that_was_deleted_from_the_code_is_a_difference(home, starts):
+    def with_entity(**options):
+        return Home(replace(home().definition, corrections=[Entity("user", slots=256, **options)]), home().settings)
+
+    for _ in range(starts):
+        with_entity(forget=0.9).prepare()
+    with pytest.raises(ConfigurationError, match=r"forget is 1\.0 here, and was 0\.9"):
+        with_entity().prepare()
+
+
+class Passing(Entity):
+    def __init__(self, key, slots=256, offset="offset"):
+        super().__init__(key, slots=slots, offset=offset)
+
+
+def test_a_changed_default_of_an_option_that_a_class_passes_on_does_not_orphan_its_home(home, monkeypatch):
+    mine = Home(replace(home().definition, corrections=[Passing("user")]), home().settings)
+    mine.prepare()
+    variance, *others = Entity.__init__.__defaults__[2:]
+    monkeypatch.setattr(Entity.__init__, "__defaults__", (*Entity.__init__.__defaults__[:2], variance * 2, *others))
+    for _ in range(2):
+        Home(replace(home().definition, corrections=[Passing("user")]), home().settings).prepare()
 
 
 def learned(definition):
@@ -217,6 +256,7 @@ def test_a_missing_definition_is_written_again_where_the_newest_release_is_this_
     with caplog.at_level(logging.WARNING):
         assert home().prepare().number == 0
     assert "release 0 has this base" in caplog.text
+    assert "options that tables do not show, such as a rate, cannot be checked" in caplog.text
     assert home().stored() == describe(home().definition)
     caplog.clear()
     home().prepare()

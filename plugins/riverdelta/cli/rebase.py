@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +24,7 @@ from riverdelta.sidecar.rebase import LogRows, Rebased
 from riverdelta.sidecar.rebase import rebase as carry_over
 
 _TITLES = {
-    "base": "new base, alone",
+    "base": "base, alone",
     "old_corrected": "old stack, corrected",
     "old_served": "old stack, as served",
     "corrected": "new stack, corrected",
@@ -78,10 +78,13 @@ def _print(done: Rebased) -> None:
     made = table("on the same rows", "rows", "loss", "AUC")
     for name, title in _TITLES.items():
         if name in measured:
+            title = f"new {title}" if name == "base" and done.new_base else title
             figures = (measured[name].get(measure) for measure in ("log_loss", "auc"))
             made.add_row(title, examples, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
     console.print(made)
     console.print("each row was scored before its label was learned; loss per row")
+    for line in _serving(done, measured):
+        console.print(line)
 
 
 def _lines(done: Rebased) -> Iterator[str]:
@@ -99,14 +102,32 @@ def _lines(done: Rebased) -> Iterator[str]:
         yield f"repeated: {done.rollbacks:,} rollbacks; what they undid stays undone"
     if done.frozen:
         yield "learning is still frozen; type `riverdelta resume` once the service runs"
-    if not done.champion:
-        yield "the new stack did not beat the base on these rows: release 0, the base, is champion, and release 1 is on trial"
+
+
+def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the new home serves first, and what is worse than before."""
+    losses = {name: measured[name].get("log_loss", np.nan) for name in _TITLES if name in measured}
+    if done.learned and losses.get("base") == losses.get("corrected"):
+        yield "the new stack scored all of these rows as the base did: they were served before any table had learned"
+    place = "is champion" if done.champion else "is on trial"
+    if done.guard == "base":
+        yield "it serves the base: RIVERDELTA_SERVE=base"
+    elif done.guard == "release" and not done.champion:
+        yield "it serves release 0, the base, until the trial of release 1, the new stack, promotes it"
+    elif done.gate_restarted:
+        yield "it serves the base: on these rows the new stack, as served, did not beat it; the gate starts over from the base,"
+        yield f"and gives the new stack weight as it predicts better; release 1, the new stack, {place}"
+    elif done.guard == "live":
+        trial = "" if done.champion else "; alone it did not beat the base, so release 1 is on trial"
+        yield f"it serves the new stack, mixed with the base, at the gate's weight of {done.weight:.3g}{trial}"
+    if losses.get("served", 0.0) > losses.get("old_served", np.inf) + 5e-5:
+        yield "warning: on these rows the new stack, as served, lost more than the old one"
 
 
 def _log(definition: Definition, path: Path, label: str, when: str | None) -> Iterator[LogRows]:
     names, last = (label, *definition.request_schema), -np.inf
     for rows in blocks(path, names if when is None else (*names, when)):
-        labels = rows.numbers(label, f"labels of the task {definition.task}")
+        labels = rows.numbers(label, definition.loss.expected)
         times = np.full(len(rows), time.time())
         if when is not None:
             times = rows.numbers(when, "Unix seconds").astype(np.float64)

@@ -117,8 +117,10 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
             f"the oldest record in {home.key_path.parent} is {journal.first()}: retention has deleted those before it, without "
             f"which tables cannot be learned again; raise RIVERDELTA_JOURNAL_MAX_BYTES and _MAX_AGE_SECONDS to keep more"
         )
+    if home.begins:
+        raise Refused(f"{home.folder} was rebased with a log: its tables cannot be learned again from its journal")
     learner = new_learner(definition, settings)
-    learner.recall = recall.Replayed(journal, learner.state())
+    learner.recall = past = recall.Replayed(journal, learner.state())
     learner.begin()
     recorded = [
         control.arguments.get("reference")
@@ -130,6 +132,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     while records := journal.read(learner.position, _READ_ROWS):
         for sequence, record in records:
             learner.push(sequence, record)
+            past.reached(sequence, learner.state)
     seconds = time.perf_counter() - start
     report = learner.prequential.report()["all"]
     checkpoint = home.checkpoints().load()

@@ -134,7 +134,7 @@ def near(name: str, names: Iterable[str]) -> str:
     'there are: a, b'
     """
     known = sorted(names)
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    close = get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
     shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")

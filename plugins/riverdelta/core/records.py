@@ -31,6 +31,8 @@ OUTPUTS = ("base", "corrected", "served")
 #: The columns, by output, that keep the old home's outputs of rows that `riverdelta rebase` scored again. No declared column
 #: has such a name.
 BEFORE = {"corrected": "#corrected", "served": "#served"}
+#: The same for a home that is rebased again: `BEFORE` keeps what was served, these what the home before this one had.
+BEFORE_AGAIN = {"corrected": "#corrected_again", "served": "#served_again"}
 
 
 def by_output(raw: Array) -> Array:

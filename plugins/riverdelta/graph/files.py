@@ -47,13 +47,13 @@ def base_digest(merged: Path) -> str:
         return next(p.value for p in model.metadata_props if p.key == "riverdelta.base_digest")
 
 
-def origins(merged: Path) -> dict[str, tuple[str, ...]]:
+def origins(merged: Path | onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Return the tensor of the base from which each output of a merged model comes, and the operators between the two.
 
     The tensor is identified by the place of its node, because a merge may rename it. Raises `Corrupt`.
     """
     with _readable(merged):
-        graph = onnx.load(merged, load_external_data=False).graph
+        graph = (onnx.load(merged, load_external_data=False) if isinstance(merged, Path) else merged).graph
         makers = {name: (f"{at}.{i}", node) for at, node in enumerate(graph.node) for i, name in enumerate(node.output)}
         found = {}
         for output in graph.output:
@@ -66,7 +66,7 @@ def origins(merged: Path) -> dict[str, tuple[str, ...]]:
 
 
 @contextmanager
-def _readable(merged: Path) -> Iterator[None]:
+def _readable(merged: Path | onnx.ModelProto) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # protobuf's, onnx's and the file system's errors share no base class but Exception

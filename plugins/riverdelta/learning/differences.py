@@ -8,8 +8,11 @@ from typing import Any
 from riverdelta.learning.identity import OWN, Corrected, Identity, default
 
 
-def differences(stored: Identity, mine: Identity) -> list[str]:
-    """Return a sentence for each difference that makes `mine` learn differently from `stored`; [] if both learn the same."""
+def differences(stored: Identity, mine: Identity, beyond: Mapping[str, Collection[str]] = {}) -> list[str]:
+    """Return a sentence for each difference that makes `mine` learn differently from `stored`; [] if both learn the same.
+
+    `beyond` are options of `mine`, by correction, whose changed default is not a change of the code (see `beyond_reach`).
+    """
     found = []
     if mine.base.digest != stored.base.digest:
         found.append(
@@ -31,17 +34,32 @@ def differences(stored: Identity, mine: Identity) -> list[str]:
     if both != (order := [name for name in theirs if name in ours]):
         found.append(f"the order of the corrections is {', '.join(both)} here, and was {', '.join(order)}")
     for name in both:
-        found += _of_correction(theirs[name], ours[name])
+        found += _of_correction(theirs[name], ours[name], beyond.get(name, ()))
     return found
 
 
-def _of_correction(stored: Corrected, mine: Corrected) -> Iterator[str]:
+def lacking(stored: Identity, mine: Identity) -> list[str]:
+    """Return the columns that `mine` needs to learn a journal of `stored`, and that this journal does not keep."""
+    request = {**mine.base.inputs, **mine.columns}
+    reads = dict.fromkeys(name for c in mine.corrections for name in c.reads)
+
+    def has(name: str) -> bool:
+        return name in stored.journal and stored.source(name) == mine.source(name)
+
+    missing = [name for name in reads if not has(name)]
+    # The base runs only where it is another one, or for a tap.
+    runs = (stored.base.digest, stored.output) != (mine.base.digest, mine.output) or any(n not in request for n in missing)
+    needed = dict.fromkeys([*(mine.base.inputs if runs else ()), *(name for name in missing if name in request)])
+    return [f"{name!r} ({request[name]})" for name in needed if not has(name)]
+
+
+def _of_correction(stored: Corrected, mine: Corrected, beyond: Collection[str]) -> Iterator[str]:
     what = f"{mine.kind} {mine.name!r}"
     # The module of a user's class depends on how its file is imported: it may change.
     if mine.kind != stored.kind or (mine.module == OWN) != (stored.module == OWN):
         yield f"correction {mine.name!r} is a {mine.module}.{mine.kind} here, and was a {stored.module}.{stored.kind}"
         return
-    left = {*mine.incidental, *stored.incidental}
+    left = {*mine.incidental, *stored.incidental, *({*beyond} - {*stored.chosen})}
     found = [f"{what}: {words}" for words in _of_object(stored.model_dump(), mine.model_dump(), "", left)]
     if not found and mine.tables != stored.tables:
         found = [f"{what}: its tables are {mine.tables} here, and were {stored.tables}"]

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,7 +54,7 @@ class Tap(Strict):
 class Corrected(Strict):
     """One correction: its class, the value of every option, the columns that it reads, and the shapes of its tables.
 
-    `chosen` are the options whose value is not the default, `incidental` those that do not affect learning.
+    `chosen` are the options that the code gives a value other than the default, `incidental` those that do not affect learning.
     """
 
     name: str
@@ -127,17 +127,18 @@ def read(written: bytes) -> Identity:
 def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[str]]:
     """Return the definition with every changed default set back to its `stored` value, and a sentence for each.
 
-    Only options that the code leaves at their defaults are affected.
+    Only options that had their default when `stored` was written, and that the code leaves at it now, are affected: one that
+    was deleted from the code is a change.
     """
     theirs = {c.name: c for c in stored.corrections}
     corrections, settled = list[Correction](), list[str]()
     for name, c in zip(named(definition.corrections), definition.corrections, strict=True):
         was = theirs.get(name)
-        known = was.parameters if was and was.kind == type(c).__qualname__ else {}
+        known, chosen = (was.parameters, was.chosen) if was and was.kind == type(c).__qualname__ else ({}, [])
         changed = {
             option: default(known[option])
             for option in inspect.signature(type(c).__init__).parameters
-            if option in known and option not in c.given and value(getattr(c, option)) != known[option]
+            if option in known and option not in {*c.given, *chosen} and value(getattr(c, option)) != known[option]
             if not isinstance(default(known[option]), dict)  # an object: the difference is for the user to see
         }
         settled += [
@@ -145,8 +146,16 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
             f"current default, {getattr(c, option)!r}"
             for option, kept in changed.items()
         ]
-        corrections.append(c.clone(changed) if changed else c)
+        given, c = c.given, c.clone(changed) if changed else c
+        c.given = given
+        corrections.append(c)
     return (replace(definition, corrections=corrections) if settled else definition), settled
+
+
+def beyond_reach(definition: Definition) -> dict[str, set[str]]:
+    """Return, by correction, the options at a default that `settle` cannot set back: its class does not take them itself."""
+    names = named(definition.corrections)
+    return {n: _passed_on(c) - {*_chosen(c, _parameters(c))} for n, c in zip(names, definition.corrections, strict=True)}
 
 
 def value(given: Any) -> Any:
@@ -154,6 +163,8 @@ def value(given: Any) -> Any:
 
     >>> value(float("inf")), value(("user", np.float32(0.5)))
     ({'float': 'inf'}, ['user', 0.5])
+
+    Raises `ConfigurationError` for a value that another of its class cannot be told from.
     """
     if isinstance(given, np.generic):
         given = given.item()
@@ -167,13 +178,16 @@ def value(given: Any) -> Any:
         return sorted(map(value, given), key=repr)
     if isinstance(given, list | tuple):
         return [value(one) for one in given]
+    if getattr(given, "__name__", None) == "<lambda>":
+        raise ConfigurationError("an option is a lambda, which cannot be told from another; define a function with a name")
     if inspect.isroutine(given) or inspect.isclass(given):
         return {"kind": "function", "shown": given.__qualname__}
     kind = type(given).__qualname__
     if isinstance(given, np.ndarray):
-        contents = digest(np.ascontiguousarray(given).tobytes(), size=8).hex()
+        bits = json.dumps(value(given.tolist())).encode() if given.dtype.hasobject else np.ascontiguousarray(given).tobytes()
+        contents = digest(bits, size=8).hex()
         return {"kind": kind, "shown": f"{given.dtype}{list(given.shape)}, contents {contents}"}
-    own = given.identity() if hasattr(given, "identity") else _parameters(given)
+    own = given.identity() if hasattr(given, "identity") else _readable(given)
     if not own:  # no options can be read: by its repr
         return {"kind": kind, "shown": _ADDRESS.sub("", repr(given))}
     return {"kind": kind, "parameters": value(own), "chosen": _chosen(given, own)}
@@ -193,11 +207,16 @@ def _of(name: str, correction: Correction) -> Corrected:
         kind=type(correction).__qualname__,
         module=OWN if module.partition(".")[0] == OWN else module,
         parameters=value(own),
-        chosen=_chosen(correction, own),
+        chosen=[n for n in _chosen(correction, own) if n in correction.given or n in _passed_on(correction)],
         incidental=list(correction.incidental),
         reads=list(correction.reads),
         tables={key: list(table.values.shape) for key, table in correction.served.items()},
     )
+
+
+def _passed_on(correction: Correction) -> set[str]:
+    """Return the options that only a base class takes."""
+    return {*_arguments(correction)} - {*inspect.signature(type(correction).__init__).parameters}
 
 
 def _chosen(of: Any, own: Mapping[str, Any]) -> list[str]:
@@ -211,10 +230,23 @@ def _parameters(of: Any) -> dict[str, Any]:
     return {name: getattr(of, name) for name in _arguments(of) if hasattr(of, name)}
 
 
-def _arguments(of: Any) -> dict[str, inspect.Parameter]:
-    """Return the arguments of the class of an object and of its base classes."""
+def _readable(of: Any) -> dict[str, Any]:
+    """Return the arguments of an object and the fields of a dataclass; raises `ConfigurationError` if one cannot be read."""
+    own = {f.name: getattr(of, f.name) for f in fields(of)} if is_dataclass(of) else {}
+    named_ones = (a for a in _arguments(of, type(of)).values() if a.kind not in (a.VAR_POSITIONAL, a.VAR_KEYWORD))
+    if lost := [a.name for a in named_ones if not hasattr(of, a.name)]:
+        kind = type(of).__qualname__
+        raise ConfigurationError(
+            f"an option is a {kind}, whose argument {lost[0]!r} cannot be read, so that it cannot be told from another {kind}; "
+            f"keep it as self.{lost[0]}, or give the class a method identity() that returns its options as a dict"
+        )
+    return _parameters(of) | own
+
+
+def _arguments(of: Any, *kinds: type) -> dict[str, inspect.Parameter]:
+    """Return the arguments of the class of an object and of its base classes, or of these `kinds`."""
     found = dict[str, inspect.Parameter]()
-    for kind in reversed(type(of).__mro__):
+    for kind in kinds or reversed(type(of).__mro__):
         with suppress(ValueError):  # a compiled class has no signature
             made = vars(kind).get("__init__")
             found |= {} if made is None else dict(list(inspect.signature(made).parameters.items())[1:])

@@ -14,12 +14,19 @@ class Archive(Past):
     """A home's releases and journal, as the `Past` of commands.
 
     With the `guard` "release" (RIVERDELTA_GUARD) only champions may serve. `champion` returns the champion at the command's
-    position (default: the store's, which may be ahead of a learner that reads records again).
+    position (default: the store's, which may be ahead of a learner that reads records again). Records up to `begins` cannot be
+    learned again: a rebased home has learned a log instead.
     """
 
     def __init__(
-        self, store: ReleaseStore, journal: Reader, guard: str, champion: Callable[[], int | None] | None = None
+        self,
+        store: ReleaseStore,
+        journal: Reader,
+        guard: str,
+        champion: Callable[[], int | None] | None = None,
+        begins: int = 0,
     ) -> None:
+        self._begins = begins
         self.store, self._journal, self.champions_alone = store, journal, guard == "release"
         self._champion = champion or (lambda: next(reversed(store.champions()), None))
 
@@ -40,13 +47,15 @@ class Archive(Past):
 
     def require_examples(self, release: int) -> None:
         """Raise `Refused`, naming the oldest usable release, if the examples since this one cannot be learned again."""
-        position, since = self.store.get(release).position, self._journal.complete_after()
+        position, since = self.store.get(release).position, max(self._journal.complete_after(), self._begins)
         if since <= position:
             return
         first = self._journal.first()
         gone = (
             f"records {position + 1} to {first - 1} were deleted"
             if first > position + 1
+            else f"a log was learned instead of records 1 to {since}"
+            if since == self._begins
             else f"the rows of the feedback at position {since} were deleted"
         )
         later = next((r.number for r in self.store.all() if r.position >= since), None)

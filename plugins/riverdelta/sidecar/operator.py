@@ -79,7 +79,7 @@ class Operator:
         store, command = self.home.releases(), command.resolved(self.target)
         number = command.record().release
         position = None if number is None else store.get(number).position
-        command.check(Archive(store, self.journal, self.home.settings.guard), position)
+        command.check(Archive(store, self.journal, self.home.settings.guard, begins=self.home.begins), position)
         if command.immediate:
             rotate_key(self.home.key_path, self.clock(), self.home.settings.key_window_seconds)
         try:

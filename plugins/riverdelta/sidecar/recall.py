@@ -125,6 +125,11 @@ class Replayed(Journalled):
         self._made += 1
         return self._made
 
+    def reached(self, position: int, state: Callable[[], Arrays]) -> None:
+        """Copy the state at a position that a rollback needs and no record made: release 1 of a rebased home."""
+        if position in self._wanted and position not in self._states:
+            self._states[position] = _copied(state())
+
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
         if position not in self._states:

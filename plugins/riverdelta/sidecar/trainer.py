@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
-from riverdelta.core.arrays import Array, nest, part
+from riverdelta.core.arrays import Array, Arrays, nest, part
 from riverdelta.core.errors import Corrupt, RiverdeltaError, Unavailable
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import Lock
@@ -30,6 +30,7 @@ from riverdelta.sidecar.status import Status
 from riverdelta.sidecar.timer import Timer
 from riverdelta.storage.checkpoints import Checkpoint
 from riverdelta.storage.home import Home
+from riverdelta.storage.origin import Origin
 
 _log = logging.getLogger(__name__)
 _READ_ROWS = 8192
@@ -84,7 +85,7 @@ class Trainer:
             self._releasing = Timer(settings.release_seconds, clock, clock())
             self._saver = Saver(self.checkpoints, Timer(settings.checkpoint_seconds, clock, clock()))
             held.callback(self._saver.close)
-            archive = Archive(store, self.journal, settings.guard, lambda: self.contest.champion)
+            archive = Archive(store, self.journal, settings.guard, lambda: self.contest.champion, self.home.begins)
             self.learner.recall = Kept(store, self.journal, self._make_release, archive, clock)
             self._begin(self.checkpoints.load())
             if settings.guard == "release":
@@ -93,6 +94,9 @@ class Trainer:
             self._unlock = held.pop_all().close
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None and (origin := Origin.of(self.home.folder)) is not None:
+            self.learner.load(self._rebased(origin.position))
+            return
         if checkpoint is None:
             self.learner.begin()
             return
@@ -106,6 +110,18 @@ class Trainer:
                 f"{checkpoint.path} cannot be used: {reason}; move it away, and the learner starts from an older one"
             ) from error
         _log.info("learning continues from position %d (%s)", self.learner.position, checkpoint.path.name)
+
+    def _rebased(self, position: int) -> Arrays:
+        """Return the state of the newest readable release of a rebased home, which did not learn its older records."""
+        store = self.releases.store
+        for release in reversed(store.all()):
+            with suppress(Corrupt):
+                if release.position >= position:
+                    return store.state(release)
+        raise Corrupt(
+            f"{self.home.folder} has no checkpoint, and no release since it was rebased that can be read; restore one of them "
+            f"from a backup, or rebase again"
+        )
 
     def step(self) -> bool:
         """Do what is due; return whether there is more to do at once."""

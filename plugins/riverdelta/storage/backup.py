@@ -14,10 +14,12 @@ from tempfile import TemporaryDirectory
 from riverdelta.core.durable import place
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.locks import shared
-from riverdelta.storage.home import OWNED_BY, Home
+from riverdelta.storage.claim import OWNED_BY
+from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import copy_keys
 from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.log.segments import COPYING
+from riverdelta.storage.origin import FILE
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 
@@ -54,7 +56,7 @@ def back_up(home: Home, destination: Path) -> Backup:
             copy.mkdir(mode=0o700)
             for name in ("checkpoints", "live", "releases"):
                 _copy(folder / name, copy / name)
-            for name in OWNED_BY:
+            for name in (*OWNED_BY, FILE):
                 with suppress(FileNotFoundError):
                     shutil.copyfile(folder / name, copy / name)
             last = copy_journal(journal, copy / "journal")

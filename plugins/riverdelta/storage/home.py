@@ -4,63 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from riverdelta.core.arrays import nest, part
+from riverdelta.core.arrays import nest
 from riverdelta.core.digests import keep, remember
 from riverdelta.core.durable import overwrite, write
-from riverdelta.core.errors import ConfigurationError, Corrupt, Locked, NotFound, Unavailable
+from riverdelta.core.errors import ConfigurationError, Locked, NotFound, Unavailable
 from riverdelta.core.locks import alone
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
-from riverdelta.graph.files import base_digest, save
+from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.differences import differences
-from riverdelta.learning.identity import Identity, describe, read, settle
+from riverdelta.learning.differences import differences, lacking
+from riverdelta.learning.identity import Identity, beyond_reach, describe, settle
 from riverdelta.learning.reference import in_effect
 from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.claim import OWNED_BY, move_away, recognize, refuse_another_mode, stored_in, ways_out
 from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
 from riverdelta.storage.log import Log, SqliteLog
+from riverdelta.storage.origin import Origin
 from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
-#: The file of a home's definition, and that of earlier versions, which had only its fingerprint.
-OWNED_BY = ("definition.json", "owner")
-#: The format of `Definition.fingerprint_of_0_1`; anything else in `owner` is damage.
-_FINGERPRINT = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}")
-
-
-def stored_in(folder: Path) -> Identity | None:
-    """Return the definition of the home in a folder; None if it has none yet.
-
-    Raises `Corrupt` if the file is damaged, and `ConfigurationError` if a later version wrote it.
-    """
-    path = folder / OWNED_BY[0]
-    try:
-        return read(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path} cannot be used: {error}") from error
-    except Corrupt as error:
-        raise Corrupt(
-            f"{path} is damaged: {error}; restore it from a backup, or delete it; the next start writes it again "
-            f"if the newest release belongs to this scorer: {shlex.join(['rm', str(path)])}"
-        ) from error
-
-
-def rebase_line(definition: Definition, old: Path) -> str:
-    """Return the line that carries over what the home in `old` has learned."""
-    return shlex.join(["riverdelta", "rebase", "--service", definition.service, "--from", str(old)])
 
 
 class Home:
@@ -109,6 +80,12 @@ class Home:
         """Return the folder's definition; see `stored_in`."""
         return stored_in(self.folder)
 
+    @property
+    def begins(self) -> int:
+        """The journal position up to which a log was learned instead, 0 unless the home was rebased with one."""
+        origin = Origin.of(self.folder)
+        return origin.position if origin is not None and origin.log else 0
+
     def require(self) -> None:
         """Raise `NotFound`, with the line that selects another folder, if no service has created this home yet."""
         if not self.registry.size("releases/index.json"):
@@ -138,7 +115,9 @@ class Home:
             ) from error
         good = releases.latest_good()
         if good is None:
-            raise ConfigurationError(f"no release in {self.folder} is intact; restore one, or start over: {self._move_away()}")
+            raise ConfigurationError(
+                f"no release in {self.folder} is intact; restore one, or start over: {move_away(self.folder)}"
+            )
         with suppress(OSError):
             keep(self._digests)
         return good
@@ -173,17 +152,8 @@ class Home:
         """Write the settings of learning to the journal, at `now` (Unix seconds), unless they are already in effect."""
         if (known := journal.settings()) != (learning := self.learning()):
             if not known:
-                self._refuse_another_mode_than_of_0_1(journal)
+                refuse_another_mode(self.folder, journal, self.settings.labels)
             journal.write(Control(SETTINGS, learning, now))
-
-    def _refuse_another_mode_than_of_0_1(self, journal: Journal) -> None:
-        """Infer the label mode of version 0.1, which wrote no settings; only with `silence` did it write ticks."""
-        was = "silence" if journal.log.fact("tick") else "explicit" if self.checkpoints().oldest() else self.settings.labels
-        if was != self.settings.labels:
-            raise ConfigurationError(
-                f"{self.folder} was written by version 0.1 with RIVERDELTA_LABELS={was}, now it is {self.settings.labels}; "
-                f"start it once with the labels and window that it had, which are then recorded, and change them afterwards"
-            )
 
     def ids(self) -> Ids:
         """Return the issuer of impression ids, which reloads the key file when it changes."""
@@ -233,66 +203,12 @@ class Home:
         # A folder without a release and a record belongs to no definition.
         if releases.all() or (self.folder / "journal").exists():
             if stored is None:
-                self._claim_without_definition(releases)
-            elif found := differences(stored, mine):
+                recognize(self.folder, self.definition, releases)
+            elif found := differences(stored, mine, beyond_reach(self.definition)):
                 lines = (f"{self.folder} learned with another definition of {mine.name!r}:", *(f"  {words}" for words in found))
-                raise ConfigurationError("\n".join([*lines, self._carry()]))
+                raise ConfigurationError("\n".join([*lines, ways_out(self.folder, self.definition, lacking(stored, mine))]))
         if stored != mine:
             write(self._path, mine.model_dump_json(indent=1).encode())
         self._owner.unlink(missing_ok=True)
         for words in self._settled:
             _log.warning("%s: %s", self.folder, words)
-
-    def _claim_without_definition(self, releases: ReleaseStore) -> None:
-        """Recognize a folder without `definition.json` by the fingerprint in `owner`, or by its newest release."""
-        theirs = self._owner.read_text(errors="replace") if self._owner.exists() else ""
-        mine = self.definition.fingerprint_of_0_1()
-        if theirs == mine:
-            return
-        if _FINGERPRINT.fullmatch(theirs):
-            same = theirs.partition("-")[0] == mine.partition("-")[0]
-            raise ConfigurationError(
-                f"{self.folder} learned with {'other corrections' if same else 'another base'}: its file 'owner', from an "
-                f"earlier version, has {theirs}; this definition has {mine}\n{self._carry()}"
-            )
-        why = f"{self._path} is missing"
-        number = self._recognize(releases, why)
-        _log.warning("%s; release %d has this base and this stack's tables, so the file is written again", why, number)
-
-    def _recognize(self, releases: ReleaseStore, why: str) -> int:
-        """Return the number of the newest readable release; raises `ConfigurationError` if it has another definition."""
-        for release in reversed(releases.all()):
-            try:
-                release.verify()
-                state = releases.state(release)
-            except Corrupt as error:
-                _log.error("%s", error)
-                continue
-            try:
-                if base_digest(release.path) != self.definition.signature.digest:
-                    raise Corrupt(f"release {release.number} has another base model")
-                self.definition.new_stack().load(part(state, "stack"))
-            except Corrupt as error:
-                raise ConfigurationError(
-                    f"{why}, and {self.folder} does not belong to this scorer: {error}; set RIVERDELTA_HOME to another folder, "
-                    f"or start over: {self._move_away()}"
-                ) from None
-            return release.number
-        raise ConfigurationError(
-            f"{why}, and no release can be read to identify {self.folder}; if it belongs to this scorer, type: "
-            f"printf %s {self.definition.fingerprint_of_0_1()} > {shlex.quote(str(self._owner))}"
-        )
-
-    def _carry(self) -> str:
-        """Return the lines to type if the definition was changed on purpose."""
-        carry = f"{self._move_away()} && {rebase_line(self.definition, self._away)}"
-        return f"to carry over what it learned, once no service uses it: {carry}\nto start over: {self._move_away()}"
-
-    def _move_away(self) -> str:
-        return shlex.join(["mv", str(self.folder), str(self._away)])
-
-    @property
-    def _away(self) -> Path:
-        """An unused path beside the folder."""
-        names = (f"{self.folder.name}.old{n}" for n in chain([""], count(2)))
-        return next(path for path in map(self.folder.with_name, names) if not path.exists())

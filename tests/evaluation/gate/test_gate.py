@@ -276,3 +276,21 @@ def test_a_forgotten_position_never_understates_a_delay():
     assert positions[[0, -1]].tolist() == [-1, 999]
     assert (np.diff(positions) > 0).all()
     assert (delays.rows["examples"][: delays.held] == np.maximum(positions, 0)).all()
+
+
+@pytest.mark.parametrize("better", ["base", "corrected"])
+def test_a_gate_that_starts_over_serves_the_base_until_the_corrections_win_within_its_bound(better):
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 400).astype(np.float32)
+    base, told = np.zeros(400, np.float32), np.where(label > 0, 2, -2).astype(np.float32)
+    gate = Gate()
+    gate.serve(base, told, label)
+    gate.start_over()
+    corrected = told if better == "corrected" else -told
+    served = gate.serve(base, corrected, label)
+    assert abs(served[0]) < 1e-4
+    report = gate.report()
+    assert report["examples"] == 400
+    assert -1e-9 <= report["excess"] <= report["bound"] <= report["worst_case"] + 1e-6
+    assert gate.weight > 0.99 if better == "corrected" else gate.weight < 0.01
+    assert report["gain"] > -math.log(401) if better == "base" else report["gain"] > 100

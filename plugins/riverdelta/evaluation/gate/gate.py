@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,17 @@ class Gate:
         counted, virtual = loss.judged(raw[0]) & loss.valid(numbers[0]), served is None
         hedge.update(self._state, raw, numbers, counted, position, seen.rows, seen.held, virtual, loss.reach, loss.kernels)
         return np.asarray(raw[2])
+
+    def start_over(self) -> None:
+        """Start over from the base: the corrected prediction has the least weight until it has won more.
+
+        Both bounds grow by what that start costs if the corrected prediction is the better one.
+        """
+        self.load(Gate(self.loss).state())
+        s = self._state[0]
+        s["weight"] = hedge.LEAST_WEIGHT
+        for name in ("slowed", "late_share"):
+            s[name] = math.log(0.5 / hedge.LEAST_WEIGHT)
 
     def note(self, position: int) -> None:
         """Record that everything up to `position` is learned; call it once per record."""

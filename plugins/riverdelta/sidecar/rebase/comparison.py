@@ -8,7 +8,7 @@ import numpy as np
 
 from riverdelta.core.examples import Examples
 from riverdelta.core.losses import Loss
-from riverdelta.core.records import BEFORE, by_output
+from riverdelta.core.records import BEFORE, BEFORE_AGAIN, by_output
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.observers import Observer
 
@@ -31,7 +31,8 @@ class Comparison(Observer):
         """Measure joined examples, including rows that are taken back."""
         rows, label, importance = examples.measured()
         outputs = {name: getattr(examples, name) for name in _NEW}
-        logged = {f"old_{n}": by_output(examples.columns[column]) for n, column in BEFORE.items() if column in examples.columns}
+        kept = [*BEFORE.items(), *BEFORE_AGAIN.items()]  # the latter, if any
+        logged = {f"old_{n}": by_output(examples.columns[column]) for n, column in kept if column in examples.columns}
         measured = {name: raw[rows] for name, raw in (outputs | logged).items()}
         good = np.logical_and.reduce([np.isfinite(raw).all(axis=1) for raw in measured.values()])
         for name, raw in measured.items():

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
-from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Refused
+from riverdelta.core.errors import InvalidInput, NotFound, Refused
 from riverdelta.core.losses import LOG_LOSS
-from riverdelta.graph.files import base_digest, origins
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.identity import describe
-from riverdelta.storage.home import Home, rebase_line, stored_in
-from riverdelta.storage.registry import FolderRegistry, Release, ReleaseStore
+from riverdelta.learning.differences import differences
+from riverdelta.learning.identity import beyond_reach, describe
+from riverdelta.storage.claim import reads_of_base, rebase_line, refuse_another_mode, stored_in
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal import Reader
+from riverdelta.storage.log import SqliteLog
+
+_log = logging.getLogger(__name__)
 
 
 def check(old: Path, home: Home) -> None:
-    """Raise `NotFound` if `old` is not a home, and `InvalidInput` if `home` exists; both give the next line to type."""
+    """Raise an error with the next line to type if `old` cannot be carried over, or if `home` exists or is inside it.
+
+    That is `NotFound` or `Refused` for a folder that is not a home with a journal and a key, `ConfigurationError` for a home
+    of version 0.1 that had another label mode, and `InvalidInput` for a wrong place.
+    """
+    check_place(old, home)
+    journal = old / "journal"
+    if not any(journal.glob("[0-9]*.sqlite")):
+        raise Refused(f"{journal} has no records: there is nothing to carry over; restore it from a backup")
+    if not (journal / "key").is_file():
+        raise Refused(
+            f"{journal / 'key'} is missing, without which the ids that were issued before would be refused; restore it from a "
+            f"backup, or start the old service once, which makes another key"
+        )
+    with closing(Reader(SqliteLog(journal))) as reader:
+        if not reader.settings():
+            refuse_another_mode(old, reader, home.settings.labels)
+
+
+def check_place(old: Path, home: Home) -> None:
+    """Raise `NotFound` if `old` is not a home, and `InvalidInput` if `home` exists or is inside it."""
     new = home.folder
     if not (old / "releases" / "index.json").is_file():
         inside = sorted(str(path.parents[1]) for path in old.glob("*/releases/index.json"))
         which = f"; give one of its folders: --from {' or '.join(inside)}" if inside else "; give the folder that has journal/"
         raise NotFound(f"{old} is not the home of a scorer{which}")
+    if old.resolve() in new.resolve().parents:
+        raise InvalidInput(f"{new} is inside {old}, the home to carry over; set RIVERDELTA_HOME to a folder outside it")
     with suppress(FileNotFoundError, NotADirectoryError):
         if not any(new.iterdir()):  # left by a service that was refused during a rebase
             return
@@ -35,10 +62,10 @@ def check(old: Path, home: Home) -> None:
     raise InvalidInput(f"{new} already exists; move it away, or set RIVERDELTA_HOME to another folder: {aside}")
 
 
-def usable(old: Path, definition: Definition, release: Release) -> tuple[bool, frozenset[str]]:
+def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
     """Return whether the journal's base outputs are those of this base, and its columns that have changed their meaning.
 
-    `release` is one of the definition's. Raises `Refused` if the labels belong to another task.
+    Raises `Refused` if the labels belong to another task.
     """
     was, mine = stored_in(old), describe(definition)
     task = was.task if was else repr(LOG_LOSS)
@@ -48,18 +75,8 @@ def usable(old: Path, definition: Definition, release: Release) -> tuple[bool, f
             f"give it a home of its own: export RIVERDELTA_HOME=FOLDER"
         )
     if was is None:
-        return _read_alike(old, definition, release)
+        return reads_of_base(old, definition) or (False, frozenset(definition.taps))
+    if not differences(was, mine, beyond_reach(definition)):
+        _log.warning("nothing that affects learning differs from the definition of %s: it can be served as it is", old)
     changed = frozenset(name for name in definition.kept if was.source(name) != mine.source(name))
     return (was.base.digest, was.output) == (mine.base.digest, mine.output), changed
-
-
-def _read_alike(old: Path, definition: Definition, release: Release) -> tuple[bool, frozenset[str]]:
-    """Return the same for a home without a stored definition, as of version 0.1: its releases show what it read of the base."""
-    mine, output = origins(release.path), f"base_{definition.loss.raw}"
-    with suppress(Corrupt):
-        for theirs in reversed(ReleaseStore(FolderRegistry(old)).all()):
-            with suppress(Corrupt):
-                was, same = origins(theirs.path), base_digest(theirs.path) == definition.signature.digest
-                changed = frozenset(name for name in definition.kept if was.get(name) != mine.get(name))
-                return same and was.get(output) == mine[output], changed
-    return False, frozenset(definition.taps)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from riverdelta.core.arrays import nest
 from riverdelta.core.durable import place
-from riverdelta.core.errors import InvalidInput, Locked, Refused, Unavailable
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput, Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
@@ -30,13 +32,17 @@ from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.rebase.carried import Carried
 from riverdelta.sidecar.rebase.comparison import Comparison
-from riverdelta.sidecar.rebase.old import check, usable
+from riverdelta.sidecar.rebase.old import check, check_place, usable
+from riverdelta.sidecar.rebase.report import Rebased
 from riverdelta.sidecar.rebase.rows import LogRows, Rows
 from riverdelta.sidecar.rebase.scoring import Scoring
 from riverdelta.sidecar.releaser import Releases
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.backup import copy_journal
-from riverdelta.storage.home import Home, rebase_line
+from riverdelta.storage.claim import rebase_line
+from riverdelta.storage.home import Home
+from riverdelta.storage.journal.ids import load_key
+from riverdelta.storage.origin import Origin
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
@@ -44,34 +50,6 @@ Block = list[tuple[int, Record]]
 Progress = Callable[[int, int | None], None]
 #: The observers that the replay fills; the others are about the service and start over.
 _SHOWN = ("account/history", "account/slices")
-
-
-@dataclass
-class Rebased:
-    """A report of what was carried over into `folder`; positions are those of the journal, which the new home continues."""
-
-    folder: str
-    #: The newest position; the records read; the number of records before them that retention had deleted.
-    position: int = 0
-    records: int = 0
-    swept: int = 0
-    #: Rows that the new stack scored again.
-    rows: int = 0
-    #: Rows that could not be, the first and last of their records, and the columns that they lack.
-    unusable: int = 0
-    unusable_from: int | None = None
-    unusable_to: int | None = None
-    lacking: str | None = None
-    #: Labels whose rows were deleted by retention or are not usable.
-    labels_lost: int = 0
-    #: Rows of a log that were learned instead of the journal's; None without a log.
-    log_rows: int | None = None
-    examples: int = 0
-    learned: int = 0
-    rollbacks: int = 0
-    frozen: bool = False
-    champion: int = 0
-    comparison: dict[str, Any] | None = None
 
 
 def rebase(
@@ -106,6 +84,17 @@ def rebase(
         Called as `Progress` says.
     """
     home = Home(definition, settings)
+    try:
+        return _rebase(home, old, log, progress)
+    except Refused as error:
+        if old.resolve().parent != home.folder.resolve().parent:
+            raise
+        raise Refused(
+            f"{error}; to go back, restore the old code and type: {shlex.join(['mv', str(old), str(home.folder)])}"
+        ) from None
+
+
+def _rebase(home: Home, old: Path, log: Iterable[LogRows] | None, progress: Progress) -> Rebased:
     check(old, home)
     private = home.rebasing
     try:
@@ -114,15 +103,21 @@ def rebase(
             if not free:
                 raise Locked(f"another rebase to {home.folder} is running ({private}); wait until it ends")
             try:
-                check(old, home)  # from here on no service begins there
-                built = Home(definition, settings.model_copy(update={"home": private}))
+                check_place(old, home)  # from here on no service begins there
+                built = Home(home.definition, home.settings.model_copy(update={"home": private}))
                 shutil.rmtree(built.folder, ignore_errors=True)
                 done = _Rebase(built, old, log, progress).run()
+                check_place(old, home)
                 place(built.folder, home.folder)
+            except (ConfigurationError, Corrupt) as error:  # the copy goes: the old home's file is the one to restore
+                raise type(error)(str(error).replace(str(built.folder), str(old))) from error
             finally:
                 shutil.rmtree(private, ignore_errors=True)
     except OSError as error:
-        raise Unavailable(f"the home {home.folder} cannot be made: {error}; check that its disk has room") from error
+        check_place(old, home)  # something else has appeared there
+        raise Unavailable(
+            f"the home {home.folder} cannot be made: {error}; check that {home.folder.parent} is writable and its disk has room"
+        ) from error
     return replace(done, folder=str(home.folder))
 
 
@@ -136,11 +131,19 @@ class _Rebase:
 
     def run(self) -> Rebased:
         """Copy, learn, release and save."""
-        home, done = self.home, self.done
+        home, done, origin = self.home, self.done, Origin.of(self.old)
+        if origin is not None and origin.log and self.log is None:
+            raise Refused(
+                f"{self.old} learned a log instead of its journal up to record {origin.position:,}, which must not come back; "
+                f"learn that log again, with the rows that came since: {self._with_log()}"
+            )
         release, journal = home.prepare(), home.key_path.parent
         shutil.rmtree(journal)
         done.position = copy_journal(self.old / "journal", journal)
-        self.rows = Rows(home.definition, release, *usable(self.old, home.definition, release))
+        load_key(home.key_path)
+        same_base, changed = usable(self.old, home.definition)
+        done.new_base = not same_base
+        self.rows, self.again = Rows(home.definition, release, same_base, changed), origin is not None
         learner, releases = self._learner(), Releases(home.definition, home.releases())
         learner.observers |= {"comparison": self.compared, "releases": releases}
         #: The learner whose tables and gate score the journal's rows.
@@ -171,7 +174,7 @@ class _Rebase:
         learner.recall = past
         learner.begin()
         learner.position = done.swept = past.start
-        read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer)
+        read, blocks, scoring = learner.position, deque[Block](), Scoring(self.rows, self.scorer, self.again)
         while learner.position < done.position:
             # One block ahead: the tables that served its rows are often from the block before.
             while len(blocks) < 2 and read < done.position:
@@ -182,6 +185,7 @@ class _Rebase:
                 scoring.score(learner.position)
                 renewed = past.put(sequence, record, scoring.take(sequence)) if isinstance(record, Impressions) else record
                 learner.push(sequence, renewed)
+                past.reached(sequence, learner.state)
                 done.records += 1
                 if isinstance(record, Instruction) and record.action == "rollback" and not past.refusal(sequence):
                     self._check_undone(sequence, learner)
@@ -195,10 +199,11 @@ class _Rebase:
         """Count a rollback; raise `Refused` if it was refused now, as what it undid would come back."""
         outcome = learner.outcomes.of(sequence)
         if outcome is not None and outcome.refused is not None and self.log is None:
+            rows = self.done.unusable
+            lack = f"{rows:,} rows lack {self.done.lacking}, which the new scorer needs, so " if rows else ""
             raise Refused(
-                f"the rollback at position {sequence} cannot be repeated, so what it undid would come back: {outcome.refused}; "
-                f"learn rows that you trust instead: {rebase_line(self.home.definition, self.old)} --log rows.parquet "
-                f"--label clicked"
+                f"{lack}the rollback at position {sequence} cannot be repeated, so what it undid would come back: "
+                f"{outcome.refused}; learn rows that you trust instead: {self._with_log()}"
             )
         self.done.rollbacks += 1
 
@@ -228,6 +233,8 @@ class _Rebase:
             try:
                 base, columns = self.rows.of_log(block, self.done.log_rows)
                 label = loss.check_labels(block.label, first=self.done.log_rows)
+                if len(untimed := np.flatnonzero(~np.isfinite(block.time))):
+                    raise InvalidInput(f"row {self.done.log_rows + int(untimed[0])} has no time; expected Unix seconds")
             except InvalidInput as error:
                 raise InvalidInput(f"{block.source}: {error}") from None
             for at in range(0, len(label), AT_ONCE):
@@ -238,17 +245,25 @@ class _Rebase:
                 releases.on_examples(0, served)
             self.done.log_rows += len(label)
             self.progress(self.done.log_rows, None)
+        if not self.done.log_rows:
+            raise InvalidInput("the log has no rows, so there is nothing to learn; give one that has")
         return learner
 
     def _publish(self, learner: Learner, releases: Releases) -> None:
         """Make release 1, publish its tables and save a checkpoint, from which the service starts."""
         home, position, now = self.home, self.done.position, time.time()
         store: ReleaseStore = releases.store
+        comparison = self.done.comparison or {}
+        base, corrected, served = (comparison.get(n, {}).get("log_loss", np.nan) for n in ("base", "corrected", "served"))
+        measured, s = comparison.get("examples"), home.settings
+        if measured and s.guard == "live" and not 0.0 <= served <= base:
+            learner.gate.start_over()
+            learner.gate.note(position)
+            self.done.gate_restarted = True
+        self.done.guard, self.done.weight = "base" if s.serve == "base" else s.guard, learner.gate.weight
         made = releases.make(learner, position, now)
         store.judge(made.number, {"verdict": "rebased"})
-        comparison = self.done.comparison or {}
-        losses = [comparison.get(name, {}).get("log_loss") for name in ("corrected", "base")]
-        if None not in losses and losses[0] <= losses[1]:
+        if 0.0 <= corrected <= base:
             store.promote(made.number)
             self.done.champion = made.number
         contest = Contest(store, home.definition.new_stack, home.settings, home.definition.loss)
@@ -263,14 +278,17 @@ class _Rebase:
         states = {name: self.shown[name].state() for name in _SHOWN}
         states |= {"contest": contest.state(), "account/worth": worth.state(), "account/logbook": logbook.state()}
         state = learner.state() | nest(states)
-        # Twice: without any, a start would learn the journal from its beginning, and what was rolled back with it.
-        for at in (position - 1, position):
+        for at in (position - 1, position):  # two, as always: one may be damaged
             home.checkpoints().save(at, state)
+        Origin(position=position, log=self.log is not None).save(home.folder)
 
     def _refusal(self) -> Refused:
-        done, line = self.done, rebase_line(self.home.definition, self.old)
+        done = self.done
         return Refused(
             f"none of the {done.unusable:,} rows in {self.old / 'journal'} can be used: they lack {done.lacking}, which the "
             f"new scorer needs; set keep_inputs=True in @online of the old service, which keeps it for all later rows, or "
-            f"learn rows that have it: {line} --log rows.parquet --label clicked"
+            f"learn rows that have it: {self._with_log()}"
         )
+
+    def _with_log(self) -> str:
+        return f"{rebase_line(self.home.definition, self.old)} --log rows.parquet --label clicked"

@@ -57,8 +57,11 @@ class Rows:
         missing = [name for name in self._reads if not self._has(logged, name)]
         if self._same_base and not missing:
             return []
-        needed = (*self._definition.signature.inputs, *(name for name in missing if name in self._definition.columns))
-        return [self._definition.request_schema[name] for name in dict.fromkeys(needed) if not self._has(logged, name)]
+        request = self._definition.request_schema
+        # The base runs only where it is another one, or for a tap.
+        runs = not self._same_base or any(name not in request for name in missing)
+        needed = (*(self._definition.signature.inputs if runs else ()), *(name for name in missing if name in request))
+        return [request[name] for name in dict.fromkeys(needed) if not self._has(logged, name)]
 
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
         """Return the base's raw outputs float32[N, K] and the columns of a usable record."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from riverdelta.core.features import Floats, Ints
-from riverdelta.core.records import BEFORE, Impressions
+from riverdelta.core.records import BEFORE, BEFORE_AGAIN, Impressions
 from riverdelta.learning.learner import Learner
 from riverdelta.sidecar.rebase.rows import Rows
 
@@ -16,11 +16,11 @@ class Scoring:
     """Scores each row of upcoming records when the learner is at the position of the tables that served it.
 
     If that position has already passed when its record is read, the row is scored at once, by somewhat newer tables; never by
-    tables that contain its own record.
+    tables that contain its own record. `again` is whether the old home was itself rebased.
     """
 
-    def __init__(self, rows: Rows, scorer: Learner) -> None:
-        self._rows, self._scorer = rows, scorer
+    def __init__(self, rows: Rows, scorer: Learner, again: bool = False) -> None:
+        self._rows, self._scorer, self._again = rows, scorer, again
         self._awaited: dict[int, Impressions] = {}
         self._due: dict[int, list[tuple[Impressions, Ints]]] = {}
 
@@ -28,6 +28,8 @@ class Scoring:
         """Add a usable record, while the learner is at position `now`."""
         base, columns = self._rows.of_record(logged)
         before = {column: logged.columns.get(column, _flat(getattr(logged, name))) for name, column in BEFORE.items()}
+        if self._again:
+            before |= {column: _flat(getattr(logged, name)) for name, column in BEFORE_AGAIN.items()}
         position = np.clip(logged.position, now, sequence - 1)
         outputs = np.empty((2, *base.shape), np.float32)
         scored = replace(

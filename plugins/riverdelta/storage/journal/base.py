@@ -22,8 +22,8 @@ class Outcome(StrEnum):
     BAD_ID = "bad_id"
     #: Retention has deleted the impression or is about to.
     EXPIRED = "expired"
-    #: The id is genuine but its rows are not in this journal: the worker died or dropped them before they were durable, or the
-    #: journal was restored from an older backup.
+    #: The id is genuine but its rows are not in this journal: the worker died or dropped them before they were durable, the
+    #: journal was restored from an older backup, or a rebase could not use the row because it lacks a column.
     IMPRESSION_LOST = "impression_lost"
 
 
