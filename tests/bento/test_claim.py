@@ -63,9 +63,8 @@ def test_another_base_or_stack_on_the_same_home_is_refused_with_the_lines_to_typ
     claim(scorer(), settings).close()
     folder = settings.home / "ranker"
     for other in (scorer("0.25"), scorer(slots=512)):
-        with pytest.raises(
-            ConfigurationError, match=rf"another definition of 'ranker':\n.*\n.* mv {folder} {folder}\.old && riverd"
-        ):
+        words = rf"another definition of 'ranker':\n(.*\n)+to carry over .*: mv {folder} {folder}\.old && riverdelta rebase "
+        with pytest.raises(ConfigurationError, match=words):
             claim(other, settings)
     claim(scorer(), settings).close()
 

@@ -37,7 +37,7 @@ UNKNOWN = {
     "an inference": (
         INFER,
         {**INPUTS, "output": []},
-        "'output': did you mean outputs or inputs? Allowed: id, parameters",
+        "'output': did you mean outputs? Allowed: id, parameters",
     ),
     "an inference without inputs": (INFER, {"inptus": []}, "the request's JSON has 'inptus': did you mean inputs?"),
     "a parameter": (

@@ -78,7 +78,8 @@ def demo(
     with ExitStack() as stack:
         with console.status("starting bentoml serve"):
             server = stack.enter_context(serving(folder, "service:Ranker", folder / "state"))
-        console.print(f"service   http://127.0.0.1:{server.port}  gRPC 127.0.0.1:{server.grpc_port}  log {server.log}")
+        console.print(f"service   http://127.0.0.1:{server.port}  gRPC 127.0.0.1:{server.grpc_port}")
+        console.print(f"log       {server.log}", soft_wrap=True)
         base = base_logits(workshop.report.path, second)
         tally = _drive(console, server, second, base, clients, rate)
         final = server.status()
