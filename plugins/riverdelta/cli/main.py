@@ -149,8 +149,9 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
     from riverdelta.cli.tables import print_changes
     from riverdelta.sidecar.diff import diff, parse_ids
 
-    home = home_of(target)
-    found = diff(home.definition, home.releases(), a, b, top, parse_ids(ids, home.definition.schema))
+    with operating(target) as operator:
+        definition, store = operator.home.definition, operator.home.releases()
+        found = diff(definition, store, a, b, top, parse_ids(ids, definition.schema))
     show(asdict(found), as_json, print_changes)
 
 
@@ -167,13 +168,17 @@ def export(target: str, release: int | None, output: Path, as_json: bool) -> Non
     home = home_of(target)
     found = exportable(home, release)
     export_single(found.path, output)
+    status = home.read_status()
     marks = {
-        "serving": found.number == home.read_status().get("release"),
+        "serving": found.number == status.get("release"),
         "champion": found.number in home.releases().champions()[-1:],
     }
     made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size, **marks}
+    made["since"] = status.get("examples", found.examples) - found.examples if marks["serving"] else None
     which = " and ".join(name for name, holds in marks.items() if holds) or "neither serving nor champion"
     text = f"{output}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
+    if made["since"]:
+        text += "\nthe service has learned on: `riverdelta release` makes a release of its current tables"
     show(made, as_json, lambda _: click.echo(text))
 
 
@@ -186,14 +191,14 @@ def backup(destination: Path, target: str, as_json: bool) -> None:
 
     DEST must not exist; it appears complete or not at all.
     """
-    from shlex import quote
+    from shlex import join
 
     from riverdelta.storage.backup import back_up
+    from riverdelta.storage.claim import move_away
 
     home = home_of(target)
-    made = back_up(home, destination)
-    here, there = (quote(str(folder.resolve())) for folder in (home.folder, made.folder))
-    restore = f"mv {here} {here}.old && cp -a {there} {here}"
+    made, here = back_up(home, destination), home.folder.resolve()
+    restore = f"{move_away(here)} && {join(['cp', '-a', str(made.folder.resolve()), str(here)])}"
     text = f"{made.folder}: {made.bytes:,} bytes, the journal up to record {made.last}\nto restore, stop the service and type: "
     found = {"folder": str(made.folder), "bytes": made.bytes, "last": made.last, "restore": restore}
     show(found, as_json, lambda _: click.echo(text + restore))

@@ -99,7 +99,7 @@ def _lines(done: Rebased) -> Iterator[str]:
     if done.labels_lost:
         yield f"not learned: {done.labels_lost:,} labels, whose rows are not carried over"
     if done.rollbacks and done.log_rows is None:
-        yield f"repeated: {done.rollbacks:,} rollbacks; what they undid stays undone"
+        yield f"repeated: {done.rollbacks:,} rollbacks, with what each of them undid or learned again"
     if done.frozen:
         yield "learning is still frozen; type `riverdelta resume` once the service runs"
 

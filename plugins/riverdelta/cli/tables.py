@@ -42,7 +42,7 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
     console.print(made)
     console.print("base, served: nats per row until then; gain over the champion, on N labels", style="dim")
     for title, key in (("champion", "champion"), ("serving", "serving")):
-        console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or '-'}")
+        console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or 'none yet'}")
 
 
 def print_changes(found: Mapping[str, Any]) -> None:

@@ -139,6 +139,7 @@ class Stack:
                     mine[...] = theirs
                 else:
                     c.learner[key] = theirs.copy()
+            c._learned = True
             c.restore()
 
     def fingerprint_of_0_1(self) -> str:

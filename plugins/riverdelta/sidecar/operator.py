@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from riverdelta.core.errors import Corrupt, NotFound, Refused, RiverdeltaError, Unavailable
+from riverdelta.core.errors import Refused, RiverdeltaError, Unavailable
 from riverdelta.learning.commands import Command
 from riverdelta.metrics.learner import STALE_SECONDS
 from riverdelta.sidecar.archive import Archive
@@ -183,15 +182,13 @@ class Operator:
 
 
 def exportable(home: Home, number: int | None = None) -> Release:
-    """Return a release, by default the one that serves, or the champion if none serves or its file is damaged.
+    """Return a release, by default the one that serves, or the champion if none serves yet.
 
     Raises `NotFound` or `Corrupt` if there is no such release, or it is damaged.
     """
     store, serving = home.releases(), home.read_status().get("release")
-    if number is None and serving is not None:
-        with suppress(NotFound, Corrupt):
-            return store.intact(serving)
-    return store.intact(store.champions()[-1] if number is None else number)
+    by_default = store.champions()[-1] if serving is None else serving
+    return store.intact(by_default if number is None else number)
 
 
 def outcome_of(status: Mapping[str, Any], sequence: int) -> dict[str, Any] | None:

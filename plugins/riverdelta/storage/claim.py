@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -55,17 +56,17 @@ def ways_out(folder: Path, definition: Definition, lacks: Sequence[str] = ()) ->
 
     `lacks` are the columns that it needs and that the journal does not keep.
     """
-    away = move_away(folder)
-    carry = f"{away} && {rebase_line(definition, _away(folder))}"
+    aside = move_away(folder)
+    carry = f"{aside} && {rebase_line(definition, away(folder))}"
     if lacks:
         carry += " --log rows.parquet --label clicked"
     why = f"the journal does not keep {', '.join(lacks)}, which this definition needs: a log must have it\n" if lacks else ""
-    return f"{why}to carry over what it learned, once no service uses it: {carry}\nto start over: {away}"
+    return f"{why}to carry over what it learned, once no service uses it: {carry}\nto start over: {aside}"
 
 
 def move_away(folder: Path) -> str:
     """Return the line that moves a folder to an unused path beside it."""
-    return shlex.join(["mv", str(folder), str(_away(folder))])
+    return shlex.join(["mv", str(folder), str(away(folder))])
 
 
 def recognize(folder: Path, definition: Definition, releases: ReleaseStore) -> None:
@@ -161,6 +162,7 @@ def _newest(releases: ReleaseStore) -> Release | None:
     return None
 
 
-def _away(folder: Path) -> Path:
+def away(folder: Path) -> Path:
+    """Return an unused path beside a folder, to which it can be moved."""
     names = (f"{folder.name}.old{n}" for n in chain([""], count(2)))
-    return next(path for path in map(folder.with_name, names) if not path.exists())
+    return next(path for path in map(folder.with_name, names) if not os.path.lexists(path))

@@ -294,3 +294,17 @@ def test_a_gate_that_starts_over_serves_the_base_until_the_corrections_win_withi
     assert -1e-9 <= report["excess"] <= report["bound"] <= report["worst_case"] + 1e-6
     assert gate.weight > 0.99 if better == "corrected" else gate.weight < 0.01
     assert report["gain"] > -math.log(401) if better == "base" else report["gain"] > 100
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 60), st.sampled_from([1.0, 0.3, 10.0, 100.0]), st.integers(0, 2**32 - 1))
+def test_after_a_start_from_the_base_both_bounds_hold_for_every_weight(rows, weight, seed):
+    rng = np.random.default_rng(seed)
+    base, corrected = rng.choice(np.float32([-25, -3, 0, 3, 25]), (2, rows))
+    gate = Gate()
+    gate.start_over()
+    gate.serve(base, corrected, rng.integers(0, 2, rows).astype(np.float32), np.full(rows, weight, np.float32))
+    report = gate.report()
+    rounding = 1e-5 * weight * rows
+    assert report["excess"] <= report["bound"] + rounding
+    assert report["bound"] <= report["worst_case"] + rounding

@@ -29,7 +29,8 @@ def bound(s: Any) -> float:
 
 
 def worst_case(s: Any) -> float:
-    """X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1))."""
+    """X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)) + κ·h."""
     shared, most = math.log(s["examples"] + 1.0), most_cost(s)
     slowest = max(float(s["slowest"]), most / PATIENCE)
-    return float(most + FAR_COST * s["far_spread"] + _LN_2 + slowest * shared + (slowest - 1.0) * (_LN_2 + shared))
+    start = _LN_2 + slowest * shared + (slowest - 1.0) * (_LN_2 + shared) + slowest * s["handicap"]
+    return float(most + FAR_COST * s["far_spread"] + start)

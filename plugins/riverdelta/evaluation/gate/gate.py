@@ -89,6 +89,9 @@ class Gate:
 
         excess <= X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)).
 
+    **A start from the base** (`start_over`) is at v = 1/2·e⁻ʰ. It adds h to (1), and as ln(1/v) <= ln(2(n + 1)) + h from then
+    on, κh to the worst case.
+
     `worst_case` is this number, whatever the labels are; `bound` is max(Σδ, 0) + (1) with the actual δ and η, and holds
     whatever was served. It is at most `worst_case`, but for the rounding of served outputs to float32 (for logits at most
     4·10⁻⁶ nats for each unit of weight), which Σδ has and X has not. With spreads up to B and d labels in flight both are of
@@ -138,8 +141,7 @@ class Gate:
         self.load(Gate(self.loss).state())
         s = self._state[0]
         s["weight"] = hedge.LEAST_WEIGHT
-        for name in ("slowed", "late_share"):
-            s[name] = math.log(0.5 / hedge.LEAST_WEIGHT)
+        s["slowed"] = s["handicap"] = math.log(0.5 / hedge.LEAST_WEIGHT)
 
     def note(self, position: int) -> None:
         """Record that everything up to `position` is learned; call it once per record."""

@@ -31,6 +31,7 @@ STATE = np.dtype([(name, np.float64) for name in (
     "skipped",  # rows that were left out
     "slowed", "slowest",  # the last sum of (1) less the logs of n + 1; 1 / the least rate that a weight asked for
     "far_spread",  # Σ a from the example on at which w can differ from v
+    "handicap",  # ln(1/2 / v) before the first example: 0 but for a gate that started over from the base
 )])  # fmt: skip
 
 

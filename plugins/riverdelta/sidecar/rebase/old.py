@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from riverdelta.core.losses import LOG_LOSS
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.differences import differences
 from riverdelta.learning.identity import beyond_reach, describe
-from riverdelta.storage.claim import reads_of_base, rebase_line, refuse_another_mode, stored_in
+from riverdelta.storage.claim import away, move_away, reads_of_base, rebase_line, refuse_another_mode, stored_in
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Reader
 from riverdelta.storage.log import SqliteLog
@@ -55,9 +54,9 @@ def check_place(old: Path, home: Home) -> None:
             return
     if not os.path.lexists(new):
         return
-    aside = shlex.join(["mv", str(new), f"{new}.old"])
+    aside = move_away(new)
     if old.resolve() == new.resolve():
-        line = rebase_line(home.definition, new.with_name(f"{new.name}.old"))
+        line = rebase_line(home.definition, away(new))
         raise InvalidInput(f"{old} is also the path of the new home; stop its service, then type: {aside} && {line}")
     raise InvalidInput(f"{new} already exists; move it away, or set RIVERDELTA_HOME to another folder: {aside}")
 
