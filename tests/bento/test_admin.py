@@ -393,9 +393,8 @@ def test_what_is_damaged_is_named_and_nothing_is_written(learning):
     store.get(1).state_path.unlink()
     answers = [learning.command("rollback", release=1), learning.send("GET", "/admin/diff?a=0&b=1")]
     store.get(1).path.write_bytes(b"damaged")
-    answers.append(learning.send("GET", "/admin/export?release=1"))
-    assert [answer.json()["error"]["type"] for answer in answers] == ["Corrupt"] * 3
-    assert learning.send("GET", "/admin/export").headers["content-disposition"].endswith('000000.onnx"')
+    answers += [learning.send("GET", "/admin/export?release=1"), learning.send("GET", "/admin/export")]
+    assert [answer.json()["error"]["type"] for answer in answers] == ["Corrupt"] * 4
 
 
 def test_requests_are_counted_at_their_endpoint(shop):

@@ -207,4 +207,8 @@ def test_a_home_that_is_there_already_is_refused_with_the_line_to_type(old):
     again = rebase(old[0])
     assert again.exit_code == 1
     new = old[0].with_name("ranker")
-    assert f"{new} already exists; move it away, or set RIVERDELTA_HOME to another folder: mv {new} {new}.old" in again.output
+    aside = f"mv {new} {new}.old2"  # .old is the home that was carried over
+    assert f"{new} already exists; move it away, or set RIVERDELTA_HOME to another folder: {aside}" in again.output
+    itself = rebase(new)
+    assert f"{aside} && riverdelta rebase " in itself.output
+    assert itself.output.rstrip().endswith(f"--from {new}.old2")
