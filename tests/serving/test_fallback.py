@@ -18,7 +18,6 @@ from riverdelta.storage.impression import find
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig
-
 from not_a_number import learn, rows, scorer
 
 
