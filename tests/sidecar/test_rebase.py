@@ -40,6 +40,17 @@ TAPPED = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  y = Exp(x)  logit = Mul(y, k) }"""
 
 
+def rolled_back_after(number):
+    """A rollback to release 0 after a block that was taught."""
+
+    def between(rig, block):
+        if block == number:
+            Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
+            rig.step()
+
+    return between
+
+
 @pytest.fixture
 def teach(definition, tmp_path, make_rig):
     """Return a function that makes an old home: blocks of 32 rows whose label is the user's parity, taught one by one."""
@@ -149,12 +160,7 @@ class TestTheSameBase:
         assert found["corrected"]["log_loss"] < found["base"]["log_loss"]
 
     def test_where_all_was_rolled_back_the_same_definition_has_the_same_tables_too(self, definition, teach, tmp_path):
-        def undo(rig, block):
-            if block == 1:
-                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
-                rig.step()
-
-        old, _ = teach(between=undo)
+        old, _ = teach(between=rolled_back_after(1))
         done = rebase(definition, settings(tmp_path), old)
         assert done.rollbacks == 1
         was = Home(definition, settings(tmp_path).model_copy(update={"home": tmp_path / "old"}))
@@ -354,12 +360,7 @@ class TestCommands:
         assert poisoned.digest() == tables(Home(changed, settings(tmp_path))).digest()
 
     def test_a_rollback_to_what_retention_has_deleted_unlearns_all_that_is_left_before_it(self, definition, teach, tmp_path):
-        def undo(rig, block):
-            if block == 5:
-                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
-                rig.step()
-
-        old, _ = teach(blocks=8, between=undo, segment_bytes=16_384)
+        old, _ = teach(blocks=8, between=rolled_back_after(5), segment_bytes=16_384)
         swept = _sweep(definition, tmp_path, 8)
         assert swept > 1
         done = rebase(definition, settings(tmp_path), old)
@@ -424,12 +425,7 @@ class TestCommands:
     def test_with_one_of_its_checkpoints_damaged_what_was_rolled_back_stays_unlearned(
         self, definition, teach, tmp_path, make_rig, damaged
     ):
-        def undo(rig, block):
-            if block == 1:
-                Operator(rig.trainer.home, rig.trainer.journal, lambda: rig.now).ask(Rollback(release=0))
-                rig.step()
-
-        old, _ = teach(between=undo)
+        old, _ = teach(between=rolled_back_after(1))
         done = rebase(definition, settings(tmp_path), old)
         home = Home(definition, settings(tmp_path))
         rebased = tables(home).digest()

@@ -18,7 +18,7 @@ from riverdelta.learning.definition import Definition
 from riverdelta.learning.identity import Identity, read
 from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.journal import Reader
-from riverdelta.storage.registry import FolderRegistry, Release, ReleaseStore
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 _log = logging.getLogger(__name__)
 #: The file of a home's definition, and that of earlier versions, which had only its fingerprint.
@@ -127,7 +127,7 @@ def refuse_another_mode(folder: Path, journal: Reader, labels: str) -> None:
 
 def _recognize_release(folder: Path, definition: Definition, releases: ReleaseStore) -> None:
     why = f"{folder / OWNED_BY[0]} is missing"
-    found = _newest(releases)
+    found = releases.restorable()
     if found is None:
         raise ConfigurationError(
             f"{why}, and no release can be read to identify {folder}; if it belongs to this scorer, type: "
@@ -148,18 +148,6 @@ def _recognize_release(folder: Path, definition: Definition, releases: ReleaseSt
         why,
         found.number,
     )
-
-
-def _newest(releases: ReleaseStore) -> Release | None:
-    for release in reversed(releases.all()):
-        try:
-            release.verify()
-            releases.state(release)
-        except Corrupt as error:
-            _log.error("%s", error)
-            continue
-        return release
-    return None
 
 
 def away(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,10 @@ class ReleaseStore:
         if newest is None:
             raise Corrupt(f"no release in {self.registry.path(_PART)} is intact; restore one from a backup")
         return newest
+
+    def restorable(self) -> Release | None:
+        """Return the newest release whose model and state are intact, None if there is none."""
+        return _first_intact(reversed(self.all()), lambda release: (release.verify(), self.state(release)))
 
     def champion(self) -> Release | None:
         """Return the release that was promoted last; None in an empty store."""
@@ -231,10 +235,10 @@ class ReleaseStore:
         self.registry.write(_INDEX, json.dumps(index, indent=1).encode())
 
 
-def _first_intact(releases: Iterable[Release]) -> Release | None:
+def _first_intact(releases: Iterable[Release], check: Callable[[Release], object] = Release.verify) -> Release | None:
     for release in releases:
         try:
-            release.verify()
+            check(release)
         except Corrupt as error:
             _log.error("%s", error)
             continue
