@@ -392,3 +392,29 @@ def test_a_learner_that_stopped_writing_is_down(registry, old):
 def test_every_measure_of_a_report_has_its_gauge():
     measures = {path.rpartition(".")[2] for path in GAUGES if path.startswith("prequential.")}
     assert measures == set(Prequential().report()["all"]["base"])
+
+
+def of(registry, name, **labels):
+    return registry.get_sample_value(f"riverdelta_{name}", {"model": "shop", **labels})
+
+
+def test_a_status_dated_in_the_future_is_no_sign_of_life_and_a_small_skew_is(registry):
+    mirror = TrainerMirror(registry, "shop")
+    for dated, up in ((1_000.0, 1), (1_004.0, 1), (4_600.0, 0), (math.inf, 0), (math.nan, 0), (980.0, 0)):
+        mirror.update(status(time=dated), now=1_000.0)
+        assert of(registry, "sidecar_up") == up, dated
+
+
+def test_tables_published_in_the_future_get_older_from_now_on(registry):
+    metrics, well = Metrics(registry, "shop"), Health(0, 0, None)
+    for now, age in ((1_000.0, 0.0), (1_030.0, 30.0), (500.0, 0.0), (560.0, 60.0)):
+        metrics.mirror(status(swap=3, published=4_600.0), State(3, 3, 1), well, now)
+        assert of(registry, "live_age_seconds") == age, now
+    metrics.mirror(status(swap=4, published=550.0), State(3, 4, 1), well, 560.0)
+    assert of(registry, "live_age_seconds") == 10.0
+
+
+def test_feedback_received_in_the_future_has_no_age_and_after_a_small_skew_it_is_fresh(registry):
+    metrics = Metrics(registry, "shop")
+    metrics.fresh(np.array([-3_600.0, -1.0, 2.0]))
+    assert (of(registry, "freshness_seconds_count"), of(registry, "freshness_seconds_sum")) == (2.0, 2.0)

@@ -167,3 +167,21 @@ def test_on_a_full_disk_scoring_goes_on_feedback_is_put_off_and_status_and_metri
     db.execute("PRAGMA max_page_count = 1000000")
     wait(lambda: registry.get_sample_value("riverdelta_journal_failing", {"model": "ranker"}) == 0)
     assert asyncio.run(plane.feedback([f"{answer.impressions}.0"], np.ones(1, np.float32))).outcomes == ["accepted"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "alive", "silent"), [(3.0, True, 0.0), (-3.0, True, 3.0), (-60.0, False, 60.0), (3_600.0, False, None)]
+)
+def test_a_learner_whose_status_is_dated_in_the_future_is_not_alive(rig, ahead, alive, silent):
+    rig.step()
+    rig.trainer.home.write_status(rig.trainer.status() | {"time": rig.now + ahead})
+    found = rig.plane.status()
+    assert (found["sidecar"]["alive"], found["sidecar"]["silent_seconds"]) == (alive, silent)
+    assert ("in the future" in found["health"]["sentence"]) is (silent is None)
+
+
+@pytest.mark.parametrize("status", ["[1]", "{}", '{"time": null}', '{"time": "now"}', "7"])
+def test_a_status_file_without_a_time_is_none(rig, status):
+    (rig.plane.home.folder / "status.json").write_text(status)
+    assert rig.plane.status()["learning"] == {}
+    rig.plane.follower.mirror()

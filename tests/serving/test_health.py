@@ -32,6 +32,14 @@ def test_a_learner_that_is_down_or_paused_is_named_with_the_reason():
     assert "25% is done" in health({"sidecar": {"alive": True}, "learning": again}).sentence
 
 
+def test_a_report_dated_in_the_future_is_neither_alive_nor_down():
+    sidecar = {"alive": False, "silent_seconds": None, "ahead_seconds": 3_600.0}
+    found = health({"sidecar": sidecar, "learning": {"position": 1}})
+    assert found.level == "bad"
+    assert found.sentence == "Whether the learner runs is unknown: its last report is dated 3,600 s in the future."
+    assert "clock" in found.more
+
+
 def test_before_the_first_label_it_says_what_it_waits_for():
     learning = {"position": 1, "waiting_rows": 1_234, "worth": {"labels": 0, "since": None}}
     found = health({"sidecar": {"alive": True}, "learning": learning})

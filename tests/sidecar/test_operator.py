@@ -238,6 +238,12 @@ def test_a_command_that_waits_for_a_relearning_learner_says_so(rig, operator):
         wait(operator, 91, 0)
 
 
+def test_a_learner_whose_status_is_dated_in_the_future_is_not_waited_for(rig, operator):
+    rig.trainer.home.write_status({"pid": 7, "time": rig.now + 3_600.0, "position": 3})
+    with pytest.raises(Unavailable, match="no learner runs on this folder"):
+        wait(operator, 91, 30.0)
+
+
 def test_what_the_learner_refused_is_told_as_such_by_its_record_also_after_a_restart(rig, operator):
     taught(rig, operator, 1)
     sequence = operator.ask(Rollback(release=1))

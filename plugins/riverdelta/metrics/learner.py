@@ -8,12 +8,25 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
+from riverdelta.core.age import age
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.metrics.family import Family, Labelled
 
 #: A learner whose status is older than this many seconds is down; it writes four a second, and a release takes a while.
 STALE_SECONDS = 10.0
 _BOUNDS = ("mean", "lower", "upper")
+
+
+def reports(status: Mapping[str, Any], now: float) -> bool:
+    """Return whether the learner that wrote a status runs at `now` (Unix seconds), as far as its date can show.
+
+    >>> [reports({"time": time}, now=100.0) for time in (99.0, 101.0, 80.0, 3_700.0)]
+    [True, True, False, False]
+    """
+    silent = age(status.get("time") or 0.0, now)
+    return silent is not None and silent <= STALE_SECONDS
+
+
 #: By path in the status, the metric's name and help. A step in braces is a label, whose values are the keys at that place;
 #: `{bound}` has the values of `_BOUNDS`.
 GAUGES = {
@@ -124,7 +137,7 @@ class TrainerMirror:
 
     def update(self, status: Mapping[str, Any], now: float) -> None:
         """Export a status at time `now` (Unix seconds); a missing value stays as it was, and null becomes NaN."""
-        self._up.set(now - float(status.get("time") or 0.0) <= STALE_SECONDS)
+        self._up.set(reports(status, now))
         if not status:
             return
         self._paused.set(status.get("paused") is not None)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
+from riverdelta.core.age import SKEW_SECONDS
 from riverdelta.metrics.family import Distribution, Family
 from riverdelta.metrics.files import forget_dead_workers
 from riverdelta.metrics.learner import TrainerMirror
@@ -86,7 +87,9 @@ class Metrics:
         self._pending = gauge("journal_pending_rows", "Impressions not durable yet, in rows", "livesum")
         self._failing = gauge("journal_failing", "Whether a worker cannot write the journal, 0 or 1", "livemax")
         self._trainer = TrainerMirror(registry, model)
-        self._dropped, self._published, self._error = 0, 0.0, False
+        self._dropped, self._error = 0, False
+        #: The newest publication in service as the learner dated it, and as this worker does: never in the future.
+        self._dated = self._published = 0.0
         # Series that exist from the start, so that a rate includes the first event.
         for counter, values in (
             (self._feedback, tuple(Outcome)),
@@ -144,8 +147,8 @@ class Metrics:
             self._feedback.labels(each.value).inc(items)
 
     def fresh(self, seconds: npt.NDArray[np.float64]) -> None:
-        """Record the age of feedback that this worker's tables now contain for the first time."""
-        self._freshness.observe_many(seconds)
+        """Record the ages of feedback that this worker's tables now contain for the first time; those below -5 are unknown."""
+        self._freshness.observe_many(np.maximum(seconds[seconds >= -SKEW_SECONDS], 0.0))
 
     def freshness(self, share: float) -> float | None:
         """Return the seconds within which `share` of the feedback was in this worker's tables, rounded up to a bucket.
@@ -174,10 +177,12 @@ class Metrics:
     def mirror(self, status: Mapping[str, Any], state: State, health: Health, now: float) -> None:
         """Export the learner's status, the tables in service and this worker's journal health; called about every second."""
         self._trainer.update(status, now)
-        if status.get("published") and state.swap >= status["swap"]:
-            self._published = max(self._published, float(status["published"]))
+        dated = float(status.get("published") or 0.0)
+        if dated not in (0.0, self._dated) and state.swap >= status["swap"]:
+            self._dated = self._published = dated
         if self._published:
-            self._age.set(max(now - self._published, 0.0))
+            self._published = min(self._published, now)
+            self._age.set(now - self._published)
         self._position.set(state.position)
         self._pending.set(health.pending_rows)
         self._lost.inc(max(health.dropped_rows - self._dropped, 0))

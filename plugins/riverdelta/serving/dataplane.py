@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, TooLarge, Unavailable
 from riverdelta.core.features import Column, Floats
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
-from riverdelta.metrics.learner import STALE_SECONDS
+from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
@@ -80,7 +81,7 @@ class DataPlane:
         home: Home | None = None,
     ) -> None:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
-        self.definition, self._began = self.home.definition, clock()
+        self.definition, self._began = self.home.definition, time.monotonic()
         self.metrics = Metrics(registry, definition.name)
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
@@ -156,8 +157,9 @@ class DataPlane:
     def status(self) -> dict[str, Any]:
         """Return the service's part of the status."""
         state, journal = self.session.state, self.journal.health()
-        trainer = self.home.read_status()
-        silent = self.clock() - trainer["time"] if trainer else None
+        trainer, now = self.home.read_status(), self.clock()
+        dated = trainer.get("time", now)
+        sidecar = {"alive": reports(trainer, now), "silent_seconds": age(dated, now) if trainer else None}
         status = {
             "name": self.definition.name,
             "state": str(state),
@@ -170,10 +172,10 @@ class DataPlane:
             "base": {"file": self.definition.signature.path.name, "digest": self.definition.signature.digest},
             "corrections": [" ".join(repr(c).split()) for c in self.definition.corrections],
             "journal": {name: getattr(journal, name) for name in ("pending_rows", "dropped_rows", "error")},
-            "sidecar": {"alive": silent is not None and silent < STALE_SECONDS, "silent_seconds": silent},
+            "sidecar": sidecar | {"ahead_seconds": max(dated - now, 0.0)},
             "learning": trainer,
         }
-        return status | {"health": health(status, self.definition.loss, self.clock() - self._began)._asdict()}
+        return status | {"health": health(status, self.definition.loss, time.monotonic() - self._began)._asdict()}
 
     def close(self) -> None:
         """Stop following, and make all scored rows durable."""

@@ -33,7 +33,7 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
     'The learner is down: it has not reported for 95 s.'
     """
     learning, sidecar, journal = (status.get(name) or {} for name in ("learning", "sidecar", "journal"))
-    silent, paused, admission = sidecar.get("silent_seconds") or 0.0, learning.get("paused"), learning.get("admission") or {}
+    silent, paused, admission = sidecar.get("silent_seconds"), learning.get("paused"), learning.get("admission") or {}
     scoring = f"Scoring continues with state {status.get('state')}; feedback waits in the journal."
     if not learning and up < _START_SECONDS:
         return Health("note", "Starting: waiting for the learner's first report.", scoring)
@@ -42,6 +42,10 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
     if learning.get("stopped"):
         return Health("bad", "The learner is down: it was asked to stop.", scoring)
     if not sidecar.get("alive"):
+        if silent is None:
+            ahead = f"its last report is dated {sidecar.get('ahead_seconds') or 0.0:,.0f} s in the future."
+            why = "A clock is wrong or was set back; correct it on the hosts of the service, and see the learner's log."
+            return Health("bad", f"Whether the learner runs is unknown: {ahead}", f"{why} {scoring}")
         why = f"It had paused: {paused}." if paused else "See its log."
         return Health("bad", f"The learner is down: it has not reported for {silent:.0f} s.", f"{why} {scoring}")
     if error := journal.get("error"):

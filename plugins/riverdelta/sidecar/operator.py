@@ -10,7 +10,7 @@ from typing import Any
 
 from riverdelta.core.errors import Refused, RiverdeltaError, Unavailable
 from riverdelta.learning.commands import Command
-from riverdelta.metrics.learner import STALE_SECONDS
+from riverdelta.metrics.learner import reports
 from riverdelta.sidecar.archive import Archive
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
@@ -156,7 +156,7 @@ class Operator:
             if (reason := outcome["refused"]) is not None:
                 raise Refused(f"the {outcome['action']} at position {sequence} was refused, and nothing changed: {reason}")
             return status
-        if self.clock() - status.get("time", 0.0) > STALE_SECONDS:
+        if not reports(status, self.clock()):
             raise Unavailable("no learner runs on this folder; the command waits in the journal until one is started")
         return None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import nest
+from riverdelta.core.checked import finite
 from riverdelta.core.digests import keep, remember
 from riverdelta.core.durable import overwrite, write
 from riverdelta.core.errors import ConfigurationError, Locked, NotFound, Unavailable
@@ -178,9 +179,10 @@ class Home:
     def read_status(self) -> dict[str, Any]:
         """Return the learner's last status, or {} if there is none."""
         try:
-            return dict(json.loads((self.folder / "status.json").read_text()))
-        except (FileNotFoundError, ValueError):
+            status = json.loads((self.folder / "status.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
+        return status if isinstance(status, dict) and finite(status.get("time")) else {}
 
     def _begin(self, releases: ReleaseStore) -> None:
         """Create release 0, whose scores are the base's; raises `ModelError` if ONNX Runtime cannot open it.

@@ -144,6 +144,18 @@ def test_a_chart_has_a_line_for_each_scorer_times_below_and_words_for_who_cannot
     assert chart.losses({"time": [1.0, 2.0], "base": [0.7, 0.6], "served": [0.7, None]}, "served", LOG_LOSS) is None
 
 
+def test_a_chart_stays_in_its_frame_when_the_clock_was_set_back():
+    history = {"time": [1_000.0, 9_999.0, 400.0, 700.0], "base": [0.7, 0.6, 0.5, 0.4], "served": [0.6] * 4}
+    made = chart.losses(history, "served", LOG_LOSS, now=1_000.0)
+    places = [
+        float(x)
+        for path in re.findall(r'<path class="base[^"]*" d="([^"]*)"', made)
+        for x in re.findall(r"[ML]([-\d.]+)", path)
+    ]
+    assert places == sorted(places)
+    assert (min(places), max(places)) == (0.0, 100.0)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 59.0, 3_600.0, 86_400.0, 1e6, 1e9])
 def test_a_chart_of_any_length_has_a_few_times(seconds):
     history = {"time": [1e9, 1e9 + seconds], "base": [0.7, 0.7], "served": [0.7, 0.7]}

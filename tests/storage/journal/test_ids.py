@@ -152,6 +152,13 @@ def test_after_any_rotations_an_id_is_read_exactly_as_long_as_its_own_window(rot
                     assert (ids.parse(f"{name}.0") is not None) == (at < until)
 
 
+def test_a_key_without_a_window_stays_invalid_when_the_clock_is_set_back(path):
+    ids = Ids.load(path, 1_000.0)
+    name = ids.issue(1, 1)
+    rotate_key(path, 1_000.0, 0.0)
+    assert Ids.load(path, 400.0).parse(f"{name}.0") is None
+
+
 def test_a_rotation_leaves_two_files_that_only_their_owner_reads(path):
     for _ in range(3):
         rotate_key(path, 0.0, 60.0)

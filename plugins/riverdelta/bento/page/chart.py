@@ -25,10 +25,11 @@ _PLOT = Markup(f'<svg class="plot" role="img" aria-label="{{}}"><svg {_LINES}>{{
 def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable[Any] = (), now: float = 0.0) -> Markup | None:
     """Return a chart of the losses of base and `second` by label time until `now`; None below two points.
 
-    A line has a gap where no labels came, and a mark at each rollback, promotion and rebase in `events` (oldest first).
+    A line has a gap where no labels came, and a mark at each rollback, promotion and rebase in `events` (oldest first). Points
+    are in order of time, and those dated after `now` are at its end: a clock was set back since.
     """
     rows = zip(*(history.get(name) or () for name in ("time", "base", "served")), strict=False)
-    points = [row for row in rows if None not in row]
+    points = sorted((min(row[0], now or row[0]), *row[1:]) for row in rows if None not in row)
     if len(points) < 2:
         return None
     start = points[0][0]

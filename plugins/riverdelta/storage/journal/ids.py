@@ -156,8 +156,9 @@ def rotate_key(path: Path, now: float, window_seconds: float) -> None:
     """
     with alone(path.with_name(f".{path.name}.turn"), wait=True):
         key = load_key(path)
-        former = [(k, until) for k, until in _former(path) if k != key and now < until]
-        write(_previous(path), *(_FORMER.pack(*f) for f in [(key, now + window_seconds), *former]), mode=_MODE)
+        former = [(key, now + window_seconds), *(f for f in _former(path) if f[0] != key)]
+        # No key that has expired is kept: a clock that is set back later would make it valid again.
+        write(_previous(path), *(_FORMER.pack(*f) for f in former if now < f[1]), mode=_MODE)
         write(path, os.urandom(_KEY_BYTES), mode=_MODE)
 
 

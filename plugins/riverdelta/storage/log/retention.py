@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from riverdelta.storage.log.base import Needed, Request
 
@@ -54,7 +54,8 @@ class Retention:
         returns whether a row of some requests is still needed for what has been learned so far.
 
         1. A part that ends at or before `behind` is retired when it is older than `max_age`, or all parts exceed `max_bytes`:
-           its rows accept no feedback from then on.
+           its rows accept no feedback from then on. A part was last written to no later than those after it and `now`,
+           whatever a clock that was wrong has dated it.
         2. Once `behind` reaches the newest record of that moment, and none of its rows is `needed`, it is released.
         3. Once `behind` reaches the newest record of that moment, it is deleted: all feedback for its rows is learned and
            saved, whichever checkpoint a restart begins with.
@@ -73,8 +74,9 @@ class Retention:
                 released[number] = _NOW
         left = [part for part in parts if part.number not in self.retired]
         size = sum(part.size for part in left)
-        for part, following in pairwise(left):
-            if following.first - 1 > behind or not (now - part.written > max_age or size > max_bytes):
+        ages = [*accumulate((now - part.written for part in reversed(left)), max, initial=0.0)][:0:-1]
+        for (part, following), age in zip(pairwise(left), ages, strict=False):
+            if following.first - 1 > behind or not (age > max_age or size > max_bytes):
                 break
             size -= part.size
             retired[part.number] = _NOW
