@@ -152,6 +152,16 @@ def test_several_workers_share_the_port_and_a_port_that_is_anothers_is_named(run
     asyncio.run(both())
 
 
+def test_feedback_of_which_every_item_is_refused_for_good_is_an_invalid_argument(infer):
+    raw = [b"".join(len(text).to_bytes(4, "little") + text for text in (b"a.0", b"nonsense")), np.ones(2, np.float32).tobytes()]
+    kinds = {"id": "BYTES", "label": "FP32"}
+    inputs = [MESSAGES["InferInputTensor"](name=name, datatype=kind, shape=[2]) for name, kind in kinds.items()]
+    with pytest.raises(grpc.RpcError) as error:
+        infer(request(model_name="ranker-feedback", inputs=inputs, raw_input_contents=raw))
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no item is accepted, and nothing is stored: 2 bad_id;" in error.value.details()
+
+
 def test_feedback_that_is_put_off_is_unavailable_and_says_when_to_come_again(infer, runtime, monkeypatch):
     async def owed(*_):
         raise Unavailable("the process that scored these rows is alive and has not stored them")

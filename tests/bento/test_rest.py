@@ -21,6 +21,19 @@ def test_a_score_names_its_impressions_and_its_state_and_takes_feedback(send):
     assert send("POST", "/feedback", json=items).json()["outcomes"][0] == "duplicate"
 
 
+def test_feedback_of_which_every_item_is_refused_for_good_has_a_status_of_its_own(send):
+    name = send("POST", "/score", json={"columns": COLUMNS}).json()["impressions"]
+    bad, beyond = {"id": "nonsense", "label": 1}, {"id": f"{name}.99", "label": 1}
+    for items in ([bad], [bad, beyond], {"items": [beyond]}):
+        answer = send("POST", "/feedback", json=items)
+        assert answer.status_code == 422
+        assert set(answer.json()) == {"outcomes", "position"}
+        assert set(answer.json()["outcomes"]) <= {"bad_id", "out_of_range"}
+    for label, outcome in ((1, "accepted"), (1, "duplicate"), (0, "conflict")):
+        answer = send("POST", "/feedback", json=[bad, {"id": f"{name}.0", "label": label}])
+        assert (answer.status_code, answer.json()["outcomes"]) == (200, ["bad_id", outcome])
+
+
 def test_an_error_has_its_type_and_a_message_that_names_the_column(send):
     answer = send("POST", "/score", json={"columns": {**COLUMNS, "x": [1, None]}})
     assert answer.status_code == 400
@@ -104,7 +117,7 @@ def test_no_columns_bring_the_scorer_down(send, columns, propensity):
 @settings(max_examples=150)
 @given(jsons | st.lists(st.fixed_dictionaries({"id": jsons}, optional={"label": jsons, "shown": jsons}), max_size=3))
 def test_no_feedback_brings_the_scorer_down(send, items):
-    assert send("POST", "/feedback", content=json.dumps(items)).status_code in (200, 400)
+    assert send("POST", "/feedback", content=json.dumps(items)).status_code in (200, 400, 422)
 
 
 @pytest.mark.parametrize("path", ["/feedback", "/v2/models/ranker-feedback/infer"])

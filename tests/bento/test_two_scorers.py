@@ -158,7 +158,7 @@ def test_no_scorer_takes_the_tokens_ids_or_columns_of_another(make):
 
     async def exchanged():
         impressions = (await shop.ask("/score", {"columns": shop.columns(1)}))["impressions"]
-        answer = await search.ask("/feedback", [{"id": f"{impressions}.0", "label": 1}])
+        answer = await search.ask("/feedback", [{"id": f"{impressions}.0", "label": 1}], 422)
         assert answer["outcomes"] == ["bad_id"]
         assert "price" in (await search.ask("/score", {"columns": shop.columns(1)}, 400))["error"]["message"]
         search.settings = shop.settings

@@ -241,6 +241,18 @@ def label_again_what_is_retired(scorer):
     scorer._client.post, scorer.exchange = remembered, twice
 
 
+def send_ids_of_another_service(scorer):
+    """Each request's labels are followed by as many whose ids this service did not issue."""
+    exchange = scorer.exchange
+
+    async def twice():
+        await exchange()
+        answer = await scorer._client.post("/feedback", json=[{"id": "another.0", "label": 1}] * scorer.rows)
+        assert answer.status_code == 422
+
+    scorer.exchange = twice
+
+
 def fill_the_journal(scorer):
     scorer.fed = False
     database = scorer.plane.journal.log._writer.newest._db

@@ -207,6 +207,7 @@ LIMITS = {
     "RiverdeltaFreshnessSlow": ("overview", "How fresh is it?", 5),
     "RiverdeltaBacklogGrowing": ("overview", "Backlog", 1000),
     "RiverdeltaDiskNearlyFull": ("serving", "Free space of the journal's disk", 0.1),
+    "RiverdeltaFeedbackRefused": ("serving", "Feedback items refused permanently", 0.01),
     "RiverdeltaErrors": ("serving", "Requests that fail or are refused", 0.01),
     "RiverdeltaSlow": ("serving", "Time of a scoring request", 0.25),
     "RiverdeltaCalibrationOff": ("learning", "Calibration of the last rows", 1.2),

@@ -21,6 +21,7 @@ FAULTS = {
     "RiverdeltaBacklogGrowing": (s.read_nothing, {}, {}),
     "RiverdeltaLabelsUnmatched": (s.lose_impressions, {}, {}),
     "RiverdeltaLabelsExpired": (s.label_again_what_is_retired, {"segment_bytes": 1, "journal_max_bytes": 1}, {}),
+    "RiverdeltaFeedbackRefused": (s.send_ids_of_another_service, {}, {}),
     "RiverdeltaJournalFailing": (s.fill_the_journal, {}, {}),
     "RiverdeltaDiskNearlyFull": (s.fill_the_disk, {}, {}),
     "RiverdeltaDrift": (s.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),

@@ -98,6 +98,15 @@ def dashboard() -> Dashboard:
         Ask(each("outcome", rate("riverdelta_feedback_total")), "{{outcome}}"),
         low=0,
     )
+    lost = p.lines(
+        "Feedback items refused permanently",
+        "Share of items that are bad_id, out_of_range, expired or impression_lost, over 15 minutes. Above 1 % raises "
+        "RiverdeltaFeedbackRefused.",
+        p.RATIO,
+        Ask(of("riverdelta:feedback_refused:ratio15m"), "refused"),
+        steps=_SHARE,
+        low=0,
+    )
     refused = p.lines(
         "Feedback requests refused",
         "Requests a second that were refused entirely, by reason. Above 0 clients lose feedback unless they send it again.",
@@ -187,7 +196,7 @@ def dashboard() -> Dashboard:
     layout: Rows = {
         "Throughput and errors": [(8, [(6, requests), (6, shares), (6, rows), (6, unscored)])],
         "Latency": [(8, [(8, latency), (8, spent), (8, slowest)])],
-        "Feedback": [(8, [(8, feedback), (8, outcomes), (8, refused)])],
+        "Feedback": [(8, [(6, feedback), (6, outcomes), (6, lost), (6, refused)])],
         "Workers": [(8, [(6, provider), (6, swaps), (6, swapped), (6, behind)])],
         "Journal": [(4, [(12, failing), (6, errors), (6, dropped)]), (8, [(8, pending), (8, disk), (8, size)])],
     }

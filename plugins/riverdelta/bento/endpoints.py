@@ -94,7 +94,7 @@ def _model(stem: str) -> tuple[Endpoint, ...]:
         # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
-            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413), or_label="feedback",
+            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413, 422), or_label="feedback",
         ),
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ TABLE: tuple[Endpoint, ...] = (
     ),
     _post(
         "/feedback", "feedback", "feedback", FEEDBACK, "Take labels of scored rows.",
-        schemas.FeedbackResponse, takes=schemas.FeedbackRequest, statuses=(413,),
+        schemas.FeedbackResponse, takes=schemas.FeedbackRequest, statuses=(413, 422),
     ),
     _get("/status", "status", "status", ANY, "The state of the service."),
     _get("/openapi.json", "openapi", "metadata", ANY, "This document."),

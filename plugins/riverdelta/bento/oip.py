@@ -109,6 +109,8 @@ class Oip:
             raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
         visit().rows(ids)
         answer = await plane.feedback(ids.tolist(), labels, visit().caller.source)
+        if (refusal := answer.refusal()) is not None:
+            raise refusal
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
         return [Tensor("outcome", "BYTES", outcomes), Tensor("position", "INT64", np.array([answer.position]))]
 

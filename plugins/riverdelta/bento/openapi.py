@@ -30,6 +30,7 @@ _SAID = {
     409: "The command cannot be applied in the current state, and nothing has changed; the message says what to do.",
     413: "The request has more rows or bytes than are accepted at once.",
     415: "The content type is not JSON.",
+    422: "Every item of the feedback is refused permanently, and nothing is stored; sending it again changes nothing.",
     429: "The rate limit is exceeded; retry after the seconds in Retry-After.",
     500: "Server error, such as a row whose score is NaN; the message names it.",
     501: "The model exceeds the limit of one ONNX file.",
@@ -74,7 +75,7 @@ def _operation(row: Endpoint, parts: dict[str, list[str]], settings: Settings) -
     statuses = {200, 400, 503, *row.statuses, *fails, *((401, 403, 429) if row.roles else ())}
     responses = {}
     for status in sorted(statuses):
-        done = status < 300
+        done = status < 300 or (status == 422 and row.transport == "rest")  # each item has its outcome
         answer = _content(gives, row.content, *binary) if done else _content(error, "application/json")
         responses[str(status)] = {"description": _SAID[status], "content": answer}
         if status in _HEADERS:

@@ -38,7 +38,9 @@ def routes(runtime: Runtime) -> list[Route]:
         ids, labels = _items(await read_json(request, plane.settings.max_bytes))
         visit().rows(ids)
         answer = await plane.feedback(ids, labels, visit().caller.source)
-        return json({"outcomes": answer.outcomes, "position": answer.position})
+        refusal = answer.refusal()
+        status = 200 if refusal is None else refusal.http_status
+        return json({"outcomes": answer.outcomes, "position": answer.position}, status)
 
     async def status(request: Request) -> Response:
         return json(runtime.plane.status())

@@ -39,6 +39,12 @@ class WrongContentType(InvalidInput):
     http_status = 415
 
 
+class NothingAccepted(InvalidInput):
+    """Well-formed feedback of which every item is refused permanently."""
+
+    http_status = 422
+
+
 class Unauthenticated(RiverdeltaError):
     """A request without a valid token."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,8 @@ class Http:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
         self._used = time.monotonic()
 
-    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """Return the JSON answer; raises `OSError` for any status but 200."""
+    def call(self, method: str, path: str, body: Any = None, statuses: Collection[int] = (200,)) -> dict[str, Any]:
+        """Return the JSON answer; raises `OSError` for any status but `statuses`."""
         data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY) if body is not None else None
         if time.monotonic() - self._used > _IDLE_SECONDS:
             self._connection.close()
@@ -49,7 +49,7 @@ class Http:
             self._connection.close()  # the next call connects again
             raise
         self._used = time.monotonic()
-        if answer.status != 200:
+        if answer.status not in statuses:
             raise OSError(f"{path} answered {answer.status}: {content[:200]!r}")
         parsed: dict[str, Any] = orjson.loads(content)
         return parsed
@@ -62,7 +62,7 @@ class Http:
     def feedback(self, ids: list[str], labels: Floats) -> tuple[list[str], int]:
         """Return the outcomes and the journal position."""
         items = [{"id": i, "label": int(y)} for i, y in zip(ids, labels.tolist(), strict=True)]
-        answer = self.call("POST", "/feedback", {"items": items})
+        answer = self.call("POST", "/feedback", {"items": items}, (200, 422))
         return answer["outcomes"], answer["position"]
 
     def status(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core.age import age
-from riverdelta.core.errors import InvalidInput, TooLarge, Unavailable
+from riverdelta.core.errors import InvalidInput, NothingAccepted, TooLarge, Unavailable
 from riverdelta.core.features import Column, Floats
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
@@ -46,6 +47,17 @@ class FeedbackAnswer:
 
     outcomes: list[Outcome]
     position: int
+
+    def refusal(self) -> NothingAccepted | None:
+        """Return the error of a call whose items are all refused permanently; None if it has another item, or none.
+
+        >>> print(FeedbackAnswer([Outcome.BAD_ID, Outcome.EXPIRED, Outcome.BAD_ID], 0).refusal())
+        no item is accepted, and nothing is stored: 2 bad_id, 1 expired; sending them again changes nothing
+        """
+        if not self.outcomes or not all(outcome.refused for outcome in self.outcomes):
+            return None
+        counts = ", ".join(f"{items} {outcome}" for outcome, items in Counter(self.outcomes).most_common())
+        return NothingAccepted(f"no item is accepted, and nothing is stored: {counts}; sending them again changes nothing")
 
 
 class DataPlane:

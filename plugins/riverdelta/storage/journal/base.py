@@ -26,6 +26,14 @@ class Outcome(StrEnum):
     #: journal was restored from an older backup, or a rebase could not use the row because it lacks a column.
     IMPRESSION_LOST = "impression_lost"
 
+    @property
+    def refused(self) -> bool:
+        """Whether nothing is stored for the item, now and whenever it is sent again."""
+        return self in _REFUSED
+
+
+_REFUSED = frozenset({Outcome.OUT_OF_RANGE, Outcome.BAD_ID, Outcome.EXPIRED, Outcome.IMPRESSION_LOST})
+
 
 @dataclass(frozen=True)
 class Answer:
