@@ -97,10 +97,6 @@ def damage_definition(folder):
     (folder / "definition.json").write_text("{")
 
 
-def damage_index(folder):
-    (folder / "releases" / "index.json").write_text("{")
-
-
 def put_a_file_in_the_way(folder):
     (folder / "serve.lock").unlink()
     (folder / "serve.lock").mkdir()
@@ -113,7 +109,6 @@ def put_a_file_in_the_way(folder):
         (damage_journal, RiverdeltaError, "sqlite"),
         (damage_releases, ConfigurationError, "no release in .* is intact"),
         (damage_definition, Corrupt, "definition.json is damaged"),
-        (damage_index, Corrupt, "index.json"),
         (put_a_file_in_the_way, Unavailable, "serve.lock.*RIVERDELTA_HOME"),
     ],
 )

@@ -134,6 +134,40 @@ def test_a_learner_and_a_worker_whose_folder_may_not_be_written_name_it_and_leav
         assert os.listdir(folder) == ["ranker.onnx"]
 
 
+@pytest.mark.parametrize("lost", [["index.json"], ["index.json", "index.copy.json"]])
+@pytest.mark.parametrize("guard", ["live", "release"])
+def test_a_lost_index_of_releases_is_written_again_while_the_learner_runs_and_at_its_start(
+    make_rig, definition, tmp_path, guard, lost
+):
+    rig = make_rig(definition, tmp_path / "home", guard=guard)
+    folder = rig.trainer.home.folder / "releases"
+    for seed in range(3):
+        rig.teach(64, seed)
+        rig.step(rig.settings.release_seconds + 1)
+    rig.trainer.contest.store.promote(2)
+    rig.trainer.contest.champion = 2
+    if guard == "release":
+        rig.trainer._show_champion()
+    rig.trainer.save()
+    for restarted in (False, True):
+        before = [(r.number, r.digest, r.position, r.examples) for r in rig.trainer.home.releases().all()]
+        assert len(before) > 3
+        serving = rig.trainer.contest.serving
+        for name in lost:
+            (folder / name).unlink()
+        if restarted:
+            crash(rig)
+            rig.start()
+        rig.step()
+        assert (folder / "index.json").exists()
+        store = rig.trainer.home.releases()
+        assert [(r.number, r.digest, r.position, r.examples) for r in store.all()] == before
+        assert (store.champion().number, rig.trainer.contest.serving, rig.trainer.paused) == (2, serving, None)
+        rig.teach(64, 9)
+        rig.step(rig.settings.release_seconds + 1)
+        assert len(store.all()) == len(before) + 1
+
+
 class TestAClockThatStepsBackAnHour:
     def test_learning_swaps_checkpoints_and_releases_go_on(self, rig):
         rig.teach(64)

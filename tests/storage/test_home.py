@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from riverdelta import Calibration, Entity, Lookup
 from riverdelta.core import digests, durable
 from riverdelta.core.errors import ConfigurationError, Corrupt, ModelError, NotFound, Unavailable
 from riverdelta.core.features import Schema
+from riverdelta.core.records import Tick
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.identity import describe
 from riverdelta.storage.home import Home
+from riverdelta.storage.origin import Origin
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
@@ -369,3 +372,28 @@ def test_weights_that_change_between_reading_the_base_and_copying_them_are_refus
     with pytest.raises(ModelError, match="has changed since it was read"):
         home.prepare()
     assert list((home.folder / "releases").glob("*.bin")) == []
+
+
+def test_a_lost_key_is_made_again_and_named_once_rows_may_have_been_scored(home, caplog):
+    made = home()
+    made.prepare()
+    made.ids()
+    assert caplog.messages == []
+    with closing(made.journal()) as journal:
+        journal.write(Tick(1.0))
+    made.key_path.unlink()
+    made.ids()
+    assert f"{made.key_path} is missing, so a new key is made" in caplog.text
+    caplog.clear()
+    made.ids()
+    assert caplog.messages == []
+
+
+def test_a_rebased_home_that_lost_the_position_of_its_rebase_begins_at_its_release(home, caplog):
+    made = home()
+    release = made.prepare()
+    assert (made.origin, made.begins) == (None, 0)
+    store = made.releases()
+    store.judge(release.number, {"verdict": "rebased"})
+    assert made.origin == Origin(position=release.position, log=True)
+    assert "rebased.json is missing" in caplog.text

@@ -15,6 +15,7 @@ from riverdelta.graph.signature import Signature, external_tensors
 from riverdelta.graph.weights import write_weights
 
 _LIMIT = 2**31 - 1
+_OURS = "riverdelta."
 
 
 def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
@@ -42,9 +43,15 @@ def export_single(merged: Path, out: Path) -> Path:
 
 def base_digest(merged: Path) -> str:
     """Return the digest of the base model inside the merged model at `merged`; raises `Corrupt`."""
+    return provenance(merged)["base_digest"]
+
+
+def provenance(merged: Path) -> dict[str, str]:
+    """Return what `merge` noted in the model at `merged`: `base_digest`, and what a release adds; raises `Corrupt`."""
     with _readable(merged):
-        model = onnx.load(merged, load_external_data=False)
-        return next(p.value for p in model.metadata_props if p.key == "riverdelta.base_digest")
+        properties = {p.key: p.value for p in onnx.load(merged, load_external_data=False).metadata_props}
+        noted = {key.removeprefix(_OURS): value for key, value in properties.items() if key.startswith(_OURS)}
+        return {"base_digest": noted.pop("base_digest"), **noted}
 
 
 def origins(merged: Path | onnx.ModelProto) -> dict[str, tuple[str, ...]]:

@@ -30,7 +30,6 @@ from riverdelta.sidecar.status import Status
 from riverdelta.sidecar.timer import Timer
 from riverdelta.storage.checkpoints import Checkpoint
 from riverdelta.storage.home import Home
-from riverdelta.storage.origin import Origin
 
 _log = logging.getLogger(__name__)
 _READ_ROWS = 8192
@@ -65,7 +64,7 @@ class Trainer:
         with ExitStack() as held:
             self._lock = Lock(self.home.folder / "sidecar.lock", f"the learner of {self.home.folder}")
             held.callback(self._lock.release)
-            self.checkpoints, store = self.home.checkpoints(), self.home.releases()
+            self.checkpoints, store = self.home.checkpoints(), self.home.releases(owner=True)
             self.learner = new_learner(definition, settings)
             self.releases = Releases(definition, store)
             self.contest = Contest(store, definition.new_stack, settings, definition.loss)
@@ -94,7 +93,7 @@ class Trainer:
             self._unlock = held.pop_all().close
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is None and (origin := Origin.of(self.home.folder)) is not None:
+        if checkpoint is None and (origin := self.home.origin) is not None:
             self.learner.load(self._rebased(origin.position))
             return
         if checkpoint is None:

@@ -83,8 +83,9 @@ def copy_journal(journal: Path, destination: Path) -> int:
 def _files(source: Path, copy: Path) -> Iterator[str]:
     """Yield the names of a part's files in copying order: files that refer to others come first."""
     if source.name == "releases":
-        yield "index.json"
-        releases = ReleaseStore(FolderRegistry(copy.parent)).all()
+        yield from ("index.copy.json", "index.json")
+        # Without an index, the releases are those that the home's files show, and the copy is rebuilt from them too.
+        releases = ReleaseStore(FolderRegistry(copy.parent)).all() or ReleaseStore(FolderRegistry(source.parent)).all()
         yield from {name for release in releases for name in release.shared}
         for release in releases:
             yield from (release.path.name, release.state_path.name)

@@ -29,7 +29,7 @@ from riverdelta.storage.checkpoints import CheckpointStore
 from riverdelta.storage.claim import OWNED_BY, move_away, recognize, refuse_another_mode, stored_in, ways_out
 from riverdelta.storage.journal import PATIENCE_SECONDS, Ids, Journal, Reader
 from riverdelta.storage.log import Log, SqliteLog
-from riverdelta.storage.origin import Origin
+from riverdelta.storage.origin import FILE, REBASED, Origin
 from riverdelta.storage.registry import FolderRegistry, LiveStore, Registry, Release, ReleaseStore
 
 _log = logging.getLogger(__name__)
@@ -84,12 +84,22 @@ class Home:
     @property
     def begins(self) -> int:
         """The journal position up to which a log was learned instead, 0 unless the home was rebased with one."""
-        origin = Origin.of(self.folder)
+        origin = self.origin
         return origin.position if origin is not None and origin.log else 0
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where a rebased home begins, None if it was not rebased; if its file is missing, where its rebased release begins."""
+        if (found := Origin.of(self.folder)) is None:
+            for release in self.releases().all():
+                if release.facts.get("verdict") == REBASED:
+                    _log.error("%s is missing: the home begins at its release %d", self.folder / FILE, release.number)
+                    return Origin(position=release.position, log=True)
+        return found
 
     def require(self) -> None:
         """Raise `NotFound`, with the line that selects another folder, if no service has created this home yet."""
-        if not self.registry.size("releases/index.json"):
+        if not self.releases().all():
             raise NotFound(
                 f"{self.folder} is not the home of a scorer; start the service once, or select the folder that it uses: "
                 f"export RIVERDELTA_HOME=FOLDER (now {self.folder.parent})"
@@ -157,16 +167,27 @@ class Home:
             journal.write(Control(SETTINGS, learning, now))
 
     def ids(self) -> Ids:
-        """Return the issuer of impression ids, which reloads the key file when it changes."""
+        """Return the issuer of impression ids, which reloads the key file when it changes.
+
+        If there is none, a key is made; that is an error in the log if the journal has more than its settings.
+        """
+        if not self.key_path.exists():
+            with closing(self.reader()) as reader:
+                if reader.log.last() > 1:
+                    _log.error(
+                        "%s is missing, so a new key is made: feedback for rows scored until now will be answered bad_id; to "
+                        "have it accepted, restore the file from a backup and restart",
+                        self.key_path,
+                    )
         return Ids.load(self.key_path, time.time())
 
     def live(self) -> LiveStore:
         """Return the store of the newest tables."""
         return LiveStore(self.registry)
 
-    def releases(self) -> ReleaseStore:
-        """Return the store of releases."""
-        return ReleaseStore(self.registry)
+    def releases(self, owner: bool = False) -> ReleaseStore:
+        """Return the store of releases; the learner is its `owner`."""
+        return ReleaseStore(self.registry, owner)
 
     def checkpoints(self) -> CheckpointStore:
         """Return the store of checkpoints."""

@@ -12,6 +12,8 @@ from riverdelta.core.strict import Strict, validated
 
 #: Its file in the home.
 FILE = "rebased.json"
+#: The verdict of the release that `riverdelta rebase` made.
+REBASED = "rebased"
 
 
 class Origin(Strict):

@@ -7,7 +7,8 @@ from riverdelta import Schema
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.evaluation.drift import Drift
 
-SCHEMA = Schema.of({"user_id": "int64", "price": "float32", "vector": "float32[2]"})
+KINDS = {"user_id": "int64", "price": "float32", "vector": "float32[2]"}
+SCHEMA = Schema.of(KINDS)
 REFERENCE = 1_024
 
 
@@ -136,3 +137,68 @@ def test_a_reference_is_taken_when_the_loss_has_stopped_falling():
         drift.update({"x": x}, x, (3 * known * x).astype(np.float32), y)
         blocks.append(drift.report()["watching"])
     assert blocks == [False, False, True, True]
+
+
+RARE = {
+    "positive": lambda rng, hit: np.where(hit, rng.random(len(hit)) + 0.1, 0.0),
+    "negative": lambda rng, hit: -np.where(hit, rng.random(len(hit)) + 0.1, 0.0),
+    "both signs": lambda rng, hit: np.where(hit, rng.normal(size=len(hit)), 0.0),
+    "flag": lambda rng, hit: hit,
+    "flag that is mostly set": lambda rng, hit: ~hit,
+    "length of a vector": lambda rng, hit: np.outer(hit, [3.0, 4.0]),
+    "category": lambda rng, hit: np.where(hit, 7, rng.integers(0, 5, len(hit))),
+}
+
+
+def rare_stream(rows, seed, kind, share):
+    columns, *rest = stream(rows, seed)
+    rng = np.random.default_rng([seed, 1])
+    value = RARE[kind](rng, rng.random(rows) < share)
+    return {**columns, "rare": value.astype(np.int64 if kind == "category" else np.float32)}, *rest
+
+
+def drift_of(kind, reference=8_192, **given):
+    column = {"category": "int64", "length of a vector": "float32[2]"}.get(kind, "float32")
+    return Drift(Schema.of(KINDS | {"rare": column}), reference, **given)
+
+
+@pytest.mark.parametrize("kind", RARE)
+def test_a_rare_value_that_becomes_three_times_as_frequent_raises_the_alarm(kind):
+    drift = drift_of(kind)
+    assert fed(drift, rare_stream(60_000, 0, kind, 0.01)) == []
+    assert fed(drift, rare_stream(40_000, 1, kind, 0.03))[:1] == ["rare"]
+
+
+def test_a_rare_value_that_becomes_more_frequent_than_in_a_given_reference_raises_the_alarm():
+    columns, base, _, label = rare_stream(8_192, 0, "category", 0.01)
+    given = Drift.reference_of(Schema.of(KINDS | {"rare": "int64"}), columns, base, label)
+    drift = drift_of("category", given=given)
+    assert fed(drift, rare_stream(60_000, 1, "category", 0.01)) == []
+    assert fed(drift, rare_stream(40_000, 2, "category", 0.03))[:1] == ["rare"]
+
+
+def test_a_state_of_0_1_which_did_not_watch_ids_is_continued_and_watches_them_from_the_next_reference_on():
+    drift, again = drift_of("category"), drift_of("category")
+    fed(drift, rare_stream(20_000, 0, "category", 0.01))
+    state, ids = drift.state(), 2
+    old = {
+        name: array[:-ids] if name == "alarms" else array[: -32 * ids]
+        for name, array in state.items()
+        if name in ("bound", "wealth", "alarms")
+    }
+    again.load(state | old)
+    assert {name: a.shape for name, a in again.state().items()} == {name: a.shape for name, a in state.items()}
+    assert fed(again, rare_stream(20_000, 1, "category", 0.03)) == []
+    assert (
+        fed(
+            again,
+            rare_stream(
+                20_000,
+                2,
+                "category",
+                0.03,
+            ),
+        )[:1]
+        == []
+    )
+    assert again.state()["bound"][: -32 * ids].tolist() == old["bound"].tolist()

@@ -113,7 +113,7 @@ def test_a_file_without_an_entry_is_no_release_and_is_written_again(store):
 
 
 def names(store):
-    return {path.name for path in folder(store).iterdir()} - {"base-0123.bin", "index.json"}
+    return {path.name for path in folder(store).iterdir()} - {"base-0123.bin", "index.json", "index.copy.json"}
 
 
 def test_only_the_newest_the_champion_and_the_spared_are_kept(store):
@@ -135,9 +135,10 @@ def test_too_many_bytes_cost_the_oldest_but_never_the_champion_nor_the_newest(st
     assert [r.number for r in store.all()] == [0, 2]
 
 
-def test_a_damaged_index_is_named(store):
-    (folder(store) / "index.json").write_text('{"releases": [')
-    with pytest.raises(Corrupt, match=r"index.json is not valid JSON: .*; restore it"):
+def test_a_damaged_index_of_which_nothing_is_left_is_named(store):
+    for name in ("index.json", "index.copy.json"):
+        (folder(store) / name).write_text('{"releases": [')
+    with pytest.raises(Corrupt, match=r"index.json is not valid JSON: .*no release can be read; restore it"):
         store.all()
 
 

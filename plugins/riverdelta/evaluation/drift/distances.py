@@ -58,11 +58,11 @@ class Distances:
         self.counts += np.bincount(flat.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
 
     def close(self, block: int) -> Doubles:
-        """Close block number `block`, and return the shares of its numbers' deciles, float64[columns, 10]."""
+        """Close block number `block`, and return the shares of its bins, float64[columns, 32]."""
         place = block % len(self._ring)
         self.now += self.counts - self._ring[place]
         self._ring[place] = self.counts
-        shares = self.counts[~self.is_id, :DECILES] / BLOCK
+        shares = self.counts / BLOCK
         self.counts[:] = 0
         return shares
 
@@ -71,10 +71,17 @@ class Distances:
         self.now[:], self._ring[:] = 0, 0
 
     def take(self, values: Floats) -> None:
-        """Compute edges and reference histograms from the values float32[columns, N] of a reference."""
+        """Compute edges and reference histograms from the values float32[columns, N] of a reference.
+
+        A value that is several deciles, such as the 0 of a sparse feature, gets a bin between those below and above it.
+        """
         for c in np.flatnonzero(~self.is_id):
             inner = np.linspace(0, 1, DECILES + 1)[1:-1]
-            self.edges[c] = np.quantile(np.nan_to_num(values[c]), inner, method="lower")
+            edges = np.quantile(np.nan_to_num(values[c]), inner, method="lower")
+            again = edges[1:] == edges[:-1]
+            first = np.flatnonzero(again & ~np.concatenate([[False], again[:-1]]))
+            edges[first] = _below(edges[first])
+            self.edges[c] = edges
         self.usual[:] = self.by_block(values).sum(0)
 
     def by_block(self, values: Floats) -> Ints:
@@ -92,6 +99,12 @@ class Distances:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state by name, without copies."""
         return {"edges": self.edges, "usual": self.usual, "now": self.now, "counts": self.counts, "ring": self._ring}
+
+
+def _below(values: Floats) -> Floats:
+    """Return the next smaller float32, without those that are too small to be normal."""
+    found, tiny = np.nextafter(values, np.float32(-np.inf)), np.finfo(np.float32).tiny
+    return np.where(np.abs(found) < tiny, -tiny, found)
 
 
 def stability(reference: npt.NDArray[Any], now: npt.NDArray[Any]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from riverdelta.storage.claim import away, move_away, reads_of_base, rebase_line
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Reader
 from riverdelta.storage.log import SqliteLog
+from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ def check(old: Path, home: Home) -> None:
 def check_place(old: Path, home: Home) -> None:
     """Raise `NotFound` if `old` is not a home, and `InvalidInput` if `home` exists or is inside it."""
     new = home.folder
-    if not (old / "releases" / "index.json").is_file():
-        inside = sorted(str(path.parents[1]) for path in old.glob("*/releases/index.json"))
+    if not ReleaseStore(FolderRegistry(old)).all():
+        inside = sorted(str(path.parent) for path in old.glob("*/releases") if path.is_dir())
         which = f"; give one of its folders: --from {' or '.join(inside)}" if inside else "; give the folder that has journal/"
         raise NotFound(f"{old} is not the home of a scorer{which}")
     if old.resolve() in new.resolve().parents:

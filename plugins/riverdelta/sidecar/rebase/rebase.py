@@ -42,7 +42,7 @@ from riverdelta.storage.backup import copy_journal
 from riverdelta.storage.claim import rebase_line
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal.ids import load_key
-from riverdelta.storage.origin import Origin
+from riverdelta.storage.origin import REBASED, Origin
 from riverdelta.storage.registry import ReleaseStore
 
 Block = list[tuple[int, Record]]
@@ -262,7 +262,7 @@ class _Rebase:
             self.done.gate_restarted = True
         self.done.guard, self.done.weight = "base" if s.serve == "base" else s.guard, learner.gate.weight
         made = releases.make(learner, position, now)
-        store.judge(made.number, {"verdict": "rebased"})
+        store.judge(made.number, {"verdict": REBASED})
         if 0.0 <= corrected <= base:
             store.promote(made.number)
             self.done.champion = made.number

@@ -30,6 +30,7 @@ class LiveStore:
         self._since_full = self._bytes_since_full = self._full_bytes = 0
         self._complained = ""
         self._stuck: tuple[State | None, State] | None = None
+        self._lost: tuple[list[int], tuple[State, int] | None] = [], None
 
     def head(self) -> State | None:
         """Return the newest state, or None before the first; if `head` is damaged, that of the newest intact file."""
@@ -70,9 +71,10 @@ class LiveStore:
         """Return the deltas that lead from `after` to the head, in order; [] when there is nothing new.
 
         If the chain is broken, or without `after`, it starts with the newest full delta. A damaged file is logged and ends the
-        list: readers wait for the next full delta.
+        list: readers wait for the next full delta. A head that is missing or damaged is replaced by that of the newest
+        intact files, which are read for it once.
         """
-        read = self._read_head()
+        read = self._read_head() or self._recovered()
         if read is None or read[0] == after or (after, read[0]) == self._stuck:
             return []
         head, full = read
@@ -132,6 +134,13 @@ class LiveStore:
             if delta.base is None:
                 return newest, swap
         return (newest, newest.swap) if newest else None
+
+    def _recovered(self) -> tuple[State, int] | None:
+        """Return what `_recover` found for the current files, which change only when the writer publishes."""
+        swaps = self._swaps()
+        if swaps != self._lost[0]:
+            self._lost = swaps, self._recover()
+        return self._lost[1]
 
     def _complain(self, message: str) -> None:
         if message != self._complained:

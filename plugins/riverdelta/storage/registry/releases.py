@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,17 +12,13 @@ from typing import Any
 from riverdelta.core.arrays import Arrays, pack, unpack
 from riverdelta.core.digests import file_digest
 from riverdelta.core.errors import Corrupt, NotFound
+from riverdelta.storage.registry import index
 from riverdelta.storage.registry.base import Registry
+from riverdelta.storage.registry.index import DIGEST_BYTES, PART
 
 _log = logging.getLogger(__name__)
-_DIGEST_BYTES = 16
-_PART, _INDEX = "releases/", "releases/index.json"
 #: Names of files that an unfinished or deleted release may leave.
 _FILES = re.compile(r"releases/\d{6,}\.(onnx|state)")
-_LISTS = {"releases": list, "champions": list, "shared": dict}
-_ENTRY: dict[str, type | tuple[type, ...]] = {
-    "number": int, "file": str, "digest": str, "position": int, "examples": int, "time": (int, float), "facts": dict,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,24 +59,25 @@ class Release:
 class ReleaseStore:
     """`releases/` of a registry: `000123.onnx` and `000123.state`, the weights that the models share, and `index.json`.
 
-    Only a file in the index is a release. The first release is the champion until `promote` names another.
+    Only a file in the index is a release. The first release is the champion until `promote` names another. An index that is
+    missing or damaged is rebuilt and logged at every read; the `owner` of the releases, their only writer, also writes it.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, owner: bool = False) -> None:
+        self.registry, self._owner, self._noticed = registry, owner, ""
 
     def all(self) -> list[Release]:
         """Return the releases, oldest first."""
-        index = self._index()
+        known = self._index()
         values = ("number", "digest", "position", "examples", "time", "facts")
         return [
             Release(
-                path=self.registry.path(_PART + entry["file"]),
-                shared=index["shared"],
+                path=self.registry.path(PART + entry["file"]),
+                shared=known["shared"],
                 state_digest=entry.get("state", ""),
                 **{name: entry[name] for name in values},
             )
-            for entry in index["releases"]
+            for entry in known["releases"]
         ]
 
     def latest_good(self) -> Release | None:
@@ -97,7 +93,7 @@ class ReleaseStore:
             return found
         newest = _first_intact(reversed(self.all()))
         if newest is None:
-            raise Corrupt(f"no release in {self.registry.path(_PART)} is intact; restore one from a backup")
+            raise Corrupt(f"no release in {self.registry.path(PART)} is intact; restore one from a backup")
         return newest
 
     def restorable(self) -> Release | None:
@@ -111,36 +107,36 @@ class ReleaseStore:
 
     def champions(self) -> list[int]:
         """Return the numbers of all champions that still exist, in order; the last one is the current."""
-        index = self._index()
-        kept = {entry["number"] for entry in index["releases"]}
-        return [number for number in index["champions"] if number in kept]
+        known = self._index()
+        kept = {entry["number"] for entry in known["releases"]}
+        return [number for number in known["champions"] if number in kept]
 
     def promote(self, number: int) -> None:
         """Make a release the champion; raises `NotFound` if it does not exist."""
         self.get(number)
-        index = self._index()
-        if index["champions"][-1:] != [number]:
-            index["champions"] = [*(n for n in index["champions"] if n != number), number]
-            self._write(index)
+        known = self._index()
+        if known["champions"][-1:] != [number]:
+            known["champions"] = [*(n for n in known["champions"] if n != number), number]
+            index.write(self.registry, known)
 
     def judge(self, number: int, facts: Mapping[str, Any]) -> None:
         """Add facts to a release, such as its verdict; a release that no longer exists is skipped."""
-        index = self._index()
-        for entry in index["releases"]:
+        known = self._index()
+        for entry in known["releases"]:
             if entry["number"] == number and entry["facts"] != {**entry["facts"], **facts}:
                 entry["facts"] |= facts
-                self._write(index)
+                index.write(self.registry, known)
 
     def state(self, release: Release) -> Arrays:
         """Return the learner's state at a release; raises `Corrupt` if it is missing, damaged or belongs to another release."""
         path = release.state_path
         try:
-            data = self.registry.read(_PART + path.name)
+            data = self.registry.read(PART + path.name)
         except OSError as error:
             raise Corrupt(f"{path} cannot be used: {error}") from error
         arrays = unpack(data, path)
         # The file matches its own digest; the index shows whether it is this release's.
-        if release.state_digest not in ("", data[:_DIGEST_BYTES].hex()):
+        if release.state_digest not in ("", data[:DIGEST_BYTES].hex()):
             raise Corrupt(f"{path} cannot be used: it does not belong to release {release.number}")
         return arrays
 
@@ -155,7 +151,7 @@ class ReleaseStore:
     def next_path(self) -> tuple[int, Path]:
         """Return the number and the path of the next release."""
         number = max((r.number for r in self.all()), default=-1) + 1
-        return number, self.registry.path(f"{_PART}{number:06d}.onnx")
+        return number, self.registry.path(f"{PART}{number:06d}.onnx")
 
     def add(
         self, number: int, path: Path, position: int, examples: int, time: float, facts: Mapping[str, Any], state: Arrays
@@ -165,19 +161,18 @@ class ReleaseStore:
         If that fails, nothing is left behind.
         """
         try:
+            known = self._index()  # before the state: without an index, this would be one of the releases found
             digest, body = pack(state)
-            self.registry.write(_PART + path.with_suffix(".state").name, digest, body)
-            index = self._index()
+            self.registry.write(PART + path.with_suffix(".state").name, digest, body)
             # Shared weights are never overwritten, so each file is read for its digest once.
             for name in self.registry.names("releases"):
-                if name.endswith(".bin") and Path(name).name not in index["shared"]:
-                    index["shared"][Path(name).name] = file_digest(self.registry.path(name))
-            index["releases"].append(
-                {"number": number, "file": path.name, "digest": file_digest(path), "state": digest.hex(), "position": position}
-                | {"examples": examples, "time": time, "facts": dict(facts)}
-            )
-            index["champions"] = index["champions"] or [number]
-            self._write(index)
+                if name.endswith(".bin") and Path(name).name not in known["shared"]:
+                    known["shared"][Path(name).name] = file_digest(self.registry.path(name))
+            entry = {"number": number, "file": path.name, "digest": file_digest(path), "state": digest.hex()}
+            entry |= {"position": position, "examples": examples, "time": time, "facts": dict(facts)}
+            known["releases"].append(entry)
+            known["champions"] = known["champions"] or [number]
+            index.write(self.registry, known)
         except BaseException:
             self._tidy()
             raise
@@ -196,9 +191,9 @@ class ReleaseStore:
                 size -= self.size(release)
                 gone.add(release.number)
         if gone:
-            index = self._index()
-            index["releases"] = [entry for entry in index["releases"] if entry["number"] not in gone]
-            self._write(index)
+            known = self._index()
+            known["releases"] = [entry for entry in known["releases"] if entry["number"] not in gone]
+            index.write(self.registry, known)
         self._tidy()
 
     def _tidy(self) -> None:
@@ -217,22 +212,17 @@ class ReleaseStore:
         return sum(map(self.registry.size, self.registry.names("releases")))
 
     def _names(self, release: Release) -> tuple[str, str]:
-        return _PART + release.path.name, _PART + release.state_path.name
+        return PART + release.path.name, PART + release.state_path.name
 
-    def _index(self) -> dict[str, Any]:
-        path = self.registry.path(_INDEX)
-        try:
-            index: dict[str, Any] = json.loads(self.registry.read(_INDEX))
-        except FileNotFoundError:
-            return {"releases": [], "champions": [], "shared": {}}
-        except (ValueError, RecursionError) as error:
-            raise Corrupt(f"{path} is not valid JSON: {error}; restore it, or move the folder away") from error
-        if not _is_index(index):
-            raise Corrupt(f"{path} is not an index of releases; restore it, or move the folder away")
-        return index
-
-    def _write(self, index: dict[str, Any]) -> None:
-        self.registry.write(_INDEX, json.dumps(index, indent=1).encode())
+    def _index(self) -> index.Index:
+        found, notice = index.read(self.registry)
+        if notice != self._noticed:
+            self._noticed = notice
+            if notice:
+                _log.error("%s", notice)
+        if notice and self._owner:
+            index.write(self.registry, found)
+        return found
 
 
 def _first_intact(releases: Iterable[Release], check: Callable[[Release], object] = Release.verify) -> Release | None:
@@ -244,16 +234,3 @@ def _first_intact(releases: Iterable[Release], check: Callable[[Release], object
             continue
         return release
     return None
-
-
-def _is_index(index: Any) -> bool:
-    if not isinstance(index, dict) or not all(isinstance(index.get(name), kind) for name, kind in _LISTS.items()):
-        return False
-    if not all(isinstance(number, int) for number in index["champions"]):
-        return False
-    for entry in index["releases"]:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in _ENTRY.items()):
-            return False
-    # A bare file name: an index must not lead outside its folder.
-    names = [*(entry["file"] for entry in index["releases"]), *index["shared"]]
-    return all(name.isprintable() and name == Path(name).name and name not in ("", "..") for name in names)
