@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that help is fast.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from pathlib import Path
@@ -24,6 +25,8 @@ _FILES = {
     "replay": "Learn a data set or the journal of a demo without a server.",
     "sidecar": "Run the learner of a service.",
 }
+#: Errors of the file system that stay until somebody changes a path or its owner.
+_LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
 _PATH = click.Path(path_type=Path)
 _RELEASE = Integer(0, MOST_RELEASE)
 
@@ -50,17 +53,34 @@ class Commands(click.Group):
             )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an expected error becomes a message and exit code 1."""
+        """Run the command; an expected error becomes a message and exit code 1, or 78 if a folder must be changed first."""
         try:
             return super().invoke(ctx)
-        except RiverdeltaError as error:
-            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:  # click ends quietly
+            raise
+        except (RiverdeltaError, OSError) as error:
+            raise _failure(error) from error
         except ModuleNotFoundError as error:
             if error.name not in ("torch", "onnxscript"):
                 raise
             raise click.ClickException(
                 f"{error.name} is not installed; this command needs it to train a base: pip install 'riverdelta[train]'"
             ) from error
+
+
+def _failure(error: RiverdeltaError | OSError) -> click.ClickException:
+    """Return the message of an error; its exit code is that of a wrong configuration if the file system will refuse again."""
+    said = str(error)
+    if isinstance(error, OSError):
+        paths = " -> ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
+        said = (
+            f"{paths or 'the file system'}: {error.strerror or error}; let this user use it, make room, or select another path"
+        )
+    made = click.ClickException(said)
+    for cause in (error, error.__cause__):
+        if isinstance(cause, OSError) and cause.errno in _LASTING:
+            made.exit_code = os.EX_CONFIG
+    return made
 
 
 @click.group(name="riverdelta", cls=Commands)

@@ -13,8 +13,8 @@ from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
-from riverdelta.evaluation.drift.distances import BINS, BLOCK, DECILES, Distances
-from riverdelta.evaluation.drift.limits import ERRORS, TOLERANCE, largest, watched, with_ids
+from riverdelta.evaluation.drift.distances import BLOCK, DECILES, Distances
+from riverdelta.evaluation.drift.limits import ERRORS, TOLERANCE, largest
 from riverdelta.evaluation.drift.panel import Panel
 from riverdelta.evaluation.drift.reference import Reference
 from riverdelta.evaluation.measured import Rows
@@ -43,11 +43,10 @@ class Drift:
     several deciles, and 32 hashed bins of ids. `report` gives their population stability index and Jensen-Shannon distance.
 
     **Alarm.** A `Panel` takes a step every 64 examples. It bets on the block's means of the served loss (at most 4), with two
-    labels of score - label in both directions (calibration), and of the share of each bin of the score, of each number, and of
-    each category: an id that uses at most 16 of its bins in the reference, about 20 values. Every quantity has the same
-    weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its reference before a bet gains,
-    and a share of less than 0.08 by a quarter plus Wilson's bound at 5 standard errors, so that a rare value counts; while
-    none does, in the mean given the blocks before, alarms come at most once in `run_length` examples by theorem. Other ids
+    labels of score - label in both directions (calibration), and of the share of each decile of the score and of each number.
+    Every quantity has the same weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
+    reference before a bet gains, and a share below 0.08 by a quarter plus Wilson's interval, so that a rare value counts too;
+    while none does, in the mean given the blocks before, alarms come at most once in `run_length` examples by theorem. Ids
     raise no alarm: users and items come and go in every stream.
 
     The state does not depend on how examples are cut into blocks, to the last bit.
@@ -88,15 +87,12 @@ class Drift:
         self.reference, self.run_length, self.loss = reference, run_length, loss
         names, blocks = (*schema, SCORE), reference // BLOCK
         self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
-        numbers, ids = (
-            [name for name, is_id in zip(names, self.distances.is_id, strict=True) if is_id == kind] for kind in (0, 1)
-        )
+        numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
         #: The ranges of the losses watched: the loss and, with two labels, score - label in both directions.
         self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.logit else [min(MOST, loss.bound)])
-        self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers, *ids)
-        losses = [0, 1, 1][: len(self._ranges)]
-        bins = np.repeat([DECILES, BINS], [len(numbers), len(ids)])
-        self._owner = np.array(losses + [*np.repeat(np.arange(len(bins)) + losses[-1] + 1, bins)])
+        self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
+        first = len(self.quantities) - len(numbers)
+        self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
         self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / BLOCK)
         #: Examples, those of the current reference or watch, blocks watched, and windows skipped for a reference.
@@ -127,9 +123,7 @@ class Drift:
         return Reference(
             edges=dict(zip(d.names, d.edges, strict=True)),
             usual=dict(zip(d.names, d.usual, strict=True)),
-            bound=dict(
-                zip(numbers, taken._panel.bound[first : first + DECILES * len(numbers)].reshape(-1, DECILES), strict=True)
-            ),
+            bound=dict(zip(numbers, taken._panel.bound[first:].reshape(-1, DECILES), strict=True)),
             losses=taken._panel.bound[:first],
         )
 
@@ -197,8 +191,7 @@ class Drift:
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned for the same columns and reference; raises `Corrupt` if it does not fit."""
         mine = self._arrays()
-        saved = with_ids(arrays, mine, int(self.distances.is_id.sum()))
-        found = {name: take(saved, name, array) for name, array in mine.items()}
+        found = {name: take(arrays, name, array) for name, array in mine.items()}
         examples, taken, watching, blocks, _, tries = n = found["n"].tolist()
         if not (0 <= taken < (self.reference if not watching else 2**63) and watching in (0, 1) and blocks >= 0):
             raise Corrupt(f"the saved drift's 'n' is {n}; expected counts for a reference of {self.reference} examples")
@@ -224,7 +217,7 @@ class Drift:
         """Bet on a block; return whether it raises an alarm."""
         shares = self.distances.close(self._blocks)
         self._blocks += 1
-        return self._panel.update(np.concatenate([means, watched(shares, self.distances.is_id)]))
+        return self._panel.update(np.concatenate([means, shares.ravel()]))
 
     def _take(self, given: Reference) -> None:
         """Watch against a given reference from the first example on; raises `ConfigurationError` if it lacks a column."""
@@ -238,26 +231,23 @@ class Drift:
                 )
             d.edges[c], d.usual[c] = given.edges[name], given.usual[name]
             numbers += [] if d.is_id[c] else [given.bound[name]]
-        share = watched(d.usual / given.rows, d.is_id)
-        bounds = largest(share, np.sqrt(share * (1 - share) / given.rows), d.usual, d.is_id)
-        known = np.concatenate([given.losses, *numbers])
-        self._panel.bound[:] = np.concatenate([known, bounds[len(known) - len(given.losses) :]])
+        self._panel.bound[:] = np.concatenate([given.losses, *numbers])
         self._digest[:] = np.frombuffer(given.digest, np.uint8)
         self._watching = True
 
     def _begin(self) -> bool:
         """Turn the collected examples into the reference unless their loss still falls; return whether watching begins."""
-        d = self.distances
         if self._tries < _MOST_TRIES and _falls(self._losses[:, 0]):
             self._taken, self._tries = 0, self._tries + 1
             return False
         if self._given is None:
             self.distances.take(self._kept)
-        means = np.concatenate([self._losses, watched(d.by_block(self._kept) / BLOCK, d.is_id)], 1)
+        shares = self.distances.by_block(self._kept)[:, ~self.distances.is_id, :DECILES] / BLOCK
+        means = np.concatenate([self._losses, shares.reshape(len(shares), -1)], 1)
         # The error is that of block means, so that correlated rows raise it as they should.
         mean, error, first = means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means)), len(self._ranges)
         losses = np.minimum(mean[:first] + ERRORS * error[:first] + TOLERANCE / self._ranges, 1.0)
-        self._panel.bound[:] = np.concatenate([losses, largest(mean[first:], error[first:], d.usual, d.is_id)])
+        self._panel.bound[:] = np.concatenate([losses, largest(mean[first:], error[first:], self.reference)])
         self._panel.wealth[:] = 0.0
         self.distances.begin()
         self._taken = self._blocks = self._tries = 0
