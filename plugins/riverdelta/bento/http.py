@@ -11,13 +11,13 @@ from json import loads
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.schemas import Nothing
-from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated
+from riverdelta.core.errors import Disconnected, InvalidInput, RiverdeltaError, TooLarge, Unauthenticated
 from riverdelta.core.strict import Model, validated
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -111,6 +111,8 @@ def failure(error: Exception, endpoint: str) -> RiverdeltaError:
         return error if len(message) <= _MOST_CHARACTERS else type(error)(f"{message[:_MOST_CHARACTERS]}…")
     if isinstance(error, RecursionError):  # only a request can be nested that deeply
         return InvalidInput("the request is nested too deeply; a column is a list of values, or of lists of D numbers")
+    if isinstance(error, ClientDisconnect):
+        return Disconnected("the client closed the connection before the end of its request")
     _log.error("%s failed", endpoint, exc_info=error)
     return RiverdeltaError(f"{endpoint} failed in the service; see its log")
 

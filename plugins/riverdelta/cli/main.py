@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from riverdelta.cli.options import Integer, as_json, home_of, operating, service, show
+from riverdelta.cli.options import Integer, Misconfigured, as_json, home_of, operating, service, show
 from riverdelta.core.errors import Refused, RiverdeltaError
 from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
 
@@ -76,11 +76,8 @@ def _failure(error: RiverdeltaError | OSError) -> click.ClickException:
         said = (
             f"{paths or 'the file system'}: {error.strerror or error}; let this user use it, make room, or select another path"
         )
-    made = click.ClickException(said)
-    for cause in (error, error.__cause__):
-        if isinstance(cause, OSError) and cause.errno in _LASTING:
-            made.exit_code = os.EX_CONFIG
-    return made
+    lasts = any(isinstance(cause, OSError) and cause.errno in _LASTING for cause in (error, error.__cause__))
+    return Misconfigured(said) if lasts else click.ClickException(said)
 
 
 @click.group(name="riverdelta", cls=Commands)

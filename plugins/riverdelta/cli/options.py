@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 service = click.option("--service", "target", required=True, metavar="MODULE:CLASS", help="The scorer, e.g. service.py:Ranker.")
 #: The option for machine-readable output.
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Misconfigured(click.ClickException):
+    """An error that a restart cannot fix."""
+
+    exit_code = os.EX_CONFIG
 
 
 class Integer(click.IntRange):

@@ -10,7 +10,7 @@ import threading
 
 import click
 
-from riverdelta.cli.options import service
+from riverdelta.cli.options import Misconfigured, service
 from riverdelta.core.errors import ConfigurationError, Locked
 from riverdelta.core.logs import use_json
 from riverdelta.core.settings import Settings
@@ -34,12 +34,6 @@ def sidecar(target: str, end_with_stdin: bool) -> None:
         raise
     except ConfigurationError as error:
         raise Misconfigured(str(error)) from error
-
-
-class Misconfigured(click.ClickException):
-    """An error that a restart cannot fix."""
-
-    exit_code = os.EX_CONFIG
 
 
 def _run(target: str, end_with_stdin: bool) -> None:

@@ -45,6 +45,13 @@ class NothingAccepted(InvalidInput):
     http_status = 422
 
 
+class Disconnected(InvalidInput):
+    """A request whose client closed the connection before its end; nobody reads the answer, and 499 is only counted."""
+
+    http_status = 499
+    grpc_status = "CANCELLED"
+
+
 class Unauthenticated(RiverdeltaError):
     """A request without a valid token."""
 
