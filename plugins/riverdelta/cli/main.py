@@ -25,7 +25,7 @@ _FILES = {
     "replay": "Learn a data set or the journal of a demo without a server.",
     "sidecar": "Run the learner of a service.",
 }
-#: Errors of the file system that stay until somebody changes a path or its owner.
+#: Errors of the file system that stay until the operator changes a path or its owner.
 _LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
 _PATH = click.Path(path_type=Path)
 _RELEASE = Integer(0, MOST_RELEASE)

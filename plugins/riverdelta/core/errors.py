@@ -46,7 +46,7 @@ class NothingAccepted(InvalidInput):
 
 
 class Disconnected(InvalidInput):
-    """A request whose client closed the connection before its end; nobody reads the answer, and 499 is only counted."""
+    """A request whose client closed the connection before its end; the status is only counted."""
 
     http_status = 499
     grpc_status = "CANCELLED"
