@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import grpc
@@ -166,9 +167,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler behind the guard."""
         handler = await continuation(details)
         row = GRPC.get(details.method, OTHER_GRPC)
-        known = handler is not None and handler.unary_unary is not None
 
-        async def guarded(request: Any, context: Any) -> Any:
+        @asynccontextmanager
+        async def guarded(context: Any) -> AsyncIterator[None]:
             started, visit = time.perf_counter(), None
             metadata = context.invocation_metadata() or ()
             given, parents = ([v for k, v in metadata if k == key and isinstance(v, str)] for key in ("authorization", HEADER))
@@ -176,18 +177,31 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if row.roles is not None:
                     _visit.set(visit := self._policy.admit(row.roles, details.method, given, _address(context.peer()), None))
                     arrived(parents)
-                if not known:
-                    raise Unsupported(f"{details.method} does not exist")
+                if handler is None:
+                    raise Unsupported(f"{details.method} does not exist; server reflection lists what does")
                 with span(details.method, parents):
-                    answer = await handler.unary_unary(request, context)
+                    yield
             except Exception as error:  # any failure here is a refusal; a method's error is answered too
                 shown = failure(error, _at(row, visit))
                 self._policy.count(row, visit, shown.http_status, started)
                 await _abort(context, shown)
             self._policy.count(row, visit, 200, started)
-            return answer
 
-        return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=handler.response_serializer if known else None)
+        async def answer(request: Any, context: Any) -> Any:
+            async with guarded(context):
+                return await handler.unary_unary(request, context)
+
+        async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with guarded(context):
+                async for one in (handler.stream_stream or handler.unary_stream)(request, context):
+                    yield one
+
+        kind, method = grpc.unary_unary_rpc_method_handler, cast(Any, answer)
+        if handler is not None and handler.response_streaming:
+            method = answers
+            kind = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        reads, writes = getattr(handler, "request_deserializer", None), getattr(handler, "response_serializer", None)
+        return kind(method, request_deserializer=reads, response_serializer=writes)
 
 
 def set_guard(cls: type, policy: Policy) -> None:

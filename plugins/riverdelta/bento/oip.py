@@ -15,6 +15,7 @@ from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near
 from riverdelta.core.strict import unknown
+from riverdelta.serving.oip.messages import STAGES
 from riverdelta.serving.oip.tensors import Tensor, column, datatype_of
 
 Metadata = dict[str, Any]
@@ -42,11 +43,15 @@ class Oip:
         """Return the metric label of an inference of the model `name`: `score` or `feedback`."""
         return "feedback" if name == self.runtime.definition.name + _FEEDBACK else "score"
 
-    def permit(self, name: str) -> None:
-        """Set the metric label of the request; raises `Forbidden` if the caller may not run the model `name`."""
+    def permit(self, name: str, number: str = "") -> Metadata:
+        """Set the metric label of the request, and return the model's metadata.
+
+        Raises `Forbidden` if the caller may not run the model `name`, and `NotFound` as `model`.
+        """
         visit().endpoint = self.endpoint(name)
         roles = FEEDBACK if visit().endpoint == "feedback" else SCORE
         visit().caller.need(roles, f"an inference of the model {name!r}")
+        return self.model(name, number)
 
     def model(self, name: str, number: str = "") -> Metadata:
         """Return a model's metadata; raises `NotFound` naming the models that exist."""
@@ -56,6 +61,43 @@ class Oip:
             raise NotFound(f"there is no model {name!r}: {near(name, self._models)}")
         return self._models[name]
 
+    def index(self, only_ready: bool = False) -> list[Metadata]:
+        """Return the models in the format of Triton's repository index; with `only_ready`, those that take requests."""
+        ready = self.runtime.ready
+        state = {"state": "READY" if ready else "UNAVAILABLE", "reason": "" if ready else "the scorer is starting or stopping"}
+        return [{"name": name, "version": "1", **state} for name in self._models if ready or not only_ready]
+
+    def config(self, name: str, number: str = "") -> Metadata:
+        """Return a model's configuration in Triton's format; raises `NotFound` as `model`.
+
+        `max_batch_size` is 0: the axis of rows is the first of `dims`, and requests are not batched.
+        """
+        found = self.model(name, number)
+        inputs, outputs = ([_configured(tensor) for tensor in found[kind]] for kind in ("inputs", "outputs"))
+        made = {"name": name, "platform": found["platform"], "max_batch_size": 0, "input": inputs, "output": outputs}
+        return made | {"backend": "onnxruntime"}
+
+    def statistics(self, name: str = "", number: str = "") -> Metadata:
+        """Return the statistics of a model of this worker, or of all, in Triton's format; raises `NotFound` as `model`.
+
+        A batch is not measured by its size, and the time of failures is not measured.
+        """
+        names = [self.model(name, number)["name"]] if name else list(self._models)
+        return {"model_stats": [self._measured(one) for one in names]}
+
+    def _measured(self, name: str) -> Metadata:
+        figures = self.runtime.plane.metrics.figures(self.endpoint(name))
+        spent = {stage: figures.spent.get(stage, (0, 0.0)) for stage in STAGES}
+        return {
+            "name": name,
+            "version": "1",
+            "last_inference": round(1e3 * figures.last),
+            "inference_count": figures.rows,
+            "execution_count": spent["compute_infer"][0],
+            "inference_stats": {stage: {"count": n, "ns": round(1e9 * seconds)} for stage, (n, seconds) in spent.items()},
+            "batch_stats": [],
+        }
+
     async def infer(
         self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str]
     ) -> list[Tensor]:
@@ -63,8 +105,7 @@ class Oip:
 
         Checks the caller's role, even if a transport already has.
         """
-        self.permit(name)
-        metadata = self.model(name, number)
+        metadata = self.permit(name, number)
         given: dict[str, Tensor] = {}
         for tensor in inputs:
             if tensor.name in given:
@@ -74,6 +115,8 @@ class Oip:
         for output in wanted:
             if output not in known:
                 raise InvalidInput(f"model {name!r} has no output {output!r}: {near(output, known)}")
+            if wanted.count(output) > 1:
+                raise InvalidInput(f"output {output!r} is requested twice")
         act = self._feedback if self.endpoint(name) == "feedback" else self._score
         made = await act(transport, given)
         return [tensor for tensor in made if not wanted or tensor.name in wanted]
@@ -120,6 +163,12 @@ def _model(name: str, inputs: list[Metadata], outputs: list[Metadata]) -> Metada
 def _tensor(name: str, datatype: str, *row: int, rows: int = -1) -> Metadata:
     """Return the metadata of an input or output: `rows` rows of the shape `row`; -1 is any number."""
     return {"name": name, "datatype": datatype, "shape": [rows, *row]}
+
+
+def _configured(tensor: Metadata) -> Metadata:
+    """Return a tensor's metadata in the format of a configuration."""
+    kind = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"]}
 
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import json, mounted, parse_json, parse_length, read_body
+from riverdelta.bento.http import json, mounted, parse_length, read_body
 from riverdelta.bento.oip import Oip
+from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import InferRequest
+from riverdelta.bento.schemas import IndexRequest, InferRequest
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.strict import validated
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
@@ -44,13 +45,27 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def infer(request: Request) -> Response:
         named = _named(request)
-        oip.permit(named["name"])
+        oip.permit(**named)
         body = await read_body(request, runtime.plane.settings.max_bytes)
         asked, tensors = _read(body, request.headers.get(_HEADER))
         made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [output.name for output in asked.outputs])
         return _write(asked, named["name"], made)
 
-    handlers = (server, live, ready, model, model_ready, infer)
+    async def config(request: Request) -> Response:
+        return json(oip.config(**_named(request)))
+
+    async def stats(request: Request) -> Response:
+        return json(oip.statistics(**_named(request)))
+
+    async def all_stats(request: Request) -> Response:
+        return json(oip.statistics())
+
+    async def index(request: Request) -> Response:
+        body = await read_body(request, runtime.plane.settings.max_bytes)
+        asked = validated(IndexRequest, parse_json(body, "the body") if body else {}, "the body")
+        return json(oip.index(only_ready=asked.ready is True))
+
+    handlers = (server, live, ready, model, model_ready, infer, config, stats, all_stats, index)
     return mounted({handler.__name__: handler for handler in handlers})
 
 
@@ -74,7 +89,7 @@ def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
             continue
         if size > len(body) - at:
             raise InvalidInput(f"input {entry.name!r} has binary_data_size {size!r}; {len(body) - at} bytes are left")
-        if "data" in entry.model_fields_set:
+        if entry.data is not None:
             raise InvalidInput(f"input {entry.name!r} has data and binary_data_size; expected one of the two")
         tensors.append(from_bytes(entry.name, entry.datatype, entry.shape, body[at : at + size]))
         at += size

@@ -13,13 +13,13 @@ from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 import bentoml
-from starlette.applications import Starlette
 
 from riverdelta.bento import admin, internals, oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
 from riverdelta.bento.claim import claim, without_traceback
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
+from riverdelta.bento.http import application
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import write_page_once
@@ -217,7 +217,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
     cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
     shown = page.routes(runtime, f"{cls.__module__}:{cls.__name__}")
-    app = Starlette(routes=[*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
+    app = application([*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
     set_guard(cls, policy)
 

@@ -39,6 +39,10 @@ class WrongContentType(InvalidInput):
     http_status = 415
 
 
+class WrongEncoding(WrongContentType):
+    """A request whose body has a content coding that is not accepted."""
+
+
 class Unauthenticated(RiverdeltaError):
     """A request without a valid token."""
 
@@ -69,6 +73,13 @@ class NotFound(RiverdeltaError, LookupError):
 
     http_status = 404
     grpc_status = "NOT_FOUND"
+
+
+class WrongMethod(RiverdeltaError):
+    """A path that exists, with a method that it does not have."""
+
+    http_status = 405
+    grpc_status = "UNIMPLEMENTED"
 
 
 class Refused(RiverdeltaError):

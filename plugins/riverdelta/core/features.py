@@ -30,6 +30,7 @@ _LISTS, _NUMBERS, _TEXT = {list, tuple}, {int, float}, {str, bytes}
 _NOT_NUMBERS = {*_TEXT, bool, np.bool_}
 _SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
 _SPECS = {"id": "int64", "scalar": "float32", "vector": "float32[16]"}
+_ID = f"an id: a string or an integer of 64 bits, {-(2**63)} to {2**63 - 1} (send a larger one as a string)"
 _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?")
 
 
@@ -93,7 +94,7 @@ class Column:
             raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
         if array.dtype.kind in "OUS" and self.kind != "tensor":
             return self.of_values(array.tolist(), lambda row: f"row {first + row}")
-        return self._cast(array, first)
+        return self._cast(array, first, value)
 
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
@@ -109,7 +110,7 @@ class Column:
         if any(taken is None for taken in found):
             row = next(i for i, taken in enumerate(found) if taken is None)
             many = f"a list of {self.shape[0]} finite numbers" if self.shape else "a finite number"
-            expected = "an id: a string or an integer of 64 bits" if self.kind == "id" else many
+            expected = _ID if self.kind == "id" else many
             shown = f"{short(values[row])} of type {type(values[row]).__name__}"
             raise InvalidInput(f"{where(row)} has {shown} for {self.name!r}, which is {self}; expected {expected}")
         return np.array(found, self.dtype).reshape(len(found), *self.shape)
@@ -121,7 +122,7 @@ class Column:
         items = list(value) if is_list(value) else []
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
 
-    def _cast(self, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
+    def _cast(self, array: npt.NDArray[Any], first: int, value: Any) -> npt.NDArray[Any]:
         want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
@@ -130,6 +131,8 @@ class Column:
                 fits = array.size == 0 or (array.dtype.kind in "iu" and _inside(array, want))
             else:
                 fits = array.size == 0 or array.dtype.kind in "iuf"
+            if not fits and self.kind == "id":  # name the row: numpy may have made all values one type
+                self.of_values(array.tolist() if isinstance(value, np.ndarray) else value, lambda row: f"row {first + row}")
             if not fits:
                 raise InvalidInput(f"column {self.name!r} has type {array.dtype}; expected {self}")
             with np.errstate(over="ignore"):

@@ -1,7 +1,8 @@
 """The Open Inference Protocol's gRPC messages, built in a descriptor pool of their own.
 
 Generated stubs would register `inference.*` in protobuf's default pool, where tritonclient and others register theirs: one
-process could then not hold both. Field numbers are those of the public grpc_predict_v2.proto.
+process could then not hold both. Field numbers are those of the public grpc_predict_v2.proto, and for the repository's index,
+configuration and statistics those of Triton's grpc_service.proto and model_config.proto, whose other fields are always unset.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ _SCALARS = {
     "bytes": _Field.TYPE_BYTES,
 }  # fmt: skip
 _PARAMETERS = "map parameters"
+#: What Triton measures of an inference.
+STAGES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+#: The values of the enumeration of datatypes, in the order of their numbers, from 0.
+_DATA_TYPES = (
+    "TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8", "TYPE_INT16",
+    "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16",
+)  # fmt: skip
 
-#: Each message's fields in the order of their numbers, from 1: "type name", "type* name" if repeated, or a map of parameters.
+#: Each message's fields: "type name", "type* name" if repeated, or a map of parameters, and their numbers unless they follow on
+#: from 1.
 FIELDS = {
     "ServerLiveRequest": [], "ServerLiveResponse": ["bool live"],
     "ServerReadyRequest": [], "ServerReadyResponse": ["bool ready"],
@@ -50,6 +59,26 @@ FIELDS = {
         "string model_name", "string model_version", "string id", _PARAMETERS, "InferOutputTensor* outputs",
         "bytes* raw_output_contents",
     ],
+    "RepositoryIndexRequest": ["string repository_name", "bool ready"],
+    "ModelIndex": ["string name", "string version", "string state", "string reason"],
+    "RepositoryIndexResponse": ["ModelIndex* models"],
+    "ModelConfigRequest": ["string name", "string version"],
+    "ModelInput": ["string name", "DataType data_type", "int64* dims 4"],
+    "ModelOutput": ["string name", "DataType data_type", "int64* dims"],
+    "ModelConfig": [
+        "string name", "string platform", "int32 max_batch_size 4", "ModelInput* input", "ModelOutput* output",
+        "string backend 17",
+    ],
+    "ModelConfigResponse": ["ModelConfig config"],
+    "ModelStatisticsRequest": ["string name", "string version"],
+    "StatisticDuration": ["uint64 count", "uint64 ns"],
+    "InferStatistics": [f"StatisticDuration {stage}" for stage in STAGES],
+    "InferBatchStatistics": ["uint64 batch_size"],
+    "ModelStatistics": [
+        "string name", "string version", "uint64 last_inference", "uint64 inference_count", "uint64 execution_count",
+        "InferStatistics inference_stats", "InferBatchStatistics* batch_stats",
+    ],
+    "ModelStatisticsResponse": ["ModelStatistics* model_stats"],
 }  # fmt: skip
 
 SERVICE = "inference.GRPCInferenceService"
@@ -57,12 +86,21 @@ SERVICE = "inference.GRPCInferenceService"
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="riverdelta/inference.proto", package="inference", syntax="proto3")
+    datatypes = file.enum_type.add(name="DataType")
+    service = file.service.add(name=SERVICE.rpartition(".")[2])
+    for number, name in enumerate(_DATA_TYPES):
+        datatypes.value.add(name=name, number=number)
     for name, fields in FIELDS.items():
         message = file.message_type.add(name=name)
+        if (method := name.removesuffix("Request")) != name:
+            types = {"input_type": f".inference.{name}", "output_type": f".inference.{method}Response"}
+            service.method.add(name=method, **types)
         if name == "InferParameter":
             message.oneof_decl.add(name="parameter_choice")
-        for number, spec in enumerate(fields, 1):
-            kind, field_name = spec.split()
+        number = 0
+        for spec in fields:
+            kind, field_name, *given = spec.split()
+            number = int(given[0]) if given else number + 1
             label = _Field.LABEL_REPEATED if kind == "map" or kind.endswith("*") else _Field.LABEL_OPTIONAL
             field = message.field.add(name=field_name, number=number, label=label)
             if kind == "map":
@@ -80,16 +118,19 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
 def _set_type(field: Any, kind: str) -> None:
     if kind in _SCALARS:
         field.type = _SCALARS[kind]
+    elif kind == "DataType":
+        field.type, field.type_name = _Field.TYPE_ENUM, ".inference.DataType"
     else:
         field.type, field.type_name = _Field.TYPE_MESSAGE, f".inference.{kind}"
 
 
-_pool = descriptor_pool.DescriptorPool()
-_pool.Add(_file())
+#: Describes the messages and the service; server reflection adds what else the server has.
+POOL = descriptor_pool.DescriptorPool()
+POOL.Add(_file())
 
 #: Every message class by name.
 MESSAGES: dict[str, Any] = {
-    name: message_factory.GetMessageClass(_pool.FindMessageTypeByName(f"inference.{name}")) for name in FIELDS
+    name: message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"inference.{name}")) for name in FIELDS
 }
 
 
@@ -108,5 +149,5 @@ def parse(message: Any, data: bytes) -> Any:
     parsed.DiscardUnknownFields()
     if unknown := size - parsed.ByteSize():
         known = ", ".join(field.name for field in message.DESCRIPTOR.fields)
-        raise InvalidInput(f"{name} has {unknown} bytes of fields that are not in grpc_predict_v2.proto; expected {known}")
+        raise InvalidInput(f"{name} has {unknown} bytes of fields that it does not have; expected {known}")
     return parsed

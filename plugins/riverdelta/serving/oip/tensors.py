@@ -101,19 +101,22 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
 def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
     want = np.dtype(_DTYPES[datatype])
     # Checked before numpy, which would make every value as wide as the longest string and accept lists deeper than any shape.
-    for kind in set(map(type, values)) - {bool, int, float}:
+    kinds = set(map(type, values))
+    for kind in kinds - {bool, int, float}:
         said = f"lists nested over {_MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
         raise InvalidInput(f"tensor {name!r} has {said}; expected {datatype}")
+    if want.kind in "iu":
+        limits = np.iinfo(want)
+        if not values or (kinds == {int} and limits.min <= min(values) and max(values) <= limits.max):
+            return np.array(values, want)
+        good = [type(v) is int and limits.min <= v <= limits.max for v in values]
+        at, larger = good.index(False), " (send a larger id as BYTES)" if want.itemsize == 8 else ""
+        expected = f"{datatype}, an integer from {limits.min} to {limits.max}{larger}"
+        raise InvalidInput(f"tensor {name!r} has {values[at]!r} as element {at}; expected {expected}")
     try:
         array = np.array(values)
-        if want == np.uint64 and array.dtype.kind == "f" and all(type(v) is int for v in values):
-            array = np.array(values, want)  # integers on both sides of 2⁶³, which numpy reads as floats
     except (ValueError, OverflowError) as error:
         raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
-    if array.size and want.kind in "iu":
-        limits = np.iinfo(want)
-        if array.dtype.kind not in "iu" or int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
     if array.size and array.dtype.kind not in ("b" if want.kind == "b" else "iuf"):
         raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
     with np.errstate(
