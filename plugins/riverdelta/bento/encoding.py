@@ -29,7 +29,7 @@ async def decoded(chunks: AsyncIterator[bytes], codings: Sequence[str]) -> Async
     stream = zlib.decompressobj(_WINDOWS[coding])
     async for chunk in chunks:
         piece = b""
-        while chunk or len(piece) == _PIECE_BYTES:
+        while chunk or (len(piece) == _PIECE_BYTES and not stream.eof):
             if stream.eof:
                 raise InvalidInput(f"the body has bytes after the end of its {coding} data; send one {coding} stream")
             try:

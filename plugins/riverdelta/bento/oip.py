@@ -20,6 +20,7 @@ from riverdelta.serving.oip.tensors import Tensor, column, datatype_of
 
 Metadata = dict[str, Any]
 _FEEDBACK = "-feedback"
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 
 
 class Oip:
@@ -37,7 +38,7 @@ class Oip:
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
-        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": ["binary_tensor_data"]}
+        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": _EXTENSIONS}
 
     def endpoint(self, name: str) -> str:
         """Return the metric label of an inference of the model `name`: `score` or `feedback`."""
