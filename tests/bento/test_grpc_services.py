@@ -101,7 +101,9 @@ def test_health_is_open_and_reflection_asks_for_any_token(runtime):
 def test_reflection_describes_every_method_as_tritons_client_knows_it(runtime):
     async def described():
         async with served(runtime) as (_, channel):
-            asked = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in (SERVICE, HEALTH, REFLECTION)]
+            asked = [
+                reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in (SERVICE, HEALTH, REFLECTION)
+            ]
             call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(asked))
             return [file async for answer in call for file in answer.file_descriptor_response.file_descriptor_proto]
 

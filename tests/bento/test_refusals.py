@@ -48,7 +48,14 @@ def ask(shop):
     def call(path, body):
         raw, said = orjson.dumps(body), []
         headers = [(b"content-type", b"application/json"), (b"host", b"127.0.0.1"), (b"content-length", b"%d" % len(raw))]
-        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+        }
         scope |= {"headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "http_version": "1.1"}
 
         async def receive():
@@ -115,7 +122,9 @@ def test_a_request_that_is_refused_has_changed_nothing(shop, ask, path, data):
     for _ in range(data.draw(st.integers(1, 2))):
         if data.draw(st.booleans()) and isinstance(body, dict):
             inner = data.draw(st.sampled_from([p for p in places(body) if isinstance(at(body, p), dict)]))
-            at(body, inner)[data.draw(st.sampled_from(["x", "name", "data", "outputs", "parameters", "weight"]))] = copy.deepcopy(data.draw(ODD))
+            at(body, inner)[data.draw(st.sampled_from(["x", "name", "data", "outputs", "parameters", "weight"]))] = (
+                copy.deepcopy(data.draw(ODD))
+            )
         elif where := [p for p in places(body) if p]:
             put(body, data.draw(st.sampled_from(where)), copy.deepcopy(data.draw(ODD)))
     before = effects(shop)
@@ -203,7 +212,9 @@ def test_over_grpc_too_a_refused_call_has_changed_nothing_and_a_parameter_withou
     bodies(shop)
     before = effects(shop)
     errors = over_grpc(shop, *REFUSED.values())
-    assert [error.code().name for error in errors] == ["NOT_FOUND" if "version" in name else "INVALID_ARGUMENT" for name in REFUSED]
+    assert [error.code().name for error in errors] == [
+        "NOT_FOUND" if "version" in name else "INVALID_ARGUMENT" for name in REFUSED
+    ]
     assert "row 0 has 9223372036854775808" in errors[-1].details()
     assert effects(shop) == before
     (scored,) = over_grpc(shop, message(parameters=NULLS, input=NULLS, output=NULLS))

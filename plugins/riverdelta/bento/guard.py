@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from riverdelta.bento import internals
 from riverdelta.bento.access import Access, Caller, Roles, is_loopback
 from riverdelta.bento.endpoints import GRPC, OTHER_GRPC, Endpoint, http_endpoint
-from riverdelta.bento.http import failure, headers, refusal
+from riverdelta.bento.http import answer_unknown, failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime, rows_of
@@ -224,6 +224,7 @@ def _guard(app: Any, cls: type, name: str, prefix: str) -> None:
     policy = getattr(cls, _ATTRIBUTE, None)
     if policy is not None:
         label_by_route(app)
+        answer_unknown(app)
         policy.timeout = internals.timeout_of(name)
         app.add_middleware(Guard, policy=policy, prefix=prefix)
 

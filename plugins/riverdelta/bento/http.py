@@ -123,11 +123,17 @@ def headers(error: RiverdeltaError) -> dict[str, str]:
 
 
 def application(routes: list[BaseRoute]) -> Starlette:
-    """Return the application of these routes; another path or method is answered as an error in the format of its transport."""
-    app = Starlette(routes=routes, exception_handlers={404: _no_route, 405: _no_route})
+    """Return the application of these routes, whose errors are in JSON."""
+    app = Starlette(routes=routes)
+    answer_unknown(app)
+    return app
+
+
+def answer_unknown(app: Starlette) -> None:
+    """Let an application answer a path or method that it does not have with an error in the format of the transport."""
+    app.exception_handlers |= {404: _no_route, 405: _no_route}
     # Most clients do not follow a redirect to the path without its last slash with their body.
     app.router.redirect_slashes = False
-    return app
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -131,9 +131,10 @@ class Column:
                 fits = array.size == 0 or (array.dtype.kind in "iu" and _inside(array, want))
             else:
                 fits = array.size == 0 or array.dtype.kind in "iuf"
-            if not fits and self.kind == "id":  # name the row: numpy may have made all values one type
-                self.of_values(array.tolist() if isinstance(value, np.ndarray) else value, lambda row: f"row {first + row}")
             if not fits:
+                # A list is named by its row, because numpy made all its values one type, and so is an integer beyond 64 bits.
+                if self.kind == "id" and (not isinstance(value, np.ndarray) or array.dtype.kind in "iu"):
+                    self.of_values(array.tolist() if value is array else value, lambda row: f"row {first + row}")
                 raise InvalidInput(f"column {self.name!r} has type {array.dtype}; expected {self}")
             with np.errstate(over="ignore"):
                 array = array.astype(want)
