@@ -262,7 +262,7 @@ def test_with_no_time_to_wait_the_answer_says_how_far_the_learner_is(learning):
 
 
 REFUSED = {
-    "no body": ("freeze", b"", "is not JSON"),
+    "no body": ("freeze", b"", "is empty; expected JSON"),
     "no object": ("freeze", b"[]", "the body is a list"),
     "an unknown key": ("freeze", b'{"relearn": true}', "the body has 'relearn'; allowed: wait"),
     "a misspelt key that is needed": ("promote", b'{"relase": 3}', "the body has 'relase': did you mean release?"),

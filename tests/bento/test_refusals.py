@@ -141,8 +141,9 @@ def at(value, path):
 
 
 OPTIONAL = [
-    ("id",), ("parameters",), ("outputs",), ("outputs", 0, "parameters"), ("outputs", 0, "parameters", "binary_data"),
-    ("inputs", 0, "parameters"), ("inputs", 0, "parameters", "binary_data_size"), ("outputs", 0, "parameters", "classification"),
+    ("id",), ("parameters",), ("inputs", 0, "parameters"), ("inputs", 0, "parameters", "binary_data_size"),
+    ("outputs",), ("outputs", 0, "parameters"),
+    *(("outputs", 0, "parameters", name) for name in ("binary_data", "classification")),
     *(("parameters", name) for name in (*HINTS, "sequence_id", "sequence_start", "delta")),
 ]  # fmt: skip
 
