@@ -392,3 +392,18 @@ def test_a_learner_that_stopped_writing_is_down(registry, old):
 def test_every_measure_of_a_report_has_its_gauge():
     measures = {path.rpartition(".")[2] for path in GAUGES if path.startswith("prequential.")}
     assert measures == set(Prequential().report()["all"]["base"])
+
+
+def test_a_workers_own_figures_are_those_of_its_metrics(registry):
+    metrics = Metrics(registry, "ranker")
+    metrics.scored("rest", rows=3, decode=0.25, score=0.5, journal=0.125)
+    metrics.scored("grpc", rows=4, decode=0.25, score=1.5, journal=0.125)
+    metrics.encoded("grpc", 0.25)
+    metrics.answered("rest", "score", 200, 1.0)
+    metrics.answered("grpc", "score", 400, 8.0)
+    metrics.feedback([Outcome.ACCEPTED, Outcome.BAD_ID])
+    scored, fed = metrics.figures("score"), metrics.figures("feedback")
+    assert (scored.rows, scored.spent["compute_infer"], scored.spent["compute_input"]) == (7, (2, 2.0), (2, 0.5))
+    assert (scored.spent["success"], scored.spent["fail"], scored.spent["compute_output"]) == ((1, 1.0), (1, 0.0), (1, 0.25))
+    assert (fed.rows, fed.last, fed.spent["success"], fed.spent["fail"]) == (2, 0.0, (0, 0.0), (0, 0.0))
+    assert scored.last > 0
