@@ -76,7 +76,7 @@ HOSTILE = {
     "a shape of 5,000 axes": (
         request(inputs=[MESSAGES["InferInputTensor"](name="user", datatype="INT64", shape=[2**62] * 5_000)], raw=[b""]),
         "INVALID_ARGUMENT",
-        "tensor 'user' has shape",
+        "input 'user' has 5000 axes; expected at most 8",
     ),
     "a type without typed contents": (
         request(typed=True, inputs=[MESSAGES["InferInputTensor"](name="x", datatype="FP16", shape=[2])]),
@@ -156,7 +156,7 @@ def test_feedback_that_is_put_off_is_unavailable_and_says_when_to_come_again(inf
     async def owed(*_):
         raise Unavailable("the process that scored these rows is alive and has not stored them")
 
-    monkeypatch.setattr(runtime.plane, "feedback", owed)
+    monkeypatch.setattr(runtime.plane, "store", owed)
     items = {"id": ("BYTES", b"\3\0\0\0a.0"), "label": ("FP32", np.ones(1, np.float32).tobytes())}
     inputs = [MESSAGES["InferInputTensor"](name=name, datatype=kind, shape=[1]) for name, (kind, _) in items.items()]
     with pytest.raises(grpc.RpcError) as error:

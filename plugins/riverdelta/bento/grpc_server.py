@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -11,13 +13,13 @@ import grpc
 from riverdelta.bento.address import target
 from riverdelta.bento.endpoints import GRPC, Endpoint
 from riverdelta.bento.guard import Interceptor, Policy
-from riverdelta.bento.oip import Oip
+from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import HintedRequest
 from riverdelta.core.errors import ConfigurationError, InvalidInput
 from riverdelta.core.strict import unknown, validated
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
-from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes
+from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, refuse_another_size, to_bytes
 
 _GRACE_SECONDS = 5.0
 _CONTENTS = {
@@ -64,16 +66,28 @@ class GrpcServer:
         }
         return {
             row.name: grpc.unary_unary_rpc_method_handler(
-                _answering(row, methods[row.name]), response_serializer=row.gives.SerializeToString
+                self._answering(row, methods[row.name]), response_serializer=row.gives.SerializeToString
             )
             for row in GRPC.values()
         }
 
+    def _answering(self, row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
+        runtime = self._runtime
+
+        async def answer(data: bytes, context: Any) -> Any:
+            # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
+            most = runtime.sizes.values if runtime.ready else None
+            made = method(await runtime.read(len(data), parse, row.takes, data, most))
+            return row.gives(**(await made if isawaitable(made) else made))
+
+        return answer
+
     async def _infer(self, request: Any) -> dict[str, Any]:
         self._oip.permit(request.model_name)
-        tensors = _read(request)
+        size, expect = request.ByteSize(), partial(self._oip.expect, request.model_name, request.model_version)
+        tensors = await self._runtime.read(size, _read, request, expect)
         wanted = [output.name for output in request.outputs]
-        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted)
+        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted, size)
         output = MESSAGES["InferOutputTensor"]
         return {
             "model_name": request.model_name,
@@ -84,20 +98,12 @@ class GrpcServer:
         }
 
 
-def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
-    async def answer(data: bytes, context: Any) -> Any:
-        # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
-        made = method(parse(row.takes, data))
-        return row.gives(**(await made if isawaitable(made) else made))
-
-    return answer
-
-
-def _read(request: Any) -> list[Tensor]:
+def _read(request: Any, expect: Callable[[list[Shaped]], None]) -> list[Tensor]:
     given = {
         name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in request.parameters.items()
     }
     validated(HintedRequest, {"parameters": given}, "the request")
+    expect([(entry.name, entry.datatype, entry.shape) for entry in request.inputs])
     for what, entry in (*(("input", i) for i in request.inputs), *(("output", o) for o in request.outputs)):
         if entry.parameters:
             # The protocol's parameters of tensors concern binary data after JSON, which gRPC does not have.
@@ -119,6 +125,7 @@ def _read(request: Any) -> list[Tensor]:
                 raise InvalidInput(
                     f"input {entry.name!r} of datatype {entry.datatype} has {other[0]}; expected {_CONTENTS[entry.datatype]}"
                 )
-            data = list(getattr(entry.contents, _CONTENTS[entry.datatype]))
-            tensors.append(from_list(entry.name, entry.datatype, shape, data))
+            data = getattr(entry.contents, _CONTENTS[entry.datatype])
+            refuse_another_size(entry.name, len(data), math.prod(shape))
+            tensors.append(from_list(entry.name, entry.datatype, shape, list(data)))
     return tensors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import reprlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from json import loads
@@ -17,13 +16,15 @@ from starlette.routing import Route
 
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.schemas import Nothing
-from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated
+from riverdelta.core.errors import InvalidInput, RiverdeltaError, TooLarge, Unauthenticated, short
 from riverdelta.core.strict import Model, validated
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _MOST_DIGITS = 18
+#: The maximum bytes in the body of a command.
+_MOST_OPTIONS = 8 << 10
 #: gRPC puts the message into a trailer of at most 8 KiB, percent-encoded: up to nine bytes a character.
 _MOST_CHARACTERS = 800
 
@@ -50,6 +51,8 @@ async def read_json(request: Request, limit: int) -> Any:
 async def read_options(request: Request, limit: int) -> Any:
     """Return the value of a command's JSON body; raises as `read_json`, and `InvalidInput` if an object has a key twice."""
     body = await read_body(request, limit)
+    if len(body) > _MOST_OPTIONS:
+        raise TooLarge(f"the body has {len(body)} bytes; the options of a command have at most {_MOST_OPTIONS}")
     value = parse_json(body, "the body")
     loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
     return value
@@ -57,7 +60,7 @@ async def read_options(request: Request, limit: int) -> Any:
 
 def _once(pairs: list[tuple[str, Any]]) -> None:
     if twice := [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]:
-        raise InvalidInput(f"the body has {reprlib.repr(twice[0])} twice; give it once")
+        raise InvalidInput(f"the body has {short(twice[0])} twice; give it once")
 
 
 def parse_length(header: str, text: str) -> int:
@@ -67,7 +70,7 @@ def parse_length(header: str, text: str) -> int:
     12
     """
     if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
-        raise InvalidInput(f"{header} is {text!r}; expected a number of bytes")
+        raise InvalidInput(f"{header} is {short(text)}; expected a number of bytes")
     return int(text)
 
 
@@ -87,7 +90,7 @@ def query(model: type[Model], request: Request) -> Model:
         if key in lists:
             given.setdefault(key, []).append(value)
         elif key in given:
-            raise InvalidInput(f"the query has {key!r} twice")
+            raise InvalidInput(f"the query has {short(key)} twice")
         else:
             given[key] = value
     return validated(model, given, "the query", "the parameters")
