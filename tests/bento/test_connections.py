@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from riverdelta.bento import connections
 from riverdelta.bento.connections import Connections, room
@@ -149,3 +150,15 @@ def test_the_room_follows_the_limit_on_open_files(monkeypatch):
     assert limited(16) == 8
     assert 8 < limited(1_024) <= 512
     assert resource.RLIMIT_NOFILE == connections.resource.RLIMIT_NOFILE
+
+
+def test_chunks_that_come_together_are_passed_on_together_and_in_order(serve, monkeypatch):
+    passed = []
+    on_body = HttpToolsProtocol.on_body
+    monkeypatch.setattr(HttpToolsProtocol, "on_body", lambda self, body: passed.append(body) or on_body(self, body))
+    connect = serve(20.0)
+    chunks = b"".join(b"1\r\n%c\r\n" % (97 + i % 26) for i in range(2_000))
+    request = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    assert asks(connect(), request + request[:20]).startswith(ANSWER)
+    assert b"".join(passed) == bytes(97 + i % 26 for i in range(2_000))
+    assert len(passed) < 100

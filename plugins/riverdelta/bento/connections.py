@@ -38,6 +38,7 @@ class Connections(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Take a connection, and close the one that has waited longest if there are too many."""
         super().connection_made(transport)
+        self._chunks: list[bytes] = []
         self._wait()
         self._watch()
         if len(self.connections) > self.most:
@@ -54,6 +55,7 @@ class Connections(HttpToolsProtocol):
         # Line ends before a request do not begin it.
         self._receives = self._receives or self in self._waiting
         super().data_received(data)
+        self._pass_on()
         if self._in_head and self._receives:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
@@ -72,8 +74,13 @@ class Connections(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Collect the chunks that come together: each would be appended to a copy of those before it."""
+        self._chunks.append(body)
+
     def on_message_complete(self) -> None:
         """End the wait for the client: the request is complete."""
+        self._pass_on()
         self._receives, self._in_head, self._head_bytes = False, True, 0
         if not self.cycle.response_complete:
             self._rest()
@@ -90,6 +97,11 @@ class Connections(HttpToolsProtocol):
         self._rest()
         self._waiting.pop(self, None)
         super().handle_websocket_upgrade()
+
+    def _pass_on(self) -> None:
+        if self._chunks:
+            super().on_body(b"".join(self._chunks))
+            self._chunks.clear()
 
     def _wait(self) -> None:
         if not self.transport.is_closing():

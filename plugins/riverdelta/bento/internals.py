@@ -98,6 +98,7 @@ CONNECTION = Reach(
         "data_received",
         "on_message_begin",
         "on_headers_complete",
+        "on_body",
         "on_message_complete",
         "on_response_complete",
         "handle_websocket_upgrade",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 from typing import Any
 
@@ -46,8 +47,12 @@ def routes(runtime: Runtime) -> list[Route]:
     async def status(request: Request) -> Response:
         return json(runtime.plane.status())
 
+    described: dict[str, Any] = {}
+
     async def openapi(request: Request) -> Response:
-        return json(document(runtime.definition, runtime.plane.settings))
+        if not described:
+            described.update(await asyncio.to_thread(document, runtime.definition, runtime.plane.settings))
+        return json(described)
 
     return mounted({"score": score, "feedback": feedback, "status": status, "openapi": openapi})
 
