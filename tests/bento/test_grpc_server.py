@@ -1,6 +1,7 @@
 """The gRPC server: raw and typed tensors, hostile bytes, one port for many workers."""
 
 import asyncio
+import socket
 
 import grpc
 import numpy as np
@@ -163,3 +164,23 @@ def test_feedback_that_is_put_off_is_unavailable_and_says_when_to_come_again(inf
         infer(request(model_name="ranker-feedback", inputs=inputs, raw_input_contents=[raw for _, raw in items.values()]))
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+
+
+def test_a_connection_that_does_not_begin_the_protocol_is_closed(runtime, monkeypatch):
+    monkeypatch.setattr(runtime.plane, "settings", runtime.plane.settings.model_copy(update={"receive_seconds": 0.2}))
+
+    def stall(port):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(b"PRI")
+            while connection.recv(1000):
+                pass
+        return True
+
+    async def run():
+        server = GrpcServer(runtime, "127.0.0.1", 0, 1 << 20)
+        await server.start()
+        closed = await asyncio.to_thread(stall, server.port)
+        await server.stop()
+        return closed
+
+    assert asyncio.run(run())

@@ -127,7 +127,7 @@ class Connections(HttpToolsProtocol):
 def room() -> int:
     """Return how many connections this process can have: half of the files that it may still open, up to 4,096.
 
-    The other half is for gRPC and for the journal.
+    The other half is for gRPC, which may have half as many, and for the journal.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_files = Path("/proc/self/fd") if os.path.isdir("/proc/self/fd") else Path("/dev/fd")

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from riverdelta.bento.address import target
+from riverdelta.bento.connections import room
 from riverdelta.bento.endpoints import GRPC, Endpoint
 from riverdelta.bento.guard import Interceptor, Policy
 from riverdelta.bento.oip import Oip, Shaped
@@ -22,6 +23,8 @@ from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, refuse_another_size, to_bytes
 
 _GRACE_SECONDS = 5.0
+#: gRPC takes times in milliseconds, as an int32.
+_MOST_SECONDS = 2e6
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -36,6 +39,11 @@ class GrpcServer:
         """Listen on `host:port`; `policy` is the worker's, by default a new one from the data plane's settings."""
         self._runtime, self._oip = runtime, Oip(runtime)
         options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", max_bytes)]
+        # A client that connects and does not begin HTTP/2 must not take the files of others.
+        options += [
+            ("grpc.server_handshake_timeout_ms", int(1e3 * min(runtime.plane.settings.receive_seconds, _MOST_SECONDS))),
+            ("grpc.max_allowed_incoming_connections", room() // 2),
+        ]
         policy = policy or Policy(runtime).open(runtime.plane.settings)
         self._server = grpc.aio.server(options=options, interceptors=[Interceptor(policy)])
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
