@@ -61,7 +61,7 @@ class Runtime:
 
     def start(self, plane: DataPlane) -> None:
         """Start accepting requests; `stop` closes `plane`."""
-        self._plane = plane
+        self._plane, self._sizes = plane, None
         plane.metrics.expect(LABELS)
         # Objects from start-up live as long as the worker: the garbage collector need not scan them.
         gc.collect()
