@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near, short
-from riverdelta.core.hashing import id_of
+from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -108,7 +108,8 @@ class Column:
         if any(taken is None for taken in found):
             row = next(i for i, taken in enumerate(found) if taken is None)
             many = f"a list of {self.shape[0]} finite numbers" if self.shape else "a finite number"
-            expected = "an id: a string or an integer of 64 bits" if self.kind == "id" else many
+            one = f"an id: an integer of 64 bits, or a string of at most {MOST_ID_LENGTH} characters"
+            expected = one if self.kind == "id" else many
             shown = f"{short(values[row])} of type {type(values[row]).__name__}"
             raise InvalidInput(f"{where(row)} has {shown} for {self.name!r}, which is {self}; expected {expected}")
         return np.array(found, self.dtype).reshape(len(found), *self.shape)
