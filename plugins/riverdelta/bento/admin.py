@@ -20,7 +20,7 @@ from riverdelta.bento.access import Access, is_loopback
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, json, mounted, query, read_json
+from riverdelta.bento.http import Handler, json, mounted, query, read_options
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import DiffQuery, ExportQuery
 from riverdelta.core.errors import Forbidden, Refused, WrongContentType
@@ -61,7 +61,7 @@ def routes(runtime: Runtime) -> list[Route]:
         async def run(request: Request) -> Response:
             settings, operator = runtime.plane.settings, _operator(runtime)
             _refuse_other_kinds(request)
-            given = validated(row.takes, await read_json(request, settings.max_bytes), "the body").model_dump()
+            given = validated(row.takes, await read_options(request, settings.max_bytes), "the body").model_dump()
             seconds, asked = given.pop("wait"), COMMANDS[row.name](**given)
             sequence = await asyncio.to_thread(operator.ask, asked)
             _log.info("%s by HTTP (caller %016x) is record %d", row.name, visit().caller.source % 2**64, sequence)

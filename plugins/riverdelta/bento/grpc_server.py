@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -12,16 +14,17 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from riverdelta.bento.address import target
+from riverdelta.bento.connections import room
 from riverdelta.bento.endpoints import GRPC, HEALTH, REFLECTION, Endpoint
 from riverdelta.bento.grpc_health import Health
 from riverdelta.bento.guard import Interceptor, Policy
-from riverdelta.bento.oip import Oip
+from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import HintedRequest
 from riverdelta.core.errors import ConfigurationError, InvalidInput
 from riverdelta.core.strict import unknown, validated
 from riverdelta.serving.oip.messages import MESSAGES, POOL, SERVICE, parse
-from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes
+from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, refuse_another_size, to_bytes
 
 _GRACE_SECONDS = 5.0
 #: Limits of one connection; times in milliseconds. By default gRPC limits no streams, never pings, and ends the connection of a
@@ -37,6 +40,8 @@ _OPTIONS = (
     ("grpc.max_connection_age_ms", 1_800_000),
     ("grpc.max_connection_age_grace_ms", 30_000),
 )
+#: gRPC takes times in milliseconds, as an int32.
+_MOST_SECONDS = 2e6
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -52,6 +57,11 @@ class GrpcServer:
         self._runtime, self._oip = runtime, Oip(runtime)
         self._health = Health(lambda: runtime.ready)
         options = [*_OPTIONS, ("grpc.max_receive_message_length", max_bytes)]
+        # A client that connects and does not begin HTTP/2 must not take the files of others.
+        options += [
+            ("grpc.server_handshake_timeout_ms", int(1e3 * min(runtime.plane.settings.receive_seconds, _MOST_SECONDS))),
+            ("grpc.max_allowed_incoming_connections", room() // 2),
+        ]
         policy = policy or Policy(runtime).open(runtime.plane.settings)
         self._server = grpc.aio.server(options=options, interceptors=[Interceptor(policy)])
         for service, handlers in self._handlers().items():
@@ -93,18 +103,38 @@ class GrpcServer:
         }
         handlers: dict[str, dict[str, Any]] = defaultdict(dict)
         for row in filter(lambda row: row.takes, GRPC.values()):
-            answer, kind = _answering(row, methods[row.name]), grpc.unary_unary_rpc_method_handler
+            answer, kind = self._answering(row, methods[row.name]), grpc.unary_unary_rpc_method_handler
             if row.name == "Watch":
-                answer, kind = _streaming(row, methods[row.name]), grpc.unary_stream_rpc_method_handler
+                answer, kind = self._streaming(row, methods[row.name]), grpc.unary_stream_rpc_method_handler
             made = kind(answer, response_serializer=row.gives.SerializeToString)
             handlers[row.path.split("/")[1]][row.name] = made
         return handlers
 
+    def _answering(self, row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Any]:
+        async def answer(data: bytes, context: Any) -> Any:
+            made = method(await self._parsed(row, data))
+            return row.gives(**(await made if isawaitable(made) else made))
+
+        return answer
+
+    def _streaming(self, row: Endpoint, method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[bytes, Any], Any]:
+        async def answer(data: bytes, context: Any) -> AsyncIterator[Any]:
+            async for made in method(await self._parsed(row, data)):
+                yield row.gives(**made)
+
+        return answer
+
+    async def _parsed(self, row: Endpoint, data: bytes) -> Any:
+        # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
+        most = self._runtime.sizes.values if self._runtime.ready else None
+        return await self._runtime.read(len(data), parse, row.takes, data, most)
+
     async def _infer(self, request: Any) -> dict[str, Any]:
         self._oip.permit(request.model_name, request.model_version)
-        tensors = _read(request)
+        size, expect = request.ByteSize(), partial(self._oip.expect, request.model_name, request.model_version)
+        tensors = await self._runtime.read(size, _read, request, expect)
         wanted = [output.name for output in request.outputs]
-        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted)
+        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted, size)
         output = MESSAGES["InferOutputTensor"]
         return {
             "model_name": request.model_name,
@@ -115,31 +145,15 @@ class GrpcServer:
         }
 
 
-def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Any]:
-    async def answer(data: bytes, context: Any) -> Any:
-        # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
-        made = method(parse(row.takes, data))
-        return row.gives(**(await made if isawaitable(made) else made))
-
-    return answer
-
-
-def _streaming(row: Endpoint, method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[bytes, Any], AsyncIterator[Any]]:
-    async def answer(data: bytes, context: Any) -> AsyncIterator[Any]:
-        async for made in method(parse(row.takes, data)):
-            yield row.gives(**made)
-
-    return answer
-
-
 def _parameters(entry: Any) -> dict[str, Any]:
     """Return the parameters of a message that have a value."""
     chosen = {name: value.WhichOneof("parameter_choice") for name, value in entry.parameters.items()}
     return {name: getattr(entry.parameters[name], choice) for name, choice in chosen.items() if choice is not None}
 
 
-def _read(request: Any) -> list[Tensor]:
+def _read(request: Any, expect: Callable[[list[Shaped]], None]) -> list[Tensor]:
     validated(HintedRequest, {"parameters": _parameters(request)}, "the request")
+    expect([(entry.name, entry.datatype, entry.shape) for entry in request.inputs])
     for what, entry in (*(("input", i) for i in request.inputs), *(("output", o) for o in request.outputs)):
         if given := _parameters(entry):
             # The protocol's parameters of tensors concern binary data after JSON, which gRPC does not have.
@@ -161,6 +175,7 @@ def _read(request: Any) -> list[Tensor]:
                 raise InvalidInput(
                     f"input {entry.name!r} of datatype {entry.datatype} has {other[0]}; expected {_CONTENTS[entry.datatype]}"
                 )
-            data = list(getattr(entry.contents, _CONTENTS[entry.datatype]))
-            tensors.append(from_list(entry.name, entry.datatype, shape, data))
+            data = getattr(entry.contents, _CONTENTS[entry.datatype])
+            refuse_another_size(entry.name, len(data), math.prod(shape))
+            tensors.append(from_list(entry.name, entry.datatype, shape, list(data)))
     return tensors

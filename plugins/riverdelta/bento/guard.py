@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from riverdelta.bento import internals
 from riverdelta.bento.access import Access, Caller, Roles, is_loopback
 from riverdelta.bento.endpoints import GRPC, OTHER_GRPC, Endpoint, http_endpoint
+from riverdelta.bento.hosts import Hosts
 from riverdelta.bento.http import answer_unknown, failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
@@ -29,6 +30,9 @@ from riverdelta.core.settings import Settings
 
 _ATTRIBUTE = "riverdelta_policy"
 _TRACE = HEADER.encode()
+#: Prometheus finds the service by a name that this service does not know; so do probes, which need no role.
+_OF_ANY_HOST = ("/metrics",)
+_MOST_PATH = 100
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Policy:
     def __init__(self, runtime: Runtime | None = None) -> None:
         self._runtime = runtime
         self._access: Access | None = None
+        self._hosts: Hosts | None = None
         self._requests: Limit | None = None
         self._rows: Limit | None = None
         #: Whether the service's HTTP application has a `Guard`.
@@ -71,15 +76,26 @@ class Policy:
         self.timeout: float | None = None
 
     def open(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Policy:
-        """Start admitting requests; raises `ConfigurationError` if a token is invalid. `clock` returns seconds."""
+        """Start admitting requests; raises `ConfigurationError` if a token or a host is invalid. `clock` returns seconds."""
         access, requests, rows = Access.of(settings), settings.requests_per_second, settings.rows_per_second
         self._requests = Limit("RIVERDELTA_REQUESTS_PER_SECOND", "requests", requests, clock) if requests else None
         self._rows = Limit("RIVERDELTA_ROWS_PER_SECOND", "rows", rows, clock) if rows else None
+        self._hosts = None if access.on else Hosts.of(settings)
         self._access = access
         return self
 
-    def admit(self, roles: Roles, what: str, authorization: Sequence[str], peer: str, host: str | None) -> Visit:
+    def admit(
+        self,
+        roles: Roles,
+        what: str,
+        authorization: Sequence[str],
+        peer: str,
+        host: str | None,
+        names: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> Visit:
         """Return the visit of a request for `what` from the address `peer` to our address `host`.
+
+        `names` are its `Host` and `Origin` headers, None if it may have any: no browser sends gRPC, whose frames are HTTP/2.
 
         Raises `Unauthenticated`, `Forbidden` and `RateLimited`.
         """
@@ -90,6 +106,8 @@ class Policy:
                 "this service has no tokens and accepts only loopback addresses; set RIVERDELTA_SCORE_TOKENS, "
                 "RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
             )
+        if self._hosts is not None and names is not None:
+            self._hosts.check(*names)
         caller = self._access.caller(authorization, peer)
         caller.need(roles, what)
         if self._requests is not None:
@@ -139,8 +157,10 @@ class Guard:
             if door.leads(method, path):
                 authorization = door.as_bearer(authorization)
             (peer, _), (host, _) = scope.get("client") or ("", 0), scope.get("server") or (None, 0)
+            names = None if row.path in _OF_ANY_HOST else (_given(scope, b"host"), _given(scope, b"origin"))
+            what = f"{method} {scope['path'][:_MOST_PATH]}"
             try:
-                _visit.set(visit := self._policy.admit(row.roles, f"{method} {scope['path']}", authorization, peer, host))
+                _visit.set(visit := self._policy.admit(row.roles, what, authorization, peer, host, names))
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # any failure here is a refusal
                 return await self._refuse(row, scope, receive, counted, failure(error, row.label))

@@ -26,6 +26,7 @@ from riverdelta.core.errors import (
     Unauthenticated,
     WrongEncoding,
     WrongMethod,
+    short,
 )
 from riverdelta.core.strict import Model, validated
 
@@ -33,6 +34,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _MOST_DIGITS = 18
+#: The maximum bytes in the body of a command.
+_MOST_OPTIONS = 8 << 10
 #: gRPC puts the message into a trailer of at most 8 KiB, percent-encoded: up to nine bytes a character.
 _MOST_CHARACTERS = 800
 
@@ -51,9 +54,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """Return the value of a JSON body of at most `limit` bytes; raises as `read_body` and `parse_json`."""
-    return parse_json(await read_body(request, limit), "the body")
+async def read_options(request: Request, limit: int) -> Any:
+    """Return the value of a command's JSON body; raises as `read_body` and `parse_json`."""
+    body = await read_body(request, limit)
+    if len(body) > _MOST_OPTIONS:
+        raise TooLarge(f"the body has {len(body)} bytes; the options of a command have at most {_MOST_OPTIONS}")
+    return parse_json(body, "the body")
 
 
 def parse_length(header: str, text: str) -> int:
@@ -63,7 +69,7 @@ def parse_length(header: str, text: str) -> int:
     12
     """
     if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
-        raise InvalidInput(f"{header} is {text!r}; expected a number of bytes")
+        raise InvalidInput(f"{header} is {short(text)}; expected a number of bytes")
     return int(text)
 
 
@@ -75,7 +81,7 @@ def query(model: type[Model], request: Request) -> Model:
         if key in lists:
             given.setdefault(key, []).append(value)
         elif key in given:
-            raise InvalidInput(f"the query has {key!r} twice")
+            raise InvalidInput(f"the query has {short(key)} twice")
         else:
             given[key] = value
     return validated(model, given, "the query", "the parameters")

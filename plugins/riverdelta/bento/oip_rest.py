@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -10,10 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.http import json, mounted, parse_length, read_body
-from riverdelta.bento.oip import Oip
+from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import IndexRequest, InferRequest
+from riverdelta.bento.sizes import Sizes
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.strict import validated
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
@@ -47,8 +50,10 @@ def routes(runtime: Runtime) -> list[Route]:
         named = _named(request)
         oip.permit(**named)
         body = await read_body(request, runtime.plane.settings.max_bytes)
-        asked, tensors = _read(body, request.headers.get(_HEADER))
-        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [output.name for output in asked.outputs])
+        length, expect = request.headers.get(_HEADER), partial(oip.expect, named["name"], named["number"])
+        asked, tensors = await runtime.read(len(body), _read, body, length, runtime.sizes, expect)
+        wanted = [output.name for output in asked.outputs]
+        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, wanted, len(body))
         return _write(asked, named["name"], made)
 
     async def config(request: Request) -> Response:
@@ -73,14 +78,18 @@ def _named(request: Request) -> dict[str, str]:
     return {"name": request.path_params["name"], "number": request.path_params.get("number", "")}
 
 
-def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Tensor]]:
+def _read(
+    body: bytes, header_length: str | None, sizes: Sizes, expect: Callable[[list[Shaped]], None]
+) -> tuple[InferRequest, list[Tensor]]:
     """Return a body's JSON header, and its tensors, whose data are in the JSON or in the bytes after it."""
     at = len(body)
     if header_length is not None:
         at = parse_length(_HEADER, header_length)
         if at > len(body):
             raise InvalidInput(f"{_HEADER} is {at}; expected at most the body's {len(body)} bytes")
-    asked = validated(InferRequest, parse_json(body[:at], "the request's JSON"), "the request's JSON")
+    sizes.check(head := body[:at])
+    asked = validated(InferRequest, parse_json(head, "the request's JSON"), "the request's JSON")
+    expect([(entry.name, entry.datatype, entry.shape) for entry in asked.inputs])
     tensors = []
     for entry in asked.inputs:
         size = entry.parameters.binary_data_size

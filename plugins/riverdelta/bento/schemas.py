@@ -187,7 +187,7 @@ class Tensor(Strict):
 
     name: str
     datatype: str
-    shape: list[Count]
+    shape: list[Count] = Field(fail_fast=True)
     data: Values | None = None
     parameters: Annotated[TensorParameters, _or_null(TensorParameters, {})] = TensorParameters()
 
@@ -204,8 +204,8 @@ class InferRequest(Strict):
 
     id: str | None = None
     parameters: Annotated[InferParameters, _or_null(InferParameters, {})] = InferParameters()
-    inputs: list[Tensor]
-    outputs: Annotated[list[RequestedOutput], _or_null(list[RequestedOutput], [])] = Field(default_factory=list)
+    inputs: list[Tensor] = Field(fail_fast=True)
+    outputs: Annotated[list[RequestedOutput], _or_null(list[RequestedOutput], [])] = Field(default_factory=list, fail_fast=True)
 
 
 class InferResponse(Strict):

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from riverdelta.core.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput, TooLarge
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -134,13 +134,19 @@ MESSAGES: dict[str, Any] = {
 }
 
 
-def parse(message: Any, data: bytes) -> Any:
+def parse(message: Any, data: bytes, most: int | None = None) -> Any:
     """Return a message of the class `message`; raises `InvalidInput` if the bytes cannot be parsed or have unknown fields.
+
+    Raises `TooLarge`, before it is parsed, if it has more than `most` values (packed ones count once).
 
     >>> parse(MESSAGES["ModelReadyRequest"], b"\\n\\x06ranker").name
     'ranker'
     """
     name = message.DESCRIPTOR.full_name
+    if most is not None and len(data) > most and _fields(message.DESCRIPTOR, data, most) > most:
+        raise TooLarge(
+            f"{name} has more than {most} fields, the maximum in one request (RIVERDELTA_MAX_ROWS): send it in parts"
+        )
     try:
         parsed = message.FromString(data)
     except DecodeError:
@@ -151,3 +157,39 @@ def parse(message: Any, data: bytes) -> Any:
         known = ", ".join(field.name for field in message.DESCRIPTOR.fields)
         raise InvalidInput(f"{name} has {unknown} bytes of fields that it does not have; expected {known}")
     return parsed
+
+
+def _fields(descriptor: Any, data: bytes, most: int) -> int:
+    """Return the number of fields in encoded bytes, those of nested messages included; it stops above `most`.
+
+    Bytes that are not an encoded message end it, and protobuf refuses them.
+    """
+    count, waiting = 0, [(descriptor, 0, len(data))]
+    try:
+        while waiting and count <= most:
+            descriptor, at, end = waiting.pop()
+            fields = descriptor.fields_by_number
+            while at < end and count <= most:
+                count += 1
+                tag, at = _varint(data, at)
+                kind = tag & 7
+                size, at = _varint(data, at) if kind in (0, 2) else (_FIXED.get(kind, 0), at)
+                if kind == 2 and (field := fields.get(tag >> 3)) is not None and field.message_type is not None:
+                    waiting.append((field.message_type, at, at + size))
+                at += size if kind else 0
+    except IndexError:
+        pass
+    return count
+
+
+#: The bytes of a value of a fixed size, by the kind of its encoding.
+_FIXED = {1: 8, 5: 4}
+_MOST_SHIFT = 63
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number at a place of encoded bytes, and the place after it."""
+    value = shift = 0
+    while (byte := data[at]) > 127 and shift < _MOST_SHIFT:
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+    return value | byte << shift, at + 1
