@@ -6,11 +6,11 @@ import httpx
 import onnx
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
 
 from riverdelta import Calibration, Entity
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.guard import Guard, Policy
+from riverdelta.bento.http import application
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.features import Schema
 from riverdelta.core.settings import Settings
@@ -47,7 +47,7 @@ def runtime(definition, registry, tmp_path_factory):
 def send(runtime):
     """send(method, path, **what httpx takes): one request through the guard and the routes."""
     policy = Policy(runtime).open(runtime.plane.settings)
-    app = Guard(Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)]), policy)
+    app = Guard(application([*rest.routes(runtime), *oip_rest.routes(runtime)]), policy)
 
     def call(method, path, **given):
         async def one():

@@ -262,7 +262,7 @@ def test_with_no_time_to_wait_the_answer_says_how_far_the_learner_is(learning):
 
 
 REFUSED = {
-    "no body": ("freeze", b"", "is not JSON"),
+    "no body": ("freeze", b"", "is empty; expected JSON"),
     "no object": ("freeze", b"[]", "the body is a list"),
     "an unknown key": ("freeze", b'{"relearn": true}', "the body has 'relearn'; allowed: wait"),
     "a misspelt key that is needed": ("promote", b'{"relase": 3}', "the body has 'relase': did you mean release?"),
@@ -351,7 +351,7 @@ def test_what_a_form_of_another_site_can_send_is_refused_unread(shop, kind):
 def test_a_preflight_of_another_site_is_not_granted(shop):
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     answer = shop.send("OPTIONS", "/admin/rollback", headers=asked | {"Access-Control-Request-Headers": "content-type"})
-    assert answer.status_code == 405
+    assert answer.status_code == 403
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
@@ -360,7 +360,7 @@ def test_without_tokens_a_name_that_was_made_to_point_here_gets_nothing(shop, ho
     for path in READS:
         answer = shop.send("GET", path, headers={"Host": host})
         assert answer.status_code == 403, path
-        assert "RIVERDELTA_ADMIN_TOKENS" in answer.json()["error"]["message"]
+        assert "without tokens" in answer.json()["error"]["message"]
     for name in WRITES:
         assert shop.send("POST", f"/admin/{name}", json={"release": 0}, headers={"Host": host}).status_code == 403
     assert shop.last() == BEGUN

@@ -1,6 +1,7 @@
 """The gRPC server: raw and typed tensors, hostile bytes, one port for many workers."""
 
 import asyncio
+import socket
 
 import grpc
 import numpy as np
@@ -76,7 +77,7 @@ HOSTILE = {
     "a shape of 5,000 axes": (
         request(inputs=[MESSAGES["InferInputTensor"](name="user", datatype="INT64", shape=[2**62] * 5_000)], raw=[b""]),
         "INVALID_ARGUMENT",
-        "tensor 'user' has shape",
+        "input 'user' has 5000 axes; expected at most 8",
     ),
     "a type without typed contents": (
         request(typed=True, inputs=[MESSAGES["InferInputTensor"](name="x", datatype="FP16", shape=[2])]),
@@ -166,10 +167,30 @@ def test_feedback_that_is_put_off_is_unavailable_and_says_when_to_come_again(inf
     async def owed(*_):
         raise Unavailable("the process that scored these rows is alive and has not stored them")
 
-    monkeypatch.setattr(runtime.plane, "feedback", owed)
+    monkeypatch.setattr(runtime.plane, "store", owed)
     items = {"id": ("BYTES", b"\3\0\0\0a.0"), "label": ("FP32", np.ones(1, np.float32).tobytes())}
     inputs = [MESSAGES["InferInputTensor"](name=name, datatype=kind, shape=[1]) for name, (kind, _) in items.items()]
     with pytest.raises(grpc.RpcError) as error:
         infer(request(model_name="ranker-feedback", inputs=inputs, raw_input_contents=[raw for _, raw in items.values()]))
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+
+
+def test_a_connection_that_does_not_begin_the_protocol_is_closed(runtime, monkeypatch):
+    monkeypatch.setattr(runtime.plane, "settings", runtime.plane.settings.model_copy(update={"receive_seconds": 0.2}))
+
+    def stall(port):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(b"PRI")
+            while connection.recv(1000):
+                pass
+        return True
+
+    async def run():
+        server = GrpcServer(runtime, "127.0.0.1", 0, 1 << 20)
+        await server.start()
+        closed = await asyncio.to_thread(stall, server.port)
+        await server.stop()
+        return closed
+
+    assert asyncio.run(run())

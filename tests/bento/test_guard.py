@@ -1,6 +1,7 @@
 """The guard: every route and every method passes it, and what nobody mapped is closed."""
 
 import asyncio
+import re
 
 import grpc
 import httpx
@@ -11,7 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from riverdelta.bento import oip_rest, rest
-from riverdelta.bento.access import Role
+from riverdelta.bento.access import ADMIN, Role
+from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy, refuse_unguarded
 from riverdelta.core.errors import ConfigurationError
@@ -318,3 +320,41 @@ def test_over_grpc_too_the_limit_says_when_to_come_again(rpc):
     assert code(answer) == "RESOURCE_EXHAUSTED"
     assert int(dict(answer.trailing_metadata())["grpc-retry-pushback-ms"]) > 900_000
     assert code(rpc("ServerReady", given=given, times=5)) == "OK"
+
+
+def requested(settings, row, **given):
+    """The status of a request for a row of the table with these headers."""
+    path = re.sub(r"\{[^}]*\}", "a", row.path)
+    headers = [(name.encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": row.method, "path": path, "headers": headers, "query_string": b""}
+    scope |= {"client": ("127.0.0.1", 5001), "server": ("127.0.0.1", 3000)}
+    sent = []
+
+    async def passed(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Guard(passed, Policy().open(settings))(scope, None, send))
+    return sent[0]["status"]
+
+
+HTTP = [row for row in TABLE if row.transport != "grpc"] + [Endpoint("GET", "/unknown", "rest", "other", ADMIN)]
+
+
+@pytest.mark.parametrize("row", HTTP, ids=lambda row: f"{row.method} {row.path}")
+def test_without_tokens_every_route_but_probes_and_metrics_asks_for_a_name_of_its_own(row):
+    for_any = row.roles is None or row.path == "/metrics"
+    settings = Settings(hosts="scorer.internal")
+    assert requested(settings, row, host="evil.example") == (200 if for_any else 403)
+    assert requested(settings, row, host="localhost", origin="http://evil.example") == (200 if for_any else 403)
+    assert requested(settings, row) == (200 if for_any else 403)
+    assert requested(settings, row, host="scorer.internal:3000", origin="http://scorer.internal:3000") == 200
+
+
+def test_with_tokens_the_token_decides_and_not_the_name():
+    token = "a-token-of-an-operator"
+    settings = Settings(admin_tokens=token)
+    for row in HTTP:
+        assert requested(settings, row, host="evil.example", authorization=f"Bearer {token}") == 200

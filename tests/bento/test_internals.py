@@ -4,6 +4,7 @@ import re
 from importlib import import_module
 from importlib.metadata import version
 from operator import attrgetter
+from pathlib import Path
 
 import bentoml
 import bentoml_cli.serve  # noqa: F401 - a process of `bentoml serve` has it
@@ -11,7 +12,7 @@ import pytest
 
 from riverdelta import online
 from riverdelta.bento import internals
-from riverdelta.bento.internals import REACHES, SUPPORTED, check, timeout_of
+from riverdelta.bento.internals import REACHES, SUPPORTED, check, close_control_socket, timeout_of
 from riverdelta.core.errors import ConfigurationError
 
 
@@ -74,3 +75,18 @@ def test_a_process_that_the_command_line_did_not_start_does_not_import_it(monkey
     monkeypatch.delitem(internals.sys.modules, "bentoml_cli.serve")
     check()
     assert "bentoml_cli.serve" not in internals.sys.modules
+
+
+def test_the_supervisor_s_control_socket_is_in_a_folder_of_its_user(monkeypatch):
+    circus = import_module("bentoml._internal.utils.circus")
+    monkeypatch.setattr(circus.Arbiter, "__init__", circus.Arbiter.__init__)
+    for _ in range(2):
+        close_control_socket()
+    for threaded in (False, True):
+        made = circus.create_standalone_arbiter([], threaded=threaded)
+        places = [Path(place.removeprefix("ipc://")) for place in (made.endpoint, made.pubsub_endpoint)]
+        folder = places[0].parent
+        assert [place.parent for place in places] == [folder, folder]
+        assert (folder.stat().st_mode & 0o777, list(folder.iterdir())) == (0o700, [])
+        made.exit_stack.close()
+        assert not folder.exists()

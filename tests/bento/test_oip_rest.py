@@ -124,7 +124,7 @@ HOSTILE = {
     "a fraction as INT64": ({"datatype": "INT64", "shape": [1], "data": [1.5]}, "expected INT64"),
     "300 as UINT8": ({"datatype": "UINT8", "shape": [1], "data": [300]}, "expected UINT8"),
     "data beyond an empty shape": ({"datatype": "FP32", "shape": [0], "data": [1]}, "1 values; its shape"),
-    "a shape of 100,000 axes": ({"datatype": "FP32", "shape": [1] * 20_000, "data": [1]}, "at most 8 axes|shape"),
+    "a shape of 2,000 axes": ({"datatype": "FP32", "shape": [1] * 2_000, "data": [1]}, "has 2000 axes; expected at most 8"),
     "a shape of truth": ({"datatype": "FP32", "shape": [True], "data": [1]}, "shape[0] is True; expected an integer"),
     "no data": ({"datatype": "FP32", "shape": [1]}, "NoneType; expected a list"),
     "a size that is true": (

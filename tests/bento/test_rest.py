@@ -125,7 +125,7 @@ def test_feedback_that_is_put_off_says_when_to_come_again(send, runtime, monkeyp
     async def owed(*_):
         raise Unavailable("the process that scored these rows is alive and has not stored them")
 
-    monkeypatch.setattr(runtime.plane, "feedback", owed)
+    monkeypatch.setattr(runtime.plane, "store", owed)
     inputs = [
         {"name": "id", "datatype": "BYTES", "shape": [1], "data": ["a.0"]},
         {"name": "label", "datatype": "FP32", "shape": [1], "data": [1.0]},

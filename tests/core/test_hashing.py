@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numba
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riverdelta.core.hashing import digest, file_digest, id64, mixed
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Column
+from riverdelta.core.hashing import MOST_ID_LENGTH, digest, file_digest, id64, id_of, mixed
 
 PACKAGE = Path(__file__).parents[2] / "plugins" / "riverdelta"
 ids = st.integers(-(2**63), 2**63 - 1)
@@ -57,3 +60,12 @@ def test_no_other_module_hashes():
     calls = re.compile(r"hashlib|blake2b\(|0xBF58|0x9E37", re.IGNORECASE)
     found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if calls.search(path.read_text())}
     assert found == {"core/hashing.py", "lab/datasets/find.py", "bento/page/render.py"}
+
+
+def test_a_string_id_has_a_longest_length():
+    longest = "ä" * MOST_ID_LENGTH
+    assert id_of(longest) == id64(longest)
+    assert id_of(longest + "a") is id_of(b"a" * (MOST_ID_LENGTH + 1)) is None
+    with pytest.raises(InvalidInput, match=r"row 1 has 'äää.*ä' of type str .* a string of at most 4096 characters") as refused:
+        Column("user", "int64").check(["ann", longest * 100])
+    assert len(str(refused.value)) < 400

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.strict import Strict, validated
@@ -75,3 +75,27 @@ def test_any_value_is_a_model_or_an_error_of_few_words(value):
     except InvalidInput as error:
         said = str(error)
     assert len(said) < 1_000
+
+
+class Shelf(Strict):
+    """A model with a list, whose first invalid element is enough."""
+
+    books: list[Part] = Field(fail_fast=True)
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({str(i): i for i in range(10_000)} | {"name": 1}, "has '0'"),
+        ({"books": [], "name": "a"} | {str(i): i for i in range(10_000)}, "has '0'"),
+        ({"books": [{}] * 10_000}, "has no 'name'"),
+        ({"books": [{"name": "a"} | {str(i): i for i in range(10_000)}]}, "has '0'"),
+    ],
+)
+def test_few_errors_are_made_of_many_mistakes(given, said):
+    with pytest.raises(ValidationError) as found:
+        Shelf.model_validate(given)
+    assert found.value.error_count() < 6
+    with pytest.raises(InvalidInput, match=said):
+        validated(Shelf, given, "the body")

@@ -1,8 +1,11 @@
 """Requests that no well-meaning client sends: each is a 4xx that says why, and the service goes on."""
 
+import gzip
 import http.client
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -75,9 +78,32 @@ def test_it_is_refused_with_its_reason(send, name):
     assert re.search(message, content), content
 
 
-def test_another_method_and_another_path_are_not_found(send):
-    assert send("/score", method="GET")[0] in (404, 405)
-    assert send("/nothing/here")[0] == 404
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/score", 405),
+        ("OPTIONS", "/score", 405),
+        ("POST", "/score/", 404),
+        ("POST", "/nothing/here", 404),
+        ("GET", "/v2/nothing", 404),
+        ("DELETE", "/v2/models/ranker", 405),
+        ("POST", f"{INFER}/", 404),
+        ("GET", "/v2/models/ranker/versions/1/nothing", 404),
+    ],
+)
+def test_another_method_and_another_path_are_errors_in_json(send, method, path, status):
+    got, content = send(path, method=method)
+    error = json.loads(content)["error"]
+    assert (got, "does not exist" in (error if path.startswith("/v2") else error["message"])) == (status, True)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_what_curl_sends_compressed_is_scored(server):
+    rows = b'{"columns": {"user_id": [1, "ann"], "item_id": [1, 2], "hour": [1, 2]}}'
+    line = ["curl", "-sS", f"http://127.0.0.1:{server.port}/score", "-H", "Content-Encoding: gzip", "--data-binary", "@-"]
+    for more, coding in (([], "Content-Length"), (["-H", "Transfer-Encoding: chunked"], "chunked")):
+        answer = subprocess.run([*line, *more], input=gzip.compress(rows), capture_output=True, check=True).stdout
+        assert len(json.loads(answer)["scores"]) == 2, (coding, answer)
 
 
 def test_the_service_scores_on_after_all_of_it(send):

@@ -135,3 +135,70 @@ def test_a_bad_request_is_refused_by_name_over_either_transport(triton, name):
         client.infer(model, inputs(module, **changed), **given)
     expected = "NOT_FOUND|404" if "model" in name or "version" in name else "INVALID_ARGUMENT|400"
     assert str(refused.value.status()).removeprefix("StatusCode.") in expected.split("|")
+
+
+@pytest.mark.parametrize("packed", ["gzip", "deflate"])
+def test_compressed_requests_are_scored_and_an_answer_may_come_without(triton, packed):
+    module, client = triton
+    plain = client.infer("ranker", inputs(module)).as_numpy("base_logit")
+    if module is triton_grpc:
+        answer = client.infer("ranker", inputs(module), compression_algorithm=packed)
+    else:
+        wanted = {"request_compression_algorithm": packed, "response_compression_algorithm": packed}
+        answer = client.infer("ranker", inputs(module), **wanted)
+    assert np.array_equal(answer.as_numpy("base_logit"), plain)
+
+
+def as_json(module, client, what, *given):
+    """The client's answer as a dict over either transport; protobuf's JSON has 64-bit integers as text."""
+    more = {} if module is triton_http else {"as_json": True}
+    return getattr(client, what)(*given, **more)
+
+
+def test_the_repository_lists_both_models_and_loads_none(triton):
+    module, client = triton
+    found = as_json(module, client, "get_model_repository_index")
+    models = found if isinstance(found, list) else found["models"]
+    assert [(m["name"], m["version"], m["state"]) for m in models] == [
+        ("ranker", "1", "READY"),
+        ("ranker-feedback", "1", "READY"),
+    ]
+    for act in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match="does not exist"):
+            act("ranker")
+
+
+def test_the_configuration_has_tritons_types_and_the_shapes_of_the_metadata(triton):
+    module, client = triton
+    found = as_json(module, client, "get_model_config", "ranker")
+    config = found.get("config", found)
+    kinds = {i["name"]: (i["data_type"], [int(n) for n in i["dims"]]) for i in config["input"]}
+    assert kinds == {"user_id": ("TYPE_INT64", [-1]), "item_id": ("TYPE_INT64", [-1]), "hour": ("TYPE_FP32", [-1])}
+    assert {o["name"]: o["data_type"] for o in config["output"]}["impressions"] == "TYPE_STRING"
+    assert (config["name"], config["backend"], config.get("max_batch_size", 0)) == ("ranker", "onnxruntime", 0)
+
+
+def test_statistics_count_what_the_worker_that_answers_scored(triton):
+    module, client = triton
+    for _ in range(20):  # over HTTP either worker may answer
+        client.infer("ranker", inputs(module))
+    found = as_json(module, client, "get_inference_statistics", "ranker")
+    (stats,) = found["model_stats"]
+    rows, runs = int(stats["inference_count"]), int(stats["execution_count"])
+    times = stats["inference_stats"]
+    assert rows >= runs >= int(times["success"]["count"]) >= 1
+    assert int(times["success"]["ns"]) > int(times["compute_infer"]["ns"]) > 0
+    assert int(stats["last_inference"]) > 1e12
+    every = as_json(module, client, "get_inference_statistics")["model_stats"]
+    assert [one["name"] for one in every] == ["ranker", "ranker-feedback"]
+
+
+def test_what_is_not_offered_is_an_error_that_the_client_can_read(triton):
+    _, client = triton
+    for act in (client.get_trace_settings, client.get_log_settings, client.get_system_shared_memory_status):
+        with pytest.raises(InferenceServerException, match="does not exist"):
+            act()
+    with pytest.raises(InferenceServerException, match="no version '7'"):
+        client.get_model_config("ranker", "7")
+    with pytest.raises(InferenceServerException, match="there is no model"):
+        client.get_inference_statistics("rankr")

@@ -418,3 +418,18 @@ def test_feedback_received_in_the_future_has_no_age_and_after_a_small_skew_it_is
     metrics = Metrics(registry, "shop")
     metrics.fresh(np.array([-3_600.0, -1.0, 2.0]))
     assert (of(registry, "freshness_seconds_count"), of(registry, "freshness_seconds_sum")) == (2.0, 2.0)
+
+
+def test_a_workers_own_figures_are_those_of_its_metrics(registry):
+    metrics = Metrics(registry, "ranker")
+    metrics.scored("rest", rows=3, decode=0.25, score=0.5, journal=0.125)
+    metrics.scored("grpc", rows=4, decode=0.25, score=1.5, journal=0.125)
+    metrics.encoded("grpc", 0.25)
+    metrics.answered("rest", "score", 200, 1.0)
+    metrics.answered("grpc", "score", 400, 8.0)
+    metrics.feedback([Outcome.ACCEPTED, Outcome.BAD_ID])
+    scored, fed = metrics.figures("score"), metrics.figures("feedback")
+    assert (scored.rows, scored.spent["compute_infer"], scored.spent["compute_input"]) == (7, (2, 2.0), (2, 0.5))
+    assert (scored.spent["success"], scored.spent["fail"], scored.spent["compute_output"]) == ((1, 1.0), (1, 0.0), (1, 0.25))
+    assert (fed.rows, fed.last, fed.spent["success"], fed.spent["fail"]) == (2, 0.0, (0, 0.0), (0, 0.0))
+    assert scored.last > 0

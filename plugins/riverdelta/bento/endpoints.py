@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from pydantic import BaseModel
 
 from riverdelta.bento import schemas
@@ -14,6 +15,8 @@ from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Roles
 from riverdelta.learning.commands import COMMANDS
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
 
+#: gRPC's own services.
+HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
 _PARAMETER = re.compile(r"\\\{\w+(:path)?\\\}")
 
 
@@ -88,25 +91,28 @@ def _grpc(name: str, label: str, roles: Roles | None, or_label: str = "") -> End
 
 def _model(stem: str) -> tuple[Endpoint, ...]:
     about, ready = schemas.message("ModelMetadataResponse"), schemas.ModelReady
+    config, statistics = schemas.message("ModelConfig"), schemas.message("ModelStatisticsResponse")
     return (
         _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
         _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
         # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
-            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413, 422), or_label="feedback",
+            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413, 415, 422), or_label="feedback",
         ),
+        _get(f"{stem}/config", "config", "metadata", ANY, "A model's configuration.", config, statuses=(404,)),
+        _get(f"{stem}/stats", "stats", "metadata", ANY, "A model's statistics of one worker.", statistics, statuses=(404,)),
     )  # fmt: skip
 
 
 TABLE: tuple[Endpoint, ...] = (
     _post(
         "/score", "score", "score", SCORE, "Score a block of rows.", schemas.ScoreResponse,
-        takes=schemas.ScoreRequest, statuses=(413,),
+        takes=schemas.ScoreRequest, statuses=(413, 415),
     ),
     _post(
         "/feedback", "feedback", "feedback", FEEDBACK, "Take labels of scored rows.",
-        schemas.FeedbackResponse, takes=schemas.FeedbackRequest, statuses=(413, 422),
+        schemas.FeedbackResponse, takes=schemas.FeedbackRequest, statuses=(413, 415, 422),
     ),
     _get("/status", "status", "status", ANY, "The state of the service."),
     _get("/openapi.json", "openapi", "metadata", ANY, "This document."),
@@ -133,6 +139,14 @@ TABLE: tuple[Endpoint, ...] = (
         "/v2/health/ready", "ready", "health", None, "Whether the server takes requests.",
         schemas.message("ServerReadyResponse"),
     ),
+    _get(
+        "/v2/models/stats", "all_stats", "metadata", ANY, "The statistics of all models of one worker.",
+        schemas.message("ModelStatisticsResponse"),
+    ),
+    _post(
+        "/v2/repository/index", "index", "metadata", ANY, "The models, and whether they are ready.", schemas.IndexResponse,
+        takes=schemas.IndexRequest, statuses=(413, 415),
+    ),
     *_model("/v2/models/{name}"),
     *_model("/v2/models/{name}/versions/{number}"),
     _grpc("ServerLive", "health", None),
@@ -141,6 +155,14 @@ TABLE: tuple[Endpoint, ...] = (
     _grpc("ServerMetadata", "metadata", ANY),
     _grpc("ModelMetadata", "metadata", ANY),
     _grpc("ModelInfer", "score", ANY, or_label="feedback"),
+    _grpc("ModelConfig", "metadata", ANY),
+    _grpc("ModelStatistics", "metadata", ANY),
+    _grpc("RepositoryIndex", "metadata", ANY),
+    *(
+        Endpoint("POST", f"/{HEALTH}/{name}", "grpc", "health", None, name, takes=HealthCheckRequest, gives=HealthCheckResponse)
+        for name in ("Check", "Watch")
+    ),
+    Endpoint("POST", f"/{REFLECTION}/ServerReflectionInfo", "grpc", "metadata", ANY, "ServerReflectionInfo"),
     # BentoML answers these.
     _get("/metrics", "", "status", ANY),
     *(_get(path, "", "metadata", ANY) for path in ("/docs.json", "/schema.json")),

@@ -1,25 +1,47 @@
-"""The gRPC server of each worker: the Open Inference Protocol v2, on a port that all workers share."""
+"""The gRPC server of each worker, on a port that all share: the Open Inference Protocol v2, health checks and reflection."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from riverdelta.bento.address import target
-from riverdelta.bento.endpoints import GRPC, Endpoint
+from riverdelta.bento.connections import room
+from riverdelta.bento.endpoints import GRPC, HEALTH, REFLECTION, Endpoint
+from riverdelta.bento.grpc_health import Health
 from riverdelta.bento.guard import Interceptor, Policy
-from riverdelta.bento.oip import Oip
+from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import HintedRequest
 from riverdelta.core.errors import ConfigurationError, InvalidInput
 from riverdelta.core.strict import unknown, validated
-from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
-from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes
+from riverdelta.serving.oip.messages import MESSAGES, POOL, SERVICE, parse
+from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, refuse_another_size, to_bytes
 
 _GRACE_SECONDS = 5.0
+#: Limits of one connection; times in milliseconds. By default gRPC limits no streams, never pings, and ends the connection of a
+#: client that pings more often than every 5 minutes ("too_many_pings").
+_OPTIONS = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    # A connection stays with one worker: when it is opened again, another may take it.
+    ("grpc.max_connection_age_ms", 1_800_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+)
+#: gRPC takes times in milliseconds, as an int32.
+_MOST_SECONDS = 2e6
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -33,10 +55,20 @@ class GrpcServer:
     def __init__(self, runtime: Runtime, host: str, port: int, max_bytes: int, policy: Policy | None = None) -> None:
         """Listen on `host:port`; `policy` is the worker's, by default a new one from the data plane's settings."""
         self._runtime, self._oip = runtime, Oip(runtime)
-        options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", max_bytes)]
+        self._health = Health(lambda: runtime.ready)
+        options = [*_OPTIONS, ("grpc.max_receive_message_length", max_bytes)]
+        # A client that connects and does not begin HTTP/2 must not take the files of others.
+        options += [
+            ("grpc.server_handshake_timeout_ms", int(1e3 * min(runtime.plane.settings.receive_seconds, _MOST_SECONDS))),
+            ("grpc.max_allowed_incoming_connections", room() // 2),
+        ]
         policy = policy or Policy(runtime).open(runtime.plane.settings)
         self._server = grpc.aio.server(options=options, interceptors=[Interceptor(policy)])
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        for service, handlers in self._handlers().items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        for file in (health_pb2, reflection_pb2):
+            POOL.AddSerializedFile(file.DESCRIPTOR.serialized_pb)
+        reflection.enable_server_reflection((SERVICE, HEALTH, REFLECTION), self._server, POOL)
         try:
             self.port: int = self._server.add_insecure_port(target(host, port))
         except (RuntimeError, OSError) as error:
@@ -49,31 +81,60 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Wait for calls in flight, at most 5 seconds."""
+        """Report that no calls are taken, and wait for those in flight, at most 5 seconds."""
+        self._health.stop()
         await self._server.stop(_GRACE_SECONDS)
 
-    def _handlers(self) -> dict[str, Any]:
+    def _handlers(self) -> dict[str, dict[str, Any]]:
+        """Return the handlers of methods by service and name; those of reflection are its library's."""
         oip = self._oip
         methods: dict[str, Callable[[Any], Any]] = {  # by `Endpoint.name`
             "ServerLive": lambda request: {"live": True},
             "ServerReady": lambda request: {"ready": self._runtime.ready},
-            "ModelReady": lambda request: {"ready": bool(oip.model(request.name, request.version))},
+            "ModelReady": lambda request: {"ready": bool(oip.model(request.name, request.version)) and self._runtime.ready},
             "ServerMetadata": lambda request: oip.server(),
             "ModelMetadata": lambda request: oip.model(request.name, request.version),
             "ModelInfer": self._infer,
+            "ModelConfig": lambda request: {"config": oip.config(request.name, request.version)},
+            "ModelStatistics": lambda request: oip.statistics(request.name, request.version),
+            "RepositoryIndex": lambda request: {"models": oip.index(request.ready)},
+            "Check": self._health.check,
+            "Watch": self._health.watch,
         }
-        return {
-            row.name: grpc.unary_unary_rpc_method_handler(
-                _answering(row, methods[row.name]), response_serializer=row.gives.SerializeToString
-            )
-            for row in GRPC.values()
-        }
+        handlers: dict[str, dict[str, Any]] = defaultdict(dict)
+        for row in filter(lambda row: row.takes, GRPC.values()):
+            answer, kind = self._answering(row, methods[row.name]), grpc.unary_unary_rpc_method_handler
+            if row.name == "Watch":
+                answer, kind = self._streaming(row, methods[row.name]), grpc.unary_stream_rpc_method_handler
+            made = kind(answer, response_serializer=row.gives.SerializeToString)
+            handlers[row.path.split("/")[1]][row.name] = made
+        return handlers
+
+    def _answering(self, row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Any]:
+        async def answer(data: bytes, context: Any) -> Any:
+            made = method(await self._parsed(row, data))
+            return row.gives(**(await made if isawaitable(made) else made))
+
+        return answer
+
+    def _streaming(self, row: Endpoint, method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[bytes, Any], Any]:
+        async def answer(data: bytes, context: Any) -> AsyncIterator[Any]:
+            async for made in method(await self._parsed(row, data)):
+                yield row.gives(**made)
+
+        return answer
+
+    async def _parsed(self, row: Endpoint, data: bytes) -> Any:
+        # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
+        most = self._runtime.sizes.values if self._runtime.ready else None
+        return await self._runtime.read(len(data), parse, row.takes, data, most)
 
     async def _infer(self, request: Any) -> dict[str, Any]:
-        self._oip.permit(request.model_name)
-        tensors = _read(request)
+        self._oip.permit(request.model_name, request.model_version)
+        size, expect = request.ByteSize(), partial(self._oip.expect, request.model_name, request.model_version)
+        tensors = await self._runtime.read(size, _read, request, expect)
         wanted = [output.name for output in request.outputs]
-        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted)
+        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted, size)
         output = MESSAGES["InferOutputTensor"]
         return {
             "model_name": request.model_name,
@@ -84,24 +145,19 @@ class GrpcServer:
         }
 
 
-def _answering(row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Awaitable[Any]]:
-    async def answer(data: bytes, context: Any) -> Any:
-        # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
-        made = method(parse(row.takes, data))
-        return row.gives(**(await made if isawaitable(made) else made))
-
-    return answer
+def _parameters(entry: Any) -> dict[str, Any]:
+    """Return the parameters of a message that have a value."""
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in entry.parameters.items()}
+    return {name: getattr(entry.parameters[name], choice) for name, choice in chosen.items() if choice is not None}
 
 
-def _read(request: Any) -> list[Tensor]:
-    given = {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in request.parameters.items()
-    }
-    validated(HintedRequest, {"parameters": given}, "the request")
+def _read(request: Any, expect: Callable[[list[Shaped]], None]) -> list[Tensor]:
+    validated(HintedRequest, {"parameters": _parameters(request)}, "the request")
+    expect([(entry.name, entry.datatype, entry.shape) for entry in request.inputs])
     for what, entry in (*(("input", i) for i in request.inputs), *(("output", o) for o in request.outputs)):
-        if entry.parameters:
+        if given := _parameters(entry):
             # The protocol's parameters of tensors concern binary data after JSON, which gRPC does not have.
-            raise unknown(next(iter(entry.parameters)), (), f"the {what} {entry.name!r} (parameters)")
+            raise unknown(next(iter(given)), (), f"the {what} {entry.name!r} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs; expected one per input, or none")
@@ -119,6 +175,7 @@ def _read(request: Any) -> list[Tensor]:
                 raise InvalidInput(
                     f"input {entry.name!r} of datatype {entry.datatype} has {other[0]}; expected {_CONTENTS[entry.datatype]}"
                 )
-            data = list(getattr(entry.contents, _CONTENTS[entry.datatype]))
-            tensors.append(from_list(entry.name, entry.datatype, shape, data))
+            data = getattr(entry.contents, _CONTENTS[entry.datatype])
+            refuse_another_size(entry.name, len(data), math.prod(shape))
+            tensors.append(from_list(entry.name, entry.datatype, shape, list(data)))
     return tensors

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import grpc
@@ -17,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from riverdelta.bento import internals
 from riverdelta.bento.access import Access, Caller, Roles, is_loopback
 from riverdelta.bento.endpoints import GRPC, OTHER_GRPC, Endpoint, http_endpoint
-from riverdelta.bento.http import failure, headers, refusal
+from riverdelta.bento.hosts import Hosts
+from riverdelta.bento.http import answer_unknown, failure, headers, refusal
 from riverdelta.bento.limits import Limit
 from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime, rows_of
@@ -28,6 +30,9 @@ from riverdelta.core.settings import Settings
 
 _ATTRIBUTE = "riverdelta_policy"
 _TRACE = HEADER.encode()
+#: Prometheus finds the service by a name that this service does not know; so do probes, which need no role.
+_OF_ANY_HOST = ("/metrics",)
+_MOST_PATH = 100
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class Policy:
     def __init__(self, runtime: Runtime | None = None) -> None:
         self._runtime = runtime
         self._access: Access | None = None
+        self._hosts: Hosts | None = None
         self._requests: Limit | None = None
         self._rows: Limit | None = None
         #: Whether the service's HTTP application has a `Guard`.
@@ -70,15 +76,26 @@ class Policy:
         self.timeout: float | None = None
 
     def open(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> Policy:
-        """Start admitting requests; raises `ConfigurationError` if a token is invalid. `clock` returns seconds."""
+        """Start admitting requests; raises `ConfigurationError` if a token or a host is invalid. `clock` returns seconds."""
         access, requests, rows = Access.of(settings), settings.requests_per_second, settings.rows_per_second
         self._requests = Limit("RIVERDELTA_REQUESTS_PER_SECOND", "requests", requests, clock) if requests else None
         self._rows = Limit("RIVERDELTA_ROWS_PER_SECOND", "rows", rows, clock) if rows else None
+        self._hosts = None if access.on else Hosts.of(settings)
         self._access = access
         return self
 
-    def admit(self, roles: Roles, what: str, authorization: Sequence[str], peer: str, host: str | None) -> Visit:
+    def admit(
+        self,
+        roles: Roles,
+        what: str,
+        authorization: Sequence[str],
+        peer: str,
+        host: str | None,
+        names: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> Visit:
         """Return the visit of a request for `what` from the address `peer` to our address `host`.
+
+        `names` are its `Host` and `Origin` headers, None if it may have any: no browser sends gRPC, whose frames are HTTP/2.
 
         Raises `Unauthenticated`, `Forbidden` and `RateLimited`.
         """
@@ -89,6 +106,8 @@ class Policy:
                 "this service has no tokens and accepts only loopback addresses; set RIVERDELTA_SCORE_TOKENS, "
                 "RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
             )
+        if self._hosts is not None and names is not None:
+            self._hosts.check(*names)
         caller = self._access.caller(authorization, peer)
         caller.need(roles, what)
         if self._requests is not None:
@@ -138,8 +157,10 @@ class Guard:
             if door.leads(method, path):
                 authorization = door.as_bearer(authorization)
             (peer, _), (host, _) = scope.get("client") or ("", 0), scope.get("server") or (None, 0)
+            names = None if row.path in _OF_ANY_HOST else (_given(scope, b"host"), _given(scope, b"origin"))
+            what = f"{method} {scope['path'][:_MOST_PATH]}"
             try:
-                _visit.set(visit := self._policy.admit(row.roles, f"{method} {scope['path']}", authorization, peer, host))
+                _visit.set(visit := self._policy.admit(row.roles, what, authorization, peer, host, names))
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # any failure here is a refusal
                 return await self._refuse(row, scope, receive, counted, failure(error, row.label))
@@ -166,9 +187,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """Return the method's handler behind the guard."""
         handler = await continuation(details)
         row = GRPC.get(details.method, OTHER_GRPC)
-        known = handler is not None and handler.unary_unary is not None
 
-        async def guarded(request: Any, context: Any) -> Any:
+        @asynccontextmanager
+        async def guarded(context: Any) -> AsyncIterator[None]:
             started, visit = time.perf_counter(), None
             metadata = context.invocation_metadata() or ()
             given, parents = ([v for k, v in metadata if k == key and isinstance(v, str)] for key in ("authorization", HEADER))
@@ -176,18 +197,31 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if row.roles is not None:
                     _visit.set(visit := self._policy.admit(row.roles, details.method, given, _address(context.peer()), None))
                     arrived(parents)
-                if not known:
-                    raise Unsupported(f"{details.method} does not exist")
+                if handler is None:
+                    raise Unsupported(f"{details.method} does not exist; server reflection lists what does")
                 with span(details.method, parents):
-                    answer = await handler.unary_unary(request, context)
+                    yield
             except Exception as error:  # any failure here is a refusal; a method's error is answered too
                 shown = failure(error, _at(row, visit))
                 self._policy.count(row, visit, shown.http_status, started)
                 await _abort(context, shown)
             self._policy.count(row, visit, 200, started)
-            return answer
 
-        return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=handler.response_serializer if known else None)
+        async def answer(request: Any, context: Any) -> Any:
+            async with guarded(context):
+                return await handler.unary_unary(request, context)
+
+        async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with guarded(context):
+                async for one in (handler.stream_stream or handler.unary_stream)(request, context):
+                    yield one
+
+        kind, method = grpc.unary_unary_rpc_method_handler, cast(Any, answer)
+        if handler is not None and handler.response_streaming:
+            method = answers
+            kind = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        reads, writes = getattr(handler, "request_deserializer", None), getattr(handler, "response_serializer", None)
+        return kind(method, request_deserializer=reads, response_serializer=writes)
 
 
 def set_guard(cls: type, policy: Policy) -> None:
@@ -210,6 +244,7 @@ def _guard(app: Any, cls: type, name: str, prefix: str) -> None:
     policy = getattr(cls, _ATTRIBUTE, None)
     if policy is not None:
         label_by_route(app)
+        answer_unknown(app)
         policy.timeout = internals.timeout_of(name)
         app.add_middleware(Guard, policy=policy, prefix=prefix)
 

@@ -1,40 +1,53 @@
-"""HTTP: reads bodies up to a limit, validates JSON, and turns results and errors into responses."""
+"""HTTP: reads bodies up to a limit, and turns results and errors into responses."""
 
 from __future__ import annotations
 
 import logging
 import math
-import reprlib
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from json import loads
 from typing import Any
 
 import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+from riverdelta.bento.encoding import ACCEPTED, decoded
 from riverdelta.bento.endpoints import TABLE, Endpoint
+from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.schemas import Nothing
-from riverdelta.core.errors import Disconnected, InvalidInput, RiverdeltaError, TooLarge, Unauthenticated
+from riverdelta.core.errors import (
+    Disconnected,
+    InvalidInput,
+    NotFound,
+    RiverdeltaError,
+    TooLarge,
+    Unauthenticated,
+    WrongEncoding,
+    WrongMethod,
+    short,
+)
 from riverdelta.core.strict import Model, validated
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _MOST_DIGITS = 18
+#: The maximum bytes in the body of a command.
+_MOST_OPTIONS = 8 << 10
 #: gRPC puts the message into a trailer of at most 8 KiB, percent-encoded: up to nine bytes a character.
 _MOST_CHARACTERS = 800
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body; raises `TooLarge` as soon as it exceeds `limit` bytes."""
+    """Return the body without its content coding; raises `TooLarge` as soon as it exceeds `limit` bytes, with it or without."""
     declared = parse_length("content-length", request.headers.get("content-length", "0"))
     if declared > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted (RIVERDELTA_MAX_BYTES)")
     chunks, size = [], 0
-    async for chunk in request.stream():
+    async for chunk in decoded(request.stream(), request.headers.getlist("content-encoding")):
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"the body has more than {limit} bytes, the maximum (RIVERDELTA_MAX_BYTES)")
@@ -42,22 +55,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """Return the value of a JSON body of at most `limit` bytes; raises `InvalidInput` if it is not valid JSON."""
-    return parse_json(await read_body(request, limit), "the body")
-
-
 async def read_options(request: Request, limit: int) -> Any:
-    """Return the value of a command's JSON body; raises as `read_json`, and `InvalidInput` if an object has a key twice."""
+    """Return the value of a command's JSON body; raises as `read_body` and `parse_json`."""
     body = await read_body(request, limit)
-    value = parse_json(body, "the body")
-    loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> None:
-    if twice := [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]:
-        raise InvalidInput(f"the body has {reprlib.repr(twice[0])} twice; give it once")
+    if len(body) > _MOST_OPTIONS:
+        raise TooLarge(f"the body has {len(body)} bytes; the options of a command have at most {_MOST_OPTIONS}")
+    return parse_json(body, "the body")
 
 
 def parse_length(header: str, text: str) -> int:
@@ -67,16 +70,8 @@ def parse_length(header: str, text: str) -> int:
     12
     """
     if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
-        raise InvalidInput(f"{header} is {text!r}; expected a number of bytes")
+        raise InvalidInput(f"{header} is {short(text)}; expected a number of bytes")
     return int(text)
-
-
-def parse_json(data: bytes, what: str) -> Any:
-    """Return the value of the JSON `data`; errors call it `what`."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"{what} ({len(data)} bytes) is not JSON: {error}") from None
 
 
 def query(model: type[Model], request: Request) -> Model:
@@ -87,7 +82,7 @@ def query(model: type[Model], request: Request) -> Model:
         if key in lists:
             given.setdefault(key, []).append(value)
         elif key in given:
-            raise InvalidInput(f"the query has {key!r} twice")
+            raise InvalidInput(f"the query has {short(key)} twice")
         else:
             given[key] = value
     return validated(model, given, "the query", "the parameters")
@@ -131,7 +126,35 @@ def headers(error: RiverdeltaError) -> dict[str, str]:
     """
     if error.retry_after is not None:
         return {"Retry-After": str(math.ceil(error.retry_after))}
+    if isinstance(error, WrongEncoding):
+        return {"Accept-Encoding": ACCEPTED}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+
+
+def application(routes: list[BaseRoute]) -> Starlette:
+    """Return the application of these routes, whose errors are in JSON."""
+    app = Starlette(routes=routes)
+    answer_unknown(app)
+    return app
+
+
+def answer_unknown(app: Starlette) -> None:
+    """Let an application answer a path or method that it does not have with an error in the format of the transport."""
+    app.exception_handlers |= {404: _no_route, 405: _no_route}
+    # Most clients do not follow a redirect to the path without its last slash with their body.
+    app.router.redirect_slashes = False
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    transport = "oip_rest" if path.startswith("/v2") else "rest"
+    allowed = dict(error.headers or {})
+    if error.status_code == 404:
+        return refusal(failure(NotFound(f"{method} {path} does not exist; GET /openapi.json lists what does"), ""), transport)
+    answer = refusal(failure(WrongMethod(f"{method} {path} does not exist; expected {allowed['Allow']}"), ""), transport)
+    answer.headers.update(allowed)
+    return answer
 
 
 def mounted(handlers: Mapping[str, Handler]) -> list[Route]:

@@ -1,4 +1,4 @@
-"""Internals: every use of a private part of BentoML, checked at start-up."""
+"""Internals: every use of a private part of BentoML and of the servers that it starts, checked at start-up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from operator import attrgetter
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import click
@@ -83,16 +85,45 @@ SERVE = Reach(
     "a group whose serve takes bento, --host and --port",
     lambda found: _asks("bento", "host", "port")(found.commands["serve"]),
 )
+PROTOCOLS = Reach(
+    "uvicorn.config", "HTTP_PROTOCOLS", "the places of protocols, with auto", lambda found: isinstance(found["auto"], str)
+)
+CONNECTION = Reach(
+    "uvicorn.protocols.http.httptools_impl",
+    "HttpToolsProtocol",
+    "a protocol of httptools",
+    _offers(
+        "connection_made",
+        "connection_lost",
+        "data_received",
+        "on_message_begin",
+        "on_headers_complete",
+        "on_body",
+        "on_message_complete",
+        "on_response_complete",
+        "handle_websocket_upgrade",
+    ),
+)
+SUPERVISOR = Reach(
+    "bentoml._internal.utils.circus",
+    "Arbiter",
+    "a supervisor with an exit_stack",
+    lambda found: (
+        {"endpoint", "pubsub_endpoint"} <= inspect.signature(found.__base__).parameters.keys()
+        and "exit_stack" in found.__init__.__code__.co_names
+    ),
+)
 REACHES = (
     PROBES, HOST, PORT, EXPORTER, EXCLUDED_URLS, EXCLUSION, TRACER, METRICS, PAGE, COUNTING, BUILD, SERVICE, WORKER, SERVE,
+    PROTOCOLS, CONNECTION, SUPERVISOR,
 )  # fmt: skip
 
 
 def check() -> None:
     """Raise `ConfigurationError` naming the first object that is missing or does not fit."""
     for reach in REACHES:
-        # BentoML's command line takes half a second to import: it is checked only if it started this process.
-        if reach is not SERVE or SERVE.module in sys.modules:
+        # Command line and supervisor are slow to import: they are checked only in the processes that have them.
+        if reach not in (SERVE, SUPERVISOR) or reach.module in sys.modules:
             reach.find()
 
 
@@ -132,3 +163,28 @@ def around_applications(wrap: Callable[[Any, type, str, str], None]) -> None:
     to_asgi.riverdelta_wraps = wrap  # type: ignore[attr-defined]
     SERVICE.find()
     import_module(BUILD.module).Service.to_asgi = to_asgi
+
+
+def serve_by(protocol: str) -> None:
+    """Let the workers of this service handle HTTP connections by the class `module:name`."""
+    PROTOCOLS.find()["auto"] = protocol
+
+
+def close_control_socket() -> None:
+    """Put the control sockets of a supervisor that starts in this process into a folder that only its user may enter.
+
+    BentoML binds them to ports of the loopback interface, where every local user can stop its workers without a password.
+    """
+    supervisor = SUPERVISOR.find()
+    initialize = supervisor.__init__
+    if getattr(initialize, "riverdelta", False):
+        return
+
+    def initialize_in_private(self: Any, *args: Any, **given: Any) -> None:
+        folder = mkdtemp(prefix="riverdelta-control-")
+        given |= {"endpoint": f"ipc://{folder}/control", "pubsub_endpoint": f"ipc://{folder}/events"}
+        initialize(self, *args, **given)
+        self.exit_stack.callback(rmtree, folder, ignore_errors=True)
+
+    initialize_in_private.riverdelta = True  # type: ignore[attr-defined]
+    supervisor.__init__ = initialize_in_private

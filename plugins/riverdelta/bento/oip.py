@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from time import perf_counter
@@ -13,12 +14,16 @@ import numpy.typing as npt
 from riverdelta.bento.access import FEEDBACK, SCORE
 from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import InvalidInput, NotFound, near
+from riverdelta.core.errors import InvalidInput, NotFound, TooLarge, near, short
 from riverdelta.core.strict import unknown
-from riverdelta.serving.oip.tensors import Tensor, column, datatype_of
+from riverdelta.serving.oip.messages import STAGES
+from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of
 
 Metadata = dict[str, Any]
+#: The name, datatype and shape of an input.
+Shaped = tuple[str, str, Sequence[int]]
 _FEEDBACK = "-feedback"
+_EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics"]
 
 
 class Oip:
@@ -36,52 +41,112 @@ class Oip:
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
-        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": ["binary_tensor_data"]}
+        return {"name": "riverdelta", "version": version("riverdelta"), "extensions": _EXTENSIONS}
 
     def endpoint(self, name: str) -> str:
         """Return the metric label of an inference of the model `name`: `score` or `feedback`."""
         return "feedback" if name == self.runtime.definition.name + _FEEDBACK else "score"
 
-    def permit(self, name: str) -> None:
-        """Set the metric label of the request; raises `Forbidden` if the caller may not run the model `name`."""
+    def permit(self, name: str, number: str = "") -> Metadata:
+        """Set the metric label of the request, and return the model's metadata.
+
+        Raises `Forbidden` if the caller may not run the model `name`, and `NotFound` as `model`.
+        """
         visit().endpoint = self.endpoint(name)
         roles = FEEDBACK if visit().endpoint == "feedback" else SCORE
-        visit().caller.need(roles, f"an inference of the model {name!r}")
+        visit().caller.need(roles, f"an inference of the model {short(name)}")
+        return self.model(name, number)
 
     def model(self, name: str, number: str = "") -> Metadata:
         """Return a model's metadata; raises `NotFound` naming the models that exist."""
         if number not in ("", "1"):
-            raise NotFound(f"model {name!r} has no version {number!r}; the only version is 1")
+            raise NotFound(f"model {short(name)} has no version {short(number)}; the only version is 1")
         if name not in self._models:
-            raise NotFound(f"there is no model {name!r}: {near(name, self._models)}")
+            raise NotFound(f"there is no model {short(name)}: {near(name, self._models)}")
         return self._models[name]
 
+    def index(self, only_ready: bool = False) -> list[Metadata]:
+        """Return the models in the format of Triton's repository index; with `only_ready`, those that take requests."""
+        ready = self.runtime.ready
+        state = {"state": "READY" if ready else "UNAVAILABLE", "reason": "" if ready else "the scorer is starting or stopping"}
+        return [{"name": name, "version": "1", **state} for name in self._models if ready or not only_ready]
+
+    def config(self, name: str, number: str = "") -> Metadata:
+        """Return a model's configuration in Triton's format; raises `NotFound` as `model`.
+
+        `max_batch_size` is 0: the axis of rows is the first of `dims`, and requests are not batched.
+        """
+        found = self.model(name, number)
+        inputs, outputs = ([_configured(tensor) for tensor in found[kind]] for kind in ("inputs", "outputs"))
+        made = {"name": name, "platform": found["platform"], "max_batch_size": 0, "input": inputs, "output": outputs}
+        return made | {"backend": "onnxruntime"}
+
+    def statistics(self, name: str = "", number: str = "") -> Metadata:
+        """Return the statistics of a model of this worker, or of all, in Triton's format; raises `NotFound` as `model`.
+
+        A batch is not measured by its size, and the time of failures is not measured.
+        """
+        names = [self.model(name, number)["name"]] if name else list(self._models)
+        return {"model_stats": [self._measured(one) for one in names]}
+
+    def _measured(self, name: str) -> Metadata:
+        figures = self.runtime.plane.metrics.figures(self.endpoint(name))
+        spent = {stage: figures.spent.get(stage, (0, 0.0)) for stage in STAGES}
+        return {
+            "name": name,
+            "version": "1",
+            "last_inference": round(1e3 * figures.last),
+            "inference_count": figures.rows,
+            "execution_count": spent["compute_infer"][0],
+            "inference_stats": {stage: {"count": n, "ns": round(1e9 * seconds)} for stage, (n, seconds) in spent.items()},
+            "batch_stats": [],
+        }
+
+    def expect(self, name: str, number: str, inputs: Sequence[Shaped]) -> None:
+        """Check the names, datatypes and shapes of a model's inputs before their data are read.
+
+        Raises `InvalidInput` for a name that is unknown or given twice, and `TooLarge` for more rows than a request may have.
+        """
+        known = {tensor["name"]: tensor["shape"] for tensor in self.model(name, number)["inputs"]}
+        rows, seen = self.runtime.sizes.rows, set[str]()
+        for given, datatype, shape in inputs:
+            if given not in known:
+                raise unknown(given, known, "the request (inputs)")
+            if given in seen:
+                raise InvalidInput(f"input {given!r} is given twice")
+            seen.add(given)
+            row = [1] if datatype == "BYTES" else known[given][1:]
+            if len(shape) > MOST_AXES:
+                raise InvalidInput(f"input {given!r} has {len(shape)} axes; expected at most {MOST_AXES}")
+            if list(shape[:1]) > [rows] or (-1 not in row and math.prod(shape) > rows * math.prod(row)):
+                raise TooLarge(
+                    f"input {given!r} has shape {list(shape)}; at most {rows} rows are accepted in one request "
+                    f"(RIVERDELTA_MAX_ROWS): send it in parts"
+                )
+
     async def infer(
-        self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str]
+        self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str], size: int
     ) -> list[Tensor]:
-        """Score, or record feedback; return the `wanted` outputs, or all if none is named.
+        """Score, or record feedback, with a body of `size` bytes; return the `wanted` outputs, or all if none is named.
 
         Checks the caller's role, even if a transport already has.
         """
-        self.permit(name)
-        metadata = self.model(name, number)
-        given: dict[str, Tensor] = {}
-        for tensor in inputs:
-            if tensor.name in given:
-                raise InvalidInput(f"input {tensor.name!r} is given twice")
-            given[tensor.name] = tensor
+        metadata = self.permit(name, number)
+        given = {tensor.name: tensor for tensor in inputs}
         known = [o["name"] for o in metadata["outputs"]]
         for output in wanted:
             if output not in known:
-                raise InvalidInput(f"model {name!r} has no output {output!r}: {near(output, known)}")
+                raise InvalidInput(f"model {name!r} has no output {short(output)}: {near(output, known)}")
+            if wanted.count(output) > 1:
+                raise InvalidInput(f"output {output!r} is requested twice")
         act = self._feedback if self.endpoint(name) == "feedback" else self._score
-        made = await act(transport, given)
+        made = await act(transport, given, size)
         return [tensor for tensor in made if not wanted or tensor.name in wanted]
 
-    async def _score(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
-        columns = {name: column(tensor) for name, tensor in given.items()}
+    async def _score(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
+        columns = await self.runtime.read(size, _columns, given)
         visit().rows(columns)
-        answer = await self.runtime.score(columns, None, transport)
+        answer = await self.runtime.score(columns, None, transport, size)
         scored = perf_counter()
         made = [
             Tensor("score", "FP32", answer.scores),
@@ -92,23 +157,20 @@ class Oip:
         self.runtime.plane.metrics.encoded(transport, perf_counter() - scored)
         return made
 
-    async def _feedback(self, transport: str, given: dict[str, Tensor]) -> list[Tensor]:
-        plane = self.runtime.plane
-        for name in (*given, "id", "label"):
-            if name not in ("id", "label"):
-                raise unknown(name, ("id", "label"), "the request (inputs)")
+    async def _feedback(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
+        for name in ("id", "label"):
             if name not in given:
                 raise InvalidInput(f"input {name!r} is missing; {_EXPECTED}")
             if (given[name].datatype == "BYTES") != (name == "id"):
                 raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED}")
-        ids = column(given["id"])
-        labels = column(given["label"])
+        columns = await self.runtime.read(size, _columns, given)
+        ids, labels = columns["id"], columns["label"]
         if ids.ndim != 1 or labels.ndim != 1:
             raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
         if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
             raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
         visit().rows(ids)
-        answer = await plane.feedback(ids.tolist(), labels, visit().caller.source)
+        answer = await self.runtime.feedback(ids.tolist(), labels, visit().caller.source, size)
         if (refusal := answer.refusal()) is not None:
             raise refusal
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
@@ -122,6 +184,16 @@ def _model(name: str, inputs: list[Metadata], outputs: list[Metadata]) -> Metada
 def _tensor(name: str, datatype: str, *row: int, rows: int = -1) -> Metadata:
     """Return the metadata of an input or output: `rows` rows of the shape `row`; -1 is any number."""
     return {"name": name, "datatype": datatype, "shape": [rows, *row]}
+
+
+def _configured(tensor: Metadata) -> Metadata:
+    """Return a tensor's metadata in the format of a configuration."""
+    kind = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"]}
+
+
+def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: column(tensor) for name, tensor in given.items()}
 
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)

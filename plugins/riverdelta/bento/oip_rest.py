@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import json, mounted, parse_json, parse_length, read_body
-from riverdelta.bento.oip import Oip
+from riverdelta.bento.http import json, mounted, parse_length, read_body
+from riverdelta.bento.oip import Oip, Shaped
+from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import InferRequest
+from riverdelta.bento.schemas import IndexRequest, InferRequest
+from riverdelta.bento.sizes import Sizes
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.strict import validated
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, to_bytes, to_list
@@ -44,13 +48,29 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def infer(request: Request) -> Response:
         named = _named(request)
-        oip.permit(named["name"])
+        oip.permit(**named)
         body = await read_body(request, runtime.plane.settings.max_bytes)
-        asked, tensors = _read(body, request.headers.get(_HEADER))
-        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, [output.name for output in asked.outputs])
+        length, expect = request.headers.get(_HEADER), partial(oip.expect, named["name"], named["number"])
+        asked, tensors = await runtime.read(len(body), _read, body, length, runtime.sizes, expect)
+        wanted = [output.name for output in asked.outputs]
+        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, wanted, len(body))
         return _write(asked, named["name"], made)
 
-    handlers = (server, live, ready, model, model_ready, infer)
+    async def config(request: Request) -> Response:
+        return json(oip.config(**_named(request)))
+
+    async def stats(request: Request) -> Response:
+        return json(oip.statistics(**_named(request)))
+
+    async def all_stats(request: Request) -> Response:
+        return json(oip.statistics())
+
+    async def index(request: Request) -> Response:
+        body = await read_body(request, runtime.plane.settings.max_bytes)
+        asked = validated(IndexRequest, parse_json(body, "the body") if body else {}, "the body")
+        return json(oip.index(only_ready=asked.ready is True))
+
+    handlers = (server, live, ready, model, model_ready, infer, config, stats, all_stats, index)
     return mounted({handler.__name__: handler for handler in handlers})
 
 
@@ -58,14 +78,18 @@ def _named(request: Request) -> dict[str, str]:
     return {"name": request.path_params["name"], "number": request.path_params.get("number", "")}
 
 
-def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Tensor]]:
+def _read(
+    body: bytes, header_length: str | None, sizes: Sizes, expect: Callable[[list[Shaped]], None]
+) -> tuple[InferRequest, list[Tensor]]:
     """Return a body's JSON header, and its tensors, whose data are in the JSON or in the bytes after it."""
     at = len(body)
     if header_length is not None:
         at = parse_length(_HEADER, header_length)
         if at > len(body):
             raise InvalidInput(f"{_HEADER} is {at}; expected at most the body's {len(body)} bytes")
-    asked = validated(InferRequest, parse_json(body[:at], "the request's JSON"), "the request's JSON")
+    sizes.check(head := body[:at])
+    asked = validated(InferRequest, parse_json(head, "the request's JSON"), "the request's JSON")
+    expect([(entry.name, entry.datatype, entry.shape) for entry in asked.inputs])
     tensors = []
     for entry in asked.inputs:
         size = entry.parameters.binary_data_size
@@ -74,7 +98,7 @@ def _read(body: bytes, header_length: str | None) -> tuple[InferRequest, list[Te
             continue
         if size > len(body) - at:
             raise InvalidInput(f"input {entry.name!r} has binary_data_size {size!r}; {len(body) - at} bytes are left")
-        if "data" in entry.model_fields_set:
+        if entry.data is not None:
             raise InvalidInput(f"input {entry.name!r} has data and binary_data_size; expected one of the two")
         tensors.append(from_bytes(entry.name, entry.datatype, entry.shape, body[at : at + size]))
         at += size

@@ -13,13 +13,15 @@ from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 import bentoml
-from starlette.applications import Starlette
 
 from riverdelta.bento import admin, internals, oip_rest, rest
 from riverdelta.bento.address import refuse_exposed
 from riverdelta.bento.claim import claim, without_traceback
+from riverdelta.bento.connections import Connections, room
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy, refuse_unguarded, set_guard
+from riverdelta.bento.hosts import Hosts
+from riverdelta.bento.http import application
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import write_page_once
@@ -168,6 +170,7 @@ def _locate(base: str | Path, folder: Path) -> Path:
 def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     """Add routes, hooks and the sidecar to the class; `own` are settings that override the environment's."""
     internals.check()
+    internals.serve_by("riverdelta.bento.connections:Connections")
     trace_only_where_exported()
     runtime = Runtime(definition)
     policy = Policy(runtime)
@@ -180,6 +183,8 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     @without_traceback()
     def deploy() -> None:
         settings = Settings.load(**own)
+        Hosts.of(settings)
+        internals.close_control_socket()
         held["claim"] = claim(definition, settings.model_copy(update={"home": here / settings.home}))
 
     async def start(self: Any) -> None:
@@ -191,6 +196,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
         if settings.log_format == "json":
             use_json(present)
         policy.open(settings)
+        Connections.seconds, Connections.most = settings.receive_seconds, room()
         write_page_once()
         # Feedback that waits for rows must be answered before the request times out.
         patience = PATIENCE_SECONDS if policy.timeout is None else _PATIENCE * policy.timeout
@@ -217,7 +223,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
     cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
     shown = page.routes(runtime, f"{cls.__module__}:{cls.__name__}")
-    app = Starlette(routes=[*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
+    app = application([*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
     set_guard(cls, policy)
 

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from riverdelta.bento.access import Access
 from riverdelta.bento.endpoints import TABLE, Endpoint
-from riverdelta.bento.schemas import ErrorResponse, InferRequest, ProtocolErrorResponse
+from riverdelta.bento.schemas import ErrorResponse, IndexRequest, InferRequest, ProtocolErrorResponse
 from riverdelta.core.features import Column
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
@@ -29,7 +29,7 @@ _SAID = {
     404: "The model, version or release does not exist.",
     409: "The command cannot be applied in the current state, and nothing has changed; the message says what to do.",
     413: "The request has more rows or bytes than are accepted at once.",
-    415: "The content type is not JSON.",
+    415: "The content type is not JSON, or the content encoding is not one of those in Accept-Encoding.",
     422: "Every item of the feedback is refused permanently, and nothing is stored; sending it again changes nothing.",
     429: "The rate limit is exceeded; retry after the seconds in Retry-After.",
     500: "Server error, such as a row whose score is NaN; the message names it.",
@@ -83,7 +83,7 @@ def _operation(row: Endpoint, parts: dict[str, list[str]], settings: Settings) -
     made: Json = {"summary": row.summary, "responses": responses}
     if row.takes:
         body = _content(_reference(row.takes), "application/json", *binary)
-        made["requestBody"] = {"required": True, "content": body}
+        made["requestBody"] = {"required": row.takes is not IndexRequest, "content": body}
     if row.roles is None:
         made["security"] = []
     parameters = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter
 from typing import Any
 
@@ -11,10 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import json, mounted, read_json
+from riverdelta.bento.http import json, mounted, read_body
 from riverdelta.bento.openapi import document
+from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import Items, ScoreRequest
+from riverdelta.bento.sizes import Sizes
 from riverdelta.core.strict import validated
 
 _NAN, _NUMBERS = float("nan"), {int, float, bool}
@@ -25,9 +28,10 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def score(request: Request) -> Response:
         plane = runtime.plane
-        asked = validated(ScoreRequest, await read_json(request, plane.settings.max_bytes), "the body")
+        body = await read_body(request, plane.settings.max_bytes)
+        asked = await runtime.read(len(body), _asked, body, runtime.sizes)
         visit().rows(asked.columns)
-        answer = await runtime.score(asked.columns, asked.propensity, "rest")
+        answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body))
         scored = perf_counter()
         response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
         plane.metrics.encoded("rest", perf_counter() - scored)
@@ -35,9 +39,10 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def feedback(request: Request) -> Response:
         plane = runtime.plane
-        ids, labels = _items(await read_json(request, plane.settings.max_bytes))
+        body = await read_body(request, plane.settings.max_bytes)
+        ids, labels = await runtime.read(len(body), _items, body, runtime.sizes)
         visit().rows(ids)
-        answer = await plane.feedback(ids, labels, visit().caller.source)
+        answer = await runtime.feedback(ids, labels, visit().caller.source, len(body))
         refusal = answer.refusal()
         status = 200 if refusal is None else refusal.http_status
         return json({"outcomes": answer.outcomes, "position": answer.position}, status)
@@ -45,14 +50,25 @@ def routes(runtime: Runtime) -> list[Route]:
     async def status(request: Request) -> Response:
         return json(runtime.plane.status())
 
+    described: dict[str, Any] = {}
+
     async def openapi(request: Request) -> Response:
-        return json(document(runtime.definition, runtime.plane.settings))
+        if not described:
+            described.update(await asyncio.to_thread(document, runtime.definition, runtime.plane.settings))
+        return json(described)
 
     return mounted({"score": score, "feedback": feedback, "status": status, "openapi": openapi})
 
 
-def _items(parsed: Any) -> tuple[list[str], Any]:
+def _asked(body: bytes, sizes: Sizes) -> ScoreRequest:
+    sizes.check(body)
+    return validated(ScoreRequest, parse_json(body, "the body"), "the body")
+
+
+def _items(body: bytes, sizes: Sizes) -> tuple[list[str], Any]:
     """Return the ids and labels of feedback, NaN for a row that was only shown."""
+    sizes.check(body)
+    parsed = parse_json(body, "the body")
     items = parsed.get("items") if isinstance(parsed, dict) and len(parsed) == 1 else parsed
     if isinstance(items, list) and (labels := _labels(items)) is not None:
         return [item["id"] for item in items], np.array(labels, np.float64)

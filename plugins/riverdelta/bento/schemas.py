@@ -33,7 +33,7 @@ WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0
 #: The maximum number of changes in one response.
 MOST_CHANGES = 1000
 #: The types of the protocol that its metadata have, in JSON.
-_JSON = {"bool": bool, "int64": int, "string": str}
+_JSON = {"bool": bool, "int32": int, "int64": int, "uint64": int, "string": str, "DataType": str}
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 Count = Annotated[int, Field(ge=0)]
@@ -114,7 +114,7 @@ class ProtocolErrorResponse(Strict):
 def message(name: str) -> type[Strict]:
     """Return the model of a message of the Open Inference Protocol as JSON, in which every field is present."""
     fields = dict[str, Any]()
-    for kind, field in map(str.split, FIELDS[name]):
+    for kind, field, *_ in map(str.split, FIELDS[name]):
         of: Any = _JSON.get(kind.rstrip("*")) or message(kind.rstrip("*"))
         fields[field] = (list[of] if kind.endswith("*") else of, ...)
     return create_model(name, __base__=Strict, **fields)
@@ -132,19 +132,30 @@ def _or_null(kind: Any, absent: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: absent if value is None else value, json_schema_input_type=kind | None)
 
 
-class TensorParameters(Strict):
+class Parameters(Strict):
+    """The parameters of an inference or of a tensor; one that is null is absent, whatever its name."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": {"type": "null"}})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
+class TensorParameters(Parameters):
     """The parameters of a tensor: the number of bytes of its data after the JSON."""
 
     binary_data_size: Count | None = None
 
 
-class OutputParameters(Strict):
+class OutputParameters(Parameters):
     """The parameters of a requested output: whether its data are bytes after the JSON."""
 
     binary_data: bool | None = None
 
 
-class Hints(Strict):
+class Hints(Parameters):
     """The parameters of an inference over either transport; they are accepted and change nothing."""
 
     priority: Count | None = None
@@ -153,8 +164,8 @@ class Hints(Strict):
     @model_validator(mode="before")
     @classmethod
     def _has_no_sequence(cls, given: Any) -> Any:
-        for name in given if isinstance(given, dict) else ():
-            if str(name).startswith("sequence_"):
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if str(name).startswith("sequence_") and value is not None:
                 raise ValueError(f"no {name!r}, because no request depends on an earlier one")
         return given
 
@@ -176,7 +187,7 @@ class Tensor(Strict):
 
     name: str
     datatype: str
-    shape: list[Count]
+    shape: list[Count] = Field(fail_fast=True)
     data: Values | None = None
     parameters: Annotated[TensorParameters, _or_null(TensorParameters, {})] = TensorParameters()
 
@@ -193,8 +204,8 @@ class InferRequest(Strict):
 
     id: str | None = None
     parameters: Annotated[InferParameters, _or_null(InferParameters, {})] = InferParameters()
-    inputs: list[Tensor]
-    outputs: Annotated[list[RequestedOutput], _or_null(list[RequestedOutput], [])] = Field(default_factory=list)
+    inputs: list[Tensor] = Field(fail_fast=True)
+    outputs: Annotated[list[RequestedOutput], _or_null(list[RequestedOutput], [])] = Field(default_factory=list, fail_fast=True)
 
 
 class InferResponse(Strict):
@@ -204,6 +215,16 @@ class InferResponse(Strict):
     model_version: str
     id: str | None = None
     outputs: list[Tensor]
+
+
+class IndexRequest(Strict):
+    """The body of POST /v2/repository/index, which may be empty: whether to list only models that are ready."""
+
+    ready: bool | None = None
+
+
+class IndexResponse(RootModel[list[message("ModelIndex")]]):  # type: ignore[misc]
+    """The models of the service."""
 
 
 def _digits(value: Any) -> Any:

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from itertools import islice
+from reprlib import Repr
+from typing import Any, ClassVar
+
+#: A longer name is compared with no other: the time of a comparison grows with the product of the lengths.
+_MOST_CHARACTERS = 100
 
 
 class RiverdeltaError(Exception):
@@ -52,6 +57,10 @@ class Disconnected(InvalidInput):
     grpc_status = "CANCELLED"
 
 
+class WrongEncoding(WrongContentType):
+    """A request whose body has a content coding that is not accepted."""
+
+
 class Unauthenticated(RiverdeltaError):
     """A request without a valid token."""
 
@@ -82,6 +91,13 @@ class NotFound(RiverdeltaError, LookupError):
 
     http_status = 404
     grpc_status = "NOT_FOUND"
+
+
+class WrongMethod(RiverdeltaError):
+    """A path that exists, with a method that it does not have."""
+
+    http_status = 405
+    grpc_status = "UNIMPLEMENTED"
 
 
 class Refused(RiverdeltaError):
@@ -147,8 +163,31 @@ def near(name: str, names: Iterable[str]) -> str:
     'there are: a, b'
     """
     known = sorted(names)
-    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    close = get_close_matches(name, known, n=3, cutoff=0.6) if len(name) <= _MOST_CHARACTERS else []
     if close:
         return f"did you mean {' or '.join(close)}?"
     shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     return f"there are: {shown}" if known else "there are none"
+
+
+class _Short(Repr):
+    """Shows the first entries of a mapping in their order: `Repr` would sort all of them."""
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}..."
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _MOST_CHARACTERS
+
+
+def short(value: Any) -> str:
+    """Return a client's value for an error message: its `repr`, or its beginning and end; the time does not depend on its size.
+
+    >>> short("user"), len(short("a" * 1_000_000)), short([1] * 1_000_000)
+    ("'user'", 100, '[1, 1, 1, 1, 1, 1, ...]')
+    """
+    return _SHORT.repr(value)

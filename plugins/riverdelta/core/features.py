@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.checked import finite
-from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near
-from riverdelta.core.hashing import id_of
+from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near, short
+from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -79,7 +78,7 @@ class Column:
 
         Rows are counted from `first` on.
         """
-        kinds = leaves(value)
+        kinds = leaves(value, 1 + len(self.shape))
         if self.kind != "tensor" and not kinds <= _NUMBERS:
             return self.of_values(value, lambda row: f"row {first + row}")
         if odd := kinds & (_TEXT if self.dtype == "bool" else _NOT_NUMBERS):
@@ -93,7 +92,7 @@ class Column:
             raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
         if array.dtype.kind in "OUS" and self.kind != "tensor":
             return self.of_values(array.tolist(), lambda row: f"row {first + row}")
-        return self._cast(array, first)
+        return self._cast(array, first, value)
 
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
@@ -109,7 +108,11 @@ class Column:
         if any(taken is None for taken in found):
             row = next(i for i, taken in enumerate(found) if taken is None)
             many = f"a list of {self.shape[0]} finite numbers" if self.shape else "a finite number"
-            expected = "an id: a string or an integer of 64 bits" if self.kind == "id" else many
+            one = (
+                f"an id: an integer of 64 bits, {-(2**63)} to {2**63 - 1} (send a larger one as a string), "
+                f"or a string of at most {MOST_ID_LENGTH} characters"
+            )
+            expected = one if self.kind == "id" else many
             shown = f"{short(values[row])} of type {type(values[row]).__name__}"
             raise InvalidInput(f"{where(row)} has {shown} for {self.name!r}, which is {self}; expected {expected}")
         return np.array(found, self.dtype).reshape(len(found), *self.shape)
@@ -121,7 +124,7 @@ class Column:
         items = list(value) if is_list(value) else []
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
 
-    def _cast(self, array: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
+    def _cast(self, array: npt.NDArray[Any], first: int, value: Any) -> npt.NDArray[Any]:
         want = self.numpy
         if array.dtype != want:
             if want.kind == "b":
@@ -131,6 +134,9 @@ class Column:
             else:
                 fits = array.size == 0 or array.dtype.kind in "iuf"
             if not fits:
+                # A list is named by its row, because numpy made all its values one type, and so is an integer beyond 64 bits.
+                if self.kind == "id" and (not isinstance(value, np.ndarray) or array.dtype.kind in "iu"):
+                    self.of_values(array.tolist() if value is array else value, lambda row: f"row {first + row}")
                 raise InvalidInput(f"column {self.name!r} has type {array.dtype}; expected {self}")
             with np.errstate(over="ignore"):
                 array = array.astype(want)
@@ -155,15 +161,15 @@ def is_list(value: Any) -> bool:
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
-def leaves(value: Any) -> set[type]:
-    """Return the types of the values in nested lists, without making an array: numpy would convert them to one type.
+def leaves(value: Any, axes: int) -> set[type]:
+    """Return the types of the values in lists nested up to `axes` deep, without an array: numpy would make them one type.
 
-    >>> [sorted(kind.__name__ for kind in leaves(value)) for value in ([1, "a"], [[1], [2.5]], [[1], 2.5], "a")]
-    [['int', 'str'], ['float', 'int'], ['float', 'list'], []]
+    >>> [sorted(kind.__name__ for kind in leaves(value, 2)) for value in ([1, "a"], [[1], [2.5]], [[1], 2.5], [[[1]]], "a")]
+    [['int', 'str'], ['float', 'int'], ['float', 'list'], ['list'], []]
     """
     kinds: set[type] = {type(value)} & _LISTS
     depth = 0
-    while kinds and kinds <= _LISTS:
+    while kinds and kinds <= _LISTS and depth < axes:
         level: Iterable[Any] = value
         for _ in range(depth):
             level = chain.from_iterable(level)
@@ -232,16 +238,21 @@ class Schema(dict[str, Column]):
         """Return the columns as arrays of this schema, and their number of rows N >= 1.
 
         Raises `InvalidInput` naming the column that is missing, unknown, of a wrong type, shape, length or not finite, and
-        `TooLarge` when N exceeds `max_rows`; rows are counted from `first` on.
+        `TooLarge` before any column is converted if one has more than `max_rows` rows; rows are counted from `first` on.
         """
         if not isinstance(columns, Mapping):
             raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
         for name in columns:
             if name not in self:
-                raise InvalidInput(f"column {name!r} is not declared: {near(str(name), self)}")
+                raise InvalidInput(f"column {short(name)} is not declared: {near(str(name), self)}")
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
+            if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
+                raise TooLarge(
+                    f"column {name!r} has {given} rows; at most {max_rows} are accepted in one request (RIVERDELTA_MAX_ROWS): "
+                    f"send it in parts"
+                )
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():
@@ -249,6 +260,4 @@ class Schema(dict[str, Column]):
                 raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
-        if max_rows is not None and rows > max_rows:
-            raise TooLarge(f"the request has {rows} rows; at most {max_rows} are taken: send it in parts")
         return checked, rows

@@ -10,6 +10,8 @@ import numpy as np
 
 #: 2⁶⁴ / φ, odd: multiplied by it, consecutive ids are far apart.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+#: The maximum length of a string id, in characters or bytes.
+MOST_ID_LENGTH = 4_096
 _CHUNK = 1 << 22
 
 
@@ -45,13 +47,15 @@ def id64(key: str | bytes) -> int:
 
 
 def id_of(value: Any) -> int | None:
-    """Return the int64 of an id: an integer of 64 bits is itself, a string has `id64`; None for everything else, such as True.
+    """Return the int64 of an id: an integer of 64 bits is itself, a string of at most 4,096 characters has `id64`.
+
+    None for everything else, such as True.
 
     >>> id_of(7), id_of("user-42"), id_of(True), id_of(7.0), id_of(2**63)
     (7, -6417657526719176593, None, None, None)
     """
     if isinstance(value, str | bytes):
-        return id64(value)
+        return id64(value) if len(value) <= MOST_ID_LENGTH else None
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return int(value)
     return None

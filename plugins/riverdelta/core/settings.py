@@ -70,6 +70,14 @@ class Settings(BaseSettings):
     admin_tokens: SecretStr = _access(NONE, "Tokens that may do everything, separated by commas.")
     requests_per_second: Rate = _access(None, "Maximum requests a second from one caller to one worker, and in one burst.")
     rows_per_second: Rate = _access(None, "Maximum rows a second from one caller to one worker, and in one burst.")
+    hosts: str = _access(
+        "",
+        "Names, separated by commas, that the `Host` of a request may have while no tokens are set, besides IP addresses and "
+        "`localhost`.",
+    )
+    receive_seconds: Seconds = _access(
+        20.0, "Time within which a request must be received in full; its connection is closed afterwards."
+    )
     key_window_seconds: Seconds = _access(
         7 * DAY, "Time for which ids of the former key are accepted after `riverdelta rotate-key`."
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from riverdelta.core.errors import InvalidInput, near
+from riverdelta.core.errors import InvalidInput, near, short
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -20,6 +20,16 @@ class Strict(BaseModel):
     """A JSON object with exactly these keys, whose values are taken as they are: "1" is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _few_unknown_keys(cls, given: Any, check: Any) -> Any:
+        # Pydantic makes an error for every unknown key, and one is shown.
+        most = len(cls.model_fields) + 1
+        if isinstance(given, dict) and len(given) > most:
+            known = {name: given[name] for name in cls.model_fields if name in given}
+            given = known | dict(islice(given.items(), most))
+        return check(given)
 
 
 def validated(model: type[Model], given: Any, what: str, keys: str = "an object with") -> Model:
@@ -111,7 +121,7 @@ def _invalid(model: type[BaseModel], error: ErrorDetails, what: str, keys: str) 
     if not path:
         return InvalidInput(f"{what} is a {type(given).__name__}; expected {expected}{_example(here)}")
     example = _example(within, location[-1]) or _example(here)
-    return InvalidInput(f"{what}: {path} is {reprlib.repr(given)}; expected {expected}{example}")
+    return InvalidInput(f"{what}: {path} is {short(given)}; expected {expected}{example}")
 
 
 def _example(schema: Mapping[str, Any], last: int | str | None = None) -> str:
@@ -129,4 +139,4 @@ def unknown(key: str, allowed: Collection[str], what: str) -> InvalidInput:
     """
     close = near(key, allowed)
     hint = f": {close} A" if "?" in close else "; a"
-    return InvalidInput(f"{what} has {reprlib.repr(key)}{hint}llowed: {', '.join(allowed) or 'nothing'}")
+    return InvalidInput(f"{what} has {short(key)}{hint}llowed: {', '.join(allowed) or 'nothing'}")

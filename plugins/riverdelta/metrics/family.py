@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -30,11 +31,20 @@ class Distribution(Histogram):
         if len(values):
             self._sum.inc(float(values.sum()))
 
+    def seen(self) -> tuple[int, float]:
+        """Return the number of values that this process observed, and their sum."""
+        return int(sum(bucket.get() for bucket in self._buckets)), float(self._sum.get())
+
     def within(self, share: float) -> float | None:
         """Return the lowest bucket bound that `share` of all values do not exceed; None without values or above all bounds."""
         seen = np.cumsum([bucket.get() for bucket in self._buckets])
         bound = self._upper_bounds[int(np.searchsorted(seen, share * seen[-1]))]
         return float(bound) if seen[-1] > 0 and np.isfinite(bound) else None
+
+
+def counted(counter: Counter) -> int:
+    """Return what this process counted."""
+    return int(counter._value.get())
 
 
 class Labelled(Generic[M]):
@@ -49,6 +59,10 @@ class Labelled(Generic[M]):
         if values not in self._series:
             self._series[values] = self._metric.labels(self._model, *values)
         return self._series[values]
+
+    def series(self) -> Mapping[tuple[str, ...], M]:
+        """Return the series that exist, by the values of the other labels."""
+        return self._series
 
 
 class Family:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from riverdelta.core.age import SKEW_SECONDS
-from riverdelta.metrics.family import Distribution, Family
+from riverdelta.metrics.family import Distribution, Family, Labelled, counted
 from riverdelta.metrics.files import forget_dead_workers
 from riverdelta.metrics.learner import TrainerMirror
 from riverdelta.storage.journal.base import Health, Outcome
@@ -36,6 +37,19 @@ def outcome(status: int) -> str:
     if status < 400:
         return "ok"
     return {413: "too_large", 501: "invalid", 503: "unavailable"}.get(status, "invalid" if status < 500 else "internal")
+
+
+class Figures(NamedTuple):
+    """What one worker counted at an endpoint: when it last answered (Unix seconds; 0: never), its rows or items, and by
+    Triton's names of stages the number of requests and the seconds spent."""
+
+    last: float
+    rows: int
+    spent: dict[str, tuple[int, float]]
+
+
+#: Triton's names of stages.
+_MEASURED = {"success": "total", "compute_input": "decode", "compute_infer": "score", "compute_output": "encode"}
 
 
 class Metrics:
@@ -90,6 +104,7 @@ class Metrics:
         self._dropped, self._error = 0, False
         #: The newest publication in service as the learner dated it, and as this worker does: never in the future.
         self._dated = self._published = 0.0
+        self._answered: dict[str, float] = {}
         # Series that exist from the start, so that a rate includes the first event.
         for counter, values in (
             (self._feedback, tuple(Outcome)),
@@ -136,10 +151,22 @@ class Metrics:
         if became != "ok":
             if endpoint == "feedback":
                 self._refused.labels(became).inc()
-        elif endpoint == "score":
+            return
+        self._answered[endpoint] = time.time()
+        if endpoint == "score":
             self._stages.labels(transport, "total").observe(seconds)
         elif endpoint == "feedback":
             self._waited.labels(transport).observe(seconds)
+
+    def figures(self, endpoint: str) -> Figures:
+        """Return what this worker counted at `score` or `feedback` since it started."""
+        failed = sum(counted(n) for (_, at, became), n in self._requests.series().items() if at == endpoint and became != "ok")
+        counters: Iterable[Counter] = (self._rows if endpoint == "score" else self._feedback).series().values()
+        if endpoint == "score":
+            spent = {name: _total(self._stages, stage) for name, stage in _MEASURED.items()}
+        else:
+            spent = dict.fromkeys(("success", "compute_infer"), _total(self._waited))
+        return Figures(self._answered.get(endpoint, 0.0), sum(map(counted, counters)), {**spent, "fail": (failed, 0.0)})
 
     def feedback(self, outcomes: Iterable[Outcome]) -> None:
         """Count feedback items by outcome."""
@@ -191,3 +218,9 @@ class Metrics:
             self._errors.labels("full_disk" if "full" in health.error.lower() else "other").inc()
         self._error = health.error is not None
         self._failing.set(self._error)
+
+
+def _total(distribution: Labelled[Distribution], *stage: str) -> tuple[int, float]:
+    """Return the number and the sum of a distribution's values over all transports."""
+    seen = [one.seen() for labels, one in distribution.series().items() if labels[1:] == stage]
+    return sum(n for n, _ in seen), sum(seconds for _, seconds in seen)

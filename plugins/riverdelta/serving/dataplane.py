@@ -8,15 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core.age import age
-from riverdelta.core.errors import InvalidInput, NothingAccepted, TooLarge, Unavailable
-from riverdelta.core.features import Column, Floats
+from riverdelta.core.errors import InvalidInput, NothingAccepted, TooLarge, Unavailable, short
+from riverdelta.core.features import Column, Floats, is_list
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
@@ -28,6 +27,7 @@ from riverdelta.serving.health import health
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
+from riverdelta.storage.journal.ids import Row
 from riverdelta.storage.registry import Release, State
 
 
@@ -39,6 +39,24 @@ class ScoreAnswer:
     base: Floats
     impressions: str
     state: State
+
+
+@dataclass(frozen=True)
+class Block:
+    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took."""
+
+    columns: Mapping[str, Any]
+    rows: int
+    propensity: Floats | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Items:
+    """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M]."""
+
+    rows: Sequence[Row | None]
+    labels: Floats
 
 
 @dataclass(frozen=True)
@@ -111,12 +129,23 @@ class DataPlane:
     ) -> ScoreAnswer:
         """Score a block of columns and append it to the journal, with the request's trace id, if any.
 
-        Raises `InvalidInput` naming what is wrong, and `NotFinite` if a row has no score and the settings require one.
+        Raises as `read` and `score_block`.
         """
+        return self.score_block(self.read(columns, propensity), transport, trace)
+
+    def read(self, columns: Mapping[str, Any], propensity: Any = None) -> Block:
+        """Return checked columns; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        decoded = time.perf_counter()
+        return Block(checked, rows, shown_with, time.perf_counter() - started)
+
+    def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer:
+        """Score a block that `read` returned.
+
+        Raises `InvalidInput` if the model rejects it, and `NotFinite` if a row has no score and the settings require one.
+        """
+        checked, started = block.columns, time.perf_counter()
         scored = self.session.run(checked)
         if np.isnan(scored.score).any():
             scored = self._fallback.settle(scored, checked)
@@ -125,9 +154,9 @@ class DataPlane:
         self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
-        request = self.journal.append(Rows(kept, *raw, shown_with, scored.state, now, trace))
+        request = self.journal.append(Rows(kept, *raw, block.propensity, scored.state, now, trace))
         impressions = self._ids.issue(self.journal.incarnation, request)
-        self.metrics.scored(transport, rows, decoded - started, ran - decoded, time.perf_counter() - ran)
+        self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran)
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
 
     async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
@@ -135,25 +164,36 @@ class DataPlane:
 
         `source` is a hash of the sender, 0 if unknown.
 
-        Returns when the accepted items are durable together with their impressions. Raises `InvalidInput` naming a malformed
-        item. Raises `Unavailable`, with nothing stored, if the journal cannot be written now or another process has not stored
-        some of the rows yet.
+        Raises as `read_feedback` and `store`.
         """
+        return await self.store(self.read_feedback(ids, labels), source)
+
+    def read_feedback(self, ids: Sequence[str], labels: Floats) -> Items:
+        """Return checked feedback; raises `InvalidInput` naming a malformed item."""
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
             raise TooLarge(
-                f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are accepted: send it in parts"
+                f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are accepted (RIVERDELTA_MAX_ROWS): "
+                f"send it in parts"
             )
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
+        return Items(self._ids.parse_all(ids), labels)
+
+    async def store(self, items: Items, source: int = 0) -> FeedbackAnswer:
+        """Store feedback that `read_feedback` returned; returns when accepted items and their impressions are durable.
+
+        Raises `Unavailable`, with nothing stored, if the journal cannot be written now or another process has not stored some
+        of the rows yet.
+        """
+        parsed, labels = items.rows, items.labels
         if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
             raise Unavailable(
                 f"{waiting} bytes of showings are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
                 f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
-        parsed = [self._ids.parse(text) for text in ids]
         good = [i for i, key in enumerate(parsed) if key is not None]
-        outcomes = [Outcome.BAD_ID] * len(ids)
+        outcomes = [Outcome.BAD_ID] * len(parsed)
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
@@ -201,6 +241,8 @@ class DataPlane:
 
 
 def _propensity(value: Any, rows: int) -> Floats:
+    if is_list(value) and len(value) != rows:
+        raise InvalidInput(f"propensity has {len(value)} values; expected {rows}, one a row")
     array = Column("propensity", "float32").check(value)
     if array.shape != (rows,) or not ((array > 0) & (array <= 1)).all():
         raise InvalidInput(f"propensity is {short(array.tolist())}; expected {rows} numbers above 0 and at most 1")

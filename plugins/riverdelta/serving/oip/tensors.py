@@ -22,7 +22,7 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ON_THE_WIRE = {name: np.dtype(dtype).newbyteorder("<") for name, dtype in _DTYPES.items()}
-_MOST_AXES = 8
+MOST_AXES = 8
 _LENGTH = struct.Struct("<I")
 
 
@@ -43,10 +43,8 @@ def datatype_of(dtype: str) -> str:
 def from_list(name: str, datatype: str, shape: list[int], data: Any) -> Tensor:
     """Read a tensor from a JSON list, flat or nested; raises `InvalidInput` naming the tensor."""
     size = _size(name, datatype, shape)
-    flat = _flat(name, data)
+    flat = _flat(name, data, size)
     array = _encoded(name, flat) if datatype == "BYTES" else _exactly(name, datatype, flat)
-    if array.size != size:
-        raise InvalidInput(f"tensor {name!r} has {array.size} values; its shape {shape} needs {size}")
     return Tensor(name, datatype, array.reshape(shape))
 
 
@@ -76,6 +74,12 @@ def to_list(tensor: Tensor) -> list[Any]:
     return [v.decode() for v in values] if tensor.datatype == "BYTES" else values
 
 
+def refuse_another_size(name: str, found: int, size: int) -> None:
+    """Raise `InvalidInput` if a tensor has another number of values than its shape."""
+    if found != size:
+        raise InvalidInput(f"tensor {name!r} has {found} values; its shape needs {size}")
+
+
 def column(tensor: Tensor) -> npt.NDArray[Any]:
     """Return a tensor as a column: [N, 1] is taken as [N] (clients that batch add the axis), BYTES as strings."""
     data = tensor.data.reshape(-1) if tensor.data.ndim == 2 and tensor.data.shape[1] == 1 else tensor.data
@@ -93,27 +97,30 @@ def _size(name: str, datatype: str, shape: list[int]) -> int:
     if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
         raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
     # numpy multiplies the other axes even if one is 0.
-    if len(shape) > _MOST_AXES or math.prod(n or 1 for n in shape) > 2**31:
-        raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {_MOST_AXES} axes and 2³¹ values")
+    if len(shape) > MOST_AXES or math.prod(n or 1 for n in shape) > 2**31:
+        raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {MOST_AXES} axes and 2³¹ values")
     return math.prod(shape)
 
 
 def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
     want = np.dtype(_DTYPES[datatype])
     # Checked before numpy, which would make every value as wide as the longest string and accept lists deeper than any shape.
-    for kind in set(map(type, values)) - {bool, int, float}:
-        said = f"lists nested over {_MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
+    kinds = set(map(type, values))
+    for kind in kinds - {bool, int, float}:
+        said = f"lists nested over {MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
         raise InvalidInput(f"tensor {name!r} has {said}; expected {datatype}")
+    if want.kind in "iu":
+        limits = np.iinfo(want)
+        if not values or (kinds == {int} and limits.min <= min(values) and max(values) <= limits.max):
+            return np.array(values, want)
+        good = [type(v) is int and limits.min <= v <= limits.max for v in values]
+        at, larger = good.index(False), " (send a larger id as BYTES)" if want.itemsize == 8 else ""
+        expected = f"{datatype}, an integer from {limits.min} to {limits.max}{larger}"
+        raise InvalidInput(f"tensor {name!r} has {values[at]!r} as element {at}; expected {expected}")
     try:
         array = np.array(values)
-        if want == np.uint64 and array.dtype.kind == "f" and all(type(v) is int for v in values):
-            array = np.array(values, want)  # integers on both sides of 2⁶³, which numpy reads as floats
     except (ValueError, OverflowError) as error:
         raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
-    if array.size and want.kind in "iu":
-        limits = np.iinfo(want)
-        if array.dtype.kind not in "iu" or int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
     if array.size and array.dtype.kind not in ("b" if want.kind == "b" else "iuf"):
         raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
     with np.errstate(
@@ -134,16 +141,17 @@ def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def _flat(name: str, data: Any) -> list[Any]:
-    """Return the values of nested lists, flattened one axis at a time up to the largest number of axes."""
+def _flat(name: str, data: Any, size: int) -> list[Any]:
+    """Return the `size` values of nested lists, flattened one axis at a time up to the largest number of axes."""
     if not isinstance(data, list):
         raise InvalidInput(f"tensor {name!r} has data that is a {type(data).__name__}; expected a list")
-    for _ in range(_MOST_AXES):
+    for _ in range(MOST_AXES):
         if not data or not isinstance(data[0], list):
             break
         if not all(isinstance(part, list) for part in data):
             raise InvalidInput(f"tensor {name!r} mixes lists and values on one level; expected one or the other")
         data = list(chain.from_iterable(data))
+    refuse_another_size(name, len(data), size)
     return data
 
 
@@ -153,6 +161,8 @@ def _strings(name: str, size: int, raw: bytes) -> npt.NDArray[Any]:
     while at < len(raw):
         if at + _LENGTH.size > len(raw):
             raise InvalidInput(f"tensor {name!r} ends inside the length of element {len(values)}")
+        if len(values) == size:
+            raise InvalidInput(f"tensor {name!r} has more than {size} elements, which its shape needs")
         (length,) = _LENGTH.unpack_from(raw, at)
         at += _LENGTH.size
         if at + length > len(raw):

@@ -28,6 +28,8 @@ _RANDOM_BYTES = 5
 
 #: A key, and the time until which its ids are accepted.
 Former = tuple[bytes, float]
+#: The incarnation and number of a request, and the index of one of its rows.
+Row = tuple[int, int, int]
 #: A version of a file: its inode and its time of change.
 _Version = tuple[int, int] | None
 
@@ -85,8 +87,19 @@ class Ids:
         body = incarnation.to_bytes(_INCARNATION_BYTES, "big") + request.to_bytes(_REQUEST_BYTES, "big")
         return base64.urlsafe_b64encode(body + _mac(body, self._keys[0][0])).decode()
 
-    def parse(self, text: str) -> tuple[int, int, int] | None:
+    def parse(self, text: str) -> Row | None:
         """Return (incarnation, request, index) of `<id>.<index>`, or None if this service did not issue it."""
+        return self.parse_all([text])[0]
+
+    def parse_all(self, texts: Sequence[str]) -> list[Row | None]:
+        """Return what `parse` returns for each text; the key file is read at most once."""
+        found = [self._parse(text) for text in texts]
+        # Another worker may issue with a key that this one has not read yet.
+        if None in found and self._follow():
+            found = [self._parse(text) if row is None else row for text, row in zip(texts, found, strict=True)]
+        return found
+
+    def _parse(self, text: str) -> Row | None:
         name, dot, index = text.partition(".")
         if not dot or not index.isascii() or not index.isdigit() or len(index) > 9:
             return None
@@ -112,8 +125,7 @@ class Ids:
         if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != name:
             return None
         body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        # Another worker may issue with a key that this one has not read yet.
-        if not self._made(body, mac) and not (self._follow() and self._made(body, mac)):
+        if not self._made(body, mac):
             return None
         return int.from_bytes(body[:split], "big"), int.from_bytes(body[split:], "big")
 
