@@ -79,7 +79,7 @@ MESSAGES_OF = {
     "contents_of_another_type.txtpb": "has int64_contents; expected fp32_contents",
     "contents_of_a_type_without_any.txtpb": "needs raw_input_contents",
     "raw_bytes_for_more_inputs.txtpb": "2 raw_input_contents for 1 inputs",
-    "a_shape_that_overflows.txtpb": "at most 8 axes and 2",
+    "a_shape_that_overflows.txtpb": "at most 500 rows",
     "a_negative_shape.txtpb": "sizes of at least 0",
     "an_int32_beyond_int8.txtpb": "expected INT8",
     "a_text_longer_than_its_bytes.txtpb": "4294967295 bytes, but only 4 are left",
@@ -207,7 +207,7 @@ def test_a_message_is_refused(port, name, words):
     message = text_format.Parse((HOSTILE / name).read_text(), MESSAGES["ModelInferRequest"]())
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError, match=words) as refused:
         channel.unary_unary(f"/{SERVICE}/ModelInfer")(message.SerializeToString(), timeout=30)
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 @each(SEGMENTS)
