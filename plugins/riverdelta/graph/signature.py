@@ -16,12 +16,10 @@ from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.nodes import Nodes
+from riverdelta.graph.meaning import IDENTITY, Evidence
+from riverdelta.graph.probe import values_of
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
-# These pass a value on unchanged.
-_PASSING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
-_ANY_OPSET = 17
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
 
 
@@ -45,16 +43,21 @@ class Signature:
 
     @classmethod
     def read(
-        cls, path: str | Path, logit: str | None = None, probability: str | None = None, loss: Loss = LOG_LOSS
+        cls,
+        path: str | Path,
+        logit: str | None = None,
+        probability: str | None = None,
+        loss: Loss = LOG_LOSS,
+        link: str | None = None,
     ) -> Signature:
         """Read a base model; raises `ModelError` or `Unsupported` with the reason and how to fix it.
 
         `logit` names an output that is raw, `probability` one that is a prediction. With neither, the only float output is
-        taken: as a prediction if a node such as Sigmoid, which computes the loss's predictions, produces it.
+        taken, if the graph proves what it is or a few probed rows show it. `link` settles what cannot be proved: `identity` if
+        the output is raw, the name of the raw output (`logit`) if it is a prediction.
         """
         path = Path(path)
-        if logit and probability:
-            raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
+        word = _word(path, logit, probability, link, loss)
         model, shapes = read_model(path)
         read_as = identify(*_files(path, model))
         stored = {t.name for t in model.graph.initializer}
@@ -62,13 +65,9 @@ class Signature:
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         output = _output(path, model, shapes, logit or probability, loss)
-        squashing = _squashing(loss)
-        squashed = squashing is not None and _made_by(model, output, squashing)
-        if logit and squashed:
-            raise ModelError(
-                f"{path.name}: logit={logit!r} is the output of a {squashing}, a probability; write probability={logit!r}"
-            )
-        return cls(path, model, inputs, output, bool(probability) or squashed, loss, shapes, read_as)
+        evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, inputs, output, read_as))
+        predicts = evidence.predicts(word, link is not None)
+        return cls(path, model, inputs, output, predicts, loss, shapes, read_as)
 
     @cached_property
     def digest(self) -> str:
@@ -231,19 +230,22 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
     return name
 
 
-def _squashing(loss: Loss) -> str | None:
-    """Return the operator that turns raw outputs into predictions, if it is a single node."""
-    nodes = Nodes(_ANY_OPSET)
-    loss.export_inverse_link(nodes, "raw")
-    return nodes.nodes[0].op_type if len(nodes.nodes) == 1 else None
-
-
-def _made_by(model: onnx.ModelProto, name: str, operator: str) -> bool:
-    producers = {out: node for node in model.graph.node for out in node.output}
-    node = producers.get(name)
-    while node is not None and node.domain in ("", "ai.onnx") and node.op_type in _PASSING:
-        node = producers.get(node.input[0])
-    return node is not None and node.domain in ("", "ai.onnx") and node.op_type == operator
+def _word(path: Path, logit: str | None, probability: str | None, link: str | None, loss: Loss) -> str | None:
+    """Return what the user says that the output is: `raw`, `prediction` or None."""
+    if logit and probability:
+        raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
+    links = {IDENTITY: "raw", loss.raw: "prediction"}
+    if link is not None and link not in links:
+        raise ModelError(
+            f"{path.name}: link is {link!r}; write link={IDENTITY!r} if the output is a {loss.raw}, link={loss.raw!r} if it is "
+            f"a prediction of it"
+        )
+    named = "raw" if logit else "prediction" if probability else None
+    if link is not None and named not in (None, links[link]):
+        given = f"logit={logit!r}" if logit else f"probability={probability!r}"
+        right = next(one for one, word in links.items() if word == named)
+        raise ModelError(f"{path.name}: {given} and link={link!r} contradict each other; write {given}, link={right!r}")
+    return named if link is None else links[link]
 
 
 def type_of(value: ValueInfoProto | None) -> str:
