@@ -16,6 +16,11 @@ _PROBABILITIES = (b"LOGISTIC", b"SOFTMAX", b"SOFTMAX_ZERO")
 _LABEL = Range(0, inf, known=False, whole=True)
 
 
+def _regressed(call: Call, raw: Range) -> Range:
+    # ONNX Runtime leaves out LOGISTIC and SOFTMAX here.
+    return raw if call.attributes.get("post_transform", b"NONE") == b"NONE" else UNKNOWN
+
+
 def _transformed(call: Call, raw: Range) -> Range:
     transform = call.attributes.get("post_transform", b"NONE")
     if transform in _PROBABILITIES:
@@ -46,7 +51,7 @@ def _tree_sums(attributes: Mapping[str, Any], what: str, trees: int | None = Non
 def _trees(call: Call) -> Range:
     if call.attributes.get("aggregate_function", b"SUM") not in (b"SUM", b"AVERAGE"):
         return UNKNOWN
-    return _transformed(call, _tree_sums(call.attributes, "target"))
+    return _regressed(call, _tree_sums(call.attributes, "target"))
 
 
 def _classifying_trees(call: Call) -> Range:
@@ -64,8 +69,8 @@ def _supported_vectors(call: Call) -> Range:
 
 #: The range of each operator's outputs; a classifier's first output is its label.
 TABLE: dict[str, tuple[Operator, ...]] = {
-    "LinearRegressor": (lambda call: _transformed(call, Range()),),
-    "SVMRegressor": (lambda call: _transformed(call, Range(known=False)),),
+    "LinearRegressor": (lambda call: _regressed(call, Range()),),
+    "SVMRegressor": (lambda call: _regressed(call, Range(known=False)),),
     "TreeEnsembleRegressor": (_trees,),
     "LinearClassifier": (lambda call: _LABEL, lambda call: _transformed(call, Range())),
     "TreeEnsembleClassifier": (lambda call: _LABEL, _classifying_trees),

@@ -73,9 +73,13 @@ class Evidence:
 
     @property
     def seen(self) -> str:
-        """The range in words, for the middle of a message."""
-        if self.range.within(self.predictions.low, self.predictions.high) or not self.values.size:
+        """What is known of its values, for the middle of a message."""
+        if not self.range.unbounded or not self.values.size:
             return f"is always {_between(self.range.low, self.range.high)}"
+        return self._probed
+
+    @property
+    def _probed(self) -> str:
         return f"is {_between(self.values.min(), self.values.max())} on {self.values.size} probed values"
 
     def predicts(self, word: str | None, insisted: bool) -> bool:
@@ -119,7 +123,7 @@ class Evidence:
         )
 
     def _doubt_raw(self) -> None:
-        what = f"logit={self.output!r} {self.seen}"
+        what = f"logit={self.output!r} {self._probed}" if self.values.size else ""
         instead = f"write probability={self.output!r}, or if it is a {self.loss.raw} {self._insist('raw')}"
         if self.proved != "raw":
             if self.range.low >= 0 or self.range.high <= 0:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from onnxruntime import RunOptions
 
 from riverdelta.core.digests import Identity
@@ -30,7 +31,7 @@ _Values = npt.NDArray[np.float64]
 _probed: dict[tuple[object, ...], _Values] = {}
 
 
-def values_of(path: Path, inputs: Schema, output: str, read_as: tuple[Identity, ...]) -> _Values:
+def values_of(path: Path, model: onnx.ModelProto, inputs: Schema, output: str, read_as: tuple[Identity, ...]) -> _Values:
     """Return the finite values of an output, float64[n], of the same rows at every call; none if the base cannot be probed.
 
     The rows: one of zeros; ids up to 3, then up to 1,000, with standard normal numbers; and numbers from 0 to 1. Rows that the
@@ -38,13 +39,15 @@ def values_of(path: Path, inputs: Schema, output: str, read_as: tuple[Identity, 
     """
     key = (path.resolve(), output, read_as)
     if key not in _probed:
-        _probed[key] = _score(path, inputs, output) if sum(size for _, _, size, *_ in read_as) <= MOST_BYTES else np.empty(0)
+        _probed[key] = (
+            _score(path, model, inputs, output) if sum(size for _, _, size, *_ in read_as) <= MOST_BYTES else np.empty(0)
+        )
     return _probed[key]
 
 
-def _score(path: Path, inputs: Schema, output: str) -> _Values:
+def _score(path: Path, model: onnx.ModelProto, inputs: Schema, output: str) -> _Values:
     try:
-        session = open_session(path, ("CPUExecutionProvider",))
+        session = open_session(model.SerializeToString(), ("CPUExecutionProvider",), source=path)
     except ModelError:  # the session that serves it says why it cannot be opened
         return np.empty(0)
     found, options = [np.empty(0)], RunOptions()

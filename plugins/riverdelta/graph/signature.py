@@ -18,6 +18,7 @@ from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.probe import values_of
+from riverdelta.graph.runtime import check_versions
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
@@ -65,7 +66,7 @@ class Signature:
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         output = _output(path, model, shapes, logit or probability, loss)
-        evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, inputs, output, read_as))
+        evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, model, inputs, output, read_as))
         predicts = evidence.predicts(word, link is not None)
         return cls(path, model, inputs, output, predicts, loss, shapes, read_as)
 
@@ -96,6 +97,8 @@ def opset_of(model: onnx.ModelProto) -> int:
 def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
     model = _load(path)
+    _free_axes(model)
+    check_versions(path, model.ir_version, {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import})
     _check_external(path, model)
     _check_structure(path, model)
     return model, _shapes(path, model)
@@ -138,6 +141,16 @@ def _load(path: Path) -> onnx.ModelProto:
         if isinstance(name, bytes):  # what protobuf returns for text that is not UTF-8
             raise ModelError(f"{path} is not an ONNX model, or it is damaged: the name {name!r} is not text")
     return model
+
+
+def _free_axes(model: onnx.ModelProto) -> None:
+    """Leave the length of axes open that some exporters write as -1 or 0; ONNX Runtime would take it literally."""
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.HasField("tensor_type"):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value <= 0:
+                    dim.Clear()
 
 
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
