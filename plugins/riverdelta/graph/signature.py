@@ -60,12 +60,12 @@ class Signature:
         path = Path(path)
         word = _word(path, logit, probability, link, loss)
         model, shapes = read_model(path)
-        read_as = identify(*_files(path, model))
+        read_as = identify(*files_of(path, model))
         stored = {t.name for t in model.graph.initializer}
-        inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in stored})
+        inputs = Schema({i.name: input_of(path, model, i) for i in model.graph.input if i.name not in stored})
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
-        output = _output(path, model, shapes, logit or probability, loss)
+        output = output_of(path, model, shapes, logit or probability, loss)
         evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, model, inputs, output, read_as))
         predicts = evidence.predicts(word, link is not None)
         return cls(path, model, inputs, output, predicts, loss, shapes, read_as)
@@ -73,13 +73,13 @@ class Signature:
     @cached_property
     def digest(self) -> str:
         """BLAKE2b of the model file and its external data, in hexadecimal; raises `ModelError` if they have changed."""
-        digest = file_digest(*_files(self.path, self.model))
+        digest = file_digest(*files_of(self.path, self.model))
         self.check_unchanged()
         return digest
 
     def check_unchanged(self) -> None:
         """Raise `ModelError` if the model file or its external data have changed since they were read."""
-        if identify(*_files(self.path, self.model)) != self.read_as:
+        if identify(*files_of(self.path, self.model)) != self.read_as:
             raise ModelError(f"{self.path} has changed since it was read; restart with the file that you want to serve")
 
     @property
@@ -122,6 +122,15 @@ def column_of(value: ValueInfoProto) -> Column | None:
     except KeyError:
         return None
     return Column(value.name, dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]))
+
+
+def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
+    """Whether the first axis can be the batch axis: no input has an axis of that name elsewhere, such as a sequence."""
+    dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
+    first, others = {axes[0].dim_param for axes in dims if axes}, {axis.dim_param for axes in dims for axis in axes[1:]}
+    axes = value.type.tensor_type.shape.dim
+    # Where every first axis is also another one, as in float[n, n], none can be told from the batch axis.
+    return not axes or axes[0].dim_param not in others - {""} or not first - others
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -206,11 +215,17 @@ def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
     return {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
 
 
-def _input(path: Path, value: ValueInfoProto) -> Column:
+def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Column:
+    """Return an input as a column; raises `ModelError` or `Unsupported` with the reason if it is not one."""
     dims = value.type.tensor_type.shape.dim
     if not dims or dims[0].HasField("dim_value"):
         got = [d.dim_value or d.dim_param or "?" for d in dims]
         raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {_HOW}")
+    if not is_batch(model, value):
+        raise ModelError(
+            f"{path.name}: input {value.name!r} is {type_of(value)}, and {dims[0].dim_param!r} is not the batch axis: other inputs "
+            f"have it elsewhere; give it the batch axis first, or a constant in the model"
+        )
     column = column_of(value)
     if column is None or column.dtype not in DTYPES:
         kind = _kind(value.type.tensor_type.elem_type)
@@ -218,7 +233,8 @@ def _input(path: Path, value: ValueInfoProto) -> Column:
     return column
 
 
-def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None, loss: Loss) -> str:
+def output_of(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None, loss: Loss) -> str:
+    """Return the name of the output to correct; raises `ModelError` or `Unsupported` if its type or shape does not fit."""
     outputs = {o.name: o for o in model.graph.output}
     floats = [n for n, o in outputs.items() if o.type.tensor_type.elem_type in _FLOATS]
     if name is None:
@@ -238,7 +254,7 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
     if dims and [d.dim_value for d in dims[1:]] not in allowed:
         wanted = " or ".join(f"[{', '.join(['N', *map(str, one)])}]" for one in reversed(allowed))
         raise Unsupported(f"{path.name}: output {name!r} is {type_of(shapes[name])}; {loss} takes {wanted}")
-    if not dims or dims[0].HasField("dim_value"):
+    if not dims or dims[0].HasField("dim_value") or not is_batch(model, shapes[name]):
         raise ModelError(f"{path.name}: output {name!r} is {type_of(shapes[name])}, without a dynamic batch axis; {_HOW}")
     return name
 
@@ -274,5 +290,6 @@ def _kind(number: int) -> str:
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"UNKNOWN {number}"
 
 
-def _files(path: Path, model: onnx.ModelProto) -> list[Path]:
+def files_of(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Return the files of a model: its own, then those of its external data."""
     return [path, *(path.parent / location for location in sorted({info.location for _, info in external_tensors(model)}))]
