@@ -1,11 +1,11 @@
 """Small commands: what they print, and how they fail."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import re
-import json
 from pathlib import Path
 
 import onnxruntime

@@ -105,7 +105,6 @@ def test_a_home_that_keeps_inputs_from_some_start_on_learns_what_it_would_have_l
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("propensity", [[0.0] * 3, [1.5] * 3, [0.5], "x", [float("nan")] * 3])
 OPEN = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N, 2] x) => (float[N, 1] logit) <float[2, 1] w = {0.5, -1.5}> { logit = MatMul(x, w) }"""
 
@@ -128,6 +127,7 @@ def test_a_batch_axis_that_is_written_as_minus_1_or_0_or_not_at_all_takes_any_nu
     rig.close()
 
 
+@pytest.mark.parametrize("propensity", [[0.0] * 3, [1.5] * 3, [0.5], "x", [float("nan")] * 3])
 def test_a_propensity_that_is_none_is_refused(rig, propensity):
     with pytest.raises(InvalidInput, match="propensity"):
         rig.plane.score(rig.columns(3, 0), propensity=propensity)
