@@ -223,8 +223,8 @@ def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Colum
         raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {_HOW}")
     if not is_batch(model, value):
         raise ModelError(
-            f"{path.name}: input {value.name!r} is {type_of(value)}, and {dims[0].dim_param!r} is not the batch axis: other inputs "
-            f"have it elsewhere; give it the batch axis first, or a constant in the model"
+            f"{path.name}: input {value.name!r} is {type_of(value)}, and {dims[0].dim_param!r} is not the batch axis: other "
+            f"inputs have it elsewhere; give it the batch axis first, or a constant in the model"
         )
     column = column_of(value)
     if column is None or column.dtype not in DTYPES:
