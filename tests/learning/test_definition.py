@@ -33,7 +33,7 @@ def test_a_file_imports_the_modules_beside_it_from_wherever_the_command_is_typed
 def test_a_link_settles_what_the_graph_leaves_open(tmp_path):
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { y = Exp(x) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "base.onnx")
-    with pytest.raises(ConfigurationError, match="write logit='y', link='identity'$"):
+    with pytest.raises(ConfigurationError, match=r"write logit='y', link='identity'$"):
         Definition("ranker", tmp_path / "base.onnx", logit="y").signature  # noqa: B018
     assert not Definition("ranker", tmp_path / "base.onnx", logit="y", link="identity").signature.predicts
 

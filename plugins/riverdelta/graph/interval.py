@@ -97,7 +97,7 @@ class Call:
         return [one for one in self.inputs if one is not None]
 
     def of(self, index: int) -> Range:
-        """Return the range of an input; nothing is known of one that is not given."""
+        """Return the range of an input; one that is not given is unknown."""
         found = self.inputs[index] if index < len(self.inputs) else None
         return UNKNOWN if found is None else found
 

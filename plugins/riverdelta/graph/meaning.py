@@ -73,7 +73,7 @@ class Evidence:
 
     @property
     def seen(self) -> str:
-        """What is known of its values, for the middle of a message."""
+        """Its values in words, for the middle of a message."""
         if not self.range.unbounded or not self.values.size:
             return f"is always {_between(self.range.low, self.range.high)}"
         return self._probed

@@ -216,7 +216,7 @@ def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
 
 
 def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Column:
-    """Return an input as a column; raises `ModelError` or `Unsupported` with the reason if it is not one."""
+    """Return an input as a column; raises `ModelError` or `Unsupported` with the reason if its type or shape does not fit."""
     dims = value.type.tensor_type.shape.dim
     if not dims or dims[0].HasField("dim_value"):
         got = [d.dim_value or d.dim_param or "?" for d in dims]
