@@ -32,7 +32,7 @@ HEAVY = {
     "uvicorn": ("bento",),
     "pydantic": ("bento", "core/settings", "core/strict", "learning/commands"),
     "pydantic_settings": ("core/settings",),
-    "onnxruntime": ("graph/runtime", "serving/session", "lab/export", "checks"),
+    "onnxruntime": ("graph/runtime", "graph/probe", "serving/session", "lab/export", "checks"),
     "sqlite3": ("storage/log",),
     "safetensors": ("core/arrays", "corrections/lookup"),
     "fcntl": ("core/locks",),

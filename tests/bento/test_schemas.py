@@ -72,6 +72,31 @@ def test_an_unknown_key_is_refused_by_its_name_with_the_near_one_and_those_allow
     assert said in str(answer.json()["error"])
 
 
+NUMBERS = {
+    "an item's id": ("/feedback", [{"id": 5, "label": 1}], "id"),
+    "the id of an inference": (INFER, {**INPUTS, "id": 5}, "id"),
+    "ids of feedback that are integers": (
+        "/v2/models/ranker-feedback/infer",
+        {
+            "inputs": [
+                {"name": "id", "datatype": "INT64", "shape": [1], "data": [5]},
+                {"name": "label", "datatype": "FP32", "shape": [1], "data": [1]},
+            ]
+        },
+        "BYTES",
+    ),
+    "class_count": (INFER, {**INPUTS, "outputs": [{"name": "score", "class_count": 3}]}, "has 'class_count'"),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_an_id_that_is_a_number_and_a_class_count_are_refused_by_name(send, name):
+    path, body, said = NUMBERS[name]
+    answer = send("POST", path, json=body)
+    assert answer.status_code == 400
+    assert said in str(answer.json()["error"])
+
+
 @pytest.mark.parametrize("path", ["/status", "/openapi.json", "/v2", "/v2/models/ranker", "/v2/health/live"])
 def test_what_takes_no_query_refuses_one(send, path):
     assert send("GET", path).status_code == 200

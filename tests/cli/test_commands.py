@@ -1,6 +1,8 @@
 """Small commands: what they print, and how they fail."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,20 @@ def test_inspect_lists_tensors_with_shape_and_maker():
     assert shown.exit_code == 0
     assert "user_id" in shown.output
     assert "float32[N, 8]" in shown.output
-    assert [line.split()[0] for line in shown.output.splitlines() if line.split()[-2:] == ["yes", "yes"]] == ["logit"]
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert re.search(r"embedding_3 +float32\[N, 8\] +Gather +tap", shown.output)
+    outputs = shown.output[shown.output.index("outputs") :].splitlines()[1:]
+    assert outputs[0].startswith("logit   float32[N] Add     logit='logit'; it is from")
+
+
+def test_inspect_as_json_has_the_place_and_the_line_to_write_of_each_tensor():
+    found = {tensor["name"]: tensor for tensor in json.loads(run("inspect", ROOT / "service" / "ranker.onnx", "--json").output)}
+    assert (found["user_id"]["place"], found["user_id"]["use"]) == ("input", "id column")
+    assert (found["logit"]["place"], found["logit"]["write"]) == ("output", "logit='logit'")
+    assert found["embedding_3"]["write"] == "taps={'embedding_3': 'embedding_3'}"
+    taps = json.loads(run("inspect", ROOT / "service" / "ranker.onnx", "--taps", "--json").output)
+    assert "embedding_3" in [tensor["name"] for tensor in taps]
+    assert {tensor["type"][:5] for tensor in taps} == {"float", "int64"}
 
 
 def test_inspect_of_what_is_no_model_is_one_line_and_no_traceback(tmp_path):

@@ -1,5 +1,7 @@
 """`riverdelta reference`: from a table to the file beside the base, and each mistake in one line."""
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,10 @@ from click.testing import CliRunner
 from pyarrow import csv, feather, parquet
 
 from riverdelta.cli.main import main
+from riverdelta.cli.rows import blocks, read
 from riverdelta.core.arrays import read_arrays
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Column
 from riverdelta.evaluation.drift import Reference
 from riverdelta.learning.definition import load
 
@@ -77,3 +82,96 @@ def test_a_file_of_another_kind_is_named_with_those_that_are_read(tmp_path):
         (tmp_path / name).write_text("nothing")
         done = run(tmp_path / name, "--label", "clicked", "-o", tmp_path / "made")
         assert (done.exit_code, said in done.output) == (1, True), done.output
+
+
+def as_csv(path, **columns):
+    """Write 1,500 rows of text as it is given; a list is repeated."""
+    given = {"user_id": ["7"], "item_id": ["1"], "hour": ["1.5"], "clicked": ["0", "1"]} | columns
+    rows = [",".join(values[i % len(values)] for values in given.values()) for i in range(1_500)]
+    path.write_text("\n".join([",".join(given), *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("odd", ["007", "12345678901234567890", "1e5", "+3", "1.0", " 7", "-0", "ann"])
+def test_csv_ids_that_can_be_read_in_two_ways_are_asked_for_by_name(tmp_path, odd):
+    path = as_csv(tmp_path / "rows.csv", user_id=["41", odd])
+    done = run(path, "--label", "clicked", "-o", tmp_path / "made")
+    assert done.exit_code == 1
+    assert f"column 'user_id' holds {odd!r} at row 1 among ids that are integers of 64 bits" in done.output
+    assert done.output.endswith("add --text user_id\n")
+    assert run(path, "--label", "clicked", "--text", "user_id", "-o", tmp_path / "made").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "text", "values"),
+    [
+        (["7", "-9223372036854775808", "9007199254740993"], (), [7, -(2**63), 2**53 + 1]),
+        (["007", "7"], ("id",), ["007", "7"]),
+        (["true", "False"], (), ["true", "False"]),
+        (["2024-01-05", "NA"], (), ["2024-01-05", "NA"]),
+        (["nan", "0x1f"], (), ["nan", "0x1f"]),
+    ],
+)
+def test_csv_ids_keep_every_digit_and_letter(tmp_path, written, text, values):
+    (tmp_path / "rows.csv").write_text("\n".join(["id", *written]) + "\n")
+    found = read(tmp_path / "rows.csv", ["id"], text).values(Column("id", "int64"))
+    assert list(found) == values
+
+
+@pytest.mark.parametrize(
+    ("written", "values"), [(["007", "+3", "1e5", ".5"], [7, 3, 1e5, 0.5]), (["true", "FALSE"], [True, False]), (["1"], [1])]
+)
+def test_csv_numbers_are_read_by_their_kind(tmp_path, written, values):
+    (tmp_path / "rows.csv").write_text("\n".join(["x", *written]) + "\n")
+    assert read(tmp_path / "rows.csv", ["x"]).numbers("x", "numbers").tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"hour": ["1.5", "2024-01-05"]}, "column 'hour' holds '2024-01-05' at row 1; expected float32[N] values"),
+        ({"hour": ["1.5", ""]}, "column 'hour' is empty at row 1; fill it"),
+        ({"clicked": ["0", "maybe"]}, "column 'clicked' holds 'maybe' at row 1; expected 0 and 1"),
+        ({"hour": ["1.5", "nan"]}, "column 'hour' holds 'nan' at row 1"),
+    ],
+)
+def test_csv_values_that_do_not_fit_are_named_with_their_row(tmp_path, columns, message):
+    done = run(as_csv(tmp_path / "rows.csv", **columns), "--label", "clicked", "-o", tmp_path / "made")
+    assert (done.exit_code, message in done.output) == (1, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.arange(1_500.0), "double"),
+        (pa.array([date(2024, 1, 5)] * 1_500), "date32"),
+        (pa.array([Decimal("1.5")] * 1_500), "decimal128"),
+        (np.ones(1_500, bool), "bool"),
+    ],
+)
+def test_an_arrow_type_that_is_no_id_is_named(tmp_path, values, kind):
+    parquet.write_table(table(user_id=values), tmp_path / "rows.parquet")
+    done = run(tmp_path / "rows.parquet", "--label", "clicked", "-o", tmp_path / "made")
+    assert done.exit_code == 1
+    assert f"column 'user_id' holds {kind}" in done.output
+    assert "cast it to integers of 64 bits or strings" in done.output
+
+
+def test_a_dictionary_of_strings_is_strings(tmp_path):
+    parquet.write_table(table(user_id=pa.array(["ann", "bob"] * 750).dictionary_encode()), tmp_path / "rows.parquet")
+    assert run(tmp_path / "rows.parquet", "--label", "clicked", "-o", tmp_path / "made").exit_code == 0
+
+
+def test_text_of_a_column_that_is_not_there_is_answered_with_near_names(tmp_path):
+    done = run(as_csv(tmp_path / "rows.csv"), "--label", "clicked", "--text", "user", "-o", tmp_path / "made")
+    assert "--text user: the service has no such column; did you mean user_id?" in done.output
+
+
+def test_csv_ids_are_of_one_kind_in_every_block_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("riverdelta.cli.rows._BLOCK_ROWS", 2)
+    for written, odd in ((["ann", "bob", "7"], "7"), (["7", "8", "ann"], "ann")):
+        (tmp_path / "rows.csv").write_text("\n".join(["id", *written]) + "\n")
+        kept = list(blocks(tmp_path / "rows.csv", ["id"]))
+        assert len(kept[0].values(Column("id", "int64"))) == 2
+        with pytest.raises(InvalidInput, match=f"holds '{odd}' at row 2 .*add --text id"):
+            kept[1].values(Column("id", "int64"))

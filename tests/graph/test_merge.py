@@ -28,6 +28,7 @@ ranker (int64[rows] item, float[rows, 2] x) => (float[rows, 1] y)
 """
 LINEAR = "ranker (float[N, 2] x) => (float[N, 1] y) <float[2, 1] w = {0.5, -1.5}> { y = MatMul(x, w) }"
 SMALL = {"slots": 64}
+RAW = {"logit": "y", "link": "identity"}
 GENRES = Lookup("genres", key="item", table={1: [1.0, 0.0], 4: [0.5, -2.0], -1: [0.0, 1.0]})
 CORRECTIONS = [
     Calibration(),
@@ -129,7 +130,7 @@ def test_the_opset_is_kept_or_raised_to_thirteen(write, combine, plain, opset, i
     base = write(
         "g (float[N, 2] x) => (float[N, 1] y) <float[2, 1] w = {1, -2}> { h = MatMul(x, w) y = Relu(h) }", opset=opset, ir=ir
     )
-    merged = combine(base, [Calibration(), Entity("user", **SMALL)], {}, {"user": "int64"}, learner())
+    merged = combine(base, [Calibration(), Entity("user", **SMALL)], {}, {"user": "int64"}, learner(), **RAW)
     assert [o.version for o in merged.model.opset_import] == [max(opset, 13)]
     assert merged.model.ir_version == ir
     x = np.array([[3, 1], [1, 1]], np.float32)
@@ -145,7 +146,7 @@ def test_an_opset_that_cannot_be_raised_is_refused_by_number(write):
 
 def test_a_probability_comes_back_within_a_millionth(write, combine, plain):
     base = write("g (float[N] p) => (float[N] y) { y = Identity(p) }")
-    merged = combine(base, [Calibration()], probability="y")
+    merged = combine(base, [Calibration()], probability="y", link="logit")
     p = np.array([0, 1e-9, 1e-6, 0.01, 0.3, 0.5, 0.9, 0.999999, 1], np.float32)
     out = plain(merged.path, {"p": p})
     np.testing.assert_allclose(out["score"], p, atol=1e-6)
@@ -159,10 +160,10 @@ def test_infinite_base_logits_stay_usable(write, combine, plain):
     assert out["score"][:2].tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("output", ["logit", "probability"])
+@pytest.mark.parametrize("output", [{"logit": "y"}, {"probability": "y", "link": "logit"}], ids=["logit", "probability"])
 def test_a_base_s_nan_stays_nan_in_its_own_row_wherever_it_stands_in_a_block(write, combine, plain, output):
     text = "g (float[N] x) => (float[N] y) { y = Identity(x) }"
-    merged = combine(write(text), [Calibration()], learn=learner(), **{output: "y"})
+    merged = combine(write(text), [Calibration()], learn=learner(), **output)
     for rows in (1, 4, 17, 64):
         x = np.full((rows, rows), 0.25, np.float32)
         np.fill_diagonal(x, np.nan)

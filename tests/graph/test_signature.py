@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from riverdelta.core.errors import ModelError, Unsupported
+from riverdelta.graph import runtime
 from riverdelta.graph.signature import Signature, opset_of
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
@@ -43,7 +44,7 @@ def test_an_input_that_is_an_initializer_is_no_column(write):
         ("{ y = Neg(x) }", {}, False),
         ("{ y = Sigmoid(x) }", {}, True),
         ("<int64[1] flat = {-1}> { p = Sigmoid(x) q = Reshape(p, flat) y = Identity(q) }", {}, True),
-        ("{ y = Neg(x) }", {"probability": "y"}, True),
+        ("{ y = Neg(x) }", {"probability": "y", "link": "logit"}, True),
         ("{ p = Sigmoid(x) y = Mul(p, x) }", {}, False),
     ],
 )
@@ -88,6 +89,38 @@ def test_a_logit_that_a_sigmoid_made_is_refused(write):
     with pytest.raises(ModelError, match="probability='logit'"):
         Signature.read(path, logit="logit")
     assert Signature.read(path).predicts
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda m: setattr(m.opset_import[0], "version", 99),
+            r"base\.onnx has opset 99 of ai\.onnx; .* export it again with ops",
+        ),
+        (
+            lambda m: setattr(m, "ir_version", 99),
+            r"base\.onnx has IR version 99; ONNX Runtime .* onnx\.save\(model, 'base\.onnx'\)",
+        ),
+        (
+            lambda m: m.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 99)),
+            r"base\.onnx has opset 99 of ai\.onnx\.ml; .* target_opset={'ai\.onnx\.ml': \d+} \(skl2onnx: to_onnx\)",
+        ),
+    ],
+    ids=["opset", "IR version", "opset of trees"],
+)
+def test_what_is_newer_than_the_runtime_is_named_with_what_the_runtime_takes(write, change, words):
+    path = write(LINEAR)
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=words):
+        Signature.read(path)
+    newest = onnx.load(write(LINEAR))
+    newest.opset_import[0].version, newest.ir_version = runtime.newest(""), runtime.newest(None)
+    path.write_bytes(newest.SerializeToString())
+    assert not Signature.read(path).predicts
+    runtime.open_session(path)
 
 
 def test_both_links_at_once_are_refused(write):

@@ -6,7 +6,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import Tensor, full_schema, list_tensors, outputs, tap_columns
+from riverdelta.graph.taps import full_schema, outputs, tap_columns
 
 BASE = """
 ranker (int64[N] user, float[N, 2] x) => (float[N, 1] y, float[N, 1] z)
@@ -27,17 +27,6 @@ def signature(write):
     return Signature.read(write(BASE), logit="y")
 
 
-def test_every_tensor_is_listed_with_type_and_producer_even_where_no_output_was_chosen(write):
-    listed = list_tensors(write(BASE))
-    assert [t.name for t in listed] == ["user", "x", "user_vec", "shape", "y", "z", "one", "deep"]
-    by_name = {t.name: t for t in listed}
-    assert by_name["user"] == Tensor("user", "int64[N]", "input", True, False)
-    assert by_name["user_vec"] == Tensor("user_vec", "float32[N, 3]", "Gather", True, False)
-    assert by_name["shape"] == Tensor("shape", "int64[2]", "Shape", False, False)
-    assert not by_name["deep"].tappable
-    assert [t.name for t in listed if t.output] == ["y", "z"]
-
-
 def test_a_tap_is_a_column_of_the_tensors_type(signature):
     columns = tap_columns(signature, {"vec": "user_vec", "raw": "y"})
     assert {name: str(c) for name, c in columns.items()} == {"vec": "float32[N, 3]", "raw": "float32[N, 1]"}
@@ -54,6 +43,13 @@ def test_a_tap_that_does_not_exist_is_answered_with_near_names(signature):
 def test_a_tap_that_is_no_column_is_refused_with_its_type(signature, tensor, kind):
     with pytest.raises(ConfigurationError, match=f"{kind}; expected float32"):
         tap_columns(signature, {"t": tensor})
+
+
+def test_a_tap_whose_first_axis_is_a_sequence_is_refused(write):
+    text = "g (float[N] x, float[N, seq] w) => (float[N] y, float[seq] s) { y = Neg(x) s = ReduceSum<keepdims = 0>(w, zero) }"
+    path = write(text.replace("=> (", "=> (", 1).replace("{ y", "<int64[1] zero = {0}> { y"))
+    with pytest.raises(ConfigurationError, match=r"tensor 's', which is .*with the batch axis N"):
+        tap_columns(Signature.read(path, logit="y"), {"s": "s"})
 
 
 def test_the_schema_holds_inputs_taps_and_declared_columns(signature):

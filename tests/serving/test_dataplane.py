@@ -105,6 +105,28 @@ def test_a_home_that_keeps_inputs_from_some_start_on_learns_what_it_would_have_l
     assert digests[0] == digests[1]
 
 
+OPEN = """<ir_version: 8, opset_import: ["" : 17]>
+ranker (int64[N] user, float[N, 2] x) => (float[N, 1] logit) <float[2, 1] w = {0.5, -1.5}> { logit = MatMul(x, w) }"""
+
+
+@pytest.mark.parametrize("written", [-1, 0, None])
+def test_a_batch_axis_that_is_written_as_minus_1_or_0_or_not_at_all_takes_any_number_of_rows(tmp_path, written):
+    model = onnx.parser.parse_model(OPEN)
+    for value in (*model.graph.input, *model.graph.output):
+        axis = value.type.tensor_type.shape.dim[0]
+        axis.Clear()
+        if written is not None:
+            axis.dim_value = written
+    (tmp_path / "open.onnx").write_bytes(model.SerializeToString())
+    definition = Definition("ranker", tmp_path / "open.onnx", corrections=[Entity("user", slots=8)])
+    rig = Rig(definition, tmp_path / "home")
+    for rows in (1, 5):
+        x = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
+        scores = rig.plane.score({"user": np.arange(rows), "x": x}).scores
+        np.testing.assert_allclose(scores, 1 / (1 + np.exp(-(x @ [0.5, -1.5]))), atol=1e-6)
+    rig.close()
+
+
 @pytest.mark.parametrize("propensity", [[0.0] * 3, [1.5] * 3, [0.5], "x", [float("nan")] * 3])
 def test_a_propensity_that_is_none_is_refused(rig, propensity):
     with pytest.raises(InvalidInput, match="propensity"):

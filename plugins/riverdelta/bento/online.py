@@ -50,6 +50,7 @@ def online(
     task: str | Loss = "binary",
     logit: str | None = None,
     probability: str | None = None,
+    link: str | None = None,
     taps: Mapping[str, str] | None = None,
     columns: Mapping[str, str] | None = None,
     corrections: Correction | Sequence[Correction] = (),
@@ -72,7 +73,11 @@ def online(
         The loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the log
         loss of labels 0 and 1.
     logit, probability
-        Name of the base's output to correct; give one of them if the base has several outputs.
+        Name of the base's output to correct, as what it is. Give one of them if the base has several outputs, or if neither the
+        graph nor a few probed rows show which it is.
+    link
+        `"identity"` if the output is a raw output, `"logit"` if it is a probability. Give it only if an error asks for it: it
+        overrides what probed rows suggest, never what the graph proves.
     taps
         Names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
     columns
@@ -122,6 +127,7 @@ def online(
             base=_locate(base, folder),
             logit=logit,
             probability=probability,
+            link=link,
             taps=dict(taps or {}),
             columns=Schema.of(columns or {}),
             corrections=listed(corrections),

@@ -241,14 +241,15 @@ def impression(impression: str, target: str, as_json: bool) -> None:
 @click.option("--taps", "only_taps", is_flag=True, help="List only tensors that can be tapped.")
 @as_json
 def inspect(model: Path, only_taps: bool, as_json: bool) -> None:
-    """List the tensors of an ONNX model.
+    """List the tensors of an ONNX model, with how each can be used.
 
-    The inputs come first, then the output of each node; the outputs of the model are marked.
+    The inputs come first, then what can be tapped, then the outputs. Each has what to write in @online to use it, or the
+    reason why it cannot be used; an output has the meaning that the graph proves.
     """
     from dataclasses import asdict
 
     from riverdelta.cli.tables import print_tensors
-    from riverdelta.graph.taps import list_tensors
+    from riverdelta.graph.inspection import list_tensors
 
-    found = [asdict(tensor) for tensor in list_tensors(model) if tensor.tappable or not only_taps]
+    found = [asdict(tensor) for tensor in list_tensors(model) if (tensor.write or "").startswith("taps=") or not only_taps]
     show(found, as_json, lambda found: print_tensors(model.name, found))

@@ -40,8 +40,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--log", type=_FILE, help="Learn these rows instead of the journal's.")
 @click.option("--label", help="The label column of the log.")
 @click.option("--time", "when", help="The time column of the log: Unix seconds, ascending.")
+@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of the log of strings that look like numbers.")
 @as_json
-def rebase(target: str, old: Path, log: Path | None, label: str | None, when: str | None, as_json: bool) -> None:
+def rebase(
+    target: str, old: Path, log: Path | None, label: str | None, when: str | None, text: tuple[str, ...], as_json: bool
+) -> None:
     """Carry over what was learned to a changed stack or a new base.
 
     Makes a new home in RIVERDELTA_HOME, in which the current service has learned the journal of OLD_HOME; OLD_HOME is not
@@ -62,7 +65,7 @@ def rebase(target: str, old: Path, log: Path | None, label: str | None, when: st
         columns, hidden = (*Progress.get_default_columns(), MofNCompleteColumn()), as_json or not console.is_terminal
         bar = held.enter_context(Progress(*columns, console=console, transient=True, disable=hidden))
         task = bar.add_task("learning", total=None)
-        rows = None if log is None or label is None else _log(definition, log, label, when)
+        rows = None if log is None or label is None else _log(definition, log, label, when, text)
         done = carry_over(definition, Settings.load(), old, rows, lambda at, last: bar.update(task, completed=at, total=last))
     show(asdict(done), as_json, lambda _: _print(done))
 
@@ -124,9 +127,9 @@ def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
         yield "warning: on these rows the new stack, as served, lost more than the old one"
 
 
-def _log(definition: Definition, path: Path, label: str, when: str | None) -> Iterator[LogRows]:
+def _log(definition: Definition, path: Path, label: str, when: str | None, text: tuple[str, ...]) -> Iterator[LogRows]:
     names, last = (label, *definition.request_schema), -np.inf
-    for rows in blocks(path, names if when is None else (*names, when)):
+    for rows in blocks(path, names if when is None else (*names, when), text):
         labels = rows.numbers(label, definition.loss.expected)
         times = np.full(len(rows), time.time())
         if when is not None:
@@ -134,5 +137,5 @@ def _log(definition: Definition, path: Path, label: str, when: str | None) -> It
             rows.refuse(f"{when!r} is not a number", ~np.isfinite(times), "expected Unix seconds")
             rows.refuse(f"{when!r} goes back", np.diff(times, prepend=last) < 0, f"sort the rows by {when!r}")
             last = times[-1]
-        columns: dict[str, Any] = {name: rows.values(name) for name in definition.request_schema}
+        columns: dict[str, Any] = {name: rows.values(column) for name, column in definition.request_schema.items()}
         yield LogRows(columns, labels, times, str(path))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 
 from riverdelta.cli.options import as_json, service, show
-from riverdelta.cli.rows import Rows, read
+from riverdelta.cli.rows import read
 from riverdelta.learning.definition import load
 from riverdelta.learning.reference import save
 from riverdelta.serving.profile import LEAST_ROWS, measure
@@ -19,19 +20,25 @@ from riverdelta.serving.profile import LEAST_ROWS, measure
 @service
 @click.option("--label", required=True, help="The label column, of 0 and 1.")
 @click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="Use the last N rows.")
+@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of strings, even if they look like numbers.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: beside the base).")
 @as_json
-def reference(rows: Path, target: str, label: str, last: int, output: Path | None, as_json: bool) -> None:
+def reference(
+    rows: Path, target: str, label: str, last: int, text: tuple[str, ...], output: Path | None, as_json: bool
+) -> None:
     """Save the reference profile of the base's training data.
 
     ROWS is a .parquet, .feather or .csv file, oldest row first. Use rows that the base was not fitted to, such as its
     validation data. Drift is then measured from the first example on.
+
+    Ids of a .csv are integers if all are written as such; if only some look like integers, --text says that clients send them
+    as strings.
     """
     definition = load(target)
-    every = read(rows, (label, *definition.request_schema))
+    every = read(rows, (label, *definition.request_schema), text)
     skipped = max(len(every) - last, 0)
-    kept = Rows(rows, every.table.slice(skipped), skipped)
-    columns = {name: kept.values(name) for name in definition.request_schema}
+    kept = replace(every, table=every.table.slice(skipped), first=skipped)
+    columns = {name: kept.values(column) for name, column in definition.request_schema.items()}
     labels = kept.numbers(label, "0 and 1").astype(np.float32)
     path = save(definition, measure(definition, columns, labels), output)
     made = {"file": str(path), "rows": len(labels), "columns": [*columns]}

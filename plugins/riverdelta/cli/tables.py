@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 #: The columns of numbers, which are aligned to the right.
 _RIGHT = frozenset(
@@ -62,13 +63,25 @@ def print_changes(found: Mapping[str, Any]) -> None:
 
 
 def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
-    """Print the tensors of a model."""
-    made = table("tensor", "type", "made by", "tap", "output")
-    for tensor in found:
-        marks = ("yes" if tensor[name] else "" for name in ("tappable", "output"))
-        made.add_row(tensor["name"], tensor["type"], tensor["producer"], *marks)
+    """Print the tensors of a model: inputs, inner tensors and outputs, with what to write to use each."""
     click.echo(name)
-    Console().print(made)
+    console = Console(highlight=False)
+    for place, title in (("input", "inputs"), ("inner", "inner tensors"), ("output", "outputs")):
+        tensors = [tensor for tensor in found if tensor["place"] == place]
+        if not tensors:
+            continue
+        made = table()
+        made.show_header = True
+        for heading in (title, "type", *(() if place == "input" else ("made by",)), "use"):
+            made.add_column(heading, overflow="fold")
+        for tensor in tensors:
+            use = Text(tensor["write"] if place == "output" and tensor["write"] else tensor["use"])
+            if tensor["why"]:
+                use.append(f"{' ' if use.plain == '-' else '; '}{tensor['why']}", style="dim")
+            maker = () if place == "input" else (Text(tensor["producer"]),)
+            made.add_row(Text(tensor["name"]), Text(tensor["type"]), *maker, use)
+        console.print(made)
+    console.print("N is the batch axis. A tap is used by any name: taps={'item_vec': 'TENSOR'}", style="dim")
 
 
 def print_impression(found: Mapping[str, Any]) -> None:

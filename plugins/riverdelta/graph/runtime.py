@@ -6,7 +6,8 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,47 @@ def open_session(
     except Exception as error:  # ONNX Runtime's errors share no base class but Exception
         name = source or ("the model" if isinstance(model, bytes) else model)
         raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
+
+
+@functools.cache
+def newest(domain: str | None) -> int | None:
+    """Return the newest opset of a domain that ONNX Runtime opens, or for None the newest IR version; None if it says neither.
+
+    >>> newest("") >= 13 and newest(None) >= 8
+    True
+    """
+    beyond = _IDENTITY[:-1] + b"\x7f"
+    if domain is None:
+        beyond = b"\x08\x7f" + _IDENTITY[2:]
+    elif domain:
+        name = domain.encode()
+        fields = bytes((0x0A, len(name))) + name + b"\x10\x7f"
+        beyond = _IDENTITY + bytes((0x42, len(fields))) + fields
+    try:
+        open_session(beyond, (_CPU,))
+    except ModelError as error:
+        found = re.search(r"till opset (\d+)|max supported IR version: (\d+)", str(error))
+        return int(found[1] or found[2]) if found else None
+    return None
+
+
+def check_versions(path: Path, ir: int, opsets: Mapping[str, int]) -> None:
+    """Raise `ModelError` naming the base, if its IR version or an opset of ONNX is newer than ONNX Runtime supports."""
+    here = f"ONNX Runtime {onnxruntime.__version__} supports up to"
+    for domain in ("", "ai.onnx.ml"):
+        version, most = opsets.get(domain, 0), newest(domain)
+        if most is not None and version > most:
+            option = f"target_opset={{{domain!r}: {most}}}" if domain else f"opset_version={most}"
+            how = "skl2onnx: to_onnx" if domain else "torch.onnx.export"
+            raise ModelError(
+                f"{path.name} has opset {version} of {domain or 'ai.onnx'}; {here} {most}: export it again with {option} "
+                f"({how}), or install a newer ONNX Runtime"
+            )
+    if (most := newest(None)) is not None and ir > most:
+        raise ModelError(
+            f"{path.name} has IR version {ir}; {here} {most}: write model = onnx.load({path.name!r}); "
+            f"model.ir_version = {most}; onnx.save(model, {path.name!r}), or install a newer ONNX Runtime"
+        )
 
 
 def check_opens(model: Path) -> None:

@@ -16,12 +16,11 @@ from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.nodes import Nodes
+from riverdelta.graph.meaning import IDENTITY, Evidence
+from riverdelta.graph.probe import values_of
+from riverdelta.graph.runtime import check_versions
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
-# These pass a value on unchanged.
-_PASSING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
-_ANY_OPSET = 17
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
 
 
@@ -45,41 +44,42 @@ class Signature:
 
     @classmethod
     def read(
-        cls, path: str | Path, logit: str | None = None, probability: str | None = None, loss: Loss = LOG_LOSS
+        cls,
+        path: str | Path,
+        logit: str | None = None,
+        probability: str | None = None,
+        loss: Loss = LOG_LOSS,
+        link: str | None = None,
     ) -> Signature:
         """Read a base model; raises `ModelError` or `Unsupported` with the reason and how to fix it.
 
         `logit` names an output that is raw, `probability` one that is a prediction. With neither, the only float output is
-        taken: as a prediction if a node such as Sigmoid, which computes the loss's predictions, produces it.
+        taken, if the graph proves what it is or a few probed rows show it. `link` settles what cannot be proved: `identity` if
+        the output is raw, the name of the raw output (`logit`) if it is a prediction.
         """
         path = Path(path)
-        if logit and probability:
-            raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
+        word = _word(path, logit, probability, link, loss)
         model, shapes = read_model(path)
-        read_as = identify(*_files(path, model))
+        read_as = identify(*files_of(path, model))
         stored = {t.name for t in model.graph.initializer}
-        inputs = Schema({i.name: _input(path, i) for i in model.graph.input if i.name not in stored})
+        inputs = Schema({i.name: input_of(path, model, i) for i in model.graph.input if i.name not in stored})
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
-        output = _output(path, model, shapes, logit or probability, loss)
-        squashing = _squashing(loss)
-        squashed = squashing is not None and _made_by(model, output, squashing)
-        if logit and squashed:
-            raise ModelError(
-                f"{path.name}: logit={logit!r} is the output of a {squashing}, a probability; write probability={logit!r}"
-            )
-        return cls(path, model, inputs, output, bool(probability) or squashed, loss, shapes, read_as)
+        output = output_of(path, model, shapes, logit or probability, loss)
+        evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, model, inputs, output, read_as))
+        predicts = evidence.predicts(word, link is not None)
+        return cls(path, model, inputs, output, predicts, loss, shapes, read_as)
 
     @cached_property
     def digest(self) -> str:
         """BLAKE2b of the model file and its external data, in hexadecimal; raises `ModelError` if they have changed."""
-        digest = file_digest(*_files(self.path, self.model))
+        digest = file_digest(*files_of(self.path, self.model))
         self.check_unchanged()
         return digest
 
     def check_unchanged(self) -> None:
         """Raise `ModelError` if the model file or its external data have changed since they were read."""
-        if identify(*_files(self.path, self.model)) != self.read_as:
+        if identify(*files_of(self.path, self.model)) != self.read_as:
             raise ModelError(f"{self.path} has changed since it was read; restart with the file that you want to serve")
 
     @property
@@ -97,6 +97,8 @@ def opset_of(model: onnx.ModelProto) -> int:
 def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
     model = _load(path)
+    _free_axes(model)
+    check_versions(path, model.ir_version, {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import})
     _check_external(path, model)
     _check_structure(path, model)
     return model, _shapes(path, model)
@@ -122,6 +124,15 @@ def column_of(value: ValueInfoProto) -> Column | None:
     return Column(value.name, dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]))
 
 
+def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
+    """Whether the first axis can be the batch axis: no input has an axis of that name elsewhere, such as a sequence."""
+    dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
+    first, others = {axes[0].dim_param for axes in dims if axes}, {axis.dim_param for axes in dims for axis in axes[1:]}
+    axes = value.type.tensor_type.shape.dim
+    # Where every first axis is also another one, as in float[n, n], none can be told from the batch axis.
+    return not axes or axes[0].dim_param not in others - {""} or not first - others
+
+
 def _load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
@@ -139,6 +150,16 @@ def _load(path: Path) -> onnx.ModelProto:
         if isinstance(name, bytes):  # what protobuf returns for text that is not UTF-8
             raise ModelError(f"{path} is not an ONNX model, or it is damaged: the name {name!r} is not text")
     return model
+
+
+def _free_axes(model: onnx.ModelProto) -> None:
+    """Leave the length of axes open that some exporters write as -1 or 0; ONNX Runtime would take it literally."""
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.HasField("tensor_type"):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value <= 0:
+                    dim.Clear()
 
 
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
@@ -194,11 +215,17 @@ def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
     return {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
 
 
-def _input(path: Path, value: ValueInfoProto) -> Column:
+def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Column:
+    """Return an input as a column; raises `ModelError` or `Unsupported` with the reason if its type or shape does not fit."""
     dims = value.type.tensor_type.shape.dim
     if not dims or dims[0].HasField("dim_value"):
         got = [d.dim_value or d.dim_param or "?" for d in dims]
         raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {_HOW}")
+    if not is_batch(model, value):
+        raise ModelError(
+            f"{path.name}: input {value.name!r} is {type_of(value)}, and {dims[0].dim_param!r} is not the batch axis: other "
+            f"inputs have it elsewhere; give it the batch axis first, or a constant in the model"
+        )
     column = column_of(value)
     if column is None or column.dtype not in DTYPES:
         kind = _kind(value.type.tensor_type.elem_type)
@@ -206,7 +233,8 @@ def _input(path: Path, value: ValueInfoProto) -> Column:
     return column
 
 
-def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None, loss: Loss) -> str:
+def output_of(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto], name: str | None, loss: Loss) -> str:
+    """Return the name of the output to correct; raises `ModelError` or `Unsupported` if its type or shape does not fit."""
     outputs = {o.name: o for o in model.graph.output}
     floats = [n for n, o in outputs.items() if o.type.tensor_type.elem_type in _FLOATS]
     if name is None:
@@ -226,24 +254,27 @@ def _output(path: Path, model: onnx.ModelProto, shapes: dict[str, ValueInfoProto
     if dims and [d.dim_value for d in dims[1:]] not in allowed:
         wanted = " or ".join(f"[{', '.join(['N', *map(str, one)])}]" for one in reversed(allowed))
         raise Unsupported(f"{path.name}: output {name!r} is {type_of(shapes[name])}; {loss} takes {wanted}")
-    if not dims or dims[0].HasField("dim_value"):
+    if not dims or dims[0].HasField("dim_value") or not is_batch(model, shapes[name]):
         raise ModelError(f"{path.name}: output {name!r} is {type_of(shapes[name])}, without a dynamic batch axis; {_HOW}")
     return name
 
 
-def _squashing(loss: Loss) -> str | None:
-    """Return the operator that turns raw outputs into predictions, if it is a single node."""
-    nodes = Nodes(_ANY_OPSET)
-    loss.export_inverse_link(nodes, "raw")
-    return nodes.nodes[0].op_type if len(nodes.nodes) == 1 else None
-
-
-def _made_by(model: onnx.ModelProto, name: str, operator: str) -> bool:
-    producers = {out: node for node in model.graph.node for out in node.output}
-    node = producers.get(name)
-    while node is not None and node.domain in ("", "ai.onnx") and node.op_type in _PASSING:
-        node = producers.get(node.input[0])
-    return node is not None and node.domain in ("", "ai.onnx") and node.op_type == operator
+def _word(path: Path, logit: str | None, probability: str | None, link: str | None, loss: Loss) -> str | None:
+    """Return what the user says that the output is: `raw`, `prediction` or None."""
+    if logit and probability:
+        raise ModelError(f"{path.name}: logit={logit!r} and probability={probability!r}; name one output")
+    links = {IDENTITY: "raw", loss.raw: "prediction"}
+    if link is not None and link not in links:
+        raise ModelError(
+            f"{path.name}: link is {link!r}; write link={IDENTITY!r} if the output is a {loss.raw}, link={loss.raw!r} if it is "
+            f"a prediction of it"
+        )
+    named = "raw" if logit else "prediction" if probability else None
+    if link is not None and named not in (None, links[link]):
+        given = f"logit={logit!r}" if logit else f"probability={probability!r}"
+        right = next(one for one, word in links.items() if word == named)
+        raise ModelError(f"{path.name}: {given} and link={link!r} contradict each other; write {given}, link={right!r}")
+    return named if link is None else links[link]
 
 
 def type_of(value: ValueInfoProto | None) -> str:
@@ -259,5 +290,6 @@ def _kind(number: int) -> str:
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"UNKNOWN {number}"
 
 
-def _files(path: Path, model: onnx.ModelProto) -> list[Path]:
+def files_of(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Return the files of a model: its own, then those of its external data."""
     return [path, *(path.parent / location for location in sorted({info.location for _, info in external_tensors(model)}))]

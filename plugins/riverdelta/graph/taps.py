@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+
+from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.signature import Signature, column_of, read_model, type_of
+from riverdelta.graph.signature import Signature, column_of, is_batch, type_of
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
@@ -25,32 +25,6 @@ def outputs(loss: Loss) -> tuple[str, str, str, str]:
     return "score", loss.raw, f"corrected_{loss.raw}", f"base_{loss.raw}"
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor of a graph: its name, type and source, whether it can be a tap, and whether it is an output of the model."""
-
-    name: str
-    type: str
-    producer: str
-    tappable: bool
-    output: bool
-
-
-def list_tensors(path: str | Path) -> list[Tensor]:
-    """Return every tensor of a model in graph order: inputs first, then each node's outputs."""
-    model, shapes = read_model(Path(path))
-    stored = {tensor.name for tensor in model.graph.initializer}
-    made = [(value.name, "input") for value in model.graph.input if value.name not in stored]
-    made += [(name, node.op_type) for node in model.graph.node for name in node.output if name]
-    tensors, final = [], {value.name for value in model.graph.output}
-    for name, producer in made:
-        value = shapes.get(name)
-        column = column_of(value) if value is not None else None
-        kind = str(column) if column is not None else type_of(value)
-        tensors.append(Tensor(name, kind, producer, column is not None and _usable(column), name in final))
-    return tensors
-
-
 def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
     """Return each tap as a column; raises `ConfigurationError` if a tensor is missing or has no batch axis."""
     schema = Schema()
@@ -61,11 +35,11 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
                 f"tap {tap!r} names tensor {tensor!r}, which {signature.path.name} lacks: {near(tensor, signature.shapes)}"
                 f" (riverdelta inspect {signature.path.name} lists them all)"
             )
-        column = column_of(value)
-        if column is None or not _usable(column):
+        column = tappable(signature.model, value)
+        if column is None:
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which is {column or type_of(value)}; "
-                f"expected float32[N], float32[N, D] or int64[N]"
+                f"tap {tap!r} names tensor {tensor!r}, which is {column_of(value) or type_of(value)}; "
+                f"expected float32[N], float32[N, D] or int64[N], with the batch axis N"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
     return schema
@@ -91,5 +65,9 @@ def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema)
     return schema
 
 
-def _usable(column: Column) -> bool:
-    return column.kind in ("id", "scalar", "vector")
+def tappable(model: ModelProto, value: ValueInfoProto | None) -> Column | None:
+    """Return a tensor as the column that a tap of it would be; None if it cannot be tapped."""
+    column = None if value is None else column_of(value)
+    if value is None or column is None or not is_batch(model, value) or column.kind == "tensor":
+        return None
+    return column

@@ -39,6 +39,9 @@ class Definition:
         Path of the base model, an ONNX file.
     logit, probability
         The base's output tensor to correct, as a raw output or as a prediction (default: its only float output).
+    link
+        `identity` or `logit`, to insist that the output is raw or a prediction (default: the graph, or a few probed rows, must
+        not contradict).
     taps
         Tensors within the base that corrections read, by column name.
     columns
@@ -69,6 +72,7 @@ class Definition:
     slices: Mapping[str, str | int | Sequence[str | int]] = field(default_factory=dict)
     task: str | Loss = "binary"
     keep_inputs: bool = False
+    link: str | None = None
     service: str = "SERVICE.py:CLASS"
 
     def __post_init__(self) -> None:
@@ -82,7 +86,7 @@ class Definition:
     @cached_property
     def signature(self) -> Signature:
         """The base model, read and checked."""
-        return Signature.read(self.base, self.logit, self.probability, self.loss)
+        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link)
 
     @cached_property
     def schema(self) -> Schema:

@@ -64,7 +64,7 @@ class TwoTables(Correction):
 def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
     onnx.save(onnx.parser.parse_model(BASE), folder / "base.onnx")
-    signature = Signature.read(folder / "base.onnx")
+    signature = Signature.read(folder / "base.onnx", logit="y", link="identity")
     taps = {"halves": "half"}
     stack = Stack([TwoTables()])
     stack.bind(full_schema(signature, taps, Schema()))
@@ -287,7 +287,7 @@ def test_a_model_without_the_table_to_pin_is_refused(tmp_path):
 
 def test_weights_beside_the_release_are_found_from_any_working_directory(tmp_path, monkeypatch):
     onnx.save(onnx.parser.parse_model(KNOWN.format(", ".join(["0.5"] * 600), 600)), tmp_path / "base.onnx")
-    signature = Signature.read(tmp_path / "base.onnx")
+    signature = Signature.read(tmp_path / "base.onnx", logit="y", link="identity")
     model = save(merge(signature, Stack([]), {}, Schema()), signature, tmp_path / "releases" / "000001.onnx")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -297,7 +297,7 @@ def test_weights_beside_the_release_are_found_from_any_working_directory(tmp_pat
 
 def test_an_id_that_the_base_does_not_know_is_the_callers_mistake(tmp_path):
     onnx.save(onnx.parser.parse_model(KNOWN.format("1, 2", 2)), tmp_path / "base.onnx")
-    signature = Signature.read(tmp_path / "base.onnx")
+    signature = Signature.read(tmp_path / "base.onnx", logit="y", link="identity")
     model = save(merge(signature, Stack([]), {}, Schema()), signature, tmp_path / "000001.onnx")
     session = Session(model, START, providers=["CPUExecutionProvider"])
     with pytest.raises(InvalidInput, match=r"row.*out of data bounds"):
