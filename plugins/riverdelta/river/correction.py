@@ -24,6 +24,7 @@ from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.corrections.rows import offset_key
 from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
+from riverdelta.river.limits import Limits
 from riverdelta.river.one_hot_encoder import BoundedEncoder
 from riverdelta.river.snapshot import freeze, thaw
 
@@ -90,7 +91,6 @@ class River(Correction):
         if not self.reads:
             raise ConfigurationError('River(...) has no features; name columns, as in River(pipeline, features=("hour",))')
 
-    radius = _DIVERGED
     _learner: dict[str, npt.NDArray[Any]]
     _unsaved: bool
 
@@ -115,10 +115,10 @@ class River(Correction):
 
     @property
     def learner(self) -> dict[str, npt.NDArray[Any]]:
-        """The pipeline's state and the number of rows it learned; made on demand, because that is slow."""
+        """The pipeline's state, the number of rows it learned and what the limits learned; made on demand, as that is slow."""
         if self._unsaved:
-            self._learner = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
-            self._unsaved = False
+            frozen = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
+            self._learner, self._unsaved = frozen | self._limits.state, False
         return self._learner
 
     @learner.setter
@@ -139,7 +139,9 @@ class River(Correction):
             raise Unsupported(f"{self._what()} cannot lower {self.loss}; end it in LinearRegression")
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
-        self.served = self._converter.tables
+        self._numeric = tuple(name for name in self._columns if name not in self.keys)
+        self._limits = Limits(sum(len(_river_names(self._columns[name])) for name in self._numeric))
+        self.served, self.radius = self._converter.tables | {"limits": self._limits.table}, self.loss.reach
         freeze(self._model)  # refuse now what a checkpoint could not save
         super().bind(schema)
 
@@ -147,29 +149,36 @@ class River(Correction):
         out = self.room(columns, offset)
         out[:] = offset
         if self._rows:
-            for i, x in enumerate(self._dicts(columns, len(offset))):
-                out[i, 0] = self._predicted(x, float(offset[i, 0]))
+            numbers = self._numbers(columns, len(offset))
+            self._limits.apply(numbers)
+            for i, x in enumerate(self._dicts(columns, numbers)):
+                x = x if self._limits.known else self._ids(x)
+                out[i, 0] = self._predicted(self._raw(x, float(offset[i, 0])), float(offset[i, 0]))
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
-        for i, x in enumerate(self._dicts(columns, len(offset))):
+        numbers = self._numbers(columns, len(offset))
+        # Numbers that are not finite would stay in the state permanently.
+        parts = [offset, label[:, None], weight[:, None], *(columns[n].reshape(len(offset), -1) for n in self._numeric)]
+        learned = (weight != 0.0) & np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in parts])
+        start = self._limits.learn(numbers, learned)
+        for i, x in enumerate(self._dicts(columns, numbers)):
             o = float(offset[i, 0])
-            # Numbers that are not finite would stay in the state permanently.
-            if weight[i] == 0.0 or not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
-                out[i, 0] = self._predicted(x, o)
+            z = self._raw(x if i > start else self._ids(x), o) if self._rows else o
+            if not learned[i]:
+                out[i, 0] = self._predicted(z, o)
                 continue
-            z = self._raw(x, o) if self._rows else o
             if not abs(z - o) < _DIVERGED:
                 self._restart()
                 z = o
-            out[i, 0] = z
+            out[i, 0] = self._predicted(z, o)
             y, w = self._last.target(self.loss, z, float(label[i]), float(weight[i]))
             self._last.shift = o
             self._rows += 1
             self._stale = self._unsaved = True
             try:
-                self._model.learn_one(x, y, w=w)
+                self._model.learn_one(x if i >= start else self._ids(x), y, w=w)
             except OverflowError:
                 self._restart()
         return out
@@ -177,9 +186,9 @@ class River(Correction):
     def _what(self) -> str:
         return f"River({self.pipeline})"
 
-    def _predicted(self, x: dict[str, Any], offset: float) -> float:
-        z = self._raw(x, offset) if self._rows else offset
-        return offset if math.isnan(z) else min(max(z, offset - _DIVERGED), offset + _DIVERGED)
+    def _predicted(self, raw: float, offset: float) -> float:
+        """Return a raw output with a residual of at most `radius`."""
+        return offset if math.isnan(raw) else min(max(raw, offset - self.radius), offset + self.radius)
 
     def _raw(self, x: dict[str, Any], offset: float) -> float:
         for step in self._transformers:
@@ -195,10 +204,10 @@ class River(Correction):
         fresh = self.clone()
         fresh.loss = self.loss
         fresh.bind(self._columns)
-        for key, table in self.served.items():
+        for key, table in self._converter.tables.items():
             table.values[:] = fresh.served[key].values
             table.touched[:] = True
-        self.learner = fresh.learner
+        self.learner = fresh.learner | self._limits.state
         self.restore()
 
     def sync(self) -> None:
@@ -229,28 +238,45 @@ class River(Correction):
         used = {id(categories.table): len(categories.rows) / self.slots for categories in self._categories}
         return {name: used[id(table)] for name, table in self.served.items() if id(table) in used}
 
-    def _dicts(self, columns: Columns, rows: int) -> Iterator[dict[str, Any]]:
+    def _numbers(self, columns: Columns, rows: int) -> npt.NDArray[np.float64]:
+        """Return the columns that are read as numbers, float64[N, D]; NaN and what is close to 0 are 0."""
+        parts = [columns[name].reshape(rows, -1) for name in self._numeric]
+        parts = [np.where(np.abs(part) > _TINY, part, np.float32(0)) if part.dtype.kind == "f" else part for part in parts]
+        return np.concatenate([np.empty((rows, 0)), *parts], axis=1, dtype=np.float64)
+
+    def _dicts(self, columns: Columns, numbers: npt.NDArray[np.float64]) -> Iterator[dict[str, Any]]:
         """Yield each row as the dict of Python ints and floats that River reads."""
-        names: list[str] = []
-        values: list[list[Any]] = []
+        values, at = dict[str, list[Any]](), 0
         for name, column in self._columns.items():
-            parts = _river_names(column)
-            names += parts
-            block = columns[name].reshape(rows, len(parts))
-            if column.kind != "id":
-                block = np.where((np.abs(block) <= _TINY) & (block != 0), np.float32(0), block)
-            values += [block[:, i].tolist() for i in range(len(parts))]
-        for row in zip(*values, strict=True):
-            yield dict(zip(names, row, strict=True))
+            if name not in self._numeric:
+                values[name] = columns[name].tolist()
+                continue
+            for part in _river_names(column):
+                values[part] = numbers[:, at].tolist()
+                at += 1
+        for row in zip(*values.values(), strict=True):
+            yield dict(zip(values, row, strict=True))
+
+    def _ids(self, x: dict[str, Any]) -> dict[str, Any]:
+        """Return a row without its numbers."""
+        return {name: x[name] for name in self.keys}
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        blocks = tuple(
-            (_river_names(column), columns[name] if column.kind == "id" else nodes.add("Shrink", columns[name], lambd=_TINY))
-            for name, column in self._columns.items()
-        )
-        ids: dict[base.Name, str] = {n: columns[n] for n, column in self._columns.items() if column.kind == "id"}
-        (residual,) = self._converter.export(nodes, Flow(blocks, ids)).terms
-        return nodes.add("Add", offset, nodes.cast(residual, TensorProto.FLOAT))
+        blocks, ids, at = list[tuple[tuple[base.Name, ...], str]](), dict[base.Name, str](), 0
+        limits = nodes.table("limits", self._limits.table.values) if self._numeric else ""
+        for name, column in self._columns.items():
+            names, tensor = _river_names(column), columns[name]
+            if column.kind == "id":
+                ids[name] = tensor
+            else:
+                tensor = nodes.add("Shrink", tensor, lambd=_TINY)  # NaN becomes 0
+            if name in self._numeric:
+                tensor = self._limits.export(nodes, limits, tensor, at, len(names))
+                at += len(names)
+            blocks.append((names, tensor))
+        (residual,) = self._converter.export(nodes, Flow(tuple(blocks), ids)).terms
+        ends = [nodes.constant(np.float32(end)) for end in (-self.radius, self.radius)]
+        return nodes.add("Add", offset, nodes.add("Clip", nodes.cast(residual, TensorProto.FLOAT), *ends))
 
 
 def _named(features: Sequence[str]) -> tuple[str, ...]:
