@@ -9,83 +9,86 @@ from numba import float64, types
 from onnx import TensorProto
 
 from riverdelta.core.nodes import Nodes
+from riverdelta.corrections import limits
 from riverdelta.corrections.base import Table
 
-#: The rows whose median is the centre of a number, and the deviations whose median is its first typical size.
-FIRST = 8
-#: A number counts as at most this many typical deviations from its centre.
-_FAR = 4.0
+#: The rows whose median is the centre of a number, and the deviations other than 0 that these have at most.
+FIRST, _DEVIATIONS = 8, 7
 #: The root mean square of a normal distribution in medians.
 _NORMAL = 1.4826
-#: The weight of the first typical size, and the most later deviations that count, in rows.
-_PRIOR, _MEMORY = 32.0, 1000.0
 _LARGEST = float(np.finfo(np.float32).max)
 _Doubles = float64[:, ::1]
 
 
-@numba.njit(types.void(_Doubles, types.boolean[::1], _Doubles, _Doubles, types.float32[:, ::1]), cache=True)
-def _learn(x, learned, first, typical, limits):  # type: ignore[no-untyped-def]
-    """Limit the numbers x[N, D] of each row, and learn from it if it is `learned`.
+@numba.njit
+def _deviate(size, known, first, window, d):  # type: ignore[no-untyped-def]
+    """Learn from the size of a deviation; known[d] is (rows, centre, Σ deviation², deviations other than 0)."""
+    if size == 0.0:
+        return
+    if known[d, 3] < _DEVIATIONS:
+        first[d, int(known[d, 3])] = size
+        known[d, 3] += 1.0
+        known[d, 2] = known[d, 3] * (_NORMAL * np.median(first[d, : int(known[d, 3])])) ** 2
+    else:
+        square = limits.square(size * size, known[d, 2], known[d, 3])
+        known[d, 3] += 1.0
+        known[d, 2] = limits.settled(known[d, 2] + square, known[d, 3], square, window, d)
 
-    typical[d] is (rows, centre, deviations other than 0, mean square of these).
-    """
+
+@numba.njit(types.void(_Doubles, types.boolean[::1], _Doubles, _Doubles, _Doubles, types.float32[:, ::1]), cache=True)
+def _learn(x, learned, known, first, window, table):  # type: ignore[no-untyped-def]
+    """Limit the numbers x[N, D] of each row, and learn from it if it is `learned`."""
     for i in range(x.shape[0]):
         for d in range(x.shape[1]):
-            v, (rows, centre, deviations, square) = x[i, d], typical[d]
-            x[i, d] = min(max(v, np.float64(limits[d, 0])), np.float64(limits[d, 1]))
+            v = x[i, d]
+            x[i, d] = min(max(v, np.float64(table[d, 0])), np.float64(table[d, 1]))
             if not learned[i]:
                 continue
-            typical[d, 0] = rows + 1.0
-            if rows < FIRST:
-                first[d, int(rows)] = v
-                if rows + 1.0 < FIRST:
-                    continue
+            row = int(known[d, 0])
+            known[d, 0] += 1.0
+            if row < FIRST:
+                first[d, row] = v
+            if row == FIRST - 1:
                 # The centre is one of the values, so that those equal to it deviate by exactly 0.
-                centre = typical[d, 1] = np.sort(first[d])[FIRST // 2]
-                for value in first[d].copy():
-                    if value != centre:
-                        first[d, int(deviations)] = abs(value - centre)
-                        deviations += 1.0
-            elif v == centre:
-                continue
-            elif deviations < FIRST - 1:
-                first[d, int(deviations)] = abs(v - centre)
-                deviations += 1.0
-            else:
-                deviations += 1.0
-                counted = min((v - centre) ** 2, _FAR * _FAR * square)
-                square += (counted - square) / (_PRIOR + min(deviations, _MEMORY))
-            if deviations == FIRST - 1:
-                square = (_NORMAL * np.median(first[d, : FIRST - 1])) ** 2
-            reach = _FAR * np.sqrt(square)
-            limits[d, 0] = max(centre - reach, -_LARGEST)
-            limits[d, 1] = min(centre + reach, _LARGEST)
-            typical[d, 2], typical[d, 3] = deviations, square
-            if rows + 1.0 == FIRST:
-                x[i, d] = min(max(v, limits[d, 0]), limits[d, 1])
+                values = np.sort(first[d])
+                known[d, 1] = values[FIRST // 2]
+                for value in values:
+                    _deviate(abs(value - known[d, 1]), known, first, window, d)
+            elif row >= FIRST:
+                _deviate(abs(v - known[d, 1]), known, first, window, d)
+            if row >= FIRST - 1:
+                reach = limits.most(known[d, 2], known[d, 3]) if known[d, 3] >= _DEVIATIONS else 0.0
+                table[d, 0] = max(known[d, 1] - reach, -_LARGEST)
+                table[d, 1] = min(known[d, 1] + reach, _LARGEST)
+            if row == FIRST - 1:
+                x[i, d] = min(max(v, np.float64(table[d, 0])), np.float64(table[d, 1]))
 
 
 class Limits:
-    """Limits each of D numbers to within 4 typical deviations of its centre, from the first example on.
+    """Holds each of D numbers within 4 typical deviations of its centre, from the first example on.
 
     Notes
     -----
-    The centre is the median of the first 8 rows, which a pipeline reads without numbers. The typical deviation is the root mean
-    square of the deviations other than 0, limited ones, over the last 1,000 or so; it begins with the median of the first 7, until
-    which the number counts as its centre. A few absurd values thus neither reach the pipeline nor move the limits far, whenever
-    they come, and a number that is mostly 0, or has a large mean and a small spread, keeps its values.
+    The centre is the median of the first 8 rows; the last of them is the first that a pipeline learns with its numbers. The
+    typical deviation is that of `corrections.limits` for the deviations other than 0, and begins with the median of the first 7,
+    until which the number counts as its centre. A few absurd values thus neither reach the pipeline nor move its limits far,
+    whenever they come. A number that is mostly 0 keeps its values, as does one of large mean and small spread.
 
-    The served table `limits` has one row (least, greatest) for each number; both are 0 before the centre is known.
+    The served table has one row (least, greatest) for each number, which are 0 before the centre is known.
     """
 
     def __init__(self, numbers: int) -> None:
         self.table = Table(np.zeros((numbers, 2)))
-        self.state = {"first": np.zeros((numbers, FIRST)), "typical": np.zeros((numbers, 4))}
+        self.state = {
+            "known": np.zeros((numbers, 4)),
+            "first": np.zeros((numbers, FIRST)),
+            limits.WINDOW: limits.window(numbers),
+        }
 
     @property
     def known(self) -> bool:
         """Whether the centres are known; before, pipelines read no numbers."""
-        return bool((self.state["typical"][:, 0] >= FIRST).all())
+        return bool((self.state["known"][:, 0] >= FIRST).all())
 
     def apply(self, x: npt.NDArray[np.float64]) -> None:
         """Limit the numbers float64[N, D] of rows in place."""
@@ -96,8 +99,8 @@ class Limits:
 
         Return the row by which the centres are known: it is the first that a pipeline learns with its numbers.
         """
-        lacking = FIRST - int(self.state["typical"][:1, 0].sum())
-        _learn(x, learned, self.state["first"], self.state["typical"], self.table.values)
+        lacking = FIRST - int(self.state["known"][:1, 0].sum())
+        _learn(x, learned, *self.state.values(), self.table.values)
         self.table.touched[:] |= learned.any()
         return int(np.searchsorted(np.cumsum(learned), lacking)) if lacking > 0 else -1
 
