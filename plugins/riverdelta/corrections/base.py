@@ -71,6 +71,8 @@ class Correction(RowFaces):
         The options that the constructor call named. The others have the library's defaults, which a home records.
     incidental
         Options that do not affect learning, so that a home accepts any value of them.
+    since
+        Tables and arrays that older saved states and graphs lack. Arrays then load as zeros, and `restore` makes the tables.
 
     Notes
     -----
@@ -93,6 +95,7 @@ class Correction(RowFaces):
     given: frozenset[str] = frozenset()
     _learned = False
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
+    since: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

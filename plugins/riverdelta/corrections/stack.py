@@ -131,9 +131,13 @@ class Stack:
         for name, c in zip(self.names, self.corrections, strict=True):
             served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
-                table.values[:] = take(served, key, table.values)
                 table.touched[:] = True
+                if key in served or key not in c.since:
+                    table.values[:] = take(served, key, table.values)
             for key, mine in c.learner.items():
+                if key in c.since and key not in learner:
+                    mine[...] = 0
+                    continue
                 theirs = take(learner, key, mine, any_rows=mine.dtype == np.uint8)
                 if mine.shape == theirs.shape:
                     mine[...] = theirs
