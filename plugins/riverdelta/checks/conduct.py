@@ -145,9 +145,9 @@ def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schem
 
 
 def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """After examples of any finite numbers, the first of all included, an ordinary row's residual is within `radius` for each
-    number that is read, any finite row's within four times that, and ordinary examples still teach; a small `radius`, where it
-    is an option, bounds as well."""
+    """After examples of any finite numbers, an ordinary row's residual is within `radius` for each number that is read, any
+    finite row's within four times that, also without ordinary examples before, and ordinary examples still teach; a small
+    `radius`, where it is an option, bounds as well."""
     asked = [correction]
     if "radius" in signature(type(correction)).parameters:
         asked.append(correction.clone({"radius": 0.5}))
@@ -166,10 +166,9 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
             numbers = np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32)
             learn(c, Block(row.scaled(size).columns, *numbers).times(times))
             shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
-            at_most(shown, np.abs(predict(c, usual) - usual.offset), c.radius * read, usual.arrays)
-            for far in _far(usual):
-                moved = np.abs(predict(c, far).astype(np.float64) - far.offset) - np.spacing(np.abs(far.offset))
-                at_most(shown, moved, 4 * c.radius * read, far.arrays)
+            for times_radius, rows in ((1 if warm else 4, usual), *((4, far) for far in _far(usual))):
+                moved = np.abs(predict(c, rows).astype(np.float64) - rows.offset) - np.spacing(np.abs(rows.offset))
+                at_most(shown, moved, times_radius * c.radius * read, rows.arrays)
     # A residual at its bound can still move the other way; untrained, the same options show how far 200 examples move it.
     lowered = _lowered(bound(correction, schema, loss), row, labels, loss)
     for warm, c in made[:: len(asked)]:

@@ -29,6 +29,8 @@ from riverdelta.river.one_hot_encoder import BoundedEncoder
 from riverdelta.river.snapshot import freeze, thaw
 
 _LOG = logging.getLogger(__name__)
+#: The largest gradient of an example that weighs more than this.
+_CLIP = 10.0
 #: A pipeline with a residual of this size has diverged.
 _DIVERGED = 1e6
 #: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
@@ -160,8 +162,8 @@ class River(Correction):
         out = self.room(columns, offset, label, weight)
         numbers = self._numbers(columns, len(offset))
         # Numbers that are not finite would stay in the state permanently.
-        parts = [offset, label[:, None], weight[:, None], *(columns[n].reshape(len(offset), -1) for n in self._numeric)]
-        learned = (weight != 0.0) & np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in parts])
+        parts = [offset[:, 0], label, weight, *(columns[name].T for name in self._numeric)]
+        learned = (weight != 0.0) & np.isfinite(np.vstack(parts)).all(axis=0)
         start = self._limits.learn(numbers, learned)
         for i, x in enumerate(self._dicts(columns, numbers)):
             o = float(offset[i, 0])
@@ -173,7 +175,7 @@ class River(Correction):
                 self._restart()
                 z = o
             out[i, 0] = self._predicted(z, o)
-            y, w = self._last.target(self.loss, z, float(label[i]), float(weight[i]))
+            y, w = self._last.target(self.loss, z, float(label[i]), self._bounded(float(weight[i]), z, o, float(label[i])))
             self._last.shift = o
             self._rows += 1
             self._stale = self._unsaved = True
@@ -185,6 +187,15 @@ class River(Correction):
 
     def _what(self) -> str:
         return f"River({self.pipeline})"
+
+    def _bounded(self, weight: float, raw: float, offset: float, label: float) -> float:
+        """Return a weight, limited to a gradient of 10; 0 if the step would take a residual further beyond `radius`."""
+        if weight <= _CLIP and abs(raw - offset) < self.radius:
+            return weight
+        gradient = float(self.loss.derivatives(raw, label)[0][0, 0])
+        if abs(raw - offset) >= self.radius and gradient * (raw - offset) <= 0:
+            return 0.0
+        return min(weight, max(_CLIP / max(abs(gradient), _TINY), 1.0))
 
     def _predicted(self, raw: float, offset: float) -> float:
         """Return a raw output with a residual of at most `radius`."""
@@ -240,7 +251,7 @@ class River(Correction):
 
     def _numbers(self, columns: Columns, rows: int) -> npt.NDArray[np.float64]:
         """Return the columns that are read as numbers, float64[N, D]; NaN and what is close to 0 are 0."""
-        parts = [columns[name].reshape(rows, -1) for name in self._numeric]
+        parts = [columns[name].reshape(rows, len(_river_names(self._columns[name]))) for name in self._numeric]
         parts = [np.where(np.abs(part) > _TINY, part, np.float32(0)) if part.dtype.kind == "f" else part for part in parts]
         return np.concatenate([np.empty((rows, 0)), *parts], axis=1, dtype=np.float64)
 
