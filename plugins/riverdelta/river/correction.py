@@ -96,6 +96,8 @@ class River(Correction):
     _learner: dict[str, npt.NDArray[Any]]
     _unsaved: bool
 
+    since = "limits", *Limits.NAMES
+
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
         encoded = Select("https") | OneHotEncoder(drop_zeros=True)

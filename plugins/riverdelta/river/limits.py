@@ -77,13 +77,13 @@ class Limits:
     The served table has one row (least, greatest) for each number, which are 0 before the centre is known.
     """
 
+    #: The names of the arrays of `state`.
+    NAMES = "known", "first", limits.WINDOW
+
     def __init__(self, numbers: int) -> None:
         self.table = Table(np.zeros((numbers, 2)))
-        self.state = {
-            "known": np.zeros((numbers, 4)),
-            "first": np.zeros((numbers, FIRST)),
-            limits.WINDOW: limits.window(numbers),
-        }
+        arrays = np.zeros((numbers, 4)), np.zeros((numbers, FIRST)), limits.window(numbers)
+        self.state = dict(zip(self.NAMES, arrays, strict=True))
 
     @property
     def known(self) -> bool:
