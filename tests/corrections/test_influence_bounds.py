@@ -15,8 +15,8 @@ from riverdelta.core.errors import ConfigurationError
 
 SCHEMA = Schema.of({"u": "int64", "h": "float32", "v": "float32[2]"})
 CLIP, RADIUS, RATE = 10.0, 8.0, 0.1
-#: Below it a mean of squares counts as it: (1e-8)².
-LEAST = 1e-16
+#: Below it a mean of squares counts as it: (1e-12)².
+LEAST = 1e-24
 MAKE = {
     "calibration": lambda **terms: Calibration(**terms),
     "calibration that forgets": lambda **terms: Calibration(forget=0.9, **terms),

@@ -15,8 +15,8 @@ import math
 import numba
 
 _TAIL = 16.0
-#: The smallest typical square: sizes below 1e-6 count as 1e-6.
-LEAST = 1e-12
+#: The smallest typical square: sizes below 1e-12 count as 1e-12.
+LEAST = 1e-24
 
 
 @numba.njit

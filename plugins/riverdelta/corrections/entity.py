@@ -59,44 +59,56 @@ def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _lower(precision, begin, size, outputs, factor, prior):  # type: ignore[no-untyped-def]
-    """Lower a feature's precisions with its typical square, in which they are counted, to the prior at the lowest."""
+def _shrink(x, i, begin, size, total, rows):  # type: ignore[no-untyped-def]
+    """Return the factor by which a feature's vector is scaled to its limit."""
+    length = _dot(x, i, begin, x, i, begin, size)
+    counted = limits.square(length, total, rows)
+    return np.float32(1.0) if counted == length else np.float32(math.sqrt(counted / length))
+
+
+@numba.njit
+def _resize(mean, touched, precision, begin, size, outputs, factor, prior, most):  # type: ignore[no-untyped-def]
+    """Adapt every entity to another typical size of a feature: lower its precision, to `prior` at least, and bound its |m|²."""
     width = np.uint64(precision.shape[1]) // np.uint64(outputs)
-    for slot in range(precision.shape[0]):
+    for row in range(precision.shape[0]):
         for k in range(outputs):
-            for d in range(np.uint64(k) * width + begin, np.uint64(k) * width + begin + size):
-                if precision[slot, d] > np.float32(0.0):
+            slot, at = np.uint64(row), np.uint64(k) * width + begin
+            if precision[slot, at] > np.float32(0.0):
+                shrinkage = np.float32(bounded.shrinkage(_dot(mean, slot, at, mean, slot, at, size), most))
+                for d in range(at, at + size):
                     precision[slot, d] = max(precision[slot, d] * factor, prior)
+                    mean[slot, d] *= shrinkage
+                touched[slot] |= shrinkage != np.float32(1.0)
 
 
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
-        *(float64[:, ::1], types.int64[::1], _Terms, KERNELS, _Table),
+        *(float64[:, ::1], _Sums, types.int64[::1], _Terms, KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, x, mean, touched, precision, square, present, window, ends, terms, loss, out
+    offset, label, weight, slots, x, mean, touched, precision, square, present, window, sizes, ends, terms, loss, out
 ):
     variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
     raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
-    lengths = np.empty(ends.shape[0])
+    lengths, shrinks = np.empty(ends.shape[0]), np.empty(ends.shape[0], np.float32)
     for row in range(offset.shape[0]):
         i, slot = np.uint64(row), np.uint64(slots[row])
         # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
         # Feature f ends before column ends[f].
         begin, finite = _0, True
         for f in range(ends.shape[0]):
-            end = np.uint64(ends[f])
-            lengths[f] = _dot(x, i, begin, x, i, begin, end - begin)
-            if not limits.is_usual(lengths[f], square[1 + f], present[f]):
+            size, total, rows = np.uint64(ends[f]) - begin, square[1 + f], present[f]
+            lengths[f], shrinks[f] = _dot(x, i, begin, x, i, begin, size), 1.0
+            if not limits.is_usual(lengths[f], total, rows):
                 finite &= lengths[f] < math.inf
-                for d in range(begin, end):
-                    x[i, d] = limits.limited(np.float64(x[i, d]), square[1 + f], present[f])
-                lengths[f] = _dot(x, i, begin, x, i, begin, end - begin)
-            begin = end
+                for d in range(begin, begin + size):
+                    x[i, d] = limits.limited(x[i, d], total, rows)
+                shrinks[f] = _shrink(x, i, begin, size, total, rows)
+            begin += size
         for k in range(outputs):
             raw[k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
             out[i, k] = raw[k]
@@ -112,30 +124,29 @@ def _learn(  # type: ignore[no-untyped-def]
         begin = _0
         for f in range(ends.shape[0]):
             size = np.uint64(ends[f]) - begin
-            counted = limits.square(lengths[f], square[1 + f], present[f])
-            fallen = 1.0
-            if counted > 0.0:
-                square[1 + f] += counted
+            if lengths[f] > 0.0:
+                total = limits.added(square[1 + f], present[f], lengths[f], window, f)
                 present[f] += 1.0
-                total = limits.settled(square[1 + f], present[f], counted, window, f)
                 if total < square[1 + f]:
-                    fallen = total / square[1 + f]
-                    counted = limits.square(counted, total, present[f])
-                    square[1 + f] = total
-            shrink = np.float32(1.0) if counted == lengths[f] else np.float32(math.sqrt(counted / lengths[f]))
+                    shrinks[f] = _shrink(x, i, begin, size, total, present[f])
+                square[1 + f] = total
             prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, _CERTAIN))
-            if fallen != 1.0:
-                _lower(precision, begin, size, outputs, np.float32(fallen), prior)
+            typical, then = limits.typical(square[1 + f], present[f]), sizes[f]
+            if present[f] > 0.0 and not then / 16.0 <= typical <= then * 16.0:
+                if then > 0.0:
+                    less, most = np.float32(min(typical / then, 1.0)), radius / math.sqrt(typical)
+                    _resize(mean, touched, precision, begin, size, outputs, less, prior, most)
+                sizes[f] = typical
             back = lose * prior
             for k in range(outputs):
                 at, g, h = np.uint64(k) * width + begin, np.float32(gradient[k]), np.float32(curvature[k])
                 for d in range(_0, size):
-                    v, belief = x[i, begin + d] * shrink, precision[slot, at + d]
+                    v, belief = x[i, begin + d] * shrinks[f], precision[slot, at + d]
                     was = belief if belief > np.float32(0.0) else prior
                     now = min(keep * was + back + h * v * v, _CERTAIN)
                     precision[slot, at + d] = now
                     mean[slot, at + d] -= g * v / now
-                reach[k] += limits.typical(square[1 + f], present[f]) * _dot(mean, slot, at, mean, slot, at, size)
+                reach[k] += typical * _dot(mean, slot, at, mean, slot, at, size)
             begin += size
         for k in range(outputs):
             shrinkage = np.float32(bounded.shrinkage(reach[k], radius))
@@ -197,7 +208,7 @@ class Entity(Correction):
     (True, 0.5)
     """
 
-    since = limits.LIMIT, limits.WINDOW
+    since = limits.LIMIT, limits.WINDOW, "sizes"
 
     def __init__(
         self,
@@ -255,6 +266,7 @@ class Entity(Correction):
             "square": np.zeros(1 + len(self._dense.ends)),
             "present": np.zeros(len(self._dense.ends)),
             limits.WINDOW: limits.window(len(self._dense.ends)),
+            "sizes": np.zeros(len(self._dense.ends)),
         }
         super().bind(schema)
 
@@ -284,7 +296,7 @@ class Entity(Correction):
         terms = tuple(map(float, (self.variance, self.forget, *bounded.finite(self.clip, self.radius))))
         _learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], learner[limits.WINDOW], self._dense.ends, terms, self.loss.kernels, out,
+            learner["present"], learner[limits.WINDOW], learner["sizes"], self._dense.ends, terms, self.loss.kernels, out,
         )  # fmt: skip
         self.restore()
         return out

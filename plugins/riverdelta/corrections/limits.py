@@ -1,18 +1,19 @@
 """Limits: what a number counts as at most, in every kernel, in `predict` and in the graph, from its first value on.
 
-A number counts as at most 4 times its typical size, the root mean square of its nonzero values, of which each counts as at most
-4 times the typical size of those before it. Before its first value it counts as at most 1e15.
+A number counts as at most 4 times its typical size, and as 0, as if it were missing, beyond 64 times. The typical size is the
+root mean square of its nonzero values, each counted as at most 4 times that of those before it. Before the first value a number
+counts as at most 1e15.
 
-The first values have nothing that limits them, so a typical size far above the numbers is taken back. If of the last half of the
-values (at least 8) at most one in 16, or one, exceeds an eighth of the typical size, the root mean square is wrong, because the
-mean of squares of which each counts as at most 16 times the mean has more of them. The largest of the others then becomes the
-typical size. One absurd first value is thus forgotten after 8 values, whatever its size, and k of them within 4·k.
+Nothing limits the first values, so a typical size that later values contradict is replaced. If of the last half of the values
+(at least 8) no more than one in 16 (or one) exceed an eighth of the typical size, that of the others takes its place: a mean of
+squares that are limited to 16 times the mean has more of them. If more than half were beyond the limit, the smallest of these
+takes its place. One absurd first value is thus forgotten after 8 values, and k of them within 4·k.
 
-A kernel keeps Σx² and the number of values of each feature, as it likes, and the array `window` for them. For each row it calls
-`limited` before it computes the raw output; once it learns the row, it adds the square and calls `settled`. `publish` writes the
-table that the graph reads.
+A kernel keeps for each feature Σx², the number of nonzero values, and a row of `window`. For each example it calls `limited`
+before it computes the raw output, and once it learns the example, `added`, which returns the new Σx². `publish` writes the
+limits into the table that `clipped` and the graph read.
 
-Sources: Huber 1964 and 1981, section 5.2 ("proposal 2", the mean of limited squares).
+Source: Huber 1964, "Robust Estimation of a Location Parameter" (proposal 2: the mean of limited squares).
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ from riverdelta.core.features import Floats
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
 
-#: The name of the table in `served` and in the graph: the limit of each number, float32[1, D].
+#: The name of the table in `served` and in the graph, float32[2, D]: the limit of each number, and beyond what it counts as 0.
 LIMIT = "limit"
-#: The name of the window in `learner`, float64[F, 3]: values since the last test, those that are large, the largest other square.
+#: The name of the array in `learner`, float64[F, 5]: the values since the last test; how many of them are large, and the sum of the
+#: other squares; how many are beyond the limit, and the smallest of their squares.
 WINDOW = "window"
-_TAIL = 16.0
-#: The smallest typical size, and its square.
-SMALLEST, LEAST = 1e-8, 1e-16
-#: The most that a number counts as before its first value: its square, and sums of it, fit into float32.
+#: The smallest typical square: sizes below 1e-12 count as 1e-12.
+LEAST = 1e-24
+#: What a number counts as at most before its first value. Sums of its square fit into float32.
 _MOST = 1e15
-_FEWEST, _LARGE, _SHARE = 8.0, 64.0, 16.0
+_TAIL, _FAR, _LARGE, _FEWEST = 16.0, 16.0, 64.0, 8.0
+_LAST = float(np.finfo(np.float32).max)
 
 
 @numba.njit
@@ -48,16 +50,10 @@ def typical(total, rows):  # type: ignore[no-untyped-def]
 
 @numba.njit
 def square(value, total, rows):  # type: ignore[no-untyped-def]
-    """Return a square, limited to 16 times the mean of those before it."""
+    """Return a square as it counts beside `rows` others with the sum `total`."""
     if value * rows > _TAIL * max(total, LEAST * rows):
         return _TAIL * max(total / rows, LEAST)
-    return value
-
-
-@numba.njit
-def most(total, rows):  # type: ignore[no-untyped-def]
-    """Return what a number counts as at most, rounded to float32 as in the graph."""
-    return np.float64(np.float32(math.sqrt(_TAIL * typical(total, rows)) if rows > 0.0 else _MOST))
+    return min(value, _MOST * _MOST)
 
 
 @numba.njit
@@ -67,26 +63,41 @@ def is_usual(square, total, rows):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def limited(value, total, rows):  # type: ignore[no-untyped-def]
-    """Return a number as it counts; NaN stays NaN."""
-    if is_usual(value * value, total, rows):
-        return value
-    limit = most(total, rows)
-    return math.copysign(limit, value) if abs(value) > limit else value
+def most(total, rows):  # type: ignore[no-untyped-def]
+    """Return what a number counts as at most, and beyond what it counts as 0, each rounded to float32 as in the graph."""
+    limit = min(math.sqrt(_TAIL * typical(total, rows)), _MOST) if rows > 0.0 else _MOST
+    return np.float32(limit), np.float32(_FAR * limit if _FAR * limit < _MOST else _LAST)
 
 
 @numba.njit
-def settled(total, rows, square, window, f):  # type: ignore[no-untyped-def]
-    """Return the sum of squares `total`, of which `square` is the last, or a lower one if the last values contradict it."""
+def limited(value, total, rows):  # type: ignore[no-untyped-def]
+    """Return a float32 as it counts; NaN and infinity count as 0."""
+    if is_usual(np.float64(value) * np.float64(value), total, rows):
+        return value
+    limit, far = most(total, rows)
+    if not abs(value) <= far:
+        return np.float32(0.0)
+    return min(max(value, -limit), limit)
+
+
+@numba.njit
+def added(total, rows, value, window, f):  # type: ignore[no-untyped-def]
+    """Return the sum of `rows` squares with another one, `value` before it is limited; lower if the last ones contradict it."""
     window[f, 0] += 1.0
-    if square * rows * _LARGE > total:
+    if rows > 0.0 and value * rows > _TAIL * total:
+        window[f, 4] = value if window[f, 3] == 0.0 else min(window[f, 4], value)
+        window[f, 3] += 1.0
+    total, rows = total + square(value, total, rows), rows + 1.0
+    if value * rows * _LARGE > total:
         window[f, 1] += 1.0
     else:
-        window[f, 2] = max(window[f, 2], square)
+        window[f, 2] += value
     count = window[f, 0]
     if count >= _FEWEST and 2.0 * count >= rows:
-        if max(window[f, 1], 1.0) * _SHARE <= max(count, _SHARE):
-            total = min(total, rows * window[f, 2]) if window[f, 2] > 0.0 else total
+        if window[f, 1] <= max(count / 16.0, 1.0):
+            total = min(total, rows * window[f, 2] / (count - window[f, 1]))
+        elif 2.0 * window[f, 3] > count:
+            total = max(total, rows * min(window[f, 4], _MOST * _MOST))
         window[f, :] = 0.0
     return total
 
@@ -95,7 +106,7 @@ def settled(total, rows, square, window, f):  # type: ignore[no-untyped-def]
 def _fill(totals, rows, ends, limit):  # type: ignore[no-untyped-def]
     begin = 0
     for f in range(ends.shape[0]):
-        limit[0, begin : ends[f]] = np.float32(most(totals[f], rows[f]))
+        limit[0, begin : ends[f]], limit[1, begin : ends[f]] = most(totals[f], rows[f])
         begin = ends[f]
 
 
@@ -103,14 +114,14 @@ def table(width: int) -> Table:
     """Return the table of the limits of `width` numbers before their first values.
 
     >>> table(2).values.tolist()
-    [[999999986991104.0, 999999986991104.0]]
+    [[999999986991104.0, 999999986991104.0], [3.4028234663852886e+38, 3.4028234663852886e+38]]
     """
-    return Table(np.full((1, width), _MOST))
+    return Table(np.full((2, width), [[_MOST], [_LAST]]))
 
 
 def window(features: int) -> npt.NDArray[np.float64]:
     """Return the window of `features` features without values."""
-    return np.zeros((features, 3))
+    return np.zeros((features, 5))
 
 
 def publish(
@@ -119,15 +130,24 @@ def publish(
     """Write the limits of features with the sums `totals` over `rows` into their table; feature k ends before `ends[k]`."""
     before = limit.values.copy()
     _fill(totals, rows, np.arange(1, len(totals) + 1) if ends is None else ends, limit.values)
-    limit.touched[0] |= not np.array_equal(before, limit.values)
+    limit.touched |= (before != limit.values).any(axis=1)
 
 
 def clipped(numbers: Floats, limit: Table) -> Floats:
-    """Return numbers float32[N, D] as they count."""
-    return np.clip(numbers, -limit.values, limit.values)
+    """Return numbers float32[N, D] as they count.
+
+    >>> limit = Table([[4.0], [64.0]])
+    >>> clipped(np.array([[3], [-9], [999]], np.float32), limit).ravel().tolist()
+    [3.0, -4.0, 0.0]
+    """
+    most, far = limit.values[:1], limit.values[1:]
+    return np.where(np.abs(numbers) <= far, np.clip(numbers, -most, most), np.float32(0.0))
 
 
 def export(nodes: Nodes, numbers: str, limit: Table) -> str:
     """Append the nodes of `clipped` and return their tensor."""
-    most = nodes.table(LIMIT, limit.values)
-    return nodes.add("Max", nodes.add("Min", numbers, most), nodes.add("Neg", most))
+    table = nodes.table(LIMIT, limit.values)
+    most, far = (nodes.add("Gather", table, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
+    counted = nodes.add("Max", nodes.add("Min", numbers, most), nodes.add("Neg", most))
+    near = nodes.add("LessOrEqual", nodes.add("Abs", numbers), far)
+    return nodes.add("Where", near, counted, nodes.constant(np.zeros((1, 1), np.float32)))

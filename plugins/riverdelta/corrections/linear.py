@@ -80,13 +80,14 @@ def _learn(  # type: ignore[no-untyped-def]
     rate, beta, l1, l2, clip, radius = terms
     outputs = offset.shape[1]
     raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    squares = np.empty(x.shape[1])
     for i in range(offset.shape[0]):
         finite = True
         for d in range(x.shape[1]):
             # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x.
-            v = np.float64(x[i, d])
-            finite &= abs(v) < math.inf
-            x[i, d] = limits.limited(v, scale[d, 1], scale[d, 2])
+            squares[d] = np.float64(x[i, d]) * np.float64(x[i, d])
+            finite &= squares[d] < math.inf
+            x[i, d] = limits.limited(x[i, d], scale[d, 1], scale[d, 2])
         for k in range(outputs):
             raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
             out[i, k] = raw[k]
@@ -105,28 +106,27 @@ def _learn(  # type: ignore[no-untyped-def]
                     ids[slot, k] = _step(id_state, slot, 2 * k, c, g, ftrl, rate, beta, l1, l2, radius)
                 touched[slot] = True
         for d in range(x.shape[1]):
-            v = np.float64(x[i, d])
-            if v != 0.0:
-                scale[d, 1] += v * v
+            if squares[d] > 0.0:
+                v, total = np.float64(x[i, d]), limits.added(scale[d, 1], scale[d, 2], squares[d], window, d)
                 scale[d, 2] += 1.0
-                largest, total = (
-                    max(scale[d, 0], abs(v), limits.SMALLEST),
-                    limits.settled(scale[d, 1], scale[d, 2], v * v, window, d),
-                )
+                largest = max(scale[d, 0], abs(v))
                 if total < scale[d, 1]:
-                    scale[d, 1] = total
-                    v = limits.limited(v, total, scale[d, 2])
-                    largest = max(abs(v), math.sqrt(total / scale[d, 2]))
+                    v = np.float64(limits.limited(x[i, d], total, scale[d, 2]))
+                    largest = abs(v)
+                if largest * largest * scale[d, 2] < 0.99 * max(total, limits.LEAST * scale[d, 2]):
+                    largest = math.sqrt(limits.typical(total, scale[d, 2]))
+                scale[d, 1] = total
                 for k in range(outputs):
-                    # Each output has three columns; the last is the coefficient of x / scale. A new largest |x| shrinks it and
+                    # Each output has three columns; the last is the coefficient of x / scale. Another scale shrinks it and
                     # FTRL's z.
                     at = 3 * k
                     if largest != scale[d, 0]:
                         ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
                         dense_state[d, at + 2] *= ratio
                         dense_state[d, at + 1] *= ratio
-                    g, c = gradient[k] * v / largest, dense_state[d, at + 2]
-                    dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
+                    if v != 0.0:
+                        g, c = gradient[k] * v / largest, dense_state[d, at + 2]
+                        dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
                     dense[d, k] = dense_state[d, at + 2] / largest
                 scale[d, 0] = largest
 
