@@ -40,7 +40,7 @@ class PlainRiver:
         *steps, model = self.pipeline.steps.values()
         out = []
         numbers = self._correction._numbers(columns, len(next(iter(columns.values()))))
-        self._correction._limits.apply(numbers)
+        numbers = self._correction._limits.apply(numbers)
         for x in self._correction._dicts(columns, numbers):
             for step in steps:
                 x = step.transform_one(x)

@@ -27,9 +27,16 @@ _FIRST = 16.0
 
 
 @numba.njit
-def _most(belief):  # type: ignore[no-untyped-def]
-    """Return what an offset counts as at most."""
-    return limits.most(belief[5], belief[6]) if belief[6] > 0.0 else _FIRST
+def _most(belief, limit, k):  # type: ignore[no-untyped-def]
+    """Write what an offset counts as at most, and beyond what it counts as 0."""
+    limit[0, k], limit[1, k] = limits.most(belief[5], belief[6])
+    if belief[6] == 0.0:
+        limit[0, k] = np.float32(_FIRST)
+
+
+@numba.njit
+def _counted(offset, limit, k):  # type: ignore[no-untyped-def]
+    return bounded.within(offset, np.float64(limit[0, k])) if abs(offset) <= np.float64(limit[1, k]) else 0.0
 
 
 @numba.njit(inline="always")
@@ -42,7 +49,7 @@ def _predict(offset, line, limit, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         for k in range(offset.shape[1]):
             o = np.float64(offset[i, k])
-            out[i, k] = _raw(line, k, o, bounded.within(o, np.float64(limit[0, k])))
+            out[i, k] = _raw(line, k, o, _counted(o, limit, k))
 
 
 @numba.njit(types.void(_Table, _Floats, _Floats, _Table, _Table, _Doubles, _Doubles, _Terms, KERNELS, _Table), cache=True)
@@ -53,7 +60,7 @@ def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out
     for i in range(offset.shape[0]):
         for k in range(outputs):
             o = np.float64(offset[i, k])
-            counted[k] = bounded.within(o, np.float64(limit[0, k]))
+            counted[k] = _counted(o, limit, k)
             raw[k] = _raw(line, k, o, counted[k])
             out[i, k] = raw[k]
         y, w = np.float64(label[i]), np.float64(weight[i])
@@ -74,16 +81,16 @@ def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out
             if det > 0.0:  # rounding can reach 0 with a very weak prior
                 belief[0] -= g * (belief[4] - belief[3] * o) / det
                 belief[1] -= g * (belief[2] * o - belief[3]) / det
-            if o != 0.0:
-                belief[6] += 1.0
-                total = belief[5] + o * o
-                belief[5] = limits.settled(total, belief[6], o * o, window, k)
-                if belief[5] < total:
+            given = np.float64(offset[i, k])
+            if given != 0.0:
+                total = limits.added(belief[5], belief[6], given * given if belief[6] > 0.0 else o * o, window, k)
+                if total < belief[5]:
                     # Offsets counted for too much, and so did their evidence.
-                    fallen = belief[5] / total
-                    belief[3] *= math.sqrt(fallen)
-                    belief[4] = prior + fallen * (belief[4] - prior)
-                limit[0, k] = _most(belief)
+                    belief[3] *= math.sqrt(total / belief[5])
+                    belief[4] = prior + total / belief[5] * (belief[4] - prior)
+                belief[5] = total
+                belief[6] += 1.0
+                _most(belief, limit, k)
             reach = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
             shrink = bounded.shrinkage(reach, radius)
             if shrink != 1.0:
@@ -162,11 +169,12 @@ class Calibration(Correction):
 
     def bind(self, schema: Schema) -> None:
         prior, outputs = 1.0 / self.variance, self.loss.outputs
-        self.served = {"line": Table(np.zeros((outputs, 2))), limits.LIMIT: Table(np.full((1, outputs), _FIRST))}
+        self.served = {"line": Table(np.zeros((outputs, 2))), limits.LIMIT: Table(np.zeros((2, outputs)))}
         self.learner = {
             "belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs),
             limits.WINDOW: limits.window(outputs),
         }
+        self.restore()
         super().bind(schema)
 
     @property
@@ -191,7 +199,8 @@ class Calibration(Correction):
         return out
 
     def restore(self) -> None:
-        self.served[limits.LIMIT].values[:] = [_most(belief) for belief in self._beliefs]
+        for k, belief in enumerate(self._beliefs):
+            _most(belief, self.served[limits.LIMIT].values, k)
 
     def inflate(self, keep: float) -> None:
         prior = 1.0 / self.variance

@@ -153,8 +153,7 @@ class River(Correction):
         out = self.room(columns, offset)
         out[:] = offset
         if self._rows:
-            numbers = self._numbers(columns, len(offset))
-            self._limits.apply(numbers)
+            numbers = self._limits.apply(self._numbers(columns, len(offset)))
             for i, x in enumerate(self._dicts(columns, numbers)):
                 x = x if self._limits.known else self._ids(x)
                 out[i, 0] = self._predicted(self._raw(x, float(offset[i, 0])), float(offset[i, 0]))
@@ -234,6 +233,7 @@ class River(Correction):
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise Corrupt(f"the saved state of {self._what()} cannot be read: {error!r}") from error
         self._rows, self._stale, self._unsaved = int(self._learner["rows"][0]), False, False
+        self._limits.restore(self._rows > 0)
         for categories in self._categories:
             categories.reload()
 
