@@ -31,8 +31,8 @@ from riverdelta.river.snapshot import freeze, thaw
 _LOG = logging.getLogger(__name__)
 #: The largest gradient of an example that weighs more than this.
 _CLIP = 10.0
-#: A pipeline with a residual of this size has diverged.
-_DIVERGED = 1e6
+#: A pipeline with a residual of that many times `radius` has diverged.
+_DIVERGED = 100.0
 #: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
 _TINY = float(np.float32(1e-30))
 
@@ -172,7 +172,7 @@ class River(Correction):
             if not learned[i]:
                 out[i, 0] = self._predicted(z, o)
                 continue
-            if not abs(z - o) < _DIVERGED:
+            if not abs(z - o) < _DIVERGED * self.radius:
                 self._restart()
                 z = o
             out[i, 0] = self._predicted(z, o)
