@@ -153,7 +153,7 @@ class Stack:
         """
         parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
-            f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
+            f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items() if key not in c.since]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]
         return digest(_LOOKUP.sub(r"\1)", "\n".join(parts)).encode(), size=8).hex()
