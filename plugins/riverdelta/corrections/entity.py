@@ -132,7 +132,7 @@ def _learn(  # type: ignore[no-untyped-def]
                 square[1 + f] = total
             prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, _CERTAIN))
             typical, then = limits.typical(square[1 + f], present[f]), sizes[f]
-            if present[f] > 0.0 and not then / 16.0 <= typical <= then * 16.0:
+            if present[f] > 0.0 and not then / 4.0 <= typical <= then * 4.0:
                 if then > 0.0:
                     less, most = np.float32(min(typical / then, 1.0)), radius / math.sqrt(typical)
                     _resize(mean, touched, precision, begin, size, outputs, less, prior, most)

@@ -31,8 +31,8 @@ from riverdelta.corrections.base import Table
 
 #: The name of the table in `served` and in the graph, float32[2, D]: the limit of each number, and beyond what it counts as 0.
 LIMIT = "limit"
-#: The name of the array in `learner`, float64[F, 5]: the values since the last test; how many of them are large, and the sum of the
-#: other squares; how many are beyond the limit, and the smallest of their squares.
+#: The name of the array in `learner`, float64[F, 5]: the values since the last test; how many of them are large, and the sum of
+#: the other squares; how many are beyond the limit, and the smallest of their squares.
 WINDOW = "window"
 #: The smallest typical square: sizes below 1e-12 count as 1e-12.
 LEAST = 1e-24
@@ -51,9 +51,10 @@ def typical(total, rows):  # type: ignore[no-untyped-def]
 @numba.njit
 def square(value, total, rows):  # type: ignore[no-untyped-def]
     """Return a square as it counts beside `rows` others with the sum `total`."""
+    value = min(value, _MOST * _MOST)
     if value * rows > _TAIL * max(total, LEAST * rows):
         return _TAIL * max(total / rows, LEAST)
-    return min(value, _MOST * _MOST)
+    return value
 
 
 @numba.njit
@@ -83,6 +84,7 @@ def limited(value, total, rows):  # type: ignore[no-untyped-def]
 @numba.njit
 def added(total, rows, value, window, f):  # type: ignore[no-untyped-def]
     """Return the sum of `rows` squares with another one, `value` before it is limited; lower if the last ones contradict it."""
+    value = min(value, _MOST * _MOST)
     window[f, 0] += 1.0
     if rows > 0.0 and value * rows > _TAIL * total:
         window[f, 4] = value if window[f, 3] == 0.0 else min(window[f, 4], value)
@@ -97,7 +99,7 @@ def added(total, rows, value, window, f):  # type: ignore[no-untyped-def]
         if window[f, 1] <= max(count / 16.0, 1.0):
             total = min(total, rows * window[f, 2] / (count - window[f, 1]))
         elif 2.0 * window[f, 3] > count:
-            total = max(total, rows * min(window[f, 4], _MOST * _MOST))
+            total = max(total, rows * window[f, 4])
         window[f, :] = 0.0
     return total
 

@@ -112,9 +112,9 @@ def _learn(  # type: ignore[no-untyped-def]
                 largest = max(scale[d, 0], abs(v))
                 if total < scale[d, 1]:
                     v = np.float64(limits.limited(x[i, d], total, scale[d, 2]))
-                    largest = abs(v)
-                if largest * largest * scale[d, 2] < 0.99 * max(total, limits.LEAST * scale[d, 2]):
-                    largest = math.sqrt(limits.typical(total, scale[d, 2]))
+                # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
+                if not 0.99 * total <= largest * largest * scale[d, 2] <= 64.0 * total:
+                    largest = 2.0 * math.sqrt(limits.typical(total, scale[d, 2]))
                 scale[d, 1] = total
                 for k in range(outputs):
                     # Each output has three columns; the last is the coefficient of x / scale. Another scale shrinks it and

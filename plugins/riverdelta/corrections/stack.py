@@ -169,6 +169,13 @@ class Stack:
         return {f"{name}/{key}": share for name, c in parts for key, share in c.occupancy().items()}
 
 
+def lately(corrections: Sequence[Correction]) -> frozenset[str]:
+    """Return the tables, by their names in the merged model, that the graphs of older releases lack."""
+    return frozenset(
+        f"{PREFIX}{name}/{key}" for name, c in zip(named(corrections), corrections, strict=True) for key in c.since
+    )
+
+
 def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:
     """Return one correction, or several, as a tuple; raises `ConfigurationError` for anything else."""
     if isinstance(corrections, Correction):
