@@ -67,8 +67,11 @@ class River(Correction):
     River gets an id column as an int, a scalar as a float, and a vector `v` as floats `v_0`, `v_1`, …, row by row, with the
     importance weight; floats from -1e-30 to 1e-30 count as 0. The last step is replaced by a subclass that adds the offset,
     which no scaler changes. LinearRegression lowers any loss by a step of iteratively reweighted least squares
-    (`riverdelta.river.offset`). An id that was never learned adds nothing. A pipeline whose residual exceeds a million has
-    diverged: it is logged and starts again, untrained.
+    (`riverdelta.river.offset`). An id that was never learned adds nothing.
+
+    A number that is far from its usual values is limited before the pipeline reads it (`riverdelta.river.limits`). A residual is
+    at most the `reach` of the loss, 30 logits with log loss, and a step beyond it is not taken. A pipeline whose residual would
+    be 100 times as large has diverged: it is logged and starts again, untrained.
 
     Examples
     --------
