@@ -13,8 +13,8 @@ from riverdelta import Calibration, Schema, Stack
 from riverdelta.checks import parametrize_with_checks
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
+from riverdelta.corrections.centred import FIRST
 from riverdelta.river import River
-from riverdelta.river.limits import FIRST
 
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
 ENCODED = OneHotEncoder(drop_zeros=True)

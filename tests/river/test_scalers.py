@@ -10,8 +10,8 @@ from river.optim import SGD
 from river.preprocessing import MinMaxScaler, StandardScaler
 
 from riverdelta import Schema
+from riverdelta.corrections.centred import FIRST
 from riverdelta.river import River
-from riverdelta.river.limits import FIRST
 from riverdelta.river.scalers import RealScaler
 
 SCHEMA = Schema.of({"h": "float32", "n": "int64", "v": "float32[2]"})

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
-from river.compose import Pipeline, Select, TransformerUnion
+from river.compose import Pipeline, Select
 from river.linear_model import LogisticRegression
 from river.linear_model.base import GLM
 from river.preprocessing import OneHotEncoder, StandardScaler
 
 from riverdelta.core import checked
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
-from riverdelta.core.features import Column, Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.centred import Limits
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.corrections.rows import offset_key
 from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
-from riverdelta.river.limits import Limits
+from riverdelta.river.columns import named, river_names, selected
 from riverdelta.river.one_hot_encoder import BoundedEncoder
 from riverdelta.river.snapshot import freeze, thaw
 
 _LOG = logging.getLogger(__name__)
 #: The largest gradient of an example that weighs more than this.
 _CLIP = 10.0
-#: A pipeline with a residual of that many times `radius` has diverged.
 _DIVERGED = 100.0
 #: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
 _TINY = float(np.float32(1e-30))
@@ -69,9 +69,8 @@ class River(Correction):
     which no scaler changes. LinearRegression lowers any loss by a step of iteratively reweighted least squares
     (`riverdelta.river.offset`). An id that was never learned adds nothing.
 
-    A number that is far from its usual values is limited before the pipeline reads it (`riverdelta.river.limits`). A residual is
-    at most the `reach` of the loss, 30 logits with log loss, and a step beyond it is not taken. A pipeline whose residual would
-    be 100 times as large has diverged: it is logged and starts again, untrained.
+    It reads limited numbers (`corrections.centred`). A residual is at most the `reach` of the loss, 30 logits with log loss;
+    steps beyond are not taken, and a pipeline 100 times as far has diverged: it starts again, and is logged.
 
     Examples
     --------
@@ -87,7 +86,7 @@ class River(Correction):
         self, pipeline: Any, features: Sequence[str] | None = None, slots: int = 2**16, offset: str | None = "offset"
     ) -> None:
         self.pipeline, self.slots, self.offset = pipeline, checked.slots(slots), offset_key(offset)
-        self.features = features if features is None else _named(features)
+        self.features = features if features is None else named(features)
         steps = list(pipeline.steps.values()) if isinstance(pipeline, Pipeline) else [pipeline]
         if not steps or not isinstance(steps[-1], GLM):
             last = type(steps[-1]).__name__ if steps else "nothing"
@@ -96,7 +95,6 @@ class River(Correction):
         if not self.reads:
             raise ConfigurationError('River(...) has no features; name columns, as in River(pipeline, features=("hour",))')
 
-    _learner: dict[str, npt.NDArray[Any]]
     _unsaved: bool
 
     since = "limits", *Limits.NAMES
@@ -109,7 +107,7 @@ class River(Correction):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return _selected(self.pipeline) if self.features is None else self.features
+        return selected(self.pipeline) if self.features is None else self.features
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -138,7 +136,7 @@ class River(Correction):
         self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
         model = base.find(self.pipeline).learner(self.pipeline)
         self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
-        names = tuple(n for column in self._columns.values() for n in _river_names(column))
+        names = tuple(n for column in self._columns.values() for n in river_names(column))
         ids = frozenset(name for name, column in self._columns.items() if column.kind == "id")
         self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
         *self._transformers, self._last = self._model.steps.values()
@@ -147,7 +145,7 @@ class River(Correction):
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self._numeric = tuple(name for name in self._columns if name not in self.keys)
-        self._limits = Limits(sum(len(_river_names(self._columns[name])) for name in self._numeric))
+        self._limits = Limits(sum(len(river_names(self._columns[name])) for name in self._numeric))
         self.served, self.radius = self._converter.tables | {"limits": self._limits.table}, self.loss.reach
         freeze(self._model)  # refuse now what a checkpoint could not save
         super().bind(schema)
@@ -202,7 +200,6 @@ class River(Correction):
         return min(weight, max(_CLIP / max(abs(gradient), _TINY), 1.0))
 
     def _predicted(self, raw: float, offset: float) -> float:
-        """Return a raw output with a residual of at most `radius`."""
         return offset if math.isnan(raw) else min(max(raw, offset - self.radius), offset + self.radius)
 
     def _raw(self, x: dict[str, Any], offset: float) -> float:
@@ -214,8 +211,8 @@ class River(Correction):
     def _restart(self) -> None:
         self._restarts += 1
         if self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
-            hint = "scale its inputs or lower its learning rate"
-            _LOG.warning("%s diverged and starts again, untrained (restart %d); %s", self._what(), self._restarts, hint)
+            words = "%s diverged and starts again, untrained (restart %d); scale its inputs or lower its learning rate"
+            _LOG.warning(words, self._what(), self._restarts)
         fresh = self.clone()
         fresh.loss = self.loss
         fresh.bind(self._columns)
@@ -256,7 +253,7 @@ class River(Correction):
 
     def _numbers(self, columns: Columns, rows: int) -> npt.NDArray[np.float64]:
         """Return the columns that are read as numbers, float64[N, D]; NaN and what is close to 0 are 0."""
-        parts = [columns[name].reshape(rows, len(_river_names(self._columns[name]))) for name in self._numeric]
+        parts = [columns[name].reshape(rows, len(river_names(self._columns[name]))) for name in self._numeric]
         parts = [np.where(np.abs(part) > _TINY, part, np.float32(0)) if part.dtype.kind == "f" else part for part in parts]
         return np.concatenate([np.empty((rows, 0)), *parts], axis=1, dtype=np.float64)
 
@@ -267,7 +264,7 @@ class River(Correction):
             if name not in self._numeric:
                 values[name] = columns[name].tolist()
                 continue
-            for part in _river_names(column):
+            for part in river_names(column):
                 values[part] = numbers[:, at].tolist()
                 at += 1
         for row in zip(*values.values(), strict=True):
@@ -281,7 +278,7 @@ class River(Correction):
         blocks, ids, at = list[tuple[tuple[base.Name, ...], str]](), dict[base.Name, str](), 0
         limits = nodes.table("limits", self._limits.table.values) if self._numeric else ""
         for name, column in self._columns.items():
-            names, tensor = _river_names(column), columns[name]
+            names, tensor = river_names(column), columns[name]
             if column.kind == "id":
                 ids[name] = tensor
             else:
@@ -293,32 +290,6 @@ class River(Correction):
         (residual,) = self._converter.export(nodes, Flow(tuple(blocks), ids)).terms
         ends = [nodes.constant(np.float32(end)) for end in (-self.radius, self.radius)]
         return nodes.add("Add", offset, nodes.add("Clip", nodes.cast(residual, TensorProto.FLOAT), *ends))
-
-
-def _named(features: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(features) if isinstance(features, Iterable) else ()
-    if not names or isinstance(features, str) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
-        raise ConfigurationError(f'features is {features!r}; expected different names of columns, as in ("hour", "user_id")')
-    return names
-
-
-def _selected(step: Any) -> tuple[str, ...]:
-    """Return the names in the Selects that every branch of a pipeline begins with."""
-    if isinstance(step, Pipeline):
-        return _selected(next(iter(step.steps.values())))
-    if isinstance(step, TransformerUnion):
-        return tuple(dict.fromkeys(name for branch in step.transformers.values() for name in _selected(branch)))
-    if isinstance(step, Select):
-        return tuple(sorted(map(str, step.keys)))
-    raise ConfigurationError(
-        f"River(...) cannot tell which columns {type(step).__name__} reads; name them, as in "
-        f'River(pipeline, features=("hour", "user_id")), or begin every branch with compose.Select'
-    )
-
-
-def _river_names(column: Column) -> tuple[str, ...]:
-    """Return River's keys of a column."""
-    return tuple(f"{column.name}_{i}" for i in range(column.shape[0] or 0)) if column.shape else (column.name,)
 
 
 def _encoders(step: Any) -> Iterator[BoundedEncoder]:

@@ -59,7 +59,7 @@ class SelectConverter(DiscardConverter):
 
     @classmethod
     def learner(cls, step: Any) -> Any:
-        fresh = PresentSelect(*step.keys)
+        fresh: Any = PresentSelect(*step.keys)
         # The order of a set of strings differs between processes, and with it the last bits of River's sums.
         fresh.keys = tuple(sorted(fresh.keys))
         return fresh

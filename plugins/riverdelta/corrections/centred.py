@@ -1,4 +1,4 @@
-"""Limits: the numbers that a pipeline reads, held near their usual values."""
+"""Centred: the numbers of a pipeline, each held near its usual values."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ class Limits:
     -----
     The centre is the median of the first 8 rows; the last of these is the first that a pipeline learns with its numbers. The
     typical deviation is the typical size of `corrections.limits`, of deviations other than 0. It begins with the median of the
-    first 7; until then, and if it is beyond 64 typical deviations, a number counts as its centre. A few absurd values, whenever
-    they come, thus neither reach the pipeline nor move its limits far. A number that is mostly 0 keeps its other values, and one
-    of large mean and small spread all of them.
+    first 7; until then, and beyond 64 typical deviations, a number counts as its centre. A few absurd values, whenever they
+    come, thus neither reach the pipeline nor move its limits far. A number that is mostly 0 keeps its other values, and one of
+    large mean and small spread all of them.
 
     The served table has one row for each number: the centre as the sum of three, the limit of the deviation, and beyond what it
     counts as none. All are 0 before the centre is known.
@@ -106,7 +106,8 @@ class Limits:
     def restore(self, trained: bool) -> None:
         """Limit nothing before the centre is known if a pipeline was `trained` by a version that had no limits."""
         if not self.state["known"].any():
-            self.table.values[:] = [0, 0, 0, _LARGEST, _LARGEST] if trained else 0
+            self.table.values[:] = 0.0
+            self.table.values[:, 3:] = _LARGEST * trained
 
     def apply(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the numbers float64[N, D] of rows, limited."""
@@ -122,7 +123,8 @@ class Limits:
         Return the row by which the centres are known: it is the first that a pipeline learns with its numbers.
         """
         lacking = 0 if self.known else FIRST - int(self.state["known"][0, 0])
-        _learn(x, learned, *self.state.values(), self.table.values)
+        known, first, window = self.state.values()
+        _learn(x, learned, known, first, window, self.table.values)
         self.table.touched[:] |= learned.any()
         return int(np.searchsorted(np.cumsum(learned), lacking)) if lacking > 0 else -1
 
