@@ -154,9 +154,9 @@ class River(Correction):
         out = self.room(columns, offset)
         out[:] = offset
         if self._rows:
-            numbers = self._limits.apply(self._numbers(columns, len(offset)))
+            numbers, known = self._limits.apply(self._numbers(columns, len(offset))), self._limits.known
             for i, x in enumerate(self._dicts(columns, numbers)):
-                x = x if self._limits.known else self._ids(x)
+                x = x if known else self._ids(x)
                 out[i, 0] = self._predicted(self._raw(x, float(offset[i, 0])), float(offset[i, 0]))
         return out
 
