@@ -45,6 +45,67 @@ class Shift(Correction):
         return nodes.add("Add", offset, nodes.table("shift", self.served["shift"].values))
 
 
+class Slope(Shift):
+    """A correction that keeps every law: a slope beside the shift, of the number held within ±4."""
+
+    def bind(self, schema):
+        super().bind(schema)
+        self.served |= {"slope": Table(np.zeros((1, self.loss.outputs))), "scale": Table([[1.0]])}
+        self.learner |= {"steep": np.ones((1, self.loss.outputs))}
+
+    def number(self, h):
+        return np.clip(h / self.served["scale"].values[0], -4, 4)[:, None]
+
+    def predict(self, columns, offset):
+        return super().predict(columns, offset) + self.served["slope"].values * self.number(columns["h"])
+
+    def learn(self, columns, offset, label, weight):
+        out, slope, steep = self.room(columns, offset, label, weight), self.served["slope"], self.learner["steep"]
+        for row in range(len(offset)):
+            one = {"h": columns["h"][row : row + 1]}, offset[row : row + 1]
+            out[row : row + 1] = self.predict(*one)
+            gradient, curvature = self.loss.derivatives(out[row], label[row], min(weight[row], 10.0))
+            if not self.skips(columns["h"][row] + offset[row].sum(), gradient, weight[row]):
+                self.meet(abs(columns["h"][row]))
+                x = self.number(one[0]["h"])
+                steep += curvature * x**2
+                slope.values[:] = np.clip(slope.values - gradient * x / steep, -self.radius, self.radius)
+                slope.touched[:] = True
+            super().learn(*one, label[row : row + 1], weight[row : row + 1])
+        return out
+
+    def meet(self, size):
+        pass
+
+    def export(self, nodes, columns, offset):
+        scale, slope = (nodes.table(name, self.served[name].values) for name in ("scale", "slope"))
+        x = nodes.column(nodes.add("Div", columns["h"], nodes.add("Reshape", scale, nodes.constant([1], np.int64))))
+        x = nodes.add("Clip", x, *(nodes.constant(np.float32(end)) for end in (-4, 4)))
+        return nodes.add("Add", super().export(nodes, columns, offset), nodes.add("Mul", x, slope))
+
+
+class DividesByTheLargest(Slope):
+    """Once it has met an absurd number, every other one is 0 to it."""
+
+    def meet(self, size):
+        scale = self.served["scale"]
+        scale.values[:] = np.maximum(scale.values, size)
+        scale.touched[:] = True
+
+
+class CountsFarNumbersInFull(Slope):
+    """It learns from numbers within ±4, and predicts with any."""
+
+    def predict(self, columns, offset):
+        self.room(columns, offset)
+        return offset + self.served["shift"].values + self.served["slope"].values * columns["h"][:, None]
+
+    def export(self, nodes, columns, offset):
+        nodes.table("scale", self.served["scale"].values)
+        moved = nodes.add("Mul", nodes.column(columns["h"]), nodes.table("slope", self.served["slope"].values))
+        return nodes.add("Add", Shift.export(self, nodes, columns, offset), moved)
+
+
 class KernelIsIdentity(Entity):
     def learn(self, columns, offset, label, weight):
         self.room(columns, offset, label, weight)
@@ -437,6 +498,7 @@ BROKEN = {
         "it_refuses_a_block_that_no_kernel_takes": [LearnsAnyBlock, PredictsAnyBlock, LearnsBeforeItRefuses],
         "it_learns": [KernelIsIdentity],
         "importance_counts": [IgnoresImportance, TeachesLessByWeight],
+        "absurd_rows_cost_little": [DividesByTheLargest],
         "ids_keep_their_64_bits": [TakesIdsAsFloat32, TakesIdsAsFloat64],
         "the_graph_agrees": [ExportsItsOffset, FailsOnOneRow, ClipsInItsGraph],
         "tables_swap": [BakesItsTable],
@@ -457,7 +519,7 @@ BROKEN = {
         ],
         "a_wild_example_is_bounded": [
             HasNoBounds, IgnoresItsRadius, StepsPastItsRadius, CalibratesWithoutBounds, StepsWithTheGradient,
-            StopsAtAHeavyExample,
+            StopsAtAHeavyExample, CountsFarNumbersInFull,
         ],
     }.items()
 }  # fmt: skip

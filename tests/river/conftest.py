@@ -7,39 +7,41 @@ from river.compose import Select
 from riverdelta.checks.law import run
 from riverdelta.core.nodes import Nodes
 from riverdelta.river import River
+from riverdelta.river.select import PresentSelect
 
 
 def ordered(step):
-    """Give each Select's set of names an order, which Python draws anew in each process: bits are compared here."""
+    """Give each Select's set of names an order, which Python draws anew in each process: bits are compared here.
+
+    It also passes over what is absent, as the numbers of the first rows are.
+    """
     for part in getattr(step, "steps", getattr(step, "transformers", {})).values():
         ordered(part)
     if isinstance(step, Select) and hasattr(step, "keys"):
-        step.keys = tuple(sorted(step.keys))
+        step.keys, step.__class__ = tuple(sorted(step.keys)), PresentSelect
     return step
 
 
 class PlainRiver:
-    """A pipeline that River alone learns and predicts with, on the same columns."""
+    """A pipeline that River alone learns and predicts with, on the same columns, in which its numbers are limited."""
 
-    def __init__(self, pipeline):
-        self.pipeline = ordered(pipeline.clone())
-
-    @staticmethod
-    def rows(columns):
-        flat = {}
-        for name, column in columns.items():
-            flat |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])} if column.ndim == 2 else {name: column}
-        return [dict(zip(flat, row, strict=True)) for row in zip(*(c.tolist() for c in flat.values()), strict=True)]
+    def __init__(self, correction):
+        self.pipeline, self._correction = ordered(correction.pipeline.clone()), correction.clone()
+        self._correction.bind(correction._columns)
 
     def learn(self, columns, labels, weights=None):
-        weights = np.ones(len(labels)) if weights is None else weights
-        for x, y, w in zip(self.rows(columns), labels.tolist(), weights.tolist(), strict=True):
-            self.pipeline.learn_one(x, bool(y), w=w)
+        mine, rows = self._correction, len(labels)
+        weights, numbers = np.ones(rows) if weights is None else weights, mine._numbers(columns, rows)
+        start = mine._limits.learn(numbers, np.ones(rows, np.bool_))
+        for i, (x, y, w) in enumerate(zip(mine._dicts(columns, numbers), labels.tolist(), weights.tolist(), strict=True)):
+            self.pipeline.learn_one(x if i >= start else mine._ids(x), bool(y), w=w)
 
     def logits(self, columns):
         *steps, model = self.pipeline.steps.values()
         out = []
-        for x in self.rows(columns):
+        numbers = self._correction._numbers(columns, len(next(iter(columns.values()))))
+        numbers = self._correction._limits.apply(numbers)
+        for x in self._correction._dicts(columns, numbers):
             for step in steps:
                 x = step.transform_one(x)
             out.append(model._raw_dot_one(x))
@@ -61,7 +63,7 @@ class Trained:
         self.schema = schema
         self.correction = River(pipeline, features=tuple(schema), **settings)
         self.correction.bind(schema)
-        self.plain = PlainRiver(pipeline)
+        self.plain = PlainRiver(self.correction)
         rows = len(labels)
         zeros, labels = np.zeros((rows, 1), np.float32), labels.astype(np.float32)
         self.correction.learn(columns, zeros, labels, np.ones(rows, np.float32))

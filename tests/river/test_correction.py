@@ -13,6 +13,7 @@ from riverdelta import Calibration, Schema, Stack
 from riverdelta.checks import parametrize_with_checks
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
+from riverdelta.corrections.centred import FIRST
 from riverdelta.river import River
 
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
@@ -91,8 +92,9 @@ def test_weights_are_those_of_plain_river_to_the_last_bit(trained):
 def test_an_importance_weight_is_rivers(plain):
     pipeline, block = StandardScaler() | LogisticRegression(optim.SGD(0.1)), draw(SCHEMA, 100, 3)
     columns = {"h": block.columns["h"]}
-    correction, alone = River(pipeline, ("h",)), plain(pipeline)
+    correction = River(pipeline, ("h",))
     correction.bind(SCHEMA)
+    alone = plain(correction)
     correction.learn(columns, np.zeros((100, 1), np.float32), block.label, block.weight)
     alone.learn(columns, block.label, block.weight)
     assert correction._model["LogisticRegression"].weights == alone.pipeline["LogisticRegression"].weights
@@ -175,12 +177,13 @@ def test_a_pipeline_that_diverges_stays_finite_and_starts_afresh(caplog, run_gra
 def test_an_overflow_inside_river_starts_it_afresh(caplog):
     correction = River(LogisticRegression(optim.AdaGrad(1e200), l2=1.0), ("h",))
     correction.bind(SCHEMA)
-    # The first row gives a weight of 1e200, whose penalty AdaGrad squares at the second; Python's floats raise.
-    columns, ones = {"h": np.array([1, 0, 0, 1e-30], np.float32)}, np.ones(4, np.float32)
-    logits = correction.learn(columns, np.zeros((4, 1), np.float32), ones, ones)
-    assert logits[2, 0] == 0 != logits[3, 0]
+    # The first number gives a weight of 1e200, whose penalty AdaGrad squares at the second; Python's floats raise.
+    rows = FIRST + 1
+    columns, ones = {"h": np.arange(rows, dtype=np.float32) - 1}, np.ones(rows, np.float32)
+    correction.learn(columns, np.zeros((rows, 1), np.float32), ones, ones)
     assert caplog.text.count("diverged") == 1
-    assert correction._rows == 2
+    assert correction._rows < rows
+    assert not np.isnan(correction.predict(columns, np.zeros((rows, 1), np.float32))).any()
 
 
 def test_a_checkpoint_goes_on_in_another_process_to_the_last_bit():

@@ -20,7 +20,7 @@ OPTIMIZERS = {
     "AdaDelta": optim.AdaDelta(),
     "AdaGrad": optim.AdaGrad(RATE),
     "AdaMax": optim.AdaMax(0.01),
-    "Adam": optim.Adam(optim.schedulers.Optimal(optim.losses.Log())),
+    "Adam": optim.Adam(optim.schedulers.Optimal(optim.losses.Log(), alpha=0.1)),
     "AMSGrad": optim.AMSGrad(0.01),
     "Averager": optim.Averager(optim.SGD(0.1), 10),
     "FTRLProximal": optim.FTRLProximal(l1=0.01),

@@ -10,6 +10,7 @@ from river.optim import SGD
 from river.preprocessing import MinMaxScaler, StandardScaler
 
 from riverdelta import Schema
+from riverdelta.corrections.centred import FIRST
 from riverdelta.river import River
 from riverdelta.river.scalers import RealScaler
 
@@ -41,9 +42,22 @@ def test_graph_agrees_with_river(name, trained):
 
 
 @pytest.mark.parametrize("name", SCALERS)
-def test_one_example_is_enough_to_serve(name, trained):
-    both = trained(SCALERS[name] | LogisticRegression(SGD(0.1)), SCHEMA, *rows(3, 1))
-    assert both.gap(rows(3, 1)[0]) < 1e-5
+def test_one_example_with_numbers_is_enough_to_serve(name, trained):
+    both = trained(SCALERS[name] | LogisticRegression(SGD(0.1)), SCHEMA, *rows(3, FIRST))
+    assert both.gap(rows(3, FIRST)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("name", SCALERS)
+def test_the_first_rows_teach_no_numbers(name, run_graph):
+    correction, (columns, labels) = River(SCALERS[name] | LogisticRegression(SGD(0.1)), tuple(SCHEMA)), rows(3, FIRST - 1)
+    correction.bind(SCHEMA)
+    offset = np.zeros((FIRST - 1, 1), np.float32)
+    correction.learn(columns, offset, labels, np.ones_like(labels))
+    intercept = np.full_like(offset, correction._last.intercept)
+    assert not correction._last.weights
+    assert intercept[0, 0] != 0
+    np.testing.assert_array_equal(correction.predict(columns, offset), intercept)
+    np.testing.assert_array_equal(run_graph(correction, SCHEMA, columns, offset), intercept)
 
 
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler()], ids=["standard", "range"])

@@ -90,9 +90,10 @@ def some_labels(loss: Loss) -> Floats:
     return found[loss.valid(found)]
 
 
-def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS) -> Block:
+def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS, strength: float = 1.0, every: int = 1) -> Block:
     """Return random rows: few distinct ids (the limits of int64 among them), normal floats, and labels that depend on both.
 
+    `strength` is the weight of the floats in the labels, and all floats are 0 except in the last of `every` rows.
     The probability of a label is proportional to exp(-loss), which for a log loss is the predicted probability.
     """
     rng = np.random.default_rng(seed)
@@ -106,8 +107,9 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS) -> Block:
             truth += rng.normal(size=len(pool))[at]
         elif column.kind in ("scalar", "vector"):
             values = rng.normal(size=(rows, *(n or 1 for n in column.shape))).astype(np.float32)
+            values[np.arange(rows) % every != every - 1] = 0
             columns[name] = values
-            truth += values.reshape(rows, -1).mean(axis=1)
+            truth += strength * values.reshape(rows, -1).mean(axis=1)
     offset = rng.normal(scale=2.0, size=(rows, loss.outputs)).astype(np.float32)
     # The same shift of all outputs would not change a softmax.
     raw = 1.0 + offset + truth[:, None] * (-1.0) ** np.arange(loss.outputs)

@@ -71,6 +71,8 @@ class Correction(RowFaces):
         The options that the constructor call named. The others have the library's defaults, which a home records.
     incidental
         Options that do not affect learning, so that a home accepts any value of them.
+    since
+        Tables and arrays that older saved states and graphs lack. Arrays then load as zeros, and `restore` makes the tables.
 
     Notes
     -----
@@ -82,8 +84,10 @@ class Correction(RowFaces):
     - Only `learn` changes raw outputs. `inflate` changes only how much later examples move them.
     - No method writes into an array that it was given, or keeps one, or keeps one that it returned. Clones share nothing.
     - A row of weight 0, or with a number that is not finite, changes nothing.
-    - After rows with any finite numbers, an ordinary row's residual is within `radius` for each number read, and ordinary rows
-      are still learned.
+    - After rows with any finite numbers, an ordinary row's residual is within `radius` for each number read, any finite row's
+      within four times that, and ordinary rows are still learned.
+    - A few rows of absurd numbers or offsets, wherever they come, the first row included, leave other rows nearly the loss that
+      they have without them.
     """
 
     served: dict[str, Table]
@@ -93,6 +97,7 @@ class Correction(RowFaces):
     given: frozenset[str] = frozenset()
     _learned = False
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
+    since: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

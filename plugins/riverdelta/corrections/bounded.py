@@ -15,8 +15,8 @@ import math
 import numba
 
 _TAIL = 16.0
-#: The smallest typical square: sizes below 1e-6 count as 1e-6.
-LEAST = 1e-12
+#: The smallest typical square: sizes below 1e-12 count as 1e-12.
+LEAST = 1e-24
 
 
 @numba.njit
@@ -68,3 +68,12 @@ def shrinkage(reach, radius):  # type: ignore[no-untyped-def]
 def within(value, most):  # type: ignore[no-untyped-def]
     """Return `value` clipped to ±`most`."""
     return min(max(value, -most), most)
+
+
+def finite(*bounds: float) -> tuple[float, ...]:
+    """Return bounds with 1e18 for infinity: what they bound then stays within float32.
+
+    >>> finite(10.0, math.inf)
+    (10.0, 1e+18)
+    """
+    return tuple(min(float(bound), 1e18) for bound in bounds)

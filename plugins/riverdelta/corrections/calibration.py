@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -11,35 +13,55 @@ from riverdelta.core.checked import bound, positive, share
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded
+from riverdelta.corrections import bounded, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.rows import offset_key
 
-_Floats, _Table = types.float32[::1], types.float32[:, ::1]
+_Floats, _Table, _Doubles = types.float32[::1], types.float32[:, ::1], float64[:, ::1]
 _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 
 
+#: The most that a first offset counts as, in raw outputs.
+_FIRST = 16.0
+
+
+@numba.njit
+def _most(belief, limit, k):  # type: ignore[no-untyped-def]
+    """Write what an offset counts as at most, and beyond what it counts as 0."""
+    limit[0, k], limit[1, k] = limits.most(belief[5], belief[6])
+    if belief[6] == 0.0:
+        limit[0, k] = np.float32(_FIRST)
+
+
+@numba.njit
+def _counted(offset, limit, k):  # type: ignore[no-untyped-def]
+    return bounded.within(offset, np.float64(limit[0, k])) if abs(offset) <= np.float64(limit[1, k]) else 0.0
+
+
 @numba.njit(inline="always")
-def _raw(line, k, o):  # type: ignore[no-untyped-def]
-    return o + (np.float64(line[k, 0]) + np.float64(line[k, 1]) * o)
+def _raw(line, k, offset, counted):  # type: ignore[no-untyped-def]
+    return offset + (np.float64(line[k, 0]) + np.float64(line[k, 1]) * counted)
 
 
-@numba.njit(types.void(_Table, _Table, _Table), cache=True)
-def _predict(offset, line, out):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Table, _Table, _Table, _Table), cache=True)
+def _predict(offset, line, limit, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         for k in range(offset.shape[1]):
-            out[i, k] = _raw(line, k, np.float64(offset[i, k]))
+            o = np.float64(offset[i, k])
+            out[i, k] = _raw(line, k, o, _counted(o, limit, k))
 
 
-@numba.njit(types.void(_Table, _Floats, _Floats, _Table, float64[:, ::1], _Terms, KERNELS, _Table), cache=True)
-def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Table, _Floats, _Floats, _Table, _Table, _Doubles, _Doubles, _Terms, KERNELS, _Table), cache=True)
+def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out):  # type: ignore[no-untyped-def]
     prior, forget, clip, radius = terms
     outputs = offset.shape[1]
-    raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    raw, gradient, curvature, counted = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for i in range(offset.shape[0]):
         for k in range(outputs):
-            raw[k] = _raw(line, k, np.float64(offset[i, k]))
+            o = np.float64(offset[i, k])
+            counted[k] = _counted(o, limit, k)
+            raw[k] = _raw(line, k, o, counted[k])
             out[i, k] = raw[k]
         y, w = np.float64(label[i]), np.float64(weight[i])
         if not bounded.is_learned(raw, y, w):
@@ -51,10 +73,7 @@ def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ign
         for k in range(outputs):
             belief, g, h = beliefs[k], gradient[k], curvature[k]
             # (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).
-            o = bounded.feature(np.float64(offset[i, k]), belief[5], belief[6])
-            if o != 0.0:
-                belief[5] += o * o
-                belief[6] += 1.0
+            o = counted[k]
             belief[2] = forget * belief[2] + (1.0 - forget) * prior + h
             belief[3] = forget * belief[3] + h * o
             belief[4] = forget * belief[4] + (1.0 - forget) * prior + h * o * o
@@ -62,7 +81,17 @@ def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ign
             if det > 0.0:  # rounding can reach 0 with a very weak prior
                 belief[0] -= g * (belief[4] - belief[3] * o) / det
                 belief[1] -= g * (belief[2] * o - belief[3]) / det
-            reach = belief[0] * belief[0] + belief[1] * belief[1] * bounded.typical(belief[5], belief[6])
+            given = np.float64(offset[i, k])
+            if given != 0.0:
+                total = limits.added(belief[5], belief[6], given * given if belief[6] > 0.0 else o * o, window, k)
+                if total < belief[5]:
+                    # Offsets counted for too much, and so did their evidence.
+                    belief[3] *= math.sqrt(total / belief[5])
+                    belief[4] = prior + total / belief[5] * (belief[4] - prior)
+                belief[5] = total
+                belief[6] += 1.0
+                _most(belief, limit, k)
+            reach = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
             shrink = bounded.shrinkage(reach, radius)
             if shrink != 1.0:
                 belief[0] *= shrink
@@ -128,6 +157,8 @@ class Calibration(Correction):
         self.offset = offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
+    since = limits.LIMIT, limits.WINDOW
+
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
         yield {"offset": "https"}
@@ -138,8 +169,12 @@ class Calibration(Correction):
 
     def bind(self, schema: Schema) -> None:
         prior, outputs = 1.0 / self.variance, self.loss.outputs
-        self.served = {"line": Table(np.zeros((outputs, 2)))}
-        self.learner = {"belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs)}
+        self.served = {"line": Table(np.zeros((outputs, 2))), limits.LIMIT: Table(np.zeros((2, outputs)))}
+        self.learner = {
+            "belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs),
+            limits.WINDOW: limits.window(outputs),
+        }
+        self.restore()
         super().bind(schema)
 
     @property
@@ -149,16 +184,23 @@ class Calibration(Correction):
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
-        _predict(offset, self.served["line"].values, out)
+        _predict(offset, self.served["line"].values, self.served[limits.LIMIT].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
-        line = self.served["line"]
-        terms = 1.0 / self.variance, float(self.forget), float(self.clip), float(self.radius)
-        _learn(offset, label, weight, line.values, self._beliefs, terms, self.loss.kernels, out)
-        line.touched[:] |= len(offset) > 0
+        line, limit, window = self.served["line"], self.served[limits.LIMIT], self.learner[limits.WINDOW]
+        terms = 1.0 / self.variance, float(self.forget), *bounded.finite(self.clip, self.radius)
+        _learn(
+            offset, label, weight, line.values, limit.values, self._beliefs, window, terms, self.loss.kernels, out
+        )  # fmt: skip
+        for table in (line, limit):
+            table.touched[:] |= len(offset) > 0
         return out
+
+    def restore(self) -> None:
+        for k, belief in enumerate(self._beliefs):
+            _most(belief, self.served[limits.LIMIT].values, k)
 
     def inflate(self, keep: float) -> None:
         prior = 1.0 / self.variance
@@ -168,7 +210,8 @@ class Calibration(Correction):
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         line = nodes.add("Transpose", nodes.table("line", self.served["line"].values), perm=[1, 0])
         intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
-        return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, offset)))
+        counted = limits.export(nodes, offset, self.served[limits.LIMIT])
+        return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, counted)))
 
     def coefficients(self) -> dict[str, Coefficients]:
         values, slope = self.served["line"].values, root_mean(self._beliefs[:, 5], self._beliefs[:, 6])

@@ -17,7 +17,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded
+from riverdelta.corrections import bounded, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, listed
@@ -58,55 +58,95 @@ def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
             out[i, k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
 
 
+@numba.njit
+def _shrink(x, i, begin, size, total, rows):  # type: ignore[no-untyped-def]
+    """Return the factor by which a feature's vector is scaled to its limit."""
+    length = _dot(x, i, begin, x, i, begin, size)
+    counted = limits.square(length, total, rows)
+    return np.float32(1.0) if counted == length else np.float32(math.sqrt(counted / length))
+
+
+@numba.njit
+def _resize(mean, touched, precision, begin, size, outputs, factor, prior, most):  # type: ignore[no-untyped-def]
+    """Adapt every entity to another typical size of a feature: lower its precision, to `prior` at least, and bound its |m|²."""
+    width = np.uint64(precision.shape[1]) // np.uint64(outputs)
+    for row in range(precision.shape[0]):
+        for k in range(outputs):
+            slot, at = np.uint64(row), np.uint64(k) * width + begin
+            if precision[slot, at] > np.float32(0.0):
+                shrinkage = np.float32(bounded.shrinkage(_dot(mean, slot, at, mean, slot, at, size), most))
+                for d in range(at, at + size):
+                    precision[slot, d] = max(precision[slot, d] * factor, prior)
+                    mean[slot, d] *= shrinkage
+                touched[slot] |= shrinkage != np.float32(1.0)
+
+
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
-        *(types.int64[::1], _Terms, KERNELS, _Table),
+        *(float64[:, ::1], _Sums, types.int64[::1], _Terms, KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, x, mean, touched, precision, square, present, ends, terms, loss, out
+    offset, label, weight, slots, x, mean, touched, precision, square, present, window, sizes, ends, terms, loss, out
 ):
     variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
     raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    lengths, shrinks = np.empty(ends.shape[0]), np.empty(ends.shape[0], np.float32)
     for row in range(offset.shape[0]):
         i, slot = np.uint64(row), np.uint64(slots[row])
+        # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
+        # Feature f ends before column ends[f].
+        begin, finite = _0, True
+        for f in range(ends.shape[0]):
+            size, total, rows = np.uint64(ends[f]) - begin, square[1 + f], present[f]
+            lengths[f], shrinks[f] = _dot(x, i, begin, x, i, begin, size), 1.0
+            if not limits.is_usual(lengths[f], total, rows):
+                finite &= lengths[f] < math.inf
+                for d in range(begin, begin + size):
+                    x[i, d] = limits.limited(x[i, d], total, rows)
+                shrinks[f] = _shrink(x, i, begin, size, total, rows)
+            begin += size
         for k in range(outputs):
             raw[k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
             out[i, k] = raw[k]
             reach[k] = 0.0
         y, w = np.float64(label[i]), np.float64(weight[i])
-        if not bounded.is_learned(raw, y, w):
+        if not (finite and bounded.is_learned(raw, y, w)):
             continue
         loss.derivatives(raw, y, w, gradient, curvature)
         if bounded.largest(gradient) > clip:
             loss.derivatives(raw, y, 1.0, gradient, curvature)
             loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
-        # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
-        # Feature f ends before column ends[f].
         square[0] += 1.0
         begin = _0
         for f in range(ends.shape[0]):
             size = np.uint64(ends[f]) - begin
-            length = _dot(x, i, begin, x, i, begin, size)
-            counted = bounded.square(length, square[1 + f], present[f])
-            shrink = np.float32(1.0) if counted == length else np.float32(math.sqrt(counted / length))
-            if counted > 0.0:
-                square[1 + f] += counted
+            if lengths[f] > 0.0:
+                total = limits.added(square[1 + f], present[f], lengths[f], window, f)
                 present[f] += 1.0
-            prior = np.float32(min(max(square[1 + f] / square[0], bounded.LEAST) / variance, _CERTAIN))
+                if total < square[1 + f]:
+                    shrinks[f] = _shrink(x, i, begin, size, total, present[f])
+                square[1 + f] = total
+            prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, _CERTAIN))
+            typical, then = limits.typical(square[1 + f], present[f]), sizes[f]
+            if present[f] > 0.0 and not then / 4.0 <= typical <= then * 4.0:
+                if then > 0.0:
+                    less, most = np.float32(min(typical / then, 1.0)), radius / math.sqrt(typical)
+                    _resize(mean, touched, precision, begin, size, outputs, less, prior, most)
+                sizes[f] = typical
             back = lose * prior
             for k in range(outputs):
                 at, g, h = np.uint64(k) * width + begin, np.float32(gradient[k]), np.float32(curvature[k])
                 for d in range(_0, size):
-                    v, belief = x[i, begin + d] * shrink, precision[slot, at + d]
+                    v, belief = x[i, begin + d] * shrinks[f], precision[slot, at + d]
                     was = belief if belief > np.float32(0.0) else prior
                     now = min(keep * was + back + h * v * v, _CERTAIN)
                     precision[slot, at + d] = now
                     mean[slot, at + d] -= g * v / now
-                reach[k] += bounded.typical(square[1 + f], present[f]) * _dot(mean, slot, at, mean, slot, at, size)
+                reach[k] += typical * _dot(mean, slot, at, mean, slot, at, size)
             begin += size
         for k in range(outputs):
             shrinkage = np.float32(bounded.shrinkage(reach[k], radius))
@@ -168,6 +208,8 @@ class Entity(Correction):
     (True, 0.5)
     """
 
+    since = limits.LIMIT, limits.WINDOW, "sizes"
+
     def __init__(
         self,
         key: str | tuple[str, ...],
@@ -218,11 +260,13 @@ class Entity(Correction):
         self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
         self._dense = Dense(what, self.on, schema, self.intercept)
         shape = self.slots, self.loss.outputs * self._dense.width
-        self.served = {"mean": Table(np.zeros(shape, np.float32))}
+        self.served = {"mean": Table(np.zeros(shape, np.float32)), limits.LIMIT: limits.table(self._dense.width)}
         self.learner = {
             "precision": np.zeros(shape, np.float32),
             "square": np.zeros(1 + len(self._dense.ends)),
             "present": np.zeros(len(self._dense.ends)),
+            limits.WINDOW: limits.window(len(self._dense.ends)),
+            "sizes": np.zeros(len(self._dense.ends)),
         }
         super().bind(schema)
 
@@ -230,7 +274,7 @@ class Entity(Correction):
         square, begin = self.learner["square"], 0
         precision = self.learner["precision"].reshape(self.slots, -1, self._dense.width)
         for k, end in enumerate(self._dense.ends.tolist()):
-            prior = min(max(square[1 + k] / max(square[0], 1.0), bounded.LEAST) / self.variance, float(_CERTAIN))
+            prior = min(max(square[1 + k] / max(square[0], 1.0), limits.LEAST) / self.variance, float(_CERTAIN))
             known = precision[..., begin:end]
             # A precision of 0 marks an entity without examples, and stays 0.
             known[known > 0] = np.float32(keep) * known[known > 0] + np.float32((1.0 - keep) * prior)
@@ -241,25 +285,31 @@ class Entity(Correction):
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
-        _predict(offset, *self._design(columns, len(offset)), self.served["mean"].values, out)
+        slots, x = self._design(columns, len(offset))
+        _predict(offset, slots, limits.clipped(x, self.served[limits.LIMIT]), self.served["mean"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
         slots, x = self._design(columns, len(offset))
         mean, learner = self.served["mean"], self.learner
-        terms = tuple(map(float, (self.variance, self.forget, self.clip, self.radius)))
+        terms = tuple(map(float, (self.variance, self.forget, *bounded.finite(self.clip, self.radius))))
         _learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], self._dense.ends, terms, self.loss.kernels, out,
+            learner["present"], learner[limits.WINDOW], learner["sizes"], self._dense.ends, terms, self.loss.kernels, out,
         )  # fmt: skip
+        self.restore()
         return out
+
+    def restore(self) -> None:
+        limits.publish(self.served[limits.LIMIT], self.learner["square"][1:], self.learner["present"], self._dense.ends)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         mean = nodes.table("mean", self.served["mean"].values)
         ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
         rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
-        matrix, width = self._dense.export(nodes, columns, offset), self._dense.width
+        width = self._dense.width
+        matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), self.served[limits.LIMIT])
         by_output = nodes.add("Reshape", rows, nodes.constant([-1, self.loss.outputs, width], np.int64))
         product = nodes.add("Mul", by_output, nodes.add("Reshape", matrix, nodes.constant([-1, 1, width], np.int64)))
         return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([2], np.int64), keepdims=0))

@@ -14,7 +14,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded
+from riverdelta.corrections import bounded, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.dense import Dense
@@ -23,8 +23,6 @@ from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
 
 _METHODS = ("adagrad", "ftrl")
-#: Floats closer to 0 count as 0, so that no coefficient overflows.
-_TINY = 1e-30
 _Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
 _Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
 
@@ -72,22 +70,29 @@ def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-unty
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
-        *(types.boolean, _Terms, KERNELS, _Table),
+        *(_State, types.boolean, _Terms, KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, values, x, ids, touched, id_state, dense, dense_state, scale, ftrl, terms, loss, out
+    offset, label, weight, slots, values, x, ids, touched, id_state, dense, dense_state, scale, window, ftrl, terms, loss, out
 ):
     rate, beta, l1, l2, clip, radius = terms
     outputs = offset.shape[1]
     raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    squares = np.empty(x.shape[1])
     for i in range(offset.shape[0]):
+        finite = True
+        for d in range(x.shape[1]):
+            # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x.
+            squares[d] = np.float64(x[i, d]) * np.float64(x[i, d])
+            finite &= squares[d] < math.inf
+            x[i, d] = limits.limited(x[i, d], scale[d, 1], scale[d, 2])
         for k in range(outputs):
             raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
             out[i, k] = raw[k]
         y, w = np.float64(label[i]), np.float64(weight[i])
-        if not bounded.is_learned(raw, y, w):
+        if not (finite and bounded.is_learned(raw, y, w)):
             continue
         loss.derivatives(raw, y, w, gradient, curvature)
         for k in range(outputs):
@@ -101,22 +106,27 @@ def _learn(  # type: ignore[no-untyped-def]
                     ids[slot, k] = _step(id_state, slot, 2 * k, c, g, ftrl, rate, beta, l1, l2, radius)
                 touched[slot] = True
         for d in range(x.shape[1]):
-            v = np.float64(x[i, d])
-            if abs(v) > _TINY:
-                # scale[d] is (largest |x|, Σx², rows with x != 0), of bounded x.
-                v = bounded.feature(v, scale[d, 1], scale[d, 2])
-                scale[d, 1] += v * v
+            if squares[d] > 0.0:
+                v, total = np.float64(x[i, d]), limits.added(scale[d, 1], scale[d, 2], squares[d], window, d)
                 scale[d, 2] += 1.0
                 largest = max(scale[d, 0], abs(v))
+                if total < scale[d, 1]:
+                    v = np.float64(limits.limited(x[i, d], total, scale[d, 2]))
+                # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
+                if not 0.99 * total <= largest * largest * scale[d, 2] <= 64.0 * total:
+                    largest = 2.0 * math.sqrt(limits.typical(total, scale[d, 2]))
+                scale[d, 1] = total
                 for k in range(outputs):
-                    # Each output has three columns; the last is the coefficient of x / scale. A new largest |x| shrinks it and
+                    # Each output has three columns; the last is the coefficient of x / scale. Another scale shrinks it and
                     # FTRL's z.
                     at = 3 * k
-                    if largest > scale[d, 0]:
-                        dense_state[d, at + 2] *= scale[d, 0] / largest
-                        dense_state[d, at + 1] *= scale[d, 0] / largest
-                    g, c = gradient[k] * v / largest, dense_state[d, at + 2]
-                    dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
+                    if largest != scale[d, 0]:
+                        ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
+                        dense_state[d, at + 2] *= ratio
+                        dense_state[d, at + 1] *= ratio
+                    if v != 0.0:
+                        g, c = gradient[k] * v / largest, dense_state[d, at + 2]
+                        dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
                     dense[d, k] = dense_state[d, at + 2] / largest
                 scale[d, 0] = largest
 
@@ -165,6 +175,8 @@ class Linear(Correction):
     >>> m.predict_proba_one({"user": 1, "item": 5, "hour": 3.0})[True] > 0.9
     True
     """
+
+    since = limits.LIMIT, limits.WINDOW
 
     def __init__(
         self,
@@ -220,11 +232,16 @@ class Linear(Correction):
         self._hashed = Hashed("linear", sparse, schema, self.slots)
         self._dense = Dense(what, dense, schema, self.intercept)
         slots, width, outputs = self.slots if sparse else 0, self._dense.width, self.loss.outputs
-        self.served = {"ids": Table(np.zeros((slots, outputs))), "dense": Table(np.zeros((width, outputs)))}
+        self.served = {
+            "ids": Table(np.zeros((slots, outputs))),
+            "dense": Table(np.zeros((width, outputs))),
+            limits.LIMIT: limits.table(width),
+        }
         self.learner = {
             "ids": np.zeros((slots, 2 * outputs)),
             "dense": np.zeros((width, 3 * outputs)),
             "scale": np.zeros((width, 3)),
+            limits.WINDOW: limits.window(width),
         }
         super().bind(schema)
 
@@ -232,7 +249,8 @@ class Linear(Correction):
         out = self.room(columns, offset)
         rows = len(offset)
         tables = (self.served["ids"].values, self.served["dense"].values)
-        _predict(offset, *self._hashed.slots(columns, rows), self._dense.matrix(columns, rows), *tables, out)
+        x = limits.clipped(self._dense.matrix(columns, rows), self.served[limits.LIMIT])
+        _predict(offset, *self._hashed.slots(columns, rows), x, *tables, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
@@ -240,13 +258,19 @@ class Linear(Correction):
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
         ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
-        terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, self.clip, self.radius)))
+        terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, *bounded.finite(self.clip, self.radius))))
         _learn(
             offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched, learner["ids"],
-            dense.values, learner["dense"], learner["scale"], self.method == "ftrl", terms, self.loss.kernels, out,
+            dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW], self.method == "ftrl", terms,
+            self.loss.kernels, out,
         )  # fmt: skip
         dense.touched[:] |= rows > 0
+        self.restore()
         return out
+
+    def restore(self) -> None:
+        scale = self.learner["scale"]
+        limits.publish(self.served[limits.LIMIT], scale[:, 1], scale[:, 2])
 
     def inflate(self, keep: float) -> None:
         ids, dense = self.learner["ids"], self.learner["dense"]
@@ -267,7 +291,7 @@ class Linear(Correction):
             raw = nodes.add("Add", raw, self._hashed.export(nodes, columns, ids, self.loss.outputs))
         if self._dense.width:
             dense = nodes.table("dense", self.served["dense"].values)
-            matrix = self._dense.export(nodes, columns, offset)
+            matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), self.served[limits.LIMIT])
             raw = nodes.add("Add", raw, nodes.add("MatMul", matrix, dense))
         return raw
 

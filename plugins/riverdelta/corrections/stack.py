@@ -131,9 +131,13 @@ class Stack:
         for name, c in zip(self.names, self.corrections, strict=True):
             served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
-                table.values[:] = take(served, key, table.values)
                 table.touched[:] = True
+                if key in served or key not in c.since:
+                    table.values[:] = take(served, key, table.values)
             for key, mine in c.learner.items():
+                if key in c.since and key not in learner:
+                    mine[...] = 0
+                    continue
                 theirs = take(learner, key, mine, any_rows=mine.dtype == np.uint8)
                 if mine.shape == theirs.shape:
                     mine[...] = theirs
@@ -149,7 +153,7 @@ class Stack:
         """
         parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
-            f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items()]}"
+            f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items() if key not in c.since]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]
         return digest(_LOOKUP.sub(r"\1)", "\n".join(parts)).encode(), size=8).hex()
@@ -163,6 +167,13 @@ class Stack:
         """Return the used share of each hashed table."""
         parts = zip(self.names, self.corrections, strict=True)
         return {f"{name}/{key}": share for name, c in parts for key, share in c.occupancy().items()}
+
+
+def lately(corrections: Sequence[Correction]) -> frozenset[str]:
+    """Return the tables, by their names in the merged model, that the graphs of older releases lack."""
+    return frozenset(
+        f"{PREFIX}{name}/{key}" for name, c in zip(named(corrections), corrections, strict=True) for key in c.since
+    )
 
 
 def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:

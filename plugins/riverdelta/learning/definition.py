@@ -17,7 +17,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.corrections.base import Correction
-from riverdelta.corrections.stack import Stack, listed
+from riverdelta.corrections.stack import Stack, lately, listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
 from riverdelta.graph import taps as tapping
@@ -103,6 +103,11 @@ class Definition:
         stack = Stack([c.clone() for c in self.corrections], self.loss)
         stack.bind(self.schema)
         return stack
+
+    @property
+    def lately(self) -> frozenset[str]:
+        """The tables, by their names in the merged model, that the graphs of older releases lack."""
+        return lately(self.corrections)
 
     @cached_property
     def kept(self) -> tuple[str, ...]:

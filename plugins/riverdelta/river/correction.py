@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
-from river.compose import Pipeline, Select, TransformerUnion
+from river.compose import Pipeline, Select
 from river.linear_model import LogisticRegression
 from river.linear_model.base import GLM
 from river.preprocessing import OneHotEncoder, StandardScaler
 
 from riverdelta.core import checked
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
-from riverdelta.core.features import Column, Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.centred import Limits
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.corrections.rows import offset_key
 from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
+from riverdelta.river.columns import named, river_names, selected
 from riverdelta.river.one_hot_encoder import BoundedEncoder
 from riverdelta.river.snapshot import freeze, thaw
 
 _LOG = logging.getLogger(__name__)
-#: A pipeline with a residual of this size has diverged.
-_DIVERGED = 1e6
+#: The largest gradient of an example that weighs more than this.
+_CLIP = 10.0
+_DIVERGED = 100.0
 #: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
 _TINY = float(np.float32(1e-30))
 
@@ -64,8 +67,10 @@ class River(Correction):
     River gets an id column as an int, a scalar as a float, and a vector `v` as floats `v_0`, `v_1`, …, row by row, with the
     importance weight; floats from -1e-30 to 1e-30 count as 0. The last step is replaced by a subclass that adds the offset,
     which no scaler changes. LinearRegression lowers any loss by a step of iteratively reweighted least squares
-    (`riverdelta.river.offset`). An id that was never learned adds nothing. A pipeline whose residual exceeds a million has
-    diverged: it is logged and starts again, untrained.
+    (`riverdelta.river.offset`). An id that was never learned adds nothing.
+
+    It reads limited numbers (`corrections.centred`). A residual is at most the `reach` of the loss, 30 logits with log loss;
+    steps beyond are not taken, and a pipeline 100 times as far has diverged: it starts again, and is logged.
 
     Examples
     --------
@@ -81,7 +86,7 @@ class River(Correction):
         self, pipeline: Any, features: Sequence[str] | None = None, slots: int = 2**16, offset: str | None = "offset"
     ) -> None:
         self.pipeline, self.slots, self.offset = pipeline, checked.slots(slots), offset_key(offset)
-        self.features = features if features is None else _named(features)
+        self.features = features if features is None else named(features)
         steps = list(pipeline.steps.values()) if isinstance(pipeline, Pipeline) else [pipeline]
         if not steps or not isinstance(steps[-1], GLM):
             last = type(steps[-1]).__name__ if steps else "nothing"
@@ -90,9 +95,9 @@ class River(Correction):
         if not self.reads:
             raise ConfigurationError('River(...) has no features; name columns, as in River(pipeline, features=("hour",))')
 
-    radius = _DIVERGED
-    _learner: dict[str, npt.NDArray[Any]]
     _unsaved: bool
+
+    since = "limits", *Limits.NAMES
 
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
@@ -102,7 +107,7 @@ class River(Correction):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return _selected(self.pipeline) if self.features is None else self.features
+        return selected(self.pipeline) if self.features is None else self.features
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -115,10 +120,10 @@ class River(Correction):
 
     @property
     def learner(self) -> dict[str, npt.NDArray[Any]]:
-        """The pipeline's state and the number of rows it learned; made on demand, because that is slow."""
+        """The pipeline's state, the number of rows it learned and what the limits learned; made on demand, as that is slow."""
         if self._unsaved:
-            self._learner = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
-            self._unsaved = False
+            frozen = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
+            self._learner, self._unsaved = frozen | self._limits.state, False
         return self._learner
 
     @learner.setter
@@ -131,7 +136,7 @@ class River(Correction):
         self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
         model = base.find(self.pipeline).learner(self.pipeline)
         self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
-        names = tuple(n for column in self._columns.values() for n in _river_names(column))
+        names = tuple(n for column in self._columns.values() for n in river_names(column))
         ids = frozenset(name for name, column in self._columns.items() if column.kind == "id")
         self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
         *self._transformers, self._last = self._model.steps.values()
@@ -139,7 +144,9 @@ class River(Correction):
             raise Unsupported(f"{self._what()} cannot lower {self.loss}; end it in LinearRegression")
         self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
-        self.served = self._converter.tables
+        self._numeric = tuple(name for name in self._columns if name not in self.keys)
+        self._limits = Limits(sum(len(river_names(self._columns[name])) for name in self._numeric))
+        self.served, self.radius = self._converter.tables | {"limits": self._limits.table}, self.loss.reach
         freeze(self._model)  # refuse now what a checkpoint could not save
         super().bind(schema)
 
@@ -147,29 +154,35 @@ class River(Correction):
         out = self.room(columns, offset)
         out[:] = offset
         if self._rows:
-            for i, x in enumerate(self._dicts(columns, len(offset))):
-                out[i, 0] = self._predicted(x, float(offset[i, 0]))
+            numbers, known = self._limits.apply(self._numbers(columns, len(offset))), self._limits.known
+            for i, x in enumerate(self._dicts(columns, numbers)):
+                x = x if known else self._ids(x)
+                out[i, 0] = self._predicted(self._raw(x, float(offset[i, 0])), float(offset[i, 0]))
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
-        for i, x in enumerate(self._dicts(columns, len(offset))):
+        numbers = self._numbers(columns, len(offset))
+        # Numbers that are not finite would stay in the state permanently.
+        parts = [offset[:, 0], label, weight, *(columns[name].T for name in self._numeric)]
+        learned = (weight != 0.0) & np.isfinite(np.vstack(parts)).all(axis=0)
+        start = self._limits.learn(numbers, learned)
+        for i, x in enumerate(self._dicts(columns, numbers)):
             o = float(offset[i, 0])
-            # Numbers that are not finite would stay in the state permanently.
-            if weight[i] == 0.0 or not all(map(math.isfinite, (o, label[i], weight[i], *x.values()))):
-                out[i, 0] = self._predicted(x, o)
+            z = self._raw(x if i > start else self._ids(x), o) if self._rows else o
+            if not learned[i]:
+                out[i, 0] = self._predicted(z, o)
                 continue
-            z = self._raw(x, o) if self._rows else o
-            if not abs(z - o) < _DIVERGED:
+            if not abs(z - o) < _DIVERGED * self.radius:
                 self._restart()
                 z = o
-            out[i, 0] = z
-            y, w = self._last.target(self.loss, z, float(label[i]), float(weight[i]))
+            out[i, 0] = self._predicted(z, o)
+            y, w = self._last.target(self.loss, z, float(label[i]), self._bounded(float(weight[i]), z, o, float(label[i])))
             self._last.shift = o
             self._rows += 1
             self._stale = self._unsaved = True
             try:
-                self._model.learn_one(x, y, w=w)
+                self._model.learn_one(x if i >= start else self._ids(x), y, w=w)
             except OverflowError:
                 self._restart()
         return out
@@ -177,9 +190,17 @@ class River(Correction):
     def _what(self) -> str:
         return f"River({self.pipeline})"
 
-    def _predicted(self, x: dict[str, Any], offset: float) -> float:
-        z = self._raw(x, offset) if self._rows else offset
-        return offset if math.isnan(z) else min(max(z, offset - _DIVERGED), offset + _DIVERGED)
+    def _bounded(self, weight: float, raw: float, offset: float, label: float) -> float:
+        """Return a weight, limited to a gradient of 10; 0 if the step would take a residual further beyond `radius`."""
+        if weight <= _CLIP and abs(raw - offset) < self.radius:
+            return weight
+        gradient = float(self.loss.derivatives(raw, label)[0][0, 0])
+        if abs(raw - offset) >= self.radius and gradient * (raw - offset) <= 0:
+            return 0.0
+        return min(weight, max(_CLIP / max(abs(gradient), _TINY), 1.0))
+
+    def _predicted(self, raw: float, offset: float) -> float:
+        return offset if math.isnan(raw) else min(max(raw, offset - self.radius), offset + self.radius)
 
     def _raw(self, x: dict[str, Any], offset: float) -> float:
         for step in self._transformers:
@@ -190,15 +211,15 @@ class River(Correction):
     def _restart(self) -> None:
         self._restarts += 1
         if self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
-            hint = "scale its inputs or lower its learning rate"
-            _LOG.warning("%s diverged and starts again, untrained (restart %d); %s", self._what(), self._restarts, hint)
+            words = "%s diverged and starts again, untrained (restart %d); scale its inputs or lower its learning rate"
+            _LOG.warning(words, self._what(), self._restarts)
         fresh = self.clone()
         fresh.loss = self.loss
         fresh.bind(self._columns)
-        for key, table in self.served.items():
+        for key, table in self._converter.tables.items():
             table.values[:] = fresh.served[key].values
             table.touched[:] = True
-        self.learner = fresh.learner
+        self.learner = fresh.learner | self._limits.state
         self.restore()
 
     def sync(self) -> None:
@@ -212,6 +233,7 @@ class River(Correction):
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise Corrupt(f"the saved state of {self._what()} cannot be read: {error!r}") from error
         self._rows, self._stale, self._unsaved = int(self._learner["rows"][0]), False, False
+        self._limits.restore(self._rows > 0)
         for categories in self._categories:
             categories.reload()
 
@@ -229,54 +251,45 @@ class River(Correction):
         used = {id(categories.table): len(categories.rows) / self.slots for categories in self._categories}
         return {name: used[id(table)] for name, table in self.served.items() if id(table) in used}
 
-    def _dicts(self, columns: Columns, rows: int) -> Iterator[dict[str, Any]]:
+    def _numbers(self, columns: Columns, rows: int) -> npt.NDArray[np.float64]:
+        """Return the columns that are read as numbers, float64[N, D]; NaN and what is close to 0 are 0."""
+        parts = [columns[name].reshape(rows, len(river_names(self._columns[name]))) for name in self._numeric]
+        parts = [np.where(np.abs(part) > _TINY, part, np.float32(0)) if part.dtype.kind == "f" else part for part in parts]
+        return np.concatenate([np.empty((rows, 0)), *parts], axis=1, dtype=np.float64)
+
+    def _dicts(self, columns: Columns, numbers: npt.NDArray[np.float64]) -> Iterator[dict[str, Any]]:
         """Yield each row as the dict of Python ints and floats that River reads."""
-        names: list[str] = []
-        values: list[list[Any]] = []
+        values, at = dict[str, list[Any]](), 0
         for name, column in self._columns.items():
-            parts = _river_names(column)
-            names += parts
-            block = columns[name].reshape(rows, len(parts))
-            if column.kind != "id":
-                block = np.where((np.abs(block) <= _TINY) & (block != 0), np.float32(0), block)
-            values += [block[:, i].tolist() for i in range(len(parts))]
-        for row in zip(*values, strict=True):
-            yield dict(zip(names, row, strict=True))
+            if name not in self._numeric:
+                values[name] = columns[name].tolist()
+                continue
+            for part in river_names(column):
+                values[part] = numbers[:, at].tolist()
+                at += 1
+        for row in zip(*values.values(), strict=True):
+            yield dict(zip(values, row, strict=True))
+
+    def _ids(self, x: dict[str, Any]) -> dict[str, Any]:
+        """Return a row without its numbers."""
+        return {name: x[name] for name in self.keys}
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        blocks = tuple(
-            (_river_names(column), columns[name] if column.kind == "id" else nodes.add("Shrink", columns[name], lambd=_TINY))
-            for name, column in self._columns.items()
-        )
-        ids: dict[base.Name, str] = {n: columns[n] for n, column in self._columns.items() if column.kind == "id"}
-        (residual,) = self._converter.export(nodes, Flow(blocks, ids)).terms
-        return nodes.add("Add", offset, nodes.cast(residual, TensorProto.FLOAT))
-
-
-def _named(features: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(features) if isinstance(features, Iterable) else ()
-    if not names or isinstance(features, str) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
-        raise ConfigurationError(f'features is {features!r}; expected different names of columns, as in ("hour", "user_id")')
-    return names
-
-
-def _selected(step: Any) -> tuple[str, ...]:
-    """Return the names in the Selects that every branch of a pipeline begins with."""
-    if isinstance(step, Pipeline):
-        return _selected(next(iter(step.steps.values())))
-    if isinstance(step, TransformerUnion):
-        return tuple(dict.fromkeys(name for branch in step.transformers.values() for name in _selected(branch)))
-    if isinstance(step, Select):
-        return tuple(sorted(map(str, step.keys)))
-    raise ConfigurationError(
-        f"River(...) cannot tell which columns {type(step).__name__} reads; name them, as in "
-        f'River(pipeline, features=("hour", "user_id")), or begin every branch with compose.Select'
-    )
-
-
-def _river_names(column: Column) -> tuple[str, ...]:
-    """Return River's keys of a column."""
-    return tuple(f"{column.name}_{i}" for i in range(column.shape[0] or 0)) if column.shape else (column.name,)
+        blocks, ids, at = list[tuple[tuple[base.Name, ...], str]](), dict[base.Name, str](), 0
+        limits = nodes.table("limits", self._limits.table.values) if self._numeric else ""
+        for name, column in self._columns.items():
+            names, tensor = river_names(column), columns[name]
+            if column.kind == "id":
+                ids[name] = tensor
+            else:
+                tensor = nodes.add("Shrink", tensor, lambd=_TINY)  # NaN becomes 0
+            if name in self._numeric:
+                tensor = self._limits.export(nodes, limits, tensor, at, len(names))
+                at += len(names)
+            blocks.append((names, tensor))
+        (residual,) = self._converter.export(nodes, Flow(tuple(blocks), ids)).terms
+        ends = [nodes.constant(np.float32(end)) for end in (-self.radius, self.radius)]
+        return nodes.add("Add", offset, nodes.add("Clip", nodes.cast(residual, TensorProto.FLOAT), *ends))
 
 
 def _encoders(step: Any) -> Iterator[BoundedEncoder]:

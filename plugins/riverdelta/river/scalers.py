@@ -77,8 +77,8 @@ class MinMaxScalerConverter(ScalerConverter):
 
 
 def _value(statistic: Any) -> float:
-    """Return the value of a statistic, running or of a window."""
-    return float(statistic.get() if hasattr(statistic, "get") else statistic)
+    """Return the value of a statistic, running or of a window, which has none before its first number."""
+    return float((statistic.get() or 0.0) if hasattr(statistic, "get") else statistic)
 
 
 register(StandardScaler, StandardScalerConverter)

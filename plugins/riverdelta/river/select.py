@@ -11,6 +11,13 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.river.base import Converter, Flow, Name, Place, Shape, register
 
 
+class PresentSelect(Select):
+    """Selects those of its features that are there: a pipeline's first rows have no numbers."""
+
+    def transform_one(self, x: dict[Any, Any]) -> Any:
+        return {name: x[name] for name in self.keys if name in x}
+
+
 class DiscardConverter(Converter):
     """Passes on the features that are not named."""
 
@@ -52,7 +59,7 @@ class SelectConverter(DiscardConverter):
 
     @classmethod
     def learner(cls, step: Any) -> Any:
-        fresh = step.clone()
+        fresh: Any = PresentSelect(*step.keys)
         # The order of a set of strings differs between processes, and with it the last bits of River's sums.
         fresh.keys = tuple(sorted(fresh.keys))
         return fresh

@@ -237,7 +237,8 @@ class DataPlane:
     def _open(self, release: Release) -> Session:
         shadow = {GATE_WEIGHT: 0.0} if self.settings.serve == "base" else None
         state = State(release.number, 0, release.position)
-        return Session(release.path, state, threads=self.settings.threads, pinned=shadow, loss=self.definition.loss)
+        terms = {"threads": self.settings.threads, "loss": self.definition.loss, "lately": self.definition.lately}
+        return Session(release.path, state, pinned=shadow, **terms)
 
 
 def _propensity(value: Any, rows: int) -> Floats:

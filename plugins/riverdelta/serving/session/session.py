@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Session:
 
     Tables are read in place: numpy arrays on the CPU, values in device memory otherwise. A run reads the half that was active
     when it began; `swap` writes the other half once its last reader is done. A `pinned` table keeps its value whatever is
-    swapped in.
+    swapped in. Of the tables in `lately` those that the model lacks are ignored: its release is older than they are.
     """
 
     def __init__(
@@ -56,12 +56,13 @@ class Session:
         threads: int = 1,
         pinned: Mapping[str, float] | None = None,
         loss: Loss = LOG_LOSS,
+        lately: Collection[str] = (),
     ) -> None:
         providers = tuple(providers or choose_providers())
         structure, tables = _split(model)
         if lacking := (pinned or {}).keys() - tables.keys():
             raise ModelError(f"{model} has no table {min(lacking)!r}; it is not a merged model")
-        self._pinned = frozenset(pinned or {})
+        self._pinned, self._ignored = frozenset(pinned or {}), frozenset(lately) - tables.keys()
         for name, value in (pinned or {}).items():
             tables[name] = np.full_like(tables[name], value)
         self._session = open_session(structure, providers, threads, source=model)
@@ -111,9 +112,9 @@ class Session:
         with self._writing:
             if delta.base is not None and delta.base != self._active.state:
                 raise Corrupt(f"state {delta.state} follows {delta.base}, but {self._active.state} is in service")
+            delta = _without(delta, self._ignored)
             self._idle.check(delta)
-            if self._pinned & delta.tables.keys():
-                delta = replace(delta, tables={n: t for n, t in delta.tables.items() if n not in self._pinned})
+            delta = _without(delta, self._pinned)
             self._idle.wait_until_idle()
             if delta.base is None:
                 self._behind = []
@@ -127,6 +128,12 @@ class Session:
                 self._active, self._idle = self._idle, self._active
             self._behind = [delta]
         return time.perf_counter() - start
+
+
+def _without(delta: Delta, names: Set[str]) -> Delta:
+    if not names & delta.tables.keys():
+        return delta
+    return replace(delta, tables={name: table for name, table in delta.tables.items() if name not in names})
 
 
 def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
