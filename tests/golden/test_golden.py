@@ -35,6 +35,9 @@ WHOLE = [folder for folder in HOMES if folder.name != "swept"]
 NOW = 10_000.0
 #: What of the gate's state version 0.1 lacks, or lacks for rows that were taken back.
 SINCE = {"slowed", "slowest", "far_spread", "late_share", "late_spread"}
+#: What version 0.1 learned, or measured on it, with a limit of numbers that was neither served nor ever taken back: another
+#: replay than its own comes to other tables. What is decided without tables is compared bit for bit.
+LEARNED = ("stack/", "gate/", "contest/", "adaptation/", "account/")
 #: How near parts come to what version 0.1 saved, which are not the same to the last bit: it summed the gate's logs as
 #: products, and took losses and scores from tables, to 2e-6.
 NEAR = {"gate/": 1e-9, "contest/trial/": 1e-9, "adaptation/drift/": 1e-3, "account/history/": 1e-4, "account/slices/": 1e-4}
@@ -126,7 +129,7 @@ def kept(arrays, golden):
 
     Rows that only its checkpoint has are kept until they are done with, and a replay has all of them in its journal.
     """
-    left_out = ("outcomes/", "joiner/kept/", "account/worth/", *LIMITED) if of_0_1(golden) else ()
+    left_out = ("outcomes/", "joiner/kept/", "account/worth/", *LIMITED, *LEARNED) if of_0_1(golden) else ()
     left_out += ("gate/",) if of_0_1(golden) and "keep_negatives" in KINDS[golden.name] else ()
     without = ("/limit", "/window") if of_0_1(golden) else ()
     names = [name for name in arrays if not name.endswith(without) and not name.removeprefix("learner/").startswith(left_out)]

@@ -72,7 +72,8 @@ class Correction(RowFaces):
     incidental
         Options that do not affect learning, so that a home accepts any value of them.
     since
-        Tables and arrays that older saved states and graphs lack. Arrays then load as zeros, and `restore` makes the tables.
+        Names of tables and arrays that older saved states lack: arrays then load as zeros, and `restore` makes the tables. The
+        graph of an older release ignores such a table.
 
     Notes
     -----

@@ -42,13 +42,13 @@ _TAIL, _FAR, _LARGE, _FEWEST = 16.0, 16.0, 64.0, 8.0
 _LAST = float(np.finfo(np.float32).max)
 
 
-@numba.njit
+@numba.njit(inline="always")
 def typical(total, rows):  # type: ignore[no-untyped-def]
     """Return a feature's mean square from the sum `total` of its squares over the `rows` in which it is not 0."""
     return max(total / max(rows, 1.0), LEAST)
 
 
-@numba.njit
+@numba.njit(inline="always")
 def square(value, total, rows):  # type: ignore[no-untyped-def]
     """Return a square as it counts beside `rows` others with the sum `total`."""
     value = min(value, _MOST * _MOST)
@@ -57,20 +57,20 @@ def square(value, total, rows):  # type: ignore[no-untyped-def]
     return value
 
 
-@numba.njit
+@numba.njit(inline="always")
 def is_usual(square, total, rows):  # type: ignore[no-untyped-def]
     """Return whether a square is certainly within the limit; costs no division. NaN is not."""
     return square * rows < 15.9 * max(total, LEAST * rows)
 
 
-@numba.njit
+@numba.njit(inline="always")
 def most(total, rows):  # type: ignore[no-untyped-def]
     """Return what a number counts as at most, and beyond what it counts as 0, each rounded to float32 as in the graph."""
     limit = min(math.sqrt(_TAIL * typical(total, rows)), _MOST) if rows > 0.0 else _MOST
     return np.float32(limit), np.float32(_FAR * limit if _FAR * limit < _MOST else _LAST)
 
 
-@numba.njit
+@numba.njit(inline="always")
 def limited(value, total, rows):  # type: ignore[no-untyped-def]
     """Return a float32 as it counts; NaN and infinity count as 0."""
     if is_usual(np.float64(value) * np.float64(value), total, rows):
@@ -81,15 +81,17 @@ def limited(value, total, rows):  # type: ignore[no-untyped-def]
     return min(max(value, -limit), limit)
 
 
-@numba.njit
+@numba.njit(inline="always")
 def added(total, rows, value, window, f):  # type: ignore[no-untyped-def]
     """Return the sum of `rows` squares with another one, `value` before it is limited; lower if the last ones contradict it."""
     value = min(value, _MOST * _MOST)
     window[f, 0] += 1.0
-    if rows > 0.0 and value * rows > _TAIL * total:
+    counted = value
+    if value * rows > _TAIL * max(total, LEAST * rows):
+        counted = square(value, total, rows)
         window[f, 4] = value if window[f, 3] == 0.0 else min(window[f, 4], value)
         window[f, 3] += 1.0
-    total, rows = total + square(value, total, rows), rows + 1.0
+    total, rows = total + counted, rows + 1.0
     if value * rows * _LARGE > total:
         window[f, 1] += 1.0
     else:
