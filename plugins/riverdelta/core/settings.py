@@ -23,7 +23,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 DAY, NONE = 86_400.0, SecretStr("")
 #: The settings that learning reads; the journal has a record of them at every change.
 LEARNING = (
-    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker", "breaker_resume_examples",
+    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker",
     "max_updates_per_entity", "entity_window_seconds", "drift_run_length", "drift_reference_examples",
 )  # fmt: skip
 
@@ -124,9 +124,8 @@ class Settings(BaseSettings):
         "live", "`live`: the newest tables serve. `release`: the champion's tables serve until another release is promoted."
     )
     breaker: Literal["off", "freeze", "rollback"] = _safety(
-        "freeze", "Response to an abrupt change of the joined stream: none, stop learning, or also roll back to the champion."
+        "freeze", "Response to evidence that learning does harm: none, stop learning, or also roll back to the champion."
     )
-    breaker_resume_examples: Count | None = _safety(2_000, "Normal examples after which learning resumes by itself.")
     max_updates_per_entity: Count | None = _safety(None, "Maximum updates in a window for an id that a correction is keyed by.")
     entity_window_seconds: Seconds = _safety(3600.0, "Window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
 

@@ -24,33 +24,33 @@ class Admission:
         #: The trips of the breaker that need no rollback: it was done, or not requested when they occurred.
         self.rolled_back = 0
         self._rolls_back = rolls_back
-        self._scored = 0
 
     @classmethod
     def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
         """Return the admission that the settings request, on the id columns `keys`; the breaker needs labels of 0 and 1."""
         s = settings
-        breaker = (
-            None
-            if s.breaker == "off" or not loss.logit
-            else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
-        )
+        breaker = Breaker() if s.breaker != "off" and loss.logit else None
         limit = s.max_updates_per_entity
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
         return cls(breaker, limiter, s.breaker == "rollback")
 
-    def scored(self, rows: int) -> None:
-        """Observe that rows were scored."""
-        self._scored += rows
+    def watch(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Let the breaker observe examples with their scores; return bool[M]: which it lets pass."""
+        if self.breaker is None:
+            return np.ones(len(examples), np.bool_)
+        passes = self.breaker.update(examples)
+        if not self._rolls_back:
+            self.rolled_back = self.breaker.trips
+        return passes
 
-    def admit(self, examples: Examples) -> npt.NDArray[np.bool_]:
-        """Return bool[M]: which examples may be learned."""
-        passes = np.ones(len(examples), np.bool_)
-        if self.breaker is not None:
-            passes = self.breaker.update(examples.columns, examples.label, examples.source, self._scored)
-            self._scored = 0
-            if not self._rolls_back:
-                self.rolled_back = self.breaker.trips
+    def admit(self, examples: Examples, watched: bool = True) -> npt.NDArray[np.bool_]:
+        """Return bool[M]: which examples may be learned.
+
+        Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
+        it has decided, and `watch` must follow once they are scored.
+        """
+        is_open = self.breaker is not None and self.breaker.open
+        passes = self.watch(examples) if watched else np.full(len(examples), not is_open)
         if self.limiter is not None and passes.any():
             columns = {name: examples.columns[name][passes] for name in self.limiter.keys}
             passes[passes] = self.limiter.admit(columns, examples.received[passes])
@@ -77,12 +77,14 @@ class Admission:
 
     def state(self) -> dict[str, Array]:
         """Return the state to save."""
-        counts = np.array([self.rolled_back, self._scored], np.int64)
-        return {"counts": counts} | nest({name: each.state() for name, each in self._parts().items()})
+        return {"counts": np.array([self.rolled_back], np.int64)} | nest(
+            {name: each.state() for name, each in self._parts().items()}
+        )
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned; a part that was off when it was saved starts over."""
-        self.rolled_back, self._scored = take(arrays, "counts", np.zeros(2, np.int64)).tolist()
+        # Version 0.1 saved another number after it.
+        self.rolled_back = int(take(arrays, "counts", np.zeros(1, np.int64), any_rows=True)[:1].sum())
         for name, each in self._parts().items():
             if saved := part(arrays, name):
                 each.load(saved)

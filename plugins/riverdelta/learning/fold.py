@@ -23,14 +23,15 @@ from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
+from riverdelta.learning.breaker import CHECK
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
 _log = logging.getLogger(__name__)
-#: Rows that are scored and learned in one call; the breaker compares labels with scored rows every 1,024 examples.
-AT_ONCE = 1024
+#: Rows that are scored and learned in one call: those for which the breaker decides at once.
+AT_ONCE = CHECK
 
 
 class Fold(ABC):
@@ -122,7 +123,6 @@ class Fold(ABC):
             if not self.joiner.unfinished:
                 break
         if isinstance(record, Impressions):
-            self.admission.scored(len(record))
             self.show("on_scored", sequence, record)
         elif isinstance(record, Control | Instruction):
             self.obey(sequence, record)
@@ -166,8 +166,7 @@ class Fold(ABC):
         journal.
         """
         e, count = examples, len(examples)
-        self.admission.scored(count)
-        self.admitted = self.admission.admit(e) & (not self.frozen)
+        self.admitted = self.admission.admit(e, watched=False) & (not self.frozen)
         self.examples += count
         corrected = np.empty_like(e.base)
         for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
@@ -175,6 +174,7 @@ class Fold(ABC):
             corrected[rows] = (self._learn if self.admitted[first] else self._predict)(e, rows)
         served = self.gate.serve(e.base, corrected, e.label, e.importance)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
+        self.admission.watch(e)
         self.prequential.update(e.base, e.served, e.label, e.importance)
         self.adaptation.watch(e)
         return e
