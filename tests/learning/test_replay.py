@@ -118,7 +118,7 @@ def test_the_gate_judges_what_was_served_and_its_bound_holds(lag):
 @pytest.mark.parametrize("lag", [{}, {"lag_rows": 7}])
 def test_what_is_not_admitted_is_served_and_not_learned(lag):
     class EveryOther(Admission):
-        def admit(self, examples):
+        def admit(self, examples, watched=True):
             even = examples.columns["user_id"] % 2 == 0
             return Admitted(even, ~even & False, examples.weight)
 

@@ -23,7 +23,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 DAY, NONE = 86_400.0, SecretStr("")
 #: The settings that learning reads; the journal has a record of them at every change.
 LEARNING = (
-    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker", "breaker_resume_examples",
+    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker",
     "max_updates_per_entity", "entity_window_seconds", "held_bytes", "sender_burst",
     "drift_run_length", "drift_reference_examples",
 )  # fmt: skip
@@ -131,9 +131,8 @@ class Settings(BaseSettings):
         "live", "`live`: the newest tables serve. `release`: the champion's tables serve until another release is promoted."
     )
     breaker: Literal["off", "freeze", "rollback"] = _safety(
-        "freeze", "Response to an abrupt change of the joined stream: none, stop learning, or also roll back to the champion."
+        "freeze", "Response to evidence that learning does harm: none, stop learning, or also roll back to the champion."
     )
-    breaker_resume_examples: Count | None = _safety(2_000, "Normal examples after which learning resumes by itself.")
     held_bytes: Count = _safety(
         256 << 20,
         "Memory for the examples that come while the breaker is open, and their size in checkpoints; beyond it the oldest are "

@@ -50,13 +50,12 @@ class Admission:
         #: The trips of the breaker that need no rollback: it was done, or not requested when they occurred.
         self.rolled_back = 0
         self._rolls_back = rolls_back
-        self._scored = 0
 
     @classmethod
     def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
         """Return the admission that the settings request, on the id columns `keys`; the breaker needs labels of 0 and 1."""
         s = settings
-        breaker = None if s.breaker == "off" or not loss.logit else Breaker(keys, silence=s.labels == "silence")
+        breaker = Breaker() if s.breaker != "off" and loss.logit else None
         limit = s.max_updates_per_entity
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
         shares = Shares(s.sender_burst) if s.sender_burst else None
@@ -67,24 +66,28 @@ class Admission:
         """Whether the breaker is tripped, so that what comes is held."""
         return self.breaker is not None and self.breaker.open
 
-    def scored(self, rows: int) -> None:
-        """Observe that rows were scored."""
-        self._scored += rows
+    def watch(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Let the breaker observe examples with their scores; return bool[M]: which it lets pass."""
+        if self.breaker is None:
+            return np.ones(len(examples), np.bool_)
+        passes = self.breaker.update(examples)
+        if not self._rolls_back:
+            self.rolled_back = self.breaker.trips
+        return passes
 
-    def admit(self, examples: Examples) -> Admitted:
-        """Return which examples may be learned, and with what weight."""
-        passes = closed = np.ones(len(examples), np.bool_)
-        weight = examples.weight
+    def admit(self, examples: Examples, watched: bool = True) -> Admitted:
+        """Return which examples may be learned, and with what weight.
+
+        Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
+        it has decided, and `watch` must follow once they are scored.
+        """
+        passes, weight = np.ones(len(examples), np.bool_), examples.weight
         if self.limiter is not None:
             passes = self.limiter.admit(examples.columns, examples.received)
         if self.shares is not None:
             weight = weight.copy()
             weight[passes] = self.shares.weigh(examples.source[passes], weight[passes], examples.received[passes])
-        if self.breaker is not None:
-            closed = self.breaker.update(examples.columns, examples.label, examples.source, self._scored)
-            self._scored = 0
-            if not self._rolls_back:
-                self.rolled_back = self.breaker.trips
+        closed = self.watch(examples) if watched else np.full(len(examples), not self.open)
         return Admitted(passes & closed, passes & ~closed, weight)
 
     def resume(self) -> None:
@@ -102,7 +105,7 @@ class Admission:
         breaker, limiter = self.breaker, self.limiter
         return {
             "open": self.open,
-            "reason": breaker.reason if breaker else None,
+            "reason": breaker.explain(self.names) if breaker else None,
             "trips": breaker.trips if breaker else 0,
             "limited": limiter.refused if limiter else 0,
             "senders": self.shares.report(self.names) if self.shares else None,
@@ -110,12 +113,14 @@ class Admission:
 
     def state(self) -> dict[str, Array]:
         """Return the state to save."""
-        counts = np.array([self.rolled_back, self._scored], np.int64)
-        return {"counts": counts} | nest({name: each.state() for name, each in self._parts().items()})
+        return {"counts": np.array([self.rolled_back], np.int64)} | nest(
+            {name: each.state() for name, each in self._parts().items()}
+        )
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned; a part that was off when it was saved starts over."""
-        self.rolled_back, self._scored = take(arrays, "counts", np.zeros(2, np.int64)).tolist()
+        # Version 0.1 saved another number after it.
+        self.rolled_back = int(take(arrays, "counts", np.zeros(1, np.int64), any_rows=True)[:1].sum())
         for name, each in self._parts().items():
             if saved := part(arrays, name):
                 each.load(saved)

@@ -23,15 +23,16 @@ from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
-from riverdelta.learning.held import Held
+from riverdelta.learning.breaker import CHECK
+from riverdelta.learning.held import BLOCK, Held
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
 _log = logging.getLogger(__name__)
-#: Rows that are scored and learned in one call.
-AT_ONCE = 1024
+#: Rows that are scored and learned in one call: those for which the breaker decides at once.
+AT_ONCE = CHECK
 
 
 class Fold(ABC):
@@ -126,7 +127,6 @@ class Fold(ABC):
             if not self.joiner.unfinished:
                 break
         if isinstance(record, Impressions):
-            self.admission.scored(len(record))
             self.show("on_scored", sequence, record)
         elif isinstance(record, Control | Instruction):
             self.obey(sequence, record)
@@ -169,14 +169,14 @@ class Fold(ABC):
         journal.
         """
         e, count = examples, len(examples)
-        self.admission.scored(count)
-        e = self._admit(e)
+        e = self._admit(e, watched=False)
         corrected = np.empty_like(e.base)
         for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
             rows = slice(first, last)
             corrected[rows] = (self._learn if self.admitted[first] else self._predict)(e, rows)
         served = self.gate.serve(e.base, corrected, e.label, e.importance)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
+        self.admission.watch(e)
         self.prequential.update(e.base, e.served, e.label, e.importance)
         self.adaptation.watch(e)
         return e
@@ -187,15 +187,15 @@ class Fold(ABC):
         The tables are then those of a learner whose breaker had not tripped and to which these examples come now.
         """
         while len(self.held) and not self.frozen and not self.admission.open:
-            self._learn_rows(*self.held.take(AT_ONCE))
+            self._learn_rows(*self.held.take(BLOCK))
             self.pulse()
 
-    def _admit(self, e: Examples) -> Examples:
+    def _admit(self, e: Examples, watched: bool = True) -> Examples:
         """Return the examples as they are to be learned, note in `admitted` which may be now, and hold the others.
 
         While learning is frozen, nothing is learned or held.
         """
-        found = self.admission.admit(e)
+        found = self.admission.admit(e, watched)
         e = replace(e, weight=found.weight)
         self.admitted = found.now & (not self.frozen)
         self.examples += len(e)
