@@ -14,7 +14,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import attack
 from riverdelta.lab.simulator import Simulation
 from riverdelta.learning.adaptation import Adaptation
-from riverdelta.learning.admission import Admission
+from riverdelta.learning.admission import Admission, Admitted
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.replay import first_served_with, replay
@@ -119,7 +119,8 @@ def test_the_gate_judges_what_was_served_and_its_bound_holds(lag):
 def test_what_is_not_admitted_is_served_and_not_learned(lag):
     class EveryOther(Admission):
         def admit(self, examples):
-            return examples.columns["user_id"] % 2 == 0
+            even = examples.columns["user_id"] % 2 == 0
+            return Admitted(even, ~even & False, examples.weight)
 
     learner, expected = new_learner(admission=EveryOther()), new_stack()
     done = replayed(learner, **lag)

@@ -24,7 +24,7 @@ DAY, NONE = 86_400.0, SecretStr("")
 #: The settings that learning reads; the journal has a record of them at every change.
 LEARNING = (
     "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker",
-    "max_updates_per_entity", "entity_window_seconds", "drift_run_length", "drift_reference_examples",
+    "max_updates_per_entity", "entity_window_seconds", "held_bytes", "drift_run_length", "drift_reference_examples",
 )  # fmt: skip
 
 
@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     )
     breaker: Literal["off", "freeze", "rollback"] = _safety(
         "freeze", "Response to evidence that learning does harm: none, stop learning, or also roll back to the champion."
+    )
+    held_bytes: Count = _safety(
+        256 << 20,
+        "Memory for the examples that come while the breaker is open, and their size in checkpoints; beyond it the oldest are "
+        "dropped.",
     )
     max_updates_per_entity: Count | None = _safety(None, "Maximum updates in a window for an id that a correction is keyed by.")
     entity_window_seconds: Seconds = _safety(3600.0, "Window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")

@@ -1,8 +1,9 @@
-"""Admission: decides which joined examples are learned."""
+"""Admission: decides which joined examples are learned, when, and with what weight."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,28 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.influence import Limiter
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """Which of M examples may be learned `now` and which are held for `later`, bool[M] each, with weights float32[M]."""
+
+    now: npt.NDArray[np.bool_]
+    later: npt.NDArray[np.bool_]
+    weight: Floats
+
+
 class Admission:
-    """The breaker, which admits nothing while tripped, and the limiter, which limits the examples of each entity."""
+    """The limiter, which limits the examples of each entity, and the breaker, which while tripped holds what it admits.
+
+    Limits apply when an example comes, whether the breaker is open or not, so that what is held is learned with the weight
+    that it would have had then.
+    """
 
     def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None, rolls_back: bool = False) -> None:
         self.breaker, self.limiter = breaker, limiter
@@ -34,6 +49,11 @@ class Admission:
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
         return cls(breaker, limiter, s.breaker == "rollback")
 
+    @property
+    def open(self) -> bool:
+        """Whether the breaker is tripped, so that what comes is held."""
+        return self.breaker is not None and self.breaker.open
+
     def watch(self, examples: Examples) -> npt.NDArray[np.bool_]:
         """Let the breaker observe examples with their scores; return bool[M]: which it lets pass."""
         if self.breaker is None:
@@ -43,23 +63,23 @@ class Admission:
             self.rolled_back = self.breaker.trips
         return passes
 
-    def admit(self, examples: Examples, watched: bool = True) -> npt.NDArray[np.bool_]:
-        """Return bool[M]: which examples may be learned.
+    def admit(self, examples: Examples, watched: bool = True) -> Admitted:
+        """Return which examples may be learned, and with what weight.
 
         Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
         it has decided, and `watch` must follow once they are scored.
         """
-        is_open = self.breaker is not None and self.breaker.open
-        passes = self.watch(examples) if watched else np.full(len(examples), not is_open)
-        if self.limiter is not None and passes.any():
-            columns = {name: examples.columns[name][passes] for name in self.limiter.keys}
-            passes[passes] = self.limiter.admit(columns, examples.received[passes])
-        return passes
+        passes = np.ones(len(examples), np.bool_)
+        if self.limiter is not None:
+            passes = self.limiter.admit(examples.columns, examples.received)
+        closed = self.watch(examples) if watched else np.full(len(examples), not self.open)
+        return Admitted(passes & closed, passes & ~closed, examples.weight)
 
     def resume(self) -> None:
-        """Reset the breaker on an operator's command."""
+        """Reset the breaker on an operator's command, which also answers the rollback that it requested."""
         if self.breaker is not None:
             self.breaker.reset()
+            self.answered(self.breaker.trips)
 
     def answered(self, trip: int) -> None:
         """Record the rollback that the breaker requested at its trip number `trip`, 0 for none."""
@@ -69,7 +89,7 @@ class Admission:
         """Return what is not admitted, and why."""
         breaker, limiter = self.breaker, self.limiter
         return {
-            "open": breaker.open if breaker else False,
+            "open": self.open,
             "reason": breaker.reason if breaker else None,
             "trips": breaker.trips if breaker else 0,
             "limited": limiter.refused if limiter else 0,

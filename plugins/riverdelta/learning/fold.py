@@ -24,6 +24,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.breaker import CHECK
+from riverdelta.learning.held import Held
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
@@ -58,6 +59,8 @@ class Fold(ABC):
         self.stack, self.joiner, self.prequential = stack, joiner, prequential
         self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
         self.adaptation = adaptation or Adaptation()
+        #: What the breaker keeps from being learned.
+        self.held = Held(stack)
         self.recall = Recall()
         self.outcomes = Outcomes()
         #: By the name under which their state is saved.
@@ -102,6 +105,7 @@ class Fold(ABC):
             "prequential": self.prequential,
             "gate": self.gate,
             "admission": self.admission,
+            "held": self.held,
             "adaptation": self.adaptation,
             "outcomes": self.outcomes,
         }
@@ -150,8 +154,7 @@ class Fold(ABC):
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         drifts = self.adaptation.watch(e)
-        self.admitted = self.admission.admit(e) & (not self.frozen)
-        self.examples += len(e)
+        e = self._admit(e)
         if self.admitted.any():
             self._learn(e, slice(None) if self.admitted.all() else self.admitted)
         if drifts:
@@ -166,8 +169,7 @@ class Fold(ABC):
         journal.
         """
         e, count = examples, len(examples)
-        self.admitted = self.admission.admit(e, watched=False) & (not self.frozen)
-        self.examples += count
+        e = self._admit(e, watched=False)
         corrected = np.empty_like(e.base)
         for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
             rows = slice(first, last)
@@ -179,12 +181,36 @@ class Fold(ABC):
         self.adaptation.watch(e)
         return e
 
+    def learn_held(self) -> None:
+        """Learn the examples that are held, in order, unless the breaker is open or learning is frozen.
+
+        The tables are then those of a learner whose breaker had not tripped and to which these examples come now.
+        """
+        while len(self.held) and not self.frozen and not self.admission.open:
+            self._learn_rows(*self.held.take(AT_ONCE))
+            self.pulse()
+
+    def _admit(self, e: Examples, watched: bool = True) -> Examples:
+        """Return the examples as they are to be learned, note in `admitted` which may be now, and hold the others.
+
+        While learning is frozen, nothing is learned or held.
+        """
+        found = self.admission.admit(e, watched)
+        e = replace(e, weight=found.weight)
+        self.admitted = found.now & (not self.frozen)
+        self.examples += len(e)
+        if not self.frozen and found.later.any():
+            self.held.put(e, found.later)
+        return e
+
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""
-        base = np.ascontiguousarray(e.base[rows])
+        return self._learn_rows(self._columns(e, rows), np.ascontiguousarray(e.base[rows]), e.label[rows], e.weight[rows])
+
+    def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
-        return self.stack.learn(self._columns(e, rows), base, e.label[rows], self.adaptation.weighted(e.weight[rows]))
+        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight))
 
     def serve(self, columns: Columns, base: Floats) -> tuple[Floats, Floats]:
         """Return the corrected and the served outputs of rows, by the current tables and gate."""
@@ -217,6 +243,7 @@ class Fold(ABC):
             "outcomes": self.outcomes.report(),
             "gate": self.gate.report(),
             "admission": self.admission.report(),
+            "held": self.held.report(),
             "drift": self.adaptation.report(),
             "occupancy": self.stack.occupancy(),
             "prequential": self.prequential.report(),

@@ -42,7 +42,7 @@ class Logbook(Observer):
         """Write an entry for an outcome, except that of a home's first settings."""
         if outcome.action == SETTINGS and outcome.sequence == 1:
             return
-        found = {"release": outcome.release, "refused": outcome.refused}
+        found = {"release": outcome.release, "held": outcome.held or None, "refused": outcome.refused}
         details = {name: value for name, value in found.items() if value is not None}
         self.note(outcome.sequence, outcome.time, outcome.action, {**details, **outcome.details})
         self._watch(outcome.sequence, outcome.time)
