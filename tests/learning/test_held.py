@@ -31,8 +31,9 @@ class Trips:
     def __init__(self, *_, **__):
         self.open, self.trips, self.reason = False, 0, "sender 13 has sent a label"
 
-    def update(self, columns, label, source, impressions=0):
-        passes = np.ones(len(label), np.bool_)
+    def update(self, examples):
+        source = examples.source
+        passes = np.ones(len(source), np.bool_)
         bad = np.flatnonzero(source == TRIP)
         if not self.open and len(bad):
             self.open, self.trips = True, self.trips + 1
@@ -40,6 +41,9 @@ class Trips:
         elif self.open:
             passes[:] = False
         return passes
+
+    def explain(self, names):
+        return self.reason
 
     def reset(self):
         self.open = False

@@ -203,7 +203,7 @@ def test_labels_have_a_fixed_set_of_values(full):
     names = {label for family in full.collect() for s in family.samples for label in s.labels}
     assert names == {
         "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le", "model",
-        "column", "quantity", "slice", "bound", "share", "action",
+        "column", "quantity", "slice", "bound", "share", "action", "sender",
     }  # fmt: skip
     assert len(samples(full)) < 600
 

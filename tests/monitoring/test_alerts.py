@@ -30,6 +30,14 @@ CASES = {
         {'riverdelta_gain_row_nats{bound="upper"}': "0.01x60", 'riverdelta_gain_row_nats{bound="lower"}': "-0.03x60"},
     ),
     "RiverdeltaBreakerOpen": ({"riverdelta_breaker_open": "1x60"}, {"riverdelta_breaker_open": "0x60"}),
+    "RiverdeltaHeldDropped": (
+        {"riverdelta_held_examples_dropped": "0x30 1x30"},
+        {"riverdelta_held_examples_dropped": "7x60", "riverdelta_held_examples": "0+9x60"},
+    ),
+    "RiverdeltaSenderCapped": (
+        {"riverdelta_weight_capped": "0+50x60", "riverdelta_examples_joined": "0+100x60"},
+        {"riverdelta_weight_capped": "0+1x60", "riverdelta_examples_joined": "0+100x60"},
+    ),
     "RiverdeltaFreshnessSlow": (
         {'riverdelta_freshness_seconds_bucket{le="5.0"}': "0x60", 'riverdelta_freshness_seconds_bucket{le="10.0"}': "0+60x60",
          'riverdelta_freshness_seconds_bucket{le="+Inf"}': "0+60x60"},

@@ -24,12 +24,16 @@ class Trips:
     def reason(self):
         return "sender 13 has sent a label" if self.open else None
 
-    def update(self, columns, label, source, impressions=0):
-        passes = np.full(len(label), not self.open)
+    def update(self, examples):
+        source = examples.source
+        passes = np.full(len(source), not self.open)
         if not self.open and (bad := np.flatnonzero(source == TRIP)).size:
             self.open, self.trips = True, self.trips + 1
             passes[bad[0] :] = False
         return passes
+
+    def explain(self, names):
+        return self.reason
 
     def reset(self):
         self.open = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core import senders
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
@@ -16,6 +17,7 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.influence import Limiter
+from riverdelta.learning.shares import Shares
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,23 @@ class Admitted:
 
 
 class Admission:
-    """The limiter, which limits the examples of each entity, and the breaker, which while tripped holds what it admits.
+    """The limits of each entity and of each sender, and the breaker, which while tripped holds what they admit.
 
     Limits apply when an example comes, whether the breaker is open or not, so that what is held is learned with the weight
     that it would have had then.
     """
 
-    def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None, rolls_back: bool = False) -> None:
-        self.breaker, self.limiter = breaker, limiter
+    def __init__(
+        self,
+        breaker: Breaker | None = None,
+        limiter: Limiter | None = None,
+        rolls_back: bool = False,
+        shares: Shares | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        self.breaker, self.limiter, self.shares = breaker, limiter, shares
+        #: The names of senders by number.
+        self.names = names or {}
         #: The trips of the breaker that need no rollback: it was done, or not requested when they occurred.
         self.rolled_back = 0
         self._rolls_back = rolls_back
@@ -47,7 +58,8 @@ class Admission:
         breaker = Breaker() if s.breaker != "off" and loss.logit else None
         limit = s.max_updates_per_entity
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
-        return cls(breaker, limiter, s.breaker == "rollback")
+        shares = Shares(s.sender_burst) if s.sender_burst else None
+        return cls(breaker, limiter, s.breaker == "rollback", shares, senders.names(s))
 
     @property
     def open(self) -> bool:
@@ -69,11 +81,14 @@ class Admission:
         Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
         it has decided, and `watch` must follow once they are scored.
         """
-        passes = np.ones(len(examples), np.bool_)
+        passes, weight = np.ones(len(examples), np.bool_), examples.weight
         if self.limiter is not None:
             passes = self.limiter.admit(examples.columns, examples.received)
+        if self.shares is not None:
+            weight = weight.copy()
+            weight[passes] = self.shares.weigh(examples.source[passes], weight[passes], examples.received[passes])
         closed = self.watch(examples) if watched else np.full(len(examples), not self.open)
-        return Admitted(passes & closed, passes & ~closed, examples.weight)
+        return Admitted(passes & closed, passes & ~closed, weight)
 
     def resume(self) -> None:
         """Reset the breaker on an operator's command, which also answers the rollback that it requested."""
@@ -90,9 +105,10 @@ class Admission:
         breaker, limiter = self.breaker, self.limiter
         return {
             "open": self.open,
-            "reason": breaker.reason if breaker else None,
+            "reason": breaker.explain(self.names) if breaker else None,
             "trips": breaker.trips if breaker else 0,
             "limited": limiter.refused if limiter else 0,
+            "senders": self.shares.report(self.names) if self.shares else None,
         }
 
     def state(self) -> dict[str, Array]:
@@ -111,6 +127,6 @@ class Admission:
             elif each is self.breaker:
                 self.rolled_back = 0
 
-    def _parts(self) -> dict[str, Breaker | Limiter]:
-        parts = {"breaker": self.breaker, "limiter": self.limiter}
+    def _parts(self) -> dict[str, Breaker | Limiter | Shares]:
+        parts = {"breaker": self.breaker, "limiter": self.limiter, "shares": self.shares}
         return {name: each for name, each in parts.items() if each is not None}

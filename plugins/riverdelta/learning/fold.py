@@ -24,7 +24,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.breaker import CHECK
-from riverdelta.learning.held import Held
+from riverdelta.learning.held import BLOCK, Held
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
@@ -187,7 +187,7 @@ class Fold(ABC):
         The tables are then those of a learner whose breaker had not tripped and to which these examples come now.
         """
         while len(self.held) and not self.frozen and not self.admission.open:
-            self._learn_rows(*self.held.take(AT_ONCE))
+            self._learn_rows(*self.held.take(BLOCK))
             self.pulse()
 
     def _admit(self, e: Examples, watched: bool = True) -> Examples:

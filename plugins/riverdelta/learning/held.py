@@ -15,7 +15,7 @@ from riverdelta.core.features import Floats
 from riverdelta.corrections.stack import Stack
 
 #: Rows of one block in memory.
-_BLOCK = 1024
+BLOCK = 1024
 _Rows = npt.NDArray[Any]
 
 
@@ -58,7 +58,7 @@ class Held:
         self.dropped = self.skipped = 0
 
     def __len__(self) -> int:
-        return _BLOCK * (len(self._blocks) - 1) + self._end - self._first if self._blocks else 0
+        return BLOCK * (len(self._blocks) - 1) + self._end - self._first if self._blocks else 0
 
     @property
     def bytes(self) -> int:
@@ -83,7 +83,7 @@ class Held:
 
     def take(self, most: int) -> tuple[dict[str, npt.NDArray[Any]], Floats, Floats, Floats]:
         """Remove the oldest examples, `most` or fewer; return columns, base float32[M, K], label and weight float32[M]."""
-        last = self._end if len(self._blocks) == 1 else _BLOCK
+        last = self._end if len(self._blocks) == 1 else BLOCK
         rows = self._blocks[0][self._first : min(self._first + most, last)]
         self._remove(len(rows))
         columns = {name: np.ascontiguousarray(rows["columns"][name]) for name in self._stack.reads}
@@ -105,7 +105,7 @@ class Held:
         rows = np.empty(len(self), self._kind)
         at = 0
         for number, block in enumerate(self._blocks):
-            part = block[self._first * (number == 0) : self._end if number == len(self._blocks) - 1 else _BLOCK]
+            part = block[self._first * (number == 0) : self._end if number == len(self._blocks) - 1 else BLOCK]
             rows[at : at + len(part)] = part
             at += len(part)
         return {
@@ -135,10 +135,10 @@ class Held:
     def _append(self, rows: _Rows) -> None:
         at = 0
         while at < len(rows):
-            if not self._blocks or self._end == _BLOCK:
-                self._blocks.append(np.empty(_BLOCK, self._kind))
+            if not self._blocks or self._end == BLOCK:
+                self._blocks.append(np.empty(BLOCK, self._kind))
                 self._end = 0
-            part = rows[at : at + _BLOCK - self._end]
+            part = rows[at : at + BLOCK - self._end]
             self._blocks[-1][self._end : self._end + len(part)] = part
             self._end += len(part)
             at += len(part)
@@ -146,9 +146,9 @@ class Held:
     def _remove(self, rows: int) -> None:
         """Drop the oldest rows."""
         self._first += rows
-        while self._first >= _BLOCK:
+        while self._first >= BLOCK:
             self._blocks.popleft()
-            self._first -= _BLOCK
+            self._first -= BLOCK
         if not len(self):
             self._blocks.clear()
             self._first = self._end = 0

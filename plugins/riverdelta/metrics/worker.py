@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
+from riverdelta.core.senders import OTHER
 from riverdelta.metrics.family import Distribution, Family
 from riverdelta.metrics.files import forget_dead_workers
 from riverdelta.metrics.learner import TrainerMirror
@@ -49,7 +50,7 @@ class Metrics:
     32.0
     """
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY, model: str = "") -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, model: str = "", senders: Iterable[str] = ()) -> None:
         new = Family(registry, model).of
 
         def gauge(name: str, text: str, mode: str) -> Gauge:
@@ -67,6 +68,7 @@ class Metrics:
         self._rows = new(Counter, "rows_scored", "Rows scored, in rows", "transport")
         self._not_finite = new(Counter, "rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
         self._feedback = new(Counter, "feedback", "Feedback items by outcome, in items", "outcome")
+        self._senders = new(Counter, "sender_feedback", "Feedback items by the name of their sender, in items", "sender")
         self._refused = new(Counter, "feedback_refused", "Feedback requests that were refused, in requests", "reason")
         self._freshness = new(
             Distribution, "freshness_seconds",
@@ -90,6 +92,7 @@ class Metrics:
         # Series that exist from the start, so that a rate includes the first event.
         for counter, values in (
             (self._feedback, tuple(Outcome)),
+            (self._senders, (*senders, OTHER)),
             (self._refused, REFUSALS),
             (self._swaps, ("taken", "refused")),
             (self._errors, JOURNAL_ERRORS),
@@ -138,8 +141,9 @@ class Metrics:
         elif endpoint == "feedback":
             self._waited.labels(transport).observe(seconds)
 
-    def feedback(self, outcomes: Iterable[Outcome]) -> None:
-        """Count feedback items by outcome."""
+    def feedback(self, outcomes: Sequence[Outcome], sender: str = OTHER) -> None:
+        """Count feedback items by outcome, and by their sender, one of the `senders`."""
+        self._senders.labels(sender).inc(len(outcomes))
         for each, items in Tally(outcomes).items():
             self._feedback.labels(each.value).inc(items)
 
