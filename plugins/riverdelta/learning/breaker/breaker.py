@@ -145,7 +145,10 @@ class Breaker:
             ("whole", "why", e.HARM, e.RUN),
             ("whole", "place", e.EVERYBODY, e.REST),
             ("places", "label", 0, 1),
+            ("places", "evidence", 0, e.MOST),
+            *(("places", field, 0, 2**62) for field in ("run", "expected", "rows", "ends", "excess")),
             ("latest", "count", 0, 2**62),
+            ("latest", "loss", -1, 1),
         ):
             values = found[where][name]
             if not ((values >= least) & (values <= most)).all():

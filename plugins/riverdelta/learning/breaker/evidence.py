@@ -18,6 +18,8 @@ MARGIN = 0.05
 STAKES = (1 / 16, 1 / 4)
 #: The evidence that trips, and so the least mean number of examples between false alarms.
 RUN_LENGTH = 1e7
+#: Where evidence stops growing.
+MOST = 4.0 * RUN_LENGTH
 #: The latest examples of each label that are remembered, and the fewest of other senders by which a sender is judged.
 LATEST_ROWS, LEAST_OTHERS = 64, 8
 #: A run of one label is judged once so many have ended; it trips after so many rows, and if as many others were expected.
@@ -49,7 +51,6 @@ _SIGNATURE = types.void(
     *[types.float32[::1]] * 4, types.int64[::1], types.Array(_Whole, 1, "C"), _Places, types.Array(_Latest, 1, "C"),
     types.boolean[::1],
 )  # fmt: skip
-_MOST = 4.0 * RUN_LENGTH
 
 
 @numba.njit("float64(float64)", inline="always")
@@ -76,7 +77,7 @@ def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
         p.excess = max(p.excess + loss - MARGIN, 0.0)
         p.since = p.since + 1 if p.excess > 0.0 else 0
         for k in range(len(STAKES)):
-            p.evidence[k] = min((p.evidence[k] + 1.0) * (1.0 + STAKES[k] * (loss - MARGIN)), _MOST)
+            p.evidence[k] = min((p.evidence[k] + 1.0) * (1.0 + STAKES[k] * (loss - MARGIN)), MOST)
     if y != p.label or p.run == 0:
         if p.run > 0:
             p.ends[p.label] += 1.0
