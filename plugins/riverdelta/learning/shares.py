@@ -37,7 +37,8 @@ def _touch(accounts, k, whole, now, burst):  # type: ignore[no-untyped-def]
     if passed > 0.0:
         kept = math.exp(-passed / RECENT)
         if now - a["last"] <= ABSENT or k == accounts.shape[0] - 1:
-            share = passed / others if others < USUAL else -math.expm1(-passed / USUAL)
+            young = others < USUAL if k == accounts.shape[0] - 1 else whole[0]["learned"] < WARM_UP
+            share = passed / others if young else -math.expm1(-passed / USUAL)
             mean = a["learned"] * (1.0 - kept) / passed / -math.expm1(-others / RECENT)
             if whole[0]["learned"] >= WARM_UP and (a["ratio"] >= _LEAST_RATIO or k == accounts.shape[0] - 1):
                 mean = min(mean, burst * max(a["ratio"], _LEAST_RATIO))
@@ -98,12 +99,11 @@ class Shares:
     """Scales down the weights of a sender that sends far more than its usual share; it never refuses an example.
 
     Only the examples of others let time pass for a sender, so a flood does not soon make itself usual. A sender's usual share
-    of what is learned is its mean over 32,768 examples of others, or over all of them so far if they are fewer. Of the recent
+    of what is learned is its mean over 32,768 examples of others, beginning with that of the first 4,096. Of the recent
     weight, that of 4,096 examples of others, it has about `burst` times its usual share: beyond that, the k-th example counts
     in proportion to 1/k. So a sender with a usual share of 1/`burst` or more is never capped. Senders below 1 % share one
     account, whose usual share is at least 1 %: a newcomer, or 100,000 of them, begins with `burst` % of what is learned. One
-    that sends as much as all others together is learned in full after about 35,000 examples of theirs, earlier in a young
-    service.
+    that sends as much as all others together is learned in full after about 35,000 examples of theirs.
 
     Nothing is capped in the first 4,096 examples, while no other sender has sent anything for an hour, or for negatives by
     silence (source 0). A sender that sends alone becomes the usual one in some 10,000 examples, and one that was absent for an
@@ -126,7 +126,7 @@ class Shares:
     >>> flood = np.where(np.arange(10_000) % 11 > 0, 99, usual)
     >>> learned = shares.weigh(flood, ones, np.arange(10_000.0) + 10_000)
     >>> int(learned[flood == 99].sum()), int(learned[flood != 99].sum())
-    (1438, 910)
+    (867, 910)
 
     Notes
     -----
