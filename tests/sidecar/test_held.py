@@ -1,6 +1,7 @@
 """What the breaker holds in a service: resumed, skipped, saved, swept, rolled back and replayed."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relearned import relearned
+from riverdelta import Calibration
 from riverdelta.learning.commands import Freeze, Release, Resume, Rollback
 from riverdelta.sidecar.operator import Operator
+from riverdelta.sidecar.rebase import rebase
 
 TRIP = 13
 
@@ -235,6 +238,19 @@ def test_a_release_made_meanwhile_has_what_is_held_and_none_is_made_by_itself(ri
     tell(rig, Rollback(release=made, relearn=True))
     assert digest(rig) == never(1, 2, 3)
     assert bits(relearned(rig.trainer.home)) == bits(rig.trainer.learner)
+
+
+def test_a_rebase_holds_what_the_breaker_holds(rig, definition, tmp_path):
+    teach(rig, 1)
+    teach(rig, 2, source=TRIP)
+    tell(rig, Resume(skip=True))
+    teach(rig, 3, source=TRIP)
+    teach(rig, 4)
+    rig.trainer.close()
+    changed = replace(definition, corrections=[Calibration()])
+    made = rebase(changed, rig.settings.model_copy(update={"home": tmp_path / "new"}), rig.trainer.home.folder)
+    assert (made.examples, made.learned, made.held) == (64, 16, 32)
+    rig.start()
 
 
 STEPS = ["teach", "trip", "resume", "skip", "freeze", "release", "back", "relearn", "save", "crash", "off", "on"]

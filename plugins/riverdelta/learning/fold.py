@@ -17,6 +17,7 @@ from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
+from riverdelta.core.settings import ADDED
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
 from riverdelta.evaluation.gate import Gate
@@ -90,11 +91,14 @@ class Fold(ABC):
         self.settings = dict(settings)
 
     def begin(self) -> None:
-        """Apply the first settings on record, from `recall`, to the records before them; without any nothing changes."""
+        """Apply the first settings on record, from `recall`, to the records before them; without any nothing changes.
+
+        Settings that the version which wrote those records lacked have no effect on them.
+        """
         if first := self.recall.settings():
             # Nothing has been read yet, so no state under other settings is lost.
             self.admission, self.adaptation = Admission(), Adaptation()
-            self.configure(first)
+            self.configure({**first, **ADDED})
 
     @property
     def parts(self) -> dict[str, Stateful]:
