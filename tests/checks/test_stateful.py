@@ -36,7 +36,7 @@ from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
-ROWS = 3_500
+ROWS = 3_600
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
 TERMS = {"max_updates_per_entity": 100, "drift_reference_examples": 1_024}
 #: What a saved learner may do without: version 0.1 saved no settings and no outcomes, and drift of other settings begins anew.
