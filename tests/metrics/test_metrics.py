@@ -392,3 +392,15 @@ def test_a_learner_that_stopped_writing_is_down(registry, old):
 def test_every_measure_of_a_report_has_its_gauge():
     measures = {path.rpartition(".")[2] for path in GAUGES if path.startswith("prequential.")}
     assert measures == set(Prequential().report()["all"]["base"])
+
+
+def test_feedback_is_counted_by_the_name_of_its_sender_and_that_of_others_together():
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "ranker", ["shop", "app"])
+    metrics.feedback([Outcome.ACCEPTED, Outcome.BAD_ID], "shop")
+    metrics.feedback([Outcome.ACCEPTED])
+    found = {
+        sender: registry.get_sample_value("riverdelta_sender_feedback_total", {"model": "ranker", "sender": sender})
+        for sender in ("shop", "app", "other")
+    }
+    assert found == {"shop": 2, "app": 0, "other": 1}
