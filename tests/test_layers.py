@@ -37,7 +37,7 @@ HEAVY = {
     "safetensors": ("core/arrays", "corrections/lookup"),
     "fcntl": ("core/locks",),
     "prometheus_client": ("metrics", "serving/dataplane"),
-    "numba": ("corrections", "core/losses", "evaluation", "learning/breaker", "learning/influence"),
+    "numba": ("corrections", "core/losses", "evaluation", "learning/breaker", "learning/influence", "learning/shares"),
     "river": ("corrections", "river"),
     "onnx": ("core/nodes", "corrections", "river", "graph", "checks", "serving/session", "sidecar/releaser"),
     "pyarrow": ("core/records", "lab/datasets", "cli/rows"),

@@ -125,7 +125,7 @@ class Scene:
         for parts in dict.fromkeys(tuple(p for p in parts if p != "gate") for parts in SETTINGS.values()):
             bounds = {name: math.inf for part, name in (("clip", "clip"), ("ball", "radius")) if part not in parts}
             admission = Admission(
-                Breaker(self.keys, DEFAULTS.breaker_resume_examples) if "breaker" in parts else None,
+                Breaker() if "breaker" in parts else None,
                 Limiter(self.keys, self.limit, DEFAULTS.entity_window_seconds) if "limit" in parts else None,
             )
             done[parts], _ = self.prepared.replayed(stream, base, admission, source, **bounds)

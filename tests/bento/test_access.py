@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Access, Role, is_loopback, refuse_exposure
 from riverdelta.core.errors import ConfigurationError, Forbidden, Unauthenticated
-from riverdelta.core.hashing import id64
+from riverdelta.core.hashing import digest, id64
+from riverdelta.core.senders import names
 from riverdelta.core.settings import Settings
 
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
@@ -103,6 +104,59 @@ def test_the_settings_name_tokens_separated_by_commas():
     access = Access.of(Settings(score_tokens=" first-token-of-score ,, second-token-of-score,"))
     for token in ("first-token-of-score", "second-token-of-score"):
         access.caller(bearer(token), "").need(SCORE, "")
+
+
+def of(**given):
+    return Access.of(Settings(**given))
+
+
+def test_tokens_of_one_name_are_one_sender_so_that_rotation_changes_nothing():
+    before = of(feedback_tokens="shop=the-old-token-of-the-shop,app=the-token-of-the-app")
+    both = of(feedback_tokens="shop=the-old-token-of-the-shop , shop = the-new-token-of-the-shop==,app=the-token-of-the-app")
+    after = of(feedback_tokens="app=the-token-of-the-app,shop=the-new-token-of-the-shop==")
+    callers = [
+        access.caller(bearer(token), "10.0.0.7")
+        for access, token in (
+            (before, "the-old-token-of-the-shop"),
+            (both, "the-old-token-of-the-shop"),
+            (both, "the-new-token-of-the-shop=="),
+            (after, "the-new-token-of-the-shop=="),
+        )
+    ]
+    assert {(caller.source, caller.name, str(caller)) for caller in callers} == {(id64("shop"), "shop", "shop")}
+    other = after.caller(bearer("the-token-of-the-app"), "")
+    assert (other.source, other.name) == (id64("app"), "app")
+
+
+@pytest.mark.parametrize("token", ["a-token-without-a-name", "a-token-that-ends-in-two==", "a-token-that-ends-in-one="])
+def test_a_token_without_a_name_is_the_sender_that_it_was(token):
+    caller = of(feedback_tokens=token).caller(bearer(token), "")
+    assert (caller.source, caller.name) == (id64(digest(token.encode(), size=32)), None)
+    named = of(feedback_tokens=f"shop={token}").caller(bearer(token), "")
+    assert (named.source, named.name) == (id64("shop"), "shop")
+
+
+def test_a_token_of_several_roles_has_one_name_wherever_it_is_written():
+    token = "a-token-of-two-roles-1"
+    caller = of(score_tokens=token, feedback_tokens=f"shop={token}").caller(bearer(token), "")
+    assert (caller.name, caller.roles) == ("shop", {Role.SCORE, Role.FEEDBACK})
+    with pytest.raises(ConfigurationError, match="token 1 of RIVERDELTA_FEEDBACK_TOKENS has the name 'shop', and 'app'"):
+        of(score_tokens=f"app={token}", feedback_tokens=f"shop={token}")
+
+
+@pytest.mark.parametrize("name", ["", "other", "-shop", "sh op", "sh\xf6p", "sh/op", "s" * 33, "0f" * 32])
+def test_a_name_that_is_none_is_refused_by_its_place_and_not_shown(name):
+    with pytest.raises(ConfigurationError, match="the name of token 2 of RIVERDELTA_FEEDBACK_TOKENS") as caught:
+        of(feedback_tokens=f"a-good-token-of-the-shop,{name}=a-token-of-the-shop-2")
+    assert len(name) < 8 or name not in str(caught.value)
+    assert "a-token-of-the-shop-2" not in str(caught.value)
+
+
+def test_names_are_those_of_every_role_and_at_most_a_hundred():
+    many = ",".join(f"s{i}=a-token-of-sender-number-{i}" for i in range(150))
+    assert len(names(Settings(feedback_tokens=many))) == 100
+    given = Settings(score_tokens="web=a-token-of-the-web-1", feedback_tokens="shop=a-token-of-the-shop,plain-token-of-nobody")
+    assert names(given) == {id64("web"): "web", id64("shop"): "shop"}
 
 
 EXPOSED = {

@@ -36,9 +36,9 @@ from riverdelta.sidecar.logbook import Logbook
 from riverdelta.sidecar.shown import shown
 from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 
-ROWS = 3_000
+ROWS = 3_600
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
-TERMS = {"max_updates_per_entity": 100, "breaker_resume_examples": 500, "drift_reference_examples": 1_024}
+TERMS = {"max_updates_per_entity": 100, "drift_reference_examples": 1_024}
 #: What a saved learner may do without: version 0.1 saved no settings and no outcomes, and drift of other settings begins anew.
 OF_LEARNER = ("settings", "outcomes/*", "adaptation/drift/*", "account/*", "prequential/recent", "gate/*")
 SCHEMA = Schema.of({"user": "int64", "shop": "float32"})
@@ -50,7 +50,7 @@ def stream():
     rng = np.random.default_rng(0)
     x, shop = rng.normal(size=(2, ROWS)).astype(np.float32)
     label = (rng.random(ROWS) < 1 / (1 + np.exp(-x - shop))).astype(np.float32)
-    label[2_000:2_300] = 1
+    label[2_000:3_200] = 1
     noise = rng.normal(size=(2, ROWS)).astype(np.float32) / 4
     return {
         "columns": {"user": rng.integers(0, 20, ROWS), "shop": shop},
@@ -213,8 +213,8 @@ PARTS = {
         ("*",),
     ),
     "breaker": (
-        lambda: Breaker(["user"], 500),
-        lambda part, a, b: part.update(examples(a, b).columns, STREAM["label"][a:b], STREAM["source"][a:b]),
+        Breaker,
+        lambda part, a, b: part.update(examples(a, b)),
         ROWS,
         (),
     ),

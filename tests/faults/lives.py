@@ -57,7 +57,6 @@ def settings(home, labels):
         segment_bytes=500_000,
         journal_max_age_seconds=0.5,
         max_updates_per_entity=60,
-        breaker_resume_examples=200,
         **window,
     )
 

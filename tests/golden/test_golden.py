@@ -125,11 +125,12 @@ def of_0_1(golden):
 def kept(arrays, golden):
     """Return what today's learner comes to as well: version 0.1 saved no outcomes, and was too quick for weights above 1.
 
-    Nor did it measure the gain of the serving tables, which begins anew at its checkpoints.
+    Nor did it measure the gain of the serving tables and the shares of senders, which begin anew at its checkpoints.
 
     Rows that only its checkpoint has are kept until they are done with, and a replay has all of them in its journal.
     """
-    left_out = ("outcomes/", "joiner/kept/", "account/worth/", *LIMITED, *LEARNED) if of_0_1(golden) else ()
+    left_out = ("outcomes/", "joiner/kept/", "account/worth/", "admission/shares/", "admission/breaker/", *LIMITED, *LEARNED)
+    left_out = left_out if of_0_1(golden) else ()
     left_out += ("gate/",) if of_0_1(golden) and "keep_negatives" in KINDS[golden.name] else ()
     without = ("/limit", "/window") if of_0_1(golden) else ()
     names = [name for name in arrays if not name.endswith(without) and not name.removeprefix("learner/").startswith(left_out)]

@@ -203,7 +203,7 @@ def test_labels_have_a_fixed_set_of_values(full):
     names = {label for family in full.collect() for s in family.samples for label in s.labels}
     assert names == {
         "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le", "model",
-        "column", "quantity", "slice", "bound", "share", "action",
+        "column", "quantity", "slice", "bound", "share", "action", "sender",
     }  # fmt: skip
     assert len(samples(full)) < 600
 
@@ -433,3 +433,15 @@ def test_a_workers_own_figures_are_those_of_its_metrics(registry):
     assert (scored.spent["success"], scored.spent["fail"], scored.spent["compute_output"]) == ((1, 1.0), (1, 0.0), (1, 0.25))
     assert (fed.rows, fed.last, fed.spent["success"], fed.spent["fail"]) == (2, 0.0, (0, 0.0), (0, 0.0))
     assert scored.last > 0
+
+
+def test_feedback_is_counted_by_the_name_of_its_sender_and_that_of_others_together():
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, "ranker", ["shop", "app"])
+    metrics.feedback([Outcome.ACCEPTED, Outcome.BAD_ID], "shop")
+    metrics.feedback([Outcome.ACCEPTED])
+    found = {
+        sender: registry.get_sample_value("riverdelta_sender_feedback_total", {"model": "ranker", "sender": sender})
+        for sender in ("shop", "app", "other")
+    }
+    assert found == {"shop": 2, "app": 0, "other": 1}

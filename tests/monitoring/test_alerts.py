@@ -30,6 +30,21 @@ CASES = {
         {'riverdelta_gain_row_nats{bound="upper"}': "0.01x60", 'riverdelta_gain_row_nats{bound="lower"}': "-0.03x60"},
     ),
     "RiverdeltaBreakerOpen": ({"riverdelta_breaker_open": "1x60"}, {"riverdelta_breaker_open": "0x60"}),
+    "RiverdeltaHeldDropped": (
+        {"riverdelta_held_examples_dropped": "0x30 1x30"},
+        {"riverdelta_held_examples_dropped": "7x60", "riverdelta_held_examples": "0+9x60"},
+    ),
+    "RiverdeltaSenderCapped": (
+        {"riverdelta_weight_capped": "0+50x60", "riverdelta_examples_joined": "0+100x60"},
+        {"riverdelta_weight_capped": "0+1x60", "riverdelta_examples_joined": "0+100x60"},
+    ),
+    "RiverdeltaFeedbackVolume": (
+        {'riverdelta_feedback_total{outcome="accepted"}': "0+10x1440 14450+50x120",
+         'riverdelta_rows_scored_total{transport="rest"}': "0+100x1560"},
+        # At night there are few of both.
+        {'riverdelta_feedback_total{outcome="accepted"}': "0+100x1440 144010+10x120",
+         'riverdelta_rows_scored_total{transport="rest"}': "0+1000x1440 1440100+100x120"},
+    ),
     "RiverdeltaFreshnessSlow": (
         {'riverdelta_freshness_seconds_bucket{le="5.0"}': "0x60", 'riverdelta_freshness_seconds_bucket{le="10.0"}': "0+60x60",
          'riverdelta_freshness_seconds_bucket{le="+Inf"}': "0+60x60"},
@@ -137,8 +152,10 @@ def test_promtool_accepts_the_rules_and_the_configuration():
 def test_it_fires_for_the_fault_alone_and_for_no_service_that_is_well(name, tmp_path):
     bad, good = CASES[name]
     series = [{"series": of(s, model), "values": v} for model, part in (("bad", bad), ("good", good)) for s, v in part.items()]
-    # Right after its fault began an alert with a `for` still waits; at half an hour it fires, and no other does.
-    asked = {"expr": 'count by (alertname, model) (ALERTS{alertstate="firing"})', "eval_time": "35m"}
+    # Right after its fault began an alert with a `for` still waits; at half an hour it fires, and no other does. One compares
+    # with a day before.
+    at = {"RiverdeltaFeedbackVolume": "25h50m"}.get(name, "35m")
+    asked = {"expr": 'count by (alertname, model) (ALERTS{alertstate="firing"})', "eval_time": at}
     expected = {"labels": f'{{alertname="{name}", model="bad"}}', "value": 1}
     group = {"interval": "1m", "input_series": series, "promql_expr_test": [{**asked, "exp_samples": [expected]}]}
     test = tmp_path / "test.yml"

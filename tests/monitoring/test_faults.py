@@ -16,7 +16,7 @@ FAULTS = {
     "RiverdeltaLearningPaused": (s.pause_the_learner, {}, {}),
     "RiverdeltaNoSwaps": (s.lose_sight_of_new_tables, {}, {}),
     "RiverdeltaWorseThanBase": (s.spite_the_corrections, {"breaker": "off", "drift_run_length": 0}, {}),
-    "RiverdeltaBreakerOpen": (s.stop_clicking, {"drift_run_length": 0, "breaker_resume_examples": None}, {}),
+    "RiverdeltaBreakerOpen": (s.stop_clicking, {"drift_run_length": 0}, {}),
     "RiverdeltaFreshnessSlow": (s.see_old_records_alone, {}, {}),
     "RiverdeltaBacklogGrowing": (s.read_nothing, {}, {}),
     "RiverdeltaLabelsUnmatched": (s.lose_impressions, {}, {}),

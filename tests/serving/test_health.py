@@ -95,3 +95,14 @@ def test_a_frozen_or_drifted_learner_says_the_gain_as_well():
         assert found.sentence == sentence
         assert "over 5,000 labels" in found.more
     assert of(0.1, 0.2, admission={"open": True, "reason": "a flood"}).sentence == "The breaker is open: a flood."
+
+
+def test_an_open_breaker_says_how_many_are_held_since_when_and_the_two_lines_to_type():
+    held = {"rows": 1_234, "since": 60.0, "dropped": 0}
+    found = of(0.1, 0.2, admission={"open": True, "reason": "a flood"}, held=held)
+    assert found.more == (
+        "Nothing is learned, and 1,234 examples are held since 1970-01-01 00:01 UTC. To learn them in order, type "
+        "`riverdelta resume`; to drop them, `riverdelta resume --skip`."
+    )
+    full = of(0.1, 0.2, admission={"open": True, "reason": "a flood"}, held=held | {"dropped": 56})
+    assert "RIVERDELTA_HELD_BYTES was full, and 56 older ones were dropped." in full.more

@@ -480,7 +480,7 @@ def test_the_breaker_rolls_back_to_the_champion_and_promotes_nothing(rig):
     taught(rig, *range(40), rows=64)
     made = release(rig)
     tell(rig, "promote", release=made.number)
-    taught(rig, *range(10), rows=64, labels=np.zeros(64, np.float32))
+    taught(rig, *range(20), rows=64, labels=np.zeros(64, np.float32))
     rig.step()
     (asked,) = [r for _, r in rig.trainer.journal.commands(0, 10**9) if r.action == "rollback"]
     assert (asked.release, asked.fields["promote"], asked.by) == (made.number, False, "breaker")
@@ -506,7 +506,7 @@ def rollbacks(rig):
 def test_a_breaker_that_begins_anew_rolls_back_at_its_first_trip_as_any_other(rig, saved):
     zeros = np.zeros(64, np.float32)
     taught(rig, *range(40), rows=64)
-    taught(rig, *range(10), rows=64, labels=zeros)
+    taught(rig, *range(20), rows=64, labels=zeros)
     assert rollbacks(rig) == [None]
     restart(rig, breaker="off")
     if saved:
@@ -514,7 +514,7 @@ def test_a_breaker_that_begins_anew_rolls_back_at_its_first_trip_as_any_other(ri
     restart(rig, breaker="rollback")
     taught(rig, *range(40), rows=64)
     assert rollbacks(rig) == [None]
-    taught(rig, *range(10), rows=64, labels=zeros)
+    taught(rig, *range(20), rows=64, labels=zeros)
     assert rollbacks(rig) == [None, None]
     assert replayed(rig).stack.digest() == digest(rig)
 
@@ -522,7 +522,7 @@ def test_a_breaker_that_begins_anew_rolls_back_at_its_first_trip_as_any_other(ri
 @pytest.mark.parametrize("rig", [{"breaker": "freeze"}], indirect=True)
 def test_what_tripped_the_breaker_when_no_rollback_was_asked_for_takes_nothing_back_later(rig):
     taught(rig, *range(40), rows=64)
-    taught(rig, *range(10), rows=64, labels=np.zeros(64, np.float32))
+    taught(rig, *range(20), rows=64, labels=np.zeros(64, np.float32))
     assert rig.trainer.learner.admission.breaker.trips == 1
     tell(rig, "resume")
     taught(rig, *range(40, 44), rows=64)

@@ -43,7 +43,7 @@ def test_controls_are_noted_with_what_came_of_them_and_survive_a_restart(rig):
 def test_the_breaker_is_noted_once_when_it_opens_and_once_when_it_closes(rig):
     for seed in range(40):
         rig.teach(rows=64, seed=seed)
-    for seed in range(10):
+    for seed in range(20):
         rig.teach(rows=64, seed=seed, labels=np.zeros(64, np.float32))
     rig.step()
     opened = rig.trainer.status()["events"]

@@ -17,7 +17,7 @@ LIVES = (
     {"keep_negatives": 0.3, "max_updates_per_entity": 3},
     {"labels": "silence", "window_seconds": 5.0, "late": "plain", "on_conflict": "max"},
     {"breaker": "off", "serve": "base", "drift_run_length": 0.0, "on_conflict": "last"},
-    {"drift_reference_examples": 2_048, "breaker_resume_examples": 64},
+    {"drift_reference_examples": 2_048},
 )
 
 

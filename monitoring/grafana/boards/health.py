@@ -17,7 +17,7 @@ HEALTH: dict[int, tuple[str, str, str]] = {
     6: (
         "The breaker is open",
         BAD,
-        "Read admission.reason in GET /status; once feedback is right again: riverdelta resume",
+        "Read admission.reason in GET /status; then type riverdelta resume to learn what is held, or riverdelta resume --skip",
     ),
     5: ("The corrections cost more than they gain", BAD, "Run riverdelta rollback 0 --freeze; then check the feedback"),
     4: ("Learning is frozen", WARN, "To learn again: riverdelta resume"),

@@ -44,11 +44,12 @@ def updates() -> Rows:
     )
     learned = p.lines(
         "Examples joined and learned",
-        "Rows joined with their label, and examples learned, a second. Joined but not learned: learning is frozen, or the "
-        "breaker is open.",
+        "Rows joined with their label, examples learned, and what one sender's cap took from their weight, a second. Joined "
+        "but not learned: learning is frozen, or the breaker is open.",
         p.ROWS_SECOND,
         Ask(rate("riverdelta_examples_joined"), "joined"),
         Ask(of("riverdelta:examples_learned:rate5m"), "learned"),
+        Ask(rate("riverdelta_weight_capped"), "weight capped"),
         low=0,
     )
     waiting = p.lines(

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from riverdelta.core.errors import ConfigurationError, Forbidden, Unauthenticated
 from riverdelta.core.hashing import digest, id64
+from riverdelta.core.senders import entries, valid
 from riverdelta.core.settings import Settings
 
 
@@ -37,10 +38,15 @@ _MOST_PEERS = 4096
 
 @dataclass(frozen=True)
 class Caller:
-    """An authenticated caller: its roles, and an int64 that identifies it (a hash of the token or of the address)."""
+    """An authenticated caller: its roles, and an int64 that identifies it: a hash of its `name`, token or address."""
 
     roles: Roles
     source: int
+    name: str | None = None
+
+    def __str__(self) -> str:
+        """Return its name, or its number in hexadecimal digits."""
+        return self.name or f"{self.source % 2**64:016x}"
 
     def need(self, roles: Roles, what: str) -> None:
         """Raise `Forbidden`, naming `what` and the required roles, if the caller has none of `roles`."""
@@ -53,32 +59,47 @@ class Access:
     """Finds the caller of a request by its token; if no token is configured, every caller has every role.
 
     A token's BLAKE2b digest is compared in constant time (`hmac.compare_digest`) with every known digest, so that the time
-    taken does not depend on which one matches.
+    taken does not depend on which one matches. Tokens with one name are one caller, so a token can be replaced by another.
 
     >>> access = Access({Role.SCORE: ["score-token-of-the-shop"]})
     >>> access.caller(["Bearer score-token-of-the-shop"], "10.0.0.7").need(SCORE, "POST /score")
+    >>> [str(Access({Role.SCORE: [token]}).caller(["Bearer a-secret-of-the-shop"], "")) for token in (
+    ...     "shop=a-secret-of-the-shop", "a-secret-of-the-shop")]
+    ['shop', '6fe4399c12c08d5d']
     >>> access.caller(["Bearer some-other-token"], "10.0.0.7")
     Traceback (most recent call last):
     riverdelta.core.errors.Unauthenticated: the token is not one that this service knows
     """
 
     def __init__(self, tokens: Mapping[Role, Sequence[str]]) -> None:
-        """Raises `ConfigurationError` naming the setting of a token that is too short or has invalid characters."""
+        """Each token is `name=token` or `token`.
+
+        Raises `ConfigurationError` naming the setting of a token that is too short or has invalid characters, or whose name is
+        invalid or not the one that it has elsewhere.
+        """
         granted: dict[bytes, set[Role]] = {}
+        named: dict[bytes, str] = {}
         for role, given in tokens.items():
-            for place, token in enumerate(given, 1):
-                _check(role, place, token)
-                granted.setdefault(digest(token.encode(), size=32), set()).add(role)
+            for place, (name, token) in enumerate(entries(",".join(given)), 1):
+                _check(role, place, name, token)
+                known = digest(token.encode(), size=32)
+                granted.setdefault(known, set()).add(role)
+                if name is not None and named.setdefault(known, name) != name:
+                    raise ConfigurationError(
+                        f"token {place} of {_variable(role)} has the name {name!r}, and {named[known]!r} in another place: "
+                        f"give each token one name"
+                    )
         self._callers = [
-            (known, Caller(ANY if Role.ADMIN in roles else Roles(roles), id64(known))) for known, roles in granted.items()
+            (known, Caller(ANY if Role.ADMIN in roles else Roles(roles), id64(named.get(known, known)), named.get(known)))
+            for known, roles in granted.items()
         ]
         self.missing = [_variable(role) for role in Role if not tokens.get(role)]
 
     @classmethod
     def of(cls, settings: Settings) -> Access:
         """Return the access that the settings configure."""
-        given = {role: getattr(settings, f"{role}_tokens").get_secret_value().split(",") for role in Role}
-        return cls({role: [token.strip() for token in tokens if token.strip()] for role, tokens in given.items()})
+        given = {role: getattr(settings, f"{role}_tokens").get_secret_value() for role in Role}
+        return cls({role: [text] for role, text in given.items() if text.strip(", ")})
 
     @property
     def on(self) -> bool:
@@ -155,9 +176,15 @@ def _variable(role: Role) -> str:
     return f"RIVERDELTA_{role.value.upper()}_TOKENS"
 
 
-def _check(role: Role, place: int, token: str) -> None:
-    # The message names the token by its place, not its value, because it is logged.
+def _check(role: Role, place: int, name: str | None, token: str) -> None:
+    # The message names the token by its place, not its value, because it is logged; a name may be a token in the wrong place.
     wrong = None
+    if name is not None and not valid(name):
+        raise ConfigurationError(
+            f"the name of token {place} of {_variable(role)} has {len(name)} characters or is invalid; expected 1 to 32 "
+            f"letters, digits and ._- other than `other`, before the first =, as in "
+            f"{_variable(role)}=shop=$(openssl rand -hex 32)"
+        )
     if len(token) < _FEWEST_CHARACTERS:
         wrong = f"{len(token)} characters; expected at least {_FEWEST_CHARACTERS}"
     elif not _TOKEN.fullmatch(token):

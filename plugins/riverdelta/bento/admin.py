@@ -64,7 +64,7 @@ def routes(runtime: Runtime) -> list[Route]:
             given = validated(row.takes, await read_options(request, settings.max_bytes), "the body").model_dump()
             seconds, asked = given.pop("wait"), COMMANDS[row.name](**given)
             sequence = await asyncio.to_thread(operator.ask, asked)
-            _log.info("%s by HTTP (caller %016x) is record %d", row.name, visit().caller.source % 2**64, sequence)
+            _log.info("%s by HTTP (caller %s) is record %d", row.name, visit().caller, sequence)
             answer = await operator.answer(asked, sequence, seconds)
             if answer.refused is not None:
                 raise Refused(answer.refused)

@@ -103,6 +103,8 @@ def _lines(done: Rebased) -> Iterator[str]:
         yield f"not learned: {done.labels_lost:,} labels, whose rows are not carried over"
     if done.rollbacks and done.log_rows is None:
         yield f"repeated: {done.rollbacks:,} rollbacks, with what each of them undid or learned again"
+    if done.held:
+        yield f"the breaker holds {done.held:,} examples; type `riverdelta resume`, or `riverdelta resume --skip` to drop them"
     if done.frozen:
         yield "learning is still frozen; type `riverdelta resume` once the service runs"
 

@@ -23,9 +23,12 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 DAY, NONE = 86_400.0, SecretStr("")
 #: The settings that learning reads; the journal has a record of them at every change.
 LEARNING = (
-    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker", "breaker_resume_examples",
-    "max_updates_per_entity", "entity_window_seconds", "drift_run_length", "drift_reference_examples",
+    "labels", "window_seconds", "on_conflict", "late", "keep_negatives", "serve", "breaker",
+    "max_updates_per_entity", "entity_window_seconds", "held_bytes", "sender_burst",
+    "drift_run_length", "drift_reference_examples",
 )  # fmt: skip
+#: What a record without these settings, from before they existed, means: they had no effect.
+ADDED = {"sender_burst": 0.0}
 
 
 def _setting(group: str, default: Any, description: str, **limits: Any) -> Any:
@@ -64,9 +67,13 @@ class Settings(BaseSettings):
     follow_seconds: Seconds = _serving(0.02, "Interval at which a worker polls for new tables.")
 
     score_tokens: SecretStr = _access(
-        NONE, "Tokens that may score, separated by commas. Outside loopback every role needs at least one."
+        NONE,
+        "Tokens that may score, separated by commas, each as `name=token` or `token`. Outside loopback every role needs at "
+        "least one.",
     )
-    feedback_tokens: SecretStr = _access(NONE, "Tokens that may send feedback, separated by commas.")
+    feedback_tokens: SecretStr = _access(
+        NONE, "Tokens that may send feedback, separated by commas; those of one name are one sender."
+    )
     admin_tokens: SecretStr = _access(NONE, "Tokens that may do everything, separated by commas.")
     requests_per_second: Rate = _access(None, "Maximum requests a second from one caller to one worker, and in one burst.")
     rows_per_second: Rate = _access(None, "Maximum rows a second from one caller to one worker, and in one burst.")
@@ -132,9 +139,21 @@ class Settings(BaseSettings):
         "live", "`live`: the newest tables serve. `release`: the champion's tables serve until another release is promoted."
     )
     breaker: Literal["off", "freeze", "rollback"] = _safety(
-        "freeze", "Response to an abrupt change of the joined stream: none, stop learning, or also roll back to the champion."
+        "freeze", "Response to evidence that learning does harm: none, stop learning, or also roll back to the champion."
     )
-    breaker_resume_examples: Count | None = _safety(2_000, "Normal examples after which learning resumes by itself.")
+    held_bytes: Count = _safety(
+        256 << 20,
+        "Memory for the examples that come while the breaker is open, and their size in checkpoints; beyond it the oldest are "
+        "dropped.",
+    )
+    sender_burst: float = _safety(
+        4.0,
+        "A sender is learned with at most this many times its usual share of the recent weight, 1 or more; what it sends "
+        "beyond that counts less. 0: no limit.",
+        ge=0,
+        le=1e9,
+        allow_inf_nan=False,
+    )
     max_updates_per_entity: Count | None = _safety(None, "Maximum updates in a window for an id that a correction is keyed by.")
     entity_window_seconds: Seconds = _safety(3600.0, "Window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
 
@@ -152,6 +171,13 @@ class Settings(BaseSettings):
             raise ValueError("0, or a number of at least 64")
         return run_length
 
+    @field_validator("sender_burst")
+    @classmethod
+    def _at_least_usual(cls, burst: float) -> float:
+        if 0 < burst < 1:
+            raise ValueError("0, or a number of at least 1")
+        return burst
+
     @model_validator(mode="after")
     def _silence_has_a_window(self) -> Settings:
         if (self.labels == "silence") != (self.window_seconds is not None):
@@ -167,7 +193,8 @@ class Settings(BaseSettings):
 
     def learning_as(self, given: Mapping[str, Any]) -> Settings:
         """Return these settings with `given` for those that learning reads; raises `ConfigurationError` naming a bad one."""
-        return Settings._of({**self.model_dump(), **{name: given[name] for name in LEARNING if name in given}})
+        known = {name: given[name] for name in LEARNING if name in given}
+        return Settings._of({**self.model_dump(), **(ADDED if given else {}), **known})
 
     @classmethod
     def load(cls, **given: object) -> Settings:

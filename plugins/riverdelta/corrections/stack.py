@@ -51,13 +51,13 @@ class Stack:
             c.loss = loss
         self.names = named(self.corrections)
         self.reads = tuple(dict.fromkeys(name for c in self.corrections for name in c.reads))
-        self._schema = Schema()
+        self.schema = Schema()
 
     def bind(self, schema: Schema) -> None:
         """Make fresh tables of every correction; raises `ConfigurationError` naming one whose column does not fit."""
         for c in self.corrections:
             c.bind(schema)
-        self._schema = Schema({name: schema[name] for name in self.reads})
+        self.schema = Schema({name: schema[name] for name in self.reads})
 
     def trace(self, columns: Columns, base: Floats) -> list[Floats]:
         """Return the raw outputs after each correction in order, each float32[N, K]."""
@@ -76,7 +76,7 @@ class Stack:
         Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
         have; nothing is learned then.
         """
-        self._schema.fits(columns, len(base))
+        self.schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)
         for c in self.corrections:
             raw = c.learn(columns, raw, label, weight)

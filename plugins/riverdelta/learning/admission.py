@@ -1,65 +1,100 @@
-"""Admission: decides which joined examples are learned."""
+"""Admission: decides which joined examples are learned, when, and with what weight."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from riverdelta.core import senders
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.influence import Limiter
+from riverdelta.learning.shares import Shares
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Which of M examples may be learned `now` and which are held for `later`, bool[M] each, with weights float32[M]."""
+
+    now: npt.NDArray[np.bool_]
+    later: npt.NDArray[np.bool_]
+    weight: Floats
 
 
 class Admission:
-    """The breaker, which admits nothing while tripped, and the limiter, which limits the examples of each entity."""
+    """The limits of each entity and of each sender, and the breaker, which while tripped holds what they admit.
 
-    def __init__(self, breaker: Breaker | None = None, limiter: Limiter | None = None, rolls_back: bool = False) -> None:
-        self.breaker, self.limiter = breaker, limiter
+    Limits apply when an example comes, whether the breaker is open or not, so that what is held is learned with the weight
+    that it would have had then.
+    """
+
+    def __init__(
+        self,
+        breaker: Breaker | None = None,
+        limiter: Limiter | None = None,
+        rolls_back: bool = False,
+        shares: Shares | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
+        self.breaker, self.limiter, self.shares = breaker, limiter, shares
+        #: The names of senders by number.
+        self.names = names or {}
         #: The trips of the breaker that need no rollback: it was done, or not requested when they occurred.
         self.rolled_back = 0
         self._rolls_back = rolls_back
-        self._scored = 0
 
     @classmethod
     def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
         """Return the admission that the settings request, on the id columns `keys`; the breaker needs labels of 0 and 1."""
         s = settings
-        breaker = (
-            None
-            if s.breaker == "off" or not loss.logit
-            else Breaker(keys, s.breaker_resume_examples, silence=s.labels == "silence")
-        )
+        breaker = Breaker() if s.breaker != "off" and loss.logit else None
         limit = s.max_updates_per_entity
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
-        return cls(breaker, limiter, s.breaker == "rollback")
+        shares = Shares(s.sender_burst) if s.sender_burst else None
+        return cls(breaker, limiter, s.breaker == "rollback", shares, senders.names(s))
 
-    def scored(self, rows: int) -> None:
-        """Observe that rows were scored."""
-        self._scored += rows
+    @property
+    def open(self) -> bool:
+        """Whether the breaker is tripped, so that what comes is held."""
+        return self.breaker is not None and self.breaker.open
 
-    def admit(self, examples: Examples) -> npt.NDArray[np.bool_]:
-        """Return bool[M]: which examples may be learned."""
-        passes = np.ones(len(examples), np.bool_)
-        if self.breaker is not None:
-            passes = self.breaker.update(examples.columns, examples.label, examples.source, self._scored)
-            self._scored = 0
-            if not self._rolls_back:
-                self.rolled_back = self.breaker.trips
-        if self.limiter is not None and passes.any():
-            columns = {name: examples.columns[name][passes] for name in self.limiter.keys}
-            passes[passes] = self.limiter.admit(columns, examples.received[passes])
+    def watch(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """Let the breaker observe examples with their scores; return bool[M]: which it lets pass."""
+        if self.breaker is None:
+            return np.ones(len(examples), np.bool_)
+        passes = self.breaker.update(examples)
+        if not self._rolls_back:
+            self.rolled_back = self.breaker.trips
         return passes
 
+    def admit(self, examples: Examples, watched: bool = True) -> Admitted:
+        """Return which examples may be learned, and with what weight.
+
+        Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
+        it has decided, and `watch` must follow once they are scored.
+        """
+        passes, weight = np.ones(len(examples), np.bool_), examples.weight
+        if self.limiter is not None:
+            passes = self.limiter.admit(examples.columns, examples.received)
+        if self.shares is not None:
+            weight = weight.copy()
+            weight[passes] = self.shares.weigh(examples.source[passes], weight[passes], examples.received[passes])
+        closed = self.watch(examples) if watched else np.full(len(examples), not self.open)
+        return Admitted(passes & closed, passes & ~closed, weight)
+
     def resume(self) -> None:
-        """Reset the breaker on an operator's command."""
+        """Reset the breaker on an operator's command, which also answers the rollback that it requested."""
         if self.breaker is not None:
             self.breaker.reset()
+            self.answered(self.breaker.trips)
 
     def answered(self, trip: int) -> None:
         """Record the rollback that the breaker requested at its trip number `trip`, 0 for none."""
@@ -69,26 +104,29 @@ class Admission:
         """Return what is not admitted, and why."""
         breaker, limiter = self.breaker, self.limiter
         return {
-            "open": breaker.open if breaker else False,
-            "reason": breaker.reason if breaker else None,
+            "open": self.open,
+            "reason": breaker.explain(self.names) if breaker else None,
             "trips": breaker.trips if breaker else 0,
             "limited": limiter.refused if limiter else 0,
+            "senders": self.shares.report(self.names) if self.shares else None,
         }
 
     def state(self) -> dict[str, Array]:
         """Return the state to save."""
-        counts = np.array([self.rolled_back, self._scored], np.int64)
-        return {"counts": counts} | nest({name: each.state() for name, each in self._parts().items()})
+        return {"counts": np.array([self.rolled_back], np.int64)} | nest(
+            {name: each.state() for name, each in self._parts().items()}
+        )
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned; a part that was off when it was saved starts over."""
-        self.rolled_back, self._scored = take(arrays, "counts", np.zeros(2, np.int64)).tolist()
+        # Version 0.1 saved another number after it.
+        self.rolled_back = int(take(arrays, "counts", np.zeros(1, np.int64), any_rows=True)[:1].sum())
         for name, each in self._parts().items():
             if saved := part(arrays, name):
                 each.load(saved)
             elif each is self.breaker:
                 self.rolled_back = 0
 
-    def _parts(self) -> dict[str, Breaker | Limiter]:
-        parts = {"breaker": self.breaker, "limiter": self.limiter}
+    def _parts(self) -> dict[str, Breaker | Limiter | Shares]:
+        parts = {"breaker": self.breaker, "limiter": self.limiter, "shares": self.shares}
         return {name: each for name, each in parts.items() if each is not None}

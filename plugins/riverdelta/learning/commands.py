@@ -28,8 +28,8 @@ class Learning(Protocol):
 
     frozen: bool
 
-    def resume(self) -> None:
-        """Reset the breaker."""
+    def resume(self, skip: bool) -> None:
+        """Continue learning and reset the breaker; learn the examples that it held, or with `skip` drop them."""
 
     def note_release(self) -> None:
         """Restart the count of examples since the last release."""
@@ -58,6 +58,10 @@ class Past(Protocol):
         """Raise `Refused` if the examples since a release can no longer be learned again."""
 
 
+def _flag(alias: str, description: str) -> Any:
+    return Field(default=False, serialization_alias=alias, description=description, examples=[True])
+
+
 class Command(Strict):
     """A command with its options; `name` is what users type.
 
@@ -70,6 +74,8 @@ class Command(Strict):
     name: ClassVar[str]
     #: The version of its record in the journal. Raise it when a field is added, dropped or changes its meaning.
     version: ClassVar[int] = 1
+    #: By each earlier version that can be read, the values of the fields that it lacks.
+    earlier: ClassVar[Mapping[int, Mapping[str, Any]]] = {}
     #: Whether it takes effect when it is requested rather than when the learner reads it.
     immediate: ClassVar[bool] = False
     #: The sentence that reports success, with fields of an `Answer` in braces.
@@ -138,16 +144,28 @@ class Freeze(Command):
 
 
 class Resume(Command):
-    """Continue learning after a freeze, and reset the breaker."""
+    """Continue learning after a freeze, and reset the breaker.
+
+    The examples that came while the breaker was open are learned, in order.
+    """
 
     name = "resume"
-    success = "learning continues from position {position}"
+    version = 2
+    #: Nothing was held then: what came while the breaker was open was not learned.
+    earlier: ClassVar[Mapping[int, Mapping[str, Any]]] = {1: {"skip": True}}
+
+    skip: bool = _flag("skip", "Drop the examples that came while the breaker was open.")
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
         """Continue learning."""
-        learner.frozen = False
-        learner.resume()
+        learner.resume(self.skip)
         return None
+
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return the sentence that reports how many held examples were learned or dropped."""
+        held, continues = answer["held"], f"learning continues from position {answer['position']}"
+        does = "dropped" if self.skip else "learned"
+        return continues if not held else f"{continues}; {held:,} held example{'s' * (held != 1)} {does}"
 
 
 class Promote(Command):
@@ -166,10 +184,6 @@ class Promote(Command):
     def check(self, past: Past, position: int | None) -> None:
         """Check that the release exists and is intact."""
         past.require(self.release, position)
-
-
-def _flag(alias: str, description: str) -> Any:
-    return Field(default=False, serialization_alias=alias, description=description, examples=[True])
 
 
 class Rollback(Command):
@@ -277,7 +291,7 @@ def known(instruction: Instruction) -> type[Command]:
             f"the journal holds the command {instruction.action!r:.80}, which this version of riverdelta does not know: "
             f"{near(instruction.action, COMMANDS)}; start the version that wrote it, or a later one"
         )
-    if instruction.version != cls.version:
+    if instruction.version not in (cls.version, *cls.earlier):
         raise Corrupt(
             f"the journal holds version {instruction.version} of the command {cls.name}, and this version of riverdelta reads "
             f"version {cls.version}; start the version that wrote it, or a later one"
@@ -293,8 +307,10 @@ def of_record(instruction: Instruction) -> Command:
     """
     cls, fields = known(instruction), instruction.fields
     names = {str(info.serialization_alias): name for name, info in cls.model_fields.items()}
-    if fields.keys() != names.keys():
-        found, expected = (", ".join(map(str, each)) or "none" for each in (fields, names))
+    lacked = cls.earlier.get(instruction.version, {})
+    written = [name for name in names if name not in lacked]
+    if fields.keys() != set(written):
+        found, expected = (", ".join(map(str, each)) or "none" for each in (fields, written))
         raise InvalidInput(f"the recorded {cls.name} has the fields {found}; expected {expected}")
-    given = {names[alias]: value for alias, value in fields.items()}
+    given = {names[alias]: value for alias, value in {**lacked, **fields}.items()}
     return validated(cls, given, f"the recorded {cls.name}")

@@ -17,20 +17,23 @@ from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
+from riverdelta.core.settings import ADDED
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
+from riverdelta.learning.breaker import CHECK
+from riverdelta.learning.held import BLOCK, Held
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
 _log = logging.getLogger(__name__)
-#: Rows that are scored and learned in one call; the breaker compares labels with scored rows every 1,024 examples.
-AT_ONCE = 1024
+#: Rows that are scored and learned in one call: those for which the breaker decides at once.
+AT_ONCE = CHECK
 
 
 class Fold(ABC):
@@ -57,6 +60,8 @@ class Fold(ABC):
         self.stack, self.joiner, self.prequential = stack, joiner, prequential
         self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
         self.adaptation = adaptation or Adaptation()
+        #: What the breaker keeps from being learned.
+        self.held = Held(stack)
         self.recall = Recall()
         self.outcomes = Outcomes()
         #: By the name under which their state is saved.
@@ -86,11 +91,14 @@ class Fold(ABC):
         self.settings = dict(settings)
 
     def begin(self) -> None:
-        """Apply the first settings on record, from `recall`, to the records before them; without any nothing changes."""
+        """Apply the first settings on record, from `recall`, to the records before them; without any nothing changes.
+
+        Settings that the version which wrote those records lacked have no effect on them.
+        """
         if first := self.recall.settings():
             # Nothing has been read yet, so no state under other settings is lost.
             self.admission, self.adaptation = Admission(), Adaptation()
-            self.configure(first)
+            self.configure({**first, **ADDED})
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -101,6 +109,7 @@ class Fold(ABC):
             "prequential": self.prequential,
             "gate": self.gate,
             "admission": self.admission,
+            "held": self.held,
             "adaptation": self.adaptation,
             "outcomes": self.outcomes,
         }
@@ -122,7 +131,6 @@ class Fold(ABC):
             if not self.joiner.unfinished:
                 break
         if isinstance(record, Impressions):
-            self.admission.scored(len(record))
             self.show("on_scored", sequence, record)
         elif isinstance(record, Control | Instruction):
             self.obey(sequence, record)
@@ -150,8 +158,7 @@ class Fold(ABC):
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         drifts = self.adaptation.watch(e)
-        self.admitted = self.admission.admit(e) & (not self.frozen)
-        self.examples += len(e)
+        e = self._admit(e)
         if self.admitted.any():
             self._learn(e, slice(None) if self.admitted.all() else self.admitted)
         if drifts:
@@ -166,25 +173,48 @@ class Fold(ABC):
         journal.
         """
         e, count = examples, len(examples)
-        self.admission.scored(count)
-        self.admitted = self.admission.admit(e) & (not self.frozen)
-        self.examples += count
+        e = self._admit(e, watched=False)
         corrected = np.empty_like(e.base)
         for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
             rows = slice(first, last)
             corrected[rows] = (self._learn if self.admitted[first] else self._predict)(e, rows)
         served = self.gate.serve(e.base, corrected, e.label, e.importance)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
+        self.admission.watch(e)
         self.prequential.update(e.base, e.served, e.label, e.importance)
         self.adaptation.watch(e)
         return e
 
+    def learn_held(self) -> None:
+        """Learn the examples that are held, in order, unless the breaker is open or learning is frozen.
+
+        The tables are then those of a learner whose breaker had not tripped and to which these examples come now.
+        """
+        while len(self.held) and not self.frozen and not self.admission.open:
+            self._learn_rows(*self.held.take(BLOCK))
+            self.pulse()
+
+    def _admit(self, e: Examples, watched: bool = True) -> Examples:
+        """Return the examples as they are to be learned, note in `admitted` which may be now, and hold the others.
+
+        While learning is frozen, nothing is learned or held.
+        """
+        found = self.admission.admit(e, watched)
+        e = replace(e, weight=found.weight)
+        self.admitted = found.now & (not self.frozen)
+        self.examples += len(e)
+        if not self.frozen and found.later.any():
+            self.held.put(e, found.later)
+        return e
+
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""
-        base = np.ascontiguousarray(e.base[rows])
+        return self._learn_rows(self._columns(e, rows), np.ascontiguousarray(e.base[rows]), e.label[rows], e.weight[rows])
+
+    def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
-        return self.stack.learn(self._columns(e, rows), base, e.label[rows], self.adaptation.weighted(e.weight[rows]))
+        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight))
 
     def serve(self, columns: Columns, base: Floats) -> tuple[Floats, Floats]:
         """Return the corrected and the served outputs of rows, by the current tables and gate."""
@@ -217,6 +247,7 @@ class Fold(ABC):
             "outcomes": self.outcomes.report(),
             "gate": self.gate.report(),
             "admission": self.admission.report(),
+            "held": self.held.report(),
             "drift": self.adaptation.report(),
             "occupancy": self.stack.occupancy(),
             "prequential": self.prequential.report(),

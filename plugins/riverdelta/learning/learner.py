@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,9 +20,10 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning import reference
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
-from riverdelta.learning.commands import known, of_record
+from riverdelta.learning.commands import Resume, known, of_record
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.fold import Fold
+from riverdelta.learning.held import Held
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.outcomes import LONGEST, Outcome
 
@@ -54,6 +56,7 @@ class Learner(Fold):
 
         Raises `Corrupt` if this version does not know the control: it may affect what is learned.
         """
+        held = len(self.held)
         if isinstance(record, Instruction):
             outcome = self._command(sequence, record)
         elif record.action == "refused":  # already applied when the record that it names was read
@@ -66,12 +69,17 @@ class Learner(Fold):
             outcome = Outcome(sequence, record.action, refused=refused, time=record.time, details=record.arguments)
         else:
             raise Corrupt(f"journal record {sequence} is a control {record.action!r:.80}, which this version does not know")
+        outcome = replace(outcome, held=max(held - len(self.held), 0))
         self.outcomes.append(outcome)
         self.show("on_outcome", outcome)
 
-    def resume(self) -> None:
-        """Reset the breaker."""
+    def resume(self, skip: bool) -> None:
+        """Reset the breaker; learn the examples that it held, or with `skip` drop them."""
+        self.frozen = False
         self.admission.resume()
+        if skip:
+            self.held.skip()
+        self.learn_held()
 
     def note_release(self) -> None:
         """Restart the count of examples since the last release."""
@@ -95,7 +103,7 @@ class Learner(Fold):
         for mine, theirs in ((self.stack, other.stack), (self.gate, other.gate), (self.prequential, other.prequential)):
             mine.load(theirs.state())
         self.examples, self.learned = other.examples, other.learned
-        self.admission, self.adaptation = Admission(), Adaptation()
+        self.admission, self.adaptation, self.held = Admission(), Adaptation(), Held(self.stack)
         self.configure(self.settings)
         self.gate.note(self.position)
 
@@ -120,6 +128,7 @@ class Learner(Fold):
     def _change(self, settings: Mapping[str, Any]) -> None:
         self.configure(settings)
         self.joiner.upgraded()
+        self.learn_held()  # a breaker that is switched off holds nothing
 
     def _attempt(self, sequence: int, action: str, do: Callable[[], T]) -> tuple[T | None, str | None]:
         """Return the result of `do`, and the reason if it is refused, now or when its record was read before."""
@@ -136,12 +145,21 @@ class Learner(Fold):
         return None, refused
 
     def roll_back(self, position: int, relearn: bool, sequence: int) -> None:
-        """Restore the tables of the release at `position`; with `relearn`, learn the examples up to `sequence` again."""
-        arrays = self.recall.state(position)
-        self.stack.load(self._relearned(arrays, position, sequence) if relearn else part(arrays, "stack"))
+        """Restore the tables of the release at `position`; with `relearn`, learn the examples up to `sequence` again.
 
-    def _relearned(self, arrays: Arrays, since: int, until: int) -> Arrays:
-        """Return the state of the stack after relearning the records between two positions."""
+        What is held stays held. Relearning repeats each `riverdelta resume` at its place and no freeze.
+        """
+        arrays = self.recall.state(position)
+        if not relearn:
+            self.stack.load(part(arrays, "stack"))
+            return
+        other = self._relearned(arrays, position, sequence)
+        self.stack.load(other.stack.state())
+        self.held.load(other.held.state())
+        self.learn_held()
+
+    def _relearned(self, arrays: Arrays, since: int, until: int) -> Learner:
+        """Return a learner that has relearned the records between two positions."""
         self.relearning = {"since": since, "position": since, "until": until}
         try:
             self.pulse()
@@ -155,13 +173,13 @@ class Learner(Fold):
             unmatched = other.joiner.unmatched
             for sequence, record in self.recall.records(since, until):
                 self.relearning["position"] = sequence
-                if not isinstance(record, Control | Instruction) or record.action == SETTINGS:
+                if not isinstance(record, Control | Instruction) or record.action in (SETTINGS, Resume.name):
                     other.push(sequence, record)
         finally:
             self.relearning = None
         if lost := other.joiner.unmatched - unmatched:
             raise NotFound(f"the impressions of {lost} labels were deleted by retention; roll back without --relearn")
-        return other.stack.state()
+        return other
 
 
 def new_learner(definition: Definition, settings: Settings) -> Learner:
@@ -186,6 +204,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         adaptation.load(learner.adaptation.state())
         learner.joiner.configure(s.labels, s.window_seconds, s.on_conflict != "first", s.late, s.keep_negatives)
         learner.admission, learner.adaptation = admission, adaptation
+        learner.held.resize(s.held_bytes)
         learner.shadow = s.serve == "base"
 
     learner = Learner(

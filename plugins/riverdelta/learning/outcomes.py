@@ -20,7 +20,7 @@ class Outcome:
     """The result of the control at `sequence`: applied, or `refused` for a reason and without effect.
 
     `release` is the one made, promoted or rolled back to; `champion` says that it became the champion. `time` is when the
-    record was written, and `details` its other fields.
+    record was written, and `details` its other fields. `held` is the number of held examples that it learned or dropped.
     """
 
     sequence: int
@@ -30,6 +30,7 @@ class Outcome:
     refused: str | None = None
     time: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
+    held: int = 0
 
     @classmethod
     def of(cls, sequence: int, asked: Instruction, made: int | None, promoted: bool, refused: str | None) -> Outcome:

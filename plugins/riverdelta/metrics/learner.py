@@ -65,6 +65,12 @@ GAUGES = {
     "admission.open": ("breaker_open", "Whether the breaker has stopped learning, 0 or 1"),
     "admission.trips": ("breaker_trips", "Times the breaker has tripped, in times"),
     "admission.limited": ("updates_limited", "Examples not learned because an entity reached its limit, in rows"),
+    "admission.senders.capped": (
+        "weight_capped", "Weight that examples lost because their sender exceeded its share, in rows",
+    ),
+    "admission.senders.usual.{sender}": ("sender_share_ratio", "Usual share of a sender of what is learned, a ratio"),
+    "held.rows": ("held_examples", "Examples that the breaker holds until `riverdelta resume`, in rows"),
+    "held.dropped": ("held_examples_dropped", "Held examples dropped because RIVERDELTA_HELD_BYTES was full, in rows"),
     "drift.alarmed": ("drift_alarmed", "Whether drift raised an alarm within the last reference length, 0 or 1"),
     "drift.adapting_examples": ("drift_adapting_examples", "Examples yet to be learned at a raised rate, in rows"),
     "drift.columns.{column}.psi": (

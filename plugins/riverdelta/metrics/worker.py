@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from riverdelta.core.age import SKEW_SECONDS
+from riverdelta.core.senders import OTHER
 from riverdelta.metrics.family import Distribution, Family, Labelled, counted
 from riverdelta.metrics.files import forget_dead_workers
 from riverdelta.metrics.learner import TrainerMirror
@@ -64,7 +65,7 @@ class Metrics:
     32.0
     """
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY, model: str = "") -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY, model: str = "", senders: Iterable[str] = ()) -> None:
         new = Family(registry, model).of
 
         def gauge(name: str, text: str, mode: str) -> Gauge:
@@ -82,6 +83,7 @@ class Metrics:
         self._rows = new(Counter, "rows_scored", "Rows scored, in rows", "transport")
         self._not_finite = new(Counter, "rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
         self._feedback = new(Counter, "feedback", "Feedback items by outcome, in items", "outcome")
+        self._senders = new(Counter, "sender_feedback", "Feedback items by the name of their sender, in items", "sender")
         self._refused = new(Counter, "feedback_refused", "Feedback requests that were refused, in requests", "reason")
         self._freshness = new(
             Distribution, "freshness_seconds",
@@ -108,6 +110,7 @@ class Metrics:
         # Series that exist from the start, so that a rate includes the first event.
         for counter, values in (
             (self._feedback, tuple(Outcome)),
+            (self._senders, (*senders, OTHER)),
             (self._refused, REFUSALS),
             (self._swaps, ("taken", "refused")),
             (self._errors, JOURNAL_ERRORS),
@@ -168,8 +171,9 @@ class Metrics:
             spent = dict.fromkeys(("success", "compute_infer"), _total(self._waited))
         return Figures(self._answered.get(endpoint, 0.0), sum(map(counted, counters)), {**spent, "fail": (failed, 0.0)})
 
-    def feedback(self, outcomes: Iterable[Outcome]) -> None:
-        """Count feedback items by outcome."""
+    def feedback(self, outcomes: Sequence[Outcome], sender: str = OTHER) -> None:
+        """Count feedback items by outcome, and by their sender, one of the `senders`."""
+        self._senders.labels(sender).inc(len(outcomes))
         for each, items in Tally(outcomes).items():
             self._feedback.labels(each.value).inc(items)
 

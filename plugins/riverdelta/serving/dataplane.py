@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from riverdelta.core import senders
 from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, NothingAccepted, TooLarge, Unavailable, short
 from riverdelta.core.features import Column, Floats, is_list
@@ -112,7 +113,8 @@ class DataPlane:
     ) -> None:
         self.home, self.settings, self.clock = home or Home(definition, settings), settings, clock
         self.definition, self._began = self.home.definition, time.monotonic()
-        self.metrics = Metrics(registry, definition.name)
+        self._senders = senders.names(settings)
+        self.metrics = Metrics(registry, definition.name, self._senders.values())
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = self.definition.request_schema
@@ -202,7 +204,7 @@ class DataPlane:
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):
                 outcomes[i] = outcome
-        self.metrics.feedback(outcomes)
+        self.metrics.feedback(outcomes, self._senders.get(source, senders.OTHER))
         self.follower.expired(outcomes.count(Outcome.EXPIRED))
         return FeedbackAnswer(outcomes, position)
 

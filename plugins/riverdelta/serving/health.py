@@ -57,7 +57,7 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
         return Health("note", f"The learner is relearning the journal after a release: {done:.0%} is done.", scoring)
     if admission.get("open"):
         reason = admission.get("reason") or "the joined stream changed abruptly"
-        return Health("bad", f"The breaker is open: {reason}.", "Nothing is learned until the stream is normal or you resume.")
+        return Health("bad", f"The breaker is open: {reason}.", _held(learning.get("held") or {}))
     found = gain(learning, loss)
     if learning.get("frozen"):
         return Health("warn", "Learning is frozen.", f"Nothing is learned until you resume. {found.more}")
@@ -96,6 +96,17 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
         return Health("warn", f"{mode}the {loss.name} improves, but AUC falls.", f"{said} {apart}")
     good = ("note", "Shadow mode: the corrections would help.") if shadow else ("good", "Healthy: the corrections help.")
     return Health(*good, said)
+
+
+def _held(held: Mapping[str, Any]) -> str:
+    """Return what the breaker holds, since when, and the two lines to type."""
+    rows, dropped = held.get("rows") or 0, held.get("dropped") or 0
+    since = f" since {datetime.fromtimestamp(held['since'], UTC):%Y-%m-%d %H:%M} UTC" if held.get("since") else ""
+    lost = f" RIVERDELTA_HELD_BYTES was full, and {dropped:,} older ones were dropped." if dropped else ""
+    return (
+        f"Nothing is learned, and {rows:,} example{'s are' if rows != 1 else ' is'} held{since}.{lost} To learn them in order, "
+        f"type `riverdelta resume`; to drop them, `riverdelta resume --skip`."
+    )
 
 
 def _since(outcome: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ from riverdelta.core.arrays import Array, Arrays, of_json, to_json
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.records import SETTINGS
-from riverdelta.learning.breaker import Breaker
+from riverdelta.learning.admission import Admission
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcome
 
@@ -19,7 +19,7 @@ _LONGEST = 300
 
 
 class Logbook(Observer):
-    """The last `ENTRIES` entries {position, time, action, details}: controls, and trips and resets of `breaker`.
+    """The last `ENTRIES` entries {position, time, action, details}: controls, and trips and resets of the breaker.
 
     They depend only on the records, which also give the times.
 
@@ -29,8 +29,8 @@ class Logbook(Observer):
     [{'position': 7, 'time': 1000.0, 'action': 'rollback', 'details': {'release': 3, 'relearn': False}}]
     """
 
-    def __init__(self, breaker: Callable[[], Breaker | None] = lambda: None) -> None:
-        self._breaker = breaker
+    def __init__(self, admission: Callable[[], Admission] = Admission) -> None:
+        self._admission = admission
         self._entries: deque[dict[str, Any]] = deque(maxlen=ENTRIES)
         self._open = False
 
@@ -42,7 +42,7 @@ class Logbook(Observer):
         """Write an entry for an outcome, except that of a home's first settings."""
         if outcome.action == SETTINGS and outcome.sequence == 1:
             return
-        found = {"release": outcome.release, "refused": outcome.refused}
+        found = {"release": outcome.release, "held": outcome.held or None, "refused": outcome.refused}
         details = {name: value for name, value in found.items() if value is not None}
         self.note(outcome.sequence, outcome.time, outcome.action, {**details, **outcome.details})
         self._watch(outcome.sequence, outcome.time)
@@ -74,9 +74,8 @@ class Logbook(Observer):
             raise Corrupt(f"the saved logbook in 'entries' cannot be read: {error!r}") from None
 
     def _watch(self, position: int, time: float) -> None:
-        breaker = self._breaker()
-        is_open = breaker is not None and breaker.open
-        if is_open != self._open:
-            self._open = is_open
-            details = {"reason": breaker.reason} if breaker is not None and is_open else {}
-            self.note(position, time, "breaker opened" if is_open else "breaker closed", details)
+        admission = self._admission()
+        if admission.open != self._open:
+            self._open = admission.open
+            details = {"reason": admission.report()["reason"]} if self._open else {}
+            self.note(position, time, "breaker opened" if self._open else "breaker closed", details)

@@ -45,7 +45,8 @@ class Answer:
     """The position of a command in the journal, its outcome, and the learner's state after it.
 
     `sequence` is None if it was refused before it was written. `refused` is why, `waits` why the learner has not reached it
-    yet; `target` is the release that was made, promoted or rolled back to.
+    yet; `target` is the release that was made, promoted or rolled back to; `held` is the number of held examples that a
+    resume learned or dropped.
     """
 
     sequence: int | None
@@ -58,6 +59,7 @@ class Answer:
     swap: int | None
     champion: int | None
     frozen: bool | None
+    held: int | None
 
 
 class Operator:
@@ -136,9 +138,17 @@ class Operator:
 
     def _answer(self, sequence: int | None, refused: str | None, waits: str | None) -> Answer:
         status = self.home.read_status()
-        target = None if sequence is None else (outcome_of(status, sequence) or {}).get("release")
+        outcome = {} if sequence is None else outcome_of(status, sequence) or {}
         known = {name: status.get(name) for name in ("position", "release", "swap", "champion", "frozen")}
-        return Answer(sequence, refused is None and waits is None, refused, waits, target, **known)
+        return Answer(
+            sequence,
+            refused is None and waits is None,
+            refused,
+            waits,
+            outcome.get("release"),
+            **known,
+            held=outcome.get("held"),
+        )
 
     def look(self, sequence: int) -> dict[str, Any] | None:
         """Return the learner's status once it has applied the command at `sequence`, None until then.

@@ -38,7 +38,7 @@ def shown(definition: Definition, learner: Learner, shadow: bool, champions_serv
     return {
         "account/history": ShownHistory(shadow, definition.loss),
         "account/worth": ShownWorth(champions_serve, shadow, definition.loss),
-        "account/logbook": Logbook(lambda: learner.admission.breaker),
+        "account/logbook": Logbook(lambda: learner.admission),
         "account/traffic": ShownTraffic(loss=definition.loss),
         "account/slices": ShownSlices(definition.slices, definition.request_schema, definition.loss),
         "account": Controls(),

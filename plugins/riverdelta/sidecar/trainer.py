@@ -248,7 +248,8 @@ class Trainer:
         if self.contest.verdict is Verdict.promoted and (winner := self.contest.challenger) is not None:
             return Promote(release=winner).record(by="trial", **asked)
         since = learner.examples - learner.released_at
-        due = since and (self._releasing.due() or (each is not None and since >= each))
+        # While the breaker is open the tables stand still, and equal releases would push out those that differ.
+        due = since and not learner.admission.open and (self._releasing.due() or (each is not None and since >= each))
         return self._release() if due else None
 
     def _release(self) -> Instruction:
@@ -261,10 +262,11 @@ class Trainer:
     def _settle(self) -> None:
         """Update the registry, and what serves, for the last outcome; what a full disk stopped is tried again."""
         outcome = self.contest.settle(self.learner.position)
-        if outcome is not None and outcome.refused is None and outcome.action in ("promote", "rollback", "release"):
+        changed = outcome is not None and (outcome.held or outcome.action in ("promote", "rollback", "release"))
+        if outcome is not None and changed and outcome.refused is None:
             if self.settings.guard == "live":
                 self.live.mark_dirty()
-            elif outcome.action != "release":
+            elif outcome.action in ("promote", "rollback"):
                 self._show_champion()
             self._publishing.hurry()
             self._status.timer.hurry()

@@ -1,5 +1,6 @@
-"""The breaker: stops learning when the joined stream changes abruptly, and reports why."""
+"""The breaker: stops learning on evidence of harm, and reports why."""
 
 from riverdelta.learning.breaker.breaker import Breaker
+from riverdelta.learning.breaker.evidence import CHECK
 
-__all__ = ["Breaker"]
+__all__ = ["CHECK", "Breaker"]

@@ -158,6 +158,7 @@ class _Rebase:
             learner.take_over(self.scorer)
         learner.begin_elsewhere()
         done.examples, done.learned, done.frozen = learner.examples, learner.learned, learner.frozen
+        done.held = len(learner.held)
         done.comparison = self.compared.report()
         self._publish(learner, releases)
         (home.folder / "digests.json").unlink(missing_ok=True)

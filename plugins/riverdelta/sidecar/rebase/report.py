@@ -30,6 +30,8 @@ class Rebased:
     learned: int = 0
     rollbacks: int = 0
     frozen: bool = False
+    #: Examples that the breaker holds on the rows as scored again.
+    held: int = 0
     champion: int = 0
     #: Whether the base or its output is another one than in the old home.
     new_base: bool = False

@@ -1,0 +1,138 @@
+"""Evidence: the kernel that adds examples to each sender's evidence of harm, one by one."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numba import types
+
+#: Examples between two decisions: whether the next ones may be learned changes at multiples of this number alone.
+CHECK = 128
+#: Senders that are judged one by one; `REST` is all others together, and the place `EVERYBODY` all senders.
+SENDERS = 32
+EVERYBODY, REST = 0, SENDERS + 1
+#: Nats a row by which a sender's labels may lose more than the others'; the stakes are on the excess over it.
+MARGIN = 0.05
+STAKES = (1 / 16, 1 / 4)
+#: The evidence that trips, and so the least mean number of examples between false alarms.
+RUN_LENGTH = 1e7
+#: Where evidence stops growing.
+MOST = 4.0 * RUN_LENGTH
+#: The latest examples of each label that are remembered, and the fewest of other senders by which a sender is judged.
+LATEST_ROWS, LEAST_OTHERS = 64, 8
+#: A run of one label is judged once so many have ended; it trips after so many rows, and if as many others were expected.
+LEAST_ENDS, LEAST_ROWS, LEAST_EXPECTED = 8.0, 1_000, 20.0
+#: Rows of a label after which older runs count half.
+REMEMBERED = 100_000.0
+#: Why it tripped.
+HARM, RUN = 0, 1
+
+#: Where the evidence is kept of one sender, and of all; pairs are by label.
+PLACE = np.dtype(
+    [
+        ("source", np.int64), ("examples", np.int64),
+        ("evidence", np.float64, len(STAKES)),  # of harm, for each stake
+        ("label", np.int64), ("run", np.int64), ("expected", np.float64),  # of this run; expected labels of the other kind
+        ("rows", np.float64, 2), ("ends", np.float64, 2),  # of the runs that have ended
+        ("longest", np.int64, 2),  # that was normal
+        ("since", np.int64), ("excess", np.float64),  # examples in which more than the margin was lost, and how much more
+    ]
+)  # fmt: skip
+#: The breaker as a whole: examples, whether it is open and since which, its trips, and the cause of the last.
+WHOLE = np.dtype([(name, np.int64) for name in ("examples", "open", "opened", "trips", "why", "place", "senders")])
+#: The latest examples of a label: how many so far, in whose place, and what they lost.
+LATEST = np.dtype([("count", np.int64), ("place", np.int64, LATEST_ROWS), ("loss", np.float64, LATEST_ROWS)])
+
+_Place, _Whole, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, WHOLE, LATEST))
+_Places = types.Array(_Place, 1, "C")
+_SIGNATURE = types.void(
+    *[types.float32[::1]] * 4, types.int64[::1], types.Array(_Whole, 1, "C"), _Places, types.Array(_Latest, 1, "C"),
+    types.boolean[::1],
+)  # fmt: skip
+
+
+@numba.njit("float64(float64)", inline="always")
+def _softplus(z):  # type: ignore[no-untyped-def]
+    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+@numba.njit(types.float64(types.int64, types.float64, _Latest), cache=True)
+def _above(place, loss, same):  # type: ignore[no-untyped-def]
+    """Return what an example lost, less what the latest of its label from other senders lost; NaN without enough of them."""
+    total, many = 0.0, 0
+    for j in range(min(same.count, LATEST_ROWS)):
+        if same.place[j] != place:
+            total += same.loss[j]
+            many += 1
+    return loss - max(total / many, 0.0) if many >= LEAST_OTHERS else math.nan
+
+
+@numba.njit(types.void(_Place, types.float64, types.int64, types.float64), cache=True)
+def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
+    """Add an example of label y: what it lost (NaN: it is not judged), and the `chance` of the other label by the base."""
+    p.examples += 1
+    if not math.isnan(loss):
+        p.excess = max(p.excess + loss - MARGIN, 0.0)
+        p.since = p.since + 1 if p.excess > 0.0 else 0
+        for k in range(len(STAKES)):
+            p.evidence[k] = min((p.evidence[k] + 1.0) * (1.0 + STAKES[k] * (loss - MARGIN)), MOST)
+    if y != p.label or p.run == 0:
+        if p.run > 0:
+            p.ends[p.label] += 1.0
+            p.rows[p.label] += p.run
+            p.longest[p.label] = max(p.longest[p.label], p.run)
+            if p.rows[p.label] > REMEMBERED:
+                p.rows[p.label] *= 0.5
+                p.ends[p.label] *= 0.5
+        p.label, p.run, p.expected = y, 0, 0.0
+    p.run += 1
+    if p.ends[y] >= LEAST_ENDS:
+        p.expected += min(chance, p.ends[y] / p.rows[y])
+
+
+@numba.njit(types.void(_Whole, _Places), cache=True)
+def _decide(s, places):  # type: ignore[no-untyped-def]
+    for k in range(len(places)):
+        p = places[k]
+        run = p.run >= LEAST_ROWS and p.expected >= LEAST_EXPECTED and p.run > p.longest[p.label]
+        if run or np.mean(p.evidence) >= RUN_LENGTH:
+            s.open, s.opened, s.why, s.place = 1, s.examples, RUN if run else HARM, k
+            s.trips += 1
+            return
+
+
+@numba.njit(types.int64(_Whole, _Places, types.int64), cache=True)
+def _place(s, places, source):  # type: ignore[no-untyped-def]
+    for k in range(1, s.senders + 1):
+        if places[k].source == source:
+            return k
+    if s.senders == SENDERS:
+        return REST
+    s.senders += 1
+    places[s.senders].source = source
+    return s.senders
+
+
+@numba.njit(_SIGNATURE, cache=True)
+def watch(base, corrected, label, weight, source, whole, places, latest, out):  # type: ignore[no-untyped-def]
+    """Observe M examples in order; see `Breaker` for the rules. out[i] is whether example i may be learned."""
+    s = whole[0]
+    for i in range(label.shape[0]):
+        out[i] = s.open == 0
+        s.examples += 1
+        b, c = np.float64(base[i]), np.float64(corrected[i])
+        if s.open == 0 and math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i]):
+            y = 1 if label[i] > 0.5 else 0
+            side = 2.0 * y - 1.0
+            loss = min(max(weight[i] * (_softplus(-side * c) - _softplus(-side * b)), -1.0), 1.0)
+            chance = 1.0 / (1.0 + math.exp(min(side * b, 700.0)))
+            place, same = _place(s, places, source[i]), latest[y]
+            _add(places[EVERYBODY], math.nan, y, chance)
+            _add(places[place], _above(place, loss, same), y, chance)
+            at = same.count % LATEST_ROWS
+            same.place[at], same.loss[at] = place, loss
+            same.count += 1
+        if s.open == 0 and s.examples % CHECK == 0:
+            _decide(s, places)
