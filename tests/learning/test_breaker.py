@@ -264,8 +264,8 @@ def test_edge_ids_labels_and_scores_that_are_no_numbers_and_empty_blocks_are_tak
         {"places/evidence": np.zeros(3)},
         {"places/label": np.full(34, 2)},
         {"places/evidence": np.full((34, 2), np.nan)},
-        {"whole/senders": np.array([33])},
-        {"whole/place": np.array([-1])},
+        {"tally/senders": np.array([33])},
+        {"tally/place": np.array([-1])},
         {"latest/count": np.array([-1, 0])},
     ],
 )

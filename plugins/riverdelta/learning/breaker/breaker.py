@@ -20,14 +20,14 @@ class Breaker:
     It decides after every 128 examples, for those that follow. Once tripped it observes nothing until `reset`.
 
     **Harm.** By the labels of one sender the corrected scores lose over 0.05 nats a row more than the base, and over 0.05 more
-    than they lose by the latest equal labels of other senders. So wrong labels are judged by scores that the others' labels
-    have shaped. What affects all senders, such as late labels, a season, or one label that comes in batches, is no sender's
-    fault, and the gate limits what it costs. 32 senders are judged one by one, the rest together. Without equal labels from
-    others a sender is not judged.
+    than they lose by the latest equal labels of other senders. So wrong labels are measured by scores that the others' labels
+    have shaped. What affects all senders, such as late labels, a season, or one label that comes in batches, does not count,
+    and the gate limits what it costs. 32 senders are tested one by one, the rest together. Without equal labels from others a
+    sender is not tested.
 
     **Degenerate labels**, of one sender or of all. The last 1,000 or more are the same, more than in any earlier run, and 20 of
     the other label were expected: for each row the smaller of the base's probability and of the usual rate, the share of this
-    label's rows after which the other came. So labels that truly come in long runs do not trip it. A label is judged once 8 of
+    label's rows after which the other came. So labels that truly come in long runs do not trip it. A label is tested once 8 of
     its runs have ended.
 
     It cannot detect a stream that is wrong from the first label on, labels that all senders invert at once, or a share of wrong
@@ -60,7 +60,7 @@ class Breaker:
     """
 
     def __init__(self) -> None:
-        self._whole = np.zeros(1, e.WHOLE)
+        self._tally = np.zeros(1, e.TALLY)
         self._places = np.zeros(e.REST + 1, e.PLACE)
         self._latest = np.zeros(2, e.LATEST)
 
@@ -70,12 +70,12 @@ class Breaker:
         base, corrected = (np.ascontiguousarray(raw[:, 0]) for raw in (examples.base, examples.corrected))
         label, weight = (np.ascontiguousarray(each, np.float32) for each in (examples.label, examples.importance))
         source = np.ascontiguousarray(examples.source, np.int64)
-        e.watch(base, corrected, label, weight, source, self._whole, self._places, self._latest, out)
+        e.watch(base, corrected, label, weight, source, self._tally, self._places, self._latest, out)
         return out
 
     def reset(self) -> None:
         """Reset it on an operator's command: evidence starts over, and a run that tripped it may be twice as long."""
-        s, places = self._whole[0], self._places
+        s, places = self._tally[0], self._places
         if s["open"] and s["why"] == e.RUN:
             p = places[s["place"]]
             p["longest"][p["label"]] = 2 * p["run"]
@@ -86,17 +86,17 @@ class Breaker:
     @property
     def open(self) -> bool:
         """Whether it is tripped, so that nothing is learned."""
-        return bool(self._whole["open"][0])
+        return bool(self._tally["open"][0])
 
     @property
     def opened(self) -> int | None:
         """The last example before it tripped, counted from 1; None unless it is tripped."""
-        return int(self._whole["opened"][0]) if self.open else None
+        return int(self._tally["opened"][0]) if self.open else None
 
     @property
     def trips(self) -> int:
         """How often it has tripped."""
-        return int(self._whole["trips"][0])
+        return int(self._tally["trips"][0])
 
     @property
     def reason(self) -> str | None:
@@ -107,7 +107,7 @@ class Breaker:
         """Return `reason` with senders by name, where `names` has one for their number."""
         if not self.open:
             return None
-        s = self._whole[0]
+        s = self._tally[0]
         p = self._places[s["place"]]
         number = int(p["source"])
         who = {e.EVERYBODY: "all senders", e.REST: f"the senders beyond the first {e.SENDERS}"}.get(int(s["place"]))
@@ -132,7 +132,7 @@ class Breaker:
         """Restore what `state` returned; raises `Corrupt` if it does not fit. Of a state of version 0.1 it keeps the trips."""
         if "tallies" in arrays:
             fresh = Breaker()
-            fresh._whole["trips"] = max(take(arrays, "tallies")[3], 0)
+            fresh._tally["trips"] = max(take(arrays, "tallies")[3], 0)
             vars(self).update(vars(fresh))
             return
         mine = self._records()
@@ -141,9 +141,9 @@ class Breaker:
             for name, a in mine.items()
         }
         for where, name, least, most in (
-            ("whole", "senders", 0, e.SENDERS),
-            ("whole", "why", e.HARM, e.RUN),
-            ("whole", "place", e.EVERYBODY, e.REST),
+            ("tally", "senders", 0, e.SENDERS),
+            ("tally", "why", e.HARM, e.RUN),
+            ("tally", "place", e.EVERYBODY, e.REST),
             ("places", "label", 0, 1),
             ("places", "evidence", 0, e.MOST),
             *(("places", field, 0, 2**62) for field in ("run", "expected", "rows", "ends", "excess")),
@@ -161,4 +161,4 @@ class Breaker:
                 mine[name][field] = values
 
     def _records(self) -> dict[str, npt.NDArray[Any]]:
-        return {"whole": self._whole, "places": self._places, "latest": self._latest}
+        return {"tally": self._tally, "places": self._places, "latest": self._latest}

@@ -10,7 +10,7 @@ from numba import types
 
 #: Examples between two decisions: whether the next ones may be learned changes at multiples of this number alone.
 CHECK = 128
-#: Senders that are judged one by one; `REST` is all others together, and the place `EVERYBODY` all senders.
+#: Senders that are tested one by one; `REST` is all others together, and the place `EVERYBODY` all senders.
 SENDERS = 32
 EVERYBODY, REST = 0, SENDERS + 1
 #: Nats a row by which a sender's labels may lose more than the others'; the stakes are on the excess over it.
@@ -20,16 +20,16 @@ STAKES = (1 / 16, 1 / 4)
 RUN_LENGTH = 1e7
 #: Where evidence stops growing.
 MOST = 4.0 * RUN_LENGTH
-#: The latest examples of each label that are remembered, and the fewest of other senders by which a sender is judged.
+#: The latest examples of each label that are remembered, and the fewest of other senders by which a sender is tested.
 LATEST_ROWS, LEAST_OTHERS = 64, 8
-#: A run of one label is judged once so many have ended; it trips after so many rows, and if as many others were expected.
+#: A run of one label is tested once 8 have ended; it trips at 1,000 rows, if 20 of the other label were expected.
 LEAST_ENDS, LEAST_ROWS, LEAST_EXPECTED = 8.0, 1_000, 20.0
 #: Rows of a label after which older runs count half.
 REMEMBERED = 100_000.0
 #: Why it tripped.
 HARM, RUN = 0, 1
 
-#: Where the evidence is kept of one sender, and of all; pairs are by label.
+#: The evidence about one sender, or about all; pairs are by label.
 PLACE = np.dtype(
     [
         ("source", np.int64), ("examples", np.int64),
@@ -40,15 +40,15 @@ PLACE = np.dtype(
         ("since", np.int64), ("excess", np.float64),  # examples in which more than the margin was lost, and how much more
     ]
 )  # fmt: skip
-#: The breaker as a whole: examples, whether it is open and since which, its trips, and the cause of the last.
-WHOLE = np.dtype([(name, np.int64) for name in ("examples", "open", "opened", "trips", "why", "place", "senders")])
+#: The breaker itself: examples, whether it is open and since which, its trips, and the cause of the last.
+TALLY = np.dtype([(name, np.int64) for name in ("examples", "open", "opened", "trips", "why", "place", "senders")])
 #: The latest examples of a label: how many so far, in whose place, and what they lost.
 LATEST = np.dtype([("count", np.int64), ("place", np.int64, LATEST_ROWS), ("loss", np.float64, LATEST_ROWS)])
 
-_Place, _Whole, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, WHOLE, LATEST))
+_Place, _Tally, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, TALLY, LATEST))
 _Places = types.Array(_Place, 1, "C")
 _SIGNATURE = types.void(
-    *[types.float32[::1]] * 4, types.int64[::1], types.Array(_Whole, 1, "C"), _Places, types.Array(_Latest, 1, "C"),
+    *[types.float32[::1]] * 4, types.int64[::1], types.Array(_Tally, 1, "C"), _Places, types.Array(_Latest, 1, "C"),
     types.boolean[::1],
 )  # fmt: skip
 
@@ -71,7 +71,7 @@ def _above(place, loss, same):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.void(_Place, types.float64, types.int64, types.float64), cache=True)
 def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
-    """Add an example of label y: what it lost (NaN: it is not judged), and the `chance` of the other label by the base."""
+    """Add an example of label y: what it lost (NaN: it is not tested), and the `chance` of the other label by the base."""
     p.examples += 1
     if not math.isnan(loss):
         p.excess = max(p.excess + loss - MARGIN, 0.0)
@@ -92,7 +92,7 @@ def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
         p.expected += min(chance, p.ends[y] / p.rows[y])
 
 
-@numba.njit(types.void(_Whole, _Places), cache=True)
+@numba.njit(types.void(_Tally, _Places), cache=True)
 def _decide(s, places):  # type: ignore[no-untyped-def]
     for k in range(len(places)):
         p = places[k]
@@ -103,7 +103,7 @@ def _decide(s, places):  # type: ignore[no-untyped-def]
             return
 
 
-@numba.njit(types.int64(_Whole, _Places, types.int64), cache=True)
+@numba.njit(types.int64(_Tally, _Places, types.int64), cache=True)
 def _place(s, places, source):  # type: ignore[no-untyped-def]
     for k in range(1, s.senders + 1):
         if places[k].source == source:
@@ -116,9 +116,9 @@ def _place(s, places, source):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def watch(base, corrected, label, weight, source, whole, places, latest, out):  # type: ignore[no-untyped-def]
+def watch(base, corrected, label, weight, source, tally, places, latest, out):  # type: ignore[no-untyped-def]
     """Observe M examples in order; see `Breaker` for the rules. out[i] is whether example i may be learned."""
-    s = whole[0]
+    s = tally[0]
     for i in range(label.shape[0]):
         out[i] = s.open == 0
         s.examples += 1
