@@ -20,7 +20,7 @@ ranker (int64[N] user, float[N] x) => (float[N] logit) {
 }"""
 MEAN = "riverdelta/entity_user/mean"
 #: Three rows: an ordinary one, one without a base logit, one without a corrected logit.
-COLUMNS = {"user": [1, 2, 3], "x": [0.5, 1e30, 1.0], "shop": [0.25, 0.5, 3e38], "town": [1.0, 1.0, 3e38]}
+COLUMNS = {"user": [1, 2, 3], "x": [0.5, 1e30, 1.0], "shop": [0.25, 0.5, 3e38], "town": [0.25, 0.5, 3e38]}
 
 
 def rows(*which):
@@ -35,6 +35,6 @@ def scorer(folder):
 
 
 def learn(session):
-    """Put tables into service by which 3e38 and 3e38 are infinity less infinity."""
-    mean = np.tile(np.float32([0.1, 2.0, -2.0]), (256, 1))
+    """Put tables into service by which 3e38 and 3e38, limited to 1e15, are infinity less infinity."""
+    mean = np.tile(np.float32([0.1, 3e25, -3e25]), (256, 1))
     session.swap(Delta(State(0, 1, 0), session.state, {MEAN: (np.arange(256), mean)}))

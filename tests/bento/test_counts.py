@@ -106,7 +106,7 @@ HTTP = [
     ("POST", "/score", {"json": {"columns": {}}}, ("rest", "score", "invalid")),
     ("POST", "/score", {"content": b"x" * 200_000}, ("rest", "score", "too_large")),
     ("PUT", "/score", {}, ("rest", "other", "invalid")),
-    ("POST", "/feedback", {"json": FEEDBACK}, ("rest", "feedback", "ok")),
+    ("POST", "/feedback", {"json": FEEDBACK}, ("rest", "feedback", "invalid")),
     ("GET", "/status", {}, ("rest", "status", "ok")),
     ("GET", "/metrics", {}, ("rest", "status", "ok")),
     ("GET", "/openapi.json", {}, ("rest", "metadata", "ok")),
@@ -121,7 +121,7 @@ HTTP = [
     ("GET", "/v2/health/live", {}, ("oip_rest", "health", "ok")),
     ("GET", "/v2/models/ranker/ready", {}, ("oip_rest", "health", "ok")),
     ("POST", "/v2/models/ranker/infer", {"json": {"inputs": TENSORS}}, ("oip_rest", "score", "ok")),
-    ("POST", "/v2/models/ranker-feedback/infer", {"json": {"inputs": ITEMS}}, ("oip_rest", "feedback", "ok")),
+    ("POST", "/v2/models/ranker-feedback/infer", {"json": {"inputs": ITEMS}}, ("oip_rest", "feedback", "invalid")),
     ("POST", "/v2/models/ranker-feedback/infer", {"json": {"inputs": []}}, ("oip_rest", "feedback", "invalid")),
 ]
 

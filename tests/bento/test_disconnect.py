@@ -68,7 +68,7 @@ def test_a_grpc_call_that_is_cancelled_leaves_no_traceback(runtime, monkeypatch,
         begun.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(runtime.plane, "feedback", slow)
+    monkeypatch.setattr(runtime.plane, "store", slow)
     raw = [b"\3\0\0\0a.0", np.ones(1, np.float32).tobytes()]
     kinds = {"id": "BYTES", "label": "FP32"}
     inputs = [MESSAGES["InferInputTensor"](name=name, datatype=kind, shape=[1]) for name, kind in kinds.items()]

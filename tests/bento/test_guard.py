@@ -7,7 +7,6 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -16,6 +15,7 @@ from riverdelta.bento.access import ADMIN, Role
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy, refuse_unguarded
+from riverdelta.bento.http import application
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.hashing import id64
 from riverdelta.core.settings import Settings
@@ -52,7 +52,7 @@ def ask(runtime, clock):
             return PlainTextResponse("a page")
 
         extra = [Route(path, page) for path in ("/", "/metrics", "/livez", "/nobody/mapped", "/admin/anything")]
-        return Guard(Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime), *extra]), policy)
+        return Guard(application([*rest.routes(runtime), *oip_rest.routes(runtime), *extra]), policy)
 
     guards = {}
 
@@ -85,10 +85,21 @@ PATHS = {
     ("POST", "/score/"): Role.ADMIN,
     ("POST", "//score"): Role.ADMIN,
     ("POST", "/score%0A"): Role.ADMIN,
-    ("GET", "/v2/models/ranker/infer"): Role.ADMIN,
     ("GET", "/livez/"): Role.ADMIN,
-    ("POST", "/v2/health/live"): Role.ADMIN,
 }
+
+
+def test_a_path_of_the_protocol_that_does_not_exist_is_so_for_any_token(ask):
+    for method, path, status in (
+        ("GET", "/v2/logging", 404),
+        ("POST", "/v2/repository/models/ranker/load", 404),
+        ("GET", "/v2/models/ranker/infer", 405),
+        ("POST", "/v2/health/live", 405),
+    ):
+        assert ask(method, path).status_code == ask(method, path, "some-other-token-of-the-shop").status_code == 401
+        for role in Role:
+            answer = ask(method, path, role)
+            assert (answer.status_code, "does not exist" in answer.json()["error"]) == (status, True), path
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
@@ -186,7 +197,7 @@ def test_rows_over_the_limit_wait_too(ask, path, body):
 def test_items_of_feedback_count_as_rows(ask):
     given = {**GUARDED, "rows_per_second": 3}
     items = [{"id": "a.0", "label": 1}] * 2
-    assert [ask("POST", "/feedback", Role.FEEDBACK, given=given, json=items).status_code for _ in range(2)] == [200, 429]
+    assert [ask("POST", "/feedback", Role.FEEDBACK, given=given, json=items).status_code for _ in range(2)] == [422, 429]
 
 
 def test_refusals_are_counted_by_their_endpoint(ask, registry):
@@ -301,10 +312,10 @@ def test_every_grpc_method_asks_for_a_token_but_the_probes(rpc):
     assert code(rpc("ServerMetadata", metadata=(("authorization", "Bearer some-other-token"),))) == "UNAUTHENTICATED"
 
 
-def test_a_grpc_method_that_does_not_exist_needs_admin(rpc):
+def test_a_grpc_method_that_does_not_exist_is_unimplemented_for_any_token(rpc):
     assert code(rpc("Shutdown")) == "UNAUTHENTICATED"
-    assert code(rpc("Shutdown", metadata=bearer(Role.SCORE))) == "PERMISSION_DENIED"
-    assert code(rpc("Shutdown", metadata=bearer(Role.ADMIN))) == "UNIMPLEMENTED"
+    for role in Role:
+        assert code(rpc("Shutdown", metadata=bearer(role))) == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize(("model", "own", "other"), [("ranker", "score", "feedback"), ("ranker-feedback", "feedback", "score")])
@@ -350,7 +361,10 @@ def test_without_tokens_every_route_but_probes_and_metrics_asks_for_a_name_of_it
     assert requested(settings, row, host="evil.example") == (200 if for_any else 403)
     assert requested(settings, row, host="localhost", origin="http://evil.example") == (200 if for_any else 403)
     assert requested(settings, row) == (200 if for_any else 403)
-    assert requested(settings, row, host="scorer.internal:3000", origin="http://scorer.internal:3000") == 200
+    ours = requested(settings, row, host="scorer.internal:3000", origin="http://scorer.internal:3000")
+    # A proxy passes on the names that it serves, and without tokens whoever reaches it would be an operator.
+    assert ours == (403 if row.path.startswith("/admin") else 200)
+    assert requested(settings, row, host="localhost:3000", origin="http://scorer.internal:3000") == 200
 
 
 def test_with_tokens_the_token_decides_and_not_the_name():

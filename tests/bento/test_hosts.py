@@ -5,7 +5,7 @@ import pytest
 from riverdelta.bento.hosts import Hosts
 from riverdelta.core.errors import ConfigurationError, Forbidden
 
-OWN = Hosts(["scorer.internal", "Shop_1.Example."])
+OWN = Hosts("scorer.internal,Shop_1.Example.")
 ACCEPTED = (
     "localhost", "LOCALHOST:3000", "localhost.", "127.0.0.1", "127.0.0.1:3000", "10.0.0.7:1", "[::1]", "[::1]:3000",
     "[2001:DB8::7]:3000", "[::ffff:127.0.0.1]", "scorer.internal", "SCORER.internal.:3000", "shop_1.example:65535",
@@ -73,4 +73,4 @@ def test_the_refusal_of_a_name_ends_with_its_line():
 @pytest.mark.parametrize("name", ["http://scorer", "a b", "*", "scorer/", "ä"])
 def test_a_name_that_no_request_can_have_ends_the_start(name):
     with pytest.raises(ConfigurationError, match="RIVERDELTA_HOSTS has"):
-        Hosts([name])
+        Hosts(f"localhost, {name}")

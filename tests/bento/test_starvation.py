@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from riverdelta.bento import grpc_server, http, oip, oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
@@ -80,7 +81,8 @@ def test_another_request_is_answered_while_a_large_one_is_read(app, monkeypatch,
             release.set()
             return small.status_code, waiting, [(await task).status_code for task in large]
 
-    assert asyncio.run(run()) == (200, [False] * 3, [200] * 3)
+    # Nobody issued the ids of the feedback.
+    assert asyncio.run(run()) == (200, [False] * 3, [422 if "feedback" in path else 200] * 3)
 
 
 def test_another_call_is_answered_while_a_large_message_is_parsed(runtime, monkeypatch):
@@ -154,17 +156,49 @@ def test_a_tensor_s_shape_is_checked_before_its_data_are_read(send, monkeypatch,
     assert f"input 'user' has shape {shape}; at most 500 rows" in answer.text
 
 
-def test_a_command_s_options_are_short(app, runtime):
-    request = httpx.Request("POST", "http://localhost", content=b" " * 9_000)
+def test_a_body_of_options_is_short(send):
+    answer = send("POST", "/v2/repository/index", content=b" " * 9_000)
+    assert (answer.status_code, "has 9000 bytes; at most 8192 are accepted" in answer.text) == (413, True)
 
-    class Body:
-        headers = request.headers
 
-        async def stream(self):
-            yield request.content
+def sent(runtime, size, begun=None, go_on=None):
+    """Read a body of `size` bytes; after its first half set `begun` and wait for `go_on`."""
 
-    with pytest.raises(errors.TooLarge, match="9000 bytes; the options of a command have at most 8192"):
-        asyncio.run(http.read_options(Body(), 1 << 20))
+    async def stream():
+        yield bytes(size // 2)
+        if begun:
+            begun.set()
+            await go_on.wait()
+        yield bytes(size - size // 2)
+
+    request = Request({"type": "http", "headers": []})
+    request.stream = stream
+    return http.read_body(request, runtime)
+
+
+@pytest.mark.parametrize("how", ["received", "abandoned"])
+def test_large_bodies_that_come_at_once_are_bounded_together_and_small_ones_always_pass(runtime, how):
+    most = runtime.plane.settings.max_bytes
+
+    async def run():
+        begun, go_on = [asyncio.Event() for _ in range(16)], asyncio.Event()
+        large = [asyncio.create_task(sent(runtime, most, each, go_on)) for each in begun]
+        await asyncio.gather(*(each.wait() for each in begun))
+        with pytest.raises(errors.Unavailable, match="8 times RIVERDELTA_MAX_BYTES") as refused:
+            await sent(runtime, 50_000)
+        assert refused.value.retry_after
+        with pytest.raises(errors.Unavailable):
+            await runtime.read(50_000, len, b"")
+        assert len(await sent(runtime, 8_000)) == 8_000
+        for task in large if how == "abandoned" else large[8:]:
+            task.cancel()
+        await asyncio.wait(large[8:])
+        go_on.set()
+        await asyncio.wait(large)
+        assert len(await sent(runtime, most)) == most
+        assert await runtime.read(most, len, b"abc") == 3
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("name", ["a" * 90_000, "user" * 20_000, "ä" * 40_000, "\\n" * 20_000])

@@ -1,8 +1,7 @@
 """Admin: the routes for operators, below /admin; they need the admin role.
 
 A command must have the content type JSON: a browser sends that for another site only after a preflight, which no route
-answers. Without tokens every process on this machine has the admin role; a request must then also name a loopback host in its
-Host header, which stops DNS rebinding and requests through a proxy. Set tokens to admit those.
+answers. Without tokens every process on this machine has the admin role; `Hosts` then admits only requests for this machine.
 """
 
 from __future__ import annotations
@@ -10,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from riverdelta.bento.access import Access, is_loopback
 from riverdelta.bento.download import chunks, packed
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.guard import visit
-from riverdelta.bento.http import Handler, json, mounted, query, read_options
+from riverdelta.bento.http import MOST_OPTIONS, Handler, json, mounted, query, read_body
+from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import DiffQuery, ExportQuery
-from riverdelta.core.errors import Forbidden, Refused, WrongContentType
-from riverdelta.core.settings import Settings
+from riverdelta.core.errors import Refused, WrongContentType
 from riverdelta.core.strict import validated
 from riverdelta.learning.commands import COMMANDS
 from riverdelta.sidecar.diff import diff, parse_ids
@@ -59,9 +56,10 @@ def routes(runtime: Runtime) -> list[Route]:
 
     def command(row: Endpoint) -> Handler:
         async def run(request: Request) -> Response:
-            settings, operator = runtime.plane.settings, _operator(runtime)
+            operator = _operator(runtime)
             _refuse_other_kinds(request)
-            given = validated(row.takes, await read_options(request, settings.max_bytes), "the body").model_dump()
+            body = await read_body(request, runtime, MOST_OPTIONS)
+            given = validated(row.takes, parse_json(body, "the body"), "the body").model_dump()
             seconds, asked = given.pop("wait"), COMMANDS[row.name](**given)
             sequence = await asyncio.to_thread(operator.ask, asked)
             _log.info("%s by HTTP (caller %s) is record %d", row.name, visit().caller, sequence)
@@ -72,36 +70,13 @@ def routes(runtime: Runtime) -> list[Route]:
 
         return run
 
-    def behind(handler: Handler) -> Handler:
-        async def admit(request: Request) -> Response:
-            _refuse_strange_names(request, runtime.plane.settings)
-            return await handler(request)
-
-        return admit
-
     commands = {row.name: command(row) for row in TABLE if row.name in COMMANDS}
-    handlers = {"releases": releases, "diff": changes, "export": export, **commands}
-    return mounted({name: behind(handler) for name, handler in handlers.items()})
+    return mounted({"releases": releases, "diff": changes, "export": export, **commands})
 
 
 def _operator(runtime: Runtime) -> Operator:
     plane = runtime.plane
     return Operator(plane.home, plane.journal, plane.clock)
-
-
-def _refuse_strange_names(request: Request, settings: Settings) -> None:
-    if Access.of(settings).on:
-        return
-    host = request.headers.get("host", "")
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        name = ""
-    if not is_loopback(name):
-        raise Forbidden(
-            f"the request is for Host {host!r}; without tokens /admin accepts only 127.0.0.1, [::1] and localhost: set "
-            f"RIVERDELTA_SCORE_TOKENS, RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
-        )
 
 
 def _refuse_other_kinds(request: Request) -> None:

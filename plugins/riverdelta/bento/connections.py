@@ -47,7 +47,6 @@ class Connections(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._rest()
-        self._waiting.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,7 +83,6 @@ class Connections(HttpToolsProtocol):
         self._receives, self._in_head, self._head_bytes = False, True, 0
         if not self.cycle.response_complete:
             self._rest()
-            self._waiting.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -95,7 +93,6 @@ class Connections(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to another protocol."""
         self._rest()
-        self._waiting.pop(self, None)
         super().handle_websocket_upgrade()
 
     def _pass_on(self) -> None:
@@ -112,6 +109,7 @@ class Connections(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.seconds, self._end, _LATE)
 
     def _rest(self) -> None:
+        self._waiting.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 from riverdelta.core.errors import InvalidInput, WrongEncoding
 
@@ -15,30 +15,33 @@ _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _PIECE_BYTES = 1 << 18
 
 
-async def decoded(chunks: AsyncIterator[bytes], codings: Sequence[str]) -> AsyncIterator[bytes]:
+async def decoded(
+    chunks: AsyncIterator[bytes], codings: Sequence[str], read: Callable[..., Awaitable[Any]]
+) -> AsyncIterator[bytes]:
     """Yield a body without the coding that its Content-Encoding headers declare, then in pieces of at most 256 KiB.
 
-    A reader that stops at a limit never holds more than one piece beyond it, and other requests run between two pieces. Raises
-    `WrongEncoding` for a coding that is not accepted, or several, and `InvalidInput` for bytes that do not have its format.
+    A reader that stops at a limit never holds more than one piece beyond it. `read`, as `Runtime.read`, inflates a piece, given
+    the bytes so far. Raises `WrongEncoding` for a coding that is not accepted, or several, and `InvalidInput` for bytes that do
+    not have its format.
     """
     coding = _coding(codings)
     if coding is None:
         async for chunk in chunks:
             yield chunk
         return
-    stream = zlib.decompressobj(_WINDOWS[coding])
+    stream, size = zlib.decompressobj(_WINDOWS[coding]), 0
     async for chunk in chunks:
         piece = b""
         while chunk or (len(piece) == _PIECE_BYTES and not stream.eof):
             if stream.eof:
                 raise InvalidInput(f"the body has bytes after the end of its {coding} data; send one {coding} stream")
             try:
-                piece = stream.decompress(chunk, _PIECE_BYTES)
+                piece = await read(size + len(chunk), stream.decompress, chunk, _PIECE_BYTES)
             except zlib.error as error:
                 raise InvalidInput(f"the body is not {coding}, which its Content-Encoding says: {error}") from None
             yield piece
+            size += len(piece)
             chunk = stream.unconsumed_tail or stream.unused_data
-            await asyncio.sleep(0)
     if not stream.eof:
         raise InvalidInput(f"the body ends inside its {coding} data; send all of it")
 

@@ -93,13 +93,13 @@ def _model(stem: str) -> tuple[Endpoint, ...]:
     about, ready = schemas.message("ModelMetadataResponse"), schemas.ModelReady
     config, statistics = schemas.message("ModelConfig"), schemas.message("ModelStatisticsResponse")
     return (
-        _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
-        _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
         # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
             schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413, 415, 422), or_label="feedback",
         ),
+        _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
+        _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
         _get(f"{stem}/config", "config", "metadata", ANY, "A model's configuration.", config, statuses=(404,)),
         _get(f"{stem}/stats", "stats", "metadata", ANY, "A model's statistics of one worker.", statistics, statuses=(404,)),
     )  # fmt: skip
@@ -169,8 +169,9 @@ TABLE: tuple[Endpoint, ...] = (
     *(_get(f"/{folder}/{{file:path}}", "", "metadata", ANY) for folder in ("static_content", "assets")),
     *(_get(path, "", "health", None) for path in ("/livez", "/readyz", "/healthz")),
 )  # fmt: skip
-#: A request that is not in the table needs the admin role.
-OTHER, OTHER_OIP, OTHER_GRPC = (Endpoint("", "other", transport, "other", ADMIN) for transport in ("rest", "oip_rest", "grpc"))
+#: A path that is not in the table needs the admin role, because the class may have it; /v2 and gRPC are the protocol's.
+OTHER = Endpoint("", "other", "rest", "other", ADMIN)
+OTHER_OIP, OTHER_GRPC = (Endpoint("", "other", transport, "other", ANY) for transport in ("oip_rest", "grpc"))
 GRPC = {row.path: row for row in TABLE if row.transport == "grpc"}
 _HTTP = [row for row in TABLE if row.transport != "grpc"]
 _EXACT = {(row.method, row.path): row for row in _HTTP if "{" not in row.path}

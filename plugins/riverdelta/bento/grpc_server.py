@@ -126,15 +126,13 @@ class GrpcServer:
 
     async def _parsed(self, row: Endpoint, data: bytes) -> Any:
         # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
-        most = self._runtime.sizes.values if self._runtime.ready else None
-        return await self._runtime.read(len(data), parse, row.takes, data, most)
+        return await self._runtime.read(len(data), parse, row.takes, data, self._runtime.sizes.values)
 
     async def _infer(self, request: Any) -> dict[str, Any]:
-        self._oip.permit(request.model_name, request.model_version)
-        size, expect = request.ByteSize(), partial(self._oip.expect, request.model_name, request.model_version)
-        tensors = await self._runtime.read(size, _read, request, expect)
+        model, size = self._oip.permit(request.model_name, request.model_version), request.ByteSize()
+        tensors = await self._runtime.read(size, _read, request, partial(self._oip.expect, model))
         wanted = [output.name for output in request.outputs]
-        made = await self._oip.infer("grpc", request.model_name, request.model_version, tensors, wanted, size)
+        made = await self._oip.infer("grpc", model, tensors, wanted, size)
         output = MESSAGES["InferOutputTensor"]
         return {
             "model_name": request.model_name,

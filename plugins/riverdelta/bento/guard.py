@@ -80,7 +80,7 @@ class Policy:
         access, requests, rows = Access.of(settings), settings.requests_per_second, settings.rows_per_second
         self._requests = Limit("RIVERDELTA_REQUESTS_PER_SECOND", "requests", requests, clock) if requests else None
         self._rows = Limit("RIVERDELTA_ROWS_PER_SECOND", "rows", rows, clock) if rows else None
-        self._hosts = None if access.on else Hosts.of(settings)
+        self._hosts = None if access.on else Hosts(settings.hosts)
         self._access = access
         return self
 
@@ -91,11 +91,11 @@ class Policy:
         authorization: Sequence[str],
         peer: str,
         host: str | None,
-        names: tuple[Sequence[str], Sequence[str]] | None = None,
+        names: tuple[Sequence[str], Sequence[str], bool] | None = None,
     ) -> Visit:
         """Return the visit of a request for `what` from the address `peer` to our address `host`.
 
-        `names` are its `Host` and `Origin` headers, None if it may have any: no browser sends gRPC, whose frames are HTTP/2.
+        `names` are what `Hosts.check` takes, None if it may have any: no browser sends gRPC, whose frames are HTTP/2.
 
         Raises `Unauthenticated`, `Forbidden` and `RateLimited`.
         """
@@ -157,7 +157,9 @@ class Guard:
             if door.leads(method, path):
                 authorization = door.as_bearer(authorization)
             (peer, _), (host, _) = scope.get("client") or ("", 0), scope.get("server") or (None, 0)
-            names = None if row.path in _OF_ANY_HOST else (_given(scope, b"host"), _given(scope, b"origin"))
+            names = None
+            if row.path not in _OF_ANY_HOST:
+                names = _given(scope, b"host"), _given(scope, b"origin"), row.label == "admin"
             what = f"{method} {scope['path'][:_MOST_PATH]}"
             try:
                 _visit.set(visit := self._policy.admit(row.roles, what, authorization, peer, host, names))

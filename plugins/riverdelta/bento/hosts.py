@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from riverdelta.bento.access import is_loopback
 from riverdelta.core.errors import ConfigurationError, Forbidden, short
-from riverdelta.core.settings import Settings
 
 #: A name or an address as in a URL, and the port.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
@@ -21,9 +21,10 @@ class Hosts:
 
     A browser that opens `http://evil.example:3000` sends that name in `Host`, even after the name was made to point to this
     machine. So a request must name an IP address, `localhost`, or a name in `RIVERDELTA_HOSTS`. With an `Origin`, which a
-    browser adds to every POST and script request to another site, that must be this machine, such a name, or the same host.
+    browser adds to every POST and script request to another site, that must be this machine, such a name, or the same host. A
+    request that only admins may make must name this machine: a proxy may pass on any `Host` that it knows.
 
-    >>> hosts = Hosts(["scorer.internal"])
+    >>> hosts = Hosts("scorer.internal")
     >>> hosts.check(["127.0.0.1:3000"], []), hosts.check(["Scorer.internal"], ["http://localhost:8080"])
     (None, None)
     >>> hosts.check(["evil.example"], [])
@@ -32,33 +33,34 @@ class Hosts:
     localhost and the names in RIVERDELTA_HOSTS: if the name is yours, set RIVERDELTA_HOSTS=evil.example
     """
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
-        """Raises `ConfigurationError` for a name that no `Host` can have."""
-        for name in names:
-            if _name(name) is None:
-                raise ConfigurationError(
-                    f"RIVERDELTA_HOSTS has {short(name)}; expected host names, separated by commas: write "
-                    f"RIVERDELTA_HOSTS=scorer.internal"
-                )
-        self._names = tuple(str(_name(name)) for name in names)
+    def __init__(self, names: str = "") -> None:
+        """Take names separated by commas; raises `ConfigurationError` for one that no `Host` can have."""
+        given = [name.strip() for name in names.split(",") if name.strip()]
+        self._names = [_name(name) for name in given]
+        if None in self._names:
+            wrong = short(given[self._names.index(None)])
+            line = "RIVERDELTA_HOSTS=scorer.internal"
+            raise ConfigurationError(f"RIVERDELTA_HOSTS has {wrong}; expected host names, separated by commas: write {line}")
 
-    @classmethod
-    def of(cls, settings: Settings) -> Hosts:
-        """Return the hosts that the settings name."""
-        return cls([name.strip() for name in settings.hosts.split(",") if name.strip()])
-
-    def check(self, hosts: Sequence[str], origins: Sequence[str]) -> None:
+    def check(self, hosts: Sequence[str], origins: Sequence[str], admin: bool = False) -> None:
         """Raise `Forbidden` by the request's `Host` and `Origin` headers; its last words are the line that permits the name."""
         if len(hosts) != 1:
             raise Forbidden(f"the request has {len(hosts) or 'no'} Host headers; expected one, such as Host: localhost")
         name = _name(hosts[0])
-        if not (name in self._names or name == "localhost" or _is_address(name)):
+        if admin and not (name and is_loopback(name)):
+            raise Forbidden(
+                f"the request is for Host {short(hosts[0])}; without tokens /admin takes only 127.0.0.1, [::1] and localhost: "
+                f"set RIVERDELTA_SCORE_TOKENS, RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
+            )
+        if not self._known(name) and not _is_address(name):
             raise _refused(f"is for Host {short(hosts[0])}", name)
         for origin in origins:
             theirs = _origin(origin)
-            sent_here = theirs is not None and theirs.lower() == hosts[0].lower()
-            if not (sent_here or (its := _name(theirs)) in self._names or _is_local(its)):
-                raise _refused(f"comes from Origin {short(origin)}", its)
+            if theirs.lower() != hosts[0].lower() and not self._known(_name(theirs)):
+                raise _refused(f"comes from Origin {short(origin)}", _name(theirs))
+
+    def _known(self, name: str | None) -> bool:
+        return name is not None and (name in self._names or is_loopback(name))
 
 
 def _refused(what: str, name: str | None) -> Forbidden:
@@ -87,13 +89,9 @@ def _is_address(name: str | None) -> bool:
         return False
 
 
-def _is_local(name: str | None) -> bool:
-    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(str(name).strip("[]")).is_loopback)
-
-
-def _origin(origin: str) -> str | None:
-    """Return the host and port of an origin; None if it has none, as `null`."""
+def _origin(origin: str) -> str:
+    """Return the host and port of an origin; nothing if it has none, as `null`."""
     try:
-        return urlsplit(origin).netloc if len(origin) <= _MOST_CHARACTERS else None
+        return urlsplit(origin).netloc if len(origin) <= _MOST_CHARACTERS else ""
     except ValueError:
-        return None
+        return ""

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from riverdelta.bento.encoding import ACCEPTED, decoded
 from riverdelta.bento.endpoints import TABLE, Endpoint
-from riverdelta.bento.parsing import parse_json
+from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import Nothing
 from riverdelta.core.errors import (
     Disconnected,
@@ -35,32 +35,32 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _MOST_DIGITS = 18
-#: The maximum bytes in the body of a command.
-_MOST_OPTIONS = 8 << 10
+#: The maximum bytes of a body that has only options.
+MOST_OPTIONS = 8 << 10
 #: gRPC puts the message into a trailer of at most 8 KiB, percent-encoded: up to nine bytes a character.
 _MOST_CHARACTERS = 800
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body without its content coding; raises `TooLarge` as soon as it exceeds `limit` bytes, with it or without."""
+async def read_body(request: Request, runtime: Runtime, most: int | None = None) -> bytes:
+    """Return the body without its content coding, of at most `most` bytes, by default those that the settings allow.
+
+    Raises `TooLarge` as soon as it has more, with the coding or without, and `Unavailable` as `Runtime.hold`.
+    """
+    limit, by = (runtime.plane.settings.max_bytes, " (RIVERDELTA_MAX_BYTES)") if most is None else (most, "")
     declared = parse_length("content-length", request.headers.get("content-length", "0"))
     if declared > limit:
-        raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted (RIVERDELTA_MAX_BYTES)")
-    chunks, size = [], 0
-    async for chunk in decoded(request.stream(), request.headers.getlist("content-encoding")):
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"the body has more than {limit} bytes, the maximum (RIVERDELTA_MAX_BYTES)")
-        chunks.append(chunk)
+        raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted{by}")
+    chunks, size, held = [], 0, 0
+    try:
+        async for chunk in decoded(request.stream(), request.headers.getlist("content-encoding"), runtime.read):
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes, the maximum{by}")
+            held += runtime.hold(len(chunk), size)
+            chunks.append(chunk)
+    finally:
+        runtime.release(held)
     return b"".join(chunks)
-
-
-async def read_options(request: Request, limit: int) -> Any:
-    """Return the value of a command's JSON body; raises as `read_body` and `parse_json`."""
-    body = await read_body(request, limit)
-    if len(body) > _MOST_OPTIONS:
-        raise TooLarge(f"the body has {len(body)} bytes; the options of a command have at most {_MOST_OPTIONS}")
-    return parse_json(body, "the body")
 
 
 def parse_length(header: str, text: str) -> int:

@@ -93,15 +93,8 @@ CONNECTION = Reach(
     "HttpToolsProtocol",
     "a protocol of httptools",
     _offers(
-        "connection_made",
-        "connection_lost",
-        "data_received",
-        "on_message_begin",
-        "on_headers_complete",
-        "on_body",
-        "on_message_complete",
-        "on_response_complete",
-        "handle_websocket_upgrade",
+        *("connection_made", "connection_lost", "data_received", "handle_websocket_upgrade", "on_body", "on_message_begin"),
+        *("on_headers_complete", "on_message_complete", "on_response_complete"),
     ),
 )
 SUPERVISOR = Reach(

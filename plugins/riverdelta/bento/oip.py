@@ -102,12 +102,12 @@ class Oip:
             "batch_stats": [],
         }
 
-    def expect(self, name: str, number: str, inputs: Sequence[Shaped]) -> None:
+    def expect(self, metadata: Metadata, inputs: Sequence[Shaped]) -> None:
         """Check the names, datatypes and shapes of a model's inputs before their data are read.
 
         Raises `InvalidInput` for a name that is unknown or given twice, and `TooLarge` for more rows than a request may have.
         """
-        known = {tensor["name"]: tensor["shape"] for tensor in self.model(name, number)["inputs"]}
+        known = {tensor["name"]: tensor["shape"] for tensor in metadata["inputs"]}
         rows, seen = self.runtime.sizes.rows, set[str]()
         for given, datatype, shape in inputs:
             if given not in known:
@@ -125,14 +125,13 @@ class Oip:
                 )
 
     async def infer(
-        self, transport: str, name: str, number: str, inputs: Sequence[Tensor], wanted: Sequence[str], size: int
+        self, transport: str, metadata: Metadata, inputs: Sequence[Tensor], wanted: Sequence[str], size: int
     ) -> list[Tensor]:
         """Score, or record feedback, with a body of `size` bytes; return the `wanted` outputs, or all if none is named.
 
-        Checks the caller's role, even if a transport already has.
+        `metadata` are those of a model that the caller may run, as `permit` returns them.
         """
-        metadata = self.permit(name, number)
-        given = {tensor.name: tensor for tensor in inputs}
+        name, given = metadata["name"], {tensor.name: tensor for tensor in inputs}
         known = [o["name"] for o in metadata["outputs"]]
         for output in wanted:
             if output not in known:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.http import json, mounted, parse_length, read_body
+from riverdelta.bento.http import MOST_OPTIONS, Handler, json, mounted, parse_length, read_body
 from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
@@ -28,54 +28,48 @@ def routes(runtime: Runtime) -> list[Route]:
     """Return the routes below /v2."""
     oip = Oip(runtime)
 
-    async def server(request: Request) -> Response:
-        return json(oip.server())
-
-    async def live(request: Request) -> Response:
-        return json({"live": True})
-
-    async def ready(request: Request) -> Response:
+    def ready() -> dict[str, Any]:
         if not runtime.ready:
             raise Unavailable("the scorer is starting or stopping")
-        return json({"ready": True})
+        return {"ready": True}
 
-    async def model(request: Request) -> Response:
-        return json(oip.model(**_named(request)))
-
-    async def model_ready(request: Request) -> Response:
-        found = oip.model(**_named(request))
-        return json({"name": found["name"], "ready": True})
+    def model_ready(**named: str) -> dict[str, Any]:
+        return {"name": oip.model(**named)["name"], "ready": True}
 
     async def infer(request: Request) -> Response:
-        named = _named(request)
-        oip.permit(**named)
-        body = await read_body(request, runtime.plane.settings.max_bytes)
-        length, expect = request.headers.get(_HEADER), partial(oip.expect, named["name"], named["number"])
+        model = oip.permit(**request.path_params)
+        body = await read_body(request, runtime)
+        length, expect = request.headers.get(_HEADER), partial(oip.expect, model)
         asked, tensors = await runtime.read(len(body), _read, body, length, runtime.sizes, expect)
         wanted = [output.name for output in asked.outputs]
-        made = await oip.infer("oip_rest", named["name"], named["number"], tensors, wanted, len(body))
-        return _write(asked, named["name"], made)
-
-    async def config(request: Request) -> Response:
-        return json(oip.config(**_named(request)))
-
-    async def stats(request: Request) -> Response:
-        return json(oip.statistics(**_named(request)))
-
-    async def all_stats(request: Request) -> Response:
-        return json(oip.statistics())
+        made = await oip.infer("oip_rest", model, tensors, wanted, len(body))
+        return _write(asked, model["name"], made)
 
     async def index(request: Request) -> Response:
-        body = await read_body(request, runtime.plane.settings.max_bytes)
-        asked = validated(IndexRequest, parse_json(body, "the body") if body else {}, "the body")
+        body = await read_body(request, runtime, MOST_OPTIONS) or b"{}"
+        asked = validated(IndexRequest, parse_json(body, "the body"), "the body")
         return json(oip.index(only_ready=asked.ready is True))
 
-    handlers = (server, live, ready, model, model_ready, infer, config, stats, all_stats, index)
-    return mounted({handler.__name__: handler for handler in handlers})
+    facts: dict[str, Callable[..., Any]] = {
+        "server": oip.server,
+        "live": lambda: {"live": True},
+        "ready": ready,
+        "model": oip.model,
+        "model_ready": model_ready,
+        "config": oip.config,
+        "stats": oip.statistics,
+        "all_stats": oip.statistics,
+    }
+    return mounted({"infer": infer, "index": index} | {name: _telling(fact) for name, fact in facts.items()})
 
 
-def _named(request: Request) -> dict[str, str]:
-    return {"name": request.path_params["name"], "number": request.path_params.get("number", "")}
+def _telling(fact: Callable[..., Any]) -> Handler:
+    """Return the handler that answers with a fact about the model that the path names, if any."""
+
+    async def answer(request: Request) -> Response:
+        return json(fact(**request.path_params))
+
+    return answer
 
 
 def _read(

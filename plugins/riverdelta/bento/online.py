@@ -189,7 +189,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     @without_traceback()
     def deploy() -> None:
         settings = Settings.load(**own)
-        Hosts.of(settings)
+        Hosts(settings.hosts)
         internals.close_control_socket()
         held["claim"] = claim(definition, settings.model_copy(update={"home": here / settings.home}))
 
@@ -229,7 +229,8 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
     cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
     shown = page.routes(runtime, f"{cls.__module__}:{cls.__name__}")
-    app = application([*rest.routes(runtime), *admin.routes(runtime), *oip_rest.routes(runtime), *shown])
+    # In the order in which a path is compared with them.
+    app = application([*rest.routes(runtime), *oip_rest.routes(runtime), *shown, *admin.routes(runtime)])
     bentoml.asgi_app(app, path="/", name="riverdelta")(cls)
     set_guard(cls, policy)
 

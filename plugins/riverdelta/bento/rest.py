@@ -28,7 +28,7 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def score(request: Request) -> Response:
         plane = runtime.plane
-        body = await read_body(request, plane.settings.max_bytes)
+        body = await read_body(request, runtime)
         asked = await runtime.read(len(body), _asked, body, runtime.sizes)
         visit().rows(asked.columns)
         answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body))
@@ -38,8 +38,7 @@ def routes(runtime: Runtime) -> list[Route]:
         return response
 
     async def feedback(request: Request) -> Response:
-        plane = runtime.plane
-        body = await read_body(request, plane.settings.max_bytes)
+        body = await read_body(request, runtime)
         ids, labels = await runtime.read(len(body), _items, body, runtime.sizes)
         visit().rows(ids)
         answer = await runtime.feedback(ids, labels, visit().caller.source, len(body))

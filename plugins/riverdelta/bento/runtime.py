@@ -27,6 +27,8 @@ _INLINE_BYTES = 8 << 10
 #: A request expected to take longer is scored in a thread, so that it does not block the event loop.
 _INLINE_SECONDS = 1e-3
 _MEMORY = 0.9
+#: The large bodies that a worker receives and reads at once have as many bytes as this many of the largest.
+_BODIES = 8
 
 
 class Runtime:
@@ -36,7 +38,9 @@ class Runtime:
         self.definition = definition
         self._plane: DataPlane | None = None
         self._seconds: dict[int, float] = {}
-        self._sizes: Sizes | None = None
+        #: The sizes that a request may have.
+        self.sizes = Sizes.of(definition.request_schema, 1)
+        self._held = 0
         #: Large bodies are read one after another: reading holds the interpreter, and more threads would take it more often.
         self._reader = ThreadPoolExecutor(1, "riverdelta-reader")
 
@@ -48,20 +52,13 @@ class Runtime:
         return self._plane
 
     @property
-    def sizes(self) -> Sizes:
-        """The sizes that a request may have; raises `Unavailable` if there is no data plane."""
-        if self._sizes is None:
-            self._sizes = Sizes.of(self.definition.request_schema, self.plane.settings.max_rows)
-        return self._sizes
-
-    @property
     def ready(self) -> bool:
         """Whether requests are accepted."""
         return self._plane is not None
 
     def start(self, plane: DataPlane) -> None:
         """Start accepting requests; `stop` closes `plane`."""
-        self._plane, self._sizes = plane, None
+        self._plane, self.sizes = plane, Sizes.of(self.definition.request_schema, plane.settings.max_rows)
         plane.metrics.expect(LABELS)
         # Objects from start-up live as long as the worker: the garbage collector need not scan them.
         gc.collect()
@@ -77,7 +74,30 @@ class Runtime:
         """Return what `act` reads from a body of `size` bytes: on the event loop if it is small, otherwise in a thread."""
         if size <= _INLINE_BYTES:
             return act(*given, **more)
-        return await asyncio.get_running_loop().run_in_executor(self._reader, partial(act, *given, **more))
+        held = self.hold(size, size)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, partial(act, *given, **more))
+        finally:
+            self.release(held)
+
+    def hold(self, size: int, total: int) -> int:
+        """Count `size` more bytes of a body, now of `total` bytes, until `release`; return those counted: none of a small body.
+
+        Raises `Unavailable` if the bodies that are received or wait to be read have too many bytes together.
+        """
+        if total <= _INLINE_BYTES:
+            return 0
+        if self._held + size > (most := _BODIES * self.plane.settings.max_bytes):
+            raise Unavailable(
+                f"the large requests in progress have {self._held} bytes, and this worker holds at most {most} "
+                f"({_BODIES} times RIVERDELTA_MAX_BYTES); try again, or send it in parts"
+            )
+        self._held += size
+        return size
+
+    def release(self, held: int) -> None:
+        """Count these bytes no longer."""
+        self._held -= held
 
     async def feedback(self, ids: Any, labels: Any, source: int, size: int) -> FeedbackAnswer:
         """Store the feedback of a body of `size` bytes."""

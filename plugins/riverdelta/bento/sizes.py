@@ -55,11 +55,7 @@ class Sizes:
             return
         pieces = (np.frombuffer(body, np.uint8)[at : at + _PIECE] for at in range(0, len(body), _PIECE))
         if self._excess(*_counts(pieces)) and (excess := self._excess(*_counts(_outside_strings(body)))):
-            raise self.too_large(excess)
-
-    def too_large(self, excess: str) -> TooLarge:
-        """Return the error of a body with too much of something."""
-        return TooLarge(f"the body has {excess} for {self.rows} rows (RIVERDELTA_MAX_ROWS): send it in parts")
+            raise TooLarge(f"the body has {excess} for {self.rows} rows (RIVERDELTA_MAX_ROWS): send it in parts")
 
     def _excess(self, commas: int, lists: int) -> str | None:
         if lists > self.lists:

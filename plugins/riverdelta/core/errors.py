@@ -190,4 +190,6 @@ def short(value: Any) -> str:
     >>> short("user"), len(short("a" * 1_000_000)), short([1] * 1_000_000)
     ("'user'", 100, '[1, 1, 1, 1, 1, 1, ...]')
     """
+    if isinstance(value, str) and len(value) < _MOST_CHARACTERS and len(text := repr(value)) <= _MOST_CHARACTERS:
+        return text  # ten times as fast: names of requests pass here
     return _SHORT.repr(value)

@@ -21,15 +21,14 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    @model_validator(mode="wrap")
+    @model_validator(mode="before")
     @classmethod
-    def _few_unknown_keys(cls, given: Any, check: Any) -> Any:
+    def _few_unknown_keys(cls, given: Any) -> Any:
         # Pydantic makes an error for every unknown key, and one is shown.
-        most = len(cls.model_fields) + 1
-        if isinstance(given, dict) and len(given) > most:
-            known = {name: given[name] for name in cls.model_fields if name in given}
-            given = known | dict(islice(given.items(), most))
-        return check(given)
+        fields = cls.__pydantic_fields__
+        if isinstance(given, dict) and len(given) > len(fields) + 1:
+            return {name: given[name] for name in (*fields, *islice(given, len(fields) + 1)) if name in given}
+        return given
 
 
 def validated(model: type[Model], given: Any, what: str, keys: str = "an object with") -> Model:

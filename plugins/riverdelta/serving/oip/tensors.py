@@ -123,9 +123,7 @@ def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
         raise InvalidInput(f"tensor {name!r} has data that is not {datatype}: {error}") from None
     if array.size and array.dtype.kind not in ("b" if want.kind == "b" else "iuf"):
         raise InvalidInput(f"tensor {name!r} has values of {array.dtype}; expected {datatype}")
-    with np.errstate(
-        over="ignore"
-    ):  # a value that FP16 or FP32 cannot hold is infinite, and the column rejects it with its row
+    with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and the column rejects it with its row
         return array.astype(want)
 
 
