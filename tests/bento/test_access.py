@@ -165,6 +165,7 @@ EXPOSED = {
     "http on an address of a network": ({}, "192.168.1.7", "HTTP would be served on 192.168.1.7"),
     "grpc on all addresses": ({"grpc_host": "0.0.0.0"}, "127.0.0.1", "gRPC .*\n.*\n  export RIVERDELTA_GRPC_HOST=127.0.0.1"),
     "grpc on a name": ({"grpc_host": "ranker.example.org"}, None, "gRPC would be served on ranker.example.org"),
+    "tokens that are only space": (dict.fromkeys(ALL, "\t,\n"), "0.0.0.0", "without RIVERDELTA_SCORE_TOKENS"),
     "one role without a token": (
         {**ALL, "admin_tokens": " , "},
         "0.0.0.0",

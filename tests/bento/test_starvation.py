@@ -142,7 +142,7 @@ def test_rows_are_counted_before_a_column_is_converted(send, runtime, monkeypatc
     monkeypatch.setattr("riverdelta.core.features.leaves", None)
     answer = send("POST", "/score", json={"columns": columns})
     assert answer.status_code == 413
-    assert "column 'user' has 501 rows; at most 500 are accepted in one request (RIVERDELTA_MAX_ROWS)" in answer.text
+    assert "column 'user' has 501 rows; at most 500 rows are accepted in one request (RIVERDELTA_MAX_ROWS)" in answer.text
 
 
 @pytest.mark.parametrize("shape", [[ROWS + 1], [1, ROWS + 1], [ROWS + 1, 0], [ROWS, 2]])

@@ -118,7 +118,7 @@ HOSTILE = {
     "another type": ("ranker", {"user_id": np.array([1.5, 2, 3], np.float32)}, "'user_id' has type float32"),
     "uneven columns": ("ranker", {"item_id": np.array([4, 5])}, "'item_id' has 2 rows"),
     "nan": ("ranker", {"hour": np.array([np.nan, 1, 2], np.float32)}, "'hour' holds nan at row 0"),
-    "a column too many": ("ranker", {"shoe": np.array([1, 2, 3])}, "'shoe' is not declared"),
+    "a column too many": ("ranker", {"shoe": np.array([1, 2, 3])}, "has 'shoe'; allowed: user_id, item_id, hour"),
     "no rows": ("ranker", {n: np.empty(0, t) for n, t in (("user_id", int), ("item_id", int), ("hour", np.float32))}, "0 rows"),
 }
 

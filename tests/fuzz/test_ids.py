@@ -84,7 +84,9 @@ def test_any_text_is_a_token_that_lets_in_or_is_refused_by_its_setting(token):
     except ConfigurationError as error:
         assert "RIVERDELTA_FEEDBACK_TOKENS" in str(error)  # noqa: PT017
     else:
-        assert access.caller([f"Bearer {token}"], "").roles == {Role.FEEDBACK}
+        if access.on:
+            assert access.caller([f"Bearer {token}"], "").roles == {Role.FEEDBACK}
+        assert ("RIVERDELTA_FEEDBACK_TOKENS" in access.missing) != access.on
 
 
 @settings(FUZZ)

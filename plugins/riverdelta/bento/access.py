@@ -93,13 +93,12 @@ class Access:
             (known, Caller(ANY if Role.ADMIN in roles else Roles(roles), id64(named.get(known, known)), named.get(known)))
             for known, roles in granted.items()
         ]
-        self.missing = [_variable(role) for role in Role if not tokens.get(role)]
+        self.missing = [_variable(role) for role in Role if not any(role in roles for roles in granted.values())]
 
     @classmethod
     def of(cls, settings: Settings) -> Access:
         """Return the access that the settings configure."""
-        given = {role: getattr(settings, f"{role}_tokens").get_secret_value() for role in Role}
-        return cls({role: [text] for role, text in given.items() if text.strip(", ")})
+        return cls({role: [getattr(settings, f"{role}_tokens").get_secret_value()] for role in Role})
 
     @property
     def on(self) -> bool:

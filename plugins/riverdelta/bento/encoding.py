@@ -16,13 +16,13 @@ _PIECE_BYTES = 1 << 18
 
 
 async def decoded(
-    chunks: AsyncIterator[bytes], codings: Sequence[str], read: Callable[..., Awaitable[Any]]
+    chunks: AsyncIterator[bytes], codings: Sequence[str], apart: Callable[..., Awaitable[Any]]
 ) -> AsyncIterator[bytes]:
     """Yield a body without the coding that its Content-Encoding headers declare, then in pieces of at most 256 KiB.
 
-    A reader that stops at a limit never holds more than one piece beyond it. `read`, as `Runtime.read`, inflates a piece, given
-    the bytes so far. Raises `WrongEncoding` for a coding that is not accepted, or several, and `InvalidInput` for bytes that do
-    not have its format.
+    A reader that stops at a limit never holds more than one piece beyond it. All pieces but the first are inflated by `apart`,
+    as `Runtime.apart`. Raises `WrongEncoding` for a coding that is not accepted, or several, and `InvalidInput` for bytes that
+    do not have its format.
     """
     coding = _coding(codings)
     if coding is None:
@@ -36,7 +36,8 @@ async def decoded(
             if stream.eof:
                 raise InvalidInput(f"the body has bytes after the end of its {coding} data; send one {coding} stream")
             try:
-                piece = await read(size + len(chunk), stream.decompress, chunk, _PIECE_BYTES)
+                inflate = stream.decompress
+                piece = await apart(inflate, chunk, _PIECE_BYTES) if size else inflate(chunk, _PIECE_BYTES)
             except zlib.error as error:
                 raise InvalidInput(f"the body is not {coding}, which its Content-Encoding says: {error}") from None
             yield piece

@@ -52,7 +52,7 @@ async def read_body(request: Request, runtime: Runtime, most: int | None = None)
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted{by}")
     chunks, size, held = [], 0, 0
     try:
-        async for chunk in decoded(request.stream(), request.headers.getlist("content-encoding"), runtime.read):
+        async for chunk in decoded(request.stream(), request.headers.getlist("content-encoding"), runtime.apart):
             size += len(chunk)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit} bytes, the maximum{by}")

@@ -106,10 +106,7 @@ SUPERVISOR = Reach(
         and "exit_stack" in found.__init__.__code__.co_names
     ),
 )
-REACHES = (
-    PROBES, HOST, PORT, EXPORTER, EXCLUDED_URLS, EXCLUSION, TRACER, METRICS, PAGE, COUNTING, BUILD, SERVICE, WORKER, SERVE,
-    PROTOCOLS, CONNECTION, SUPERVISOR,
-)  # fmt: skip
+REACHES = tuple(each for each in list(globals().values()) if isinstance(each, Reach))
 
 
 def check() -> None:

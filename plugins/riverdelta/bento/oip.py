@@ -14,10 +14,10 @@ import numpy.typing as npt
 from riverdelta.bento.access import FEEDBACK, SCORE
 from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
-from riverdelta.core.errors import InvalidInput, NotFound, TooLarge, near, short
+from riverdelta.core.errors import InvalidInput, NotFound, near, short, too_many_rows
 from riverdelta.core.strict import unknown
 from riverdelta.serving.oip.messages import STAGES
-from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of
+from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects
 
 Metadata = dict[str, Any]
 #: The name, datatype and shape of an input.
@@ -119,10 +119,7 @@ class Oip:
             if len(shape) > MOST_AXES:
                 raise InvalidInput(f"input {given!r} has {len(shape)} axes; expected at most {MOST_AXES}")
             if list(shape[:1]) > [rows] or (-1 not in row and math.prod(shape) > rows * math.prod(row)):
-                raise TooLarge(
-                    f"input {given!r} has shape {list(shape)}; at most {rows} rows are accepted in one request "
-                    f"(RIVERDELTA_MAX_ROWS): send it in parts"
-                )
+                raise too_many_rows(f"input {given!r} has shape {list(shape)}", rows)
 
     async def infer(
         self, transport: str, metadata: Metadata, inputs: Sequence[Tensor], wanted: Sequence[str], size: int
@@ -202,6 +199,4 @@ _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
 
 
 def _bytes(values: list[str]) -> npt.NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = [v.encode() for v in values]
-    return array
+    return objects([v.encode() for v in values])

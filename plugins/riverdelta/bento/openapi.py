@@ -34,7 +34,7 @@ _SAID = {
     429: "The rate limit is exceeded; retry after the seconds in Retry-After.",
     500: "Server error, such as a row whose score is NaN; the message names it.",
     501: "The model exceeds the limit of one ONNX file.",
-    503: "The service is starting or stopping, its journal cannot be written, or it waits for rows; see Retry-After.",
+    503: "The service is starting or stopping, its journal cannot be written, or it waits for rows or room; see Retry-After.",
 }
 _LATER: Json = {"Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 _HEADERS: dict[int, Json] = {401: {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}, 429: _LATER, 503: _LATER}

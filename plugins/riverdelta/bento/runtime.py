@@ -76,9 +76,13 @@ class Runtime:
             return act(*given, **more)
         held = self.hold(size, size)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, partial(act, *given, **more))
+            return await self.apart(act, *given, **more)
         finally:
             self.release(held)
+
+    async def apart(self, act: Callable[Given, Read], *given: Given.args, **more: Given.kwargs) -> Read:
+        """Return what `act` reads, in the thread of large bodies."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, partial(act, *given, **more))
 
     def hold(self, size: int, total: int) -> int:
         """Count `size` more bytes of a body, now of `total` bytes, until `release`; return those counted: none of a small body.

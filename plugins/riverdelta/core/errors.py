@@ -38,6 +38,15 @@ class TooLarge(InvalidInput):
     grpc_status = "RESOURCE_EXHAUSTED"
 
 
+def too_many_rows(what: str, most: int) -> TooLarge:
+    """Return the error of a request with more rows than it may have: `what` says which part of it has how many.
+
+    >>> print(too_many_rows("column 'x' has 9 rows", 8))
+    column 'x' has 9 rows; at most 8 rows are accepted in one request (RIVERDELTA_MAX_ROWS): send it in parts
+    """
+    return TooLarge(f"{what}; at most {most} rows are accepted in one request (RIVERDELTA_MAX_ROWS): send it in parts")
+
+
 class WrongContentType(InvalidInput):
     """A request whose declared content type is not accepted there."""
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.checked import finite
-from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, near, short
+from riverdelta.core.errors import ConfigurationError, InvalidInput, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 
 Ints = npt.NDArray[np.int64]
@@ -249,10 +249,7 @@ class Schema(dict[str, Column]):
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
-                raise TooLarge(
-                    f"column {name!r} has {given} rows; at most {max_rows} are accepted in one request (RIVERDELTA_MAX_ROWS): "
-                    f"send it in parts"
-                )
+                raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core import senders
 from riverdelta.core.age import age
-from riverdelta.core.errors import InvalidInput, NothingAccepted, TooLarge, Unavailable, short
+from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats, is_list
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
@@ -175,10 +175,7 @@ class DataPlane:
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
-            raise TooLarge(
-                f"the feedback has {len(ids)} items; at most {self.settings.max_rows} are accepted (RIVERDELTA_MAX_ROWS): "
-                f"send it in parts"
-            )
+            raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
         return Items(self._ids.parse_all(ids), labels)
 

@@ -3,7 +3,7 @@
 import pytest
 from tritonclient.grpc import service_pb2
 
-from riverdelta.core.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput, TooLarge
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE, parse
 
 WHOLE = [n for n in MESSAGES if n.endswith(("Request", "Response"))]
@@ -44,3 +44,28 @@ def test_a_message_of_theirs_is_read_as_ours():
 def test_bytes_that_are_no_message_are_refused(data):
     with pytest.raises(InvalidInput, match=rf"{len(data)} bytes are not a valid inference.ModelReadyRequest"):
         parse(MESSAGES["ModelReadyRequest"], data)
+
+
+def request(**fields):
+    return MESSAGES["ModelInferRequest"](**fields).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [{}] * 101,
+        [{"contents": {"bytes_contents": [b""] * 101}}],
+        [{"contents": {"int64_contents": [-1] * 1_001}}],
+        [{"shape": [1] * 1_001}],
+    ],
+    ids=["messages", "strings", "packed numbers", "packed sizes"],
+)
+def test_more_values_than_a_request_may_have_are_refused_before_they_are_made(inputs):
+    infer = MESSAGES["ModelInferRequest"]
+    with pytest.raises(TooLarge, match="more than 100 fields"):
+        parse(infer, request(inputs=inputs), 100)
+
+
+def test_the_length_of_strings_counts_nothing_and_numbers_are_counted_by_their_bytes():
+    inputs = [{"name": "x" * 2_000, "contents": {"fp64_contents": [0.5] * 90}}]
+    assert parse(MESSAGES["ModelInferRequest"], request(inputs=inputs), 100).inputs[0].name == "x" * 2_000

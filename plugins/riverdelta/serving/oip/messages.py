@@ -137,7 +137,7 @@ MESSAGES: dict[str, Any] = {
 def parse(message: Any, data: bytes, most: int | None = None) -> Any:
     """Return a message of the class `message`; raises `InvalidInput` if the bytes cannot be parsed or have unknown fields.
 
-    Raises `TooLarge`, before it is parsed, if it has more than `most` values (packed ones count once).
+    Raises `TooLarge`, before it is parsed, if it has more than `most` values; packed ones count by their bytes.
 
     >>> parse(MESSAGES["ModelReadyRequest"], b"\\n\\x06ranker").name
     'ranker'
@@ -176,6 +176,8 @@ def _fields(descriptor: Any, data: bytes, most: int) -> int:
                 size, at = _varint(data, at) if kind in (0, 2) else (_FIXED.get(kind, 0), at)
                 if kind == 2 and (field := fields.get(tag >> 3)) is not None and field.message_type is not None:
                     waiting.append((field.message_type, at, at + size))
+                elif kind == 2 and field is not None and field.type not in (_Field.TYPE_STRING, _Field.TYPE_BYTES):
+                    count += size // _MOST_PACKED_BYTES
                 at += size if kind else 0
     except IndexError:
         pass
@@ -184,7 +186,7 @@ def _fields(descriptor: Any, data: bytes, most: int) -> int:
 
 #: The bytes of a value of a fixed size, by the kind of its encoding.
 _FIXED = {1: 8, 5: 4}
-_MOST_SHIFT = 63
+_MOST_SHIFT, _MOST_PACKED_BYTES = 63, 10
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -74,6 +74,13 @@ def to_list(tensor: Tensor) -> list[Any]:
     return [v.decode() for v in values] if tensor.datatype == "BYTES" else values
 
 
+def objects(values: list[Any]) -> npt.NDArray[Any]:
+    """Return values as an array of objects, which numpy would otherwise make strings of one length."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
 def refuse_another_size(name: str, found: int, size: int) -> None:
     """Raise `InvalidInput` if a tensor has another number of values than its shape."""
     if found != size:
@@ -86,7 +93,7 @@ def column(tensor: Tensor) -> npt.NDArray[Any]:
     if tensor.datatype != "BYTES":
         return data
     try:
-        return np.array([v.decode() for v in data.ravel().tolist()], dtype=object).reshape(data.shape)
+        return objects([v.decode() for v in data.ravel().tolist()]).reshape(data.shape)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"tensor {tensor.name!r} contains bytes that are not UTF-8: {error}") from None
 
@@ -128,15 +135,13 @@ def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
 
 
 def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
     for i, v in enumerate(values):
         if not isinstance(v, str | bytes):
             raise InvalidInput(f"tensor {name!r} has a {type(v).__name__} as element {i}; BYTES are strings")
-        try:
-            array[i] = v.encode() if isinstance(v, str) else v
-        except UnicodeEncodeError as error:
-            raise InvalidInput(f"tensor {name!r} has text as element {i} that is not UTF-8: {error}") from None
-    return array
+    try:
+        return objects([v.encode() if isinstance(v, str) else v for v in values])
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"tensor {name!r} has text that is not UTF-8: {error}") from None
 
 
 def _flat(name: str, data: Any, size: int) -> list[Any]:
@@ -169,6 +174,4 @@ def _strings(name: str, size: int, raw: bytes) -> npt.NDArray[Any]:
         at += length
     if len(values) != size:
         raise InvalidInput(f"tensor {name!r} has {len(values)} elements; its shape needs {size}")
-    array = np.empty(size, dtype=object)
-    array[:] = values
-    return array
+    return objects(values)
