@@ -58,13 +58,12 @@ class Guarded:
         raise AssertionError(self.log.read_text())
 
     def send(self, method, path, token=None, body=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         given = {"Authorization": f"Bearer {TOKENS.get(token, token)}"} if token else {}
         given |= {} if body is None else {"Content-Type": "application/json"}
-        connection.request(method, path, None if body is None else json.dumps(body), given)
-        answer = connection.getresponse()
-        content = answer.read()
-        connection.close()
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request(method, path, None if body is None else json.dumps(body), given)
+            answer = connection.getresponse()
+            content = answer.read()
         is_json = answer.headers["content-type"] == "application/json"
         return answer.status, answer.headers, json.loads(content) if is_json and content else content.decode(errors="replace")
 

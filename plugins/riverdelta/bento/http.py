@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -51,8 +51,11 @@ async def read_body(request: Request, runtime: Runtime, most: int | None = None)
     if declared > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted{by}")
     chunks, size, held = [], 0, 0
+    stream: AsyncIterator[bytes] = request.stream()
+    if codings := request.headers.getlist("content-encoding"):
+        stream = decoded(stream, codings, runtime.apart)
     try:
-        async for chunk in decoded(request.stream(), request.headers.getlist("content-encoding"), runtime.apart):
+        async for chunk in stream:
             size += len(chunk)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit} bytes, the maximum{by}")
