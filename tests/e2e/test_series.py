@@ -69,7 +69,7 @@ class Hostile:
     def ids(self, count):
         for at in range(0, count, 250):
             items = [{"id": f"{self.name()}.{i}", "label": 1} for i in range(min(250, count - at))]
-            self.call("POST", "/feedback", {"items": items}, expected=(200,))
+            self.call("POST", "/feedback", {"items": items}, expected=(422,))
         for _ in range(count // 50):
             columns = {"user_id": [self.name()], "item_id": [self.name()], "hour": [1.0]}
             self.call("POST", "/score", {"columns": columns}, expected=(200,))
