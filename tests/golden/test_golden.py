@@ -42,7 +42,7 @@ SINCE = {"slowed", "slowest", "far_spread", "late_share", "late_spread"}
 #: How near parts come to what version 0.1 saved, which are not the same to the last bit: it summed the gate's logs as
 #: products, and took losses and scores from tables, to 2e-6.
 NEAR = {"gate/": 1e-9, "contest/trial/": 1e-9, "adaptation/drift/": 1e-3, "account/history/": 1e-4, "account/slices/": 1e-4}
-#: Version 0.1 limited no number where it scored, and kept nothing that limits are made of: other tables come of its records now.
+#: Version 0.1 limited no number where it scored, and kept nothing that limits are made of: its records now make other tables.
 #: By how many logits the output of each correction may differ when a third of the records is learned again; measured were 1e-7,
 #: 6e-4, 0.1 and 9e-4.
 NEAR_LOGITS = {"calibration": 0.01, "linear": 0.01, "entity_user": 0.25, "river": 0.01}

@@ -178,8 +178,8 @@ def _oldest(home: Home, settled: int, until: int) -> Release:
     made = next((release for release in home.releases().all() if release.position > settled), None)
     if made is None or made.position >= until:
         raise Refused(
-            f"{_BEGUN_BY_0_1}; it can be replayed from a release of this version on: start the service, and try again when it has "
-            f"made a release, learned more and saved that"
+            f"{_BEGUN_BY_0_1}; it can be replayed from a release of this version on: start the service, and try again when it "
+            f"has made a release, learned more and saved that"
         )
     return made
 
