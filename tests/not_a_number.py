@@ -18,7 +18,7 @@ ranker (int64[N] user, float[N] x) => (float[N] logit) {
   part = Mul(x, half)
   logit = Add(part, odd)
 }"""
-MEAN = "riverdelta/entity_user/mean"
+MEAN, LIMIT = "riverdelta/entity_user/mean", "riverdelta/entity_user/limit"
 #: Three rows: an ordinary one, one without a base logit, one without a corrected logit.
 COLUMNS = {"user": [1, 2, 3], "x": [0.5, 1e30, 1.0], "shop": [0.25, 0.5, 3e38], "town": [1.0, 1.0, 3e38]}
 
@@ -35,6 +35,7 @@ def scorer(folder):
 
 
 def learn(session):
-    """Put tables into service by which 3e38 and 3e38 are infinity less infinity."""
+    """Put tables into service by which 3e38 and 3e38 are infinity less infinity: no number is limited."""
     mean = np.tile(np.float32([0.1, 2.0, -2.0]), (256, 1))
-    session.swap(Delta(State(0, 1, 0), session.state, {MEAN: (np.arange(256), mean)}))
+    most = np.full((2, 3), np.finfo(np.float32).max)
+    session.swap(Delta(State(0, 1, 0), session.state, {MEAN: (np.arange(256), mean), LIMIT: (None, most)}))

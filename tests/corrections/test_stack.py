@@ -115,15 +115,16 @@ class Refuses(Entity):
 
 @pytest.mark.parametrize("how", ["an array is missing", "an array has another shape", "a correction refuses it"])
 def test_a_state_that_cannot_be_loaded_is_not_loaded_in_part(how):
-    def made():
-        stack = Stack([Calibration(), Linear("u", "h", slots=64), Refuses("u", slots=64), River(LogisticRegression(), ("h",))])
+    def made(entity=Refuses):
+        each = entity("u", slots=64).named("refuses")
+        stack = Stack([Calibration(), Linear("u", "h", slots=64), each, River(LogisticRegression(), ("h",))])
         stack.bind(SCHEMA)
         return stack
 
-    mine, theirs = made(), made()
+    mine, theirs = made(), made(Entity)
     learn(mine, draw(SCHEMA, 50, 3))
     learn(theirs, draw(SCHEMA, 120 if how == "a correction refuses it" else 60, 4))
-    state, before, last = dict(theirs.state()), mine.digest(), "refuses_u/learner/present"
+    state, before, last = dict(theirs.state()), mine.digest(), "refuses/learner/present"
     if how == "an array is missing":
         del state[last]
     elif how == "an array has another shape":

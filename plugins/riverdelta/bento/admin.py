@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.access import Access, is_loopback
-from riverdelta.bento.download import chunks, packed
+from riverdelta.bento.download import Download, packed
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.guard import visit
 from riverdelta.bento.http import Handler, json, mounted, query, read_options
@@ -51,11 +50,7 @@ def routes(runtime: Runtime) -> list[Route]:
         async with reading:
             found = await asyncio.to_thread(exportable, runtime.plane.home, number)
             file = await packed(found.path)
-        named = {
-            "Content-Disposition": f'attachment; filename="merged-{found.number:06d}.onnx"',
-            "Content-Length": str(os.fstat(file.fileno()).st_size),
-        }
-        return StreamingResponse(chunks(file), 200, named, "application/octet-stream")
+        return Download(file, f"merged-{found.number:06d}.onnx")
 
     def command(row: Endpoint) -> Handler:
         async def run(request: Request) -> Response:
