@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.probe import values_of
-from riverdelta.graph.runtime import check_versions
+from riverdelta.graph.runtime import SMALLEST, VERSION, open_session
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
@@ -60,14 +61,11 @@ class Signature:
         path = Path(path)
         word = _word(path, logit, probability, link, loss)
         model, shapes = read_model(path)
-        read_as = identify(*files_of(path, model))
-        stored = {t.name for t in model.graph.initializer}
-        inputs = Schema({i.name: input_of(path, model, i) for i in model.graph.input if i.name not in stored})
+        read_as, inputs = identify(*files_of(path, model)), inputs_of(path, model)
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         output = output_of(path, model, shapes, logit or probability, loss)
-        evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, model, inputs, output, read_as))
-        predicts = evidence.predicts(word, link is not None)
+        predicts = evidence_of(path, model, output, loss, inputs).predicts(word, link is not None)
         return cls(path, model, inputs, output, predicts, loss, shapes, read_as)
 
     @cached_property
@@ -98,7 +96,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
     model = _load(path)
     _free_axes(model)
-    check_versions(path, model.ir_version, {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import})
+    _check_versions(path, model)
     _check_external(path, model)
     _check_structure(path, model)
     return model, _shapes(path, model)
@@ -162,6 +160,36 @@ def _free_axes(model: onnx.ModelProto) -> None:
                     dim.Clear()
 
 
+def _check_versions(path: Path, model: onnx.ModelProto) -> None:
+    """Raise `ModelError` naming the base, if its IR version or an opset is newer than ONNX Runtime supports."""
+    smallest = onnx.ModelProto.FromString(SMALLEST)
+    smallest.ir_version = model.ir_version
+    for one in model.opset_import:
+        if one.domain in ("", "ai.onnx"):
+            smallest.opset_import[0].version = one.version
+        else:
+            smallest.opset_import.append(one)
+    try:
+        open_session(smallest.SerializeToString(), ("CPUExecutionProvider",))
+    except ModelError as error:
+        here = f"ONNX Runtime {VERSION} supports up to"
+        if found := re.search(r"domain (\S+) is till opset (\d+)", str(error)):
+            domain, most = found.groups()
+            how = f"opset_version={most} (torch.onnx.export)"
+            if domain != "ai.onnx":
+                how = f"target_opset={{{domain!r}: {most}}} (skl2onnx: to_onnx)"
+            version = max(o.version for o in model.opset_import if (o.domain or "ai.onnx") == domain)
+            raise ModelError(
+                f"{path.name} has opset {version} of {domain}; {here} {most}: export it again with {how}, or install a newer "
+                f"ONNX Runtime"
+            ) from None
+        if found := re.search(r"max supported IR version: (\d+)", str(error)):
+            raise ModelError(
+                f"{path.name} has IR version {model.ir_version}; {here} {found[1]}: write model = onnx.load({path.name!r}); "
+                f"model.ir_version = {found[1]}; onnx.save(model, {path.name!r}), or install a newer ONNX Runtime"
+            ) from None
+
+
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
     try:
         outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
@@ -213,6 +241,18 @@ def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError(f"{path.name} is not consistent: {error}") from None
     return {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def inputs_of(path: Path, model: onnx.ModelProto) -> Schema:
+    """Return the inputs as columns, without those that are stored; raises as `input_of` does."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return Schema({value.name: input_of(path, model, value) for value in model.graph.input if value.name not in stored})
+
+
+def evidence_of(path: Path, model: onnx.ModelProto, output: str, loss: Loss, inputs: Schema | None) -> Evidence:
+    """Return what is known about an output; without `inputs` the model is not probed."""
+    size = sum(file.stat().st_size for file in files_of(path, model))
+    return Evidence(path, model, output, loss, lambda: values_of(path, model, inputs or Schema(), output, size))
 
 
 def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Column:
