@@ -9,7 +9,8 @@ import pytest
 
 from riverdelta.core.errors import ModelError, Unsupported
 from riverdelta.graph import runtime
-from riverdelta.graph.signature import Signature, opset_of
+from riverdelta.graph.reading import opset_of
+from riverdelta.graph.signature import Signature
 
 HOSTILE = Path(__file__).parents[1] / "hostile"
 LINEAR = "ranker (float[N, 2] x) => (float[N, 1] logit) <float[2, 1] w = {0.5, -1.5}> { logit = MatMul(x, w) }"

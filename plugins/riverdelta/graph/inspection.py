@@ -12,16 +12,8 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Column
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.meaning import Evidence
-from riverdelta.graph.signature import (
-    column_of,
-    evidence_of,
-    input_of,
-    inputs_of,
-    is_batch,
-    output_of,
-    read_model,
-    type_of,
-)
+from riverdelta.graph.reading import read_model
+from riverdelta.graph.signature import column_of, evidence_of, input_of, inputs_of, is_batch, output_of, type_of
 from riverdelta.graph.taps import tappable
 
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
