@@ -97,7 +97,7 @@ def ranges_of(graph: GraphProto, folder: Path) -> dict[str, Range]:
             # A table of constants may hold logits, probabilities or anything else.
             made, outputs = found.get(node.input[0], ANY), node.output if op == "Split" else outputs
         elif op == "MatMul" and _averages(constant(node.input[1])):
-            made = min(inputs[0][0], 0.0), max(inputs[0][1], 0.0)
+            made = inputs[0]
         elif op == "Concat" or (op == "Where" and not all(name in constants for name in node.input[1:])):
             chosen = inputs[op == "Where" :]
             made = min(low for low, _ in chosen), max(high for _, high in chosen)
@@ -144,7 +144,7 @@ def _averages(weights: npt.NDArray[Any] | None) -> bool:
     """Whether a product with constant weights selects or averages."""
     if weights is None or not weights.size or weights.min() < 0:
         return False
-    return bool(weights.sum(axis=max(0, weights.ndim - 2)).max() <= 1 + ROUNDING)
+    return bool(np.abs(weights.sum(axis=max(0, weights.ndim - 2)) - 1).max() <= ROUNDING)
 
 
 def _is_share(node: NodeProto, makers: Mapping[str, NodeProto], of: Callable[[str], Range]) -> bool:

@@ -14,6 +14,8 @@ from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shap
 from riverdelta.core.errors import ModelError
 from riverdelta.graph.runtime import SMALLEST, VERSION, open_session
 
+_LARGE = 1 << 16
+
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
@@ -21,8 +23,9 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     _free_axes(model)
     _check_versions(path, model)
     _check_external(path, model)
-    _check_structure(path, model)
-    return model, _shapes(path, model)
+    structure = _structure(path, model)
+    _check_structure(path, structure)
+    return model, _shapes(path, structure)
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
@@ -127,6 +130,17 @@ def _size(path: Path, tensor: TensorProto) -> int:
             f"{path.name}: {tensor.name!r} has type {tensor.data_type} and shape {list(tensor.dims)}; it is damaged"
         )
     return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _structure(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without the bytes of large weights: a check of them would take seconds at every start."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for tensor in made.graph.initializer:
+        if len(tensor.raw_data) >= _LARGE and len(tensor.raw_data) == _size(path, tensor):
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+    return made
 
 
 def _check_structure(path: Path, model: onnx.ModelProto) -> None:
