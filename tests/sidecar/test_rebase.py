@@ -37,7 +37,8 @@ from riverdelta.storage.origin import Origin
 STEEPER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  logit = Mul(x, k) }"""
 TAPPED = """<ir_version: 8, opset_import: ["" : 17]>
-ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  y = Exp(x)  logit = Sub(y, k) }"""
+ranker (int64[N] user, float[N] x) => (float[N] logit)
+{ k = Constant<value = float {0.7}>()  y = Exp(x)  z = Log(y)  logit = Mul(z, k) }"""
 
 
 def rolled_back_after(number):

@@ -20,7 +20,7 @@ from riverdelta.serving.profile import LEAST_ROWS, measure
 @service
 @click.option("--label", required=True, help="The label column, of 0 and 1.")
 @click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="Use the last N rows.")
-@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of strings, even if they look like numbers.")
+@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of a .csv that clients send as strings.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: beside the base).")
 @as_json
 def reference(
@@ -31,8 +31,7 @@ def reference(
     ROWS is a .parquet, .feather or .csv file, oldest row first. Use rows that the base was not fitted to, such as its
     validation data. Drift is then measured from the first example on.
 
-    Ids of a .csv are integers if all are written as such; if only some look like integers, --text says that clients send them
-    as strings.
+    Ids of a .csv are integers; --text COLUMN says that clients send the ids of a column as strings.
     """
     definition = load(target)
     every = read(rows, (label, *definition.request_schema), text)
