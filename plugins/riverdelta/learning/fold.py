@@ -32,8 +32,8 @@ from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
 _log = logging.getLogger(__name__)
-#: Rows that are scored and learned in one call: those for which the breaker decides at once.
-AT_ONCE = CHECK
+#: Rows that are scored, learned and measured in one call.
+AT_ONCE = 1024
 
 
 class Fold(ABC):
@@ -172,15 +172,17 @@ class Fold(ABC):
         and `served` are computed while the rows are learned. Positions and observers are not used: it is for logs, not for a
         journal.
         """
-        e, count = examples, len(examples)
-        e = self._admit(e, watched=False)
-        corrected = np.empty_like(e.base)
-        for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
-            rows = slice(first, last)
-            corrected[rows] = (self._learn if self.admitted[first] else self._predict)(e, rows)
+        e, corrected, admitted = examples, np.empty_like(examples.base), np.empty(len(examples), np.bool_)
+        for rows in (slice(first, first + CHECK) for first in range(0, len(e), CHECK)):
+            part = self._admit(e[rows], watched=False)
+            for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), len(part)]):
+                learned = slice(first, last)
+                corrected[rows][learned] = (self._learn if self.admitted[first] else self._predict)(part, learned)
+            self.admission.watch(replace(part, corrected=corrected[rows]))
+            admitted[rows] = self.admitted
+        self.admitted = admitted
         served = self.gate.serve(e.base, corrected, e.label, e.importance)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
-        self.admission.watch(e)
         self.prequential.update(e.base, e.served, e.label, e.importance)
         self.adaptation.watch(e)
         return e
