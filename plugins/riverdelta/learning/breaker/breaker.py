@@ -27,8 +27,8 @@ class Breaker:
 
     **Degenerate labels**, of one sender or of all. The last 1,000 or more are the same, more than in any earlier run, and 20 of
     the other label were expected by the base, and also by the usual rate: the share of this label's rows after which the other
-    came, plus three standard errors. So labels that truly come in long runs do not trip it. A label is tested once 8 of its runs
-    have ended.
+    came, plus three standard errors. So labels that truly come in long runs do not trip it. A label is tested once 8 of its
+    runs have ended.
 
     It cannot detect a stream that is wrong from the first label on, labels that all senders invert at once, or a share of wrong
     labels from which the corrections still gain.
@@ -114,7 +114,8 @@ class Breaker:
         who = {e.EVERYBODY: "all senders", e.REST: f"the senders beyond the first {e.SENDERS}"}.get(int(s["place"]))
         who = who or (f"sender {names.get(number, number)}" if number else "silence and unknown senders")
         if s["why"] == e.RUN:
-            said = f"the last {p['run']:,} labels of {who} are {p['label']}, where {e.ends_expected(p):.0f} of the other were expected"
+            said = f"the last {p['run']:,} labels of {who} are {p['label']}, "
+            said += f"where {e.ends_expected(p):.0f} of the other were expected"
         else:
             more = p["excess"] / max(p["since"], 1) + e.MARGIN
             said = f"the corrected scores lose {more:.2f} nats a row to the base by the last {p['since']:,} labels of {who}"

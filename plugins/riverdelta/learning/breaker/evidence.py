@@ -32,7 +32,7 @@ HARM, RUN = 0, 1
 #: The evidence about one sender, or about all; pairs are by label.
 PLACE = np.dtype(
     [
-        ("source", np.int64), ("examples", np.int64),
+        ("source", np.int64),
         ("evidence", np.float64, len(STAKES)),  # of harm, for each stake
         ("label", np.int64), ("run", np.int64), ("expected", np.float64),  # of this run; the base's labels of the other kind
         ("rows", np.float64, 2), ("ends", np.float64, 2),  # of the runs that have ended
@@ -72,7 +72,6 @@ def _above(place, loss, same):  # type: ignore[no-untyped-def]
 @numba.njit(types.void(_Place, types.float64, types.int64, types.float64), cache=True)
 def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
     """Add an example of label y: what it lost (NaN: it is not tested), and the `chance` of the other label by the base."""
-    p.examples += 1
     if not math.isnan(loss):
         p.excess = max(p.excess + loss - MARGIN, 0.0)
         p.since = p.since + 1 if p.excess > 0.0 else 0
