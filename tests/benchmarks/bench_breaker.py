@@ -4,9 +4,9 @@
    under each benign operation of `operations.py`, begun at many places. The corrections learn and are judged as in a service.
 2. Delays, in examples from an attack's first row to the first that is not learned, at many places, with eight senders:
    `stale` (all labels are 0), `flip all` (all are inverted), `flip one` (those of one sender of eight), `flip half` (those of
-   one of two), and `flood` (one sender more, of as many positives on five rows as all others have labels), which is for an alert
-   and not for the breaker. Each lasts to the end of the stream; `within`: the share that trips by the first decision after 1,000
-   rows in which the base expects 20 positives.
+   one of two), and `flood` (one sender more, of as many positives on five rows as all others have labels), which is for an
+   alert and not for the breaker. Each lasts to the end of the stream; `within`: the share that trips by the first decision
+   after 1,000 rows in which the base expects 20 positives.
 Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_breaker.py [--quick] [--places N] [--seed N] [--stream NAME]
 """
 

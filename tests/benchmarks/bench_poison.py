@@ -22,7 +22,8 @@ rows pass that the base was trained on, by the hour. `defaults`: all but the lim
 
 A label of weight 1 has a gradient below 1, and no coefficient grows to the ball's edge by labels alone before some thousands
 of one entity agree: clip and ball are for weights and features out of proportion (tests/corrections/test_influence_bounds.py).
-Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_poison.py [--quick] [--seeds N] [--stream NAME] [--json FILE]
+Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_poison.py [--quick] [--seeds N] [--stream NAME] [--attacks A …]
+    [--settings S …] [--json FILE]
 """
 
 import argparse
@@ -158,14 +159,14 @@ class Scene:
                 found[name]["shift"] = float((z[targets] - usual[targets]).mean())
         return found
 
-    def measure(self, budgets, seeds):
+    def measure(self, kinds, budgets, seeds):
         """Print and return medians by attack, budget and setting, and how much worse than none."""
         label = self.prepared.stream.label
         loss = {name: float(LOG_LOSS.value(z, label).mean()) for name, z in self.clean.items()}
         base = float(LOG_LOSS.value(self.prepared.base, label).mean())
         figures = {"rows": len(label), "limit": self.limit, "log_loss": {"base": base} | loss, "attacks": []}
         head(self.prepared.stream.name, figures)
-        for kind in ATTACKS:
+        for kind in kinds:
             for share in budgets:
                 runs = [self.damage(kind, share, seed) for seed in range(seeds)]
                 row, worse = {}, {}
@@ -211,16 +212,20 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a small simulated stream, two budgets, one seed")
     parser.add_argument("--seeds", type=int, default=3, help="figures are medians of so many attacks")
     parser.add_argument("--stream", choices=("movielens", "simulator"), help="that stream alone")
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="those, and none")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     streams = [lambda: simulator(20_000)] if options.quick else [*([movielens] if FOLDER else []), simulator]
     if options.stream:
         streams = [{"movielens": movielens, "simulator": simulator}[options.stream]]
+    for name in SETTINGS.keys() - {"none", *options.settings}:
+        del SETTINGS[name]
     budgets, seeds = ((0.01, 0.2), 1) if options.quick else (BUDGETS, options.seeds)
     found = {}
     for read in streams:
         scene = Scene(read())
-        found[scene.prepared.stream.name] = scene.measure(budgets, seeds)
+        found[scene.prepared.stream.name] = scene.measure(options.attacks, budgets, seeds)
         show_worse(found[scene.prepared.stream.name])
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
