@@ -21,9 +21,9 @@ class Breaker:
 
     **Harm.** By the labels of one sender the corrected scores lose over 0.05 nats a row more than the base, and over 0.05 more
     than they lose by the latest equal labels of other senders. So wrong labels are measured by scores that the others' labels
-    have shaped. What affects all senders, such as late labels, a season, or one label that comes in batches, does not count,
-    and the gate limits what it costs. 32 senders are tested one by one, the rest together. Without equal labels from others a
-    sender is not tested.
+    have shaped; if those are no more than its own, as with two senders, it can be the honest one that is named. What affects
+    all senders, such as late labels, a season, or one label that comes in batches, does not count, and the gate limits what it
+    costs. 32 senders are tested one by one, the rest together. Without equal labels from others a sender is not tested.
 
     **Degenerate labels**, of one sender or of all. The last 1,000 or more are the same, more than in any earlier run, and 20 of
     the other label were expected by the base, and also by the usual rate: the share of this label's rows after which the other
@@ -119,7 +119,7 @@ class Breaker:
         else:
             more = p["excess"] / max(p["since"], 1) + e.MARGIN
             said = f"the corrected scores lose {more:.2f} nats a row to the base by the last {p['since']:,} labels of {who}"
-            said += ", and not by those of others"
+            said += ", and not by those of others: they contradict each other, and either may be wrong"
         return (
             f"{said}; after example {self.opened:,}. Stop what is wrong; then `riverdelta resume` learns the examples held, "
             "and `riverdelta resume --skip` drops them"
