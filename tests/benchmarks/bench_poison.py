@@ -18,7 +18,8 @@ is above 0.
 
 `none`: no clip, no ball, no cap, no limit, no breaker, and the corrected logit is served. `clip`, `ball`, `cap`, `limit`,
 `breaker`, `gate`: that one alone, with its default; `limit` (off by default) is the smallest that would have let 99 % of the
-rows pass that the base was trained on, by the hour. `defaults`: all but the limit. `all`: the limit too.
+rows pass that the base was trained on, by the hour. `defaults`: all but the limit. `all`: the limit too. After the attack
+an operator resets the breaker and drops what it held; with `--alone` nobody does, and it stays open.
 
 A label of weight 1 has a gradient below 1, and no coefficient grows to the ball's edge by labels alone before some thousands
 of one entity agree: clip and ball are for weights and features out of proportion (tests/corrections/test_influence_bounds.py).
@@ -121,22 +122,38 @@ def limit_of(before, keys):
     return limit
 
 
+class Attended(Breaker):
+    """A breaker that an operator resets after so many examples, if it is open then; what it held is dropped."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.left = end
+
+    def update(self, examples):
+        """Observe the examples, then the operator comes."""
+        passes = super().update(examples)
+        self.left -= len(examples)
+        if self.open and self.left <= 0:
+            self.reset()
+        return passes
+
+
 class Scene:
     """A stream, and what each setting serves of it without an attack."""
 
-    def __init__(self, prepared):
-        self.prepared, self.keys = prepared, prepared.keys
+    def __init__(self, prepared, alone=False):
+        self.prepared, self.keys, self.alone = prepared, prepared.keys, alone
         self.limit = limit_of(prepared.before, self.keys)
         source = np.arange(len(prepared.stream), dtype=np.int64) % SOURCES + 1
         self.clean = self.served(prepared.stream, prepared.base, source)
 
-    def served(self, stream, base, source):
+    def served(self, stream, base, source, end=math.inf):
         """Return the logits float32[N] that each setting serves; whether there is a gate changes nothing that is learned."""
         done = {}
         for parts in dict.fromkeys(tuple(p for p in parts if p != "gate") for parts in SETTINGS.values()):
             bounds = {name: math.inf for part, name in (("clip", "clip"), ("ball", "radius")) if part not in parts}
             admission = Admission(
-                Breaker() if "breaker" in parts else None,
+                Attended(math.inf if self.alone else end) if "breaker" in parts else None,
                 Limiter(self.keys, self.limit, DEFAULTS.entity_window_seconds) if "limit" in parts else None,
                 shares=Shares(DEFAULTS.sender_burst) if "cap" in parts else None,
             )
@@ -152,7 +169,7 @@ class Scene:
         targets = np.isin(stream.columns["item_id"], done.stream.columns["item_id"][~public])
         targets[: done.begin] = False
         found = {}
-        for name, served in self.served(done.stream, self.prepared.score(done.stream), done.source).items():
+        for name, served in self.served(done.stream, self.prepared.score(done.stream), done.source, done.end).items():
             z, usual = served[public], self.clean[name]
             found[name] = {"damage": float((LOG_LOSS.value(z, stream.label) - LOG_LOSS.value(usual, stream.label)).mean())}
             if targets.any():
@@ -214,6 +231,7 @@ def main():
     parser.add_argument("--stream", choices=("movielens", "simulator"), help="that stream alone")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="those, and none")
+    parser.add_argument("--alone", action="store_true", help="nobody resets the breaker")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     streams = [lambda: simulator(20_000)] if options.quick else [*([movielens] if FOLDER else []), simulator]
@@ -224,7 +242,7 @@ def main():
     budgets, seeds = ((0.01, 0.2), 1) if options.quick else (BUDGETS, options.seeds)
     found = {}
     for read in streams:
-        scene = Scene(read())
+        scene = Scene(read(), options.alone)
         found[scene.prepared.stream.name] = scene.measure(options.attacks, budgets, seeds)
         show_worse(found[scene.prepared.stream.name])
     if options.json:
