@@ -7,10 +7,13 @@
    one of two), and `flood` (one sender more, of as many positives on five rows as all others have labels), which is for an
    alert and not for the breaker. Each lasts to the end of the stream; `within`: the share that trips by the first decision
    after 1,000 rows in which the base expects 20 positives.
-Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_breaker.py [--quick] [--places N] [--seed N] [--stream NAME]
+With `--runs` only the test of degenerate labels is tried, without learning, at more places and on streams that no setting was
+chosen on: simulated clicks of other seeds and rates.
+Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_breaker.py [--quick] [--runs] [--places N] [--seed N] [--stream NAME]
 """
 
 import argparse
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -21,7 +24,10 @@ import streams
 from bench_drift import rate
 from operations import OPERATIONS, eight, minutes
 
+from riverdelta.core.examples import Examples
 from riverdelta.evaluation.prequential import Prequential
+from riverdelta.lab.datasets.movielens import load_movielens
+from riverdelta.lab.simulator import Simulation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.breaker import CHECK, Breaker
 from riverdelta.learning.joiner import Joiner
@@ -93,6 +99,41 @@ def false_trips(prepared, starts, seed):
     return found
 
 
+def false_runs(stream, base, starts, seeds):
+    """Return the trips and the examples of all operations, with labels in the order in which they come and nothing learned."""
+    trips = examples = 0
+    for operation, start, seed in itertools.product(OPERATIONS, np.linspace(0, 0.7, starts), range(seeds)):
+        rest = stream[int(start * len(stream)) :]
+        done = operation(rest, np.random.default_rng(seed))
+        label, z, when, source = rest.label[done.rows], base + 0 * done.rows, done.label_time, done.source
+        order = np.arange(len(label))
+        if when is not None:
+            if done.joiner:  # negatives come by silence
+                when, source = np.where(label > 0, when, minutes(len(label)) + 7_200.0), np.where(label > 0, source, 0)
+            order = np.argsort(when, kind="stable")
+        if "keep_negatives" in done.joiner:
+            order = order[(label[order] > 0) | (np.random.default_rng(seed).random(len(label)) < done.joiner["keep_negatives"])]
+        breaker = Breaker()
+        breaker.update(Examples.unserved({}, np.float32(z)[order], label[order], np.zeros(len(order)), source[order]))
+        trips, examples = trips + breaker.trips, examples + len(order)
+    return trips, examples
+
+
+def runs():
+    """Print the false trips of the test of degenerate labels, with the base's usual rate."""
+    given = {name: STREAMS[name]().stream for name in ("bandit", "pump", "electricity") if streams.FOLDER is not None}
+    if streams.FOLDER is not None:
+        given["movielens"] = load_movielens(streams.FOLDER / "ml-latest-small")
+    for seed, intercept in itertools.product(range(20, 30), (-0.4, -3.0, -5.0)):
+        made = Simulation(rows=100_000, seed=seed, intercept=intercept).generate().stream
+        given[f"simulator {seed}, {intercept}"] = made.select("user_id", "item_id")
+    for name, stream in given.items():
+        share = float(stream.label[: len(stream) // 5].mean())
+        starts, seeds = (1, 1) if "simulator" in name else (8, 2)
+        trips, examples = false_runs(stream, math.log(share / (1.0 - share)), starts, seeds)
+        print(f"{name}: {examples:,} examples, {trips} trips", flush=True)
+
+
 def number(value):
     """A count of examples."""
     return "never" if math.isinf(value) else f"{value:,.0f}"
@@ -101,11 +142,15 @@ def number(value):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small simulated stream alone, at few places")
+    parser.add_argument("--runs", action="store_true", help="the test of degenerate labels alone, on more streams")
     parser.add_argument("--places", type=int, default=40, help="where attacks begin; operations begin at a tenth as many")
     parser.add_argument("--seed", type=int, default=0, help="of the operations")
     parser.add_argument("--stream", choices=STREAMS, help="that stream alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.runs:
+        runs()
+        return
     names = [name for name in STREAMS if name != "quick"]
     if options.stream or options.quick or streams.FOLDER is None:
         names = [options.stream or "quick"]
