@@ -64,7 +64,7 @@ def served(prepared, operation, seed, start=0.0):
     return breaker, learner.examples
 
 
-def attacked(prepared, kind, starts):
+def attacked(prepared, kind, starts, cap=True):
     """Return by place where an attack begins the delay, infinite if it never trips, and that after which stale labels trip."""
     found, stream = [], prepared.stream
     expected = np.cumsum(1.0 / (1.0 + np.exp(-prepared.base.astype(np.float64))))
@@ -84,7 +84,7 @@ def attacked(prepared, kind, starts):
                 source = source % 2 if kind == "flip half" else source
                 label[wrong] = 1.0 - label[wrong]
             rows = replace(stream, label=label)
-        run, _ = prepared.replayed(rows, base, Admission(Breaker(), shares=Shares()), source)
+        run, _ = prepared.replayed(rows, base, Admission(Breaker(), shares=Shares() if cap else None), source)
         assert run.learned[:first].all(), "it tripped before the attack"
         found.append((math.inf if run.learned.all() else int(np.argmin(run.learned)) - first, said + CHECK - first))
     return np.array(found).T

@@ -19,7 +19,7 @@ is above 0.
 `none`: no clip, no ball, no cap, no limit, no breaker, and the corrected logit is served. `clip`, `ball`, `cap`, `limit`,
 `breaker`, `gate`: that one alone, with its default; `limit` (off by default) is the smallest that would have let 99 % of the
 rows pass that the base was trained on, by the hour. `defaults`: all but the limit. `all`: the limit too. After the attack
-an operator resets the breaker and drops what it held; with `--alone` nobody does, and it stays open.
+an operator resets the breaker and drops what it held; with `--alone` it stays open.
 
 A label of weight 1 has a gradient below 1, and no coefficient grows to the ball's edge by labels alone before some thousands
 of one entity agree: clip and ball are for weights and features out of proportion (tests/corrections/test_influence_bounds.py).
@@ -231,7 +231,7 @@ def main():
     parser.add_argument("--stream", choices=("movielens", "simulator"), help="that stream alone")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="those, and none")
-    parser.add_argument("--alone", action="store_true", help="nobody resets the breaker")
+    parser.add_argument("--alone", action="store_true", help="the breaker is not reset")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     streams = [lambda: simulator(20_000)] if options.quick else [*([movielens] if FOLDER else []), simulator]

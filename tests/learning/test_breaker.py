@@ -264,8 +264,8 @@ def test_one_upload_of_over_1000_negatives_trips_it_and_the_same_again_after_a_r
 
 
 @pytest.mark.parametrize("name", ["quick", "movielens"])
-def test_a_flood_of_plausible_labels_from_one_sender_does_not_trip_it(name):
-    assert np.isinf(bench().attacked(prepared(name), "flood", starts=4)[0]).all()
+def test_a_flood_of_plausible_labels_from_one_sender_does_not_trip_it_if_it_is_learned(name):
+    assert np.isinf(bench().attacked(prepared(name), "flood", starts=4, cap=False)[0]).all()
 
 
 def test_edge_ids_labels_and_scores_that_are_no_numbers_and_empty_blocks_are_taken():
