@@ -35,9 +35,9 @@ def bench():
 
 @cache
 def prepared(name):
-    if name != "simulator" and "RIVERDELTA_DATA" not in os.environ:
+    if name != "quick" and "RIVERDELTA_DATA" not in os.environ:
         pytest.skip("RIVERDELTA_DATA names no folder of public data")
-    return bench().STREAMS[name](quick=True)
+    return bench().STREAMS[name]()
 
 
 def rows(label, source=None, base=-0.8, corrected=None, weight=None):
@@ -46,10 +46,6 @@ def rows(label, source=None, base=-0.8, corrected=None, weight=None):
     made = Examples.unserved({}, np.full(count, base, np.float32), np.float32(label), np.zeros(count), source)
     given = {} if corrected is None else {"corrected": np.float32(corrected).reshape(-1, 1)}
     return replace(made, **given, **({} if weight is None else {"importance": np.float32(weight)}))
-
-
-def part(examples, at):
-    return replace(examples, **{name: value[at] for name, value in vars(examples).items() if name != "columns"})
 
 
 def coins(count, rate=0.3, seed=0):
@@ -92,7 +88,7 @@ def test_blocks_and_a_save_leave_the_bits_of_one_block(splits, saved_at):
                 saved = many.state()
                 many = Breaker()
                 many.load(saved)
-            parts.append(many.update(part(examples, slice(a, b))))
+            parts.append(many.update(examples[a:b]))
         assert np.array_equal(np.concatenate(parts), whole)
         assert bits(many) == bits(one)
         assert many.reason == one.reason is not None
@@ -118,7 +114,9 @@ def test_a_sender_whose_labels_the_others_contradict_trips_it_and_is_named(sende
     learned = breaker.update(informed(40_000, [2], seed, senders, since=10_000))
     # Benefit of 10,000 rows before does not make it slower.
     assert 0 < (int(np.argmin(learned)) - 10_000) / senders < 1_000
-    assert "labels of sender 2, and not by those of others" in breaker.reason
+    assert (
+        "labels of sender 2, and not by those of others: they contradict each other, and either may be wrong" in breaker.reason
+    )
     assert "labels of sender shop, " in breaker.explain({2: "shop"})
     assert "`riverdelta resume --skip`" in breaker.reason
 
@@ -210,7 +208,7 @@ def test_after_a_reset_the_same_run_trips_it_only_when_twice_as_long():
     label[4_000:] = 0
     breaker, at = Breaker(), []
     for _ in range(3):
-        at.append(int(np.argmin(breaker.update(part(rows(label), slice(sum(at), None))))))
+        at.append(int(np.argmin(breaker.update(rows(label)[sum(at) :]))))
         breaker.reset()
         assert (breaker.open, breaker.reason, breaker.opened) == (False, None, None)
     assert at[2] >= 1.9 * at[1]
@@ -225,7 +223,7 @@ def test_after_a_reset_a_sender_starts_with_no_evidence():
     assert int(np.argmin(learned)) > 500
 
 
-@pytest.mark.parametrize("name", ["simulator", "movielens", "electricity", "bandit", "pump"])
+@pytest.mark.parametrize("name", ["quick", "movielens", "electricity", "bandit", "pump"])
 def test_no_operation_of_an_ordinary_day_trips_it(name):
     tripped = {}
     for operation in bench().OPERATIONS:
@@ -235,15 +233,39 @@ def test_no_operation_of_an_ordinary_day_trips_it(name):
     assert not tripped
 
 
-@pytest.mark.parametrize("name", ["simulator", "movielens"])
+@pytest.mark.parametrize("name", ["quick", "movielens", "electricity", "bandit"])
 def test_stale_labels_trip_it_within_what_it_says_wherever_they_begin(name):
-    delays = bench().attacked(prepared(name), "stale", starts=20)
-    assert np.mean(np.array(delays) <= 1_000 + CHECK) >= 0.95
+    delays, said = bench().attacked(prepared(name), "stale", starts=20)
+    assert np.mean(delays <= said) >= 0.95
 
 
-@pytest.mark.parametrize("name", ["simulator", "movielens"])
-def test_a_flood_of_plausible_labels_from_one_sender_does_not_trip_it(name):
-    assert np.isinf(bench().attacked(prepared(name), "flood", starts=4)).all()
+@pytest.mark.parametrize("rate", [0.002, 0.005, 0.02])
+def test_a_base_that_tells_rows_apart_expects_no_less_than_one_that_does_not(rate):
+    rng, late = np.random.default_rng(0), []
+    for _ in range(20):
+        chance = rate * np.minimum(np.exp(rng.normal(0, 1.5, 80_000) - 1.125), 40)
+        label = (rng.random(80_000) < chance).astype(np.float32)
+        begin = int(rng.integers(50_000, 60_000))
+        label[begin:] = 0
+        examples = replace(rows(label, dealt(80_000)), base=np.float32(np.log(chance / (1 - chance))).reshape(-1, 1))
+        learned = Breaker().update(examples)
+        assert learned[:begin].all()
+        late.append(int(np.argmin(learned)) > begin + max(1_000, np.searchsorted(np.cumsum(chance[begin:]), 20)) + CHECK)
+    assert np.mean(late) <= 0.05
+
+
+def test_one_upload_of_over_1000_negatives_trips_it_and_the_same_again_after_a_reset_does_not():
+    label = coins(30_000)
+    label[10_000:11_500] = label[20_000:21_500] = 0
+    breaker = Breaker()
+    assert not breaker.update(rows(label[:15_000], dealt(15_000))).all()
+    breaker.reset()
+    assert breaker.update(rows(label[15_000:], dealt(15_000))).all()
+
+
+@pytest.mark.parametrize("name", ["quick", "movielens"])
+def test_a_flood_of_plausible_labels_from_one_sender_does_not_trip_it_if_it_is_learned(name):
+    assert np.isinf(bench().attacked(prepared(name), "flood", starts=4, cap=False)[0]).all()
 
 
 def test_edge_ids_labels_and_scores_that_are_no_numbers_and_empty_blocks_are_taken():
@@ -253,7 +275,7 @@ def test_edge_ids_labels_and_scores_that_are_no_numbers_and_empty_blocks_are_tak
     examples = rows(odd, source, corrected=odd[::-1].copy(), weight=np.resize(odd, 5_000))
     examples.base[::3, 0] = odd[::3]
     breaker.update(examples)
-    assert len(breaker.update(part(examples, slice(0, 0)))) == 0
+    assert len(breaker.update(examples[0:0])) == 0
     assert all(np.isfinite(a).all() for a in breaker.state().values())
 
 

@@ -99,7 +99,8 @@ class Evidence:
             return word == "prediction"
         if word is None and self.found is None:
             open_ = f"does not show whether it is a {self.loss.raw} or a {kind}"
-            refused = f"the output {self.output!r} {self.seen}, which {open_}; write {raw} or {prediction}"
+            words = f"{raw} or {prediction}" if self._mostly_inside else f"{raw} if it is one, and not a number to predict"
+            refused = f"the output {self.output!r} {self.seen}, which {open_}; write {words}"
         elif word is None and self.found == "raw":
             what = self.path.name, self.output, self.seen, self.loss.raw, raw
             _log.warning("%s: the output %r %s, and is taken for a %s; write %s to say so", *what)
@@ -107,6 +108,10 @@ class Evidence:
             refused = f"{named} {self.seen}, a {self.kind}; write {prediction}"
         elif word == "prediction" and (self.range[0] > self.predictions[1] or self.range[1] < self.predictions[0]):
             refused = f"{named} {self.seen}, never a {kind}; write {raw}"
+        elif word == "prediction" and not self._mostly_inside:
+            refused = (
+                f"{named} {self._probed}, not a {kind}; {self.loss} corrects outputs that are a {self.loss.raw} or a {kind}"
+            )
         elif word and not insisted and (doubt := self._doubt_raw if word == "raw" else self._doubt_prediction):
             other, fits = (prediction, self._inside.all()) if word == "raw" else (raw, not self._doubt_raw)
             link = IDENTITY if word == "raw" else self.loss.raw
@@ -141,6 +146,10 @@ class Evidence:
         return (
             f"{self._probed} and nearly always at the end, as a label is" if sum(self._at_ends(self.values)) >= _MOST else None
         )
+
+    @property
+    def _mostly_inside(self) -> bool:
+        return not self.values.size or float(np.mean(self._inside)) >= _MOST / 2
 
     @property
     def _inside(self) -> npt.NDArray[np.bool_]:

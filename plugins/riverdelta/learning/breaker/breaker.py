@@ -21,14 +21,14 @@ class Breaker:
 
     **Harm.** By the labels of one sender the corrected scores lose over 0.05 nats a row more than the base, and over 0.05 more
     than they lose by the latest equal labels of other senders. So wrong labels are measured by scores that the others' labels
-    have shaped. What affects all senders, such as late labels, a season, or one label that comes in batches, does not count,
-    and the gate limits what it costs. 32 senders are tested one by one, the rest together. Without equal labels from others a
-    sender is not tested.
+    have shaped; if those are no more than its own, as with two senders, it can be the honest one that is named. What affects
+    all senders, such as late labels, a season, or one label that comes in batches, does not count, and the gate limits what it
+    costs. 32 senders are tested one by one, the rest together. Without equal labels from others a sender is not tested.
 
     **Degenerate labels**, of one sender or of all. The last 1,000 or more are the same, more than in any earlier run, and 20 of
-    the other label were expected: for each row the smaller of the base's probability and of the usual rate, the share of this
-    label's rows after which the other came. So labels that truly come in long runs do not trip it. A label is tested once 8 of
-    its runs have ended.
+    the other label were expected by the base, and also by the usual rate: the share of this label's rows after which the other
+    came, plus three standard errors. So labels that truly come in long runs do not trip it. A label is tested once 8 of its
+    runs have ended.
 
     It cannot detect a stream that is wrong from the first label on, labels that all senders invert at once, or a share of wrong
     labels from which the corrections still gain.
@@ -42,8 +42,9 @@ class Breaker:
     1/4; it trips at R = 10⁷. If E[x | the past] <= 0.05 at every example, R - (examples of the sender) is a supermartingale,
     and so is the sum over senders: the mean number of examples before a false alarm is at least 10⁷, whatever the number of
     senders and however their labels depend on each other. Past gains are forgotten, as R is never below 0. Source: Shin,
-    Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection", arXiv 2203.03532. A run
-    with 20 expected ends has a probability of 2·10⁻⁹ if its ends are independent.
+    Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection", arXiv 2203.03532. If ends
+    are independent, a run in which 20 were expected by their true rate has a probability of 2·10⁻⁹. The three standard errors
+    are for a base that is right: with 100 ends known, it then trips at 20 expected by the base in all but 0.1 % of the cases.
 
     Examples
     --------
@@ -113,12 +114,12 @@ class Breaker:
         who = {e.EVERYBODY: "all senders", e.REST: f"the senders beyond the first {e.SENDERS}"}.get(int(s["place"]))
         who = who or (f"sender {names.get(number, number)}" if number else "silence and unknown senders")
         if s["why"] == e.RUN:
-            expected = f"where {p['expected']:.0f} of the other were expected"
-            said = f"the last {p['run']:,} labels of {who} are {p['label']}, {expected}"
+            said = f"the last {p['run']:,} labels of {who} are {p['label']}, "
+            said += f"where {e.ends_expected(p):.0f} of the other were expected"
         else:
             more = p["excess"] / max(p["since"], 1) + e.MARGIN
             said = f"the corrected scores lose {more:.2f} nats a row to the base by the last {p['since']:,} labels of {who}"
-            said += ", and not by those of others"
+            said += ", and not by those of others: they contradict each other, and either may be wrong"
         return (
             f"{said}; after example {self.opened:,}. Stop what is wrong; then `riverdelta resume` learns the examples held, "
             "and `riverdelta resume --skip` drops them"

@@ -32,9 +32,9 @@ HARM, RUN = 0, 1
 #: The evidence about one sender, or about all; pairs are by label.
 PLACE = np.dtype(
     [
-        ("source", np.int64), ("examples", np.int64),
+        ("source", np.int64),
         ("evidence", np.float64, len(STAKES)),  # of harm, for each stake
-        ("label", np.int64), ("run", np.int64), ("expected", np.float64),  # of this run; expected labels of the other kind
+        ("label", np.int64), ("run", np.int64), ("expected", np.float64),  # of this run; the base's labels of the other kind
         ("rows", np.float64, 2), ("ends", np.float64, 2),  # of the runs that have ended
         ("longest", np.int64, 2),  # that was normal
         ("since", np.int64), ("excess", np.float64),  # examples in which more than the margin was lost, and how much more
@@ -72,7 +72,6 @@ def _above(place, loss, same):  # type: ignore[no-untyped-def]
 @numba.njit(types.void(_Place, types.float64, types.int64, types.float64), cache=True)
 def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
     """Add an example of label y: what it lost (NaN: it is not tested), and the `chance` of the other label by the base."""
-    p.examples += 1
     if not math.isnan(loss):
         p.excess = max(p.excess + loss - MARGIN, 0.0)
         p.since = p.since + 1 if p.excess > 0.0 else 0
@@ -88,15 +87,21 @@ def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
                 p.ends[p.label] *= 0.5
         p.label, p.run, p.expected = y, 0, 0.0
     p.run += 1
-    if p.ends[y] >= LEAST_ENDS:
-        p.expected += min(chance, p.ends[y] / p.rows[y])
+    p.expected += chance
+
+
+@numba.njit(types.float64(_Place), cache=True)
+def ends_expected(p):  # type: ignore[no-untyped-def]
+    """Return how many labels of the other kind were expected in the current run: by the base, or as usual if that is less."""
+    ends, rows = p.ends[p.label], p.rows[p.label]
+    return min(p.expected, p.run * (ends + 3.0 * math.sqrt(ends)) / rows) if ends >= LEAST_ENDS else 0.0
 
 
 @numba.njit(types.void(_Tally, _Places), cache=True)
 def _decide(s, places):  # type: ignore[no-untyped-def]
     for k in range(len(places)):
         p = places[k]
-        run = p.run >= LEAST_ROWS and p.expected >= LEAST_EXPECTED and p.run > p.longest[p.label]
+        run = p.run >= LEAST_ROWS and ends_expected(p) >= LEAST_EXPECTED and p.run > p.longest[p.label]
         if run or np.mean(p.evidence) >= RUN_LENGTH:
             s.open, s.opened, s.why, s.place = 1, s.examples, RUN if run else HARM, k
             s.trips += 1
