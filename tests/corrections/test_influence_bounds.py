@@ -208,7 +208,7 @@ def test_one_example_adds_to_what_is_typical_no_more_than_sixteen_typical_ones_u
     for row in rows:
         before, (total, seen) = typical(c), tails(c)
         learn(c, *row)
-        grown, tested = tails(c)[0] - total, c.learner["window"][:, 0] == 0 if "window" in c.learner else False
+        grown, tested = tails(c)[0] - total, c.learner["window"][:, 2] > seen if "window" in c.learner else False
         assert (grown <= np.where((seen > 0) & ~np.asarray(tested), 16.001 * before + 1e-9 * total, np.inf)).all()
 
 

@@ -59,16 +59,17 @@ def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _shrink(x, i, begin, size, total, rows):  # type: ignore[no-untyped-def]
-    """Return the factor by which a feature's vector is scaled to its limit."""
-    length = _dot(x, i, begin, x, i, begin, size)
-    counted = limits.square(length, total, rows)
-    return np.float32(1.0) if counted == length else np.float32(math.sqrt(counted / length))
+def _shrink(x, i, begin, size, limit):  # type: ignore[no-untyped-def]
+    """Limit the numbers of a feature, and return the factor by which their vector is then scaled to the same limit."""
+    for d in range(begin, begin + size):
+        x[i, d] = limits.counted(x[i, d], limit[0, d])
+    length = math.sqrt(_dot(x, i, begin, x, i, begin, size))
+    return np.float32(1.0) if length <= limit[0, begin] else limit[0, begin] / np.float32(length)
 
 
 @numba.njit
-def _resize(mean, touched, precision, begin, size, outputs, factor, prior, most):  # type: ignore[no-untyped-def]
-    """Adapt every entity to another typical size of a feature: lower its precision, to `prior` at least, and bound its |m|²."""
+def _resize(mean, touched, precision, begin, size, outputs, forgotten, prior, most):  # type: ignore[no-untyped-def]
+    """Adapt every entity to another typical size of a feature: bound its |m|² anew, or forget it."""
     width = np.uint64(precision.shape[1]) // np.uint64(outputs)
     for row in range(precision.shape[0]):
         for k in range(outputs):
@@ -76,20 +77,20 @@ def _resize(mean, touched, precision, begin, size, outputs, factor, prior, most)
             if precision[slot, at] > np.float32(0.0):
                 shrinkage = np.float32(bounded.shrinkage(_dot(mean, slot, at, mean, slot, at, size), most))
                 for d in range(at, at + size):
-                    precision[slot, d] = max(precision[slot, d] * factor, prior)
-                    mean[slot, d] *= shrinkage
-                touched[slot] |= shrinkage != np.float32(1.0)
+                    precision[slot, d] = prior if forgotten else precision[slot, d]
+                    mean[slot, d] *= np.float32(0.0) if forgotten else shrinkage
+                touched[slot] |= forgotten or shrinkage != np.float32(1.0)
 
 
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
-        *(float64[:, ::1], _Sums, types.int64[::1], _Terms, KERNELS, _Table),
+        *(float64[:, ::1], _Table, _Sums, types.int64[::1], _Terms, KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, x, mean, touched, precision, square, present, window, sizes, ends, terms, loss, out
+    offset, label, weight, slots, x, mean, touched, precision, square, present, window, limit, sizes, ends, terms, loss, out
 ):
     variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
@@ -101,13 +102,11 @@ def _learn(  # type: ignore[no-untyped-def]
         # Feature f ends before column ends[f].
         begin, finite = _0, True
         for f in range(ends.shape[0]):
-            size, total, rows = np.uint64(ends[f]) - begin, square[1 + f], present[f]
+            size = np.uint64(ends[f]) - begin
             lengths[f], shrinks[f] = _dot(x, i, begin, x, i, begin, size), 1.0
-            if not limits.is_usual(lengths[f], total, rows):
+            if not lengths[f] <= np.float64(limit[0, begin]) ** 2:
                 finite &= lengths[f] < math.inf
-                for d in range(begin, begin + size):
-                    x[i, d] = limits.limited(x[i, d], total, rows)
-                shrinks[f] = _shrink(x, i, begin, size, total, rows)
+                shrinks[f] = _shrink(x, i, begin, size, limit)
             begin += size
         for k in range(outputs):
             raw[k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
@@ -124,18 +123,21 @@ def _learn(  # type: ignore[no-untyped-def]
         begin = _0
         for f in range(ends.shape[0]):
             size = np.uint64(ends[f]) - begin
+            usual, typical = True, limits.typical(square[1 + f], present[f])
             if lengths[f] > 0.0:
-                total = limits.added(square[1 + f], present[f], lengths[f], window, f)
                 present[f] += 1.0
-                if total < square[1 + f]:
-                    shrinks[f] = _shrink(x, i, begin, size, total, present[f])
-                square[1 + f] = total
+                usual = limits.is_usual(lengths[f], present[f], window, f)
+                if usual:
+                    square[1 + f] += lengths[f]
+                else:
+                    square[1 + f] = limits.unusual(square[1 + f], present[f], lengths[f], window, f, limit, begin, begin + size)
+                    shrinks[f] = _shrink(x, i, begin, size, limit)
+                typical = limits.typical(square[1 + f], present[f])
             prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, _CERTAIN))
-            typical, then = limits.typical(square[1 + f], present[f]), sizes[f]
-            if present[f] > 0.0 and not then / 4.0 <= typical <= then * 4.0:
-                if then > 0.0:
-                    less, most = np.float32(min(typical / then, 1.0)), radius / math.sqrt(typical)
-                    _resize(mean, touched, precision, begin, size, outputs, less, prior, most)
+            if not (usual or sizes[f] / 4.0 <= typical <= sizes[f] * 4.0):
+                if sizes[f] > 0.0:
+                    jumped = not sizes[f] / 16.0 <= typical <= sizes[f] * 16.0
+                    _resize(mean, touched, precision, begin, size, outputs, jumped, prior, radius / math.sqrt(typical))
                 sizes[f] = typical
             back = lose * prior
             for k in range(outputs):
@@ -286,30 +288,34 @@ class Entity(Correction):
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
         slots, x = self._design(columns, len(offset))
-        _predict(offset, slots, limits.clipped(x, self.served[limits.LIMIT]), self.served["mean"].values, out)
+        _predict(offset, slots, limits.limited(x, self.served[limits.LIMIT]), self.served["mean"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
         slots, x = self._design(columns, len(offset))
-        mean, learner = self.served["mean"], self.learner
+        mean, limit, learner = *self.served.values(), self.learner
         terms = tuple(map(float, (self.variance, self.forget, *bounded.finite(self.clip, self.radius))))
         _learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], learner[limits.WINDOW], learner["sizes"], self._dense.ends, terms, self.loss.kernels, out,
+            learner["present"], learner[limits.WINDOW], limit.values, learner["sizes"], self._dense.ends, terms,
+            self.loss.kernels, out,
         )  # fmt: skip
-        self.restore()
+        limit.touched[:] |= len(offset) > 0
         return out
 
     def restore(self) -> None:
-        limits.publish(self.served[limits.LIMIT], self.learner["square"][1:], self.learner["present"], self._dense.ends)
+        window, learner = self.learner[limits.WINDOW], self.learner
+        limits.restore(self.served[limits.LIMIT], window, learner["square"][1:], learner["present"], self._dense.ends)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         mean = nodes.table("mean", self.served["mean"].values)
         ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
         rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
         width = self._dense.width
-        matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), self.served[limits.LIMIT])
+        matrix = limits.export(
+            nodes, self._dense.export(nodes, columns, offset), nodes.table(limits.LIMIT, self.served[limits.LIMIT].values)
+        )
         by_output = nodes.add("Reshape", rows, nodes.constant([-1, self.loss.outputs, width], np.int64))
         product = nodes.add("Mul", by_output, nodes.add("Reshape", matrix, nodes.constant([-1, 1, width], np.int64)))
         return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([2], np.int64), keepdims=0))

@@ -70,29 +70,45 @@ def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-unty
 @numba.njit(
     types.void(
         *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
-        *(_State, types.boolean, _Terms, KERNELS, _Table),
+        *(_State, _Table, types.boolean, _Terms, KERNELS, _Table),
     ),
     cache=True,
 )
 def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, values, x, ids, touched, id_state, dense, dense_state, scale, window, ftrl, terms, loss, out
+    offset,
+    label,
+    weight,
+    slots,
+    values,
+    x,
+    ids,
+    touched,
+    id_state,
+    dense,
+    dense_state,
+    scale,
+    window,
+    limit,
+    ftrl,
+    terms,
+    loss,
+    out,
 ):
     rate, beta, l1, l2, clip, radius = terms
     outputs = offset.shape[1]
     raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
     squares = np.empty(x.shape[1])
     for i in range(offset.shape[0]):
-        finite = True
+        size = 0.0
         for d in range(x.shape[1]):
-            # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x.
             squares[d] = np.float64(x[i, d]) * np.float64(x[i, d])
-            finite &= squares[d] < math.inf
-            x[i, d] = limits.limited(x[i, d], scale[d, 1], scale[d, 2])
+            size += squares[d]
+            x[i, d] = limits.counted(x[i, d], limit[0, d])
         for k in range(outputs):
             raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
             out[i, k] = raw[k]
         y, w = np.float64(label[i]), np.float64(weight[i])
-        if not (finite and bounded.is_learned(raw, y, w)):
+        if not (size < math.inf and bounded.is_learned(raw, y, w)):
             continue
         loss.derivatives(raw, y, w, gradient, curvature)
         for k in range(outputs):
@@ -107,28 +123,32 @@ def _learn(  # type: ignore[no-untyped-def]
                 touched[slot] = True
         for d in range(x.shape[1]):
             if squares[d] > 0.0:
-                v, total = np.float64(x[i, d]), limits.added(scale[d, 1], scale[d, 2], squares[d], window, d)
+                # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x. Of each output's three columns in dense_state,
+                # the last is the coefficient of x / largest.
+                largest = max(scale[d, 0], abs(np.float64(x[i, d])))
                 scale[d, 2] += 1.0
-                largest = max(scale[d, 0], abs(v))
-                if total < scale[d, 1]:
-                    v = np.float64(limits.limited(x[i, d], total, scale[d, 2]))
-                # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
-                if not 0.99 * total <= largest * largest * scale[d, 2] <= 64.0 * total:
-                    largest = 2.0 * math.sqrt(limits.typical(total, scale[d, 2]))
-                scale[d, 1] = total
+                if limits.is_usual(squares[d], scale[d, 2], window, d):
+                    scale[d, 1] += squares[d]
+                else:
+                    scale[d, 1] = limits.unusual(scale[d, 1], scale[d, 2], squares[d], window, d, limit, d, d + 1)
+                    x[i, d] = limits.counted(x[i, d], limit[0, d])
+                    # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
+                    typical = limits.typical(scale[d, 1], scale[d, 2])
+                    if not 0.99 * typical <= largest * largest <= 64.0 * typical:
+                        largest = 2.0 * math.sqrt(typical)
+                if largest != scale[d, 0]:
+                    # Coefficients and FTRL's z shrink with another scale.
+                    ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
+                    for k in range(outputs):
+                        dense_state[d, 3 * k + 1] *= ratio
+                        dense_state[d, 3 * k + 2] *= ratio
+                    scale[d, 0] = largest
+                v = np.float64(x[i, d]) / largest
                 for k in range(outputs):
-                    # Each output has three columns; the last is the coefficient of x / scale. Another scale shrinks it and
-                    # FTRL's z.
                     at = 3 * k
-                    if largest != scale[d, 0]:
-                        ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
-                        dense_state[d, at + 2] *= ratio
-                        dense_state[d, at + 1] *= ratio
-                    if v != 0.0:
-                        g, c = gradient[k] * v / largest, dense_state[d, at + 2]
-                        dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
+                    g, c = gradient[k] * v, dense_state[d, at + 2]
+                    dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
                     dense[d, k] = dense_state[d, at + 2] / largest
-                scale[d, 0] = largest
 
 
 class Linear(Correction):
@@ -249,7 +269,7 @@ class Linear(Correction):
         out = self.room(columns, offset)
         rows = len(offset)
         tables = (self.served["ids"].values, self.served["dense"].values)
-        x = limits.clipped(self._dense.matrix(columns, rows), self.served[limits.LIMIT])
+        x = limits.limited(self._dense.matrix(columns, rows), self.served[limits.LIMIT])
         _predict(offset, *self._hashed.slots(columns, rows), x, *tables, out)
         return out
 
@@ -257,20 +277,20 @@ class Linear(Correction):
         out = self.room(columns, offset, label, weight)
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
-        ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
+        ids, dense, limit, learner = *self.served.values(), self.learner
         terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, *bounded.finite(self.clip, self.radius))))
         _learn(
             offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched, learner["ids"],
-            dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW], self.method == "ftrl", terms,
-            self.loss.kernels, out,
+            dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW], limit.values, self.method == "ftrl",
+            terms, self.loss.kernels, out,
         )  # fmt: skip
-        dense.touched[:] |= rows > 0
-        self.restore()
+        for table in (dense, limit):
+            table.touched[:] |= rows > 0
         return out
 
     def restore(self) -> None:
         scale = self.learner["scale"]
-        limits.publish(self.served[limits.LIMIT], scale[:, 1], scale[:, 2])
+        limits.restore(self.served[limits.LIMIT], self.learner[limits.WINDOW], scale[:, 1], scale[:, 2])
 
     def inflate(self, keep: float) -> None:
         ids, dense = self.learner["ids"], self.learner["dense"]
@@ -291,7 +311,9 @@ class Linear(Correction):
             raw = nodes.add("Add", raw, self._hashed.export(nodes, columns, ids, self.loss.outputs))
         if self._dense.width:
             dense = nodes.table("dense", self.served["dense"].values)
-            matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), self.served[limits.LIMIT])
+            matrix = limits.export(
+                nodes, self._dense.export(nodes, columns, offset), nodes.table(limits.LIMIT, self.served[limits.LIMIT].values)
+            )
             raw = nodes.add("Add", raw, nodes.add("MatMul", matrix, dense))
         return raw
 
