@@ -116,7 +116,8 @@ def _learn(  # type: ignore[no-untyped-def]
         if not (finite and bounded.is_learned(raw, y, w)):
             continue
         loss.derivatives(raw, y, w, gradient, curvature)
-        if bounded.largest(gradient) > clip:
+        clipped = bounded.largest(gradient) > clip
+        if clipped:
             loss.derivatives(raw, y, 1.0, gradient, curvature)
             loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
         square[0] += 1.0
@@ -139,7 +140,8 @@ def _learn(  # type: ignore[no-untyped-def]
                     jumped = not sizes[f] / 16.0 <= typical <= sizes[f] * 16.0
                     _resize(mean, touched, precision, begin, size, outputs, jumped, prior, radius / math.sqrt(typical))
                 sizes[f] = typical
-            back = lose * prior
+            # A clipped step is at most the prior deviation.
+            back, step = lose * prior, np.float32(math.sqrt(variance / typical) if clipped else math.inf)
             for k in range(outputs):
                 at, g, h = np.uint64(k) * width + begin, np.float32(gradient[k]), np.float32(curvature[k])
                 for d in range(_0, size):
@@ -147,7 +149,7 @@ def _learn(  # type: ignore[no-untyped-def]
                     was = belief if belief > np.float32(0.0) else prior
                     now = min(keep * was + back + h * v * v, _CERTAIN)
                     precision[slot, at + d] = now
-                    mean[slot, at + d] -= g * v / now
+                    mean[slot, at + d] -= bounded.within(g * v / now, step)
                 reach[k] += typical * _dot(mean, slot, at, mean, slot, at, size)
             begin += size
         for k in range(outputs):
