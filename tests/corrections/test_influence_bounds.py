@@ -164,7 +164,7 @@ def moved(c, row):
     sizes = c.learner["sizes"].copy()
     learn(c, *row)
     # A feature whose typical size has changed is bounded anew, or forgotten.
-    before = np.where((c.learner["sizes"] == sizes)[[0, 1, 2, 2]], before, c.served["mean"].values[slot])
+    before = np.where(((sizes == 0) | (c.learner["sizes"] == sizes))[[0, 1, 2, 2]], before, c.served["mean"].values[slot])
     return np.abs(c.served["mean"].values[slot] - before), CLIP * x / c.learner["precision"][slot]
 
 

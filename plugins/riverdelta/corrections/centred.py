@@ -20,7 +20,7 @@ _LARGEST = np.finfo(np.float32).max
 _Doubles = float64[:, ::1]
 
 
-@numba.vectorize([float64(float64, float64, float64)], cache=True)
+@numba.vectorize([float64(float64, float64, float64)], cache=True)  # type: ignore[no-untyped-call]
 def _limited(x, centre, reach):  # type: ignore[no-untyped-def]
     return x if abs(x - centre) <= reach else centre + limits.counted(x - centre, reach)
 
