@@ -69,7 +69,7 @@ def _shrink(x, i, begin, size, limit):  # type: ignore[no-untyped-def]
 
 @numba.njit
 def _resize(mean, touched, precision, begin, size, outputs, forgotten, prior, most):  # type: ignore[no-untyped-def]
-    """Adapt every entity to another typical size of a feature: bound its |m|² anew, or forget it."""
+    """Adapt every entity to another typical size of a feature: bound its |m|², or forget it."""
     width = np.uint64(precision.shape[1]) // np.uint64(outputs)
     for row in range(precision.shape[0]):
         for k in range(outputs):

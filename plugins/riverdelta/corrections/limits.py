@@ -1,7 +1,7 @@
 """Limits: what a number counts as at most, in every kernel, in `predict` and in the graph, from its first value on.
 
 A number counts as at most 4 times its typical size T, the root mean square of its nonzero values, each limited in this way. One
-that is absurd, of more than 64 T, counts the less the larger it is. The limit is set anew after each of the first 8 values and
+that is absurd, of more than 64 T, counts the less the larger it is. The limit is set again after each of the first 8 values and
 then each time their number has grown by a quarter.
 
 The first values are not limited, and units change; so T is tested at the same times, on at least 8 values. If no more than one
