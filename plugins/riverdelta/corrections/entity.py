@@ -61,7 +61,8 @@ class Entity(Correction):
     squared length: the prior does not depend on the feature's scale (a g-prior, Zellner 1986).
 
     The effect of one example is bounded (`corrections.bounded`). With T the mean of a feature's nonzero |x|², Σ T·|m|² over the
-    features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T).
+    features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T). A step that `clip` limits moves a
+    coefficient at most √(`variance`/T). If T changes by a factor of 16 or more, the feature is forgotten.
 
     Sources: Ramanath et al. 2021, "Lambda Learner" (arXiv 2010.05154); Zhang et al. 2016, "GLMix" (KDD).
 
