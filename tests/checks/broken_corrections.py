@@ -246,7 +246,7 @@ class FailsOnOneRow(Shift):
 
 class ClipsInItsGraph(Linear):
     def export(self, nodes, columns, offset):
-        ends = [nodes.constant(np.float32(end)) for end in (-1, 1)]
+        ends = [nodes.constant(np.float32(end)) for end in (-2, 2)]
         return super().export(nodes, columns | {"h": nodes.add("Clip", columns["h"], *ends)}, offset)
 
 

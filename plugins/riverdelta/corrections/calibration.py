@@ -26,19 +26,6 @@ _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 _FIRST = 16.0
 
 
-@numba.njit
-def _most(belief, limit, k):  # type: ignore[no-untyped-def]
-    """Write what an offset counts as at most, and beyond what it counts as 0."""
-    limit[0, k], limit[1, k] = limits.most(belief[5], belief[6])
-    if belief[6] == 0.0:
-        limit[0, k] = np.float32(_FIRST)
-
-
-@numba.njit
-def _counted(offset, limit, k):  # type: ignore[no-untyped-def]
-    return bounded.within(offset, np.float64(limit[0, k])) if abs(offset) <= np.float64(limit[1, k]) else 0.0
-
-
 @numba.njit(inline="always")
 def _raw(line, k, offset, counted):  # type: ignore[no-untyped-def]
     return offset + (np.float64(line[k, 0]) + np.float64(line[k, 1]) * counted)
@@ -48,8 +35,7 @@ def _raw(line, k, offset, counted):  # type: ignore[no-untyped-def]
 def _predict(offset, line, limit, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         for k in range(offset.shape[1]):
-            o = np.float64(offset[i, k])
-            out[i, k] = _raw(line, k, o, _counted(o, limit, k))
+            out[i, k] = _raw(line, k, np.float64(offset[i, k]), np.float64(limits.counted(offset[i, k], limit[0, k])))
 
 
 @numba.njit(types.void(_Table, _Floats, _Floats, _Table, _Table, _Doubles, _Doubles, _Terms, KERNELS, _Table), cache=True)
@@ -59,9 +45,8 @@ def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out
     raw, gradient, curvature, counted = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for i in range(offset.shape[0]):
         for k in range(outputs):
-            o = np.float64(offset[i, k])
-            counted[k] = _counted(o, limit, k)
-            raw[k] = _raw(line, k, o, counted[k])
+            counted[k] = limits.counted(offset[i, k], limit[0, k])
+            raw[k] = _raw(line, k, np.float64(offset[i, k]), counted[k])
             out[i, k] = raw[k]
         y, w = np.float64(label[i]), np.float64(weight[i])
         if not bounded.is_learned(raw, y, w):
@@ -81,16 +66,17 @@ def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out
             if det > 0.0:  # rounding can reach 0 with a very weak prior
                 belief[0] -= g * (belief[4] - belief[3] * o) / det
                 belief[1] -= g * (belief[2] * o - belief[3]) / det
-            given = np.float64(offset[i, k])
-            if given != 0.0:
-                total = limits.added(belief[5], belief[6], given * given if belief[6] > 0.0 else o * o, window, k)
-                if total < belief[5]:
-                    # Offsets counted for too much, and so did their evidence.
-                    belief[3] *= math.sqrt(total / belief[5])
-                    belief[4] = prior + total / belief[5] * (belief[4] - prior)
-                belief[5] = total
+            square, before = np.float64(offset[i, k]) ** 2, belief[5]
+            if square != 0.0:
                 belief[6] += 1.0
-                _most(belief, limit, k)
+                if limits.is_usual(square, belief[6], window, k):
+                    belief[5] += square
+                else:
+                    belief[5] = limits.unusual(before, belief[6], square, window, k, limit, k, k + 1)
+                    if belief[5] < before:
+                        # Offsets counted for too much, and so did their evidence.
+                        belief[3] *= math.sqrt(belief[5] / before)
+                        belief[4] = prior + belief[5] / before * (belief[4] - prior)
             reach = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
             shrink = bounded.shrinkage(reach, radius)
             if shrink != 1.0:
@@ -169,12 +155,11 @@ class Calibration(Correction):
 
     def bind(self, schema: Schema) -> None:
         prior, outputs = 1.0 / self.variance, self.loss.outputs
-        self.served = {"line": Table(np.zeros((outputs, 2))), limits.LIMIT: Table(np.zeros((2, outputs)))}
+        self.served = {"line": Table(np.zeros((outputs, 2))), limits.LIMIT: limits.table(outputs, _FIRST)}
         self.learner = {
             "belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs),
             limits.WINDOW: limits.window(outputs),
         }
-        self.restore()
         super().bind(schema)
 
     @property
@@ -199,8 +184,8 @@ class Calibration(Correction):
         return out
 
     def restore(self) -> None:
-        for k, belief in enumerate(self._beliefs):
-            _most(belief, self.served[limits.LIMIT].values, k)
+        beliefs = self._beliefs
+        limits.restore(self.served[limits.LIMIT], self.learner[limits.WINDOW], beliefs[:, 5], beliefs[:, 6])
 
     def inflate(self, keep: float) -> None:
         prior = 1.0 / self.variance
@@ -210,7 +195,7 @@ class Calibration(Correction):
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         line = nodes.add("Transpose", nodes.table("line", self.served["line"].values), perm=[1, 0])
         intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
-        counted = limits.export(nodes, offset, self.served[limits.LIMIT])
+        counted = limits.export(nodes, offset, nodes.table(limits.LIMIT, self.served[limits.LIMIT].values))
         return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, counted)))
 
     def coefficients(self) -> dict[str, Coefficients]:
