@@ -17,13 +17,10 @@ from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.features import Schema
 from riverdelta.core.settings import Settings
-from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.server import free_port
 from riverdelta.learning.definition import Definition
-from riverdelta.learning.joiner import Source
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
-from riverdelta.storage.registry import FolderRegistry
 
 #: A base with faults of its own: it cannot score an odd number of rows, and returns NaN where x is 1e30.
 BASE = """<ir_version: 8, opset_import: ["" : 17]>
@@ -132,21 +129,6 @@ def truth(rng, x, scores):
     return rng.random(len(x)) < 1 / (1 + np.exp(-x))
 
 
-def seldom(rng, x, scores):
-    """Labels a fifth as often as the base has it."""
-    return truth(rng, x, scores) & (rng.random(len(x)) < 0.2)
-
-
-def never(rng, x, scores):
-    """A stale stream of clicks."""
-    return np.zeros(len(x), bool)
-
-
-def spite(rng, x, scores):
-    """Labels that are whatever the corrections made less likely than the base had it."""
-    return scores < 1 / (1 + np.exp(-x))
-
-
 async def _all(scorers, stop, pause):
     async def one(scorer):
         await asyncio.sleep(pause * scorers.index(scorer) / len(scorers))
@@ -175,132 +157,3 @@ class Traffic:
         self._stop.set()
         self._thread.join()
         assert self.error is None, self.error
-
-
-def lose_the_learner(scorer):
-    scorer.alive = False
-
-
-def pause_the_learner(scorer):
-    """Its checkpoints have no folder any more, but a file."""
-    store = scorer.trainer.checkpoints
-    moved = scorer.trainer.home.folder / "moved"
-    moved.write_text("a file where a folder was")
-    scorer.between.append(lambda: setattr(store, "registry", FolderRegistry(moved)))
-
-
-def lose_sight_of_new_tables(scorer):
-    scorer.plane.follower.follow = lambda: None
-
-
-def see_old_records_alone(scorer, seconds=7.0):
-    """The learner is behind by so many seconds, always."""
-    read, seen = scorer.trainer.journal.read, []
-
-    def late(after, rows):
-        now = scorer.plane.clock()
-        records = read(after, rows)
-        seen.extend((now, sequence) for sequence, _ in records if not seen or sequence > seen[-1][1])
-        known = [sequence for at, sequence in seen if at <= now - seconds]
-        return [(sequence, record) for sequence, record in records if known and sequence <= known[-1]]
-
-    scorer.trainer.journal.read = late
-
-
-def read_nothing(scorer):
-    """The learner reads no further, and the journal grows by hundreds of records."""
-    scorer.trainer.journal.read = lambda after, rows: []
-
-    async def burst():
-        answer = scorer.plane.score({"user": [1] * 200, "x": [0.0] * 200, "shop": [0.0] * 200})
-        for i in range(200):  # what comes together would be one record
-            await scorer.plane.feedback([f"{answer.impressions}.{i}"], np.ones(1, np.float32))
-
-    scorer.exchange = burst
-
-
-def lose_impressions(scorer):
-    """The learner finds no impression any more, in memory or in the journal."""
-    waiting = scorer.trainer.learner.joiner.waiting
-    scorer.between.append(lambda: vars(waiting).update(source=Source(), limit=0))
-
-
-def label_again_what_is_retired(scorer):
-    """Each request's labels are followed by those of the first one, whose part of the journal is soon retired."""
-    post, exchange, sent = scorer._client.post, scorer.exchange, []
-
-    async def remembered(path, json):
-        if path == "/feedback":
-            sent.append(json)
-        return await post(path, json=json)
-
-    async def twice():
-        await exchange()
-        await post("/feedback", json=sent[0])
-
-    scorer._client.post, scorer.exchange = remembered, twice
-
-
-def send_ids_of_another_service(scorer):
-    """Each request's labels are followed by as many whose ids this service did not issue."""
-    exchange = scorer.exchange
-
-    async def twice():
-        await exchange()
-        answer = await scorer._client.post("/feedback", json=[{"id": "another.0", "label": 1}] * scorer.rows)
-        assert answer.status_code == 422
-
-    scorer.exchange = twice
-
-
-def fill_the_journal(scorer):
-    scorer.fed = False
-    database = scorer.plane.journal.log._writer.newest._db
-    (pages,) = database.execute("PRAGMA page_count").fetchone()
-    database.execute(f"PRAGMA max_page_count = {pages}")
-
-
-def fill_the_disk(scorer):
-    status = scorer.trainer._status
-    describe = status.report
-    status.report = lambda: describe() | {"disk_free_ratio": 0.03}
-
-
-def shift_a_feature(scorer):
-    scorer.shift = 3.0
-
-
-def label_seldom(scorer):
-    scorer.label = seldom
-
-
-def stop_clicking(scorer):
-    scorer.label = never
-
-
-class Stuck(Gate):
-    """A gate that guards nothing: what the corrections say is served, however they do."""
-
-    weight = property(lambda self: 1.0)
-
-
-def spite_the_corrections(scorer):
-    scorer.label = spite
-    scorer.trainer.learner.gate.__class__ = Stuck
-
-
-def send_what_has_no_score(scorer):
-    scorer.unscored = True
-
-
-def send_what_it_cannot_score(scorer):
-    scorer.odd = True
-
-
-def slow_down(scorer):
-    run = scorer.plane.session.run
-    scorer.plane.session.run = lambda columns: (threading.Event().wait(0.35), run(columns))[1]
-
-
-def skew_the_export(scorer):
-    scorer.trainer.releases.definition.corrections[2].__class__.skew = 1.0

@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 
+import planted as f
 import pytest
 import scorers as s
 from real import Prometheus, needs_prometheus
@@ -12,25 +13,29 @@ from riverdelta.sidecar import status
 
 #: By alert: how its fault is planted, and the settings and the size of requests of the scorer that gets it.
 FAULTS = {
-    "RiverdeltaLearnerDown": (s.lose_the_learner, {}, {}),
-    "RiverdeltaLearningPaused": (s.pause_the_learner, {}, {}),
-    "RiverdeltaNoSwaps": (s.lose_sight_of_new_tables, {}, {}),
-    "RiverdeltaWorseThanBase": (s.spite_the_corrections, {"breaker": "off", "drift_run_length": 0}, {}),
-    "RiverdeltaBreakerOpen": (s.stop_clicking, {"drift_run_length": 0}, {}),
-    "RiverdeltaFreshnessSlow": (s.see_old_records_alone, {}, {}),
-    "RiverdeltaBacklogGrowing": (s.read_nothing, {}, {}),
-    "RiverdeltaLabelsUnmatched": (s.lose_impressions, {}, {}),
-    "RiverdeltaLabelsExpired": (s.label_again_what_is_retired, {"segment_bytes": 1, "journal_max_bytes": 1}, {}),
-    "RiverdeltaFeedbackRefused": (s.send_ids_of_another_service, {}, {}),
-    "RiverdeltaJournalFailing": (s.fill_the_journal, {}, {}),
-    "RiverdeltaDiskNearlyFull": (s.fill_the_disk, {}, {}),
-    "RiverdeltaDrift": (s.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),
-    "RiverdeltaCalibrationOff": (s.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 256}),
-    "RiverdeltaNotFinite": (s.send_what_has_no_score, {}, {}),
-    "RiverdeltaErrors": (s.send_what_it_cannot_score, {}, {}),
-    "RiverdeltaSlow": (s.slow_down, {}, {}),
-    "RiverdeltaReleaseRefused": (s.skew_the_export, {"entity": s.Skewed, "release_seconds": 4.0}, {}),
+    "RiverdeltaLearnerDown": (f.lose_the_learner, {}, {}),
+    "RiverdeltaLearningPaused": (f.pause_the_learner, {}, {}),
+    "RiverdeltaNoSwaps": (f.lose_sight_of_new_tables, {}, {}),
+    "RiverdeltaWorseThanBase": (f.spite_the_corrections, {"breaker": "off", "drift_run_length": 0}, {}),
+    "RiverdeltaBreakerOpen": (f.stop_clicking, {"drift_run_length": 0}, {}),
+    "RiverdeltaHeldDropped": (f.hold_everything, {"held_bytes": 1_000, "drift_run_length": 0}, {}),
+    "RiverdeltaSenderCapped": (f.flood, {"drift_run_length": 0}, {}),
+    "RiverdeltaFreshnessSlow": (f.see_old_records_alone, {}, {}),
+    "RiverdeltaBacklogGrowing": (f.read_nothing, {}, {}),
+    "RiverdeltaLabelsUnmatched": (f.lose_impressions, {}, {}),
+    "RiverdeltaLabelsExpired": (f.label_again_what_is_retired, {"segment_bytes": 1, "journal_max_bytes": 1}, {}),
+    "RiverdeltaFeedbackRefused": (f.send_ids_of_another_service, {}, {}),
+    "RiverdeltaJournalFailing": (f.fill_the_journal, {}, {}),
+    "RiverdeltaDiskNearlyFull": (f.fill_the_disk, {}, {}),
+    "RiverdeltaDrift": (f.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),
+    "RiverdeltaCalibrationOff": (f.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 256}),
+    "RiverdeltaNotFinite": (f.send_what_has_no_score, {}, {}),
+    "RiverdeltaErrors": (f.send_what_it_cannot_score, {}, {}),
+    "RiverdeltaSlow": (f.slow_down, {}, {}),
+    "RiverdeltaReleaseRefused": (f.skew_the_export, {"entity": s.Skewed, "release_seconds": 4.0}, {}),
 }
+#: It compares with a day before, which in the haste of this test is 48 minutes: `test_alerts.py` has it.
+OF_TWO_DAYS = {"RiverdeltaFeedbackVolume"}
 WELL = "well"
 #: How much each scorer has learned before its fault is planted; and the most that an alert may take from then on.
 QUIET_ROWS, PATIENCE_SECONDS = 1_500, 120.0
@@ -56,7 +61,7 @@ def quiet(scorer):
 
 
 def test_every_alert_has_its_fault():
-    assert alerts().keys() == FAULTS.keys()
+    assert alerts().keys() == FAULTS.keys() | OF_TWO_DAYS
 
 
 @needs_prometheus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from boards import panels as p
 from boards.board import Rows
-from boards.queries import Ask, of, rate
+from boards.queries import Ask, each, of, rate
 
 
 def updates() -> Rows:
@@ -79,6 +79,23 @@ def updates() -> Rows:
         Ask(rate("riverdelta_updates_limited"), "over the limit"),
         low=0,
     )
+    held = p.lines(
+        "Held by the breaker",
+        "Examples that wait for `riverdelta resume`, and those dropped because RIVERDELTA_HELD_BYTES was full: what is dropped "
+        "is never learned.",
+        p.ROWS,
+        Ask(of("riverdelta_held_examples"), "held"),
+        Ask(of("riverdelta_held_examples_dropped"), "dropped"),
+        low=0,
+    )
+    senders = p.lines(
+        "Feedback by sender",
+        "Feedback items a second by the name of their sender. One that sends far more than usual raises "
+        "RiverdeltaSenderCapped: compare it with the day before.",
+        p.ROWS_SECOND,
+        Ask(each("sender", rate("riverdelta_sender_feedback_total")), "{{sender}}"),
+        low=0,
+    )
     stopped = p.lines(
         "Does it learn?",
         "1 while the learner is down, waits for a disk, is frozen, or the breaker is open. The Overview says what to do.",
@@ -119,6 +136,6 @@ def updates() -> Rows:
     )
     return {
         "The gate": [(8, [(6, weight), (6, excess), (6, gain), (6, delay)])],
-        "Updates": [(8, [(8, learned), (8, waiting), (8, stopped)]), (8, [(12, joiner), (12, lost)])],
+        "Updates": [(8, [(8, learned), (8, waiting), (8, stopped)]), (8, [(6, joiner), (6, lost), (6, held), (6, senders)])],
         "Corrections": [(8, [(8, residual), (8, changed), (8, occupancy)])],
     }
