@@ -84,9 +84,11 @@ def attacked(prepared, kind, starts, cap=True):
                 source = source % 2 if kind == "flip half" else source
                 label[wrong] = 1.0 - label[wrong]
             rows = replace(stream, label=label)
-        run, _ = prepared.replayed(rows, base, Admission(Breaker(), shares=Shares() if cap else None), source)
-        assert run.learned[:first].all(), "it tripped before the attack"
-        found.append((math.inf if run.learned.all() else int(np.argmin(run.learned)) - first, said + CHECK - first))
+        breaker = Breaker()
+        prepared.replayed(rows, base, Admission(breaker, shares=Shares() if cap else None), source)
+        at = math.inf if breaker.opened is None else breaker.opened
+        assert at >= first, "it tripped before the attack"
+        found.append((at - first, said + CHECK - first))
     return np.array(found).T
 
 

@@ -57,33 +57,36 @@ class Admission:
         """Whether the breaker is tripped, so that what comes is held."""
         return self.breaker is not None and self.breaker.open
 
-    def watch(self, examples: Examples) -> Rows:
-        """Let the breaker observe examples with their scores; return bool[M]: which it lets pass."""
+    def watch(self, examples: Examples, passes: Rows) -> Rows:
+        """Let the breaker observe examples with their scores; return which it lets pass, bool[M] as `passes` of the limits."""
         if self.breaker is None:
             return np.ones(len(examples), np.bool_)
-        passes = self.breaker.update(examples)
+        closed = self.breaker.update(examples, passes)
         if not self._rolls_back:
             self.rolled_back = self.breaker.trips
-        return passes
+        return closed
 
     def admit(self, examples: Examples, watched: bool = True) -> tuple[Rows, Rows]:
         """Return which of M examples may be learned now, and which are held for later, bool[M] each.
 
         Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
-        it has decided, and `watch` must follow once they are scored.
+        it has decided, and `watch` must follow once they are scored, with those of both kinds.
         """
         e, passes = examples, np.ones(len(examples), np.bool_)
         if self.limiter is not None:
             passes = self.limiter.admit(e.columns, e.received)
         if self.shares is not None:
             passes[passes] = self.shares.admit(e.source[passes], e.weight[passes], e.received[passes])
-        closed = self.watch(e) if watched else np.full(len(e), not self.open)
+        closed = self.watch(e, passes) if watched else np.full(len(e), not self.open)
         return passes & closed, passes & ~closed
 
-    def resume(self) -> None:
-        """Reset the breaker on an operator's command, which also answers the rollback that it requested."""
+    def resume(self, learned: bool) -> None:
+        """Reset the breaker on an operator's command, which also answers the rollback that it requested.
+
+        `learned` says whether what came since the trip is learned.
+        """
         if self.breaker is not None:
-            self.breaker.reset()
+            self.breaker.reset(learned)
             self.answered(self.breaker.trips)
 
     def answered(self, trip: int) -> None:

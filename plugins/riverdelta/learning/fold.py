@@ -175,11 +175,11 @@ class Fold(ABC):
         e, corrected, admitted = examples, np.empty_like(examples.base), np.empty(len(examples), np.bool_)
         for rows in (slice(first, first + CHECK) for first in range(0, len(e), CHECK)):
             part = e[rows]
-            self._admit(part, watched=False)
+            passes = self._admit(part, watched=False)
             for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), len(part)]):
                 learned = slice(first, last)
                 corrected[rows][learned] = (self._learn if self.admitted[first] else self._predict)(part, learned)
-            self.admission.watch(replace(part, corrected=corrected[rows]))
+            self.admission.watch(replace(part, corrected=corrected[rows]), passes)
             admitted[rows] = self.admitted
         self.admitted = admitted
         served = self.gate.serve(e.base, corrected, e.label, e.importance)
@@ -197,13 +197,17 @@ class Fold(ABC):
             self._learn_rows(*self.held.take(BLOCK))
             self.pulse()
 
-    def _admit(self, e: Examples, watched: bool = True) -> None:
-        """Note in `admitted` which examples may be learned now, and hold those for later; neither while learning is frozen."""
+    def _admit(self, e: Examples, watched: bool = True) -> npt.NDArray[np.bool_]:
+        """Note in `admitted` which examples may be learned now, and hold those for later; neither while learning is frozen.
+
+        Returns bool[M]: those of either kind, frozen or not.
+        """
         now, later = self.admission.admit(e, watched)
         self.admitted = now & (not self.frozen)
         self.examples += len(e)
         if not self.frozen and later.any():
             self.held.put(e, later)
+        return now | later
 
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""

@@ -76,7 +76,7 @@ class Learner(Fold):
     def resume(self, skip: bool) -> None:
         """Reset the breaker; learn the examples that it held, or with `skip` drop them."""
         self.frozen = False
-        self.admission.resume()
+        self.admission.resume(learned=not skip)
         if skip:
             self.held.skip()
         self.learn_held()
