@@ -129,6 +129,35 @@ def test_headers_without_an_end_are_refused(serve):
     assert not received or received.startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize("more", [b"a:\r\n", b"a: " + b"b" * 60 + b"\r\n", b"a" * 64], ids=["tiny", "usual", "one name"])
+@pytest.mark.parametrize("path", [b"/", b"/early"])
+def test_trailers_without_an_end_close_their_connection_and_are_not_kept(serve, monkeypatch, path, more):
+    kept = []
+    monkeypatch.setattr(HttpToolsProtocol, "on_header", lambda self, name, value: kept.append(name))
+    long = serve(20.0)()
+    long.sendall(CHUNKED.replace(b"/", path, 1).removesuffix(b"1;") + b"2\r\n{}\r\n0\r\n")
+    sent, piece = 0, more * (4_096 // len(more))
+    try:
+        while sent < 8 << 20:
+            sent += long.send(piece)
+    except OSError:
+        pass
+    assert sent < 8 << 20
+    assert b"a" not in kept
+
+
+def test_a_request_with_trailers_is_answered(serve):
+    kept = serve(20.0)()
+    request = CHUNKED.removesuffix(b"1;") + b"2\r\n{}\r\n0\r\nDigest: a\r\n\r\n"
+    for _ in range(2):
+        assert asks(kept, request).startswith(ANSWER)
+
+
+def test_a_long_body_has_no_limit_here(serve):
+    body = b"".join(b"%x\r\n%s\r\n" % (1_000, b"a" * 1_000) for _ in range(1_000))
+    assert asks(serve(20.0)(), CHUNKED.removesuffix(b"1;") + body + b"0\r\n\r\n").startswith(ANSWER)
+
+
 def test_the_connection_that_has_waited_longest_makes_room_for_a_new_one(serve):
     connect = serve(20.0, most=10)
     stalled = [connect() for _ in range(10)]

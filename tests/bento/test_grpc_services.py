@@ -1,7 +1,8 @@
 """gRPC's own services, spoken by their libraries' clients: health checks and reflection; and the limits of a connection."""
 
 import asyncio
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 
 import grpc
 import pytest
@@ -10,9 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 
-from riverdelta.bento import grpc_server
+from riverdelta.bento import grpc_health, grpc_server
 from riverdelta.bento.access import Role
-from riverdelta.bento.endpoints import HEALTH, REFLECTION
+from riverdelta.bento.endpoints import GRPC, HEALTH, REFLECTION
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Policy
 from riverdelta.core.settings import Settings
@@ -21,12 +22,15 @@ from riverdelta.serving.oip.messages import SERVICE
 SERVING, NOT_SERVING, UNKNOWN = (
     getattr(health_pb2.HealthCheckResponse, name) for name in ("SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 )
+GRPC_PATHS = {row.name: row.path for row in GRPC.values()}
 TOKENS = {role: f"{role}-token-of-the-shop" for role in Role}
 
 
 @asynccontextmanager
-async def served(runtime, **tokens):
-    policy = Policy(runtime).open(Settings(**{f"{role}_tokens": token for role, token in tokens.items()}))
+async def served(runtime, clock=time.monotonic, **given):
+    """`given` are settings, or the tokens of roles."""
+    named = {f"{name}_tokens" if name in TOKENS else name: value for name, value in given.items()}
+    policy = Policy(runtime).open(Settings(**named), clock)
     server = GrpcServer(runtime, "127.0.0.1", 0, 100_000, policy)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -34,34 +38,35 @@ async def served(runtime, **tokens):
     await server.stop()
 
 
-class Switch:
-    """A runtime whose readiness a test changes."""
-
-    def __init__(self, runtime):
-        self._runtime, self.ready = runtime, True
-
-    def __getattr__(self, name):
-        return getattr(self._runtime, name)
-
-
 @pytest.mark.parametrize("service", ["", SERVICE])
-def test_health_follows_readiness_and_a_watch_ends_when_the_server_stops(runtime, service):
+def test_health_is_serving_until_the_server_stops_and_a_watch_ends_then(runtime, service):
     async def watched():
-        switch = Switch(runtime)
-        async with served(switch) as (server, channel):
+        async with served(runtime) as (server, channel):
             stub, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest(service=service)
             watch = stub.Watch(asked)
             seen = [(await stub.Check(asked)).status, (await watch.read()).status]
-            switch.ready = False
-            seen += [(await watch.read()).status, (await stub.Check(asked)).status]
-            switch.ready = True
-            seen += [(await watch.read()).status]
             await server.stop()
-            seen += [(await watch.read()).status, await watch.read(), await watch.code()]
-        return seen
+            return [*seen, (await watch.read()).status, await watch.read(), await watch.code()]
 
-    ended = [NOT_SERVING, grpc.aio.EOF, grpc.StatusCode.OK]
-    assert asyncio.run(watched()) == [SERVING, SERVING, NOT_SERVING, NOT_SERVING, SERVING, *ended]
+    assert asyncio.run(watched()) == [SERVING, SERVING, NOT_SERVING, grpc.aio.EOF, grpc.StatusCode.OK]
+
+
+def test_a_worker_has_only_so_many_watches(runtime, monkeypatch):
+    monkeypatch.setattr(grpc_health, "_MOST_WATCHES", 2)
+
+    async def watched():
+        async with served(runtime) as (_, channel):
+            stub, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+            kept = [stub.Watch(asked) for _ in range(2)]
+            for watch in kept:
+                await watch.read()
+            refused = await stub.Watch(asked).code()
+            kept[0].cancel()
+            while await (again := stub.Watch(asked)).read() is grpc.aio.EOF:  # until the server has seen the end of the first
+                pass
+            return refused, again.done()
+
+    assert asyncio.run(watched()) == (grpc.StatusCode.UNAVAILABLE, False)
 
 
 def test_a_service_that_does_not_exist_is_not_found_and_its_watch_says_unknown(runtime):
@@ -119,18 +124,54 @@ def test_reflection_describes_every_method_as_tritons_client_knows_it(runtime):
         assert method.output_type.full_name == other.output_type.full_name
 
 
-def test_bytes_that_are_no_health_request_are_refused_as_such(runtime):
+HOSTILE = {
+    "bytes that are no message": (b"\xff\xff", "INVALID_ARGUMENT", "not a valid grpc."),
+    "text that is not UTF-8": (b"\x0a\x02\xff\xff\x22\x02\xff\xff", "INVALID_ARGUMENT", "not a valid grpc."),
+    "a long name": (b"\x0a\xd0\x86\x03" + b"\x01" * 50_000, "RESOURCE_EXHAUSTED", "at most 8192 are accepted"),
+}
+
+
+@pytest.mark.parametrize(("sent", "code", "said"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("method", ["Check", "Watch", "ServerReflectionInfo"])
+def test_what_is_no_request_is_refused_as_such(runtime, caplog, method, sent, code, said):
     async def asked():
         async with served(runtime) as (_, channel):
-            for kind, method in ((channel.unary_unary, "Check"), (channel.unary_stream, "Watch")):
-                call = kind(f"/{HEALTH}/{method}")(b"\xff")
-                yield await call.code(), await call.details()
+            path = GRPC_PATHS[method]
+            if method == "Check":
+                call = channel.unary_unary(path)(sent)
+            elif method == "Watch":
+                call = channel.unary_stream(path)(sent)
+            else:
+                call = channel.stream_stream(path)(iter([sent]))
+            return (await call.code()).name, await call.details()
 
-    async def all_of_them():
-        return [one async for one in asked()]
+    found, details = asyncio.run(asked())
+    assert (found, said in details, caplog.records) == (code, True, [])
 
-    for code, details in asyncio.run(all_of_them()):
-        assert (code.name, "not a valid grpc.health.v1.HealthCheckRequest" in details) == ("INVALID_ARGUMENT", True)
+
+def test_a_service_s_name_is_shortened(runtime):
+    async def asked():
+        async with served(runtime) as (_, channel):
+            call = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="\x01" * 8_000))
+            return await call.code(), len(await call.details())
+
+    code, length = asyncio.run(asked())
+    assert (code.name, length < 250) == ("NOT_FOUND", True)
+
+
+def test_each_message_of_a_stream_counts_against_the_rate_limit(runtime):
+    async def asked():
+        async with served(runtime, clock=lambda: 0.0, requests_per_second=3.0) as (_, channel):
+            messages = [reflection_pb2.ServerReflectionRequest(list_services="") for _ in range(5)]
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(messages))
+            answers = 0
+            with suppress(grpc.aio.AioRpcError):
+                while await call.read() is not grpc.aio.EOF:
+                    answers += 1
+            return answers, (await call.code()).name
+
+    answers, code = asyncio.run(asked())
+    assert (answers, code) == (3, "RESOURCE_EXHAUSTED")
 
 
 def test_one_connection_has_at_most_256_calls_at_a_time_and_another_is_not_held_up(runtime):

@@ -225,6 +225,66 @@ def test_a_policy_that_is_not_open_lets_nobody_in():
     assert asyncio.run(one()).status_code == 503
 
 
+def test_slow_answers_are_bounded_together_and_others_are_not(runtime, registry):
+    """None of their connections can be closed for a new one."""
+    policy, release = Policy(runtime).open(Settings()), asyncio.Event()
+
+    async def waits(request):
+        await release.wait()
+        return PlainTextResponse("ok")
+
+    slow = ["/static_content/swagger-ui-bundle.js", "/admin/export", "/assets/a/b.css", "/admin/releases"]
+    app = Guard(application([Route(path, waits) for path in slow] + oip_rest.routes(runtime)), policy)
+
+    async def crowded():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            held = [asyncio.create_task(client.get(slow[i % len(slow)])) for i in range(16)]
+            while policy._slow < 16:
+                await asyncio.sleep(0)
+            refused = [await client.get(path) for path in slow]
+            others = [(await client.get(path)).status_code for path in ("/v2", "/v2/health/live")]
+            held[0].cancel()
+            release.set()
+            answered = [(await task).status_code for task in held[1:]]
+            return refused, others, answered, (await client.get(slow[0])).status_code
+
+    refused, others, answered, after = asyncio.run(crowded())
+    assert [r.status_code for r in refused] == [503] * 4
+    assert all(r.headers["retry-after"] for r in refused)
+    assert (others, answered, after, policy._slow) == ([200, 200], [200] * 15, 200, 0)
+
+
+def test_a_call_that_its_client_cancels_is_counted(runtime, registry, monkeypatch):
+    begun = asyncio.Event()
+
+    async def never(self, *given):
+        begun.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("riverdelta.bento.oip.Oip.infer", never)
+    labels = {"model": "ranker", "transport": "grpc", "endpoint": "score", "outcome": "invalid"}
+
+    def counted():
+        return registry.get_sample_value("riverdelta_requests_total", labels) or 0.0
+
+    async def cancelled():
+        server = GrpcServer(runtime, "127.0.0.1", 0, 100_000)
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            request = MESSAGES["ModelInferRequest"](model_name="ranker").SerializeToString()
+            call = channel.unary_unary(f"/{SERVICE}/ModelInfer")(request)
+            await begun.wait()
+            call.cancel()
+            before = counted()
+            while counted() == before:
+                await asyncio.sleep(0.01)
+        await server.stop()
+
+    before = counted()
+    asyncio.run(asyncio.wait_for(cancelled(), 20))
+    assert counted() == before + 1
+
+
 def test_a_websocket_is_closed_before_it_opens():
     async def never(scope, receive, send):
         raise AssertionError("let in")

@@ -50,6 +50,17 @@ def learned(base, label):
     return made, np.logaddexp(0, z) - label * z
 
 
+@pytest.mark.parametrize("size", [12, 30])
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_an_overconfident_tail_is_corrected(size, share):
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=20_000).astype(np.float32) / 2
+    tail = rng.random(len(base)) < share
+    label = (rng.random(len(base)) < 1 / (1 + np.exp(-np.where(tail, 1, base)))).astype(np.float32)
+    base[tail] = size
+    assert learned(base, label)[1].mean() < 0.7
+
+
 ABSURD = pytest.mark.parametrize("value", [-999.0, 1e9, 1e30, -3e38, 1e-30])
 
 

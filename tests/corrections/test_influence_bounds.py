@@ -144,7 +144,7 @@ def moved(c, row):
     """How far one example moves each coefficient, and the furthest that its docstring allows."""
     user, offset, h, v, _, _ = row
     if isinstance(c, Calibration):
-        before, o = c.learner["belief"][:2].copy(), float(limited(c, offset)[0])
+        before, o = c.learner["belief"][:2].copy(), float(limits.counted(np.float32(offset), np.float32(c.loss.reach)))
         learn(c, *row)
         a, b, d = c.learner["belief"][2:5]
         det = a * d - b * b
@@ -155,8 +155,9 @@ def moved(c, row):
         scale = c.learner["scale"][:, 0].copy()
         learn(c, *row)
         now = np.maximum(c.learner["scale"][:, 0], 1e-300)
-        # A new largest |x| shrinks the coefficient first.
-        off = c.served["dense"].values[:, 0] - dense * np.where(scale > 0, np.minimum(scale / now, 1.0) ** 2, 1.0)
+        # A new largest |x| shrinks the coefficient first, or has it start anew.
+        kept = np.where(np.maximum(scale, now) < 8 * np.minimum(scale, now), np.minimum(scale / now, 1.0) ** 2, 0.0)
+        off = c.served["dense"].values[:, 0] - dense * kept
         return np.abs(np.r_[c.served["ids"].values[:, 0] - ids, off * now]), RATE
     slot = int(c._hash(np.array([user]))[0])
     before, x = c.served["mean"].values[slot].astype(float), np.abs(limited(c, 1.0, h, *v))
@@ -210,9 +211,11 @@ def test_without_a_clip_one_heavy_example_stops_a_linear_model_from_learning(nam
 def test_one_example_adds_to_what_is_typical_no_more_than_sixteen_typical_ones_unless_most_before_were_like_it(name, rows):
     c = bound(name)
     for row in rows:
-        most, (total, seen) = c.learner["window"][:, 1].copy(), tails(c)
+        total, seen = tails(c)
+        most, since = (c.learner["window"][:, k].copy() if "window" in c.learner else c.loss.reach**2 for k in (1, 2))
         learn(c, *row)
-        grown, tested = tails(c)[0] - total, c.learner["window"][:, 2] > seen
+        grown = tails(c)[0] - total
+        tested = c.learner["window"][:, 2] > since if "window" in c.learner else False
         assert (grown <= np.where((seen > 0) & ~tested, 1.001 * most + 1e-9 * total, np.inf)).all()
 
 

@@ -46,7 +46,7 @@ def test_an_input_that_is_an_initializer_is_no_column(write):
         ("{ y = Neg(x) }", {}, False),
         ("{ y = Sigmoid(x) }", {}, True),
         ("<int64[1] flat = {-1}> { p = Sigmoid(x) q = Reshape(p, flat) y = Identity(q) }", {}, True),
-        ("{ y = Neg(x) }", {"probability": "y", "link": "logit"}, True),
+        ("{ y = Softplus(x) }", {"probability": "y", "link": "logit"}, True),
         ("{ p = Sigmoid(x) y = Mul(p, x) }", {}, False),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-#: The maximum bytes before the end of a request's headers.
+#: The maximum bytes of a request's headers, and of what is not body between two of its bytes or after the last.
 _HEAD_BYTES = 64 << 10
 #: The maximum number of connections, whatever the limit on open files is.
 _MOST = 4_096
@@ -20,7 +20,7 @@ _LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\nc
 
 
 class Connections(HttpToolsProtocol):
-    """An HTTP connection that closes if a request is not received within `seconds`, or its headers exceed 64 KiB.
+    """An HTTP connection that closes if a request is not received within `seconds`, or its headers or trailers exceed 64 KiB.
 
     If more than `most` are open, the one that has waited longest for a client closes. A connection waits unless its request
     was received in full and is being answered.
@@ -33,7 +33,7 @@ class Connections(HttpToolsProtocol):
     _waiting: ClassVar[dict[Connections, None]] = {}
     _timer: asyncio.TimerHandle | None = None
     _receives = _in_head = True
-    _head_bytes = 0
+    _head_bytes = _piece = 0
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection, and close the one that has waited longest if there are too many."""
@@ -42,6 +42,7 @@ class Connections(HttpToolsProtocol):
         self._wait()
         self._watch()
         if len(self.connections) > self.most:
+            # All others may be answered: then this one is one too many until the next closes.
             next(iter(self._waiting)).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,32 +51,38 @@ class Connections(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of a request; close the connection if its headers are too long."""
+        """Take bytes of a request; close the connection if its headers or trailers are too long."""
         # Line ends before a request do not begin it.
         self._receives = self._receives or self in self._waiting
+        self._piece = len(data)
+        self._head_bytes += self._piece
         super().data_received(data)
         self._pass_on()
-        if self._in_head and self._receives:
-            self._head_bytes += len(data)
+        if self._receives:
             if self._head_bytes > _HEAD_BYTES:
                 self._end(_LONG)
-        if self._receives:
             self._watch()
 
     def on_message_begin(self) -> None:
         """Begin to receive a request."""
         super().on_message_begin()
         self._receives = self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._piece
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer, which comes after the body, is dropped: nothing reads it."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin to receive a body."""
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Collect the chunks that come together: each would be appended to a copy of those before it."""
         self._chunks.append(body)
+        self._head_bytes = 0
 
     def on_message_complete(self) -> None:
         """End the wait for the client: the request is complete."""

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from pydantic import BaseModel
 
 from riverdelta.bento import schemas
@@ -66,6 +67,11 @@ class Endpoint:
     def labels(self) -> set[str]:
         """The metric labels that its requests may have."""
         return {self.label, self.or_label} - {""}
+
+    @property
+    def slow(self) -> bool:
+        """Whether an answer may be large or may wait for another process."""
+        return self.label == "admin" or "{file" in self.path
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -162,7 +168,10 @@ TABLE: tuple[Endpoint, ...] = (
         Endpoint("POST", f"/{HEALTH}/{name}", "grpc", "health", None, name, takes=HealthCheckRequest, gives=HealthCheckResponse)
         for name in ("Check", "Watch")
     ),
-    Endpoint("POST", f"/{REFLECTION}/ServerReflectionInfo", "grpc", "metadata", ANY, "ServerReflectionInfo"),
+    Endpoint(
+        "POST", f"/{REFLECTION}/ServerReflectionInfo", "grpc", "metadata", ANY, "ServerReflectionInfo",
+        takes=ServerReflectionRequest, gives=ServerReflectionResponse,
+    ),
     # BentoML answers these.
     _get("/metrics", "", "status", ANY),
     *(_get(path, "", "metadata", ANY) for path in ("/docs.json", "/schema.json")),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-from riverdelta.core.errors import NotFound
+from riverdelta.core.errors import NotFound, Unavailable, short
 from riverdelta.serving.oip.messages import SERVICE
 
-_LOOK_SECONDS = 0.5
+#: The maximum number of watches at a time: each keeps memory as long as its client wants.
+_MOST_WATCHES = 1_024
 #: An empty name is the server.
 _SERVICES = ("", SERVICE)
 
@@ -23,6 +23,7 @@ class Health:
     def __init__(self, ready: Callable[[], bool]) -> None:
         self._ready = ready
         self._stopping = asyncio.Event()
+        self._watches = 0
 
     def stop(self) -> None:
         """Report from now on that no calls are taken, and end all watches."""
@@ -31,20 +32,20 @@ class Health:
     def check(self, request: Any) -> dict[str, Any]:
         """Return the status of the service that a request names; raises `NotFound` naming those that exist."""
         if request.service not in _SERVICES:
-            raise NotFound(f"there is no service {request.service!r}; expected {SERVICE}, or no name for the server")
+            raise NotFound(f"there is no service {short(request.service)}; expected {SERVICE}, or no name for the server")
         ready = self._ready() and not self._stopping.is_set()
         return {"status": HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING}
 
     async def watch(self, request: Any) -> AsyncIterator[dict[str, Any]]:
-        """Yield the status of a service now and at each change, until `stop`; that of an unknown service never changes."""
-        known, last = request.service in _SERVICES, None
-        while True:
-            stopping = self._stopping.is_set()
-            status = self.check(request) if known else {"status": HealthCheckResponse.SERVICE_UNKNOWN}
-            if status != last:
-                yield status
-            if stopping:
-                return
-            last = status
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _LOOK_SECONDS)
+        """Yield the status of a service now and at `stop`, the only change; that of an unknown service never changes."""
+        if self._watches == _MOST_WATCHES:
+            raise Unavailable(f"this worker has {_MOST_WATCHES} watches, the maximum; try again, or use Check")
+        self._watches += 1
+        try:
+            known = request.service in _SERVICES
+            yield self.check(request) if known else {"status": HealthCheckResponse.SERVICE_UNKNOWN}
+            await self._stopping.wait()
+            if known:
+                yield self.check(request)
+        finally:
+            self._watches -= 1

@@ -10,18 +10,18 @@ from inspect import isawaitable
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection
 
 from riverdelta.bento.address import target
 from riverdelta.bento.connections import room
 from riverdelta.bento.endpoints import GRPC, HEALTH, REFLECTION, Endpoint
 from riverdelta.bento.grpc_health import Health
-from riverdelta.bento.guard import Interceptor, Policy
+from riverdelta.bento.guard import Interceptor, Policy, visit
+from riverdelta.bento.http import MOST_OPTIONS
 from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import HintedRequest
-from riverdelta.core.errors import ConfigurationError, InvalidInput
+from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, short
 from riverdelta.core.strict import unknown, validated
 from riverdelta.serving.oip.messages import MESSAGES, POOL, SERVICE, parse
 from riverdelta.serving.oip.tensors import Tensor, from_bytes, from_list, refuse_another_size, to_bytes
@@ -66,9 +66,6 @@ class GrpcServer:
         self._server = grpc.aio.server(options=options, interceptors=[Interceptor(policy)])
         for service, handlers in self._handlers().items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        for file in (health_pb2, reflection_pb2):
-            POOL.AddSerializedFile(file.DESCRIPTOR.serialized_pb)
-        reflection.enable_server_reflection((SERVICE, HEALTH, REFLECTION), self._server, POOL)
         try:
             self.port: int = self._server.add_insecure_port(target(host, port))
         except (RuntimeError, OSError) as error:
@@ -86,9 +83,9 @@ class GrpcServer:
         await self._server.stop(_GRACE_SECONDS)
 
     def _handlers(self) -> dict[str, dict[str, Any]]:
-        """Return the handlers of methods by service and name; those of reflection are its library's."""
+        """Return the handlers of methods by service and name."""
         oip = self._oip
-        methods: dict[str, Callable[[Any], Any]] = {  # by `Endpoint.name`
+        methods: dict[str, Callable[..., Any]] = {  # by `Endpoint.name`
             "ServerLive": lambda request: {"live": True},
             "ServerReady": lambda request: {"ready": self._runtime.ready},
             "ModelReady": lambda request: {"ready": bool(oip.model(request.name, request.version)) and self._runtime.ready},
@@ -100,36 +97,53 @@ class GrpcServer:
             "RepositoryIndex": lambda request: {"models": oip.index(request.ready)},
             "Check": self._health.check,
             "Watch": self._health.watch,
+            "ServerReflectionInfo": reflection.aio.ReflectionServicer((SERVICE, HEALTH, REFLECTION), POOL).ServerReflectionInfo,
         }
         handlers: dict[str, dict[str, Any]] = defaultdict(dict)
-        for row in filter(lambda row: row.takes, GRPC.values()):
+        for row in GRPC.values():
             answer, kind = self._answering(row, methods[row.name]), grpc.unary_unary_rpc_method_handler
             if row.name == "Watch":
-                answer, kind = self._streaming(row, methods[row.name]), grpc.unary_stream_rpc_method_handler
+                answer, kind = self._watching(row, methods[row.name]), grpc.unary_stream_rpc_method_handler
+            elif row.name == "ServerReflectionInfo":
+                answer, kind = self._reflecting(row, methods[row.name]), grpc.stream_stream_rpc_method_handler
             made = kind(answer, response_serializer=row.gives.SerializeToString)
             handlers[row.path.split("/")[1]][row.name] = made
         return handlers
 
-    def _answering(self, row: Endpoint, method: Callable[[Any], Any]) -> Callable[[bytes, Any], Any]:
+    def _answering(self, row: Endpoint, method: Callable[..., Any]) -> Callable[[bytes, Any], Any]:
         async def answer(data: bytes, context: Any) -> Any:
-            made = method(await self._parsed(row, data))
+            request = await self._parsed(row, data)
+            made = method(request, len(data)) if method == self._infer else method(request)
             return row.gives(**(await made if isawaitable(made) else made))
 
         return answer
 
-    def _streaming(self, row: Endpoint, method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[bytes, Any], Any]:
+    def _watching(self, row: Endpoint, method: Callable[[Any], AsyncIterator[Any]]) -> Callable[[bytes, Any], Any]:
         async def answer(data: bytes, context: Any) -> AsyncIterator[Any]:
             async for made in method(await self._parsed(row, data)):
                 yield row.gives(**made)
 
         return answer
 
+    def _reflecting(self, row: Endpoint, method: Callable[..., AsyncIterator[Any]]) -> Callable[..., Any]:
+        async def parsed(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+            first = True
+            async for data in messages:
+                if not first:  # the first was counted when it was admitted
+                    visit().again()
+                first = False
+                yield await self._parsed(row, data)
+
+        return lambda messages, context: method(parsed(messages), context)
+
     async def _parsed(self, row: Endpoint, data: bytes) -> Any:
+        if row.name != "ModelInfer" and len(data) > MOST_OPTIONS:
+            raise TooLarge(f"the request of {row.name} has {len(data)} bytes; at most {MOST_OPTIONS} are accepted")
         # Parsed here: gRPC would report bytes that cannot be parsed as a server error.
         return await self._runtime.read(len(data), parse, row.takes, data, self._runtime.sizes.values)
 
-    async def _infer(self, request: Any) -> dict[str, Any]:
-        model, size = self._oip.permit(request.model_name, request.model_version), request.ByteSize()
+    async def _infer(self, request: Any, size: int) -> dict[str, Any]:
+        model = self._oip.permit(request.model_name, request.model_version)
         tensors = await self._runtime.read(size, _read, request, partial(self._oip.expect, model))
         wanted = [output.name for output in request.outputs]
         made = await self._oip.infer("grpc", model, tensors, wanted, size)
@@ -155,7 +169,7 @@ def _read(request: Any, expect: Callable[[list[Shaped]], None]) -> list[Tensor]:
     for what, entry in (*(("input", i) for i in request.inputs), *(("output", o) for o in request.outputs)):
         if given := _parameters(entry):
             # The protocol's parameters of tensors concern binary data after JSON, which gRPC does not have.
-            raise unknown(next(iter(given)), (), f"the {what} {entry.name!r} (parameters)")
+            raise unknown(next(iter(given)), (), f"the {what} {short(entry.name)} (parameters)")
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs; expected one per input, or none")
@@ -167,7 +181,7 @@ def _read(request: Any, expect: Callable[[list[Shaped]], None]) -> list[Tensor]:
                 raise InvalidInput(f"input {entry.name!r} has {filled[0]} and raw_input_contents; expected one of the two")
             tensors.append(from_bytes(entry.name, entry.datatype, shape, raw[i]))
         elif entry.datatype not in _CONTENTS:
-            raise InvalidInput(f"input {entry.name!r} of datatype {entry.datatype!r} needs raw_input_contents")
+            raise InvalidInput(f"input {entry.name!r} of datatype {short(entry.datatype)} needs raw_input_contents")
         else:
             if other := [name for name in filled if name != _CONTENTS[entry.datatype]]:
                 raise InvalidInput(

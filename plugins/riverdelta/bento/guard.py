@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,7 +26,7 @@ from riverdelta.bento.page import door
 from riverdelta.bento.runtime import Runtime, rows_of
 from riverdelta.bento.series import label_by_route
 from riverdelta.bento.tracing import HEADER, arrived, span
-from riverdelta.core.errors import ConfigurationError, RiverdeltaError, Unauthenticated, Unavailable, Unsupported
+from riverdelta.core.errors import ConfigurationError, Disconnected, RiverdeltaError, Unauthenticated, Unavailable, Unsupported
 from riverdelta.core.settings import Settings
 
 _ATTRIBUTE = "riverdelta_policy"
@@ -33,16 +34,24 @@ _TRACE = HEADER.encode()
 #: Prometheus finds the service by a name that this service does not know; so do probes, which need no role.
 _OF_ANY_HOST = ("/metrics",)
 _MOST_PATH = 100
+#: The maximum number of slow answers at a time: their connections cannot be closed for others, and a download has a file too.
+_MOST_SLOW = 16
 
 
 @dataclass(slots=True)
 class Visit:
-    """An admitted request: its caller, and the limit of its rows."""
+    """An admitted request: its caller, and the limits of its rows and of its caller's requests."""
 
     caller: Caller
     limit: Limit | None
+    requests: Limit | None = None
     #: The metric label, if it depends on the request's message.
     endpoint: str | None = None
+
+    def again(self) -> None:
+        """Count another request of the caller, such as a further message of a stream; raises `RateLimited`."""
+        if self.requests is not None:
+            self.requests.take(self.caller.source)
 
     def rows(self, brought: Any) -> None:
         """Count the rows of the request's columns or items against the limit.
@@ -70,6 +79,7 @@ class Policy:
         self._hosts: Hosts | None = None
         self._requests: Limit | None = None
         self._rows: Limit | None = None
+        self._slow = 0
         #: Whether the service's HTTP application has a `Guard`.
         self.guarded = False
         #: BentoML's limit on the time of a request, in seconds (the service's `traffic.timeout`); None without one.
@@ -110,9 +120,20 @@ class Policy:
             self._hosts.check(*names)
         caller = self._access.caller(authorization, peer)
         caller.need(roles, what)
-        if self._requests is not None:
-            self._requests.take(caller.source)
-        return Visit(caller, self._rows)
+        visit = Visit(caller, self._rows, self._requests)
+        visit.again()
+        return visit
+
+    @contextmanager
+    def slow(self, row: Endpoint) -> Iterator[None]:
+        """Count a request while it is answered if its answer is slow; raises `Unavailable` if too many are."""
+        if row.slow and self._slow == _MOST_SLOW:
+            raise Unavailable(f"this worker answers {_MOST_SLOW} downloads and admin requests, the maximum; try again")
+        self._slow += row.slow
+        try:
+            yield
+        finally:
+            self._slow -= row.slow
 
     def count(self, row: Endpoint, visit: Visit | None, status: int, started: float) -> None:
         """Count a request answered with an HTTP status, and its time since `started` (`time.perf_counter`)."""
@@ -166,7 +187,11 @@ class Guard:
                 arrived(_given(scope, _TRACE))
             except Exception as error:  # any failure here is a refusal
                 return await self._refuse(row, scope, receive, counted, failure(error, row.label))
-        return await self._app(scope, receive, counted)
+        try:
+            with self._policy.slow(row):
+                return await self._app(scope, receive, counted)
+        except Unavailable as error:
+            await self._refuse(row, scope, receive, counted, error)
 
     async def _refuse(self, row: Endpoint, scope: Scope, receive: Receive, send: Send, shown: RiverdeltaError) -> None:
         if scope["type"] != "http":
@@ -207,6 +232,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 shown = failure(error, _at(row, visit))
                 self._policy.count(row, visit, shown.http_status, started)
                 await _abort(context, shown)
+            except asyncio.CancelledError:
+                # A client ends a stream so; the answer of another call is lost.
+                status = 200 if handler is not None and handler.response_streaming else Disconnected.http_status
+                self._policy.count(row, visit, status, started)
+                raise
             self._policy.count(row, visit, 200, started)
 
         async def answer(request: Any, context: Any) -> Any:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from riverdelta.core.errors import short
 from riverdelta.core.strict import Strict
 from riverdelta.learning.commands import TOP, Command, Number
 from riverdelta.serving.oip.messages import FIELDS
@@ -166,7 +167,7 @@ class Hints(Parameters):
     def _has_no_sequence(cls, given: Any) -> Any:
         for name, value in given.items() if isinstance(given, dict) else ():
             if str(name).startswith("sequence_") and value is not None:
-                raise ValueError(f"no {name!r}, because no request depends on an earlier one")
+                raise ValueError(f"no {short(name)}, because no request depends on an earlier one")
         return given
 
 

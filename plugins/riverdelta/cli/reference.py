@@ -1,4 +1,4 @@
-"""`riverdelta reference`: saves the profile of the base's training data, against which drift is measured."""
+"""`riverdelta reference`: saves the reference profile, against which drift is measured."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from riverdelta.serving.profile import LEAST_ROWS, measure
 def reference(
     rows: Path, target: str, label: str, last: int, text: tuple[str, ...], output: Path | None, as_json: bool
 ) -> None:
-    """Save the reference profile of the base's training data.
+    """Save the reference profile, against which drift is measured.
 
     ROWS is a .parquet, .feather or .csv file, oldest row first. Use rows that the base was not fitted to, such as its
-    validation data. Drift is then measured from the first example on.
+    validation data: on others its losses are too low. Drift is then measured from the first example on.
 
     Ids of a .csv are integers; --text COLUMN says that clients send the ids of a column as strings.
     """

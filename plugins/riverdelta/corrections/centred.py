@@ -13,7 +13,7 @@ from riverdelta.corrections import limits
 from riverdelta.corrections.base import Table
 
 #: The rows whose median is the centre of a number, and the deviations other than 0 that these have at most.
-FIRST, _DEVIATIONS = 8, 7
+FIRST, _DEVIATIONS = 32, 31
 #: The root mean square of a normal distribution in medians.
 _NORMAL = 1.4826
 _LARGEST = np.finfo(np.float32).max
@@ -72,9 +72,9 @@ class Limits:
 
     Notes
     -----
-    The centre is the median of the first 8 rows; the last of these is the first that a pipeline learns with its numbers. The
+    The centre is the median of the first 32 rows; the last of these is the first that a pipeline learns with its numbers. The
     typical deviation is the typical size of `corrections.limits`, of deviations other than 0. It begins with the median of the
-    first 7; until then a number counts as its centre. A few absurd values, whenever they come, thus neither reach the pipeline
+    first 31; until then a number counts as its centre. A few absurd values, whenever they come, thus neither reach the pipeline
     nor move its limits far. A number that is mostly 0 keeps its other values, and one of large mean and small spread all of
     them.
 

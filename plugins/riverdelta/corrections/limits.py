@@ -1,12 +1,12 @@
 """Limits: what a number counts as at most, in every kernel, in `predict` and in the graph, from its first value on.
 
-A number counts as at most 4 times its typical size T, the root mean square of its nonzero values, each limited in this way. One
-that is absurd, of more than 64 T, counts the less the larger it is. The limit is set again after each of the first 8 values and
-then each time their number has grown by a quarter.
+A number counts as at most 4 times its typical size T, the root mean square of its nonzero values, each limited in this way.
+From 16 T on it counts the less the larger it is, and leaves T as it is; beyond 64 T it counts as 0, as a missing one.
+The limit is set again after each of the first 8 values and then each time their number has grown by a quarter.
 
-The first values are not limited, and units change; so T is tested at the same times, on at least 8 values. If no more than one
-in 16 (or one) is above T/8, T becomes the root mean square of the others: were T right, more would be. If more than half are
-beyond the limit, T becomes theirs. So one absurd first value is forgotten after 8 values, and k of them within 4·k.
+The first values are not limited, and units change; so T is tested at the same times, on at least 8 values. If 7 in 16 or more
+are below T/8, T becomes the root mean square of these: the others may be marks. If more than 5 in 8 are beyond the limit, T
+becomes theirs. So up to half of all values may be marks, and k absurd first values are forgotten within 2·k.
 
 A kernel keeps for each feature Σx² and the number of nonzero values, and a row of `window`. It limits a number by `counted`
 before it computes the raw output. Once it learns the example, it adds x² to the sum if `is_usual`, or calls `unusual`.
@@ -35,7 +35,7 @@ WINDOW = "window"
 LEAST = 1e-24
 #: What a number counts as at most before its first value. Sums of its square fit into float32.
 MOST = 1e15
-_TAIL, _FAR, _LARGE, _FEWEST, _LONGEST = 16.0, 16.0, 64.0, 8.0, 65536.0
+_TAIL, _FAR, _LARGE, _FEWEST, _LONGEST = 16.0, 4.0, 64.0, 8.0, 65536.0
 #: A divisor in place of 0.
 _TINY = np.float32(1e-30)
 #: Squares within [_LOW, _HIGH] are usual. The window began after _SINCE values and ends with value _UNTIL. It has _SMALL
@@ -51,12 +51,11 @@ def typical(total, rows):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")
 def counted(value, limit):  # type: ignore[no-untyped-def]
-    """Return a float32 as it counts; infinity counts as 0."""
-    size = abs(value)
+    """Return a float32 as it counts."""
+    size, far = abs(value), np.float32(_FAR) * limit
     if size <= limit:
         return value
-    far = np.float32(_FAR) * limit
-    return math.copysign(limit, value) * (far / max(size, far, _TINY))
+    return math.copysign(limit, value) * (far / max(size, far, _TINY)) if size <= np.float32(_FAR) * far else np.float32(0.0)
 
 
 @numba.njit(inline="always")
@@ -80,7 +79,7 @@ def unusual(total, rows, square, window, f, limit, begin, end):  # type: ignore[
         square = min(square, MOST * MOST)
         w[_BEYOND + 1] += min(square, _TAIL * w[_BEYOND + 1] / w[_BEYOND] if w[_BEYOND] > 0.0 else w[_HIGH])
         w[_BEYOND] += 1.0
-        total += w[_HIGH]
+        total += w[_HIGH] if square <= _TAIL * w[_HIGH] else w[_HIGH] / _TAIL
     else:
         total += square
     return _tested(total, rows, w, limit, begin, end) if rows >= w[_UNTIL] else total
@@ -90,9 +89,9 @@ def unusual(total, rows, square, window, f, limit, begin, end):  # type: ignore[
 def _tested(total, rows, w, limit, begin, end):  # type: ignore[no-untyped-def]
     count = rows - w[_SINCE]
     if count >= _FEWEST:
-        if count - w[_SMALL] <= max(count / 16.0, 1.0):
+        if w[_SMALL] >= 0.4375 * count:
             total = rows * w[_SMALL + 1] / w[_SMALL]
-        elif 2.0 * w[_BEYOND] > count:
+        elif w[_BEYOND] > 0.625 * count:
             total = rows * w[_BEYOND + 1] / w[_BEYOND]
         w[_SINCE], w[_SMALL:] = rows, 0.0
     w[_UNTIL] = rows + 1.0 if rows < _FEWEST else w[_SINCE] + min(max(rows // 4.0, _FEWEST), _LONGEST)
@@ -117,13 +116,9 @@ def _restore(totals, rows, window, ends, limit):  # type: ignore[no-untyped-def]
         begin = ends[f]
 
 
-def table(width: int, first: float = MOST) -> Table:
-    """Return the table of the limits of `width` numbers whose first values count as at most `first`.
-
-    >>> table(2, 16.0).values.tolist()
-    [[16.0, 16.0]]
-    """
-    return Table(np.full((1, width), first))
+def table(width: int) -> Table:
+    """Return the table of the limits of `width` numbers without values."""
+    return Table(np.full((1, width), MOST))
 
 
 def window(features: int) -> npt.NDArray[np.float64]:
@@ -153,7 +148,7 @@ def limited(numbers: Floats, limit: Table) -> Floats:
     """Limit numbers float32[N, D] in place and return them.
 
     >>> limited(np.array([[3], [-9], [640]], np.float32), Table([[4.0]])).ravel().tolist()
-    [3.0, -4.0, 0.4000000059604645]
+    [3.0, -4.0, 0.0]
     """
     _limit(numbers, limit.values)
     return numbers
@@ -161,7 +156,8 @@ def limited(numbers: Floats, limit: Table) -> Floats:
 
 def export(nodes: Nodes, numbers: str, most: str, dtype: npt.DTypeLike = np.float32) -> str:
     """Append the nodes of `counted`, for numbers and limits of one type, and return their tensor."""
-    far = nodes.add("Mul", most, nodes.constant([_FAR], dtype))
+    far, farthest = (nodes.add("Mul", most, nodes.constant([times], dtype)) for times in (_FAR, _FAR**2))
+    size = nodes.add("Abs", numbers)
     near = nodes.add("Max", nodes.add("Min", numbers, most), nodes.add("Neg", most))
-    size = nodes.add("Max", nodes.add("Abs", numbers), far, nodes.constant([_TINY], dtype))
-    return nodes.add("Mul", near, nodes.add("Div", far, size))
+    shrunk = nodes.add("Mul", near, nodes.add("Div", far, nodes.add("Max", size, far)))
+    return nodes.add("Where", nodes.add("LessOrEqual", size, farthest), shrunk, nodes.constant([0.0], dtype))

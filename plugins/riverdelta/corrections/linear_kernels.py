@@ -12,6 +12,8 @@ from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.corrections import bounded, limits
 
 _Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
+#: The least divisor of a number.
+_LEAST = math.sqrt(limits.LEAST)
 _Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
 
 
@@ -113,7 +115,7 @@ def learn(  # type: ignore[no-untyped-def]
             if squares[d] > 0.0:
                 # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x. Of each output's three columns in dense_state,
                 # the last is the coefficient of x / largest.
-                largest = max(scale[d, 0], abs(np.float64(x[i, d])))
+                largest = max(scale[d, 0], abs(np.float64(x[i, d])), _LEAST)
                 scale[d, 2] += 1.0
                 if limits.is_usual(squares[d], scale[d, 2], window, d):
                     scale[d, 1] += squares[d]
@@ -128,8 +130,9 @@ def learn(  # type: ignore[no-untyped-def]
                     # Coefficients and FTRL's z shrink with another scale.
                     ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
                     for k in range(outputs):
-                        dense_state[d, 3 * k + 1] *= ratio
-                        dense_state[d, 3 * k + 2] *= ratio
+                        dense_state[d, 3 * k] *= 1.0 if ratio > 0.125 else 0.0
+                        dense_state[d, 3 * k + 1] *= ratio if ratio > 0.125 else 0.0
+                        dense_state[d, 3 * k + 2] *= ratio if ratio > 0.125 else 0.0
                     scale[d, 0] = largest
                 v = np.float64(x[i, d]) / largest
                 for k in range(outputs):

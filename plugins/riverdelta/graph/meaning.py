@@ -98,9 +98,11 @@ class Evidence:
         if self.predictions == ANY:
             return word == "prediction"
         if word is None and self.found is None:
-            open_ = f"does not show whether it is a {self.loss.raw} or a {kind}"
-            words = f"{raw} or {prediction}" if self._mostly_inside else f"{raw} if it is one, and not a number to predict"
-            refused = f"the output {self.output!r} {self.seen}, which {open_}; write {words}"
+            refused = f"the output {self.output!r} {self.seen}, which does not show "
+            if self._mostly_inside:
+                refused += f"whether it is a {self.loss.raw} or a {kind}; write {raw} or {prediction}"
+            else:
+                refused += f"that it is a {self.loss.raw}, and {self.loss} corrects no other number; if it is, write {raw}"
         elif word is None and self.found == "raw":
             what = self.path.name, self.output, self.seen, self.loss.raw, raw
             _log.warning("%s: the output %r %s, and is taken for a %s; write %s to say so", *what)
@@ -109,9 +111,8 @@ class Evidence:
         elif word == "prediction" and (self.range[0] > self.predictions[1] or self.range[1] < self.predictions[0]):
             refused = f"{named} {self.seen}, never a {kind}; write {raw}"
         elif word == "prediction" and not self._mostly_inside:
-            refused = (
-                f"{named} {self._probed}, not a {kind}; {self.loss} corrects outputs that are a {self.loss.raw} or a {kind}"
-            )
+            rest = f"and {self.loss} corrects no other number" if self._doubt_raw else f"write {raw}"
+            refused = f"{named} {self._probed}, not a {kind}; {rest}"
         elif word and not insisted and (doubt := self._doubt_raw if word == "raw" else self._doubt_prediction):
             other, fits = (prediction, self._inside.all()) if word == "raw" else (raw, not self._doubt_raw)
             link = IDENTITY if word == "raw" else self.loss.raw

@@ -11,6 +11,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from riverdelta.core.errors import InvalidInput, TooLarge
 
@@ -124,9 +126,11 @@ def _set_type(field: Any, kind: str) -> None:
         field.type, field.type_name = _Field.TYPE_MESSAGE, f".inference.{kind}"
 
 
-#: Describes the messages and the service; server reflection adds what else the server has.
+#: Describes the messages and all services of the server, as server reflection shows them.
 POOL = descriptor_pool.DescriptorPool()
 POOL.Add(_file())
+for _of_grpc in (health_pb2, reflection_pb2):
+    POOL.AddSerializedFile(_of_grpc.DESCRIPTOR.serialized_pb)
 
 #: Every message class by name.
 MESSAGES: dict[str, Any] = {
@@ -151,9 +155,10 @@ def parse(message: Any, data: bytes, most: int | None = None) -> Any:
         parsed = message.FromString(data)
     except DecodeError:
         raise InvalidInput(f"the request's {len(data)} bytes are not a valid {name}") from None
-    size = parsed.ByteSize()
+    # To count its bytes encodes it, so a message that has no unknown fields and is encoded as usual is counted once.
     parsed.DiscardUnknownFields()
-    if unknown := size - parsed.ByteSize():
+    size = parsed.ByteSize()
+    if size != len(data) and (unknown := message.FromString(data).ByteSize() - size):
         known = ", ".join(field.name for field in message.DESCRIPTOR.fields)
         raise InvalidInput(f"{name} has {unknown} bytes of fields that it does not have; expected {known}")
     return parsed

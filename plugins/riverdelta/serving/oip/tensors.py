@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import InvalidInput
+from riverdelta.core.errors import InvalidInput, short
 
 _DTYPES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
@@ -100,9 +100,9 @@ def column(tensor: Tensor) -> npt.NDArray[Any]:
 
 def _size(name: str, datatype: str, shape: list[int]) -> int:
     if datatype != "BYTES" and datatype not in _DTYPES:
-        raise InvalidInput(f"tensor {name!r} has datatype {datatype!r}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
+        raise InvalidInput(f"tensor {name!r} has datatype {short(datatype)}; expected one of {', '.join([*_DTYPES, 'BYTES'])}")
     if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape):
-        raise InvalidInput(f"tensor {name!r} has shape {shape!r}; expected a list of sizes of at least 0")
+        raise InvalidInput(f"tensor {name!r} has shape {short(shape)}; expected a list of sizes of at least 0")
     # numpy multiplies the other axes even if one is 0.
     if len(shape) > MOST_AXES or math.prod(n or 1 for n in shape) > 2**31:
         raise InvalidInput(f"tensor {name!r} has shape {shape}; expected at most {MOST_AXES} axes and 2³¹ values")
