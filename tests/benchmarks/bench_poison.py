@@ -129,12 +129,12 @@ class Attended(Breaker):
         super().__init__()
         self.left = end
 
-    def update(self, examples):
+    def update(self, examples, admitted=None):
         """Observe the examples, then the operator comes."""
-        passes = super().update(examples)
+        passes = super().update(examples, admitted)
         self.left -= len(examples)
         if self.open and self.left <= 0:
-            self.reset()
+            self.reset(learned=False)
         return passes
 
 

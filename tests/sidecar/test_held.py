@@ -27,7 +27,7 @@ class Trips:
     def reason(self):
         return "sender 13 has sent a label" if self.open else None
 
-    def update(self, examples):
+    def update(self, examples, admitted):
         source = examples.source
         passes = np.full(len(source), not self.open)
         if not self.open and (bad := np.flatnonzero(source == TRIP)).size:
@@ -38,7 +38,7 @@ class Trips:
     def explain(self, names):
         return self.reason
 
-    def reset(self):
+    def reset(self, learned):
         self.open = False
 
     def state(self):
