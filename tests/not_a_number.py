@@ -18,7 +18,7 @@ ranker (int64[N] user, float[N] x) => (float[N] logit) {
   part = Mul(x, half)
   logit = Add(part, odd)
 }"""
-MEAN = "riverdelta/entity_user/mean"
+MEAN, LIMIT = "riverdelta/entity_user/mean", "riverdelta/entity_user/limit"
 #: Three rows: an ordinary one, one without a base logit, one without a corrected logit.
 COLUMNS = {"user": [1, 2, 3], "x": [0.5, 1e30, 1.0], "shop": [0.25, 0.5, 3e38], "town": [0.25, 0.5, 3e38]}
 

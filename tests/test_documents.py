@@ -66,10 +66,18 @@ def test_every_make_verb_that_is_named_exists():
     assert set(re.findall(r"(?:`|^\$ )make ([\w-]+)", EVERYTHING, re.MULTILINE)) <= set(verbs)
 
 
+def _sections(page):
+    """Return the names by which the headings of a page are linked."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_link_and_file_that_is_named_exists(name):
     text = re.sub(r"```.*?```", "", TEXTS[name], flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#]+)", text):
-        assert target.startswith("https://") or (ROOT / name).parent.joinpath(target).exists(), target
+    for target, section in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
+        page = (ROOT / name).parent / target if target else ROOT / name
+        assert target.startswith("https://") or page.exists(), target
+        assert not section or section in _sections(page), (target, section)
     for path in re.findall(r"`(?:python )?((?:plugins|tests|monitoring|docs|service)/[\w./-]+)`", text):
         assert (ROOT / path).exists(), path

@@ -28,7 +28,7 @@ HEAVY = {
     "bentoml_cli": ("bento/internals",),
     "starlette": ("bento",),
     "grpc": ("bento", "lab/client"),
-    "google": ("serving/oip", "graph/signature"),
+    "google": ("serving/oip", "graph/reading"),
     "uvicorn": ("bento",),
     "pydantic": ("bento", "core/settings", "core/strict", "learning/commands"),
     "pydantic_settings": ("core/settings",),

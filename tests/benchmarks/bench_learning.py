@@ -18,7 +18,7 @@ import numpy as np
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
 from riverdelta.core.losses import LOG_LOSS
-from riverdelta.corrections import calibration, entity, linear
+from riverdelta.corrections import calibration, entity_kernels, linear_kernels
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.joiner import Joiner
@@ -119,7 +119,8 @@ def from_journal(journal, rows):
 def timed_kernels():
     """Time the compiled kernels of the three corrections while they learn."""
     spent = {}
-    kernels = {module: module._learn for module in (calibration, linear, entity)}
+    places = {"calibration": (calibration, "_learn"), "linear": (linear_kernels, "learn"), "entity": (entity_kernels, "learn")}
+    kernels = {name: getattr(*place) for name, place in places.items()}
 
     def timed(name, kernel):
         def run(*arguments):
@@ -129,13 +130,13 @@ def timed_kernels():
 
         return run
 
-    for module, kernel in kernels.items():
-        module._learn = timed(module.__name__.rpartition(".")[2], kernel)
+    for name, kernel in kernels.items():
+        setattr(*places[name], timed(name, kernel))
     try:
         yield spent
     finally:
-        for module, kernel in kernels.items():
-            module._learn = kernel
+        for name, kernel in kernels.items():
+            setattr(*places[name], kernel)
 
 
 def in_memory(rows, users):

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from riverdelta.bento import oip_rest, rest
+from riverdelta.bento import admin, oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
@@ -27,7 +27,7 @@ PATHS = {"/score": ("rest", "score"), "/feedback": ("rest", "feedback"), "/v2/mo
 def port(runtime):
     """The port of a real server with the scorer's routes behind the guard."""
     policy = Policy(runtime).open(runtime.plane.settings)
-    app = Guard(Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime)]), policy)
+    app = Guard(Starlette(routes=[*rest.routes(runtime), *oip_rest.routes(runtime), *admin.routes(runtime)]), policy)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -56,6 +56,32 @@ def test_a_client_that_goes_away_in_mid_body_is_counted_and_leaves_no_traceback(
     deadline = time.monotonic() + 20
     while invalid(registry, path) == before:
         assert time.monotonic() < deadline, "the request is not counted"
+        time.sleep(0.01)
+    assert httpx.get(f"http://127.0.0.1:{port}/status").status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_a_client_that_goes_away_in_mid_download_leaves_no_open_file_and_no_traceback(
+    port, monkeypatch, tmp_path, caplog, reset
+):
+    size, opened = 64 << 20, []
+
+    async def packed(merged):
+        with (tmp_path / "large").open("wb") as file:
+            file.truncate(size)
+        opened.append((tmp_path / "large").open("rb"))
+        return opened[0]
+
+    monkeypatch.setattr(admin, "packed", packed)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /admin/export HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in client.recv(1_000)
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    deadline = time.monotonic() + 20
+    while not opened[0].closed:
+        assert time.monotonic() < deadline, "the file is still open"
         time.sleep(0.01)
     assert httpx.get(f"http://127.0.0.1:{port}/status").status_code == 200
     assert [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info] == []

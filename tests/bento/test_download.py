@@ -3,11 +3,12 @@
 import asyncio
 import tempfile
 
+import httpx
 import onnx
 import pytest
 
 from riverdelta.bento import download
-from riverdelta.bento.download import chunks, packed
+from riverdelta.bento.download import Download, packed
 from riverdelta.core.errors import Unsupported
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import export_single
@@ -21,15 +22,23 @@ def merged(definition, tmp_path, monkeypatch):
     return Home(definition, Settings.load(home=tmp_path / "home")).prepare().path
 
 
+async def sent(response):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(response), base_url="http://127.0.0.1") as client:
+        return await client.get("/")
+
+
 def left(tmp_path):
     return [path.name for path in (tmp_path / "temporary").iterdir()]
 
 
-def test_the_file_is_the_command_s_own_and_its_chunks_close_it(merged, tmp_path):
+def test_the_file_is_the_command_s_own_and_is_closed_when_it_is_sent(merged, tmp_path):
     file = asyncio.run(packed(merged))
     assert left(tmp_path) == []
-    body = b"".join(chunks(file))
+    answer = asyncio.run(sent(Download(file, "one.onnx")))
     assert file.closed
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="one.onnx"'
+    body = answer.content
+    assert answer.headers["Content-Length"] == str(len(body))
     assert body == export_single(merged, tmp_path / "one.onnx").read_bytes()
     onnx.checker.check_model(onnx.load_from_string(body))
 

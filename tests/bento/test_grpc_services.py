@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2
 
-from riverdelta.bento import grpc_health
+from riverdelta.bento import grpc_health, grpc_server
 from riverdelta.bento.access import Role
 from riverdelta.bento.endpoints import GRPC, HEALTH, REFLECTION
 from riverdelta.bento.grpc_server import GrpcServer
@@ -190,3 +190,94 @@ def test_one_connection_has_at_most_256_calls_at_a_time_and_another_is_not_held_
             return held_up, await waiting
 
     assert asyncio.run(crowded()) == (True, grpc.StatusCode.OK)
+
+
+def hurried(options, **times):
+    """Return the options of the server with other times, in milliseconds."""
+    assert {f"grpc.{name}" for name in times} <= dict(options).keys()
+    return tuple((name, times.get(name.removeprefix("grpc."), value)) for name, value in options)
+
+
+class Peer:
+    """A client that speaks HTTP/2 in frames, and answers none of the server's pings."""
+
+    def __init__(self, port):
+        self._port = port
+
+    async def __aenter__(self):
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS))
+        return self
+
+    async def __aexit__(self, *exception):
+        self._writer.close()
+
+    async def ping(self, number):
+        self._writer.write(frame(PING, number.to_bytes(8)))
+        await self._writer.drain()
+
+    async def frames(self):
+        """Yield the type, the flags and the payload of each frame until the server closes the connection."""
+        while True:
+            try:
+                head = await self._reader.readexactly(9)
+                yield head[3], head[4], await self._reader.readexactly(int.from_bytes(head[:3]))
+            except (asyncio.IncompleteReadError, ConnectionResetError):
+                return
+
+
+SETTINGS, PING, GOAWAY, ACK = 4, 6, 7, 1
+
+
+def frame(kind, payload=b""):
+    return len(payload).to_bytes(3) + bytes([kind, 0]) + bytes(4) + payload
+
+
+def test_a_connection_whose_client_answers_no_ping_is_closed(runtime, monkeypatch):
+    monkeypatch.setattr(
+        grpc_server, "_OPTIONS", hurried(grpc_server._OPTIONS, **{"keepalive_time_ms": 100, "http2.ping_timeout_ms": 100})
+    )
+
+    async def silent():
+        async with served(runtime) as (server, _), Peer(server.port) as peer:
+            return [(kind, flags) async for kind, flags, _ in peer.frames()]
+
+    found = asyncio.run(asyncio.wait_for(silent(), 60))
+    assert (PING, 0) in found
+
+
+def test_a_client_that_pings_often_keeps_its_connection(runtime):
+    async def pinging():
+        async with served(runtime) as (server, _), Peer(server.port) as peer:
+            answered = []
+            # Without the options, the third ping ends the connection: too_many_pings.
+            for number in range(2):
+                await peer.ping(number)
+                async for kind, flags, payload in peer.frames():
+                    assert kind != GOAWAY, payload
+                    if (kind, flags) == (PING, ACK):
+                        answered.append(int.from_bytes(payload))
+                        break
+            return answered
+
+    assert asyncio.run(asyncio.wait_for(pinging(), 60)) == [0, 1]
+
+
+def test_an_old_connection_is_ended_and_the_client_opens_another_without_an_error(runtime, monkeypatch):
+    ages = {"max_connection_age_ms": 100, "max_connection_age_grace_ms": 60_000}
+    monkeypatch.setattr(grpc_server, "_OPTIONS", hurried(grpc_server._OPTIONS, **ages))
+
+    async def long_lived():
+        async with served(runtime) as (server, channel), Peer(server.port) as peer:
+            stub, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+            watch, found = stub.Watch(asked), []
+            found.append((await watch.read()).status)
+            told = await anext(payload async for kind, _, payload in peer.frames() if kind == GOAWAY)
+            # The call in flight stays, and the next one goes out on a connection of its own.
+            found.append((await stub.Check(asked)).status)
+            watch.cancel()
+            return found, told
+
+    found, told = asyncio.run(asyncio.wait_for(long_lived(), 60))
+    assert found == [SERVING, SERVING]
+    assert b"max_age" in told

@@ -180,9 +180,10 @@ class HidesState(Entity):
         return super().learn(columns, offset, label, weight)
 
 
-class RestoreForgets(Entity):
+class RestoreForgets(Calibration):
     def restore(self):
-        self.learner["precision"][:] = 0
+        self.learner["belief"][:2] = 0
+        super().restore()
 
 
 class InflateHidesState(Entity):
@@ -245,7 +246,7 @@ class FailsOnOneRow(Shift):
 
 class ClipsInItsGraph(Linear):
     def export(self, nodes, columns, offset):
-        ends = [nodes.constant(np.float32(end)) for end in (-6, 6)]
+        ends = [nodes.constant(np.float32(end)) for end in (-2, 2)]
         return super().export(nodes, columns | {"h": nodes.add("Clip", columns["h"], *ends)}, offset)
 
 

@@ -39,8 +39,17 @@ from riverdelta.storage.registry import FolderRegistry, ReleaseStore
 ROWS = 3_600
 #: Every guard at work: the breaker opens at the flood of positives below, the limiter refuses, drift is watched.
 TERMS = {"max_updates_per_entity": 100, "drift_reference_examples": 1_024}
-#: What a saved learner may do without: version 0.1 saved no settings and no outcomes, and drift of other settings begins anew.
-OF_LEARNER = ("settings", "outcomes/*", "adaptation/drift/*", "account/*", "prequential/recent", "gate/*")
+#: What a saved learner may do without: version 0.1 saved no settings, outcomes and limits of numbers, and drift of other
+#: settings begins anew.
+OF_LEARNER = (
+    *("stack/*/limit", "stack/*/window", "stack/*/sizes"),
+    "settings",
+    "outcomes/*",
+    "adaptation/drift/*",
+    "account/*",
+    "prequential/recent",
+    "gate/*",
+)
 SCHEMA = Schema.of({"user": "int64", "shop": "float32"})
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { logit = Identity(x) }"""

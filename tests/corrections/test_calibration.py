@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta import Calibration
+from riverdelta.checks.law import run
 from riverdelta.core.features import Schema
+from riverdelta.core.nodes import Nodes
 
 
 def taught(offset, label, **given):
@@ -32,3 +34,56 @@ def test_no_first_label_changes_the_order_of_the_base(offset, label):
 
 def test_with_a_loose_belief_it_would():
     assert (np.diff(taught(-2.6, 1.0, variance=1.0)(-3.0, -1.0, 0.0, 1.0, 3.0)) < 0).all()
+
+
+def stream(rows=4_000):
+    """Return the logits of a base that is half as sure as it should be, and labels."""
+    base = np.random.default_rng(3).normal(size=rows).astype(np.float32)
+    return base, (np.random.default_rng(4).random(rows) < 1 / (1 + np.exp(-2 * base))).astype(np.float32)
+
+
+def learned(base, label):
+    """Return a calibration that has learned a stream, and its mean loss on the way."""
+    made = Calibration()
+    made.bind(Schema())
+    z = made.learn({}, base[:, None], label, np.ones(len(base), np.float32))[:, 0].astype(np.float64)
+    return made, np.logaddexp(0, z) - label * z
+
+
+@pytest.mark.parametrize("size", [12, 30])
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_an_overconfident_tail_is_corrected(size, share):
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=20_000).astype(np.float32) / 2
+    tail = rng.random(len(base)) < share
+    label = (rng.random(len(base)) < 1 / (1 + np.exp(-np.where(tail, 1, base)))).astype(np.float32)
+    base[tail] = size
+    assert learned(base, label)[1].mean() < 0.7
+
+
+ABSURD = pytest.mark.parametrize("value", [-999.0, 1e9, 1e30, -3e38, 1e-30])
+
+
+@ABSURD
+@pytest.mark.parametrize("at", [slice(0, 1), slice(0, 5), slice(500, 503), slice(None, None, 500)])
+def test_absurd_logits_of_the_base_cost_the_other_rows_next_to_nothing(value, at):
+    base, label = stream()
+    clean = learned(base, label)[1]
+    others = np.ones(len(base), bool)
+    others[at] = False
+    base[at] = value
+    assert learned(base, label)[1][others].mean() < clean[others].mean() + 0.005
+    assert clean.mean() < 0.59
+
+
+@ABSURD
+def test_the_graph_agrees_on_an_absurd_logit(value):
+    made, _ = learned(*stream())
+    nodes, offset = Nodes(17), np.array([[0.5], [value], [-value], [3.0]], np.float32)
+    with nodes.scope("c"):
+        raw = made.export(nodes, {}, "offset")
+    expected = made.predict({}, offset)
+    np.testing.assert_allclose(run(nodes, raw, {"offset": offset}), expected, rtol=1e-6, atol=1e-5)
+    # Its residual is that of the largest logit that counts, or of none.
+    off = np.abs(expected.astype(np.float64) - offset).ravel()
+    assert (off[1:3] <= 2 * off[3] + np.abs(np.spacing(offset[1:3, 0]))).all()

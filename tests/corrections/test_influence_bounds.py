@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from riverdelta import Calibration, Entity, Linear, Schema
 from riverdelta.core.errors import ConfigurationError
+from riverdelta.corrections import limits
 
 SCHEMA = Schema.of({"u": "int64", "h": "float32", "v": "float32[2]"})
 CLIP, RADIUS, RATE = 10.0, 8.0, 0.1
@@ -134,15 +135,18 @@ def test_an_example_of_any_weight_does_what_one_of_the_clipped_weight_does(name,
     assert bits(one) == bits(other)
 
 
+def limited(c, *numbers):
+    """Numbers as they count before the next example."""
+    return limits.limited(np.array([numbers], np.float32), c.served["limit"])[0].astype(float)
+
+
 def moved(c, row):
     """How far one example moves each coefficient, and the furthest that its docstring allows."""
     user, offset, h, v, _, _ = row
     if isinstance(c, Calibration):
-        before, least = c.learner["belief"][:2].copy(), 4 * math.sqrt(typical(c)[0])
-        seen = tails(c)[1][0]
+        before, o = c.learner["belief"][:2].copy(), float(limits.counted(np.float32(offset), np.float32(c.loss.reach)))
         learn(c, *row)
         a, b, d = c.learner["belief"][2:5]
-        o = math.copysign(min(abs(float(offset)), least), offset) if seen else float(offset)
         det = a * d - b * b
         step = np.abs([d - b * o, a * o - b]) / det if det > 0 else np.zeros(2)
         return np.abs(c.learner["belief"][:2] - before), CLIP * step
@@ -151,16 +155,17 @@ def moved(c, row):
         scale = c.learner["scale"][:, 0].copy()
         learn(c, *row)
         now = np.maximum(c.learner["scale"][:, 0], 1e-300)
-        # A new largest |x| shrinks the coefficient first.
-        off = c.served["dense"].values[:, 0] - dense * np.where(scale > 0, np.minimum(scale / now, 1.0) ** 2, 1.0)
+        # A new largest |x| shrinks the coefficient first, or has it start anew.
+        kept = np.where(np.maximum(scale, now) < 8 * np.minimum(scale, now), np.minimum(scale / now, 1.0) ** 2, 0.0)
+        off = c.served["dense"].values[:, 0] - dense * kept
         return np.abs(np.r_[c.served["ids"].values[:, 0] - ids, off * now]), RATE
     slot = int(c._hash(np.array([user]))[0])
-    before, roots, seen = c.served["mean"].values[slot].astype(float), 4 * np.sqrt(typical(c)), tails(c)[1]
+    before, x = c.served["mean"].values[slot].astype(float), np.abs(limited(c, 1.0, h, *v))
+    x[2:] *= min(1.0, float(c.served["limit"].values[0, 2]) / max(math.hypot(*x[2:]), 1e-30))
+    sizes = c.learner["sizes"].copy()
     learn(c, *row)
-    roots, feature = np.where(seen > 0, roots, 1e15), [0, 1, 2, 2]
-    x = np.abs([1.0, h, *v]).astype(float)
-    x = np.where((x > 16 * roots[feature]) & (seen[feature] > 0), 0.0, np.minimum(x, roots[feature]))
-    x *= (roots / np.maximum(roots, [x[0], x[1], math.hypot(*x[2:])]))[feature]
+    # A feature whose typical size has changed is bounded anew, or forgotten.
+    before = np.where(((sizes == 0) | (c.learner["sizes"] == sizes))[[0, 1, 2, 2]], before, c.served["mean"].values[slot])
     return np.abs(c.served["mean"].values[slot] - before), CLIP * x / c.learner["precision"][slot]
 
 
@@ -206,10 +211,12 @@ def test_without_a_clip_one_heavy_example_stops_a_linear_model_from_learning(nam
 def test_one_example_adds_to_what_is_typical_no_more_than_sixteen_typical_ones_unless_most_before_were_like_it(name, rows):
     c = bound(name)
     for row in rows:
-        before, (total, seen) = typical(c), tails(c)
+        total, seen = tails(c)
+        most, since = (c.learner["window"][:, k].copy() if "window" in c.learner else c.loss.reach**2 for k in (1, 2))
         learn(c, *row)
-        grown, tested = tails(c)[0] - total, c.learner["window"][:, 0] == 0 if "window" in c.learner else False
-        assert (grown <= np.where((seen > 0) & ~np.asarray(tested), 16.001 * before + 1e-9 * total, np.inf)).all()
+        grown = tails(c)[0] - total
+        tested = c.learner["window"][:, 2] > since if "window" in c.learner else False
+        assert (grown <= np.where((seen > 0) & ~tested, 1.001 * most + 1e-9 * total, np.inf)).all()
 
 
 @ALL

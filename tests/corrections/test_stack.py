@@ -1,8 +1,12 @@
 """The stack: corrections in order, as one."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from river.linear_model import LogisticRegression
+from river.preprocessing import StandardScaler
 
 from riverdelta import Calibration, Entity, Linear, Schema, Stack
 from riverdelta.checks.block import draw
@@ -111,15 +115,16 @@ class Refuses(Entity):
 
 @pytest.mark.parametrize("how", ["an array is missing", "an array has another shape", "a correction refuses it"])
 def test_a_state_that_cannot_be_loaded_is_not_loaded_in_part(how):
-    def made():
-        stack = Stack([Calibration(), Linear("u", "h", slots=64), Refuses("u", slots=64), River(LogisticRegression(), ("h",))])
+    def made(entity=Refuses):
+        each = entity("u", slots=64).named("refuses")
+        stack = Stack([Calibration(), Linear("u", "h", slots=64), each, River(LogisticRegression(), ("h",))])
         stack.bind(SCHEMA)
         return stack
 
-    mine, theirs = made(), made()
+    mine, theirs = made(), made(Entity)
     learn(mine, draw(SCHEMA, 50, 3))
     learn(theirs, draw(SCHEMA, 120 if how == "a correction refuses it" else 60, 4))
-    state, before, last = dict(theirs.state()), mine.digest(), "refuses_u/learner/present"
+    state, before, last = dict(theirs.state()), mine.digest(), "refuses/learner/present"
     if how == "an array is missing":
         del state[last]
     elif how == "an array has another shape":
@@ -221,3 +226,81 @@ def test_a_block_that_a_kernel_would_refuse_is_not_learned_by_a_river_pipeline_b
         with pytest.raises(InvalidInput, match="offset is" if name == "base" else f"{name} is"):
             stack.learn(COLUMNS, *(good | {name: array}).values())
     assert stack.digest() == before
+
+
+#: A number that means "missing", Unix times in seconds and in nanoseconds, and floats at their ends.
+ABSURD = [-999.0, 1e6, 1.7e9, 1.7e18, 3e38, -3e38, 1e-30]
+ROWS = 1_500
+
+
+def pipeline():
+    made = Stack(
+        [
+            Calibration(),
+            Linear("u", "h", slots=64),
+            Entity("u", on=["h"], slots=64),
+            River(StandardScaler() | LogisticRegression(), ("h",)),
+        ]
+    )
+    made.bind(SCHEMA)
+    return made
+
+
+def telling(seed=0):
+    """Return columns, a base and labels, of which both columns and base tell something."""
+    rng = np.random.default_rng(seed)
+    h, base, u = rng.normal(size=ROWS), rng.normal(size=ROWS), rng.integers(0, 4, ROWS)
+    label = rng.random(ROWS) < 1 / (1 + np.exp(-(2 * base + h + u - 1.5)))
+    return {"u": u, "i": u, "h": h.astype(np.float32)}, base.astype(np.float32)[:, None], label.astype(np.float32)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, ROWS - 1) | st.integers(0, 7), st.sampled_from(ABSURD), st.booleans()), max_size=6),
+    st.sampled_from([None, 0.0, 0.5]),
+)
+@settings(derandomize=True, max_examples=40, deadline=None)
+def test_a_few_absurd_numbers_and_logits_anywhere_cost_the_other_rows_next_to_nothing(rows, keep):
+    losses, others = [], np.ones(ROWS, bool)
+    others[[at for at, _, _ in rows]] = False
+    for odd in ((), rows):
+        stack, (columns, base, label) = pipeline(), telling()
+        for at, value, in_base in odd:
+            (base[:, 0] if in_base else columns["h"])[at] = value
+        z = []
+        for block in (slice(0, 700), slice(700, ROWS)):
+            part = {name: np.ascontiguousarray(column[block]) for name, column in columns.items()}
+            rest = np.ascontiguousarray(base[block]), label[block], np.ones(len(label[block]), np.float32)
+            z.append(stack.learn(part, *rest)[:, 0].astype(np.float64))
+            if keep is not None:
+                before = stack.predict(part, rest[0])
+                stack.inflate(keep)
+                assert stack.predict(part, rest[0]).tobytes() == before.tobytes()
+        raw = np.concatenate(z)
+        losses.append((np.logaddexp(0, raw) - label * raw)[others].mean())
+        assert all(np.isfinite(array).all() for array in stack.state().values() if array.dtype.kind == "f")
+    assert losses[1] < losses[0] + 0.03
+
+
+@pytest.mark.parametrize(
+    "make", [Calibration, lambda: Linear("h"), lambda: Entity("u", on=["h"], slots=64)], ids=["calibration", "linear", "entity"]
+)
+def test_rows_and_frames_with_absurd_numbers_are_learned_like_the_block_and_predicted_like_it(make):
+    columns, base, label = telling(1)
+    count = 60
+    columns["h"][[0, 9, 30]] = -999, 3e38, 1.7e18
+    base[[0, 11, 31], 0] = 1e9, -3e38, 1.7e9
+    frame = pd.DataFrame({name: column[:count] for name, column in columns.items()} | {"offset": base[:count, 0]})
+    one, many, block = make(), make(), make()
+    block.bind(SCHEMA)
+    for x, y in zip(frame.to_dict("records"), label[:count].tolist(), strict=True):
+        one.learn_one(x, bool(y))
+    many.learn_many(frame, pd.Series(label[:count] > 0))
+    part = {name: columns[name][:count] for name in block.reads}
+    block.learn(part, base[:count], label[:count], np.ones(count, np.float32))
+    states = [
+        [t.values.tobytes() for t in c.served.values()] + [a.tobytes() for a in c.learner.values()] for c in (one, many, block)
+    ]
+    assert states[0] == states[1] == states[2]
+    chances = many.predict_proba_many(frame)[True].to_numpy()
+    assert [one.predict_proba_one(x)[True] for x in frame.to_dict("records")] == pytest.approx(chances, abs=1e-6)
+    assert ((chances >= 0) & (chances <= 1)).all()

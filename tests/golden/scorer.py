@@ -69,13 +69,18 @@ def settings(folder):
     return Settings.load(home=folder, grpc_port=0, swap_min_seconds=1e-9, follow_seconds=3600.0, **given)
 
 
+def deserved(user, item, x, shop, turned=False):
+    """Return the logits that rows deserve, whose item is given by its number."""
+    return x / 2 + (-2.0 if turned else 2.0) * np.tanh(shop) + (user % 3 - 1) + (item % 2)
+
+
 def columns(rows, seed):
     """Return the columns of a request, and the labels that its rows deserve; from seed 44 on they are other ones."""
     rng = np.random.default_rng(seed)
     x, shop = rng.normal(size=(2, rows)).astype(np.float32)
     user, item = rng.integers(0, 12, rows), rng.integers(0, len(ITEMS), rows)
     turned = seed >= 44
-    logit = x / 2 + (-2.0 if turned else 2.0) * np.tanh(shop) + (user % 3 - 1) + (item % 2)
+    logit = deserved(user, item, x, shop, turned)
     label = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.float32)
     country = [["de", "fr", "us"][i] for i in rng.integers(0, 3, rows)]
     shop = shop + np.float32(2.0) if turned else shop

@@ -1,4 +1,7 @@
-"""What a released version wrote is replayed bit for bit, served and learned on from by this one."""
+"""What a released version wrote is replayed, served and learned on from by this one.
+
+All but tables is as it was, bit for bit where this version computes it in the same way; the tables of version 0.1 are near.
+"""
 
 import asyncio
 import json
@@ -9,10 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from prometheus_client import CollectorRegistry
-from scorer import KINDS, columns, definition, settings
+from scorer import ITEMS, KINDS, columns, definition, deserved, settings
 
 from riverdelta.core.arrays import nest, read_arrays
 from riverdelta.core.errors import Refused
+from riverdelta.core.hashing import id64
 from riverdelta.evaluation.gate import hedge
 from riverdelta.graph.files import export_single
 from riverdelta.learning.commands import Rollback
@@ -35,16 +39,16 @@ WHOLE = [folder for folder in HOMES if folder.name != "swept"]
 NOW = 10_000.0
 #: What of the gate's state version 0.1 lacks, or lacks for rows that were taken back.
 SINCE = {"slowed", "slowest", "far_spread", "late_share", "late_spread"}
-#: What version 0.1 learned, or measured on it, with a limit of numbers that was neither served nor ever taken back: another
-#: replay than its own comes to other tables. What is decided without tables is compared bit for bit.
-LEARNED = ("stack/", "gate/", "contest/", "adaptation/", "account/")
 #: How near parts come to what version 0.1 saved, which are not the same to the last bit: it summed the gate's logs as
 #: products, and took losses and scores from tables, to 2e-6.
 NEAR = {"gate/": 1e-9, "contest/trial/": 1e-9, "adaptation/drift/": 1e-3, "account/history/": 1e-4, "account/slices/": 1e-4}
-#: Version 0.1 limited no number where it scored, and kept nothing that limits are made of. A limit is a float32, by which the
-#: first two now differ in their last digits. The others differ by numbers that counted in full, and by a pipeline's first rows.
-NEAR |= {"stack/calibration/": 1e-5, "stack/linear/": 5e-3}
-LIMITED = ("stack/entity_user/", "stack/river/")
+#: Version 0.1 limited no number where it scored, and kept nothing that limits are made of: its records now make other tables.
+#: By how many logits the output of each correction may differ when a third of the records is learned again; measured were 1e-7,
+#: 6e-4, 0.1 and 9e-4.
+NEAR_LOGITS = {"calibration": 0.01, "linear": 0.01, "entity_user": 0.25, "river": 0.01}
+#: How many nats a row these tables may lose more than those of version 0.1, on what the rows deserve; measured were 3e-4. In
+#: one of the homes they lose 0.05 to 0.1 less.
+NEAR_NATS = 0.003
 
 
 def name(folder):
@@ -125,27 +129,59 @@ def of_0_1(golden):
 def kept(arrays, golden):
     """Return what today's learner comes to as well: version 0.1 saved no outcomes, and was too quick for weights above 1.
 
-    Nor did it measure the gain of the serving tables and the shares of senders, which begin anew at its checkpoints.
+    Nor did it measure the gain of the serving tables and the shares of senders, which begin anew at its checkpoints. Tables are
+    compared by their outputs.
 
     Rows that only its checkpoint has are kept until they are done with, and a replay has all of them in its journal.
     """
-    left_out = ("outcomes/", "joiner/kept/", "account/worth/", "admission/shares/", "admission/breaker/", *LIMITED, *LEARNED)
+    left_out = ("stack/", "outcomes/", "joiner/kept/", "account/worth/", "admission/shares/", "admission/breaker/")
     left_out = left_out if of_0_1(golden) else ()
     left_out += ("gate/",) if of_0_1(golden) and "keep_negatives" in KINDS[golden.name] else ()
-    without = ("/limit", "/window") if of_0_1(golden) else ()
-    names = [name for name in arrays if not name.endswith(without) and not name.removeprefix("learner/").startswith(left_out)]
-    return {name: arrays[name] for name in names}
+    return {name: array for name, array in arrays.items() if not name.removeprefix("learner/").startswith(left_out)}
 
 
-def assert_at(found, path, learner, golden):
-    """Assert that a learner's state is that of a checkpoint."""
+def assert_at(replayed, path, learner, golden, near):
+    """Assert that a learner's state is that of a checkpoint, and that its tables are `near` those that version 0.1 learned."""
     loaded = learner()
     loaded.load(read_arrays(path))
-    expected = loaded.state()
+    found, expected = replayed.state(), loaded.state()
     if of_0_1(golden):
         for state in (found, expected):
             state["gate/state"] = since_0_1(state["gate/state"])
+        near(replayed.stack, loaded.stack)
     assert_same(kept(found, golden), kept(expected, golden), NEAR if of_0_1(golden) else ())
+
+
+def rows_of_any_user():
+    """Return rows as the corrections read them, their base logits, and the logits that they deserve."""
+    made = columns(4000, 7)[0]
+    x, item = made["x"], [ITEMS.index(each) for each in made["item"]]
+    truth = deserved(made["user"], np.array(item), x, made["shop"])
+    return (
+        made | {"pair": np.stack([x, x * x], axis=1), "item": np.array([id64(each) for each in made["item"]])},
+        x[:, None] / 2,
+        truth,
+    )
+
+
+def outputs_are_near(found, expected):
+    """Assert that each correction moves outputs as its older self does."""
+    read, base, _ = rows_of_any_user()
+    for name, mine, its in zip(found.names, found.corrections, expected.corrections, strict=True):
+        off = mine.predict(read, base) - its.predict(read, base)
+        assert np.abs(off).max() <= NEAR_LOGITS[name], name
+
+
+def nothing_is_lost(found, expected):
+    """Assert that the outputs are as good as the older ones, or better."""
+    read, base, truth = rows_of_any_user()
+    chance = 1 / (1 + np.exp(-truth))
+
+    def loss(stack):
+        z = stack.predict(read, base).ravel()
+        return np.mean(np.logaddexp(0, z) - chance * z)
+
+    assert loss(found) <= loss(expected) + NEAR_NATS
 
 
 def since_0_1(gate):
@@ -171,7 +207,7 @@ def test_homes_of_every_kind_are_recorded_and_what_they_show_is_not_trivial():
 
 
 @whole
-def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(golden, folder, learner):
+def test_a_replay_from_the_first_record_comes_to_every_checkpoint(golden, folder, learner):
     segments, replayed = Reader(SqliteLog(folder / "ranker" / "journal")), learner()
     replayed.recall = Replayed(segments, replayed.state())
     seen = 0
@@ -180,7 +216,7 @@ def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(go
             replayed.push(sequence, record)
             for position, path in checkpoints(folder):
                 if sequence == position:
-                    assert_at(replayed.state(), path, learner, golden)
+                    assert_at(replayed, path, learner, golden, nothing_is_lost)
                     seen += 1
     assert seen == 2
     assert replayed.joiner.unmatched == 0
@@ -188,7 +224,7 @@ def test_a_replay_from_the_first_record_comes_to_every_checkpoint_bit_for_bit(go
 
 
 @every
-def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(golden, folder, home, learner):
+def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one(golden, folder, home, learner):
     (_, older), (newest, newer) = checkpoints(folder)
     segments, replayed = Reader(SqliteLog(folder / "ranker" / "journal")), learner()
     replayed.recall = Kept(home.releases(), segments, lambda *_: None)
@@ -196,7 +232,7 @@ def test_a_replay_from_the_older_checkpoint_comes_to_the_newer_one_bit_for_bit(g
     while replayed.position < newest:
         for sequence, record in segments.read(replayed.position, 1):
             replayed.push(sequence, record)
-    assert_at(replayed.state(), newer, learner, golden)
+    assert_at(replayed, newer, learner, golden, outputs_are_near)
     segments.close()
 
 

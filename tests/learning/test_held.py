@@ -31,7 +31,7 @@ class Trips:
     def __init__(self, *_, **__):
         self.open, self.trips, self.reason = False, 0, "sender 13 has sent a label"
 
-    def update(self, examples):
+    def update(self, examples, admitted):
         source = examples.source
         passes = np.ones(len(source), np.bool_)
         bad = np.flatnonzero(source == TRIP)
@@ -45,7 +45,7 @@ class Trips:
     def explain(self, names):
         return self.reason
 
-    def reset(self):
+    def reset(self, learned):
         self.open = False
 
     def state(self):

@@ -14,7 +14,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.attacks import attack
 from riverdelta.lab.simulator import Simulation
 from riverdelta.learning.adaptation import Adaptation
-from riverdelta.learning.admission import Admission, Admitted
+from riverdelta.learning.admission import Admission
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.replay import first_served_with, replay
@@ -120,7 +120,7 @@ def test_what_is_not_admitted_is_served_and_not_learned(lag):
     class EveryOther(Admission):
         def admit(self, examples, watched=True):
             even = examples.columns["user_id"] % 2 == 0
-            return Admitted(even, ~even & False, examples.weight)
+            return even, ~even & False
 
     learner, expected = new_learner(admission=EveryOther()), new_stack()
     done = replayed(learner, **lag)

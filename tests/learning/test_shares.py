@@ -24,7 +24,7 @@ class Service:
         weight = np.ones(len(source), np.float32) if weight is None else np.asarray(weight, np.float32)
         times = self.now + seconds * np.arange(1, len(source) + 1)
         self.now = float(times[-1])
-        return self.shares.weigh(source, weight, times)
+        return self.shares.admit(source, weight, times)
 
 
 def mixed(rows, *shares):
@@ -77,14 +77,13 @@ def test_a_sender_that_takes_the_place_of_another_is_learned_in_full_within_an_h
     assert (service.send(later)[later == 2] == 1).all()
 
 
-def test_the_nightly_batch_of_a_second_system_is_thinned_and_no_example_of_it_is_lost():
+def test_the_nightly_batch_of_a_second_system_is_thinned():
     service = Service()
     for _ in range(3):
         service.send(mixed(20_000, 1))
         night = mixed(4_000, 3, 7)
         learned = service.send(night)
         assert (learned[night == 1] == 1).all()
-        assert (learned > 0).all()
         assert 0.05 < learned[night == 2].mean() < 1
 
 
@@ -121,8 +120,7 @@ def test_one_request_of_many_rows_lets_no_time_pass_for_its_sender():
     service.send(mixed(20_000, *[1] * 8))
     learned = service.send(np.full(16_384, 99), seconds=0.0)
     assert learned.sum() < 1_200
-    assert (np.diff(learned) <= 0).all()
-    assert learned[-1] > 0
+    assert learned[:1_000].sum() > learned[-8_000:].sum() > 0
 
 
 @given(
@@ -135,19 +133,18 @@ def test_one_request_of_many_rows_lets_no_time_pass_for_its_sender():
         max_size=60,
     )
 )
-def test_no_weight_grows_and_the_account_stays_finite_whatever_comes(rows):
+def test_what_counts_for_nobody_is_admitted_and_the_account_stays_finite_whatever_comes(rows):
     service = Service()
     service.send(mixed(6_000, 1, 2, 3))
     source, weight, received = (np.array([row[at] for row in rows], kind) for at, kind in enumerate("qfd"))
-    learned = service.shares.weigh(source, weight, received)
+    learned = service.shares.admit(source, weight, received)
     same = ~(weight > 0) | (source == 0)
-    assert learned[same].tobytes() == weight[same].tobytes()
-    assert ((learned <= weight) & (learned >= 0))[~same].all()
+    assert learned[same].all()
     state = service.shares.state()
     assert np.isfinite(state["accounts"][:, :5]).all()
     assert np.isfinite(state["whole"][0])
     after = service.send(mixed(2_000, 1, 2, 3), seconds=0.0)
-    assert (after > 0).all()
+    assert after.any()
 
 
 def test_a_few_examples_of_huge_weight_do_not_push_the_others_out():
@@ -163,10 +160,10 @@ def test_blocks_may_be_cut_anywhere(cuts):
     source = np.concatenate([mixed(5_000, 1, 1, 1), mixed(4_000, 1, 1, 1, 20)])
     weight, received = RNG.uniform(0, 3, 9_000).astype(np.float32), np.arange(9_000.0)
     whole, cut, parts = Shares(), Shares(), []
-    expected = whole.weigh(source, weight, received)
+    expected = whole.admit(source, weight, received)
     edges = sorted({0, *cuts, 9_000})
     for start, stop in zip(edges, edges[1:], strict=False):
-        parts.append(cut.weigh(source[start:stop], weight[start:stop], received[start:stop]))
+        parts.append(cut.admit(source[start:stop], weight[start:stop], received[start:stop]))
     assert np.concatenate(parts).tobytes() == expected.tobytes()
     assert {n: a.tobytes() for n, a in whole.state().items()} == {n: a.tobytes() for n, a in cut.state().items()}
 
@@ -175,7 +172,7 @@ def test_it_goes_on_from_its_state():
     source = np.concatenate([mixed(5_000, 1, 1, 1), mixed(1_000, 1, 1, 1, 20)])
 
     def feed(shares, start, stop):
-        shares.weigh(source[start:stop], np.ones(stop - start, np.float32), np.arange(start, stop) * 1.0)
+        shares.admit(source[start:stop], np.ones(stop - start, np.float32), np.arange(start, stop) * 1.0)
 
     check(Part(Shares, feed, 6_000, cuts=5))
 

@@ -77,6 +77,35 @@ def test_a_row_that_is_not_finite_is_predicted_and_leaves_the_state_alone(name, 
         assert all(a.tobytes() == before.learner[key].tobytes() for key, a in c.learner.items()), what
 
 
+@pytest.mark.parametrize("rows", [0, 3, 60])
+@pytest.mark.parametrize("name", ["scaled", "scaled by windows", "a union"])
+def test_the_graph_agrees_on_rows_that_are_not_finite_or_absurd(name, rows, run_graph):
+    c, block = PIPELINES[name].clone(), draw(SCHEMA, 60, 3)[:rows]
+    c.bind(SCHEMA)
+    c.learn(block.columns, block.offset, block.label, block.weight)
+    odd = draw(SCHEMA, 9, 4)
+    values = [np.nan, np.inf, -np.inf, 3e38, -3e38, -999.0, 1.7e18, 1e-30, -0.0]
+    odd.columns["h"][:], odd.columns["v"][:, 2] = values, values[::-1]
+    expected = c.predict(odd.columns, odd.offset)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(run_graph(c, SCHEMA, odd.columns, odd.offset), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("unix", [1.7e9, 1.7e12, 1.7e18])
+def test_a_column_of_unix_times_does_no_harm(unix):
+    rng, rows = np.random.default_rng(2), 2_000
+    v = rng.normal(size=(rows, 5)).astype(np.float32)
+    label = (rng.random(rows) < 1 / (1 + np.exp(-2 * v[:, 0]))).astype(np.float32)
+    losses = []
+    for h in (np.zeros(rows), unix * (1 + 1e-6 * np.arange(rows))):
+        c = PIPELINES["scaled"].clone()
+        c.bind(SCHEMA)
+        columns = {"h": h.astype(np.float32), "v": v}
+        z = c.learn(columns, np.zeros((rows, 1), np.float32), label, np.ones(rows, np.float32))[:, 0].astype(np.float64)
+        losses.append((np.logaddexp(0, z) - label * z).mean())
+    assert losses[1] < losses[0] + 0.02 < 0.6
+
+
 def test_weights_are_those_of_plain_river_to_the_last_bit(trained):
     pipeline = (
         (Select("h") | StandardScaler()) + (Select("u") | OneHotEncoder(drop_zeros=True)) + Select("v_0", "v_3")

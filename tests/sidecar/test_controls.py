@@ -15,7 +15,7 @@ from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.records import Control
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.recall import Replayed
-from riverdelta.storage.registry import ReleaseStore
+from riverdelta.storage.registry import index
 
 
 def tell(rig, action, **arguments):
@@ -259,9 +259,10 @@ def test_after_a_rollback_releases_made_later_go_on_trial_against_the_champion_a
 
 
 def gone(rig, release):
-    index = rig.trainer.releases.store._index()
-    index["releases"] = [entry for entry in index["releases"] if entry["number"] != release.number]
-    rig.trainer.releases.store._write(index)
+    registry = rig.trainer.releases.store.registry
+    known, _ = index.read(registry)
+    known["releases"] = [entry for entry in known["releases"] if entry["number"] != release.number]
+    index.write(registry, known)
 
 
 def cut(rig, release):
@@ -444,7 +445,7 @@ def test_what_the_registry_could_not_write_it_does_when_the_disk_has_room_and_ne
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as m:
-        m.setattr(ReleaseStore, "_write", full)
+        m.setattr(index, "write", full)
         m.setattr("riverdelta.sidecar.trainer._PAUSE_SECONDS", 0.0)
         rig.trainer.journal.write(Control("rollback", {"release": 1, "position": kept.position, "promote": True}, rig.now))
         rig.step()

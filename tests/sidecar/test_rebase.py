@@ -37,7 +37,8 @@ from riverdelta.storage.origin import Origin
 STEEPER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  logit = Mul(x, k) }"""
 TAPPED = """<ir_version: 8, opset_import: ["" : 17]>
-ranker (int64[N] user, float[N] x) => (float[N] logit) { k = Constant<value = float {0.7}>()  y = Exp(x)  logit = Mul(y, k) }"""
+ranker (int64[N] user, float[N] x) => (float[N] logit)
+{ k = Constant<value = float {0.7}>()  y = Exp(x)  z = Log(y)  logit = Mul(z, k) }"""
 
 
 def rolled_back_after(number):
@@ -756,7 +757,9 @@ class TestAHomeOf01:
         mine, folder = old
         assert rebase(mine, settings(tmp_path), folder).rows == 64
 
-    @pytest.mark.parametrize("changed", [{"logit": "other"}, {"logit": None, "probability": "logit"}, {"taps": {"t": "other"}}])
+    @pytest.mark.parametrize(
+        "changed", [{"logit": "other"}, {"logit": None, "probability": "logit", "link": "logit"}, {"taps": {"t": "other"}}]
+    )
     def test_another_output_or_tap_is_not_taken_from_the_journal(self, old, tmp_path, changed):
         mine, folder = old
         with pytest.raises(Refused, match=r"none of the 64 rows .* they lack 'x' \(float32\[N\]\), which the new scorer needs"):

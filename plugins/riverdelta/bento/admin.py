@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from riverdelta.bento.download import chunks, packed
+from riverdelta.bento.download import Download, packed
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.guard import visit
 from riverdelta.bento.http import MOST_OPTIONS, Handler, json, mounted, query, read_body
@@ -48,11 +47,7 @@ def routes(runtime: Runtime) -> list[Route]:
         async with reading:
             found = await asyncio.to_thread(exportable, runtime.plane.home, number)
             file = await packed(found.path)
-        named = {
-            "Content-Disposition": f'attachment; filename="merged-{found.number:06d}.onnx"',
-            "Content-Length": str(os.fstat(file.fileno()).st_size),
-        }
-        return StreamingResponse(chunks(file), 200, named, "application/octet-stream")
+        return Download(file, f"merged-{found.number:06d}.onnx")
 
     def command(row: Endpoint) -> Handler:
         async def run(request: Request) -> Response:

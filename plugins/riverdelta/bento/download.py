@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from riverdelta.bento.sidecar import environment
 from riverdelta.core.errors import Unsupported
@@ -51,8 +55,17 @@ async def packed(merged: Path) -> BinaryIO:
         return out.open("rb")
 
 
-def chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the file's bytes and close it."""
-    with file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+class Download(StreamingResponse):
+    """Sends an open file under a name, and closes it, also if the client disconnects."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Length": str(os.fstat(file.fileno()).st_size),
+        }
+        super().__init__(iter(partial(file.read, _CHUNK_BYTES), b""), 200, headers, "application/octet-stream")
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)

@@ -33,7 +33,7 @@ _OPTIONS = (
     ("grpc.so_reuseport", 1),
     ("grpc.max_concurrent_streams", 256),
     ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # what closes the connection; `grpc.keepalive_timeout_ms` does not
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     # A connection stays with one worker: when it is opened again, another may take it.

@@ -78,7 +78,7 @@ def online(
         graph nor a few probed rows show which it is.
     link
         `"identity"` if the output is a raw output, `"logit"` if it is a probability. Give it only if an error asks for it: it
-        overrides what probed rows suggest, never what the graph proves.
+        overrides what probed rows and narrow bounds suggest, never what the graph proves.
     taps
         Names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
     columns

@@ -21,7 +21,7 @@ from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
 _FILES = {
     "demo": "Run the complete loop on MovieLens or the simulator.",
     "rebase": "Carry over what was learned to a changed stack or a new base.",
-    "reference": "Save the reference profile of the base's training data.",
+    "reference": "Save the reference profile, against which drift is measured.",
     "replay": "Learn a data set or the journal of a demo without a server.",
     "sidecar": "Run the learner of a service.",
 }

@@ -40,7 +40,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--log", type=_FILE, help="Learn these rows instead of the journal's.")
 @click.option("--label", help="The label column of the log.")
 @click.option("--time", "when", help="The time column of the log: Unix seconds, ascending.")
-@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of the log of strings that look like numbers.")
+@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of a .csv that clients send as strings.")
 @as_json
 def rebase(
     target: str, old: Path, log: Path | None, label: str | None, when: str | None, text: tuple[str, ...], as_json: bool

@@ -1,4 +1,4 @@
-"""`riverdelta reference`: saves the profile of the base's training data, against which drift is measured."""
+"""`riverdelta reference`: saves the reference profile, against which drift is measured."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from riverdelta.serving.profile import LEAST_ROWS, measure
 @service
 @click.option("--label", required=True, help="The label column, of 0 and 1.")
 @click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="Use the last N rows.")
-@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of strings, even if they look like numbers.")
+@click.option("--text", metavar="COLUMN", multiple=True, help="An id column of a .csv that clients send as strings.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: beside the base).")
 @as_json
 def reference(
     rows: Path, target: str, label: str, last: int, text: tuple[str, ...], output: Path | None, as_json: bool
 ) -> None:
-    """Save the reference profile of the base's training data.
+    """Save the reference profile, against which drift is measured.
 
     ROWS is a .parquet, .feather or .csv file, oldest row first. Use rows that the base was not fitted to, such as its
-    validation data. Drift is then measured from the first example on.
+    validation data: on others its losses are too low. Drift is then measured from the first example on.
 
-    Ids of a .csv are integers if all are written as such; if only some look like integers, --text says that clients send them
-    as strings.
+    Ids of a .csv are integers; --text COLUMN says that clients send the ids of a column as strings.
     """
     definition = load(target)
     every = read(rows, (label, *definition.request_schema), text)

@@ -27,10 +27,12 @@ from riverdelta.learning.replay import Replayed
 from riverdelta.learning.replay import replay as replay_log
 from riverdelta.sidecar import recall
 from riverdelta.storage.home import Home
+from riverdelta.storage.registry import Release
 
 _READ_ROWS = 65_536
 #: The number of sources that send labels in turn, as the demo's clients do.
 _FRONT_ENDS = 8
+_BEGUN_BY_0_1 = "version 0.1 began this journal and limited numbers in another way, so its tables cannot be learned again"
 
 
 @click.command()
@@ -48,11 +50,17 @@ def replay(data: Path | None, journal: Path | None, as_json: bool, **options: An
     A base is trained on the first half of DATA (a MovieLens folder); the second half is scored and learned row by row.
 
     With --journal, the journal in the folder of a demo is learned instead, with the settings on record, and the tables are
-    compared bit for bit with its checkpoint. This fails if learning responded to drift and the reference beside the base has
-    changed since.
+    compared bit for bit with its checkpoint; a journal that version 0.1 began is learned from this version's oldest release on.
+    This fails if learning responded to drift and the reference beside the base has changed since.
     """
     figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
     show(figures, as_json, print_figures)
+    if figures.get("begins_after"):
+        click.echo(
+            f"{_BEGUN_BY_0_1}; the replay begins with the oldest release that this version made, at record "
+            f"{figures['begins_after']}",
+            err=True,
+        )
     if figures.get("reference_equal") is False:
         recorded = " and then ".join(map(_named, figures["references_recorded"]))
         click.echo(
@@ -119,14 +127,18 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         )
     if home.begins:
         raise Refused(f"{home.folder} was rebased with a log: its tables cannot be learned again from its journal")
-    learner = new_learner(definition, settings)
-    learner.recall = past = recall.Replayed(journal, learner.state())
-    learner.begin()
-    recorded = [
-        control.arguments.get("reference")
-        for _, control in journal.controls(0, journal.last() + 1)
-        if control.action == SETTINGS and control.arguments.get("on_drift") is not None
-    ]
+    learner, checkpoint = new_learner(definition, settings), home.checkpoints().load()
+    changes = [(at, control) for at, control in journal.controls(0, journal.last() + 1) if control.action == SETTINGS]
+    oldest = None
+    if home.origin is None and (not changes or changes[0][0] > 1):
+        oldest = _oldest(home, changes[0][0] if changes else journal.last(), checkpoint.position if checkpoint else 0)
+    learner.recall = past = recall.Replayed(journal, learner.state(), home.releases() if oldest else None)
+    if oldest is None:
+        learner.begin()
+    else:
+        learner.load(home.releases().state(oldest))
+    begins, before = learner.position, learner.examples
+    recorded = [change.arguments.get("reference") for _, change in changes if change.arguments.get("on_drift") is not None]
     found = in_effect(definition, settings)["reference"]
     start = time.perf_counter()
     while records := journal.read(learner.position, _READ_ROWS):
@@ -135,7 +147,6 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
             past.reached(sequence, learner.state)
     seconds = time.perf_counter() - start
     report = learner.prequential.report()["all"]
-    checkpoint = home.checkpoints().load()
     saved = new_learner(definition, settings)
     saved.recall = learner.recall
     if checkpoint is not None:
@@ -146,7 +157,8 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         "events": learner.examples,
         **{f"{m}_{s}": report[s][m] for m in ("auc", "log_loss") for s in ("base", "served")},
         **_gate(learner.gate),
-        "examples_per_second": learner.examples / seconds,
+        "examples_per_second": (learner.examples - before) / seconds,
+        "begins_after": begins,
         "position": learner.position,
         "reference": found,
         "references_recorded": list(dict.fromkeys(recorded)),
@@ -156,6 +168,20 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         "checkpoint_digest": saved.stack.digest() if checkpoint else None,
         "tables_equal": checkpoint is not None and saved.stack.digest() == learner.stack.digest(),
     }
+
+
+def _oldest(home: Home, settled: int, until: int) -> Release:
+    """Return the oldest release that this version made of a home that version 0.1 began, if it was made before `until`.
+
+    Version 0.1 recorded no settings; this one does so at its first start, at `settled`.
+    """
+    made = next((release for release in home.releases().all() if release.position > settled), None)
+    if made is None or made.position >= until:
+        raise Refused(
+            f"{_BEGUN_BY_0_1}; it can be replayed from a release of this version on: start the service, and try again when it "
+            f"has made a release, learned more and saved that"
+        )
+    return made
 
 
 def _named(reference: str | None) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,22 @@ from riverdelta.core.features import Column
 
 _KINDS = (".parquet", ".feather", ".csv")
 _BLOCK_ROWS = 16_384
-#: What looks like a number, and an integer as JSON writes it.
-_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
-_INTEGER = r"(0|-?[1-9][0-9]*)"
-_DIGITS = len(str(-(2**63)))
-_TRUTHS = {"true": True, "false": False}
+#: A number, and an integer as JSON writes it, of no more digits than 64 bits have.
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows of the file at `path`, from its row `first` on; errors name the file and the row.
 
-    `text` names the id columns whose values are strings, however they look; `integers` has what the ids of other columns of a
-    CSV file were so far.
+    `text` names the id columns whose values are strings, however they look.
     """
 
     path: Path
     table: pa.Table | pa.RecordBatch
     first: int = 0
     text: frozenset[str] = frozenset()
-    integers: dict[str, bool] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -46,38 +42,37 @@ class Rows:
     def values(self, column: Column) -> npt.NDArray[Any] | list[Any]:
         """Return the values of a column of a request, as a client would send them: an array of numbers, or a list.
 
-        Ids of a CSV file are integers if all of them are written as such, and strings if none looks like a number or the column
-        is named in `text`. Raises `InvalidInput` naming the first value that is empty or can be read in two ways.
+        Ids of a CSV file are integers, or strings if the column is named in `text`. Raises `InvalidInput` naming the column and
+        the first value that does not fit.
         """
-        found, name = self._held(column.name), column.name
-        if self.path.suffix == ".csv" and pa.types.is_string(found.type):
-            if column.shape:
-                raise InvalidInput(f"{self.path}: column {name!r} is {column}, which a .csv cannot hold; write a .parquet")
-            if column.kind == "id":
-                return found.to_pylist() if name in self.text else self._ids(name, found)
-            return self._parsed(name, found, f"{column} values")
-        kind = found.type
-        ids, numbers = column.kind == "id", pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        fits = pa.types.is_integer(kind) or _is_text(kind) if ids else _is_list(kind) if column.shape else numbers
-        if not fits:
-            expected = (
-                "integers of 64 bits or strings, as clients send its ids" if ids else "lists" if column.shape else "numbers"
-            )
-            raise InvalidInput(f"{self.path}: column {name!r} holds {kind}, and is {column}; cast it to {expected}")
-        if name in self.text and not _is_text(kind):
-            raise InvalidInput(
-                f"{self.path}: column {name!r} holds {kind}; --text {name} is for strings and .csv: leave it out"
-            )
-        return found.to_numpy(zero_copy_only=False) if numbers else found.to_pylist()
+        name, text = column.name, column.name in self.text
+        if column.kind != "id" and not column.shape:
+            return self.numbers(name, f"{column} values")
+        found = self._held(name)
+        if self.path.suffix == ".csv" and column.kind == "id" and not text:
+            then = f"expected integers of 64 bits; if clients send all of these ids as strings, add --text {name}"
+            return np.array(list(map(int, self._matching(name, found, _is_integer, then))), np.int64)
+        integers = pa.types.is_integer(found.type) and column.kind == "id" and not text
+        expected = "lists, in a .parquet" if column.shape else "strings" if text else "integers of 64 bits or strings"
+        if not (integers or (_is_list if column.shape else _is_text)(found.type)):
+            raise InvalidInput(f"{self.path}: column {name!r} holds {found.type}, and is {column}; cast it to {expected}")
+        return found.to_numpy(zero_copy_only=False) if integers else found.to_pylist()
 
     def numbers(self, name: str, expected: str) -> npt.NDArray[Any]:
         """Return a column of numbers, or of true and false; raises `InvalidInput`, with `expected`, for anything else."""
-        found = self._held(name)
-        if pa.types.is_string(found.type) and self.path.suffix == ".csv":
-            return self._parsed(name, found, expected)
-        if pa.types.is_integer(found.type) or pa.types.is_floating(found.type) or pa.types.is_boolean(found.type):
+        found, then = self._held(name), f"expected {expected}"
+        if self.path.suffix != ".csv":
+            kind = found.type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+                self._matching(name, found, lambda _: False, then)
             return found.to_numpy(zero_copy_only=False)
-        raise InvalidInput(f"{self.path}: column {name!r} holds {found[0].as_py()!r} at row {self.first}; expected {expected}")
+        if compute.all(compute.match_substring_regex(found, "^(true|false)$", ignore_case=True)).as_py():
+            return found.cast(pa.bool_()).to_numpy(zero_copy_only=False)
+        written = self._matching(name, found, _NUMBER.fullmatch, then)
+        try:
+            return np.array(list(map(int, written)), np.int64)
+        except (ValueError, OverflowError):
+            return np.array(list(map(float, written)))
 
     def _held(self, name: str) -> Any:
         found = self.table.column(name)
@@ -87,35 +82,12 @@ class Rows:
             self.refuse(f"column {name!r} is empty", found.is_null(), "fill it as the clients of the service do")
         return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
 
-    def _ids(self, name: str, found: Any) -> npt.NDArray[Any] | list[Any]:
-        """Return the ids of a CSV file, all integers or all words; raises `InvalidInput` at the first that is neither."""
-        values, looks = found.to_pylist(), _matches(found, _NUMBER)
-        integers = self.integers.setdefault(name, bool(looks.any()))
-        wrong = looks if not integers else ~np.array([_fits(value) for value in values], bool)
-        if wrong.any():
-            at = int(np.flatnonzero(wrong)[0])
-            others = "integers of 64 bits, as JSON writes them" if integers else "words"
-            raise InvalidInput(
-                f"{self.path}: column {name!r} holds {values[at]!r} at row {self.first + at} among ids that are {others}; "
-                f"if clients send all of these ids as strings, add --text {name}"
-            )
-        return np.array([int(value) for value in values], np.int64) if integers else values
-
-    def _parsed(self, name: str, found: Any, expected: str) -> npt.NDArray[Any]:
-        """Return the numbers of a CSV column, or its truth values if all are true or false."""
-        values = found.to_pylist()
-        truths = [_TRUTHS.get(value.lower()) for value in values]
-        if None not in truths:
-            return np.array(truths, np.bool_)
-        numbers = _matches(found, _NUMBER)
-        if not numbers.all():
-            at = int(np.flatnonzero(~numbers)[0])
-            raise InvalidInput(
-                f"{self.path}: column {name!r} holds {values[at]!r} at row {self.first + at}; expected {expected}"
-            )
-        if all(map(_fits, values)):
-            return np.array([int(value) for value in values], np.int64)
-        return np.array([float(value) for value in values], np.float64)
+    def _matching(self, name: str, found: Any, fits: Callable[[Any], Any], then: str) -> list[Any]:
+        values: list[Any] = found.to_pylist()
+        for at, value in enumerate(values):
+            if not fits(value):
+                raise InvalidInput(f"{self.path}: column {name!r} holds {value!r} at row {self.first + at}; {then}")
+        return values
 
     def refuse(self, what: str, wrong: Any, then: str) -> None:
         """Raise `InvalidInput` naming the first row that is `wrong`, bool[N], if any."""
@@ -131,11 +103,11 @@ def read(path: Path, names: Sequence[str], text: Sequence[str] = ()) -> Rows:
 
 def blocks(path: Path, names: Sequence[str], text: Sequence[str] = ()) -> Iterator[Rows]:
     """Yield the rows of a file in order, in blocks; raises as `read` does."""
-    first, integers = 0, dict[str, bool]()
+    first = 0
     with _opened(path, names, text) as source:
         for block in source.to_batches(columns=list(dict.fromkeys(names)), batch_size=_BLOCK_ROWS):
             if len(block):
-                yield Rows(path, block, first, frozenset(text), integers)
+                yield Rows(path, block, first, frozenset(text))
             first += len(block)
 
 
@@ -158,14 +130,8 @@ def _opened(path: Path, names: Sequence[str], text: Sequence[str]) -> Iterator[d
         raise InvalidInput(f"{path} cannot be read: {error}") from None
 
 
-def _matches(found: Any, pattern: str) -> npt.NDArray[np.bool_]:
-    matches: npt.NDArray[np.bool_] = compute.match_substring_regex(found, pattern).to_numpy(zero_copy_only=False)
-    return matches
-
-
-def _fits(value: str) -> bool:
-    """Whether the text of an integer is one of 64 bits; any other text is not."""
-    return len(value) <= _DIGITS and re.fullmatch(_INTEGER, value) is not None and -(2**63) <= int(value) < 2**63
+def _is_integer(value: str) -> bool:
+    return _INTEGER.fullmatch(value) is not None and -(2**63) <= int(value) < 2**63
 
 
 def _is_text(kind: pa.DataType) -> bool:

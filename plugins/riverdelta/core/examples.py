@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def __getitem__(self, rows: slice) -> Examples:
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Examples(columns, *(getattr(self, field.name)[rows] for field in fields(self)[1:]))
 
     def measured(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
         """Return the rows that measures count, in order: indices intp[K] of the examples, labels and weights float32[K].

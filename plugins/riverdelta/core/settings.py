@@ -148,8 +148,8 @@ class Settings(BaseSettings):
     )
     sender_burst: float = _safety(
         4.0,
-        "A sender is learned with at most this many times its usual share of the recent weight, 1 or more; what it sends "
-        "beyond that counts less. 0: no limit.",
+        "A sender is learned with at most this many times its usual share of the recent weight, 1 or more; of what it sends "
+        "beyond that a random part is learned. 0: no limit.",
         ge=0,
         le=1e9,
         allow_inf_nan=False,

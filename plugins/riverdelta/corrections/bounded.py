@@ -4,7 +4,7 @@
   state permanently.
 - Its weight counts as at most `clip` / |gradient of the loss|, in the gradient and in the curvature. A clipped step is thus the
   step of a lighter example, and never longer than the full one.
-- A feature counts as at most 4 times its typical size: its square as at most 16 times the mean of its nonzero squares.
+- A number counts as at most 4 times its typical size (`corrections.limits`).
 - After an update, the coefficients are within `radius`.
 """
 
@@ -13,10 +13,6 @@ from __future__ import annotations
 import math
 
 import numba
-
-_TAIL = 16.0
-#: The smallest typical square: sizes below 1e-12 count as 1e-12.
-LEAST = 1e-24
 
 
 @numba.njit
@@ -35,27 +31,6 @@ def largest(gradient):  # type: ignore[no-untyped-def]
     for k in range(gradient.shape[0]):
         found = max(found, abs(gradient[k]))
     return found
-
-
-@numba.njit
-def typical(total, rows):  # type: ignore[no-untyped-def]
-    """Return a feature's mean square from the sum `total` of its squares over the `rows` in which it is not 0."""
-    return max(total / max(rows, 1.0), LEAST)
-
-
-@numba.njit
-def square(value, total, rows):  # type: ignore[no-untyped-def]
-    """Return a square, limited to 16 times the mean of those before it."""
-    if value * rows > _TAIL * max(total, LEAST * rows):
-        return _TAIL * max(total / rows, LEAST)
-    return value
-
-
-@numba.njit
-def feature(value, total, rows):  # type: ignore[no-untyped-def]
-    """Return a number, limited to 4 times the root mean square of those before it."""
-    counted = square(value * value, total, rows)
-    return value if counted == value * value else math.copysign(math.sqrt(counted), value)
 
 
 @numba.njit

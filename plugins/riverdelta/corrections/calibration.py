@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -19,24 +17,7 @@ from riverdelta.corrections.coefficients import Coefficients, by_output, root_me
 from riverdelta.corrections.rows import offset_key
 
 _Floats, _Table, _Doubles = types.float32[::1], types.float32[:, ::1], float64[:, ::1]
-_Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
-
-
-#: The most that a first offset counts as, in raw outputs.
-_FIRST = 16.0
-
-
-@numba.njit
-def _most(belief, limit, k):  # type: ignore[no-untyped-def]
-    """Write what an offset counts as at most, and beyond what it counts as 0."""
-    limit[0, k], limit[1, k] = limits.most(belief[5], belief[6])
-    if belief[6] == 0.0:
-        limit[0, k] = np.float32(_FIRST)
-
-
-@numba.njit
-def _counted(offset, limit, k):  # type: ignore[no-untyped-def]
-    return bounded.within(offset, np.float64(limit[0, k])) if abs(offset) <= np.float64(limit[1, k]) else 0.0
+_Terms = types.UniTuple(float64, 5)  # type: ignore[no-untyped-call]
 
 
 @numba.njit(inline="always")
@@ -44,24 +25,22 @@ def _raw(line, k, offset, counted):  # type: ignore[no-untyped-def]
     return offset + (np.float64(line[k, 0]) + np.float64(line[k, 1]) * counted)
 
 
-@numba.njit(types.void(_Table, _Table, _Table, _Table), cache=True)
-def _predict(offset, line, limit, out):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Table, _Table, types.float32, _Table), cache=True)
+def _predict(offset, line, reach, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         for k in range(offset.shape[1]):
-            o = np.float64(offset[i, k])
-            out[i, k] = _raw(line, k, o, _counted(o, limit, k))
+            out[i, k] = _raw(line, k, np.float64(offset[i, k]), np.float64(limits.counted(offset[i, k], reach)))
 
 
-@numba.njit(types.void(_Table, _Floats, _Floats, _Table, _Table, _Doubles, _Doubles, _Terms, KERNELS, _Table), cache=True)
-def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out):  # type: ignore[no-untyped-def]
-    prior, forget, clip, radius = terms
+@numba.njit(types.void(_Table, _Floats, _Floats, _Table, _Doubles, _Terms, KERNELS, _Table), cache=True)
+def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ignore[no-untyped-def]
+    prior, forget, clip, radius, reach = terms
     outputs = offset.shape[1]
     raw, gradient, curvature, counted = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
     for i in range(offset.shape[0]):
         for k in range(outputs):
-            o = np.float64(offset[i, k])
-            counted[k] = _counted(o, limit, k)
-            raw[k] = _raw(line, k, o, counted[k])
+            counted[k] = limits.counted(offset[i, k], np.float32(reach))
+            raw[k] = _raw(line, k, np.float64(offset[i, k]), counted[k])
             out[i, k] = raw[k]
         y, w = np.float64(label[i]), np.float64(weight[i])
         if not bounded.is_learned(raw, y, w):
@@ -81,18 +60,10 @@ def _learn(offset, label, weight, line, limit, beliefs, window, terms, loss, out
             if det > 0.0:  # rounding can reach 0 with a very weak prior
                 belief[0] -= g * (belief[4] - belief[3] * o) / det
                 belief[1] -= g * (belief[2] * o - belief[3]) / det
-            given = np.float64(offset[i, k])
-            if given != 0.0:
-                total = limits.added(belief[5], belief[6], given * given if belief[6] > 0.0 else o * o, window, k)
-                if total < belief[5]:
-                    # Offsets counted for too much, and so did their evidence.
-                    belief[3] *= math.sqrt(total / belief[5])
-                    belief[4] = prior + total / belief[5] * (belief[4] - prior)
-                belief[5] = total
-                belief[6] += 1.0
-                _most(belief, limit, k)
-            reach = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
-            shrink = bounded.shrinkage(reach, radius)
+            belief[5] += o * o
+            belief[6] += o != 0.0
+            size = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
+            shrink = bounded.shrinkage(size, radius)
             if shrink != 1.0:
                 belief[0] *= shrink
                 belief[1] *= shrink
@@ -130,7 +101,9 @@ class Calibration(Correction):
     γ = `forget`. With variance 0.1 one surprising label moves a logit of -2.6 by 0.7; with variance 1 it would reverse the sign
     of the slope. With several outputs, each has its own line.
 
-    The effect of one example is bounded (`corrections.bounded`). With T the mean of the nonzero offset², β₀² + T·β₁² <=
+    The effect of one example is bounded (`corrections.bounded`). The slope multiplies an offset of at most the `reach` of the
+    loss: 30 logits with log loss. With T the mean of the nonzero
+    squares of these, β₀² + T·β₁² <=
     `radius`² after an update: an offset of size √T gets a residual of at most √2·`radius`.
 
     Sources: Platt 1999 (the line); Murphy, "Machine Learning", section 8.5.3 (online Bayesian logistic regression).
@@ -157,8 +130,6 @@ class Calibration(Correction):
         self.offset = offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
-    since = limits.LIMIT, limits.WINDOW
-
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
         yield {"offset": "https"}
@@ -169,12 +140,8 @@ class Calibration(Correction):
 
     def bind(self, schema: Schema) -> None:
         prior, outputs = 1.0 / self.variance, self.loss.outputs
-        self.served = {"line": Table(np.zeros((outputs, 2))), limits.LIMIT: Table(np.zeros((2, outputs)))}
-        self.learner = {
-            "belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs),
-            limits.WINDOW: limits.window(outputs),
-        }
-        self.restore()
+        self.served = {"line": Table(np.zeros((outputs, 2)))}
+        self.learner = {"belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs)}
         super().bind(schema)
 
     @property
@@ -184,23 +151,16 @@ class Calibration(Correction):
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
-        _predict(offset, self.served["line"].values, self.served[limits.LIMIT].values, out)
+        _predict(offset, self.served["line"].values, np.float32(self.loss.reach), out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
-        line, limit, window = self.served["line"], self.served[limits.LIMIT], self.learner[limits.WINDOW]
-        terms = 1.0 / self.variance, float(self.forget), *bounded.finite(self.clip, self.radius)
-        _learn(
-            offset, label, weight, line.values, limit.values, self._beliefs, window, terms, self.loss.kernels, out
-        )  # fmt: skip
-        for table in (line, limit):
-            table.touched[:] |= len(offset) > 0
+        line = self.served["line"]
+        terms = 1.0 / self.variance, float(self.forget), *bounded.finite(self.clip, self.radius), float(self.loss.reach)
+        _learn(offset, label, weight, line.values, self._beliefs, terms, self.loss.kernels, out)
+        line.touched[:] |= len(offset) > 0
         return out
-
-    def restore(self) -> None:
-        for k, belief in enumerate(self._beliefs):
-            _most(belief, self.served[limits.LIMIT].values, k)
 
     def inflate(self, keep: float) -> None:
         prior = 1.0 / self.variance
@@ -210,7 +170,7 @@ class Calibration(Correction):
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         line = nodes.add("Transpose", nodes.table("line", self.served["line"].values), perm=[1, 0])
         intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
-        counted = limits.export(nodes, offset, self.served[limits.LIMIT])
+        counted = limits.export(nodes, offset, nodes.constant([self.loss.reach], np.float32))
         return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, counted)))
 
     def coefficients(self) -> dict[str, Coefficients]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +13,34 @@ from riverdelta.corrections import limits
 from riverdelta.corrections.base import Table
 
 #: The rows whose median is the centre of a number, and the deviations other than 0 that these have at most.
-FIRST, _DEVIATIONS = 8, 7
+FIRST, _DEVIATIONS = 32, 31
 #: The root mean square of a normal distribution in medians.
 _NORMAL = 1.4826
 _LARGEST = np.finfo(np.float32).max
 _Doubles = float64[:, ::1]
 
 
-@numba.njit
-def _limited(x, centre, reach, far):  # type: ignore[no-untyped-def]
-    size = abs(x - centre)
-    if size <= reach:
-        return x
-    return centre + math.copysign(reach, x - centre) if size <= far else centre
+@numba.vectorize([float64(float64, float64, float64)], cache=True)  # type: ignore[no-untyped-call]
+def _limited(x, centre, reach):  # type: ignore[no-untyped-def]
+    return x if abs(x - centre) <= reach else centre + limits.counted(x - centre, reach)
 
 
 @numba.njit
-def _deviate(size, known, first, window, d):  # type: ignore[no-untyped-def]
+def _deviate(size, known, first, window, d, table):  # type: ignore[no-untyped-def]
     """Learn from the size of a deviation; known[d] is (rows, centre, Σ deviation², deviations other than 0)."""
+    reach = table[:, 3:].T
     if size == 0.0:
         return
     known[d, 3] += 1.0
     if known[d, 3] <= _DEVIATIONS:
         first[d, int(known[d, 3]) - 1] = size
         known[d, 2] = known[d, 3] * (_NORMAL * np.median(first[d, : int(known[d, 3])])) ** 2
+        if known[d, 3] == _DEVIATIONS:
+            limits.begin_with(known[d, 2], known[d, 3], window, d, reach, d, d + 1)
+    elif limits.is_usual(size * size, known[d, 3], window, d):
+        known[d, 2] += size * size
     else:
-        known[d, 2] = limits.added(known[d, 2], known[d, 3] - 1.0, size * size, window, d)
+        known[d, 2] = limits.unusual(known[d, 2], known[d, 3], size * size, window, d, reach, d, d + 1)
 
 
 @numba.njit(types.void(_Doubles, types.boolean[::1], _Doubles, _Doubles, _Doubles, types.float32[:, ::1]), cache=True)
@@ -48,31 +48,23 @@ def _learn(x, learned, known, first, window, table):  # type: ignore[no-untyped-
     """Limit the numbers x[N, D] of each row, and learn from it if it is `learned`."""
     for i in range(x.shape[0]):
         for d in range(x.shape[1]):
-            v = x[i, d]
-            x[i, d] = _limited(v, known[d, 1], np.float64(table[d, 3]), np.float64(table[d, 4]))
-            if not learned[i]:
-                continue
-            row = int(known[d, 0])
-            known[d, 0] += 1.0
-            if row < FIRST:
+            v, row = x[i, d], int(known[d, 0])
+            known[d, 0] += learned[i]
+            if learned[i] and row < FIRST:
                 first[d, row] = v
-            if row == FIRST - 1:
+            if learned[i] and row == FIRST - 1:
                 # The centre is one of the values, so that those equal to it deviate by exactly 0.
                 values = np.sort(first[d])
                 centre = known[d, 1] = values[FIRST // 2]
+                table[d, 3] = np.float32(0.0)
                 for value in values:
-                    _deviate(abs(value - centre), known, first, window, d)
+                    _deviate(abs(value - centre), known, first, window, d, table)
                 for limb in range(3):
                     table[d, limb] = np.float32(centre)
                     centre -= np.float64(table[d, limb])
-            elif row >= FIRST:
-                _deviate(abs(v - known[d, 1]), known, first, window, d)
-            if row >= FIRST - 1:
-                table[d, 3], table[d, 4] = np.float32(0.0), np.float32(0.0)
-                if known[d, 3] >= _DEVIATIONS:
-                    table[d, 3], table[d, 4] = limits.most(known[d, 2], known[d, 3])
-            if row == FIRST - 1:
-                x[i, d] = _limited(v, known[d, 1], np.float64(table[d, 3]), np.float64(table[d, 4]))
+            x[i, d] = _limited(v, known[d, 1], np.float64(table[d, 3]))
+            if learned[i] and row >= FIRST:
+                _deviate(abs(v - known[d, 1]), known, first, window, d, table)
 
 
 class Limits:
@@ -80,42 +72,40 @@ class Limits:
 
     Notes
     -----
-    The centre is the median of the first 8 rows; the last of these is the first that a pipeline learns with its numbers. The
+    The centre is the median of the first 32 rows; the last of these is the first that a pipeline learns with its numbers. The
     typical deviation is the typical size of `corrections.limits`, of deviations other than 0. It begins with the median of the
-    first 7; until then, and beyond 64 typical deviations, a number counts as its centre. A few absurd values, whenever they
-    come, thus neither reach the pipeline nor move its limits far. A number that is mostly 0 keeps its other values, and one of
-    large mean and small spread all of them.
+    first 31; until then a number counts as its centre. A few absurd values, whenever they come, thus neither reach the pipeline
+    nor move its limits far. A number that is mostly 0 keeps its other values, and one of large mean and small spread all of
+    them.
 
-    The served table has one row for each number: the centre as the sum of three, the limit of the deviation, and beyond what it
-    counts as none. All are 0 before the centre is known.
+    The served table has one row for each number: the centre as the sum of three, and the limit of the deviation. All are 0
+    before the centre is known.
     """
 
     #: The names of the arrays of `state`.
     NAMES = "known", "first", limits.WINDOW
 
     def __init__(self, numbers: int) -> None:
-        self.table = Table(np.zeros((numbers, 5)))
+        self.table = Table(np.zeros((numbers, 4)))
         arrays = np.zeros((numbers, 4)), np.zeros((numbers, FIRST)), limits.window(numbers)
         self.state = dict(zip(self.NAMES, arrays, strict=True))
 
     @property
     def known(self) -> bool:
         """Whether numbers can be limited; before, a pipeline reads none."""
-        return bool(((self.state["known"][:, 0] >= FIRST) | (self.table.values[:, 4] > 0)).all())
+        return bool(((self.state["known"][:, 0] >= FIRST) | (self.table.values[:, 3] > 0)).all())
 
     def restore(self, trained: bool) -> None:
         """Limit nothing before the centre is known if a pipeline was `trained` by a version that had no limits."""
         if not self.state["known"].any():
             self.table.values[:] = 0.0
-            self.table.values[:, 3:] = _LARGEST * trained
+            self.table.values[:, 3] = _LARGEST * trained
 
     def apply(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the numbers float64[N, D] of rows, limited."""
-        *limbs, reach, far = self.table.values.T.astype(np.float64)
+        *limbs, reach = self.table.values.T.astype(np.float64)
         centre = np.sum(limbs, axis=0)
-        off = x - centre
-        near = np.where(np.abs(off) <= far, centre + np.copysign(reach, off), centre)
-        return np.where(np.abs(off) <= reach, x, near)
+        return _limited(x, centre, reach)
 
     def learn(self, x: npt.NDArray[np.float64], learned: npt.NDArray[np.bool_]) -> int:
         """Limit the numbers of rows in place and learn from those that are `learned`.
@@ -132,10 +122,8 @@ class Limits:
         """Append the limits of `width` numbers, float64[N, width], that begin at row `begin` of the table."""
         x = nodes.cast(nodes.add("Reshape", x, nodes.constant([-1, width], np.int64)), TensorProto.DOUBLE)
         rows = nodes.cast(nodes.add("Gather", table, nodes.constant(np.arange(begin, begin + width))), TensorProto.DOUBLE)
-        parts = [nodes.add("Gather", rows, nodes.constant(part, np.int64), axis=1) for part in range(5)]
-        centre, reach, far = nodes.add("Add", nodes.add("Add", parts[0], parts[1]), parts[2]), *parts[3:]
+        parts = [nodes.add("Gather", rows, nodes.constant(part, np.int64), axis=1) for part in range(4)]
+        centre, reach = nodes.add("Add", nodes.add("Add", parts[0], parts[1]), parts[2]), parts[3]
         off = nodes.add("Sub", x, centre)
-        size = nodes.add("Abs", off)
-        limit = nodes.add("Add", centre, nodes.add("Mul", nodes.add("Sign", off), reach))
-        near = nodes.add("Where", nodes.add("LessOrEqual", size, far), limit, centre)
-        return nodes.add("Where", nodes.add("LessOrEqual", size, reach), x, near)
+        near = nodes.add("Add", centre, limits.export(nodes, off, reach, np.float64))
+        return nodes.add("Where", nodes.add("LessOrEqual", nodes.add("Abs", off), reach), x, near)

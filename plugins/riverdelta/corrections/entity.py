@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
-from numba import float64, types
 from onnx import TensorProto
 
 from riverdelta.core import checked
 from riverdelta.core.checked import bound, column, flag, positive, share
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
-from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded, limits
+from riverdelta.corrections import bounded, entity_kernels, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, listed
@@ -25,136 +21,6 @@ from riverdelta.corrections.hashed import read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
-
-#: The largest precision; float32 ends at 3e38.
-_CERTAIN = np.float32(1e36)
-_Floats, _Table, _Sums = types.float32[::1], types.float32[:, ::1], float64[::1]
-_Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
-#: Unsigned column numbers need no test for negative ones at each element, which saves a third of the time.
-_0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
-
-
-@numba.njit(inline="always")
-def _dot(a, i, at, b, j, of, length):  # type: ignore[no-untyped-def]
-    """Return a[i, at : at + length] · b[j, of : of + length], by four sums in a fixed order: fast without fast math."""
-    s0 = s1 = s2 = s3 = 0.0
-    fours = length - length % _4
-    for d in range(_0, fours, _4):
-        s0 += np.float64(a[i, at + d]) * np.float64(b[j, of + d])
-        s1 += np.float64(a[i, at + d + _1]) * np.float64(b[j, of + d + _1])
-        s2 += np.float64(a[i, at + d + _2]) * np.float64(b[j, of + d + _2])
-        s3 += np.float64(a[i, at + d + _3]) * np.float64(b[j, of + d + _3])
-    for d in range(fours, length):
-        s0 += np.float64(a[i, at + d]) * np.float64(b[j, of + d])
-    return (s0 + s1) + (s2 + s3)
-
-
-@numba.njit(types.void(_Table, types.int64[::1], _Table, _Table, _Table), cache=True)
-def _predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
-    width = np.uint64(x.shape[1])
-    for row in range(offset.shape[0]):
-        i, slot = np.uint64(row), np.uint64(slots[row])
-        for k in range(offset.shape[1]):
-            out[i, k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
-
-
-@numba.njit
-def _shrink(x, i, begin, size, total, rows):  # type: ignore[no-untyped-def]
-    """Return the factor by which a feature's vector is scaled to its limit."""
-    length = _dot(x, i, begin, x, i, begin, size)
-    counted = limits.square(length, total, rows)
-    return np.float32(1.0) if counted == length else np.float32(math.sqrt(counted / length))
-
-
-@numba.njit
-def _resize(mean, touched, precision, begin, size, outputs, factor, prior, most):  # type: ignore[no-untyped-def]
-    """Adapt every entity to another typical size of a feature: lower its precision, to `prior` at least, and bound its |m|²."""
-    width = np.uint64(precision.shape[1]) // np.uint64(outputs)
-    for row in range(precision.shape[0]):
-        for k in range(outputs):
-            slot, at = np.uint64(row), np.uint64(k) * width + begin
-            if precision[slot, at] > np.float32(0.0):
-                shrinkage = np.float32(bounded.shrinkage(_dot(mean, slot, at, mean, slot, at, size), most))
-                for d in range(at, at + size):
-                    precision[slot, d] = max(precision[slot, d] * factor, prior)
-                    mean[slot, d] *= shrinkage
-                touched[slot] |= shrinkage != np.float32(1.0)
-
-
-@numba.njit(
-    types.void(
-        *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
-        *(float64[:, ::1], _Sums, types.int64[::1], _Terms, KERNELS, _Table),
-    ),
-    cache=True,
-)
-def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, x, mean, touched, precision, square, present, window, sizes, ends, terms, loss, out
-):
-    variance, forget, clip, radius = terms
-    keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
-    raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
-    lengths, shrinks = np.empty(ends.shape[0]), np.empty(ends.shape[0], np.float32)
-    for row in range(offset.shape[0]):
-        i, slot = np.uint64(row), np.uint64(slots[row])
-        # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
-        # Feature f ends before column ends[f].
-        begin, finite = _0, True
-        for f in range(ends.shape[0]):
-            size, total, rows = np.uint64(ends[f]) - begin, square[1 + f], present[f]
-            lengths[f], shrinks[f] = _dot(x, i, begin, x, i, begin, size), 1.0
-            if not limits.is_usual(lengths[f], total, rows):
-                finite &= lengths[f] < math.inf
-                for d in range(begin, begin + size):
-                    x[i, d] = limits.limited(x[i, d], total, rows)
-                shrinks[f] = _shrink(x, i, begin, size, total, rows)
-            begin += size
-        for k in range(outputs):
-            raw[k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
-            out[i, k] = raw[k]
-            reach[k] = 0.0
-        y, w = np.float64(label[i]), np.float64(weight[i])
-        if not (finite and bounded.is_learned(raw, y, w)):
-            continue
-        loss.derivatives(raw, y, w, gradient, curvature)
-        if bounded.largest(gradient) > clip:
-            loss.derivatives(raw, y, 1.0, gradient, curvature)
-            loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
-        square[0] += 1.0
-        begin = _0
-        for f in range(ends.shape[0]):
-            size = np.uint64(ends[f]) - begin
-            if lengths[f] > 0.0:
-                total = limits.added(square[1 + f], present[f], lengths[f], window, f)
-                present[f] += 1.0
-                if total < square[1 + f]:
-                    shrinks[f] = _shrink(x, i, begin, size, total, present[f])
-                square[1 + f] = total
-            prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, _CERTAIN))
-            typical, then = limits.typical(square[1 + f], present[f]), sizes[f]
-            if present[f] > 0.0 and not then / 4.0 <= typical <= then * 4.0:
-                if then > 0.0:
-                    less, most = np.float32(min(typical / then, 1.0)), radius / math.sqrt(typical)
-                    _resize(mean, touched, precision, begin, size, outputs, less, prior, most)
-                sizes[f] = typical
-            back = lose * prior
-            for k in range(outputs):
-                at, g, h = np.uint64(k) * width + begin, np.float32(gradient[k]), np.float32(curvature[k])
-                for d in range(_0, size):
-                    v, belief = x[i, begin + d] * shrinks[f], precision[slot, at + d]
-                    was = belief if belief > np.float32(0.0) else prior
-                    now = min(keep * was + back + h * v * v, _CERTAIN)
-                    precision[slot, at + d] = now
-                    mean[slot, at + d] -= g * v / now
-                reach[k] += typical * _dot(mean, slot, at, mean, slot, at, size)
-            begin += size
-        for k in range(outputs):
-            shrinkage = np.float32(bounded.shrinkage(reach[k], radius))
-            if shrinkage != np.float32(1.0):
-                for d in range(np.uint64(k) * width, np.uint64(k + 1) * width):
-                    # Coefficients that overflowed have no direction: they return to 0.
-                    mean[slot, d] = mean[slot, d] * shrinkage if shrinkage > np.float32(0.0) else np.float32(0.0)
-        touched[slot] = True
 
 
 class Entity(Correction):
@@ -195,7 +61,8 @@ class Entity(Correction):
     squared length: the prior does not depend on the feature's scale (a g-prior, Zellner 1986).
 
     The effect of one example is bounded (`corrections.bounded`). With T the mean of a feature's nonzero |x|², Σ T·|m|² over the
-    features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T).
+    features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T). A step that `clip` limits moves a
+    coefficient at most √(`variance`/T). If T changes by a factor of 16 or more, the feature is forgotten.
 
     Sources: Ramanath et al. 2021, "Lambda Learner" (arXiv 2010.05154); Zhang et al. 2016, "GLMix" (KDD).
 
@@ -274,7 +141,7 @@ class Entity(Correction):
         square, begin = self.learner["square"], 0
         precision = self.learner["precision"].reshape(self.slots, -1, self._dense.width)
         for k, end in enumerate(self._dense.ends.tolist()):
-            prior = min(max(square[1 + k] / max(square[0], 1.0), limits.LEAST) / self.variance, float(_CERTAIN))
+            prior = min(max(square[1 + k] / max(square[0], 1.0), limits.LEAST) / self.variance, float(entity_kernels.CERTAIN))
             known = precision[..., begin:end]
             # A precision of 0 marks an entity without examples, and stays 0.
             known[known > 0] = np.float32(keep) * known[known > 0] + np.float32((1.0 - keep) * prior)
@@ -286,30 +153,33 @@ class Entity(Correction):
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
         slots, x = self._design(columns, len(offset))
-        _predict(offset, slots, limits.clipped(x, self.served[limits.LIMIT]), self.served["mean"].values, out)
+        entity_kernels.predict(offset, slots, limits.limited(x, self.served[limits.LIMIT]), self.served["mean"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
         slots, x = self._design(columns, len(offset))
-        mean, learner = self.served["mean"], self.learner
+        mean, limit, learner = *self.served.values(), self.learner
         terms = tuple(map(float, (self.variance, self.forget, *bounded.finite(self.clip, self.radius))))
-        _learn(
+        entity_kernels.learn(
             offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], learner[limits.WINDOW], learner["sizes"], self._dense.ends, terms, self.loss.kernels, out,
+            learner["present"], learner[limits.WINDOW], limit.values, learner["sizes"], self._dense.ends, terms,
+            self.loss.kernels, out,
         )  # fmt: skip
-        self.restore()
+        limit.touched[:] |= len(offset) > 0
         return out
 
     def restore(self) -> None:
-        limits.publish(self.served[limits.LIMIT], self.learner["square"][1:], self.learner["present"], self._dense.ends)
+        window, learner = self.learner[limits.WINDOW], self.learner
+        limits.restore(self.served[limits.LIMIT], window, learner["square"][1:], learner["present"], self._dense.ends)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         mean = nodes.table("mean", self.served["mean"].values)
         ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
         rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
         width = self._dense.width
-        matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), self.served[limits.LIMIT])
+        limit = nodes.table(limits.LIMIT, self.served[limits.LIMIT].values)
+        matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), limit)
         by_output = nodes.add("Reshape", rows, nodes.constant([-1, self.loss.outputs, width], np.int64))
         product = nodes.add("Mul", by_output, nodes.add("Reshape", matrix, nodes.constant([-1, 1, width], np.int64)))
         return nodes.add("Add", offset, nodes.add("ReduceSum", product, nodes.constant([2], np.int64), keepdims=0))

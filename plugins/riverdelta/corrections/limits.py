@@ -1,17 +1,15 @@
 """Limits: what a number counts as at most, in every kernel, in `predict` and in the graph, from its first value on.
 
-A number counts as at most 4 times its typical size, and as 0, as if it were missing, beyond 64 times. The typical size is the
-root mean square of its nonzero values, each counted as at most 4 times that of those before it. Before the first value a number
-counts as at most 1e15.
+A number counts as at most 4 times its typical size T, the root mean square of its nonzero values, each limited in this way.
+From 16 T on it counts the less the larger it is, and leaves T as it is; beyond 64 T it counts as 0, as a missing one.
+The limit is set again after each of the first 8 values and then each time their number has grown by a quarter.
 
-Nothing limits the first values, so a typical size that later values contradict is replaced. If of the last half of the values
-(at least 8) no more than one in 16 (or one) exceed an eighth of the typical size, that of the others takes its place: a mean of
-squares that are limited to 16 times the mean has more of them. If more than half were beyond the limit, the smallest of these
-takes its place. One absurd first value is thus forgotten after 8 values, and k of them within 4·k.
+The first values are not limited, and units change; so T is tested at the same times, on at least 8 values. If 7 in 16 or more
+are below T/8, T becomes the root mean square of these: the others may be marks. If more than 5 in 8 are beyond the limit, T
+becomes theirs. So up to half of all values may be marks, and k absurd first values are forgotten within 2·k.
 
-A kernel keeps for each feature Σx², the number of nonzero values, and a row of `window`. For each example it calls `limited`
-before it computes the raw output, and once it learns the example, `added`, which returns the new Σx². `publish` writes the
-limits into the table that `clipped` and the graph read.
+A kernel keeps for each feature Σx² and the number of nonzero values, and a row of `window`. It limits a number by `counted`
+before it computes the raw output. Once it learns the example, it adds x² to the sum if `is_usual`, or calls `unusual`.
 
 Source: Huber 1964, "Robust Estimation of a Location Parameter" (proposal 2: the mean of limited squares).
 """
@@ -29,17 +27,20 @@ from riverdelta.core.features import Floats
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Table
 
-#: The name of the table in `served` and in the graph, float32[2, D]: the limit of each number, and beyond what it counts as 0.
+#: The name of the table in `served` and in the graph, float32[1, D]: the limit of each number.
 LIMIT = "limit"
-#: The name of the array in `learner`, float64[F, 5]: the values since the last test; how many of them are large, and the sum of
-#: the other squares; how many are beyond the limit, and the smallest of their squares.
+#: The name of the array in `learner`, float64[F, 8], with the columns below.
 WINDOW = "window"
 #: The smallest typical square: sizes below 1e-12 count as 1e-12.
 LEAST = 1e-24
 #: What a number counts as at most before its first value. Sums of its square fit into float32.
-_MOST = 1e15
-_TAIL, _FAR, _LARGE, _FEWEST = 16.0, 16.0, 64.0, 8.0
-_LAST = float(np.finfo(np.float32).max)
+MOST = 1e15
+_TAIL, _FAR, _LARGE, _FEWEST, _LONGEST = 16.0, 4.0, 64.0, 8.0, 65536.0
+#: A divisor in place of 0.
+_TINY = np.float32(1e-30)
+#: Squares within [_LOW, _HIGH] are usual. The window began after _SINCE values and ends with value _UNTIL. It has _SMALL
+#: smaller squares and _BEYOND larger ones. After each is their sum, in which a larger one is limited by those before it.
+_LOW, _HIGH, _SINCE, _UNTIL, _SMALL, _BEYOND = 0, 1, 2, 3, 4, 6
 
 
 @numba.njit(inline="always")
@@ -49,109 +50,114 @@ def typical(total, rows):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def square(value, total, rows):  # type: ignore[no-untyped-def]
-    """Return a square as it counts beside `rows` others with the sum `total`."""
-    value = min(value, _MOST * _MOST)
-    if value * rows > _TAIL * max(total, LEAST * rows):
-        return _TAIL * max(total / rows, LEAST)
-    return value
-
-
-@numba.njit(inline="always")
-def is_usual(square, total, rows):  # type: ignore[no-untyped-def]
-    """Return whether a square is certainly within the limit; costs no division. NaN is not."""
-    return square * rows < 15.9 * max(total, LEAST * rows)
-
-
-@numba.njit(inline="always")
-def most(total, rows):  # type: ignore[no-untyped-def]
-    """Return what a number counts as at most, and beyond what it counts as 0, each rounded to float32 as in the graph."""
-    limit = min(math.sqrt(_TAIL * typical(total, rows)), _MOST) if rows > 0.0 else _MOST
-    return np.float32(limit), np.float32(_FAR * limit if _FAR * limit < _MOST else _LAST)
-
-
-@numba.njit(inline="always")
-def limited(value, total, rows):  # type: ignore[no-untyped-def]
-    """Return a float32 as it counts; NaN and infinity count as 0."""
-    if is_usual(np.float64(value) * np.float64(value), total, rows):
+def counted(value, limit):  # type: ignore[no-untyped-def]
+    """Return a float32 as it counts."""
+    size, far = abs(value), np.float32(_FAR) * limit
+    if size <= limit:
         return value
-    limit, far = most(total, rows)
-    if not abs(value) <= far:
-        return np.float32(0.0)
-    return min(max(value, -limit), limit)
+    return math.copysign(limit, value) * (far / max(size, far, _TINY)) if size <= np.float32(_FAR) * far else np.float32(0.0)
 
 
 @numba.njit(inline="always")
-def added(total, rows, value, window, f):  # type: ignore[no-untyped-def]
-    """Return the sum of `rows` squares with another one, `value` before it is limited; lower if the last ones contradict it."""
-    value = min(value, _MOST * _MOST)
-    window[f, 0] += 1.0
-    counted = value
-    if value * rows > _TAIL * max(total, LEAST * rows):
-        counted = square(value, total, rows)
-        window[f, 4] = value if window[f, 3] == 0.0 else min(window[f, 4], value)
-        window[f, 3] += 1.0
-    total, rows = total + counted, rows + 1.0
-    if value * rows * _LARGE > total:
-        window[f, 1] += 1.0
+def is_usual(square, rows, window, f):  # type: ignore[no-untyped-def]
+    """Return whether the square of value `rows` of feature f only adds to the sum."""
+    return window[f, _LOW] <= square <= window[f, _HIGH] and rows < window[f, _UNTIL]
+
+
+@numba.njit
+def unusual(total, rows, square, window, f, limit, begin, end):  # type: ignore[no-untyped-def]
+    """Return the sum `total` of squares with that of value `rows` of feature f, and set limit[0, begin:end] if it is time."""
+    w = window[f]
+    if rows <= 1.0:
+        square = min(square, np.float64(limit[0, begin]) ** 2)
+        w[_HIGH] = math.inf
+    if square < w[_LOW]:
+        w[_SMALL] += 1.0
+        w[_SMALL + 1] += square
+        total += square
+    elif square > w[_HIGH]:
+        square = min(square, MOST * MOST)
+        w[_BEYOND + 1] += min(square, _TAIL * w[_BEYOND + 1] / w[_BEYOND] if w[_BEYOND] > 0.0 else w[_HIGH])
+        w[_BEYOND] += 1.0
+        total += w[_HIGH] if square <= _TAIL * w[_HIGH] else w[_HIGH] / _TAIL
     else:
-        window[f, 2] += value
-    count = window[f, 0]
-    if count >= _FEWEST and 2.0 * count >= rows:
-        if window[f, 1] <= max(count / 16.0, 1.0):
-            total = min(total, rows * window[f, 2] / (count - window[f, 1]))
-        elif 2.0 * window[f, 3] > count:
-            total = max(total, rows * window[f, 4])
-        window[f, :] = 0.0
+        total += square
+    return _tested(total, rows, w, limit, begin, end) if rows >= w[_UNTIL] else total
+
+
+@numba.njit
+def _tested(total, rows, w, limit, begin, end):  # type: ignore[no-untyped-def]
+    count = rows - w[_SINCE]
+    if count >= _FEWEST:
+        if w[_SMALL] >= 0.4375 * count:
+            total = rows * w[_SMALL + 1] / w[_SMALL]
+        elif w[_BEYOND] > 0.625 * count:
+            total = rows * w[_BEYOND + 1] / w[_BEYOND]
+        w[_SINCE], w[_SMALL:] = rows, 0.0
+    w[_UNTIL] = rows + 1.0 if rows < _FEWEST else w[_SINCE] + min(max(rows // 4.0, _FEWEST), _LONGEST)
+    w[_LOW], w[_HIGH] = typical(total, rows) / _LARGE, _TAIL * typical(total, rows)
+    limit[0, begin:end] = min(math.sqrt(w[_HIGH]), MOST)
     return total
 
 
-@numba.njit(types.void(float64[:], float64[:], types.int64[:], types.float32[:, ::1]), cache=True)
-def _fill(totals, rows, ends, limit):  # type: ignore[no-untyped-def]
+@numba.njit
+def begin_with(total, rows, window, f, limit, begin, end):  # type: ignore[no-untyped-def]
+    """Limit feature f, of which `rows` squares with the sum `total` are known."""
+    window[f, _SINCE] = rows
+    _tested(total, rows, window[f], limit, begin, end)
+
+
+@numba.njit(types.void(float64[:], float64[:], float64[:, ::1], types.int64[:], types.float32[:, ::1]), cache=True)
+def _restore(totals, rows, window, ends, limit):  # type: ignore[no-untyped-def]
     begin = 0
     for f in range(ends.shape[0]):
-        limit[0, begin : ends[f]], limit[1, begin : ends[f]] = most(totals[f], rows[f])
+        if rows[f] > 0.0 and window[f, _UNTIL] == 0.0:
+            begin_with(totals[f], rows[f], window, f, limit, begin, ends[f])
         begin = ends[f]
 
 
 def table(width: int) -> Table:
-    """Return the table of the limits of `width` numbers before their first values.
-
-    >>> table(2).values.tolist()
-    [[999999986991104.0, 999999986991104.0], [3.4028234663852886e+38, 3.4028234663852886e+38]]
-    """
-    return Table(np.full((2, width), [[_MOST], [_LAST]]))
+    """Return the table of the limits of `width` numbers without values."""
+    return Table(np.full((1, width), MOST))
 
 
 def window(features: int) -> npt.NDArray[np.float64]:
     """Return the window of `features` features without values."""
-    return np.zeros((features, 5))
+    return np.zeros((features, 8))
 
 
-def publish(
-    limit: Table, totals: npt.NDArray[np.float64], rows: npt.NDArray[np.float64], ends: npt.NDArray[np.int64] | None = None
+def restore(
+    limit: Table,
+    window: npt.NDArray[np.float64],
+    totals: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.float64],
+    ends: npt.NDArray[np.int64] | None = None,
 ) -> None:
-    """Write the limits of features with the sums `totals` over `rows` into their table; feature k ends before `ends[k]`."""
-    before = limit.values.copy()
-    _fill(totals, rows, np.arange(1, len(totals) + 1) if ends is None else ends, limit.values)
-    limit.touched |= (before != limit.values).any(axis=1)
+    """Limit features of which a version without limits saved the sums `totals` over `rows`; feature k ends before `ends[k]`."""
+    _restore(totals, rows, window, np.arange(1, len(totals) + 1) if ends is None else ends, limit.values)
 
 
-def clipped(numbers: Floats, limit: Table) -> Floats:
-    """Return numbers float32[N, D] as they count.
+@numba.njit(types.void(types.float32[:, ::1], types.float32[:, ::1]), cache=True)
+def _limit(numbers, limit):  # type: ignore[no-untyped-def]
+    for i in range(numbers.shape[0]):
+        for d in range(numbers.shape[1]):
+            numbers[i, d] = counted(numbers[i, d], limit[0, d])
 
-    >>> limit = Table([[4.0], [64.0]])
-    >>> clipped(np.array([[3], [-9], [999]], np.float32), limit).ravel().tolist()
+
+def limited(numbers: Floats, limit: Table) -> Floats:
+    """Limit numbers float32[N, D] in place and return them.
+
+    >>> limited(np.array([[3], [-9], [640]], np.float32), Table([[4.0]])).ravel().tolist()
     [3.0, -4.0, 0.0]
     """
-    most, far = limit.values[:1], limit.values[1:]
-    return np.where(np.abs(numbers) <= far, np.clip(numbers, -most, most), np.float32(0.0))
+    _limit(numbers, limit.values)
+    return numbers
 
 
-def export(nodes: Nodes, numbers: str, limit: Table) -> str:
-    """Append the nodes of `clipped` and return their tensor."""
-    table = nodes.table(LIMIT, limit.values)
-    most, far = (nodes.add("Gather", table, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
-    counted = nodes.add("Max", nodes.add("Min", numbers, most), nodes.add("Neg", most))
-    near = nodes.add("LessOrEqual", nodes.add("Abs", numbers), far)
-    return nodes.add("Where", near, counted, nodes.constant(np.zeros((1, 1), np.float32)))
+def export(nodes: Nodes, numbers: str, most: str, dtype: npt.DTypeLike = np.float32) -> str:
+    """Append the nodes of `counted`, for numbers and limits of one type, and return their tensor."""
+    far, farthest = (nodes.add("Mul", most, nodes.constant([times], dtype)) for times in (_FAR, _FAR**2))
+    size = nodes.add("Abs", numbers)
+    near = nodes.add("Max", nodes.add("Min", numbers, most), nodes.add("Neg", most))
+    shrunk = nodes.add("Mul", near, nodes.add("Div", far, nodes.add("Max", size, far)))
+    return nodes.add("Where", nodes.add("LessOrEqual", size, farthest), shrunk, nodes.constant([0.0], dtype))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import numba
 import numpy as np
-from numba import float64, types
 
 from riverdelta.core import checked
 from riverdelta.core.checked import bound, column, flag, not_negative, positive
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
-from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded, limits
+from riverdelta.corrections import bounded, limits, linear_kernels
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.dense import Dense
@@ -23,112 +18,6 @@ from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
 
 _METHODS = ("adagrad", "ftrl")
-_Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
-_Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
-
-
-@numba.njit(inline="always")
-def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
-    residual = 0.0
-    for s in range(slots.shape[1]):
-        residual += np.float64(ids[slots[i, s], k]) * np.float64(values[i, s])
-    for d in range(x.shape[1]):
-        residual += np.float64(dense[d, k]) * np.float64(x[i, d])
-    return o + residual
-
-
-@numba.njit(inline="always")
-def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
-    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares, FTRL's z)."""
-    squares = state[row, at] + g * g
-    if ftrl:
-        sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
-        z = state[row, at + 1] + g - sigma * coefficient
-        if abs(z) <= l1:
-            coefficient = 0.0
-        else:
-            divisor = (beta + math.sqrt(squares)) / rate + l2
-            coefficient = -(z - math.copysign(l1, z)) / divisor
-            if abs(coefficient) > radius:
-                # z returns to the value that gives the bound. Otherwise an attack would accumulate in z and outlast itself.
-                coefficient = math.copysign(radius, coefficient)
-                z = -coefficient * divisor - math.copysign(l1, coefficient)
-        state[row, at + 1] = z
-    elif squares > 0.0:
-        coefficient = bounded.within(coefficient - rate * (g / math.sqrt(squares) + l2 * coefficient), radius)
-    state[row, at] = squares
-    return coefficient
-
-
-@numba.njit(types.void(_Table, _Slots, _Table, _Table, _Table, _Table, _Table), cache=True)
-def _predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-untyped-def]
-    for i in range(offset.shape[0]):
-        for k in range(offset.shape[1]):
-            out[i, k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
-
-
-@numba.njit(
-    types.void(
-        *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
-        *(_State, types.boolean, _Terms, KERNELS, _Table),
-    ),
-    cache=True,
-)
-def _learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, values, x, ids, touched, id_state, dense, dense_state, scale, window, ftrl, terms, loss, out
-):
-    rate, beta, l1, l2, clip, radius = terms
-    outputs = offset.shape[1]
-    raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
-    squares = np.empty(x.shape[1])
-    for i in range(offset.shape[0]):
-        finite = True
-        for d in range(x.shape[1]):
-            # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x.
-            squares[d] = np.float64(x[i, d]) * np.float64(x[i, d])
-            finite &= squares[d] < math.inf
-            x[i, d] = limits.limited(x[i, d], scale[d, 1], scale[d, 2])
-        for k in range(outputs):
-            raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
-            out[i, k] = raw[k]
-        y, w = np.float64(label[i]), np.float64(weight[i])
-        if not (finite and bounded.is_learned(raw, y, w)):
-            continue
-        loss.derivatives(raw, y, w, gradient, curvature)
-        for k in range(outputs):
-            gradient[k] = bounded.within(gradient[k], clip)
-        for s in range(slots.shape[1]):
-            v = np.float64(values[i, s])
-            if v != 0.0:
-                slot = slots[i, s]
-                for k in range(outputs):
-                    g, c = gradient[k] * v, np.float64(ids[slot, k])
-                    ids[slot, k] = _step(id_state, slot, 2 * k, c, g, ftrl, rate, beta, l1, l2, radius)
-                touched[slot] = True
-        for d in range(x.shape[1]):
-            if squares[d] > 0.0:
-                v, total = np.float64(x[i, d]), limits.added(scale[d, 1], scale[d, 2], squares[d], window, d)
-                scale[d, 2] += 1.0
-                largest = max(scale[d, 0], abs(v))
-                if total < scale[d, 1]:
-                    v = np.float64(limits.limited(x[i, d], total, scale[d, 2]))
-                # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
-                if not 0.99 * total <= largest * largest * scale[d, 2] <= 64.0 * total:
-                    largest = 2.0 * math.sqrt(limits.typical(total, scale[d, 2]))
-                scale[d, 1] = total
-                for k in range(outputs):
-                    # Each output has three columns; the last is the coefficient of x / scale. Another scale shrinks it and
-                    # FTRL's z.
-                    at = 3 * k
-                    if largest != scale[d, 0]:
-                        ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
-                        dense_state[d, at + 2] *= ratio
-                        dense_state[d, at + 1] *= ratio
-                    if v != 0.0:
-                        g, c = gradient[k] * v / largest, dense_state[d, at + 2]
-                        dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
-                    dense[d, k] = dense_state[d, at + 2] / largest
-                scale[d, 0] = largest
 
 
 class Linear(Correction):
@@ -249,28 +138,28 @@ class Linear(Correction):
         out = self.room(columns, offset)
         rows = len(offset)
         tables = (self.served["ids"].values, self.served["dense"].values)
-        x = limits.clipped(self._dense.matrix(columns, rows), self.served[limits.LIMIT])
-        _predict(offset, *self._hashed.slots(columns, rows), x, *tables, out)
+        x = limits.limited(self._dense.matrix(columns, rows), self.served[limits.LIMIT])
+        linear_kernels.predict(offset, *self._hashed.slots(columns, rows), x, *tables, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
-        ids, dense, learner = self.served["ids"], self.served["dense"], self.learner
+        ids, dense, limit, learner = *self.served.values(), self.learner
         terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, *bounded.finite(self.clip, self.radius))))
-        _learn(
+        linear_kernels.learn(
             offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched, learner["ids"],
-            dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW], self.method == "ftrl", terms,
-            self.loss.kernels, out,
+            dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW], limit.values, self.method == "ftrl",
+            terms, self.loss.kernels, out,
         )  # fmt: skip
-        dense.touched[:] |= rows > 0
-        self.restore()
+        for table in (dense, limit):
+            table.touched[:] |= rows > 0
         return out
 
     def restore(self) -> None:
         scale = self.learner["scale"]
-        limits.publish(self.served[limits.LIMIT], scale[:, 1], scale[:, 2])
+        limits.restore(self.served[limits.LIMIT], self.learner[limits.WINDOW], scale[:, 1], scale[:, 2])
 
     def inflate(self, keep: float) -> None:
         ids, dense = self.learner["ids"], self.learner["dense"]
@@ -291,7 +180,8 @@ class Linear(Correction):
             raw = nodes.add("Add", raw, self._hashed.export(nodes, columns, ids, self.loss.outputs))
         if self._dense.width:
             dense = nodes.table("dense", self.served["dense"].values)
-            matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), self.served[limits.LIMIT])
+            limit = nodes.table(limits.LIMIT, self.served[limits.LIMIT].values)
+            matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), limit)
             raw = nodes.add("Add", raw, nodes.add("MatMul", matrix, dense))
         return raw
 

@@ -11,7 +11,8 @@ import onnx
 from riverdelta.core.durable import write
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.signature import Signature, external_tensors
+from riverdelta.graph.reading import external_tensors
+from riverdelta.graph.signature import Signature
 from riverdelta.graph.weights import write_weights
 
 _LIMIT = 2**31 - 1

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
-from riverdelta.core.digests import identify
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Column, Schema
+from riverdelta.core.features import Column
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.meaning import Evidence
-from riverdelta.graph.probe import values_of
-from riverdelta.graph.signature import column_of, files_of, input_of, is_batch, output_of, read_model, type_of
+from riverdelta.graph.reading import read_model
+from riverdelta.graph.signature import column_of, evidence_of, input_of, inputs_of, is_batch, output_of, type_of
 from riverdelta.graph.taps import tappable
 
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
@@ -43,37 +41,22 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     path = Path(path)
     model, shapes = read_model(path)
     stored = {tensor.name for tensor in model.graph.initializer}
-    made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
     final = {value.name for value in model.graph.output}
-    read_as = identify(*files_of(path, model))
-
-    def probe(output: str) -> Callable[[], np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-        def values() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-            try:
-                inputs = Schema({i.name: input_of(path, model, i) for i in model.graph.input if i.name not in stored})
-            except ConfigurationError:
-                return np.empty(0)
-            return values_of(path, model, inputs, output, read_as)
-
-        return values
-
+    made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
+    inputs = None if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
     for node in model.graph.node:
         for name in filter(None, node.output):
-            value, kind = shapes.get(name), _type(model, shapes.get(name))
-            tap = tappable(model, value)
-            line = None if tap is None else f"taps={{'{_word(name)}': {name!r}}}"
-            if name not in final:
-                why = None if tap else _untappable(model, value)
-                made.append(Tensor(name, kind, node.op_type, "inner", "tap" if tap else "-", line, why))
-                continue
-            try:
-                output_of(path, model, shapes, name, loss)
-            except ConfigurationError as error:
-                why = str(error).removeprefix(f"{path.name}: ")
-                made.append(Tensor(name, kind, node.op_type, "output", "tap" if tap else "-", line, why))
-                continue
-            use, write, why = _meaning(Evidence.of(path, model, name, loss, probe(name)))
-            made.append(Tensor(name, kind, node.op_type, "output", use, write, why))
+            value, place = shapes.get(name), "output" if name in final else "inner"
+            tap, word = tappable(model, value), "_".join(re.findall(r"[^\W_]+", name)).lower() or "tap"
+            use, line = ("tap", f"taps={{'{word}': {name!r}}}") if tap else ("-", None)
+            why = None if tap else _untappable(model, value)
+            if place == "output":
+                try:
+                    output_of(path, model, shapes, name, loss)
+                    use, line, why = _meaning(evidence_of(path, model, name, loss, inputs))
+                except ConfigurationError as error:
+                    why = str(error).removeprefix(f"{path.name}: ")
+            made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
     return made
 
 
@@ -87,19 +70,13 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
     return Tensor(value.name, kind, "input", "input", _COLUMNS[column.kind], None, why)
 
 
-def _meaning(evidence: Evidence) -> tuple[str, str | None, str]:
+def _meaning(evidence: Evidence) -> tuple[str, str, str]:
     """Return an output's use, the line to write, and why."""
-    logit, probability = f"logit={evidence.output!r}", f"probability={evidence.output!r}"
-    try:
-        predicts = evidence.predicts(None, insisted=False)
-    except ConfigurationError:
-        if evidence.proved == "label":
-            return "-", None, f"{evidence.seen} and an integer, a label"
-        return "logit or probability", f"{logit} or {probability}", f"{evidence.seen}, so say which it is"
-    why = f"proved: it {evidence.seen}" if evidence.proved == "prediction" else f"it {evidence.seen}"
-    if evidence.proved == "raw":
-        why = "proved: a linear score, of any size" if evidence.range.unbounded else f"proved: it {evidence.seen}"
-    return ("probability", probability, why) if predicts else ("logit", logit, why)
+    raw, kind, found = evidence.loss.raw, evidence.kind, evidence.found
+    lines = {"raw": f"logit={evidence.output!r}", "prediction": f"probability={evidence.output!r}"}
+    if found is None:
+        return f"{raw} or {kind}", " or ".join(lines.values()), f"{evidence.seen}, so say which it is"
+    return raw if found == "raw" else kind, lines[found], f"{'' if found == 'raw' else 'proved: '}it {evidence.seen}"
 
 
 def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
@@ -119,8 +96,3 @@ def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"
-
-
-def _word(name: str) -> str:
-    """Return a name for a tap, made of the letters and digits of a tensor's name."""
-    return "_".join("".join(c if c.isalnum() else " " for c in name).split()).lower() or "tap"

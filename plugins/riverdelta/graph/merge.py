@@ -14,7 +14,8 @@ from riverdelta.core.features import Schema
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.names import make_room
-from riverdelta.graph.signature import Signature, opset_of
+from riverdelta.graph.reading import opset_of
+from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import outputs
 from riverdelta.graph.weights import refer_to_weights
 

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import onnx
 from onnxruntime import RunOptions
 
-from riverdelta.core.digests import Identity
 from riverdelta.core.errors import ModelError
-from riverdelta.core.features import Column, Schema
+from riverdelta.core.features import Schema
 from riverdelta.graph.runtime import open_session
 
 _log = logging.getLogger(__name__)
@@ -26,32 +25,26 @@ MOST_BYTES = 256 << 20
 MOST_SECONDS = 2.0
 #: No block of rows has more numbers than this.
 _MOST_NUMBERS = 1 << 21
-_ROWS, _AXIS = 32, 8
-_Values = npt.NDArray[np.float64]
-_probed: dict[tuple[object, ...], _Values] = {}
+_ROWS, _LEAST, _AXIS = 32, 8, 8
 
 
-def values_of(path: Path, model: onnx.ModelProto, inputs: Schema, output: str, read_as: tuple[Identity, ...]) -> _Values:
+def values_of(path: Path, model: onnx.ModelProto, inputs: Schema, output: str, size: int) -> npt.NDArray[np.float64]:
     """Return the finite values of an output, float64[n], of the same rows at every call; none if the base cannot be probed.
 
-    The rows: one of zeros; ids up to 3, then up to 1,000, with standard normal numbers; and numbers from 0 to 1. Rows that the
-    base refuses, such as ids beyond its tables, are left out. `read_as` identifies the files: unchanged ones are probed once.
+    `size` is that of the model's files in bytes.
+
+    The rows: one of zeros; ids up to 1, then up to 1,000, with standard normal numbers; ids up to 3 with numbers from 0 to 1;
+    and a few of huge numbers, for which a linear score leaves every bound. Blocks that the base refuses, such as ids beyond its
+    tables, are left out, and fewer than 8 values count as not probed.
     """
-    key = (path.resolve(), output, read_as)
-    if key not in _probed:
-        _probed[key] = (
-            _score(path, model, inputs, output) if sum(size for _, _, size, *_ in read_as) <= MOST_BYTES else np.empty(0)
-        )
-    return _probed[key]
-
-
-def _score(path: Path, model: onnx.ModelProto, inputs: Schema, output: str) -> _Values:
+    found, options = [np.empty(0)], RunOptions()
+    options.log_severity_level = 4
+    if size > MOST_BYTES:
+        return found[0]
     try:
         session = open_session(model.SerializeToString(), ("CPUExecutionProvider",), source=path)
     except ModelError:  # the session that serves it says why it cannot be opened
-        return np.empty(0)
-    found, options = [np.empty(0)], RunOptions()
-    options.log_severity_level = 4
+        return found[0]
     timer = threading.Timer(MOST_SECONDS, lambda: setattr(options, "terminate", True))
     timer.daemon = True
     timer.start()
@@ -62,7 +55,8 @@ def _score(path: Path, model: onnx.ModelProto, inputs: Schema, output: str) -> _
             _log.debug("%s: a probed block was refused", path, exc_info=True)
     timer.cancel()
     values = np.concatenate(found)
-    return values[np.isfinite(values)]
+    values = values[np.isfinite(values)]
+    return values if len(values) >= _LEAST else np.empty(0)
 
 
 def _blocks(inputs: Schema) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -72,17 +66,16 @@ def _blocks(inputs: Schema) -> Iterator[dict[str, npt.NDArray[Any]]]:
         return
     for rows, most, numbers in (
         (1, 0, np.zeros),
-        (_ROWS, 3, rng.standard_normal),
+        (_ROWS, 1, rng.standard_normal),
         (_ROWS, 1_000, rng.standard_normal),
         (_ROWS, 3, rng.random),
+        (_ROWS // 4, 1, lambda shape: 1e6 * rng.standard_normal(shape)),
     ):
         block = {}
         for name, column in inputs.items():
-            shape = (rows, *shapes[name])
-            drawn = numbers(shape) if column.numpy.kind == "f" else rng.integers(0, 1 + min(most, _largest(column)), shape)
-            block[name] = drawn.astype(column.numpy)
+            kind, shape = column.numpy, (rows, *shapes[name])
+            largest = 1 if kind.kind == "b" else min(most, 2 ** (8 * kind.itemsize - 1) - 1)
+            drawn = np.asarray(numbers(shape) if kind.kind == "f" else rng.integers(0, largest + 1, shape))
+            with np.errstate(over="ignore"):
+                block[name] = drawn.astype(kind)
         yield block
-
-
-def _largest(column: Column) -> int:
-    return 1 if column.numpy.kind == "b" else int(np.iinfo(column.numpy).max)

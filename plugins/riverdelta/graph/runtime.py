@@ -6,8 +6,7 @@ import ctypes
 import functools
 import logging
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,12 @@ except ImportError as error:  # both wheels install this module, and pip may hav
         "ONNX Runtime is not installed; install one of onnxruntime-gpu (Linux x86-64) or onnxruntime, never both"
     ) from error
 
+#: The version of ONNX Runtime.
+VERSION: str = onnxruntime.__version__
 _log = logging.getLogger(__name__)
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 #: y = x, the smallest model that shows whether a device works (ONNX IR 8, opset 13).
-_IDENTITY = bytes.fromhex(
+SMALLEST = bytes.fromhex(
     "08083a3b0a120a017812017922084964656e746974793a001201675a100a0178120b0a09080112050a0312014e62100a0179120b0a09080112050a03"
     "12014e42040a00100d"
 )
@@ -36,9 +37,9 @@ def choose_providers() -> tuple[str, ...]:
     A wheel that lists CUDA may still find no device: a small session is opened on it to find out.
     """
     if _CUDA in onnxruntime.get_available_providers() and _works(_CUDA):
-        _log.info("scoring on CUDA (ONNX Runtime %s)", onnxruntime.__version__)
+        _log.info("scoring on CUDA (ONNX Runtime %s)", VERSION)
         return (_CUDA, _CPU)
-    _log.info("scoring on the CPU (ONNX Runtime %s; no CUDA device works here)", onnxruntime.__version__)
+    _log.info("scoring on the CPU (ONNX Runtime %s; no CUDA device works here)", VERSION)
     return (_CPU,)
 
 
@@ -66,47 +67,6 @@ def open_session(
         raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
 
 
-@functools.cache
-def newest(domain: str | None) -> int | None:
-    """Return the newest opset of a domain that ONNX Runtime opens, or for None the newest IR version; None if it says neither.
-
-    >>> newest("") >= 13 and newest(None) >= 8
-    True
-    """
-    beyond = _IDENTITY[:-1] + b"\x7f"
-    if domain is None:
-        beyond = b"\x08\x7f" + _IDENTITY[2:]
-    elif domain:
-        name = domain.encode()
-        fields = bytes((0x0A, len(name))) + name + b"\x10\x7f"
-        beyond = _IDENTITY + bytes((0x42, len(fields))) + fields
-    try:
-        open_session(beyond, (_CPU,))
-    except ModelError as error:
-        found = re.search(r"till opset (\d+)|max supported IR version: (\d+)", str(error))
-        return int(found[1] or found[2]) if found else None
-    return None
-
-
-def check_versions(path: Path, ir: int, opsets: Mapping[str, int]) -> None:
-    """Raise `ModelError` naming the base, if its IR version or an opset of ONNX is newer than ONNX Runtime supports."""
-    here = f"ONNX Runtime {onnxruntime.__version__} supports up to"
-    for domain in ("", "ai.onnx.ml"):
-        version, most = opsets.get(domain, 0), newest(domain)
-        if most is not None and version > most:
-            option = f"target_opset={{{domain!r}: {most}}}" if domain else f"opset_version={most}"
-            how = "skl2onnx: to_onnx" if domain else "torch.onnx.export"
-            raise ModelError(
-                f"{path.name} has opset {version} of {domain or 'ai.onnx'}; {here} {most}: export it again with {option} "
-                f"({how}), or install a newer ONNX Runtime"
-            )
-    if (most := newest(None)) is not None and ir > most:
-        raise ModelError(
-            f"{path.name} has IR version {ir}; {here} {most}: write model = onnx.load({path.name!r}); "
-            f"model.ir_version = {most}; onnx.save(model, {path.name!r}), or install a newer ONNX Runtime"
-        )
-
-
 def check_opens(model: Path) -> None:
     """Raise `ModelError`, with the reason, where no device here can open the model.
 
@@ -129,7 +89,7 @@ def _works(provider: str) -> bool:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(_IDENTITY, options, providers=[provider])
+        session = onnxruntime.InferenceSession(SMALLEST, options, providers=[provider])
     except Exception:  # a missing driver or library: the reason differs by machine, the result does not
         return False
     return provider in session.get_providers()

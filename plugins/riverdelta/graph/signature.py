@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
+from onnx import TensorProto, ValueInfoProto, helper
 
 from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported, near
@@ -18,7 +15,7 @@ from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.probe import values_of
-from riverdelta.graph.runtime import check_versions
+from riverdelta.graph.reading import files_of, read_model
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
@@ -60,14 +57,11 @@ class Signature:
         path = Path(path)
         word = _word(path, logit, probability, link, loss)
         model, shapes = read_model(path)
-        read_as = identify(*files_of(path, model))
-        stored = {t.name for t in model.graph.initializer}
-        inputs = Schema({i.name: input_of(path, model, i) for i in model.graph.input if i.name not in stored})
+        read_as, inputs = identify(*files_of(path, model)), inputs_of(path, model)
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         output = output_of(path, model, shapes, logit or probability, loss)
-        evidence = Evidence.of(path, model, output, loss, lambda: values_of(path, model, inputs, output, read_as))
-        predicts = evidence.predicts(word, link is not None)
+        predicts = evidence_of(path, model, output, loss, inputs).predicts(word, link is not None)
         return cls(path, model, inputs, output, predicts, loss, shapes, read_as)
 
     @cached_property
@@ -87,28 +81,6 @@ class Signature:
         """The name of the batch axis."""
         first = next(i for i in self.model.graph.input if i.name in self.inputs)
         return first.type.tensor_type.shape.dim[0].dim_param or "batch"
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of a model's default operator set, or 0 if it has none."""
-    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-
-
-def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
-    """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
-    model = _load(path)
-    _free_axes(model)
-    check_versions(path, model.ir_version, {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import})
-    _check_external(path, model)
-    _check_structure(path, model)
-    return model, _shapes(path, model)
-
-
-def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
-    """Yield every tensor whose bytes are outside the model file, with their location."""
-    for tensor in external_data_helper._get_all_tensors(model):
-        if external_data_helper.uses_external_data(tensor):
-            yield tensor, external_data_helper.ExternalDataInfo(tensor)
 
 
 def column_of(value: ValueInfoProto) -> Column | None:
@@ -133,86 +105,16 @@ def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
     return not axes or axes[0].dim_param not in others - {""} or not first - others
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except FileNotFoundError:
-        raise ModelError(f"there is no file {path}; base= takes the path of an ONNX model") from None
-    except IsADirectoryError:
-        raise ModelError(f"{path} is a folder; base= takes the path of an ONNX file") from None
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is not an ONNX model, or it is truncated ({path.stat().st_size} bytes): {error}") from None
-    if not model.graph.node or not model.ir_version:
-        raise ModelError(f"{path} holds no graph ({path.stat().st_size} bytes); expected an ONNX model")
-    graph = model.graph
-    names = [value.name for values in (graph.input, graph.output, graph.initializer, graph.node) for value in values]
-    for name in (*names, *(tensor for node in graph.node for tensor in (*node.input, *node.output))):
-        if isinstance(name, bytes):  # what protobuf returns for text that is not UTF-8
-            raise ModelError(f"{path} is not an ONNX model, or it is damaged: the name {name!r} is not text")
-    return model
+def inputs_of(path: Path, model: onnx.ModelProto) -> Schema:
+    """Return the inputs as columns, without those that are stored; raises as `input_of` does."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return Schema({value.name: input_of(path, model, value) for value in model.graph.input if value.name not in stored})
 
 
-def _free_axes(model: onnx.ModelProto) -> None:
-    """Leave the length of axes open that some exporters write as -1 or 0; ONNX Runtime would take it literally."""
-    graph = model.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.type.HasField("tensor_type"):
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.HasField("dim_value") and dim.dim_value <= 0:
-                    dim.Clear()
-
-
-def _check_external(path: Path, model: onnx.ModelProto) -> None:
-    try:
-        outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
-    except (ValueError, OSError) as error:  # an offset that is not a number, or an impossible file name
-        raise ModelError(f"{path.name} has an invalid reference to external data: {error}") from None
-    for tensor, info, data in outside:
-        if not data.is_relative_to(path.parent.resolve()):
-            raise ModelError(
-                f"{path.name}: the weights of {tensor.name!r} are in {info.location!r}, outside the model's folder"
-            )
-        if not data.is_file():
-            raise ModelError(f"{path.name}: the weights of {tensor.name!r} are in {data}, which is missing; copy that file too")
-        start, size = info.offset or 0, _size(path, tensor) if info.length is None else info.length
-        if start < 0 or size < 0:
-            raise ModelError(f"{path.name}: {tensor.name!r} has {size} bytes from byte {start} of {data.name}; it is damaged")
-        if data.stat().st_size < (need := start + size):
-            raise ModelError(f"{path.name}: {data.name} has {data.stat().st_size} bytes and {tensor.name!r} ends at {need}")
-
-
-def _size(path: Path, tensor: TensorProto) -> int:
-    """Return the bytes of a tensor by its type and shape; Python's integers do not overflow."""
-    if min(tensor.dims, default=0) < 0 or tensor.data_type not in helper.get_all_tensor_dtypes():
-        raise ModelError(
-            f"{path.name}: {tensor.name!r} has type {tensor.data_type} and shape {list(tensor.dims)}; it is damaged"
-        )
-    return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-
-
-def _check_structure(path: Path, model: onnx.ModelProto) -> None:
-    structure = onnx.ModelProto()
-    structure.CopyFrom(model)
-    for tensor, _ in list(external_tensors(structure)):
-        # Checked above; the checker would look for it in the working directory.
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-        tensor.dims[:] = [0]
-    try:
-        onnx.checker.check_model(structure)
-    except (
-        onnx.checker.ValidationError,
-        ValueError,
-    ) as error:  # a message that quotes bytes that are not UTF-8 is a ValueError
-        raise ModelError(f"{path.name} is not a valid ONNX model: {' '.join(str(error).split())}") from None
-
-
-def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
-    try:
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, ValueError) as error:
-        raise ModelError(f"{path.name} is not consistent: {error}") from None
-    return {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+def evidence_of(path: Path, model: onnx.ModelProto, output: str, loss: Loss, inputs: Schema | None) -> Evidence:
+    """Return what is known about an output; without `inputs` the model is not probed."""
+    size = sum(file.stat().st_size for file in files_of(path, model))
+    return Evidence(path, model, output, loss, lambda: values_of(path, model, inputs or Schema(), output, size))
 
 
 def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Column:
@@ -288,8 +190,3 @@ def type_of(value: ValueInfoProto | None) -> str:
 
 def _kind(number: int) -> str:
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"UNKNOWN {number}"
-
-
-def files_of(path: Path, model: onnx.ModelProto) -> list[Path]:
-    """Return the files of a model: its own, then those of its external data."""
-    return [path, *(path.parent / location for location in sorted({info.location for _, info in external_tensors(model)}))]

@@ -11,7 +11,8 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from riverdelta.core.durable import atomic
 from riverdelta.core.errors import Corrupt, Unsupported
-from riverdelta.graph.signature import Signature, external_tensors
+from riverdelta.graph.reading import external_tensors
+from riverdelta.graph.signature import Signature
 
 #: Smaller tensors stay in the model file.
 _INLINE_BYTES = 1024

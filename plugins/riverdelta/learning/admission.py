@@ -1,9 +1,8 @@
-"""Admission: decides which joined examples are learned, when, and with what weight."""
+"""Admission: decides which joined examples are learned, and when."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,20 @@ import numpy.typing as npt
 from riverdelta.core import senders
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
 from riverdelta.learning.influence import Limiter
 from riverdelta.learning.shares import Shares
 
-
-@dataclass(frozen=True)
-class Admitted:
-    """Which of M examples may be learned `now` and which are held for `later`, bool[M] each, with weights float32[M]."""
-
-    now: npt.NDArray[np.bool_]
-    later: npt.NDArray[np.bool_]
-    weight: Floats
+Rows = npt.NDArray[np.bool_]
 
 
 class Admission:
     """The limits of each entity and of each sender, and the breaker, which while tripped holds what they admit.
 
-    Limits apply when an example comes, whether the breaker is open or not, so that what is held is learned with the weight
-    that it would have had then.
+    Limits apply when an example comes, whether the breaker is open or not, so that what is held is what would have been
+    learned.
     """
 
     def __init__(
@@ -66,34 +57,36 @@ class Admission:
         """Whether the breaker is tripped, so that what comes is held."""
         return self.breaker is not None and self.breaker.open
 
-    def watch(self, examples: Examples) -> npt.NDArray[np.bool_]:
-        """Let the breaker observe examples with their scores; return bool[M]: which it lets pass."""
+    def watch(self, examples: Examples, passes: Rows) -> Rows:
+        """Let the breaker observe examples with their scores; return which it lets pass, bool[M] as `passes` of the limits."""
         if self.breaker is None:
             return np.ones(len(examples), np.bool_)
-        passes = self.breaker.update(examples)
+        closed = self.breaker.update(examples, passes)
         if not self._rolls_back:
             self.rolled_back = self.breaker.trips
-        return passes
+        return closed
 
-    def admit(self, examples: Examples, watched: bool = True) -> Admitted:
-        """Return which examples may be learned, and with what weight.
+    def admit(self, examples: Examples, watched: bool = True) -> tuple[Rows, Rows]:
+        """Return which of M examples may be learned now, and which are held for later, bool[M] each.
 
         Without `watched` their scores are not known yet: they are at most the rest of the breaker's `CHECK` examples, for which
-        it has decided, and `watch` must follow once they are scored.
+        it has decided, and `watch` must follow once they are scored, with those of both kinds.
         """
-        passes, weight = np.ones(len(examples), np.bool_), examples.weight
+        e, passes = examples, np.ones(len(examples), np.bool_)
         if self.limiter is not None:
-            passes = self.limiter.admit(examples.columns, examples.received)
+            passes = self.limiter.admit(e.columns, e.received)
         if self.shares is not None:
-            weight = weight.copy()
-            weight[passes] = self.shares.weigh(examples.source[passes], weight[passes], examples.received[passes])
-        closed = self.watch(examples) if watched else np.full(len(examples), not self.open)
-        return Admitted(passes & closed, passes & ~closed, weight)
+            passes[passes] = self.shares.admit(e.source[passes], e.weight[passes], e.received[passes])
+        closed = self.watch(e, passes) if watched else np.full(len(e), not self.open)
+        return passes & closed, passes & ~closed
 
-    def resume(self) -> None:
-        """Reset the breaker on an operator's command, which also answers the rollback that it requested."""
+    def resume(self, learned: bool) -> None:
+        """Reset the breaker on an operator's command, which also answers the rollback that it requested.
+
+        `learned` says whether what came since the trip is learned.
+        """
         if self.breaker is not None:
-            self.breaker.reset()
+            self.breaker.reset(learned)
             self.answered(self.breaker.trips)
 
     def answered(self, trip: int) -> None:

@@ -31,9 +31,6 @@ class Learning(Protocol):
     def resume(self, skip: bool) -> None:
         """Continue learning and reset the breaker; learn the examples that it held, or with `skip` drop them."""
 
-    def note_release(self) -> None:
-        """Restart the count of examples since the last release."""
-
     def make_release(self, sequence: int) -> int | None:
         """Make a release at the record `sequence`; return its number, None if releases are not kept."""
 
@@ -83,11 +80,7 @@ class Command(Strict):
 
     @classmethod
     def summary(cls) -> str:
-        """Return what the command does, as one sentence.
-
-        >>> Freeze.summary()
-        'Stop learning; serving, feedback and measurement continue.'
-        """
+        """Return what the command does, as one sentence."""
         return (cls.__doc__ or "").partition("\n")[0]
 
     @property
@@ -104,10 +97,6 @@ class Command(Strict):
 
         `position` is that of its release, None if the record has none. Raises `NotFound`, `Corrupt` or `Refused`.
         """
-
-    @classmethod
-    def noted(cls, learner: Learning) -> None:
-        """Do what its record causes even if the command is refused."""
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
         """Apply the record `sequence`, completely or not at all; return the number of the release that was made, if any."""
@@ -252,11 +241,6 @@ class Release(Command):
     """Make a release of the current tables."""
 
     name = "release"
-
-    @classmethod
-    def noted(cls, learner: Learning) -> None:
-        """Restart the count of examples since the last release."""
-        learner.note_release()
 
     def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
         """Make the release."""

@@ -32,8 +32,8 @@ from riverdelta.learning.outcomes import Outcomes
 from riverdelta.learning.recall import Recall
 
 _log = logging.getLogger(__name__)
-#: Rows that are scored and learned in one call: those for which the breaker decides at once.
-AT_ONCE = CHECK
+#: Rows that are scored, learned and measured in one call.
+AT_ONCE = 1024
 
 
 class Fold(ABC):
@@ -158,7 +158,7 @@ class Fold(ABC):
         self.prequential.update(base, served, label, importance)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
         drifts = self.adaptation.watch(e)
-        e = self._admit(e)
+        self._admit(e)
         if self.admitted.any():
             self._learn(e, slice(None) if self.admitted.all() else self.admitted)
         if drifts:
@@ -172,15 +172,18 @@ class Fold(ABC):
         and `served` are computed while the rows are learned. Positions and observers are not used: it is for logs, not for a
         journal.
         """
-        e, count = examples, len(examples)
-        e = self._admit(e, watched=False)
-        corrected = np.empty_like(e.base)
-        for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), count]):
-            rows = slice(first, last)
-            corrected[rows] = (self._learn if self.admitted[first] else self._predict)(e, rows)
+        e, corrected, admitted = examples, np.empty_like(examples.base), np.empty(len(examples), np.bool_)
+        for rows in (slice(first, first + CHECK) for first in range(0, len(e), CHECK)):
+            part = e[rows]
+            passes = self._admit(part, watched=False)
+            for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), len(part)]):
+                learned = slice(first, last)
+                corrected[rows][learned] = (self._learn if self.admitted[first] else self._predict)(part, learned)
+            self.admission.watch(replace(part, corrected=corrected[rows]), passes)
+            admitted[rows] = self.admitted
+        self.admitted = admitted
         served = self.gate.serve(e.base, corrected, e.label, e.importance)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
-        self.admission.watch(e)
         self.prequential.update(e.base, e.served, e.label, e.importance)
         self.adaptation.watch(e)
         return e
@@ -194,18 +197,17 @@ class Fold(ABC):
             self._learn_rows(*self.held.take(BLOCK))
             self.pulse()
 
-    def _admit(self, e: Examples, watched: bool = True) -> Examples:
-        """Return the examples as they are to be learned, note in `admitted` which may be now, and hold the others.
+    def _admit(self, e: Examples, watched: bool = True) -> npt.NDArray[np.bool_]:
+        """Note in `admitted` which examples may be learned now, and hold those for later; neither while learning is frozen.
 
-        While learning is frozen, nothing is learned or held.
+        Returns bool[M]: those of either kind, frozen or not.
         """
-        found = self.admission.admit(e, watched)
-        e = replace(e, weight=found.weight)
-        self.admitted = found.now & (not self.frozen)
+        now, later = self.admission.admit(e, watched)
+        self.admitted = now & (not self.frozen)
         self.examples += len(e)
-        if not self.frozen and found.later.any():
-            self.held.put(e, found.later)
-        return e
+        if not self.frozen and later.any():
+            self.held.put(e, later)
+        return now | later
 
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""

@@ -20,7 +20,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning import reference
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
-from riverdelta.learning.commands import Resume, known, of_record
+from riverdelta.learning.commands import Release, Resume, known, of_record
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.fold import Fold
 from riverdelta.learning.held import Held
@@ -76,14 +76,10 @@ class Learner(Fold):
     def resume(self, skip: bool) -> None:
         """Reset the breaker; learn the examples that it held, or with `skip` drop them."""
         self.frozen = False
-        self.admission.resume()
+        self.admission.resume(learned=not skip)
         if skip:
             self.held.skip()
         self.learn_held()
-
-    def note_release(self) -> None:
-        """Restart the count of examples since the last release."""
-        self.released_at = self.examples
 
     def make_release(self, sequence: int) -> int | None:
         """Make a release at the record `sequence`; return its number, None if releases are not kept."""
@@ -96,7 +92,7 @@ class Learner(Fold):
             self.admission.rolled_back = breaker.trips
         if (drift := self.adaptation.drift) is not None:
             self.adaptation.recorded = drift.alarms
-        self.note_release()
+        self.released_at = self.examples
 
     def take_over(self, other: Learner) -> None:
         """Restore what another learner has learned and measured; the waiting rows and the settings stay as they are."""
@@ -112,7 +108,8 @@ class Learner(Fold):
             cls = known(asked)
         except Corrupt as error:
             raise Corrupt(f"journal record {sequence}: {error}") from None
-        cls.noted(self)
+        if cls is Release:
+            self.released_at = self.examples  # even if it is refused
         self.admission.answered(asked.trip or 0)
 
         def apply() -> tuple[int | None, bool]:

@@ -1,4 +1,4 @@
-"""Reference file: the profile of a base's training data, kept beside the base, and the settings record that names it."""
+"""Reference file: the reference profile, kept beside the base, and the settings record that names it."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, take
 from riverdelta.core.errors import ConfigurationError
@@ -25,8 +26,8 @@ _LEAST_RATIO = LEAST / (1.0 - LEAST)
 #: last example, and the time of that.
 ACCOUNT = np.dtype([(name, np.float64) for name in ("sent", "learned", "ratio", "own", "others", "last")])
 #: All weight learned, the weight lost to the cap; the last time, its account, the last time of any other account, and that of a
-#: sender with an account of its own.
-WHOLE = np.dtype([(name, np.float64) for name in ("learned", "capped", "last", "account", "before", "known")])
+#: sender with an account of its own; the examples drawn for.
+WHOLE = np.dtype([(name, np.float64) for name in ("learned", "capped", "last", "account", "before", "known", "drawn")])
 _Account, _Whole = numba.from_dtype(ACCOUNT)[::1], numba.from_dtype(WHOLE)[::1]
 
 
@@ -49,9 +50,18 @@ def _touch(accounts, k, whole, now, burst):  # type: ignore[no-untyped-def]
     a["last"] = max(a["last"], now)
 
 
+@numba.njit(numba.float64(numba.uint64), cache=True)
+def _draw(count):  # type: ignore[no-untyped-def]
+    """Return a number of 0 to 1, as if drawn at random, the same for the same count."""
+    for _ in range(2):
+        count = (count + np.uint64(1)) * GOLDEN
+        count ^= count >> np.uint64(32)
+    return np.float64(count >> np.uint64(11)) / 2.0**53
+
+
 @numba.njit(
     numba.void(
-        numba.int64[::1], numba.float32[::1], numba.float64[::1], numba.float64, _Account, _Whole, numba.float32[::1]
+        numba.int64[::1], numba.float32[::1], numba.float64[::1], numba.float64, _Account, _Whole, numba.boolean[::1]
     ),
     cache=True,
 )  # fmt: skip
@@ -59,7 +69,7 @@ def _cap(source, weight, received, burst, accounts, whole, out):  # type: ignore
     w, newcomers = whole[0], accounts.shape[0] - 1
     mask = np.uint64(newcomers - 1)
     for i in range(len(source)):
-        out[i] = weight[i]
+        out[i] = True
         if source[i] == 0 or not weight[i] > 0.0:
             continue
         now, size = received[i], min(np.float64(weight[i]), RECENT)
@@ -82,7 +92,10 @@ def _cap(source, weight, received, burst, accounts, whole, out):  # type: ignore
             accounts[a]["sent"] += size
             if most < 1.0 and w["learned"] >= WARM_UP:
                 factor = min(RECENT * most / (1.0 - most) / accounts[a]["sent"], 1.0)
-        out[i] = np.float32(weight[i] * factor)
+        if factor < 1.0:
+            out[i] = _draw(np.uint64(w["drawn"])) < factor
+            w["drawn"] += 1.0
+            w["capped"] += 0.0 if out[i] else size
         for each, by_itself in ((k, alone), (a, quiet)):
             accounts[each]["own"] += size * factor
             if by_itself:
@@ -92,24 +105,25 @@ def _cap(source, weight, received, burst, accounts, whole, out):  # type: ignore
             if a == k:
                 break
         w["learned"] += size * factor
-        w["capped"] += size * (1.0 - factor)
 
 
 class Shares:
-    """Scales down the weights of a sender that sends far more than its usual share; it never refuses an example.
+    """Admits all examples of a sender, or a random part of them if it sends far more than its usual share.
 
     Only the examples of others let time pass for a sender, so a flood does not soon make itself usual. A sender's usual share
     of what is learned is its mean over 32,768 examples of others, beginning with that of the first 4,096. Of the recent
-    weight, that of 4,096 examples of others, it has about `burst` times its usual share: beyond that, the k-th example counts
-    in proportion to 1/k. So a sender with a usual share of 1/`burst` or more is never capped. Senders below 1 % share one
-    account, whose usual share is at least 1 %: a newcomer, or 100,000 of them, begins with `burst` % of what is learned. One
-    that sends as much as all others together is learned in full after about 35,000 examples of theirs.
+    weight, that of 4,096 examples of others, it has about `burst` times its usual share: beyond that, the k-th example is
+    admitted with a probability in proportion to 1/k. So a sender with a usual share of 1/`burst` or more is never capped.
+    Senders below 1 % share one account, whose usual share is at least 1 %: a newcomer, or 100,000 of them, begins with `burst`
+    % of what is learned. One that sends as much as all others together is learned in full after about 35,000 examples of
+    theirs.
 
     Nothing is capped in the first 4,096 examples, while no other sender has sent anything for an hour, or for negatives by
     silence (source 0). A sender that sends alone becomes the usual one in some 10,000 examples, and one that was absent for an
     hour keeps its usual share. An example of any weight counts as at most 4,096.
 
-    The result depends only on the examples and their order, bit for bit, not on how they are cut into blocks.
+    The result depends only on the examples and their order, bit for bit, not on how they are cut into blocks: what is drawn
+    follows from the number of examples.
 
     Parameters
     ----------
@@ -121,18 +135,20 @@ class Shares:
     --------
     >>> rng, ones = np.random.default_rng(0), np.ones(10_000, np.float32)
     >>> shares, usual = Shares(4.0), rng.integers(1, 9, 10_000)
-    >>> bool((shares.weigh(usual, ones, np.arange(10_000.0)) == 1).all())
+    >>> bool(shares.admit(usual, ones, np.arange(10_000.0)).all())
     True
     >>> flood = np.where(np.arange(10_000) % 11 > 0, 99, usual)
-    >>> learned = shares.weigh(flood, ones, np.arange(10_000.0) + 10_000)
+    >>> learned = shares.admit(flood, ones, np.arange(10_000.0) + 10_000)
     >>> int(learned[flood == 99].sum()), int(learned[flood != 99].sum())
-    (867, 910)
+    (893, 910)
 
     Notes
     -----
     The account of a sender is a leaky bucket that leaks on the others' clock: with D the sum of its own weights, each decayed
-    by exp(-w/4,096) for a weight w learned from others since, and c the share allowed, an example is scaled by min(1,
-    4,096·c/(1 - c)/D). Its usual ratio to the others is the mean, on the same clock, of the same sum of the scaled weights.
+    by exp(-w/4,096) for a weight w learned from others since, and c the share allowed, an example has the probability min(1,
+    4,096·c/(1 - c)/D). Its usual ratio to the others is the mean, on the same clock, of the same sum of weights times their
+    probability. Examples are left out, not scaled down: a correction forgets with each example, however light, so that many
+    light ones would displace what is known.
     """
 
     def __init__(self, burst: float = 4.0) -> None:
@@ -145,12 +161,13 @@ class Shares:
             self._whole[name] = -np.inf
         self._whole["account"] = -1
 
-    def weigh(self, source: Ints, weight: Floats, received: Array) -> Floats:
-        """Return the weights float32[M] with which examples are learned, in order: at most `weight` float32[M].
+    def admit(self, source: Ints, weight: Floats, received: Array) -> npt.NDArray[np.bool_]:
+        """Return bool[M]: which examples, in order, are admitted.
 
-        `source` int64[M] are their senders, 0 for none, and `received` float64[M] the times of their labels in Unix seconds.
+        `source` int64[M] are their senders, 0 for none, `weight` float32[M] their weights, and `received` float64[M] the times
+        of their labels in Unix seconds.
         """
-        out = np.empty(len(weight), np.float32)
+        out = np.empty(len(weight), np.bool_)
         given = np.ascontiguousarray(source, np.int64), np.ascontiguousarray(weight, np.float32)
         _cap(*given, np.ascontiguousarray(received, np.float64), self.burst, self._accounts, self._whole, out)
         return out

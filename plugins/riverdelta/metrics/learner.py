@@ -66,7 +66,7 @@ GAUGES = {
     "admission.trips": ("breaker_trips", "Times the breaker has tripped, in times"),
     "admission.limited": ("updates_limited", "Examples not learned because an entity reached its limit, in rows"),
     "admission.senders.capped": (
-        "weight_capped", "Weight that examples lost because their sender exceeded its share, in rows",
+        "weight_capped", "Weight of the examples not learned because their sender exceeded its share, in rows",
     ),
     "admission.senders.usual.{sender}": ("sender_share_ratio", "Usual share of a sender of what is learned, a ratio"),
     "held.rows": ("held_examples", "Examples that the breaker holds until `riverdelta resume`, in rows"),

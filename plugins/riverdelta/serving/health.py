@@ -56,8 +56,9 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
         done = (again["position"] - again["since"]) / max(again["until"] - again["since"], 1)
         return Health("note", f"The learner is relearning the journal after a release: {done:.0%} is done.", scoring)
     if admission.get("open"):
-        reason = admission.get("reason") or "the joined stream changed abruptly"
-        return Health("bad", f"The breaker is open: {reason}.", _held(learning.get("held") or {}))
+        return Health(
+            "bad", f"The breaker is open: {admission.get('reason') or 'learning does harm'}.", _held(learning.get("held") or {})
+        )
     found = gain(learning, loss)
     if learning.get("frozen"):
         return Health("warn", "Learning is frozen.", f"Nothing is learned until you resume. {found.more}")

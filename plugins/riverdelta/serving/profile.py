@@ -1,4 +1,4 @@
-"""Reference profile: measured on a base's training data by scoring it with the base."""
+"""Reference profile: measured on labelled rows by scoring them with the base."""
 
 from __future__ import annotations
 

@@ -97,16 +97,18 @@ class Kept(Journalled):
 
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
-        if (release := next((r for r in self._store.all() if r.position == position), None)) is None:
-            raise NotFound(f"the release at position {position} was deleted")
-        return self._store.state(release)
+        return _stored(self._store, position)
 
 
 class Replayed(Journalled):
-    """The past of a replay from the start of a journal: it keeps only the states that a later rollback needs."""
+    """The past of a replay from the start of a journal: it keeps only the states that a later rollback needs.
 
-    def __init__(self, journal: Reader, start: Arrays) -> None:
+    Of a replay that begins later, `store` has those from before.
+    """
+
+    def __init__(self, journal: Reader, start: Arrays, store: ReleaseStore | None = None) -> None:
         super().__init__(journal)
+        self._store = store
         self._made = 0
         until = journal.last() + 1
         self._wanted = {asked.position for _, asked in journal.commands(0, until) if asked.action == Rollback.name}
@@ -132,9 +134,17 @@ class Replayed(Journalled):
 
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position."""
-        if position not in self._states:
+        if position in self._states:
+            return self._states[position]
+        if self._store is None:
             raise NotFound(f"no release was made at position {position}")
-        return self._states[position]
+        return _stored(self._store, position)
+
+
+def _stored(store: ReleaseStore, position: int) -> Arrays:
+    if (release := next((r for r in store.all() if r.position == position), None)) is None:
+        raise NotFound(f"the release at position {position} was deleted")
+    return store.state(release)
 
 
 def _copied(arrays: Arrays) -> Arrays:

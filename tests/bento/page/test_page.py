@@ -107,7 +107,7 @@ def test_drift_says_what_it_is_measured_against_and_what_is_done_about_it():
     columns, base, _, label = stream(1_024, 0.0)
     given = Drift(schema, 1_024, given=Drift.reference_of(schema, columns, base, label))
     for drift, against in (
-        (given, "1,024 rows of the base’s training data"),
+        (given, "1,024 rows of the reference profile"),
         (Drift(schema, 1_024), "1,024 examples of the stream"),
     ):
         drift.update(*stream(20_000, 0.0))

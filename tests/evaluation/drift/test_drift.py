@@ -75,6 +75,14 @@ def test_a_drift_that_recurs_raises_it_each_time():
     assert [len(a) for a in alarms] == [0, 1, 1, 1, 1, 1]
 
 
+def test_a_number_that_only_increases_raises_it_again_and_again():
+    drift = Drift(SCHEMA, REFERENCE)
+    columns, *rest = stream(20_000)
+    alarms = fed(drift, (columns | {"price": np.arange(20_000, dtype=np.float32)}, *rest))
+    assert set(alarms) == {"price"}
+    assert len(alarms) > 3
+
+
 def test_distances_say_which_column_has_moved():
     drift = Drift(SCHEMA, REFERENCE, run_length=1e300)
     fed(drift, stream(10_000))

@@ -218,6 +218,28 @@ def test_a_delta_that_does_not_fit_changes_nothing(session, tables, words):
     assert session.run(EVERY).corrected[:3].tolist() == [6, 3, 0]
 
 
+LATELY = "riverdelta/twotables/limit"
+
+
+def test_tables_that_are_newer_than_the_release_are_ignored_and_any_other_unknown_one_is_refused(release):
+    # A delta of this version, for the graph of an older release: the second name is one that this graph does have.
+    session = Session(release, START, providers=["CPUExecutionProvider"], lately={LATELY, RIGHT})
+    late = {LATELY: (None, np.full((2, 1), 4, np.float32))}
+    session.swap(following(1, {LEFT: (np.array([1]), ONE), RIGHT: (np.array([2]), np.full((1, 1), 5, np.float32)), **late}))
+    assert session.run(EVERY).corrected[:4].tolist() == [0, 3, 5, 0]
+    with pytest.raises(Corrupt, match="has a table 'riverdelta/twotables/lefts', which the model lacks"):
+        session.swap(following(2, {"riverdelta/twotables/lefts": (np.array([0]), ONE), **late}))
+    session.swap(following(2, late))
+    full = whole(3, 7)
+    session.swap(Delta(full.state, None, {**full.tables, **late}))
+    assert session.run(EVERY).corrected.tolist() == [28] * ROWS
+
+
+def test_a_table_that_is_newer_than_the_release_is_unknown_to_a_session_that_was_not_told(session):
+    with pytest.raises(Corrupt, match=f"has a table '{LATELY}', which the model lacks"):
+        session.swap(following(1, {LATELY: (None, np.full((2, 1), 4, np.float32))}))
+
+
 def test_a_delta_that_skips_a_state_is_refused_with_both_and_a_whole_one_mends_it(session):
     with pytest.raises(Corrupt, match=r"1\+3 follows 1\+2, but 1\+0 is in service"):
         session.swap(following(3, {LEFT: (np.array([0]), ONE)}))

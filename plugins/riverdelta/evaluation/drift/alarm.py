@@ -32,7 +32,7 @@ LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
 class Drift:
     """A drift detector for joined examples, with a bound on its rate of false alarms.
 
-    **Reference.** The profile of the base's training data, if `given`: then everything is watched from the first example on.
+    **Reference.** The profile that is `given`, if any: then everything is watched from the first example on.
     Otherwise the first stable window of `reference` examples: a window is stable if the loss of its second half is not below
     that of its first by more than two standard errors, since while a learner still improves any later stream would look
     normal; after 8 unstable windows the next one is taken as it is. After an alarm the alarm's reference is the next stable
@@ -61,7 +61,7 @@ class Drift:
     run_length
         Mean number of examples between false alarms, at least (default 10 million). Lower it to detect changes earlier.
     given
-        Reference profile of the base's training data (`riverdelta reference`); None learns the reference from the stream.
+        Reference profile (`riverdelta reference`); None learns the reference from the stream.
     loss
         The loss of the task.
 

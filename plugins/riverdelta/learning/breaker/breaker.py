@@ -13,22 +13,26 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.learning.breaker import evidence as e
 
+Rows = npt.NDArray[np.bool_]
+
 
 class Breaker:
     """Decides which joined examples may be learned: all, until there is evidence that learning from them does harm.
 
-    It decides after every 128 examples, for those that follow. Once tripped it observes nothing until `reset`.
+    It decides after every 128 examples, for those that follow. Once tripped it stays so until `reset`.
 
     **Harm.** By the labels of one sender the corrected scores lose over 0.05 nats a row more than the base, and over 0.05 more
     than they lose by the latest equal labels of other senders. So wrong labels are measured by scores that the others' labels
-    have shaped. What affects all senders, such as late labels, a season, or one label that comes in batches, does not count,
-    and the gate limits what it costs. 32 senders are tested one by one, the rest together. Without equal labels from others a
-    sender is not tested.
+    have shaped; if those are no more than its own, as with two senders, it can be the honest one that is named. What affects
+    all senders, such as late labels, a season, or one label that comes in batches, does not count, and the gate limits what it
+    costs. 32 senders are tested one by one, the rest together. Without equal labels from others a sender is not tested, nor by
+    examples that the limits do not admit: as they are not learned, they would contradict the scores permanently.
 
     **Degenerate labels**, of one sender or of all. The last 1,000 or more are the same, more than in any earlier run, and 20 of
-    the other label were expected: for each row the smaller of the base's probability and of the usual rate, the share of this
-    label's rows after which the other came. So labels that truly come in long runs do not trip it. A label is tested once 8 of
-    its runs have ended.
+    the other label were expected by the base, and also by the usual rate: the share of this label's rows after which the other
+    came, plus three standard errors. So labels that truly come in long runs do not trip it. Nor does a run of which the
+    corrected scores expect less than a sixteenth of what the base does, such as the negatives of one user: they have learned
+    it, which with stale labels of many takes them longer. A label is tested once 8 of its runs have ended.
 
     It cannot detect a stream that is wrong from the first label on, labels that all senders invert at once, or a share of wrong
     labels from which the corrections still gain.
@@ -42,8 +46,9 @@ class Breaker:
     1/4; it trips at R = 10⁷. If E[x | the past] <= 0.05 at every example, R - (examples of the sender) is a supermartingale,
     and so is the sum over senders: the mean number of examples before a false alarm is at least 10⁷, whatever the number of
     senders and however their labels depend on each other. Past gains are forgotten, as R is never below 0. Source: Shin,
-    Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection", arXiv 2203.03532. A run
-    with 20 expected ends has a probability of 2·10⁻⁹ if its ends are independent.
+    Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection", arXiv 2203.03532. If ends
+    are independent, a run in which 20 were expected by their true rate has a probability of 2·10⁻⁹. The three standard errors
+    are for a base that is right: with 100 ends known, it then trips at 20 expected by the base in all but 0.1 % of the cases.
 
     Examples
     --------
@@ -63,25 +68,46 @@ class Breaker:
         self._tally = np.zeros(1, e.TALLY)
         self._places = np.zeros(e.REST + 1, e.PLACE)
         self._latest = np.zeros(2, e.LATEST)
+        #: `_places` when it tripped.
+        self._tripped = self._places.copy()
 
-    def update(self, examples: Examples) -> npt.NDArray[np.bool_]:
-        """Observe M examples in order, as they were scored; return bool[M]: those before a trip, which may be learned."""
+    def update(self, examples: Examples, admitted: Rows | None = None) -> Rows:
+        """Observe M examples in order, as they were scored; return bool[M]: those before a trip, which may be learned.
+
+        `admitted` bool[M] are those that the limits admit (default: all); in the others only runs of one label are counted.
+        """
+        seen = np.ones(len(examples), np.bool_) if admitted is None else np.ascontiguousarray(admitted, np.bool_)
         out = np.empty(len(examples), np.bool_)
         base, corrected = (np.ascontiguousarray(raw[:, 0]) for raw in (examples.base, examples.corrected))
         label, weight = (np.ascontiguousarray(each, np.float32) for each in (examples.label, examples.importance))
         source = np.ascontiguousarray(examples.source, np.int64)
-        e.watch(base, corrected, label, weight, source, self._tally, self._places, self._latest, out)
+        given, state = (base, corrected, label, weight, source, seen), (self._tally, self._places, self._latest)
+        was, done = self.open, e.watch(0, *given, *state, out)
+        if self.open and not was:
+            self._tripped[...] = self._places
+        e.watch(done, *given, *state, out)
         return out
 
-    def reset(self) -> None:
-        """Reset it on an operator's command: evidence starts over, and a run that tripped it may be twice as long."""
-        s, places = self._tally[0], self._places
-        if s["open"] and s["why"] == e.RUN:
-            p = places[s["place"]]
-            p["longest"][p["label"]] = 2 * p["run"]
-        s["open"] = 0
-        for name in ("evidence", "run", "expected", "since", "excess"):
-            places[name] = 0
+    def reset(self, learned: bool = True) -> None:
+        """Reset it on an operator's command: evidence starts over.
+
+        If what came since the trip is `learned` (default), its runs of one label are normal: runs up to 4 times the longest
+        new one, of either label, will not trip it. Otherwise it forgets what came.
+        """
+        p, before = self._places, self._tripped
+        if self.open and learned:
+            runs = p["longest"].copy()
+            at = np.arange(len(p)), p["label"]
+            runs[at] = np.maximum(runs[at], p["run"])
+            new = np.where(runs > before["longest"], runs, 0).max(axis=1, keepdims=True)
+            p["longest"] = np.maximum(runs, e.NORMAL * new)
+        elif self.open:
+            p[...] = before
+            for name in ("run", "expected", "foreseen"):
+                p[name] = 0
+        self._tally["open"] = 0
+        for name in ("evidence", "since", "excess"):
+            p[name] = 0
 
     @property
     def open(self) -> bool:
@@ -108,17 +134,17 @@ class Breaker:
         if not self.open:
             return None
         s = self._tally[0]
-        p = self._places[s["place"]]
+        p = self._tripped[s["place"]]
         number = int(p["source"])
         who = {e.EVERYBODY: "all senders", e.REST: f"the senders beyond the first {e.SENDERS}"}.get(int(s["place"]))
         who = who or (f"sender {names.get(number, number)}" if number else "silence and unknown senders")
         if s["why"] == e.RUN:
-            expected = f"where {p['expected']:.0f} of the other were expected"
-            said = f"the last {p['run']:,} labels of {who} are {p['label']}, {expected}"
+            said = f"the last {p['run']:,} labels of {who} are {p['label']}, "
+            said += f"where {e.ends_expected(p):.0f} of the other were expected"
         else:
             more = p["excess"] / max(p["since"], 1) + e.MARGIN
             said = f"the corrected scores lose {more:.2f} nats a row to the base by the last {p['since']:,} labels of {who}"
-            said += ", and not by those of others"
+            said += ", and not by those of others: they contradict each other, and either may be wrong"
         return (
             f"{said}; after example {self.opened:,}. Stop what is wrong; then `riverdelta resume` learns the examples held, "
             "and `riverdelta resume --skip` drops them"
@@ -144,9 +170,9 @@ class Breaker:
             ("tally", "senders", 0, e.SENDERS),
             ("tally", "why", e.HARM, e.RUN),
             ("tally", "place", e.EVERYBODY, e.REST),
-            ("places", "label", 0, 1),
-            ("places", "evidence", 0, e.MOST),
-            *(("places", field, 0, 2**62) for field in ("run", "expected", "rows", "ends", "excess")),
+            *((name, "label", 0, 1) for name in ("places", "tripped")),
+            *((name, "evidence", 0, e.MOST) for name in ("places", "tripped")),
+            *((name, field, 0, 2**62) for name in ("places", "tripped") for field in e.COUNTS),
             ("latest", "count", 0, 2**62),
             ("latest", "loss", -1, 1),
         ):
@@ -161,4 +187,4 @@ class Breaker:
                 mine[name][field] = values
 
     def _records(self) -> dict[str, npt.NDArray[Any]]:
-        return {"tally": self._tally, "places": self._places, "latest": self._latest}
+        return {"tally": self._tally, "places": self._places, "latest": self._latest, "tripped": self._tripped}

@@ -24,6 +24,10 @@ MOST = 4.0 * RUN_LENGTH
 LATEST_ROWS, LEAST_OTHERS = 64, 8
 #: A run of one label is tested once 8 have ended; it trips at 1,000 rows, if 20 of the other label were expected.
 LEAST_ENDS, LEAST_ROWS, LEAST_EXPECTED = 8.0, 1_000, 20.0
+#: What part of the base's expectation the corrected scores must share.
+LEAST_SHARE = 1 / 16
+#: How many times the longest run that an operator had learned is normal afterwards.
+NORMAL = 4
 #: Rows of a label after which older runs count half.
 REMEMBERED = 100_000.0
 #: Why it tripped.
@@ -32,14 +36,17 @@ HARM, RUN = 0, 1
 #: The evidence about one sender, or about all; pairs are by label.
 PLACE = np.dtype(
     [
-        ("source", np.int64), ("examples", np.int64),
+        ("source", np.int64),
         ("evidence", np.float64, len(STAKES)),  # of harm, for each stake
-        ("label", np.int64), ("run", np.int64), ("expected", np.float64),  # of this run; expected labels of the other kind
+        ("label", np.int64), ("run", np.int64),  # of this run
+        ("expected", np.float64), ("foreseen", np.float64),  # labels of the other kind in it, by the base and as corrected
         ("rows", np.float64, 2), ("ends", np.float64, 2),  # of the runs that have ended
         ("longest", np.int64, 2),  # that was normal
         ("since", np.int64), ("excess", np.float64),  # examples in which more than the margin was lost, and how much more
     ]
 )  # fmt: skip
+#: The fields that are not negative.
+COUNTS = ("run", "expected", "foreseen", "rows", "ends", "longest", "since", "excess")
 #: The breaker itself: examples, whether it is open and since which, its trips, and the cause of the last.
 TALLY = np.dtype([(name, np.int64) for name in ("examples", "open", "opened", "trips", "why", "place", "senders")])
 #: The latest examples of a label: how many so far, in whose place, and what they lost.
@@ -47,9 +54,9 @@ LATEST = np.dtype([("count", np.int64), ("place", np.int64, LATEST_ROWS), ("loss
 
 _Place, _Tally, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, TALLY, LATEST))
 _Places = types.Array(_Place, 1, "C")
-_SIGNATURE = types.void(
-    *[types.float32[::1]] * 4, types.int64[::1], types.Array(_Tally, 1, "C"), _Places, types.Array(_Latest, 1, "C"),
-    types.boolean[::1],
+_SIGNATURE = types.int64(
+    types.int64, *[types.float32[::1]] * 4, types.int64[::1], types.boolean[::1], types.Array(_Tally, 1, "C"), _Places,
+    types.Array(_Latest, 1, "C"), types.boolean[::1],
 )  # fmt: skip
 
 
@@ -69,10 +76,9 @@ def _above(place, loss, same):  # type: ignore[no-untyped-def]
     return loss - max(total / many, 0.0) if many >= LEAST_OTHERS else math.nan
 
 
-@numba.njit(types.void(_Place, types.float64, types.int64, types.float64), cache=True)
-def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
-    """Add an example of label y: what it lost (NaN: it is not tested), and the `chance` of the other label by the base."""
-    p.examples += 1
+@numba.njit(types.void(_Place, types.float64, types.int64, types.float64, types.float64), cache=True)
+def _add(p, loss, y, chance, corrected):  # type: ignore[no-untyped-def]
+    """Add an example of label y: what it lost (NaN: it is not tested), and the other label's chance by base and `corrected`."""
     if not math.isnan(loss):
         p.excess = max(p.excess + loss - MARGIN, 0.0)
         p.since = p.since + 1 if p.excess > 0.0 else 0
@@ -86,17 +92,25 @@ def _add(p, loss, y, chance):  # type: ignore[no-untyped-def]
             if p.rows[p.label] > REMEMBERED:
                 p.rows[p.label] *= 0.5
                 p.ends[p.label] *= 0.5
-        p.label, p.run, p.expected = y, 0, 0.0
+        p.label, p.run, p.expected, p.foreseen = y, 0, 0.0, 0.0
     p.run += 1
-    if p.ends[y] >= LEAST_ENDS:
-        p.expected += min(chance, p.ends[y] / p.rows[y])
+    p.expected += chance
+    p.foreseen += corrected
+
+
+@numba.njit(types.float64(_Place), cache=True)
+def ends_expected(p):  # type: ignore[no-untyped-def]
+    """Return how many labels of the other kind were expected in the current run: by the base, or as usual if that is less."""
+    ends, rows = p.ends[p.label], p.rows[p.label]
+    return min(p.expected, p.run * (ends + 3.0 * math.sqrt(ends)) / rows) if ends >= LEAST_ENDS else 0.0
 
 
 @numba.njit(types.void(_Tally, _Places), cache=True)
 def _decide(s, places):  # type: ignore[no-untyped-def]
     for k in range(len(places)):
         p = places[k]
-        run = p.run >= LEAST_ROWS and p.expected >= LEAST_EXPECTED and p.run > p.longest[p.label]
+        run = p.run >= LEAST_ROWS and ends_expected(p) >= LEAST_EXPECTED and p.run > p.longest[p.label]
+        run = run and p.foreseen >= LEAST_SHARE * p.expected
         if run or np.mean(p.evidence) >= RUN_LENGTH:
             s.open, s.opened, s.why, s.place = 1, s.examples, RUN if run else HARM, k
             s.trips += 1
@@ -116,23 +130,33 @@ def _place(s, places, source):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def watch(base, corrected, label, weight, source, tally, places, latest, out):  # type: ignore[no-untyped-def]
-    """Observe M examples in order; see `Breaker` for the rules. out[i] is whether example i may be learned."""
+def watch(first, base, corrected, label, weight, source, admitted, tally, places, latest, out):  # type: ignore[no-untyped-def]
+    """Observe examples from number `first` on in order, up to a trip; return the number of the next. `Breaker` has the rules.
+
+    out[i] is whether example i may be learned. While it is open it only counts runs, up to the last example.
+    """
     s = tally[0]
-    for i in range(label.shape[0]):
+    was = s.open
+    for i in range(first, label.shape[0]):
         out[i] = s.open == 0
         s.examples += 1
         b, c = np.float64(base[i]), np.float64(corrected[i])
-        if s.open == 0 and math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i]):
+        if math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i]):
             y = 1 if label[i] > 0.5 else 0
             side = 2.0 * y - 1.0
             loss = min(max(weight[i] * (_softplus(-side * c) - _softplus(-side * b)), -1.0), 1.0)
             chance = 1.0 / (1.0 + math.exp(min(side * b, 700.0)))
+            foreseen = 1.0 / (1.0 + math.exp(min(side * c, 700.0)))
             place, same = _place(s, places, source[i]), latest[y]
-            _add(places[EVERYBODY], math.nan, y, chance)
-            _add(places[place], _above(place, loss, same), y, chance)
-            at = same.count % LATEST_ROWS
-            same.place[at], same.loss[at] = place, loss
-            same.count += 1
-        if s.open == 0 and s.examples % CHECK == 0:
+            _add(places[EVERYBODY], math.nan, y, chance, foreseen)
+            tested = admitted[i] and not was
+            _add(places[place], _above(place, loss, same) if tested else math.nan, y, chance, foreseen)
+            if tested:
+                at = same.count % LATEST_ROWS
+                same.place[at], same.loss[at] = place, loss
+                same.count += 1
+        if not was and s.examples % CHECK == 0:
             _decide(s, places)
+            if s.open:
+                return i + 1
+    return label.shape[0]

@@ -1,0 +1,142 @@
+"""Kernels of `Linear`: the raw output of a row, and the step that one example takes."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numba import float64, types
+
+from riverdelta.core.losses.kernels import KERNELS
+from riverdelta.corrections import bounded, limits
+
+_Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
+#: The least divisor of a number.
+_LEAST = math.sqrt(limits.LEAST)
+_Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
+
+
+@numba.njit(inline="always")
+def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
+    residual = 0.0
+    for s in range(slots.shape[1]):
+        residual += np.float64(ids[slots[i, s], k]) * np.float64(values[i, s])
+    for d in range(x.shape[1]):
+        residual += np.float64(dense[d, k]) * np.float64(x[i, d])
+    return o + residual
+
+
+@numba.njit(inline="always")
+def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
+    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares, FTRL's z)."""
+    squares = state[row, at] + g * g
+    if ftrl:
+        sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
+        z = state[row, at + 1] + g - sigma * coefficient
+        if abs(z) <= l1:
+            coefficient = 0.0
+        else:
+            divisor = (beta + math.sqrt(squares)) / rate + l2
+            coefficient = -(z - math.copysign(l1, z)) / divisor
+            if abs(coefficient) > radius:
+                # z returns to the value that gives the bound. Otherwise an attack would accumulate in z and outlast itself.
+                coefficient = math.copysign(radius, coefficient)
+                z = -coefficient * divisor - math.copysign(l1, coefficient)
+        state[row, at + 1] = z
+    elif squares > 0.0:
+        coefficient = bounded.within(coefficient - rate * (g / math.sqrt(squares) + l2 * coefficient), radius)
+    state[row, at] = squares
+    return coefficient
+
+
+@numba.njit(types.void(_Table, _Slots, _Table, _Table, _Table, _Table, _Table), cache=True)
+def predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-untyped-def]
+    for i in range(offset.shape[0]):
+        for k in range(offset.shape[1]):
+            out[i, k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
+
+
+@numba.njit(
+    types.void(
+        *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
+        *(_State, _Table, types.boolean, _Terms, KERNELS, _Table),
+    ),
+    cache=True,
+)
+def learn(  # type: ignore[no-untyped-def]
+    offset,
+    label,
+    weight,
+    slots,
+    values,
+    x,
+    ids,
+    touched,
+    id_state,
+    dense,
+    dense_state,
+    scale,
+    window,
+    limit,
+    ftrl,
+    terms,
+    loss,
+    out,
+):
+    rate, beta, l1, l2, clip, radius = terms
+    outputs = offset.shape[1]
+    raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    squares = np.empty(x.shape[1])
+    for i in range(offset.shape[0]):
+        size = 0.0
+        for d in range(x.shape[1]):
+            squares[d] = np.float64(x[i, d]) * np.float64(x[i, d])
+            size += squares[d]
+            x[i, d] = limits.counted(x[i, d], limit[0, d])
+        for k in range(outputs):
+            raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
+            out[i, k] = raw[k]
+        y, w = np.float64(label[i]), np.float64(weight[i])
+        if not (size < math.inf and bounded.is_learned(raw, y, w)):
+            continue
+        loss.derivatives(raw, y, w, gradient, curvature)
+        for k in range(outputs):
+            gradient[k] = bounded.within(gradient[k], clip)
+        for s in range(slots.shape[1]):
+            v = np.float64(values[i, s])
+            if v != 0.0:
+                slot = slots[i, s]
+                for k in range(outputs):
+                    g, c = gradient[k] * v, np.float64(ids[slot, k])
+                    ids[slot, k] = _step(id_state, slot, 2 * k, c, g, ftrl, rate, beta, l1, l2, radius)
+                touched[slot] = True
+        for d in range(x.shape[1]):
+            if squares[d] > 0.0:
+                # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x. Of each output's three columns in dense_state,
+                # the last is the coefficient of x / largest.
+                largest = max(scale[d, 0], abs(np.float64(x[i, d])), _LEAST)
+                scale[d, 2] += 1.0
+                if limits.is_usual(squares[d], scale[d, 2], window, d):
+                    scale[d, 1] += squares[d]
+                else:
+                    scale[d, 1] = limits.unusual(scale[d, 1], scale[d, 2], squares[d], window, d, limit, d, d + 1)
+                    x[i, d] = limits.counted(x[i, d], limit[0, d])
+                    # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
+                    typical = limits.typical(scale[d, 1], scale[d, 2])
+                    if not 0.99 * typical <= largest * largest <= 64.0 * typical:
+                        largest = 2.0 * math.sqrt(typical)
+                if largest != scale[d, 0]:
+                    # Coefficients and FTRL's z shrink with another scale.
+                    ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
+                    for k in range(outputs):
+                        dense_state[d, 3 * k] *= 1.0 if ratio > 0.125 else 0.0
+                        dense_state[d, 3 * k + 1] *= ratio if ratio > 0.125 else 0.0
+                        dense_state[d, 3 * k + 2] *= ratio if ratio > 0.125 else 0.0
+                    scale[d, 0] = largest
+                v = np.float64(x[i, d]) / largest
+                for k in range(outputs):
+                    at = 3 * k
+                    g, c = gradient[k] * v, dense_state[d, at + 2]
+                    dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
+                    dense[d, k] = dense_state[d, at + 2] / largest
