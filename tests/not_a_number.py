@@ -1,4 +1,4 @@
-"""A scorer that returns NaN: by its base where x is 1e30, by its corrections where they have learned and shop is 3e38."""
+"""A scorer that returns NaN: by its base where x is 1e30, by its corrections where they have learned and shop is 3e15."""
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ ranker (int64[N] user, float[N] x) => (float[N] logit) {
 }"""
 MEAN, LIMIT = "riverdelta/entity_user/mean", "riverdelta/entity_user/limit"
 #: Three rows: an ordinary one, one without a base logit, one without a corrected logit.
-COLUMNS = {"user": [1, 2, 3], "x": [0.5, 1e30, 1.0], "shop": [0.25, 0.5, 3e38], "town": [0.25, 0.5, 3e38]}
+COLUMNS = {"user": [1, 2, 3], "x": [0.5, 1e30, 1.0], "shop": [0.25, 0.5, 3e15], "town": [0.25, 0.5, 3e15]}
 
 
 def rows(*which):
@@ -35,6 +35,6 @@ def scorer(folder):
 
 
 def learn(session):
-    """Put tables into service by which 3e38 and 3e38, limited to 1e15, are infinity less infinity."""
+    """Put tables into service by which 3e15 and 3e15, limited to 1e15, are infinity less infinity."""
     mean = np.tile(np.float32([0.1, 3e25, -3e25]), (256, 1))
     session.swap(Delta(State(0, 1, 0), session.state, {MEAN: (np.arange(256), mean)}))

@@ -93,11 +93,21 @@ def test_the_scheme_is_taken_in_any_case():
         ACCESS.caller([f" {scheme} {TOKENS[Role.SCORE]} "], "").need(SCORE, "")
 
 
-@pytest.mark.parametrize(("token", "said"), [("short", "has 5 characters"), ("sixteen letters!", "has invalid characters")])
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [("short", "has 5 characters"), ("sixteen letters!", "has invalid characters"), ("Abc/=", "has 5 characters")],
+)
 def test_a_token_that_is_none_is_named_by_its_place_alone(token, said):
     with pytest.raises(ConfigurationError, match=f"token 2 of RIVERDELTA_FEEDBACK_TOKENS {said}") as caught:
         Access.of(Settings(feedback_tokens=f"a-good-token-of-the-shop, {token}"))
     assert token not in str(caught.value)
+
+
+def test_a_name_without_a_token_is_named():
+    with pytest.raises(
+        ConfigurationError, match="token 1 of RIVERDELTA_SCORE_TOKENS has the name 'shop' and nothing after the ="
+    ):
+        Access.of(Settings(score_tokens="shop="))
 
 
 def test_the_settings_name_tokens_separated_by_commas():

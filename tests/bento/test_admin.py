@@ -327,6 +327,8 @@ def test_a_release_that_is_not_there_is_refused_with_those_that_are(shop, number
         ("/admin/diff?a=0&b=0&c=1", "the query has 'c'; allowed: a, b, top, id"),
         ("/admin/export?release=", "release is ''"),
         ("/admin/export?release=99999999999", "release is '99999999999'"),
+        ("/admin/releases?" + "a&" * 2_100, "the query has 4200 bytes; at most 4096 are accepted"),
+        ("/admin/diff?" + "id=1&" * 1_000, "the query has 5000 bytes; at most 4096 are accepted"),
         ("/admin/releases?all=1", "the query has 'all'; allowed: nothing"),
     ],
 )
@@ -395,6 +397,27 @@ def test_what_is_damaged_is_named_and_nothing_is_written(learning):
     store.get(1).path.write_bytes(b"damaged")
     answers += [learning.send("GET", "/admin/export?release=1"), learning.send("GET", "/admin/export")]
     assert [answer.json()["error"]["type"] for answer in answers] == ["Corrupt"] * 4
+
+
+def test_a_folder_that_is_read_only_is_named_without_a_traceback(shop, monkeypatch, caplog):
+    def refuse(*given):
+        raise PermissionError(13, "Permission denied", "/home/journal/.key.turn")
+
+    monkeypatch.setattr("riverdelta.sidecar.operator.rotate_key", refuse)
+    answer = shop.command("rotate-key")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["message"] == "rotate-key failed in the service: Permission denied; its log names the file"
+    (record,) = (r for r in caplog.records if r.levelname == "ERROR")
+    assert (record.exc_info, "/home/journal/.key.turn" in record.getMessage()) == (None, True)
+
+
+def test_an_index_that_is_a_folder_is_damaged(shop):
+    path = shop.runtime.plane.home.folder / "releases" / "index.json"
+    before = shop.send("GET", "/admin/releases").json()
+    path.unlink()
+    path.mkdir()
+    answer = shop.send("GET", "/admin/releases")
+    assert (answer.status_code, answer.json()) == (200, before)
 
 
 def test_requests_are_counted_at_their_endpoint(shop):

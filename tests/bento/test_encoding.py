@@ -8,9 +8,11 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from riverdelta.bento.encoding import ACCEPTED, decoded
-from riverdelta.core.errors import InvalidInput
+from riverdelta.bento.http import read_body
+from riverdelta.core.errors import InvalidInput, TooLarge
 
 CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes, "GZIP": gzip.compress}
 ROWS = {"columns": {"user": [1, "ann"], "x": [0.5, 1], "shop": [0, 1]}}
@@ -85,6 +87,23 @@ def test_a_bomb_is_refused_before_it_is_inflated(send, monkeypatch, coding, path
     limit = 8_192 if path == "/v2/repository/index" else LIMIT
     assert (answer.status_code, f" {limit} " in answer.text) == (413, True)
     assert inflated in ([1 << 18], [])  # it is not even begun if what comes is too long
+
+
+def test_a_body_that_inflates_to_nothing_has_the_same_limit(runtime):
+    """Empty blocks have bytes, and none when they are inflated."""
+    received = []
+
+    async def stream():
+        yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+        for _ in range(1_000):
+            received.append(5_000)
+            yield b"\0\0\0\xff\xff" * 1_000
+
+    request = Request({"type": "http", "headers": [(b"content-encoding", b"gzip")]})
+    request.stream = stream
+    with pytest.raises(TooLarge, match=f"more than {LIMIT} bytes"):
+        asyncio.run(read_body(request, runtime))
+    assert sum(received) <= LIMIT + 5_000
 
 
 def test_all_but_the_first_piece_of_a_body_is_inflated_where_large_bodies_are_read():

@@ -129,6 +129,38 @@ def test_a_hostile_call_is_refused_with_its_status_and_reason(infer, name):
     assert (refused.value.code().name, message in refused.value.details()) == (status, True), refused.value.details()
 
 
+LONG = "\x01" * 50_000
+TENSOR, OUTPUT = MESSAGES["InferInputTensor"], MESSAGES["InferRequestedOutputTensor"]
+PARAMETER = {"a": MESSAGES["InferParameter"](bool_param=True)}
+NAMES = {
+    "a model": request(model_name=LONG),
+    "an input": request(inputs=[TENSOR(name=LONG)], raw=[]),
+    "a datatype": request(inputs=[TENSOR(name="user", datatype=LONG, shape=[1])], raw=[]),
+    "a raw datatype": request(inputs=[TENSOR(name="user", datatype=LONG, shape=[1])], raw=[b""]),
+    "an output": request(outputs=[OUTPUT(name=LONG)]),
+    "an output with a parameter": request(outputs=[OUTPUT(name=LONG, parameters=PARAMETER)]),
+    "a parameter": request(parameters={LONG: PARAMETER["a"]}),
+    "a parameter of a sequence": request(parameters={"sequence_" + LONG: PARAMETER["a"]}),
+}
+
+
+@pytest.mark.parametrize("data", NAMES.values(), ids=NAMES)
+def test_a_name_of_any_length_is_shortened(infer, data):
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        infer(data)
+    assert "\\x01\\x01" in refused.value.details()
+    assert len(refused.value.details()) < 600
+
+
+def test_many_small_numbers_are_refused_before_they_are_parsed(infer):
+    """Packed, a number has one byte in a message and eight in an array."""
+    data = request(
+        typed=True, inputs=[TENSOR(name="user", contents=MESSAGES["InferTensorContents"](int64_contents=[1] * 60_000))]
+    )
+    with pytest.raises(grpc.aio.AioRpcError, match="has more than 2524 fields"):
+        infer(data)
+
+
 def test_bytes_that_are_no_health_request_are_refused_too(infer):
     with pytest.raises(grpc.aio.AioRpcError, match=r"not a valid inference\.ServerLiveRequest"):
         infer(b"\xff", "ServerLive")

@@ -26,7 +26,7 @@ def test_addresses_localhost_and_the_configured_names_are_accepted(host):
 
 @pytest.mark.parametrize("host", REFUSED)
 def test_any_other_host_is_refused_with_the_line_that_would_permit_it(host):
-    with pytest.raises(Forbidden, match=r"set RIVERDELTA_HOSTS=[a-z0-9._-]+$") as refused:
+    with pytest.raises(Forbidden, match=r"set RIVERDELTA_HOSTS=\$RIVERDELTA_HOSTS,[a-z0-9._-]+$") as refused:
         OWN.check([host], [])
     assert len(str(refused.value)) < 600
 

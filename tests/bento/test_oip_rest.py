@@ -100,6 +100,10 @@ def test_a_label_of_any_numeric_datatype_is_taken(send, datatype, label, wide):
         ({"label": {"datatype": "INT64", "shape": [1], "data": [2**24 + 1]}}, "'label' has 16777217, which FP32 cannot hold"),
         ({"label": {"datatype": "INT64", "shape": [1], "data": [2]}}, "item 0 has the label 2; expected 0 or 1"),
         ({"label": {"datatype": "BOOL", "shape": [1, 2], "data": [True, True]}}, "shapes [1] and [1, 2]; expected [M] each"),
+        (
+            {name: {"datatype": kind, "shape": [0], "data": []} for name, kind in (("id", "BYTES"), ("label", "FP32"))},
+            "id and label have no values; expected id BYTES[M] and label FP32[M]",
+        ),
         ({"label": None}, "input 'label' is missing; expected id BYTES[M] and"),
         (
             {"label": None, "lable": {"datatype": "INT64", "shape": [1], "data": [1]}},
@@ -119,14 +123,15 @@ HOSTILE = {
     "data nested 900 deep": ({"datatype": "FP32", "shape": [1], "data": "DEEP"}, "not FP32|nested"),
     "lists beside values": ({"datatype": "FP32", "shape": [2], "data": [[1], 1]}, "mixes lists and values"),
     "text as FP32": ({"datatype": "FP32", "shape": [1], "data": ["1.5"]}, "expected FP32"),
-    "null as FP32": ({"datatype": "FP32", "shape": [1], "data": [None]}, "expected FP32"),
+    "null as FP32": ({"datatype": "FP32", "shape": [1], "data": [None]}, "null among its values; expected FP32"),
+    "null as BYTES": ({"datatype": "BYTES", "shape": [1], "data": [None]}, "has null as element 0"),
     "true as INT64": ({"datatype": "INT64", "shape": [1], "data": [True]}, "expected INT64"),
     "a fraction as INT64": ({"datatype": "INT64", "shape": [1], "data": [1.5]}, "expected INT64"),
     "300 as UINT8": ({"datatype": "UINT8", "shape": [1], "data": [300]}, "expected UINT8"),
     "data beyond an empty shape": ({"datatype": "FP32", "shape": [0], "data": [1]}, "1 values; its shape"),
     "a shape of 2,000 axes": ({"datatype": "FP32", "shape": [1] * 2_000, "data": [1]}, "has 2000 axes; expected at most 8"),
     "a shape of truth": ({"datatype": "FP32", "shape": [True], "data": [1]}, "shape[0] is True; expected an integer"),
-    "no data": ({"datatype": "FP32", "shape": [1]}, "NoneType; expected a list"),
+    "no data": ({"datatype": "FP32", "shape": [1]}, "has data that is null; expected a list"),
     "a size that is true": (
         {"datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": True}},
         "binary_data_size is True; expected an integer",

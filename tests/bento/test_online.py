@@ -35,6 +35,7 @@ WRONG = {
     "a path that is not there": ({"base": "gone.onnx"}, ModelError, "gone.onnx"),
     "a tag that is not there": ({"base": "gone:latest"}, ConfigurationError, "neither a file .* nor a BentoML model tag"),
     "an output that is not there": ({"logit": "logits"}, ModelError, "did you mean logit"),
+    "a misspelt parameter": ({"logits": "logit"}, ConfigurationError, "@online has no logits=: did you mean logit"),
     "a tap that is not there": ({"taps": {"vec": "halve"}}, ConfigurationError, "did you mean half"),
     "a column of no type": ({"columns": {"hour": "float"}}, ConfigurationError, "'hour' is declared as 'float'"),
     "a column of the base again": ({"columns": {"x": "float32"}}, ConfigurationError, "'x'"),

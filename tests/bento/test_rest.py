@@ -37,7 +37,7 @@ def test_feedback_of_which_every_item_is_refused_for_good_has_a_status_of_its_ow
 def test_an_error_has_its_type_and_a_message_that_names_the_column(send):
     answer = send("POST", "/score", json={"columns": {**COLUMNS, "x": [1, None]}})
     assert answer.status_code == 400
-    found = "row 1 has None of type NoneType for 'x', which is float32[N]; expected a finite number"
+    found = "row 1 has null for 'x', which is float32[N]; expected a finite number"
     assert answer.json()["error"] == {"type": "InvalidInput", "message": found}
 
 

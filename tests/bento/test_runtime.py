@@ -24,7 +24,7 @@ class Slow:
 
     def __init__(self, plane, seconds):
         self.plane, self.wait, self.threads = plane, threading.Event(), []
-        self.seconds, self.metrics = seconds, plane.metrics
+        self.seconds, self.metrics, self.settings = seconds, plane.metrics, plane.settings
 
     def read(self, *given):
         return self.plane.read(*given)

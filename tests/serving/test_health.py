@@ -22,6 +22,12 @@ def test_a_service_says_that_it_is_starting_until_the_learner_is_late():
     assert (late.level, late.sentence) == ("bad", "The learner has not reported in 95 s since the start.")
 
 
+@pytest.mark.parametrize("learner", [{}, {"sidecar": {"alive": False, "silent_seconds": 95.0}, "learning": {"position": 7}}])
+def test_a_journal_that_cannot_be_written_is_said_before_anything_about_the_learner(learner):
+    found = health({"state": "0+0", "journal": {"error": "it is read-only"}} | learner, up=5.0)
+    assert (found.level, found.sentence) == ("bad", "The journal cannot be written: it is read-only")
+
+
 def test_a_learner_that_is_down_or_paused_is_named_with_the_reason():
     down = {"sidecar": {"alive": False, "silent_seconds": 95.0}}
     assert health(down | {"learning": {"stopped": True}}).sentence == "The learner is down: it was asked to stop."

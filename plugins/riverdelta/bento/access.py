@@ -184,7 +184,9 @@ def _check(role: Role, place: int, name: str | None, token: str) -> None:
             f"letters, digits and ._- other than `other`, before the first =, as in "
             f"{_variable(role)}=shop=$(openssl rand -hex 32)"
         )
-    if len(token) < _FEWEST_CHARACTERS:
+    if name is None and token.endswith("=") and len(token) < _FEWEST_CHARACTERS and valid(of := token.rstrip("=")):
+        wrong = f"the name {of!r} and nothing after the ="
+    elif len(token) < _FEWEST_CHARACTERS:
         wrong = f"{len(token)} characters; expected at least {_FEWEST_CHARACTERS}"
     elif not _TOKEN.fullmatch(token):
         wrong = "invalid characters; expected letters, digits and -._~+/ (RFC 6750)"

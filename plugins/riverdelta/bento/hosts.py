@@ -30,7 +30,7 @@ class Hosts:
     >>> hosts.check(["evil.example"], [])
     Traceback (most recent call last):
     riverdelta.core.errors.Forbidden: the request is for Host 'evil.example'; a service without tokens answers to IP addresses,
-    localhost and the names in RIVERDELTA_HOSTS: if the name is yours, set RIVERDELTA_HOSTS=evil.example
+    localhost and the names in RIVERDELTA_HOSTS: if the name is yours, set RIVERDELTA_HOSTS=$RIVERDELTA_HOSTS,evil.example
     """
 
     def __init__(self, names: str = "") -> None:
@@ -53,21 +53,22 @@ class Hosts:
                 f"set RIVERDELTA_SCORE_TOKENS, RIVERDELTA_FEEDBACK_TOKENS and RIVERDELTA_ADMIN_TOKENS"
             )
         if not self._known(name) and not _is_address(name):
-            raise _refused(f"is for Host {short(hosts[0])}", name)
+            raise self._refused(f"is for Host {short(hosts[0])}", name)
         for origin in origins:
             theirs = _origin(origin)
             if theirs.lower() != hosts[0].lower() and not self._known(_name(theirs)):
-                raise _refused(f"comes from Origin {short(origin)}", _name(theirs))
+                raise self._refused(f"comes from Origin {short(origin)}", _name(theirs))
 
     def _known(self, name: str | None) -> bool:
         return name is not None and (name in self._names or is_loopback(name))
 
-
-def _refused(what: str, name: str | None) -> Forbidden:
-    return Forbidden(
-        f"the request {what}; a service without tokens answers to IP addresses, localhost and the names in RIVERDELTA_HOSTS: "
-        f"if the name is yours, set RIVERDELTA_HOSTS={name or 'scorer.internal'}"
-    )
+    def _refused(self, what: str, name: str | None) -> Forbidden:
+        # The names are not repeated: a page of another site may read this.
+        present = "$RIVERDELTA_HOSTS," if self._names else ""
+        return Forbidden(
+            f"the request {what}; a service without tokens answers to IP addresses, localhost and the names in "
+            f"RIVERDELTA_HOSTS: if the name is yours, set RIVERDELTA_HOSTS={present}{name or 'scorer.internal'}"
+        )
 
 
 @lru_cache(maxsize=256)

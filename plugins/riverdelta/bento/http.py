@@ -25,6 +25,7 @@ from riverdelta.core.errors import (
     RiverdeltaError,
     TooLarge,
     Unauthenticated,
+    Unavailable,
     WrongEncoding,
     WrongMethod,
     short,
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 _MOST_DIGITS = 18
 #: The maximum bytes of a body that has only options.
 MOST_OPTIONS = 8 << 10
+_MOST_QUERY = 4 << 10
 #: gRPC puts the message into a trailer of at most 8 KiB, percent-encoded: up to nine bytes a character.
 _MOST_CHARACTERS = 800
 
@@ -51,14 +53,21 @@ async def read_body(request: Request, runtime: Runtime, most: int | None = None)
     if declared > limit:
         raise TooLarge(f"the body has {declared} bytes; at most {limit} are accepted{by}")
     chunks, size, held = [], 0, 0
-    stream: AsyncIterator[bytes] = request.stream()
+
+    async def bounded(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        total = 0
+        async for piece in pieces:
+            total += len(piece)
+            if total > limit:
+                raise TooLarge(f"the body has more than {limit} bytes, the maximum{by}")
+            yield piece
+
+    stream = bounded(request.stream())
     if codings := request.headers.getlist("content-encoding"):
-        stream = decoded(stream, codings, runtime.apart)
+        stream = bounded(decoded(stream, codings, runtime.apart))
     try:
         async for chunk in stream:
             size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the body has more than {limit} bytes, the maximum{by}")
             held += runtime.hold(len(chunk), size)
             chunks.append(chunk)
     finally:
@@ -79,6 +88,8 @@ def parse_length(header: str, text: str) -> int:
 
 def query(model: type[Model], request: Request) -> Model:
     """Return a request's query as a model; only the key of a list may occur twice."""
+    if (size := len(request.scope["query_string"])) > _MOST_QUERY:
+        raise InvalidInput(f"the query has {size} bytes; at most {_MOST_QUERY} are accepted")
     given: dict[str, Any] = {}
     lists = {name for name, field in model.model_fields.items() if field.annotation == list[str]}
     for key, value in request.query_params.multi_items():
@@ -99,7 +110,8 @@ def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = No
 def failure(error: Exception, endpoint: str) -> RiverdeltaError:
     """Return the error that the client gets: a `RiverdeltaError` with its message, shortened if necessary.
 
-    Any other error is a server error: it is logged, and the client gets only the name of the endpoint.
+    Any other error is a server error: it is logged, and the client gets only the name of the endpoint. One of a file or a disk
+    is logged in one line.
 
     >>> failure(InvalidInput("a" * 10_000), "score").http_status
     400
@@ -111,6 +123,9 @@ def failure(error: Exception, endpoint: str) -> RiverdeltaError:
         return InvalidInput("the request is nested too deeply; a column is a list of values, or of lists of D numbers")
     if isinstance(error, ClientDisconnect):
         return Disconnected("the client closed the connection before the end of its request")
+    if isinstance(error, OSError):
+        _log.error("%s failed: %s", endpoint, error)
+        return Unavailable(f"{endpoint} failed in the service: {error.strerror or 'a file'}; its log names the file")
     _log.error("%s failed", endpoint, exc_info=error)
     return RiverdeltaError(f"{endpoint} failed in the service; see its log")
 

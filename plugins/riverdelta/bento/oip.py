@@ -165,6 +165,8 @@ class Oip:
             raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
         if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
             raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
+        if not len(ids):
+            raise InvalidInput(f"id and label have no values; {_EXPECTED}, with M of at least 1")
         visit().rows(ids)
         answer = await self.runtime.feedback(ids.tolist(), labels, visit().caller.source, size)
         if (refusal := answer.refusal()) is not None:

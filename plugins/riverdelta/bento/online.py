@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 import bentoml
 
@@ -27,7 +27,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import write_page_once
 from riverdelta.bento.sidecar import Supervisor
 from riverdelta.bento.tracing import flush, present, trace_only_where_exported
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Schema
 from riverdelta.core.logs import use_json
 from riverdelta.core.losses import Loss
@@ -59,6 +59,7 @@ def online(
     keep_inputs: bool = False,
     name: str | None = None,
     grpc_port: int | None = None,
+    **unknown: Never,
 ) -> Callable[[type[T]], type[T]]:
     """Make the decorated class a scorer: a frozen base, with corrections that learn from feedback while it serves.
 
@@ -117,6 +118,10 @@ def online(
     ...     @online(f"{folder}/ranker.onnx", columns={"user_id": "int64"}, corrections=[Calibration(), Linear("user_id")])
     ...     class Ranker: ...
     """
+
+    if unknown:
+        known = [name for name, given in inspect.signature(online).parameters.items() if given.kind is given.KEYWORD_ONLY]
+        raise ConfigurationError(f"@online has no {next(iter(unknown))}=: {near(next(iter(unknown)), known)}")
 
     @without_traceback()
     def decorate(cls: type[T]) -> type[T]:

@@ -165,9 +165,12 @@ class Hints(Parameters):
     @model_validator(mode="before")
     @classmethod
     def _has_no_sequence(cls, given: Any) -> Any:
-        for name, value in given.items() if isinstance(given, dict) else ():
-            if str(name).startswith("sequence_") and value is not None:
-                raise ValueError(f"no {short(name)}, because no request depends on an earlier one")
+        given_to = [name for name, value in given.items() if value is not None] if isinstance(given, dict) else []
+        # `sequence_id` before what tritonclient sends with it.
+        if sequences := sorted(
+            (name for name in given_to if name.startswith("sequence_")), key=lambda name: name != "sequence_id"
+        ):
+            raise ValueError(f"no {short(sequences[0])}, because no request depends on an earlier one")
         return given
 
 

@@ -199,6 +199,17 @@ def short(value: Any) -> str:
     >>> short("user"), len(short("a" * 1_000_000)), short([1] * 1_000_000)
     ("'user'", 100, '[1, 1, 1, 1, 1, 1, ...]')
     """
+    if value is None:
+        return "null"
     if isinstance(value, str) and len(value) < _MOST_CHARACTERS and len(text := repr(value)) <= _MOST_CHARACTERS:
         return text  # ten times as fast: names of requests pass here
     return _SHORT.repr(value)
+
+
+def kind(value: Any) -> str:
+    """Return what a client's value is, for an error message.
+
+    >>> kind(None), kind("user")
+    ('null', 'a str')
+    """
+    return "null" if value is None else f"a {type(value).__name__}"

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.checked import finite
-from riverdelta.core.errors import ConfigurationError, InvalidInput, near, short, too_many_rows
+from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 
 Ints = npt.NDArray[np.int64]
@@ -82,7 +82,8 @@ class Column:
         if self.kind != "tensor" and not kinds <= _NUMBERS:
             return self.of_values(value, lambda row: f"row {first + row}")
         if odd := kinds & (_TEXT if self.dtype == "bool" else _NOT_NUMBERS):
-            raise InvalidInput(f"column {self.name!r} has type {min(odd, key=repr).__name__}; expected {self}")
+            said = "null" if type(None) in odd else f"type {min(odd, key=repr).__name__}"
+            raise InvalidInput(f"column {self.name!r} has {said}; expected {self}")
         try:
             array = np.asarray(value)
         except (ValueError, OverflowError) as error:
@@ -113,7 +114,7 @@ class Column:
                 f"or a string of at most {MOST_ID_LENGTH} characters"
             )
             expected = one if self.kind == "id" else many
-            shown = f"{short(values[row])} of type {type(values[row]).__name__}"
+            shown = short(values[row]) + (f" of type {type(values[row]).__name__}" if values[row] is not None else "")
             raise InvalidInput(f"{where(row)} has {shown} for {self.name!r}, which is {self}; expected {expected}")
         return np.array(found, self.dtype).reshape(len(found), *self.shape)
 
@@ -153,7 +154,7 @@ def described(value: Any) -> str:
     >>> described(np.zeros((2, 1))), described([0.5])
     ('float64[2, 1]', 'a list')
     """
-    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else kind(value)
 
 
 def is_list(value: Any) -> bool:
@@ -241,7 +242,7 @@ class Schema(dict[str, Column]):
         `TooLarge` before any column is converted if one has more than `max_rows` rows; rows are counted from `first` on.
         """
         if not isinstance(columns, Mapping):
-            raise InvalidInput(f"columns is a {type(columns).__name__}; expected an object of named columns")
+            raise InvalidInput(f"columns is {kind(columns)}; expected an object of named columns")
         for name in columns:
             if name not in self:
                 raise InvalidInput(f"column {short(name)} is not declared: {near(str(name), self)}")

@@ -68,8 +68,8 @@ class Settings(BaseSettings):
 
     score_tokens: SecretStr = _access(
         NONE,
-        "Tokens that may score, separated by commas, each as `name=token` or `token`. Outside loopback every role needs at "
-        "least one.",
+        "Tokens that may score, separated by commas, each as `name=token` or `token`, of at least 16 characters. Outside "
+        "loopback every role needs at least one.",
     )
     feedback_tokens: SecretStr = _access(
         NONE, "Tokens that may send feedback, separated by commas; those of one name are one sender."

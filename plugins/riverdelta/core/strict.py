@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from riverdelta.core.errors import InvalidInput, near, short
+from riverdelta.core.errors import InvalidInput, kind, near, short
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,7 +118,7 @@ def _invalid(model: type[BaseModel], error: ErrorDetails, what: str, keys: str) 
     path, here = schema_at(model, location)
     expected = str(error["ctx"]["error"]) if error["type"] == "value_error" else in_words(here)
     if not path:
-        return InvalidInput(f"{what} is a {type(given).__name__}; expected {expected}{_example(here)}")
+        return InvalidInput(f"{what} is {kind(given)}; expected {expected}{_example(here)}")
     example = _example(within, location[-1]) or _example(here)
     return InvalidInput(f"{what}: {path} is {short(given)}; expected {expected}{example}")
 

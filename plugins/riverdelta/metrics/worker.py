@@ -41,8 +41,8 @@ def outcome(status: int) -> str:
 
 
 class Figures(NamedTuple):
-    """What one worker counted at an endpoint: when it last answered (Unix seconds; 0: never), its rows or items, and by
-    Triton's names of stages the number of requests and the seconds spent."""
+    """What one worker counted at an endpoint: when it last answered (Unix seconds; 0: never), its rows or items that
+    were not refused, and by Triton's names of stages the number of requests and the seconds spent."""
 
     last: float
     rows: int
@@ -164,12 +164,13 @@ class Metrics:
     def figures(self, endpoint: str) -> Figures:
         """Return what this worker counted at `score` or `feedback` since it started."""
         failed = sum(counted(n) for (_, at, became), n in self._requests.series().items() if at == endpoint and became != "ok")
-        counters: Iterable[Counter] = (self._rows if endpoint == "score" else self._feedback).series().values()
         if endpoint == "score":
+            rows = [counted(n) for n in self._rows.series().values()]
             spent = {name: _total(self._stages, stage) for name, stage in _MEASURED.items()}
         else:
+            rows = [counted(n) for (became,), n in self._feedback.series().items() if not Outcome(became).refused]
             spent = dict.fromkeys(("success", "compute_infer"), _total(self._waited))
-        return Figures(self._answered.get(endpoint, 0.0), sum(map(counted, counters)), {**spent, "fail": (failed, 0.0)})
+        return Figures(self._answered.get(endpoint, 0.0), sum(rows), {**spent, "fail": (failed, 0.0)})
 
     def feedback(self, outcomes: Sequence[Outcome], sender: str = OTHER) -> None:
         """Count feedback items by outcome, and by their sender, one of the `senders`."""

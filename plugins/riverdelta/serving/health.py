@@ -35,6 +35,8 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
     learning, sidecar, journal = (status.get(name) or {} for name in ("learning", "sidecar", "journal"))
     silent, paused, admission = sidecar.get("silent_seconds"), learning.get("paused"), learning.get("admission") or {}
     scoring = f"Scoring continues with state {status.get('state')}; feedback waits in the journal."
+    if error := journal.get("error"):
+        return Health("bad", f"The journal cannot be written: {error}", "Scoring continues, but impressions are not recorded.")
     if not learning and up < _START_SECONDS:
         return Health("note", "Starting: waiting for the learner's first report.", scoring)
     if not learning:
@@ -48,8 +50,6 @@ def health(status: Mapping[str, Any], loss: Loss = LOG_LOSS, up: float = 0.0) ->
             return Health("bad", f"Whether the learner runs is unknown: {ahead}", f"{why} {scoring}")
         why = f"It had paused: {paused}." if paused else "See its log."
         return Health("bad", f"The learner is down: it has not reported for {silent:.0f} s.", f"{why} {scoring}")
-    if error := journal.get("error"):
-        return Health("bad", f"The journal cannot be written: {error}", "Scoring continues, but impressions are not recorded.")
     if paused:
         return Health("bad", f"Learning is paused: {paused}", f"It retries every second. {scoring}")
     if again := learning.get("relearning"):

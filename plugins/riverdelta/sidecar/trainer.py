@@ -257,7 +257,7 @@ class Trainer:
 
     def _write(self, record: Control | Instruction) -> None:
         self._asked = self.journal.write(record)
-        _log.info("requested: %s", record)
+        _log.info("%s requested by the learner: record %d", record.action, self._asked)
 
     def _settle(self) -> None:
         """Update the registry, and what serves, for the last outcome; what a full disk stopped is tried again."""

@@ -63,8 +63,8 @@ def back_up(home: Home, destination: Path) -> Backup:
             place(copy, destination)
     except OSError as error:
         raise Unavailable(
-            f"the backup {destination} cannot be written: {error}; check that its disk has room and that {destination.parent} "
-            f"exists and is writable"
+            f"{folder} cannot be copied to {destination}: {error}; check that this file can be used, that the disk has room, "
+            f"and that {destination.parent} exists and is writable"
         ) from error
     return Backup(destination, last, sum(path.stat().st_size for path in destination.rglob("*") if path.is_file()))
 

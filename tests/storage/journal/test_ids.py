@@ -57,7 +57,15 @@ def test_incarnations_of_one_place_differ_by_default():
 @pytest.mark.parametrize(
     "text",
     ["", ".", "x", IDS.issue(1, 2), IDS.issue(1, 2) + ".", IDS.issue(1, 2) + ".-1", IDS.issue(1, 2) + ".1.2"]
-    + [IDS.issue(1, 2) + ".1234567890", IDS.issue(1, 2) + ".²", "é" * 28 + ".0", IDS.issue(1, 2) + "=.0", "A" * 10**6 + ".0"],
+    + [
+        IDS.issue(1, 2) + ".1234567890",
+        IDS.issue(1, 2) + ".²",
+        "é" * 28 + ".0",
+        IDS.issue(1, 2) + "=.0",
+        IDS.issue(1, 2) + ".01",
+        IDS.issue(1, 2) + ".00",
+        "A" * 10**6 + ".0",
+    ],
 )
 def test_a_malformed_id_is_refused(text):
     assert IDS.parse(text) is None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import InvalidInput, short
+from riverdelta.core.errors import InvalidInput, kind, short
 
 _DTYPES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
@@ -113,8 +113,9 @@ def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
     want = np.dtype(_DTYPES[datatype])
     # Checked before numpy, which would make every value as wide as the longest string and accept lists deeper than any shape.
     kinds = set(map(type, values))
-    for kind in kinds - {bool, int, float}:
-        said = f"lists nested over {MOST_AXES} deep" if kind is list else f"values of {kind.__name__}"
+    if kinds - {bool, int, float}:
+        odd = next(v for v in values if not isinstance(v, int | float))
+        said = f"lists nested over {MOST_AXES} deep" if isinstance(odd, list) else f"{kind(odd)} among its values"
         raise InvalidInput(f"tensor {name!r} has {said}; expected {datatype}")
     if want.kind in "iu":
         limits = np.iinfo(want)
@@ -137,7 +138,7 @@ def _exactly(name: str, datatype: str, values: list[Any]) -> npt.NDArray[Any]:
 def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
     for i, v in enumerate(values):
         if not isinstance(v, str | bytes):
-            raise InvalidInput(f"tensor {name!r} has a {type(v).__name__} as element {i}; BYTES are strings")
+            raise InvalidInput(f"tensor {name!r} has {kind(v)} as element {i}; BYTES are strings")
     try:
         return objects([v.encode() if isinstance(v, str) else v for v in values])
     except UnicodeEncodeError as error:
@@ -147,7 +148,7 @@ def _encoded(name: str, values: list[Any]) -> npt.NDArray[Any]:
 def _flat(name: str, data: Any, size: int) -> list[Any]:
     """Return the `size` values of nested lists, flattened one axis at a time up to the largest number of axes."""
     if not isinstance(data, list):
-        raise InvalidInput(f"tensor {name!r} has data that is a {type(data).__name__}; expected a list")
+        raise InvalidInput(f"tensor {name!r} has data that is {kind(data)}; expected a list")
     for _ in range(MOST_AXES):
         if not data or not isinstance(data[0], list):
             break

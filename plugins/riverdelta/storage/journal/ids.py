@@ -103,6 +103,8 @@ class Ids:
         name, dot, index = text.partition(".")
         if not dot or not index.isascii() or not index.isdigit() or len(index) > 9:
             return None
+        if index[0] == "0" and index != "0":  # as of the id, only the canonical spelling of an index counts
+            return None
         # Rows of one request come together, so its MAC is checked once.
         keys = self._keys
         of, last, request = self._last

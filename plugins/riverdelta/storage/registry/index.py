@@ -119,6 +119,8 @@ def _parsed(registry: Registry, name: str) -> Index:
     path = registry.path(name)
     try:
         index: Index = json.loads(registry.read(name))
+    except IsADirectoryError:
+        raise Corrupt(f"{path} is a folder; move it away") from None
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"{path} is not valid JSON: {error}") from error
     if not _is_index(index):
