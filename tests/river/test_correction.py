@@ -254,3 +254,22 @@ def test_predicting_changes_no_state():
         before = stack.digest()
         stack.predict(block.columns, block.offset)
         assert stack.digest() == before
+
+
+@pytest.mark.parametrize("value", [-999.0, 1e30])
+@pytest.mark.parametrize("begin", [0, 1000])
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_absurd_first_values_and_marks_of_missing_ones_do_not_reach_a_scaler(value, begin, share):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=3_000).astype(np.float32)
+    label, weight = (rng.random(len(x)) < 1 / (1 + np.exp(-2 * x))).astype(np.float32), np.ones_like(x)
+    x[:begin] = 0
+    losses, marked = [], np.arange(begin, begin + 10) if share == 1.0 else begin + np.flatnonzero(rng.random(2_000) < share)
+    others = np.delete(np.arange(len(x)), marked)
+    for mark in (0, value):
+        made = River(StandardScaler() | LogisticRegression(), features=("x",))
+        made.bind(Schema.of({"x": "float32"}))
+        x[marked] = mark
+        z = made.learn({"x": x}, np.zeros((len(x), 1), np.float32), label, weight)[:, 0].astype(np.float64)
+        losses.append((np.logaddexp(0, z) - label * z)[others].mean())
+    assert losses[1] < losses[0] + 0.01

@@ -27,7 +27,7 @@ MODEL = LogisticRegression(SGD(0.1))
 )
 def test_graph_agrees_with_river(features, trained):
     block = draw(SCHEMA, 200, 1)
-    block.columns["u"] %= 50
+    block.columns["u"] %= 5
     both = trained(features | MODEL.clone(), SCHEMA, block.columns, block.label, slots=256)
     assert both.gap(block.columns) < 1e-4
 

@@ -159,7 +159,7 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     row, labels = usual[:1], some_labels(loss)
     read = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in correction.reads)
     wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
-    wild += [(400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]
+    wild += [(1, 3e38, 1.0, -30.0, labels[-1]), (400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]
     for warm, c in made:
         learn(c, block[: len(block) * warm])
         for times, weight, size, offset, label in wild:

@@ -127,12 +127,11 @@ def learn(  # type: ignore[no-untyped-def]
                     if not 0.99 * typical <= largest * largest <= 64.0 * typical:
                         largest = 2.0 * math.sqrt(typical)
                 if largest != scale[d, 0]:
-                    # Coefficients and FTRL's z shrink with another scale.
+                    # Coefficients and FTRL's z shrink with another scale. If it is another unit, the feature starts over.
                     ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
                     for k in range(outputs):
-                        dense_state[d, 3 * k] *= 1.0 if ratio > 0.125 else 0.0
-                        dense_state[d, 3 * k + 1] *= ratio if ratio > 0.125 else 0.0
-                        dense_state[d, 3 * k + 2] *= ratio if ratio > 0.125 else 0.0
+                        dense_state[d, 3 * k] *= ratio > 0.125
+                        dense_state[d, 3 * k + 1 : 3 * k + 3] *= ratio * (ratio > 0.125)
                     scale[d, 0] = largest
                 v = np.float64(x[i, d]) / largest
                 for k in range(outputs):
