@@ -132,7 +132,7 @@ def learn(  # type: ignore[no-untyped-def]
                 for d in range(_0, size):
                     v, belief = x[i, begin + d] * shrinks[f], precision[slot, at + d]
                     was = belief if belief > np.float32(0.0) else prior
-                    now = min(keep * was + back + h * v * v, CERTAIN)
+                    now = min(max(keep * was + back, prior) + h * v * v, CERTAIN)
                     precision[slot, at + d] = now
                     mean[slot, at + d] -= bounded.within(g * v / now, step)
                 reach[k] += typical * _dot(mean, slot, at, mean, slot, at, size)
