@@ -159,3 +159,8 @@ def test_the_graph_counts_a_number_as_numpy_does():
     (found,) = session.run([made], {"x": x})
     for counted in (found, limits.limited(x.copy(), limit)):
         assert counted.ravel() == pytest.approx([0, 3, -4, 4, -4, 4, 2, -1, 0, 0, 0])
+
+
+def test_a_number_that_grows_for_ever_does_not_make_an_entity_overshoot():
+    grows, (_, label) = np.arange(ROWS, dtype=np.float32), stream()
+    assert learned("entity", grows, label)[1] < learned("entity", np.zeros(ROWS), label)[1] + 0.2

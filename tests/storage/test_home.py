@@ -327,7 +327,7 @@ def large_base(tmp_path):
     """A base of 1.2 MB, and its home; a new process for each call."""
     path = tmp_path / "large.onnx"
     model = onnx.parser.parse_model(LARGE)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.linspace(0, 1, 300_000, dtype=np.float32), "w"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.linspace(-1, 1, 300_000, dtype=np.float32), "w"))
     onnx.save(model, path)
     time.sleep(2 * digests._TICK_NS / 1e9)
 

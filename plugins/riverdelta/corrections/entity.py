@@ -55,10 +55,10 @@ class Entity(Correction):
 
     Notes
     -----
-    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step for each example: λ ← γλ +
-    (1 - γ)λ₀ + hx² and m ← m - gx/λ, with g and h the gradient and the curvature of the weighted loss and γ = `forget`. With
-    several outputs, each has its own coefficients. λ₀ = E|x|² / `variance`, where E|x|² is the running mean of the feature's
-    squared length: the prior does not depend on the feature's scale (a g-prior, Zellner 1986).
+    Each coefficient has a Gaussian belief of mean m and precision λ, moved by one Newton step for each example: λ ← max(γλ
+    + (1 - γ)λ₀, λ₀) + hx² and m ← m - gx/λ, with g and h the gradient and the curvature of the weighted loss and γ = `forget`.
+    With several outputs, each has its own coefficients. λ₀ = E|x|² / `variance`, where E|x|² is the running mean of the
+    feature's squared length: the prior does not depend on the feature's scale (a g-prior, Zellner 1986).
 
     The effect of one example is bounded (`corrections.bounded`). With T the mean of a feature's nonzero |x|², Σ T·|m|² over the
     features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T). A step that `clip` limits moves a
