@@ -85,7 +85,7 @@ def test_a_saved_table_loads_alike(tmp_path, table):
         ({1: [1.0, "a"]}, r"the key 1 has \[1.0, 'a'\] .* expected a list of 2 finite numbers"),
         ({1: [1.0], "b": [True]}, r"the key 'b' has \[True\] .* expected a list of 1 finite numbers"),
         ({1: [True]}, "the key 1 has True of type bool .* expected an id"),
-        ({1: [], 2: [None]}, "the key 2 has None of type NoneType .* expected an id"),
+        ({1: [], 2: [None]}, "the key 2 has null .* expected an id"),
     ],
 )
 def test_a_malformed_table_is_refused_with_what_is_wrong(table, message):

@@ -60,7 +60,7 @@ REQUESTS = {
     "shape_of_negative_axes.oip": "an integer of at least 0",
     "shape_of_2_to_the_64.oip": "shape|JSON",
     "shape_that_is_true.oip": "an integer of at least 0",
-    "text_among_numbers.oip": "values of str; expected FP32",
+    "text_among_numbers.oip": "has a str among its values; expected FP32",
     "data_beside_its_bytes.oip": "data and binary_data_size",
     "size_of_minus_1.oip": "binary_data_size is -1",
     "size_past_the_body.oip": "binary_data_size 9223372036854775808; 4 bytes are left",
