@@ -15,44 +15,15 @@ from riverdelta.learning.held import Held
 from riverdelta.learning.influence import Limiter
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.learner import Learner
+from tripping import TRIP, Trips
 
-ROWS, TRIP = 3_000, 13
+ROWS = 3_000
 RNG = np.random.default_rng(0)
 COLUMNS = {"user": RNG.integers(0, 30, ROWS), "vec": RNG.normal(size=(ROWS, 3)).astype(np.float32)}
 BASE = RNG.normal(size=ROWS).astype(np.float32)
 BASE[[70, 2_500]] = np.nan
 LABEL = RNG.integers(0, 2, ROWS).astype(np.float32)
 WEIGHT = RNG.uniform(0, 4, ROWS).astype(np.float32)
-
-
-class Trips:
-    """A breaker that trips at the first example of one sender."""
-
-    def __init__(self, *_, **__):
-        self.open, self.trips, self.reason = False, 0, "sender 13 has sent a label"
-
-    def update(self, examples, admitted):
-        source = examples.source
-        passes = np.ones(len(source), np.bool_)
-        bad = np.flatnonzero(source == TRIP)
-        if not self.open and len(bad):
-            self.open, self.trips = True, self.trips + 1
-            passes[bad[0] :] = False
-        elif self.open:
-            passes[:] = False
-        return passes
-
-    def explain(self, names):
-        return self.reason
-
-    def reset(self, learned):
-        self.open = False
-
-    def state(self):
-        return {"state": np.array([self.open, self.trips])}
-
-    def load(self, arrays):
-        self.open, self.trips = bool(arrays["state"][0]), int(arrays["state"][1])
 
 
 def new_stack():

@@ -66,6 +66,14 @@ class Rig:
                 break
             wait([saver._writing] if saver.writing else [])
 
+    def restart(self, **given):
+        """Start again on the same home with other settings; the clock goes on."""
+        now = self.now
+        self.close()
+        self.__init__(self.definition, self.settings.home, **given)
+        self.now = now
+        self.step()
+
     def close(self):
         if self.trainer is not None:
             self.trainer.close()

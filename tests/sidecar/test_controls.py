@@ -490,14 +490,6 @@ def test_the_breaker_rolls_back_to_the_champion_and_promotes_nothing(rig):
     assert digest(rig) == made.facts["digest"]
 
 
-def restart(rig, **given):
-    now = rig.now
-    rig.close()
-    rig.__init__(rig.definition, rig.settings.home, **given)
-    rig.now = now
-    rig.step()
-
-
 def rollbacks(rig):
     return [outcome.refused for outcome in rig.trainer.learner.outcomes if outcome.action == "rollback"]
 
@@ -509,10 +501,10 @@ def test_a_breaker_that_begins_anew_rolls_back_at_its_first_trip_as_any_other(ri
     taught(rig, *range(40), rows=64)
     taught(rig, *range(20), rows=64, labels=zeros)
     assert rollbacks(rig) == [None]
-    restart(rig, breaker="off")
+    rig.restart(breaker="off")
     if saved:
-        restart(rig, breaker="off")
-    restart(rig, breaker="rollback")
+        rig.restart(breaker="off")
+    rig.restart(breaker="rollback")
     taught(rig, *range(40), rows=64)
     assert rollbacks(rig) == [None]
     taught(rig, *range(20), rows=64, labels=zeros)
@@ -528,7 +520,7 @@ def test_what_tripped_the_breaker_when_no_rollback_was_asked_for_takes_nothing_b
     tell(rig, "resume")
     taught(rig, *range(40, 44), rows=64)
     before = digest(rig)
-    restart(rig, breaker="rollback")
+    rig.restart(breaker="rollback")
     assert (digest(rig), rollbacks(rig)) == (before, [])
 
 

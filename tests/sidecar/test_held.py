@@ -13,39 +13,7 @@ from riverdelta import Calibration
 from riverdelta.learning.commands import Freeze, Release, Resume, Rollback
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.rebase import rebase
-
-TRIP = 13
-
-
-class Trips:
-    """A breaker that trips at the first label of one sender."""
-
-    def __init__(self, *_, **__):
-        self.open, self.trips = False, 0
-
-    @property
-    def reason(self):
-        return "sender 13 has sent a label" if self.open else None
-
-    def update(self, examples, admitted):
-        source = examples.source
-        passes = np.full(len(source), not self.open)
-        if not self.open and (bad := np.flatnonzero(source == TRIP)).size:
-            self.open, self.trips = True, self.trips + 1
-            passes[bad[0] :] = False
-        return passes
-
-    def explain(self, names):
-        return self.reason
-
-    def reset(self, learned):
-        self.open = False
-
-    def state(self):
-        return {"state": np.array([self.open, self.trips])}
-
-    def load(self, arrays):
-        self.open, self.trips = bool(arrays["state"][0]), int(arrays["state"][1])
+from tripping import TRIP, Trips
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +40,6 @@ def crash(rig):
     rig.trainer.journal.close()
     rig.trainer._lock.release()
     rig.start()
-
-
-def restart(rig, **given):
-    now = rig.now
-    rig.close()
-    rig.__init__(rig.definition, rig.settings.home, **given)
-    rig.now = now
-    rig.step()
 
 
 def digest(rig):
@@ -152,7 +112,7 @@ def test_what_is_held_outlives_kills_restarts_and_the_journal(definition, tmp_pa
     rig.now += 1e7
     rig.trainer.save()
     assert rig.trainer.journal.first() > 5  # what it holds came in records that are deleted
-    restart(rig, journal_max_bytes=1, segment_bytes=1)
+    rig.restart(journal_max_bytes=1, segment_bytes=1)
     assert held(rig)["since"] == pytest.approx(1_001.0)
     assert tell(rig, Resume()).held == 5 * 16
     assert digest(rig) == never(1, 2, 3, 4, 5, 6)
@@ -161,7 +121,7 @@ def test_what_is_held_outlives_kills_restarts_and_the_journal(definition, tmp_pa
 def test_a_breaker_that_is_switched_off_holds_nothing(rig, never):
     teach(rig, 1)
     teach(rig, 2, 3, source=TRIP)
-    restart(rig, breaker="off")
+    rig.restart(breaker="off")
     teach(rig, 4)
     assert held(rig)["rows"] == 0
     assert digest(rig) == never(1, 2, 3, 4)
@@ -171,10 +131,10 @@ def test_a_breaker_that_is_switched_off_holds_nothing(rig, never):
 def test_other_settings_change_nothing_about_it_and_a_lower_limit_drops_the_oldest(rig, never):
     teach(rig, 1)
     teach(rig, 2, 3, source=TRIP)
-    restart(rig, keep_negatives=0.9, breaker="rollback")
+    rig.restart(keep_negatives=0.9, breaker="rollback")
     assert (held(rig)["rows"], rig.trainer.status()["admission"]["open"]) == (32, True)
     size = held(rig)["bytes"] // 32
-    restart(rig, held_bytes=16 * size)
+    rig.restart(held_bytes=16 * size)
     assert (held(rig)["rows"], held(rig)["dropped"]) == (16, 16)
     tell(rig, Resume())
     assert digest(rig) == never(1, 3)
@@ -186,7 +146,7 @@ def test_a_freeze_meanwhile_holds_nothing_more_and_one_resume_ends_both(rig, nev
     teach(rig, 2, source=TRIP)
     tell(rig, Freeze())
     teach(rig, 3)
-    restart(rig, breaker="off")
+    rig.restart(breaker="off")
     assert held(rig)["rows"] == 16
     tell(rig, Resume())
     teach(rig, 4)
@@ -282,7 +242,7 @@ def test_whatever_happens_a_restart_and_a_replay_come_to_the_same(definition, ma
                 rig.step(0.0)
                 assert bits(rig.trainer.learner) == before
             case "off" | "on":
-                restart(rig, breaker="off" if step == "off" else "freeze")
+                rig.restart(breaker="off" if step == "off" else "freeze")
         learner = rig.trainer.learner
         assert not len(learner.held) or learner.frozen or learner.admission.open
     assert bits(relearned(rig.trainer.home)) == bits(rig.trainer.learner)
