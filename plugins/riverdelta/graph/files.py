@@ -1,18 +1,21 @@
-"""Files: merged models beside their shared weights, and export to one self-contained file."""
+"""Files: merged models beside their shared weights, and export for other runtimes."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+from onnx import external_data_helper
 
-from riverdelta.core.durable import write
+from riverdelta.core.durable import atomic, write
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.reading import external_tensors
 from riverdelta.graph.signature import Signature
+from riverdelta.graph.trimming import freeze, trim
 from riverdelta.graph.weights import write_weights
 
 _LIMIT = 2**31 - 1
@@ -25,21 +28,36 @@ def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
     return _write(path, model)
 
 
-def export_single(merged: Path, out: Path) -> Path:
-    """Write the merged model at `merged` as one self-contained file, its weights inside.
+def export(merged: Path, out: Path, alone: bool = False) -> list[Path]:
+    """Write the merged model at `merged` for any runtime, its tables as constants, and return the files written.
 
-    Raises `Unsupported` if it would exceed protobuf's limit of 2 GiB, and `Corrupt` if it or its weights cannot be read.
+    That is one self-contained file, or, beyond protobuf's limit of 2 GiB, `<out>.data` beside it with the base's weights; with
+    `alone`, `Unsupported` is raised instead. Raises `Corrupt` if the model or its weights cannot be read.
     """
     with _readable(merged):
-        outside = external_tensors(onnx.load(merged, load_external_data=False))
-        size = merged.stat().st_size + sum(info.length or 0 for _, info in outside)
-    if size > _LIMIT:
+        model = onnx.load(merged, load_external_data=False)
+        freeze(model.graph)
+        trim(model.graph)
+        outside = [*external_tensors(model)]
+        size = model.ByteSize() + sum(info.length or 0 for _, info in outside)
+        if size <= _LIMIT:
+            external_data_helper.load_external_data_for_model(model, str(merged.parent))
+            outside = []
+    if not outside:
+        return [_write(out, model)]
+    if alone:
         raise Unsupported(
-            f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: copy both files"
+            f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: `riverdelta export` writes two"
         )
+    beside = out.with_name(f"{out.name}.data")
     with _readable(merged):
-        model = onnx.load(merged)
-    return _write(out, model)
+        (location,) = {info.location for _, info in outside}
+        weights = merged.with_name(location).open("rb")
+    with weights, atomic(beside) as file:
+        shutil.copyfileobj(weights, file)
+    for tensor, info in outside:
+        external_data_helper.set_external_data(tensor, beside.name, info.offset, info.length)
+    return [_write(out, model), beside]
 
 
 def base_digest(merged: Path) -> str:

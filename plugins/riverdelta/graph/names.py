@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 
 from riverdelta.core.nodes import PREFIX
 
@@ -30,12 +30,17 @@ def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     return moved
 
 
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs in the attributes of a node, such as the branches of an If."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner)
+        for inner in subgraphs(node):
+            yield from _graphs(inner)
 
 
 def _defined(graph: GraphProto) -> Iterator[str]:
