@@ -17,6 +17,7 @@ from riverdelta.graph.names import make_room
 from riverdelta.graph.reading import opset_of
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import outputs
+from riverdelta.graph.trimming import trim
 from riverdelta.graph.weights import refer_to_weights
 
 #: The table that holds the gate's weight, float32[1, 1]; 0 serves the base.
@@ -63,6 +64,7 @@ def merge(
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, taps, declared)
+    trim(graph)
     facts = {"base_digest": signature.digest, **(provenance or {})}
     kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
     helper.set_model_props(model, kept | {f"riverdelta.{key}": value for key, value in facts.items()})
