@@ -10,7 +10,8 @@ from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.signature import Signature, column_of, is_batch, type_of
+from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.signature import Signature, column_of
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:

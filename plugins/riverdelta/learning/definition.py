@@ -37,8 +37,11 @@ class Definition:
         The name of the scorer and of its home.
     base
         Path of the base model, an ONNX file.
+    output
+        The base's output to correct: a tensor, a column of it such as `scores[1]`, or a class such as `scores['fraud']`
+        (default: its only float output).
     logit, probability
-        The base's output tensor to correct, as a raw output or as a prediction (default: its only float output).
+        The same, as a raw output or as a prediction.
     link
         `identity` or `logit`, to insist that the output is raw or a prediction (default: the graph, or a few probed rows, must
         not contradict).
@@ -57,6 +60,8 @@ class Definition:
     keep_inputs
         Whether the journal keeps every column of a request (default False). Set it if a later rebase to a new base must not
         need a log; the rows may hold personal data.
+    margin
+        Whether a probability is read at its raw margin, where the graph has one (default True; False for homes made without).
     service
         What `--service` takes to name this definition.
     """
@@ -73,6 +78,8 @@ class Definition:
     task: str | Loss = "binary"
     keep_inputs: bool = False
     link: str | None = None
+    output: str | None = None
+    margin: bool = True
     service: str = "SERVICE.py:CLASS"
 
     def __post_init__(self) -> None:
@@ -86,7 +93,7 @@ class Definition:
     @cached_property
     def signature(self) -> Signature:
         """The base model, read and checked."""
-        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link)
+        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link, self.output, self.margin)
 
     @cached_property
     def schema(self) -> Schema:
