@@ -26,7 +26,8 @@ _LOGISTIC, _SOFTMAX = (b"LOGISTIC", 2), (b"SOFTMAX", 1)
 def margin_of(wiring: Wiring, head: Head) -> Head | None:
     """Return the head of the raw margin of a probability's head; None if the graph has none.
 
-    The graph is followed back from the probability p to a sigmoid or a softmax, through 1 - p, or to a classifier with a transform, of which a copy without it is the margin.
+    The graph is followed back from the probability to a sigmoid or a softmax, through 1 - p, or to a classifier with a
+    transform, of which a copy without it is the margin.
     """
     spot, negative = Spot(head.tensor, head.column), False
     for _ in range(_MOST_STEPS):

@@ -121,7 +121,7 @@ def _blocks(inputs: Schema, texts: Sequence[str]) -> Iterator[dict[str, npt.NDAr
         block = {}
         for name, column in inputs.items():
             kind, shape = column.numpy, (rows, *shapes[name])
-            if kind.kind in "OTU":
+            if kind.kind == "O":
                 block[name] = rng.choice(np.array(texts, object), shape)
                 continue
             largest = 1 if kind.kind == "b" else min(most, 2 ** (8 * kind.itemsize - 1) - 1)

@@ -104,7 +104,11 @@ def column_of(value: ValueInfoProto) -> Column | None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         return None
-    return Column(value.name, dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]))
+    return Column(
+        value.name,
+        "string" if dtype == "object" else dtype,
+        tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]),
+    )
 
 
 def inputs_of(path: Path, model: onnx.ModelProto) -> Schema:
@@ -132,5 +136,5 @@ def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Colum
     column = column_of(value)
     if column is None or column.dtype not in DTYPES:
         kind = kind_of(value.type.tensor_type.elem_type)
-        raise Unsupported(f"{path.name}: input {value.name!r} has type {kind}; expected numbers (ids as int64)")
+        raise Unsupported(f"{path.name}: input {value.name!r} has type {kind}; expected numbers or strings")
     return column
