@@ -14,6 +14,7 @@ from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.meaning import IDENTITY, Evidence
+from riverdelta.graph.measured import OTHER_AXIS
 from riverdelta.graph.probe import values_of
 from riverdelta.graph.reading import files_of, read_model
 
@@ -93,7 +94,8 @@ def column_of(value: ValueInfoProto) -> Column | None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         return None
-    return Column(value.name, dtype, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]))
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:])
+    return Column(value.name, dtype, shape, axes=tuple(d.dim_param for d in dims[1:]))
 
 
 def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
@@ -102,6 +104,8 @@ def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
     first, others = {axes[0].dim_param for axes in dims if axes}, {axis.dim_param for axes in dims for axis in axes[1:]}
     axes = value.type.tensor_type.shape.dim
     # Where every first axis is also another one, as in float[n, n], none can be told from the batch axis.
+    if axes and axes[0].dim_param == OTHER_AXIS:
+        return False
     return not axes or axes[0].dim_param not in others - {""} or not first - others
 
 
