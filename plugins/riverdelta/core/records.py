@@ -237,12 +237,16 @@ def _traces(body: str) -> dict[int, str]:
 
 
 def _arrow(array: Array) -> pa.Array:
-    # From the buffer: the general conversion imports pandas, which takes half a second.
+    # From buffers: the general conversion imports pandas, which takes half a second.
     values = np.ascontiguousarray(array).reshape(-1)
-    # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
-    special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
-    kind = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype)
-    made = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    if array.dtype == object:
+        texts = [text.encode() for text in values.tolist()]
+        kind, buffers = pa.large_string(), [np.cumsum([0, *map(len, texts)], dtype=np.int64), b"".join(texts)]
+    else:
+        # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
+        special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
+        kind, buffers = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype), [values]
+    made = pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, buffers)])
     for axis in range(array.ndim - 1, 0, -1):
         shape = pa.list_(made.type, array.shape[axis])
         made = pa.Array.from_buffers(shape, int(np.prod(array.shape[:axis])), [None], children=[made])
@@ -255,6 +259,12 @@ def _numpy(array: pa.Array) -> Array:
         return inner.reshape(len(array), array.type.list_size, *inner.shape[1:])
     if array.type == pa.binary(1):
         return np.frombuffer(array.buffers()[1], np.uint8, len(array), array.offset)
+    if array.type == pa.large_string():
+        texts = np.empty(len(array), object)
+        texts[:] = array.to_pylist()
+        if array.null_count:
+            raise ValueError("a string is null")
+        return texts
     values: Array = array.to_numpy(zero_copy_only=True)
     if values.dtype == np.uint8:
         if values.max(initial=0) > 1:

@@ -92,7 +92,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype == "object" or not is_batch(model, value):
+    if value is None or column is None or column.dtype == "string" or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"

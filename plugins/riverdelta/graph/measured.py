@@ -24,7 +24,7 @@ _TEXTS = (
     "",
     "a",
     "Where do I send this form?",
-    "It never arrived; the second one was damaged, and my messages are not answered.",
+    "It never arrived; the second was damaged, with no answer yet.",
 )
 Infer = Callable[[Iterable[ValueInfoProto]], dict[str, ValueInfoProto]]
 

@@ -74,8 +74,8 @@ def _blocks(inputs: Schema) -> Iterator[dict[str, npt.NDArray[Any]]]:
         block = {}
         for name, column in inputs.items():
             kind, shape = column.numpy, (rows, *shapes[name])
-            largest = 1 if kind.kind == "b" else min(most, 2 ** (8 * kind.itemsize - 1) - 1)
+            largest = 1 if kind.kind == "b" else most if kind.kind == "O" else min(most, 2 ** (8 * kind.itemsize - 1) - 1)
             drawn = np.asarray(numbers(shape) if kind.kind == "f" else rng.integers(0, largest + 1, shape))
             with np.errstate(over="ignore"):
-                block[name] = drawn.astype(kind)
+                block[name] = drawn.astype(str if kind.kind == "O" else kind).astype(kind)
         yield block

@@ -95,7 +95,7 @@ def column_of(value: ValueInfoProto) -> Column | None:
     except KeyError:
         return None
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:])
-    return Column(value.name, dtype, shape, axes=tuple(d.dim_param for d in dims[1:]))
+    return Column(value.name, "string" if dtype == "object" else dtype, shape, axes=tuple(d.dim_param for d in dims[1:]))
 
 
 def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
@@ -135,7 +135,7 @@ def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Colum
     column = column_of(value)
     if column is None or column.dtype not in DTYPES:
         kind = _kind(value.type.tensor_type.elem_type)
-        raise Unsupported(f"{path.name}: input {value.name!r} has type {kind}; expected numbers (ids as int64)")
+        raise Unsupported(f"{path.name}: input {value.name!r} has type {kind}; expected numbers or strings")
     return column
 
 
