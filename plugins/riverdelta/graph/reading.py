@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
 
 from riverdelta.core.errors import ModelError
-from riverdelta.graph.runtime import SMALLEST, VERSION, open_session
+from riverdelta.graph.measured import completed, operators_of
+from riverdelta.graph.runtime import SMALLEST, VERSION, extensions, open_session
 
 _LARGE = 1 << 16
 
@@ -22,10 +23,11 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     model = _load(path)
     _free_axes(model)
     _check_versions(path, model)
+    _check_extensions(path, model)
     _check_external(path, model)
     structure = _structure(path, model)
     _check_structure(path, structure)
-    return model, _shapes(path, structure)
+    return model, completed(path, model, lambda measured: _shapes(path, structure, measured))
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
@@ -104,6 +106,15 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
             ) from None
 
 
+def _check_extensions(path: Path, model: onnx.ModelProto) -> None:
+    """Raise `ModelError` naming the operators of onnxruntime-extensions, if there are any and it is not installed."""
+    if found := {node.op_type for graph in (model.graph, *model.functions) for node in operators_of(graph)}:
+        try:
+            extensions()
+        except ModelError as error:
+            raise ModelError(f"{path.name} has the operators {', '.join(sorted(found))}: {error}") from None
+
+
 def _check_external(path: Path, model: onnx.ModelProto) -> None:
     try:
         outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
@@ -160,7 +171,8 @@ def _check_structure(path: Path, model: onnx.ModelProto) -> None:
         raise ModelError(f"{path.name} is not a valid ONNX model: {' '.join(str(error).split())}") from None
 
 
-def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
+def _shapes(path: Path, model: onnx.ModelProto, measured: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    model.graph.value_info.extend(measured)
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:

@@ -104,11 +104,8 @@ def column_of(value: ValueInfoProto) -> Column | None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     except KeyError:
         return None
-    return Column(
-        value.name,
-        "string" if dtype == "object" else dtype,
-        tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:]),
-    )
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:])
+    return Column(value.name, "string" if dtype == "object" else dtype, shape, axes=tuple(d.dim_param for d in dims[1:]))
 
 
 def inputs_of(path: Path, model: onnx.ModelProto) -> Schema:

@@ -89,6 +89,12 @@ class Identity(Strict):
     corrections: list[Corrected]
     journal: dict[str, str]
     keep_inputs: bool
+    prepare: Any = None
+
+    @property
+    def reads_of_base(self) -> tuple[Any, ...]:
+        """What the base's raw outputs of the same request depend on: the file, its output, and what prepares its inputs."""
+        return self.base.digest, self.output.read, self.prepare
 
     def source(self, name: str) -> str:
         """Return a description of the tap or column `name`."""
@@ -112,6 +118,7 @@ def describe(definition: Definition) -> Identity:
         corrections=[_of(name, c) for name, c in zip(stack.names, stack.corrections, strict=True)],
         journal=_columns({name: definition.schema[name] for name in definition.kept}),
         keep_inputs=definition.keep_inputs,
+        prepare=value(definition.prepare),
     )
 
 

@@ -145,9 +145,12 @@ class DataPlane:
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer:
         """Score a block that `read` returned.
 
-        Raises `InvalidInput` if the model rejects it, and `NotFinite` if a row has no score and the settings require one.
+        Raises `InvalidInput` if the model or `prepare` rejects it, `PrepareFailed` if `prepare` fails, and `NotFinite` if a row
+        has no score and the settings require one.
         """
-        checked, started = block.columns, time.perf_counter()
+        began = time.perf_counter()
+        checked = self.definition.complete(block.columns)
+        started = time.perf_counter()
         scored = self.session.run(checked)
         if np.isnan(scored.score).any():
             scored = self._fallback.settle(scored, checked)
@@ -158,7 +161,8 @@ class DataPlane:
         raw = (scored.base, scored.corrected, scored.served)
         request = self.journal.append(Rows(kept, *raw, block.propensity, scored.state, now, trace))
         impressions = self._ids.issue(self.journal.incarnation, request)
-        self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran)
+        prepared = None if self.definition.prepare is None else started - began
+        self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran, prepared)
         return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
 
     async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
