@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core import senders
 from riverdelta.core.age import age
-from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
+from riverdelta.core.errors import AlreadyExists, InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats, is_list
+from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
@@ -29,6 +31,8 @@ from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.ids import Row
+from riverdelta.storage.journal.names import Answered, Resolver, RowName, check_name, check_row_ids, content_digest, hashed
+from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
 
 
@@ -43,20 +47,37 @@ class ScoreAnswer:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """An answer that counts once the journal has decided who has the name of its request, and by which number."""
+
+    answer: ScoreAnswer
+    content: Answered
+    request: Request
+    owner: Future[Named]
+
+
+@dataclass(frozen=True)
 class Block:
-    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took."""
+    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took.
+
+    `name` has the client's ids of the request and its rows, if any.
+    """
 
     columns: Mapping[str, Any]
     rows: int
     propensity: Floats | None
     seconds: float
+    name: RequestName | None = None
 
 
 @dataclass(frozen=True)
 class Items:
-    """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M]."""
+    """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M].
 
-    rows: Sequence[Row | None]
+    A row by its client's ids is found when it is stored.
+    """
+
+    rows: Sequence[Row | RowName | None]
     labels: Floats
 
 
@@ -127,23 +148,39 @@ class DataPlane:
         self.metrics.provider(self.session.provider)
 
     def score(
-        self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest", trace: str | None = None
+        self,
+        columns: Mapping[str, Any],
+        propensity: Any = None,
+        transport: str = "rest",
+        trace: str | None = None,
+        request_id: str | None = None,
+        row_ids: Sequence[str | int] | None = None,
     ) -> ScoreAnswer:
         """Score a block of columns and append it to the journal, with the request's trace id, if any.
 
-        Raises as `read` and `score_block`.
+        With the client's `request_id` it returns when the rows are durable. Raises as `read`, `score_block` and `settle`.
         """
-        return self.score_block(self.read(columns, propensity), transport, trace)
+        scored = self.score_block(self.read(columns, propensity, request_id, row_ids), transport, trace)
+        return self._settled(scored, scored.owner.result()) if isinstance(scored, Claim) else scored
 
-    def read(self, columns: Mapping[str, Any], propensity: Any = None) -> Block:
-        """Return checked columns; raises `InvalidInput` naming what is wrong."""
+    def read(self, columns: Mapping[str, Any], propensity: Any = None, request_id: Any = None, row_ids: Any = None) -> Block:
+        """Return checked columns, and the client's ids; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        return Block(checked, rows, shown_with, time.perf_counter() - started)
+        name = None if request_id is None and row_ids is None else self._name(request_id, row_ids, rows)
+        return Block(checked, rows, shown_with, time.perf_counter() - started, name)
 
-    def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer:
-        """Score a block that `read` returned.
+    def _name(self, request_id: Any, row_ids: Any, rows: int) -> RequestName:
+        if request_id is None:
+            raise InvalidInput("row_ids are given without a request_id, by which feedback finds them; give both, or neither")
+        name = check_name(request_id, "request_id")
+        if self._ids.parse(f"{name}.0") is not None:
+            raise InvalidInput(f"request_id is {short(name)}, the impressions of a scored request; choose an id of your own")
+        return RequestName(name, None if row_ids is None else check_row_ids(row_ids, rows))
+
+    def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
+        """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
 
         Raises `InvalidInput` if the model rejects it, and `NotFinite` if a row has no score and the settings require one.
         """
@@ -156,13 +193,43 @@ class DataPlane:
         self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
-        request = self.journal.append(Rows(kept, *raw, block.propensity, scored.state, now, trace))
-        impressions = self._ids.issue(self.journal.incarnation, request)
+        rows = Rows(kept, *raw, block.propensity, scored.state, now, trace)
+        if (name := block.name) is None:
+            answer: ScoreAnswer | Claim = self._answer(self.journal.append(rows), scored.score, scored.base, scored.state)
+        else:
+            row_ids = None if name.row_ids is None else hashed(name.row_ids)
+            content = Answered(
+                content_digest(checked, block.propensity, row_ids), scored.state, scored.score, scored.base, row_ids
+            )
+            request, owner = self.journal.claim(replace(rows, name=name, content=content.encode()))
+            made = self._answer(request, scored.score, scored.base, scored.state)
+            answer = Claim(made, content, (self.journal.incarnation, request), owner)
         self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran)
-        return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
+        return answer
 
-    async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
-        """Store feedback: ids `<id>.<index>` and labels float[M], NaN for a row that was only shown.
+    async def settle(self, claim: Claim) -> ScoreAnswer:
+        """Return the answer to a request with a name when its rows are durable: that of the first request of this name.
+
+        Raises `AlreadyExists` if the first request had other rows, and `Unavailable` if the journal cannot be written now.
+        """
+        return self._settled(claim, await asyncio.wrap_future(claim.owner))
+
+    def _settled(self, claim: Claim, owner: Named) -> ScoreAnswer:
+        if owner.request == claim.request:
+            return claim.answer
+        first = Answered.decode(owner.content, f"what {self.journal.log.where} has of a named request")
+        if first.digest != claim.content.digest:
+            raise AlreadyExists(
+                "the request_id was given to other rows before: columns, propensity or row_ids differ, and nothing is stored; "
+                "repeat a request as it was, or give this one its own request_id"
+            )
+        return ScoreAnswer(first.scores, first.base, self._ids.issue(*owner.request), first.state)
+
+    def _answer(self, request: int, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
+        return ScoreAnswer(scores, base, self._ids.issue(self.journal.incarnation, request), state)
+
+    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0) -> FeedbackAnswer:
+        """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.
 
         `source` is a hash of the sender, 0 if unknown.
 
@@ -170,29 +237,33 @@ class DataPlane:
         """
         return await self.store(self.read_feedback(ids, labels), source)
 
-    def read_feedback(self, ids: Sequence[str], labels: Floats) -> Items:
+    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats) -> Items:
         """Return checked feedback; raises `InvalidInput` naming a malformed item."""
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
             raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
-        return Items(self._ids.parse_all(ids), labels)
+        issued = iter(self._ids.parse_all([name for name in ids if isinstance(name, str)]))
+        return Items([next(issued) if isinstance(name, str) else name for name in ids], labels)
 
     async def store(self, items: Items, source: int = 0) -> FeedbackAnswer:
         """Store feedback that `read_feedback` returned; returns when accepted items and their impressions are durable.
 
         Raises `Unavailable`, with nothing stored, if the journal cannot be written now or another process has not stored some
-        of the rows yet.
+        of the rows yet, and `InvalidInput` for a name that does not say which row of its request is meant.
         """
-        parsed, labels = items.rows, items.labels
+        labels = items.labels
         if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
             raise Unavailable(
                 f"{waiting} bytes of showings are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
                 f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
-        good = [i for i, key in enumerate(parsed) if key is not None]
-        outcomes = [Outcome.BAD_ID] * len(parsed)
+        parsed: Sequence[Row | RowName | Outcome | None] = items.rows
+        if any(isinstance(row, RowName) for row in parsed):
+            parsed = await asyncio.to_thread(self._found, items.rows)
+        good = [i for i, row in enumerate(parsed) if isinstance(row, tuple)]
+        outcomes = [row if isinstance(row, Outcome) else Outcome.BAD_ID for row in parsed]
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
@@ -204,6 +275,10 @@ class DataPlane:
         self.metrics.feedback(outcomes, self._senders.get(source, senders.OTHER))
         self.follower.expired(outcomes.count(Outcome.EXPIRED))
         return FeedbackAnswer(outcomes, position)
+
+    def _found(self, rows: Sequence[Row | RowName | None]) -> list[Row | Outcome | None]:
+        resolver = Resolver(self.journal.log)
+        return [resolver.find(row) if isinstance(row, RowName) else row for row in rows]
 
     def status(self) -> dict[str, Any]:
         """Return the service's part of the status."""
