@@ -6,9 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core import senders
 from riverdelta.core.age import age
-from riverdelta.core.errors import AlreadyExists, InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
+from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats, is_list
 from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
@@ -27,11 +26,12 @@ from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.health import health
+from riverdelta.serving.naming import Claim, claim, read_name
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.ids import Row
-from riverdelta.storage.journal.names import Answered, Resolver, RowName, check_name, check_row_ids, content_digest, hashed
+from riverdelta.storage.journal.names import Resolver, RowName
 from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
 
@@ -44,16 +44,6 @@ class ScoreAnswer:
     base: Floats
     impressions: str
     state: State
-
-
-@dataclass(frozen=True)
-class Claim:
-    """An answer that counts once the journal has decided who has the name of its request, and by which number."""
-
-    answer: ScoreAnswer
-    content: Answered
-    request: Request
-    owner: Future[Named]
 
 
 @dataclass(frozen=True)
@@ -160,24 +150,16 @@ class DataPlane:
 
         With the client's `request_id` it returns when the rows are durable. Raises as `read`, `score_block` and `settle`.
         """
-        scored = self.score_block(self.read(columns, propensity, request_id, row_ids), transport, trace)
-        return self._settled(scored, scored.owner.result()) if isinstance(scored, Claim) else scored
+        made = self.score_block(self.read(columns, propensity, request_id, row_ids), transport, trace)
+        return self._settled(made, made.owner.result()) if isinstance(made, Claim) else made
 
     def read(self, columns: Mapping[str, Any], propensity: Any = None, request_id: Any = None, row_ids: Any = None) -> Block:
         """Return checked columns, and the client's ids; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        name = None if request_id is None and row_ids is None else self._name(request_id, row_ids, rows)
+        name = read_name(request_id, row_ids, rows, self._ids)
         return Block(checked, rows, shown_with, time.perf_counter() - started, name)
-
-    def _name(self, request_id: Any, row_ids: Any, rows: int) -> RequestName:
-        if request_id is None:
-            raise InvalidInput("row_ids are given without a request_id, by which feedback finds them; give both, or neither")
-        name = check_name(request_id, "request_id")
-        if self._ids.parse(f"{name}.0") is not None:
-            raise InvalidInput(f"request_id is {short(name)}, the impressions of a scored request; choose an id of your own")
-        return RequestName(name, None if row_ids is None else check_row_ids(row_ids, rows))
 
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
         """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
@@ -194,39 +176,27 @@ class DataPlane:
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
         rows = Rows(kept, *raw, block.propensity, scored.state, now, trace)
-        if (name := block.name) is None:
-            answer: ScoreAnswer | Claim = self._answer(self.journal.append(rows), scored.score, scored.base, scored.state)
+        made: ScoreAnswer | Claim
+        if block.name is None:
+            made = self._answer((self.journal.incarnation, self.journal.append(rows)), scored.score, scored.base, scored.state)
         else:
-            row_ids = None if name.row_ids is None else hashed(name.row_ids)
-            content = Answered(
-                content_digest(checked, block.propensity, row_ids), scored.state, scored.score, scored.base, row_ids
-            )
-            request, owner = self.journal.claim(replace(rows, name=name, content=content.encode()))
-            made = self._answer(request, scored.score, scored.base, scored.state)
-            answer = Claim(made, content, (self.journal.incarnation, request), owner)
+            made = claim(self.journal, rows, block.name, checked, scored.score)
         self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran)
-        return answer
+        return made
 
-    async def settle(self, claim: Claim) -> ScoreAnswer:
+    async def settle(self, claimed: Claim) -> ScoreAnswer:
         """Return the answer to a request with a name when its rows are durable: that of the first request of this name.
 
         Raises `AlreadyExists` if the first request had other rows, and `Unavailable` if the journal cannot be written now.
         """
-        return self._settled(claim, await asyncio.wrap_future(claim.owner))
+        return self._settled(claimed, await asyncio.wrap_future(claimed.owner))
 
-    def _settled(self, claim: Claim, owner: Named) -> ScoreAnswer:
-        if owner.request == claim.request:
-            return claim.answer
-        first = Answered.decode(owner.content, f"what {self.journal.log.where} has of a named request")
-        if first.digest != claim.content.digest:
-            raise AlreadyExists(
-                "the request_id was given to other rows before: columns, propensity or row_ids differ, and nothing is stored; "
-                "repeat a request as it was, or give this one its own request_id"
-            )
-        return ScoreAnswer(first.scores, first.base, self._ids.issue(*owner.request), first.state)
+    def _settled(self, claimed: Claim, owner: Named) -> ScoreAnswer:
+        known = claimed.settled(owner)
+        return self._answer(owner.request, known.scores, known.base, known.state)
 
-    def _answer(self, request: int, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
-        return ScoreAnswer(scores, base, self._ids.issue(self.journal.incarnation, request), state)
+    def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
+        return ScoreAnswer(scores, base, self._ids.issue(*request), state)
 
     async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0) -> FeedbackAnswer:
         """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.

@@ -21,7 +21,7 @@ class Claims:
         return len(self._waiting)
 
     def open(self, request: int) -> Future[Named]:
-        """Return the future of who has the name of a request; nobody can cancel it."""
+        """Return the future of who has the name of a request; it cannot be cancelled."""
         claim = self._waiting[request] = Future()
         claim.set_running_or_notify_cancel()
         return claim

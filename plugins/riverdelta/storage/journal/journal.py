@@ -113,7 +113,7 @@ class Journal(Reader):
         return request
 
     def claim(self, rows: Rows) -> tuple[int, Future[Named]]:
-        """Append the rows of one request with a name, at once; return its number, and a future of who has the name, once durable.
+        """Append the rows of one request with a name; return its number, and a future of who has the name, once durable.
 
         That may be an earlier request: these rows are then dropped. The future raises `Unavailable`, and nothing is stored, if
         the journal cannot be written now.
