@@ -157,8 +157,11 @@ class Oip:
         for name in ("id", "label"):
             if name not in given:
                 raise InvalidInput(f"input {name!r} is missing; {_EXPECTED}")
-            if (given[name].datatype == "BYTES") != (name == "id"):
-                raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED}")
+        for name, tensor in given.items():
+            if (tensor.datatype == "BYTES") != (name == "id"):
+                raise InvalidInput(f"input {name!r} is {tensor.datatype}; {_EXPECTED}")
+        if "time" in given and (kind := given["time"].datatype) in _COARSE:
+            raise InvalidInput(f"input 'time' is {kind}, which cannot hold Unix seconds exactly; send it as FP64")
         columns = await self.runtime.read(size, _columns, given)
         ids, labels = columns["id"], columns["label"]
         if ids.ndim != 1 or labels.ndim != 1:
@@ -168,7 +171,8 @@ class Oip:
         if not len(ids):
             raise InvalidInput(f"id and label have no values; {_EXPECTED}, with M of at least 1")
         visit().rows(ids)
-        answer = await self.runtime.feedback(ids.tolist(), labels, visit().caller.source, size)
+        more = {f"{name}s": columns[name] for name in ("weight", "time") if name in columns}
+        answer = await self.runtime.feedback(ids.tolist(), labels, visit().caller.source, size, **more)
         if (refusal := answer.refusal()) is not None:
             raise refusal
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
@@ -195,8 +199,13 @@ def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
 
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
-_TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32")]
-_EXPECTED = "expected id BYTES[M] and label FP32[M], or a label of another numeric datatype"
+_TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32"), _tensor("weight", "FP32"), _tensor("time", "FP64")]
+_EXPECTED = (
+    "expected id BYTES[M] and label FP32[M], or a label of another numeric datatype, and optionally weight FP32[M] or FP64[M] "
+    "and time FP64[M]"
+)
+#: The datatypes whose steps are longer than a second at Unix seconds.
+_COARSE = frozenset({"FP16", "BF16", "FP32"})
 _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
 
 

@@ -103,10 +103,10 @@ class Runtime:
         """Count these bytes no longer."""
         self._held -= held
 
-    async def feedback(self, ids: Any, labels: Any, source: int, size: int) -> FeedbackAnswer:
-        """Store the feedback of a body of `size` bytes."""
+    async def feedback(self, ids: Any, labels: Any, source: int, size: int, **more: Any) -> FeedbackAnswer:
+        """Store the feedback of a body of `size` bytes, with `more` of what `DataPlane.read_feedback` takes."""
         plane = self.plane
-        return await plane.store(await self.read(size, plane.read_feedback, ids, labels), source)
+        return await plane.store(await self.read(size, plane.read_feedback, ids, labels, **more), source)
 
     async def score(self, columns: Any, propensity: Any, transport: str, size: int = 0) -> ScoreAnswer:
         """Score the columns of a body of `size` bytes: on the event loop if requests of as many rows are fast."""

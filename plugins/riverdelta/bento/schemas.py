@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from riverdelta.core.errors import short
+from riverdelta.core.feedback import EARLIEST, MOST_WEIGHT
 from riverdelta.core.strict import Strict
 from riverdelta.learning.commands import TOP, Command, Number
 from riverdelta.serving.oip.messages import FIELDS
@@ -39,6 +40,11 @@ _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 Count = Annotated[int, Field(ge=0)]
 Values = Annotated[SkipValidation[Any], WithJsonSchema({"type": "array"})]
+# The data plane checks the ranges, over every transport alike.
+Weight = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": MOST_WEIGHT})]
+Time = Annotated[
+    float, WithJsonSchema({"type": "number", "minimum": EARLIEST, "description": "Unix seconds, at most an hour ahead."})
+]
 RowId = Annotated[str, Field(description="A row of a scored request: its impressions, a dot, and the index of the row.")]
 
 
@@ -58,7 +64,10 @@ class ScoreResponse(Strict):
 
 
 class Item(Strict):
-    """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet."""
+    """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet.
+
+    A label may have a `weight` (default 1) and the `time` of its event.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"not": {"properties": {name: {"type": "null"} for name in ("label", "shown")}}}
@@ -67,6 +76,8 @@ class Item(Strict):
     id: RowId
     label: float | bool | None = None
     shown: Annotated[bool, WithJsonSchema({"const": True})] | None = None
+    weight: Weight | None = None
+    time: Time | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
