@@ -28,14 +28,11 @@ def check_weights(given: Any, label: Floats) -> Floats | None:
     >>> check_weights([1.0, 250], np.float32([0, 1]))
     Traceback (most recent call last):
         ...
-    riverdelta.core.errors.InvalidInput: item 1 has the weight 250; expected a number from 0 to 100: divide all by their mean
+    riverdelta.core.errors.InvalidInput: item 1 has the weight 250; expected 0 to 100: divide by the mean, then min(w, 100)
     """
     weight = _numbers("weight", given, len(label))
-    with np.errstate(invalid="ignore"):
-        _refuse(
-            "weight", weight, ~((weight >= 0) & (weight <= MOST_WEIGHT)),
-            f"; expected a number from 0 to {MOST_WEIGHT:g}: divide all by their mean",
-        )  # fmt: skip
+    wrong = ~((weight >= 0) & (weight <= MOST_WEIGHT))
+    _refuse("weight", weight, wrong, f"; expected 0 to {MOST_WEIGHT:g}: divide by the mean, then min(w, 100)")
     _refuse("weight", weight, np.isnan(label) & (weight != 1), f" and no label; {_OF_LABELS}")
     return None if (weight == 1).all() else weight.astype(np.float32)
 
@@ -63,22 +60,21 @@ def check_times(given: Any, label: Floats, now: float) -> npt.NDArray[np.float64
             f"; expected Unix seconds from {EARLIEST:.0f} (2000-01-01) to one hour after now ({now:.0f}): write time.time()",
         )  # fmt: skip
     _refuse("time", time, np.isnan(label) & ~np.isnan(time), f" and no label; {_OF_LABELS}")
-    return None if np.isnan(time).all() else time
+    return None if np.isnan(time).all() else time.astype(np.float64)
 
 
-def _numbers(name: str, given: Any, items: int) -> npt.NDArray[np.float64]:
+def _numbers(name: str, given: Any, items: int) -> npt.NDArray[Any]:
     try:
         found = np.asarray(given)
     except ValueError:  # lists beside numbers have no shape
         found = np.empty(0, object)
     if found.dtype.kind not in "iuf" or found.shape != (items,):
         raise InvalidInput(f"{name} is {found.dtype}{list(found.shape)}; expected {items} numbers, one an item")
-    return found.astype(np.float64)
+    return found
 
 
-def _refuse(name: str, found: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], then: str) -> None:
+def _refuse(name: str, found: npt.NDArray[Any], wrong: npt.NDArray[np.bool_], then: str) -> None:
     """Raise `InvalidInput` naming the first item that is `wrong`, if any."""
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        value = f"{found[at]:.0f}" if abs(found[at]) >= 1e9 and found[at].is_integer() else f"{found[at]:g}"
-        raise InvalidInput(f"item {at} has the {name} {value}{then}")
+        raise InvalidInput(f"item {at} has the {name} {str(found[at]).removesuffix('.0')}{then}")

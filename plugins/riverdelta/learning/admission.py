@@ -73,7 +73,7 @@ class Admission:
         it has decided, and `watch` must follow once they are scored, with those of both kinds.
         """
         e, passes = examples, np.ones(len(examples), np.bool_)
-        # A light example counts as a whole one: a correction forgets with each, however light. One of weight 0 is not learned.
+        # A light example counts for 1: a correction forgets with each, however light. One of weight 0 is not learned.
         learned = e.weight > 0
         if self.limiter is not None:
             passes = self.limiter.admit(e.columns, e.received, np.where(learned, np.maximum(e.sent, 1.0), 0.0))

@@ -39,10 +39,10 @@ class Breaker:
 
     The result depends only on the examples and their order, bit for bit, not on how they are cut into blocks.
 
-    **Weights** that senders give to labels neither hide nor make harm: x is by unit of weight, and evidence is kept in three
-    ways: every example counts as one; as its weight, up to 1; and as a hundredth of its weight. So a sender is named if most of
-    its labels are wrong, or most of their weight, and light labels between heavy wrong ones do not hide these. Labels of weight
-    0 are not observed.
+    **Weights** that senders give to labels neither hide harm nor make it: x is by unit of weight, and evidence is kept in three
+    ways: every example counts for 1; for its weight, up to 1; and for a hundredth of its weight. So a sender is named if most
+    of its labels are wrong, or most of their weight; light right labels among heavy wrong ones do not hide these. Labels of
+    weight 0 are not observed.
 
     Notes
     -----
@@ -199,7 +199,7 @@ class Breaker:
 
 
 def _with_weights(place: Arrays) -> Arrays:
-    """Return a saved part with what it lacks if it is of a version in which every weight was 1."""
+    """Return a saved part with the fields that it lacks if a version in which every weight was 1 saved it."""
     if "evidence" not in place or "weighted" in place or "mass" in place:
         return place
     evidence = place["evidence"]
