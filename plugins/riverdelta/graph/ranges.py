@@ -92,7 +92,7 @@ def ranges_of(graph: GraphProto, folder: Path) -> dict[str, Range]:
         op = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx", "ai.onnx.ml") else node.op_type
         made, outputs = ANY, node.output[:1]
         if op == "Constant":
-            constants[node.output[0]] = next(iter(attributes.values()), None)
+            constants[node.output[0]] = _constant(next(iter(attributes.values()), None))
         elif op in _PASSING and (op != "Cast" or attributes.get("to") in _FLOATS):
             # A table of constants may hold logits, probabilities or anything else.
             made, outputs = found.get(node.input[0], ANY), node.output if op == "Split" else outputs
@@ -111,6 +111,14 @@ def ranges_of(graph: GraphProto, folder: Path) -> dict[str, Range]:
         if made != ANY:
             found.update(dict.fromkeys(outputs, made))
     return found
+
+
+def _constant(value: Any) -> Any:
+    """Return a Constant's value as a tensor, or numbers as an array; None if it is text or sparse."""
+    if isinstance(value, float | int | list):
+        value = np.asarray(value)
+        return value if value.dtype.kind in "fi" else None
+    return value if isinstance(value, TensorProto) else None
 
 
 def _read(tensor: TensorProto, folder: Path) -> npt.NDArray[Any] | None:
