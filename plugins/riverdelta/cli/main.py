@@ -197,7 +197,8 @@ def export(target: str, release: int | None, output: Path, as_json: bool) -> Non
     made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": size, **marks}
     made["since"] = status.get("examples", found.examples) - found.examples if marks["serving"] else None
     which = " and ".join(name for name, holds in marks.items() if holds) or "neither serving nor champion"
-    text = f"{' and '.join(map(str, written))}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
+    where = " and ".join(map(str, written))
+    text = f"{where}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
     if made["since"]:
         text += "\nthe service has learned on: `riverdelta release` makes a release of its current tables"
     show(made, as_json, lambda _: click.echo(text))

@@ -1,4 +1,4 @@
-"""Names: frees the names that a merged model needs in its base model."""
+"""Names: which tensors a node reads, and room in a base for the names that a merged model needs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Yield the graphs in the attributes of a node, such as the branches of an If."""
     for attribute in node.attribute:
         yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def reads(node: NodeProto) -> set[str]:
+    """Return the tensors that a node reads, also from within its subgraphs."""
+    inner = [*subgraphs(node)]
+    returned = {value.name for graph in inner for value in graph.output}
+    return {*node.input, *returned, *(name for graph in inner for each in graph.node for name in reads(each))}
 
 
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
