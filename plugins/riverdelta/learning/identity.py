@@ -168,8 +168,8 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
     margin = definition.margin and (stored.output.kind != "probability" or bool(stored.output.margin))
     if stored.output.margin is None and not margin:
         settled.append(
-            f"the output {stored.output.tensor!r} stays the logit of a probability, with which this home has learned; new homes "
-            f"read the raw number of which the base makes it, where there is one"
+            f"the output {stored.output.tensor!r} stays the logit of a probability, with which this home has learned; new "
+            f"homes read the raw number of which the base makes it, where there is one"
         )
     if settled or margin != definition.margin:
         definition = replace(definition, corrections=corrections, margin=margin)
