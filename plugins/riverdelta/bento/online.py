@@ -49,6 +49,7 @@ def online(
     base: str | Path,
     *,
     task: str | Loss = "binary",
+    output: str | None = None,
     logit: str | None = None,
     probability: str | None = None,
     link: str | None = None,
@@ -75,9 +76,12 @@ def online(
     task
         The loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the log
         loss of labels 0 and 1.
+    output
+        The base's output to correct: a tensor (`"logit"`), a column of it (`"scores[1]"`) or a class (`"scores['fraud']"`).
+        Default: its only float output, in the column of the class 1 or True. If that is not clear, the error has the lines to
+        choose from.
     logit, probability
-        Name of the base's output to correct, as what it is. Give one of them if the base has several outputs, or if neither the
-        graph nor a few probed rows show which it is.
+        The same, as what it is. Give one of them if neither the graph nor a few probed rows show which it is.
     link
         `"identity"` if the output is a raw output, `"logit"` if it is a probability. Give it only if an error asks for it: it
         overrides what probed rows and narrow bounds suggest, never what the graph proves.
@@ -137,6 +141,7 @@ def online(
         definition = Definition(
             name=name or cls.__name__.lower(),
             base=_locate(base, folder),
+            output=output,
             logit=logit,
             probability=probability,
             link=link,

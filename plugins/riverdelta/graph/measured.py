@@ -12,11 +12,10 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from riverdelta.core.errors import ModelError
+from riverdelta.graph.axes import OTHER_AXIS
 from riverdelta.graph.names import graphs_of
 from riverdelta.graph.runtime import EXTENSIONS, open_session, quiet
 
-#: The name of a first axis whose length was measured, and is not the number of rows.
-OTHER_AXIS = "not the batch"
 #: The rows of each block, and the length of its other open axes: no length is a number of rows.
 _BLOCKS = ((1, 5), (3, 6), (4, 7))
 _TEXTS = (

@@ -1,10 +1,10 @@
-"""Names: frees the names that a merged model needs in its base model."""
+"""Names: which tensors a node reads, and room in a base for the names that a merged model needs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 
 from riverdelta.core.nodes import PREFIX
 
@@ -30,13 +30,25 @@ def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     return moved
 
 
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs in the attributes of a node, such as the branches of an If."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def reads(node: NodeProto) -> set[str]:
+    """Return the tensors that a node reads, also from within its subgraphs."""
+    inner = [*subgraphs(node)]
+    returned = {value.name for graph in inner for value in graph.output}
+    return {*node.input, *returned, *(name for graph in inner for each in graph.node for name in reads(each))}
+
+
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
     """Yield a graph, and every graph within it."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from graphs_of(inner)
+        for inner in subgraphs(node):
+            yield from graphs_of(inner)
 
 
 def _defined(graph: GraphProto) -> Iterator[str]:

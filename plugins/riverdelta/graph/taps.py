@@ -11,8 +11,9 @@ from riverdelta.core.errors import ConfigurationError, ModelError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
+from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.measured import measure
-from riverdelta.graph.signature import Signature, column_of, is_batch, type_of
+from riverdelta.graph.signature import Signature, column_of
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:

@@ -40,8 +40,11 @@ class Definition:
         The name of the scorer and of its home.
     base
         Path of the base model, an ONNX file.
+    output
+        The base's output to correct: a tensor, a column of it such as `scores[1]`, or a class such as `scores['fraud']`
+        (default: its only float output).
     logit, probability
-        The base's output tensor to correct, as a raw output or as a prediction (default: its only float output).
+        The same, as a raw output or as a prediction.
     link
         `identity` or `logit`, to insist that the output is raw or a prediction (default: the graph, or a few probed rows, must
         not contradict).
@@ -60,6 +63,8 @@ class Definition:
     keep_inputs
         Whether the journal keeps every column of a request (default False). Set it if a later rebase to a new base must not
         need a log; the rows may hold personal data.
+    margin
+        Whether a probability is read at its raw margin, where the graph has one (default True; False for homes made without).
     prepare
         Makes the base's other inputs from the columns of a request, which are then those in `columns` (default: none, and
         requests bring every input).
@@ -79,6 +84,8 @@ class Definition:
     task: str | Loss = "binary"
     keep_inputs: bool = False
     link: str | None = None
+    output: str | None = None
+    margin: bool = True
     prepare: Prepare | None = None
     service: str = "SERVICE.py:CLASS"
 
@@ -93,7 +100,7 @@ class Definition:
     @cached_property
     def signature(self) -> Signature:
         """The base model, read and checked."""
-        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link)
+        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link, self.output, self.margin)
 
     @cached_property
     def schema(self) -> Schema:

@@ -19,8 +19,11 @@ def differences(stored: Identity, mine: Identity, beyond: Mapping[str, Collectio
             f"the base file {mine.base.file} differs: its digest is {mine.base.digest[:16]} here, and was "
             f"{stored.base.digest[:16]} (of {stored.base.file})"
         )
-    if mine.output != stored.output:
-        here, was = (f"{one.output.tensor!r} as a {one.output.kind}" for one in (mine, stored))
+    if mine.output.read != stored.output.read:
+        here, was = (
+            f"{one.output.tensor!r} as a {one.output.kind}{' at its raw margin' if one.output.margin else ''}"
+            for one in (mine, stored)
+        )
         found.append(f"the corrected output is {here} here, and was {was}")
     if mine.prepare != stored.prepare:
         found.append(f"prepare is {_shown(mine.prepare)} here, and was {_shown(stored.prepare)}")
