@@ -13,6 +13,7 @@ from onnx import external_data_helper
 from riverdelta.core.durable import atomic, write
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.core.nodes import PREFIX
+from riverdelta.graph.names import MOVED
 from riverdelta.graph.reading import check_external, external_tensors
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.trimming import freeze, trim
@@ -78,18 +79,18 @@ def provenance(merged: Path) -> dict[str, str]:
 def origins(merged: Path | onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Return the tensor of the base from which each output of a merged model comes, and the operators between the two.
 
-    The tensor is identified by the place of its node, because a merge may rename it. Raises `Corrupt`.
+    The tensor has its name in the base, also if the merge has renamed it. Raises `Corrupt`.
     """
     with _readable(merged):
         graph = (onnx.load(merged, load_external_data=False) if isinstance(merged, Path) else merged).graph
-        makers = {name: (f"{at}.{i}", node) for at, node in enumerate(graph.node) for i, name in enumerate(node.output)}
+        makers = {name: node for node in graph.node for name in node.output}
         found = {}
         for output in graph.output:
             name, steps = output.name, list[str]()
-            while name in makers and makers[name][1].name.startswith(PREFIX):
-                steps.append(makers[name][1].op_type)
-                name = makers[name][1].input[0]
-            found[output.name] = (makers[name][0] if name in makers else name, *reversed(steps))
+            while name in makers and makers[name].name.startswith(PREFIX):
+                steps.append(makers[name].op_type)
+                name = makers[name].input[0]
+            found[output.name] = (name.removeprefix(MOVED), *reversed(steps))
         return found
 
 

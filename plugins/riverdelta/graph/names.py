@@ -18,7 +18,7 @@ def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     The graph's inputs keep their names. One map applies to every subgraph, and each new name is unique, so the model computes
     the same. Nodes under `riverdelta/` (the base may itself be a merged model) are renamed too.
     """
-    graphs = list(_graphs(graph))
+    graphs = list(graphs_of(graph))
     names = {name for inner in graphs for name in _defined(inner)}
     moved: dict[str, str] = {}
     for name in sorted(names - {value.name for value in graph.input}):
@@ -43,11 +43,12 @@ def reads(node: NodeProto) -> set[str]:
     return {*node.input, *returned, *(name for graph in inner for each in graph.node for name in reads(each))}
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph, and every graph within it."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
-            yield from _graphs(inner)
+            yield from graphs_of(inner)
 
 
 def _defined(graph: GraphProto) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
 
 from riverdelta.core.errors import ModelError
+from riverdelta.graph.measured import completed, operators_of
 from riverdelta.graph.names import reads
-from riverdelta.graph.runtime import SMALLEST, VERSION, open_session
+from riverdelta.graph.runtime import SMALLEST, VERSION, extensions, open_session
 
 _LARGE = 1 << 16
 
@@ -25,10 +26,11 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     _free_axes(model)
     _sort(model.graph)
     _check_versions(path, model)
+    _check_extensions(path, model)
     check_external(path, model)
     structure = _structure(path, model)
     _check_structure(path, structure)
-    return model, _shapes(path, structure)
+    return model, completed(path, model, lambda measured: _shapes(path, structure, measured))
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
@@ -142,6 +144,15 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
             ) from None
 
 
+def _check_extensions(path: Path, model: onnx.ModelProto) -> None:
+    """Raise `ModelError` naming the operators of onnxruntime-extensions, if there are any and it is not installed."""
+    if found := {node.op_type for graph in (model.graph, *model.functions) for node in operators_of(graph)}:
+        try:
+            extensions()
+        except ModelError as error:
+            raise ModelError(f"{path.name} has the operators {', '.join(sorted(found))}: {error}") from None
+
+
 def _size(path: Path, tensor: TensorProto) -> int:
     """Return the bytes of a tensor by its type and shape; Python's integers do not overflow."""
     if min(tensor.dims, default=0) < 0 or tensor.data_type not in helper.get_all_tensor_dtypes():
@@ -179,7 +190,8 @@ def _check_structure(path: Path, model: onnx.ModelProto) -> None:
         raise ModelError(f"{path.name} is not a valid ONNX model: {' '.join(str(error).split())}") from None
 
 
-def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
+def _shapes(path: Path, model: onnx.ModelProto, measured: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    model.graph.value_info.extend(measured)
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:
