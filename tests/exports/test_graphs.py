@@ -193,6 +193,7 @@ def test_beyond_2_gib_a_base_is_merged_and_its_weights_are_a_second_file(data, t
         file.seek(4 * rows - 4)
         file.write(np.float32(2.5).tobytes())
     signature = Signature.read(path, **LINE)
+    signature.__dict__["digest"] = "0" * 32  # that of so many bytes takes seconds
     merged = merge(signature, Stack([]), {}, Schema())
     (release := tmp_path / "release.onnx").write_bytes(merged.SerializeToString())
     (tmp_path / weights_name(signature)).symlink_to(tmp_path / "vast.bin")
