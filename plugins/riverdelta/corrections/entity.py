@@ -17,7 +17,7 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, entity_kernels, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
-from riverdelta.corrections.dense import Dense, listed
+from riverdelta.corrections.dense import Dense, Feature, listed
 from riverdelta.corrections.growing import INDEX, SLOTS, Growing
 from riverdelta.corrections.hashed import read_by
 from riverdelta.corrections.hashing import Hash
@@ -33,7 +33,8 @@ class Entity(Correction):
     key
         The id column (int64) of the entity, or a tuple of several for their cross.
     on
-        The features x: float32 columns, taps, or vector lookups, one or a list. Without any, an entity has an intercept alone.
+        The features x: float32 columns, taps, vector lookups, or projections of a wide vector (`Project`), one or a list.
+        Without any, an entity has an intercept alone.
     intercept
         Whether x includes a constant 1.
     variance
@@ -44,7 +45,8 @@ class Entity(Correction):
         of them. Lower it if tastes change, as to 0.98; 1.0 weighs all examples equally.
     slots
         The rows of the table, 1 to 2**24. Entities are hashed into them, so those that share a slot share a model:
-        with four slots for each entity, one in five. A row takes 8 bytes for each number in x and each output.
+        with four slots for each entity, one in five. Each slot takes 4 bytes; once an entity in it is learned, it gets a row of
+        8 bytes for each number in x and each output.
     offset
         The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
         then each offset is 0. A service ignores it.
@@ -83,7 +85,7 @@ class Entity(Correction):
     def __init__(
         self,
         key: str | tuple[str, ...],
-        on: str | Lookup | Sequence[str | Lookup] = (),
+        on: Feature | Sequence[Feature] = (),
         intercept: bool = True,
         variance: float = 0.5,
         forget: float = 1.0,

@@ -62,9 +62,8 @@ class Growing:
 
     def room(self, more: int) -> tuple[npt.NDArray[Any], ...]:
         """Return the table's values and marks, SLOTS and the arrays, with room for `more` rows beyond the used ones."""
-        need = min(self.used + more, self.slots + 1)
-        if need > len(self._room[0]):
-            size = min(max(need, 2 * len(self._room[0])), self.slots + 1)
+        if (need := self.used + more) > (there := len(self._room[0])) <= self.slots:
+            size = min(max(need, 2 * there), self.slots + 1)
             self._room = tuple(_longer(array, size) for array in self._room)
             self._show()
         return self._room

@@ -163,6 +163,17 @@ class Stack:
         named = ((f"{name}:{array.dtype}:{array.shape}".encode(), array) for name, array in sorted(self.state().items()))
         return digest(*(part for text, array in named for part in (text, np.ascontiguousarray(array).data))).hex()
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes of each correction's tables and arrays: now, and with a row for every slot."""
+        found = {}
+        for name, c in zip(self.names, self.corrections, strict=True):
+            arrays = {**c.learner, **{key: table.values for key, table in c.served.items()}}
+            slots = max((table.slots for table in c.served.values()), default=0)
+            growing = sum(arrays[key][:1].nbytes for key in c.grows)
+            fixed = sum(array.nbytes for key, array in arrays.items() if key not in c.grows)
+            found[name] = (sum(array.nbytes for array in arrays.values()), fixed + (slots + 1) * growing)
+        return found
+
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table."""
         parts = zip(self.names, self.corrections, strict=True)
