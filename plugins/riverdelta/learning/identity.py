@@ -234,7 +234,7 @@ def _of(name: str, correction: Correction) -> Corrected:
         chosen=[n for n in _chosen(correction, own) if n in correction.given or n in _passed_on(correction)],
         incidental=list(correction.incidental),
         reads=list(correction.reads),
-        tables={key: list(table.values.shape) for key, table in correction.served.items() if key not in correction.since},
+        tables={key: list(table.shape) for key, table in correction.served.items() if key not in correction.since},
     )
 
 
