@@ -104,6 +104,18 @@ def test_one_file_that_would_be_too_large_is_refused_with_its_size(base, combine
     assert not (tmp_path / "merged.onnx").exists()
 
 
+def test_what_is_too_large_for_one_file_is_two_that_may_move(base, combine, plain, x, tmp_path, monkeypatch):
+    merged = combine(base, [Calibration()])
+    expected = plain(merged.path, {"x": x})
+    monkeypatch.setattr(files, "_LIMIT", 10_000)
+    made = export(merged.path, tmp_path / "out" / "merged.onnx")
+    assert [path.name for path in made] == ["merged.onnx", "merged.onnx.data"]
+    shutil.rmtree(merged.path.parent)
+    moved = shutil.move(tmp_path / "out", tmp_path / "elsewhere")
+    for name, values in plain(moved / "merged.onnx", {"x": x}).items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
 @pytest.mark.parametrize("location", ["../wide.bin", "/etc/hostname", "link", "missing.bin", ""])
 def test_one_file_of_a_model_whose_weights_lie_elsewhere_is_refused_by_name(write_external, tmp_path, location):
     path = write_external(DEEP)

@@ -36,6 +36,7 @@ from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.learning.definition import ATTRIBUTE, Definition
+from riverdelta.learning.preparation import Prepare
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.journal import PATIENCE_SECONDS
 
@@ -58,6 +59,7 @@ def online(
     on_drift: Response | None = None,
     slices: Mapping[str, str | int | Sequence[str | int]] | None = None,
     keep_inputs: bool = False,
+    prepare: Prepare | None = None,
     name: str | None = None,
     grpc_port: int | None = None,
     **unknown: Never,
@@ -99,6 +101,11 @@ def online(
         `riverdelta rebase` to another base or to corrections that read other columns. Default: False, because inputs may be
         personal data; `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES` limit how long they are kept. A
         change applies to later requests, and the home stays valid.
+    prepare
+        A function of a request's columns (a dict of numpy arrays of N rows) that returns the base's other inputs, such as the
+        token ids of a text. Requests then bring exactly `columns`, so declare an input that they bring themselves. Several
+        threads may call it at once. Its `ValueError` answers 400, any other error 500. Default: None, requests bring every
+        input.
     name
         The scorer's name in the Open Inference Protocol, and its folder. Default: the class's name in lower case.
     grpc_port
@@ -145,11 +152,13 @@ def online(
             slices=dict(slices or {}),
             task=task,
             keep_inputs=keep_inputs,
+            prepare=prepare,
             service=f"{_spelled(module)}:{cls.__name__}",
         )
         # A missing column fails here, at import.
         definition.new_stack()
         definition.new_slices()
+        _ = definition.preparation
         setattr(cls, ATTRIBUTE, definition)
         _equip(cls, definition, {} if grpc_port is None else {"grpc_port": grpc_port})
         return cls

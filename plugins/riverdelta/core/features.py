@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
+from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -42,13 +43,15 @@ _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?"
 class Column:
     """A column: its name, its numpy dtype or `string`, and its shape after the batch axis (None for an axis of any length).
 
-    `number` is whether integers are numbers and not ids, of which a string would be hashed.
+    `number` is whether integers are numbers and not ids, of which a string would be hashed. `axes` are the names of the axes
+    of `shape`, if the base gives them any: axes of one name have one length.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] = ()
     number: bool = False
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def kind(self) -> str:
@@ -113,6 +116,16 @@ class Column:
         if array.dtype.kind in "OUS" and self.kind != "tensor":
             return self.of_values(array.tolist(), lambda row: f"row {first + row}")
         return self._cast(array, first, value)
+
+    def padded(self, value: Any, most: int | None = None) -> Any:
+        """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
+
+        Zeros are false in a column of booleans; strings are not padded. Raises `TooLarge` if that makes more than `most`
+        values.
+        """
+        if self.dtype == "string":
+            return value
+        return padded(self.name, value, self.shape, False if self.dtype == "bool" else 0, most)
 
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
@@ -327,11 +340,17 @@ class Schema(dict[str, Column]):
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
+        open_ended = [name for name, column in self.items() if None in column.shape]
+        ragged = {name: lengths_of(columns[name]) for name in open_ended}
+        if any(ragged.values()):
+            most = None if max_rows is None else OPEN_ROW * max_rows
+            columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():
             if len(array) != rows:
                 raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
+        check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         return checked, rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-#: How to export a model again with a batch axis, for the end of a message.
-BATCH_HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
+#: The name of a first axis whose length was measured, and is not the number of rows.
+OTHER_AXIS = "not the batch"
 
 
 def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
@@ -14,6 +14,8 @@ def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
     first, others = {axes[0].dim_param for axes in dims if axes}, {axis.dim_param for axes in dims for axis in axes[1:]}
     axes = value.type.tensor_type.shape.dim
+    if axes and axes[0].dim_param == OTHER_AXIS:
+        return False
     # Where every first axis is also another one, as in float[n, n], none can be told from the batch axis.
     return not axes or axes[0].dim_param not in others - {""} or not first - others
 

@@ -14,7 +14,7 @@ from riverdelta.core.durable import atomic, write
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.names import MOVED
-from riverdelta.graph.reading import external_tensors
+from riverdelta.graph.reading import check_external, external_tensors
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.trimming import freeze, trim
 from riverdelta.graph.weights import write_weights
@@ -48,16 +48,18 @@ def export(merged: Path, out: Path, alone: bool = False) -> list[Path]:
         return [_write(out, model)]
     if alone:
         raise Unsupported(
-            f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: `riverdelta export` writes two"
+            f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: "
+            f"`riverdelta export` writes two"
         )
     beside = out.with_name(f"{out.name}.data")
     with _readable(merged):
+        check_external(merged, model)
         (location,) = {info.location for _, info in outside}
         weights = merged.with_name(location).open("rb")
     with weights, atomic(beside) as file:
         shutil.copyfileobj(weights, file)
-    for tensor, info in outside:
-        external_data_helper.set_external_data(tensor, beside.name, info.offset, info.length)
+    for tensor, _ in outside:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = beside.name
     return [_write(out, model), beside]
 
 

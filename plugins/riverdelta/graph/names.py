@@ -1,4 +1,4 @@
-"""Names: frees the names that a merged model needs in its base model."""
+"""Names: which tensors a node reads, and room in a base for the names that a merged model needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     The graph's inputs keep their names. One map applies to every subgraph, and each new name is unique, so the model computes
     the same. Nodes under `riverdelta/` (the base may itself be a merged model) are renamed too.
     """
-    graphs = list(_graphs(graph))
+    graphs = list(graphs_of(graph))
     names = {name for inner in graphs for name in _defined(inner)}
     moved: dict[str, str] = {}
     for name in sorted(names - {value.name for value in graph.input}):
@@ -36,11 +36,19 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
         yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def reads(node: NodeProto) -> set[str]:
+    """Return the tensors that a node reads, also from within its subgraphs."""
+    inner = [*subgraphs(node)]
+    returned = {value.name for graph in inner for value in graph.output}
+    return {*node.input, *returned, *(name for graph in inner for each in graph.node for name in reads(each))}
+
+
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph, and every graph within it."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
-            yield from _graphs(inner)
+            yield from graphs_of(inner)
 
 
 def _defined(graph: GraphProto) -> Iterator[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto
 
-from riverdelta.graph.names import subgraphs
+from riverdelta.graph.names import reads, subgraphs
 
 
 def trim(graph: GraphProto) -> None:
@@ -25,7 +25,7 @@ def trim(graph: GraphProto) -> None:
         if needed.intersection(filter(None, node.output)):
             for inner in subgraphs(node):
                 trim(inner)
-            needed |= _reads(node)
+            needed |= reads(node)
         else:
             del graph.node[at]
     needed |= {value.name for value in graph.input}
@@ -45,13 +45,6 @@ def freeze(graph: GraphProto) -> None:
     """
     stored = {tensor.name for tensor in graph.initializer}
     _keep(graph.input, lambda value: value.name not in stored)
-
-
-def _reads(node: NodeProto) -> set[str]:
-    """Return the tensors that a node reads, also from within its subgraphs."""
-    inner = [*subgraphs(node)]
-    returned = {value.name for graph in inner for value in graph.output}
-    return {*node.input, *returned, *(name for graph in inner for each in graph.node for name in _reads(each))}
 
 
 def _keep(values: Any, wanted: Callable[[Any], bool]) -> None:

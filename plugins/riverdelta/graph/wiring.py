@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 #: Larger constants, such as embedding tables, are not read.
 _MOST_VALUES = 1 << 18
@@ -48,7 +48,7 @@ class Wiring:
         for node in graph.node:
             self.makers.update(dict.fromkeys(filter(None, node.output), node))
             if operator(node) == "Constant":
-                self._held[node.output[0]] = next(iter(attributes(node).values()), None)
+                self._held[node.output[0]] = _constant(next(iter(attributes(node).values()), None))
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is stored in the graph."""
@@ -59,7 +59,7 @@ class Wiring:
         held = self._held.get(name)
         if isinstance(held, TensorProto):
             held = self._held[name] = _read(held, self._folder)
-        return None if held is None else np.asarray(held)
+        return None if held is None or isinstance(held, SparseTensorProto) else np.asarray(held)
 
     def number(self, name: str) -> float | None:
         """Return the value of a constant whose numbers are all the same."""
@@ -159,8 +159,16 @@ def _beyond(ends: list[Any]) -> bool:
     return (low is None or low <= _EDGE) and (high is None or high >= 1 - _EDGE)
 
 
+def _constant(value: Any) -> Any:
+    """Return a Constant's value as a tensor, or numbers as an array; None if it is text or sparse."""
+    if isinstance(value, float | int | list):
+        value = np.asarray(value)
+        return value if value.dtype.kind in "fi" else None
+    return value if isinstance(value, TensorProto) else None
+
+
 def _read(tensor: TensorProto, folder: Path) -> npt.NDArray[Any] | None:
-    if np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
+    if tensor.data_type == TensorProto.STRING or np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
         return None
     try:
         return numpy_helper.to_array(tensor, str(folder))

@@ -89,6 +89,12 @@ class Identity(Strict):
     corrections: list[Corrected]
     journal: dict[str, str]
     keep_inputs: bool
+    prepare: Any = None
+
+    @property
+    def reads_of_base(self) -> tuple[Any, ...]:
+        """What the base's raw outputs of the same request depend on: the file, its output, and what prepares its inputs."""
+        return self.base.digest, self.output.read, self.prepare
 
     def source(self, name: str) -> str:
         """Return a description of the tap or column `name`."""
@@ -112,6 +118,7 @@ def describe(definition: Definition) -> Identity:
         corrections=[_of(name, c) for name, c in zip(stack.names, stack.corrections, strict=True)],
         journal=_columns({name: definition.schema[name] for name in definition.kept}),
         keep_inputs=definition.keep_inputs,
+        prepare=value(definition.prepare),
     )
 
 
@@ -227,7 +234,7 @@ def _of(name: str, correction: Correction) -> Corrected:
         chosen=[n for n in _chosen(correction, own) if n in correction.given or n in _passed_on(correction)],
         incidental=list(correction.incidental),
         reads=list(correction.reads),
-        tables={key: list(table.values.shape) for key, table in correction.served.items() if key not in correction.since},
+        tables={key: list(table.shape) for key, table in correction.served.items() if key not in correction.since},
     )
 
 
