@@ -102,7 +102,8 @@ def stump(leaves, transform, ids=(0, 0), labels=(0, 1), base=None):
         "TreeEnsembleClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml", post_transform=transform,
         nodes_treeids=[0] * 3, nodes_nodeids=[0, 1, 2], nodes_featureids=[0] * 3, nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
         nodes_values=[0.0] * 3, nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0], class_treeids=[0] * len(ids),
-        class_nodeids=[1, 2] * (len(ids) // 2), class_ids=list(ids), class_weights=list(leaves), classlabels_int64s=list(labels),
+        class_nodeids=[1, 2] * (len(ids) // 2), class_ids=list(ids), class_weights=list(leaves),
+        classlabels_int64s=list(labels),
         **({} if base is None else {"base_values": base}),
     )  # fmt: skip
     graph = helper.make_graph(

@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Column, Schema
+from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.heads import Outputs
@@ -18,6 +18,7 @@ from riverdelta.graph.reading import read_model
 from riverdelta.graph.signature import Signature, column_of, input_of, inputs_of, probe_of
 from riverdelta.graph.taps import tappable
 
+_SHOWN = frozenset(DTYPES) - {"string"}
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
 
 
@@ -119,7 +120,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype == "string" or not is_batch(model, value):
+    if value is None or column is None or column.dtype not in _SHOWN or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"
