@@ -13,7 +13,7 @@ from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 from skl2onnx import to_onnx
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
@@ -50,6 +50,14 @@ def of_scikit_learn(estimator, **options):
     return make
 
 
+def of_float64(estimator):
+    def make(folder):
+        model = estimator.fit(ROWS.astype(np.float64), LABELS)
+        return to_onnx(model, ROWS[:1].astype(np.float64)), model.decision_function(ROWS)
+
+    return make
+
+
 MADE = {
     "lightgbm": boosted_by_lightgbm,
     "lightgbm, an array": lambda folder: boosted_by_lightgbm(folder, zipmap=False),
@@ -60,6 +68,8 @@ MADE = {
     "gradient boosting": of_scikit_learn(GradientBoostingClassifier(**STEEP)),
     "histograms": of_scikit_learn(HistGradientBoostingClassifier(max_iter=20, learning_rate=0.9), zipmap=False),
     "logistic regression": of_scikit_learn(LogisticRegression(C=100), zipmap="columns"),
+    "logistic regression of float64": of_float64(LogisticRegression(C=100)),
+    "a decision function of one score": of_scikit_learn(SGDClassifier(random_state=0), zipmap=False),
     "raw scores": of_scikit_learn(LogisticRegression(), zipmap=False, raw_scores=True),
     "a decision function": of_scikit_learn(SVC(), zipmap=False),
     "a decision function, raw": of_scikit_learn(SVC(), zipmap=False, raw_scores=True),
@@ -73,7 +83,8 @@ def test_a_fresh_merge_serves_the_raw_score_of_the_library(name, write, combine,
     path = tmp_path / "base.onnx"
     onnx.save(model, path)
     merged = combine(path, [Calibration()])
-    found = plain(merged.path, {model.graph.input[0].name: ROWS})
+    given = model.graph.input[0]
+    found = plain(merged.path, {given.name: ROWS.astype(helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type))})
     np.testing.assert_allclose(found["logit"], raw, rtol=1e-5, atol=2e-5)
     np.testing.assert_array_equal(found["logit"], found["base_logit"])
     assert merged.signature.margin == ("raw" not in name and "decision" not in name)

@@ -54,7 +54,7 @@ class Classes:
         """
         turned = False
         while True:
-            *_, last = self._wiring.way(Spot(tensor, 0))
+            *_, last = (spot for spot in self._wiring.way(Spot(tensor, 0)) if spot.column is not None)
             node = self._wiring.makers.get(last.tensor)
             if node is None or node.input[0] == tensor:
                 return node, turned

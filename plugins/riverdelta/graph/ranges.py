@@ -158,7 +158,7 @@ def _covers(total: str, part: str, wiring: Wiring, of: Callable[[str], Range]) -
         if maker is None or op not in ("Add", "Sum", "ReduceSum", "Reshape"):
             return False
         if op == "ReduceSum":
-            return maker.input[0] == part
+            return wiring.total_of(total) == part
         if part in maker.input and op != "Reshape":
             return all(of(name)[0] >= 0 for name in maker.input)
         rest = [name for name in maker.input if not wiring.is_constant(name)]

@@ -94,7 +94,8 @@ class Wiring:
             return before if _beyond(ends) else None
         if op in ("Mul", "Div") and self.number(node.input[1]) == 1:
             return before
-        if op == "Normalizer":  # two shares that add up to one
+        if op == "Normalizer" or (op == "Div" and self.total_of(node.input[1]) == node.input[0]):
+            # Two shares that add up to one.
             return before if self.width(node.input[0]) == 2 else None
         if op in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
             wide = self.width(node.input[0])
@@ -105,6 +106,15 @@ class Wiring:
         columns = self._chosen(node, op, given, spot.tensor)
         at = spot.column or 0
         return replace(before, column=int(columns[at])) if columns is not None and at < len(columns) else None
+
+    def total_of(self, name: str) -> str | None:
+        """Return the tensor whose absolute values a tensor sums up by row, if it does."""
+        for op in ("ReduceSum", "Abs"):
+            maker = self.makers.get(name)
+            if maker is None or operator(maker) != op:
+                return None if op == "ReduceSum" else name
+            name = maker.input[0]
+        return name
 
     def way(self, spot: Spot) -> list[Spot]:
         """Return where a number is, from `spot` back through every operator that keeps it."""
