@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-
 #: The name of a first axis whose length was measured, and is not the number of rows.
 OTHER_AXIS = "not the batch"
 #: How to export a model again with a batch axis, for the end of a message.
