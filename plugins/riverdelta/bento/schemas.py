@@ -120,10 +120,16 @@ class Item(Strict):
         return self
 
 
+_ITEMS: list[Any] = [
+    [{"id": "<id>.<index>", "label": 1}],
+    [{"request_id": "order-1723", "row_id": "sku-9", "label": 1}],
+]
+
+
 class Items(Strict):
     """Items of feedback under the key `items`."""
 
-    items: list[Item] = Field(min_length=1, fail_fast=True, examples=[[{"id": "<id>.<index>", "label": 1}]])
+    items: list[Item] = Field(min_length=1, fail_fast=True, examples=_ITEMS)
 
 
 class FeedbackRequest(RootModel[Items | Annotated[list[Item], Field(min_length=1)]]):
