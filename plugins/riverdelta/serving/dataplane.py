@@ -213,6 +213,8 @@ class DataPlane:
             rows = keys[:, 0], keys[:, 1], keys[:, 2]
             pending = self.journal.feedback(*rows, labels[good], self.clock(), source, weights, times)
             answer = await asyncio.wrap_future(pending)
+            if times is not None:
+                self.metrics.reported(self.clock() - times[[outcome is Outcome.ACCEPTED for outcome in answer.outcomes]])
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):
                 outcomes[i] = outcome
