@@ -19,6 +19,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import Items, ScoreRequest
 from riverdelta.bento.sizes import Sizes
 from riverdelta.core.strict import validated
+from riverdelta.storage.journal.names import RowName, named
 
 _NAN, _NUMBERS = float("nan"), {int, float, bool}
 #: The optional numbers of an item: the argument of `DataPlane.read_feedback` for each, and what stands for none.
@@ -33,7 +34,7 @@ def routes(runtime: Runtime) -> list[Route]:
         body = await read_body(request, runtime)
         asked = await runtime.read(len(body), _asked, body, runtime.sizes)
         visit().rows(asked.columns)
-        answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body))
+        answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body), asked.request_id, asked.row_ids)
         scored = perf_counter()
         response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
         plane.metrics.encoded("rest", perf_counter() - scored)
@@ -66,17 +67,21 @@ def _asked(body: bytes, sizes: Sizes) -> ScoreRequest:
     return validated(ScoreRequest, parse_json(body, "the body"), "the body")
 
 
-def _items(body: bytes, sizes: Sizes) -> tuple[list[str], Any, dict[str, Any]]:
-    """Return the ids and labels of feedback, NaN for a row that was only shown, and the weights and times if any has one."""
+def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any, dict[str, Any]]:
+    """Return the rows and labels of feedback, NaN for a row that was only shown, and the weights and times if any has one."""
     sizes.check(body)
     parsed = parse_json(body, "the body")
     items = parsed.get("items") if isinstance(parsed, dict) and len(parsed) == 1 else parsed
-    if not (isinstance(items, list) and _plain(items)):
+    rows: list[str | RowName]
+    if isinstance(items, list) and _plain(items):
+        rows = [item["id"] for item in items]
+    else:
         valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
+        rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
         items = [item.model_dump(exclude_none=True) for item in valid]
     labels = np.array([item.get("label", _NAN) for item in items], np.float64)
     more = {name: [item.get(key, none) for item in items] for key, (name, none) in _MORE.items() if _any_has(items, key)}
-    return [item["id"] for item in items], labels, {name: np.array(given, np.float64) for name, given in more.items()}
+    return rows, labels, {name: np.array(given, np.float64) for name, given in more.items()}
 
 
 def _any_has(items: list[dict[str, Any]], key: str) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from string import hexdigits
 from types import UnionType
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,13 @@ def by_output(raw: Array) -> Array:
     return raw[:, None] if raw.ndim == 1 else raw
 
 
+class RequestName(NamedTuple):
+    """The id that a client gave to a request, and those of its rows, None without any."""
+
+    request_id: str
+    row_ids: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Impressions:
     """N scored rows of one worker, in the order in which they were scored.
@@ -54,7 +61,7 @@ class Impressions:
     a block), and the row's index within the request. `base`, `corrected` and `served` are raw outputs float32[N, K]; float32[N]
     is read as [N, 1]. `time` is in Unix seconds. `position` is the journal position that the scoring tables contained.
     `columns` has the columns, taps included, that corrections read or the definition keeps. `traces` has the W3C trace id, in
-    hexadecimal, of each request with one.
+    hexadecimal, of each request with one; `names` has the client's ids.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -72,6 +79,7 @@ class Impressions:
     propensity: npt.NDArray[np.float32]
     columns: Mapping[str, Array] = field(default_factory=dict)
     traces: Mapping[int, str] = field(default_factory=dict)
+    names: Mapping[int, RequestName] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in OUTPUTS:
@@ -182,8 +190,8 @@ def encode(record: Record) -> bytes:
             continue
         if isinstance(value, int):
             metadata[f.name] = str(value)
-        elif f.name == "traces":
-            metadata |= {"traces": json.dumps(value)} if value else {}
+        elif f.name in _OF_REQUESTS:
+            metadata |= {f.name: json.dumps(value)} if value else {}
         elif isinstance(value, Mapping):
             arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
         else:
@@ -232,7 +240,7 @@ def _decode_arrow(payload: bytes) -> Record:
     batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     cls = _ROWS[metadata.pop("kind")]
-    traces = _traces(metadata.pop("traces", "{}"))
+    of_requests = {name: read(metadata.pop(name, "{}")) for name, read in _OF_REQUESTS.items()}
     values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
     columns: dict[str, Array] = {}
     for name, array in zip(schema.names, batch.columns, strict=True):
@@ -242,7 +250,7 @@ def _decode_arrow(payload: bytes) -> Record:
         else:
             values[name] = _numpy(array)
     if cls is Impressions:
-        values |= {"columns": columns, "traces": traces}
+        values |= {"columns": columns, **of_requests}
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
         found = values.get(name)
@@ -264,13 +272,31 @@ def _traces(body: str) -> dict[int, str]:
     return traces
 
 
+def _names(body: str) -> dict[int, RequestName]:
+    names = {
+        int(request): RequestName(name, None if rows is None else tuple(rows))
+        for request, (name, rows) in json.loads(body).items()
+    }
+    if not all(isinstance(text, str) for name in names.values() for text in (name.request_id, *(name.row_ids or ()))):
+        raise ValueError("the name of a request is not text")
+    return names
+
+
+#: The facts that some requests of a record have, and how they are read from its metadata.
+_OF_REQUESTS: dict[str, Callable[[str], dict[int, Any]]] = {"traces": _traces, "names": _names}
+
+
 def _arrow(array: Array) -> pa.Array:
-    # From the buffer: the general conversion imports pandas, which takes half a second.
+    # From buffers: the general conversion imports pandas, which takes half a second.
     values = np.ascontiguousarray(array).reshape(-1)
-    # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
-    special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
-    kind = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype)
-    made = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    if array.dtype == object:
+        texts = [text.encode() for text in values.tolist()]
+        kind, buffers = pa.large_string(), [np.cumsum([0, *map(len, texts)], dtype=np.int64), b"".join(texts)]
+    else:
+        # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
+        special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
+        kind, buffers = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype), [values]
+    made = pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, buffers)])
     for axis in range(array.ndim - 1, 0, -1):
         shape = pa.list_(made.type, array.shape[axis])
         made = pa.Array.from_buffers(shape, int(np.prod(array.shape[:axis])), [None], children=[made])
@@ -283,6 +309,12 @@ def _numpy(array: pa.Array) -> Array:
         return inner.reshape(len(array), array.type.list_size, *inner.shape[1:])
     if array.type == pa.binary(1):
         return np.frombuffer(array.buffers()[1], np.uint8, len(array), array.offset)
+    if array.type == pa.large_string():
+        texts = np.empty(len(array), object)
+        texts[:] = array.to_pylist()
+        if array.null_count:
+            raise ValueError("a string is null")
+        return texts
     values: Array = array.to_numpy(zero_copy_only=True)
     if values.dtype == np.uint8:
         if values.max(initial=0) > 1:
