@@ -6,7 +6,7 @@
    worst moment, and alternating with the delay; labels at once and late.
 3. Weighted examples, through the joiner and the learner, a row at a time: the first rows of every stream, with the corrected
    logits of 1. at no lag, and the adversaries of tests/gate/test_weighted.py; negatives kept 1 in 10 and 1 in 50, explicit
-   labels at once, and silence whose negatives late positives take back.
+   labels at once, and silence whose negatives late positives take back; the same with labels of weights from 0 to 100.
 The last line counts the streams whose excess is above the bound, or whose bound is above the worst case by more than the
 rounding of float32 logits: it must be 0.
 Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_bound.py [--quick] [--json FILE]
@@ -97,13 +97,16 @@ def weighted(quick):
             base, corrected = adversary.experts(residuals, count, rng)
             streams.append((f"{residuals} experts", kind, base, corrected, labels(base, corrected, rng).astype(np.float32)))
     for name, kind, base, corrected, label in streams:
-        for keep in KEEPS:
+        sizes = np.array(weighted_adversary.SENT["of all sizes"])
+        for keep, sent in [(keep, sent) for keep in KEEPS for sent in (None, sizes)]:
+            rng = np.random.default_rng(0)
             explicit = weighted_adversary.Service(keep_negatives=keep)
-            explicit.explicit(base, corrected, label)
+            explicit.explicit(base, corrected, label, None if sent is None else rng.choice(sent, len(label)))
             silent = weighted_adversary.Service(**weighted_adversary.SILENCE, keep_negatives=keep)
-            silent.silent(base, corrected, label, np.random.default_rng(0))
+            silent.silent(base, corrected, label, np.random.default_rng(0), sent)
+            shown = f"{name}, {keep:.0%} of negatives" + ("" if sent is None else ", weights to 100")
             for lag, service in (("none", explicit), ("silence, late positives", silent)):
-                yield row(f"{name}, {keep:.0%} of negatives", kind, lag, service.excess(), service.learner.gate)
+                yield row(shown, kind, lag, service.excess(), service.learner.gate)
 
 
 def show(lines):

@@ -21,6 +21,28 @@ def test_a_score_names_its_impressions_and_its_state_and_takes_feedback(send):
     assert send("POST", "/feedback", json=items).json()["outcomes"][0] == "duplicate"
 
 
+def test_a_label_may_have_a_weight_and_the_time_of_its_event(send):
+    name = send("POST", "/score", json={"columns": COLUMNS}).json()["impressions"]
+    item = {"id": f"{name}.0", "label": 1}
+    for wrong, said in (
+        ({"weight": -0.1}, "item 1 has the weight -0.1; expected 0 to 100"),
+        ({"weight": 1e39}, "item 1 has the weight 1e+39; expected 0 to 100"),
+        ({"time": 1.7e12}, "item 1 has the time 1700000000000, in milliseconds: write t / 1000"),
+        ({"time": 4e9}, "item 1 has the time 4000000000; expected Unix seconds from 946684800"),
+        ({"weight": "2"}, "items[1].weight is '2'; expected a number"),
+        ({"weight": True}, "items[1].weight is True; expected a number"),
+        ({"time": "2026-01-01T00:00:00Z"}, "items[1].time is '2026-01-01T00:00:00Z'; expected a number"),
+    ):
+        answer = send("POST", "/feedback", json=[item, {**item, **wrong}])
+        assert answer.status_code == 400, wrong
+        assert said in answer.json()["error"]["message"]
+    shown = {"id": f"{name}.1", "shown": True}
+    answer = send("POST", "/feedback", json=[item, {**shown, "weight": 2}])
+    assert "item 1 has the weight 2 and no label; only a label has one" in answer.json()["error"]["message"]
+    taken = send("POST", "/feedback", json=[{**item, "weight": 1e-38, "time": 1.7e9}, {**shown, "time": None, "weight": 1}])
+    assert taken.json()["outcomes"] == ["accepted", "accepted"], "nothing of a call that is refused is stored"
+
+
 def test_feedback_of_which_every_item_is_refused_for_good_has_a_status_of_its_own(send):
     name = send("POST", "/score", json={"columns": COLUMNS}).json()["impressions"]
     bad, beyond = {"id": "nonsense", "label": 1}, {"id": f"{name}.99", "label": 1}

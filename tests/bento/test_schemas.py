@@ -27,7 +27,7 @@ UNKNOWN = {
     "an item's weight": (
         "/feedback",
         [ITEM, {**ITEM, "wieght": 2}],
-        "the body (items[1]) has 'wieght': did you mean weight? Allowed: id, label, shown, weight, time",
+        "the body (items[1]) has 'wieght': did you mean weight? Allowed: id, label, shown, request_id",
     ),
     "an item's time": ("/feedback", {"items": [{**ITEM, "when": 1.5}]}, "(items[0]) has 'when'; allowed: id, label, shown"),
     "an item's slip": ("/feedback", [{"id": "a.0", "lable": 1}], "(items[0]) has 'lable': did you mean label?"),

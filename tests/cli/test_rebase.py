@@ -155,6 +155,12 @@ WRONG = {
         ("--label", "clicked"),
         "rows.parquet: row 17000 has the label 3; expected",
     ),
+    "a weight beyond the range": (
+        log(LONG, w=np.where(np.arange(LONG) == 17_000, 101.0, 1.0)),
+        ("--label", "clicked", "--weight", "w"),
+        "row 17000 has the weight 101; expected 0 to 100",
+    ),
+    "weights that are text": (log(w=["1 kg"] * 3_000), ("--label", "clicked", "--weight", "w"), "expected weights of 0 to 100"),
     "labels that are text": (log(clicked=["no"] * 3_000), ("--label", "clicked"), "holds 'no' at row 0; expected 0 or 1"),
     "a label that is empty": (
         log(LONG, clicked=pa.array([1] * 17_000 + [None] * 3_000)),

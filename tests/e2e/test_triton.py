@@ -83,6 +83,27 @@ def test_a_label_of_any_numeric_datatype_is_taken(triton, datatype):
     assert client.infer("ranker-feedback", fed).as_numpy("outcome").tolist() == [b"accepted"] * 3
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_weights_and_times_are_tensors_beside_the_label(triton, datatype):
+    module, client = triton
+    impressions = client.infer("ranker", inputs(module)).as_numpy("impressions")[0].decode()
+    ids = np.array([f"{impressions}.{i}".encode() for i in range(N)], dtype=object)
+    times, weights = np.array([1.7e9, np.nan, 1.7e9 + 0.5]), np.array([2.5, 0, 1], triton_to_np_dtype(datatype))
+    kinds = (
+        ("id", "BYTES", ids),
+        ("label", "FP32", np.float32([1, 0, 1])),
+        ("weight", datatype, weights),
+        ("time", "FP64", times),
+    )
+    fed = [module.InferInput(name, [N], kind) for name, kind, _ in kinds]
+    for tensor, (_, _, data) in zip(fed, kinds, strict=True):
+        tensor.set_data_from_numpy(data)
+    assert client.infer("ranker-feedback", fed).as_numpy("outcome").tolist() == [b"accepted"] * 3
+    fed[2].set_data_from_numpy(-weights)
+    with pytest.raises(InferenceServerException, match=r"item 0 has the weight -2\.5; expected 0 to 100"):
+        client.infer("ranker-feedback", fed)
+
+
 def test_optional_arguments_that_change_nothing_are_ignored_and_sequences_are_refused_with_the_reason(triton):
     module, client = triton
     plain = client.infer("ranker", inputs(module), request_id="r-2").as_numpy("base_logit")

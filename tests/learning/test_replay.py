@@ -66,6 +66,8 @@ def test_rows_learned_at_once_are_those_of_one_record_a_row_bit_for_bit(kind, li
     stream, keys = done.stream, ["user_id", "item_id"]
     base = np.random.default_rng(0).normal(size=len(stream)).astype(np.float32)
     base[[50, 2_000]] = np.nan, 1e6
+    weight = np.random.default_rng(1).choice(np.float32([0, 0.5, 1, 30]), len(stream), p=[0.1, 0.2, 0.6, 0.1])
+    weight = None if shadow else weight
     schema = Schema.of(dict.fromkeys(keys, "int64"))
     ends = []
     # Labels that are known when their rows are scored are learned before the next row: the same, said row by row.
@@ -78,11 +80,27 @@ def test_rows_learned_at_once_are_those_of_one_record_a_row_bit_for_bit(kind, li
             adaptation=Adaptation(Drift(schema, reference=1_024)),
             shadow=shadow,
         )
-        run = replay(learner, stream.columns, base, stream.label, stream.time, label_time=known, source=done.source)
+        given = {"label_time": known, "source": done.source, "weight": weight}
+        run = replay(learner, stream.columns, base, stream.label, stream.time, **given)
         ends.append(everything(learner, run))
         assert learner.admission.breaker.trips == (kind == "stale")
         assert learner.admission.report()["limited"] if limit else run.learned[:1_000].all()
     assert ends[0] == ends[1]
+
+
+def test_a_weight_of_0_teaches_nothing_and_no_weight_is_a_weight_of_1():
+    ones = np.ones(len(STREAM), np.float32)
+    same, none, half = (new_learner() for _ in range(3))
+    plain = replayed(new_learner())
+    assert np.array_equal(replayed(same, weight=ones).served, plain.served)
+    replayed(none, weight=0 * ones)
+    assert none.stack.digest() == new_learner().stack.digest()
+    report = none.prequential.report()["all"]["served"]
+    assert (report["examples"], report["log_loss"], none.gate.report()["excess"]) == (len(STREAM), None, 0.0)
+    replayed(half, weight=np.where(np.arange(len(STREAM)) % 2, 1, 0).astype(np.float32))
+    report, odd = half.prequential.report()["all"]["base"], slice(1, None, 2)
+    assert report["log_loss"] == pytest.approx(LOG_LOSS.value(BASE[odd], STREAM.label[odd]).mean())
+    assert report["calibration_ratio"] == pytest.approx(0.5 * len(STREAM.label[odd]) / STREAM.label[odd].sum())
 
 
 def test_a_response_to_drift_and_sampled_negatives_come_at_their_row_as_with_a_lag_of_one_row():

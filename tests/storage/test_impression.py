@@ -63,6 +63,15 @@ def test_a_row_is_found_among_others_with_its_trace_its_features_and_its_label(h
     assert (other["trace"], other["label"], other["columns"]["user_id"]) == (None, None, 7)
 
 
+def test_a_label_is_shown_with_its_weight_and_the_time_of_its_event(home, plane):
+    name, event = plane.score(COLUMNS).impressions, plane.clock() - 60.0
+    given = {"weights": [1.0, 2.5, 0.0], "times": [np.nan, event, np.nan]}
+    asyncio.run(plane.feedback([f"{name}.{i}" for i in range(3)], np.ones(3, np.float32), **given))
+    asyncio.run(plane.feedback([f"{name}.1"], np.ones(1, np.float32), weights=[9.0]))
+    found = [find(home, f"{name}.{i}") for i in range(3)]
+    assert [(one["weight"], one["event"]) for one in found] == [(1.0, None), (2.5, event), (0.0, None)]
+
+
 def test_the_command_shows_the_same_to_people_and_to_programs(home, plane):
     answer = plane.score(COLUMNS, trace=TRACE)
     name = f"{answer.impressions}.0"

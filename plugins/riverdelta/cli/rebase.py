@@ -40,10 +40,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--log", type=_FILE, help="Learn these rows instead of the journal's.")
 @click.option("--label", help="The label column of the log.")
 @click.option("--time", "when", help="The time column of the log: Unix seconds, ascending.")
+@click.option("--weight", help="The column of the log with the weights of the labels, 0 to 100.")
 @click.option("--text", metavar="COLUMN", multiple=True, help="An id column of a .csv that clients send as strings.")
 @as_json
 def rebase(
-    target: str, old: Path, log: Path | None, label: str | None, when: str | None, text: tuple[str, ...], as_json: bool
+    target: str,
+    old: Path,
+    log: Path | None,
+    label: str | None,
+    when: str | None,
+    weight: str | None,
+    text: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Carry over what was learned to a changed stack or a new base.
 
@@ -54,7 +62,7 @@ def rebase(
     keep_inputs=True was set, or from a log (.parquet, .feather or .csv, oldest row first), which is then learned instead of
     the journal.
     """
-    if (log is None) != (label is None) or (when is not None and log is None):
+    if (log is None) != (label is None) or (log is None and (when is not None or weight is not None)):
         raise click.UsageError("a log needs its label column: --log rows.parquet --label clicked")
     definition = load(target)
     console, log_of_learning = Console(stderr=True), logging.getLogger("riverdelta.learning")
@@ -65,7 +73,7 @@ def rebase(
         columns, hidden = (*Progress.get_default_columns(), MofNCompleteColumn()), as_json or not console.is_terminal
         bar = held.enter_context(Progress(*columns, console=console, transient=True, disable=hidden))
         task = bar.add_task("learning", total=None)
-        rows = None if log is None or label is None else _log(definition, log, label, when, text)
+        rows = None if log is None or label is None else _log(definition, log, label, when, weight, text)
         done = carry_over(definition, Settings.load(), old, rows, lambda at, last: bar.update(task, completed=at, total=last))
     show(asdict(done), as_json, lambda _: _print(done))
 
@@ -129,9 +137,11 @@ def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
         yield "warning: on these rows the new stack, as served, lost more than the old one"
 
 
-def _log(definition: Definition, path: Path, label: str, when: str | None, text: tuple[str, ...]) -> Iterator[LogRows]:
-    names, last = (label, *definition.request_schema), -np.inf
-    for rows in blocks(path, names if when is None else (*names, when), text):
+def _log(
+    definition: Definition, path: Path, label: str, when: str | None, weight: str | None, text: tuple[str, ...]
+) -> Iterator[LogRows]:
+    last = -np.inf
+    for rows in blocks(path, [*definition.request_schema, *(n for n in (label, when, weight) if n is not None)], text):
         labels = rows.numbers(label, definition.loss.expected)
         times = np.full(len(rows), time.time())
         if when is not None:
@@ -140,4 +150,5 @@ def _log(definition: Definition, path: Path, label: str, when: str | None, text:
             rows.refuse(f"{when!r} goes back", np.diff(times, prepend=last) < 0, f"sort the rows by {when!r}")
             last = times[-1]
         columns: dict[str, Any] = {name: rows.values(column) for name, column in definition.request_schema.items()}
-        yield LogRows(columns, labels, times, str(path))
+        weights = None if weight is None else rows.numbers(weight, "weights of 0 to 100")
+        yield LogRows(columns, labels, times, str(path), weights)

@@ -101,7 +101,7 @@ def print_figures(figures: Mapping[str, Any]) -> None:
 
 
 def _text(name: str, value: Any) -> str:
-    if value is not None and name in ("time", "shown"):
+    if value is not None and name in ("time", "shown", "event"):
         return datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="milliseconds")
     if isinstance(value, dict):
         return "  ".join(f"{key}={_short(part)}" for key, part in value.items())

@@ -52,23 +52,27 @@ class Examples:
         label: Floats,
         time: npt.NDArray[np.float64],
         source: Ints | None = None,
+        sent: Floats | None = None,
     ) -> Examples:
-        """Return examples that no stack has served; their labels come at the time of scoring, from source 1 by default."""
-        ones, zeros = np.ones(len(label), np.float32), np.zeros(len(label), np.int64)
+        """Return examples that no stack has served; their labels come at the time of scoring, from source 1 by default.
+
+        `sent` float32[M] are the weights of the labels (default 1).
+        """
+        zeros, weight = np.zeros(len(label), np.int64), np.ones(len(label), np.float32) if sent is None else sent
         return cls(
             columns=columns,
             base=base,
             corrected=base,
             served=base,
             label=label,
-            weight=ones,
+            weight=weight,
             received=time,
             scored=time,
-            importance=ones,
-            taken_back=0 * ones,
+            importance=weight,
+            taken_back=np.zeros(len(label), np.float32),
             position=zeros,
             source=zeros + 1 if source is None else source,
-            sent=ones,
+            sent=weight,
             event=np.full(len(label), np.nan),
         )
 

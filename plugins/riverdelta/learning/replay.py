@@ -33,6 +33,7 @@ def replay(
     label_time: Times | None = None,
     refresh_rows: int = 1,
     source: Ints | None = None,
+    weight: Floats | None = None,
 ) -> Replayed:
     """Return a log's rows as a fresh learner serves them, each scored with what it learned from the labels known so far.
 
@@ -54,10 +55,13 @@ def replay(
         The tables that score are refreshed every `refresh_rows` rows. Raise it to simulate slower publishing.
     source
         The sender of each label, int64[N] (default 1).
+    weight
+        The weight of each label, float32[N] from 0 to 100 (default 1); a negative by silence has the weight 1.
     """
     rows = len(label)
+    weight = np.ones(rows, np.float32) if weight is None else weight
     source = np.ones(rows, np.int64) if source is None else source
-    run = Replayed(learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source)
+    run = Replayed(learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source, weight)
     start = perf_counter()
     joiner = learner.joiner
     at_once = joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
@@ -88,9 +92,11 @@ class Replayed(Source, Observer):
     labels were learned, and `seconds` is how long it took. The rest is in the learner: its gate, its measures, its tables.
     """
 
-    def __init__(self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints) -> None:
+    def __init__(
+        self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints, weight: Floats
+    ) -> None:
         self.learner, self.columns = learner, columns
-        self.base, self.label, self.time, self.source = base, label, time, source
+        self.base, self.label, self.time, self.source, self.weight = base, label, time, source, weight
         self.seconds = 0.0
         self.corrected, self.served = np.empty((2, *base.shape), np.float32)
         self.learned = np.zeros(len(label), np.bool_)
@@ -100,9 +106,8 @@ class Replayed(Source, Observer):
 
     def serve_and_learn(self, rows: slice) -> None:
         """Serve and learn rows, each served after all labels before it are learned."""
-        served = self.learner.learn_at_once(
-            Examples.unserved(self._columns(rows), self.base[rows], self.label[rows], self.time[rows], self.source[rows])
-        )
+        said = self.label[rows], self.time[rows], self.source[rows], self.weight[rows]
+        served = self.learner.learn_at_once(Examples.unserved(self._columns(rows), self.base[rows], *said))
         self.corrected[rows], self.served[rows] = served.corrected, served.served
         self.learned[rows] = self.learner.admitted
 
@@ -161,8 +166,8 @@ class Replayed(Source, Observer):
             return
         window = self.learner.joiner.window
         late = np.zeros(len(rows), np.bool_) if window is None else (self.time[rows] + window <= self._tick) & (label > 0)
-        ones = np.ones(len(rows), np.int64)
-        self._push(Feedback(ones, rows, np.zeros(len(rows), np.int32), label, received, late, self.source[rows]))
+        keys, weight = (np.ones(len(rows), np.int64), rows, np.zeros(len(rows), np.int32)), self.weight[rows]
+        self._push(Feedback(*keys, label, received, late, self.source[rows], weight))
 
     def _push(self, record: Record) -> None:
         self._sequence += 1

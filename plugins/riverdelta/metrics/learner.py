@@ -59,8 +59,8 @@ GAUGES = {
         f"Rows that the gate leaves out: a base logit beyond ±{LOG_LOSS.bound:g}, or not finite, in rows",
     ),
     "gate.delay": ("gate_delay_examples", "Most labels in flight while a row was served, in rows"),
-    "gate.gain": ("gate_gain_nats", "Log loss that serving has saved over the base alone, in nats"),
-    "gate.excess": ("gate_excess_nats", "Excess of the served log loss over that of the better expert, in nats"),
+    "gate.gain": ("gate_gain_nats", "Weighted log loss that serving has saved over the base alone, in nats"),
+    "gate.excess": ("gate_excess_nats", "Excess of the served weighted log loss over that of the better expert, in nats"),
     "gate.bound": ("gate_bound_nats", "Upper bound of the excess, in nats"),
     "admission.open": ("breaker_open", "Whether the breaker has stopped learning, 0 or 1"),
     "admission.trips": ("breaker_trips", "Times the breaker has tripped, in times"),
@@ -90,10 +90,10 @@ GAUGES = {
     ),
     "slices.{column}.{slice}.{scorer}.examples": ("slice_examples", "Examples of a slice, in rows"),
     "slices.{column}.{slice}.{scorer}.log_loss": (
-        "slice_log_loss", "Prequential log loss of a slice's recent examples, in nats a row",
+        "slice_log_loss", "Prequential log loss of a slice's recent examples by weight, in nats a row",
     ),
     "slices.{column}.{slice}.{scorer}.calibration_ratio": (
-        "slice_calibration_ratio", "Sum of scores over sum of labels for a slice's recent examples, a ratio",
+        "slice_calibration_ratio", "Sum of scores over sum of labels for a slice's recent examples, by weight, a ratio",
     ),
     "worth.gain.{bound}": (
         "gain_row_nats", "Log loss that the tables in service save over the base with its interval, in nats a row",
@@ -102,9 +102,9 @@ GAUGES = {
 } | {
     f"prequential.{{window}}.{{scorer}}.{measure}": (f"prequential_{measure}", f"Prequential {text}")
     for measure, text in {
-        "log_loss": "log loss, in nats a row",
-        "clipped": f"rows whose log loss is clipped to {LOG_LOSS.bound:g} nats, in rows",
-        "calibration_ratio": "sum of scores over sum of labels, a ratio",
+        "log_loss": "log loss, a mean by the labels' weights, in nats a row",
+        "clipped": f"weight of rows whose log loss is clipped to {LOG_LOSS.bound:g} nats, in rows",
+        "calibration_ratio": "sum of scores over sum of labels, by weight, a ratio",
         "auc": "area under the ROC curve, a ratio",
         "auc_error": "largest error of the AUC, a ratio",
         "accuracy": "accuracy at the threshold, a ratio",

@@ -25,6 +25,7 @@ REFUSALS = ("invalid", "too_large", "unavailable", "internal")
 JOURNAL_ERRORS = ("full_disk", "other")
 SCORERS = ("base", "served")
 _REQUEST = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_REPORTED = (1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 _FRESHNESS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _SWAP = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
 
@@ -84,6 +85,9 @@ class Metrics:
         self._not_finite = new(Counter, "rows_not_finite", "Rows whose score was not a finite number, in rows", "scorer")
         self._feedback = new(Counter, "feedback", "Feedback items by outcome, in items", "outcome")
         self._senders = new(Counter, "sender_feedback", "Feedback items by the name of their sender, in items", "sender")
+        self._reported = new(
+            Distribution, "report_delay_seconds", "Time from an event to the feedback about it, in seconds", buckets=_REPORTED
+        ).labels()
         self._refused = new(Counter, "feedback_refused", "Feedback requests that were refused, in requests", "reason")
         self._freshness = new(
             Distribution, "freshness_seconds",
@@ -181,6 +185,10 @@ class Metrics:
         self._senders.labels(sender).inc(len(outcomes))
         for each, items in Tally(outcomes).items():
             self._feedback.labels(each.value).inc(items)
+
+    def reported(self, seconds: npt.NDArray[np.float64]) -> None:
+        """Record how long after its event each label came; NaN is left out, and an event ahead of the clock counts as now."""
+        self._reported.observe_many(np.maximum(seconds[~np.isnan(seconds)], 0.0))
 
     def fresh(self, seconds: npt.NDArray[np.float64]) -> None:
         """Record the ages of feedback that this worker's tables now contain for the first time; those below -5 are unknown."""

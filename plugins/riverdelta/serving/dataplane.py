@@ -37,6 +37,9 @@ from riverdelta.storage.journal.names import Resolver, RowName
 from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
 
+#: The outcomes of labels that are new.
+_JOINED = (Outcome.ACCEPTED, Outcome.LATE)
+
 
 @dataclass(frozen=True)
 class ScoreAnswer:
@@ -257,6 +260,8 @@ class DataPlane:
             rows = keys[:, 0], keys[:, 1], keys[:, 2]
             pending = self.journal.feedback(*rows, labels[good], self.clock(), source, weights, times)
             answer = await asyncio.wrap_future(pending)
+            if times is not None:
+                self.metrics.reported(self.clock() - times[[one in _JOINED for one in answer.outcomes]])
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):
                 outcomes[i] = outcome

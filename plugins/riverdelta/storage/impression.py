@@ -21,9 +21,10 @@ from riverdelta.storage.log import Log
 def find(home: Home, text: str | RowName) -> dict[str, Any]:
     """Return the row scored as `<id>.<index>`, or by its client's ids: time, state, trace, outputs, columns and feedback.
 
-    `label` and `shown` (Unix seconds) are null without feedback. Of a row that `riverdelta rebase` scored again,
-    `corrected_before` and `served_before` are what it was served. Raises `InvalidInput` if the service did not issue the id,
-    or a request of several rows is named without the row, and `NotFound` if it is not in the journal.
+    `label`, its `weight`, the time `event` of what it reports, and `shown` (Unix seconds) are null without feedback. Of a row
+    that `riverdelta rebase` scored again, `corrected_before` and `served_before` are what it was served. Raises `InvalidInput`
+    if the service did not issue the id, or a request of several rows is named without the row, and `NotFound` if it is not in
+    the journal.
     """
     if not home.key_path.exists():
         raise NotFound(f"there is no journal in {home.folder} yet; start the service once, or check RIVERDELTA_HOME")
@@ -37,10 +38,13 @@ def find(home: Home, text: str | RowName) -> dict[str, Any]:
         if index >= known.rows:
             raise NotFound(f"the request of {text} scored {known.rows} rows; expected an index below that")
         block = reader.impressions(position)
+        said = reader.said((incarnation, request, index), position)
     at = np.flatnonzero((block.request == request) & (block.index == index))
     fed = known.fed.get(index)
     return _described(text, position, block, int(at[0]), home.definition.loss) | {
         "label": None if fed is None else fed.label,
+        "weight": None if said is None else said[0],
+        "event": None if said is None or np.isnan(said[1]) else said[1],
         "shown": None if fed is None else fed.shown,
     }
 

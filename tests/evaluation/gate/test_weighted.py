@@ -67,17 +67,18 @@ class Service(Observer):
                               self.position * one, *logits, np.full(1, np.nan, np.float32), {}))  # fmt: skip
         return self.request
 
-    def label(self, request, label, late=False):
+    def label(self, request, label, late=False, sent=1.0):
         one = np.ones(1, np.int64)
         self.push(Feedback(one, request * one, 0 * one.astype(np.int32), np.array([label], np.float32),
-                           np.array([self.now]), np.array([late]), one))  # fmt: skip
+                           np.array([self.now]), np.array([late]), one, np.float32([sent])))  # fmt: skip
 
-    def explicit(self, base, corrected, label):
+    def explicit(self, base, corrected, label, sent=None):
         """Score rows and label each at once."""
-        for b, c, y in zip(base, corrected, label, strict=True):
-            self.label(self.score(b, c), y)
+        sent = np.ones(len(label)) if sent is None else sent
+        for b, c, y, w in zip(base, corrected, label, sent, strict=True):
+            self.label(self.score(b, c), y, sent=w)
 
-    def silent(self, base, corrected, label, rng):
+    def silent(self, base, corrected, label, rng, sent=None):
         """Score and show a row a second; positives come at once, after 5 seconds, and when silence has made them negatives."""
         due = []
         for b, c, y in zip(base, corrected, label, strict=True):
@@ -89,7 +90,7 @@ class Service(Observer):
                 wait = int(rng.choice([0, 5, 60]))
                 due.append((self.now + wait, request, wait >= SILENCE["window_seconds"]))
             for _, request, late in [row for row in due if row[0] <= self.now]:
-                self.label(request, 1.0, late)
+                self.label(request, 1.0, late, 1.0 if sent is None else float(rng.choice(sent)))
             due = [row for row in due if row[0] > self.now]
 
     def excess(self):
@@ -135,6 +136,49 @@ def test_with_negatives_of_silence_taken_back_by_late_positives_the_excess_is_wi
     service.silent(base, corrected, rng.random(400) < 0.4, rng)
     service.holds()
     assert any(row[4] < 0 for row in service.rows)
+
+
+SENT = {"of all sizes": [0.0, 0.01, 1.0, 7.0, 100.0], "light, and one heavy": [0.1] * 99 + [100.0], "alike": [50.0]}
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.1])
+@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize("kind", STREAMS)
+def test_with_weights_of_senders_times_those_of_sampling_the_weighted_excess_is_within_the_bound(kind, sent, keep):
+    rng, service = np.random.default_rng(7), Service(keep_negatives=keep)
+    base, corrected = experts("wild", 300, rng)
+    label = STREAMS[kind](base, corrected, rng).astype(np.float32)
+    weight = rng.choice(SENT[sent], 300)
+    service.explicit(base, corrected, label, weight)
+    report, most = service.holds(), max(row[4] for row in service.rows)
+    assert report["rate"] == pytest.approx(1 / max(most, 1.0))
+    # `Gate` states this for labels at once and weights up to W.
+    n = report["examples"]
+    assert report["bound"] <= math.log(2) + most * math.log(n + 1) + (most - 1) * math.log(2 * (n + 1)) + 1e-6
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.2])
+@pytest.mark.parametrize("sent", SENT)
+def test_with_weights_of_senders_on_late_positives_the_excess_is_within_both_bounds(sent, keep):
+    rng, service = np.random.default_rng(8), Service(**SILENCE, keep_negatives=keep)
+    base, corrected = experts("wild", 300, rng)
+    service.silent(base, corrected, rng.random(300) < 0.4, rng, SENT[sent])
+    service.holds()
+    assert any(row[4] < 0 for row in service.rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-40, 40, width=32), st.floats(-45, 45, width=32), st.booleans(), st.floats(0, 100, width=32)),
+             min_size=1, max_size=40),
+    st.sampled_from([1.0, 0.3, 0.02]),
+)  # fmt: skip
+def test_whoever_chooses_labels_and_weights_of_the_range_the_weighted_excess_is_within_the_bound(rows, keep):
+    service = Service(keep_negatives=keep)
+    base, residual, label, sent = np.array(rows).T
+    service.explicit(base.astype(np.float32), (base + residual).astype(np.float32), label.astype(np.float32), sent)
+    if service.rows:
+        service.holds()
 
 
 WEIGHTS = st.one_of(

@@ -50,7 +50,7 @@ class Breaker:
     sender's evidence is a Shiryaev-Roberts e-detector: R ← (R + 1)·(1 + s·(x - 0.05)), averaged over the stakes s = 1/16 and
     1/4; it trips at R = 10⁷. `weight` is that of sampling alone; with the sender's weight ω, and u = 1, min(ω, 1) or ω/100, it
     is R ← (R + u)·(1 + s·u·(x - 0.05)), and R less the sum of u is a supermartingale: Σu has the bound that follows, for each
-    of the three, so where weights differ there are up to 2.01 times as many false alarms. If E[x | the past] <= 0.05 at every
+    of the three, so where weights differ there are up to 3 times as many false alarms. If E[x | the past] <= 0.05 at every
     example, R - (examples of the sender) is a supermartingale, and so is the sum over senders: the mean number of examples
     before a false alarm is at least 10⁷, whatever the number of senders and however their labels depend on each other. Past
     gains are forgotten, as R is never below 0. Source: Shin, Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for

@@ -17,6 +17,7 @@ from riverdelta.core.arrays import nest
 from riverdelta.core.durable import place
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput, Locked, Refused, Unavailable
 from riverdelta.core.examples import Examples
+from riverdelta.core.feedback import check_weights
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
 from riverdelta.core.records import Impressions, Record
@@ -234,6 +235,7 @@ class _Rebase:
             try:
                 base, columns = self.rows.of_log(block, self.done.log_rows)
                 label = loss.check_labels(block.label, first=self.done.log_rows)
+                sent = None if block.weight is None else check_weights(block.weight, label, "row", self.done.log_rows)
                 if len(untimed := np.flatnonzero(~np.isfinite(block.time))):
                     raise InvalidInput(f"row {self.done.log_rows + int(untimed[0])} has no time; expected Unix seconds")
             except InvalidInput as error:
@@ -241,7 +243,9 @@ class _Rebase:
             for at in range(0, len(label), AT_ONCE):
                 rows = slice(at, at + AT_ONCE)
                 part = {name: column[rows] for name, column in columns.items()}
-                served = learner.learn_at_once(Examples.unserved(part, base[rows], label[rows], block.time[rows]))
+                weight = None if sent is None else sent[rows]
+                examples = Examples.unserved(part, base[rows], label[rows], block.time[rows], sent=weight)
+                served = learner.learn_at_once(examples)
                 self.compared.on_examples(0, served)
                 releases.on_examples(0, served)
             self.done.log_rows += len(label)
