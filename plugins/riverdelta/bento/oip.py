@@ -17,7 +17,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near, short, too_many_rows
 from riverdelta.core.strict import unknown
 from riverdelta.serving.oip.messages import STAGES
-from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects
+from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects, values
 
 Metadata = dict[str, Any]
 #: The name, datatype and shape of an input.
@@ -38,6 +38,9 @@ class Oip:
         self._base = f"base_{loss.raw}"
         scored = [_tensor("score", "FP32", *row), _tensor(self._base, "FP32", *row), _IMPRESSIONS, _STATE]
         self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
+        #: The tensors that a request may have instead of an input: the named parts of one.
+        parts = [part for listed in schema.names.values() for part in listed.values()]
+        self._parts = [_tensor(part.name, datatype_of(part.dtype)) for part in parts]
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
@@ -107,7 +110,8 @@ class Oip:
 
         Raises `InvalidInput` for a name that is unknown or given twice, and `TooLarge` for more rows than a request may have.
         """
-        known = {tensor["name"]: tensor["shape"] for tensor in metadata["inputs"]}
+        parts = self._parts if self.endpoint(metadata["name"]) == "score" else []
+        known = {tensor["name"]: tensor for tensor in (*metadata["inputs"], *parts)}
         rows, seen = self.runtime.sizes.rows, set[str]()
         for given, datatype, shape in inputs:
             if given not in known:
@@ -115,7 +119,8 @@ class Oip:
             if given in seen:
                 raise InvalidInput(f"input {given!r} is given twice")
             seen.add(given)
-            row = [1] if datatype == "BYTES" else known[given][1:]
+            hashed = datatype == "BYTES" != known[given]["datatype"]
+            row = [1] if hashed else known[given]["shape"][1:]
             if len(shape) > MOST_AXES:
                 raise InvalidInput(f"input {given!r} has {len(shape)} axes; expected at most {MOST_AXES}")
             if list(shape[:1]) > [rows] or (-1 not in row and math.prod(shape) > rows * math.prod(row)):
@@ -140,7 +145,7 @@ class Oip:
         return [tensor for tensor in made if not wanted or tensor.name in wanted]
 
     async def _score(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
-        columns = await self.runtime.read(size, _columns, given)
+        columns = await self.runtime.read(size, _values, given)
         visit().rows(columns)
         answer = await self.runtime.score(columns, None, transport, size)
         scored = perf_counter()
@@ -188,6 +193,10 @@ def _configured(tensor: Metadata) -> Metadata:
     """Return a tensor's metadata in the format of a configuration."""
     kind = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
     return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"]}
+
+
+def _values(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: values(tensor) for name, tensor in given.items()}
 
 
 def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:

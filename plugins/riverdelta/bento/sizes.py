@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import TooLarge
 from riverdelta.core.features import Schema
+from riverdelta.core.request import Request
 
 #: Values and lists beyond those of the rows: names, shapes, parameters.
 _ENVELOPE = 1_024
@@ -32,7 +33,7 @@ class Sizes:
     >>> sizes.check(b'{"columns": {"user": [1], "vector": [[1, 2]]}}')
     >>> sizes.check(b"[" + b"[]," * 100_000 + b"[]]")
     Traceback (most recent call last):
-    riverdelta.core.errors.TooLarge: the body has 100002 lists and objects; at most 17408 are accepted for 16384 rows
+    riverdelta.core.errors.TooLarge: the body has 100002 lists and objects; at most 33792 are accepted for 16384 rows
     (RIVERDELTA_MAX_ROWS): send it in parts
     """
 
@@ -43,9 +44,12 @@ class Sizes:
     @classmethod
     def of(cls, schema: Schema, rows: int) -> Sizes:
         """Return the sizes of a request of `rows` rows of the schema's columns, or as many items of feedback."""
-        shapes = [[_OPEN_ROW if n is None else n for n in column.shape] for column in schema.values()]
+        named = schema.names.values() if isinstance(schema, Request) else ()
+        columns = [*schema.values(), *(part for parts in named for part in parts.values())]
+        shapes = [[_OPEN_ROW if n is None else n for n in column.shape] for column in columns]
         values = sum(math.prod(shape) for shape in shapes)
-        lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape)))
+        # A value of a column [N] may be in a list of its own.
+        lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape) or 1))
         # An item of feedback is an object with two values.
         return cls(rows, rows * max(values, 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
 

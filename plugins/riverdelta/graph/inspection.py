@@ -11,6 +11,7 @@ from onnx import ModelProto, ValueInfoProto
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Column
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.graph.features import read_alone
 from riverdelta.graph.meaning import Evidence
 from riverdelta.graph.reading import read_model
 from riverdelta.graph.signature import column_of, evidence_of, input_of, inputs_of, is_batch, output_of, type_of
@@ -66,8 +67,12 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
         column = input_of(path, model, value)
     except ConfigurationError as error:
         return Tensor(value.name, kind, "input", "input", "-", None, str(error).removeprefix(f"{path.name}: "))
-    why = "corrections cannot read it" if column.kind == "tensor" else None
-    return Tensor(value.name, kind, "input", "input", _COLUMNS[column.kind], None, why)
+    feature, line = read_alone(column), None
+    why = "corrections cannot read it" if feature.column.kind == "tensor" else None
+    if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
+        line = f"names={{{value.name!r}: {[f'{value.name}_{at}' for at in range(1, width + 1)]}}}"
+        why = f"{why + '; ' if why else ''}with names, each part is a column"
+    return Tensor(value.name, kind, "input", "input", _COLUMNS[feature.column.kind], line, why)
 
 
 def _meaning(evidence: Evidence) -> tuple[str, str, str]:
@@ -87,12 +92,12 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
         return "no batch axis"
     if not is_batch(model, value):
         return f"its first axis is {value.type.tensor_type.shape.dim[0].dim_param}, not the batch axis"
-    return f"{1 + len(column.shape)} axes" if column.dtype in ("int64", "float32") else f"a tap is no {column.dtype}"
+    return f"{1 + len(column.shape)} axes" if column.dtype != "string" else "a tap cannot be a string"
 
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype == "string" or not is_batch(model, value):
+    if value is None or column is None or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"

@@ -16,8 +16,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from riverdelta.core import senders
 from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
-from riverdelta.core.features import Column, Floats, is_list
+from riverdelta.core.features import Column, Floats
 from riverdelta.core.settings import Settings
+from riverdelta.core.values import is_list
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
@@ -44,9 +45,12 @@ class ScoreAnswer:
 
 @dataclass(frozen=True)
 class Block:
-    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took."""
+    """Checked columns of N rows, those that the journal keeps of them, the propensities with which the rows are shown, and the
+    seconds that the checks took.
+    """
 
     columns: Mapping[str, Any]
+    kept: Mapping[str, Any]
     rows: int
     propensity: Floats | None
     seconds: float
@@ -139,8 +143,9 @@ class DataPlane:
         """Return checked columns; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
+        fed, kept = self.definition.split(checked)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        return Block(checked, rows, shown_with, time.perf_counter() - started)
+        return Block(fed, kept, rows, shown_with, time.perf_counter() - started)
 
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer:
         """Score a block that `read` returned.
@@ -154,7 +159,7 @@ class DataPlane:
         ran = time.perf_counter()
         now = self.clock()
         self.follower.scored(now)
-        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
+        kept = {name: scored.taps[name] if name in scored.taps else block.kept[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
         request = self.journal.append(Rows(kept, *raw, block.propensity, scored.state, now, trace))
         impressions = self._ids.issue(self.journal.incarnation, request)

@@ -15,7 +15,6 @@ from riverdelta.core.features import Floats, Schema
 from riverdelta.evaluation.drift import Drift, Reference
 from riverdelta.evaluation.drift.alarm import LEAST
 from riverdelta.graph.files import save as save_merged
-from riverdelta.graph.merge import merge
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry import State
@@ -40,15 +39,16 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in usable}
     base: list[Floats] = []
     with TemporaryDirectory() as folder:
-        model = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
+        model = definition.merge(definition.new_stack())
         path = save_merged(model, definition.signature, Path(folder) / "base.onnx")
         session = Session(path, State(0, 0, 0), loss=definition.loss)
         for at in range(0, len(label), _BLOCK_ROWS):
             block = {name: values[at : at + _BLOCK_ROWS] for name, values in columns.items()}
-            checked, _ = definition.request_schema.check(block)
-            scored = session.run(checked)
+            checked, _ = definition.request_schema.check(block, first=at)
+            fed, read = definition.features.split(checked, usable, first=at)
+            scored = session.run(fed)
             base.append(scored.base)
             for name, kept in parts.items():
-                kept.append(scored.taps[name] if name in scored.taps else checked[name])
+                kept.append(scored.taps[name] if name in scored.taps else read[name])
     whole = {name: np.concatenate(kept) for name, kept in parts.items()}
     return Drift.reference_of(usable, whole, np.concatenate(base), label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.features import Column, Floats
 from riverdelta.core.records import Impressions, by_output
+from riverdelta.graph.features import RAW
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry import Release, State
@@ -54,48 +55,57 @@ class Rows:
 
     def lacking(self, logged: Impressions) -> list[Column]:
         """Return the columns that a record lacks for its rows to be used, [] if they can be used."""
+        features, request = self._definition.features, self._definition.request_schema
         missing = [name for name in self._reads if not self._has(logged, name)]
-        if self._same_base and not missing:
-            return []
-        request = self._definition.request_schema
-        # The base runs only where it is another one, or for a tap.
-        runs = not self._same_base or any(name not in request for name in missing)
-        needed = (*(self._definition.signature.inputs if runs else ()), *(name for name in missing if name in request))
-        return [request[name] for name in dict.fromkeys(needed) if not self._has(logged, name)]
+        needed = [features[name].source.name for name in missing if not features[name].tap]
+        if self._runs(missing):
+            needed = [*self._definition.signature.inputs, *needed]
+        return [request[name] for name in dict.fromkeys(needed) if self._raw(logged, name) is None]
 
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
         """Return the base's raw outputs float32[N, K] and the columns of a usable record."""
-        if self._same_base and all(self._has(logged, name) for name in self._reads):
-            # Copies: kernels take writable arrays, and those of a record are read-only.
-            kept = [name for name in self._kept if self._has(logged, name)]
-            return logged.base.copy(), {name: logged.columns[name].copy() for name in kept}
+        definition, features = self._definition, self._definition.features
+        # Copies: kernels take writable arrays, and those of a record are read-only.
+        found = {name: logged.columns[name].copy() for name in self._kept if self._has(logged, name)}
+        missing = [name for name in definition.learned if name not in found]
+        sent = {name: name.removeprefix(RAW) for name in definition.unread if name in self._kept and name not in found}
+        if not missing and not sent and self._same_base:
+            return logged.base.copy(), found
+        raw = {name: one for name in definition.request_schema if (one := self._raw(logged, name)) is not None}
+        found |= features.split(raw, [name for name in missing if features[name].source.name in raw])[1]
+        found |= {name: raw[column] for name, column in sent.items() if column in raw}
+        if not self._runs([name for name in missing if name in self._reads]):
+            return logged.base.copy(), {name: found[name] for name in self._kept if name in found}
         # A missing declared column that no correction reads is filled with 0: base and taps do not depend on it.
-        rows, has = len(logged), {name for name in self._definition.request_schema if self._has(logged, name)}
-        request = {
-            name: logged.columns[name].copy() if name in has else np.zeros((rows, *_shape(column)), column.dtype)
-            for name, column in self._definition.request_schema.items()
-        }
-        base, columns = self._run(request)
-        return base, {name: column for name, column in columns.items() if name in has or name in self._definition.taps}
+        filled = {name: raw.get(name, column.zeros(len(logged))) for name, column in definition.request_schema.items()}
+        base, taps = self._run(features.fed(filled, found))
+        found |= taps
+        return base, {name: found[name] for name in self._kept if name in found}
 
     def of_log(self, rows: LogRows, first: int) -> tuple[Floats, Columns]:
         """Return the same for rows of a log from `first` on; raises `InvalidInput` naming a missing or invalid column."""
-        return self._run(self._definition.request_schema.check(rows.columns, first=first)[0])
+        checked, _ = self._definition.request_schema.check(rows.columns, first=first)
+        fed, found = self._definition.split(checked, first)
+        base, taps = self._run(fed)
+        return base, {name: {**found, **taps}[name] for name in self._kept}
 
-    def _run(self, request: Columns) -> tuple[Floats, Columns]:
+    def _runs(self, missing: Collection[str]) -> bool:
+        """Whether the base runs: it is another one, or a tap is missing."""
+        return not self._same_base or any(self._definition.features[name].tap for name in missing)
+
+    def _run(self, fed: Columns) -> tuple[Floats, Columns]:
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
-        scored = self._session.run(request)
-        found = {**request, **scored.taps}
-        return np.ascontiguousarray(by_output(scored.base)), {name: found[name] for name in self._kept}
+        scored = self._session.run(fed)
+        return np.ascontiguousarray(by_output(scored.base)), scored.taps
 
     def _has(self, logged: Impressions, name: str) -> bool:
-        if name not in logged.columns or name in self._changed:
-            return False
-        column, found = self._definition.schema[name], logged.columns[name]
-        fits = column.dtype == found.dtype.name and len(column.shape) == found.ndim - 1
-        return fits and all(n in (None, m) for n, m in zip(column.shape, found.shape[1:], strict=True))
+        found = logged.columns.get(name)
+        return name not in self._changed and found is not None and self._definition.journal[name].holds(found)
 
-
-def _shape(column: Column) -> Iterator[int]:
-    return (n or 1 for n in column.shape)
+    def _raw(self, logged: Impressions, name: str) -> npt.NDArray[Any] | None:
+        """Return a column as it was sent, None if a record lacks it."""
+        if RAW + name in self._changed:
+            return None
+        kept = (logged.columns.get(key) for key in (RAW + name, name))
+        return next((one.copy() for one in kept if one is not None and self._definition.request_schema[name].holds(one)), None)
