@@ -106,7 +106,7 @@ def extremes(feature: Feature, features: Features) -> npt.NDArray[Any]:
         most = 2 ** (np.finfo(dtype).nmant + 1) - 1
         ids = any(f.column.kind == "id" for f in features.values() if f.source.name == source.name)
         fractions = (0.1, float(min(np.finfo(dtype).max, np.finfo(np.float32).max)), float(np.finfo(dtype).tiny), 2.0**24 + 1)
-        values = [0, 1, -1, most, -most, *(() if ids else (f for f in fractions if f <= np.finfo(dtype).max))]
+        values = [0, 1, -1, most, -most, *(() if ids else (f for f in fractions if f <= float(np.finfo(dtype).max)))]
     else:
         info = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
         values = [info.min, info.max, 0, 1, *(v for v in (-1, 2**24 + 1, 2**24 + 3, 2**31) if info.min <= v <= info.max)]
