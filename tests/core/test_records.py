@@ -101,6 +101,26 @@ def test_feedback_comes_back_as_it_was(items):
     same(record, decode(encode(record)))
 
 
+def test_weights_and_times_come_back_and_take_no_byte_where_no_item_has_one():
+    ints = np.arange(3)
+    plain = Feedback(ints, ints, ints.astype(np.int32), np.ones(3, np.float32), np.ones(3), ints > 1, ints)
+    ones, nan = np.ones(3, np.float32), np.full(3, np.nan)
+    assert encode(replace(plain, weight=ones, event=nan)) == encode(plain)
+    assert decode(encode(plain)).weights.tolist() == [1, 1, 1]
+    assert np.isnan(decode(encode(plain)).events).all()
+    back = decode(encode(replace(plain, weight=np.float32([0, 1, 100]), event=np.array([np.nan, 1e9, 2e9]))))
+    assert back.weights.tolist() == [0, 1, 100]
+    assert back.events.tolist()[1:] == [1e9, 2e9]
+
+
+@pytest.mark.parametrize("weight", [-1.0, 100.5, np.nan, np.inf])
+def test_a_record_whose_weight_no_service_accepted_is_corrupt(weight):
+    ints = np.arange(1)
+    record = Feedback(ints, ints, ints.astype(np.int32), np.ones(1, np.float32), np.ones(1), ints > 1, ints)
+    with pytest.raises(Corrupt, match="a weight is not from 0 to 100"):
+        decode(encode(replace(record, weight=np.float32([weight]))))
+
+
 @pytest.mark.parametrize(
     "record", [Tick(1.5), Control("drift", {"alarms": 3}, 9.0), Instruction("rollback", 1, {"release": 3}, asked=4, time=9.0)]
 )

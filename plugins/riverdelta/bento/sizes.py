@@ -12,11 +12,10 @@ import numpy.typing as npt
 from riverdelta.core.errors import TooLarge
 from riverdelta.core.features import Schema
 from riverdelta.core.request import Request
+from riverdelta.core.sequences import OPEN_ROW
 
 #: Values and lists beyond those of the rows: names, shapes, parameters.
 _ENVELOPE = 1_024
-#: The values of a row whose length no column declares.
-_OPEN_ROW = 256
 #: The bytes that are counted at once.
 _PIECE = 1 << 18
 _COMMA, _LIST, _OBJECT, _QUOTE = b',[{"'
@@ -46,12 +45,12 @@ class Sizes:
         """Return the sizes of a request of `rows` rows of the schema's columns, or as many items of feedback."""
         named = schema.names.values() if isinstance(schema, Request) else ()
         columns = [*schema.values(), *(part for parts in named for part in parts.values())]
-        shapes = [[_OPEN_ROW if n is None else n for n in column.shape] for column in columns]
+        shapes = [[OPEN_ROW if n is None else n for n in column.shape] for column in columns]
         values = sum(math.prod(shape) for shape in shapes)
         # A value of a column [N] may be in a list of its own.
         lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape) or 1))
-        # An item of feedback is an object with two values.
-        return cls(rows, rows * max(values, 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
+        # Beside its columns a row may have a propensity and an id; an item of feedback is an object with three values at most.
+        return cls(rows, rows * (values + 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
 
     def check(self, body: bytes) -> None:
         """Raise `TooLarge` if the JSON `body` has more values, lists or objects than a request may have."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
-from riverdelta.storage.log.base import FACTS, Entry, Fed, Needed, Request, Scored, Stored, Transaction
+from riverdelta.storage.log.base import FACTS, Entry, Fed, Named, Needed, Request, Scored, Stored, Transaction
 from riverdelta.storage.log.retention import Part, Retention
 
 
@@ -38,6 +38,7 @@ class MemoryLog:
         #: request, and feedback by request and row.
         self._known: MutableMapping[Any, Any] = dict(FACTS)
         self._retention = Retention({}, {}, {})
+        self._outlived: set[bytes] = set()
         self._alive: set[int] = set()
         self._changed = threading.Condition()
 
@@ -71,14 +72,18 @@ class MemoryLog:
         """See `Transaction.feed`."""
         self._known.update(fed)
 
-    def name(self, name: str, request: Request) -> None:
+    def name(self, name: str, named: Named) -> None:
         """See `Transaction.name`."""
-        self._known[name.encode()] = request
+        self._known[name.encode()] = named
 
-    def named(self, name: str) -> Request | None:
+    def named(self, name: str) -> Named | None:
         """See `Index.named`."""
-        found: Request | None = self._get(name.encode(), None)
+        found: Named | None = self._get(name.encode(), None)
         return found
+
+    def outlived(self, name: str) -> bool:
+        """See `Index.outlived`."""
+        return name.encode() in self._outlived
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
@@ -168,8 +173,9 @@ class MemoryLog:
             first = next((part.first for part in parts.values() if part not in gone), self._first)
             for key in [key for key in self._known if isinstance(key, tuple) and scored[key[:2]] < first]:
                 del self._known[key]
-            for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at not in self._known]:
+            for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at.request not in self._known]:
                 del self._known[name]
+                self._outlived.add(name)
             del self._entries[: first - self._first]
             self._first = first
             return sum(part.size for part in gone)

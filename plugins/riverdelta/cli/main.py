@@ -178,22 +178,27 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
 @click.option("-o", "--output", type=_PATH, default=Path("merged.onnx"), show_default=True, help="The file to write.")
 @as_json
 def export(target: str, release: int | None, output: Path, as_json: bool) -> None:
-    """Write a release as one ONNX file that any runtime can run."""
-    from riverdelta.graph.files import export_single
+    """Write a release as an ONNX file that any runtime can run.
+
+    It has everything inside; beyond 2 GiB the base's weights are in a second file beside it, FILE.data.
+    """
+    from riverdelta.graph import files
     from riverdelta.sidecar.operator import exportable
 
     home = home_of(target)
     found = exportable(home, release)
-    export_single(found.path, output)
+    written = files.export(found.path, output)
     status = home.read_status()
     marks = {
         "serving": found.number == status.get("release"),
         "champion": found.number in home.releases().champions()[-1:],
     }
-    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size, **marks}
+    size = sum(file.stat().st_size for file in written)
+    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": size, **marks}
     made["since"] = status.get("examples", found.examples) - found.examples if marks["serving"] else None
     which = " and ".join(name for name, holds in marks.items() if holds) or "neither serving nor champion"
-    text = f"{output}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
+    where = " and ".join(map(str, written))
+    text = f"{where}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
     if made["since"]:
         text += "\nthe service has learned on: `riverdelta release` makes a release of its current tables"
     show(made, as_json, lambda _: click.echo(text))
@@ -222,18 +227,25 @@ def backup(destination: Path, target: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("impression", metavar="ID.INDEX")
+@click.argument("impression", metavar="[ID.INDEX]", required=False)
+@click.option("--request-id", help="Find the row by the client's own id of the request instead.")
+@click.option("--row-id", help="The client's own id of the row, as it was given in row_ids.")
+@click.option("--index", type=click.IntRange(min=0), help="The index of the row.")
 @service
 @as_json
-def impression(impression: str, target: str, as_json: bool) -> None:
+def impression(impression: str | None, target: str, as_json: bool, **by: Any) -> None:
     """Show what the journal holds about one scored row.
 
-    That is its features, scores, table state, trace and label.
+    That is its features, scores, table state, trace and label. The row is ID.INDEX, or that of the client's own ids:
+    --request-id, with --row-id or --index if the request has several rows.
     """
     from riverdelta.cli.tables import print_impression
     from riverdelta.storage.impression import find
+    from riverdelta.storage.journal.names import named
 
-    show(find(home_of(target), impression), as_json, print_impression)
+    if (impression is None) == (by["request_id"] is None) or (impression and (by["row_id"], by["index"]) != (None, None)):
+        raise click.UsageError("name the row: ID.INDEX, or --request-id with --row-id or --index")
+    show(find(home_of(target), named(impression, **by, what="the row")), as_json, print_impression)
 
 
 @main.command()

@@ -109,6 +109,13 @@ class WrongMethod(RiverdeltaError):
     grpc_status = "UNIMPLEMENTED"
 
 
+class AlreadyExists(RiverdeltaError):
+    """A request whose id its client gave to another request before."""
+
+    http_status = 409
+    grpc_status = "ALREADY_EXISTS"
+
+
 class Refused(RiverdeltaError):
     """A command that cannot be applied in the current state; nothing has changed, and the message says what to do."""
 
@@ -126,6 +133,10 @@ class Unavailable(RiverdeltaError):
 
 class NotFinite(RiverdeltaError):
     """A row whose score is NaN, if the service is configured to answer that with an error."""
+
+
+class PrepareFailed(RiverdeltaError):
+    """A failure of the service's own `prepare`: an exception, or a result that the base cannot take."""
 
 
 class ConfigurationError(RiverdeltaError, ValueError):

@@ -7,10 +7,9 @@ corrections read of a tensor.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -20,7 +19,8 @@ import numpy.typing as npt
 from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
-from riverdelta.core.values import described, is_list, is_utf8, leaves, on_one_axis
+from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
+from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, is_list, leaves, on_one_axis
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -29,8 +29,6 @@ Columns = Mapping[str, npt.NDArray[Any]]
 DTYPES = (
     "int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16", "uint16", "uint32", "uint64", "string",
 )  # fmt: skip
-#: The maximum length of a value of a string column, in characters.
-MOST_TEXT_LENGTH = 65_536
 _NUMBERS, _TEXT = {int, float}, {str, bytes}
 _NOT_NUMBERS = {*_TEXT, bool, np.bool_}
 _SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
@@ -42,13 +40,15 @@ _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?"
 class Column:
     """A column: its name, its numpy dtype or `string`, and its shape after the batch axis (None for an axis of any length).
 
-    `number` is whether integers are numbers and not ids, of which a string would be hashed.
+    `number` is whether integers are numbers and not ids, of which a string would be hashed. `axes` are the names of the axes
+    of `shape`, if the base gives them any: axes of one name have one length.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] = ()
     number: bool = False
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def kind(self) -> str:
@@ -104,11 +104,15 @@ class Column:
         """
         if self.shape == (1,):
             return self._flat.check(value, first).reshape(-1, 1)
-        if not self.shape:
-            value = on_one_axis(value)
         if self.dtype == "string":
-            return self._texts(value, first)
+            array = array_of_texts(self.name, str(self), on_one_axis(value) if not self.shape else value)
+            self._refuse_another_shape(array)
+            check_texts(self.name, str(self), array, first)
+            return array
         kinds = leaves(value, 1 + len(self.shape))
+        if not self.shape and (not kinds or not LISTS.isdisjoint(kinds)):
+            value = on_one_axis(value)
+            kinds = leaves(value, 1)
         if self.kind != "tensor" and not kinds <= _NUMBERS:
             return self.of_values(value, lambda row: f"row {first + row}")
         if odd := kinds & (_TEXT if self.dtype == "bool" else _NOT_NUMBERS):
@@ -123,6 +127,16 @@ class Column:
         if array.dtype.kind in "OUS" and self.kind != "tensor":
             return self.of_values(array.tolist(), lambda row: f"row {first + row}")
         return self._cast(array, first, value)
+
+    def padded(self, value: Any, most: int | None = None) -> Any:
+        """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
+
+        Zeros are false in a column of booleans; strings are not padded. Raises `TooLarge` if that makes more than `most`
+        values.
+        """
+        if self.dtype == "string":
+            return value
+        return padded(self.name, value, self.shape, False if self.dtype == "bool" else 0, most)
 
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
@@ -153,25 +167,6 @@ class Column:
             return value if finite(value) else None
         items = list(value) if is_list(value) else []
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
-
-    def _texts(self, value: Any, first: int) -> npt.NDArray[Any]:
-        try:
-            array = np.array(value, object)
-        except ValueError as error:
-            raise InvalidInput(f"column {self.name!r} is ragged ({error}); expected {self}") from None
-        self._refuse_another_shape(array)
-        values = array.ravel().tolist()
-        if not set(map(type, values)) <= {str} or max(map(len, values), default=0) > MOST_TEXT_LENGTH or not is_utf8(values):
-            odd = (
-                at for at, one in enumerate(values) if type(one) is not str or len(one) > MOST_TEXT_LENGTH or not is_utf8([one])
-            )
-            at = next(odd)
-            said = "null" if values[at] is None else f"{short(values[at])} of type {type(values[at]).__name__}"
-            raise InvalidInput(
-                f"row {first + at // math.prod(array.shape[1:])} has {said} for {self.name!r}, which is {self}; expected a "
-                f"string of UTF-8 of at most {MOST_TEXT_LENGTH} characters"
-            )
-        return array
 
     def _refuse_another_shape(self, array: npt.NDArray[Any]) -> None:
         fits = array.ndim == 1 + len(self.shape)
@@ -291,11 +286,17 @@ class Schema(dict[str, Column]):
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
+        open_ended = [name for name, column in self.items() if None in column.shape]
+        ragged = {name: lengths_of(columns[name]) for name in open_ended}
+        if any(ragged.values()):
+            most = None if max_rows is None else OPEN_ROW * max_rows
+            columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():
             if len(array) != rows:
                 raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
+        check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         return checked, rows

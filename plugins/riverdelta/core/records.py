@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from string import hexdigits
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.feedback import MOST_WEIGHT
 from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
 
 Array = npt.NDArray[Any]
@@ -44,6 +46,13 @@ def by_output(raw: Array) -> Array:
     return raw[:, None] if raw.ndim == 1 else raw
 
 
+class RequestName(NamedTuple):
+    """The id that a client gave to a request, and those of its rows, None without any."""
+
+    request_id: str
+    row_ids: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Impressions:
     """N scored rows of one worker, in the order in which they were scored.
@@ -52,7 +61,7 @@ class Impressions:
     a block), and the row's index within the request. `base`, `corrected` and `served` are raw outputs float32[N, K]; float32[N]
     is read as [N, 1]. `time` is in Unix seconds. `position` is the journal position that the scoring tables contained.
     `columns` has the columns, taps included, that corrections read or the definition keeps. `traces` has the W3C trace id, in
-    hexadecimal, of each request with one.
+    hexadecimal, of each request with one; `names` has the client's ids.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -70,6 +79,7 @@ class Impressions:
     propensity: npt.NDArray[np.float32]
     columns: Mapping[str, Array] = field(default_factory=dict)
     traces: Mapping[int, str] = field(default_factory=dict)
+    names: Mapping[int, RequestName] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in OUTPUTS:
@@ -84,7 +94,8 @@ class Feedback:
     """M feedback items in the order in which they were accepted; a NaN label means that the row was only shown.
 
     `late` marks a label that came after its row had become a negative; `time` is when it was received (Unix seconds); `source`
-    is a hash that identifies the sender, 0 if unknown.
+    is a hash that identifies the sender, 0 if unknown. `weight` are the senders' weights, None if all are 1, and `event` the
+    times of the labelled events (Unix seconds, NaN: unknown), None if all are unknown.
     """
 
     kind: ClassVar[str] = "feedback"
@@ -96,9 +107,27 @@ class Feedback:
     time: npt.NDArray[np.float64]
     late: npt.NDArray[np.bool_]
     source: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float32] | None = None
+    event: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and (self.weight == 1).all():
+            object.__setattr__(self, "weight", None)
+        if self.event is not None and np.isnan(self.event).all():
+            object.__setattr__(self, "event", None)
 
     def __len__(self) -> int:
         return len(self.request)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """The senders' weights, float32[M]."""
+        return np.ones(len(self), np.float32) if self.weight is None else self.weight
+
+    @property
+    def events(self) -> npt.NDArray[np.float64]:
+        """The times of the events, float64[M]; NaN if unknown."""
+        return np.full(len(self), np.nan) if self.event is None else self.event
 
 
 @dataclass(frozen=True)
@@ -137,7 +166,8 @@ _ROWS: dict[str, type[Impressions | Feedback]] = {cls.kind: cls for cls in (Impr
 _DTYPES = {
     cls: {
         name: np.dtype(get_args(get_args(hint)[1])[0])
-        for name, hint in get_type_hints(cls).items()
+        for name, declared in get_type_hints(cls).items()
+        for hint in (get_args(declared) if get_origin(declared) is UnionType else [declared])
         if get_origin(hint) is np.ndarray
     }
     for cls in _ROWS.values()
@@ -156,10 +186,12 @@ def encode(record: Record) -> bytes:
     arrays: dict[str, pa.Array] = {}
     for f in fields(record):
         value = getattr(record, f.name)
+        if value is None:
+            continue
         if isinstance(value, int):
             metadata[f.name] = str(value)
-        elif f.name == "traces":
-            metadata |= {"traces": json.dumps(value)} if value else {}
+        elif f.name in _OF_REQUESTS:
+            metadata |= {f.name: json.dumps(value)} if value else {}
         elif isinstance(value, Mapping):
             arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
         else:
@@ -208,7 +240,7 @@ def _decode_arrow(payload: bytes) -> Record:
     batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     cls = _ROWS[metadata.pop("kind")]
-    traces = _traces(metadata.pop("traces", "{}"))
+    of_requests = {name: read(metadata.pop(name, "{}")) for name, read in _OF_REQUESTS.items()}
     values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
     columns: dict[str, Array] = {}
     for name, array in zip(schema.names, batch.columns, strict=True):
@@ -218,12 +250,16 @@ def _decode_arrow(payload: bytes) -> Record:
         else:
             values[name] = _numpy(array)
     if cls is Impressions:
-        values |= {"columns": columns, "traces": traces}
+        values |= {"columns": columns, **of_requests}
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
-        found = values[name]
+        found = values.get(name)
+        if found is None:
+            continue  # only a field that may be None: the class has required the others
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
+    if isinstance(record, Feedback) and not ((record.weights >= 0) & (record.weights <= MOST_WEIGHT)).all():
+        raise ValueError(f"a weight is not from 0 to {MOST_WEIGHT:g}")
     if isinstance(record, Impressions) and {getattr(record, name).shape for name in OUTPUTS} != {record.base.shape}:
         raise TypeError("its raw outputs differ in shape")
     return record
@@ -234,6 +270,20 @@ def _traces(body: str) -> dict[int, str]:
     if not all(isinstance(trace, str) and len(trace) == 32 and not trace.strip(hexdigits) for trace in traces.values()):
         raise ValueError("a trace is not 32 hexadecimal digits")
     return traces
+
+
+def _names(body: str) -> dict[int, RequestName]:
+    names = {
+        int(request): RequestName(name, None if rows is None else tuple(rows))
+        for request, (name, rows) in json.loads(body).items()
+    }
+    if not all(isinstance(text, str) for name in names.values() for text in (name.request_id, *(name.row_ids or ()))):
+        raise ValueError("the name of a request is not text")
+    return names
+
+
+#: The facts that some requests of a record have, and how they are read from its metadata.
+_OF_REQUESTS: dict[str, Callable[[str], dict[int, Any]]] = {"traces": _traces, "names": _names}
 
 
 def _arrow(array: Array) -> pa.Array:

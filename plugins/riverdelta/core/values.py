@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import kind
+from riverdelta.core.errors import InvalidInput, kind, short
 
+#: The maximum length of a value of a string column, in characters.
+MOST_TEXT_LENGTH = 65_536
 #: The types of lists.
 LISTS = {list, tuple}
 
@@ -51,11 +54,33 @@ def on_one_axis(value: Any) -> Any:
     return [row[0] for row in value] if all(type(row) in LISTS and len(row) == 1 for row in value) else value
 
 
-def is_utf8(values: Sequence[str]) -> bool:
-    """Whether strings can be encoded: a surrogate cannot."""
+def array_of_texts(name: str, column: str, value: Any) -> npt.NDArray[Any]:
+    """Return the values of a column of strings as an array of objects; raises `InvalidInput` if numpy cannot make one."""
+    try:
+        return np.array(value, object)
+    except ValueError as error:
+        raise InvalidInput(f"column {name!r} is ragged ({error}); expected {column}") from None
+
+
+def check_texts(name: str, column: str, array: npt.NDArray[Any], first: int) -> None:
+    """Raise `InvalidInput` naming the first row with a value that is not a string, is too long or cannot be encoded."""
+    values = array.ravel().tolist()
+    if _are_texts(values):
+        return
+    at = next(at for at, one in enumerate(values) if not _are_texts([one]))
+    said = "null" if values[at] is None else f"{short(values[at])} of type {type(values[at]).__name__}"
+    raise InvalidInput(
+        f"row {first + at // math.prod(array.shape[1:])} has {said} for {name!r}, which is {column}; expected a string of "
+        f"UTF-8 of at most {MOST_TEXT_LENGTH} characters"
+    )
+
+
+def _are_texts(values: Sequence[Any]) -> bool:
+    if not set(map(type, values)) <= {str} or max(map(len, values), default=0) > MOST_TEXT_LENGTH:
+        return False
     try:
         "".join(values).encode()
-    except UnicodeEncodeError:
+    except UnicodeEncodeError:  # a surrogate
         return False
     return True
 

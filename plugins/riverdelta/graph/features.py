@@ -149,7 +149,7 @@ class Features(dict[str, Feature]):
         made.declared = Schema(unused)
         made.request = Request({**sent, **unused})
         made.request.names = {
-            name: Schema({one: replace(made[one].source, name=one, shape=()) for one in listed})
+            name: Schema({one: replace(made[one].source, name=one, shape=(), axes=()) for one in listed})
             for name, listed in given.items()
         }
         return made
@@ -183,7 +183,8 @@ class Features(dict[str, Feature]):
         Raises `InvalidInput` naming a column whose values have no such feature.
         """
         read = ((name, self[name]) for name in names)
-        found = {name: feature.of(columns[feature.source.name], first) for name, feature in read if not feature.tap}
+        sent = ((name, f, columns.get(f.source.name)) for name, f in read if not f.tap)
+        found = {name: feature.of(array, first) for name, feature, array in sent if array is not None}
         return self.fed(columns, found), found
 
 

@@ -27,9 +27,12 @@ from riverdelta.graph import taps as tapping
 from riverdelta.graph.features import RAW, Features
 from riverdelta.graph.merge import Model, merge
 from riverdelta.graph.signature import Signature
+from riverdelta.learning.preparation import Preparation, Prepare
 
 #: The attribute of a decorated class that holds its definition.
 ATTRIBUTE = "__riverdelta__"
+#: The memory of an encoder grows with rows and with the square of their length.
+_ROWS, _SEQUENCES = 16_384, 64
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,11 @@ class Definition:
         The name of the scorer and of its home.
     base
         Path of the base model, an ONNX file.
+    output
+        The base's output to correct: a tensor, a column of it such as `scores[1]`, or a class such as `scores['fraud']`
+        (default: its only float output).
     logit, probability
-        The base's output tensor to correct, as a raw output or as a prediction (default: its only float output).
+        The same, as a raw output or as a prediction.
     link
         `identity` or `logit`, to insist that the output is raw or a prediction (default: the graph, or a few probed rows, must
         not contradict).
@@ -64,6 +70,11 @@ class Definition:
     keep_inputs
         Whether the journal keeps every column of a request (default False). Set it if a later rebase to a new base must not
         need a log; the rows may hold personal data.
+    margin
+        Whether a probability is read at its raw margin, where the graph has one (default True; False for homes made without).
+    prepare
+        Makes the base's other inputs from the columns of a request, which are then those in `columns` (default: none, and
+        requests bring every input).
     service
         What `--service` takes to name this definition.
     """
@@ -81,6 +92,9 @@ class Definition:
     keep_inputs: bool = False
     link: str | None = None
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    output: str | None = None
+    margin: bool = True
+    prepare: Prepare | None = None
     service: str = "SERVICE.py:CLASS"
 
     def __post_init__(self) -> None:
@@ -94,7 +108,7 @@ class Definition:
     @cached_property
     def signature(self) -> Signature:
         """The base model, read and checked."""
-        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link)
+        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link, self.output, self.margin)
 
     @cached_property
     def features(self) -> Features:
@@ -106,14 +120,50 @@ class Definition:
         """The features as columns."""
         return self.features.schema
 
-    @cached_property
-    def request_schema(self) -> Request:
-        """The columns that a client sends: the base's inputs, or the names of their parts, and the declared columns."""
-        return self.features.request
-
     def merge(self, stack: Stack, gate_weight: float = 1.0, provenance: Mapping[str, str] | None = None) -> Model:
         """Return the merged model of the base and a stack."""
         return merge(self.signature, stack, self.taps, self.columns, gate_weight, provenance, self.names)
+
+    @cached_property
+    def request_schema(self) -> Request:
+        """The columns that a client sends: the base's inputs, or the names of their parts, and the declared columns.
+
+        With `prepare` they are the declared ones, and inputs with a declared part.
+        """
+        every = self.features.request
+        if self.prepare is None:
+            return every
+        sent = dict.fromkeys(self.features[name].source.name for name in self.columns)
+        request = Request({name: every[name] for name in sent})
+        request.names = {name: parts for name, parts in every.names.items() if name in sent}
+        return request
+
+    @cached_property
+    def preparation(self) -> Preparation | None:
+        """What makes the inputs of the base that requests do not bring; None if they bring all."""
+        if self.prepare is None:
+            return None
+        sent = self.request_schema
+        made = Schema({name: column for name, column in self.signature.inputs.items() if name not in sent})
+        return Preparation(self.prepare, sent, made)
+
+    def complete(self, columns: Columns) -> Columns:
+        """Return checked columns of a request with the inputs of the base that `prepare` makes; raises as it does."""
+        if self.preparation is None:
+            return columns
+        return {**columns, **self.preparation.complete({name: columns[name] for name in self.request_schema})}
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns of a request that the base's outputs depend on."""
+        return tuple(self.signature.inputs if self.prepare is None else self.request_schema)
+
+    @property
+    def rows_at_once(self) -> int:
+        """The number of rows that the base scores at once outside of requests: few if it reads texts or sequences."""
+        inputs = self.signature.inputs.values()
+        wide = self.prepare is not None or any(None in column.shape or column.dtype == "string" for column in inputs)
+        return _SEQUENCES if wide else _ROWS
 
     def new_stack(self) -> Stack:
         """Return a fresh stack, bound to the schema."""
@@ -122,8 +172,8 @@ class Definition:
         return stack
 
     @property
-    def lately(self) -> frozenset[str]:
-        """The tables, by their names in the merged model, that the graphs of older releases lack."""
+    def lately(self) -> dict[str, list[str]]:
+        """The tables, by their names in the merged model, that the graphs of older releases lack (see `stack.lately`)."""
         return lately(self.corrections)
 
     @cached_property
@@ -135,7 +185,8 @@ class Definition:
     def split(self, columns: Columns, first: int = 0) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         """Return what a merged model is fed of checked columns, and what the journal keeps of them, without the taps.
 
-        Raises `InvalidInput` naming a column whose values have no such feature.
+        What `prepare` makes is included if `columns` are complete. Raises `InvalidInput` naming a column whose values have no
+        such feature.
         """
         fed, found = self.features.split(columns, self.learned, first)
         if self.keep_inputs:

@@ -39,10 +39,19 @@ class Base(Strict):
 
 
 class Output(Strict):
-    """The output that is corrected, and its kind: logit or probability."""
+    """The output that is corrected, its kind (logit or probability), and whether a probability is read at its raw margin.
+
+    `margin` is None in homes made before there was a choice: they have the logit of the probability.
+    """
 
     tensor: str
     kind: str
+    margin: bool | None = None
+
+    @property
+    def read(self) -> tuple[str, str, bool]:
+        """What is read, to compare two outputs by."""
+        return self.tensor, self.kind, bool(self.margin)
 
 
 class Tap(Strict):
@@ -82,6 +91,12 @@ class Identity(Strict):
     journal: dict[str, str]
     keep_inputs: bool
     names: dict[str, list[str]] = {}
+    prepare: Any = None
+
+    @property
+    def reads_of_base(self) -> tuple[Any, ...]:
+        """What the base's raw outputs of the same request depend on: the file, its output, and what prepares its inputs."""
+        return self.base.digest, self.output.read, self.prepare
 
     def source(self, name: str) -> str:
         """Return a description of the tap or column `name`."""
@@ -109,7 +124,7 @@ def describe(definition: Definition) -> Identity:
         format=FORMAT,
         name=definition.name,
         base=Base(file=definition.base.name, digest=signature.digest, inputs=_columns(signature.inputs)),
-        output=Output(tensor=signature.output, kind="probability" if signature.predicts else "logit"),
+        output=Output(tensor=signature.output, kind="probability" if signature.predicts else "logit", margin=signature.margin),
         task=repr(definition.loss),
         taps={name: Tap(tensor=tensor, type=str(tapped[name])) for name, tensor in definition.taps.items()},
         columns=_columns(definition.columns),
@@ -117,6 +132,7 @@ def describe(definition: Definition) -> Identity:
         journal=_columns(definition.journal),
         keep_inputs=definition.keep_inputs,
         names={name: list(listed) for name, listed in definition.names.items()},
+        prepare=value(definition.prepare),
     )
 
 
@@ -142,7 +158,7 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
     """Return the definition with every changed default set back to its `stored` value, and a sentence for each.
 
     Only options that had their default when `stored` was written, and that the code leaves at it now, are affected: one that
-    was deleted from the code is a change.
+    was deleted from the code is a change. A probability is read at its raw margin only if it was then.
     """
     theirs = {c.name: c for c in stored.corrections}
     corrections, settled = list[Correction](), list[str]()
@@ -170,8 +186,16 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
         if stored.journal.get(name) == str(column) == "float32[N, 1]" and name not in definition.columns
     }
     settled += [f"{name!r} stays a vector of 1, with which this home has learned; new homes read a number" for name in vectors]
-    columns = Schema({**definition.columns, **vectors})
-    return (replace(definition, corrections=corrections, columns=columns) if settled else definition), settled
+    margin = definition.margin and (stored.output.kind != "probability" or bool(stored.output.margin))
+    if stored.output.margin is None and not margin:
+        settled.append(
+            f"the output {stored.output.tensor!r} stays the logit of a probability, with which this home has learned; new "
+            f"homes read the raw number of which the base makes it, where there is one"
+        )
+    if settled or margin != definition.margin:
+        columns = Schema({**definition.columns, **vectors})
+        definition = replace(definition, corrections=corrections, margin=margin, columns=columns)
+    return definition, settled
 
 
 def beyond_reach(definition: Definition) -> dict[str, set[str]]:
@@ -232,7 +256,7 @@ def _of(name: str, correction: Correction) -> Corrected:
         chosen=[n for n in _chosen(correction, own) if n in correction.given or n in _passed_on(correction)],
         incidental=list(correction.incidental),
         reads=list(correction.reads),
-        tables={key: list(table.values.shape) for key, table in correction.served.items() if key not in correction.since},
+        tables={key: list(table.shape) for key, table in correction.served.items() if key not in correction.since},
     )
 
 

@@ -83,4 +83,4 @@ def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
         _log.warning("nothing that affects learning differs from the definition of %s: it can be served as it is", old)
     changed = {name for name in definition.kept if was.source(name) != mine.source(name)}
     changed |= {RAW + name for name in definition.request_schema if was.sent(name) != mine.sent(name)}
-    return (was.base.digest, was.output) == (mine.base.digest, mine.output), frozenset(changed)
+    return was.reads_of_base == mine.reads_of_base, frozenset(changed)

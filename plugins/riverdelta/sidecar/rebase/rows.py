@@ -59,7 +59,7 @@ class Rows:
         missing = [name for name in self._reads if not self._has(logged, name)]
         needed = [features[name].source.name for name in missing if not features[name].tap]
         if self._runs(missing):
-            needed = [*self._definition.signature.inputs, *needed]
+            needed = [*self._definition.needed, *needed]
         return [request[name] for name in dict.fromkeys(needed) if self._raw(logged, name) is None]
 
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
@@ -96,8 +96,14 @@ class Rows:
     def _run(self, fed: Columns) -> tuple[Floats, Columns]:
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
-        scored = self._session.run(fed)
-        return np.ascontiguousarray(by_output(scored.base)), scored.taps
+        base, taps, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
+        for at in range(0, len(next(iter(fed.values()))), rows):
+            part = self._definition.complete({name: column[at : at + rows] for name, column in fed.items()})
+            scored = self._session.run(part)
+            base.append(by_output(scored.base))
+            taps.append(scored.taps)
+        joined = {name: np.concatenate([each[name] for each in taps]) for name in taps[0]}
+        return np.ascontiguousarray(np.concatenate(base)), joined
 
     def _has(self, logged: Impressions, name: str) -> bool:
         found = logged.columns.get(name)

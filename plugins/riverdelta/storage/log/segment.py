@@ -17,9 +17,12 @@ from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
 from riverdelta.storage.log.base import Entry, Fed, Request, Stored
-from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, explained
+from riverdelta.storage.log.names import Names
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
 
 _PAIR = 16
+#: The columns that the tables of earlier versions lack.
+_ADDED = (("fed", "due", "REAL"), ("named", "content", "BLOB NOT NULL DEFAULT x''"))
 
 
 class Segment:
@@ -34,6 +37,7 @@ class Segment:
             self._db = sqlite3.connect(name, timeout=10.0, isolation_level=None, check_same_thread=False, uri=True)
             self._db.execute("PRAGMA synchronous=FULL")
         self.first: int = self.fact("first")
+        self.names = Names(self._db, self.path)
         self._upgrade()
 
     @contextmanager
@@ -63,20 +67,6 @@ class Segment:
     def put(self, key: str, value: Any) -> None:
         """Set one fact, inside a transaction."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def name(self, name: str, request: Request) -> None:
-        """Give a request a name, inside a transaction."""
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS {NAMES}")
-        self._db.execute("INSERT INTO named VALUES (?, ?, ?)", (name, *request))
-
-    def named(self, name: str) -> Request | None:
-        """Return the request of a name, None if the segment does not have it."""
-        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'named'"):
-            return None
-        found = self._ask("SELECT incarnation, request FROM named WHERE name = ?", (name,))
-        if found and not all(isinstance(number, int) for number in found[0]):
-            raise self._odd("named", found[0])
-        return found[0] if found else None
 
     @property
     def sealed(self) -> bool:
@@ -236,16 +226,17 @@ class Segment:
             path.unlink(missing_ok=True)
 
     def _upgrade(self) -> None:
-        """Add the columns and facts that version 0.1 lacks."""
+        """Add the columns that earlier versions lack."""
 
-        def lacks() -> bool:
-            names = [row[1] for row in self._ask("PRAGMA table_info(fed)")]
-            return bool(names) and "due" not in names
+        def lacks(table: str, column: str) -> bool:
+            names = [row[1] for row in self._ask(f"PRAGMA table_info({table})")]
+            return bool(names) and column not in names
 
-        if lacks():
-            with self.transaction():
-                if lacks():
-                    self._db.execute("ALTER TABLE fed ADD COLUMN due REAL")
+        for table, column, kind in _ADDED:
+            if lacks(table, column):
+                with self.transaction():
+                    if lacks(table, column):
+                        self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def _ask(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with explained(self.path):
