@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sys
+from pathlib import Path
 
 import grpc
 import httpx
@@ -19,6 +21,8 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from typed_inputs import PARTS, REST, X, typed
 
 

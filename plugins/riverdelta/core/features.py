@@ -1,8 +1,7 @@
 """Columns: the names, dtypes and shapes of features, and the checks of requests against them.
 
 A block of rows is a dict of named numpy columns of equal length N. An id column is int64[N], a scalar float32[N], a vector
-float32[N, D]; any other dtype or shape is a tensor. The base reads every column as it is; `graph.features` says what
-corrections read of a tensor.
+float32[N, D]; any other dtype or shape is a tensor, of which `graph.features` says what corrections read.
 """
 
 from __future__ import annotations
@@ -64,10 +63,6 @@ class Column:
         """The dtype of its arrays: objects for strings."""
         return np.dtype(object if self.dtype == "string" else self.dtype)
 
-    @cached_property
-    def _flat(self) -> Column:
-        return replace(self, shape=())
-
     def holds(self, array: npt.NDArray[Any]) -> bool:
         """Whether an array has the dtype and the shape of this column."""
         fits = array.dtype == self.numpy and array.ndim == 1 + len(self.shape)
@@ -103,7 +98,7 @@ class Column:
         [N] and [N, 1] are taken for each other. Rows are counted from `first` on.
         """
         if self.shape == (1,):
-            return self._flat.check(value, first).reshape(-1, 1)
+            return replace(self, shape=(), axes=()).check(value, first).reshape(-1, 1)
         if self.dtype == "string":
             array = array_of_texts(self.name, str(self), on_one_axis(value) if not self.shape else value)
             self._refuse_another_shape(array)
