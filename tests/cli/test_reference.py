@@ -14,7 +14,8 @@ from riverdelta.cli.main import main
 from riverdelta.cli.rows import blocks, read
 from riverdelta.core.arrays import read_arrays
 from riverdelta.core.errors import InvalidInput
-from riverdelta.core.features import Column
+from riverdelta.core.features import Column, Schema
+from riverdelta.core.request import Request
 from riverdelta.evaluation.drift import Reference
 from riverdelta.learning.definition import load
 
@@ -192,3 +193,16 @@ def test_a_vector_in_a_csv_is_refused_with_where_it_can_be(tmp_path):
     (tmp_path / "rows.csv").write_text("v\n1\n")
     with pytest.raises(InvalidInput, match=r"holds string, and is float32\[N, 2\]; cast it to lists, in a .parquet"):
         read(tmp_path / "rows.csv", ["v"]).values(Column("v", "float32", (2,)))
+
+
+def test_a_file_has_an_input_or_its_named_parts_and_strings_as_they_are_written(tmp_path):
+    request = Request(
+        {"X": Column("X", "float64", (2,)), "city": Column("city", "string", (1,)), "n": Column("n", "int32", (1,))}
+    )
+    request.names = {"X": Schema.of({"a": "float64", "b": "float64"})}
+    (tmp_path / "rows.csv").write_text("a,b,city,n,other\n1.5,2,007,3,x\n-1,0,ann,4,y\n")
+    rows = read(tmp_path / "rows.csv", (), (), request)
+    columns, _ = request.check(rows.columns(request))
+    assert columns["X"].tolist() == [[1.5, 2.0], [-1.0, 0.0]]
+    assert columns["city"].tolist() == [["007"], ["ann"]]
+    assert columns["n"].tolist() == [[3], [4]]

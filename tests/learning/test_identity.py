@@ -3,11 +3,12 @@
 import json
 import math
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pickle import dumps, loads
 
 import numpy as np
 import onnx
+import onnx.parser
 import pandas
 import pytest
 from hypothesis import given
@@ -178,3 +179,15 @@ def test_a_probability_is_read_as_its_home_has_learned_it(tmp_path):
     assert not differences(before, describe(settled))
     assert settle(mine, describe(settled)) == (settled, [])
     assert [words for words in differences(before, stored) if "at its raw margin" in words]
+
+
+def test_a_home_that_read_a_number_n_1_as_a_vector_of_one_keeps_it_so(tmp_path):
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 1] x) => (float[N, 1] logit) { logit = Neg(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "base.onnx")
+    definition = Definition("ranker", tmp_path / "base.onnx", "logit", corrections=[Linear("x")])
+    assert str(definition.schema["x"]) == "float32[N]"
+    older = describe(replace(definition, columns=Schema.of({"x": "float32[1]"}))).model_copy(update={"columns": {}})
+    settled, said = settle(definition, older)
+    assert str(settled.schema["x"]) == "float32[N, 1]"
+    assert "'x' stays a vector of 1" in said[0]
+    assert settle(definition, describe(definition)) == (definition, [])

@@ -140,8 +140,8 @@ def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
 def _log(
     definition: Definition, path: Path, label: str, when: str | None, weight: str | None, text: tuple[str, ...]
 ) -> Iterator[LogRows]:
-    last = -np.inf
-    for rows in blocks(path, [*definition.request_schema, *(n for n in (label, when, weight) if n is not None)], text):
+    names, last = [n for n in (label, when, weight) if n is not None], -np.inf
+    for rows in blocks(path, names, text, definition.request_schema):
         labels = rows.numbers(label, definition.loss.expected)
         times = np.full(len(rows), time.time())
         if when is not None:
@@ -149,6 +149,5 @@ def _log(
             rows.refuse(f"{when!r} is not a number", ~np.isfinite(times), "expected Unix seconds")
             rows.refuse(f"{when!r} goes back", np.diff(times, prepend=last) < 0, f"sort the rows by {when!r}")
             last = times[-1]
-        columns: dict[str, Any] = {name: rows.values(column) for name, column in definition.request_schema.items()}
         weights = None if weight is None else rows.numbers(weight, "weights of 0 to 100")
-        yield LogRows(columns, labels, times, str(path), weights)
+        yield LogRows(rows.columns(definition.request_schema), labels, times, str(path), weights)
