@@ -133,6 +133,11 @@ class KeepsNames(MemoryLog):
         return super().named(name) or (self._names.get(name) if self.swept() else None)
 
 
+class ForgetsWhatItOutlived(MemoryLog):
+    def outlived(self, name):
+        return False
+
+
 class CountsForItself:
     """Each hold has facts of its own."""
 
@@ -193,7 +198,8 @@ BROKEN = {
     "a_record_wakes_who_waits": [opener(WakesNobody)],
     "incarnations_live_until_they_leave": [opener(KeepsWhoLeft)],
     "retention_deletes_what_is_done_with_and_no_more": [
-        opener(kind) for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames)
+        opener(kind)
+        for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames, ForgetsWhatItOutlived)
     ],
 }
 

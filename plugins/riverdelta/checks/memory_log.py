@@ -38,6 +38,7 @@ class MemoryLog:
         #: request, and feedback by request and row.
         self._known: MutableMapping[Any, Any] = dict(FACTS)
         self._retention = Retention({}, {}, {})
+        self._outlived: set[bytes] = set()
         self._alive: set[int] = set()
         self._changed = threading.Condition()
 
@@ -79,6 +80,10 @@ class MemoryLog:
         """See `Index.named`."""
         found: Named | None = self._get(name.encode(), None)
         return found
+
+    def outlived(self, name: str) -> bool:
+        """See `Index.outlived`."""
+        return name.encode() in self._outlived
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
@@ -170,6 +175,7 @@ class MemoryLog:
                 del self._known[key]
             for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at.request not in self._known]:
                 del self._known[name]
+                self._outlived.add(name)
             del self._entries[: first - self._first]
             self._first = first
             return sum(part.size for part in gone)

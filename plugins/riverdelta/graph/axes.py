@@ -5,10 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-from riverdelta.core.nodes import PREFIX
-
 #: The name of a first axis whose length was measured, and is not the number of rows.
-OTHER_AXIS = f"{PREFIX}not rows"
+OTHER_AXIS = "not the batch"
 
 
 def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:

@@ -55,7 +55,7 @@ class Wiring:
         return name in self._held
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """Return a constant; None if it is none, is large, or cannot be read."""
+        """Return a constant; None if the tensor is computed, is large, or cannot be read."""
         held = self._held.get(name)
         if isinstance(held, TensorProto):
             held = self._held[name] = _read(held, self._folder)

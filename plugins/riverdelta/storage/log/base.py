@@ -88,6 +88,9 @@ class Index(Protocol):
         Names are compared character by character: no two spellings are taken for one.
         """
 
+    def outlived(self, name: str) -> bool:
+        """Return whether retention has deleted a request of this name; that is known for at least the next deletion."""
+
     def swept(self) -> Mapping[int, int]:
         """Return, for each incarnation, the newest request that retention has deleted."""
 
