@@ -55,7 +55,7 @@ def check(made: Export, folder: Path) -> None:
         for _ in range(8):
             ids = rig.plane.score(columns).impressions
             asyncio.run(rig.plane.feedback([f"{ids}.{i}" for i in range(ROWS)], liked))
-            rig.step()
+        rig.step()
         rig.step(seconds=rig.settings.release_seconds + 1)
         rig.plane.follower.follow()
         taught = rig.plane.score(columns)
