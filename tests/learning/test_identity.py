@@ -161,3 +161,20 @@ def test_a_field_that_a_dataclass_makes_itself_counts():
     other = Field()
     other.made = 9
     assert value(Field()) != value(other)
+
+
+def test_a_probability_is_read_as_its_home_has_learned_it(tmp_path):
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] p) { p = Sigmoid(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "base.onnx")
+    mine = Definition("ranker", tmp_path / "base.onnx", probability="p", corrections=[Calibration()])
+    stored = describe(mine)
+    assert (stored.output.margin, settle(mine, stored)) == (True, (mine, []))
+    # As written before there was a choice.
+    del (written := json.loads(stored.model_dump_json()))["output"]["margin"]
+    before = read(json.dumps(written).encode())
+    settled, (words,) = settle(mine, before)
+    assert not settled.signature.margin
+    assert "stays the logit of a probability" in words
+    assert not differences(before, describe(settled))
+    assert settle(mine, describe(settled)) == (settled, [])
+    assert [words for words in differences(before, stored) if "at its raw margin" in words]

@@ -22,6 +22,8 @@ def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
 
 def type_of(value: ValueInfoProto | None) -> str:
     """Return a tensor's type as text, such as `float[N, 8]`."""
+    if value is not None and value.type.WhichOneof("value") not in (None, "tensor_type"):
+        return str(value.type.WhichOneof("value")).removesuffix("_type")
     if value is None or not value.type.tensor_type.elem_type:
         return "of unknown type"
     tensor = value.type.tensor_type

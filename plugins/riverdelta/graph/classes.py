@@ -36,26 +36,32 @@ class Classes:
 
     def shares(self, tensor: str) -> bool:
         """Whether the columns are made by a softmax or a classifier, so that they are probabilities of classes."""
-        node = self._maker(tensor)
+        node, _ = self._maker(tensor)
         return node is not None and (operator(node) in ("Softmax", "LogSoftmax") or operator(node).endswith("Classifier"))
 
     def _of(self, tensor: str, width: int | None) -> list[Any] | None:
-        zipped = self._zipped.get(tensor)
-        for node in (zipped, self._maker(tensor)):
+        maker, turned = self._maker(tensor)
+        for node in (self._zipped.get(tensor), maker):
             labels = None if node is None else labels_of(node)
             if labels is not None and width in (None, len(labels)):
-                return labels
+                return labels[::-1] if turned and len(labels) == 2 else labels
         return next((labels for labels in reversed(self._picked) if len(labels) == width), None)
 
-    def _maker(self, tensor: str) -> NodeProto | None:
-        """Return the node that makes the columns of a tensor, before operators that keep their number and order."""
+    def _maker(self, tensor: str) -> tuple[NodeProto | None, bool]:
+        """Return the node that makes the columns of a tensor, and whether the greater of two stands for the other class.
+
+        That is so of the two decisions of a support vector machine as ONNX Runtime computes them, and after a change of sign.
+        """
+        turned = False
         while True:
             *_, last = self._wiring.way(Spot(tensor, 0))
             node = self._wiring.makers.get(last.tensor)
-            scaled = node is not None and operator(node) == "Mul" and self._wiring.number(node.input[1]) is not None
-            if node is None or not (scaled or operator(node) == "Normalizer") or node.input[0] == tensor:
-                return node
-            tensor = node.input[0]
+            if node is None or node.input[0] == tensor:
+                return node, turned
+            factor = self._wiring.number(node.input[1]) if operator(node) == "Mul" else None
+            if factor is None and operator(node) != "Normalizer":
+                return node, turned != (operator(node) == "SVMClassifier" and "prob_a" not in attributes(node))
+            turned, tensor = turned != ((factor or 1) < 0), node.input[0]
 
     def _labels_by_index(self, node: NodeProto) -> Any:
         """Return the labels of which a node picks one by the largest column."""

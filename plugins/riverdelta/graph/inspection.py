@@ -9,15 +9,16 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Column, Schema
+from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.heads import Outputs
-from riverdelta.graph.meaning import Evidence
+from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.reading import read_model
-from riverdelta.graph.signature import column_of, input_of, inputs_of, probe_of
+from riverdelta.graph.signature import Signature, column_of, input_of, inputs_of, probe_of
 from riverdelta.graph.taps import tappable
 
+_SHOWN = frozenset(DTYPES) - {"string"}
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
 
 
@@ -63,6 +64,29 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     return made
 
 
+def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
+    """Return the code of a service that serves a model as it is and learns by user; raises `ModelError` if it cannot say how.
+
+    The code runs as it is in a file beside which `path` leads to the model.
+    """
+    signature = Signature.read(path, loss=loss)
+    ids = [name for name, column in signature.inputs.items() if column.kind == "id"]
+    user = ids[0] if ids else next(name for name in ("user_id", "user", "id_of_user", "entity") if name not in signature.inputs)
+    lines = [f"base={_quoted(str(path))},", f"output={_quoted(signature.output)},"]
+    if not signature.proved:
+        lines.append(f"link={_quoted(loss.raw if signature.predicts else IDENTITY)},")
+    if not ids:
+        lines.append(f'columns={{{_quoted(user)}: "int64"}},  # requests send it too')
+    lines.append(f"corrections=[Calibration(), Linear({_quoted(user)})],")
+    body = "\n".join(f"    {line}" for line in lines)
+    imports = "import bentoml\nfrom riverdelta import Calibration, Linear, online"
+    return f"{imports}\n\n\n@bentoml.service\n@online(\n{body}\n)\nclass Scorer: ..."
+
+
+def _quoted(text: str) -> str:
+    return repr(text) if '"' in text or "\\" in text else f'"{text}"'
+
+
 def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
     kind = _type(model, value)
     try:
@@ -78,7 +102,8 @@ def _meaning(evidence: Evidence) -> tuple[str, str, str]:
     raw, kind, found = evidence.loss.raw, evidence.kind, evidence.found
     lines = {"raw": f"logit={evidence.output!r}", "prediction": f"probability={evidence.output!r}"}
     if found is None:
-        return f"{raw} or {kind}", " or ".join(lines.values()), f"{evidence.seen}, so say which it is"
+        why = f"{evidence.seen}, {f'as in the task {evidence.task}, ' if evidence.task else ''}so say which it is"
+        return f"{raw} or {kind}", " or ".join(lines.values()), why
     return raw if found == "raw" else kind, lines[found], f"{'' if found == 'raw' else 'proved: '}it {evidence.seen}"
 
 
@@ -95,7 +120,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype == "string" or not is_batch(model, value):
+    if value is None or column is None or column.dtype not in _SHOWN or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -13,6 +12,7 @@ from riverdelta.core.losses import Loss
 from riverdelta.graph.classes import labels_of
 from riverdelta.graph.heads import Head, Outputs
 from riverdelta.graph.probe import Probe
+from riverdelta.graph.ranges import single_score
 from riverdelta.graph.wiring import Spot, Wiring, attributes, operator
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def margin_of(wiring: Wiring, head: Head) -> Head | None:
         if (logistic := _written_out(wiring, node)) is not None:
             source, falls = logistic
             return Head(source, spot.column, wiring.width(source) or 1, negative=negative != falls)
-        if op.endswith("Classifier") and spot.column is not None:
+        if (op.endswith("Classifier") or op == "TreeEnsemble") and spot.column is not None:
             return _without_transform(node, spot.column, negative)
         if op == "Sub" and wiring.number(source) == 1:
             spot, negative = Spot(node.input[1], spot.column), not negative
@@ -72,7 +72,7 @@ def raw_of(outputs: Outputs, name: str, head: Head) -> Head:
     return Head(head.tensor, head.column, 2, rest=True)
 
 
-def proved(wiring: Wiring, head: Head, probe: Probe, loss: Loss) -> Head | None:
+def checked_margin(wiring: Wiring, head: Head, probe: Probe, loss: Loss) -> Head | None:
     """Return the margin of a probability's head if probed rows do not disprove it; otherwise None, and the log says so."""
     if (found := margin_of(wiring, head)) is None:
         return None
@@ -119,28 +119,21 @@ def _written_out(wiring: Wiring, node: NodeProto) -> tuple[str, bool] | None:
 def _without_transform(node: NodeProto, column: int, negative: bool) -> Head | None:
     """Return the head of a classifier's score of a column, by a copy of it without its transform."""
     given = attributes(node)
-    transform, width = given.get("post_transform", b"NONE"), len(labels_of(node) or ())
+    transform, width = given.get("post_transform"), given.get("n_targets", len(labels_of(node) or ()))
     if "prob_a" in given or transform not in (*_LOGISTIC, *_SOFTMAX) or width < 2:
         return None
     bare = NodeProto()
     bare.CopyFrom(node)
     kept = [a for a in node.attribute if a.name != "post_transform"]
     del bare.attribute[:]
-    bare.attribute.extend([*kept, helper.make_attribute("post_transform", "NONE")])
+    bare.attribute.extend([*kept, helper.make_attribute("post_transform", 0 if isinstance(transform, int) else "NONE")])
     scores = node.output[-1]
     if transform in _SOFTMAX:
         return Head(scores, column, width, rest=True, negative=negative, bare=bare)
-    if width == 2 and _single(node, given):
+    if width == 2 and single_score(node):
         # The other column is -s, or 1 - s if no weight is negative.
         return Head(scores, 1, 2, negative=negative != (column == 0), bare=bare)
     return Head(scores, column, width, negative=negative, bare=bare)
-
-
-def _single(node: NodeProto, given: dict[str, Any]) -> bool:
-    """Whether a classifier of two classes has one score, of which ONNX Runtime makes the other class's."""
-    if operator(node) == "TreeEnsembleClassifier":
-        return len(set(given.get("class_ids", ()))) == 1
-    return operator(node) == "LinearClassifier" and len(given.get("intercepts", ())) == 1
 
 
 def _mirrored(wiring: Wiring, spot: Spot) -> bool:
@@ -162,7 +155,7 @@ def _mirrored(wiring: Wiring, spot: Spot) -> bool:
             low, high = np.array(given["coefficients"]).reshape(2, -1)
             return bool((low == -high).all() and given["intercepts"][0] == -given["intercepts"][1])
         if op.endswith("Classifier"):
-            return _single(node, given)
+            return single_score(node)
         if op == "Mul" and wiring.number(node.input[1]) is not None:
             spot = Spot(node.input[0], spot.column)
         elif (before := wiring.back(spot)) is not None and before.column == spot.column:

@@ -74,7 +74,7 @@ class Evidence:
         if self.proved:
             return "prediction"
         differ = self.values.size and np.ptp(self.values) > 0 and np.mean(self.values < 0) >= _FEW
-        return "raw" if self.predictions == ANY or (differ and not self._task and not self._doubt_raw) else None
+        return "raw" if self.predictions == ANY or (differ and not self.task and not self._doubt_raw) else None
 
     @property
     def seen(self) -> str:
@@ -99,7 +99,7 @@ class Evidence:
         if self.predictions == ANY:
             return word == "prediction"
         if word is None and self.found is None:
-            task = f"as in the task {self._task}, " if self._task else ""
+            task = f"as in the task {self.task}, " if self.task else ""
             refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
             if self._mostly_inside:
                 refused += f"whether it is a {self.loss.raw} or a {kind}; write {raw} or {prediction}"
@@ -124,7 +124,7 @@ class Evidence:
         return (word or self.found) == "prediction"
 
     @property
-    def _task(self) -> str | None:
+    def task(self) -> str | None:
         """The other task that the output may be of: of a regressor, or of a number that is never negative."""
         if any(node.op_type.endswith("Regressor") for node in self.model.graph.node):
             return "count" if self.range[0] >= 0 else "regression"

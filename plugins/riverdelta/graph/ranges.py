@@ -95,9 +95,13 @@ def ranges_of(graph: GraphProto, folder: Path) -> dict[str, Range]:
             made = min(low for low, _ in chosen), max(high for _, high in chosen)
         elif op == "Normalizer":
             made = (0.0, 1.0) if inputs[0][0] >= 0 else ANY
+        elif op == "TreeEnsemble":  # of one target ONNX Runtime leaves the transform out
+            made = (0.0, 1.0) if given.get("post_transform") in (1, 2, 3) and given.get("n_targets", 1) > 1 else ANY
         elif op.endswith("Classifier"):
             outputs = node.output[1:]
-            squashed = given.get("post_transform") in _SQUASHING or "prob_a" in given
+            # Of a single score ONNX Runtime makes a logistic, and leaves a softmax out.
+            squashing = _SQUASHING[:1] if single_score(node) else _SQUASHING
+            squashed = given.get("post_transform") in squashing or "prob_a" in given
             made = (0.0, 1.0) if squashed else _leaves(node)
         elif op == "ReduceSum":
             made = (0.0, inf) if inputs[0][0] >= 0 or _is_truth(node.input[0], wiring) else ANY
@@ -176,6 +180,14 @@ def _is_log_share(node: NodeProto, wiring: Wiring) -> bool:
     return total is not None and operator(total) == "ReduceLogSumExp" and total.input[0] == node.input[0]
 
 
+def single_score(node: NodeProto) -> bool:
+    """Whether a classifier has one score, of which ONNX Runtime makes those of two classes."""
+    given = attributes(node)
+    if operator(node) == "TreeEnsembleClassifier":
+        return len(set(given.get("class_ids", ()))) == 1
+    return operator(node) == "LinearClassifier" and len(given.get("intercepts", ())) == 1
+
+
 def _leaves(node: NodeProto) -> Range:
     """Return (0, 1) if that holds the scores of an ensemble of trees without a transform, by its least and largest leaves.
 
@@ -198,7 +210,7 @@ def _leaves(node: NodeProto) -> Range:
             held = np.append(held, 0.0) if len(held) < np.sum(owners == tree) else held
             sums += held.min(), held.max()
         ends += list(sums)
-    if len(np.unique(kinds)) == 1:
+    if single_score(node):
         positive = weights.min() >= 0
         ends += [float(positive) - end for end in ends]
     return (0.0, 1.0) if min(ends) >= -ROUNDING and max(ends) <= 1 + ROUNDING else ANY

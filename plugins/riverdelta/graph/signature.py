@@ -17,7 +17,7 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import is_batch, kind_of, type_of
 from riverdelta.graph.exporters import with_dynamic_batch
 from riverdelta.graph.heads import Head, Outputs
-from riverdelta.graph.margin import proved, raw_of
+from riverdelta.graph.margin import checked_margin, raw_of
 from riverdelta.graph.meaning import Evidence, word_of
 from riverdelta.graph.probe import Probe
 from riverdelta.graph.reading import files_of, read_model
@@ -28,8 +28,8 @@ class Signature:
     """A base model's structure, without its external weights, and what follows from it.
 
     `inputs` are the columns that it takes; `output` is corrected, and is a raw output of `loss` or, where `predicts`, a
-    prediction; `head` is how it is read, at its raw `margin` if the graph has one; `shapes` has the inferred type of every
-    tensor; `read_as` identifies the model file and its external data as they were read.
+    prediction, which the graph may have `proved`; `head` is how it is read, at its raw `margin` if the graph has one; `shapes`
+    has the inferred type of every tensor; `read_as` identifies the model file and its external data as they were read.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class Signature:
     inputs: Schema
     output: str
     predicts: bool
+    proved: bool
     margin: bool
     head: Head
     loss: Loss
@@ -70,11 +71,14 @@ class Signature:
         outputs = Outputs(path, model, shapes, loss)
         name, head = outputs.find(named)
         probe = probe_of(path, model, inputs, shapes)
-        predicts = Evidence(path, model, name, head, loss, probe).predicts(word, link is not None)
+        evidence = Evidence(path, model, name, head, loss, probe)
+        predicts, found = evidence.predicts(word, link is not None), None
         if not predicts:
-            return cls(path, model, inputs, name, False, False, raw_of(outputs, name, head), loss, shapes, read_as)
-        found = proved(outputs.wiring, head, probe, loss) if margin and loss.logit else None
-        return cls(path, model, inputs, name, True, found is not None, found or head, loss, shapes, read_as)
+            head = raw_of(outputs, name, head)
+        elif margin and loss.logit:
+            found = checked_margin(outputs.wiring, head, probe, loss)
+        known = predicts, evidence.proved, found is not None
+        return cls(path, model, inputs, name, *known, found or head, loss, shapes, read_as)
 
     @cached_property
     def digest(self) -> str:
