@@ -21,7 +21,7 @@ from riverdelta.graph.merge import merge
 from riverdelta.graph.parity import compare, corrections_of
 from riverdelta.graph.runtime import open_session
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import full_schema, outputs
+from riverdelta.graph.taps import all_features, outputs
 from riverdelta.learning.joiner import Joiner
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry import State
@@ -202,7 +202,7 @@ def test_the_merged_model_serves_what_was_learned_with_a_loss(name, tmp_path):
     onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>{BASES[name]}'), path)
     signature = Signature.read(path, loss=loss)
     assert (signature.predicts, outputs(loss)) == (False, NAMES[name])
-    schema = full_schema(signature, {}, Schema())
+    schema = all_features(signature, {}, Schema()).schema
     stack, block, fresh = stack_of(loss, schema), draw(schema, 400, 1, loss), draw(schema, 50, 2, loss)
     session = open_session(path.read_bytes())
     base = session.run(None, block.columns)[0].reshape(-1, loss.outputs)

@@ -13,7 +13,8 @@ import onnxruntime
 from riverdelta import Calibration, Entity
 from riverdelta.core.features import Schema
 from riverdelta.graph.files import export
-from riverdelta.learning.definition import Definition
+from riverdelta.graph.inspection import declaration
+from riverdelta.learning.definition import ATTRIBUTE, Definition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig
@@ -51,6 +52,8 @@ def check(made: Export, folder: Path) -> None:
     try:
         fresh = rig.plane.score(columns)
         _is_the_base(made, fresh)
+        if not made.line:
+            _is_printed(made, definition)
         liked = (columns["user"] == 0).astype(np.float32)
         for _ in range(8):
             ids = rig.plane.score(columns).impressions
@@ -71,6 +74,14 @@ def check(made: Export, folder: Path) -> None:
 def _raw(scores: Any) -> Any:
     scores = np.clip(np.asarray(scores, np.float64), 1e-7, 1 - 1e-7)
     return np.log(scores) - np.log1p(-scores)
+
+
+def _is_printed(made: Export, definition: Definition) -> None:
+    """Check that what `riverdelta inspect` prints, executed, corrects the same output by the same meaning."""
+    printed: dict[str, Any] = {"__name__": "printed"}
+    exec(declaration(made.path), printed)
+    found, expected = getattr(printed["Scorer"].inner, ATTRIBUTE).signature, definition.signature
+    assert (found.output, found.predicts) == (expected.output, expected.predicts)
 
 
 def _is_the_base(made: Export, fresh: Any) -> None:

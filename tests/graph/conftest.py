@@ -13,7 +13,7 @@ from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import full_schema
+from riverdelta.graph.taps import all_features
 
 HEADER = '<ir_version: {ir}, opset_import: ["" : {opset}]>\n'
 
@@ -73,15 +73,17 @@ def write_external(write, tmp_path):
 def combine(tmp_path):
     """Merge corrections (clones of them, learned by `learn`) with a base file, check the result and save it as a release."""
 
-    def combine(path, corrections, taps=None, columns=None, learn=None, number=0, provenance=None, gate_weight=1.0, **output):
+    def combine(
+        path, corrections, taps=None, columns=None, learn=None, number=0, provenance=None, gate_weight=1.0, names=None, **output
+    ):
         signature = Signature.read(path, **output)
         taps, declared = taps or {}, Schema.of(columns or {})
-        schema = full_schema(signature, taps, declared)
+        schema = all_features(signature, taps, declared, names or {}).schema
         stack = Stack([c.clone() for c in corrections])
         stack.bind(schema)
         if learn is not None:
             learn(stack)
-        model = merge(signature, stack, taps, declared, gate_weight, provenance)
+        model = merge(signature, stack, taps, declared, gate_weight, provenance, names or {})
         release = save(model, signature, tmp_path / "releases" / f"{number:06d}.onnx")
         onnx.checker.check_model(str(release), full_check=True)
         return Merged(signature, schema, stack, model, release)

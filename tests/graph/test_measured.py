@@ -18,7 +18,7 @@ from riverdelta.graph.merge import merge
 from riverdelta.graph.reading import read_model
 from riverdelta.graph.runtime import extensions, open_session
 from riverdelta.graph.signature import Signature, type_of
-from riverdelta.graph.taps import full_schema, tap_columns
+from riverdelta.graph.taps import all_features, tap_columns
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tokenizers as texts  # the module beside this file
@@ -32,7 +32,7 @@ def test_the_tensors_behind_a_tokenizer_have_types_and_a_merged_model_scores_tex
     assert type_of(signature.shapes["input_ids"]) == f"int64[N, {texts.LENGTH}]"
     assert str(tap_columns(signature, {"n": "tokens"})["n"]) == "float32[N]"
     stack = Stack([Linear("n")])
-    stack.bind(full_schema(signature, {"n": "tokens"}, Schema()))
+    stack.bind(all_features(signature, {"n": "tokens"}, Schema()).schema)
     path = save_merged(merge(signature, stack, {"n": "tokens"}, Schema()), signature, tmp_path / "merged.onnx")
     base = open_session(signature.path, ("CPUExecutionProvider",)).run(None, {"text": TEXTS})[0]
     assert base.tolist() == [7.0 - 8, 2.0 - 8, base[2], texts.LENGTH - 8.0]

@@ -6,7 +6,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import full_schema, outputs, tap_columns
+from riverdelta.graph.taps import all_features, outputs, tap_columns
 
 BASE = """
 ranker (int64[N] user, float[N, 2] x) => (float[N, 1] y, float[N, 1] z)
@@ -41,7 +41,9 @@ def test_a_tap_that_does_not_exist_is_answered_with_near_names(signature):
     ("tensor", "kind"), [("shape", r"int64\[2\]"), ("deep", r"float32\[N, 1, 3\]"), ("one", r"int64\[1\]")]
 )
 def test_a_tap_that_is_no_column_is_refused_with_its_type(signature, tensor, kind):
-    with pytest.raises(ConfigurationError, match=f"{kind}; expected float32"):
+    with pytest.raises(
+        ConfigurationError, match=f"{kind}; expected integers .N., or floats .N. or .N, D., with the batch axis N"
+    ):
         tap_columns(signature, {"t": tensor})
 
 
@@ -53,21 +55,21 @@ def test_a_tap_whose_first_axis_is_a_sequence_is_refused(write):
 
 
 def test_the_schema_holds_inputs_taps_and_declared_columns(signature):
-    schema = full_schema(signature, {"vec": "user_vec"}, Schema.of({"hour": "float32"}))
+    schema = all_features(signature, {"vec": "user_vec"}, Schema.of({"hour": "float32"}))
     assert list(schema) == ["user", "x", "vec", "hour"]
 
 
 @pytest.mark.parametrize(
     ("taps", "declared"),
-    [({"x": "user_vec"}, {}), ({}, {"user": "int64"}), ({"vec": "user_vec"}, {"vec": "float32[3]"})],
+    [({"x": "user_vec"}, {}), ({"vec": "user_vec"}, {"vec": "float32[3]"})],
 )
 def test_a_name_that_is_taken_is_refused(signature, taps, declared):
     with pytest.raises(ConfigurationError, match="choose another name"):
-        full_schema(signature, taps, Schema.of(declared))
+        all_features(signature, taps, Schema.of(declared))
 
 
 @pytest.mark.parametrize("name", [*outputs(LOG_LOSS), "riverdelta/gate/weight"])
 def test_a_name_that_the_merged_model_needs_is_refused(signature, name):
     for taps, declared in (({name: "user_vec"}, {}), ({}, {name: "float32"})):
         with pytest.raises(ConfigurationError, match=f"'{name}' has a name reserved for the merged model"):
-            full_schema(signature, taps, Schema.of(declared))
+            all_features(signature, taps, Schema.of(declared))

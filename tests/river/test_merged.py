@@ -14,7 +14,7 @@ from riverdelta.checks.block import draw
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import full_schema
+from riverdelta.graph.taps import all_features
 from riverdelta.river import River
 
 BASE = """<ir_version: 8, opset_import: ["" : {opset}]>
@@ -43,7 +43,7 @@ def test_plain_onnxruntime_agrees_with_the_stack(opset, tmp_path):
     onnx.save(onnx.parser.parse_model(BASE.format(opset=opset)), tmp_path / "base.onnx")
     signature = Signature.read(tmp_path / "base.onnx", logit="logit")
     taps, declared = {"tap": "tapped"}, Schema.of({"hour": "float32"})
-    schema = full_schema(signature, taps, declared)
+    schema = all_features(signature, taps, declared).schema
     stack = Stack([c.clone() for c in CORRECTIONS])
     stack.bind(schema)
     sent = draw(Schema({n: c for n, c in schema.items() if n != "tap"}), 300, 1)

@@ -18,7 +18,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near, short, too_many_rows
 from riverdelta.core.strict import unknown
 from riverdelta.serving.oip.messages import STAGES
-from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects
+from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects, values
 from riverdelta.storage.journal.names import RowName, named
 
 Metadata = dict[str, Any]
@@ -41,6 +41,9 @@ class Oip:
         self._naming = [tensor for tensor in (_tensor("request_id", "BYTES", rows=1), _ROW_IDS) if tensor["name"] not in schema]
         scored = [_tensor("score", "FP32", *row), _tensor(self._base, "FP32", *row), _IMPRESSIONS, _STATE]
         self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
+        #: The tensors that a request may have instead of an input: the named parts of one.
+        parts = [part for listed in schema.names.values() for part in listed.values()]
+        self._parts = [_tensor(part.name, datatype_of(part.dtype)) for part in parts]
 
     def server(self) -> dict[str, Any]:
         """Return the server's metadata."""
@@ -117,8 +120,9 @@ class Oip:
 
         Raises `InvalidInput` for a name that is unknown or given twice, and `TooLarge` for more rows than a request may have.
         """
-        taken = [*metadata["inputs"], *self._optional(metadata["name"])]
-        known = {tensor["name"]: tensor["shape"] for tensor in taken}
+        parts = self._parts if self.endpoint(metadata["name"]) == "score" else []
+        taken = [*metadata["inputs"], *self._optional(metadata["name"]), *parts]
+        known = {tensor["name"]: tensor for tensor in taken}
         rows, seen = self.runtime.sizes.rows, set[str]()
         for given, datatype, shape in inputs:
             if given not in known:
@@ -126,7 +130,8 @@ class Oip:
             if given in seen:
                 raise InvalidInput(f"input {given!r} is given twice")
             seen.add(given)
-            row = [1] if datatype == "BYTES" else known[given][1:]
+            hashed = datatype == "BYTES" != known[given]["datatype"]
+            row = [1] if hashed else known[given]["shape"][1:]
             if len(shape) > MOST_AXES:
                 raise InvalidInput(f"input {given!r} has {len(shape)} axes; expected at most {MOST_AXES}")
             if list(shape[:1]) > [rows] or (-1 not in row and math.prod(shape) > rows * math.prod(row)):
@@ -151,10 +156,10 @@ class Oip:
         return [tensor for tensor in made if not wanted or tensor.name in wanted]
 
     async def _score(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
-        columns = await self.runtime.read(size, _columns, given)
+        columns = await self.runtime.read(size, _values, given)
         optional = {tensor["name"] for tensor in self._naming}
         request_id, row_ids = (
-            columns.pop(name) if name in optional & {*columns} else None for name in ("request_id", "row_ids")
+            columns.pop(name).reshape(-1) if name in optional & {*columns} else None for name in ("request_id", "row_ids")
         )
         if request_id is not None and request_id.shape != (1,):
             raise InvalidInput(f"input 'request_id' has shape {list(request_id.shape)}; expected BYTES[1]")
@@ -211,6 +216,10 @@ def _configured(tensor: Metadata) -> Metadata:
     """Return a tensor's metadata in the format of a configuration."""
     kind = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
     return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"]}
+
+
+def _values(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: values(tensor) for name, tensor in given.items()}
 
 
 def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:

@@ -54,6 +54,7 @@ def online(
     probability: str | None = None,
     link: str | None = None,
     taps: Mapping[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
     columns: Mapping[str, str] | None = None,
     corrections: Correction | Sequence[Correction] = (),
     on_drift: Response | None = None,
@@ -87,8 +88,12 @@ def online(
         overrides what probed rows and narrow bounds suggest, never what the graph proves.
     taps
         Names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
+    names
+        Names of the parts of an input [N, F], as in {"X": ["age", "income"]}: each is a feature, and requests may send them
+        instead of the input. Default: none.
     columns
-        Types of request columns that the base does not have, as in {"user_id": "int64"}. Default: none.
+        Types of request columns that the base does not have, as in {"user_id": "int64"}; and for an input of the base or a
+        name, how corrections read it: "float32" as a number, "int64" as an id. Default: floats are numbers, all others ids.
     corrections
         A correction, or several whose residuals are added. Default: none.
     on_drift
@@ -146,6 +151,7 @@ def online(
             probability=probability,
             link=link,
             taps=dict(taps or {}),
+            names={name: list(listed) if isinstance(listed, tuple) else listed for name, listed in (names or {}).items()},
             columns=Schema.of(columns or {}),
             corrections=listed(corrections),
             on_drift=on_drift,

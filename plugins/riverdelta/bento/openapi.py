@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -12,9 +13,10 @@ from pydantic.json_schema import models_json_schema
 from riverdelta.bento.access import Access
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.schemas import NAMES, ErrorResponse, IndexRequest, InferRequest, ProtocolErrorResponse
-from riverdelta.core.features import MOST_TEXT_LENGTH, Column
+from riverdelta.core.features import Column
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
+from riverdelta.core.values import MOST_TEXT_LENGTH
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.oip.tensors import datatype_of
 
@@ -117,10 +119,14 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
         return {"type": "array", "items": of, "minItems": least, "maxItems": settings.max_rows}
 
     taken, loss = definition.request_schema, definition.loss
-    columns = {name: rows(column_schema(column)) for name, column in taken.items()}
+    parts = {name: part for listed in taken.names.values() for name, part in listed.items()}
+    columns = {name: rows(column_schema(column)) for name, column in {**taken, **parts}.items()}
+    either = [_one_of(name, listed) for name, listed in taken.names.items()]
+    required = [name for name in taken if name not in taken.names]
     score = schemas["ScoreRequest"]
     score["properties"] = {
-        "columns": {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False},
+        "columns": {"type": "object", "properties": columns, "required": required, "additionalProperties": False}
+        | ({"allOf": either} if either else {}),
         "propensity": {"anyOf": [rows({"type": "number", "exclusiveMinimum": 0, "maximum": 1}), {"type": "null"}]},
         "request_id": score["properties"]["request_id"],
         "row_ids": {"anyOf": [rows(NAMES) | {"uniqueItems": True}, {"type": "null"}]},
@@ -136,6 +142,12 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     schemas["ScoreResponse"]["properties"]["scores"] = rows(_score(loss, settings.not_finite == "null"))
 
 
+def _one_of(name: str, parts: Collection[str]) -> Json:
+    """Return the schema of columns that have an input, or all of its parts, and not both."""
+    named: Json = {"required": [*parts], "not": {"required": [name]}}
+    return {"oneOf": [{"required": [name], "not": {"anyOf": [{"required": [part]} for part in parts]}}, named]}
+
+
 def _score(loss: Loss, nullable: bool) -> Json:
     """Return the schema of a score: a probability if the raw output is a logit, K numbers if there are K outputs."""
     number: Json = {"type": ["number", "null"] if nullable else "number"}
@@ -147,13 +159,13 @@ def _score(loss: Loss, nullable: bool) -> Json:
 def column_schema(column: Column) -> Json:
     """Return the JSON schema of one row of a column.
 
-    >>> column_schema(Column.parse("user_id", "int64"))["type"]
+    >>> column_schema(Column.parse("user_id", "int64"))["anyOf"][0]["type"]
     ['integer', 'string']
     >>> column_schema(Column.parse("item_vec", "float32[2]"))["minItems"]
     2
     """
     dtype = column.numpy
-    if column.kind == "id":
+    if column.dtype == "int64" and column.shape in ((), (1,)) and not column.number:
         made: Json = {"type": ["integer", "string"], **_range(np.dtype(np.int64)), "description": "A string is hashed."}
     elif dtype.kind in "iu":
         made = {"type": "integer", **_range(dtype)}
@@ -163,6 +175,8 @@ def column_schema(column: Column) -> Json:
         made = {"type": "string", "maxLength": MOST_TEXT_LENGTH}
     else:
         made = {"type": "number"}
+    if column.shape in ((), (1,)):
+        return {"anyOf": [made, _array(made, 1)]}
     for length in reversed(column.shape):
         made = _array(made, length)
     return made
@@ -179,8 +193,7 @@ def _range(dtype: np.dtype[Any]) -> Json:
 
 def _zero(column: Column) -> Any:
     """Return one row of a column, of zeros; an axis of any length has length 1."""
-    shape = [1 if n is None else n for n in column.shape]
-    return np.full(shape, "", object).tolist() if column.dtype == "string" else np.zeros(shape, column.dtype).tolist()
+    return column.zeros(1)[0] if not column.shape and column.dtype == "string" else column.zeros(1)[0].tolist()
 
 
 def _tensor(name: str, column: Column) -> Json:

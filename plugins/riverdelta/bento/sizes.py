@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import TooLarge
 from riverdelta.core.features import Schema
+from riverdelta.core.request import Request
 from riverdelta.core.sequences import OPEN_ROW
 
 #: Values and lists beyond those of the rows: names, shapes, parameters.
@@ -31,7 +32,7 @@ class Sizes:
     >>> sizes.check(b'{"columns": {"user": [1], "vector": [[1, 2]]}}')
     >>> sizes.check(b"[" + b"[]," * 100_000 + b"[]]")
     Traceback (most recent call last):
-    riverdelta.core.errors.TooLarge: the body has 100002 lists and objects; at most 17408 are accepted for 16384 rows
+    riverdelta.core.errors.TooLarge: the body has 100002 lists and objects; at most 33792 are accepted for 16384 rows
     (RIVERDELTA_MAX_ROWS): send it in parts
     """
 
@@ -42,9 +43,12 @@ class Sizes:
     @classmethod
     def of(cls, schema: Schema, rows: int) -> Sizes:
         """Return the sizes of a request of `rows` rows of the schema's columns, or as many items of feedback."""
-        shapes = [[OPEN_ROW if n is None else n for n in column.shape] for column in schema.values()]
+        named = schema.names.values() if isinstance(schema, Request) else ()
+        columns = [*schema.values(), *(part for parts in named for part in parts.values())]
+        shapes = [[OPEN_ROW if n is None else n for n in column.shape] for column in columns]
         values = sum(math.prod(shape) for shape in shapes)
-        lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape)))
+        # A value of a column [N] may be in a list of its own.
+        lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape) or 1))
         # Beside its columns a row may have a propensity and an id; an item of feedback is an object with three values at most.
         return cls(rows, rows * (values + 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
 

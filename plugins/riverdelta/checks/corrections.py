@@ -13,10 +13,11 @@ import numpy as np
 from riverdelta.checks.block import Block, bound, draw, export, learn, predict, some_labels, state
 from riverdelta.checks.law import LawBroken, at_most, laws_of, refused, run, same, same_arrays
 from riverdelta.core.errors import InvalidInput
-from riverdelta.core.features import Columns, Floats, Schema, described
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
 from riverdelta.core.nodes import PREFIX
+from riverdelta.core.values import described
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack
 

@@ -130,8 +130,8 @@ def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _log(definition: Definition, path: Path, label: str, when: str | None, text: tuple[str, ...]) -> Iterator[LogRows]:
-    names, last = (label, *definition.request_schema), -np.inf
-    for rows in blocks(path, names if when is None else (*names, when), text):
+    names, last = (label,) if when is None else (label, when), -np.inf
+    for rows in blocks(path, names, text, definition.request_schema):
         labels = rows.numbers(label, definition.loss.expected)
         times = np.full(len(rows), time.time())
         if when is not None:
@@ -139,5 +139,4 @@ def _log(definition: Definition, path: Path, label: str, when: str | None, text:
             rows.refuse(f"{when!r} is not a number", ~np.isfinite(times), "expected Unix seconds")
             rows.refuse(f"{when!r} goes back", np.diff(times, prepend=last) < 0, f"sort the rows by {when!r}")
             last = times[-1]
-        columns: dict[str, Any] = {name: rows.values(column) for name, column in definition.request_schema.items()}
-        yield LogRows(columns, labels, times, str(path))
+        yield LogRows(rows.columns(definition.request_schema), labels, times, str(path))

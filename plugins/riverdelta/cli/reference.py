@@ -34,10 +34,10 @@ def reference(
     Ids of a .csv are integers; --text COLUMN says that clients send the ids of a column as strings.
     """
     definition = load(target)
-    every = read(rows, (label, *definition.request_schema), text)
+    every = read(rows, (label,), text, definition.request_schema)
     skipped = max(len(every) - last, 0)
     kept = replace(every, table=every.table.slice(skipped), first=skipped)
-    columns = {name: kept.values(column) for name, column in definition.request_schema.items()}
+    columns = kept.columns(definition.request_schema)
     labels = kept.numbers(label, "0 and 1").astype(np.float32)
     path = save(definition, measure(definition, columns, labels), output)
     made = {"file": str(path), "rows": len(labels), "columns": [*columns]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from pyarrow import compute, csv, dataset
 
 from riverdelta.core.errors import InvalidInput, near
 from riverdelta.core.features import Column
+from riverdelta.core.request import Request
 
 _KINDS = (".parquet", ".feather", ".csv")
 _BLOCK_ROWS = 16_384
 #: A number, and an integer as JSON writes it, of no more digits than 64 bits have.
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+
+_NO_REQUEST = Request()
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,10 @@ class Rows:
         Ids of a CSV file are integers, or strings if the column is named in `text`. Raises `InvalidInput` naming the column and
         the first value that does not fit.
         """
-        name, text = column.name, column.name in self.text
-        if column.kind != "id" and not column.shape:
+        name, text = column.name, column.name in self.text or column.dtype == "string"
+        if column.shape == (1,):
+            column = replace(column, shape=())
+        if column.kind != "id" and column.dtype != "string" and not column.shape:
             return self.numbers(name, f"{column} values")
         found = self._held(name)
         if self.path.suffix == ".csv" and column.kind == "id" and not text:
@@ -57,6 +63,10 @@ class Rows:
         if not (integers or (_is_list if column.shape else _is_text)(found.type)):
             raise InvalidInput(f"{self.path}: column {name!r} holds {found.type}, and is {column}; cast it to {expected}")
         return found.to_numpy(zero_copy_only=False) if integers else found.to_pylist()
+
+    def columns(self, request: Request) -> dict[str, Any]:
+        """Return the columns of a request, as a client would send them: inputs, or their parts where the file has these."""
+        return {name: self.values(column) for name, column in request.sent(self.table.schema.names).items()}
 
     def numbers(self, name: str, expected: str) -> npt.NDArray[Any]:
         """Return a column of numbers, or of true and false; raises `InvalidInput`, with `expected`, for anything else."""
@@ -95,16 +105,19 @@ class Rows:
             raise InvalidInput(f"{self.path}: {what} at row {self.first + int(rows[0])}; {then}")
 
 
-def read(path: Path, names: Sequence[str], text: Sequence[str] = ()) -> Rows:
-    """Return all rows of a file; raises `InvalidInput` if it cannot be read or lacks one of the columns `names`."""
-    with _opened(path, names, text) as source:
+def read(path: Path, names: Sequence[str], text: Sequence[str] = (), request: Request = _NO_REQUEST) -> Rows:
+    """Return all rows of a file with the columns `names` and those of a request.
+
+    Raises `InvalidInput` if it cannot be read or lacks one of them.
+    """
+    with _opened(path, names, text, request) as (source, names):
         return Rows(path, source.to_table(columns=list(dict.fromkeys(names))), text=frozenset(text))
 
 
-def blocks(path: Path, names: Sequence[str], text: Sequence[str] = ()) -> Iterator[Rows]:
+def blocks(path: Path, names: Sequence[str], text: Sequence[str] = (), request: Request = _NO_REQUEST) -> Iterator[Rows]:
     """Yield the rows of a file in order, in blocks; raises as `read` does."""
     first = 0
-    with _opened(path, names, text) as source:
+    with _opened(path, names, text, request) as (source, names):
         for block in source.to_batches(columns=list(dict.fromkeys(names)), batch_size=_BLOCK_ROWS):
             if len(block):
                 yield Rows(path, block, first, frozenset(text))
@@ -112,20 +125,26 @@ def blocks(path: Path, names: Sequence[str], text: Sequence[str] = ()) -> Iterat
 
 
 @contextmanager
-def _opened(path: Path, names: Sequence[str], text: Sequence[str]) -> Iterator[dataset.Dataset]:
+def _opened(
+    path: Path, names: Sequence[str], text: Sequence[str], request: Request
+) -> Iterator[tuple[dataset.Dataset, Sequence[str]]]:
     if path.suffix not in _KINDS:
         raise InvalidInput(f"{path} ends in {path.suffix!r}; expected {', '.join(_KINDS)}")
-    if unread := set(text) - set(names):
-        raise InvalidInput(f"--text {min(unread)}: the service has no such column; {near(min(unread), names)}")
     # pyarrow would take 007 for 7 and the date of an id for a number, so every column is read as it is written.
-    options = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True)
-    kind = dataset.CsvFileFormat(convert_options=options) if path.suffix == ".csv" else path.suffix[1:]
+    kind = dataset.CsvFileFormat() if path.suffix == ".csv" else path.suffix[1:]
     try:
+        names = (*names, *request.sent(dataset.dataset(path, format=kind).schema.names))
+        if unread := set(text) - set(names):
+            raise InvalidInput(f"--text {min(unread)}: the service has no such column; {near(min(unread), names)}")
+        if path.suffix == ".csv":
+            types = dict.fromkeys(names, pa.string())
+            options = csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+            kind = dataset.CsvFileFormat(convert_options=options)
         source = dataset.dataset(path, format=kind)
         for name in names:
             if name not in source.schema.names:
                 raise InvalidInput(f"{path} has no column {name!r}: {near(name, source.schema.names)}")
-        yield source
+        yield source, names
     except (pa.ArrowException, OSError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from None
 

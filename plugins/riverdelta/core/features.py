@@ -7,13 +7,11 @@ corrections read of a tensor.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +20,7 @@ from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
+from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, is_list, leaves, on_one_axis
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -30,9 +29,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 DTYPES = (
     "int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16", "uint16", "uint32", "uint64", "string",
 )  # fmt: skip
-#: The maximum length of a value of a string column, in characters.
-MOST_TEXT_LENGTH = 65_536
-_LISTS, _NUMBERS, _TEXT = {list, tuple}, {int, float}, {str, bytes}
+_NUMBERS, _TEXT = {int, float}, {str, bytes}
 _NOT_NUMBERS = {*_TEXT, bool, np.bool_}
 _SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
 _SPECS = {"id": "int64", "scalar": "float32", "vector": "float32[16]"}
@@ -71,6 +68,16 @@ class Column:
     def _flat(self) -> Column:
         return replace(self, shape=())
 
+    def holds(self, array: npt.NDArray[Any]) -> bool:
+        """Whether an array has the dtype and the shape of this column."""
+        fits = array.dtype == self.numpy and array.ndim == 1 + len(self.shape)
+        return fits and all(n in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True))
+
+    def zeros(self, rows: int) -> npt.NDArray[Any]:
+        """Return rows of zeros or of empty strings; an axis of any length has length 1."""
+        shape = (rows, *(1 if n is None else n for n in self.shape))
+        return np.full(shape, "", object) if self.dtype == "string" else np.zeros(shape, self.dtype)
+
     def __str__(self) -> str:
         axes = ", ".join("?" if n is None else str(n) for n in ("N", *self.shape))
         return f"{self.dtype}[{axes}]"
@@ -97,11 +104,15 @@ class Column:
         """
         if self.shape == (1,):
             return self._flat.check(value, first).reshape(-1, 1)
-        if not self.shape:
-            value = _on_one_axis(value)
         if self.dtype == "string":
-            return self._texts(value, first)
+            array = array_of_texts(self.name, str(self), on_one_axis(value) if not self.shape else value)
+            self._refuse_another_shape(array)
+            check_texts(self.name, str(self), array, first)
+            return array
         kinds = leaves(value, 1 + len(self.shape))
+        if not self.shape and (not kinds or not LISTS.isdisjoint(kinds)):
+            value = on_one_axis(value)
+            kinds = leaves(value, 1)
         if self.kind != "tensor" and not kinds <= _NUMBERS:
             return self.of_values(value, lambda row: f"row {first + row}")
         if odd := kinds & (_TEXT if self.dtype == "bool" else _NOT_NUMBERS):
@@ -157,27 +168,6 @@ class Column:
         items = list(value) if is_list(value) else []
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
 
-    def _texts(self, value: Any, first: int) -> npt.NDArray[Any]:
-        try:
-            array = np.array(value, object)
-        except ValueError as error:
-            raise InvalidInput(f"column {self.name!r} is ragged ({error}); expected {self}") from None
-        self._refuse_another_shape(array)
-        values = array.ravel().tolist()
-        if not set(map(type, values)) <= {str} or max(map(len, values), default=0) > MOST_TEXT_LENGTH or not _is_utf8(values):
-            odd = (
-                at
-                for at, one in enumerate(values)
-                if type(one) is not str or len(one) > MOST_TEXT_LENGTH or not _is_utf8([one])
-            )
-            at = next(odd)
-            said = "null" if values[at] is None else f"{short(values[at])} of type {type(values[at]).__name__}"
-            raise InvalidInput(
-                f"row {first + at // math.prod(array.shape[1:])} has {said} for {self.name!r}, which is {self}; expected a "
-                f"string of UTF-8 of at most {MOST_TEXT_LENGTH} characters"
-            )
-        return array
-
     def _refuse_another_shape(self, array: npt.NDArray[Any]) -> None:
         fits = array.ndim == 1 + len(self.shape)
         if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
@@ -206,68 +196,6 @@ class Column:
         return np.ascontiguousarray(array)
 
 
-def described(value: Any) -> str:
-    """Return the type and shape of an array, for an error message.
-
-    >>> described(np.zeros((2, 1))), described([0.5])
-    ('float64[2, 1]', 'a list')
-    """
-    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else kind(value)
-
-
-def is_list(value: Any) -> bool:
-    """Whether a value is a list, a tuple or an array with an axis."""
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
-
-
-def size_of(array: npt.NDArray[Any]) -> int:
-    """Return the number of bytes of an array, for one of strings that of their characters.
-
-    >>> size_of(np.zeros(2)), size_of(np.array(["ann", "bo"], object))
-    (16, 5)
-    """
-    return sum(map(len, array.ravel().tolist())) if array.dtype.kind == "O" else array.nbytes
-
-
-def _on_one_axis(value: Any) -> Any:
-    """Return values [N, 1] as [N]."""
-    if isinstance(value, np.ndarray):
-        return value.reshape(-1) if value.ndim == 2 and value.shape[1] == 1 else value
-    if (
-        type(value) in _LISTS
-        and value
-        and type(value[0]) in _LISTS
-        and all(type(row) in _LISTS and len(row) == 1 for row in value)
-    ):
-        return [row[0] for row in value]
-    return value
-
-
-def _is_utf8(values: Sequence[str]) -> bool:
-    try:
-        "".join(values).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def leaves(value: Any, axes: int) -> set[type]:
-    """Return the types of the values in lists nested up to `axes` deep, without an array: numpy would make them one type.
-
-    >>> [sorted(kind.__name__ for kind in leaves(value, 2)) for value in ([1, "a"], [[1], [2.5]], [[1], 2.5], [[[1]]], "a")]
-    [['int', 'str'], ['float', 'int'], ['float', 'list'], ['list'], []]
-    """
-    kinds: set[type] = {type(value)} & _LISTS
-    depth = 0
-    while kinds and kinds <= _LISTS and depth < axes:
-        level: Iterable[Any] = value
-        for _ in range(depth):
-            level = chain.from_iterable(level)
-        kinds = set(map(type, level))
-        depth += 1
-    return kinds
-
-
 def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
     limits = np.iinfo(want)
     return int(array.min()) >= limits.min and int(array.max()) <= limits.max
@@ -290,8 +218,11 @@ class Schema(dict[str, Column]):
     (2, 'float32')
     """
 
+    #: The columns that a declaration can make another kind; None if all can.
+    declarable: Collection[str] | None = None
+
     @classmethod
-    def of(cls, specs: Mapping[str, str]) -> Schema:
+    def of(cls, specs: Mapping[str, str]) -> Self:
         """Return the schema of declarations, as `{"hour": "float32"}`; raises `ConfigurationError` naming an invalid one."""
         return cls({name: Column.parse(name, spec) for name, spec in specs.items()})
 
@@ -309,8 +240,23 @@ class Schema(dict[str, Column]):
             )
         if kinds and self[name].kind not in kinds:
             shown = " or ".join(_SPELLED[kind] for kind in kinds)
-            raise ConfigurationError(f"{what} reads column {name!r}, which is {self[name]}; expected {shown}")
+            raise ConfigurationError(
+                f"{what} reads column {name!r}, which is {self[name]}; expected {shown}{self._line(name, kinds)}"
+            )
         return self[name]
+
+    def _line(self, name: str, kinds: Sequence[str]) -> str:
+        """Return what to write so that a column is one of `kinds`, '' if nothing makes it so."""
+        column = self[name]
+        if (self.declarable is not None and name not in self.declarable) or len(column.shape) > 1 or None in column.shape:
+            return ""
+        if column.shape and "vector" in kinds:
+            return f": write columns={{{name!r}: 'float32[{column.shape[0]}]'}}"
+        if column.shape and self.declarable is not None:
+            parts = [f"{name}_{at}" for at in range(1, 1 + int(column.shape[0] or 0))]
+            return f": name its parts, in order, and read one of them: names={{{name!r}: {parts}}}"
+        spec = next((_SPECS[kind] for kind in kinds if kind in ("id", "scalar")), None)
+        return "" if column.shape or spec is None else f": write columns={{{name!r}: {spec!r}}}"
 
     def fits(self, columns: Columns, rows: int) -> None:
         """Raise `InvalidInput` naming the first column of a block that is missing or has another dtype or shape."""

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput, Unbound
-from riverdelta.core.features import Columns, Floats, Schema, described
+from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
+from riverdelta.core.values import described
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
 

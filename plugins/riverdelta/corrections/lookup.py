@@ -15,9 +15,10 @@ from safetensors.numpy import load_file, save_file
 
 from riverdelta.core.checked import column
 from riverdelta.core.errors import ConfigurationError, InvalidInput
-from riverdelta.core.features import Column, Floats, Ints, is_list
+from riverdelta.core.features import Column, Floats, Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.nodes import Nodes
+from riverdelta.core.values import is_list
 from riverdelta.corrections.hashing import Hash
 
 _PROBES = 8

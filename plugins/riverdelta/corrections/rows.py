@@ -12,8 +12,9 @@ from river.base import MiniBatchClassifier
 
 from riverdelta.core.checked import column, finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, Unsupported, near
-from riverdelta.core.features import Column, Columns, Floats, Schema, is_list
+from riverdelta.core.features import Column, Columns, Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.values import is_list
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,6 +12,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.features import read_alone
 from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.reading import read_model
@@ -93,8 +94,12 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
         column = input_of(path, model, value)
     except ConfigurationError as error:
         return Tensor(value.name, kind, "input", "input", "-", None, str(error).removeprefix(f"{path.name}: "))
-    why = "corrections cannot read it" if column.kind == "tensor" else None
-    return Tensor(value.name, kind, "input", "input", _COLUMNS[column.kind], None, why)
+    feature, line = read_alone(column), None
+    why = "corrections cannot read it" if feature.column.kind == "tensor" else None
+    if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
+        line = f"names={{{value.name!r}: {[f'{value.name}_{at}' for at in range(1, width + 1)]}}}"
+        why = f"{why + '; ' if why else ''}with names, each part is a column"
+    return Tensor(value.name, kind, "input", "input", _COLUMNS[feature.column.kind], line, why)
 
 
 def _meaning(evidence: Evidence) -> tuple[str, str, str]:
@@ -115,7 +120,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
         return "no batch axis"
     if not is_batch(model, value):
         return f"its first axis is {value.type.tensor_type.shape.dim[0].dim_param}, not the batch axis"
-    return f"{1 + len(column.shape)} axes" if column.dtype in ("int64", "float32") else f"a tap is no {column.dtype}"
+    return f"{1 + len(column.shape)} axes" if column.dtype != "string" else "a tap cannot be a string"
 
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:

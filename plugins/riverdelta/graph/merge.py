@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -10,16 +10,18 @@ from onnx import GraphProto, TensorProto, helper, version_converter
 from onnx.version_converter import ConvertError
 
 from riverdelta.core.errors import ModelError
-from riverdelta.core.features import Schema
+from riverdelta.core.features import Column, Schema
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
+from riverdelta.graph.features import Features
 from riverdelta.graph.names import make_room
 from riverdelta.graph.reading import opset_of
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import outputs
+from riverdelta.graph.taps import all_features, outputs
 from riverdelta.graph.trimming import trim
 from riverdelta.graph.weights import refer_to_weights
 
+Model = onnx.ModelProto
 #: The table that holds the gate's weight, float32[1, 1]; 0 serves the base.
 GATE_WEIGHT = f"{PREFIX}gate/weight"
 _OLDEST_OPSET, _OLDEST_IR = 13, 4
@@ -33,26 +35,34 @@ def merge(
     declared: Schema,
     gate_weight: float = 1.0,
     provenance: Mapping[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] = {},
 ) -> onnx.ModelProto:
     """Return the merged model; the base's large weights are external, in the file that `weights_name` returns.
 
-    Inputs: the base's, the declared columns, then the tables (each also an initializer, so that it is optional). Outputs:
-    those of `taps.outputs`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Until something is
+    Inputs: the base's, the declared columns, the ids of strings that corrections read (`Feature.id_input`), then the tables
+    (each also an initializer, so that it is optional). Outputs: those of `taps.outputs`, then the taps, as corrections read
+    them. The base's opset and IR version are kept, or raised to 13 and 4. Until something is
     learned, the raw output is the base's, bit for bit (an infinite one becomes the largest float).
     """
     model, loss = _base(signature, taps), stack.loss
     graph = model.graph
     score, served, *others = outputs(loss)
-    wanted = {score, served, *others, *taps, *declared}
-    for name in sorted(wanted & set(signature.inputs)):
+    for name in sorted({score, served, *others, *taps} & set(signature.inputs)):
         raise ModelError(
-            f"{signature.path.name}: {name!r} is an input of the base and the name of an output, tap or column of the "
-            f"merged model; rename one of them"
+            f"{signature.path.name}: {name!r} is an input of the base and the name of an output or a tap of the merged model; "
+            f"rename one of them"
         )
-    moved = make_room(graph, wanted)
+    features = all_features(signature, taps, declared, names)
+    hashed = [features[name].id_input for name in stack.reads if features[name].hashed]
+    declared = Schema({name: column for name, column in features.declared.items() if column.dtype != "string"})
+    declared |= {name: Column(name, "int64") for name in hashed}
+    moved = make_room(graph, {score, served, *others, *taps, *declared})
     nodes = Nodes(opset_of(model))
     base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved))
-    columns = {name: name for name in (*signature.inputs, *declared)} | {tap: moved.get(t, t) for tap, t in taps.items()}
+    columns = {tap: moved.get(tensor, tensor) for tap, tensor in taps.items()}
+    for name in dict.fromkeys((*stack.reads, *taps)):
+        f = features[name]
+        columns[name] = f.export(nodes, columns[name] if f.tap else f.id_input if f.hashed else f.source.name)
     corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
     with nodes.scope("gate"):
         weight = nodes.table("weight", np.full((1, 1), gate_weight, np.float32))
@@ -63,7 +73,7 @@ def merge(
         nodes.nodes.append(helper.make_node("Reshape", [source, shape], [name], name=f"{PREFIX}{name}_flat"))
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
-    _splice(signature, graph, nodes, taps, declared)
+    _splice(signature, graph, nodes, features, taps, declared)
     trim(graph)
     facts = {"base_digest": signature.digest, **(provenance or {})}
     kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
@@ -113,7 +123,9 @@ def _raw_output(nodes: Nodes, signature: Signature, moved: Mapping[str, str]) ->
     return nodes.add("Clip", found, *(nodes.constant(bound, np.float32) for bound in (-_LARGEST, _LARGEST)))
 
 
-def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping[str, str], declared: Schema) -> None:
+def _splice(
+    signature: Signature, graph: GraphProto, nodes: Nodes, features: Features, taps: Mapping[str, str], declared: Schema
+) -> None:
     batch, loss = signature.batch, signature.loss
     graph.node.extend(nodes.nodes)
     tables, overridable = nodes.table_protos()
@@ -130,3 +142,7 @@ def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping
         value = graph.output.add()
         value.CopyFrom(signature.shapes[tensor])
         value.name = tap
+        if not features[tap].same:
+            column = features[tap].column
+            kind = helper.np_dtype_to_tensor_dtype(column.numpy)
+            value.CopyFrom(helper.make_tensor_value_info(tap, kind, [batch, *column.shape]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from riverdelta.core.errors import ParityError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.stack import Stack
+from riverdelta.graph.features import Feature, Features, tensor_of
 
 #: The largest allowed difference of raw outputs.
 TOLERANCE = 1e-4
@@ -48,12 +49,8 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
     """
     base, outputs = _base(stack), _outputs(stack)
     shape: list[str | int] = ["N", stack.loss.outputs]
-    needed, nodes = set(outputs), []
-    for node in reversed(merged.graph.node):
-        if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] != base:
-            nodes.append(node)
-            needed.update(node.input)
     columns = {name: _source(merged, name, taps) for name in stack.reads}
+    nodes, needed = _nodes_of(merged, outputs, {base, *columns.values()})
     inputs = [helper.make_tensor_value_info(base, TensorProto.FLOAT, shape)]
     for name, source in columns.items():
         column = schema[name]
@@ -68,6 +65,54 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
         [t for t in merged.graph.initializer if t.name in needed],
     )
     return helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)
+
+
+def conversions_of(merged: onnx.ModelProto, features: Features, reads: Sequence[str]) -> onnx.ModelProto | None:
+    """Return the part of a merged model that converts columns of requests to features; None if there is none."""
+    converted = [f for name in reads if not (f := features[name]).same and not f.tap and not f.hashed]
+    outputs = {f"{PREFIX}{f.tensor}": f.column for f in converted}
+    nodes, needed = _nodes_of(merged, list(outputs), ())
+    inputs = [value for value in merged.graph.input if value.name in {f.source.name for f in converted}]
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(column.numpy), ["N", *column.shape])
+        for name, column in outputs.items()
+    ]
+    stored = [t for t in merged.graph.initializer if t.name in needed]
+    graph = helper.make_graph(list(reversed(nodes)), "features", inputs, values, stored)
+    made = helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)
+    return made if converted else None
+
+
+def compare_conversions(run: Run, features: Features, reads: Sequence[str]) -> None:
+    """Raise `ParityError` unless `run`, a session over `conversions_of`, converts extreme values as numpy does, to the bit."""
+    converted = {name: f for name in reads if not (f := features[name]).same and not f.tap and not f.hashed}
+    columns = {f.source.name: extremes(f, features) for f in converted.values()}
+    theirs = run(columns)
+    for name, feature in converted.items():
+        mine, other = feature.of(columns[feature.source.name]), theirs[f"{PREFIX}{feature.tensor}"]
+        if (mine.dtype, mine.tobytes()) != (other.dtype, other.tobytes()):
+            at = int(np.argwhere(mine != other)[0][0])
+            raise ParityError(
+                f"the merged model and numpy convert the column {name!r} differently: "
+                f"{columns[feature.source.name][at].tolist()} to {other[at].tolist()} and {mine[at].tolist()}"
+            )
+
+
+def extremes(feature: Feature, features: Features) -> npt.NDArray[Any]:
+    """Return the values of a feature's source that are hardest to convert: the largest, and those halfway between two."""
+    source = feature.source
+    dtype = source.numpy
+    if dtype.kind == "f":
+        most = 2 ** (np.finfo(dtype).nmant + 1) - 1
+        ids = any(f.column.kind == "id" for f in features.values() if f.source.name == source.name)
+        fractions = (0.1, float(min(np.finfo(dtype).max, np.finfo(np.float32).max)), float(np.finfo(dtype).tiny), 2.0**24 + 1)
+        values = [0, 1, -1, most, -most, *(() if ids else (f for f in fractions if f <= float(np.finfo(dtype).max)))]
+    else:
+        info = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+        values = [info.min, info.max, 0, 1, *(v for v in (-1, 2**24 + 1, 2**24 + 3, 2**31) if info.min <= v <= info.max)]
+    row = np.array(values, np.uint64 if dtype == np.uint64 else None).astype(dtype)
+    shape = [1 if n is None else n for n in source.shape]
+    return np.ascontiguousarray(np.broadcast_to(row.reshape(-1, *[1] * len(shape)), (len(row), *shape)))
 
 
 def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
@@ -113,6 +158,17 @@ def _outputs(stack: Stack) -> list[str]:
 
 def _source(merged: onnx.ModelProto, name: str, taps: Mapping[str, str]) -> str:
     """Return the name of the tensor that feeds column `name` inside the merged model."""
-    if name not in taps:
-        return name
-    return next(node.input[0] for node in merged.graph.node if node.name == f"{PREFIX}tap/{name}")
+    if name in taps:
+        return next(node.input[0] for node in merged.graph.node if node.name == f"{PREFIX}tap/{name}")
+    converted = f"{PREFIX}{tensor_of(name)}"
+    return converted if any(node.name == converted for node in merged.graph.node) else name
+
+
+def _nodes_of(merged: onnx.ModelProto, outputs: Sequence[str], fed: Collection[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """Return riverdelta's nodes that compute `outputs` from the tensors `fed`, last first, and all tensors that they need."""
+    needed, nodes = set(outputs), []
+    for node in reversed(merged.graph.node):
+        if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] not in fed:
+            nodes.append(node)
+            needed.update(node.input)
+    return nodes, needed

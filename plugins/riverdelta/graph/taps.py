@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from onnx import ModelProto, ValueInfoProto
@@ -12,6 +12,7 @@ from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.features import Features, readable
 from riverdelta.graph.measured import measure
 from riverdelta.graph.signature import Signature, column_of
 
@@ -47,7 +48,7 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
             shown = column_of(value) if is_batch(signature.model, value) else None
             raise ConfigurationError(
                 f"tap {tap!r} names tensor {tensor!r}, which is {shown or type_of(value)}; "
-                f"expected float32[N], float32[N, D] or int64[N], with the batch axis N"
+                f"expected integers [N], or floats [N] or [N, D], with the batch axis N"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
     return schema
@@ -61,29 +62,24 @@ def _is_uncertain(model: ModelProto, value: ValueInfoProto) -> bool:
     return not tensor.HasField("shape") or unknown
 
 
-def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema) -> Schema:
-    """Return the columns that corrections may read: the base's inputs, the taps and the declared columns."""
-    schema = Schema(signature.inputs)
-    for what, columns in (("tap", tap_columns(signature, taps)), ("declared column", declared)):
-        for name, column in columns.items():
-            if name in schema:
-                raise ConfigurationError(
-                    f"{what} {name!r} has the name of an existing column ({', '.join(schema)}); choose another name"
-                )
-            schema[name] = column
+def all_features(
+    signature: Signature, taps: Mapping[str, str], declared: Schema, names: Mapping[str, Sequence[str]] = {}
+) -> Features:
+    """Return what corrections may read: the base's inputs, named parts of them, the taps and the declared columns."""
+    features = Features.of_parts(signature.inputs, tap_columns(signature, taps), declared, names, signature.path.name)
     kept = outputs(signature.loss)
-    for name in schema:
+    for name in features:
         if name in kept or name.startswith(PREFIX):
             raise ConfigurationError(
                 f"the column {name!r} has a name reserved for the merged model ({', '.join(kept)}, and any that "
                 f"begins with {PREFIX}); choose another name"
             )
-    return schema
+    return features
 
 
 def tappable(model: ModelProto, value: ValueInfoProto | None) -> Column | None:
     """Return a tensor as the column that a tap of it would be; None if it cannot be tapped."""
     column = None if value is None else column_of(value)
-    if value is None or column is None or not is_batch(model, value) or column.kind == "tensor":
+    if value is None or column is None or not is_batch(model, value) or not readable(column):
         return None
     return column

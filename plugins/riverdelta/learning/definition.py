@@ -12,15 +12,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Schema
 from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss, loss_of
+from riverdelta.core.request import Request
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack, lately, listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
 from riverdelta.graph import taps as tapping
+from riverdelta.graph.features import RAW, Features
+from riverdelta.graph.merge import Model, merge
 from riverdelta.graph.signature import Signature
 from riverdelta.learning.preparation import Preparation, Prepare
 
@@ -51,7 +56,9 @@ class Definition:
     taps
         Tensors within the base that corrections read, by column name.
     columns
-        Columns that clients send besides the base's inputs.
+        Columns that clients send besides the base's inputs, and how corrections read an input or a part of it.
+    names
+        Names of the parts of an input [N, F], by input.
     corrections
         The corrections, in order.
     on_drift
@@ -84,6 +91,7 @@ class Definition:
     task: str | Loss = "binary"
     keep_inputs: bool = False
     link: str | None = None
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     output: str | None = None
     margin: bool = True
     prepare: Prepare | None = None
@@ -103,27 +111,47 @@ class Definition:
         return Signature.read(self.base, self.logit, self.probability, self.loss, self.link, self.output, self.margin)
 
     @cached_property
-    def schema(self) -> Schema:
-        """Every column that a correction may read: the base's inputs, the taps and the declared columns."""
-        return tapping.full_schema(self.signature, self.taps, self.columns)
+    def features(self) -> Features:
+        """What corrections may read: the base's inputs, named parts of them, the taps and the declared columns."""
+        return tapping.all_features(self.signature, self.taps, self.columns, self.names)
 
     @cached_property
-    def request_schema(self) -> Schema:
-        """The columns that a client sends: the base's inputs and the declared columns; with `prepare` the declared ones."""
-        every = Schema({**self.signature.inputs, **self.columns})
-        return every if self.prepare is None else Schema({name: every[name] for name in self.columns})
+    def schema(self) -> Schema:
+        """The features as columns."""
+        return self.features.schema
+
+    def merge(self, stack: Stack, gate_weight: float = 1.0, provenance: Mapping[str, str] | None = None) -> Model:
+        """Return the merged model of the base and a stack."""
+        return merge(self.signature, stack, self.taps, self.columns, gate_weight, provenance, self.names)
+
+    @cached_property
+    def request_schema(self) -> Request:
+        """The columns that a client sends: the base's inputs, or the names of their parts, and the declared columns.
+
+        With `prepare` they are the declared ones, and inputs with a declared part.
+        """
+        every = self.features.request
+        if self.prepare is None:
+            return every
+        sent = dict.fromkeys(self.features[name].source.name for name in self.columns)
+        request = Request({name: every[name] for name in sent})
+        request.names = {name: parts for name, parts in every.names.items() if name in sent}
+        return request
 
     @cached_property
     def preparation(self) -> Preparation | None:
         """What makes the inputs of the base that requests do not bring; None if they bring all."""
         if self.prepare is None:
             return None
-        made = Schema({name: column for name, column in self.signature.inputs.items() if name not in self.columns})
-        return Preparation(self.prepare, self.request_schema, made)
+        sent = self.request_schema
+        made = Schema({name: column for name, column in self.signature.inputs.items() if name not in sent})
+        return Preparation(self.prepare, sent, made)
 
     def complete(self, columns: Columns) -> Columns:
         """Return checked columns of a request with the inputs of the base that `prepare` makes; raises as it does."""
-        return columns if self.preparation is None else self.preparation.complete(columns)
+        if self.preparation is None:
+            return columns
+        return {**columns, **self.preparation.complete({name: columns[name] for name in self.request_schema})}
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -149,22 +177,41 @@ class Definition:
         return lately(self.corrections)
 
     @cached_property
+    def journal(self) -> Schema:
+        """The columns of a row that the journal keeps: features, and with `keep_inputs` all that is sent."""
+        sent = {name: self.request_schema[name.removeprefix(RAW)] for name in self.unread} if self.keep_inputs else {}
+        return Schema({name: self.schema[name] for name in self.learned} | sent)
+
+    def split(self, columns: Columns, first: int = 0) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Return what a merged model is fed of checked columns, and what the journal keeps of them, without the taps.
+
+        What `prepare` makes is included if `columns` are complete. Raises `InvalidInput` naming a column whose values have no
+        such feature.
+        """
+        fed, found = self.features.split(columns, self.learned, first)
+        if self.keep_inputs:
+            found |= {name: columns[name.removeprefix(RAW)] for name in self.unread}
+        return fed, found
+
+    @cached_property
     def kept(self) -> tuple[str, ...]:
-        """The columns of a row that the journal keeps: those of corrections and slices, and with `keep_inputs` all others."""
-        return (*self._learned, *(self.unread if self.keep_inputs else ()))
+        """The columns of a row that the journal keeps."""
+        return tuple(self.journal)
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The columns of a request that no correction and no slice reads."""
-        return tuple(name for name in self.request_schema if name not in self._learned)
+        """The columns of a request, by their names in the journal, that no correction and no slice reads."""
+        read = {name: name in self.learned for name in self.request_schema}
+        return tuple(RAW + name if read[name] else name for name in read if not (read[name] and self.features[name].same))
 
     @cached_property
-    def _learned(self) -> tuple[str, ...]:
+    def learned(self) -> tuple[str, ...]:
+        """The features that a correction or a slice reads."""
         return tuple(dict.fromkeys([*(name for c in self.corrections for name in c.reads), *self.slices]))
 
     def new_slices(self) -> Slices:
-        """Return fresh slices; raises `ConfigurationError` if a column is not an id column of the request."""
-        return Slices(self.slices, self.request_schema, self.loss)
+        """Return fresh slices; raises `ConfigurationError` if a column is not an id."""
+        return Slices(self.slices, self.schema, self.loss)
 
     def fingerprint_of_0_1(self) -> str:
         """Return what version 0.1 wrote to `owner`, a file of a home: digests of the base and the stack."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from riverdelta.graph.features import RAW
 from riverdelta.learning.identity import OWN, Corrected, Identity, default
 
 
@@ -45,18 +46,23 @@ def differences(stored: Identity, mine: Identity, beyond: Mapping[str, Collectio
 
 def lacking(stored: Identity, mine: Identity) -> list[str]:
     """Return the columns that `mine` needs to learn a journal of `stored`, and that this journal does not keep."""
-    request = {**mine.base.inputs, **mine.columns}
+    part_of = {part: name for name, listed in mine.names.items() for part in listed}
     reads = dict.fromkeys(name for c in mine.corrections for name in c.reads)
 
     def has(name: str) -> bool:
         return name in stored.journal and stored.source(name) == mine.source(name)
 
+    def has_raw(name: str) -> bool:
+        kept = (stored.journal.get(RAW + name), stored.journal.get(name))
+        return stored.sent(name) == mine.sent(name) and mine.sent(name) in kept
+
     missing = [name for name in reads if not has(name)]
     # The base runs only where it is another one, or for a tap.
-    runs = stored.reads_of_base != mine.reads_of_base or any(n not in request for n in missing)
+    runs = stored.reads_of_base != mine.reads_of_base or any(n in mine.taps for n in missing)
     inputs = mine.base.inputs if mine.prepare is None else mine.columns
-    needed = dict.fromkeys([*(inputs if runs else ()), *(name for name in missing if name in request)])
-    return [f"{name!r} ({request[name]})" for name in needed if not has(name)]
+    sent = [part_of.get(name, name) for name in missing if name not in mine.taps]
+    needed = dict.fromkeys([*(inputs if runs else ()), *sent])
+    return [f"{name!r} ({mine.sent(name)})" for name in needed if not has_raw(name)]
 
 
 def _of_correction(stored: Corrected, mine: Corrected, beyond: Collection[str]) -> Iterator[str]:

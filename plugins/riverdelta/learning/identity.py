@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.core.features import Column, Schema
 from riverdelta.core.hashing import digest
 from riverdelta.core.strict import Strict, validated
 from riverdelta.corrections.base import Correction
@@ -89,6 +90,7 @@ class Identity(Strict):
     corrections: list[Corrected]
     journal: dict[str, str]
     keep_inputs: bool
+    names: dict[str, list[str]] = {}
     prepare: Any = None
 
     @property
@@ -99,8 +101,19 @@ class Identity(Strict):
     def source(self, name: str) -> str:
         """Return a description of the tap or column `name`."""
         if tap := self.taps.get(name):
-            return f"the tap of tensor {tap.tensor!r}, {tap.type}"
-        return f"a column {self.columns.get(name) or self.base.inputs.get(name)}"
+            found, kind = f"the tap of tensor {tap.tensor!r}, {tap.type}", tap.type
+        elif part := next(((of, listed.index(name)) for of, listed in self.names.items() if name in listed), None):
+            kind = self.base.inputs[part[0]]
+            found = f"part {part[1]} of the column {part[0]!r}, {kind}"
+        else:
+            kind = str(self.sent(name))
+            found = f"a column {kind}"
+        read = self.journal.get(name, kind)
+        return found if read == kind else f"{found} read as {read}"
+
+    def sent(self, name: str) -> str | None:
+        """Return the type of a column of requests; None if no request has it."""
+        return self.base.inputs.get(name) or self.columns.get(name)
 
 
 def describe(definition: Definition) -> Identity:
@@ -116,8 +129,9 @@ def describe(definition: Definition) -> Identity:
         taps={name: Tap(tensor=tensor, type=str(tapped[name])) for name, tensor in definition.taps.items()},
         columns=_columns(definition.columns),
         corrections=[_of(name, c) for name, c in zip(stack.names, stack.corrections, strict=True)],
-        journal=_columns({name: definition.schema[name] for name in definition.kept}),
+        journal=_columns(definition.journal),
         keep_inputs=definition.keep_inputs,
+        names={name: list(listed) for name, listed in definition.names.items()},
         prepare=value(definition.prepare),
     )
 
@@ -165,6 +179,13 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
         given, c = c.given, c.clone(changed) if changed else c
         c.given = given
         corrections.append(c)
+    # Earlier versions read an undeclared number [N, 1] as a vector of one.
+    vectors = {
+        name: Column(name, "float32", (1,))
+        for name, column in definition.signature.inputs.items()
+        if stored.journal.get(name) == str(column) == "float32[N, 1]" and name not in definition.columns
+    }
+    settled += [f"{name!r} stays a vector of 1, with which this home has learned; new homes read a number" for name in vectors]
     margin = definition.margin and (stored.output.kind != "probability" or bool(stored.output.margin))
     if stored.output.margin is None and not margin:
         settled.append(
@@ -172,7 +193,8 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
             f"homes read the raw number of which the base makes it, where there is one"
         )
     if settled or margin != definition.margin:
-        definition = replace(definition, corrections=corrections, margin=margin)
+        columns = Schema({**definition.columns, **vectors})
+        definition = replace(definition, corrections=corrections, margin=margin, columns=columns)
     return definition, settled
 
 

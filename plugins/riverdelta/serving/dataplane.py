@@ -16,11 +16,12 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from riverdelta.core import senders
 from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
-from riverdelta.core.features import Column, Floats, is_list
+from riverdelta.core.features import Column, Floats
 from riverdelta.core.feedback import check_times, check_weights
 from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
+from riverdelta.core.values import is_list
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
@@ -50,12 +51,14 @@ class ScoreAnswer:
 
 @dataclass(frozen=True)
 class Block:
-    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took.
+    """Checked columns of N rows, those that the journal keeps of them, the propensities with which the rows are shown, and the
+    seconds that the checks took.
 
     `name` has the client's ids of the request and its rows, if any.
     """
 
     columns: Mapping[str, Any]
+    kept: Mapping[str, Any]
     rows: int
     propensity: Floats | None
     seconds: float
@@ -162,9 +165,10 @@ class DataPlane:
         """Return checked columns, and the client's ids; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
+        fed, kept = self.definition.split(checked)
         shown_with = None if propensity is None else _propensity(propensity, rows)
         name = read_name(request_id, row_ids, rows, self._ids)
-        return Block(checked, rows, shown_with, time.perf_counter() - started, name)
+        return Block(fed, kept, rows, shown_with, time.perf_counter() - started, name)
 
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
         """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
@@ -181,7 +185,8 @@ class DataPlane:
         ran = time.perf_counter()
         now = self.clock()
         self.follower.scored(now)
-        kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
+        sent = block.kept if checked is block.columns else self.definition.split(checked)[1]
+        kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
         rows = Rows(kept, *raw, block.propensity, scored.state, now, trace)
         made: ScoreAnswer | Claim

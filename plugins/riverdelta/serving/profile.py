@@ -15,7 +15,6 @@ from riverdelta.core.features import Floats, Schema
 from riverdelta.evaluation.drift import Drift, Reference
 from riverdelta.evaluation.drift.alarm import LEAST
 from riverdelta.graph.files import save as save_merged
-from riverdelta.graph.merge import merge
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry import State
@@ -39,15 +38,16 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in usable}
     base: list[Floats] = []
     with TemporaryDirectory() as folder:
-        model = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
+        model = definition.merge(definition.new_stack())
         path = save_merged(model, definition.signature, Path(folder) / "base.onnx")
         session = Session(path, State(0, 0, 0), loss=definition.loss)
         for at in range(0, len(label), definition.rows_at_once):
             block = {name: values[at : at + definition.rows_at_once] for name, values in columns.items()}
-            checked = definition.complete(definition.request_schema.check(block)[0])
-            scored = session.run(checked)
+            checked = definition.complete(definition.request_schema.check(block, first=at)[0])
+            fed, read = definition.features.split(checked, usable, first=at)
+            scored = session.run(fed)
             base.append(scored.base)
             for name, kept in parts.items():
-                kept.append(scored.taps[name] if name in scored.taps else checked[name])
+                kept.append(scored.taps[name] if name in scored.taps else read[name])
     whole = {name: np.concatenate(kept) for name, kept in parts.items()}
     return Drift.reference_of(usable, whole, np.concatenate(base), label)

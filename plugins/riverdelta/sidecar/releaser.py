@@ -14,7 +14,6 @@ from riverdelta.core.examples import Examples
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph import parity
 from riverdelta.graph.files import save
-from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import open_session
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import Learner
@@ -64,7 +63,7 @@ class Releases(Observer):
         facts: dict[str, Any] = {f"log_loss_{scorer}": report[scorer]["log_loss"] for scorer in ("base", "served")}
         facts["digest"] = stack.digest()
         provenance = {"position": str(position), "examples": str(examples), **{k: str(v) for k, v in facts.items()}}
-        merged = merge(d.signature, stack, d.taps, d.columns, learner.gate.weight, provenance)
+        merged = d.merge(stack, learner.gate.weight, provenance)
         try:
             self.parity = self._test(merged, stack)
         except ParityError as error:
@@ -80,13 +79,22 @@ class Releases(Observer):
         if not stack.corrections:
             return 0.0  # ONNX Runtime opens no model without an output
         part = parity.corrections_of(merged, stack, self.definition.schema, self.definition.taps)
-        session = open_session(part.SerializeToString(), ("CPUExecutionProvider",))
-        names = [o.name for o in session.get_outputs()]
-
-        def run(feeds: Arrays) -> Arrays:
-            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-
+        converting = parity.conversions_of(merged, self.definition.features, stack.reads)
+        if converting is not None:
+            parity.compare_conversions(_running(converting), self.definition.features, stack.reads)
+        run = _running(part)
         found = [parity.compare(run, stack, each.columns, np.ascontiguousarray(each.base)) for each in self._recent]
         for outcome in found:
             outcome.check()
         return max((outcome.gap for outcome in found), default=0.0)
+
+
+def _running(model: onnx.ModelProto) -> parity.Run:
+    """Return a function that runs a model on named arrays."""
+    session = open_session(model.SerializeToString(), ("CPUExecutionProvider",))
+    names = [o.name for o in session.get_outputs()]
+
+    def run(feeds: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    return run

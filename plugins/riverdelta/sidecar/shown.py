@@ -40,7 +40,7 @@ def shown(definition: Definition, learner: Learner, shadow: bool, champions_serv
         "account/worth": ShownWorth(champions_serve, shadow, definition.loss),
         "account/logbook": Logbook(lambda: learner.admission),
         "account/traffic": ShownTraffic(loss=definition.loss),
-        "account/slices": ShownSlices(definition.slices, definition.request_schema, definition.loss),
+        "account/slices": ShownSlices(definition.slices, definition.schema, definition.loss),
         "account": Controls(),
     }
 

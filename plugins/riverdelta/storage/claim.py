@@ -13,7 +13,6 @@ from pathlib import Path
 from riverdelta.core.arrays import part
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.graph.files import base_digest, origins
-from riverdelta.graph.merge import merge
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.identity import Identity, read
 from riverdelta.storage.checkpoints import CheckpointStore
@@ -99,7 +98,7 @@ def reads_of_base(folder: Path, definition: Definition) -> tuple[bool, frozenset
 
     None if no release can be read.
     """
-    mine = origins(merge(definition.signature, definition.new_stack(), definition.taps, definition.columns))
+    mine = origins(definition.merge(definition.new_stack()))
     output = f"base_{definition.loss.raw}"
     for release in reversed(ReleaseStore(FolderRegistry(folder)).all()):
         try:

@@ -20,7 +20,6 @@ from riverdelta.core.locks import alone
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
 from riverdelta.graph.files import save
-from riverdelta.graph.merge import merge
 from riverdelta.graph.runtime import check_opens
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.differences import differences, lacking
@@ -216,7 +215,7 @@ class Home:
         number, path = releases.next_path()
         definition = self.definition
         stack = definition.new_stack()
-        save(merge(definition.signature, stack, definition.taps, definition.columns), definition.signature, path)
+        save(definition.merge(stack), definition.signature, path)
         check_opens(path)
         with closing(self.journal()) as journal:
             self.declare(journal, time.time())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import Loss
 from riverdelta.core.records import BEFORE, OUTPUTS, Impressions
+from riverdelta.graph.features import RAW
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Outcome
 from riverdelta.storage.journal.ids import Row
@@ -77,7 +78,12 @@ def _described(text: str, position: int, block: Impressions, at: int, loss: Loss
         f"{loss.raw}s": {name: _or_none(outputs) for name, outputs in raw.items()},
         "scores": {name: _or_none(loss.inverse_link(outputs)[0]) for name, outputs in raw.items()},
         "propensity": _or_none(block.propensity[at : at + 1]),
-        "columns": {name: column[at : at + 1].tolist()[0] for name, column in columns.items() if not name.startswith("#")},
+        # A column as it was sent tells more than what corrections read of it.
+        "columns": {
+            name.removeprefix(RAW): column[at : at + 1].tolist()[0]
+            for name, column in columns.items()
+            if not name.startswith("#") or name.startswith(RAW)
+        },
     }
 
 

@@ -11,7 +11,7 @@ from riverdelta.corrections.stack import Stack, lately
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import full_schema
+from riverdelta.graph.taps import all_features
 from riverdelta.serving.session import Session
 from riverdelta.sidecar.publisher import Live
 from riverdelta.storage.registry import Delta, FolderRegistry, LiveStore, State
@@ -30,7 +30,7 @@ def growing(tmp_path):
     onnx.save(onnx.parser.parse_model(BASE), tmp_path / "base.onnx")
     signature = Signature.read(tmp_path / "base.onnx", logit="y", link="identity")
     stack = Stack([Entity("row", slots=SLOTS)])
-    stack.bind(full_schema(signature, {}, Schema()))
+    stack.bind(all_features(signature, {}, Schema()).schema)
     made = merge(signature, stack, {}, Schema())
     now = save(made, signature, tmp_path / "now" / "000001.onnx")
     older = save(of_an_older_release(made), signature, tmp_path / "older" / "000001.onnx")

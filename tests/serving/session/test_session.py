@@ -16,7 +16,7 @@ from riverdelta.corrections.stack import Stack
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import full_schema
+from riverdelta.graph.taps import all_features
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry.state import Delta, State
 
@@ -67,7 +67,7 @@ def release(tmp_path_factory):
     signature = Signature.read(folder / "base.onnx", logit="y", link="identity")
     taps = {"halves": "half"}
     stack = Stack([TwoTables()])
-    stack.bind(full_schema(signature, taps, Schema()))
+    stack.bind(all_features(signature, taps, Schema()).schema)
     return save(merge(signature, stack, taps, Schema()), signature, folder / "releases" / "000001.onnx")
 
 

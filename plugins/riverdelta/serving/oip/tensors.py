@@ -89,11 +89,16 @@ def refuse_another_size(name: str, found: int, size: int) -> None:
 
 def column(tensor: Tensor) -> npt.NDArray[Any]:
     """Return a tensor as a column: [N, 1] is taken as [N] (clients that batch add the axis), BYTES as strings."""
-    data = tensor.data.reshape(-1) if tensor.data.ndim == 2 and tensor.data.shape[1] == 1 else tensor.data
+    found = values(tensor)
+    return found.reshape(-1) if found.ndim == 2 and found.shape[1] == 1 else found
+
+
+def values(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a tensor's values, BYTES as strings."""
     if tensor.datatype != "BYTES":
-        return data
+        return tensor.data
     try:
-        return objects([v.decode() for v in data.ravel().tolist()]).reshape(data.shape)
+        return objects([v.decode() for v in tensor.data.ravel().tolist()]).reshape(tensor.data.shape)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"tensor {tensor.name!r} contains bytes that are not UTF-8: {error}") from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from riverdelta.core.errors import InvalidInput, NotFound, Refused
 from riverdelta.core.losses import LOG_LOSS
+from riverdelta.graph.features import RAW
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.differences import differences
 from riverdelta.learning.identity import beyond_reach, describe
@@ -65,6 +66,8 @@ def check_place(old: Path, home: Home) -> None:
 def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
     """Return whether the journal's base outputs are those of this base, and its columns that have changed their meaning.
 
+    A column that is sent as before and read in another way has changed, and its name after `RAW` has not.
+
     Raises `Refused` if the labels belong to another task.
     """
     was, mine = stored_in(old), describe(definition)
@@ -78,5 +81,6 @@ def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
         return reads_of_base(old, definition) or (False, frozenset(definition.taps))
     if not differences(was, mine, beyond_reach(definition)):
         _log.warning("nothing that affects learning differs from the definition of %s: it can be served as it is", old)
-    changed = frozenset(name for name in definition.kept if was.source(name) != mine.source(name))
-    return was.reads_of_base == mine.reads_of_base, changed
+    changed = {name for name in definition.kept if was.source(name) != mine.source(name)}
+    changed |= {RAW + name for name in definition.request_schema if was.sent(name) != mine.sent(name)}
+    return was.reads_of_base == mine.reads_of_base, frozenset(changed)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.features import Column, Floats
 from riverdelta.core.records import Impressions, by_output
+from riverdelta.graph.features import RAW
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry import Release, State
@@ -54,56 +55,63 @@ class Rows:
 
     def lacking(self, logged: Impressions) -> list[Column]:
         """Return the columns that a record lacks for its rows to be used, [] if they can be used."""
+        features, request = self._definition.features, self._definition.request_schema
         missing = [name for name in self._reads if not self._has(logged, name)]
-        if self._same_base and not missing:
-            return []
-        request = self._definition.request_schema
-        # The base runs only where it is another one, or for a tap.
-        runs = not self._same_base or any(name not in request for name in missing)
-        needed = (*(self._definition.needed if runs else ()), *(name for name in missing if name in request))
-        return [request[name] for name in dict.fromkeys(needed) if not self._has(logged, name)]
+        needed = [features[name].source.name for name in missing if not features[name].tap]
+        if self._runs(missing):
+            needed = [*self._definition.needed, *needed]
+        return [request[name] for name in dict.fromkeys(needed) if self._raw(logged, name) is None]
 
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
         """Return the base's raw outputs float32[N, K] and the columns of a usable record."""
-        if self._same_base and all(self._has(logged, name) for name in self._reads):
-            # Copies: kernels take writable arrays, and those of a record are read-only.
-            kept = [name for name in self._kept if self._has(logged, name)]
-            return logged.base.copy(), {name: logged.columns[name].copy() for name in kept}
+        definition, features = self._definition, self._definition.features
+        # Copies: kernels take writable arrays, and those of a record are read-only.
+        found = {name: logged.columns[name].copy() for name in self._kept if self._has(logged, name)}
+        missing = [name for name in definition.learned if name not in found]
+        sent = {name: name.removeprefix(RAW) for name in definition.unread if name in self._kept and name not in found}
+        if not missing and not sent and self._same_base:
+            return logged.base.copy(), found
+        raw = {name: one for name in definition.request_schema if (one := self._raw(logged, name)) is not None}
+        found |= features.split(raw, [name for name in missing if features[name].source.name in raw])[1]
+        found |= {name: raw[column] for name, column in sent.items() if column in raw}
+        if not self._runs([name for name in missing if name in self._reads]):
+            return logged.base.copy(), {name: found[name] for name in self._kept if name in found}
         # A missing declared column that no correction reads is filled with 0: base and taps do not depend on it.
-        rows, has = len(logged), {name for name in self._definition.request_schema if self._has(logged, name)}
-        request = {
-            name: logged.columns[name].copy() if name in has else _blank(column, rows)
-            for name, column in self._definition.request_schema.items()
-        }
-        base, columns = self._run(request)
-        return base, {name: column for name, column in columns.items() if name in has or name in self._definition.taps}
+        filled = {name: raw.get(name, column.zeros(len(logged))) for name, column in definition.request_schema.items()}
+        base, taps = self._run(features.fed(filled, found))
+        found |= taps
+        return base, {name: found[name] for name in self._kept if name in found}
 
     def of_log(self, rows: LogRows, first: int) -> tuple[Floats, Columns]:
         """Return the same for rows of a log from `first` on; raises `InvalidInput` naming a missing or invalid column."""
-        return self._run(self._definition.request_schema.check(rows.columns, first=first)[0])
+        checked, _ = self._definition.request_schema.check(rows.columns, first=first)
+        fed, found = self._definition.split(checked, first)
+        base, taps = self._run(fed)
+        return base, {name: {**found, **taps}[name] for name in self._kept}
 
-    def _run(self, request: Columns) -> tuple[Floats, Columns]:
+    def _runs(self, missing: Collection[str]) -> bool:
+        """Whether the base runs: it is another one, or a tap is missing."""
+        return not self._same_base or any(self._definition.features[name].tap for name in missing)
+
+    def _run(self, fed: Columns) -> tuple[Floats, Columns]:
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
-        base, found, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
-        for at in range(0, len(next(iter(request.values()))), rows):
-            part = self._definition.complete({name: column[at : at + rows] for name, column in request.items()})
+        base, taps, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
+        for at in range(0, len(next(iter(fed.values()))), rows):
+            part = self._definition.complete({name: column[at : at + rows] for name, column in fed.items()})
             scored = self._session.run(part)
             base.append(by_output(scored.base))
-            found.append({**part, **scored.taps})
-        columns = {
-            name: request[name] if name in request else np.concatenate([each[name] for each in found]) for name in self._kept
-        }
-        return np.ascontiguousarray(np.concatenate(base)), columns
+            taps.append(scored.taps)
+        joined = {name: np.concatenate([each[name] for each in taps]) for name in taps[0]}
+        return np.ascontiguousarray(np.concatenate(base)), joined
 
     def _has(self, logged: Impressions, name: str) -> bool:
-        if name not in logged.columns or name in self._changed:
-            return False
-        column, found = self._definition.schema[name], logged.columns[name]
-        fits = column.numpy == found.dtype and len(column.shape) == found.ndim - 1
-        return fits and all(n in (None, m) for n, m in zip(column.shape, found.shape[1:], strict=True))
+        found = logged.columns.get(name)
+        return name not in self._changed and found is not None and self._definition.journal[name].holds(found)
 
-
-def _blank(column: Column, rows: int) -> npt.NDArray[Any]:
-    shape = (rows, *(n or 1 for n in column.shape))
-    return np.full(shape, "" if column.dtype == "string" else 0, column.numpy)
+    def _raw(self, logged: Impressions, name: str) -> npt.NDArray[Any] | None:
+        """Return a column as it was sent, None if a record lacks it."""
+        if RAW + name in self._changed:
+            return None
+        kept = (logged.columns.get(key) for key in (RAW + name, name))
+        return next((one.copy() for one in kept if one is not None and self._definition.request_schema[name].holds(one)), None)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import TooLarge
-from riverdelta.core.features import Floats, Ints, size_of
+from riverdelta.core.features import Floats, Ints
 from riverdelta.core.records import OUTPUTS, Impressions, RequestName
+from riverdelta.core.values import size_of
 from riverdelta.storage.registry.state import State
 
 #: A block takes no further request beyond this many rows or bytes: a late label reads its row's entire block back.

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import pack, take, unpack
 from riverdelta.core.errors import InvalidInput, kind, short
-from riverdelta.core.features import Floats, Ints, is_list
+from riverdelta.core.features import Floats, Ints
 from riverdelta.core.hashing import digest, id64
+from riverdelta.core.values import is_list
 from riverdelta.storage.journal.base import Outcome
 from riverdelta.storage.journal.ids import Row
 from riverdelta.storage.log.base import Index
