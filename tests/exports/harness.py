@@ -12,8 +12,10 @@ import onnxruntime
 
 from riverdelta import Calibration, Entity
 from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.graph.files import export
-from riverdelta.learning.definition import Definition
+from riverdelta.graph.inspection import declaration
+from riverdelta.learning.definition import Definition, load
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig
@@ -51,11 +53,13 @@ def check(made: Export, folder: Path) -> None:
     try:
         fresh = rig.plane.score(columns)
         _is_the_base(made, fresh)
+        if not made.line:
+            _is_printed(made, definition, folder)
         liked = (columns["user"] == 0).astype(np.float32)
         for _ in range(8):
             ids = rig.plane.score(columns).impressions
             asyncio.run(rig.plane.feedback([f"{ids}.{i}" for i in range(ROWS)], liked))
-            rig.step()
+        rig.step()
         rig.step(seconds=rig.settings.release_seconds + 1)
         rig.plane.follower.follow()
         taught = rig.plane.score(columns)
@@ -63,7 +67,7 @@ def check(made: Export, folder: Path) -> None:
         moved = _raw(taught.scores) - _raw(fresh.scores)
         assert moved[liked == 1].mean() > moved[liked == 0].mean() + 0.1
         newest = rig.trainer.home.releases().all()[-1]
-        _runs_elsewhere(export(newest.path, folder / "out" / "merged.onnx")[0], columns, taught)
+        _runs_elsewhere(export(newest.path, folder / "out" / "merged.onnx")[0], columns, made.line.get("names", {}), taught)
     finally:
         rig.close()
 
@@ -71,6 +75,13 @@ def check(made: Export, folder: Path) -> None:
 def _raw(scores: Any) -> Any:
     scores = np.clip(np.asarray(scores, np.float64), 1e-7, 1 - 1e-7)
     return np.log(scores) - np.log1p(-scores)
+
+
+def _is_printed(made: Export, definition: Definition, folder: Path) -> None:
+    """Check that what `riverdelta inspect` prints, executed, corrects the same output by the same meaning."""
+    (folder / "printed.py").write_text(declaration(made.path))
+    found, expected = load(str(folder / "printed.py")).signature, definition.signature
+    assert (found.output, found.predicts) == (expected.output, expected.predicts)
 
 
 def _is_the_base(made: Export, fresh: Any) -> None:
@@ -84,12 +95,17 @@ def _is_the_base(made: Export, fresh: Any) -> None:
     np.testing.assert_allclose(fresh.scores, np.ravel(made.probability), atol=1e-6)
 
 
-def _runs_elsewhere(merged: Path, columns: dict[str, Any], taught: Any) -> None:
+def _runs_elsewhere(merged: Path, columns: dict[str, Any], names: dict[str, list[str]], taught: Any) -> None:
     """Check that plain ONNX Runtime says of it what the service does."""
     plain = onnxruntime.InferenceSession(str(merged), providers=["CPUExecutionProvider"])
     feeds = {}
     for value in plain.get_inputs():
-        column = np.asarray(columns[value.name])
+        if value.name in names:  # sent as named parts
+            column = np.stack([columns[name] for name in names[value.name]], 1)
+        elif value.name.endswith("_id64"):
+            column = np.array([id64(text) for text in columns[value.name.removesuffix("_id64")]])
+        else:
+            column = np.asarray(columns[value.name])
         feeds[value.name] = column.reshape(len(column), *value.shape[1:]) if None not in value.shape[1:] else column
     score, base = plain.run(["score", "base_logit"], feeds)
     np.testing.assert_allclose(_raw(score), _raw(taught.scores), rtol=1e-4, atol=1e-4)

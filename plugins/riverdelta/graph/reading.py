@@ -25,6 +25,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     model = _load(path)
     _free_axes(model)
     _sort(model.graph)
+    _name_opsets_once(model)
     _check_versions(path, model)
     _check_extensions(path, model)
     check_external(path, model)
@@ -97,6 +98,16 @@ def _free_axes(model: onnx.ModelProto) -> None:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.HasField("dim_value") and dim.dim_value <= 0:
                     dim.Clear()
+
+
+def _name_opsets_once(model: onnx.ModelProto) -> None:
+    """Drop what some exporters write twice; a conversion to a newer opset would change one of the two."""
+    versions: dict[str, int] = {}
+    for one in model.opset_import:
+        domain = "" if one.domain == "ai.onnx" else one.domain
+        versions[domain] = max(one.version, versions.get(domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
 
 
 def _sort(graph: GraphProto) -> None:

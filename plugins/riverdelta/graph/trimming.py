@@ -36,7 +36,7 @@ def trim(graph: GraphProto) -> None:
 
 
 def freeze(graph: GraphProto) -> None:
-    """Make constants, in place, of the stored tensors that are inputs too, so that nobody can feed others.
+    """Make constants, in place, of the stored tensors that are inputs too, which then cannot be overridden.
 
     >>> import onnx.parser
     >>> freeze(graph := onnx.parser.parse_graph("g (float[N] x, float c) => (float[N] y) <float c = {1}> { y = Add(x, c) }"))
