@@ -261,6 +261,23 @@ def test_its_tables_are_served_bit_for_bit(folder):
 
 
 @every
+def test_its_graph_follows_the_tables_that_this_version_learns(folder):
+    with Service(folder) as service:
+        before = service.plane.session.state
+        service.label()
+        service.learn()
+        service.plane.follower.follow()
+        assert service.plane.session.state == service.trainer.live.head != before
+        checked, _ = definition(folder).request_schema.check(columns(64, 7)[0], 64)
+        scored, stack = service.plane.session.run(checked), service.trainer.live.stack
+        expected = stack.predict({**checked, **scored.taps}, np.ascontiguousarray(scored.base[:, None]))
+        # The graph of version 0.1 limits no number: two of 64 rows differ by 0.003 at most, the others by rounding.
+        off = np.abs(scored.corrected - expected[:, 0])
+        assert off.max() < 0.01
+        assert np.median(off) < 1e-5
+
+
+@every
 def test_its_ids_of_either_key_are_accepted_and_all_that_is_open_is_learned(folder):
     with Service(folder) as service:
         learner = service.trainer.learner
