@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, decode, encode
+from riverdelta.learning.command import Command
 from riverdelta.learning.commands import (
     COMMANDS,
     MOST_RELEASE,
-    Command,
     Freeze,
     Promote,
     Release,

@@ -21,9 +21,10 @@ from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import DiffQuery, ExportQuery
 from riverdelta.core.errors import Refused, WrongContentType
+from riverdelta.core.ids import parse_ids
 from riverdelta.core.strict import validated
 from riverdelta.learning.commands import COMMANDS
-from riverdelta.sidecar.diff import diff, parse_ids
+from riverdelta.sidecar.diff import diff
 from riverdelta.sidecar.operator import Operator, exportable
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ import click
 
 from riverdelta.cli.options import Integer, Misconfigured, as_json, home_of, operating, service, show
 from riverdelta.core.errors import Refused, RiverdeltaError
-from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
+from riverdelta.learning.command import Command
+from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP
 
 #: Commands with a file of their own.
 _FILES = {
@@ -164,7 +165,8 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
     from dataclasses import asdict
 
     from riverdelta.cli.tables import print_changes
-    from riverdelta.sidecar.diff import diff, parse_ids
+    from riverdelta.core.ids import parse_ids
+    from riverdelta.sidecar.diff import diff
 
     with operating(target) as operator:
         definition, store = operator.home.definition, operator.home.releases()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from string import hexdigits
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -99,6 +99,20 @@ class Feedback:
 
     def __len__(self) -> int:
         return len(self.request)
+
+
+def only(record: Impressions | Feedback, rows: npt.NDArray[np.bool_]) -> Impressions | Feedback:
+    """Return a record with some of its rows, bool[N], and the traces of their requests."""
+    kept: dict[str, Any] = {}
+    for name, value in vars(record).items():
+        if isinstance(value, np.ndarray):
+            kept[name] = value[rows]
+        elif name == "traces":
+            left = set(record.request[rows].tolist())
+            kept[name] = {request: trace for request, trace in value.items() if request in left}
+        elif isinstance(value, Mapping):
+            kept[name] = {column: array[rows] for column, array in value.items()}
+    return replace(record, **kept)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from riverdelta.corrections import bounded, entity_kernels, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, listed
-from riverdelta.corrections.hashed import read_by
+from riverdelta.corrections.hashed import combinations, read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
@@ -196,6 +196,13 @@ class Entity(Correction):
             return []
         slot = self._hash(*(np.array([ids[name]], np.int64) for name in self._keys))
         return [At(int(slot[0]), None, spelled(ids, self._keys))]
+
+    def forget_id(self, name: str, own: int, rows: Columns) -> int:
+        slots = np.unique(self._hash(*combinations(self._keys, name, own, rows)))
+        mean, precision = self.served["mean"], self.learner["precision"]
+        # A precision of 0 marks an entity without examples.
+        mean.values[slots], mean.touched[slots], precision[slots] = 0, True, 0
+        return len(slots)
 
     def occupancy(self) -> dict[str, float]:
         return {"mean": float((self.learner["precision"] != 0).any(axis=1).mean())}

@@ -12,6 +12,7 @@ from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import Loss
 from riverdelta.core.records import BEFORE, OUTPUTS, Impressions
 from riverdelta.storage.home import Home
+from riverdelta.storage.log import ERASED
 
 
 def find(home: Home, text: str) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def find(home: Home, text: str) -> dict[str, Any]:
             raise NotFound(f"impression {text} is not in {home.key_path.parent}: retention deleted it, or it was never durable")
         if index >= known.rows:
             raise NotFound(f"the request of {text} scored {known.rows} rows; expected an index below that")
+        if known.fed.get(index) == ERASED:
+            raise NotFound(f"impression {text} was erased by `riverdelta forget`")
         block = reader.impressions(position)
     at = np.flatnonzero((block.request == request) & (block.index == index))
     fed = known.fed.get(index)

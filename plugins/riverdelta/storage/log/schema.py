@@ -25,6 +25,8 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
 """
 #: The requests that clients named; created with the first name, so that files without names keep the older format.
 NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
+#: The texts of ids, created with the first one.
+TEXTS = "text (id INTEGER PRIMARY KEY, value TEXT)"
 #: The facts of a segment and their initial values, which determine their types.
 FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
 #: The facts that a new segment copies from the one before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,8 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
-from riverdelta.storage.log.base import Entry, Fed, Request, Stored
-from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, explained
+from riverdelta.storage.log.base import Entry, Fed, Request, Row, Stored
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, TEXTS, explained
 
 _PAIR = 16
 
@@ -33,6 +33,8 @@ class Segment:
             name = f"{path.absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(name, timeout=10.0, isolation_level=None, check_same_thread=False, uri=True)
             self._db.execute("PRAGMA synchronous=FULL")
+            # What is erased is overwritten with zeros.
+            self._db.execute("PRAGMA secure_delete=ON")
         self.first: int = self.fact("first")
         self._upgrade()
 
@@ -71,12 +73,36 @@ class Segment:
 
     def named(self, name: str) -> Request | None:
         """Return the request of a name, None if the segment does not have it."""
-        if not self._ask("SELECT 1 FROM sqlite_master WHERE name = 'named'"):
+        if not self._has("named"):
             return None
         found = self._ask("SELECT incarnation, request FROM named WHERE name = ?", (name,))
         if found and not all(isinstance(number, int) for number in found[0]):
             raise self._odd("named", found[0])
         return found[0] if found else None
+
+    def note(self, texts: Mapping[int, str]) -> None:
+        """Note the texts of ids, inside a transaction."""
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {TEXTS}")
+        self._db.executemany("INSERT OR IGNORE INTO text VALUES (?, ?)", list(texts.items()))
+
+    def texts(self, ids: Collection[int]) -> dict[int, str]:
+        """Return the texts of ids that this segment has."""
+        if not self._has("text"):
+            return {}
+        found = (self._ask("SELECT value FROM text WHERE id = ?", (each,)) for each in ids)
+        return {each: rows[0][0] for each, rows in zip(ids, found, strict=True) if rows and isinstance(rows[0][0], str)}
+
+    def noted(self) -> int:
+        """Return how many texts this segment has."""
+        return int(self._ask("SELECT count(*) FROM text")[0][0]) if self._has("text") else 0
+
+    def erase(self, rows: Collection[Row], requests: Collection[Request], ids: Collection[int]) -> None:
+        """Delete the feedback of rows, the names of requests and the texts of ids, inside a transaction."""
+        self._db.executemany("DELETE FROM fed WHERE incarnation = ? AND request = ? AND row = ?", rows)
+        if self._has("named"):
+            self._db.executemany("DELETE FROM named WHERE incarnation = ? AND request = ?", requests)
+        if self._has("text"):
+            self._db.executemany("DELETE FROM text WHERE id = ?", [(each,) for each in ids])
 
     @property
     def sealed(self) -> bool:
@@ -221,9 +247,9 @@ class Segment:
         with explained(path), closing(sqlite3.connect(path)) as copy:
             self._db.backup(copy)
 
-    def settle(self) -> None:
-        """Move the write-ahead log of a sealed segment into the file, if no reader prevents it."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def settle(self) -> bool:
+        """Move the write-ahead log into the file and empty it; return False if a reader or a writer prevents it."""
+        return not self._ask("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
 
     def close(self) -> None:
         """Close the file."""
@@ -246,6 +272,9 @@ class Segment:
             with self.transaction():
                 if lacks():
                     self._db.execute("ALTER TABLE fed ADD COLUMN due REAL")
+
+    def _has(self, table: str) -> bool:
+        return bool(self._ask("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def _ask(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with explained(self.path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from riverdelta.core.errors import Unavailable
 from riverdelta.core.locks import Lock, alone
-from riverdelta.storage.log.base import Needed, Transaction
+from riverdelta.storage.log.base import Entry, Needed, Request, Row, Transaction
 from riverdelta.storage.log.segments import Segments
 
 #: How often a waiting reader polls for records of other processes, in seconds.
@@ -62,6 +62,21 @@ class SqliteLog(Segments):
         freed = self._writer.sweep(behind, max_age, max_bytes, now, needed)
         super().refresh()
         return freed
+
+    def erase(
+        self,
+        entries: Mapping[int, Entry],
+        rows: Collection[Row] = (),
+        requests: Collection[Request] = (),
+        ids: Collection[int] = (),
+    ) -> None:
+        """See `Log.erase`."""
+        self._writer.erase(entries, rows, requests, ids)
+
+    def scrub(self) -> None:
+        """See `Log.scrub`."""
+        with self._lock:  # this hold's own readers end first
+            self._writer.scrub()
 
     def enter(self, incarnation: int) -> None:
         """See `Log.enter`; files of dead processes are removed.
