@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from contextlib import contextmanager
+from unicodedata import normalize
 
 from mutants import broken_by, each_law_has_its_own, each_of
 
@@ -111,6 +112,27 @@ class HidesItsOwnWrites(MemoryLog):
         return getattr(self._known, "maps", [self._known])[-1].get(name.encode())
 
 
+class TakesOneNameForAnother(MemoryLog):
+    def name(self, name, named):
+        super().name(normalize("NFC", name), named)
+
+    def named(self, name):
+        return super().named(normalize("NFC", name))
+
+
+class KeepsNames(MemoryLog):
+    def __init__(self, part_records=64):
+        super().__init__(part_records)
+        self._names = {}
+
+    def name(self, name, named):
+        self._names.setdefault(name, named)
+        super().name(name, named)
+
+    def named(self, name):
+        return super().named(name) or (self._names.get(name) if self.swept() else None)
+
+
 class CountsForItself:
     """Each hold has facts of its own."""
 
@@ -165,13 +187,13 @@ BROKEN = {
     "records_come_back_in_order": [opener(Reorders), opener(ReadsItsOwnCopy)],
     "a_failed_group_leaves_nothing": [opener(KeepsWhatFailed), opener(LosesTheLastGroupWhenOneFails)],
     "a_group_reads_its_own_writes": [opener(HidesItsOwnWrites)],
-    "the_index_finds_what_was_written": [opener(FeedsOncePerRow)],
+    "the_index_finds_what_was_written": [opener(FeedsOncePerRow), opener(TakesOneNameForAnother)],
     "many_writers_share_one_order": [each_for_itself],
     "a_reader_out_of_bounds_is_refused": [opener(LetsReadersRunAhead)],
     "a_record_wakes_who_waits": [opener(WakesNobody)],
     "incarnations_live_until_they_leave": [opener(KeepsWhoLeft)],
     "retention_deletes_what_is_done_with_and_no_more": [
-        opener(kind) for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps)
+        opener(kind) for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames)
     ],
 }
 

@@ -102,7 +102,7 @@ def _model(stem: str) -> tuple[Endpoint, ...]:
         # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
-            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 413, 415, 422), or_label="feedback",
+            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 409, 413, 415, 422), or_label="feedback",
         ),
         _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
         _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
@@ -114,7 +114,7 @@ def _model(stem: str) -> tuple[Endpoint, ...]:
 TABLE: tuple[Endpoint, ...] = (
     _post(
         "/score", "score", "score", SCORE, "Score a block of rows.", schemas.ScoreResponse,
-        takes=schemas.ScoreRequest, statuses=(413, 415),
+        takes=schemas.ScoreRequest, statuses=(409, 413, 415),
     ),
     _post(
         "/feedback", "feedback", "feedback", FEEDBACK, "Take labels of scored rows.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import repeat
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +19,7 @@ from riverdelta.core.errors import InvalidInput, NotFound, near, short, too_many
 from riverdelta.core.strict import unknown
 from riverdelta.serving.oip.messages import STAGES
 from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects
+from riverdelta.storage.journal.names import RowName, named
 
 Metadata = dict[str, Any]
 #: The name, datatype and shape of an input.
@@ -36,6 +38,7 @@ class Oip:
         loss = runtime.definition.loss
         row = [loss.outputs] if loss.outputs > 1 else []
         self._base = f"base_{loss.raw}"
+        self._naming = [tensor for tensor in (_tensor("request_id", "BYTES", rows=1), _ROW_IDS) if tensor["name"] not in schema]
         scored = [_tensor("score", "FP32", *row), _tensor(self._base, "FP32", *row), _IMPRESSIONS, _STATE]
         self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
 
@@ -102,12 +105,20 @@ class Oip:
             "batch_stats": [],
         }
 
+    def _optional(self, name: str) -> list[Metadata]:
+        """Return the inputs of a model that are not among its metadata, because clients may omit them.
+
+        A column of the scorer that has such a name is that column.
+        """
+        return _NAMING if self.endpoint(name) == "feedback" else self._naming
+
     def expect(self, metadata: Metadata, inputs: Sequence[Shaped]) -> None:
         """Check the names, datatypes and shapes of a model's inputs before their data are read.
 
         Raises `InvalidInput` for a name that is unknown or given twice, and `TooLarge` for more rows than a request may have.
         """
-        known = {tensor["name"]: tensor["shape"] for tensor in metadata["inputs"]}
+        taken = [*metadata["inputs"], *self._optional(metadata["name"])]
+        known = {tensor["name"]: tensor["shape"] for tensor in taken}
         rows, seen = self.runtime.sizes.rows, set[str]()
         for given, datatype, shape in inputs:
             if given not in known:
@@ -141,8 +152,15 @@ class Oip:
 
     async def _score(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
         columns = await self.runtime.read(size, _columns, given)
+        optional = {tensor["name"] for tensor in self._naming}
+        request_id, row_ids = (
+            columns.pop(name) if name in optional & {*columns} else None for name in ("request_id", "row_ids")
+        )
+        if request_id is not None and request_id.shape != (1,):
+            raise InvalidInput(f"input 'request_id' has shape {list(request_id.shape)}; expected BYTES[1]")
         visit().rows(columns)
-        answer = await self.runtime.score(columns, None, transport, size)
+        names = [None if values is None else values.tolist() for values in (request_id, row_ids)]
+        answer = await self.runtime.score(columns, None, transport, size, names[0] and names[0][0], names[1])
         scored = perf_counter()
         made = [
             Tensor("score", "FP32", answer.scores),
@@ -154,21 +172,20 @@ class Oip:
         return made
 
     async def _feedback(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
-        for name in ("id", "label"):
+        row = "request_id" if "request_id" in given and "id" not in given else "id"
+        for name in (row, "label"):
             if name not in given:
-                raise InvalidInput(f"input {name!r} is missing; {_EXPECTED}")
-            if (given[name].datatype == "BYTES") != (name == "id"):
-                raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED}")
+                raise InvalidInput(f"input {name!r} is missing; {_EXPECTED.format(row)}")
+            if (given[name].datatype == "BYTES") != (name == row):
+                raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED.format(row)}")
         columns = await self.runtime.read(size, _columns, given)
-        ids, labels = columns["id"], columns["label"]
-        if ids.ndim != 1 or labels.ndim != 1:
-            raise InvalidInput(f"id and label have shapes {list(ids.shape)} and {list(labels.shape)}; expected [M] each")
+        ids, labels = _rows(columns), columns["label"]
         if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
             raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
         if not len(ids):
-            raise InvalidInput(f"id and label have no values; {_EXPECTED}, with M of at least 1")
+            raise InvalidInput(f"{row} and label have no values; {_EXPECTED.format(row)}, with M of at least 1")
         visit().rows(ids)
-        answer = await self.runtime.feedback(ids.tolist(), labels, visit().caller.source, size)
+        answer = await self.runtime.feedback(ids, labels, visit().caller.source, size)
         if (refusal := answer.refusal()) is not None:
             raise refusal
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
@@ -196,8 +213,27 @@ def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
 _TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32")]
-_EXPECTED = "expected id BYTES[M] and label FP32[M], or a label of another numeric datatype"
+_ROW_IDS = _tensor("row_ids", "BYTES")
+_NAMING = [_tensor("request_id", "BYTES"), _tensor("row_id", "BYTES"), _tensor("index", "INT64")]
+_EXPECTED = "expected {} BYTES[M] and label FP32[M], or a label of another numeric datatype"
 _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
+
+
+def _rows(columns: dict[str, npt.NDArray[Any]]) -> list[str | RowName]:
+    """Return what the tensors of feedback name each row by."""
+    names = [tensor["name"] for tensor in _NAMING if tensor["name"] in columns]
+    if "id" in columns and names:
+        raise InvalidInput(f"the request has id and {names[0]}; name the rows by id, or by request_id with row_id or index")
+    if len(names) > 2:
+        raise InvalidInput("the request has row_id and index; give one of them")
+    shapes = {name: list(columns[name].shape) for name in ("id", *names, "label") if name in columns}
+    if any(len(shape) != 1 for shape in shapes.values()) or len({*map(tuple, shapes.values())}) > 1:
+        raise InvalidInput(f"{' and '.join(shapes)} have shapes {' and '.join(map(str, shapes.values()))}; expected [M] each")
+    if "id" in columns:
+        return columns["id"].tolist()
+    given = (columns[tensor["name"]].tolist() if tensor["name"] in columns else repeat(None) for tensor in _NAMING)
+    rows = enumerate(zip(*given, strict=False))
+    return [named(None, request_id, row_id, index, f"item {at}") for at, (request_id, row_id, index) in rows]
 
 
 def _bytes(values: list[str]) -> npt.NDArray[Any]:

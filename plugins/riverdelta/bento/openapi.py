@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from riverdelta.bento.access import Access
 from riverdelta.bento.endpoints import TABLE, Endpoint
-from riverdelta.bento.schemas import ErrorResponse, IndexRequest, InferRequest, ProtocolErrorResponse
+from riverdelta.bento.schemas import NAMES, ErrorResponse, IndexRequest, InferRequest, ProtocolErrorResponse
 from riverdelta.core.features import Column
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
@@ -27,7 +27,7 @@ _SAID = {
     401: "The request has no valid token.",
     403: "The token does not allow this.",
     404: "The model, version or release does not exist.",
-    409: "The command cannot be applied in the current state, and nothing has changed; the message says what to do.",
+    409: "The command cannot be applied in the current state, or the request_id was given to other rows; nothing has changed.",
     413: "The request has more rows or bytes than are accepted at once.",
     415: "The content type is not JSON, or the content encoding is not one of those in Accept-Encoding.",
     422: "Every item of the feedback is refused permanently, and nothing is stored; sending it again changes nothing.",
@@ -122,8 +122,11 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     score["properties"] = {
         "columns": {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False},
         "propensity": {"anyOf": [rows({"type": "number", "exclusiveMinimum": 0, "maximum": 1}), {"type": "null"}]},
+        "request_id": score["properties"]["request_id"],
+        "row_ids": {"anyOf": [rows(NAMES) | {"uniqueItems": True}, {"type": "null"}]},
     }
-    score["examples"] = [{"columns": {name: [_zero(column)] for name, column in taken.items()}}]
+    example: Json = {"columns": {name: [_zero(column)] for name, column in taken.items()}}
+    score["examples"] = [example, example | {"request_id": "order-1723", "row_ids": ["sku-9"]}]
     schemas["InferRequest"]["examples"] = [{"inputs": [_tensor(name, column) for name, column in taken.items()]}]
     if loss.labels is not None:
         enum = [int(one) if one.is_integer() else one for one in loss.labels]

@@ -19,6 +19,7 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import Items, ScoreRequest
 from riverdelta.bento.sizes import Sizes
 from riverdelta.core.strict import validated
+from riverdelta.storage.journal.names import RowName, named
 
 _NAN, _NUMBERS = float("nan"), {int, float, bool}
 
@@ -31,7 +32,7 @@ def routes(runtime: Runtime) -> list[Route]:
         body = await read_body(request, runtime)
         asked = await runtime.read(len(body), _asked, body, runtime.sizes)
         visit().rows(asked.columns)
-        answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body))
+        answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body), asked.request_id, asked.row_ids)
         scored = perf_counter()
         response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
         plane.metrics.encoded("rest", perf_counter() - scored)
@@ -64,15 +65,16 @@ def _asked(body: bytes, sizes: Sizes) -> ScoreRequest:
     return validated(ScoreRequest, parse_json(body, "the body"), "the body")
 
 
-def _items(body: bytes, sizes: Sizes) -> tuple[list[str], Any]:
-    """Return the ids and labels of feedback, NaN for a row that was only shown."""
+def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any]:
+    """Return the rows and labels of feedback, NaN for a row that was only shown."""
     sizes.check(body)
     parsed = parse_json(body, "the body")
     items = parsed.get("items") if isinstance(parsed, dict) and len(parsed) == 1 else parsed
     if isinstance(items, list) and (labels := _labels(items)) is not None:
         return [item["id"] for item in items], np.array(labels, np.float64)
     valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
-    return [item.id for item in valid], np.array([_NAN if item.label is None else item.label for item in valid], np.float64)
+    rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
+    return rows, np.array([_NAN if item.label is None else item.label for item in valid], np.float64)
 
 
 def _labels(items: list[Any]) -> list[Any] | None:

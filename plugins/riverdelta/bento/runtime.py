@@ -19,6 +19,7 @@ from riverdelta.bento.tracing import note, trace_id
 from riverdelta.core.errors import Unavailable
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane, FeedbackAnswer, ScoreAnswer
+from riverdelta.serving.naming import Claim
 
 Given = ParamSpec("Given")
 Read = TypeVar("Read")
@@ -108,19 +109,22 @@ class Runtime:
         plane = self.plane
         return await plane.store(await self.read(size, plane.read_feedback, ids, labels), source)
 
-    async def score(self, columns: Any, propensity: Any, transport: str, size: int = 0) -> ScoreAnswer:
+    async def score(
+        self, columns: Any, propensity: Any, transport: str, size: int = 0, request_id: Any = None, row_ids: Any = None
+    ) -> ScoreAnswer:
         """Score the columns of a body of `size` bytes: on the event loop if requests of as many rows are fast."""
         plane, trace = self.plane, trace_id()
-        block = await self.read(size, plane.read, columns, propensity)
+        block = await self.read(size, plane.read, columns, propensity, request_id, row_ids)
         rows = block.rows.bit_length()
         expected = self._seconds.get(rows, 0.0 if size <= _INLINE_BYTES else math.inf)
         start = perf_counter()
         if expected <= _INLINE_SECONDS:
-            answer = plane.score_block(block, transport, trace)
+            scored = plane.score_block(block, transport, trace)
         else:
-            answer = await asyncio.to_thread(plane.score_block, block, transport, trace)
-        note(answer.impressions)
+            scored = await asyncio.to_thread(plane.score_block, block, transport, trace)
         took = perf_counter() - start
+        answer = await plane.settle(scored) if isinstance(scored, Claim) else scored
+        note(answer.impressions)
         self._seconds[rows] = took if expected == math.inf else _MEMORY * expected + (1.0 - _MEMORY) * took
         return answer
 

@@ -29,6 +29,7 @@ from riverdelta.serving.oip.messages import FIELDS
 from riverdelta.sidecar.diff import Diff
 from riverdelta.sidecar.operator import Answer, ReleaseRow
 from riverdelta.storage.journal.base import Outcome as FeedbackOutcome
+from riverdelta.storage.journal.names import MOST_NAME_BYTES
 
 #: The default and the maximum time that a command's response waits for the learner, in seconds.
 WAIT_SECONDS, MOST_SECONDS = 2.0, 30.0
@@ -41,6 +42,22 @@ _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 Count = Annotated[int, Field(ge=0)]
 Values = Annotated[SkipValidation[Any], WithJsonSchema({"type": "array"})]
 RowId = Annotated[str, Field(description="A row of a scored request: its impressions, a dot, and the index of the row.")]
+_NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MOST_NAME_BYTES}
+NAMES: dict[str, Any] = {"anyOf": [_NAME, {"type": "integer"}]}
+#: The ids that a client gives to a request and to its rows; the data plane checks them.
+RequestName = Annotated[
+    SkipValidation[Any],
+    WithJsonSchema(_NAME),
+    Field(description="The client's own id of the request.", examples=["order-1723"]),
+]
+RowName = Annotated[
+    SkipValidation[Any], WithJsonSchema(NAMES), Field(description="The client's own id of the row.", examples=["sku-9"])
+]
+RowNames = Annotated[
+    SkipValidation[Any],
+    WithJsonSchema({"type": "array", "items": NAMES, "uniqueItems": True}),
+    Field(description="The client's own ids of the rows, one a row.", examples=[["sku-9", "sku-4"]]),
+]
 
 
 class ScoreRequest(Strict):
@@ -48,6 +65,8 @@ class ScoreRequest(Strict):
 
     columns: dict[str, SkipValidation[Any]] = Field(examples=[{"user_id": [1, 2]}])
     propensity: Values | None = None
+    request_id: RequestName | None = None
+    row_ids: RowNames | None = None
 
 
 class ScoreResponse(Strict):
@@ -59,15 +78,32 @@ class ScoreResponse(Strict):
 
 
 class Item(Strict):
-    """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet."""
+    """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet.
+
+    The row is named by `id`, or by the client's own `request_id`, with `row_id` or `index` if the request had several rows.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={"not": {"properties": {name: {"type": "null"} for name in ("label", "shown")}}}
+        json_schema_extra={
+            "not": {"properties": {name: {"type": "null"} for name in ("label", "shown")}},
+            "oneOf": [{"required": ["id"]}, {"required": ["request_id"]}],
+        }
     )
 
-    id: RowId
+    id: RowId | None = None
     label: float | bool | None = None
     shown: Annotated[bool, WithJsonSchema({"const": True})] | None = None
+    request_id: RequestName | None = None
+    row_id: RowName | None = None
+    index: Count | None = None
+
+    @model_validator(mode="after")
+    def _names_a_row(self) -> Self:
+        if (self.id is None) == (self.request_id is None):
+            raise ValueError("an id, or a request_id")
+        if (self.row_id is not None and self.index is not None) or (self.id and (self.row_id, self.index) != (None, None)):
+            raise ValueError("one of row_id and index, beside a request_id")
+        return self
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

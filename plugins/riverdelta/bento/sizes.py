@@ -46,8 +46,8 @@ class Sizes:
         shapes = [[_OPEN_ROW if n is None else n for n in column.shape] for column in schema.values()]
         values = sum(math.prod(shape) for shape in shapes)
         lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape)))
-        # An item of feedback is an object with two values.
-        return cls(rows, rows * max(values, 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
+        # Beside its columns a row may have a propensity and an id; an item of feedback is an object with three values at most.
+        return cls(rows, rows * (values + 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
 
     def check(self, body: bytes) -> None:
         """Raise `TooLarge` if the JSON `body` has more values, lists or objects than a request may have."""

@@ -13,9 +13,11 @@ import numpy as np
 
 from riverdelta.checks.law import LawBroken, equal, laws_of, refused
 from riverdelta.core.errors import Corrupt
-from riverdelta.storage.log import Entry, Fed, Log
+from riverdelta.storage.log import Entry, Fed, Log, Named
 
 _REQUESTS = 20
+#: Names that a careless backend takes for one: other case, spaces, composed and decomposed letters, letters that look alike.
+_NAMES = ("mine", "Mine", "mine ", "caf\u00e9", "cafe\u0301", "\u0441af\u00e9", "7", "07", "x" * 128)
 
 
 def records_come_back_in_order(one: Log, two: Log) -> None:
@@ -47,7 +49,7 @@ def a_failed_group_leaves_nothing(one: Log, two: Log) -> None:
     with suppress(InterruptedError), one.transaction() as transaction:
         transaction.index(7, np.array([[1, 2]]), transaction.append(Entry.of("k", 1, b"never")))
         transaction.feed({(7, 0, 0): Fed(1.0), (7, 1, 0): Fed(0.0)})
-        transaction.name("mine", (7, 1))
+        transaction.name("mine", Named((7, 1), b"never"))
         transaction.put("tick", 9.0)
         raise InterruptedError
     for log in (one, two):
@@ -62,7 +64,7 @@ def a_group_reads_its_own_writes(one: Log, two: Log) -> None:
         sequence = transaction.append(Entry.of("k", 3, b"rows"))
         transaction.index(7, np.array([[4, 2], [6, 1]]), sequence)
         transaction.feed({(7, 4, 1): Fed(1.0, 2.0, 3.0)})
-        transaction.name("mine", (7, 4))
+        transaction.name("mine", Named((7, 4), b"content"))
         transaction.put("settings", '{"a": 1}')
         inside = transaction.find((7, 4)), transaction.named("mine"), transaction.fact("settings")
     outside = two.find((7, 4)), two.named("mine"), two.fact("settings")
@@ -76,7 +78,8 @@ def the_index_finds_what_was_written(one: Log, two: Log) -> None:
         transaction.feed({(7, 3, 0): Fed(None, 1.0, float("inf")), (7, 3, 1): Fed(0.0)})
     with one.transaction() as transaction:
         transaction.feed({(7, 3, 0): Fed(1.0, 1.0)})
-        transaction.name("mine", (7, 3))
+        for number, name in enumerate(_NAMES):
+            transaction.name(name, Named((7, number), name.encode()))
         fed = transaction.append(Entry.of("fed", 1, b"labels"))
         for tick in (1.5, 2.5):
             transaction.put("tick", tick)
@@ -88,7 +91,8 @@ def the_index_finds_what_was_written(one: Log, two: Log) -> None:
         equal("requests that were never scored", never, (None, None, None))
         equal("the positions of requests", [log.locate((i, n)) for n in range(_REQUESTS) for i in (7, 8)], places)
         equal("the newest request of each", [log.flushed(i) for i in (7, 8, 9)], [_REQUESTS - 1, _REQUESTS - 1, -1])
-        equal("names", (log.named("mine"), log.named("theirs")), ((7, 3), None))
+        expected = [Named((7, number), name.encode()) for number, name in enumerate(_NAMES)]
+        equal("names", [log.named(name) for name in (*_NAMES, "theirs", "")], [*expected, None, None])
         equal("facts", (log.fact("tick"), log.fact("settings"), log.fact("incarnations")), (2.5, "{}", 0))
         equal("records by kind", (log.places("rows", 1, 4), log.places("k", 0, 99)), ([2, 3], []))
         equal("records that may have fed a request", log.fed_up_to({7: 3}, "fed"), [fed])
@@ -146,7 +150,7 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     """Retention deletes the oldest records, none after `behind`; their requests are retired, then unknown; facts stay."""
     behind = _REQUESTS // 2
     for n in range(_REQUESTS):
-        _score(one, 7, n)
+        _score(one, 7, n, str(n))
     with one.transaction() as transaction:
         transaction.put("tick", 3.0)
 
@@ -169,12 +173,15 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     equal("what is left", [s for s, _ in _all(two, 9)], list(range(first, two.last() + 1)))
     equal("a deleted request", (two.find((7, 0)), two.locate((7, 0))), (None, None))
     equal("the newest request that was deleted", dict(two.swept()), {7: len(retired) - 1})
+    names = [n for n in range(_REQUESTS) if two.named(str(n)) == Named((7, n), str(n).encode())]
+    equal("the requests that are found by name", names, list(range(len(retired), _REQUESTS)))
     kept = two.find((7, len(retired)))
     equal("the oldest request that is left", None if kept is None else kept.rows, 2)
     equal("facts and the newest of each", (two.fact("tick"), two.last(), two.flushed(7)), (3.0, _REQUESTS + 1, _REQUESTS))
     with refused("a reader of what is deleted", Corrupt):
         two.read(first - 2, 9)
-    equal("the position after retention", _score(two, 7, _REQUESTS + 1), _REQUESTS + 2)
+    equal("the position after retention", _score(two, 7, _REQUESTS + 1, "0"), _REQUESTS + 2)
+    equal("a name that was given again after its request was deleted", one.named("0"), Named((7, _REQUESTS + 1), b"0"))
 
 
 LAWS = laws_of(globals())
@@ -191,10 +198,12 @@ def in_a_folder(open_log: Callable[[Path], Log], law: Callable[..., None]) -> No
             equal("the newest position after reopening", again.last(), last)
 
 
-def _score(log: Log, incarnation: int, number: int) -> int:
+def _score(log: Log, incarnation: int, number: int, name: str | None = None) -> int:
     with log.transaction() as transaction:
         sequence = transaction.append(Entry.of("rows", 2, bytes(300)))
         transaction.index(incarnation, np.array([[number, 2]]), sequence)
+        if name is not None:
+            transaction.name(name, Named((incarnation, number), name.encode()))
     return sequence
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
-from riverdelta.storage.log.base import ERASED, FACTS, Entry, Fed, Needed, Request, Row, Scored, Stored, Transaction
+from riverdelta.storage.log.base import ERASED, FACTS, Entry, Fed, Named, Needed, Request, Row, Scored, Stored, Transaction
 from riverdelta.storage.log.retention import Part, Retention
 
 
@@ -71,13 +71,13 @@ class MemoryLog:
         """See `Transaction.feed`."""
         self._known.update(fed)
 
-    def name(self, name: str, request: Request) -> None:
+    def name(self, name: str, named: Named) -> None:
         """See `Transaction.name`."""
-        self._known[name.encode()] = request
+        self._known[name.encode()] = named
 
-    def named(self, name: str) -> Request | None:
+    def named(self, name: str) -> Named | None:
         """See `Index.named`."""
-        found: Request | None = self._get(name.encode(), None)
+        found: Named | None = self._get(name.encode(), None)
         return found
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
@@ -102,7 +102,7 @@ class MemoryLog:
             for at, entry in entries.items():
                 self._entries[at - self._first] = entry, self._entries[at - self._first][1]
             self._known.update(dict.fromkeys(rows, ERASED))
-            for name in [key for key, of in self._known.items() if isinstance(key, bytes) and of in requests]:
+            for name in [key for key, of in self._known.items() if isinstance(key, bytes) and of.request in requests]:
                 del self._known[name]
             for each in ids:
                 self._known.pop(frozenset([each]), None)
@@ -198,7 +198,7 @@ class MemoryLog:
             first = next((part.first for part in parts.values() if part not in gone), self._first)
             for key in [key for key in self._known if isinstance(key, tuple) and scored[key[:2]] < first]:
                 del self._known[key]
-            for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at not in self._known]:
+            for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at.request not in self._known]:
                 del self._known[name]
             del self._entries[: first - self._first]
             self._first = first

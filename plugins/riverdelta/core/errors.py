@@ -109,6 +109,13 @@ class WrongMethod(RiverdeltaError):
     grpc_status = "UNIMPLEMENTED"
 
 
+class AlreadyExists(RiverdeltaError):
+    """A request whose id its client gave to another request before."""
+
+    http_status = 409
+    grpc_status = "ALREADY_EXISTS"
+
+
 class Refused(RiverdeltaError):
     """A command that cannot be applied in the current state; nothing has changed, and the message says what to do."""
 

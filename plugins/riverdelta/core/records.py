@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from string import hexdigits
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,13 @@ def by_output(raw: Array) -> Array:
     return raw[:, None] if raw.ndim == 1 else raw
 
 
+class RequestName(NamedTuple):
+    """The id that a client gave to a request, and those of its rows, None without any."""
+
+    request_id: str
+    row_ids: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Impressions:
     """N scored rows of one worker, in the order in which they were scored.
@@ -52,7 +59,7 @@ class Impressions:
     a block), and the row's index within the request. `base`, `corrected` and `served` are raw outputs float32[N, K]; float32[N]
     is read as [N, 1]. `time` is in Unix seconds. `position` is the journal position that the scoring tables contained.
     `columns` has the columns, taps included, that corrections read or the definition keeps. `traces` has the W3C trace id, in
-    hexadecimal, of each request with one.
+    hexadecimal, of each request with one; `names` has the client's ids.
     """
 
     kind: ClassVar[str] = "impressions"
@@ -70,6 +77,7 @@ class Impressions:
     propensity: npt.NDArray[np.float32]
     columns: Mapping[str, Array] = field(default_factory=dict)
     traces: Mapping[int, str] = field(default_factory=dict)
+    names: Mapping[int, RequestName] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in OUTPUTS:
@@ -102,14 +110,15 @@ class Feedback:
 
 
 def only(record: Impressions | Feedback, rows: npt.NDArray[np.bool_]) -> Impressions | Feedback:
-    """Return a record with some of its rows, bool[N], and the traces of their requests."""
+    """Return a record with some of its rows, bool[N], the traces of their requests, and the names of complete ones."""
     kept: dict[str, Any] = {}
+    left, cut = (set(record.request[which].tolist()) for which in (rows, ~rows))
     for name, value in vars(record).items():
         if isinstance(value, np.ndarray):
             kept[name] = value[rows]
-        elif name == "traces":
-            left = set(record.request[rows].tolist())
-            kept[name] = {request: trace for request, trace in value.items() if request in left}
+        elif name in ("traces", "names"):
+            keeps = left if name == "traces" else left - cut
+            kept[name] = {request: each for request, each in value.items() if request in keeps}
         elif isinstance(value, Mapping):
             kept[name] = {column: array[rows] for column, array in value.items()}
     return replace(record, **kept)
@@ -172,8 +181,8 @@ def encode(record: Record) -> bytes:
         value = getattr(record, f.name)
         if isinstance(value, int):
             metadata[f.name] = str(value)
-        elif f.name == "traces":
-            metadata |= {"traces": json.dumps(value)} if value else {}
+        elif f.name in _OF_REQUESTS:
+            metadata |= {f.name: json.dumps(value)} if value else {}
         elif isinstance(value, Mapping):
             arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
         else:
@@ -222,7 +231,7 @@ def _decode_arrow(payload: bytes) -> Record:
     batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     cls = _ROWS[metadata.pop("kind")]
-    traces = _traces(metadata.pop("traces", "{}"))
+    of_requests = {name: read(metadata.pop(name, "{}")) for name, read in _OF_REQUESTS.items()}
     values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
     columns: dict[str, Array] = {}
     for name, array in zip(schema.names, batch.columns, strict=True):
@@ -232,7 +241,7 @@ def _decode_arrow(payload: bytes) -> Record:
         else:
             values[name] = _numpy(array)
     if cls is Impressions:
-        values |= {"columns": columns, "traces": traces}
+        values |= {"columns": columns, **of_requests}
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
         found = values[name]
@@ -248,6 +257,20 @@ def _traces(body: str) -> dict[int, str]:
     if not all(isinstance(trace, str) and len(trace) == 32 and not trace.strip(hexdigits) for trace in traces.values()):
         raise ValueError("a trace is not 32 hexadecimal digits")
     return traces
+
+
+def _names(body: str) -> dict[int, RequestName]:
+    names = {
+        int(request): RequestName(name, None if rows is None else tuple(rows))
+        for request, (name, rows) in json.loads(body).items()
+    }
+    if not all(isinstance(text, str) for name in names.values() for text in (name.request_id, *(name.row_ids or ()))):
+        raise ValueError("the name of a request is not text")
+    return names
+
+
+#: The facts that some requests of a record have, and how they are read from its metadata.
+_OF_REQUESTS: dict[str, Callable[[str], dict[int, Any]]] = {"traces": _traces, "names": _names}
 
 
 def _arrow(array: Array) -> pa.Array:

@@ -79,8 +79,8 @@ class Command(Strict):
         """Return the command with its release filled in: `default()` if it needs one and none was given."""
         return self
 
-    def private(self, schema: Schema, named: Callable[[str], tuple[int, int] | None]) -> Self:
-        """Return the command as its record holds it; `named` finds a request by its client's id."""
+    def private(self, schema: Schema, request: Callable[[str], tuple[int, int] | None]) -> Self:
+        """Return the command as its record holds it; `request` finds one by its client's id."""
         return self
 
     def shown(self) -> dict[str, Any]:

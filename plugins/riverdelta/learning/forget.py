@@ -32,11 +32,11 @@ class Forget(Command):
         examples=["user_id=ann", "request_id=order-17"],
     )
 
-    def private(self, schema: Schema, named: Callable[[str], tuple[int, int] | None]) -> Self:
+    def private(self, schema: Schema, request: Callable[[str], tuple[int, int] | None]) -> Self:
         """Return it with the hash of the id, or the number of the request, in place of the text."""
         name, _, value = self.what.partition("=")
         if name == REQUEST and name not in schema:
-            subject = Subject(None, 0, named(value) or (0, 0))
+            subject = Subject(None, 0, request(value) or (0, 0))
         else:
             ids = parse_ids([self.what], schema) or {}
             subject = Subject(name, ids[name])

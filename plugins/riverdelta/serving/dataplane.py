@@ -17,6 +17,7 @@ from riverdelta.core import senders
 from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats, is_list
+from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
@@ -25,10 +26,13 @@ from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.health import health
+from riverdelta.serving.naming import Claim, claim, read_name
 from riverdelta.serving.session import Session
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.ids import Row
+from riverdelta.storage.journal.names import Resolver, RowName
+from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
 
 
@@ -44,19 +48,26 @@ class ScoreAnswer:
 
 @dataclass(frozen=True)
 class Block:
-    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took."""
+    """Checked columns of N rows, the propensities with which they are shown, and the seconds that the checks took.
+
+    `name` has the client's ids of the request and its rows, if any.
+    """
 
     columns: Mapping[str, Any]
     rows: int
     propensity: Floats | None
     seconds: float
+    name: RequestName | None = None
 
 
 @dataclass(frozen=True)
 class Items:
-    """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M]."""
+    """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M].
 
-    rows: Sequence[Row | None]
+    A row by its client's ids is found when it is stored.
+    """
+
+    rows: Sequence[Row | RowName | None]
     labels: Floats
 
 
@@ -127,23 +138,31 @@ class DataPlane:
         self.metrics.provider(self.session.provider)
 
     def score(
-        self, columns: Mapping[str, Any], propensity: Any = None, transport: str = "rest", trace: str | None = None
+        self,
+        columns: Mapping[str, Any],
+        propensity: Any = None,
+        transport: str = "rest",
+        trace: str | None = None,
+        request_id: str | None = None,
+        row_ids: Sequence[str | int] | None = None,
     ) -> ScoreAnswer:
         """Score a block of columns and append it to the journal, with the request's trace id, if any.
 
-        Raises as `read` and `score_block`.
+        With the client's `request_id` it returns when the rows are durable. Raises as `read`, `score_block` and `settle`.
         """
-        return self.score_block(self.read(columns, propensity), transport, trace)
+        made = self.score_block(self.read(columns, propensity, request_id, row_ids), transport, trace)
+        return self._settled(made, made.owner.result()) if isinstance(made, Claim) else made
 
-    def read(self, columns: Mapping[str, Any], propensity: Any = None) -> Block:
-        """Return checked columns; raises `InvalidInput` naming what is wrong."""
+    def read(self, columns: Mapping[str, Any], propensity: Any = None, request_id: Any = None, row_ids: Any = None) -> Block:
+        """Return checked columns, and the client's ids; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        return Block(checked, rows, shown_with, time.perf_counter() - started)
+        name = read_name(request_id, row_ids, rows, self._ids)
+        return Block(checked, rows, shown_with, time.perf_counter() - started, name)
 
-    def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer:
-        """Score a block that `read` returned.
+    def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
+        """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
 
         Raises `InvalidInput` if the model rejects it, and `NotFinite` if a row has no score and the settings require one.
         """
@@ -156,13 +175,31 @@ class DataPlane:
         self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else checked[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
-        request = self.journal.append(Rows(kept, *raw, block.propensity, scored.state, now, trace))
-        impressions = self._ids.issue(self.journal.incarnation, request)
+        rows = Rows(kept, *raw, block.propensity, scored.state, now, trace)
+        made: ScoreAnswer | Claim
+        if block.name is None:
+            made = self._answer((self.journal.incarnation, self.journal.append(rows)), scored.score, scored.base, scored.state)
+        else:
+            made = claim(self.journal, rows, block.name, checked, scored.score)
         self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran)
-        return ScoreAnswer(scored.score, scored.base, impressions, scored.state)
+        return made
 
-    async def feedback(self, ids: Sequence[str], labels: Floats, source: int = 0) -> FeedbackAnswer:
-        """Store feedback: ids `<id>.<index>` and labels float[M], NaN for a row that was only shown.
+    async def settle(self, claimed: Claim) -> ScoreAnswer:
+        """Return the answer to a request with a name when its rows are durable: that of the first request of this name.
+
+        Raises `AlreadyExists` if the first request had other rows, and `Unavailable` if the journal cannot be written now.
+        """
+        return self._settled(claimed, await asyncio.wrap_future(claimed.owner))
+
+    def _settled(self, claimed: Claim, owner: Named) -> ScoreAnswer:
+        known = claimed.settled(owner)
+        return self._answer(owner.request, known.scores, known.base, known.state)
+
+    def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
+        return ScoreAnswer(scores, base, self._ids.issue(*request), state)
+
+    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0) -> FeedbackAnswer:
+        """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.
 
         `source` is a hash of the sender, 0 if unknown.
 
@@ -170,29 +207,33 @@ class DataPlane:
         """
         return await self.store(self.read_feedback(ids, labels), source)
 
-    def read_feedback(self, ids: Sequence[str], labels: Floats) -> Items:
+    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats) -> Items:
         """Return checked feedback; raises `InvalidInput` naming a malformed item."""
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
             raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
-        return Items(self._ids.parse_all(ids), labels)
+        issued = iter(self._ids.parse_all([name for name in ids if isinstance(name, str)]))
+        return Items([next(issued) if isinstance(name, str) else name for name in ids], labels)
 
     async def store(self, items: Items, source: int = 0) -> FeedbackAnswer:
         """Store feedback that `read_feedback` returned; returns when accepted items and their impressions are durable.
 
         Raises `Unavailable`, with nothing stored, if the journal cannot be written now or another process has not stored some
-        of the rows yet.
+        of the rows yet, and `InvalidInput` for a name that does not say which row of its request is meant.
         """
-        parsed, labels = items.rows, items.labels
+        labels = items.labels
         if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
             raise Unavailable(
                 f"{waiting} bytes of showings are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
                 f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
-        good = [i for i, key in enumerate(parsed) if key is not None]
-        outcomes = [Outcome.BAD_ID] * len(parsed)
+        parsed: Sequence[Row | RowName | Outcome | None] = items.rows
+        if any(isinstance(row, RowName) for row in parsed):
+            parsed = await asyncio.to_thread(self._found, items.rows)
+        good = [i for i, row in enumerate(parsed) if isinstance(row, tuple)]
+        outcomes = [row if isinstance(row, Outcome) else Outcome.BAD_ID for row in parsed]
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
@@ -204,6 +245,10 @@ class DataPlane:
         self.metrics.feedback(outcomes, self._senders.get(source, senders.OTHER))
         self.follower.expired(outcomes.count(Outcome.EXPIRED))
         return FeedbackAnswer(outcomes, position)
+
+    def _found(self, rows: Sequence[Row | RowName | None]) -> list[Row | Outcome | None]:
+        resolver = Resolver(self.journal.log)
+        return [resolver.find(row) if isinstance(row, RowName) else row for row in rows]
 
     def status(self) -> dict[str, Any]:
         """Return the service's part of the status."""

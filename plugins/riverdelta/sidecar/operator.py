@@ -82,7 +82,7 @@ class Operator:
         store, definition = self.home.releases(), self.home.definition
         known = {**definition.request_schema, **definition.schema}
         kept = Schema({name: known[name] for name in definition.kept})
-        command = command.resolved(self.target).private(kept, self.journal.log.named)
+        command = command.resolved(self.target).private(kept, self._request)
         number = command.record().release
         position = None if number is None else store.get(number).position
         command.check(Archive(store, self.journal, self.home.settings.guard, begins=self.home.begins), position)
@@ -94,6 +94,10 @@ class Operator:
             if command.immediate:
                 raise Unavailable(f"the key was replaced, but this could not be recorded in the journal: {error}") from error
             raise
+
+    def _request(self, name: str) -> tuple[int, int] | None:
+        found = self.journal.log.named(name)
+        return None if found is None else found.request
 
     def target(self) -> int:
         """Return the default release of a rollback: the champion, or the one before it if only champions serve."""

@@ -10,7 +10,7 @@ import pytest
 
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Tick
-from riverdelta.storage.log import Entry, SqliteLog
+from riverdelta.storage.log import Entry, Named, SqliteLog
 
 #: So small that every commit seals its segment.
 TINY = 1
@@ -338,3 +338,25 @@ def test_impressions_and_feedback_of_any_size_are_read_in_order(home, records):
         counted = {kind: sum(len(r) for _, r in found if isinstance(r, kind)) for kind in (Impressions, Feedback)}
         assert len(set(counted.values())) == 1
     assert len(files(home)) > 1
+
+
+def test_a_segment_whose_names_had_no_contents_is_upgraded_in_place(home):
+    worker = home.worker()
+    worker.feed(worker.score(), 0, 1)
+    worker.journal.close()
+    edit(files(home)[0], "CREATE TABLE named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID")
+    edit(files(home)[0], "INSERT INTO named VALUES ('mine', ?, 0)", worker.journal.incarnation)
+    with closing(SqliteLog(home.folder)) as log:
+        assert log.named("mine") == Named((worker.journal.incarnation, 0), b"")
+        with log.transaction() as transaction:
+            transaction.name("theirs", Named((worker.journal.incarnation, 1), b"content"))
+        assert log.named("theirs") == Named((worker.journal.incarnation, 1), b"content")
+
+
+def test_a_damaged_name_is_named(home):
+    worker = home.worker()
+    with worker.journal.log.transaction() as transaction:
+        transaction.name("mine", Named((7, 1), b"content"))
+    edit(files(home)[0], "UPDATE named SET content = 'text'")
+    with pytest.raises(Corrupt, match=r"000001\.sqlite has .* as its 'named'; it is damaged"):
+        worker.journal.log.named("mine")

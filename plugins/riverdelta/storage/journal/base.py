@@ -16,9 +16,9 @@ class Outcome(StrEnum):
     CONFLICT = "conflict"
     #: A label for a row that has already matured as a negative.
     LATE = "late"
-    #: The request had fewer rows.
+    #: The request had fewer rows, or no row of this id.
     OUT_OF_RANGE = "out_of_range"
-    #: This service did not issue the id.
+    #: This service did not issue the id, or has no request of this name.
     BAD_ID = "bad_id"
     #: Retention has deleted the impression or is about to.
     EXPIRED = "expired"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import TooLarge
 from riverdelta.core.features import Floats, Ints
-from riverdelta.core.records import OUTPUTS, Impressions
+from riverdelta.core.records import OUTPUTS, Impressions, RequestName
 from riverdelta.storage.registry.state import State
 
 #: A block takes no further request beyond this many rows or bytes: a late label reads its row's entire block back.
@@ -28,13 +28,24 @@ class Block:
 
     impressions: Impressions
     requests: Ints
+    waiting: Sequence[tuple[int, Rows]]
+
+    def named(self) -> Iterator[tuple[int, Rows, RequestName]]:
+        """Yield the requests that have a name, by number."""
+        return ((number, rows, rows.name) for number, rows in self.waiting if rows.name is not None)
+
+    def without(self, numbers: Container[int]) -> Block | None:
+        """Return the block without some requests, None if no other is left."""
+        left = [(number, rows) for number, rows in self.waiting if number not in numbers]
+        return _block(self.impressions.incarnation, left) if left else None
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one request: columns, raw outputs, propensity, the state that scored them, and when (Unix seconds).
 
-    `trace` is the W3C trace id that the request came with, 32 hexadecimal digits.
+    `trace` is the W3C trace id that the request came with, 32 hexadecimal digits. `name` has the client's ids, and `content` is
+    what the index keeps with them.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -45,6 +56,8 @@ class Rows:
     state: State
     time: float
     trace: str | None = None
+    name: RequestName | None = None
+    content: bytes = b""
 
     def __len__(self) -> int:
         return len(self.base)
@@ -86,13 +99,18 @@ class Buffer:
             if count and (rows > _BLOCK_ROWS or size > _BLOCK_BYTES or _shapes(request) != first):
                 break
             count += 1
-        return _block(self.incarnation, *zip(*islice(self._waiting, count), strict=True)) if count else None
+        return _block(self.incarnation, list(islice(self._waiting, count))) if count else None
 
     def forget(self, block: Block) -> None:
         """Drop a block that is durable."""
         newest = int(block.requests[-1, 0])
         while self._waiting and self._waiting[0][0] <= newest:
             self.rows -= len(self._waiting.popleft()[1])
+
+    def withdraw(self) -> None:
+        """Drop the requests that have a name."""
+        self._waiting = deque((number, rows) for number, rows in self._waiting if rows.name is None)
+        self.rows = sum(len(rows) for _, rows in self._waiting)
 
     def discard(self) -> None:
         """Drop and count everything, since some of it cannot be encoded."""
@@ -110,7 +128,8 @@ def _shapes(rows: Rows) -> list[tuple[int, ...]]:
     return [column.shape[1:] for column in rows.columns.values()]
 
 
-def _block(incarnation: int, numbers: Sequence[int], waiting: Sequence[Rows]) -> Block:
+def _block(incarnation: int, numbered: Sequence[tuple[int, Rows]]) -> Block:
+    numbers, waiting = zip(*numbered, strict=True)
     counts = np.array([len(r) for r in waiting], np.int64)
 
     def each(values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -130,5 +149,6 @@ def _block(incarnation: int, numbers: Sequence[int], waiting: Sequence[Rows]) ->
         propensity=np.concatenate(propensities),
         columns={name: np.concatenate([r.columns[name] for r in waiting]) for name in waiting[0].columns},
         traces={number: r.trace for number, r in zip(numbers, waiting, strict=True) if r.trace is not None},
+        names={number: r.name for number, r in numbered if r.name is not None},
     )
-    return Block(impressions, np.stack([numbers, counts], axis=1))
+    return Block(impressions, np.stack([numbers, counts], axis=1), numbered)

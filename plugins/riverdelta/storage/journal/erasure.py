@@ -45,7 +45,7 @@ def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None
             log.erase(entries)
             pulse()
         for entries, scored in _batches(journal, Impressions, before, subject.among):
-            log.erase(entries, requests=[request for record, gone in scored for request in _gone(record, gone)])
+            log.erase(entries, requests=[request for record, gone in scored for request in _cut(record, gone)])
             pulse()
     if subject.name is not None:
         counts["names"] = len(log.texts([subject.own]))
@@ -68,9 +68,9 @@ def _batches(
     yield {at: _entry(record, ~gone) for at, (record, gone) in batch.items()}, list(batch.values())
 
 
-def _gone(record: Impressions, gone: Flags) -> list[Request]:
-    """Return the requests of which no row is left."""
-    return [(record.incarnation, n) for n in np.setdiff1d(record.request[gone], record.request[~gone]).tolist()]
+def _cut(record: Impressions, gone: Flags) -> list[Request]:
+    """Return the requests that lose rows, and with them the client's ids."""
+    return [(record.incarnation, number) for number in np.unique(record.request[gone]).tolist()]
 
 
 def _rows(incarnation: int, keys: Ints) -> list[Row]:

@@ -17,14 +17,15 @@ import numpy as np
 from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.instruction import Instruction
-from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Record, Tick, encode
+from riverdelta.core.records import SETTINGS, Control, Tick
 from riverdelta.storage.journal.base import Answer, Health
 from riverdelta.storage.journal.buffer import Block, Buffer, Rows
+from riverdelta.storage.journal.claims import Claims, encoded, store
 from riverdelta.storage.journal.held import Call, Held
 from riverdelta.storage.journal.ids import new_incarnation
 from riverdelta.storage.journal.judge import Judge, Rules
 from riverdelta.storage.journal.reader import Reader, recorded
-from riverdelta.storage.log import Entry, Log, Transaction
+from riverdelta.storage.log import Entry, Log, Named, Transaction
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
@@ -95,6 +96,7 @@ class Journal(Reader):
         self._calls: list[Call] = []
         self._held = Held(flush_seconds / 4, min(_PAUSE_SECONDS, patience_seconds * _PAUSE_PART))
         self._entries: list[_Waiting] = []
+        self._claims = Claims()
         self._error: str | None = None
         self._leaving = self._closed = False
         self._wake = threading.Condition()
@@ -109,6 +111,19 @@ class Journal(Reader):
             if self._buffer.requests == 1 or self._buffer.rows >= self._flush_rows:
                 self._wake.notify()
         return request
+
+    def claim(self, rows: Rows) -> tuple[int, Future[Named]]:
+        """Append the rows of one request with a name; return its number, and a future of who has the name, once durable.
+
+        That may be an earlier request: these rows are then dropped. The future raises `Unavailable`, and nothing is stored, if
+        the journal cannot be written now.
+        """
+        with self._wake:
+            self._refuse_if_closed()
+            request = self._buffer.add(rows)
+            claim = self._claims.open(request)
+            self._wake.notify()
+        return request, claim
 
     def feedback(
         self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float, source: int = 0
@@ -162,7 +177,7 @@ class Journal(Reader):
             raise Unavailable("the journal is closed; the service is stopping")
 
     def _urgent(self) -> bool:
-        waits = self._calls or self._entries or (self._leaving and self._held)
+        waits = self._calls or self._entries or self._claims or (self._leaving and self._held)
         return bool(self._closed or waits or self._buffer.rows >= self._flush_rows)
 
     def _write_forever(self) -> None:
@@ -191,24 +206,24 @@ class Journal(Reader):
                 return
 
     def _commit(self, calls: list[Call], entries: list[_Waiting]) -> None:
-        block, encoded = self._next_block()
+        block, made = self._next_block()
         calls = self._settled(calls, block)
         if not (block or calls or entries):
             self.log.refresh()
             return
         with self.log.transaction() as transaction:
-            if block is not None and encoded is not None:
-                transaction.index(self.incarnation, block.requests, transaction.append(encoded))
+            owners = store(transaction, block, made) if block is not None and made is not None else {}
             judge = Judge(transaction, recorded(transaction, Rules.of) or self._rules)
             answers = [judge.judge(call.keys, call.labels, call.time, call.source) for call in calls]
             for record in judge.records():
-                transaction.append(_encoded(record))
+                transaction.append(encoded(record))
             transaction.feed(judge.fed())
             places = [_add(transaction, entry.record) for entry in entries]
             position = transaction.last()
         if block is not None:
             with self._wake:
                 self._buffer.forget(block)
+                self._claims.settle(int(block.requests[-1, 0]), owners)
         for call, outcomes in zip(calls, answers, strict=True):
             call.future.set_result(Answer(outcomes, position))
         for entry, place in zip(entries, places, strict=True):
@@ -218,11 +233,12 @@ class Journal(Reader):
         try:
             with self._wake:
                 block = self._buffer.block()
-            return block, _encoded(block.impressions) if block is not None else None
+            return block, encoded(block.impressions) if block is not None else None
         except Exception:  # rows that cannot be encoded must not block those after them
             _log.exception("impressions cannot be encoded; %d rows are dropped", self._buffer.rows)
             with self._wake:
                 self._buffer.discard()
+                self._claims.refuse(Unavailable("the rows cannot be stored; send the request without request_id"))
             return None, None
 
     def _settled(self, calls: list[Call], block: Block | None) -> list[Call]:
@@ -261,6 +277,8 @@ class Journal(Reader):
         refusal = Unavailable(f"the journal cannot be written now ({error}); send the feedback again later")
         _refuse([*calls, *self._held.release(), *entries], refusal)
         with self._wake:
+            self._buffer.withdraw()
+            self._claims.refuse(refusal)
             self._wake.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
 
 
@@ -268,10 +286,6 @@ def _refuse(waiting: Iterable[Call | _Waiting], error: Unavailable) -> None:
     for one in waiting:
         if not one.future.done():
             one.future.set_exception(error)
-
-
-def _encoded(record: Record) -> Entry:
-    return Entry.of(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, encode(record))
 
 
 def _add(transaction: Transaction, record: Tick | Control | Instruction) -> int:
@@ -282,4 +296,4 @@ def _add(transaction: Transaction, record: Tick | Control | Instruction) -> int:
         if recorded(transaction, dict) is None:
             transaction.put("first_window", record.arguments.get("window_seconds") or 0.0)
         transaction.put("settings", json.dumps(dict(record.arguments)))
-    return transaction.append(_encoded(record))
+    return transaction.append(encoded(record))

@@ -69,6 +69,13 @@ class Scored:
     retired: bool
 
 
+class Named(NamedTuple):
+    """A request that its client named, and what the journal keeps with the name."""
+
+    request: Request
+    content: bytes
+
+
 class Index(Protocol):
     """What a log knows about its records at this moment."""
 
@@ -82,8 +89,11 @@ class Index(Protocol):
     def find(self, request: Request) -> Scored | None:
         """Return a request; None if it was never indexed or is deleted."""
 
-    def named(self, name: str) -> Request | None:
-        """Return the request to which its client gave this name; None if it does not exist or is deleted."""
+    def named(self, name: str) -> Named | None:
+        """Return the request to which its client gave this name; None if it does not exist or is deleted.
+
+        Names are compared character by character: no two spellings are taken for one.
+        """
 
     def texts(self, ids: Collection[int]) -> Mapping[int, str]:
         """Return the texts that are known for ids."""
@@ -107,8 +117,8 @@ class Transaction(Index, Protocol):
     def feed(self, fed: Mapping[tuple[int, int, int], Fed]) -> None:
         """Set the feedback of rows, by incarnation, request and row."""
 
-    def name(self, name: str, request: Request) -> None:
-        """Name a request; the name must be free (see `named`) and lasts at least as long as the request's rows."""
+    def name(self, name: str, named: Named) -> None:
+        """Name a request that this transaction indexes; the name must be free (see `named`), and goes with the request."""
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
         """Note the texts of ids, each for at least as long as the records appended now; none while `most` are known."""

@@ -24,7 +24,7 @@ CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
 #: The requests that clients named; created with the first name, so that files without names keep the older format.
-NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER) WITHOUT ROWID"
+NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER, content BLOB) WITHOUT ROWID"
 #: The texts of ids, created with the first one.
 TEXTS = "text (id INTEGER PRIMARY KEY, value TEXT)"
 #: The facts of a segment and their initial values, which determine their types.

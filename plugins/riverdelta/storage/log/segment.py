@@ -16,10 +16,12 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
-from riverdelta.storage.log.base import Entry, Fed, Request, Row, Stored
+from riverdelta.storage.log.base import Entry, Fed, Named, Request, Row, Stored
 from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, TEXTS, explained
 
 _PAIR = 16
+#: The columns that the tables of earlier versions lack.
+_ADDED = (("fed", "due", "REAL"), ("named", "content", "BLOB NOT NULL DEFAULT x''"))
 
 
 class Segment:
@@ -66,19 +68,22 @@ class Segment:
         """Set one fact, inside a transaction."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def name(self, name: str, request: Request) -> None:
+    def name(self, name: str, named: Named) -> None:
         """Give a request a name, inside a transaction."""
         self._db.execute(f"CREATE TABLE IF NOT EXISTS {NAMES}")
-        self._db.execute("INSERT INTO named VALUES (?, ?, ?)", (name, *request))
+        self._db.execute("INSERT INTO named VALUES (?, ?, ?, ?)", (name, *named.request, named.content))
 
-    def named(self, name: str) -> Request | None:
+    def named(self, name: str) -> Named | None:
         """Return the request of a name, None if the segment does not have it."""
         if not self._has("named"):
             return None
-        found = self._ask("SELECT incarnation, request FROM named WHERE name = ?", (name,))
-        if found and not all(isinstance(number, int) for number in found[0]):
+        found = self._ask("SELECT incarnation, request, content FROM named WHERE name = ?", (name,))
+        if not found:
+            return None
+        *request, content = found[0]
+        if not all(isinstance(number, int) for number in request) or not isinstance(content, bytes):
             raise self._odd("named", found[0])
-        return found[0] if found else None
+        return Named((request[0], request[1]), content)
 
     def note(self, texts: Mapping[int, str]) -> None:
         """Note the texts of ids, inside a transaction."""
@@ -262,16 +267,17 @@ class Segment:
             path.unlink(missing_ok=True)
 
     def _upgrade(self) -> None:
-        """Add the columns and facts that version 0.1 lacks."""
+        """Add the columns that earlier versions lack."""
 
-        def lacks() -> bool:
-            names = [row[1] for row in self._ask("PRAGMA table_info(fed)")]
-            return bool(names) and "due" not in names
+        def lacks(table: str, column: str) -> bool:
+            names = [row[1] for row in self._ask(f"PRAGMA table_info({table})")]
+            return bool(names) and column not in names
 
-        if lacks():
-            with self.transaction():
-                if lacks():
-                    self._db.execute("ALTER TABLE fed ADD COLUMN due REAL")
+        for table, column, kind in _ADDED:
+            if lacks(table, column):
+                with self.transaction():
+                    if lacks(table, column):
+                        self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
     def _has(self, table: str) -> bool:
         return bool(self._ask("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))

@@ -15,7 +15,7 @@ from typing import Any
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.features import Ints
 from riverdelta.core.locks import Turn, alone
-from riverdelta.storage.log.base import ERASED, Entry, Fed, Needed, Request, Row, Scored, Stored, Transaction
+from riverdelta.storage.log.base import ERASED, Entry, Fed, Named, Needed, Request, Row, Scored, Stored, Transaction
 from riverdelta.storage.log.retention import Part, Retention
 from riverdelta.storage.log.schema import CARRIED, create
 from riverdelta.storage.log.segment import Segment
@@ -128,9 +128,9 @@ class Segments:
         """See `Transaction.feed`."""
         self.newest.feed(fed)
 
-    def name(self, name: str, request: Request) -> None:
+    def name(self, name: str, named: Named) -> None:
         """See `Transaction.name`."""
-        self.newest.name(name, request)
+        self.newest.name(name, named)
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
         """See `Transaction.note`."""
@@ -180,11 +180,11 @@ class Segments:
                 return place, rows
         return None
 
-    def named(self, name: str) -> Request | None:
+    def named(self, name: str) -> Named | None:
         """See `Index.named`."""
         with self._now() as segments:
             found = (segment.named(name) for segment in reversed(segments))
-            return next((request for request in found if request is not None), None)
+            return next((named for named in found if named is not None), None)
 
     def swept(self) -> Mapping[int, int]:
         """See `Index.swept`."""
