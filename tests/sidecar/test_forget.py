@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from riverdelta.core.arrays import part
+from riverdelta.core.errors import NotFound
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
+from riverdelta.core.locks import shared
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
 from riverdelta.corrections.linear import Linear
@@ -17,6 +19,7 @@ from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Replayed
+from riverdelta.storage.impression import find
 from riverdelta.storage.journal import Outcome
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.registry import FolderRegistry
@@ -179,6 +182,102 @@ def test_the_record_and_the_status_name_only_the_column(rig, operator):
     assert record.fields["what"].startswith("user=#")
     assert rig.trainer.status()["outcomes"][-1]["details"]["what"] == "user"
     assert str(ANN) not in str(rig.trainer.status())
+
+
+def test_a_request_is_forgotten_by_its_clients_id_and_its_users_other_rows_stay(rig, operator):
+    columns = rig.columns(2, 1) | {"user": ["ann", "bob"], "item": np.array([1, 2])}
+    answer = rig.plane.score(columns, request_id="order-17", row_ids=["row-of-ann", "row-of-bob"])
+    other = rig.plane.score(columns, request_id="order-18")
+    label(rig, answer, [0, 1])
+    label(rig, other, [0])
+    rig.step()
+    home = rig.trainer.home.folder
+    assert files_with(home, b"order-17")
+    assert forget(rig, operator, "request_id=order-17").removed["rows"] == 2
+    assert files_with(home, b"order-17", b"row-of-ann", b"row-of-bob") == []
+    assert files_with(home, b"order-18")
+    assert label(rig, answer, [0, 1]) == [Outcome.IMPRESSION_LOST] * 2
+    assert label(rig, other, [0, 1]) == [Outcome.DUPLICATE, Outcome.ACCEPTED]
+    assert rig.plane.score(columns, request_id="order-17").impressions != answer.impressions
+
+
+@pytest.mark.parametrize("rig", [{"labels": "silence", "window_seconds": 60.0}], indirect=True)
+def test_rows_that_were_shown_and_wait_become_no_negatives(rig, operator):
+    answer = score(rig, ["ann", "bob", "ann"], 1)
+    label(rig, answer, [0, 1, 2], np.nan)
+    rig.step()
+    assert forget(rig, operator, "user=ann").removed["showings"] == 2
+    rig.step(seconds=120.0)
+    rig.step()
+    assert (rig.trainer.learner.examples, rig.trainer.learner.joiner.unmatched) == (1, 0)
+
+
+def test_held_examples_are_dropped_and_the_others_are_learned_later(rig, operator):
+    rig.trainer.learner.admission.breaker._tally["open"] = 1
+    teach(rig, ["ann", "bob", "ann"], 1)
+    assert len(rig.trainer.learner.held) == 3
+    assert forget(rig, operator, "user=ann").removed["held examples"] == 2
+    operator.ask(COMMANDS["resume"]())
+    rig.step()
+    assert rig.trainer.learner.learned == 1
+
+
+def test_an_id_that_shares_its_slot_resets_the_other_too_and_the_report_says_one_row(rig, operator):
+    hashing = rig.trainer.learner.stack.corrections[2]._hash
+    own = int(hashing(np.array([BOB]))[0])
+    twin = next(n for n in range(10**6) if int(hashing(np.array([n]))[0]) == own)
+    teach(rig, ["bob"] * 6 + ["cleo"], 1)
+    entity = rig.trainer.learner.stack.corrections[2]
+    offset, rows = np.zeros((1, 1), np.float32), {"user": np.array([BOB]), "shop": np.ones(1, np.float32)}
+    assert entity.predict(rows, offset)[0, 0] != 0
+    forget(rig, operator, f"user={twin}")
+    assert entity.predict(rows, offset)[0, 0] == 0
+
+
+def test_a_rollback_to_a_release_from_before_brings_nothing_back(rig, operator):
+    rig.settings.__dict__["release_examples"] = 4
+    for seed in range(3):
+        teach(rig, ["ann", "bob", "ann", "cleo"], seed)
+    forget(rig, operator, "user=ann")
+    operator.ask(COMMANDS["rollback"](release=1))
+    rig.step()
+    rows = {"user": np.array([ANN, id64("never")]), "item": np.ones(2, np.int64), "shop": np.ones(2, np.float32)}
+    mine, never = rig.trainer.learner.stack.predict(rows, np.zeros((2, 1), np.float32)).tolist()
+    assert mine == never
+    assert files_with(rig.trainer.home.folder, hashed(ANN)) == []
+
+
+def test_the_text_of_an_id_is_noted_shown_and_forgotten(rig, operator):
+    answer = teach(rig, ["ann", "bob"], 1)
+    home = rig.trainer.home
+    assert find(home, f"{answer.impressions}.1")["columns"]["user"] == "bob"
+    assert files_with(home.folder, b"ann")
+    assert forget(rig, operator, "user=ann").removed["names"] == 1
+    assert [name for name, _ in files_with(home.folder, b"ann") if name.endswith(("sqlite", "-wal"))] == []
+    assert find(home, f"{answer.impressions}.1")["columns"]["user"] == "bob"
+    with pytest.raises(NotFound, match="was erased by `riverdelta forget`"):
+        find(home, f"{answer.impressions}.0")
+
+
+@pytest.mark.parametrize("rig", [{"names": 0}], indirect=True)
+def test_without_names_no_text_is_stored(rig):
+    answer = teach(rig, ["a-long-name-of-ann"], 1)
+    assert files_with(rig.trainer.home.folder, b"a-long-name") == []
+    assert find(rig.trainer.home, f"{answer.impressions}.0")["columns"]["user"] == id64("a-long-name-of-ann")
+
+
+def test_while_a_backup_is_made_the_erasure_waits(rig, operator, monkeypatch):
+    monkeypatch.setattr("riverdelta.sidecar.trainer._PAUSE_SECONDS", 0.0)
+    teach(rig, ["ann"], 1)
+    sequence = operator.ask(Forget(what="user=ann"))
+    with shared(rig.trainer.home.key_path.parent / "copying"):
+        for _ in range(3):
+            rig.trainer.step()
+        assert "a backup is being made" in rig.trainer.paused
+        assert rig.trainer.learner.outcomes.of(sequence).pending
+    rig.step()
+    assert not rig.trainer.learner.outcomes.of(sequence).pending
+    assert files_with(rig.trainer.home.folder, hashed(ANN)) == []
 
 
 class Killed(BaseException):

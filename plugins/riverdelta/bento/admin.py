@@ -41,7 +41,8 @@ def routes(runtime: Runtime) -> list[Route]:
         asked, plane = query(DiffQuery, request), runtime.plane
         store, ids = plane.home.releases(), parse_ids(asked.id, plane.definition.schema)
         async with reading:
-            return json(await asyncio.to_thread(diff, plane.definition, store, asked.a, asked.b, asked.top, ids))
+            texts = plane.journal.log.texts(list((ids or {}).values()))
+            return json(await asyncio.to_thread(diff, plane.definition, store, asked.a, asked.b, asked.top, ids, texts))
 
     async def export(request: Request) -> Response:
         number = query(ExportQuery, request).release

@@ -62,6 +62,8 @@ class Command(Strict):
     earlier: ClassVar[Mapping[int, Mapping[str, Any]]] = {}
     #: Whether it takes effect when it is requested rather than when the learner reads it.
     immediate: ClassVar[bool] = False
+    #: Whether the command line executes it where no learner runs.
+    offline: ClassVar[bool] = False
     #: The sentence that reports success, with fields of an `Answer` in braces.
     success: ClassVar[str]
 

@@ -23,6 +23,7 @@ class Forget(Command):
     """
 
     name = "forget"
+    offline = True
 
     what: str = Field(
         min_length=3,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,15 @@ class Diff:
     changes: Sequence[Change]
 
 
-def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int = TOP, ids: Ids | None = None) -> Diff:
+def diff(
+    definition: Definition,
+    store: ReleaseStore,
+    a: int,
+    b: int,
+    top: int = TOP,
+    ids: Ids | None = None,
+    texts: Mapping[int, str] = MappingProxyType({}),
+) -> Diff:
     """Return the differences between two releases, given by number.
 
     Raises `NotFound` or `Corrupt` if a release or its state is missing or damaged, and `InvalidInput` if no table is keyed by
@@ -76,6 +85,8 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
         The number of changes to return, the largest first (default 20).
     ids
         Ids by column: return their coefficients, changed or not (default: those that changed, of all ids).
+    texts
+        The texts of string ids, by hash, to show in place of the hashes.
 
     Notes
     -----
@@ -105,6 +116,8 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
                 old_value, new_value, size = map(float, found)
                 logits = None if np.isnan(size) else (new_value - old_value) * size
                 slot = row if after.slots else None
+                for shown, own in (ids or {}).items() if whose else ():
+                    whose = str(whose).replace(f"{shown}={own}", f"{shown}={texts.get(own, own)}")
                 changes.append(Change(name, key, features[column], slot, whose, old_value, new_value, logits))
     if ids is not None and not changes:
         raise InvalidInput(f"no table is keyed by {' and '.join(ids)} alone; for a cross give an id of each of its columns")

@@ -39,12 +39,21 @@ def find(home: Home, text: str) -> dict[str, Any]:
         if known.fed.get(index) == ERASED:
             raise NotFound(f"impression {text} was erased by `riverdelta forget`")
         block = reader.impressions(position)
+        texts = reader.log.texts([int(own) for own in _ids(block, request, index).values()])
     at = np.flatnonzero((block.request == request) & (block.index == index))
-    fed = known.fed.get(index)
-    return _described(text, position, block, int(at[0]), home.definition.loss) | {
+    fed, found = known.fed.get(index), _described(text, position, block, int(at[0]), home.definition.loss)
+    names = {column: texts[own] for column, own in _ids(block, request, index).items() if own in texts}
+    return found | {
+        "columns": found["columns"] | names,
         "label": None if fed is None else fed.label,
         "shown": None if fed is None else fed.shown,
     }
+
+
+def _ids(block: Impressions, request: int, index: int) -> dict[str, int]:
+    """Return the row's ids by column."""
+    at = np.flatnonzero((block.request == request) & (block.index == index))[0]
+    return {name: int(each[at]) for name, each in block.columns.items() if each.dtype == np.int64 and each.ndim == 1}
 
 
 def _described(text: str, position: int, block: Impressions, at: int, loss: Loss) -> dict[str, Any]:
