@@ -219,8 +219,7 @@ BROKEN = {
     "a_record_wakes_who_waits": [opener(WakesNobody)],
     "incarnations_live_until_they_leave": [opener(KeepsWhoLeft)],
     "what_is_erased_is_gone_for_every_hold": [
-        opener(kind)
-        for kind in (ErasesNoFeedback, ErasesNoTexts, ErasesNoNames, NotesTextsWithoutEnd, AppendsInsteadOfReplacing)
+        opener(kind) for kind in (ErasesNoFeedback, ErasesNoTexts, ErasesNoNames, NotesTextsWithoutEnd, AppendsNotReplaces)
     ],
     "retention_deletes_what_is_done_with_and_no_more": [
         opener(kind) for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames)
