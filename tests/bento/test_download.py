@@ -11,7 +11,7 @@ from riverdelta.bento import download
 from riverdelta.bento.download import Download, packed
 from riverdelta.core.errors import Unsupported
 from riverdelta.core.settings import Settings
-from riverdelta.graph.files import export_single
+from riverdelta.graph.files import export
 from riverdelta.storage.home import Home
 
 
@@ -39,7 +39,7 @@ def test_the_file_is_the_command_s_own_and_is_closed_when_it_is_sent(merged, tmp
     assert answer.headers["Content-Disposition"] == 'attachment; filename="one.onnx"'
     body = answer.content
     assert answer.headers["Content-Length"] == str(len(body))
-    assert body == export_single(merged, tmp_path / "one.onnx").read_bytes()
+    assert body == export(merged, tmp_path / "one.onnx")[0].read_bytes()
     onnx.checker.check_model(onnx.load_from_string(body))
 
 
@@ -49,6 +49,8 @@ def test_what_cannot_be_one_file_is_refused_with_the_reason(merged, tmp_path):
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="vast.bin")
     tensor.external_data.add(key="length", value=str(2**31))
+    model.graph.node.add(op_type="Identity", input=["vast"], output=["all of it"])
+    model.graph.output.add(name="all of it")
     onnx.save(model, tmp_path / "vast.onnx")
     with pytest.raises(Unsupported, match="one ONNX file holds at most"):
         asyncio.run(packed(tmp_path / "vast.onnx"))

@@ -92,6 +92,15 @@ def test_a_label_of_any_numeric_datatype_is_taken(send, datatype, label, wide):
     assert answer.json()["error"].startswith("no item is accepted, and nothing is stored: 1 bad_id;")
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "FP16", "INT32"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_weights_and_times_are_taken_as_named_tensors(send, datatype, wide):
+    shape = [1, 1] if wide else [1]
+    weight = {"datatype": datatype, "shape": shape, "data": [2]}
+    answer = fed(send, weight=weight, time={"datatype": "FP64", "shape": shape, "data": [1.7e9 + 0.25]})
+    assert answer.status_code == 422, "as for any id that is not one"
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -105,6 +114,13 @@ def test_a_label_of_any_numeric_datatype_is_taken(send, datatype, label, wide):
             "id and label have no values; expected id BYTES[M] and label FP32[M]",
         ),
         ({"label": None}, "input 'label' is missing; expected id BYTES[M] and"),
+        ({"weight": {"datatype": "FP64", "shape": [1], "data": [100.1]}}, "has the weight 100.1; expected 0 to 100: divide"),
+        ({"weight": {"datatype": "BYTES", "shape": [1], "data": ["1"]}}, "input 'weight' is BYTES; expected id BYTES[M]"),
+        ({"weight": {"datatype": "BOOL", "shape": [1], "data": [True]}}, "weight is bool[1]; expected 1 numbers, one an item"),
+        ({"weight": {"datatype": "FP32", "shape": [2], "data": [1, 1]}}, "weight is float32[2]; expected 1 numbers"),
+        ({"time": {"datatype": "FP32", "shape": [1], "data": [1.7e9]}}, "'time' is FP32, which cannot hold Unix seconds"),
+        ({"time": {"datatype": "FP64", "shape": [1], "data": [1.7e12]}}, "in milliseconds: write t / 1000"),
+        ({"time": {"datatype": "INT64", "shape": [1], "data": [-5]}}, "item 0 has the time -5; expected Unix seconds from"),
         (
             {"label": None, "lable": {"datatype": "INT64", "shape": [1], "data": [1]}},
             "(inputs) has 'lable': did you mean label?",

@@ -26,10 +26,10 @@ UNKNOWN = {
     "/feedback": ("/feedback", {"items": [ITEM], "item": []}, "'item': did you mean items? Allowed: items"),
     "an item's weight": (
         "/feedback",
-        [ITEM, {**ITEM, "weight": 2}],
-        "the body (items[1]) has 'weight'; allowed: id, label, shown",
+        [ITEM, {**ITEM, "wieght": 2}],
+        "the body (items[1]) has 'wieght': did you mean weight? Allowed: id, label, shown, weight, time",
     ),
-    "an item's time": ("/feedback", {"items": [{**ITEM, "time": 1.5}]}, "(items[0]) has 'time'; allowed: id, label, shown"),
+    "an item's time": ("/feedback", {"items": [{**ITEM, "when": 1.5}]}, "(items[0]) has 'when'; allowed: id, label, shown"),
     "an item's slip": ("/feedback", [{"id": "a.0", "lable": 1}], "(items[0]) has 'lable': did you mean label?"),
     "the query of a body": ("/score?propensity=1", SCORE, "the query has 'propensity'; allowed: nothing"),
     "the query of feedback": ("/feedback?weight=2", [ITEM], "the query has 'weight'; allowed: nothing"),
@@ -133,6 +133,7 @@ ITEMS = st.lists(
             "label": st.sampled_from([0, 1, None]) | ODD,
             "shown": st.just(True) | ODD,
             "weight": ODD,
+            "time": st.none(),
         },
     )
     | ODD,
@@ -148,10 +149,13 @@ def test_feedback_is_taken_where_its_model_takes_it(send, definition, body):
         asked = FeedbackRequest.model_validate(body).root
         items = asked if isinstance(asked, list) else asked.items
         fits = all(item.label in (None, *definition.loss.labels) for item in items)
+        fits &= all(item.weight in (None, 1) if item.label is None else (item.weight or 0) >= 0 for item in items)
     except ValidationError:
         fits = False
     answer = send("POST", "/feedback", content=json.dumps(body))
-    assert answer.status_code == (200 if fits else 400), answer.text
+    assert answer.status_code == (422 if fits else 400), answer.text
+    if fits:
+        assert set(answer.json()["outcomes"]) == {"bad_id"}
 
 
 @settings(max_examples=200)

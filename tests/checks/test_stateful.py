@@ -81,8 +81,8 @@ def examples(start, stop):
     s, count = STREAM, stop - start
     rows = {name: s[name][start:stop] for name in ("base", "corrected", "served", "label", "position", "source")}
     one = np.ones(count, np.float32)
-    given = {"weight": one, "importance": one, "taken_back": np.zeros(count, np.float32)}
-    times = {"received": s["time"][start:stop], "scored": s["time"][start:stop] - 1}
+    given = {"weight": one, "importance": one, "sent": one, "taken_back": np.zeros(count, np.float32)}
+    times = {"received": s["time"][start:stop], "scored": s["time"][start:stop] - 1, "event": np.full(count, np.nan)}
     return Examples(columns={n: c[start:stop] for n, c in s["columns"].items()}, **rows, **given, **times)
 
 

@@ -108,6 +108,74 @@ def test_a_tensor_takes_true_only_where_it_is_of_bools():
         Column("tokens", "int64", (2,)).check([[True, 0]])
 
 
+CITY = Column("city", "string")
+
+
+@pytest.mark.parametrize(
+    "value", [["ann", ""], ("ann", ""), np.array(["ann", ""]), np.array(["ann", ""], object), [["ann"], [""]]]
+)
+def test_a_string_column_takes_strings_as_they_are(value):
+    for column, shape in ((CITY, (2,)), (Column("city", "string", (1,)), (2, 1))):
+        taken = column.check(value)
+        assert (taken.dtype, taken.shape, taken.ravel().tolist()) == (object, shape, ["ann", ""])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            ["ann", None],
+            "row 8 has null for 'city', which is string.N.; expected a string of UTF-8 of at most 65536 characters",
+        ),
+        (["ann", 7], "row 8 has 7 of type int"),
+        (["ann", b"bob"], "row 8 has b'bob' of type bytes"),
+        (["ann", ["bob"]], "row 8 has .* of type list"),
+        (["x" * 65_537], "row 7 has 'x+.* of type str"),
+        (["\ud800"], "row 7 has .* expected a string of UTF-8"),
+        ("ann", r"has shape object\[\]"),
+        (None, r"has shape object\[\]"),
+        ([["a", "b"]], r"has shape object\[1, 2\]"),
+        ([np.zeros((2, 1)), np.zeros((2, 2))], "'city' is ragged"),
+    ],
+    ids=str,
+)
+def test_what_is_no_string_is_refused_by_its_row(value, said):
+    with pytest.raises(InvalidInput, match=said):
+        CITY.check(value, first=7)
+
+
+def test_a_row_of_strings_names_its_row():
+    names = Column("names", "string", (2,))
+    assert names.check([["a", "b"], ["c", "d"]]).shape == (2, 2)
+    with pytest.raises(InvalidInput, match=r"row 1 has null for 'names', which is string.N, 2."):
+        names.check([["a", "b"], ["c", None]])
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32", "int32", "bool", "uint64", "float16"])
+def test_a_column_of_one_takes_rows_with_and_without_an_axis(dtype):
+    for shape in ((), (1,)):
+        column = Column("x", dtype, shape)
+        for value in ([1, 0], [[1], [0]], np.array([1, 0]), np.array([[1], [0]])):
+            taken = column.check(value)
+            assert (taken.dtype.name, taken.shape, taken.ravel().tolist()) == (dtype, (2, *shape), [1, 0])
+        for odd in ([[1, 0]], [[[1]], [[0]]], np.zeros((2, 1, 1)), [[1], 0], [[]]):
+            with pytest.raises(InvalidInput, match="'x'"):
+                column.check(odd)
+
+
+def test_an_unsigned_column_takes_every_unsigned_integer():
+    assert Column("x", "uint64").check([2**64 - 1, 0]).tolist() == [2**64 - 1, 0]
+    for odd in ([-1], [2**64], ["7"], [0.5]):
+        with pytest.raises(InvalidInput, match="'x'"):
+            Column("x", "uint64").check(odd)
+
+
+def test_integers_that_are_numbers_are_not_hashed():
+    assert Column("age", "int64", (), number=True).check([7]).tolist() == [7]
+    with pytest.raises(InvalidInput, match=r"'age' has type str; expected int64.N."):
+        Column("age", "int64", (), number=True).check(["ann"])
+
+
 def test_too_many_rows_are_refused_with_the_limit():
     with pytest.raises(TooLarge, match="2 rows; at most 1"):
         SCHEMA.check(GOOD, max_rows=1)

@@ -58,6 +58,10 @@ def test_impressions_come_back_as_they_were(n, width):
     same(impressions(n, width), decode(encode(impressions(n, width))))
 
 
+def held(array):
+    return array.dtype, array.shape, array.tolist() if array.dtype == object else array.tobytes()
+
+
 @settings(max_examples=100)
 @given(
     st.dictionaries(
@@ -70,13 +74,14 @@ def test_inputs_of_any_type_and_shape_come_back_as_they_were(columns, n, seed):
     rng = np.random.default_rng(seed)
     made = {}
     for name, (dtype, shape) in columns.items():
+        if dtype == "string":
+            made[name] = np.array(rng.choice(["", "ann", "日本", "a\0b"], (n, *shape)), object)
+            continue
         # Any bits: the largest ids, and floats that are not finite.
         bits = rng.integers(0, 256, (n, *shape, np.dtype(dtype).itemsize)).astype(np.uint8)
         made[name] = bits[..., 0] > 127 if dtype == "bool" else bits.view(dtype)[..., 0]
     back = decode(encode(replace(impressions(n), columns=made))).columns
-    assert {name: (array.dtype, array.shape, array.tobytes()) for name, array in back.items()} == {
-        name: (array.dtype, array.shape, array.tobytes()) for name, array in made.items()
-    }
+    assert {name: held(array) for name, array in back.items()} == {name: held(array) for name, array in made.items()}
 
 
 @settings(max_examples=30)
@@ -94,6 +99,26 @@ def test_feedback_comes_back_as_it_was(items):
         np.array(requests, np.int64) - 5,
     )
     same(record, decode(encode(record)))
+
+
+def test_weights_and_times_come_back_and_take_no_byte_where_no_item_has_one():
+    ints = np.arange(3)
+    plain = Feedback(ints, ints, ints.astype(np.int32), np.ones(3, np.float32), np.ones(3), ints > 1, ints)
+    ones, nan = np.ones(3, np.float32), np.full(3, np.nan)
+    assert encode(replace(plain, weight=ones, event=nan)) == encode(plain)
+    assert decode(encode(plain)).weights.tolist() == [1, 1, 1]
+    assert np.isnan(decode(encode(plain)).events).all()
+    back = decode(encode(replace(plain, weight=np.float32([0, 1, 100]), event=np.array([np.nan, 1e9, 2e9]))))
+    assert back.weights.tolist() == [0, 1, 100]
+    assert back.events.tolist()[1:] == [1e9, 2e9]
+
+
+@pytest.mark.parametrize("weight", [-1.0, 100.5, np.nan, np.inf])
+def test_a_record_whose_weight_no_service_accepted_is_corrupt(weight):
+    ints = np.arange(1)
+    record = Feedback(ints, ints, ints.astype(np.int32), np.ones(1, np.float32), np.ones(1), ints > 1, ints)
+    with pytest.raises(Corrupt, match="a weight is not from 0 to 100"):
+        decode(encode(replace(record, weight=np.float32([weight]))))
 
 
 @pytest.mark.parametrize(

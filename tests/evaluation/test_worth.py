@@ -27,6 +27,7 @@ def examples(rows, position, seed=0, gain=1.5):
     return Examples(
         columns={}, base=base, corrected=served, served=served, label=label, weight=ones, received=times, scored=times,
         importance=ones, taken_back=np.zeros(rows, np.float32), position=np.full(rows, position), source=whole,
+        sent=ones, event=times * np.nan,
     )  # fmt: skip
 
 

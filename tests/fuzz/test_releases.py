@@ -14,7 +14,7 @@ from riverdelta import Calibration
 from riverdelta.core.errors import Corrupt, ModelError, NotFound, RiverdeltaError
 from riverdelta.core.features import Schema
 from riverdelta.corrections.stack import Stack
-from riverdelta.graph.files import export_single, save
+from riverdelta.graph.files import export, save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature
 from riverdelta.serving.session import Session
@@ -158,7 +158,7 @@ def test_weights_of_a_release_that_lie_elsewhere_are_never_read(lay, made, bound
         with contextlib.suppress(RiverdeltaError):
             scored = Session(path, State(0, 0, 0), providers=["CPUExecutionProvider"]).run(X)
         with contextlib.suppress(RiverdeltaError):
-            export_single(path, tmp_path / "single.onnx")
+            export(path, tmp_path / "single.onnx")
     if reference.get("location") in ("../outside", "OUTSIDE", "link", "/dev/zero"):
         assert scored is None
         assert not (tmp_path / "single.onnx").exists()

@@ -18,7 +18,7 @@ from riverdelta.core.arrays import nest, read_arrays
 from riverdelta.core.errors import Refused
 from riverdelta.core.hashing import id64
 from riverdelta.evaluation.gate import hedge
-from riverdelta.graph.files import export_single
+from riverdelta.graph.files import export
 from riverdelta.learning.commands import Rollback
 from riverdelta.learning.identity import describe
 from riverdelta.learning.learner import new_learner
@@ -292,7 +292,7 @@ def test_its_releases_are_intact_and_can_be_exported(folder, home, tmp_path):
     for release in releases.all():
         release.verify()
         assert releases.state(release)
-        alone = onnxruntime.InferenceSession(export_single(release.path, tmp_path / "alone.onnx"))
+        alone = onnxruntime.InferenceSession(*export(release.path, tmp_path / "alone.onnx"))
         feeds = {of.name: checked[of.name].reshape(len(checked[of.name]), *of.shape[1:]) for of in alone.get_inputs()}
         (score,) = alone.run(["score"], feeds)
         expected = Session(release.path, State(release.number, 0, release.position)).run(checked).score

@@ -9,7 +9,7 @@ import pytest
 from riverdelta import Calibration
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.graph import files
-from riverdelta.graph.files import export_single, save
+from riverdelta.graph.files import export, save
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.weights import weights_name
 
@@ -88,7 +88,7 @@ def test_four_bit_weights_survive(write, combine, plain):
 def test_one_file_holds_everything(base, combine, plain, x, tmp_path):
     merged = combine(base, [Calibration()])
     expected = plain(merged.path, {"x": x})
-    single = export_single(merged.path, tmp_path / "out" / "merged.onnx")
+    (single,) = export(merged.path, tmp_path / "out" / "merged.onnx")
     shutil.rmtree(merged.path.parent)
     onnx.checker.check_model(str(single), full_check=True)
     for name, values in plain(single, {"x": x}).items():
@@ -99,9 +99,21 @@ def test_one_file_holds_everything(base, combine, plain, x, tmp_path):
 def test_one_file_that_would_be_too_large_is_refused_with_its_size(base, combine, tmp_path, monkeypatch):
     merged = combine(base, [Calibration()])
     monkeypatch.setattr(files, "_LIMIT", 10_000)
-    with pytest.raises(Unsupported, match="at most 10000: copy both files"):
-        export_single(merged.path, tmp_path / "merged.onnx")
+    with pytest.raises(Unsupported, match="at most 10000: `riverdelta export` writes two"):
+        export(merged.path, tmp_path / "merged.onnx", alone=True)
     assert not (tmp_path / "merged.onnx").exists()
+
+
+def test_what_is_too_large_for_one_file_is_two_that_may_move(base, combine, plain, x, tmp_path, monkeypatch):
+    merged = combine(base, [Calibration()])
+    expected = plain(merged.path, {"x": x})
+    monkeypatch.setattr(files, "_LIMIT", 10_000)
+    made = export(merged.path, tmp_path / "out" / "merged.onnx")
+    assert [path.name for path in made] == ["merged.onnx", "merged.onnx.data"]
+    shutil.rmtree(merged.path.parent)
+    moved = shutil.move(tmp_path / "out", tmp_path / "elsewhere")
+    for name, values in plain(moved / "merged.onnx", {"x": x}).items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 @pytest.mark.parametrize("location", ["../wide.bin", "/etc/hostname", "link", "missing.bin", ""])
@@ -112,7 +124,7 @@ def test_one_file_of_a_model_whose_weights_lie_elsewhere_is_refused_by_name(writ
     next(entry for entry in model.graph.initializer[0].external_data if entry.key == "location").value = location
     path.write_bytes(model.SerializeToString())
     with pytest.raises(Corrupt, match=r"wide\.onnx cannot be read with its weights"):
-        export_single(path, tmp_path / "merged.onnx")
+        export(path, tmp_path / "merged.onnx")
     assert not (tmp_path / "merged.onnx").exists()
 
 
@@ -120,7 +132,7 @@ def test_other_weights_in_the_folder_do_not_count(write, combine, tmp_path, monk
     merged = combine(write("g (float[N] x) => (float[N] y) { y = Neg(x) }"), [Calibration()])
     merged.path.with_name("base-0000.bin").write_bytes(bytes(20_000))
     monkeypatch.setattr(files, "_LIMIT", 10_000)
-    assert export_single(merged.path, tmp_path / "merged.onnx").is_file()
+    assert export(merged.path, tmp_path / "merged.onnx") == [tmp_path / "merged.onnx"]
 
 
 def test_a_base_that_changed_under_its_signature_is_not_mixed_with_the_old_one(write_external, combine, tmp_path):

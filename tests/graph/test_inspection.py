@@ -7,7 +7,7 @@ from riverdelta.graph.inspection import list_tensors
 from riverdelta.graph.signature import Signature
 
 BASE = """
-g (int64[batch] user, float[batch, seq, 4] tokens, float[seq] positions, int32[batch] kind, string[batch] city,
+g (int64[batch] user, float[batch, seq, 4] tokens, float[seq] positions, int32[batch] kind, complex64[batch] city,
    float[8, 2] fixed, float[-1, 2] x)
   => (float[batch, 1] score, float[batch, 2] both, float[batch, 1] other, float[batch, 1] tanhed, int64[batch] label)
 <float[2, 1] w = {0.5, -1.5}, float[2, 2] w2 = {1, 2, 3, 4}>
@@ -46,7 +46,7 @@ def test_every_tensor_is_listed_once_with_its_place(found):
         ("x", "float32[N, 2]", "vector column", None),
         ("tokens", "float32[N, seq, 4]", "base only", "corrections cannot read it"),
         ("positions", "float[seq]", "-", "'seq' is not the batch axis"),
-        ("city", "string[batch]", "-", "STRING; expected numbers"),
+        ("city", "complex64[batch]", "-", "COMPLEX64; expected numbers or strings"),
         ("fixed", "float[8, 2]", "-", "dynamic_shapes"),
         ("z", "float32[N, 1]", "tap", None),
         ("turned", "float[seq]", "-", "its first axis is seq, not the batch axis"),

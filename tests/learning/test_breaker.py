@@ -97,6 +97,52 @@ def test_a_sender_whose_labels_the_others_contradict_trips_it_and_is_named(sende
     assert "`riverdelta resume --skip`" in breaker.reason
 
 
+WRONG_BY_WEIGHT = {
+    "all labels alike, of any weight": (1.0, 1.0, 1.0),
+    "light labels that are all wrong": (1.0, 0.01, 0.01),
+    "heavy labels that are all wrong": (1.0, 100.0, 100.0),
+    "light right labels hide wrong ones": (0.1, 1.0, 0.001),
+    "right labels hide heavy wrong ones": (0.1, 100.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_BY_WEIGHT)
+def test_a_sender_that_is_wrong_by_number_or_by_weight_is_named_whatever_the_weights(kind):
+    part, wrong, right = WRONG_BY_WEIGHT[kind]
+    lies, truth = informed(80_000, [2]), informed(80_000)
+    lying = (lies.source == 2) & (np.random.default_rng(1).random(80_000) < part)
+    sent = np.where(lies.source != 2, 1.0, np.where(lying, wrong, right)).astype(np.float32)
+    examples = replace(truth, label=np.where(lying, lies.label, truth.label), sent=sent, importance=sent)
+    breaker = Breaker()
+    assert not breaker.update(examples).all()
+    assert "nats a row to the base" in breaker.reason
+    assert "labels of sender 2," in breaker.reason
+
+
+def test_a_sender_of_heavy_labels_is_not_named_for_what_all_lose_alike():
+    examples = informed(20_000)
+    sent = np.where(examples.source == 2, 100, 1).astype(np.float32)
+    examples = replace(examples, corrected=-examples.corrected / 8, sent=sent, importance=sent)
+    assert Breaker().update(examples).all()
+
+
+def test_labels_of_weight_0_leave_no_trace():
+    breaker, still = Breaker(), Breaker()
+    zero = np.zeros(3_000, np.float32)
+    assert breaker.update(replace(informed(3_000, [2]), label=zero, sent=zero, importance=zero)).all()
+    names = [name for name in bits(still) if name != "tally/examples"]
+    assert [bits(breaker)[name] for name in names] == [bits(still)[name] for name in names]
+
+
+def test_a_state_from_before_there_were_weights_goes_on_as_if_all_had_been_1():
+    old, new = Breaker(), Breaker()
+    first, rest = informed(4_000, [3]), informed(40_000, [3], seed=1)
+    old.update(first)
+    new.load({name: a for name, a in old.state().items() if not name.endswith(("/weighted", "/mass"))})
+    assert np.array_equal(new.update(rest), old.update(rest))
+    assert new.reason == old.reason is not None
+
+
 def test_senders_beyond_those_judged_one_by_one_are_judged_together():
     breaker = Breaker()
     assert not breaker.update(informed(60_000, range(40, 60), senders=60)).all()

@@ -28,6 +28,16 @@ def test_it_agrees_with_a_dictionary_of_counts(seed, limit):
             counts.update(entities)
 
 
+@given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=40), st.integers(1, 50))
+def test_no_entity_has_more_weight_than_the_limit_however_it_is_split(weights, limit):
+    weights = np.array(weights)
+    passes = Limiter(["user"], limit, 60.0).admit({"user": np.zeros(len(weights), np.int64)}, np.zeros(len(weights)), weights)
+    assert weights[passes].sum() <= limit
+    refused = np.flatnonzero(~passes)
+    for at in refused:
+        assert weights[:at][passes[:at]].sum() + weights[at] > limit
+
+
 def test_time_that_steps_back_opens_no_window_again():
     limiter = Limiter(["user"], 1, 60.0)
     times = np.array([3_600.0, 0.0, 3_601.0, 10.0])

@@ -24,9 +24,9 @@ import os, sys
 os.nice(10)
 from pathlib import Path
 from riverdelta.core.errors import Unsupported
-from riverdelta.graph.files import export_single
+from riverdelta.graph.files import export
 try:
-    export_single(*map(Path, sys.argv[1:]))
+    export(*map(Path, sys.argv[1:]), alone=True)
 except Unsupported as error:
     print(error, file=sys.stderr)
     sys.exit({_REFUSED})

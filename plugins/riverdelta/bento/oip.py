@@ -178,6 +178,11 @@ class Oip:
                 raise InvalidInput(f"input {name!r} is missing; {_EXPECTED.format(row)}")
             if (given[name].datatype == "BYTES") != (name == row):
                 raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED.format(row)}")
+        for name in given.keys() & {"weight", "time"}:
+            if given[name].datatype == "BYTES":
+                raise InvalidInput(f"input {name!r} is BYTES; {_EXPECTED.format(row)}")
+        if "time" in given and (kind := given["time"].datatype) in _COARSE:
+            raise InvalidInput(f"input 'time' is {kind}, which cannot hold Unix seconds exactly; send it as FP64")
         columns = await self.runtime.read(size, _columns, given)
         ids, labels = _rows(columns), columns["label"]
         if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
@@ -185,7 +190,8 @@ class Oip:
         if not len(ids):
             raise InvalidInput(f"{row} and label have no values; {_EXPECTED.format(row)}, with M of at least 1")
         visit().rows(ids)
-        answer = await self.runtime.feedback(ids, labels, visit().caller.source, size)
+        more = {f"{name}s": columns[name] for name in ("weight", "time") if name in columns}
+        answer = await self.runtime.feedback(ids, labels, visit().caller.source, size, **more)
         if (refusal := answer.refusal()) is not None:
             raise refusal
         outcomes = _bytes([str(outcome) for outcome in answer.outcomes])
@@ -212,10 +218,15 @@ def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
 
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
-_TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32")]
+_TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32"), _tensor("weight", "FP32"), _tensor("time", "FP64")]
 _ROW_IDS = _tensor("row_ids", "BYTES")
 _NAMING = [_tensor("request_id", "BYTES"), _tensor("row_id", "BYTES"), _tensor("index", "INT64")]
-_EXPECTED = "expected {} BYTES[M] and label FP32[M], or a label of another numeric datatype"
+_EXPECTED = (
+    "expected {} BYTES[M] and label FP32[M], or a label of another numeric datatype, and optionally weight FP32[M] or FP64[M] "
+    "and time FP64[M]"
+)
+#: The datatypes whose steps are longer than a second at Unix seconds.
+_COARSE = frozenset({"FP16", "BF16", "FP32"})
 _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]
 
 

@@ -36,6 +36,7 @@ from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.learning.definition import ATTRIBUTE, Definition
+from riverdelta.learning.preparation import Prepare
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.journal import PATIENCE_SECONDS
 
@@ -48,6 +49,7 @@ def online(
     base: str | Path,
     *,
     task: str | Loss = "binary",
+    output: str | None = None,
     logit: str | None = None,
     probability: str | None = None,
     link: str | None = None,
@@ -57,6 +59,7 @@ def online(
     on_drift: Response | None = None,
     slices: Mapping[str, str | int | Sequence[str | int]] | None = None,
     keep_inputs: bool = False,
+    prepare: Prepare | None = None,
     name: str | None = None,
     grpc_port: int | None = None,
     **unknown: Never,
@@ -73,9 +76,12 @@ def online(
     task
         The loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the log
         loss of labels 0 and 1.
+    output
+        The base's output to correct: a tensor (`"logit"`), a column of it (`"scores[1]"`) or a class (`"scores['fraud']"`).
+        Default: its only float output, in the column of the class 1 or True. If that is not clear, the error has the lines to
+        choose from.
     logit, probability
-        Name of the base's output to correct, as what it is. Give one of them if the base has several outputs, or if neither the
-        graph nor a few probed rows show which it is.
+        The same, as what it is. Give one of them if neither the graph nor a few probed rows show which it is.
     link
         `"identity"` if the output is a raw output, `"logit"` if it is a probability. Give it only if an error asks for it: it
         overrides what probed rows and narrow bounds suggest, never what the graph proves.
@@ -95,6 +101,11 @@ def online(
         `riverdelta rebase` to another base or to corrections that read other columns. Default: False, because inputs may be
         personal data; `RIVERDELTA_JOURNAL_MAX_AGE_SECONDS` and `RIVERDELTA_JOURNAL_MAX_BYTES` limit how long they are kept. A
         change applies to later requests, and the home stays valid.
+    prepare
+        A function of a request's columns (a dict of numpy arrays of N rows) that returns the base's other inputs, such as the
+        token ids of a text. Requests then bring exactly `columns`, so declare an input that they bring themselves. Several
+        threads may call it at once. Its `ValueError` answers 400, any other error 500. Default: None, requests bring every
+        input.
     name
         The scorer's name in the Open Inference Protocol, and its folder. Default: the class's name in lower case.
     grpc_port
@@ -130,6 +141,7 @@ def online(
         definition = Definition(
             name=name or cls.__name__.lower(),
             base=_locate(base, folder),
+            output=output,
             logit=logit,
             probability=probability,
             link=link,
@@ -140,11 +152,13 @@ def online(
             slices=dict(slices or {}),
             task=task,
             keep_inputs=keep_inputs,
+            prepare=prepare,
             service=f"{_spelled(module)}:{cls.__name__}",
         )
         # A missing column fails here, at import.
         definition.new_stack()
         definition.new_slices()
+        _ = definition.preparation
         setattr(cls, ATTRIBUTE, definition)
         _equip(cls, definition, {} if grpc_port is None else {"grpc_port": grpc_port})
         return cls

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from riverdelta.bento.access import Access
 from riverdelta.bento.endpoints import TABLE, Endpoint
 from riverdelta.bento.schemas import NAMES, ErrorResponse, IndexRequest, InferRequest, ProtocolErrorResponse
-from riverdelta.core.features import Column
+from riverdelta.core.features import MOST_TEXT_LENGTH, Column
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
@@ -152,13 +152,15 @@ def column_schema(column: Column) -> Json:
     >>> column_schema(Column.parse("item_vec", "float32[2]"))["minItems"]
     2
     """
-    dtype = np.dtype(column.dtype)
+    dtype = column.numpy
     if column.kind == "id":
         made: Json = {"type": ["integer", "string"], **_range(np.dtype(np.int64)), "description": "A string is hashed."}
     elif dtype.kind in "iu":
         made = {"type": "integer", **_range(dtype)}
     elif dtype.kind == "b":
         made = {"type": "boolean"}
+    elif dtype.kind == "O":
+        made = {"type": "string", "maxLength": MOST_TEXT_LENGTH}
     else:
         made = {"type": "number"}
     for length in reversed(column.shape):
@@ -177,7 +179,8 @@ def _range(dtype: np.dtype[Any]) -> Json:
 
 def _zero(column: Column) -> Any:
     """Return one row of a column, of zeros; an axis of any length has length 1."""
-    return np.zeros([1 if n is None else n for n in column.shape], column.dtype).tolist()
+    shape = [1 if n is None else n for n in column.shape]
+    return np.full(shape, "", object).tolist() if column.dtype == "string" else np.zeros(shape, column.dtype).tolist()
 
 
 def _tensor(name: str, column: Column) -> Json:

@@ -22,6 +22,8 @@ from riverdelta.core.strict import validated
 from riverdelta.storage.journal.names import RowName, named
 
 _NAN, _NUMBERS = float("nan"), {int, float, bool}
+#: The optional numbers of an item: the argument of `DataPlane.read_feedback` for each, and what stands for none.
+_MORE = {"weight": ("weights", 1.0), "time": ("times", _NAN)}
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -40,9 +42,9 @@ def routes(runtime: Runtime) -> list[Route]:
 
     async def feedback(request: Request) -> Response:
         body = await read_body(request, runtime)
-        ids, labels = await runtime.read(len(body), _items, body, runtime.sizes)
+        ids, labels, more = await runtime.read(len(body), _items, body, runtime.sizes)
         visit().rows(ids)
-        answer = await runtime.feedback(ids, labels, visit().caller.source, len(body))
+        answer = await runtime.feedback(ids, labels, visit().caller.source, len(body), **more)
         refusal = answer.refusal()
         status = 200 if refusal is None else refusal.http_status
         return json({"outcomes": answer.outcomes, "position": answer.position}, status)
@@ -65,26 +67,34 @@ def _asked(body: bytes, sizes: Sizes) -> ScoreRequest:
     return validated(ScoreRequest, parse_json(body, "the body"), "the body")
 
 
-def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any]:
-    """Return the rows and labels of feedback, NaN for a row that was only shown."""
+def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any, dict[str, Any]]:
+    """Return the rows and labels of feedback, NaN for a row that was only shown, and the weights and times if any has one."""
     sizes.check(body)
     parsed = parse_json(body, "the body")
     items = parsed.get("items") if isinstance(parsed, dict) and len(parsed) == 1 else parsed
-    if isinstance(items, list) and (labels := _labels(items)) is not None:
-        return [item["id"] for item in items], np.array(labels, np.float64)
-    valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
-    rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
-    return rows, np.array([_NAN if item.label is None else item.label for item in valid], np.float64)
+    rows: list[str | RowName]
+    if isinstance(items, list) and _plain(items):
+        rows = [item["id"] for item in items]
+    else:
+        valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
+        rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
+        items = [item.model_dump(exclude_none=True) for item in valid]
+    labels = np.array([item.get("label", _NAN) for item in items], np.float64)
+    more = {name: [item.get(key, none) for item in items] for key, (name, none) in _MORE.items() if _any_has(items, key)}
+    return rows, labels, {name: np.array(given, np.float64) for name, given in more.items()}
 
 
-def _labels(items: list[Any]) -> list[Any] | None:
-    """Return the labels if each item has only an id, and a label or shown; None otherwise.
+def _any_has(items: list[dict[str, Any]], key: str) -> bool:
+    return any(key in item for item in items)
 
-    Faster than `Items` for each item; a test compares the two.
-    """
+
+def _plain(items: list[Any]) -> bool:
+    """Return whether each item has an id, a label or shown, and no null; faster than `Items`, and a test compares the two."""
     try:
         kinds = {type(item["id"]) for item in items}
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
+        more = [item[key] for item in items if len(item) > 2 for key in item.keys() & _MORE]
     except (TypeError, KeyError):
-        return None
-    return labels if kinds == {str} and {*map(len, items)} == {2} and {*map(type, labels)} <= _NUMBERS else None
+        return False
+    plain = kinds == {str} and {*map(type, labels)} <= _NUMBERS and {*map(type, more)} <= {int, float}
+    return plain and sum(map(len, items)) == 2 * len(items) + len(more)

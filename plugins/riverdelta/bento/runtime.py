@@ -104,10 +104,10 @@ class Runtime:
         """Count these bytes no longer."""
         self._held -= held
 
-    async def feedback(self, ids: Any, labels: Any, source: int, size: int) -> FeedbackAnswer:
-        """Store the feedback of a body of `size` bytes."""
+    async def feedback(self, ids: Any, labels: Any, source: int, size: int, **more: Any) -> FeedbackAnswer:
+        """Store the feedback of a body of `size` bytes, with `more` of what `DataPlane.read_feedback` takes."""
         plane = self.plane
-        return await plane.store(await self.read(size, plane.read_feedback, ids, labels), source)
+        return await plane.store(await self.read(size, plane.read_feedback, ids, labels, **more), source)
 
     async def score(
         self, columns: Any, propensity: Any, transport: str, size: int = 0, request_id: Any = None, row_ids: Any = None

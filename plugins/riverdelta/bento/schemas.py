@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from riverdelta.core.errors import short
+from riverdelta.core.feedback import EARLIEST, MOST_WEIGHT
 from riverdelta.core.strict import Strict
 from riverdelta.learning.command import Command
 from riverdelta.learning.commands import TOP, Number
@@ -41,6 +42,11 @@ _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 Count = Annotated[int, Field(ge=0)]
 Values = Annotated[SkipValidation[Any], WithJsonSchema({"type": "array"})]
+# The data plane checks the ranges, over every transport alike.
+Weight = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": MOST_WEIGHT})]
+Time = Annotated[
+    float, WithJsonSchema({"type": "number", "minimum": EARLIEST, "description": "Unix seconds, at most an hour ahead."})
+]
 RowId = Annotated[str, Field(description="A row of a scored request: its impressions, a dot, and the index of the row.")]
 _NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MOST_NAME_BYTES}
 NAMES: dict[str, Any] = {"anyOf": [_NAME, {"type": "integer"}]}
@@ -81,6 +87,7 @@ class Item(Strict):
     """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet.
 
     The row is named by `id`, or by the client's own `request_id`, with `row_id` or `index` if the request had several rows.
+    A label may have a `weight` (default 1) and the `time` of its event.
     """
 
     model_config = ConfigDict(
@@ -96,6 +103,8 @@ class Item(Strict):
     request_id: RequestName | None = None
     row_id: RowName | None = None
     index: Count | None = None
+    weight: Weight | None = None
+    time: Time | None = None
 
     @model_validator(mode="after")
     def _names_a_row(self) -> Self:

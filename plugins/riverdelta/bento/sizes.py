@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import TooLarge
 from riverdelta.core.features import Schema
+from riverdelta.core.sequences import OPEN_ROW
 
 #: Values and lists beyond those of the rows: names, shapes, parameters.
 _ENVELOPE = 1_024
-#: The values of a row whose length no column declares.
-_OPEN_ROW = 256
 #: The bytes that are counted at once.
 _PIECE = 1 << 18
 _COMMA, _LIST, _OBJECT, _QUOTE = b',[{"'
@@ -43,7 +42,7 @@ class Sizes:
     @classmethod
     def of(cls, schema: Schema, rows: int) -> Sizes:
         """Return the sizes of a request of `rows` rows of the schema's columns, or as many items of feedback."""
-        shapes = [[_OPEN_ROW if n is None else n for n in column.shape] for column in schema.values()]
+        shapes = [[OPEN_ROW if n is None else n for n in column.shape] for column in schema.values()]
         values = sum(math.prod(shape) for shape in shapes)
         lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape)))
         # Beside its columns a row may have a propensity and an id; an item of feedback is an object with three values at most.

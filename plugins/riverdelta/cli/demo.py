@@ -19,7 +19,7 @@ from riverdelta.cli.options import as_json, show
 from riverdelta.cli.tables import print_figures
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
-from riverdelta.graph.files import export_single
+from riverdelta.graph.files import export
 from riverdelta.lab.base import base_logits
 from riverdelta.lab.client import Tally, drive
 from riverdelta.lab.datasets.find import find_movielens
@@ -128,7 +128,7 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
     home = Home(workshop.definition, Settings.load(home=workshop.folder / "state"))
     status = home.read_status()
     merged = workshop.folder / "merged.onnx"
-    export_single(home.releases().intact().path, merged)
+    export(home.releases().intact().path, merged)
     fresh, lag = (np.percentile(times, (50, 99)) for times in (tally.freshness or [np.nan], tally.lag[tally.seen]))
     return {
         "events": int(tally.seen.sum()),

@@ -185,22 +185,27 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
 @click.option("-o", "--output", type=_PATH, default=Path("merged.onnx"), show_default=True, help="The file to write.")
 @as_json
 def export(target: str, release: int | None, output: Path, as_json: bool) -> None:
-    """Write a release as one ONNX file that any runtime can run."""
-    from riverdelta.graph.files import export_single
+    """Write a release as an ONNX file that any runtime can run.
+
+    It has everything inside; beyond 2 GiB the base's weights are in a second file beside it, FILE.data.
+    """
+    from riverdelta.graph import files
     from riverdelta.sidecar.operator import exportable
 
     home = home_of(target)
     found = exportable(home, release)
-    export_single(found.path, output)
+    written = files.export(found.path, output)
     status = home.read_status()
     marks = {
         "serving": found.number == status.get("release"),
         "champion": found.number in home.releases().champions()[-1:],
     }
-    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": output.stat().st_size, **marks}
+    size = sum(file.stat().st_size for file in written)
+    made = {"file": str(output), "release": found.number, "examples": found.examples, "bytes": size, **marks}
     made["since"] = status.get("examples", found.examples) - found.examples if marks["serving"] else None
     which = " and ".join(name for name, holds in marks.items() if holds) or "neither serving nor champion"
-    text = f"{output}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
+    where = " and ".join(map(str, written))
+    text = f"{where}: release {found.number} ({which}), {found.examples:,} examples learned, {made['bytes']:,} bytes"
     if made["since"]:
         text += "\nthe service has learned on: `riverdelta release` makes a release of its current tables"
     show(made, as_json, lambda _: click.echo(text))

@@ -135,6 +135,10 @@ class NotFinite(RiverdeltaError):
     """A row whose score is NaN, if the service is configured to answer that with an error."""
 
 
+class PrepareFailed(RiverdeltaError):
+    """A failure of the service's own `prepare`: an exception, or a result that the base cannot take."""
+
+
 class ConfigurationError(RiverdeltaError, ValueError):
     """A stack, base model or setting that is invalid or does not fit the others; raised before anything is served."""
 

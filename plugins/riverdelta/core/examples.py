@@ -20,8 +20,9 @@ class Examples:
     `base`, `corrected`, `served` float32[M, K] are the raw outputs as logged at serving ([M] is read as [M, 1]), by tables
     that contained the journal up to `position` int64[M]. `weight` float32[M] is a row's weight in learning, `importance`
     float32[M] its weight in measures, and `taken_back` float32[M] the importance of the earlier negative by silence of a late
-    positive's row (0: none). `received` float64[M] is when the label was received and `scored` when the row was scored (Unix
-    seconds); `source` int64[M] is the sender of the label, 0 for a negative by silence.
+    positive's row (0: none). `sent` float32[M] is the weight that came with the label, a factor of the first two.
+    `received` float64[M] is when the label was received, `scored` when the row was scored and `event` when what it reports
+    happened (Unix seconds; NaN: unknown); `source` int64[M] is the sender of the label, 0 for a negative by silence.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -36,6 +37,8 @@ class Examples:
     taken_back: Floats
     position: Ints
     source: Ints
+    sent: Floats
+    event: npt.NDArray[np.float64]
 
     def __post_init__(self) -> None:
         for name in OUTPUTS:
@@ -65,6 +68,8 @@ class Examples:
             taken_back=0 * ones,
             position=zeros,
             source=zeros + 1 if source is None else source,
+            sent=ones,
+            event=np.full(len(label), np.nan),
         )
 
     def __len__(self) -> int:

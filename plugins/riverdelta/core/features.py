@@ -1,14 +1,16 @@
 """Columns: the names, dtypes and shapes of features, and the checks of requests against them.
 
 A block of rows is a dict of named numpy columns of equal length N. An id column is int64[N], a scalar float32[N], a vector
-float32[N, D]; any other dtype or shape is a tensor, which only the base model reads.
+float32[N, D]; any other dtype or shape is a tensor. The base reads every column as it is; `graph.features` says what
+corrections read of a tensor.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -19,12 +21,17 @@ import numpy.typing as npt
 from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
+from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
 
-DTYPES = ("int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16")
+DTYPES = (
+    "int64", "float32", "int32", "bool", "float64", "float16", "int8", "uint8", "int16", "uint16", "uint32", "uint64", "string",
+)  # fmt: skip
+#: The maximum length of a value of a string column, in characters.
+MOST_TEXT_LENGTH = 65_536
 _LISTS, _NUMBERS, _TEXT = {list, tuple}, {int, float}, {str, bytes}
 _NOT_NUMBERS = {*_TEXT, bool, np.bool_}
 _SPELLED = {"id": "an id (int64)", "scalar": "a number (float32)", "vector": "a vector (float32[D])"}
@@ -34,16 +41,22 @@ _SPEC = re.compile(r"([a-z]+[0-9]*)\s*(?:\[\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\])?"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, its numpy dtype, and its shape after the batch axis (None for an axis of any length)."""
+    """A column: its name, its numpy dtype or `string`, and its shape after the batch axis (None for an axis of any length).
+
+    `number` is whether integers are numbers and not ids, of which a string would be hashed. `axes` are the names of the axes
+    of `shape`, if the base gives them any: axes of one name have one length.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] = ()
+    number: bool = False
+    axes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def kind(self) -> str:
         """`id`, `scalar`, `vector`, or `tensor` (which corrections cannot use)."""
-        if self.dtype == "int64" and not self.shape:
+        if self.dtype == "int64" and not self.shape and not self.number:
             return "id"
         if self.dtype == "float32":
             return {0: "scalar", 1: "vector"}.get(len(self.shape), "tensor") if None not in self.shape else "tensor"
@@ -51,8 +64,12 @@ class Column:
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:
-        """The dtype of its arrays."""
-        return np.dtype(self.dtype)
+        """The dtype of its arrays: objects for strings."""
+        return np.dtype(object if self.dtype == "string" else self.dtype)
+
+    @cached_property
+    def _flat(self) -> Column:
+        return replace(self, shape=())
 
     def __str__(self) -> str:
         axes = ", ".join("?" if n is None else str(n) for n in ("N", *self.shape))
@@ -69,15 +86,21 @@ class Column:
         if match is None or match[1] not in DTYPES or "0" in re.findall(r"[0-9]+", match[2] or ""):
             raise ConfigurationError(
                 f"column {name!r} is declared as {spec!r}; write int64 for ids, float32 for a scalar, "
-                f"float32[16] for a vector of 16"
+                f"float32[16] for a vector of 16, string for text"
             )
         return cls(name, match[1], tuple(int(n) for n in (match[2] or "").split(",") if n))
 
     def check(self, value: Any, first: int = 0) -> npt.NDArray[Any]:
         """Return `value` as a C-contiguous array of this column, or raise `InvalidInput` that names the column.
 
-        Rows are counted from `first` on.
+        [N] and [N, 1] are taken for each other. Rows are counted from `first` on.
         """
+        if self.shape == (1,):
+            return self._flat.check(value, first).reshape(-1, 1)
+        if not self.shape:
+            value = _on_one_axis(value)
+        if self.dtype == "string":
+            return self._texts(value, first)
         kinds = leaves(value, 1 + len(self.shape))
         if self.kind != "tensor" and not kinds <= _NUMBERS:
             return self.of_values(value, lambda row: f"row {first + row}")
@@ -85,15 +108,24 @@ class Column:
             said = "null" if type(None) in odd else f"type {min(odd, key=repr).__name__}"
             raise InvalidInput(f"column {self.name!r} has {said}; expected {self}")
         try:
-            array = np.asarray(value)
+            # numpy makes floats of integers of which only some are beyond int64.
+            array = np.asarray(value, np.uint64 if self.dtype == "uint64" and kinds == {int} else None)
         except (ValueError, OverflowError) as error:
             raise InvalidInput(f"column {self.name!r} is ragged or too large ({error}); expected {self}") from None
-        fits = array.ndim == 1 + len(self.shape)
-        if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
-            raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
+        self._refuse_another_shape(array)
         if array.dtype.kind in "OUS" and self.kind != "tensor":
             return self.of_values(array.tolist(), lambda row: f"row {first + row}")
         return self._cast(array, first, value)
+
+    def padded(self, value: Any, most: int | None = None) -> Any:
+        """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
+
+        Zeros are false in a column of booleans; strings are not padded. Raises `TooLarge` if that makes more than `most`
+        values.
+        """
+        if self.dtype == "string":
+            return value
+        return padded(self.name, value, self.shape, False if self.dtype == "bool" else 0, most)
 
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
@@ -124,6 +156,32 @@ class Column:
             return value if finite(value) else None
         items = list(value) if is_list(value) else []
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
+
+    def _texts(self, value: Any, first: int) -> npt.NDArray[Any]:
+        try:
+            array = np.array(value, object)
+        except ValueError as error:
+            raise InvalidInput(f"column {self.name!r} is ragged ({error}); expected {self}") from None
+        self._refuse_another_shape(array)
+        values = array.ravel().tolist()
+        if not set(map(type, values)) <= {str} or max(map(len, values), default=0) > MOST_TEXT_LENGTH or not _is_utf8(values):
+            odd = (
+                at
+                for at, one in enumerate(values)
+                if type(one) is not str or len(one) > MOST_TEXT_LENGTH or not _is_utf8([one])
+            )
+            at = next(odd)
+            said = "null" if values[at] is None else f"{short(values[at])} of type {type(values[at]).__name__}"
+            raise InvalidInput(
+                f"row {first + at // math.prod(array.shape[1:])} has {said} for {self.name!r}, which is {self}; expected a "
+                f"string of UTF-8 of at most {MOST_TEXT_LENGTH} characters"
+            )
+        return array
+
+    def _refuse_another_shape(self, array: npt.NDArray[Any]) -> None:
+        fits = array.ndim == 1 + len(self.shape)
+        if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
+            raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
 
     def _cast(self, array: npt.NDArray[Any], first: int, value: Any) -> npt.NDArray[Any]:
         want = self.numpy
@@ -160,6 +218,37 @@ def described(value: Any) -> str:
 def is_list(value: Any) -> bool:
     """Whether a value is a list, a tuple or an array with an axis."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def size_of(array: npt.NDArray[Any]) -> int:
+    """Return the number of bytes of an array, for one of strings that of their characters.
+
+    >>> size_of(np.zeros(2)), size_of(np.array(["ann", "bo"], object))
+    (16, 5)
+    """
+    return sum(map(len, array.ravel().tolist())) if array.dtype.kind == "O" else array.nbytes
+
+
+def _on_one_axis(value: Any) -> Any:
+    """Return values [N, 1] as [N]."""
+    if isinstance(value, np.ndarray):
+        return value.reshape(-1) if value.ndim == 2 and value.shape[1] == 1 else value
+    if (
+        type(value) in _LISTS
+        and value
+        and type(value[0]) in _LISTS
+        and all(type(row) in _LISTS and len(row) == 1 for row in value)
+    ):
+        return [row[0] for row in value]
+    return value
+
+
+def _is_utf8(values: Sequence[str]) -> bool:
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def leaves(value: Any, axes: int) -> set[type]:
@@ -251,11 +340,17 @@ class Schema(dict[str, Column]):
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
+        open_ended = [name for name, column in self.items() if None in column.shape]
+        ragged = {name: lengths_of(columns[name]) for name in open_ended}
+        if any(ragged.values()):
+            most = None if max_rows is None else OPEN_ROW * max_rows
+            columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():
             if len(array) != rows:
                 raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
+        check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         return checked, rows

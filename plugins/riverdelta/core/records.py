@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from string import hexdigits
+from types import UnionType
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.feedback import MOST_WEIGHT
 from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
 
 Array = npt.NDArray[Any]
@@ -92,7 +94,8 @@ class Feedback:
     """M feedback items in the order in which they were accepted; a NaN label means that the row was only shown.
 
     `late` marks a label that came after its row had become a negative; `time` is when it was received (Unix seconds); `source`
-    is a hash that identifies the sender, 0 if unknown.
+    is a hash that identifies the sender, 0 if unknown. `weight` are the senders' weights, None if all are 1, and `event` the
+    times of the labelled events (Unix seconds, NaN: unknown), None if all are unknown.
     """
 
     kind: ClassVar[str] = "feedback"
@@ -104,9 +107,27 @@ class Feedback:
     time: npt.NDArray[np.float64]
     late: npt.NDArray[np.bool_]
     source: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float32] | None = None
+    event: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and (self.weight == 1).all():
+            object.__setattr__(self, "weight", None)
+        if self.event is not None and np.isnan(self.event).all():
+            object.__setattr__(self, "event", None)
 
     def __len__(self) -> int:
         return len(self.request)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """The senders' weights, float32[M]."""
+        return np.ones(len(self), np.float32) if self.weight is None else self.weight
+
+    @property
+    def events(self) -> npt.NDArray[np.float64]:
+        """The times of the events, float64[M]; NaN if unknown."""
+        return np.full(len(self), np.nan) if self.event is None else self.event
 
 
 def only(record: Impressions | Feedback, rows: npt.NDArray[np.bool_]) -> Impressions | Feedback:
@@ -160,7 +181,8 @@ _ROWS: dict[str, type[Impressions | Feedback]] = {cls.kind: cls for cls in (Impr
 _DTYPES = {
     cls: {
         name: np.dtype(get_args(get_args(hint)[1])[0])
-        for name, hint in get_type_hints(cls).items()
+        for name, declared in get_type_hints(cls).items()
+        for hint in (get_args(declared) if get_origin(declared) is UnionType else [declared])
         if get_origin(hint) is np.ndarray
     }
     for cls in _ROWS.values()
@@ -179,6 +201,8 @@ def encode(record: Record) -> bytes:
     arrays: dict[str, pa.Array] = {}
     for f in fields(record):
         value = getattr(record, f.name)
+        if value is None:
+            continue
         if isinstance(value, int):
             metadata[f.name] = str(value)
         elif f.name in _OF_REQUESTS:
@@ -244,9 +268,13 @@ def _decode_arrow(payload: bytes) -> Record:
         values |= {"columns": columns, **of_requests}
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
-        found = values[name]
+        found = values.get(name)
+        if found is None:
+            continue  # only a field that may be None: the class has required the others
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
+    if isinstance(record, Feedback) and not ((record.weights >= 0) & (record.weights <= MOST_WEIGHT)).all():
+        raise ValueError(f"a weight is not from 0 to {MOST_WEIGHT:g}")
     if isinstance(record, Impressions) and {getattr(record, name).shape for name in OUTPUTS} != {record.base.shape}:
         raise TypeError("its raw outputs differ in shape")
     return record
@@ -274,12 +302,16 @@ _OF_REQUESTS: dict[str, Callable[[str], dict[int, Any]]] = {"traces": _traces, "
 
 
 def _arrow(array: Array) -> pa.Array:
-    # From the buffer: the general conversion imports pandas, which takes half a second.
+    # From buffers: the general conversion imports pandas, which takes half a second.
     values = np.ascontiguousarray(array).reshape(-1)
-    # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
-    special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
-    kind = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype)
-    made = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    if array.dtype == object:
+        texts = [text.encode() for text in values.tolist()]
+        kind, buffers = pa.large_string(), [np.cumsum([0, *map(len, texts)], dtype=np.int64), b"".join(texts)]
+    else:
+        # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
+        special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
+        kind, buffers = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype), [values]
+    made = pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, buffers)])
     for axis in range(array.ndim - 1, 0, -1):
         shape = pa.list_(made.type, array.shape[axis])
         made = pa.Array.from_buffers(shape, int(np.prod(array.shape[:axis])), [None], children=[made])
@@ -292,6 +324,12 @@ def _numpy(array: pa.Array) -> Array:
         return inner.reshape(len(array), array.type.list_size, *inner.shape[1:])
     if array.type == pa.binary(1):
         return np.frombuffer(array.buffers()[1], np.uint8, len(array), array.offset)
+    if array.type == pa.large_string():
+        texts = np.empty(len(array), object)
+        texts[:] = array.to_pylist()
+        if array.null_count:
+            raise ValueError("a string is null")
+        return texts
     values: Array = array.to_numpy(zero_copy_only=True)
     if values.dtype == np.uint8:
         if values.max(initial=0) > 1:

@@ -160,7 +160,9 @@ class Settings(BaseSettings):
         le=1e9,
         allow_inf_nan=False,
     )
-    max_updates_per_entity: Count | None = _safety(None, "Maximum updates in a window for an id that a correction is keyed by.")
+    max_updates_per_entity: Count | None = _safety(
+        None, "Maximum updates in a window for an id that a correction is keyed by; one of weight 3 counts as 3."
+    )
     entity_window_seconds: Seconds = _safety(3600.0, "Window of `RIVERDELTA_MAX_UPDATES_PER_ENTITY`.")
 
     threshold: Share = _observability(

@@ -1,7 +1,8 @@
-"""Files: merged models beside their shared weights, and export to one self-contained file."""
+"""Files: merged models beside their shared weights, and export for other runtimes."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
+from onnx import external_data_helper
 
-from riverdelta.core.durable import write
+from riverdelta.core.durable import atomic, write
 from riverdelta.core.errors import Corrupt, Unsupported
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.reading import external_tensors
+from riverdelta.graph.names import MOVED
+from riverdelta.graph.reading import check_external, external_tensors
 from riverdelta.graph.signature import Signature
+from riverdelta.graph.trimming import freeze, trim
 from riverdelta.graph.weights import write_weights
 
 _LIMIT = 2**31 - 1
@@ -27,21 +31,38 @@ def save(model: onnx.ModelProto, signature: Signature, path: Path) -> Path:
     return _write(path, model)
 
 
-def export_single(merged: Path, out: Path) -> Path:
-    """Write the merged model at `merged` as one self-contained file, its weights inside.
+def export(merged: Path, out: Path, alone: bool = False) -> list[Path]:
+    """Write the merged model at `merged` for any runtime, its tables as constants, and return the files written.
 
-    Raises `Unsupported` if it would exceed protobuf's limit of 2 GiB, and `Corrupt` if it or its weights cannot be read.
+    That is one self-contained file, or, beyond protobuf's limit of 2 GiB, `<out>.data` beside it with the base's weights; with
+    `alone`, `Unsupported` is raised instead. Raises `Corrupt` if the model or its weights cannot be read.
     """
     with _readable(merged):
-        outside = external_tensors(onnx.load(merged, load_external_data=False))
-        size = merged.stat().st_size + sum(info.length or 0 for _, info in outside)
-    if size > _LIMIT:
+        model = onnx.load(merged, load_external_data=False)
+        freeze(model.graph)
+        trim(model.graph)
+        outside = [*external_tensors(model)]
+        size = model.ByteSize() + sum(info.length or 0 for _, info in outside)
+        if size <= _LIMIT:
+            external_data_helper.load_external_data_for_model(model, str(merged.parent))
+            outside = []
+    if not outside:
+        return [_write(out, model)]
+    if alone:
         raise Unsupported(
-            f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: copy both files"
+            f"{merged.name} with its weights has {size} bytes; one ONNX file holds at most {_LIMIT}: "
+            f"`riverdelta export` writes two"
         )
+    beside = out.with_name(f"{out.name}.data")
     with _readable(merged):
-        model = onnx.load(merged)
-    return _write(out, model)
+        check_external(merged, model)
+        (location,) = {info.location for _, info in outside}
+        weights = merged.with_name(location).open("rb")
+    with weights, atomic(beside) as file:
+        shutil.copyfileobj(weights, file)
+    for tensor, _ in outside:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = beside.name
+    return [_write(out, model), beside]
 
 
 def with_tables(merged: Path, tables: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str]) -> bytes:
@@ -72,18 +93,18 @@ def provenance(merged: Path) -> dict[str, str]:
 def origins(merged: Path | onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Return the tensor of the base from which each output of a merged model comes, and the operators between the two.
 
-    The tensor is identified by the place of its node, because a merge may rename it. Raises `Corrupt`.
+    The tensor has its name in the base, also if the merge has renamed it. Raises `Corrupt`.
     """
     with _readable(merged):
         graph = (onnx.load(merged, load_external_data=False) if isinstance(merged, Path) else merged).graph
-        makers = {name: (f"{at}.{i}", node) for at, node in enumerate(graph.node) for i, name in enumerate(node.output)}
+        makers = {name: node for node in graph.node for name in node.output}
         found = {}
         for output in graph.output:
             name, steps = output.name, list[str]()
-            while name in makers and makers[name][1].name.startswith(PREFIX):
-                steps.append(makers[name][1].op_type)
-                name = makers[name][1].input[0]
-            found[output.name] = (makers[name][0] if name in makers else name, *reversed(steps))
+            while name in makers and makers[name].name.startswith(PREFIX):
+                steps.append(makers[name].op_type)
+                name = makers[name].input[0]
+            found[output.name] = (name.removeprefix(MOVED), *reversed(steps))
         return found
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Column
+from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import Evidence
 from riverdelta.graph.reading import read_model
-from riverdelta.graph.signature import column_of, evidence_of, input_of, inputs_of, is_batch, output_of, type_of
+from riverdelta.graph.signature import column_of, input_of, inputs_of, probe_of
 from riverdelta.graph.taps import tappable
 
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
@@ -43,7 +45,8 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     stored = {tensor.name for tensor in model.graph.initializer}
     final = {value.name for value in model.graph.output}
     made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
-    inputs = None if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
+    inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
+    outputs = Outputs(path, model, shapes, loss)
     for node in model.graph.node:
         for name in filter(None, node.output):
             value, place = shapes.get(name), "output" if name in final else "inner"
@@ -52,8 +55,8 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
             why = None if tap else _untappable(model, value)
             if place == "output":
                 try:
-                    output_of(path, model, shapes, name, loss)
-                    use, line, why = _meaning(evidence_of(path, model, name, loss, inputs))
+                    named, head = outputs.find(name)
+                    use, line, why = _meaning(Evidence(path, model, named, head, loss, probe_of(path, model, inputs, shapes)))
                 except ConfigurationError as error:
                     why = str(error).removeprefix(f"{path.name}: ")
             made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
@@ -92,7 +95,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype == "object" or not is_batch(model, value):
+    if value is None or column is None or column.dtype == "string" or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"

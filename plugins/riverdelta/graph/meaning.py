@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -16,6 +15,8 @@ from onnx import GraphProto, ModelProto
 from riverdelta.core.errors import ModelError
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import Nodes
+from riverdelta.graph.heads import Head
+from riverdelta.graph.probe import Probe
 from riverdelta.graph.ranges import ANY, ROUNDING, Range, ranges_of
 
 _log = logging.getLogger(__name__)
@@ -32,26 +33,27 @@ _MOST, _FEW = 0.9, 0.1
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about an output of the model at `path`: the range that the graph proves, and probed values.
+    """What is known about the output of the model at `path` that `head` reads: a proved range, and probed values.
 
-    `probe` scores a few rows, once, and only if the graph leaves the meaning open.
+    `output` is its name in messages. `probe` scores a few rows, once, and only if the graph leaves the meaning open.
     """
 
     path: Path
     model: ModelProto
     output: str
+    head: Head
     loss: Loss
-    probe: Callable[[], npt.NDArray[np.float64]]
+    probe: Probe
 
     @cached_property
     def range(self) -> Range:
         """The bounds of the output, by the graph."""
-        return ranges_of(self.model.graph, self.path.parent).get(self.output, ANY)
+        return ranges_of(self.model.graph, self.path.parent).get(self.head.tensor, ANY)
 
     @cached_property
     def values(self) -> npt.NDArray[np.float64]:
         """The probed values; empty if the base cannot be probed."""
-        return self.probe()
+        return self.probe.values(self.head, outputs=self.loss.outputs)[:, 0]
 
     @cached_property
     def predictions(self) -> Range:
@@ -71,9 +73,8 @@ class Evidence:
         """What the output is without the user's word: `prediction` by proof, `raw` by probed values, or None."""
         if self.proved:
             return "prediction"
-        regressor = any(node.op_type.endswith("Regressor") for node in self.model.graph.node)
         differ = self.values.size and np.ptp(self.values) > 0 and np.mean(self.values < 0) >= _FEW
-        return "raw" if self.predictions == ANY or (differ and not regressor and not self._doubt_raw) else None
+        return "raw" if self.predictions == ANY or (differ and not self._task and not self._doubt_raw) else None
 
     @property
     def seen(self) -> str:
@@ -98,7 +99,8 @@ class Evidence:
         if self.predictions == ANY:
             return word == "prediction"
         if word is None and self.found is None:
-            refused = f"the output {self.output!r} {self.seen}, which does not show "
+            task = f"as in the task {self._task}, " if self._task else ""
+            refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
             if self._mostly_inside:
                 refused += f"whether it is a {self.loss.raw} or a {kind}; write {raw} or {prediction}"
             else:
@@ -120,6 +122,13 @@ class Evidence:
         if refused:
             raise ModelError(f"{self.path.name}: {refused}")
         return (word or self.found) == "prediction"
+
+    @property
+    def _task(self) -> str | None:
+        """The other task that the output may be of: of a regressor, or of a number that is never negative."""
+        if any(node.op_type.endswith("Regressor") for node in self.model.graph.node):
+            return "count" if self.range[0] >= 0 else "regression"
+        return "count" if self.range == (0.0, inf) else None
 
     @property
     def kind(self) -> str:
@@ -160,6 +169,28 @@ class Evidence:
     def _at_ends(self, predictions: npt.NDArray[np.float64]) -> list[float]:
         """Return the shares of predictions at each end of their range."""
         return [float(np.mean(np.abs(predictions - end) <= _END)) if predictions.size else 0.0 for end in self.predictions]
+
+
+def word_of(
+    path: Path, output: str | None, logit: str | None, probability: str | None, link: str | None, loss: Loss
+) -> tuple[str | None, str | None]:
+    """Return the output that the user names, and what it is said to be: `raw`, `prediction` or None."""
+    given = {name: one for name, one in (("output", output), ("logit", logit), ("probability", probability)) if one}
+    if len(given) > 1:
+        named, line = " and ".join(f"{name}={one!r}" for name, one in given.items()), f"output={next(iter(given.values()))!r}"
+        raise ModelError(f"{path.name}: {named}; name one output: write {line}")
+    links = {IDENTITY: "raw", loss.raw: "prediction"}
+    if link is not None and link not in links:
+        raise ModelError(
+            f"{path.name}: link is {link!r}; write link={IDENTITY!r} if the output is a {loss.raw}, link={loss.raw!r} if it is "
+            f"a prediction of it"
+        )
+    word = "raw" if logit else "prediction" if probability else None
+    if link is not None and word not in (None, links[link]):
+        said = next(f"{name}={one!r}" for name, one in given.items())
+        right = next(one for one, meant in links.items() if meant == word)
+        raise ModelError(f"{path.name}: {said} and link={link!r} contradict each other; write {said}, link={right!r}")
+    return next(iter(given.values()), None), word if link is None else links[link]
 
 
 def _between(low: float, high: float) -> str:

@@ -17,6 +17,7 @@ from riverdelta.graph.names import make_room
 from riverdelta.graph.reading import opset_of
 from riverdelta.graph.signature import Signature
 from riverdelta.graph.taps import outputs
+from riverdelta.graph.trimming import trim
 from riverdelta.graph.weights import refer_to_weights
 
 #: The table that holds the gate's weight, float32[1, 1]; 0 serves the base.
@@ -39,7 +40,7 @@ def merge(
     those of `taps.outputs`, then the taps. The base's opset and IR version are kept, or raised to 13 and 4. Until something is
     learned, the raw output is the base's, bit for bit (an infinite one becomes the largest float).
     """
-    model, loss = _base(signature), stack.loss
+    model, loss = _base(signature, taps), stack.loss
     graph = model.graph
     score, served, *others = outputs(loss)
     wanted = {score, served, *others, *taps, *declared}
@@ -50,7 +51,7 @@ def merge(
         )
     moved = make_room(graph, wanted)
     nodes = Nodes(opset_of(model))
-    base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved.get(signature.output, signature.output)))
+    base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved))
     columns = {name: name for name in (*signature.inputs, *declared)} | {tap: moved.get(t, t) for tap, t in taps.items()}
     corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
     with nodes.scope("gate"):
@@ -63,16 +64,25 @@ def merge(
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, taps, declared)
+    trim(graph)
     facts = {"base_digest": signature.digest, **(provenance or {})}
     kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
     helper.set_model_props(model, kept | {f"riverdelta.{key}": value for key, value in facts.items()})
     return model
 
 
-def _base(signature: Signature) -> onnx.ModelProto:
+def _base(signature: Signature, taps: Mapping[str, str]) -> onnx.ModelProto:
+    """Return the part of the base that the head and the taps need; labels and maps of classes are cut off."""
     model = onnx.ModelProto()
     model.CopyFrom(signature.model)
     refer_to_weights(signature, model)
+    del model.graph.output[:]
+    for name in dict.fromkeys([*signature.head.reads, *taps.values()]):
+        if name not in signature.inputs:
+            model.graph.output.append(
+                signature.shapes.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            )
+    trim(model.graph)
     if (opset := opset_of(model)) == 0:
         model.opset_import.append(helper.make_opsetid("", _OLDEST_OPSET))
     elif opset < _OLDEST_OPSET:
@@ -91,13 +101,12 @@ def _base(signature: Signature) -> onnx.ModelProto:
     return model
 
 
-def _raw_output(nodes: Nodes, signature: Signature, output: str) -> str:
+def _raw_output(nodes: Nodes, signature: Signature, moved: Mapping[str, str]) -> str:
     """Append the nodes that turn the base's output into a raw output float32[N, K]."""
-    loss = signature.loss
-    found = nodes.add("Reshape", output, nodes.constant([-1, loss.outputs], np.int64))
-    if signature.shapes[signature.output].type.tensor_type.elem_type != TensorProto.FLOAT:
-        found = nodes.cast(found, TensorProto.FLOAT)
-    if signature.predicts:
+    loss, head = signature.loss, signature.head
+    value = signature.shapes.get(head.tensor)
+    found = head.export(nodes, moved, 0 if value is None else value.type.tensor_type.elem_type, loss.outputs)
+    if signature.predicts and not signature.margin:
         found = loss.export_link(nodes, found)
     # An infinite raw output, such as the logit of a score of exactly 0 or 1, would turn the mixture into NaN. The largest
     # float has the same score and order; its loss is bounded like any other (`Loss.bound`). NaN stays NaN.

@@ -1,10 +1,10 @@
-"""Names: frees the names that a merged model needs in its base model."""
+"""Names: which tensors a node reads, and room in a base for the names that a merged model needs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 
 from riverdelta.core.nodes import PREFIX
 
@@ -18,7 +18,7 @@ def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     The graph's inputs keep their names. One map applies to every subgraph, and each new name is unique, so the model computes
     the same. Nodes under `riverdelta/` (the base may itself be a merged model) are renamed too.
     """
-    graphs = list(_graphs(graph))
+    graphs = list(graphs_of(graph))
     names = {name for inner in graphs for name in _defined(inner)}
     moved: dict[str, str] = {}
     for name in sorted(names - {value.name for value in graph.input}):
@@ -30,12 +30,25 @@ def make_room(graph: GraphProto, wanted: Collection[str]) -> dict[str, str]:
     return moved
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs in the attributes of a node, such as the branches of an If."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def reads(node: NodeProto) -> set[str]:
+    """Return the tensors that a node reads, also from within its subgraphs."""
+    inner = [*subgraphs(node)]
+    returned = {value.name for graph in inner for value in graph.output}
+    return {*node.input, *returned, *(name for graph in inner for each in graph.node for name in reads(each))}
+
+
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph, and every graph within it."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner)
+        for inner in subgraphs(node):
+            yield from graphs_of(inner)
 
 
 def _defined(graph: GraphProto) -> Iterator[str]:

@@ -1,22 +1,29 @@
-"""Probe: scores a few made-up rows with a base, to find the values that one of its outputs takes."""
+"""Probe: scores a few made-up rows with a base, to find the values that its heads take."""
 
 from __future__ import annotations
 
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import TensorProto, ValueInfoProto, helper
 from onnxruntime import RunOptions
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
+from riverdelta.core.nodes import Nodes
+from riverdelta.graph.heads import Head
+from riverdelta.graph.names import make_room
+from riverdelta.graph.reading import opset_of
 from riverdelta.graph.runtime import open_session
+from riverdelta.graph.trimming import trim
 
 _log = logging.getLogger(__name__)
 #: Models larger than this, with their weights, are not probed, so that an import stays short.
@@ -26,40 +33,80 @@ MOST_SECONDS = 2.0
 #: No block of rows has more numbers than this.
 _MOST_NUMBERS = 1 << 21
 _ROWS, _LEAST, _AXIS = 32, 8, 8
+#: For a model without operators of the default domain.
+_OPSET = 13
 
 
-def values_of(path: Path, model: onnx.ModelProto, inputs: Schema, output: str, size: int) -> npt.NDArray[np.float64]:
-    """Return the finite values of an output, float64[n], of the same rows at every call; none if the base cannot be probed.
+@dataclass(frozen=True)
+class Probe:
+    """Scores a few rows with a model whose files have `size` bytes; `shapes` has the types of its tensors."""
 
-    `size` is that of the model's files in bytes.
+    path: Path
+    model: onnx.ModelProto
+    inputs: Schema
+    shapes: Mapping[str, ValueInfoProto]
+    size: int
 
-    The rows: one of zeros; ids up to 1, then up to 1,000, with standard normal numbers; ids up to 3 with numbers from 0 to 1;
-    and a few of huge numbers, for which a linear score leaves every bound. Blocks that the base refuses, such as ids beyond its
-    tables, are left out, and fewer than 8 values count as not probed.
-    """
-    found, options = [np.empty(0)], RunOptions()
-    options.log_severity_level = 4
-    if size > MOST_BYTES:
-        return found[0]
-    try:
-        session = open_session(model.SerializeToString(), ("CPUExecutionProvider",), source=path)
-    except ModelError:  # the session that serves it says why it cannot be opened
-        return found[0]
-    timer = threading.Timer(MOST_SECONDS, lambda: setattr(options, "terminate", True))
-    timer.daemon = True
-    timer.start()
-    for block in _blocks(inputs):
+    def values(self, *heads: Head, outputs: int = 1) -> npt.NDArray[np.float64]:
+        """Return the finite values of heads, float64[n, heads], of the same rows at every call; none if there are few.
+
+        The rows: one of zeros; ids up to 1, then up to 1,000, with standard normal numbers; ids up to 3 with numbers from 0 to
+        1; and a few of huge numbers, for which a linear score leaves every bound. Texts are among those that the graph has.
+        Blocks that the base refuses, such as ids beyond its tables, are left out, and fewer than 8 values count as not probed.
+        """
+        found, options = [np.empty((0, len(heads)))], RunOptions()
+        options.log_severity_level = 4
+        if self.size > MOST_BYTES or not self.inputs:
+            return found[0]
+        model, names = self._scoring(heads, outputs)
         try:
-            found.append(np.asarray(session.run([output], block, options)[0], np.float64).ravel())
-        except Exception:  # ONNX Runtime's errors share no base class but Exception
-            _log.debug("%s: a probed block was refused", path, exc_info=True)
-    timer.cancel()
-    values = np.concatenate(found)
-    values = values[np.isfinite(values)]
-    return values if len(values) >= _LEAST else np.empty(0)
+            session = open_session(model.SerializeToString(), ("CPUExecutionProvider",), source=self.path)
+        except ModelError:  # the session that serves it says why it cannot be opened
+            return found[0]
+        timer = threading.Timer(MOST_SECONDS, lambda: setattr(options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        for block in _blocks(self.inputs, _texts(self.model)):
+            try:
+                made = session.run(names, block, options)
+                found.append(np.stack([np.asarray(one, np.float64).ravel() for one in made], axis=1))
+            except Exception:  # ONNX Runtime's errors share no base class but Exception
+                _log.debug("%s: a probed block was refused", self.path, exc_info=True)
+        timer.cancel()
+        values = np.concatenate(found)
+        values = values[np.isfinite(values).all(axis=1)]
+        return values if len(values) >= _LEAST else values[:0]
+
+    def _scoring(self, heads: Sequence[Head], outputs: int) -> tuple[onnx.ModelProto, list[str]]:
+        """Return the model with these heads as its only outputs, and their names."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        if not opset_of(model):
+            model.opset_import.append(helper.make_opsetid("", _OPSET))
+        moved, nodes = make_room(model.graph, ()), Nodes(opset_of(model))
+        kinds = [self.shapes[h.tensor].type.tensor_type.elem_type if h.tensor in self.shapes else 0 for h in heads]
+        names = [head.export(nodes, moved, kind, outputs) for head, kind in zip(heads, kinds, strict=True)]
+        model.graph.node.extend(nodes.nodes)
+        model.graph.initializer.extend(nodes.constants)
+        del model.graph.output[:]
+        model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+        trim(model.graph)
+        return model, names
 
 
-def _blocks(inputs: Schema) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _texts(model: onnx.ModelProto) -> list[str]:
+    """Return texts that a model has as constants, such as the categories of an encoder."""
+    found: list[str] = ["", "a"]
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type in ("LabelEncoder", "OneHotEncoder", "CategoryMapper"):
+                found += [text.decode(errors="replace") for text in attribute.strings[:_ROWS]]
+    for tensor in model.graph.initializer:
+        found += [text.decode(errors="replace") for text in tensor.string_data[:_ROWS]]
+    return found[2:] or found
+
+
+def _blocks(inputs: Schema, texts: Sequence[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
     rng = np.random.default_rng(0)
     shapes = {name: [_AXIS if n is None else n for n in column.shape] for name, column in inputs.items()}
     if sum(math.prod((_ROWS, *shape)) for shape in shapes.values()) > _MOST_NUMBERS:
@@ -74,6 +121,9 @@ def _blocks(inputs: Schema) -> Iterator[dict[str, npt.NDArray[Any]]]:
         block = {}
         for name, column in inputs.items():
             kind, shape = column.numpy, (rows, *shapes[name])
+            if kind.kind == "O":
+                block[name] = rng.choice(np.array(texts, object), shape)
+                continue
             largest = 1 if kind.kind == "b" else min(most, 2 ** (8 * kind.itemsize - 1) - 1)
             drawn = np.asarray(numbers(shape) if kind.kind == "f" else rng.integers(0, largest + 1, shape))
             with np.errstate(over="ignore"):

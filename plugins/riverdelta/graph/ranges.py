@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from math import inf, isnan
@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto
+
+from riverdelta.graph.wiring import FLOATS, Spot, Wiring, attributes, operator
 
 #: The lowest and the highest value of a tensor.
 Range = tuple[float, float]
 ANY: Range = (-inf, inf)
 #: A sum of float32 products may exceed its exact bound by this.
 ROUNDING = 1e-5
-#: Larger constants, such as embedding tables, are not read.
-_MOST_VALUES = 1 << 18
-_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _SQUASHING = (b"LOGISTIC", b"SOFTMAX", b"SOFTMAX_ZERO")
+_TRUTHS = frozenset("Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor IsNaN".split())
+#: Sums within sums are followed this far.
+_DEEPEST = 8
 #: The first output has values of the first input; so has every part of a Split.
 _PASSING = frozenset(
     "Identity Reshape Squeeze Unsqueeze Flatten Cast Slice Split Transpose Dropout Expand Tile Gather GatherElements GatherND "
@@ -70,57 +72,42 @@ def ranges_of(graph: GraphProto, folder: Path) -> dict[str, Range]:
     Interval arithmetic (Moore 1966): the bounds may be too far apart and, up to rounding, never too near. An operator that is
     not listed here has none.
     """
-    constants: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+    wiring = Wiring(graph, folder)
     found: dict[str, Range] = {}
-    makers: dict[str, NodeProto] = {}
-
-    def constant(name: str) -> npt.NDArray[Any] | None:
-        if isinstance(held := constants.get(name), TensorProto):
-            held = constants[name] = _read(held, folder)
-        return held
 
     def of(name: str) -> Range:
         if name in found:
             return found[name]
-        held = constant(name)
-        return ANY if held is None or not held.size else (float(held.min()), float(held.max()))
+        held = wiring.constant(name)
+        return (float(held.min()), float(held.max())) if held is not None and held.size and held.dtype.kind in "biuf" else ANY
 
     for node in graph.node:
-        makers.update(dict.fromkeys(node.output, node))
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
+        given, op = attributes(node), operator(node)
         inputs = [of(name) for name in node.input]
-        op = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx", "ai.onnx.ml") else node.op_type
         made, outputs = ANY, node.output[:1]
-        if op == "Constant":
-            constants[node.output[0]] = next(iter(attributes.values()), None)
-        elif op in _PASSING and (op != "Cast" or attributes.get("to") in _FLOATS):
+        if op in _PASSING and (op != "Cast" or given.get("to") in FLOATS):
             # A table of constants may hold logits, probabilities or anything else.
             made, outputs = found.get(node.input[0], ANY), node.output if op == "Split" else outputs
-        elif op == "MatMul" and _averages(constant(node.input[1])):
+        elif op == "MatMul" and _averages(wiring.constant(node.input[1])):
             made = inputs[0]
-        elif op == "Concat" or (op == "Where" and not all(name in constants for name in node.input[1:])):
+        elif op == "Concat" or (op == "Where" and not all(wiring.is_constant(name) for name in node.input[1:])):
             chosen = inputs[op == "Where" :]
             made = min(low for low, _ in chosen), max(high for _, high in chosen)
         elif op == "Normalizer":
             made = (0.0, 1.0) if inputs[0][0] >= 0 else ANY
         elif op.endswith("Classifier"):
             outputs = node.output[1:]
-            made = (0.0, 1.0) if attributes.get("post_transform") in _SQUASHING or "prob_a" in attributes else ANY
+            squashed = given.get("post_transform") in _SQUASHING or "prob_a" in given
+            made = (0.0, 1.0) if squashed else leaves(node)
+        elif op == "ReduceSum":
+            made = (0.0, inf) if inputs[0][0] >= 0 or _is_truth(node.input[0], wiring) else ANY
+        elif _is_share(node, wiring, of):
+            made = (0.0, 1.0)
         else:
-            made = (0.0, 1.0) if _is_share(node, makers, of) else _computed(op, inputs)
+            made = (-inf, 0.0) if is_log_share(node, wiring) else _computed(op, inputs)
         if made != ANY:
             found.update(dict.fromkeys(outputs, made))
     return found
-
-
-def _read(tensor: TensorProto, folder: Path) -> npt.NDArray[Any] | None:
-    """Return a constant of numbers, None if it is large or cannot be read."""
-    if tensor.data_type == TensorProto.STRING or np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
-        return None
-    try:
-        return numpy_helper.to_array(tensor, str(folder))
-    except Exception:  # damaged data raises errors of any class: the session that serves it says what is wrong
-        return None
 
 
 def _computed(op: str, inputs: list[Range]) -> Range:
@@ -140,6 +127,13 @@ def _computed(op: str, inputs: list[Range]) -> Range:
     return ANY
 
 
+def _is_truth(name: str, wiring: Wiring) -> bool:
+    """Whether a number is 1 for true and 0 for false: a label, which is no probability."""
+    cast = wiring.makers.get(name)
+    maker = wiring.makers.get(cast.input[0]) if cast is not None and operator(cast) == "Cast" else None
+    return maker is not None and operator(maker) in _TRUTHS
+
+
 def _averages(weights: npt.NDArray[Any] | None) -> bool:
     """Whether a product with constant weights selects or averages."""
     if weights is None or not weights.size or weights.min() < 0:
@@ -147,10 +141,63 @@ def _averages(weights: npt.NDArray[Any] | None) -> bool:
     return bool(np.abs(weights.sum(axis=max(0, weights.ndim - 2)) - 1).max() <= ROUNDING)
 
 
-def _is_share(node: NodeProto, makers: Mapping[str, NodeProto], of: Callable[[str], Range]) -> bool:
+def _is_share(node: NodeProto, wiring: Wiring, of: Callable[[str], Range]) -> bool:
     """Whether a node divides a positive number by a sum of it and others, as in eᶻ / (1 + eᶻ) and a written-out softmax."""
-    total = makers.get(node.input[1]) if node.op_type == "Div" else None
-    if total is None or total.op_type not in ("Add", "Sum", "ReduceSum"):
+    return node.op_type == "Div" and of(node.input[0])[0] >= 0 and _covers(node.input[1], node.input[0], wiring, of)
+
+
+def _covers(total: str, part: str, wiring: Wiring, of: Callable[[str], Range]) -> bool:
+    """Whether a number is the sum of a part and of numbers that are not negative."""
+    for _ in range(_DEEPEST):
+        maker = wiring.makers.get(total)
+        op = "" if maker is None else operator(maker)
+        if maker is None or op not in ("Add", "Sum", "ReduceSum", "Reshape"):
+            return False
+        if op == "ReduceSum":
+            return maker.input[0] == part
+        if part in maker.input and op != "Reshape":
+            return all(of(name)[0] >= 0 for name in maker.input)
+        rest = [name for name in maker.input if not wiring.is_constant(name)]
+        if op != "Reshape":  # what is added may guard against a sum of 0
+            rest = [name for name in rest if of(name)[1] == inf]
+            if any(of(name)[0] < 0 for name in maker.input):
+                return False
+        if len(rest) != 1:
+            return False
+        total = rest[0]
+    return False
+
+
+def is_log_share(node: NodeProto, wiring: Wiring) -> bool:
+    """Whether a node subtracts the log of the summed exponentials of its first input, as a log-softmax does."""
+    if operator(node) != "Sub":
         return False
-    parts = total.input[:1] if total.op_type == "ReduceSum" else total.input
-    return node.input[0] in parts and all(of(part)[0] >= 0 for part in parts)
+    total = wiring.makers.get(wiring.way(Spot(node.input[1]))[-1].tensor)
+    return total is not None and operator(total) == "ReduceLogSumExp" and total.input[0] == node.input[0]
+
+
+def leaves(node: NodeProto) -> Range:
+    """Return (0, 1) if that holds the scores of an ensemble of trees without a transform, by its least and largest leaves.
+
+    Other bounds say nothing: every ensemble is bounded. Of two classes and weights for one, ONNX Runtime makes the scores -s and s, or 1 - s and s if no weight is negative.
+    """
+    given = attributes(node)
+    weights = np.asarray(given.get("class_weights", ()))
+    if operator(node) != "TreeEnsembleClassifier" or not weights.size or given.get("aggregate_function", b"SUM") != b"SUM":
+        return ANY
+    kinds, trees = np.asarray(given["class_ids"]), np.asarray(given["class_treeids"])
+    modes = np.array([mode == b"LEAF" for mode in given["nodes_modes"]])
+    owners, bases = np.asarray(given["nodes_treeids"])[modes], given.get("base_values", [0.0])
+    ends = []
+    for kind in np.unique(kinds):
+        sums = np.full(2, bases[int(kind)] if int(kind) < len(bases) else bases[0])
+        for tree in np.unique(owners):
+            held = weights[(kinds == kind) & (trees == tree)]
+            # A leaf without a weight has 0.
+            held = np.append(held, 0.0) if len(held) < np.sum(owners == tree) else held
+            sums += held.min(), held.max()
+        ends += list(sums)
+    if len(np.unique(kinds)) == 1:
+        positive = weights.min() >= 0
+        ends += [float(positive) - end for end in ends]
+    return (0.0, 1.0) if min(ends) >= -ROUNDING and max(ends) <= 1 + ROUNDING else ANY

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, external_data_helper, helper, shape_inference
 
 from riverdelta.core.errors import ModelError
-from riverdelta.graph.runtime import SMALLEST, VERSION, open_session
+from riverdelta.graph.measured import completed, operators_of
+from riverdelta.graph.names import reads
+from riverdelta.graph.runtime import SMALLEST, VERSION, extensions, open_session
 
 _LARGE = 1 << 16
 
@@ -21,11 +24,13 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, ValueInfoProto]]:
     """Return a model file's structure, its external data left on disk, and the type of every tensor; raises `ModelError`."""
     model = _load(path)
     _free_axes(model)
+    _sort(model.graph)
     _check_versions(path, model)
-    _check_external(path, model)
+    _check_extensions(path, model)
+    check_external(path, model)
     structure = _structure(path, model)
     _check_structure(path, structure)
-    return model, _shapes(path, structure)
+    return model, completed(path, model, lambda measured: _shapes(path, structure, measured))
 
 
 def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, external_data_helper.ExternalDataInfo]]:
@@ -33,6 +38,26 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, exte
     for tensor in external_data_helper._get_all_tensors(model):
         if external_data_helper.uses_external_data(tensor):
             yield tensor, external_data_helper.ExternalDataInfo(tensor)
+
+
+def check_external(path: Path, model: onnx.ModelProto) -> None:
+    """Raise `ModelError` naming the tensor, if external data is missing, too short or outside the model's folder."""
+    try:
+        outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
+    except (ValueError, OSError) as error:  # an offset that is not a number, or an impossible file name
+        raise ModelError(f"{path.name} has an invalid reference to external data: {error}") from None
+    for tensor, info, data in outside:
+        if not data.is_relative_to(path.parent.resolve()):
+            raise ModelError(
+                f"{path.name}: the weights of {tensor.name!r} are in {info.location!r}, outside the model's folder"
+            )
+        if not data.is_file():
+            raise ModelError(f"{path.name}: the weights of {tensor.name!r} are in {data}, which is missing; copy that file too")
+        start, size = info.offset or 0, _size(path, tensor) if info.length is None else info.length
+        if start < 0 or size < 0:
+            raise ModelError(f"{path.name}: {tensor.name!r} has {size} bytes from byte {start} of {data.name}; it is damaged")
+        if data.stat().st_size < (need := start + size):
+            raise ModelError(f"{path.name}: {data.name} has {data.stat().st_size} bytes and {tensor.name!r} ends at {need}")
 
 
 def files_of(path: Path, model: onnx.ModelProto) -> list[Path]:
@@ -74,6 +99,21 @@ def _free_axes(model: onnx.ModelProto) -> None:
                     dim.Clear()
 
 
+def _sort(graph: GraphProto) -> None:
+    """Put nodes after those whose outputs they read: ONNX asks for it, and some tools that ONNX Runtime accepts do not."""
+    makers = {name: at for at, node in enumerate(graph.node) for name in node.output if name}
+    needs = {at: {makers[name] for name in reads(node) if name in makers} for at, node in enumerate(graph.node)}
+    if all(before < at for at, earlier in needs.items() for before in earlier):
+        return
+    try:
+        order = [*TopologicalSorter(needs).static_order()]
+    except CycleError:  # the check of the structure says so
+        return
+    nodes = [NodeProto.FromString(graph.node[at].SerializeToString()) for at in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def _check_versions(path: Path, model: onnx.ModelProto) -> None:
     """Raise `ModelError` naming the base, if its IR version or an opset is newer than ONNX Runtime supports."""
     smallest = onnx.ModelProto.FromString(SMALLEST)
@@ -104,23 +144,13 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
             ) from None
 
 
-def _check_external(path: Path, model: onnx.ModelProto) -> None:
-    try:
-        outside = [(tensor, info, (path.parent / info.location).resolve()) for tensor, info in external_tensors(model)]
-    except (ValueError, OSError) as error:  # an offset that is not a number, or an impossible file name
-        raise ModelError(f"{path.name} has an invalid reference to external data: {error}") from None
-    for tensor, info, data in outside:
-        if not data.is_relative_to(path.parent.resolve()):
-            raise ModelError(
-                f"{path.name}: the weights of {tensor.name!r} are in {info.location!r}, outside the model's folder"
-            )
-        if not data.is_file():
-            raise ModelError(f"{path.name}: the weights of {tensor.name!r} are in {data}, which is missing; copy that file too")
-        start, size = info.offset or 0, _size(path, tensor) if info.length is None else info.length
-        if start < 0 or size < 0:
-            raise ModelError(f"{path.name}: {tensor.name!r} has {size} bytes from byte {start} of {data.name}; it is damaged")
-        if data.stat().st_size < (need := start + size):
-            raise ModelError(f"{path.name}: {data.name} has {data.stat().st_size} bytes and {tensor.name!r} ends at {need}")
+def _check_extensions(path: Path, model: onnx.ModelProto) -> None:
+    """Raise `ModelError` naming the operators of onnxruntime-extensions, if there are any and it is not installed."""
+    if found := {node.op_type for graph in (model.graph, *model.functions) for node in operators_of(graph)}:
+        try:
+            extensions()
+        except ModelError as error:
+            raise ModelError(f"{path.name} has the operators {', '.join(sorted(found))}: {error}") from None
 
 
 def _size(path: Path, tensor: TensorProto) -> int:
@@ -160,7 +190,8 @@ def _check_structure(path: Path, model: onnx.ModelProto) -> None:
         raise ModelError(f"{path.name} is not a valid ONNX model: {' '.join(str(error).split())}") from None
 
 
-def _shapes(path: Path, model: onnx.ModelProto) -> dict[str, ValueInfoProto]:
+def _shapes(path: Path, model: onnx.ModelProto, measured: Iterable[ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    model.graph.value_info.extend(measured)
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError) as error:

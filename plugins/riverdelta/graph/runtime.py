@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import logging
 import os
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ except ImportError as error:  # both wheels install this module, and pip may hav
 VERSION: str = onnxruntime.__version__
 _log = logging.getLogger(__name__)
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+#: The domains of the operators of onnxruntime-extensions.
+EXTENSIONS = ("ai.onnx.contrib", "com.microsoft.extensions")
+_INSTALL = "pip install 'riverdelta[text]'"
 #: y = x, the smallest model that shows whether a device works (ONNX IR 8, opset 13).
 SMALLEST = bytes.fromhex(
     "08083a3b0a120a017812017922084964656e746974793a001201675a100a0178120b0a09080112050a0312014e62100a0179120b0a09080112050a03"
@@ -50,7 +54,8 @@ def open_session(
 
     `threads` is the number of threads inside one operator; 0 leaves it to ONNX Runtime. One thread uses the least CPU time at
     any size, and has the lowest latency up to about 500 rows of a model of DeepFM's size; a large base may need more. `source`
-    is the file of a model that is given as bytes, beside which its external data is.
+    is the file of a model that is given as bytes, beside which its external data is. Operators of onnxruntime-extensions are
+    loaded where a model has any; they run on the CPU whatever the provider is.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # tables are graph inputs on purpose, which ONNX Runtime would warn about
@@ -59,12 +64,37 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if source is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(source.parent.resolve()))
-    given = model if isinstance(model, bytes) else str(model)
+    given, chosen = model if isinstance(model, bytes) else str(model), list(providers or choose_providers())
+    name = source or ("the model" if isinstance(model, bytes) else model)
     try:
-        return onnxruntime.InferenceSession(given, options, providers=list(providers or choose_providers()))
-    except Exception as error:  # ONNX Runtime's errors share no base class but Exception
-        name = source or ("the model" if isinstance(model, bytes) else model)
+        try:
+            return onnxruntime.InferenceSession(given, options, providers=chosen)
+        except Exception as error:  # ONNX Runtime's errors share no base class but Exception
+            if not any(f"{domain}:" in str(error) for domain in EXTENSIONS):
+                raise
+            options.register_custom_ops_library(extensions())
+            return onnxruntime.InferenceSession(given, options, providers=chosen)
+    except Exception as error:
         raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
+
+
+def quiet() -> Any:
+    """Return the options of a run whose failure is expected, and not logged."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
+@functools.cache
+def extensions() -> str:
+    """Return the path of the operators of onnxruntime-extensions; raises `ModelError` if it is not installed.
+
+    It is only imported for a model that has them: that takes a second.
+    """
+    try:
+        return str(importlib.import_module("onnxruntime_extensions").get_library_path())
+    except ImportError:
+        raise ModelError(f"the operators are those of onnxruntime-extensions, which is not installed: {_INSTALL}") from None
 
 
 def check_opens(model: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from onnx import ModelProto, ValueInfoProto
 
-from riverdelta.core.errors import ConfigurationError, near
+from riverdelta.core.errors import ConfigurationError, ModelError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.signature import Signature, column_of, is_batch, type_of
+from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.measured import measure
+from riverdelta.graph.signature import Signature, column_of
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
@@ -36,6 +39,10 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
                 f" (riverdelta inspect {signature.path.name} lists them all)"
             )
         column = tappable(signature.model, value)
+        if _is_uncertain(signature.model, value):
+            with suppress(ModelError):  # a base that refuses made-up rows: what was inferred stays
+                value = measure(signature.path, signature.model, [tensor])[tensor]
+                column = tappable(signature.model, value)
         if column is None:
             raise ConfigurationError(
                 f"tap {tap!r} names tensor {tensor!r}, which is {column_of(value) or type_of(value)}; "
@@ -43,6 +50,14 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
     return schema
+
+
+def _is_uncertain(model: ModelProto, value: ValueInfoProto) -> bool:
+    """Whether the length of an axis is neither known nor that of an input's axis, as after many a Reshape."""
+    named = {d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim} - {""}
+    tensor = value.type.tensor_type
+    unknown = any(not d.HasField("dim_value") and d.dim_param not in named for d in tensor.shape.dim)
+    return not tensor.HasField("shape") or unknown
 
 
 def full_schema(signature: Signature, taps: Mapping[str, str], declared: Schema) -> Schema:

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from riverdelta.core.durable import atomic
-from riverdelta.core.errors import Corrupt, Unsupported
+from riverdelta.core.errors import Corrupt
 from riverdelta.graph.reading import external_tensors
 from riverdelta.graph.signature import Signature
 
@@ -52,10 +52,6 @@ def write_weights(signature: Signature, folder: Path) -> None:
 
 def refer_to_weights(signature: Signature, model: onnx.ModelProto) -> None:
     """Replace the large tensors of `model`, a copy of the base, by references to the shared file."""
-    stored = {t.name for t in model.graph.initializer}
-    for tensor, _ in external_tensors(model):
-        if tensor.name not in stored:
-            raise Unsupported(f"{signature.path.name}: {tensor.name!r} is external data inside a node; make it an initializer")
     for tensor, offset, size in list(_places(model)):
         for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
             tensor.ClearField(field)
@@ -66,15 +62,18 @@ def refer_to_weights(signature: Signature, model: onnx.ModelProto) -> None:
 
 
 def _places(model: onnx.ModelProto) -> Iterator[tuple[TensorProto, int, int]]:
-    """Yield every shared tensor, with its offset and size in the file."""
-    end = 0
-    for tensor in model.graph.initializer:
-        inline = not external_data_helper.uses_external_data(tensor)
-        if inline and (tensor.data_type in (TensorProto.STRING, *_PACKED) or _size(tensor) < _INLINE_BYTES):
-            continue
+    """Yield every shared tensor, with its offset and size in the file: the graph's own, then external ones within its nodes."""
+    end, stored = 0, model.graph.initializer
+    own = (tensor for tensor in stored if external_data_helper.uses_external_data(tensor) or _is_large(tensor))
+    outside = (tensor for tensor, _ in external_tensors(model))
+    for tensor in (*own, *(tensor for tensor in outside if not any(tensor is one for one in stored))):
         offset, size = end + -end % _ALIGNMENT, _size(tensor)
         yield tensor, offset, size
         end = offset + size
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    return tensor.data_type not in (TensorProto.STRING, *_PACKED) and _size(tensor) >= _INLINE_BYTES
 
 
 def _size(tensor: TensorProto) -> int:

@@ -73,10 +73,13 @@ class Admission:
         it has decided, and `watch` must follow once they are scored, with those of both kinds.
         """
         e, passes = examples, np.ones(len(examples), np.bool_)
+        # A light example counts for 1: a correction forgets with each, however light. One of weight 0 is not learned.
+        learned = e.weight > 0
         if self.limiter is not None:
-            passes = self.limiter.admit(e.columns, e.received)
+            passes = self.limiter.admit(e.columns, e.received, np.where(learned, np.maximum(e.sent, 1.0), 0.0))
         if self.shares is not None:
-            passes[passes] = self.shares.admit(e.source[passes], e.weight[passes], e.received[passes])
+            weight = np.where(learned & (e.sent < 1.0), np.maximum(e.weight, np.float32(1.0)), e.weight)
+            passes[passes] = self.shares.admit(e.source[passes], weight[passes], e.received[passes])
         closed = self.watch(e, passes) if watched else np.full(len(e), not self.open)
         return passes & closed, passes & ~closed
 

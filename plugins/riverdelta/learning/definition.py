@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Schema
+from riverdelta.core.features import Columns, Schema
 from riverdelta.core.hashing import id64
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.corrections.base import Correction
@@ -22,9 +22,12 @@ from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
 from riverdelta.graph import taps as tapping
 from riverdelta.graph.signature import Signature
+from riverdelta.learning.preparation import Preparation, Prepare
 
 #: The attribute of a decorated class that holds its definition.
 ATTRIBUTE = "__riverdelta__"
+#: The memory of an encoder grows with rows and with the square of their length.
+_ROWS, _SEQUENCES = 16_384, 64
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ class Definition:
         The name of the scorer and of its home.
     base
         Path of the base model, an ONNX file.
+    output
+        The base's output to correct: a tensor, a column of it such as `scores[1]`, or a class such as `scores['fraud']`
+        (default: its only float output).
     logit, probability
-        The base's output tensor to correct, as a raw output or as a prediction (default: its only float output).
+        The same, as a raw output or as a prediction.
     link
         `identity` or `logit`, to insist that the output is raw or a prediction (default: the graph, or a few probed rows, must
         not contradict).
@@ -57,6 +63,11 @@ class Definition:
     keep_inputs
         Whether the journal keeps every column of a request (default False). Set it if a later rebase to a new base must not
         need a log; the rows may hold personal data.
+    margin
+        Whether a probability is read at its raw margin, where the graph has one (default True; False for homes made without).
+    prepare
+        Makes the base's other inputs from the columns of a request, which are then those in `columns` (default: none, and
+        requests bring every input).
     service
         What `--service` takes to name this definition.
     """
@@ -73,6 +84,9 @@ class Definition:
     task: str | Loss = "binary"
     keep_inputs: bool = False
     link: str | None = None
+    output: str | None = None
+    margin: bool = True
+    prepare: Prepare | None = None
     service: str = "SERVICE.py:CLASS"
 
     def __post_init__(self) -> None:
@@ -86,7 +100,7 @@ class Definition:
     @cached_property
     def signature(self) -> Signature:
         """The base model, read and checked."""
-        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link)
+        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link, self.output, self.margin)
 
     @cached_property
     def schema(self) -> Schema:
@@ -95,8 +109,33 @@ class Definition:
 
     @cached_property
     def request_schema(self) -> Schema:
-        """The columns that a client sends: the base's inputs and the declared columns."""
-        return Schema({**self.signature.inputs, **self.columns})
+        """The columns that a client sends: the base's inputs and the declared columns; with `prepare` the declared ones."""
+        every = Schema({**self.signature.inputs, **self.columns})
+        return every if self.prepare is None else Schema({name: every[name] for name in self.columns})
+
+    @cached_property
+    def preparation(self) -> Preparation | None:
+        """What makes the inputs of the base that requests do not bring; None if they bring all."""
+        if self.prepare is None:
+            return None
+        made = Schema({name: column for name, column in self.signature.inputs.items() if name not in self.columns})
+        return Preparation(self.prepare, self.request_schema, made)
+
+    def complete(self, columns: Columns) -> Columns:
+        """Return checked columns of a request with the inputs of the base that `prepare` makes; raises as it does."""
+        return columns if self.preparation is None else self.preparation.complete(columns)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns of a request that the base's outputs depend on."""
+        return tuple(self.signature.inputs if self.prepare is None else self.request_schema)
+
+    @property
+    def rows_at_once(self) -> int:
+        """The number of rows that the base scores at once outside of requests: few if it reads texts or sequences."""
+        inputs = self.signature.inputs.values()
+        wide = self.prepare is not None or any(None in column.shape or column.dtype == "string" for column in inputs)
+        return _SEQUENCES if wide else _ROWS
 
     def new_stack(self) -> Stack:
         """Return a fresh stack, bound to the schema."""

@@ -19,9 +19,14 @@ def differences(stored: Identity, mine: Identity, beyond: Mapping[str, Collectio
             f"the base file {mine.base.file} differs: its digest is {mine.base.digest[:16]} here, and was "
             f"{stored.base.digest[:16]} (of {stored.base.file})"
         )
-    if mine.output != stored.output:
-        here, was = (f"{one.output.tensor!r} as a {one.output.kind}" for one in (mine, stored))
+    if mine.output.read != stored.output.read:
+        here, was = (
+            f"{one.output.tensor!r} as a {one.output.kind}{' at its raw margin' if one.output.margin else ''}"
+            for one in (mine, stored)
+        )
         found.append(f"the corrected output is {here} here, and was {was}")
+    if mine.prepare != stored.prepare:
+        found.append(f"prepare is {_shown(mine.prepare)} here, and was {_shown(stored.prepare)}")
     if mine.task != stored.task:
         found.append(f"task is {mine.task} here, and was {stored.task}")
     theirs, ours = ({c.name: c for c in one.corrections} for one in (stored, mine))
@@ -48,8 +53,9 @@ def lacking(stored: Identity, mine: Identity) -> list[str]:
 
     missing = [name for name in reads if not has(name)]
     # The base runs only where it is another one, or for a tap.
-    runs = (stored.base.digest, stored.output) != (mine.base.digest, mine.output) or any(n not in request for n in missing)
-    needed = dict.fromkeys([*(mine.base.inputs if runs else ()), *(name for name in missing if name in request)])
+    runs = stored.reads_of_base != mine.reads_of_base or any(n not in request for n in missing)
+    inputs = mine.base.inputs if mine.prepare is None else mine.columns
+    needed = dict.fromkeys([*(inputs if runs else ()), *(name for name in missing if name in request)])
     return [f"{name!r} ({request[name]})" for name in needed if not has(name)]
 
 

@@ -38,10 +38,19 @@ class Base(Strict):
 
 
 class Output(Strict):
-    """The output that is corrected, and its kind: logit or probability."""
+    """The output that is corrected, its kind (logit or probability), and whether a probability is read at its raw margin.
+
+    `margin` is None in homes made before there was a choice: they have the logit of the probability.
+    """
 
     tensor: str
     kind: str
+    margin: bool | None = None
+
+    @property
+    def read(self) -> tuple[str, str, bool]:
+        """What is read, to compare two outputs by."""
+        return self.tensor, self.kind, bool(self.margin)
 
 
 class Tap(Strict):
@@ -80,6 +89,12 @@ class Identity(Strict):
     corrections: list[Corrected]
     journal: dict[str, str]
     keep_inputs: bool
+    prepare: Any = None
+
+    @property
+    def reads_of_base(self) -> tuple[Any, ...]:
+        """What the base's raw outputs of the same request depend on: the file, its output, and what prepares its inputs."""
+        return self.base.digest, self.output.read, self.prepare
 
     def source(self, name: str) -> str:
         """Return a description of the tap or column `name`."""
@@ -96,13 +111,14 @@ def describe(definition: Definition) -> Identity:
         format=FORMAT,
         name=definition.name,
         base=Base(file=definition.base.name, digest=signature.digest, inputs=_columns(signature.inputs)),
-        output=Output(tensor=signature.output, kind="probability" if signature.predicts else "logit"),
+        output=Output(tensor=signature.output, kind="probability" if signature.predicts else "logit", margin=signature.margin),
         task=repr(definition.loss),
         taps={name: Tap(tensor=tensor, type=str(tapped[name])) for name, tensor in definition.taps.items()},
         columns=_columns(definition.columns),
         corrections=[_of(name, c) for name, c in zip(stack.names, stack.corrections, strict=True)],
         journal=_columns({name: definition.schema[name] for name in definition.kept}),
         keep_inputs=definition.keep_inputs,
+        prepare=value(definition.prepare),
     )
 
 
@@ -128,7 +144,7 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
     """Return the definition with every changed default set back to its `stored` value, and a sentence for each.
 
     Only options that had their default when `stored` was written, and that the code leaves at it now, are affected: one that
-    was deleted from the code is a change.
+    was deleted from the code is a change. A probability is read at its raw margin only if it was then.
     """
     theirs = {c.name: c for c in stored.corrections}
     corrections, settled = list[Correction](), list[str]()
@@ -149,7 +165,15 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
         given, c = c.given, c.clone(changed) if changed else c
         c.given = given
         corrections.append(c)
-    return (replace(definition, corrections=corrections) if settled else definition), settled
+    margin = definition.margin and (stored.output.kind != "probability" or bool(stored.output.margin))
+    if stored.output.margin is None and not margin:
+        settled.append(
+            f"the output {stored.output.tensor!r} stays the logit of a probability, with which this home has learned; new homes "
+            f"read the raw number of which the base makes it, where there is one"
+        )
+    if settled or margin != definition.margin:
+        definition = replace(definition, corrections=corrections, margin=margin)
+    return definition, settled
 
 
 def beyond_reach(definition: Definition) -> dict[str, set[str]]:

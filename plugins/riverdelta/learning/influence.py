@@ -1,4 +1,4 @@
-"""Influence: limits how often one entity may update the tables."""
+"""Influence: limits how much one entity may update the tables."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from riverdelta.core.hashing import GOLDEN
 _SLOTS = 2**16
 
 
-@numba.njit("void(int64[:, ::1], float64[::1], int64, float64, float64[:, :, ::1], boolean[::1])", cache=True)
-def _admit(ids, received, limit, window, slots, out):  # type: ignore[no-untyped-def]
+@numba.njit("void(int64[:, ::1], float64[::1], float64[::1], int64, float64, float64[:, :, ::1], boolean[::1])", cache=True)
+def _admit(ids, received, weight, limit, window, slots, out):  # type: ignore[no-untyped-def]
     mask = np.uint64(slots.shape[1] - 1)
     at = np.empty(ids.shape[0], np.int64)
     for i in range(received.shape[0]):
@@ -31,26 +31,27 @@ def _admit(ids, received, limit, window, slots, out):  # type: ignore[no-untyped
             # Time that steps back stays in the newest window: it must not reopen an old one.
             if number > slots[k, slot, 0]:
                 slots[k, slot, 0], slots[k, slot, 1] = number, 0.0
-            fits = fits and slots[k, slot, 1] < limit
+            fits = fits and slots[k, slot, 1] + weight[i] <= limit
         if fits:
             for k in range(ids.shape[0]):
-                slots[k, at[k], 1] += 1.0
+                slots[k, at[k], 1] += weight[i]
         out[i] = fits
 
 
 class Limiter:
-    """Admits at most `limit` examples of one entity in a window, for each of the id columns `keys`.
+    """Admits examples of one entity up to a weight of `limit` in a window, for each of the id columns `keys`.
 
     Windows are numbered by floor(received / window_seconds), the time at which labels were received, so that a replay agrees.
-    An example is admitted, and counts, if none of its entities has reached the limit. Entities are hashed into 65,536
-    counters: two that share one are limited earlier, never later.
+    An example is admitted, and its weight counts, if that takes none of its entities beyond the limit. Entities are hashed into
+    65,536 counters: two that share one are limited earlier, never later.
 
     Parameters
     ----------
     keys
         Id columns whose values are entities.
     limit
-        Admitted examples of an entity in a window. Lower it if single users or bots move the tables too much.
+        Admitted weight of an entity in a window; that of an example is 1 unless `admit` is given another. Lower it if single
+        users or bots move the tables too much.
     window_seconds
         Length of a window in seconds.
 
@@ -69,13 +70,17 @@ class Limiter:
         self._slots = np.full((len(self.keys), _SLOTS, 2), -np.inf)
         self._slots[:, :, 1] = 0.0
 
-    def admit(self, columns: Columns, received: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Return bool[M]: which examples, in order, are admitted; `received` float64[M] is in Unix seconds."""
+    def admit(self, columns: Columns, received: npt.NDArray[np.float64], weight: npt.ArrayLike = 1.0) -> npt.NDArray[np.bool_]:
+        """Return bool[M]: which examples, in order, are admitted; `received` float64[M] is in Unix seconds.
+
+        `weight` float64[M] is what each counts for (default 1).
+        """
         out = np.empty(len(received), np.bool_)
         ids = np.empty((len(self.keys), len(received)), np.int64)
         for k, name in enumerate(self.keys):
             ids[k] = columns[name]
-        _admit(ids, np.ascontiguousarray(received, np.float64), self.limit, self.window, self._slots, out)
+        counts = np.array(np.broadcast_to(weight, len(received)), np.float64)
+        _admit(ids, np.ascontiguousarray(received, np.float64), counts, self.limit, self.window, self._slots, out)
         self.refused += int(len(out) - out.sum())
         return out
 

@@ -131,8 +131,12 @@ class Metrics:
             for endpoint in labels:
                 self._requests.labels(transport, endpoint, "ok")
 
-    def scored(self, transport: str, rows: int, decode: float, score: float, journal: float) -> None:
-        """Record a scored block, and the time of three of its stages."""
+    def scored(
+        self, transport: str, rows: int, decode: float, score: float, journal: float, prepare: float | None = None
+    ) -> None:
+        """Record a scored block, and the time of its stages; `prepare` only where the scorer has one."""
+        if prepare is not None:
+            self._stages.labels(transport, "prepare").observe(prepare)
         for stage, seconds in (("decode", decode), ("score", score), ("journal", journal)):
             self._stages.labels(transport, stage).observe(seconds)
         self._rows.labels(transport).inc(rows)

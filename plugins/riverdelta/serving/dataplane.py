@@ -17,6 +17,8 @@ from riverdelta.core import senders
 from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats, is_list
+from riverdelta.core.feedback import check_times, check_weights
+from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
 from riverdelta.graph.merge import GATE_WEIGHT
@@ -66,11 +68,14 @@ class Block:
 class Items:
     """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M].
 
-    A row by its client's ids is found when it is stored.
+    A row by its client's ids is found when it is stored. `weights` float32[M] are None if all are 1, and `times` float64[M] of
+    the events if all are unknown (NaN).
     """
 
     rows: Sequence[Row | RowName | None]
     labels: Floats
+    weights: Floats | None = None
+    times: Doubles | None = None
 
 
 @dataclass(frozen=True)
@@ -167,9 +172,12 @@ class DataPlane:
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
         """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
 
-        Raises `InvalidInput` if the model rejects it, and `NotFinite` if a row has no score and the settings require one.
+        Raises `InvalidInput` if the model or `prepare` rejects it, `PrepareFailed` if `prepare` fails, and `NotFinite` if a row
+        has no score and the settings require one.
         """
-        checked, started = block.columns, time.perf_counter()
+        began = time.perf_counter()
+        checked = self.definition.complete(block.columns)
+        started = time.perf_counter()
         scored = self.session.run(checked)
         if np.isnan(scored.score).any():
             scored = self._fallback.settle(scored, checked)
@@ -183,8 +191,9 @@ class DataPlane:
         if block.name is None:
             made = self._answer((self.journal.incarnation, self.journal.append(rows)), scored.score, scored.base, scored.state)
         else:
-            made = claim(self.journal, rows, block.name, checked, scored.score)
-        self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran)
+            made = claim(self.journal, rows, block.name, block.columns, scored.score)
+        prepared = None if self.definition.prepare is None else started - began
+        self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran, prepared)
         return made
 
     async def settle(self, claimed: Claim) -> ScoreAnswer:
@@ -201,24 +210,30 @@ class DataPlane:
     def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
         return ScoreAnswer(scores, base, self._ids.issue(*request), state)
 
-    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0) -> FeedbackAnswer:
+    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0, **more: Any) -> FeedbackAnswer:
         """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.
 
-        `source` is a hash of the sender, 0 if unknown.
+        `source` is a hash of the sender, 0 if unknown; `more` are the `weights` and `times` of `read_feedback`.
 
         Raises as `read_feedback` and `store`.
         """
-        return await self.store(self.read_feedback(ids, labels), source)
+        return await self.store(self.read_feedback(ids, labels, **more), source)
 
-    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats) -> Items:
-        """Return checked feedback; raises `InvalidInput` naming a malformed item."""
+    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats, weights: Any = None, times: Any = None) -> Items:
+        """Return checked feedback; raises `InvalidInput` naming a malformed item.
+
+        `weights` are numbers from 0 to 100 (default 1) and `times` Unix seconds of the events, NaN if unknown (default).
+        """
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
             raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
         issued = iter(self._ids.parse_all([name for name in ids if isinstance(name, str)]))
-        return Items([next(issued) if isinstance(name, str) else name for name in ids], labels)
+        rows = [next(issued) if isinstance(name, str) else name for name in ids]
+        weights = None if weights is None else check_weights(weights, labels)
+        times = None if times is None else check_times(times, labels, self.clock())
+        return Items(rows, labels, weights, times)
 
     async def store(self, items: Items, source: int = 0) -> FeedbackAnswer:
         """Store feedback that `read_feedback` returned; returns when accepted items and their impressions are durable.
@@ -240,7 +255,10 @@ class DataPlane:
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
-            pending = self.journal.feedback(keys[:, 0], keys[:, 1], keys[:, 2], labels[good], self.clock(), source)
+            weights = None if items.weights is None else items.weights[good]
+            times = None if items.times is None else items.times[good]
+            rows = keys[:, 0], keys[:, 1], keys[:, 2]
+            pending = self.journal.feedback(*rows, labels[good], self.clock(), source, weights, times)
             answer = await asyncio.wrap_future(pending)
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):

@@ -21,7 +21,6 @@ from riverdelta.serving.session import Session
 from riverdelta.storage.registry import State
 
 LEAST_ROWS = LEAST
-_BLOCK_ROWS = 16_384
 
 
 def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
@@ -43,9 +42,9 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -
         model = merge(definition.signature, definition.new_stack(), definition.taps, definition.columns)
         path = save_merged(model, definition.signature, Path(folder) / "base.onnx")
         session = Session(path, State(0, 0, 0), loss=definition.loss)
-        for at in range(0, len(label), _BLOCK_ROWS):
-            block = {name: values[at : at + _BLOCK_ROWS] for name, values in columns.items()}
-            checked, _ = definition.request_schema.check(block)
+        for at in range(0, len(label), definition.rows_at_once):
+            block = {name: values[at : at + definition.rows_at_once] for name, values in columns.items()}
+            checked = definition.complete(definition.request_schema.check(block)[0])
             scored = session.run(checked)
             base.append(scored.base)
             for name, kept in parts.items():

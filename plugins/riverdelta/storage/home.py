@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ class Home:
         with suppress(OSError):  # `prepare` reports it
             if stored := self.stored():
                 self.definition, self._settled = settle(definition, stored)
+            elif self._owner.exists():  # of version 0.1, which read no margins
+                self.definition = replace(definition, margin=False)
 
     def stored(self) -> Identity | None:
         """Return the folder's definition; see `stored_in`."""

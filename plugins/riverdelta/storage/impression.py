@@ -71,7 +71,7 @@ def _described(text: str, position: int, block: Impressions, at: int, loss: Loss
         f"{loss.raw}s": {name: _or_none(outputs) for name, outputs in raw.items()},
         "scores": {name: _or_none(loss.inverse_link(outputs)[0]) for name, outputs in raw.items()},
         "propensity": _or_none(block.propensity[at : at + 1]),
-        "columns": {name: column[at].tolist() for name, column in columns.items() if not name.startswith("#")},
+        "columns": {name: column[at : at + 1].tolist()[0] for name, column in columns.items() if not name.startswith("#")},
     }
 
 

@@ -47,6 +47,31 @@ def test_with_any_share_of_late_positives_the_expected_gradient_is_zero_at_the_t
         assert gradient > -1e-5
 
 
+SENT = st.floats(0.0, 100.0, width=32)
+
+
+@given(shares, probabilities, st.tuples(SENT, SENT))
+def test_a_weight_multiplies_what_sampling_gives_its_row(keep, p, sent):
+    corrected, label = LOG_LOSS.link([p, p]).astype(np.float32), np.float32([0, 1])
+    weights = Weights(keep_negatives=keep)
+    plain, heavy = (weights.of(label, corrected, None, one) for one in (None, np.float32(sent)))
+    for before, after in zip(plain[:2], heavy[:2], strict=True):
+        assert after.tolist() == (before * np.float32(sent)).tolist()
+
+
+@given(shares, probabilities, st.floats(0, 1), SENT)
+def test_a_late_positive_of_any_weight_undoes_a_negative_of_weight_1(keep, p, late, sent):
+    corrected = LOG_LOSS.link([p]).astype(np.float32)
+    weights, one, omega = Weights(keep_negatives=keep), np.float32([1]), np.float32([sent])
+    (negative,), _, _ = weights.of(0 * one, corrected, None)
+    (positive,), _, _ = weights.of(one, corrected, None, omega)
+    (undo,), (importance,), (back,) = weights.of(one, corrected, np.array([True]), omega)
+    assert (importance, back) == (np.float32(sent), np.float32(1 / keep))
+    assert undo >= 0
+    if p < 1 - 1 / LATE_WEIGHT_BOUND:
+        assert negative * p + undo * (p - 1) == pytest.approx(positive * (p - 1), rel=1e-4, abs=1e-4)
+
+
 @given(st.integers(0, 2**24 - 1), st.integers(0, 2**40), st.floats(0.05, 0.95))
 def test_the_share_that_is_kept_is_the_one_asked_for_in_any_stretch_of_keys(incarnation, first, keep):
     weights, rows = Weights(keep_negatives=keep), 4_000

@@ -50,6 +50,25 @@ def test_who_sent_feedback_is_journalled_with_each_item(home, records):
     assert (sources, rest) == ([-(2**63), 2**63 - 1, nobody, nobody], ["accepted", "duplicate"])
 
 
+def test_weights_and_times_are_journalled_with_the_label_that_counts_and_never_decide(home, records):
+    worker = home.worker(on_conflict="last")
+    request = worker.score(rows=3)
+
+    def feed(row, label, **given):
+        keys = np.array([[worker.journal.incarnation], [request], [row]])
+        return str(worker.journal.feedback(*keys, np.float32([label]), 1.0, **given).result(20).outcomes[0])
+
+    two, event = np.float32([2]), np.array([1e9])
+    assert feed(0, 1, weight=two) == "accepted"
+    assert feed(0, 1, weight=np.float32([3])) == "duplicate"
+    assert feed(0, 0, weight=np.float32([0.5]), event=event) == "accepted"
+    assert feed(1, 1) == "accepted"
+    kept = [r for _, r in records(worker.journal) if isinstance(r, Feedback)]
+    assert [r.weights.item() for r in kept] == [2.0, 0.5, 1.0]
+    assert [r.event is None for r in kept] == [True, False, True]
+    assert kept[1].events.tolist() == [1e9]
+
+
 def test_a_source_that_is_no_int64_harms_its_sender_alone(home):
     worker = home.worker()
     request = worker.score()

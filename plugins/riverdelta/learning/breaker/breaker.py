@@ -39,16 +39,24 @@ class Breaker:
 
     The result depends only on the examples and their order, bit for bit, not on how they are cut into blocks.
 
+    **Weights** that senders give to labels neither hide harm nor make it: x is by unit of weight, and evidence is kept in three
+    ways: every example counts for 1; for its weight, up to 1; and for a hundredth of its weight. So a sender is named if most
+    of its labels are wrong, or most of their weight; light right labels among heavy wrong ones do not hide these. Labels of
+    weight 0 are not observed.
+
     Notes
     -----
     With x = clip(weight·(corrected loss - base loss), ±1) of an example less the mean of the others', if that is above 0, each
     sender's evidence is a Shiryaev-Roberts e-detector: R ← (R + 1)·(1 + s·(x - 0.05)), averaged over the stakes s = 1/16 and
-    1/4; it trips at R = 10⁷. If E[x | the past] <= 0.05 at every example, R - (examples of the sender) is a supermartingale,
-    and so is the sum over senders: the mean number of examples before a false alarm is at least 10⁷, whatever the number of
-    senders and however their labels depend on each other. Past gains are forgotten, as R is never below 0. Source: Shin,
-    Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection", arXiv 2203.03532. If ends
-    are independent, a run in which 20 were expected by their true rate has a probability of 2·10⁻⁹. The three standard errors
-    are for a base that is right: with 100 ends known, it then trips at 20 expected by the base in all but 0.1 % of the cases.
+    1/4; it trips at R = 10⁷. `weight` is that of sampling alone; with the sender's weight ω, and u = 1, min(ω, 1) or ω/100, it
+    is R ← (R + u)·(1 + s·u·(x - 0.05)), and R less the sum of u is a supermartingale: Σu has the bound that follows, for each
+    of the three, so where weights differ there are up to 2.01 times as many false alarms. If E[x | the past] <= 0.05 at every
+    example, R - (examples of the sender) is a supermartingale, and so is the sum over senders: the mean number of examples
+    before a false alarm is at least 10⁷, whatever the number of senders and however their labels depend on each other. Past
+    gains are forgotten, as R is never below 0. Source: Shin, Ramdas, Rinaldo 2022, "E-detectors: a nonparametric framework for
+    sequential change detection", arXiv 2203.03532. If ends are independent, a run in which 20 were expected by their true rate
+    has a probability of 2·10⁻⁹. The three standard errors are for a base that is right: with 100 ends known, it then trips at
+    20 expected by the base in all but 0.1 % of the cases.
 
     Examples
     --------
@@ -79,9 +87,11 @@ class Breaker:
         seen = np.ones(len(examples), np.bool_) if admitted is None else np.ascontiguousarray(admitted, np.bool_)
         out = np.empty(len(examples), np.bool_)
         base, corrected = (np.ascontiguousarray(raw[:, 0]) for raw in (examples.base, examples.corrected))
-        label, weight = (np.ascontiguousarray(each, np.float32) for each in (examples.label, examples.importance))
+        # What sampling weighs a row by; the weight that was sent with its label counts apart.
+        sampled = np.where(examples.sent > 0, examples.importance / np.where(examples.sent > 0, examples.sent, 1.0), 1.0)
+        label, weight, sent = (np.ascontiguousarray(each, np.float32) for each in (examples.label, sampled, examples.sent))
         source = np.ascontiguousarray(examples.source, np.int64)
-        given, state = (base, corrected, label, weight, source, seen), (self._tally, self._places, self._latest)
+        given, state = (base, corrected, label, weight, sent, source, seen), (self._tally, self._places, self._latest)
         was, done = self.open, e.watch(0, *given, *state, out)
         if self.open and not was:
             self._tripped[...] = self._places
@@ -106,7 +116,7 @@ class Breaker:
             for name in ("run", "expected", "foreseen"):
                 p[name] = 0
         self._tally["open"] = 0
-        for name in ("evidence", "since", "excess"):
+        for name in ("evidence", "weighted", "since", "mass", "excess"):
             p[name] = 0
 
     @property
@@ -142,7 +152,7 @@ class Breaker:
             said = f"the last {p['run']:,} labels of {who} are {p['label']}, "
             said += f"where {e.ends_expected(p):.0f} of the other were expected"
         else:
-            more = p["excess"] / max(p["since"], 1) + e.MARGIN
+            more = p["excess"] / (p["mass"] or 1.0) + e.MARGIN
             said = f"the corrected scores lose {more:.2f} nats a row to the base by the last {p['since']:,} labels of {who}"
             said += ", and not by those of others: they contradict each other, and either may be wrong"
         return (
@@ -162,16 +172,14 @@ class Breaker:
             vars(self).update(vars(fresh))
             return
         mine = self._records()
-        found = {
-            name: {field: take(part(arrays, name), field, a[field]) for field in a.dtype.names or ()}
-            for name, a in mine.items()
-        }
+        saved = {name: _with_weights(part(arrays, name)) for name in mine}
+        found = {name: {field: take(saved[name], field, a[field]) for field in a.dtype.names or ()} for name, a in mine.items()}
         for where, name, least, most in (
             ("tally", "senders", 0, e.SENDERS),
             ("tally", "why", e.HARM, e.RUN),
             ("tally", "place", e.EVERYBODY, e.REST),
             *((name, "label", 0, 1) for name in ("places", "tripped")),
-            *((name, "evidence", 0, e.MOST) for name in ("places", "tripped")),
+            *((name, field, 0, e.MOST) for name in ("places", "tripped") for field in ("evidence", "weighted")),
             *((name, field, 0, 2**62) for name in ("places", "tripped") for field in e.COUNTS),
             ("latest", "count", 0, 2**62),
             ("latest", "loss", -1, 1),
@@ -188,3 +196,11 @@ class Breaker:
 
     def _records(self) -> dict[str, npt.NDArray[Any]]:
         return {"tally": self._tally, "places": self._places, "latest": self._latest, "tripped": self._tripped}
+
+
+def _with_weights(place: Arrays) -> Arrays:
+    """Return a saved part with the fields that it lacks if a version in which every weight was 1 saved it."""
+    if "evidence" not in place or "weighted" in place or "mass" in place:
+        return place
+    evidence = place["evidence"]
+    return {**place, "weighted": np.stack([evidence, 0.0 * evidence], axis=1), "mass": place["since"].astype(np.float64)}

@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numba import types
 
+from riverdelta.core.feedback import MOST_WEIGHT
+
 #: Examples between two decisions: whether the next ones may be learned changes at multiples of this number alone.
 CHECK = 128
 #: Senders that are tested one by one; `REST` is all others together, and the place `EVERYBODY` all senders.
@@ -18,6 +20,8 @@ MARGIN = 0.05
 STAKES = (1 / 16, 1 / 4)
 #: The evidence that trips, and so the least mean number of examples between false alarms.
 RUN_LENGTH = 1e7
+#: The weights that count as one example, each in evidence of its own; heavier ones count as one too, lighter ones as a part.
+SCALES = (1.0, MOST_WEIGHT)
 #: Where evidence stops growing.
 MOST = 4.0 * RUN_LENGTH
 #: The latest examples of each label that are remembered, and the fewest of other senders by which a sender is tested.
@@ -37,16 +41,18 @@ HARM, RUN = 0, 1
 PLACE = np.dtype(
     [
         ("source", np.int64),
-        ("evidence", np.float64, len(STAKES)),  # of harm, for each stake
+        ("evidence", np.float64, len(STAKES)),  # of harm, for each stake; every example counts as one
+        ("weighted", np.float64, (len(SCALES), len(STAKES))),  # the same by weight, for each scale
         ("label", np.int64), ("run", np.int64),  # of this run
         ("expected", np.float64), ("foreseen", np.float64),  # labels of the other kind in it, by the base and as corrected
         ("rows", np.float64, 2), ("ends", np.float64, 2),  # of the runs that have ended
         ("longest", np.int64, 2),  # that was normal
-        ("since", np.int64), ("excess", np.float64),  # examples in which more than the margin was lost, and how much more
+        ("since", np.int64), ("mass", np.float64),  # examples in which more than the margin was lost, and their weight
+        ("excess", np.float64),  # and how much more, by weight
     ]
 )  # fmt: skip
 #: The fields that are not negative.
-COUNTS = ("run", "expected", "foreseen", "rows", "ends", "longest", "since", "excess")
+COUNTS = ("run", "expected", "foreseen", "rows", "ends", "longest", "since", "mass", "excess")
 #: The breaker itself: examples, whether it is open and since which, its trips, and the cause of the last.
 TALLY = np.dtype([(name, np.int64) for name in ("examples", "open", "opened", "trips", "why", "place", "senders")])
 #: The latest examples of a label: how many so far, in whose place, and what they lost.
@@ -55,7 +61,7 @@ LATEST = np.dtype([("count", np.int64), ("place", np.int64, LATEST_ROWS), ("loss
 _Place, _Tally, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, TALLY, LATEST))
 _Places = types.Array(_Place, 1, "C")
 _SIGNATURE = types.int64(
-    types.int64, *[types.float32[::1]] * 4, types.int64[::1], types.boolean[::1], types.Array(_Tally, 1, "C"), _Places,
+    types.int64, *[types.float32[::1]] * 5, types.int64[::1], types.boolean[::1], types.Array(_Tally, 1, "C"), _Places,
     types.Array(_Latest, 1, "C"), types.boolean[::1],
 )  # fmt: skip
 
@@ -76,14 +82,18 @@ def _above(place, loss, same):  # type: ignore[no-untyped-def]
     return loss - max(total / many, 0.0) if many >= LEAST_OTHERS else math.nan
 
 
-@numba.njit(types.void(_Place, types.float64, types.int64, types.float64, types.float64), cache=True)
-def _add(p, loss, y, chance, corrected):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Place, types.float64, types.float64, types.int64, types.float64, types.float64), cache=True)
+def _add(p, loss, weight, y, chance, corrected):  # type: ignore[no-untyped-def]
     """Add an example of label y: what it lost (NaN: it is not tested), and the other label's chance by base and `corrected`."""
     if not math.isnan(loss):
-        p.excess = max(p.excess + loss - MARGIN, 0.0)
+        p.excess = max(p.excess + weight * (loss - MARGIN), 0.0)
         p.since = p.since + 1 if p.excess > 0.0 else 0
+        p.mass = p.mass + weight if p.excess > 0.0 else 0.0
         for k in range(len(STAKES)):
             p.evidence[k] = min((p.evidence[k] + 1.0) * (1.0 + STAKES[k] * (loss - MARGIN)), MOST)
+            for j in range(len(SCALES)):
+                w = min(weight / SCALES[j], 1.0)
+                p.weighted[j, k] = min((p.weighted[j, k] + w) * (1.0 + STAKES[k] * w * (loss - MARGIN)), MOST)
     if y != p.label or p.run == 0:
         if p.run > 0:
             p.ends[p.label] += 1.0
@@ -111,7 +121,10 @@ def _decide(s, places):  # type: ignore[no-untyped-def]
         p = places[k]
         run = p.run >= LEAST_ROWS and ends_expected(p) >= LEAST_EXPECTED and p.run > p.longest[p.label]
         run = run and p.foreseen >= LEAST_SHARE * p.expected
-        if run or np.mean(p.evidence) >= RUN_LENGTH:
+        harm = np.mean(p.evidence) >= RUN_LENGTH
+        for j in range(len(SCALES)):
+            harm = harm or np.mean(p.weighted[j]) >= RUN_LENGTH
+        if run or harm:
             s.open, s.opened, s.why, s.place = 1, s.examples, RUN if run else HARM, k
             s.trips += 1
             return
@@ -130,10 +143,11 @@ def _place(s, places, source):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def watch(first, base, corrected, label, weight, source, admitted, tally, places, latest, out):  # type: ignore[no-untyped-def]
+def watch(first, base, corrected, label, weight, sent, source, admitted, tally, places, latest, out):  # type: ignore[no-untyped-def]
     """Observe examples from number `first` on in order, up to a trip; return the number of the next. `Breaker` has the rules.
 
-    out[i] is whether example i may be learned. While it is open it only counts runs, up to the last example.
+    A row's loss is by `weight`, and counts with the weight `sent`; one of 0 is not observed. out[i] is whether example i may be
+    learned. While it is open it only counts runs, up to the last example.
     """
     s = tally[0]
     was = s.open
@@ -141,16 +155,16 @@ def watch(first, base, corrected, label, weight, source, admitted, tally, places
         out[i] = s.open == 0
         s.examples += 1
         b, c = np.float64(base[i]), np.float64(corrected[i])
-        if math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i]):
+        if math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i]) and sent[i] > 0.0:
             y = 1 if label[i] > 0.5 else 0
             side = 2.0 * y - 1.0
             loss = min(max(weight[i] * (_softplus(-side * c) - _softplus(-side * b)), -1.0), 1.0)
             chance = 1.0 / (1.0 + math.exp(min(side * b, 700.0)))
             foreseen = 1.0 / (1.0 + math.exp(min(side * c, 700.0)))
             place, same = _place(s, places, source[i]), latest[y]
-            _add(places[EVERYBODY], math.nan, y, chance, foreseen)
+            _add(places[EVERYBODY], math.nan, 1.0, y, chance, foreseen)
             tested = admitted[i] and not was
-            _add(places[place], _above(place, loss, same) if tested else math.nan, y, chance, foreseen)
+            _add(places[place], _above(place, loss, same) if tested else math.nan, sent[i], y, chance, foreseen)
             if tested:
                 at = same.count % LATEST_ROWS
                 same.place[at], same.loss[at] = place, loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,15 @@ _COUNTS_OF_0_1 = 5
 _READ = (*OUTPUTS, "time", "position")
 #: The most rows that a tick completes at once, as a share of the memory, and the fewest.
 _SLICES, _LEAST_SLICE = 4, 1024
+
+
+class _Said(NamedTuple):
+    """What came with N labels, under the names that examples have for it."""
+
+    received: Times
+    source: Ints
+    sent: Floats
+    event: Times
 
 
 class Joiner:
@@ -173,7 +182,8 @@ class Joiner:
         examples = None
         if not shown.all():
             f, rows = feedback, ~shown
-            examples = self._complete(f.incarnation[rows], key[rows], f.label[rows], f.time[rows], f.source[rows], f.late[rows])
+            said = _Said(received=f.time[rows], source=f.source[rows], sent=f.weights[rows], event=f.events[rows])
+            examples = self._complete(f.incarnation[rows], key[rows], f.label[rows], f.late[rows], said)
         if self.window is not None and shown.any():
             # A showing counts from the newest tick at the earliest, as in the journal, so that both agree on what is late.
             due = np.maximum(feedback.time[shown], self.tick) + self.window
@@ -187,20 +197,19 @@ class Joiner:
         incarnation, key = self.showings.due(tick, most)
         examples = None
         if len(key):
-            zeros = np.zeros(len(key), np.float32)
-            examples = self._complete(incarnation, key, zeros, np.full(len(key), tick), np.zeros_like(key), None)
+            zeros, at = np.zeros(len(key), np.float32), np.full(len(key), tick)
+            silent = _Said(received=at, source=np.zeros_like(key), sent=zeros + 1, event=np.full(len(key), np.nan))
+            examples = self._complete(incarnation, key, zeros, None, silent)
             self.showings.take(tick, most)
             if self._upgraded and self.waiting.kept:
                 self.waiting.restrict(self.showings.has)
         self.tick, self.unfinished = tick, len(key) == most
         return examples
 
-    def _complete(
-        self, incarnation: Ints, key: Ints, label: Floats, received: Times, source: Ints, late: Flags | None
-    ) -> Examples | None:
+    def _complete(self, incarnation: Ints, key: Ints, label: Floats, late: Flags | None, said: _Said) -> Examples | None:
         """Return examples of the rows of the keys, in the keys' order, without `late` for negatives by silence.
 
-        All that can fail comes first.
+        `said` are the fields of examples that come with the labels. All that can fail comes first.
         """
         groups = self.waiting.find(incarnation, key)
         found, chosen = _rows(groups), groups
@@ -215,17 +224,16 @@ class Joiner:
             columns, taken = _gather(chosen, self._reads)
             kept = label[taken]
             back = None if undone is None else undone[taken]
-            weight, importance, taken_back = self.weights.of(kept, columns["corrected"], back)
+            weight, importance, taken_back = self.weights.of(kept, columns["corrected"], back, said.sent[taken])
             examples = Examples(
                 columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
                 **{name: columns[name] for name in (*OUTPUTS, "position")},
                 label=kept,
                 weight=weight,
-                received=received[taken],
                 scored=columns["time"],
                 importance=importance,
                 taken_back=taken_back,
-                source=source[taken],
+                **{name: array[taken] for name, array in said._asdict().items()},
             )
             self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
         self.dropped_negatives += found - _rows(chosen)

@@ -29,7 +29,8 @@ class Weights:
         late positive whose negative was kept      1 / (1 - p), <= 10     1, and that negative is taken back
 
     `weight` is a row's weight in learning, `importance` its weight in measures. With k = 1 the first two are exactly 1; with
-    `late="plain"` a late positive is a positive like any other.
+    `late="plain"` a late positive is a positive like any other. A label that was sent with a weight ω has ω times both, but the
+    negative that a late positive undoes weighs 1: that positive has the weight 1 / (1 - p) - (1 - ω)·k / D.
 
     Parameters
     ----------
@@ -47,10 +48,11 @@ class Weights:
     the truth is π, the expected gradient is k(1 - π)·f/D - π·(k/D)(1 - f) = (k/D)(f - π): zero at f = π whatever D is.
 
     Late positives. The negative has moved the logit by the gradient f/D where the positive alone is worth (k/D)(f - 1); their
-    difference is w(f - 1) with w = k/D + f/(D(1 - f)) = 1 / (1 - f), whatever k is. So each row has, in the end, the gradient
-    of its true label: unbiased whatever share of the positives is late. The weights of Ktena et al., 1 + p for positives and
-    (1 - p)(1 + p) for negatives, are right only where every positive had its negative first: where a share q is late, their
-    fixed point is π / (1 - π(1 - q)). Where q = 1 both have the same asymptotic variance, π(1 - π) a row.
+    difference is w(f - 1) with w = k/D + f/(D(1 - f)) = 1 / (1 - f), whatever k is; a positive of weight ω has ω·k/D in place
+    of the first term. So each row has, in the end, the gradient of its true label: unbiased whatever share of the positives is
+    late. The weights of Ktena et al., 1 + p for positives and (1 - p)(1 + p) for negatives, are right only where every positive
+    had its negative first: where a share q is late, their fixed point is π / (1 - π(1 - q)). Where q = 1 both have the same
+    asymptotic variance, π(1 - π) a row.
 
     Measured (tests/benchmarks/bench_delays.py; clicks on 38 % of the rows, of which 61 % come after the window): Σ score over
     Σ true probability is 14 to 20 % low with `late="plain"`, 0.8 to 1.9 % high with "weighted", 20 to 31 % high with the
@@ -84,16 +86,19 @@ class Weights:
         draw = mixed(seed + key.astype(np.uint64) * GOLDEN) >> np.uint64(11)
         return draw * 2.0**-53 < self.keep
 
-    def of(self, label: Floats, corrected: Floats, undone: _Flags | None) -> tuple[Floats, Floats, Floats]:
+    def of(
+        self, label: Floats, corrected: Floats, undone: _Flags | None, sent: Floats | None = None
+    ) -> tuple[Floats, Floats, Floats]:
         """Return weights, importances, and the importance of the negative that each row takes back, float32[N] each.
 
         `corrected` float32[N, K] are the corrected raw outputs as served; `undone` bool[N] marks late positives whose negative
-        was kept, None if there are no late ones.
+        was kept, None if there are no late ones; `sent` float32[N] are the weights that came with the labels (default: 1).
         """
-        ones, taken_back = np.ones(len(label), np.float32), np.zeros(len(label), np.float32)
+        sent = np.ones(len(label), np.float32) if sent is None else sent
+        taken_back = np.zeros(len(label), np.float32)
         if self.keep == 1.0 and undone is None:
-            return ones, ones, taken_back
-        weight, importance = ones, ones.copy()
+            return sent, sent, taken_back
+        weight, importance = (np.ones(len(label), np.float32) for _ in range(2))
         p = self.loss.inverse_link(corrected)[:, 0]
         if self.keep < 1.0:
             importance[label == 0] = 1.0 / self.keep
@@ -101,5 +106,9 @@ class Weights:
         if undone is not None:
             taken_back[undone] = 1.0 / self.keep
             if self.late == "weighted":
-                weight[undone] = 1.0 / np.maximum(1.0 - p[undone], 1.0 / LATE_WEIGHT_BOUND)
-        return weight, importance, taken_back
+                # The negative weighed 1 whatever the weight of its positive is, so only the positive's own part has that.
+                back = 1.0 / np.maximum(1.0 - p[undone], 1.0 / LATE_WEIGHT_BOUND)
+                weight[undone] = back - (1.0 - sent[undone]) * weight[undone]
+                weight[~undone] *= sent[~undone]
+                return weight, importance * sent, taken_back
+        return weight * sent, importance * sent, taken_back

@@ -36,8 +36,8 @@ class Tensor:
 
 
 def datatype_of(dtype: str) -> str:
-    """Return the protocol's name of a numpy dtype."""
-    return _NAMES[dtype]
+    """Return the protocol's name of a column's dtype."""
+    return "BYTES" if dtype == "string" else _NAMES[dtype]
 
 
 def from_list(name: str, datatype: str, shape: list[int], data: Any) -> Tensor:

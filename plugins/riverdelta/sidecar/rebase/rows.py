@@ -60,7 +60,7 @@ class Rows:
         request = self._definition.request_schema
         # The base runs only where it is another one, or for a tap.
         runs = not self._same_base or any(name not in request for name in missing)
-        needed = (*(self._definition.signature.inputs if runs else ()), *(name for name in missing if name in request))
+        needed = (*(self._definition.needed if runs else ()), *(name for name in missing if name in request))
         return [request[name] for name in dict.fromkeys(needed) if not self._has(logged, name)]
 
     def of_record(self, logged: Impressions) -> tuple[Floats, Columns]:
@@ -85,9 +85,16 @@ class Rows:
     def _run(self, request: Columns) -> tuple[Floats, Columns]:
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
-        scored = self._session.run(request)
-        found = {**request, **scored.taps}
-        return np.ascontiguousarray(by_output(scored.base)), {name: found[name] for name in self._kept}
+        base, found, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
+        for at in range(0, len(next(iter(request.values()))), rows):
+            part = self._definition.complete({name: column[at : at + rows] for name, column in request.items()})
+            scored = self._session.run(part)
+            base.append(by_output(scored.base))
+            found.append({**part, **scored.taps})
+        columns = {
+            name: request[name] if name in request else np.concatenate([each[name] for each in found]) for name in self._kept
+        }
+        return np.ascontiguousarray(np.concatenate(base)), columns
 
     def _has(self, logged: Impressions, name: str) -> bool:
         if name not in logged.columns or name in self._changed:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import TooLarge
-from riverdelta.core.features import Floats, Ints
+from riverdelta.core.features import Floats, Ints, size_of
 from riverdelta.core.records import OUTPUTS, Impressions, RequestName
 from riverdelta.storage.registry.state import State
 
@@ -96,7 +96,7 @@ class Buffer:
         for _, request in self._waiting:
             rows += len(request)
             size += sum(array.nbytes for array in vars(request).values() if isinstance(array, np.ndarray))
-            size += sum(column.nbytes for column in request.columns.values())
+            size += sum(map(size_of, request.columns.values()))
             if count and (rows > _BLOCK_ROWS or size > _BLOCK_BYTES or _shapes(request) != first):
                 break
             count += 1

@@ -20,6 +20,8 @@ class Call:
     time: float
     source: int
     deadline: float
+    weights: list[float] | None = None
+    events: list[float] | None = None
     future: Future[Answer] = field(default_factory=Future)
 
     @cached_property

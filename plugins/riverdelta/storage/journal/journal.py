@@ -17,6 +17,7 @@ import numpy as np
 from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.instruction import Instruction
+from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import SETTINGS, Control, Tick
 from riverdelta.storage.journal.base import Answer, Health
 from riverdelta.storage.journal.buffer import Block, Buffer, Rows
@@ -128,16 +129,26 @@ class Journal(Reader):
         return request, claim
 
     def feedback(
-        self, incarnation: Ints, request: Ints, index: Ints, label: Floats, time: float, source: int = 0
+        self,
+        incarnation: Ints,
+        request: Ints,
+        index: Ints,
+        label: Floats,
+        time: float,
+        source: int = 0,
+        weight: Floats | None = None,
+        event: Doubles | None = None,
     ) -> Future[Answer]:
         """Decide and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
 
-        `source`, an int64, identifies the sender. The future raises `Unavailable`, and nothing is stored, if the journal
-        cannot be written now or a live process has not stored some of the rows yet.
+        `source`, an int64, identifies the sender; `weight` and `event` are as in `Feedback`. The future raises `Unavailable`,
+        and nothing is stored, if the journal cannot be written now or a live process has not stored some of the rows yet.
         """
         keys = np.stack([incarnation, request, index], axis=1)
         # Anything but an int64 is refused here, where it affects only its sender.
-        call = Call(keys, label.tolist(), time, int(np.int64(source)), clock.monotonic() + self._patience)
+        weights, events = (None if given is None else given.tolist() for given in (weight, event))
+        deadline = clock.monotonic() + self._patience
+        call = Call(keys, label.tolist(), time, int(np.int64(source)), deadline, weights, events)
         # A client that hangs up cannot take back what others are committed with.
         call.future.set_running_or_notify_cancel()
         with self._wake:
@@ -216,7 +227,7 @@ class Journal(Reader):
         with self.log.transaction() as transaction:
             owners = store(transaction, block, made, self._names) if block is not None and made is not None else {}
             judge = Judge(transaction, recorded(transaction, Rules.of) or self._rules)
-            answers = [judge.judge(call.keys, call.labels, call.time, call.source) for call in calls]
+            answers = [judge.judge(c.keys, c.labels, c.time, c.source, c.weights, c.events) for c in calls]
             for record in judge.records():
                 transaction.append(encoded(record))
             transaction.feed(judge.fed())

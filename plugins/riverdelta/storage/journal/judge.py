@@ -25,9 +25,9 @@ _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
 POLICIES = tuple(_BY_POLICY)
 #: Rows of one feedback record, which the learner holds in memory together.
 _RECORD_ROWS = 8_192
-#: Incarnation, request, row, label, time, whether it is late, and the sender.
-_Accepted = tuple[int, int, int, float, float, bool, int]
-_DTYPES = np.int64, np.int64, np.int32, np.float32, np.float64, np.bool_, np.int64
+#: Incarnation, request, row, label, time, whether it is late, the sender, the weight, and the time of the event.
+_Accepted = tuple[int, int, int, float, float, bool, int, float, float]
+_DTYPES = np.int64, np.int64, np.int32, np.float32, np.float64, np.bool_, np.int64, np.float32, np.float64
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,22 @@ class Judge:
         self._requests: dict[Request, _Request | Outcome] = {}
         self._accepted: list[_Accepted] = []
 
-    def judge(self, keys: Ints, labels: list[float], time: float, source: int = 0) -> list[Outcome]:
-        """Return the outcome of each item, given int64[M, 3] of incarnation, request and row, and labels (NaN: shown)."""
-        outcomes = []
-        for (incarnation, number, row), label in zip(keys.tolist(), labels, strict=True):
+    def judge(
+        self,
+        keys: Ints,
+        labels: list[float],
+        time: float,
+        source: int = 0,
+        weights: list[float] | None = None,
+        events: list[float] | None = None,
+    ) -> list[Outcome]:
+        """Return the outcome of each item, given int64[M, 3] of incarnation, request and row, and labels (NaN: shown).
+
+        The weights (default 1) and times of the events (default NaN, unknown) do not affect it: the same label with another
+        weight is a duplicate.
+        """
+        outcomes, said = [], (weights or [1.0] * len(labels), events or [math.nan] * len(labels))
+        for (incarnation, number, row), label, weight, event in zip(keys.tolist(), labels, *said, strict=True):
             request = self._requests.get((incarnation, number)) or self._look_up((incarnation, number))
             if isinstance(request, Outcome):
                 outcomes.append(request)
@@ -94,7 +106,8 @@ class Judge:
                 outcome, journalled = self._decide(request, row, label, time)
                 outcomes.append(outcome)
                 if journalled:
-                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, source))
+                    late = outcome is Outcome.LATE
+                    self._accepted.append((incarnation, number, row, label, time, late, source, weight, event))
         return outcomes
 
     def records(self) -> Iterator[Feedback]:

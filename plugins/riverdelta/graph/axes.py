@@ -1,0 +1,38 @@
+"""Axes: tells the batch axis from others, and says what type a tensor has."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, ValueInfoProto
+
+from riverdelta.core.nodes import PREFIX
+
+#: The name of a first axis whose length was measured, and is not the number of rows.
+OTHER_AXIS = f"{PREFIX}not rows"
+#: How to export a model again with a batch axis, for the end of a message.
+BATCH_HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
+
+
+def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
+    """Whether the first axis can be the batch axis: no input has an axis of that name elsewhere, such as a sequence."""
+    dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
+    first, others = {axes[0].dim_param for axes in dims if axes}, {axis.dim_param for axes in dims for axis in axes[1:]}
+    axes = value.type.tensor_type.shape.dim
+    if axes and axes[0].dim_param == OTHER_AXIS:
+        return False
+    # Where every first axis is also another one, as in float[n, n], none can be told from the batch axis.
+    return not axes or axes[0].dim_param not in others - {""} or not first - others
+
+
+def type_of(value: ValueInfoProto | None) -> str:
+    """Return a tensor's type as text, such as `float[N, 8]`."""
+    if value is None or not value.type.tensor_type.elem_type:
+        return "of unknown type"
+    tensor = value.type.tensor_type
+    dims = ", ".join(str(d.dim_value or d.dim_param or "?") for d in tensor.shape.dim)
+    return f"{kind_of(tensor.elem_type).lower()}[{dims}]"
+
+
+def kind_of(number: int) -> str:
+    """Return the name of an element type, such as `FLOAT`."""
+    return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"UNKNOWN {number}"
