@@ -244,11 +244,11 @@ class Correction(RowFaces):
             The id in that column.
         rows
             The id columns, int64[N] each, of the rows that the journal had with this id: of a cross, the coefficients of these
-            combinations belong to it too. There may be no rows.
+            combinations belong to it too. They may have 0 rows.
 
         Notes
         -----
-        Afterwards the id has the outputs of one that was never learned, and learns as one. Whatever it shares a slot with is
+        Afterwards the id has the outputs of one that was never learned, and learns as fast. Whatever it shares a slot with is
         reset too; what all rows share stays as it is.
         """
         return 0

@@ -75,7 +75,7 @@ class Outcomes(deque[Outcome]):
         return next((outcome for outcome in self if outcome.sequence == sequence), None)
 
     def finish(self, sequence: int, removed: Mapping[str, int], pending: bool = False) -> None:
-        """Note what the registry removed besides for the control at `sequence`, and whether that is all."""
+        """Record what the registry removed besides for the control at `sequence`, and whether that is all."""
         for place, outcome in enumerate(self):
             if outcome.sequence == sequence:
                 self[place] = replace(outcome, pending=pending, removed={**(outcome.removed or {}), **removed})

@@ -26,7 +26,7 @@ def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None
     """Erase rows in the records before a position, their feedback wherever it is, and their names; return counts by kind.
 
     Each step can be repeated: killed at any moment, the next call finds what is left. First the rows are marked, so that no
-    feedback for them is accepted any more; then their feedback goes, as long as their records show whose it is; then their
+    more feedback for them is accepted; then their feedback goes, as long as their records show whose it is; then their
     records. `pulse` is called now and then.
     """
     log, subject = journal.log, erased.subject

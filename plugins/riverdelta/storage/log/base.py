@@ -121,7 +121,7 @@ class Transaction(Index, Protocol):
         """Name a request that this transaction indexes; the name must be free (see `named`), and goes with the request."""
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
-        """Note the texts of ids, each for at least as long as the records appended now; none while `most` are known."""
+        """Record the texts of ids, each for at least as long as the records appended now; none while `most` are known."""
 
     def put(self, name: str, value: Any) -> None:
         """Set one of `FACTS`."""

@@ -86,7 +86,7 @@ class Segment:
         return Named((request[0], request[1]), content)
 
     def note(self, texts: Mapping[int, str]) -> None:
-        """Note the texts of ids, inside a transaction."""
+        """Record the texts of ids, inside a transaction."""
         self._db.execute(f"CREATE TABLE IF NOT EXISTS {TEXTS}")
         self._db.executemany("INSERT OR IGNORE INTO text VALUES (?, ?)", list(texts.items()))
 

@@ -278,7 +278,7 @@ class Segments:
         requests: Collection[Request] = (),
         ids: Collection[int] = (),
     ) -> None:
-        """See `Log.erase`: first the newest segment marks the rows, so that no feedback for them is accepted any more."""
+        """See `Log.erase`: first the newest segment marks the rows, so that they accept no more feedback."""
         with self._lock:
             if rows:
                 with self.transaction() as transaction:
