@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from riverdelta.corrections.entity import Entity
     from riverdelta.corrections.linear import Linear
     from riverdelta.corrections.lookup import Lookup
+    from riverdelta.corrections.project import Project
     from riverdelta.corrections.stack import Stack
     from riverdelta.evaluation.drift import Adapt, Freeze
     from riverdelta.river import River
@@ -31,6 +32,7 @@ _MODULES = {
     "Freeze": "evaluation.drift",
     "Linear": "corrections.linear",
     "Lookup": "corrections.lookup",
+    "Project": "corrections.project",
     "River": "river",
     "RiverdeltaError": "core.errors",
     "Schema": "core.features",
@@ -41,8 +43,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "Adapt", "Calibration", "Correction", "Entity", "Freeze", "Linear", "Lookup", "River", "RiverdeltaError", "Schema",
-    "Stack", "Table", "id64", "online",
+    "Adapt", "Calibration", "Correction", "Entity", "Freeze", "Linear", "Lookup", "Project", "River", "RiverdeltaError",
+    "Schema", "Stack", "Table", "id64", "online",
 ]  # fmt: skip
 
 

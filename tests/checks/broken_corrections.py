@@ -171,6 +171,25 @@ class ForgetsToMarkRows(Entity):
         return raw
 
 
+class MovesItsRows(Entity):
+    """A new entity's row comes before the others."""
+
+    def learn(self, columns, offset, label, weight):
+        raw = super().learn(columns, offset, label, weight)
+        for array in (self.served["mean"].values, self.learner["precision"], self.learner["slots"]):
+            array[1:] = array[:0:-1].copy()
+        self.served["rows"].values[self.learner["slots"][1:], 0] = np.arange(1, len(self.learner["slots"]))
+        return raw
+
+
+class ServesNewRowsUnmarked(Entity):
+    def learn(self, columns, offset, label, weight):
+        before = len(self.served["mean"].values)
+        raw = super().learn(columns, offset, label, weight)
+        self.served["mean"].touched[before:] = False
+        return raw
+
+
 class HidesState(Entity):
     hidden = 0
 
@@ -522,7 +541,7 @@ BROKEN = {
         "ids_keep_their_64_bits": [TakesIdsAsFloat32, TakesIdsAsFloat64],
         "the_graph_agrees": [ExportsItsOffset, FailsOnOneRow, ClipsInItsGraph],
         "tables_swap": [BakesItsTable],
-        "changed_rows_are_touched": [ForgetsToMarkRows],
+        "changed_rows_are_touched": [ForgetsToMarkRows, MovesItsRows, ServesNewRowsUnmarked],
         "state_round_trips": [HidesState, RestoreForgets, InflateHidesState],
         "rows_as_dicts_agree": [IgnoresImportanceOfDicts],
         "it_reads_only_what_it_names": [ReadsMoreThanItNames],

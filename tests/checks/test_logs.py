@@ -159,6 +159,11 @@ class AppendsNotReplaces(MemoryLog):
         self._entries += [(entry, 0.0) for entry in entries.values()]
 
 
+class ForgetsWhatItOutlived(MemoryLog):
+    def outlived(self, name):
+        return False
+
+
 class CountsForItself:
     """Each hold has facts of its own."""
 
@@ -222,7 +227,8 @@ BROKEN = {
         opener(kind) for kind in (ErasesNoFeedback, ErasesNoTexts, ErasesNoNames, NotesTextsWithoutEnd, AppendsNotReplaces)
     ],
     "retention_deletes_what_is_done_with_and_no_more": [
-        opener(kind) for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames)
+        opener(kind)
+        for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames, ForgetsWhatItOutlived)
     ],
 }
 

@@ -75,6 +75,11 @@ def typical(c):
     return np.maximum(total / np.maximum(rows, 1), LEAST)
 
 
+def row_of(c, user):
+    """The row of a user's coefficients: 0, which is zero, before its first example."""
+    return c.served["rows"].values[int(c._hash(np.array([user]))[0]), 0]
+
+
 def reach(c, user):
     """How far the coefficients are from the base, in logits: what `radius` bounds."""
     if isinstance(c, Calibration):
@@ -83,7 +88,7 @@ def reach(c, user):
     if isinstance(c, Linear):
         scaled = c.served["dense"].values[:, 0].astype(float) * c.learner["scale"][:, 0]
         return max(np.abs(c.served["ids"].values).max(), np.abs(scaled).max())
-    one, h, v0, v1 = c.served["mean"].values[int(c._hash(np.array([user]))[0])].astype(float)
+    one, h, v0, v1 = c.served["mean"].values[row_of(c, user)].astype(float)
     return math.sqrt(typical(c) @ np.array([one**2, h**2, v0**2 + v1**2]))
 
 
@@ -159,12 +164,12 @@ def moved(c, row):
         kept = np.where(np.maximum(scale, now) < 8 * np.minimum(scale, now), np.minimum(scale / now, 1.0) ** 2, 0.0)
         off = c.served["dense"].values[:, 0] - dense * kept
         return np.abs(np.r_[c.served["ids"].values[:, 0] - ids, off * now]), RATE
-    slot = int(c._hash(np.array([user]))[0])
-    before, x = c.served["mean"].values[slot].astype(float), np.abs(limited(c, 1.0, h, *v))
+    before, x = c.served["mean"].values[row_of(c, user)].astype(float), np.abs(limited(c, 1.0, h, *v))
     x[2:] *= min(1.0, float(c.served["limit"].values[0, 2]) / max(math.hypot(*x[2:]), 1e-30))
     sizes = c.learner["sizes"].copy()
     learn(c, *row)
     # A feature whose typical size has changed is bounded anew, or forgotten.
+    slot = row_of(c, user)
     before = np.where(((sizes == 0) | (c.learner["sizes"] == sizes))[[0, 1, 2, 2]], before, c.served["mean"].values[slot])
     return np.abs(c.served["mean"].values[slot] - before), CLIP * x / c.learner["precision"][slot]
 

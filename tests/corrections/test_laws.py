@@ -9,7 +9,7 @@ from river.linear_model import LinearRegression, LogisticRegression
 from river.optim import Adam
 from river.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
-from riverdelta import Calibration, Entity, Linear, Lookup, Schema
+from riverdelta import Calibration, Entity, Linear, Lookup, Project, Schema
 from riverdelta.checks import parametrize_with_checks
 from riverdelta.river import River
 
@@ -26,6 +26,8 @@ SHIPPED = {
     "linear of floats": Linear("h", "v", intercept=True, l2=0.01),
     "entity": Entity("u", slots=64),
     "entity of a cross that forgets": Entity(("u", "i"), on=["v", "h", GENRES], slots=64, forget=0.99),
+    "entity of a projection": Entity("u", on=[Project("v", 2), "h"], slots=64),
+    "linear of a projection": Linear("u", Project("v", 2, matrix=np.eye(5, 2)), slots=64),
     "entity without an intercept": Entity("u", on=["v"], intercept=False, variance=0.5, slots=64),
 }
 

@@ -111,6 +111,7 @@ class Refuses(Entity):
     def restore(self):
         if self.learner["square"][0] == 120:
             raise Corrupt("120 rows")
+        super().restore()
 
 
 @pytest.mark.parametrize("how", ["an array is missing", "an array has another shape", "a correction refuses it"])

@@ -104,7 +104,8 @@ OPERATORS = {
     + ", ".join(["0.1"] * 12)
     + "}, int64[3] sequence = {-1, 1, 4}, int64[1] last = {2}>"
     " { s = Reshape(x, sequence) a = com.microsoft.Attention<num_heads = 2>(s, w, b)"
-    " n = com.microsoft.SkipLayerNormalization(a, s, k, k) q = com.microsoft.QuickGelu(n) y = ReduceSum<keepdims = 0>(q, last) }",
+    " n = com.microsoft.SkipLayerNormalization(a, s, k, k)"
+    " q = com.microsoft.QuickGelu(n) y = ReduceSum<keepdims = 0>(q, last) }",
     "a branch in a loop that reads outer names": "g (float[N, 4] x) => (float[N, 1] y)"
     " <float[4, 1] w = {1, -2, 3, -4}, int64 n = {2}, bool yes = {1}, float unused = {3}> {"
     " score = MatMul(x, w) vec = Neg(score) y = Loop(n, yes, score) <body = b (int64 i, bool go, float[N, 1] h)"
@@ -192,6 +193,7 @@ def test_beyond_2_gib_a_base_is_merged_and_its_weights_are_a_second_file(data, t
         file.seek(4 * rows - 4)
         file.write(np.float32(2.5).tobytes())
     signature = Signature.read(path, **LINE)
+    signature.__dict__["digest"] = "0" * 32  # that of so many bytes takes seconds
     merged = merge(signature, Stack([]), {}, Schema())
     (release := tmp_path / "release.onnx").write_bytes(merged.SerializeToString())
     (tmp_path / weights_name(signature)).symlink_to(tmp_path / "vast.bin")

@@ -55,7 +55,7 @@ def test_every_tensor_is_listed_once_with_its_place(found):
         ("score", "float32[N, 1]", "probability", "proved: it is always from 0 to 1"),
         ("other", "float32[N, 1]", "logit or probability", "cannot be probed, so say which it is"),
         ("tanhed", "float32[N, 1]", "logit or probability", "is always from -1 to 1, so say which it is"),
-        ("both", "float32[N, 2]", "tap", "takes [N] or [N, 1]"),
+        ("both", "float32[N, 2]", "tap", "two columns, and nothing says which is the positive one"),
         ("label", "int64[N]", "tap", "is float32"),
     ],
 )

@@ -289,22 +289,22 @@ def ensemble(kind, leaves, transform="NONE", **more):
     [
         (lambda: ensemble("TreeEnsembleClassifier", [-2.0, 1.0, -1.0, 2.5], "LOGISTIC"), True),
         (lambda: ensemble("TreeEnsembleClassifier", [-2.0, 1.0, -1.0, 2.5]), False),
+        (lambda: ensemble("TreeEnsembleClassifier", [0.1, 0.4, 0.2, 0.5]), True),
     ],
-    ids=["boosted", "boosted, raw"],
+    ids=["boosted", "boosted, raw", "forest"],
 )
-def test_a_classifier_is_read_by_its_transform(place, made, predicts):
+def test_a_classifier_is_read_by_its_transform_and_its_leaves(place, made, predicts):
     assert Signature.read(place(made())).predicts == predicts
 
 
 @pytest.mark.parametrize(
     ("made", "predicts"),
     [
-        (lambda: ensemble("TreeEnsembleClassifier", [0.1, 0.4, 0.2, 0.5]), True),
         (lambda: ensemble("TreeEnsembleRegressor", [0.2, 1.0, 0.0, 0.5], aggregate_function="AVERAGE"), True),
         (lambda: ensemble("TreeEnsembleRegressor", [-2.0, 1.0, -1.0, 2.5]), False),
         (lambda: ensemble("TreeEnsembleRegressor", [-2.0, 1.0, -1.0, 2.5], "LOGISTIC"), False),
     ],
-    ids=["forest", "forest of 0 and 1", "margin", "a transform that the runtime leaves out"],
+    ids=["forest of 0 and 1", "margin", "a transform that the runtime leaves out"],
 )
 def test_other_ensembles_are_asked_for_and_the_wrong_word_is_refused(place, made, predicts):
     path, words = place(made()), ("probability", "logit")

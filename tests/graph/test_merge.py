@@ -80,7 +80,7 @@ def test_the_merged_model_is_the_python_stack(write, combine, plain, chosen, wei
 
 def test_the_names_the_order_and_the_batch_axis(write, combine):
     graph = combine(write(RANKER), [Calibration(), Entity("user", on=["vec"], **SMALL)], TAPS, EXTRA).model.graph
-    of = {"calibration": ("line",), "entity_user": ("mean", "limit"), "gate": ("weight",)}
+    of = {"calibration": ("line",), "entity_user": ("mean", "rows", "limit"), "gate": ("weight",)}
     tables = [f"riverdelta/{part}/{table}" for part, tables in of.items() for table in tables]
     assert [value.name for value in graph.input] == ["item", "x", "user", "hour", *tables]
     assert [value.name for value in graph.output] == [*outputs(LOG_LOSS), "vec"]

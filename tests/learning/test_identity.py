@@ -1,5 +1,6 @@
 """What a home stores of its definition: every option by name and value, and today's defaults give way to the stored ones."""
 
+import json
 import math
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ def test_damage_is_named_by_where_it_is(define):
     described = describe(define(Calibration())).model_dump()
     described["corrections"][0]["reads"] = 7
     with pytest.raises(Corrupt, match=r"^it: corrections\[0\]\.reads is .*; expected a list"):
-        read(str(described).replace("'", '"').replace("False", "false").encode())
+        read(json.dumps(described).encode())
 
 
 class Shrunk(Entity):

@@ -104,7 +104,7 @@ def test_the_change_of_each_kind_of_coefficient_is_named_and_in_logits(shop):
     second = changes["entity_user", "vec[1]"]
     assert (second.slot, second.id, x.slot) == (slot, None, None)
     # The vector's length is 5, so that each of its two elements has a root mean square of 5 / √2.
-    assert second.logits == pytest.approx(float(served["riverdelta/entity_user/mean"][slot, 2]) * 5 / np.sqrt(2))
+    assert second.logits == pytest.approx(float(served["riverdelta/entity_user/mean"][1, 2]) * 5 / np.sqrt(2))
     assert [abs(c.logits) for c in found.changes] == sorted((abs(c.logits) for c in found.changes), reverse=True)
 
 

@@ -19,6 +19,7 @@ from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.home import Home
 from riverdelta.storage.impression import find
 from riverdelta.storage.journal.ids import Ids
+from riverdelta.storage.journal.names import RowName
 
 SERVICE = f"{Path(__file__).parents[2] / 'service' / 'service.py'}:Ranker"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -71,6 +72,25 @@ def test_the_command_shows_the_same_to_people_and_to_programs(home, plane):
     lines = {key.strip(): value.strip() for key, value in pairs}
     assert lines["trace"] == TRACE
     assert "user_id=7" in lines["columns"]
+
+
+def test_a_row_is_found_by_its_client_s_ids(home, plane):
+    answer = plane.score(COLUMNS, request_id="order-1723", row_ids=["a", "b", 7])
+    one = plane.score({name: values[:1] for name, values in COLUMNS.items()}, request_id="order-1724")
+    found = find(home, RowName("order-1723", "7"))
+    assert found == find(home, f"{answer.impressions}.2") == find(home, RowName("order-1723", index=2))
+    assert (found["request_id"], found["row_id"]) == ("order-1723", "7")
+    assert json.loads(run("--request-id", "order-1723", "--row-id", "7", "--json").output) == found
+    other = json.loads(run("--request-id", "order-1724", "--json").output)
+    assert (other["impression"], other["row_id"]) == (f"{one.impressions}.0", None)
+    for name, said in (
+        (["order-1723"], "has 3 rows; say which one is meant: add its row_id"),
+        (["order-1723", "--row-id", "c"], "has no such row"),
+        (["order-1725"], "has no such request"),
+    ):
+        assert said in run("--request-id", *name).output
+    for wrong in ([], ["AAAA.0", "--request-id", "order-1723"], ["AAAA.0", "--index", "0"]):
+        assert "name the row: ID.INDEX, or --request-id" in run(*wrong).output
 
 
 def test_what_is_not_there_is_refused_with_what_is(home):

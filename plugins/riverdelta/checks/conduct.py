@@ -76,7 +76,8 @@ def clones_share_nothing(correction: Correction, schema: Schema, loss: Loss = LO
 
 
 def served_tables_keep_their_form(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """After `bind` the served tables stay the same objects, float32 in C order and of one shape, with a mark for each row."""
+    """After `bind` the served tables stay the same objects, float32 (int32 for rows of another table) in C order and of one
+    shape, but for the rows of one that grows, with a mark for each row."""
     c = bound(correction, schema, loss)
     made, stack = {key: (table, _form(table)) for key, table in c.served.items()}, Stack([c], loss)
     learn(c, draw(schema, 60, 17, loss))
@@ -89,7 +90,7 @@ def served_tables_keep_their_form(correction: Correction, schema: Schema, loss: 
         equal("the names of its served tables", list(c.served), list(made))
         for key, (table, form) in made.items():
             equal(f"the form of {key!r}", _form(c.served[key]), form)
-            equal(f"the form of {key!r}", form[:3], ("float32", table.values.shape, True))
+            equal(f"the form of {key!r}", form, ("int32" if form[0] == "int32" else "float32", table.shape, True, "bool", True))
             if c.served[key] is not table:
                 raise LawBroken(f"served[{key!r}] is not the Table that `bind` made; write into its values")
 
@@ -223,7 +224,8 @@ _FAR = 1e4, 1e30, 3.4e38
 
 def _form(table: Table) -> tuple[object, ...]:
     values, touched = table.values, table.touched
-    return str(values.dtype), values.shape, values.flags.c_contiguous and values.ndim == 2, str(touched.dtype), touched.shape
+    in_order = values.flags.c_contiguous and values.ndim == 2
+    return str(values.dtype), table.shape, in_order, str(touched.dtype), touched.shape == values.shape[:1]
 
 
 def _far(rows: Block) -> Iterator[Block]:

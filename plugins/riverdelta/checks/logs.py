@@ -198,6 +198,8 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     equal("the newest request that was deleted", dict(two.swept()), {7: len(retired) - 1})
     names = [n for n in range(_REQUESTS) if two.named(str(n)) == Named((7, n), str(n).encode())]
     equal("the requests that are found by name", names, list(range(len(retired), _REQUESTS)))
+    outlived = [n for n in range(_REQUESTS) if two.outlived(str(n))]
+    equal("the names whose requests were deleted", (outlived, two.outlived("theirs")), (retired, False))
     kept = two.find((7, len(retired)))
     equal("the oldest request that is left", None if kept is None else kept.rows, 2)
     equal("facts and the newest of each", (two.fact("tick"), two.last(), two.flushed(7)), (3.0, _REQUESTS + 1, _REQUESTS))

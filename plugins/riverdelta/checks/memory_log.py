@@ -38,6 +38,7 @@ class MemoryLog:
         #: request, feedback by request and row, and the text of an id by a set of it.
         self._known: MutableMapping[Any, Any] = dict(FACTS)
         self._retention = Retention({}, {}, {})
+        self._outlived: set[bytes] = set()
         self._alive: set[int] = set()
         self._changed = threading.Condition()
 
@@ -109,6 +110,10 @@ class MemoryLog:
 
     def scrub(self) -> None:
         """See `Log.scrub`: nothing is left in memory."""
+
+    def outlived(self, name: str) -> bool:
+        """See `Index.outlived`."""
+        return name.encode() in self._outlived
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
@@ -200,6 +205,7 @@ class MemoryLog:
                 del self._known[key]
             for name in [key for key, at in self._known.items() if isinstance(key, bytes) and at.request not in self._known]:
                 del self._known[name]
+                self._outlived.add(name)
             del self._entries[: first - self._first]
             self._first = first
             return sum(part.size for part in gone)

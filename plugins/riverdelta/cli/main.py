@@ -234,18 +234,25 @@ def backup(destination: Path, target: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("impression", metavar="ID.INDEX")
+@click.argument("impression", metavar="[ID.INDEX]", required=False)
+@click.option("--request-id", help="Find the row by the client's own id of the request instead.")
+@click.option("--row-id", help="The client's own id of the row, as it was given in row_ids.")
+@click.option("--index", type=click.IntRange(min=0), help="The index of the row.")
 @service
 @as_json
-def impression(impression: str, target: str, as_json: bool) -> None:
+def impression(impression: str | None, target: str, as_json: bool, **by: Any) -> None:
     """Show what the journal holds about one scored row.
 
-    That is its features, scores, table state, trace and label.
+    That is its features, scores, table state, trace and label. The row is ID.INDEX, or that of the client's own ids:
+    --request-id, with --row-id or --index if the request has several rows.
     """
     from riverdelta.cli.tables import print_impression
     from riverdelta.storage.impression import find
+    from riverdelta.storage.journal.names import named
 
-    show(find(home_of(target), impression), as_json, print_impression)
+    if (impression is None) == (by["request_id"] is None) or (impression and (by["row_id"], by["index"]) != (None, None)):
+        raise click.UsageError("name the row: ID.INDEX, or --request-id with --row-id or --index")
+    show(find(home_of(target), named(impression, **by, what="the row")), as_json, print_impression)
 
 
 @main.command()

@@ -31,7 +31,8 @@ class Nodes:
         self.opset = opset
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self.tables: dict[str, npt.NDArray[np.float32]] = {}
+        self.tables: dict[str, npt.NDArray[Any]] = {}
+        self._growing: set[str] = set()
         self._scope = ""
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
@@ -65,12 +66,16 @@ class Nodes:
             self.constants.append(numpy_helper.from_array(array, self._known[key]))
         return self._known[key]
 
-    def table(self, name: str, values: npt.NDArray[np.float32]) -> str:
-        """Return the name of an overridable table: an initializer that is also a graph input."""
+    def table(self, name: str, values: npt.NDArray[Any], grows: bool = False) -> str:
+        """Return the name of an overridable table: an initializer that is also a graph input, float32 or int32.
+
+        The input of one that `grows` takes any number of rows.
+        """
         full = f"{PREFIX}{self._scope}{name}"
         if full in self.tables:
             raise ConfigurationError(f"two tables are named {full!r}; give the corrections different names")
-        self.tables[full] = np.ascontiguousarray(values, np.float32)
+        self.tables[full] = np.ascontiguousarray(values, values.dtype if values.dtype == np.int32 else np.float32)
+        self._growing.update([full] * grows)
         return full
 
     def cast(self, tensor: str, to: int) -> str:
@@ -84,7 +89,8 @@ class Nodes:
     def table_protos(self) -> tuple[list[TensorProto], list[onnx.ValueInfoProto]]:
         """Return the tables as initializers and as graph inputs."""
         initializers = [numpy_helper.from_array(values, name) for name, values in self.tables.items()]
-        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape) for name, values in self.tables.items()]
+        shapes = [[f"{t.name}/rows", *t.dims[1:]] if t.name in self._growing else list(t.dims) for t in initializers]
+        inputs = [helper.make_tensor_value_info(t.name, t.data_type, s) for t, s in zip(initializers, shapes, strict=True)]
         return initializers, inputs
 
     def _name(self, stem: str) -> str:

@@ -10,7 +10,7 @@ import inspect
 import re
 import reprlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -35,7 +35,11 @@ class Table:
     Parameters
     ----------
     values
-        The initial values, [rows, width]; copied to float32.
+        The initial values, [rows, width]; copied to `dtype`.
+    dtype
+        The type of its numbers: float32, or int32 for rows of another table.
+    slots
+        For a table that grows by need, the slots that may get a row of it; 0 (default) for one that keeps its rows.
 
     Examples
     --------
@@ -44,9 +48,23 @@ class Table:
     ('float32', [False, False])
     """
 
-    def __init__(self, values: npt.ArrayLike) -> None:
-        self.values: Floats = np.array(values, np.float32, order="C", ndmin=2)
+    def __init__(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32, slots: int = 0) -> None:
+        self.values: Floats = np.array(values, dtype, order="C", ndmin=2)
         self.touched: npt.NDArray[np.bool_] = np.zeros(len(self.values), np.bool_)
+        self.slots = slots
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values; of a table that grows, with a row for each slot."""
+        return (self.slots or len(self.values), *self.values.shape[1:])
+
+    def put(self, values: Floats) -> None:
+        """Replace the values and mark all rows."""
+        if self.values.shape == values.shape:
+            self.values[:] = values
+        else:
+            self.values = values.copy()
+        self.touched = np.ones(len(values), np.bool_)
 
 
 class Correction(RowFaces):
@@ -74,6 +92,8 @@ class Correction(RowFaces):
     since
         Names of tables and arrays that older saved states lack: arrays then load as zeros, and `restore` makes the tables. The
         graph of an older release ignores such a table.
+    grows
+        Names of tables and arrays that grow by need (see below).
 
     Notes
     -----
@@ -89,6 +109,14 @@ class Correction(RowFaces):
       within four times that, and ordinary rows are still learned.
     - A few rows of absurd numbers or offsets, wherever they come, the first row included, leave other rows nearly the loss that
       they have without them.
+
+    A table may grow while the service runs, so that it only has the rows that are used (`corrections.growing.Growing` does all
+    of this):
+
+    - `bind` makes it as `Table(values, slots=most)`; `grows` names it, and the arrays in `learner` that have the same rows.
+    - `learn` sets `values` and `touched` to longer arrays. Rows come at the end and begin as zeros; none moves or goes.
+    - `export` adds it by `nodes.table(..., grows=True)`: its first dimension is symbolic. Another table says which row to read.
+    - `saved` may leave out what `restore` makes, and order the rows, as state is compared across restarts.
     """
 
     served: dict[str, Table]
@@ -99,6 +127,7 @@ class Correction(RowFaces):
     _learned = False
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
     since: ClassVar[tuple[str, ...]] = ()
+    grows: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -223,6 +252,10 @@ class Correction(RowFaces):
 
     def sync(self) -> None:
         """Write the learner's state into `served`, if `learn` does not do so itself; raw outputs stay as they are."""
+
+    def saved(self) -> dict[str, Mapping[str, npt.NDArray[Any]]]:
+        """Return the arrays of `served` and `learner` to save, by default all of them, the live ones."""
+        return {"served": {key: table.values for key, table in self.served.items()}, "learner": self.learner}
 
     def restore(self) -> None:
         """Rebuild what is derived from `served` and `learner`, after both have been loaded."""

@@ -36,6 +36,8 @@ class Coefficients:
         is unknown. A coefficient times its size is in raw outputs.
     slots
         Whether each row is a slot of hashed ids; otherwise there is one row.
+    at
+        The slot of each row, ascending, if not every slot has a row; those that have none are 0.
     find
         Returns where given ids have their coefficients, because ids cannot be recovered from slots.
 
@@ -49,6 +51,7 @@ class Coefficients:
     sizes: npt.NDArray[np.float64]
     slots: bool = False
     find: Callable[[Ids], list[At]] = lambda ids: []
+    at: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def unnamed(cls, values: npt.NDArray[np.floating[Any]]) -> Coefficients:

@@ -11,17 +11,22 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.project import Project, project
+
+#: A column of floats, or what makes some of one.
+Feature = str | Lookup | Project
 
 
 class Dense:
-    """Makes the matrix float32[N, D] of an intercept, scalars, vectors and vector lookups.
+    """Makes the matrix float32[N, D] of an intercept, scalars, vectors, projected vectors and vector lookups.
 
     Feature k ends before column `ends[k]`; `names` has one name for each of the D columns.
     """
 
-    def __init__(self, what: str, features: Sequence[str | Lookup], schema: Schema, intercept: bool) -> None:
+    def __init__(self, what: str, features: Sequence[Feature], schema: Schema, intercept: bool) -> None:
         self.features, self.intercept = tuple(features), intercept
         self._widths = {feature: _width(what, feature, schema) for feature in self.features}
+        self._matrices = {feature: feature.of(schema) for feature in self.features if isinstance(feature, Project)}
         titles = [(feature if isinstance(feature, str) else feature.name, self._widths[feature]) for feature in self.features]
         titles = [("intercept", 1)] * intercept + titles
         self.ends: Ints = np.cumsum([width for _, width in titles], dtype=np.int64)
@@ -36,11 +41,18 @@ class Dense:
             out[:, 0] = 1.0
             at = 1
         for feature in self.features:
-            part = feature.vector(columns[feature.key]) if isinstance(feature, Lookup) else columns[feature]
+            part = self._part(feature, columns)
             part = part.reshape(rows, self._widths[feature])
             out[:, at : at + part.shape[1]] = part
             at += part.shape[1]
         return out
+
+    def _part(self, feature: Feature, columns: Columns) -> Floats:
+        if isinstance(feature, Lookup):
+            return feature.vector(columns[feature.key])
+        if isinstance(feature, Project):
+            return project(columns[feature.key], self._matrices[feature])
+        return columns[feature]
 
     def export(self, nodes: Nodes, columns: dict[str, str], like: str) -> str:
         """Append the nodes of the same matrix and return its tensor; `like` is any tensor with N rows."""
@@ -52,23 +64,27 @@ class Dense:
         for feature in self.features:
             if isinstance(feature, Lookup):
                 parts.append(feature.export_vector(nodes, columns[feature.key]))
+            elif isinstance(feature, Project):
+                parts.append(nodes.add("MatMul", columns[feature.key], nodes.constant(self._matrices[feature])))
             else:
                 parts.append(nodes.add("Reshape", columns[feature], nodes.constant([-1, self._widths[feature]], np.int64)))
         return parts[0] if len(parts) == 1 else nodes.add("Concat", *parts, axis=1)
 
 
-def listed(on: str | Lookup | Sequence[str | Lookup]) -> list[str | Lookup]:
+def listed(on: Feature | Sequence[Feature]) -> list[Feature]:
     """Return float features as a list; raises `ConfigurationError` for an invalid or repeated feature."""
     features = list(on) if isinstance(on, Iterable) and not isinstance(on, str) else [on]
     for feature in features:
-        if not isinstance(feature, Lookup):
+        if not isinstance(feature, Lookup | Project):
             column("a feature of on", feature, 'Entity("user_id", on=["item_vec", "hour"])')
         if features.count(feature) > 1:
             raise ConfigurationError(f"on has the feature {feature!r} twice; expected each feature once")
     return features
 
 
-def _width(what: str, feature: str | Lookup, schema: Schema) -> int:
+def _width(what: str, feature: Feature, schema: Schema) -> int:
+    if isinstance(feature, Project):
+        return feature.width
     if isinstance(feature, Lookup):
         schema.need(feature.key, f"lookup {feature.name!r}", "id")
         if feature.kind != "vector":

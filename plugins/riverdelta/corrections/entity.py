@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from riverdelta.core import checked
@@ -16,7 +17,8 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, entity_kernels, limits
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
-from riverdelta.corrections.dense import Dense, listed
+from riverdelta.corrections.dense import Dense, Feature, listed
+from riverdelta.corrections.growing import INDEX, SLOTS, Growing
 from riverdelta.corrections.hashed import combinations, read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
@@ -31,7 +33,8 @@ class Entity(Correction):
     key
         The id column (int64) of the entity, or a tuple of several for their cross.
     on
-        The features x: float32 columns, taps, or vector lookups, one or a list. Without any, an entity has an intercept alone.
+        The features x: float32 columns, taps, vector lookups, or projections of a wide vector (`Project`), one or a list.
+        Without any, an entity has an intercept alone.
     intercept
         Whether x includes a constant 1.
     variance
@@ -42,7 +45,8 @@ class Entity(Correction):
         of them. Lower it if tastes change, as to 0.98; 1.0 weighs all examples equally.
     slots
         The rows of the table, 1 to 2**24. Entities are hashed into them, so those that share a slot share a model:
-        with four slots for each entity, one in five. A row takes 8 bytes for each number in x and each output.
+        with four slots for each entity, one in five. Each slot takes 4 bytes; once an entity in it is learned, it gets a row of
+        8 bytes for each number in x and each output.
     offset
         The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
         then each offset is 0. A service ignores it.
@@ -75,12 +79,13 @@ class Entity(Correction):
     (True, 0.5)
     """
 
-    since = limits.LIMIT, limits.WINDOW, "sizes"
+    since = limits.LIMIT, limits.WINDOW, "sizes", INDEX, SLOTS
+    grows = "mean", "precision", SLOTS
 
     def __init__(
         self,
         key: str | tuple[str, ...],
-        on: str | Lookup | Sequence[str | Lookup] = (),
+        on: Feature | Sequence[Feature] = (),
         intercept: bool = True,
         variance: float = 0.5,
         forget: float = 1.0,
@@ -126,24 +131,25 @@ class Entity(Correction):
             schema.need(name, what, "id")
         self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
         self._dense = Dense(what, self.on, schema, self.intercept)
-        shape = self.slots, self.loss.outputs * self._dense.width
-        self.served = {"mean": Table(np.zeros(shape, np.float32)), limits.LIMIT: limits.table(self._dense.width)}
+        row = np.zeros((1, self.loss.outputs * self._dense.width), np.float32)
+        self.served = {"mean": Table(row, slots=self.slots), limits.LIMIT: limits.table(self._dense.width)}
         self.learner = {
-            "precision": np.zeros(shape, np.float32),
+            "precision": row.copy(),
             "square": np.zeros(1 + len(self._dense.ends)),
             "present": np.zeros(len(self._dense.ends)),
             limits.WINDOW: limits.window(len(self._dense.ends)),
             "sizes": np.zeros(len(self._dense.ends)),
         }
+        self._rows = Growing(self.served, self.learner, self.slots, "mean", "precision")
         super().bind(schema)
 
     def inflate(self, keep: float) -> None:
         square, begin = self.learner["square"], 0
-        precision = self.learner["precision"].reshape(self.slots, -1, self._dense.width)
+        precision = self.learner["precision"].reshape(self._rows.used, -1, self._dense.width)
         for k, end in enumerate(self._dense.ends.tolist()):
             prior = min(max(square[1 + k] / max(square[0], 1.0), limits.LEAST) / self.variance, float(entity_kernels.CERTAIN))
             known = precision[..., begin:end]
-            # A precision of 0 marks an entity without examples, and stays 0.
+            # A precision of 0 marks that of all entities without examples, and stays 0.
             known[known > 0] = np.float32(keep) * known[known > 0] + np.float32((1.0 - keep) * prior)
             begin = end
 
@@ -153,30 +159,36 @@ class Entity(Correction):
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
         slots, x = self._design(columns, len(offset))
-        entity_kernels.predict(offset, slots, limits.limited(x, self.served[limits.LIMIT]), self.served["mean"].values, out)
+        x, index = limits.limited(x, self.served[limits.LIMIT]), self._rows.index.values
+        entity_kernels.predict(offset, slots, index, x, self.served["mean"].values, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
         out = self.room(columns, offset, label, weight)
         slots, x = self._design(columns, len(offset))
-        mean, limit, learner = *self.served.values(), self.learner
+        limit, learner, rows = self.served[limits.LIMIT], self.learner, self._rows
+        mean, touched, slot_of, precision = rows.room(len(offset))
         terms = tuple(map(float, (self.variance, self.forget, *bounded.finite(self.clip, self.radius))))
-        entity_kernels.learn(
-            offset, label, weight, slots, x, mean.values, mean.touched, learner["precision"], learner["square"],
-            learner["present"], learner[limits.WINDOW], limit.values, learner["sizes"], self._dense.ends, terms,
-            self.loss.kernels, out,
+        used = entity_kernels.learn(
+            offset, label, weight, slots, rows.index.values, rows.index.touched, rows.used, x, mean, touched, slot_of,
+            precision, learner["square"], learner["present"], learner[limits.WINDOW], limit.values, learner["sizes"],
+            self._dense.ends, terms, self.loss.kernels, out,
         )  # fmt: skip
+        rows.keep(used)
         limit.touched[:] |= len(offset) > 0
         return out
 
+    def saved(self) -> dict[str, Mapping[str, npt.NDArray[Any]]]:
+        return self._rows.saved()
+
     def restore(self) -> None:
+        self._rows.restore()
         window, learner = self.learner[limits.WINDOW], self.learner
         limits.restore(self.served[limits.LIMIT], window, learner["square"][1:], learner["present"], self._dense.ends)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        mean = nodes.table("mean", self.served["mean"].values)
         ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
-        rows = nodes.add("Gather", mean, self._hash.export(nodes, *ids))
+        rows = self._rows.export(nodes, self._hash.export(nodes, *ids))
         width = self._dense.width
         limit = nodes.table(limits.LIMIT, self.served[limits.LIMIT].values)
         matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), limit)
@@ -189,7 +201,9 @@ class Entity(Correction):
         # Each element of a vector counts as an equal part of its length.
         sizes = np.repeat(root_mean(self.learner["square"][1:], self.learner["present"]) / np.sqrt(widths), widths)
         names, outputs = by_output(self._dense.names, self.loss.outputs), self.loss.outputs
-        return {"mean": Coefficients(names, self.served["mean"].values, np.tile(sizes, outputs), True, self._find)}
+        saved = self.saved()
+        values, at = saved["served"]["mean"][1:], saved["learner"][SLOTS][1:]
+        return {"mean": Coefficients(names, values, np.tile(sizes, outputs), True, self._find, at)}
 
     def _find(self, ids: Ids) -> list[At]:
         if not all(name in ids for name in self._keys):
@@ -200,9 +214,10 @@ class Entity(Correction):
     def forget_id(self, name: str, own: int, rows: Columns) -> int:
         slots = np.unique(self._hash(*combinations(self._keys, name, own, rows)))
         mean, precision = self.served["mean"], self.learner["precision"]
-        # A precision of 0 marks an entity without examples.
-        mean.values[slots], mean.touched[slots], precision[slots] = 0, True, 0
-        return len(slots)
+        # A precision of 0 marks an entity without examples, and row 0 is that of all slots without a row.
+        at = self._rows.index.values[slots, 0].astype(np.int64)
+        mean.values[at], mean.touched[at], precision[at] = 0, True, 0
+        return int((at > 0).sum())
 
     def occupancy(self) -> dict[str, float]:
-        return {"mean": float((self.learner["precision"] != 0).any(axis=1).mean())}
+        return {"mean": (self._rows.used - 1) / self.slots}

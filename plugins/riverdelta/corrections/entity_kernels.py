@@ -14,6 +14,7 @@ from riverdelta.corrections import bounded, limits
 #: The largest precision; float32 ends at 3e38.
 CERTAIN = np.float32(1e36)
 _Floats, _Table, _Sums = types.float32[::1], types.float32[:, ::1], float64[::1]
+_Index = types.int32[:, ::1]
 _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 #: Unsigned column numbers need no test for negative ones at each element, which saves a third of the time.
 _0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
@@ -34,11 +35,11 @@ def _dot(a, i, at, b, j, of, length):  # type: ignore[no-untyped-def]
     return (s0 + s1) + (s2 + s3)
 
 
-@numba.njit(types.void(_Table, types.int64[::1], _Table, _Table, _Table), cache=True)
-def predict(offset, slots, x, mean, out):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Table, types.int64[::1], _Index, _Table, _Table, _Table), cache=True)
+def predict(offset, slots, index, x, mean, out):  # type: ignore[no-untyped-def]
     width = np.uint64(x.shape[1])
     for row in range(offset.shape[0]):
-        i, slot = np.uint64(row), np.uint64(slots[row])
+        i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
         for k in range(offset.shape[1]):
             out[i, k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
 
@@ -53,10 +54,10 @@ def _shrink(x, i, begin, size, limit):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _resize(mean, touched, precision, begin, size, outputs, forgotten, prior, most):  # type: ignore[no-untyped-def]
+def _resize(mean, touched, precision, used, begin, size, outputs, forgotten, prior, most):  # type: ignore[no-untyped-def]
     """Adapt every entity to another typical size of a feature: bound its |m|², or forget it."""
     width = np.uint64(precision.shape[1]) // np.uint64(outputs)
-    for row in range(precision.shape[0]):
+    for row in range(1, used):
         for k in range(outputs):
             slot, at = np.uint64(row), np.uint64(k) * width + begin
             if precision[slot, at] > np.float32(0.0):
@@ -68,21 +69,24 @@ def _resize(mean, touched, precision, begin, size, outputs, forgotten, prior, mo
 
 
 @numba.njit(
-    types.void(
-        *(_Table, _Floats, _Floats, types.int64[::1], _Table, _Table, types.boolean[::1], _Table, _Sums, _Sums),
+    types.int64(
+        *(_Table, _Floats, _Floats, types.int64[::1], _Index, types.boolean[::1], types.int64, _Table),
+        *(_Table, types.boolean[::1], types.int64[::1], _Table, _Sums, _Sums),
         *(float64[:, ::1], _Table, _Sums, types.int64[::1], _Terms, KERNELS, _Table),
     ),
     cache=True,
 )
 def learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, x, mean, touched, precision, square, present, window, limit, sizes, ends, terms, loss, out
-):
+    offset, label, weight, slots, index, moved, used, x, mean, touched, slot_of, precision, square, present, window, limit,
+    sizes, ends, terms, loss, out
+):  # fmt: skip
+    """Learn a block and return the used rows: slots that have none get the next ones, for which the arrays must have room."""
     variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
     raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
     lengths, shrinks = np.empty(ends.shape[0]), np.empty(ends.shape[0], np.float32)
     for row in range(offset.shape[0]):
-        i, slot = np.uint64(row), np.uint64(slots[row])
+        i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
         # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
         # Feature f ends before column ends[f].
         begin, finite = _0, True
@@ -100,6 +104,9 @@ def learn(  # type: ignore[no-untyped-def]
         y, w = np.float64(label[i]), np.float64(weight[i])
         if not (finite and bounded.is_learned(raw, y, w)):
             continue
+        if slot == _0:
+            slot, slot_of[used], index[slots[row], 0], moved[slots[row]] = np.uint64(used), slots[row], used, True
+            used += 1
         loss.derivatives(raw, y, w, gradient, curvature)
         clipped = bounded.largest(gradient) > clip
         if clipped:
@@ -123,7 +130,7 @@ def learn(  # type: ignore[no-untyped-def]
             if not (usual or sizes[f] / 4.0 <= typical <= sizes[f] * 4.0):
                 if sizes[f] > 0.0:
                     jumped = not sizes[f] / 16.0 <= typical <= sizes[f] * 16.0
-                    _resize(mean, touched, precision, begin, size, outputs, jumped, prior, radius / math.sqrt(typical))
+                    _resize(mean, touched, precision, used, begin, size, outputs, jumped, prior, radius / math.sqrt(typical))
                 sizes[f] = typical
             # A clipped step is at most the prior deviation.
             back, step = lose * prior, np.float32(math.sqrt(variance / typical) if clipped else math.inf)
@@ -144,3 +151,4 @@ def learn(  # type: ignore[no-untyped-def]
                     # Coefficients that overflowed have no direction: they return to 0.
                     mean[slot, d] = mean[slot, d] * shrinkage if shrinkage > np.float32(0.0) else np.float32(0.0)
         touched[slot] = True
+    return used

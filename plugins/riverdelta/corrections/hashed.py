@@ -12,9 +12,10 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.coefficients import At, Ids, spelled
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.project import Project
 
 #: An id column, a cross of several, or a bag of ids from a lookup.
-Sparse = str | tuple[str, ...] | Lookup
+Sparse = str | tuple[str, ...] | Lookup | Project
 
 
 class Hashed:
@@ -107,8 +108,8 @@ def combinations(names: Sequence[str], name: str, own: int, rows: Columns) -> li
 
 def read_by(feature: Sparse) -> tuple[str, ...]:
     """Return the columns that a feature reads."""
-    return feature if isinstance(feature, tuple) else (feature.key if isinstance(feature, Lookup) else feature,)
+    return feature if isinstance(feature, tuple) else (feature if isinstance(feature, str) else feature.key,)
 
 
 def _title(feature: Sparse) -> str:
-    return feature.name if isinstance(feature, Lookup) else "*".join(feature) if isinstance(feature, tuple) else feature
+    return feature if isinstance(feature, str) else "*".join(feature) if isinstance(feature, tuple) else feature.name

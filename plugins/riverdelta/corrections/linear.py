@@ -12,9 +12,10 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, limits, linear_kernels
 from riverdelta.corrections.base import Correction, Table
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
-from riverdelta.corrections.dense import Dense
+from riverdelta.corrections.dense import Dense, Feature
 from riverdelta.corrections.hashed import Hashed, Sparse, read_by
 from riverdelta.corrections.lookup import Lookup
+from riverdelta.corrections.project import Project
 from riverdelta.corrections.rows import offset_key
 
 _METHODS = ("adagrad", "ftrl")
@@ -26,7 +27,7 @@ class Linear(Correction):
     Parameters
     ----------
     *features
-        Id columns, tuples of id columns (crosses), float32 scalars or vectors, taps, and lookups.
+        Id columns, tuples of id columns (crosses), float32 scalars or vectors, taps, lookups, and projections (`Project`).
     method
         "adagrad", or "ftrl", which with `l1` keeps most weights at exactly 0.
     rate
@@ -105,12 +106,12 @@ class Linear(Correction):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for f in self.features if not isinstance(f, str) for name in read_by(f)))
+        return tuple(dict.fromkeys(name for f in self.features if isinstance(f, tuple | Lookup) for name in read_by(f)))
 
     def bind(self, schema: Schema) -> None:
         what = f"Linear({', '.join(map(repr, self.features))})"
         sparse: list[Sparse] = []
-        dense: list[str | Lookup] = []
+        dense: list[Feature] = []
         for f in self.features:
             if isinstance(f, tuple) or (isinstance(f, Lookup) and f.kind == "bag"):
                 sparse.append(f)
@@ -211,7 +212,7 @@ def _check(feature: Sparse, features: tuple[Sparse, ...]) -> None:
             f"Linear has the list {feature!r} as a feature; write Linear({columns}) for a feature of each column, or "
             f"Linear(({columns})) for their cross"
         )
-    if isinstance(feature, Lookup):
+    if isinstance(feature, Lookup | Project):
         return
     for name in feature if isinstance(feature, tuple) and feature else (feature,):
         column("a feature of Linear", name, 'Linear("user_id", ("user_id", "item_id"), "hour")')

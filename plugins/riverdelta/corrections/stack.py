@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
-from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.hashing import digest
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.growing import INDEX
 
 #: The representation of a lookup, up to the digest of its contents.
 _LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")
@@ -109,12 +110,8 @@ class Stack:
         }
 
     def state(self) -> dict[str, Array]:
-        """Return every array that learning depends on, by name; the arrays are the live ones."""
-        kinds = {
-            name: {"served": {key: table.values for key, table in c.served.items()}, "learner": c.learner}
-            for name, c in self._synced()
-        }
-        return nest({name: nest(kind) for name, kind in kinds.items()})
+        """Return every array that learning depends on, by name; some are the live ones."""
+        return nest({name: nest(c.saved()) for name, c in self._synced()})
 
     def _synced(self) -> list[tuple[str, Correction]]:
         """Return the corrections with their names, once each has written its state into its tables."""
@@ -135,20 +132,23 @@ class Stack:
         for name, c in zip(self.names, self.corrections, strict=True):
             served, learner = (part(part(arrays, name), kind) for kind in ("served", "learner"))
             for key, table in c.served.items():
-                table.touched[:] = True
-                if key in served or key not in c.since:
-                    table.values[:] = take(served, key, table.values)
+                lacks = key in c.since and key not in served
+                table.put(table.values if lacks else take(served, key, table.values, any_rows=key in c.grows))
             for key, mine in c.learner.items():
                 if key in c.since and key not in learner:
                     mine[...] = 0
+                    c.learner[key] = mine[:0] if key in c.grows else mine
                     continue
-                theirs = take(learner, key, mine, any_rows=mine.dtype == np.uint8)
+                theirs = take(learner, key, mine, any_rows=mine.dtype == np.uint8 or key in c.grows)
                 if mine.shape == theirs.shape:
                     mine[...] = theirs
                 else:
                     c.learner[key] = theirs.copy()
             c._learned = True
-            c.restore()
+            try:
+                c.restore()
+            except Corrupt as error:
+                raise Corrupt(f"{name}: {error}") from error
 
     def fingerprint_of_0_1(self) -> str:
         """Return version 0.1's digest of the loss (unless it is log loss), the corrections, their options and table shapes.
@@ -157,7 +157,7 @@ class Stack:
         """
         parts = [] if repr(self.loss) == repr(LOG_LOSS) else [repr(self.loss)]
         parts += [
-            f"{name}={c!r}:{[(key, table.values.shape) for key, table in c.served.items() if key not in c.since]}"
+            f"{name}={c!r}:{[(key, table.shape) for key, table in c.served.items() if key not in c.since]}"
             for name, c in zip(self.names, self.corrections, strict=True)
         ]
         return digest(_LOOKUP.sub(r"\1)", "\n".join(parts)).encode(), size=8).hex()
@@ -167,17 +167,33 @@ class Stack:
         named = ((f"{name}:{array.dtype}:{array.shape}".encode(), array) for name, array in sorted(self.state().items()))
         return digest(*(part for text, array in named for part in (text, np.ascontiguousarray(array).data))).hex()
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes of each correction's tables and arrays: now, and with a row for every slot."""
+        found = {}
+        for name, c in zip(self.names, self.corrections, strict=True):
+            arrays = {**c.learner, **{key: table.values for key, table in c.served.items()}}
+            slots = max((table.slots for table in c.served.values()), default=0)
+            growing = sum(arrays[key][:1].nbytes for key in c.grows)
+            fixed = sum(array.nbytes for key, array in arrays.items() if key not in c.grows)
+            found[name] = (sum(array.nbytes for array in arrays.values()), fixed + (slots + 1) * growing)
+        return found
+
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table."""
         parts = zip(self.names, self.corrections, strict=True)
         return {f"{name}/{key}": share for name, c in parts for key, share in c.occupancy().items()}
 
 
-def lately(corrections: Sequence[Correction]) -> frozenset[str]:
-    """Return the tables, by their names in the merged model, that the graphs of older releases lack."""
-    return frozenset(
-        f"{PREFIX}{name}/{key}" for name, c in zip(named(corrections), corrections, strict=True) for key in c.since
-    )
+def lately(corrections: Sequence[Correction]) -> dict[str, list[str]]:
+    """Return the tables, by their names in the merged model, that the graphs of older releases lack.
+
+    With an index of rows come the tables whose rows it gives.
+    """
+    return {
+        f"{PREFIX}{name}/{key}": [f"{PREFIX}{name}/{table}" for table in c.grows if key == INDEX]
+        for name, c in zip(named(corrections), corrections, strict=True)
+        for key in c.since
+    }
 
 
 def listed(corrections: Correction | Iterable[Correction]) -> tuple[Correction, ...]:

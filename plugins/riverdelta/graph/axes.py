@@ -5,12 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-from riverdelta.core.nodes import PREFIX
-
 #: The name of a first axis whose length was measured, and is not the number of rows.
-OTHER_AXIS = f"{PREFIX}not rows"
-#: How to export a model again with a batch axis, for the end of a message.
-BATCH_HOW = "re-export it with a dynamic first axis (torch.onnx.export: dynamic_shapes={...: {0: 'batch'}})"
+OTHER_AXIS = "not the batch"
 
 
 def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-_SKL = {
+_SKL: dict[int, str] = {
     TensorProto.FLOAT: "Float",
     TensorProto.DOUBLE: "Double",
     TensorProto.INT64: "Int64",
@@ -21,7 +21,7 @@ def with_dynamic_batch(model: ModelProto, name: str) -> str:
     It is the line of the exporter that the model names, or of each of the usual ones if it names none of them.
 
     >>> import onnx.parser
-    >>> text = '<ir_version: 8, opset_import: ["" : 17], producer_name: "skl2onnx"> g (float[1, 8] X) => (float[1] y) {}'
+    >>> text = '<ir_version: 8, opset_import: ["" : 17], producer_name: "skl2onnx"> g (float[1, 8] X) => () {}'
     >>> print(with_dynamic_batch(onnx.parser.parse_model(text), "ranker.onnx"))
     export it again with skl2onnx.to_onnx(model, initial_types=[('X', FloatTensorType([None, 8]))])
     """

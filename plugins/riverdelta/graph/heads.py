@@ -13,8 +13,9 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX, Nodes
-from riverdelta.graph.axes import BATCH_HOW, is_batch, type_of
+from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.classes import Classes
+from riverdelta.graph.exporters import with_dynamic_batch
 from riverdelta.graph.wiring import FLOATS, Spot, Wiring
 
 _COLUMN = re.compile(r"(?P<tensor>.+)\[(?P<number>-?\d+|'[^']*'|\"[^\"]*\")\]", re.DOTALL)
@@ -178,10 +179,11 @@ class Outputs:
         if value is None or not value.type.tensor_type.HasField("shape"):
             if (labels := self.classes.of(read)) is not None:
                 return len(labels)
-            raise ModelError(f"{path.name}: output {tensor!r} has no shape; {BATCH_HOW}")
+            raise ModelError(f"{path.name}: output {tensor!r} has no shape; {with_dynamic_batch(self.model, path.name)}")
         dims = value.type.tensor_type.shape.dim
         if not dims or dims[0].HasField("dim_value") or not is_batch(self.model, value):
-            raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {BATCH_HOW}")
+            how = with_dynamic_batch(self.model, path.name)
+            raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {how}")
         width = 1 if len(dims) == 1 else dims[1].dim_value or len(self.classes.of(read) or ())
         fits = width == loss.outputs if loss.outputs > 1 else width >= 1
         if len(dims) > 2 or not fits:

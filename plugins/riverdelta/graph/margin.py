@@ -13,12 +13,11 @@ from riverdelta.core.losses import Loss
 from riverdelta.graph.classes import labels_of
 from riverdelta.graph.heads import Head, Outputs
 from riverdelta.graph.probe import Probe
-from riverdelta.graph.ranges import is_log_share
 from riverdelta.graph.wiring import Spot, Wiring, attributes, operator
 
 _log = logging.getLogger(__name__)
 #: The largest difference of a probability and that of its margin.
-TOLERANCE = 1e-6
+TOLERANCE = 5e-7
 _MOST_STEPS = 1 << 10
 #: The transforms that are left out, by name, and by number in the operator TreeEnsemble.
 _LOGISTIC, _SOFTMAX = (b"LOGISTIC", 2), (b"SOFTMAX", 1)
@@ -27,8 +26,8 @@ _LOGISTIC, _SOFTMAX = (b"LOGISTIC", 2), (b"SOFTMAX", 1)
 def margin_of(wiring: Wiring, head: Head) -> Head | None:
     """Return the head of the raw margin of a probability's head; None if the graph has none.
 
-    The graph is followed back from the probability p to a sigmoid or a softmax, through 1 - p, to a sum of exponentials that p
-    is a share of, or to a classifier with a transform, of which a copy without it is the margin.
+    The graph is followed back from the probability to a sigmoid or a softmax, through 1 - p, or to a classifier with a
+    transform, of which a copy without it is the margin.
     """
     spot, negative = Spot(head.tensor, head.column), False
     for _ in range(_MOST_STEPS):
@@ -92,11 +91,9 @@ def _scores(wiring: Wiring, node: NodeProto) -> str | None:
     if op == "Softmax" and given.get("axis", 1) in (1, -1):
         return str(node.input[0])
     inner = wiring.makers.get(node.input[0]) if op == "Exp" else None
-    if inner is None:
+    if inner is None or operator(inner) != "LogSoftmax" or attributes(inner).get("axis", 1) not in (1, -1):
         return None
-    if operator(inner) == "LogSoftmax" and attributes(inner).get("axis", 1) in (1, -1):
-        return str(inner.input[0])
-    return str(inner.input[0]) if is_log_share(inner, wiring) else None
+    return str(inner.input[0])
 
 
 def _written_out(wiring: Wiring, node: NodeProto) -> tuple[str, bool] | None:

@@ -119,7 +119,7 @@ def _splice(signature: Signature, graph: GraphProto, nodes: Nodes, taps: Mapping
     tables, overridable = nodes.table_protos()
     graph.initializer.extend([*nodes.constants, *tables])
     for name, column in declared.items():
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(column.dtype))
+        kind = helper.np_dtype_to_tensor_dtype(column.numpy)
         graph.input.append(helper.make_tensor_value_info(name, kind, [batch, *column.shape]))
     graph.input.extend(overridable)
     del graph.output[:]

@@ -57,7 +57,7 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
     inputs = [helper.make_tensor_value_info(base, TensorProto.FLOAT, shape)]
     for name, source in columns.items():
         column = schema[name]
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(column.dtype))
+        kind = helper.np_dtype_to_tensor_dtype(column.numpy)
         nodes.append(helper.make_node("Identity", [f"column:{name}"], [source]))
         inputs.append(helper.make_tensor_value_info(f"column:{name}", kind, ["N", *column.shape]))
     graph = helper.make_graph(

@@ -98,13 +98,13 @@ def ranges_of(graph: GraphProto, folder: Path) -> dict[str, Range]:
         elif op.endswith("Classifier"):
             outputs = node.output[1:]
             squashed = given.get("post_transform") in _SQUASHING or "prob_a" in given
-            made = (0.0, 1.0) if squashed else leaves(node)
+            made = (0.0, 1.0) if squashed else _leaves(node)
         elif op == "ReduceSum":
             made = (0.0, inf) if inputs[0][0] >= 0 or _is_truth(node.input[0], wiring) else ANY
         elif _is_share(node, wiring, of):
             made = (0.0, 1.0)
         else:
-            made = (-inf, 0.0) if is_log_share(node, wiring) else _computed(op, inputs)
+            made = (-inf, 0.0) if _is_log_share(node, wiring) else _computed(op, inputs)
         if made != ANY:
             found.update(dict.fromkeys(outputs, made))
     return found
@@ -128,7 +128,7 @@ def _computed(op: str, inputs: list[Range]) -> Range:
 
 
 def _is_truth(name: str, wiring: Wiring) -> bool:
-    """Whether a number is 1 for true and 0 for false: a label, which is no probability."""
+    """Whether a number is 1 for true and 0 for false, as a label is."""
     cast = wiring.makers.get(name)
     maker = wiring.makers.get(cast.input[0]) if cast is not None and operator(cast) == "Cast" else None
     return maker is not None and operator(maker) in _TRUTHS
@@ -158,7 +158,7 @@ def _covers(total: str, part: str, wiring: Wiring, of: Callable[[str], Range]) -
         if part in maker.input and op != "Reshape":
             return all(of(name)[0] >= 0 for name in maker.input)
         rest = [name for name in maker.input if not wiring.is_constant(name)]
-        if op != "Reshape":  # what is added may guard against a sum of 0
+        if op != "Reshape":  # what is added may keep the sum from being 0
             rest = [name for name in rest if of(name)[1] == inf]
             if any(of(name)[0] < 0 for name in maker.input):
                 return False
@@ -168,7 +168,7 @@ def _covers(total: str, part: str, wiring: Wiring, of: Callable[[str], Range]) -
     return False
 
 
-def is_log_share(node: NodeProto, wiring: Wiring) -> bool:
+def _is_log_share(node: NodeProto, wiring: Wiring) -> bool:
     """Whether a node subtracts the log of the summed exponentials of its first input, as a log-softmax does."""
     if operator(node) != "Sub":
         return False
@@ -176,10 +176,11 @@ def is_log_share(node: NodeProto, wiring: Wiring) -> bool:
     return total is not None and operator(total) == "ReduceLogSumExp" and total.input[0] == node.input[0]
 
 
-def leaves(node: NodeProto) -> Range:
+def _leaves(node: NodeProto) -> Range:
     """Return (0, 1) if that holds the scores of an ensemble of trees without a transform, by its least and largest leaves.
 
-    Other bounds say nothing: every ensemble is bounded. Of two classes and weights for one, ONNX Runtime makes the scores -s and s, or 1 - s and s if no weight is negative.
+    Other bounds say nothing: every ensemble is bounded. Of two classes and weights for one, ONNX Runtime makes the scores -s
+    and s, or 1 - s and s if no weight is negative.
     """
     given = attributes(node)
     weights = np.asarray(given.get("class_weights", ()))

@@ -14,7 +14,8 @@ from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported
 from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.graph.axes import BATCH_HOW, is_batch, kind_of, type_of
+from riverdelta.graph.axes import is_batch, kind_of, type_of
+from riverdelta.graph.exporters import with_dynamic_batch
 from riverdelta.graph.heads import Head, Outputs
 from riverdelta.graph.margin import proved, raw_of
 from riverdelta.graph.meaning import Evidence, word_of
@@ -123,8 +124,8 @@ def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Colum
     """Return an input as a column; raises `ModelError` or `Unsupported` with the reason if its type or shape does not fit."""
     dims = value.type.tensor_type.shape.dim
     if not dims or dims[0].HasField("dim_value"):
-        got = [d.dim_value or d.dim_param or "?" for d in dims]
-        raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {BATCH_HOW}")
+        got, how = [d.dim_value or d.dim_param or "?" for d in dims], with_dynamic_batch(model, path.name)
+        raise ModelError(f"{path.name}: input {value.name!r} has shape {got}, without a dynamic batch axis; {how}")
     if not is_batch(model, value):
         raise ModelError(
             f"{path.name}: input {value.name!r} is {type_of(value)}, and {dims[0].dim_param!r} is not the batch axis: other "

@@ -44,8 +44,9 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
                 value = measure(signature.path, signature.model, [tensor])[tensor]
                 column = tappable(signature.model, value)
         if column is None:
+            shown = column_of(value) if is_batch(signature.model, value) else None
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which is {column_of(value) or type_of(value)}; "
+                f"tap {tap!r} names tensor {tensor!r}, which is {shown or type_of(value)}; "
                 f"expected float32[N], float32[N, D] or int64[N], with the batch axis N"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)

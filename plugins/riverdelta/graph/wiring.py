@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 #: Larger constants, such as embedding tables, are not read.
 _MOST_VALUES = 1 << 18
@@ -55,11 +55,11 @@ class Wiring:
         return name in self._held
 
     def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """Return a constant; None if it is none, is large, or cannot be read."""
+        """Return a constant; None if the tensor is computed, is large, or cannot be read."""
         held = self._held.get(name)
         if isinstance(held, TensorProto):
             held = self._held[name] = _read(held, self._folder)
-        return None if held is None else np.asarray(held)
+        return None if held is None or isinstance(held, SparseTensorProto) else np.asarray(held)
 
     def number(self, name: str) -> float | None:
         """Return the value of a constant whose numbers are all the same."""

@@ -144,8 +144,8 @@ class Definition:
         return stack
 
     @property
-    def lately(self) -> frozenset[str]:
-        """The tables, by their names in the merged model, that the graphs of older releases lack."""
+    def lately(self) -> dict[str, list[str]]:
+        """The tables, by their names in the merged model, that the graphs of older releases lack (see `stack.lately`)."""
         return lately(self.corrections)
 
     @cached_property

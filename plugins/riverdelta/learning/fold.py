@@ -252,6 +252,7 @@ class Fold(ABC):
             "held": self.held.report(),
             "drift": self.adaptation.report(),
             "occupancy": self.stack.occupancy(),
+            "bytes": {name: {"now": now, "most": most} for name, (now, most) in self.stack.sizes().items()},
             "prequential": self.prequential.report(),
         }
 

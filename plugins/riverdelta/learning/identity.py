@@ -168,8 +168,8 @@ def settle(definition: Definition, stored: Identity) -> tuple[Definition, list[s
     margin = definition.margin and (stored.output.kind != "probability" or bool(stored.output.margin))
     if stored.output.margin is None and not margin:
         settled.append(
-            f"the output {stored.output.tensor!r} stays the logit of a probability, with which this home has learned; new homes "
-            f"read the raw number of which the base makes it, where there is one"
+            f"the output {stored.output.tensor!r} stays the logit of a probability, with which this home has learned; new "
+            f"homes read the raw number of which the base makes it, where there is one"
         )
     if settled or margin != definition.margin:
         definition = replace(definition, corrections=corrections, margin=margin)
@@ -234,7 +234,7 @@ def _of(name: str, correction: Correction) -> Corrected:
         chosen=[n for n in _chosen(correction, own) if n in correction.given or n in _passed_on(correction)],
         incidental=list(correction.incidental),
         reads=list(correction.reads),
-        tables={key: list(table.values.shape) for key, table in correction.served.items() if key not in correction.since},
+        tables={key: list(table.shape) for key, table in correction.served.items() if key not in correction.since},
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput, near
+from riverdelta.core.features import Ints
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.learning.commands import TOP
 from riverdelta.learning.definition import Definition
@@ -106,16 +107,18 @@ def diff(
         for key, after in now.coefficients().items():
             # A feature that a release lacks is 0 there.
             features = tuple(dict.fromkeys([*after.features, *former[key].features]))
-            before, after = _over(former[key], features), _over(after, features)
+            wanted = after.find(ids) if ids is not None else []
+            slots = _slots(wanted, former[key], after)
+            before, after = (_over(each, features, slots) for each in (former[key], after))
             moved = after.values != before.values
             tables.append(Turnover(name, key, int(moved.sum()), moved.size))
             sizes = np.where(np.isnan(after.sizes), before.sizes, after.sizes)
-            places = _of(after.find(ids), features) if ids is not None else _largest(before, after, moved, sizes, top)
+            places = _of(wanted, features, slots) if ids is not None else _largest(before, after, moved, sizes, top)
             for row, column, whose in places:
                 found = before.values[row, column], after.values[row, column], sizes[column]
                 old_value, new_value, size = map(float, found)
                 logits = None if np.isnan(size) else (new_value - old_value) * size
-                slot = row if after.slots else None
+                slot = None if not after.slots else row if slots is None else int(slots[row])
                 for shown, own in (ids or {}).items() if whose else ():
                     whose = str(whose).replace(f"{shown}={own}", f"{shown}={texts.get(own, own)}")
                 changes.append(Change(name, key, features[column], slot, whose, old_value, new_value, logits))
@@ -125,7 +128,17 @@ def diff(
     return Diff(a, b, releases[1].examples - releases[0].examples, tables, changes[:top])
 
 
-def _over(of: Coefficients, features: tuple[str, ...]) -> Coefficients:
+def _slots(wanted: Sequence[At], *found: Coefficients) -> Ints | None:
+    """Return the slots that have a row in either release or are wanted, None if every slot has one."""
+    known = [of.at for of in found if of.at is not None]
+    return np.unique(np.concatenate([*known, [at.row for at in wanted]]).astype(np.int64)) if known else None
+
+
+def _over(of: Coefficients, features: tuple[str, ...], slots: Ints | None) -> Coefficients:
+    if slots is not None and of.at is not None:
+        placed = np.zeros((len(slots), of.values.shape[1]), of.values.dtype)
+        placed[np.searchsorted(slots, of.at)] = of.values
+        of = replace(of, values=placed)
     if of.features == features:
         return of
     values, sizes = np.zeros((1, len(features))), np.full(len(features), np.nan)
@@ -143,6 +156,7 @@ def _largest(
     return [(row, column, None) for row, column in zip(rows[first].tolist(), columns[first].tolist(), strict=True)]
 
 
-def _of(found: Sequence[At], features: Sequence[str]) -> list[Place]:
+def _of(found: Sequence[At], features: Sequence[str], slots: Ints | None) -> list[Place]:
     wanted = [(at, features if at.feature is None else (at.feature,)) for at in found]
-    return [(at.row, features.index(feature), at.id) for at, mine in wanted for feature in mine]
+    rows = [at.row if slots is None else int(np.searchsorted(slots, at.row)) for at in found]
+    return [(row, features.index(one), at.id) for row, (at, mine) in zip(rows, wanted, strict=True) for one in mine]

@@ -12,25 +12,25 @@ from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import Loss
 from riverdelta.core.records import BEFORE, OUTPUTS, Impressions
 from riverdelta.storage.home import Home
-from riverdelta.storage.log import ERASED
+from riverdelta.storage.journal import Outcome
+from riverdelta.storage.journal.ids import Row
+from riverdelta.storage.journal.names import Resolver, RowName
+from riverdelta.storage.log import ERASED, Log
 
 
-def find(home: Home, text: str) -> dict[str, Any]:
-    """Return the row scored as `<id>.<index>`: time, state, trace, outputs, columns and feedback.
+def find(home: Home, text: str | RowName) -> dict[str, Any]:
+    """Return the row scored as `<id>.<index>`, or by its client's ids: time, state, trace, outputs, columns and feedback.
 
     `label` and `shown` (Unix seconds) are null without feedback. Of a row that `riverdelta rebase` scored again,
     `corrected_before` and `served_before` are what it was served. Raises `InvalidInput` if the service did not issue the id,
-    and `NotFound` if it is not in the journal.
+    or a request of several rows is named without the row, and `NotFound` if it is not in the journal.
     """
     if not home.key_path.exists():
         raise NotFound(f"there is no journal in {home.folder} yet; start the service once, or check RIVERDELTA_HOME")
-    key = home.ids().parse(text)
-    if key is None:
-        raise InvalidInput(
-            f"{text!r} is not an impression of {home.definition.name!r}; expected the id of a scored row, <id>.<index>"
-        )
-    incarnation, request, index = key
     with closing(home.reader()) as reader:
+        incarnation, request, index = _row(home, reader.log, text)
+        if isinstance(text, RowName):
+            text = f"{home.ids().issue(incarnation, request)}.{index}"
         position, known = reader.log.locate((incarnation, request)), reader.log.find((incarnation, request))
         if position is None or known is None:
             raise NotFound(f"impression {text} is not in {home.key_path.parent}: retention deleted it, or it was never durable")
@@ -56,9 +56,24 @@ def _ids(block: Impressions, request: int, index: int) -> dict[str, int]:
     return {name: int(each[at]) for name, each in block.columns.items() if each.dtype == np.int64 and each.ndim == 1}
 
 
+def _row(home: Home, log: Log, text: str | RowName) -> Row:
+    if isinstance(text, str):
+        if (row := home.ids().parse(text)) is None:
+            raise InvalidInput(
+                f"{text!r} is not an impression of {home.definition.name!r}; expected the id of a scored row, <id>.<index>"
+            )
+        return row
+    found = Resolver(log).find(text)
+    if isinstance(found, Outcome):
+        what = "request" if found is Outcome.BAD_ID else "row"
+        raise NotFound(f"{log.where} has no such {what}: {text}; it was never scored, or retention deleted it")
+    return found
+
+
 def _described(text: str, position: int, block: Impressions, at: int, loss: Loss) -> dict[str, Any]:
     raw = {name: getattr(block, name)[at] for name in OUTPUTS}
-    columns = dict(block.columns)
+    columns, request = dict(block.columns), int(block.request[at])
+    name = block.names.get(request)
     # A row that `riverdelta rebase` has scored again was served what it has from before.
     raw |= {f"{name}_before": np.atleast_1d(columns.pop(column)[at]) for name, column in BEFORE.items() if column in columns}
     return {
@@ -67,7 +82,9 @@ def _described(text: str, position: int, block: Impressions, at: int, loss: Loss
         "position": position,
         "state": f"{block.release[at]}+{block.swap[at]}",
         "learned_position": int(block.position[at]),
-        "trace": block.traces.get(int(block.request[at])),
+        "trace": block.traces.get(request),
+        "request_id": None if name is None else name.request_id,
+        "row_id": None if name is None or name.row_ids is None else name.row_ids[int(block.index[at])],
         f"{loss.raw}s": {name: _or_none(outputs) for name, outputs in raw.items()},
         "scores": {name: _or_none(loss.inverse_link(outputs)[0]) for name, outputs in raw.items()},
         "propensity": _or_none(block.propensity[at : at + 1]),

@@ -223,7 +223,7 @@ LATELY = "riverdelta/twotables/limit"
 
 def test_tables_that_are_newer_than_the_release_are_ignored_and_any_other_unknown_one_is_refused(release):
     # A delta of this version, for the graph of an older release: the second name is one that this graph does have.
-    session = Session(release, START, providers=["CPUExecutionProvider"], lately={LATELY, RIGHT})
+    session = Session(release, START, providers=["CPUExecutionProvider"], lately={LATELY: (), RIGHT: ()})
     late = {LATELY: (None, np.full((2, 1), 4, np.float32))}
     session.swap(following(1, {LEFT: (np.array([1]), ONE), RIGHT: (np.array([2]), np.full((1, 1), 5, np.float32)), **late}))
     assert session.run(EVERY).corrected[:4].tolist() == [0, 3, 5, 0]

@@ -93,7 +93,8 @@ def test_a_name_outlives_its_process_and_goes_with_its_rows(home):
     assert again.feed(owner.request[1], 0, 1, of=worker) == ["expired"]
     for _ in range(2):
         again.journal.sweep(10**9, 1e13, 1 << 60, 1e12)
-    assert Resolver(again.journal.log).find(RowName("order-1", index=0)) is Outcome.BAD_ID
+    assert Resolver(again.journal.log).find(RowName("order-1", index=0)) is Outcome.EXPIRED
+    assert Resolver(again.journal.log).find(RowName("order-2", index=0)) is Outcome.BAD_ID
     assert claimed(again, "order-1")[1]
 
 

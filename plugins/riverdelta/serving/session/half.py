@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,10 @@ from riverdelta.storage.registry.state import Delta, State
 class Half:
     """A set of tables that runs read while they hold it, and that is written only while none does."""
 
-    def __init__(self, tables: Mapping[str, Floats], state: State, on_device: bool) -> None:
+    def __init__(self, tables: Mapping[str, Floats], state: State, on_device: bool, growing: Collection[str] = ()) -> None:
         self._on_device = on_device
         kind = DeviceTable if on_device else HostTable
-        self.tables: dict[str, HostTable] = {name: kind(values) for name, values in tables.items()}
+        self.tables: dict[str, HostTable] = {name: kind(values, name in growing) for name, values in tables.items()}
         self.state = state
         self.values: dict[str, Any] = {name: table.value for name, table in self.tables.items()}
         self._readers = 0
@@ -76,13 +76,16 @@ class Half:
         for name, (rows, values) in delta.tables.items():
             if name not in self.tables:
                 raise Corrupt(f"state {delta.state} has a table {name!r}, which the model lacks: {near(name, self.tables)}")
-            shape = self.tables[name].host.shape
-            count = shape[0] if rows is None else len(rows)
-            if values.shape != (count, *shape[1:]) or values.dtype != np.float32:
+            host, grows = self.tables[name].host, self.tables[name].grows
+            count = (max(len(values), 1) if grows else len(host)) if rows is None else len(rows)
+            # New rows come at the end of those that there are.
+            most = len(host) + len(values) * grows
+            if values.shape != (count, *host.shape[1:]) or values.dtype != host.dtype:
                 got = f"{values.dtype}{list(values.shape)}"
-                raise Corrupt(f"state {delta.state}: table {name!r} has values {got}; expected float32{[count, *shape[1:]]}")
-            if rows is not None and rows.size and not (rows.min() >= 0 and rows.max() < shape[0]):
-                raise Corrupt(f"state {delta.state}: table {name!r} has row {int(rows.max())}; expected rows below {shape[0]}")
+                expected = f"{host.dtype}{[count, *host.shape[1:]]}"
+                raise Corrupt(f"state {delta.state}: table {name!r} has values {got}; expected {expected}")
+            if rows is not None and rows.size and not (rows.min() >= 0 and rows.max() < most):
+                raise Corrupt(f"state {delta.state}: table {name!r} has row {int(rows.max())}; expected rows below {most}")
             if not np.isfinite(values).all():
                 raise Corrupt(f"state {delta.state}: table {name!r} contains a value that is not finite")
             if name == GATE_WEIGHT and not ((values >= 0) & (values <= 1)).all():
@@ -99,4 +102,5 @@ class Half:
         for name, (rows, values) in last.tables.items():
             if not self.tables[name].holds(rows, values):
                 raise Corrupt(f"state {last.state}: table {name!r} does not read back as it was written")
+        self.values = {name: table.value for name, table in self.tables.items()}  # a table that grew has another
         self.state = last.state

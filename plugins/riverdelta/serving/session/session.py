@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX
 from riverdelta.graph.runtime import choose_providers, open_session
 from riverdelta.graph.taps import outputs
+from riverdelta.serving.session.dense import Dense
 from riverdelta.serving.session.half import Half
 from riverdelta.storage.registry.state import Delta, State
 
@@ -45,7 +47,8 @@ class Session:
 
     Tables are read in place: numpy arrays on the CPU, values in device memory otherwise. A run reads the half that was active
     when it began; `swap` writes the other half once its last reader is done. A `pinned` table keeps its value whatever is
-    swapped in. Of the tables in `lately` those that the model lacks are ignored: its release is older than they are.
+    swapped in. Of the tables in `lately` those that the model lacks are ignored: its release is older than they are. With an
+    index of rows come the names of the tables whose rows it gives; in such a model they have a row for each slot.
     """
 
     def __init__(
@@ -56,19 +59,20 @@ class Session:
         threads: int = 1,
         pinned: Mapping[str, float] | None = None,
         loss: Loss = LOG_LOSS,
-        lately: Collection[str] = (),
+        lately: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         providers = tuple(providers or choose_providers())
-        structure, tables = _split(model)
+        structure, tables, growing = _split(model)
         if lacking := (pinned or {}).keys() - tables.keys():
             raise ModelError(f"{model} has no table {min(lacking)!r}; it is not a merged model")
-        self._pinned, self._ignored = frozenset(pinned or {}), frozenset(lately) - tables.keys()
+        self._pinned, self._ignored = frozenset(pinned or {}), lately.keys() - tables.keys()
+        self._dense = [Dense(index, table) for index in self._ignored for table in lately[index] if table in tables]
         for name, value in (pinned or {}).items():
             tables[name] = np.full_like(tables[name], value)
         self._session = open_session(structure, providers, threads, source=model)
         self.provider: str = self._session.get_providers()[0]
         on_device = self.provider == "CUDAExecutionProvider"
-        self._active, self._idle = (Half(tables, state, on_device) for _ in range(2))
+        self._active, self._idle = (Half(tables, state, on_device, growing) for _ in range(2))
         self._behind: list[Delta] = []  # what the idle half still lacks
         self._exchange, self._writing = threading.Lock(), threading.Lock()
         self.table_names = tuple(tables)
@@ -112,8 +116,10 @@ class Session:
         with self._writing:
             if delta.base is not None and delta.base != self._active.state:
                 raise Corrupt(f"state {delta.state} follows {delta.base}, but {self._active.state} is in service")
+            for dense in self._dense:
+                delta = dense.rewritten(delta)
             delta = _without(delta, self._ignored)
-            self._idle.check(delta)
+            self._active.check(delta)
             delta = _without(delta, self._pinned)
             self._idle.wait_until_idle()
             if delta.base is None:
@@ -136,16 +142,18 @@ def _without(delta: Delta, names: Set[str]) -> Delta:
     return replace(delta, tables={name: table for name, table in delta.tables.items() if name not in names})
 
 
-def _split(path: Path) -> tuple[bytes, dict[str, Floats]]:
-    """Return a merged model without the values of its tables, and the tables, so that ONNX Runtime keeps no third copy."""
+def _split(path: Path) -> tuple[bytes, dict[str, Floats], set[str]]:
+    """Return a merged model without the values of its tables, the tables, so that ONNX Runtime keeps no third copy, and the
+    names of those that grow."""
     tables: dict[str, Floats] = {}
     try:
         model = onnx.load(path, load_external_data=False)
-        inputs, stored = {i.name for i in model.graph.input}, model.graph.initializer
+        inputs, stored = {i.name: i.type.tensor_type.shape.dim for i in model.graph.input}, model.graph.initializer
         for at in reversed(range(len(stored))):
             if stored[at].name.startswith(PREFIX) and stored[at].name in inputs:
-                tables[stored[at].name] = np.array(numpy_helper.to_array(stored[at]), np.float32)
+                tables[stored[at].name] = numpy_helper.to_array(stored[at]).copy()
                 del stored[at]
-        return model.SerializeToString(), dict(reversed(tables.items()))
+        growing = {name for name in tables if inputs[name][0].dim_param}
+        return model.SerializeToString(), dict(reversed(tables.items())), growing
     except Exception as error:  # protobuf's, onnx's and the file system's errors share no base class but Exception
         raise ModelError(f"{path} is not an ONNX model, or it is truncated: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ class Rows:
         # A missing declared column that no correction reads is filled with 0: base and taps do not depend on it.
         rows, has = len(logged), {name for name in self._definition.request_schema if self._has(logged, name)}
         request = {
-            name: logged.columns[name].copy() if name in has else np.zeros((rows, *_shape(column)), column.dtype)
+            name: logged.columns[name].copy() if name in has else _blank(column, rows)
             for name, column in self._definition.request_schema.items()
         }
         base, columns = self._run(request)
@@ -100,9 +100,10 @@ class Rows:
         if name not in logged.columns or name in self._changed:
             return False
         column, found = self._definition.schema[name], logged.columns[name]
-        fits = column.dtype == found.dtype.name and len(column.shape) == found.ndim - 1
+        fits = column.numpy == found.dtype and len(column.shape) == found.ndim - 1
         return fits and all(n in (None, m) for n, m in zip(column.shape, found.shape[1:], strict=True))
 
 
-def _shape(column: Column) -> Iterator[int]:
-    return (n or 1 for n in column.shape)
+def _blank(column: Column, rows: int) -> npt.NDArray[Any]:
+    shape = (rows, *(n or 1 for n in column.shape))
+    return np.full(shape, "" if column.dtype == "string" else 0, column.numpy)

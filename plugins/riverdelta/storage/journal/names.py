@@ -142,18 +142,18 @@ class Resolver:
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._found: dict[str, tuple[tuple[int, int], int, Mapping[int, int]] | None] = {}
+        self._found: dict[str, tuple[tuple[int, int], int, Mapping[int, int]] | Outcome] = {}
 
     def find(self, name: RowName) -> Row | Outcome:
-        """Return a row, or why there is none: `bad_id` for an unknown request, `out_of_range` for an unknown row of it.
+        """Return a row, or why there is none: `bad_id` or `expired` of the request, `out_of_range` for an unknown row of it.
 
         Raises `InvalidInput` if the request has several rows, and the name does not say which.
         """
         if name.request_id not in self._found:
             self._found[name.request_id] = self._look_up(name.request_id)
         found = self._found[name.request_id]
-        if found is None:
-            return Outcome.BAD_ID
+        if isinstance(found, Outcome):
+            return found
         request, rows, places = found
         if name.row_id is not None:
             place = places.get(id64(name.row_id))
@@ -163,9 +163,9 @@ class Resolver:
             raise InvalidInput(f"the request {short(name.request_id)} has {rows} rows; say which one is meant: add its {ways}")
         return (*request, name.index or 0) if (name.index or 0) < rows else Outcome.OUT_OF_RANGE
 
-    def _look_up(self, name: str) -> tuple[tuple[int, int], int, Mapping[int, int]] | None:
+    def _look_up(self, name: str) -> tuple[tuple[int, int], int, Mapping[int, int]] | Outcome:
         if (named := self._index.named(name)) is None:
-            return None
+            return Outcome.EXPIRED if self._index.outlived(name) else Outcome.BAD_ID
         known = Answered.decode(named.content, f"what {self._index.where} has of the request {short(name)}")
         hashes = [] if known.row_ids is None else known.row_ids.tolist()
         return named.request, len(known), {row_id: place for place, row_id in enumerate(hashes)}

@@ -98,6 +98,9 @@ class Index(Protocol):
     def texts(self, ids: Collection[int]) -> Mapping[int, str]:
         """Return the texts that are known for ids."""
 
+    def outlived(self, name: str) -> bool:
+        """Return whether retention has deleted a request of this name; that is known for at least the next deletion."""
+
     def swept(self) -> Mapping[int, int]:
         """Return, for each incarnation, the newest request that retention has deleted."""
 

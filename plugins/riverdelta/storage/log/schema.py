@@ -23,8 +23,6 @@ CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY K
 CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
-#: The requests that clients named; created with the first name, so that files without names keep the older format.
-NAMES = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER, content BLOB) WITHOUT ROWID"
 #: The texts of ids, created with the first one.
 TEXTS = "text (id INTEGER PRIMARY KEY, value TEXT)"
 #: The facts of a segment and their initial values, which determine their types.

@@ -16,8 +16,9 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
-from riverdelta.storage.log.base import Entry, Fed, Named, Request, Row, Stored
-from riverdelta.storage.log.schema import ADDED, FIRST, MOST, NAMES, TEXTS, explained
+from riverdelta.storage.log.base import Entry, Fed, Request, Row, Stored
+from riverdelta.storage.log.names import Names
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, TEXTS, explained
 
 _PAIR = 16
 #: The columns that the tables of earlier versions lack.
@@ -38,6 +39,7 @@ class Segment:
             # What is erased is overwritten with zeros.
             self._db.execute("PRAGMA secure_delete=ON")
         self.first: int = self.fact("first")
+        self.names = Names(self._db, self.path)
         self._upgrade()
 
     @contextmanager
@@ -67,23 +69,6 @@ class Segment:
     def put(self, key: str, value: Any) -> None:
         """Set one fact, inside a transaction."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def name(self, name: str, named: Named) -> None:
-        """Give a request a name, inside a transaction."""
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS {NAMES}")
-        self._db.execute("INSERT INTO named VALUES (?, ?, ?, ?)", (name, *named.request, named.content))
-
-    def named(self, name: str) -> Named | None:
-        """Return the request of a name, None if the segment does not have it."""
-        if not self._has("named"):
-            return None
-        found = self._ask("SELECT incarnation, request, content FROM named WHERE name = ?", (name,))
-        if not found:
-            return None
-        *request, content = found[0]
-        if not all(isinstance(number, int) for number in request) or not isinstance(content, bytes):
-            raise self._odd("named", found[0])
-        return Named((request[0], request[1]), content)
 
     def note(self, texts: Mapping[int, str]) -> None:
         """Record the texts of ids, inside a transaction."""

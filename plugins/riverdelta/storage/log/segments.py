@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.features import Ints
 from riverdelta.core.locks import Turn, alone
@@ -130,7 +132,7 @@ class Segments:
 
     def name(self, name: str, named: Named) -> None:
         """See `Transaction.name`."""
-        self.newest.name(name, named)
+        self.newest.names.add(name, named)
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
         """See `Transaction.note`."""
@@ -183,8 +185,13 @@ class Segments:
     def named(self, name: str) -> Named | None:
         """See `Index.named`."""
         with self._now() as segments:
-            found = (segment.named(name) for segment in reversed(segments))
+            found = (segment.names.find(name) for segment in reversed(segments))
             return next((named for named in found if named is not None), None)
+
+    def outlived(self, name: str) -> bool:
+        """See `Index.outlived`."""
+        with self._now() as segments:
+            return any(segment.names.outlived(name) for segment in reversed(segments))
 
     def swept(self) -> Mapping[int, int]:
         """See `Index.swept`."""
@@ -261,7 +268,10 @@ class Segments:
             after, gone = before.step(parts, behind, max_age, max_bytes, now, needed, locked=not free)
             if after == before:
                 return 0
+            names = np.concatenate([np.zeros(0, np.int64), *(self._open[part.number].names.hashes() for part in gone)])
             with self.transaction():
+                if len(names):
+                    self.newest.names.outlive(names)
                 for fact, text in after.at(self.newest.last()).facts().items():
                     self.newest.put(fact, text)
             for number in after.retired.keys() - before.retired.keys():

@@ -1,0 +1,70 @@
+"""Names: the requests that clients named, in one segment file, and those that retention has deleted with others."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from riverdelta.core.errors import Corrupt
+from riverdelta.core.features import Ints
+from riverdelta.core.hashing import id64
+from riverdelta.storage.log.base import Named
+from riverdelta.storage.log.schema import explained
+
+# Each table is created with its first row, so that files without names keep the older format.
+_NAMED = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER, content BLOB) WITHOUT ROWID"
+_OUTLIVED = "outlived (hashes BLOB)"
+
+
+class Names:
+    """The names in the segment at `path`, whose database is `db`; writes happen inside a transaction of the segment."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db, self._path = db, path
+
+    def add(self, name: str, named: Named) -> None:
+        """Give a request a name."""
+        self._insert(_NAMED, (name, *named.request, named.content))
+
+    def find(self, name: str) -> Named | None:
+        """Return the request of a name, None if the segment does not have it."""
+        found = self._ask("named", "incarnation, request, content", "WHERE name = ?", name)
+        if not found:
+            return None
+        incarnation, request, content = found[0]
+        if not (isinstance(incarnation, int) and isinstance(request, int) and isinstance(content, bytes)):
+            raise self._odd("named", found[0])
+        return Named((incarnation, request), content)
+
+    def hashes(self) -> Ints:
+        """Return the hashes of all names."""
+        return np.array([id64(name) for (name,) in self._ask("named", "name")], np.int64)
+
+    def outlive(self, hashes: Ints) -> None:
+        """Keep the hashes of names whose requests are deleted with another segment."""
+        self._insert(_OUTLIVED, (hashes.tobytes(),))
+
+    def outlived(self, name: str) -> bool:
+        """Return whether a name has such a hash."""
+        for (hashes,) in self._ask("outlived", "hashes"):
+            if not isinstance(hashes, bytes) or len(hashes) % 8:
+                raise self._odd("outlived", hashes)
+            if id64(name) in np.frombuffer(hashes, np.int64):
+                return True
+        return False
+
+    def _insert(self, table: str, row: tuple[Any, ...]) -> None:
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        self._db.execute(f"INSERT INTO {table.split()[0]} VALUES ({', '.join('?' * len(row))})", row)
+
+    def _ask(self, table: str, columns: str, where: str = "", *values: str) -> list[Any]:
+        with explained(self._path):
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchall():
+                return []
+            return self._db.execute(f"SELECT {columns} FROM {table} {where}", values).fetchall()
+
+    def _odd(self, name: str, value: Any) -> Corrupt:
+        return Corrupt(f"journal segment {self._path} has {value!r:.80} as its {name!r}; it is damaged")
