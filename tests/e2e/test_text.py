@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = dict(re.findall(r"```py\n# (\w+)\.py\n(.*?)```", (ROOT / "docs" / "text.md").read_text(), re.DOTALL))
 TEXTS = ["What is it?", "", "Où est-ce, Zoë?", "日本 🙂", "symptoms of pain " * 60]
 WORDS = "what is it ? are the symptoms of pain how do i treat fever ou est - ce , zoe 日 本 ##s".split()
-TINY = '''
+TINY = """
 import json
 import torch
 from pathlib import Path
@@ -35,15 +35,15 @@ made = Tokenizer(models.WordPiece({word: at for at, word in enumerate(vocabulary
 made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
 made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
 made.save("tiny/tokenizer.json")
-'''
-PACKAGE = '''
+"""
+PACKAGE = """
 from pathlib import Path
 
 
 def get_model_path():
     return Path(__file__).parent / "tiny"
-'''
-RECIPE = '''
+"""
+RECIPE = """
 import sys
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ for text in TEXTS:
         hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     vectors.append(torch.nn.functional.normalize(hidden.mean(1), dim=1)[0].numpy())
 np.save("recipe.npy", np.stack(vectors))
-'''
+"""
 
 
 def run(folder, *blocks):

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from riverdelta.cli.options import work
 from riverdelta.core.arrays import part
 from riverdelta.core.errors import NotFound
 from riverdelta.core.features import Schema
@@ -278,6 +279,24 @@ def test_while_a_backup_is_made_the_erasure_waits(rig, operator, monkeypatch):
     rig.step()
     assert not rig.trainer.learner.outcomes.of(sequence).pending
     assert files_with(rig.trainer.home.folder, hashed(ANN)) == []
+
+
+def test_without_a_learner_the_command_line_does_its_work_and_leaves_one_that_runs_alone(rig, operator):
+    teach(rig, ["ann", "bob"], 1)
+    sequence = operator.ask(Forget(what="user=ann"))
+    assert not work(rig.trainer.home, sequence)
+    rig.trainer.close()
+    rig.start()
+    rig.step()
+    label(rig, score(rig, ["ann"], 3), [0])
+    rig.trainer.close()
+    sequence = operator.ask(Forget(what="user=ann"))
+    assert work(rig.trainer.home, sequence)
+    answer = asyncio.run(operator.answer(Forget(what="user=ann"), sequence))
+    assert (answer.obeyed, answer.removed["rows"]) == (True, 1)
+    assert "rows 1, feedback 1" in Forget(what="user=ann").describe(vars(answer))
+    assert files_with(rig.trainer.home.folder, hashed(ANN)) == []
+    rig.start()
 
 
 class Killed(BaseException):

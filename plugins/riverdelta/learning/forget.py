@@ -54,7 +54,7 @@ class Forget(Command):
 
     def done(self, answer: Mapping[str, Any]) -> str:
         """Return the sentence that reports what was removed and what remains."""
-        removed = ", ".join(f"{count:,} {kind}" for kind, count in (answer["removed"] or {}).items() if count)
+        removed = ", ".join(f"{kind} {count:,}" for kind, count in (answer["removed"] or {}).items() if count)
         return (
             f"removed: {removed or 'nothing'}; what rows share (calibration, numbers, other ids, slots, crosses whose rows the "
             "journal no longer had) keeps their effect, and copies made by `riverdelta backup` are not reached"
