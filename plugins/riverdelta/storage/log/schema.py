@@ -23,8 +23,6 @@ CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY K
 CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
                   PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
-#: The texts of ids, created with the first one.
-TEXTS = "text (id INTEGER PRIMARY KEY, value TEXT)"
 #: The facts of a segment and their initial values, which determine their types.
 FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}
 #: The facts that a new segment copies from the one before it.

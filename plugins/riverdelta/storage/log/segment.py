@@ -18,7 +18,8 @@ from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
 from riverdelta.storage.log.base import Entry, Fed, Request, Row, Stored
 from riverdelta.storage.log.names import Names
-from riverdelta.storage.log.schema import ADDED, FIRST, MOST, TEXTS, explained
+from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
+from riverdelta.storage.log.texts import Texts
 
 _PAIR = 16
 #: The columns that the tables of earlier versions lack.
@@ -39,7 +40,7 @@ class Segment:
             # What is erased is overwritten with zeros.
             self._db.execute("PRAGMA secure_delete=ON")
         self.first: int = self.fact("first")
-        self.names = Names(self._db, self.path)
+        self.names, self.texts = Names(self._db, self.path), Texts(self._db, self.path)
         self._upgrade()
 
     @contextmanager
@@ -70,29 +71,11 @@ class Segment:
         """Set one fact, inside a transaction."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def note(self, texts: Mapping[int, str]) -> None:
-        """Record the texts of ids, inside a transaction."""
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS {TEXTS}")
-        self._db.executemany("INSERT OR IGNORE INTO text VALUES (?, ?)", list(texts.items()))
-
-    def texts(self, ids: Collection[int]) -> dict[int, str]:
-        """Return the texts of ids that this segment has."""
-        if not self._has("text"):
-            return {}
-        found = (self._ask("SELECT value FROM text WHERE id = ?", (each,)) for each in ids)
-        return {each: rows[0][0] for each, rows in zip(ids, found, strict=True) if rows and isinstance(rows[0][0], str)}
-
-    def noted(self) -> int:
-        """Return how many texts this segment has."""
-        return int(self._ask("SELECT count(*) FROM text")[0][0]) if self._has("text") else 0
-
     def erase(self, rows: Collection[Row], requests: Collection[Request], ids: Collection[int]) -> None:
         """Delete the feedback of rows, the names of requests and the texts of ids, inside a transaction."""
         self._db.executemany("DELETE FROM fed WHERE incarnation = ? AND request = ? AND row = ?", rows)
-        if self._has("named"):
-            self._db.executemany("DELETE FROM named WHERE incarnation = ? AND request = ?", requests)
-        if self._has("text"):
-            self._db.executemany("DELETE FROM text WHERE id = ?", [(each,) for each in ids])
+        self.names.forget(requests)
+        self.texts.forget(ids)
 
     @property
     def sealed(self) -> bool:
@@ -263,9 +246,6 @@ class Segment:
                 with self.transaction():
                     if lacks(table, column):
                         self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
-
-    def _has(self, table: str) -> bool:
-        return bool(self._ask("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def _ask(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
         with explained(self.path):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,15 +15,13 @@ import numpy as np
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.features import Ints
 from riverdelta.core.locks import Turn, alone
-from riverdelta.storage.log.base import ERASED, Entry, Fed, Named, Needed, Request, Row, Scored, Stored, Transaction
+from riverdelta.storage.log.base import Entry, Fed, Named, Needed, Request, Scored, Stored, Transaction
 from riverdelta.storage.log.retention import Part, Retention
 from riverdelta.storage.log.schema import CARRIED, create
 from riverdelta.storage.log.segment import Segment
 
 #: The file whose lock suspends retention while the log is copied.
 COPYING = "copying"
-#: How long erasing waits for the readers of a segment, and between two attempts, in seconds.
-_SCRUB_SECONDS, _LOOK_SECONDS = 10.0, 0.01
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +44,6 @@ class Segments:
             raise Unavailable(f"the journal folder {folder} cannot be written: {error}") from error
         self._lock = threading.RLock()
         self._open: dict[int, Segment] = {}
-        #: When the segments that `erase` changed were last written to before.
-        self._dates: dict[int, float] = {}
         self._retired: Mapping[int, int] | None = None  # inside a transaction, which reads it once
         with self._turn.taken():
             if not self._numbers():
@@ -136,13 +130,13 @@ class Segments:
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
         """See `Transaction.note`."""
-        if sum(segment.noted() for segment in self._open.values()) + len(texts) <= most:
-            self.newest.note(texts)
+        if sum(segment.texts.count() for segment in self._open.values()) + len(texts) <= most:
+            self.newest.texts.note(texts)
 
     def texts(self, ids: Collection[int]) -> Mapping[int, str]:
         """See `Index.texts`."""
         with self._now() as segments:
-            return dict(ChainMap(*(segment.texts(ids) for segment in reversed(segments))))
+            return dict(ChainMap(*(segment.texts.find(ids) for segment in reversed(segments))))
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
@@ -280,41 +274,6 @@ class Segments:
             for part in gone:
                 self._open.pop(part.number).delete()
             return sum(part.size for part in gone)
-
-    def erase(
-        self,
-        entries: Mapping[int, Entry],
-        rows: Collection[Row] = (),
-        requests: Collection[Request] = (),
-        ids: Collection[int] = (),
-    ) -> None:
-        """See `Log.erase`: first the newest segment marks the rows, so that they accept no more feedback."""
-        with self._lock:
-            if rows:
-                with self.transaction() as transaction:
-                    transaction.feed(dict.fromkeys(rows, ERASED))
-            with self._now(refresh=True) as segments:
-                for segment in segments:
-                    mine = {at: entry for at, entry in entries.items() if segment.first <= at <= segment.last()}
-                    older = rows if segment is not segments[-1] else ()
-                    if mine or older or requests or ids:
-                        self._dates.setdefault(segment.number, segment.written())
-                        with segment.transaction():
-                            for at, entry in mine.items():
-                                segment.replace(at, entry)
-                            segment.erase(older, requests, ids)
-
-    def scrub(self) -> None:
-        """See `Log.scrub`: SQLite overwrites what it deletes, and the write-ahead logs, which have it too, are emptied."""
-        with self._now(refresh=True) as segments:
-            for segment in segments:
-                deadline = time.monotonic() + _SCRUB_SECONDS
-                while not segment.settle():
-                    if time.monotonic() > deadline:
-                        raise Unavailable(f"{segment.where} is in use, so that what was erased is still in its write-ahead log")
-                    time.sleep(_LOOK_SECONDS)
-                if (written := self._dates.pop(segment.number, None)) is not None and segment is not segments[-1]:
-                    os.utime(segment.path, (written, written))  # retention goes by it
 
     def close(self) -> None:
         """Close every file."""
