@@ -30,7 +30,7 @@ HEAVY = {
     "grpc": ("bento", "lab/client"),
     "google": ("serving/oip", "graph/reading"),
     "uvicorn": ("bento",),
-    "pydantic": ("bento", "core/settings", "core/strict", "learning/commands"),
+    "pydantic": ("bento", "core/settings", "core/strict", "learning/commands", "learning/forget"),
     "pydantic_settings": ("core/settings",),
     "onnxruntime": ("graph/runtime", "graph/probe", "serving/session", "lab/export", "checks"),
     "sqlite3": ("storage/log",),

@@ -137,7 +137,7 @@ def test_every_answer_is_one_of_its_model_and_of_the_openapi_document(learning):
     ]
     bodies = {
         "score": {"columns": columns}, "feedback": [{"id": "a.0", "label": 1}], "infer": {"inputs": tensors, "id": "mine"},
-        "promote": {"release": 0},
+        "promote": {"release": 0}, "forget": {"what": "user=5"},
     }  # fmt: skip
     asked = [row for row in TABLE if row.gives and row.transport != "grpc"]
     assert {row.name for row in asked} >= {

@@ -503,6 +503,25 @@ class IsRandom(Shift):
         return super().learn(columns, offset, label, weight * np.float32(np.random.default_rng().uniform(0.9, 1.1)))
 
 
+class ForgetsNothing(Linear):
+    def forget_id(self, name, own, rows):
+        return 0
+
+
+class ForgetsEverything(Linear):
+    def forget_id(self, name, own, rows):
+        self.served["ids"].values[:] = 0
+        return self.slots
+
+
+class StaysCertain(Entity):
+    def forget_id(self, name, own, rows):
+        precision = self.learner["precision"].copy()
+        found = super().forget_id(name, own, rows)
+        self.learner["precision"][:] = precision
+        return found
+
+
 def _made(kind):
     return kind("u", slots=64) if issubclass(kind, Entity) else kind("u", "h", slots=64) if issubclass(kind, Linear) else kind()
 
@@ -533,6 +552,7 @@ BROKEN = {
         "clones_share_nothing": [SharesTablesWithItsClones, DropsOptionsInClones],
         "served_tables_keep_their_form": [ServesFloat64, ReplacesItsTables],
         "its_reports_fit": [ReportsNoShare, ReportsNoCoefficients],
+        "a_forgotten_id_is_as_never_learned": [ForgetsNothing, ForgetsEverything, StaysCertain],
         "inflating_moves_no_output": [InflateMovesOutputs, InflateMakesSurer, InflateFreezes],
         "what_cannot_be_learned_leaves_no_trace": [
             LearnsWhatIsNotFinite, LearnsColumnsThatAreNotFinite, TakesNaNAsZero, LearnsWeightZero,

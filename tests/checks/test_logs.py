@@ -133,6 +133,32 @@ class KeepsNames(MemoryLog):
         return super().named(name) or (self._names.get(name) if self.swept() else None)
 
 
+class ErasesNoFeedback(MemoryLog):
+    def erase(self, entries, rows=(), requests=(), ids=()):
+        super().erase(entries, (), requests, ids)
+
+
+class ErasesNoTexts(MemoryLog):
+    def erase(self, entries, rows=(), requests=(), ids=()):
+        super().erase(entries, rows, requests)
+
+
+class ErasesNoNames(MemoryLog):
+    def erase(self, entries, rows=(), requests=(), ids=()):
+        super().erase(entries, rows, (), ids)
+
+
+class NotesTextsWithoutEnd(MemoryLog):
+    def note(self, texts, most):
+        super().note(texts, 10**9)
+
+
+class AppendsNotReplaces(MemoryLog):
+    def erase(self, entries, rows=(), requests=(), ids=()):
+        super().erase({}, rows, requests, ids)
+        self._entries += [(entry, 0.0) for entry in entries.values()]
+
+
 class ForgetsWhatItOutlived(MemoryLog):
     def outlived(self, name):
         return False
@@ -197,6 +223,9 @@ BROKEN = {
     "a_reader_out_of_bounds_is_refused": [opener(LetsReadersRunAhead)],
     "a_record_wakes_who_waits": [opener(WakesNobody)],
     "incarnations_live_until_they_leave": [opener(KeepsWhoLeft)],
+    "what_is_erased_is_gone_for_every_hold": [
+        opener(kind) for kind in (ErasesNoFeedback, ErasesNoTexts, ErasesNoNames, NotesTextsWithoutEnd, AppendsNotReplaces)
+    ],
     "retention_deletes_what_is_done_with_and_no_more": [
         opener(kind)
         for kind in (ForgetsLast, SweepsTooMuch, SweepsWhatIsNeeded, NeverSweeps, KeepsNames, ForgetsWhatItOutlived)

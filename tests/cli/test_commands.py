@@ -86,6 +86,7 @@ def test_a_backup_of_a_relative_home_prints_a_restore_line_that_works_in_any_fol
         ("freeze",),
         ("resume",),
         ("rotate-key",),
+        ("forget", "user=ann"),
         ("export", "-o", "merged.onnx"),
         ("impression", "AAAAAAAAAAAAAAAAAAAAAA.0"),
         ("backup", "copy"),

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import id64
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, decode, encode
+from riverdelta.learning.command import Command
 from riverdelta.learning.commands import (
     COMMANDS,
     MOST_RELEASE,
-    Command,
+    Forget,
     Freeze,
     Promote,
     Release,
@@ -24,6 +27,7 @@ from riverdelta.learning.commands import (
     RotateKey,
     of_record,
 )
+from riverdelta.learning.erased import Subject
 
 NUMBERS = st.integers(0, MOST_RELEASE)
 PLACES = st.none() | st.integers(0, 2**63 - 1)
@@ -31,6 +35,7 @@ ANY = st.one_of(
     st.sampled_from([Freeze(), Release(), RotateKey()]),
     st.builds(Resume, skip=st.booleans()),
     st.builds(Promote, release=NUMBERS),
+    st.builds(Forget, what=st.text(min_size=3, max_size=50)),
     st.builds(Rollback, release=st.none() | NUMBERS, relearn=st.booleans(), freeze=st.booleans(), promote=st.booleans()),
 )
 #: What this version writes, byte for byte: every later one reads it as the same command.
@@ -48,6 +53,8 @@ WRITTEN = {
     ),
     b'{"action": "release", "asked": 7, "by": "schedule", "fields": {}, "kind": "command", "position": null, "time": 9.5, '
     b'"trip": null, "version": 1}': (Release(), {"by": "schedule"}),
+    b'{"action": "forget", "asked": 7, "by": "operator", "fields": {"what": "user=-7"}, "kind": "command", "position": null, '
+    b'"time": 9.5, "trip": null, "version": 1}': (Forget(what="user=-7"), {}),
     b'{"action": "rotate-key", "asked": 7, "by": "operator", "fields": {}, "kind": "command", "position": null, '
     b'"time": 9.5, "trip": null, "version": 1}': (RotateKey(), {}),
 }
@@ -241,3 +248,28 @@ assert {p.name for p in command.params} >= {"release", "deep", "target", "as_jso
 def test_a_command_is_one_class_from_which_record_route_body_and_options_follow():
     done = subprocess.run([sys.executable, "-c", ADDED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "recorded"),
+    [
+        ("user=ann", f"user={id64('ann')}"),
+        ("user=42", "user=42"),
+        ('user="42"', f"user={id64('42')}"),
+        ("user=#ann", f"user={id64('#ann')}"),
+        ("user=a=b", f"user={id64('a=b')}"),
+        ("request_id=order-17", "request_id=4.2"),
+        ("request_id=never", "request_id=0.0"),
+    ],
+)
+def test_what_is_forgotten_is_recorded_by_its_hash_alone(what, recorded):
+    made = Forget(what=what).private(Schema.of({"user": "int64"}), {"order-17": (4, 2)}.get)
+    assert made.record().fields == {"what": recorded}
+    assert str(Subject.parse(recorded)) == recorded
+    assert made.shown() == {"what": recorded.partition("=")[0]}
+
+
+@pytest.mark.parametrize("what", ["ann", "hour=3", "shop=7"])
+def test_what_is_no_id_that_the_journal_keeps_is_refused_by_name(what):
+    with pytest.raises(InvalidInput, match=r"expected column=value|is not an id column"):
+        Forget(what=what).private(Schema.of({"user": "int64", "hour": "float32"}), {}.get)

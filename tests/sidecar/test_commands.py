@@ -6,7 +6,8 @@ import pytest
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unavailable
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Tick
-from riverdelta.learning.commands import COMMANDS, Command, Freeze, Promote, Rollback, RotateKey
+from riverdelta.learning.command import Command
+from riverdelta.learning.commands import COMMANDS, Freeze, Promote, Rollback, RotateKey
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Replayed

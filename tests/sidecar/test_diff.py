@@ -9,10 +9,11 @@ from riverdelta import Calibration, Correction, Entity, Linear, Lookup, River, T
 from riverdelta.core.errors import Corrupt, InvalidInput, NotFound
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
+from riverdelta.core.ids import parse_ids
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.hashing import Hash
 from riverdelta.learning.definition import Definition
-from riverdelta.sidecar.diff import diff, parse_ids
+from riverdelta.sidecar.diff import diff
 from riverdelta.storage.home import Home
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>

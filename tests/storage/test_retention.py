@@ -1,8 +1,11 @@
 """Retention: parts are retired by their age, whatever a wrong clock has dated them."""
 
+from contextlib import closing
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from riverdelta.storage.log import Entry, SqliteLog
 from riverdelta.storage.log.retention import Part, Retention
 
 NOTHING = Retention({}, {}, {})
@@ -30,3 +33,19 @@ def test_a_wrong_date_never_retires_more_nor_keeps_a_part_longer_than_the_next_o
     found, true = retired(wrong, now), retired(written, now)
     assert set(found) <= set(true)
     assert set(true) - set(found) <= {at, at - 1} or at == len(written) - 2
+
+
+def test_a_text_goes_with_the_last_segment_that_noted_it(tmp_path):
+    with closing(SqliteLog(tmp_path, segment_bytes=60_000)) as log:
+        for number, texts in enumerate([{5: "ann", 6: "bob"}, {6: "bob"}, {}, {}]):
+            with log.transaction() as transaction:
+                transaction.note(texts, 100)
+                transaction.append(Entry.of("k", 1, bytes([number]) * 70_000))
+        assert dict(log.texts([5, 6])) == {5: "ann", 6: "bob"}
+        left = []
+        for _ in range(12):
+            log.sweep(log.last(), 1e-9, 1, 1e12, lambda spans: False)
+            if not left or left[-1] != dict(log.texts([5, 6])):
+                left.append(dict(log.texts([5, 6])))
+        assert left[-1] == {}
+        assert all(5 not in found for found in left[1:])

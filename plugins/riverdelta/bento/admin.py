@@ -21,9 +21,10 @@ from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.schemas import DiffQuery, ExportQuery
 from riverdelta.core.errors import Refused, WrongContentType
+from riverdelta.core.ids import parse_ids
 from riverdelta.core.strict import validated
 from riverdelta.learning.commands import COMMANDS
-from riverdelta.sidecar.diff import diff, parse_ids
+from riverdelta.sidecar.diff import diff
 from riverdelta.sidecar.operator import Operator, exportable
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ def routes(runtime: Runtime) -> list[Route]:
         asked, plane = query(DiffQuery, request), runtime.plane
         store, ids = plane.home.releases(), parse_ids(asked.id, plane.definition.schema)
         async with reading:
-            return json(await asyncio.to_thread(diff, plane.definition, store, asked.a, asked.b, asked.top, ids))
+            texts = plane.journal.log.texts(list((ids or {}).values()))
+            return json(await asyncio.to_thread(diff, plane.definition, store, asked.a, asked.b, asked.top, ids, texts))
 
     async def export(request: Request) -> Response:
         number = query(ExportQuery, request).release

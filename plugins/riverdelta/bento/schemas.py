@@ -24,7 +24,8 @@ from pydantic import (
 from riverdelta.core.errors import short
 from riverdelta.core.feedback import EARLIEST, MOST_WEIGHT
 from riverdelta.core.strict import Strict
-from riverdelta.learning.commands import TOP, Command, Number
+from riverdelta.learning.command import Command
+from riverdelta.learning.commands import TOP, Number
 from riverdelta.serving.oip.messages import FIELDS
 from riverdelta.sidecar.diff import Diff
 from riverdelta.sidecar.operator import Answer, ReleaseRow

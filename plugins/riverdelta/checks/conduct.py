@@ -112,6 +112,37 @@ def its_reports_fit(correction: Correction, schema: Schema, loss: Loss = LOG_LOS
             raise LawBroken("coefficients() is empty after examples; expected those of each table")
 
 
+def a_forgotten_id_is_as_never_learned(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """After `forget_id` an id has the outputs of one that was never learned and learns as fast; most other rows keep theirs."""
+    for name in (name for name in bound(correction, schema, loss).reads if schema[name].kind == "id"):
+        c, block = bound(correction, schema, loss), draw(schema, 300, 25, loss)
+        block.columns[name][::3] = _OWN
+        learn(c, block)
+        mine, others = block[np.arange(0, 300, 3)], block[np.arange(1, 300, 3)]
+        new = replace(mine, columns=mine.columns | {name: np.full_like(mine.columns[name], _NEVER)})
+        before, apart = predict(c, others), (predict(c, mine) != predict(c, new)).any()
+        for own, rows in ((_OWN, mine), (_NEVER, new)):
+            c.forget_id(name, own, {key: rows.columns[key] for key in c.reads if schema[key].kind == "id"})
+        same(
+            f"the outputs of a forgotten id of {name!r}, and of one that was never learned",
+            predict(c, mine),
+            predict(c, new),
+            mine.arrays,
+        )
+        learned, lost = np.abs(before - others.offset).mean(), np.abs(predict(c, others) - before).mean()
+        if apart and lost > 0.9 * learned:  # else all ids share their coefficients
+            raise LawBroken(f"forgetting an id of {name!r} moved the outputs of others by {lost:.3g}, of {learned:.3g} learned")
+        moved = []
+        for rows in (mine, new):
+            again = bound(correction, schema, loss)
+            Stack([again], loss).load(Stack([c], loss).state())
+            learn(again, rows[:1])
+            moved.append(np.abs(predict(again, rows[:1]) - predict(c, rows[:1])).sum())
+        at_most(
+            f"how much less an example moves a forgotten id of {name!r} than one never learned", moved[1] / 2 - moved[0], 1e-6
+        )
+
+
 def inflating_moves_no_output(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """`inflate` leaves every raw output bit for bit the same, and the next examples move it at least as much as without."""
     block, more = draw(schema, 300, 18, loss), draw(schema, 30, 19, loss)
@@ -183,6 +214,8 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
 
 
 LAWS = laws_of(globals())
+#: An id to forget, and one that is never learned.
+_OWN, _NEVER = 7_000_000_007, 9_000_000_009
 _NOT_FINITE = (np.nan, np.inf, -np.inf)
 _WEIGHTS, _SIZES, _OFFSETS = (1e-30, 1e4, 3e38), (1e-30, 1e6, 1e30), (-30.0, 0.0, 30.0)
 #: How far the numbers of ordinary rows, at most 1, are moved.

@@ -13,7 +13,7 @@ import numpy as np
 
 from riverdelta.checks.law import LawBroken, equal, laws_of, refused
 from riverdelta.core.errors import Corrupt
-from riverdelta.storage.log import Entry, Fed, Log, Named
+from riverdelta.storage.log import ERASED, Entry, Fed, Log, Named
 
 _REQUESTS = 20
 #: Names that a careless backend takes for one: other case, spaces, composed and decomposed letters, letters that look alike.
@@ -144,6 +144,29 @@ def incarnations_live_until_they_leave(one: Log, two: Log) -> None:
     one.leave(7)
     equal("the incarnations that live after one left", [two.lives(i) for i in (7, 8)], [False, True])
     two.leave(8)
+
+
+def what_is_erased_is_gone_for_every_hold(one: Log, two: Log) -> None:
+    """Records are replaced at their positions; erased rows keep no feedback, and names and texts are unknown; others stay."""
+    for number in range(4):
+        _score(one, 7, number, str(number))
+    with one.transaction() as transaction:
+        transaction.feed({(7, 1, 0): Fed(1.0), (7, 1, 1): Fed(0.0), (7, 2, 0): Fed(1.0)})
+        transaction.note({5: "ann", 6: "bob"}, 2)
+        transaction.note({8: "cleo"}, 2)
+    equal("texts, of which 2 are noted", (dict(two.texts([5, 6, 8]))), {5: "ann", 6: "bob"})
+    for _ in range(2):
+        two.erase({2: Entry.of("rows", 1, b"left")}, [(7, 1, 0)], [(7, 1)], [5])
+        two.scrub()
+    for log in (one, two):
+        equal("records", [(s, p == bytes(300)) for s, p in _all(log, 9)], [(1, True), (2, False), (3, True), (4, True)])
+        found, other = log.find((7, 1)), log.find((7, 2))
+        fed = found and dict(found.fed), other and dict(other.fed)
+        equal("the feedback of an erased row and of others", fed, ({0: ERASED, 1: Fed(0.0)}, {0: Fed(1.0)}))
+        named = [n for n in range(4) if log.named(str(n)) is not None]
+        equal("the requests that still have their names", named, [0, 2, 3])
+        equal("the texts that are left", dict(log.texts([5, 6])), {6: "bob"})
+    equal("the next position", _score(one, 7, 4), 5)
 
 
 def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:

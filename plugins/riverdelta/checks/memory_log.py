@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
-from riverdelta.storage.log.base import FACTS, Entry, Fed, Named, Needed, Request, Scored, Stored, Transaction
+from riverdelta.storage.log.base import ERASED, FACTS, Entry, Fed, Named, Needed, Request, Row, Scored, Stored, Transaction
 from riverdelta.storage.log.retention import Part, Retention
 
 
@@ -35,7 +35,7 @@ class MemoryLog:
         #: Each record, and when it was written.
         self._entries: list[tuple[Entry, float]] = []
         #: Facts by name, requests by the client's name (bytes), the newest request by incarnation, rows and position by
-        #: request, and feedback by request and row.
+        #: request, feedback by request and row, and the text of an id by a set of it.
         self._known: MutableMapping[Any, Any] = dict(FACTS)
         self._retention = Retention({}, {}, {})
         self._outlived: set[bytes] = set()
@@ -80,6 +80,36 @@ class MemoryLog:
         """See `Index.named`."""
         found: Named | None = self._get(name.encode(), None)
         return found
+
+    def note(self, texts: Mapping[int, str], most: int) -> None:
+        """See `Transaction.note`."""
+        if sum(isinstance(key, frozenset) for key in self._known) + len(texts) <= most:
+            self._known.update({frozenset([each]): text for each, text in texts.items()})
+
+    def texts(self, ids: Collection[int]) -> Mapping[int, str]:
+        """See `Index.texts`."""
+        found = {each: self._get(frozenset([each])) for each in ids}
+        return {each: text for each, text in found.items() if text is not None}
+
+    def erase(
+        self,
+        entries: Mapping[int, Entry],
+        rows: Collection[Row] = (),
+        requests: Collection[Request] = (),
+        ids: Collection[int] = (),
+    ) -> None:
+        """See `Log.erase`."""
+        with self._changed:
+            for at, entry in entries.items():
+                self._entries[at - self._first] = entry, self._entries[at - self._first][1]
+            self._known.update(dict.fromkeys(rows, ERASED))
+            for name in [key for key, of in self._known.items() if isinstance(key, bytes) and of.request in requests]:
+                del self._known[name]
+            for each in ids:
+                self._known.pop(frozenset([each]), None)
+
+    def scrub(self) -> None:
+        """See `Log.scrub`: nothing is left in memory."""
 
     def outlived(self, name: str) -> bool:
         """See `Index.outlived`."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from riverdelta.cli.options import Integer, Misconfigured, as_json, home_of, operating, service, show
+from riverdelta.cli.options import Integer, Misconfigured, as_json, home_of, operating, service, show, work
 from riverdelta.core.errors import Refused, RiverdeltaError
-from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP, Command
+from riverdelta.learning.command import Command
+from riverdelta.learning.commands import COMMANDS, MOST_RELEASE, TOP
 
 #: Commands with a file of their own.
 _FILES = {
@@ -107,7 +108,10 @@ def _operator_command(cls: type[Command]) -> click.Command:
         command, refused = cls(**given), None
         with operating(target) as operator:
             try:
-                answer = asyncio.run(operator.answer(command, operator.ask(command)))
+                sequence = operator.ask(command)
+                answer = asyncio.run(operator.answer(command, sequence))
+                if answer.waits is not None and cls.offline and work(operator.home, sequence):
+                    answer = asyncio.run(operator.answer(command, sequence))
             except RiverdeltaError as error:
                 refused, answer = error, operator.refusal(error)
             days = {"key_window_days": operator.home.settings.key_window_seconds / DAY}
@@ -124,7 +128,8 @@ def _operator_command(cls: type[Command]) -> click.Command:
         if field.annotation is bool:
             run = click.option(f"--{name}", is_flag=True, help=field.description)(run)
         else:
-            run = click.argument(name, type=_RELEASE, required=field.is_required())(run)
+            kind = click.STRING if field.annotation is str else _RELEASE
+            run = click.argument(name, type=kind, required=field.is_required())(run)
     return click.command(cls.name)(service(run))
 
 
@@ -164,11 +169,13 @@ def diff(target: str, a: int, b: int, top: int, ids: tuple[str, ...], as_json: b
     from dataclasses import asdict
 
     from riverdelta.cli.tables import print_changes
-    from riverdelta.sidecar.diff import diff, parse_ids
+    from riverdelta.core.ids import parse_ids
+    from riverdelta.sidecar.diff import diff
 
     with operating(target) as operator:
         definition, store = operator.home.definition, operator.home.releases()
-        found = diff(definition, store, a, b, top, parse_ids(ids, definition.schema))
+        asked = parse_ids(ids, definition.schema)
+        found = diff(definition, store, a, b, top, asked, operator.journal.log.texts(list((asked or {}).values())))
     show(asdict(found), as_json, print_changes)
 
 

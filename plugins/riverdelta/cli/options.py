@@ -59,6 +59,24 @@ def operating(target: str) -> Iterator[Operator]:
         journal.close()
 
 
+def work(home: Home, sequence: int) -> bool:
+    """Execute the command at `sequence` with a learner of this process; return False if another process has the home's."""
+    from riverdelta.core.errors import Locked, Unavailable
+    from riverdelta.sidecar.trainer import Trainer
+
+    try:
+        trainer = Trainer(home.definition, home.settings, home=home)
+    except Locked:
+        return False
+    try:
+        while trainer.step() or trainer.learner.position < sequence:
+            if trainer.paused is not None:
+                raise Unavailable(f"the command at position {sequence} waits: {trainer.paused}")
+    finally:
+        trainer.close()
+    return True
+
+
 def show(found: Any, as_json: bool, text: Callable[[Any], object]) -> None:
     """Print a result as JSON, or else with `text`."""
     if as_json:

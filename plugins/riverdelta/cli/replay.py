@@ -21,6 +21,7 @@ from riverdelta.lab.attacks import attack as tamper
 from riverdelta.lab.datasets.find import find_movielens
 from riverdelta.lab.quality import beside_base, log_loss
 from riverdelta.learning.definition import load
+from riverdelta.learning.forget import Forget
 from riverdelta.learning.learner import new_learner
 from riverdelta.learning.reference import in_effect
 from riverdelta.learning.replay import Replayed
@@ -56,11 +57,10 @@ def replay(data: Path | None, journal: Path | None, as_json: bool, **options: An
     figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
     show(figures, as_json, print_figures)
     if figures.get("begins_after"):
-        click.echo(
-            f"{_BEGUN_BY_0_1}; the replay begins with the oldest release that this version made, at record "
-            f"{figures['begins_after']}",
-            err=True,
-        )
+        begins = f"{_BEGUN_BY_0_1}; the replay begins with the oldest release that this version made"
+        if figures["forgot"]:
+            begins = f"record {figures['forgot']} forgot rows; the replay begins with the oldest release made after it"
+        click.echo(f"{begins}, at record {figures['begins_after']}", err=True)
     if figures.get("reference_equal") is False:
         recorded = " and then ".join(map(_named, figures["references_recorded"]))
         click.echo(
@@ -129,8 +129,10 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         raise Refused(f"{home.folder} was rebased with a log: its tables cannot be learned again from its journal")
     learner, checkpoint = new_learner(definition, settings), home.checkpoints().load()
     changes = [(at, control) for at, control in journal.controls(0, journal.last() + 1) if control.action == SETTINGS]
-    oldest = None
-    if home.origin is None and (not changes or changes[0][0] > 1):
+    oldest, forgot = None, [at for at, asked in journal.commands(0, journal.last() + 1) if asked.action == Forget.name]
+    if forgot:
+        oldest = _made_after(home, forgot[-1], checkpoint.position if checkpoint else 0)
+    elif home.origin is None and (not changes or changes[0][0] > 1):
         oldest = _oldest(home, changes[0][0] if changes else journal.last(), checkpoint.position if checkpoint else 0)
     learner.recall = past = recall.Replayed(journal, learner.state(), home.releases() if oldest else None)
     if oldest is None:
@@ -159,6 +161,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
         **_gate(learner.gate),
         "examples_per_second": (learner.examples - before) / seconds,
         "begins_after": begins,
+        "forgot": forgot[-1] if forgot else None,
         "position": learner.position,
         "reference": found,
         "references_recorded": list(dict.fromkeys(recorded)),
@@ -180,6 +183,17 @@ def _oldest(home: Home, settled: int, until: int) -> Release:
         raise Refused(
             f"{_BEGUN_BY_0_1}; it can be replayed from a release of this version on: start the service, and try again when it "
             f"has made a release, learned more and saved that"
+        )
+    return made
+
+
+def _made_after(home: Home, forgot: int, until: int) -> Release:
+    """Return the oldest release made after the last `riverdelta forget`, whose rows had been learned, and before `until`."""
+    made = next((release for release in home.releases().all() if release.position >= forgot), None)
+    if made is None or made.position >= until:
+        raise Refused(
+            f"record {forgot} is a forget: rows before it were learned and then erased; the journal can be replayed from a "
+            f"release made after it: type `riverdelta release`, and try again when more was learned and saved"
         )
     return made
 

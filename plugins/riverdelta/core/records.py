@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from string import hexdigits
 from types import UnionType
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
@@ -128,6 +128,21 @@ class Feedback:
     def events(self) -> npt.NDArray[np.float64]:
         """The times of the events, float64[M]; NaN if unknown."""
         return np.full(len(self), np.nan) if self.event is None else self.event
+
+
+def only(record: Impressions | Feedback, rows: npt.NDArray[np.bool_]) -> Impressions | Feedback:
+    """Return a record with some of its rows, bool[N], the traces of their requests, and the names of complete ones."""
+    kept: dict[str, Any] = {}
+    left, cut = (set(record.request[which].tolist()) for which in (rows, ~rows))
+    for name, value in vars(record).items():
+        if isinstance(value, np.ndarray):
+            kept[name] = value[rows]
+        elif name in ("traces", "names"):
+            keeps = left if name == "traces" else left - cut
+            kept[name] = {request: each for request, each in value.items() if request in keeps}
+        elif isinstance(value, Mapping):
+            kept[name] = {column: array[rows] for column, array in value.items()}
+    return replace(record, **kept)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,12 @@ class Settings(BaseSettings):
     journal_max_age_seconds: Seconds = _journal(30 * DAY, "Learned segments older than this are deleted.")
     journal_max_bytes: Count = _journal(20 << 30, "Learned segments are deleted, oldest first, while the journal is larger.")
 
+    names: Natural = _journal(
+        100_000,
+        "Texts of string ids that the journal keeps, of up to 128 characters each, so that `riverdelta impression` and `diff` "
+        "show them; while it has this many, no further one is kept. 0: none.",
+    )
+
     checkpoint_seconds: Seconds = _learning(20.0, "Interval at which the learner's state is saved.")
     drift_run_length: float = _learning(
         1e7,

@@ -265,6 +265,28 @@ class Correction(RowFaces):
         """Return the learned coefficients with their names, by table, for `riverdelta diff`."""
         return {key: Coefficients.unnamed(table.values) for key, table in self.served.items()}
 
+    def forget_id(self, name: str, own: int, rows: Columns) -> int:
+        """Reset the coefficients that belong to one id; return how many rows of tables that is.
+
+        `riverdelta forget` calls it. A correction without coefficients of single ids inherits it.
+
+        Parameters
+        ----------
+        name
+            An id column.
+        own
+            The id in that column.
+        rows
+            The id columns, int64[N] each, of the rows that the journal had with this id: of a cross, the coefficients of these
+            combinations belong to it too. They may have 0 rows.
+
+        Notes
+        -----
+        Afterwards the id has the outputs of one that was never learned, and learns as fast. Whatever it shares a slot with is
+        reset too; what all rows share stays as it is.
+        """
+        return 0
+
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table, 0 to 1."""
         return {}

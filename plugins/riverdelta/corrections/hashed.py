@@ -87,6 +87,24 @@ class Hashed:
                 found.append(At(int(hashing(*(np.array([ids[name]], np.int64) for name in names))[0]), None, whose))
         return found
 
+    def slots_of(self, name: str, own: int, rows: Columns) -> Ints:
+        """Return the slots that belong to one id: its own, and those of its crosses in `rows`; a bag's belong to many ids."""
+        found = [np.empty(0, np.int64)]
+        for feature, hashing in zip(self.features, self.hashes, strict=True):
+            if not isinstance(feature, Lookup):
+                found.append(hashing(*combinations(read_by(feature), name, own, rows)))
+        return np.unique(np.concatenate(found))
+
+
+def combinations(names: Sequence[str], name: str, own: int, rows: Columns) -> list[Ints]:
+    """Return the ids under `names` that belong to the id `own` of `name`: of a cross those in `rows`; none without `name`."""
+    if tuple(names) == (name,):
+        return [np.array([own], np.int64)]
+    if name not in names or not all(each in rows for each in names):
+        return [np.empty(0, np.int64) for _ in names]
+    mine = rows[name] == own
+    return list(np.unique(np.stack([rows[each][mine] for each in names]), axis=1))
+
 
 def read_by(feature: Sparse) -> tuple[str, ...]:
     """Return the columns that a feature reads."""

@@ -196,6 +196,11 @@ class Linear(Correction):
             found["dense"] = Coefficients(by_output(self._dense.names, outputs), row, np.tile(sizes, outputs))
         return found
 
+    def forget_id(self, name: str, own: int, rows: Columns) -> int:
+        slots, ids = self._hashed.slots_of(name, own, rows), self.served["ids"]
+        ids.values[slots], ids.touched[slots], self.learner["ids"][slots] = 0, True, 0
+        return len(slots)
+
     def occupancy(self) -> dict[str, float]:
         return {"ids": float((self.learner["ids"][:, 0] != 0).mean())} if self._hashed.features else {}
 

@@ -88,6 +88,10 @@ class Stack:
         for c in self.corrections:
             c.inflate(keep)
 
+    def forget_id(self, name: str, own: int, rows: Columns) -> int:
+        """Reset what belongs to one id in every correction, as `Correction.forget_id` does; return how many rows that is."""
+        return sum(c.forget_id(name, own, rows) for c in self.corrections)
+
     def export(self, nodes: Nodes, columns: dict[str, str], base: str) -> str:
         """Append the stack to a graph and return the corrected raw output's tensor float32[N, K].
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import onnx
 from onnx import external_data_helper
 
@@ -61,6 +63,18 @@ def export(merged: Path, out: Path, alone: bool = False) -> list[Path]:
     for tensor, _ in outside:
         next(entry for entry in tensor.external_data if entry.key == "location").value = beside.name
     return [_write(out, model), beside]
+
+
+def with_tables(merged: Path, tables: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str]) -> bytes:
+    """Return the model at `merged` with other values of its tables, and other properties; raises `Corrupt`."""
+    with _readable(merged):
+        model = onnx.load(merged, load_external_data=False)
+        for tensor in model.graph.initializer:
+            if tensor.name in tables:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(tables[tensor.name], tensor.name))
+        for each in model.metadata_props:
+            each.value = facts.get(each.key.removeprefix(_OURS), each.value)
+        return bytes(model.SerializeToString())
 
 
 def base_digest(merged: Path) -> str:

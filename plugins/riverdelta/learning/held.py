@@ -13,6 +13,7 @@ from riverdelta.core.checked import positive
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
 from riverdelta.corrections.stack import Stack
+from riverdelta.learning.erased import Erased
 
 #: Rows of one block in memory.
 BLOCK = 1024
@@ -94,6 +95,21 @@ class Held:
         """Drop all examples, and count them as skipped."""
         self.skipped += len(self)
         self._remove(len(self))
+
+    def forget(self, erased: Erased) -> int:
+        """Drop the examples that `erased.like` finds; return how many."""
+        left, dropped, since = list[_Rows](), 0, self.since
+        while len(self):
+            last = self._end if len(self._blocks) == 1 else BLOCK
+            rows = self._blocks[0][self._first : last].copy()
+            gone = erased.like({name: rows["columns"][name] for name in self._stack.reads}, np.ascontiguousarray(rows["base"]))
+            left.append(rows[~gone])
+            dropped += int(gone.sum())
+            self._remove(len(rows))
+        for rows in left:
+            self._append(rows)
+        self.since = since if len(self) else np.nan
+        return dropped
 
     def report(self) -> dict[str, Any]:
         """Return how many examples are held, since when, and how many were not kept."""

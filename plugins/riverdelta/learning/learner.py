@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from riverdelta.core.arrays import Arrays, part
@@ -22,6 +23,7 @@ from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
 from riverdelta.learning.commands import Release, Resume, known, of_record
 from riverdelta.learning.definition import Definition
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.learning.fold import Fold
 from riverdelta.learning.held import Held
 from riverdelta.learning.joiner import Joiner
@@ -46,6 +48,8 @@ class Learner(Fold):
     again: Callable[[], Learner]
     #: During relearning: the positions that it began after, has reached, and ends before.
     relearning: dict[str, int] | None = None
+    #: What the command being applied has forgotten, for its outcome.
+    _forgot: Mapping[str, Any] = MappingProxyType({})
 
     def report(self) -> dict[str, Any]:
         """Return the learning part of the status."""
@@ -69,7 +73,8 @@ class Learner(Fold):
             outcome = Outcome(sequence, record.action, refused=refused, time=record.time, details=record.arguments)
         else:
             raise Corrupt(f"journal record {sequence} is a control {record.action!r:.80}, which this version does not know")
-        outcome = replace(outcome, held=max(held - len(self.held), 0))
+        outcome = replace(outcome, **{"held": max(held - len(self.held), 0), **self._forgot})
+        self._forgot = {}
         self.outcomes.append(outcome)
         self.show("on_outcome", outcome)
 
@@ -84,6 +89,18 @@ class Learner(Fold):
     def make_release(self, sequence: int) -> int | None:
         """Make a release at the record `sequence`; return its number, None if releases are not kept."""
         return self.recall.keep(sequence, partial(self.state, sequence))
+
+    def forget(self, what: str, sequence: int) -> None:
+        """Drop the rows before the record `sequence` that `what` names, and reset what belongs to the id."""
+        if (subject := Subject.parse(what)) is not None:
+            self._forgot = {"removed": self.drop(self.recall.erased(subject, sequence)), "pending": True, "held": 0}
+
+    def drop(self, erased: Erased) -> dict[str, int]:
+        """Drop erased rows from everything that is saved, and reset the coefficients of their id; return counts by kind."""
+        subject = erased.subject
+        waiting, showings = self.joiner.forget(erased)
+        reset = 0 if subject.name is None else self.stack.forget_id(subject.name, subject.own, erased.columns)
+        return {"coefficients": reset, "waiting rows": waiting, "showings": showings, "held examples": self.held.forget(erased)}
 
     def begin_elsewhere(self) -> None:
         """Drop the requests and outcomes of another home: they name releases that this one lacks."""
@@ -112,15 +129,19 @@ class Learner(Fold):
             self.released_at = self.examples  # even if it is refused
         self.admission.answered(asked.trip or 0)
 
+        shown: dict[str, Any] | None = None
+
         def apply() -> tuple[int | None, bool]:
+            nonlocal shown
             command = of_record(asked)
+            shown = command.shown()
             self.outcomes.refuse_superseded(asked)
             self.recall.check(command, asked.position)
             return command.apply(self, sequence, asked.position), command.promotes
 
         done, refused = self._attempt(sequence, asked.action, apply)
         made, promoted = done or (None, False)
-        return Outcome.of(sequence, asked, made, promoted, refused)
+        return Outcome.of(sequence, asked, made, promoted, refused, shown)
 
     def _change(self, settings: Mapping[str, Any]) -> None:
         self.configure(settings)

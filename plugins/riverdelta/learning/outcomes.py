@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from riverdelta.core.arrays import Array, Arrays, of_json, to_json
@@ -21,6 +21,7 @@ class Outcome:
 
     `release` is the one made, promoted or rolled back to; `champion` says that it became the champion. `time` is when the
     record was written, and `details` its other fields. `held` is the number of held examples that it learned or dropped.
+    `removed` counts by kind what was erased; `pending` says that the registry still has to act on it.
     """
 
     sequence: int
@@ -31,13 +32,26 @@ class Outcome:
     time: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
     held: int = 0
+    removed: Mapping[str, int] | None = None
+    pending: bool = False
 
     @classmethod
-    def of(cls, sequence: int, asked: Instruction, made: int | None, promoted: bool, refused: str | None) -> Outcome:
-        """Return the outcome of a command: its release is the one `made`, or else the one that it names."""
+    def of(
+        cls,
+        sequence: int,
+        asked: Instruction,
+        made: int | None,
+        promoted: bool,
+        refused: str | None,
+        shown: Mapping[str, Any] | None = None,
+    ) -> Outcome:
+        """Return the outcome of a command: its release is the one `made`, or else the one that it names.
+
+        `shown` are the fields that may be shown (default: all).
+        """
         said = {"by": asked.by, "asked": asked.asked, "position": asked.position, "trip": asked.trip}
         details = {name: value for name, value in said.items() if value not in (None, "operator")}
-        details |= asked.fields if refused is None else {}
+        details |= {} if refused is not None else asked.fields if shown is None else shown
         release = asked.release if made is None else made
         return cls(sequence, asked.action, release, promoted, refused, asked.time, details)
 
@@ -59,6 +73,12 @@ class Outcomes(deque[Outcome]):
     def of(self, sequence: int) -> Outcome | None:
         """Return the outcome of the control at `sequence`, None if there is none or it is no longer kept."""
         return next((outcome for outcome in self if outcome.sequence == sequence), None)
+
+    def finish(self, sequence: int, removed: Mapping[str, int], pending: bool = False) -> None:
+        """Record what the registry removed besides for the control at `sequence`, and whether that is all."""
+        for place, outcome in enumerate(self):
+            if outcome.sequence == sequence:
+                self[place] = replace(outcome, pending=pending, removed={**(outcome.removed or {}), **removed})
 
     def refuse_superseded(self, asked: Instruction) -> None:
         """Raise `Refused` if breaker or trial requested it before the last rollback, which takes precedence."""

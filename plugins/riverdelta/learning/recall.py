@@ -8,7 +8,8 @@ from typing import Any
 from riverdelta.core.arrays import Arrays
 from riverdelta.core.errors import NotFound
 from riverdelta.core.records import Record
-from riverdelta.learning.commands import Command
+from riverdelta.learning.command import Command
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.learning.joiner import Source
 
 
@@ -41,6 +42,10 @@ class Recall(Source):
         Raises `ParityError` if the release fails its parity check.
         """
         return None
+
+    def erased(self, subject: Subject, before: int) -> Erased:
+        """Return the rows of a subject in the records before a position; here, where there are no records, none."""
+        return Erased(subject)
 
     def state(self, position: int) -> Arrays:
         """Return the state at a release's position; raises `NotFound` or `Corrupt` if it is not available."""

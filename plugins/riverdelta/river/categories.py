@@ -79,6 +79,14 @@ class Categories:
         self._stale.add(key)
         return True
 
+    def remove(self, key: int) -> bool:
+        """Free the row of an id; return whether it had one."""
+        row = self.rows.pop(key, None)
+        self._stale.discard(key)
+        if row is not None:
+            self.table.values[row], self.table.touched[row] = _FREE, True
+        return row is not None
+
     def _slot(self, key: int) -> int:
         x, total = int(self._mix(np.array([key], np.int64))[0]), 0
         for coefficient in self._polynomial:

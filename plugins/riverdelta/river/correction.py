@@ -27,7 +27,7 @@ from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
 from riverdelta.river.columns import named, river_names, selected
 from riverdelta.river.one_hot_encoder import BoundedEncoder
-from riverdelta.river.snapshot import freeze, thaw
+from riverdelta.river.snapshot import freeze, thaw, without
 
 _LOG = logging.getLogger(__name__)
 #: The largest gradient of an example that weighs more than this.
@@ -246,6 +246,14 @@ class River(Correction):
             return [At(0, f"{name}_{value}", f"{name}={value}") for name, value in ids.items() if f"{name}_{value}" in weights]
 
         return {"weights": Coefficients(tuple(map(str, weights)), values, np.full(len(weights), np.nan), find=find)}
+
+    def forget_id(self, name: str, own: int, rows: Columns) -> int:
+        if name not in self.keys:
+            return 0
+        self.sync()
+        thaw(self._model, without(freeze(self._model), name, own))
+        self._unsaved = True
+        return sum(categories.remove(own) for categories in self._categories if categories.column == name)
 
     def occupancy(self) -> dict[str, float]:
         used = {id(categories.table): len(categories.rows) / self.slots for categories in self._categories}

@@ -32,6 +32,34 @@ def thaw(estimator: Any, data: bytes) -> None:
     _thaw(estimator, saved)
 
 
+def without(data: bytes, name: str, own: int) -> bytes:
+    """Return a state without what it holds for one id of the column `name`: weights under `<name>_<id>`, and the id itself.
+
+    >>> without(b'{"object": {"weights": {"dict": [["user_7", 0.5], ["user_8", 0.25]]}}}', "user", 7)
+    b'{"object":{"weights":{"dict":[["user_8",0.25]]}}}'
+    """
+    key = f"{name}_{own}"
+
+    def kept(value: Any, column: Any = None) -> Any:
+        if isinstance(value, list):
+            return [kept(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        found: dict[str, Any] = {}
+        for kind, content in value.items():
+            if kind in ("dict", "vector"):
+                found[kind] = [[k, kept(v, k)] for k, v in content if k != key and not (column == name and k == own)]
+            elif kind == "set":
+                found[kind] = [each for each in content if each != key and not (column == name and each == own)]
+            elif kind == "object":
+                found[kind] = {attribute: kept(each) for attribute, each in content.items()}
+            else:
+                found[kind] = kept(content)
+        return found
+
+    return json.dumps(kept(json.loads(data)), separators=(",", ":")).encode()
+
+
 def _freeze(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value

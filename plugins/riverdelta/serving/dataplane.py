@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from riverdelta.serving.follower import Follower
 from riverdelta.serving.health import health
 from riverdelta.serving.naming import Claim, claim, read_name
 from riverdelta.serving.session import Session
+from riverdelta.serving.texts import Texts
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.ids import Row
@@ -57,7 +58,7 @@ class Block:
     """Checked columns of N rows, those that the journal keeps of them, the propensities with which the rows are shown, and the
     seconds that the checks took.
 
-    `name` has the client's ids of the request and its rows, if any.
+    `name` has the client's ids of the request and its rows, if any, `texts` the texts of string ids that are new.
     """
 
     columns: Mapping[str, Any]
@@ -66,6 +67,7 @@ class Block:
     propensity: Floats | None
     seconds: float
     name: RequestName | None = None
+    texts: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class DataPlane:
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = self.definition.request_schema
+        self._texts = Texts([name for name in self.definition.kept if name in self.schema], settings.names, time.monotonic)
         self._ids = self.home.ids()
         with ExitStack() as held:
             self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))
@@ -170,8 +173,8 @@ class DataPlane:
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         fed, kept = self.definition.split(checked)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        name = read_name(request_id, row_ids, rows, self._ids)
-        return Block(fed, kept, rows, shown_with, time.perf_counter() - started, name)
+        name, texts = read_name(request_id, row_ids, rows, self._ids), self._texts.new(columns, kept)
+        return Block(fed, kept, rows, shown_with, time.perf_counter() - started, name, texts)
 
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
         """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
@@ -191,7 +194,7 @@ class DataPlane:
         sent = block.kept if checked is block.columns else self.definition.split(checked)[1]
         kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.kept}
         raw = (scored.base, scored.corrected, scored.served)
-        rows = Rows(kept, *raw, block.propensity, scored.state, now, trace)
+        rows = Rows(kept, *raw, block.propensity, scored.state, now, trace, texts=block.texts)
         made: ScoreAnswer | Claim
         if block.name is None:
             made = self._answer((self.journal.incarnation, self.journal.append(rows)), scored.score, scored.base, scored.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from riverdelta.core.errors import NotFound, Refused
-from riverdelta.learning.commands import Past
+from riverdelta.learning.command import Past
 from riverdelta.storage.journal import Reader
 from riverdelta.storage.registry import ReleaseStore
 

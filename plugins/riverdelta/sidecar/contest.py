@@ -15,6 +15,7 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.trial import Trial, Verdict
+from riverdelta.learning.erased import Erased
 from riverdelta.learning.observers import Observer
 from riverdelta.learning.outcomes import Outcome
 from riverdelta.storage.registry import Release, ReleaseStore
@@ -125,6 +126,12 @@ class Contest(Observer):
             report = self._trial.report() | ({} if verdict is None else {"verdict": verdict})
             self.store.judge(self.challenger, {name: report[key] for name, key in _FACTS.items()})
         self.challenger, self._stacks, self._trial = None, None, Trial(**self._terms)
+
+    def forget(self, erased: Erased) -> None:
+        """Reset the coefficients of an erased id in the tables on trial."""
+        if self._stacks is not None and (name := erased.subject.name) is not None:
+            for stack in self._stacks:
+                stack.forget_id(name, erased.subject.own, erased.columns)
 
     def report(self) -> dict[str, Any]:
         """Return the release that serves, and the trial's report with its challenger, None if no trial runs."""

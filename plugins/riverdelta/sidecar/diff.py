@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput, near
-from riverdelta.core.features import Ints, Schema
-from riverdelta.core.hashing import id64
+from riverdelta.core.features import Ints
 from riverdelta.corrections.coefficients import At, Coefficients, Ids
 from riverdelta.learning.commands import TOP
 from riverdelta.learning.definition import Definition
 from riverdelta.sidecar.contest import stack_of
 from riverdelta.storage.registry import ReleaseStore
-
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
-_QUOTED = re.compile(r'"(.*)"', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,15 @@ class Diff:
     changes: Sequence[Change]
 
 
-def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int = TOP, ids: Ids | None = None) -> Diff:
+def diff(
+    definition: Definition,
+    store: ReleaseStore,
+    a: int,
+    b: int,
+    top: int = TOP,
+    ids: Ids | None = None,
+    texts: Mapping[int, str] = MappingProxyType({}),
+) -> Diff:
     """Return the differences between two releases, given by number.
 
     Raises `NotFound` or `Corrupt` if a release or its state is missing or damaged, and `InvalidInput` if no table is keyed by
@@ -82,6 +86,8 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
         The number of changes to return, the largest first (default 20).
     ids
         Ids by column: return their coefficients, changed or not (default: those that changed, of all ids).
+    texts
+        The texts of string ids, by hash, to show in place of the hashes.
 
     Notes
     -----
@@ -113,37 +119,13 @@ def diff(definition: Definition, store: ReleaseStore, a: int, b: int, top: int =
                 old_value, new_value, size = map(float, found)
                 logits = None if np.isnan(size) else (new_value - old_value) * size
                 slot = None if not after.slots else row if slots is None else int(slots[row])
+                for shown, own in (ids or {}).items() if whose else ():
+                    whose = str(whose).replace(f"{shown}={own}", f"{shown}={texts.get(own, own)}")
                 changes.append(Change(name, key, features[column], slot, whose, old_value, new_value, logits))
     if ids is not None and not changes:
         raise InvalidInput(f"no table is keyed by {' and '.join(ids)} alone; for a cross give an id of each of its columns")
     changes.sort(key=lambda change: change.weight, reverse=True)
     return Diff(a, b, releases[1].examples - releases[0].examples, tables, changes[:top])
-
-
-def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
-    """Return ids from texts `column=value`, None if there are none; raises `InvalidInput` naming the text that is not valid.
-
-    An integer is the id itself; any other value is a string, and so is an integer in double quotes.
-
-    >>> schema = Schema.of({"user_id": "int64", "country": "int64"})
-    >>> parse_ids(["user_id=42", "country=de"], schema) == {"user_id": 42, "country": id64("de")}
-    True
-    >>> parse_ids(['user_id="42"'], schema) == {"user_id": id64("42")}
-    True
-    """
-    ids = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or name in ids:
-            raise InvalidInput(f"id is {text!r}; expected column=value, each column once")
-        if name not in schema or schema[name].kind != "id":
-            known = [column.name for column in schema.values() if column.kind == "id"]
-            raise InvalidInput(f"{name!r} is not an id column: {near(name, known)}")
-        quoted = _QUOTED.fullmatch(value)
-        ids[name] = int(value) if _INTEGER.fullmatch(value) else id64(quoted[1] if quoted else value)
-        if not -(2**63) <= ids[name] < 2**63:
-            raise InvalidInput(f"{name} is {value}; expected a 64-bit integer")
-    return ids or None
 
 
 def _slots(wanted: Sequence[At], *found: Coefficients) -> Ints | None:

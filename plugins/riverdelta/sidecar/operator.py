@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from riverdelta.core.errors import Refused, RiverdeltaError, Unavailable
-from riverdelta.learning.commands import Command
+from riverdelta.core.features import Schema
+from riverdelta.learning.command import Command
 from riverdelta.metrics.learner import reports
 from riverdelta.sidecar.archive import Archive
 from riverdelta.storage.home import Home
@@ -46,7 +47,7 @@ class Answer:
 
     `sequence` is None if it was refused before it was written. `refused` is why, `waits` why the learner has not reached it
     yet; `target` is the release that was made, promoted or rolled back to; `held` is the number of held examples that a
-    resume learned or dropped.
+    resume learned or dropped, `removed` counts by kind what a forget removed.
     """
 
     sequence: int | None
@@ -60,6 +61,7 @@ class Answer:
     champion: int | None
     frozen: bool | None
     held: int | None
+    removed: dict[str, int] | None = None
 
 
 class Operator:
@@ -77,7 +79,10 @@ class Operator:
 
         A rollback without a release gets `target()`. A key is replaced at once: a leaked key cannot wait for a learner.
         """
-        store, command = self.home.releases(), command.resolved(self.target)
+        store, definition = self.home.releases(), self.home.definition
+        known = {**definition.request_schema, **definition.schema}
+        kept = Schema({name: known[name] for name in definition.kept})
+        command = command.resolved(self.target).private(kept, self._request)
         number = command.record().release
         position = None if number is None else store.get(number).position
         command.check(Archive(store, self.journal, self.home.settings.guard, begins=self.home.begins), position)
@@ -89,6 +94,10 @@ class Operator:
             if command.immediate:
                 raise Unavailable(f"the key was replaced, but this could not be recorded in the journal: {error}") from error
             raise
+
+    def _request(self, name: str) -> tuple[int, int] | None:
+        found = self.journal.log.named(name)
+        return None if found is None else found.request
 
     def target(self) -> int:
         """Return the default release of a rollback: the champion, or the one before it if only champions serve."""
@@ -148,6 +157,7 @@ class Operator:
             outcome.get("release"),
             **known,
             held=outcome.get("held"),
+            removed=outcome.get("removed"),
         )
 
     def look(self, sequence: int) -> dict[str, Any] | None:
@@ -165,7 +175,8 @@ class Operator:
                 )
             if (reason := outcome["refused"]) is not None:
                 raise Refused(f"the {outcome['action']} at position {sequence} was refused, and nothing changed: {reason}")
-            return status
+            if not outcome.get("pending"):
+                return status
         if not reports(status, self.clock()):
             raise Unavailable("no learner runs on this folder; the command waits in the journal until one is started")
         return None

@@ -47,6 +47,10 @@ class Live(Observer):
         """Switch to the tables of another stack, and publish as soon as possible."""
         self.stack, self._base, self._changed = stack, None, True
 
+    def renew(self) -> None:
+        """Publish complete tables as soon as the learner has caught up with what serves."""
+        self._base, self._changed = None, self._changed or self._base is not None
+
     def mark_dirty(self) -> None:
         """Publish as soon as possible: the tables have changed without an example.
 

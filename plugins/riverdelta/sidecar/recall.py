@@ -9,7 +9,9 @@ from typing import Any
 from riverdelta.core.arrays import Arrays, nest, part
 from riverdelta.core.errors import NotFound
 from riverdelta.core.records import SETTINGS, Control, Impressions, Record
-from riverdelta.learning.commands import Command, Past, Rollback
+from riverdelta.learning.command import Command, Past
+from riverdelta.learning.commands import Rollback
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.learning.recall import Recall
 from riverdelta.storage.journal import Journal, Reader
 from riverdelta.storage.registry import ReleaseStore
@@ -30,6 +32,10 @@ class Journalled(Recall):
     def impressions(self, sequence: int) -> Impressions:
         """Return the impressions of a record."""
         return self._journal.impressions(sequence)
+
+    def erased(self, subject: Subject, before: int) -> Erased:
+        """Return the rows of a subject in the records before a position."""
+        return self._journal.erased(subject, before)
 
     def settings(self) -> Mapping[str, Any]:
         """Return the first settings on record, {} if there are none, as in journals of version 0.1."""

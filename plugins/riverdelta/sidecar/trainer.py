@@ -21,6 +21,7 @@ from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.archive import Archive
 from riverdelta.sidecar.contest import Contest, stack_of
+from riverdelta.sidecar.eraser import Eraser
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.recall import Kept
 from riverdelta.sidecar.releaser import Releases
@@ -93,6 +94,8 @@ class Trainer:
                 )
             if settings.guard == "release":
                 self._show_champion()
+            self._eraser = Eraser(self.home, self.learner, self.journal, self.contest, self.live, self._saved, self._show_again)
+            self._eraser.resume()
             self.learner.pulse = self._status.pulse
             self._unlock = held.pop_all().close
 
@@ -131,6 +134,7 @@ class Trainer:
         try:
             learned = self._learn()
             self._publish()
+            self._eraser.finish()
             more = self._ask() or learned
             if self._saver.finished():
                 self._sweep()
@@ -170,6 +174,7 @@ class Trainer:
                     pass
             self._publishing.hurry()
             self._publish()
+            self._eraser.finish()
             self.save()
         except (OSError, Corrupt, Unavailable) as error:
             _log.error("the learner stops without saving: %s; the next one reads the journal again", error)
@@ -180,9 +185,7 @@ class Trainer:
 
     def save(self) -> None:
         """Save the learner's state and wait until it is durable."""
-        self._saver.wait()
-        self._save()
-        self._saver.wait()
+        self._saved()
         self._sweep()
 
     def state(self) -> dict[str, Array]:
@@ -197,6 +200,19 @@ class Trainer:
     def paused(self) -> str | None:
         """The reason if learning is paused, else None."""
         return self._status.paused
+
+    def _saved(self) -> None:
+        self._saver.wait()
+        self._save()
+        self._saver.wait()
+
+    def _show_again(self) -> None:
+        if self.settings.guard == "release":
+            self._show_champion()
+        else:
+            self.live.renew()
+        self._publishing.hurry()
+        self._status.timer.hurry()
 
     def _save(self) -> None:
         self._saver.save(self.learner.position, self.state)
@@ -215,10 +231,13 @@ class Trainer:
         self._settle()
         if self._ticking.due() and (self.settings.labels == "silence" or len(self.learner.joiner.showings)):
             self._tick()
+        self._eraser.step()
         records = self.journal.read(self.learner.position, _READ_ROWS)
         for sequence, record in records:
             self.learner.push(sequence, record)
             self._settle()
+            if self._eraser.waiting:  # what was read may be what has to be erased
+                break
         return bool(records)
 
     def _tick(self) -> None:
@@ -274,6 +293,8 @@ class Trainer:
                 self._show_champion()
             self._publishing.hurry()
             self._status.timer.hurry()
+        if outcome is not None and outcome.pending:
+            self._eraser.note(outcome.sequence)
         self.contest.owed = None
 
     def _make_release(self, position: int) -> int:

@@ -59,6 +59,14 @@ class CheckpointStore:
                 _log.error("%s; the checkpoint before it is used", error)
         return None
 
+    def delete_before(self, position: int) -> None:
+        """Delete the checkpoints before a position, if there is one at or after it."""
+        names = self._names()
+        if names and _position(names[-1]) >= position:
+            for name in names:
+                if _position(name) < position:
+                    self.registry.delete(name)
+
     def oldest(self) -> int:
         """Return the position of the oldest checkpoint, 0 without any: the journal must keep all records after it."""
         names = self._names()

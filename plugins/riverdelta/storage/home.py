@@ -155,6 +155,7 @@ class Home:
             on_conflict=s.on_conflict,
             window_seconds=s.window_seconds,
             patience_seconds=patience_seconds,
+            names=s.names,
         )
 
     def learning(self) -> dict[str, Any]:

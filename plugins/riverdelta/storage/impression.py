@@ -16,7 +16,7 @@ from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Outcome
 from riverdelta.storage.journal.ids import Row
 from riverdelta.storage.journal.names import Resolver, RowName
-from riverdelta.storage.log import Log
+from riverdelta.storage.log import ERASED, Log
 
 
 def find(home: Home, text: str | RowName) -> dict[str, Any]:
@@ -38,16 +38,27 @@ def find(home: Home, text: str | RowName) -> dict[str, Any]:
             raise NotFound(f"impression {text} is not in {home.key_path.parent}: retention deleted it, or it was never durable")
         if index >= known.rows:
             raise NotFound(f"the request of {text} scored {known.rows} rows; expected an index below that")
+        if known.fed.get(index) == ERASED:
+            raise NotFound(f"impression {text} was erased by `riverdelta forget`")
         block = reader.impressions(position)
         said = reader.said((incarnation, request, index), position)
+        texts = reader.log.texts([int(own) for own in _ids(block, request, index).values()])
     at = np.flatnonzero((block.request == request) & (block.index == index))
-    fed = known.fed.get(index)
-    return _described(text, position, block, int(at[0]), home.definition.loss) | {
+    fed, found = known.fed.get(index), _described(text, position, block, int(at[0]), home.definition.loss)
+    names = {column: texts[own] for column, own in _ids(block, request, index).items() if own in texts}
+    return found | {
+        "columns": found["columns"] | names,
         "label": None if fed is None else fed.label,
         "weight": None if said is None else said[0],
         "event": None if said is None or np.isnan(said[1]) else said[1],
         "shown": None if fed is None else fed.shown,
     }
+
+
+def _ids(block: Impressions, request: int, index: int) -> dict[str, int]:
+    """Return the row's ids by column."""
+    at = np.flatnonzero((block.request == request) & (block.index == index))[0]
+    return {name: int(each[at]) for name, each in block.columns.items() if each.dtype == np.int64 and each.ndim == 1}
 
 
 def _row(home: Home, log: Log, text: str | RowName) -> Row:

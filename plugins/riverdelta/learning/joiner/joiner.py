@@ -15,6 +15,7 @@ from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick
+from riverdelta.learning.erased import Erased
 from riverdelta.learning.joiner.shelf import Rows
 from riverdelta.learning.joiner.showings import EMPTY, Showings
 from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting, keys
@@ -138,6 +139,10 @@ class Joiner:
         elif isinstance(record, Tick):
             return self._mature(record.time)
         return None
+
+    def forget(self, erased: Erased) -> tuple[int, int]:
+        """Drop erased rows from memory; return how many waited there, and how many showings were dropped."""
+        return self.waiting.forget(erased.keys), self.showings.forget(erased.has)
 
     def report(self) -> dict[str, Any]:
         """Return the rows and bytes that wait, and the rows that were lost or left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,17 @@ class Showings:
         self._settle()
         mine = [part["key"][part["incarnation"] == incarnation] for part in self._parts]
         return np.isin(key, np.concatenate([np.empty(0, np.int64), *mine]))
+
+    def forget(self, has: Callable[[Ints, Ints], npt.NDArray[np.bool_]]) -> int:
+        """Remove the rows of which `has` returns True, given workers and keys int64[N]; return how many."""
+        self._settle()
+        forgotten = 0
+        for part in self._parts:
+            gone = has(part["incarnation"], part["key"])
+            forgotten += int(gone.sum())
+            _keep(part, ~gone)
+        self._parts = [part for part in self._parts if len(part["key"])]
+        return forgotten
 
     def state(self) -> dict[str, _Array]:
         """Return the state to save."""

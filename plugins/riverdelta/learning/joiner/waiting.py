@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,19 @@ class Waiting:
             at = shelf.all()
             shelf.remove(at[~wanted(incarnation, shelf["key"][at])])
         self.kept = {incarnation: shelf for incarnation, shelf in self.kept.items() if shelf.rows}
+
+    def forget(self, keys: Mapping[int, Ints]) -> int:
+        """Remove rows, given by incarnation and key, from memory and from its bytes; return how many."""
+        forgotten = 0
+        for shelves in (self._shelves, self.kept):
+            for incarnation, mine in keys.items():
+                if shelf := shelves.get(incarnation):
+                    at, found = shelf.find(mine)
+                    shelf.remove(at[found])
+                    forgotten += int(found.sum())
+        self._blocks.clear()
+        self._shelves, self.kept = ({n: s for n, s in of.items() if s.rows} for of in (self._shelves, self.kept))
+        return forgotten
 
     def find(self, incarnation: Ints, key: Ints) -> list[Group]:
         """Return the rows of the keys that can be found, worker by worker."""

@@ -23,7 +23,8 @@ class Outcome(StrEnum):
     #: Retention has deleted the impression or is about to.
     EXPIRED = "expired"
     #: The id is genuine but its rows are not in this journal: the worker died or dropped them before they were durable, the
-    #: journal was restored from an older backup, or a rebase could not use the row because it lacks a column.
+    #: journal was restored from an older backup, a rebase could not use the row because it lacks a column, or
+    #: `riverdelta forget` erased it.
     IMPRESSION_LOST = "impression_lost"
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -46,7 +46,7 @@ class Rows:
     """The rows of one request: columns, raw outputs, propensity, the state that scored them, and when (Unix seconds).
 
     `trace` is the W3C trace id that the request came with, 32 hexadecimal digits. `name` has the client's ids, and `content` is
-    what the index keeps with them.
+    what the index keeps with them. `texts` are those of string ids, by hash, that the index should note.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -59,6 +59,7 @@ class Rows:
     trace: str | None = None
     name: RequestName | None = None
     content: bytes = b""
+    texts: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.base)

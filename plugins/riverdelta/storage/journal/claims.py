@@ -46,8 +46,13 @@ def encoded(record: Record) -> Entry:
     return Entry.of(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, encode(record))
 
 
-def store(transaction: Transaction, block: Block, entry: Entry) -> dict[int, Named]:
-    """Store a block, whose record is `entry`, without the requests whose name is taken; return who has each name."""
+def store(transaction: Transaction, block: Block, entry: Entry, names: int) -> dict[int, Named]:
+    """Store a block, whose record is `entry`, without the requests whose name is taken; return who has each name.
+
+    The texts of its ids are noted while the index has fewer than `names`.
+    """
+    if texts := {own: text for _, rows in block.waiting for own, text in rows.texts.items()}:
+        transaction.note(texts, names)
     incarnation, owners = block.impressions.incarnation, dict[int, Named]()
     for number, rows, name in block.named():
         if (owner := transaction.named(name.request_id)) is None:

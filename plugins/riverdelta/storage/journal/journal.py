@@ -70,6 +70,8 @@ class Journal(Reader):
         How long feedback is held for the rows of another process, in seconds.
     entropy
         Returns the requested number of random bytes; set it in tests.
+    names
+        The most texts of string ids that the index keeps (default 100,000).
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Journal(Reader):
         window_seconds: float | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
         entropy: Callable[[int], bytes] = os.urandom,
+        names: int = 100_000,
     ) -> None:
         self._rules = Rules(on_conflict, window_seconds)
         super().__init__(log)
@@ -93,10 +96,9 @@ class Journal(Reader):
             self.incarnation = new_incarnation(count, entropy)
             log.enter(self.incarnation)
         self._buffer = Buffer(self.incarnation, buffer_rows)
-        self._patience = patience_seconds
-        self._calls: list[Call] = []
+        self._patience, self._names = patience_seconds, names
         self._held = Held(flush_seconds / 4, min(_PAUSE_SECONDS, patience_seconds * _PAUSE_PART))
-        self._entries: list[_Waiting] = []
+        self._calls, self._entries = list[Call](), list[_Waiting]()
         self._claims = Claims()
         self._error: str | None = None
         self._leaving = self._closed = False
@@ -223,7 +225,7 @@ class Journal(Reader):
             self.log.refresh()
             return
         with self.log.transaction() as transaction:
-            owners = store(transaction, block, made) if block is not None and made is not None else {}
+            owners = store(transaction, block, made, self._names) if block is not None and made is not None else {}
             judge = Judge(transaction, recorded(transaction, Rules.of) or self._rules)
             answers = [judge.judge(c.keys, c.labels, c.time, c.source, c.weights, c.events) for c in calls]
             for record in judge.records():

@@ -14,7 +14,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Ints
 from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.base import Outcome
-from riverdelta.storage.log import Fed, Request
+from riverdelta.storage.log import ERASED, Fed, Request
 from riverdelta.storage.log.base import Index
 
 _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
@@ -100,6 +100,8 @@ class Judge:
                 outcomes.append(request)
             elif row >= request.rows:
                 outcomes.append(Outcome.OUT_OF_RANGE)
+            elif request.fed.get(row) == ERASED:
+                outcomes.append(Outcome.IMPRESSION_LOST)
             else:
                 outcome, journalled = self._decide(request, row, label, time)
                 outcomes.append(outcome)

@@ -11,6 +11,7 @@ import numpy as np
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Feedback, Impressions, Record, decode
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.storage.journal.ids import Row
 from riverdelta.storage.log import Log, Stored
 from riverdelta.storage.log.base import Index, Needed
@@ -79,6 +80,16 @@ class Reader:
                     if ((record.request <= last) & (shown | ~np.isnan(record.label))).any():
                         return place
         return self.first() - 1
+
+    def erased(self, subject: Subject, before: int) -> Erased:
+        """Return the rows of a subject in the records before a position."""
+        if subject.request is not None:
+            place = self.log.locate(subject.request)
+            places = [] if place is None or place >= before else [place]
+        else:
+            places = self.log.places(Impressions.kind, 0, before)
+        records = (record for place in places for _, record in self.read(place - 1, 1))
+        return Erased.of(subject, (record for record in records if isinstance(record, Impressions)))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that learning reads, from their newest record; {} before the first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +12,8 @@ from riverdelta.core.hashing import digest
 
 #: A worker's incarnation, and the number of a request within it.
 Request = tuple[int, int]
+#: A row of a request.
+Row = tuple[int, int, int]
 #: Whether a row of some requests, given as each worker's first and last, is still needed.
 Needed = Callable[[Mapping[int, Request]], bool]
 #: The small facts that a log keeps for the journal (each an int, a float or a string), with their initial values.
@@ -45,12 +47,17 @@ class Stored(NamedTuple):
 class Fed:
     """The feedback of one row: its label, when it was shown, and when silence makes a negative of it; None if unset.
 
-    `due` is infinite if the row was shown while silence made no negatives. Version 0.1 kept no `due`.
+    `due` is infinite if the row was shown while silence made no negatives. Version 0.1 kept no `due`. A row with none of the
+    three is `ERASED`.
     """
 
     label: float | None = None
     shown: float | None = None
     due: float | None = None
+
+
+#: The feedback of a row that was erased: it accepts no more.
+ERASED = Fed()
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,9 @@ class Index(Protocol):
         Names are compared character by character: no two spellings are taken for one.
         """
 
+    def texts(self, ids: Collection[int]) -> Mapping[int, str]:
+        """Return the texts that are known for ids."""
+
     def outlived(self, name: str) -> bool:
         """Return whether retention has deleted a request of this name; that is known for at least the next deletion."""
 
@@ -112,6 +122,9 @@ class Transaction(Index, Protocol):
 
     def name(self, name: str, named: Named) -> None:
         """Name a request that this transaction indexes; the name must be free (see `named`), and goes with the request."""
+
+    def note(self, texts: Mapping[int, str], most: int) -> None:
+        """Record the texts of ids, each for at least as long as the records appended now; none while `most` are known."""
 
     def put(self, name: str, value: Any) -> None:
         """Set one of `FACTS`."""
@@ -168,6 +181,24 @@ class Log(Index, Protocol):
 
     def sweep(self, behind: int, max_age: float, max_bytes: int, now: float, needed: Needed) -> int:
         """Delete old records in the three steps of `retention.py`, and return the bytes freed."""
+
+    def erase(
+        self,
+        entries: Mapping[int, Entry],
+        rows: Collection[Row] = (),
+        requests: Collection[Request] = (),
+        ids: Collection[int] = (),
+    ) -> None:
+        """Replace the records at some positions durably, for every hold; rows become `ERASED`, names and texts unknown.
+
+        `rows` lose their feedback, `requests` their names, and `ids` their texts. It can be called again with the same.
+        """
+
+    def scrub(self) -> None:
+        """Remove from the storage every byte of what was erased or replaced, and of records that retention has deleted.
+
+        Raises `Unavailable` if another process is in the way: then it must be called again.
+        """
 
     def enter(self, incarnation: int) -> None:
         """Mark this incarnation as alive for every process, until it leaves or its process ends; inside a transaction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import id64
-from riverdelta.storage.log.base import Named
+from riverdelta.storage.log.base import Named, Request
 from riverdelta.storage.log.schema import explained
 
 # Each table is created with its first row, so that files without names keep the older format.
@@ -46,6 +47,11 @@ class Names:
     def outlive(self, hashes: Ints) -> None:
         """Keep the hashes of names whose requests are deleted with another segment."""
         self._insert(_OUTLIVED, (hashes.tobytes(),))
+
+    def forget(self, requests: Collection[Request]) -> None:
+        """Delete the names of requests."""
+        if self._ask("named", "1", "LIMIT 1"):
+            self._db.executemany("DELETE FROM named WHERE incarnation = ? AND request = ?", requests)
 
     def outlived(self, name: str) -> bool:
         """Return whether a name has such a hash."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,10 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
 from riverdelta.core.hashing import digest
 from riverdelta.core.records import Impressions, decode
-from riverdelta.storage.log.base import Entry, Fed, Request, Stored
+from riverdelta.storage.log.base import Entry, Fed, Request, Row, Stored
 from riverdelta.storage.log.names import Names
 from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
+from riverdelta.storage.log.texts import Texts
 
 _PAIR = 16
 #: The columns that the tables of earlier versions lack.
@@ -36,8 +37,10 @@ class Segment:
             name = f"{path.absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(name, timeout=10.0, isolation_level=None, check_same_thread=False, uri=True)
             self._db.execute("PRAGMA synchronous=FULL")
+            # What is erased is overwritten with zeros.
+            self._db.execute("PRAGMA secure_delete=ON")
         self.first: int = self.fact("first")
-        self.names = Names(self._db, self.path)
+        self.names, self.texts = Names(self._db, self.path), Texts(self._db, self.path)
         self._upgrade()
 
     @contextmanager
@@ -67,6 +70,12 @@ class Segment:
     def put(self, key: str, value: Any) -> None:
         """Set one fact, inside a transaction."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def erase(self, rows: Collection[Row], requests: Collection[Request], ids: Collection[int]) -> None:
+        """Delete the feedback of rows, the names of requests and the texts of ids, inside a transaction."""
+        self._db.executemany("DELETE FROM fed WHERE incarnation = ? AND request = ? AND row = ?", rows)
+        self.names.forget(requests)
+        self.texts.forget(ids)
 
     @property
     def sealed(self) -> bool:
@@ -211,9 +220,9 @@ class Segment:
         with explained(path), closing(sqlite3.connect(path)) as copy:
             self._db.backup(copy)
 
-    def settle(self) -> None:
-        """Move the write-ahead log of a sealed segment into the file, if no reader prevents it."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def settle(self) -> bool:
+        """Move the write-ahead log into the file and empty it; return False if a reader or a writer prevents it."""
+        return not self._ask("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
 
     def close(self) -> None:
         """Close the file."""

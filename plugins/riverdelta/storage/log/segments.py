@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Segments:
-    """All segments of a log; the newest accepts writes until it is sealed, and a sealed one never changes.
+    """All segments of a log; the newest accepts writes until it is sealed, and a sealed one changes only where `erase` does.
 
     A row's feedback may be in any segment from its impression's on. Reading sealed ones is free of races, because the
     transaction on the newest one checks again that it is not sealed. Any number of threads and processes may use one. Inside
@@ -126,6 +127,16 @@ class Segments:
     def name(self, name: str, named: Named) -> None:
         """See `Transaction.name`."""
         self.newest.names.add(name, named)
+
+    def note(self, texts: Mapping[int, str], most: int) -> None:
+        """See `Transaction.note`."""
+        if sum(segment.texts.count() for segment in self._open.values()) + len(texts) <= most:
+            self.newest.texts.note(texts)
+
+    def texts(self, ids: Collection[int]) -> Mapping[int, str]:
+        """See `Index.texts`."""
+        with self._now() as segments:
+            return dict(ChainMap(*(segment.texts.find(ids) for segment in reversed(segments))))
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""

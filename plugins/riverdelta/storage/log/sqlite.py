@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from riverdelta.core.errors import Unavailable
 from riverdelta.core.locks import Lock, alone
-from riverdelta.storage.log.base import Needed, Transaction
+from riverdelta.storage.log.base import ERASED, Entry, Needed, Request, Row, Transaction
 from riverdelta.storage.log.segments import Segments
 
 #: How often a waiting reader polls for records of other processes, in seconds.
 _LOOK_SECONDS = 0.01
+#: How long `scrub` waits for the readers of a segment, in seconds.
+_SCRUB_SECONDS = 10.0
 
 
 class SqliteLog(Segments):
@@ -38,6 +41,8 @@ class SqliteLog(Segments):
         self._alive = folder / "alive"
         self._locks: dict[int, Lock] = {}
         self._written = threading.Condition()
+        #: When the segments that `erase` changed were last written to before.
+        self._dates: dict[int, float] = {}
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -62,6 +67,43 @@ class SqliteLog(Segments):
         freed = self._writer.sweep(behind, max_age, max_bytes, now, needed)
         super().refresh()
         return freed
+
+    def erase(
+        self,
+        entries: Mapping[int, Entry],
+        rows: Collection[Row] = (),
+        requests: Collection[Request] = (),
+        ids: Collection[int] = (),
+    ) -> None:
+        """See `Log.erase`: first the newest segment marks the rows, so that they accept no more feedback."""
+        writer = self._writer
+        with writer._lock:
+            if rows:
+                with writer.transaction() as transaction:
+                    transaction.feed(dict.fromkeys(rows, ERASED))
+            with writer._now(refresh=True) as segments:
+                for segment in segments:
+                    mine = {at: entry for at, entry in entries.items() if segment.first <= at <= segment.last()}
+                    older = rows if segment is not segments[-1] else ()
+                    if mine or older or requests or ids:
+                        self._dates.setdefault(segment.number, segment.written())
+                        with segment.transaction():
+                            for at, entry in mine.items():
+                                segment.replace(at, entry)
+                            segment.erase(older, requests, ids)
+
+    def scrub(self) -> None:
+        """See `Log.scrub`: SQLite overwrites what it deletes, and the write-ahead logs, which have it too, are emptied."""
+        # This hold's own readers end first.
+        with self._lock, self._writer._now(refresh=True) as segments:
+            for segment in segments:
+                deadline = time.monotonic() + _SCRUB_SECONDS
+                while not segment.settle():
+                    if time.monotonic() > deadline:
+                        raise Unavailable(f"{segment.where} is in use, so that what was erased is still in its write-ahead log")
+                    time.sleep(_LOOK_SECONDS)
+                if (written := self._dates.pop(segment.number, None)) is not None and segment is not segments[-1]:
+                    os.utime(segment.path, (written, written))  # retention goes by it
 
     def enter(self, incarnation: int) -> None:
         """See `Log.enter`; files of dead processes are removed.

@@ -18,7 +18,8 @@ from riverdelta.storage.registry.live import LiveStore
 Index = dict[str, Any]
 
 PART, INDEX, COPY = "releases/", "releases/index.json", "releases/index.copy.json"
-_MODEL = re.compile(r"releases/(\d{6,})\.onnx")
+#: A release that was rewritten has files of another name.
+_MODEL = re.compile(r"releases/(\d{6,})(?:-\d+)?\.onnx")
 #: The bytes with which a state begins: its digest.
 DIGEST_BYTES = 16
 #: What the properties of a merged model say about its release.
@@ -65,14 +66,16 @@ def read(registry: Registry) -> tuple[Index, str]:
 
 def _rebuilt(registry: Registry) -> tuple[Index, list[str]]:
     """Return an index of the releases whose model and state can be read, and why each other one cannot."""
-    entries, refused = [], []
-    for name in registry.names("releases"):
+    found, refused = dict[int, Index](), []
+    # A release that was being rewritten when the index was lost has files of two names: the newer come last.
+    for name in sorted(registry.names("releases"), key=lambda name: (len(name), name)):
         if (number := _number(name)) is None:
             continue
         try:
-            entries.append(_entry(registry, number, name))
+            found[number] = _entry(registry, number, name)
         except (OSError, Corrupt) as error:
             refused.append(f"release {number} is left out: {error}")
+    entries = [found[number] for number in sorted(found)]
     champions = [entry["number"] for entry in entries[:1]]
     if (champion := _champion(registry)) in {entry["number"] for entry in entries} - {*champions}:
         champions.append(champion)

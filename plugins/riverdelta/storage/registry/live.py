@@ -67,6 +67,12 @@ class LiveStore:
             self._since_full += 1
             self._bytes_since_full += len(data)
 
+    def delete_before(self, swap: int) -> None:
+        """Delete the deltas before a full one."""
+        for old in self._swaps():
+            if old < swap:
+                self.registry.delete(_name(old))
+
     def follow(self, after: State | None) -> list[Delta]:
         """Return the deltas that lead from `after` to the head, in order; [] when there is nothing new.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from riverdelta.core.arrays import Arrays, pack, unpack
 from riverdelta.core.digests import file_digest
+from riverdelta.core.durable import write
 from riverdelta.core.errors import Corrupt, NotFound
 from riverdelta.storage.registry import index
 from riverdelta.storage.registry.base import Registry
@@ -18,7 +19,7 @@ from riverdelta.storage.registry.index import DIGEST_BYTES, PART
 
 _log = logging.getLogger(__name__)
 #: Names of files that an unfinished or deleted release may leave.
-_FILES = re.compile(r"releases/\d{6,}\.(onnx|state)")
+_FILES = re.compile(r"releases/\d{6,}(-\d+)?\.(onnx|state)")
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,20 @@ class ReleaseStore:
             self._tidy()
             raise
         return self.get(number)
+
+    def rewrite(self, release: Release, model: bytes, state: Arrays, facts: Mapping[str, Any]) -> None:
+        """Replace the model and the state of a release, in files of new names, and some facts; readers see all or nothing."""
+        known, times = self._index(), int(release.path.stem.partition("-")[2] or 0) + 1
+        path = self.registry.path(f"{PART}{release.number:06d}-{times}.onnx")
+        write(path, model)
+        digest, body = pack(state)
+        self.registry.write(PART + path.with_suffix(".state").name, digest, body)
+        for entry in known["releases"]:
+            if entry["number"] == release.number:
+                entry |= {"file": path.name, "digest": file_digest(path), "state": digest.hex()}
+                entry["facts"] |= facts
+        index.write(self.registry, known)
+        self._tidy()
 
     def sweep(self, keep: int, max_bytes: int, spare: Collection[int] = ()) -> None:
         """Delete the oldest releases beyond `keep` or while all exceed `max_bytes`, and files that failed releases left.

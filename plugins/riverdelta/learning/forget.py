@@ -1,0 +1,61 @@
+"""Forget: the command that erases the rows of an id or of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from pydantic import Field
+
+from riverdelta.core.features import Schema
+from riverdelta.core.hashing import MOST_ID_LENGTH
+from riverdelta.core.ids import parse_ids
+from riverdelta.learning.command import Command, Learning
+from riverdelta.learning.erased import REQUEST, Subject
+
+
+class Forget(Command):
+    """Erase the rows of one id or of one request, and what was learned about the id alone.
+
+    WHAT is COLUMN=VALUE, such as user_id=ann, or request_id=VALUE. Rows scored before the command leave the journal with their
+    feedback, the checkpoints and the releases; the id's own coefficients are reset in all of them. An integer is the id itself;
+    write a string of digits in double quotes, as in user_id='"42"'. Copies made by `riverdelta backup` are not reached.
+    """
+
+    name = "forget"
+    offline = True
+
+    what: str = Field(
+        min_length=3,
+        max_length=2 * MOST_ID_LENGTH,
+        serialization_alias="what",
+        description="What to forget: COLUMN=VALUE of an id, or request_id=VALUE of a request.",
+        examples=["user_id=ann", "request_id=order-17"],
+    )
+
+    def private(self, schema: Schema, request: Callable[[str], tuple[int, int] | None]) -> Self:
+        """Return it with the hash of the id, or the number of the request, in place of the text."""
+        name, _, value = self.what.partition("=")
+        if name == REQUEST and name not in schema:
+            subject = Subject(None, 0, request(value) or (0, 0))
+        else:
+            ids = parse_ids([self.what], schema) or {}
+            subject = Subject(name, ids[name])
+        return self.model_copy(update={"what": str(subject)})
+
+    def shown(self) -> dict[str, Any]:
+        """Return only the column."""
+        return {"what": self.what.partition("=")[0]}
+
+    def apply(self, learner: Learning, sequence: int, position: int | None) -> int | None:
+        """Forget it; a record that has only a digest is done already."""
+        learner.forget(self.what, sequence)
+        return None
+
+    def done(self, answer: Mapping[str, Any]) -> str:
+        """Return the sentence that reports what was removed and what remains."""
+        removed = ", ".join(f"{kind} {count:,}" for kind, count in (answer["removed"] or {}).items() if count)
+        return (
+            f"removed: {removed or 'nothing'}; what rows share (calibration, numbers, other ids, slots, crosses whose rows the "
+            "journal no longer had) keeps their effect, and copies made by `riverdelta backup` are not reached"
+        )
