@@ -163,8 +163,8 @@ def _covers(total: str, part: str, wiring: Wiring, of: Callable[[str], Range]) -
             return all(of(name)[0] >= 0 for name in maker.input)
         rest = [name for name in maker.input if not wiring.is_constant(name)]
         if op != "Reshape":  # what is added may keep the sum from being 0
-            rest = [name for name in rest if of(name)[1] == inf]
-            if any(of(name)[0] < 0 for name in maker.input):
+            rest = [name for name in rest if of(name)[1] == inf and not _is_truth(name, wiring)]
+            if any(of(name)[0] < 0 and not _is_truth(name, wiring) for name in maker.input):
                 return False
         if len(rest) != 1:
             return False
