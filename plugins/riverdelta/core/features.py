@@ -65,8 +65,11 @@ class Column:
 
     def holds(self, array: npt.NDArray[Any]) -> bool:
         """Whether an array has the dtype and the shape of this column."""
-        fits = array.dtype == self.numpy and array.ndim == 1 + len(self.shape)
-        return fits and all(n in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True))
+        return array.dtype == self.numpy and self._fits(array)
+
+    def _fits(self, array: npt.NDArray[Any]) -> bool:
+        row = array.shape[1:]
+        return array.ndim == 1 + len(self.shape) and all(n in (None, m) for n, m in zip(self.shape, row, strict=True))
 
     def zeros(self, rows: int) -> npt.NDArray[Any]:
         """Return rows of zeros or of empty strings; an axis of any length has length 1."""
@@ -97,13 +100,10 @@ class Column:
 
         [N] and [N, 1] are taken for each other. Rows are counted from `first` on.
         """
-        if self.shape == (1,):
-            return replace(self, shape=(), axes=()).check(value, first).reshape(-1, 1)
+        if self._flat is not None:
+            return self._flat.check(value, first).reshape(-1, 1)
         if self.dtype == "string":
-            array = array_of_texts(self.name, str(self), on_one_axis(value) if not self.shape else value)
-            self._refuse_another_shape(array)
-            check_texts(self.name, str(self), array, first)
-            return array
+            return self._texts(value, first)
         kinds = leaves(value, 1 + len(self.shape))
         if not self.shape and (not kinds or not LISTS.isdisjoint(kinds)):
             value = on_one_axis(value)
@@ -122,6 +122,16 @@ class Column:
         if array.dtype.kind in "OUS" and self.kind != "tensor":
             return self.of_values(array.tolist(), lambda row: f"row {first + row}")
         return self._cast(array, first, value)
+
+    @cached_property
+    def _flat(self) -> Column | None:
+        return replace(self, shape=(), axes=()) if self.shape == (1,) else None
+
+    def _texts(self, value: Any, first: int) -> npt.NDArray[Any]:
+        array = array_of_texts(self.name, str(self), on_one_axis(value) if not self.shape else value)
+        self._refuse_another_shape(array)
+        check_texts(self.name, str(self), array, first)
+        return array
 
     def padded(self, value: Any, most: int | None = None) -> Any:
         """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
@@ -164,8 +174,7 @@ class Column:
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
 
     def _refuse_another_shape(self, array: npt.NDArray[Any]) -> None:
-        fits = array.ndim == 1 + len(self.shape)
-        if not fits or any(n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)):
+        if not self._fits(array):
             raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
 
     def _cast(self, array: npt.NDArray[Any], first: int, value: Any) -> npt.NDArray[Any]:

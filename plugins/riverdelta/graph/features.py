@@ -167,17 +167,16 @@ class Features(dict[str, Feature]):
         made.declarable = frozenset(name for name, f in self.items() if not f.tap and f.source.dtype != "string")
         return made
 
-    def fed(self, columns: Columns, found: Columns) -> dict[str, npt.NDArray[Any]]:
+    def fed(self, columns: Columns, found: Columns) -> Columns:
         """Return what a merged model is fed: the columns of a request, and the ids of its strings, of features `found`."""
-        return {**columns, **{self[name].id_input: found[name] for name in self._hashed if name in found}}
+        ids = {self[name].id_input: found[name] for name in self._hashed if name in found} if self._hashed else {}
+        return {**columns, **ids} if ids else columns
 
     @cached_property
     def _hashed(self) -> tuple[str, ...]:
         return tuple(name for name, feature in self.items() if feature.hashed)
 
-    def split(
-        self, columns: Columns, names: Iterable[str], first: int = 0
-    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+    def split(self, columns: Columns, names: Iterable[str], first: int = 0) -> tuple[Columns, dict[str, npt.NDArray[Any]]]:
         """Return what a merged model is fed of checked columns, and the features `names` without the taps.
 
         Raises `InvalidInput` naming a column whose values have no such feature.

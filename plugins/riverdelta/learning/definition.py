@@ -182,7 +182,7 @@ class Definition:
         sent = {name: self.request_schema[name.removeprefix(RAW)] for name in self.unread} if self.keep_inputs else {}
         return Schema({name: self.schema[name] for name in self.learned} | sent)
 
-    def split(self, columns: Columns, first: int = 0) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    def split(self, columns: Columns, first: int = 0) -> tuple[Columns, dict[str, NDArray[Any]]]:
         """Return what a merged model is fed of checked columns, and what the journal keeps of them, without the taps.
 
         What `prepare` makes is included if `columns` are complete. Raises `InvalidInput` naming a column whose values have no

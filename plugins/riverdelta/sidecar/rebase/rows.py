@@ -93,7 +93,7 @@ class Rows:
         """Whether the base runs: it is another one, or a tap is missing."""
         return not self._same_base or any(self._definition.features[name].tap for name in missing)
 
-    def _run(self, fed: Columns) -> tuple[Floats, Columns]:
+    def _run(self, fed: Mapping[str, npt.NDArray[Any]]) -> tuple[Floats, Columns]:
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
         base, taps, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
