@@ -65,8 +65,11 @@ class Column:
 
     def holds(self, array: npt.NDArray[Any]) -> bool:
         """Whether an array has the dtype and the shape of this column."""
-        fits = array.dtype == self.numpy and array.ndim == 1 + len(self.shape)
-        return fits and all(n in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True))
+        return array.dtype == self.numpy and self._fits(array)
+
+    def _fits(self, array: npt.NDArray[Any]) -> bool:
+        row = array.shape[1:]
+        return array.ndim == 1 + len(self.shape) and all(n in (None, m) for n, m in zip(self.shape, row, strict=True))
 
     def zeros(self, rows: int) -> npt.NDArray[Any]:
         """Return rows of zeros or of empty strings; an axis of any length has length 1."""
@@ -171,9 +174,7 @@ class Column:
         return items if (len(items),) == self.shape and all(map(finite, items)) else None
 
     def _refuse_another_shape(self, array: npt.NDArray[Any]) -> None:
-        if array.ndim != 1 + len(self.shape) or any(
-            n not in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=True)
-        ):
+        if not self._fits(array):
             raise InvalidInput(f"column {self.name!r} has shape {described(array)}; expected {self}")
 
     def _cast(self, array: npt.NDArray[Any], first: int, value: Any) -> npt.NDArray[Any]:
