@@ -19,7 +19,7 @@ from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
-from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, is_list, leaves, on_one_axis
+from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, inside, is_list, leaves, on_one_axis
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -183,7 +183,7 @@ class Column:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
             elif want.kind in "iu":
-                fits = array.size == 0 or (array.dtype.kind in "iu" and _inside(array, want))
+                fits = array.size == 0 or (array.dtype.kind in "iu" and inside(array, want))
             else:
                 fits = array.size == 0 or array.dtype.kind in "iuf"
             if not fits:
@@ -198,11 +198,6 @@ class Column:
             held = f"column {self.name!r} holds {array[row].tolist()} at row {first + row}"
             raise InvalidInput(f"{held}; expected finite {self} values")
         return np.ascontiguousarray(array)
-
-
-def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
-    limits = np.iinfo(want)
-    return int(array.min()) >= limits.min and int(array.max()) <= limits.max
 
 
 class Schema(dict[str, Column]):
