@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import DTYPES, Column, Schema
+from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.features import read_alone
@@ -19,7 +19,6 @@ from riverdelta.graph.reading import read_model
 from riverdelta.graph.signature import Signature, column_of, input_of, inputs_of, probe_of
 from riverdelta.graph.taps import tappable
 
-_SHOWN = frozenset(DTYPES) - {"string"}
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
 
 
@@ -60,7 +59,8 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
                     named, head = outputs.find(name)
                     use, line, why = _meaning(Evidence(path, model, named, head, loss, probe_of(path, model, inputs, shapes)))
                 except ConfigurationError as error:
-                    why = str(error).removeprefix(f"{path.name}: ")
+                    scores = name in outputs.candidates()
+                    why = str(error).removeprefix(f"{path.name}: ") if scores else "not floats, so not a score"
             made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
     return made
 
@@ -78,6 +78,10 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
         lines.append(f"link={_quoted(loss.raw if signature.predicts else IDENTITY)},")
     if not ids:
         lines.append(f'columns={{{_quoted(user)}: "int64"}},  # requests send it too')
+    for name, column in signature.inputs.items():
+        if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
+            why = f"name its {width} columns as the base was fitted, to send and correct each"
+            lines.append(f'# names={{{_quoted(name)}: ["age", ...]}},  # {why}')
     lines.append(f"corrections=[Calibration(), Linear({_quoted(user)})],")
     body = "\n".join(f"    {line}" for line in lines)
     imports = "import bentoml\nfrom riverdelta import Calibration, Linear, online"
@@ -125,7 +129,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype not in _SHOWN or not is_batch(model, value):
+    if value is None or column is None or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"
