@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import DTYPES, Column, Schema
+from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.features import read_alone
@@ -17,9 +17,8 @@ from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.reading import read_model
 from riverdelta.graph.signature import Signature, column_of, input_of, inputs_of, probe_of
-from riverdelta.graph.taps import tappable
+from riverdelta.graph.taps import settled, tappable
 
-_SHOWN = frozenset(DTYPES) - {"string"}
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
 
 
@@ -48,7 +47,9 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     final = {value.name for value in model.graph.output}
     made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
     inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
-    outputs = Outputs(path, model, shapes, loss)
+    outputs, probe = Outputs(path, model, shapes, loss), probe_of(path, model, inputs, shapes)
+    if inputs:
+        shapes = settled(path, model, shapes, [name for name, value in shapes.items() if tappable(model, value)])
     for node in model.graph.node:
         for name in filter(None, node.output):
             value, place = shapes.get(name), "output" if name in final else "inner"
@@ -58,7 +59,7 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
             if place == "output":
                 try:
                     named, head = outputs.find(name)
-                    use, line, why = _meaning(Evidence(path, model, named, head, loss, probe_of(path, model, inputs, shapes)))
+                    use, line, why = _meaning(Evidence(path, model, named, head, loss, probe))
                 except ConfigurationError as error:
                     why = str(error).removeprefix(f"{path.name}: ")
             made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
@@ -125,7 +126,7 @@ def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
     column = None if value is None else column_of(value)
-    if value is None or column is None or column.dtype not in _SHOWN or not is_batch(model, value):
+    if value is None or column is None or not is_batch(model, value):
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"
