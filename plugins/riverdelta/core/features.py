@@ -219,6 +219,8 @@ class Schema(dict[str, Column]):
 
     #: The columns that a declaration can make another kind; None if all can.
     declarable: Collection[str] | None = None
+    #: The ids that are hashes of strings in every request.
+    texts: Collection[str] = ()
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Self:

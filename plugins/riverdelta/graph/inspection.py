@@ -17,7 +17,7 @@ from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.reading import read_model
 from riverdelta.graph.signature import Signature, column_of, input_of, inputs_of, probe_of
-from riverdelta.graph.taps import tappable
+from riverdelta.graph.taps import settled, tappable
 
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
 
@@ -47,7 +47,9 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     final = {value.name for value in model.graph.output}
     made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
     inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
-    outputs = Outputs(path, model, shapes, loss)
+    outputs, probe = Outputs(path, model, shapes, loss), probe_of(path, model, inputs, shapes)
+    if inputs:
+        shapes = settled(path, model, shapes, [name for name, value in shapes.items() if tappable(model, value)])
     for node in model.graph.node:
         for name in filter(None, node.output):
             value, place = shapes.get(name), "output" if name in final else "inner"
@@ -57,7 +59,7 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
             if place == "output":
                 try:
                     named, head = outputs.find(name)
-                    use, line, why = _meaning(Evidence(path, model, named, head, loss, probe_of(path, model, inputs, shapes)))
+                    use, line, why = _meaning(Evidence(path, model, named, head, loss, probe))
                 except ConfigurationError as error:
                     scores = name in outputs.candidates()
                     why = str(error).removeprefix(f"{path.name}: ") if scores else "not floats, so not a score"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.features import Columns, Floats, Ints
-from riverdelta.core.hashing import id64
 from riverdelta.core.records import Impressions
+from riverdelta.graph.features import RAW, Feature
 
 Flags = npt.NDArray[np.bool_]
 #: How a command names a request by its client's id.
@@ -32,17 +32,21 @@ class Subject:
     name: str | None
     own: int
     request: tuple[int, int] | None = None
+    feature: Feature | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Subject | None:
-        """Return what the text of a record names, None if it is forgotten already and only its digest is left."""
+    def parse(cls, text: str, features: Mapping[str, Feature] = {}) -> Subject | None:
+        """Return what the text of a record names, None if it is forgotten already and only its digest is left.
+
+        `features` say how an id is read of the column that was sent, where the journal has only that.
+        """
         name, _, value = text.partition("=")
         if value.startswith("#"):
             return None
         if name == REQUEST and "." in value:
             incarnation, number = value.split(".")
             return cls(None, 0, (int(incarnation), int(number)))
-        return cls(name, int(value))
+        return cls(name, int(value), feature=features.get(name))
 
     def __str__(self) -> str:
         return f"{self.name}={self.own}" if self.request is None else f"{REQUEST}={self.request[0]}.{self.request[1]}"
@@ -56,11 +60,13 @@ class Subject:
 
     def of(self, columns: Columns, rows: int) -> Flags:
         """Return which of `rows` rows have the id, bool[N]; none for a request."""
-        if self.name is None or (column := columns.get(self.name)) is None or column.ndim != 1:
-            return np.zeros(rows, np.bool_)
-        if column.dtype == object:
-            column = np.array([id64(each) for each in column.tolist()], np.int64)
-        return np.asarray(column == self.own)
+        column = None if self.name is None else columns.get(self.name)
+        if self.feature is not None and (column is None or column.dtype != np.int64 or column.ndim != 1):
+            source = self.feature.source.name
+            if (column := columns.get(RAW + source, columns.get(source))) is not None:
+                whole = self.feature.hashed or column.dtype.kind in "iub"
+                column = self.feature.of(column) if whole else self.feature.alone(column)
+        return np.zeros(rows, np.bool_) if column is None else np.asarray(column == self.own)
 
 
 @dataclass(frozen=True)

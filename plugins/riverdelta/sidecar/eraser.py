@@ -134,9 +134,8 @@ class Eraser:
         assert isinstance(record, Instruction)
         return record
 
-    @staticmethod
-    def _subject(asked: Instruction) -> Subject | None:
+    def _subject(self, asked: Instruction) -> Subject | None:
         try:
-            return Subject.parse(str(asked.fields.get("what")))
+            return Subject.parse(str(asked.fields.get("what")), self.learner.features)
         except ValueError:  # it was refused
             return None
