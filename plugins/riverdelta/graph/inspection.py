@@ -12,7 +12,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import column_of, is_batch, type_of
-from riverdelta.graph.features import read_alone
+from riverdelta.graph.features import read
 from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.probe import Probe
@@ -94,7 +94,7 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
         column = input_of(path, model, value)
     except ConfigurationError as error:
         return Tensor(value.name, kind, "input", "input", "-", None, str(error).removeprefix(f"{path.name}: "))
-    feature, line = read_alone(column), None
+    feature, line = read(column), None
     why = "corrections cannot read it" if feature.column.kind == "tensor" else None
     if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
         line = f"names={{{value.name!r}: {[f'{value.name}_{at}' for at in range(1, width + 1)]}}}"

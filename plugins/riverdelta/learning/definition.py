@@ -194,11 +194,6 @@ class Definition:
         return fed, found
 
     @cached_property
-    def kept(self) -> tuple[str, ...]:
-        """The columns of a row that the journal keeps."""
-        return tuple(self.journal)
-
-    @cached_property
     def unread(self) -> tuple[str, ...]:
         """The columns of a request, by their names in the journal, that no correction and no slice reads."""
         read = {name: name in self.learned for name in self.request_schema}

@@ -81,7 +81,7 @@ class Operator:
         """
         store, definition = self.home.releases(), self.home.definition
         known = {**definition.request_schema, **definition.schema}
-        kept = Schema({name: known[name] for name in definition.kept})
+        kept = Schema({name: known[name] for name in definition.journal})
         command = command.resolved(self.target).private(kept, self._request)
         number = command.record().release
         position = None if number is None else store.get(number).position
