@@ -147,6 +147,12 @@ class PerUser(Correction):
         self._rows.keep(used)
         return out
 
+    def forget_id(self, name, own, rows):
+        row = self._rows.index.values[self._hash(np.array([own])), 0]
+        shift = self.served["shift"]
+        shift.values[row], shift.touched[row], self.learner["certainty"][row] = 0, True, 0
+        return int(row[0] > 0)
+
     def saved(self):
         return self._rows.saved()
 
