@@ -112,12 +112,12 @@ class Erased:
         found = self.subject.of(columns, len(base))
         if self.base is not None and self.base.shape[1:] == base.shape[1:]:
             names = [name for name in self.columns if name in columns]
-            mine, theirs = (
-                np.concatenate([np.stack([of[name] for name in names], 1).view(np.int32), raw.view(np.int32)], 1)
-                if names
-                else raw.view(np.int32)
-                for of, raw in ((self.columns, self.base), (columns, base))
-            )
-            known = {row.tobytes() for row in np.ascontiguousarray(mine)}
-            found |= np.array([row.tobytes() in known for row in np.ascontiguousarray(theirs)], np.bool_)
+            known = set(_bits(names, self.columns, self.base))
+            found |= np.array([bits in known for bits in _bits(names, columns, base)], np.bool_)
         return found
+
+
+def _bits(names: Iterable[str], columns: Columns, base: Floats) -> list[bytes]:
+    """Return the bits of each row's ids and of its base output."""
+    ids = [np.ascontiguousarray(columns[name])[:, None].view(np.int32) for name in names]
+    return [row.tobytes() for row in np.concatenate([*ids, base.view(np.int32)], axis=1)]

@@ -72,7 +72,7 @@ def _row(home: Home, log: Log, text: str | RowName) -> Row:
     if isinstance(found, Outcome):
         what = "request" if found is Outcome.BAD_ID else "row"
         raise NotFound(
-            f"the journal has no such {what}: {text}; it was never scored, or it was deleted by retention or `riverdelta forget`"
+            f"the journal has no such {what}: {text}; it was never scored, or retention or `riverdelta forget` deleted it"
         )
     return found
 
