@@ -128,7 +128,7 @@ class Feedback:
         return np.full(len(self), np.nan) if self.event is None else self.event
 
 
-_Rows = TypeVar("_Rows", Impressions, Feedback)
+_Rows = TypeVar("_Rows", bound=Impressions | Feedback)
 
 
 def only(record: _Rows, rows: npt.NDArray[np.bool_]) -> _Rows:
