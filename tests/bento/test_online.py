@@ -67,7 +67,7 @@ def test_a_definition_says_how_commands_name_its_service_and_whether_inputs_are_
     monkeypatch.chdir(base.parent)
     assert define("shop").service == "shop.py:Ranker"
     assert define("riverdelta.core.records").service == "riverdelta.core.records:Ranker"
-    assert (define("shop").kept, define("shop", keep_inputs=True).kept) == ((), ("user", "x"))
+    assert (list(define("shop").journal), list(define("shop", keep_inputs=True).journal)) == ([], ["user", "x"])
 
 
 def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):

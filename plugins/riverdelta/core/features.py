@@ -133,16 +133,6 @@ class Column:
         check_texts(self.name, str(self), array, first)
         return array
 
-    def padded(self, value: Any, most: int | None = None) -> Any:
-        """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
-
-        Zeros are false in a column of booleans; strings are not padded. Raises `TooLarge` if that makes more than `most`
-        values.
-        """
-        if self.dtype == "string":
-            return value
-        return padded(self.name, value, self.shape, False if self.dtype == "bool" else 0, most)
-
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
 
@@ -294,7 +284,8 @@ class Schema(dict[str, Column]):
         ragged = {name: lengths_of(columns[name]) for name in open_ended}
         if any(ragged.values()):
             most = None if max_rows is None else OPEN_ROW * max_rows
-            columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
+            open_numbers = {name: self[name].shape for name in open_ended if self[name].dtype != "string"}
+            columns = {**columns, **{n: padded(n, columns[n], shape, most) for n, shape in open_numbers.items()}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():

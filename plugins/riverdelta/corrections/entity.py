@@ -15,7 +15,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, entity_kernels, limits
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, Feature, listed
 from riverdelta.corrections.growing import INDEX, SLOTS, Growing
@@ -23,6 +23,7 @@ from riverdelta.corrections.hashed import combinations, read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
+from riverdelta.corrections.table import Table
 
 
 class Entity(Correction):

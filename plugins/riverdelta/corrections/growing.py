@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 
 #: The name of the table in `served` and in the graph, int32[slots, 1]: the row of each slot, 0 without one.
 INDEX = "rows"

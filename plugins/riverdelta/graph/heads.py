@@ -152,10 +152,8 @@ class Outputs:
 
     def _zipped(self, name: str) -> NodeProto | None:
         """Return the ZipMap that makes an output, if one does."""
-        node = self.wiring.makers.get(name)
-        while node is not None and node.op_type == "Identity":
-            node = self.wiring.makers.get(node.input[0])
-        return node if node is not None and node.op_type == "ZipMap" else None
+        makers = (self.wiring.makers.get(spot.tensor) for spot in self.wiring.way(Spot(name)))
+        return next((node for node in makers if node is not None and node.op_type == "ZipMap"), None)
 
     def _read(self, tensor: str) -> str:
         """Return the tensor that is read for a name: a map of classes is read before it is made."""

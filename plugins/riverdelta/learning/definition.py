@@ -194,14 +194,9 @@ class Definition:
         return fed, found
 
     @cached_property
-    def kept(self) -> tuple[str, ...]:
-        """The columns of a row that the journal keeps."""
-        return tuple(self.journal)
-
-    @property
     def recorded(self) -> Schema:
         """The features that the journal keeps, or the columns of which they are read."""
-        has = {name.removeprefix(RAW) for name in self.kept}
+        has = {name.removeprefix(RAW) for name in self.journal}
         found = Schema({name: self.schema[name] for name, f in self.features.items() if name in has or f.source.name in has})
         found.texts = self.schema.texts
         return found
