@@ -192,3 +192,10 @@ def test_a_decision_function_of_two_mirrored_columns_is_one_score(write, combine
         merged = combine(write(text), [Calibration()], logit=f"y[{column}]")
         x, found = values(plain, merged, rng)
         np.testing.assert_array_equal(found["logit"], plain(write(text), {"x": x})["y"][:, column])
+
+
+@pytest.mark.parametrize("written", ["paid", "p[paid]"])
+def test_a_class_that_is_named_without_its_tensor_or_quotes_is_answered_with_the_line(write, written):
+    path = write(classifier('classlabels_strings = ["paid", "unpaid"]', kind="string"))
+    with pytest.raises(ModelError, match=r"""has no output .*: write output="p\['paid'\]"$"""):
+        Signature.read(path, output=written)
