@@ -1,5 +1,7 @@
 """The labels that a classifier gives rows, against the classes that its columns seem to have."""
 
+import catboost
+import numpy as np
 import pytest
 
 from riverdelta.core.errors import ModelError
@@ -67,3 +69,19 @@ def test_labels_made_in_a_way_that_is_not_followed_still_contradict(write):
     )
     with pytest.raises(ModelError, match=r"do not agree; write output='p\[0\]' or output='p\[1\]'$"):
         Signature.read(path)
+
+
+@pytest.mark.parametrize(("classes", "column"), [([-1, 1], 1), ([1, 0], 0)])
+def test_labels_of_trees_which_onnx_runtime_numbers_by_itself_are_not_asked(tmp_path, plain, classes, column):
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    options = {"iterations": 5, "depth": 2, "verbose": False, "allow_writing_files": False, "class_names": classes}
+    model = catboost.CatBoostClassifier(**options).fit(x, np.array(classes)[(x[:, 0] > 0).astype(int)])
+    model.save_model(str(tmp_path / "base.onnx"), format="onnx")
+    assert set(plain(tmp_path / "base.onnx", {"features": x})["label"]) == {0, 1}
+    assert Signature.read(tmp_path / "base.onnx").output == f"probabilities[{column}]"
+
+
+def test_a_constant_output_is_refused_as_one_number_for_all_rows(write):
+    path = write("g (float[N, 2] x) => (float[N, 2] y, float c) { y = Neg(x) c = Constant<value_float = 1.0>() }")
+    with pytest.raises(ModelError, match=r"output 'c' is float\[\], without a dynamic batch axis"):
+        Signature.read(path, output="c")

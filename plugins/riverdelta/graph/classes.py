@@ -68,7 +68,7 @@ class Classes:
         while True:
             *_, last = (spot for spot in self._wiring.way(Spot(tensor, 0)) if spot.column is not None)
             node = self._wiring.makers.get(last.tensor)
-            if node is None or node.input[0] == tensor:
+            if node is None or not node.input or node.input[0] == tensor:
                 return node, turned
             scaled = self._wiring.scaled(node)
             if scaled is None and operator(node) != "Normalizer":

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from riverdelta.core.errors import ModelError
 from riverdelta.graph.heads import Head, Outputs
 from riverdelta.graph.probe import Probe
+from riverdelta.graph.wiring import operator
 
 _NUMBERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
@@ -40,7 +41,9 @@ def _label_of(outputs: Outputs, known: list[Any]) -> Head | None:
     """Return the head of the model's label: the number that it is, or the place of a text in `known`."""
     version = next((one.version for one in outputs.model.opset_import if one.domain == "ai.onnx.ml"), 0)
     for name, value in outputs.values.items():
-        kind = value.type.tensor_type.elem_type
+        kind, maker = value.type.tensor_type.elem_type, outputs.wiring.makers.get(name)
+        if maker is not None and operator(maker) == "TreeEnsembleClassifier":
+            return None  # ONNX Runtime labels rows 0 and 1 here, whatever the numbers of the two classes are
         if kind in _NUMBERS and not isinstance(known[0], str):
             return Head(name)
         if kind == TensorProto.STRING and version:
