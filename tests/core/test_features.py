@@ -54,7 +54,7 @@ HOSTILE = {
     "uneven": (GOOD | {"hour": [1.0]}, "'hour' has 1 rows, 'user' has 2"),
     "ragged": (GOOD | {"vec": [[1, 2, 3], [4, 5]]}, "'vec' is ragged"),
     "wrong width": (GOOD | {"vec": [[1, 2], [4, 5]]}, r"'vec' has shape .*; expected float32\[N, 3\]"),
-    "a scalar": (GOOD | {"hour": 3.0}, r"'hour' has shape float64\[\]"),
+    "a scalar": (GOOD | {"hour": 3.0}, r"'hour' is 3.0; expected float32.N., a list with one value a row: write \[3.0\]"),
     "an object": (GOOD | {"hour": {"a": 1}}, "'hour'"),
     "no rows": ({"user": [], "hour": [], "vec": np.zeros((0, 3))}, "0 rows"),
     "not columns": ([1, 2], "list; expected an object"),

@@ -209,6 +209,8 @@ class Schema(dict[str, Column]):
 
     #: The columns that a declaration can make another kind; None if all can.
     declarable: Collection[str] | None = None
+    #: The ids that are hashes of strings in every request.
+    texts: Collection[str] = ()
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Self:
@@ -273,6 +275,9 @@ class Schema(dict[str, Column]):
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
+            if isinstance(columns[name], str | int | float):
+                one = short(columns[name])
+                raise InvalidInput(f"column {name!r} is {one}; expected {column}, a list with one value a row: write [{one}]")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
         open_ended = [name for name, column in self.items() if None in column.shape]

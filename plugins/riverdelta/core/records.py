@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from string import hexdigits
 from types import UnionType
-from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +128,10 @@ class Feedback:
         return np.full(len(self), np.nan) if self.event is None else self.event
 
 
-def only(record: Impressions | Feedback, rows: npt.NDArray[np.bool_]) -> Impressions | Feedback:
+_Rows = TypeVar("_Rows", bound=Impressions | Feedback)
+
+
+def only(record: _Rows, rows: npt.NDArray[np.bool_]) -> _Rows:
     """Return a record with some of its rows, bool[N], the traces of their requests, and the names of complete ones."""
     kept: dict[str, Any] = {}
     left, cut = (set(record.request[which].tolist()) for which in (rows, ~rows))

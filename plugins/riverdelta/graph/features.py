@@ -71,7 +71,7 @@ class Feature:
         """Return the feature of the source's values; raises `InvalidInput` naming the row, counted from `first` on."""
         if self.same:
             return array
-        array = (array if self.at is None else array[:, self.at]).reshape(len(array), *self.column.shape)
+        array = self.alone(array)
         if self.hashed:
             return np.array([id64(text) for text in array.tolist()], np.int64)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -88,6 +88,10 @@ class Feature:
                     f"{self.column}, so expected {'integers' if is_id else 'numbers'} from {-most} to {most}"
                 )
         return np.ascontiguousarray(found)
+
+    def alone(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the values of the source that the feature is made of, in the feature's shape."""
+        return (array if self.at is None else array[:, self.at]).reshape(len(array), *self.column.shape)
 
     def export(self, nodes: Nodes, tensor: str) -> str:
         """Append the nodes that compute `of`, from the source's tensor, or from `id_input`; return the feature's tensor."""
@@ -165,12 +169,18 @@ class Features(dict[str, Feature]):
         """The features as columns."""
         made = Schema({name: feature.column for name, feature in self.items()})
         made.declarable = frozenset(name for name, f in self.items() if not f.tap and f.source.dtype != "string")
+        made.texts = frozenset(self._hashed)
         return made
 
     def fed(self, columns: Columns, found: Columns) -> Columns:
         """Return what a merged model is fed: the columns of a request, and the ids of its strings, of features `found`."""
         ids = {self[name].id_input: found[name] for name in self._hashed if name in found}
         return {**columns, **ids} if ids else columns
+
+    def texts(self, columns: Columns) -> Columns:
+        """Return the strings of checked columns that corrections read as ids, object[N] each, by the names of the ids."""
+        hashed = ((name, self[name]) for name in self._hashed)
+        return {name: feature.alone(columns[feature.source.name]) for name, feature in hashed if feature.source.name in columns}
 
     @cached_property
     def _hashed(self) -> tuple[str, ...]:

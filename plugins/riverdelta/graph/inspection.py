@@ -18,7 +18,7 @@ from riverdelta.graph.meaning import IDENTITY, Evidence
 from riverdelta.graph.probe import Probe
 from riverdelta.graph.reading import read_model
 from riverdelta.graph.signature import Signature, input_of, inputs_of
-from riverdelta.graph.taps import tappable
+from riverdelta.graph.taps import settled, tappable
 
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
 
@@ -49,6 +49,8 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
     inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
     outputs, probe = Outputs(path, model, shapes, loss), Probe(path, model, inputs, shapes)
+    if inputs:
+        shapes = settled(path, model, shapes, [name for name, value in shapes.items() if tappable(model, value)])
     for node in model.graph.node:
         for name in filter(None, node.output):
             value, place = shapes.get(name), "output" if name in final else "inner"
@@ -60,7 +62,8 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
                     named, head = outputs.find(name)
                     use, line, why = _meaning(Evidence(named, head, loss, probe))
                 except ConfigurationError as error:
-                    why = str(error).removeprefix(f"{path.name}: ")
+                    scores = name in outputs.candidates()
+                    why = str(error).removeprefix(f"{path.name}: ") if scores else "not floats, so not a score"
             made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
     return made
 
@@ -78,6 +81,10 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
         lines.append(f"link={_quoted(loss.raw if signature.predicts else IDENTITY)},")
     if not ids:
         lines.append(f'columns={{{_quoted(user)}: "int64"}},  # requests send it too')
+    for name, column in signature.inputs.items():
+        if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
+            why = f"name its {width} columns as the base was fitted, to send and correct each"
+            lines.append(f'# names={{{_quoted(name)}: ["age", ...]}},  # {why}')
     lines.append(f"corrections=[Calibration(), Linear({_quoted(user)})],")
     body = "\n".join(f"    {line}" for line in lines)
     imports = "import bentoml\nfrom riverdelta import Calibration, Linear, online"

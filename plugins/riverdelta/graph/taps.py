@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from onnx import ModelProto, ValueInfoProto
 
@@ -31,26 +32,32 @@ def outputs(loss: Loss) -> tuple[str, str, str, str]:
 
 def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
     """Return each tap as a column; raises `ConfigurationError` if a tensor is missing or has no batch axis."""
-    schema = Schema()
+    schema, shapes = Schema(), settled(signature.path, signature.model, signature.shapes, taps.values())
     for tap, tensor in taps.items():
-        value = signature.shapes.get(tensor)
+        value = shapes.get(tensor)
         if value is None:
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which {signature.path.name} lacks: {near(tensor, signature.shapes)}"
+                f"tap {tap!r} names tensor {tensor!r}, which {signature.path.name} lacks: {near(tensor, shapes)}"
                 f" (riverdelta inspect {signature.path.name} lists them all)"
             )
-        column = tappable(signature.model, value)
-        if _is_uncertain(signature.model, value):
-            with suppress(ModelError):  # a base that refuses made-up rows: what was inferred stays
-                value = measure(signature.path, signature.model, [tensor])[tensor]
-                column = tappable(signature.model, value)
-        if column is None:
+        if (column := tappable(signature.model, value)) is None:
             raise ConfigurationError(
                 f"tap {tap!r} names tensor {tensor!r}, which is {column_of(signature.model, value) or type_of(value)}; "
                 f"expected integers [N], or floats [N] or [N, D], with the batch axis N"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
     return schema
+
+
+def settled(
+    path: Path, model: ModelProto, shapes: Mapping[str, ValueInfoProto], names: Collection[str]
+) -> dict[str, ValueInfoProto]:
+    """Return the shapes, where those of the tensors `names` that are uncertain are measured."""
+    measured = dict[str, ValueInfoProto]()
+    if unsure := [name for name in names if name in shapes and _is_uncertain(model, shapes[name])]:
+        with suppress(ModelError):  # a base that refuses made-up rows: what was inferred stays
+            measured = measure(path, model, unsure)
+    return {**shapes, **measured}
 
 
 def _is_uncertain(model: ModelProto, value: ValueInfoProto) -> bool:

@@ -192,6 +192,14 @@ class Definition:
         return fed, found
 
     @cached_property
+    def recorded(self) -> Schema:
+        """The features that the journal keeps, or the columns of which they are read."""
+        has = {name.removeprefix(RAW) for name in self.journal}
+        found = Schema({name: self.schema[name] for name, f in self.features.items() if name in has or f.source.name in has})
+        found.texts = self.schema.texts
+        return found
+
+    @cached_property
     def unread(self) -> tuple[str, ...]:
         """The columns of a request, by their names in the journal, that no correction and no slice reads."""
         read = {name: name in self.learned for name in self.request_schema}

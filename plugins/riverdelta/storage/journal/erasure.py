@@ -7,19 +7,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from riverdelta.core.features import Ints
-from riverdelta.core.records import Feedback, Impressions, Tick, encode, only
+from riverdelta.core.keys import indices, keys, requests
+from riverdelta.core.records import Feedback, Impressions, only
 from riverdelta.learning.erased import Erased, Flags
-from riverdelta.storage.journal.reader import Reader
+from riverdelta.storage.journal.reader import NOTHING, Reader, encoded
 from riverdelta.storage.log import Entry
-from riverdelta.storage.log.base import Request, Row
+from riverdelta.storage.log.base import Request
 
-#: What replaces a record without rows: a tick without effect.
-_NOTHING = Tick(0.0)
 #: Records and marks that are written together.
 _AT_ONCE, _MARKS = 64, 65_536
 R = TypeVar("R", Impressions, Feedback)
-_INDEX_BITS, _INDEX = 20, (1 << 20) - 1
 
 
 def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None] = lambda: None) -> dict[str, int]:
@@ -30,7 +27,11 @@ def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None
     records. `pulse` is called now and then.
     """
     log, subject = journal.log, erased.subject
-    rows = [row for number, keys in erased.keys.items() for row in _rows(number, keys)]
+    rows = [
+        (number, *row)
+        for number, key in erased.keys.items()
+        for row in zip(requests(key).tolist(), indices(key).tolist(), strict=True)
+    ]
     for start in range(0, len(rows), _MARKS):
         log.erase({}, rows[start : start + _MARKS])
         pulse()
@@ -38,7 +39,7 @@ def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None
     if rows:
 
         def has(record: Feedback) -> Flags:
-            return erased.has(record.incarnation, _keys(record))
+            return erased.has(record.incarnation, keys(record.request, record.index))
 
         for entries, fed in _batches(journal, Feedback, log.last() + 1, has):
             counts["feedback"] += sum(int(gone.sum()) for _, gone in fed)
@@ -73,16 +74,7 @@ def _cut(record: Impressions, gone: Flags) -> list[Request]:
     return [(record.incarnation, number) for number in np.unique(record.request[gone]).tolist()]
 
 
-def _rows(incarnation: int, keys: Ints) -> list[Row]:
-    return [(incarnation, key >> _INDEX_BITS, key & _INDEX) for key in keys.tolist()]
-
-
-def _keys(record: Feedback | Impressions) -> Ints:
-    return record.request << _INDEX_BITS | record.index
-
-
 def _entry(record: Impressions | Feedback, left: Flags) -> Entry:
     if not left.any():
-        return Entry.of(_NOTHING.kind, 1, encode(_NOTHING))
-    kept = only(record, left)
-    return Entry.of(kept.kind, len(kept), encode(kept))
+        return encoded(NOTHING)
+    return encoded(only(record, left))
