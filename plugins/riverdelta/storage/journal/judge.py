@@ -103,7 +103,8 @@ class Judge:
             elif request.fed.get(row) == ERASED:
                 outcomes.append(Outcome.IMPRESSION_LOST)
             else:
-                outcome, journalled = self._decide(request, row, label, time)
+                besides = None if weight == 1 else weight, None if math.isnan(event) else event
+                outcome, journalled = self._decide(request, row, label, time, *besides)
                 outcomes.append(outcome)
                 if journalled:
                     late = outcome is Outcome.LATE
@@ -131,7 +132,9 @@ class Judge:
             self._requests[key] = Outcome.EXPIRED if found.retired else _Request(found.rows, dict(found.fed))
         return self._requests[key]
 
-    def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
+    def _decide(
+        self, request: _Request, row: int, label: float, time: float, weight: float | None, event: float | None
+    ) -> tuple[Outcome, bool]:
         """Return the outcome, and whether the item is written to the journal."""
         before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
         if math.isnan(label):
@@ -149,9 +152,9 @@ class Judge:
             return Outcome.CONFLICT, False
         if self._matured(before):
             # A late negative adds nothing; the one that silence made stands until a positive takes it back.
-            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due))
+            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due, weight, event))
             return Outcome.LATE, label > 0
-        self._note(request, row, Fed(label, before.shown))
+        self._note(request, row, Fed(label, before.shown, None, weight, event))
         return Outcome.ACCEPTED, True
 
     def _note(self, request: _Request, row: int, fed: Fed) -> None:
