@@ -87,13 +87,9 @@ def checked_margin(wiring: Wiring, head: Head, probe: Probe, loss: Loss) -> Head
 
 def _scores(wiring: Wiring, node: NodeProto) -> str | None:
     """Return the scores of which a node makes the softmax: by one operator, or by the exponential of a log-softmax."""
-    op, given = operator(node), attributes(node)
-    if op == "Softmax" and given.get("axis", 1) in (1, -1):
-        return str(node.input[0])
-    inner = wiring.makers.get(node.input[0]) if op == "Exp" else None
-    if inner is None or operator(inner) != "LogSoftmax" or attributes(inner).get("axis", 1) not in (1, -1):
-        return None
-    return str(inner.input[0])
+    inner = wiring.makers.get(node.input[0]) if operator(node) == "Exp" else None
+    maker, op = (node, "Softmax") if inner is None else (inner, "LogSoftmax")
+    return str(maker.input[0]) if operator(maker) == op and attributes(maker).get("axis", 1) in (1, -1) else None
 
 
 def _written_out(wiring: Wiring, node: NodeProto) -> tuple[str, bool] | None:
