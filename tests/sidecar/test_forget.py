@@ -174,6 +174,7 @@ def test_what_was_never_seen_is_forgotten_without_effect(rig, operator, what):
     outcome = forget(rig, operator, what)
     assert (outcome.refused, outcome.removed["rows"]) == (None, 0)
     assert rig.trainer.learner.stack.digest() == digest
+    assert Forget(what=what).done({"removed": outcome.removed}).startswith(f"no row of {what} was found")
 
 
 def test_the_record_and_the_status_name_only_the_column(rig, operator):

@@ -11,7 +11,6 @@ from riverdelta.core.errors import Unavailable
 from riverdelta.core.hashing import digest
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
-from riverdelta.core.records import encode
 from riverdelta.graph.files import with_tables
 from riverdelta.learning.erased import Erased, Subject
 from riverdelta.learning.forget import Forget
@@ -22,7 +21,7 @@ from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
 from riverdelta.storage.journal.erasure import erase
 from riverdelta.storage.journal.ids import load_key
-from riverdelta.storage.log import Entry
+from riverdelta.storage.journal.reader import encoded
 from riverdelta.storage.log.segments import COPYING
 from riverdelta.storage.registry import Release, ReleaseStore
 
@@ -96,7 +95,7 @@ class Eraser:
             if (subject := self._subject(asked)) is not None:
                 name, mark = str(subject).partition("=")[0], digest(str(subject).encode(), key=load_key(self.home.key_path))
                 done = replace(asked, fields={"what": f"{name}=#{mark.hex()}"})
-                self.journal.log.erase({sequence: Entry.of(done.kind, 1, encode(done))})
+                self.journal.log.erase({sequence: encoded(done)})
             self.journal.log.scrub()
             self.learner.outcomes.finish(sequence, {})
             del self._begun[sequence]
@@ -139,9 +138,8 @@ class Eraser:
         assert isinstance(record, Instruction)
         return record
 
-    @staticmethod
-    def _subject(asked: Instruction) -> Subject | None:
+    def _subject(self, asked: Instruction) -> Subject | None:
         try:
-            return Subject.parse(str(asked.fields.get("what")))
+            return Subject.parse(str(asked.fields.get("what")), self.learner.features)
         except ValueError:  # it was refused
             return None

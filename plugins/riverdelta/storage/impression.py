@@ -70,7 +70,9 @@ def _row(home: Home, log: Log, text: str | RowName) -> Row:
     found = Resolver(log).find(text)
     if isinstance(found, Outcome):
         what = "request" if found is Outcome.BAD_ID else "row"
-        raise NotFound(f"{log.where} has no such {what}: {text}; it was never scored, or retention deleted it")
+        raise NotFound(
+            f"the journal has no such {what}: {text}; it was never scored, or retention or `riverdelta forget` deleted it"
+        )
     return found
 
 

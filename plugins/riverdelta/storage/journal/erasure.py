@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from riverdelta.core.features import Ints
-from riverdelta.core.records import Feedback, Impressions, Tick, encode, only
+from riverdelta.core.keys import indices, keys, requests
+from riverdelta.core.records import Feedback, Impressions, only
 from riverdelta.learning.erased import Erased, Flags
-from riverdelta.storage.journal.reader import Reader
+from riverdelta.storage.journal.reader import NOTHING, Reader, encoded
 from riverdelta.storage.log import Entry
-from riverdelta.storage.log.base import Row
 
-#: What replaces a record without rows: a tick without effect.
-_NOTHING = Tick(0.0)
 #: Records and marks that are written together.
 _AT_ONCE, _MARKS = 64, 65_536
 R = TypeVar("R", Impressions, Feedback)
-_INDEX_BITS, _INDEX = 20, (1 << 20) - 1
 
 
 def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None] = lambda: None) -> dict[str, int]:
@@ -28,17 +24,21 @@ def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None
     whose they are; then their records. `pulse` is called now and then.
     """
     log, subject = journal.log, erased.subject
-    rows = [row for number, keys in erased.keys.items() for row in _rows(number, keys)]
+    rows = [
+        (number, *row)
+        for number, key in erased.keys.items()
+        for row in zip(requests(key).tolist(), indices(key).tolist(), strict=True)
+    ]
     for start in range(0, len(rows), _MARKS):
         log.erase({}, rows[start : start + _MARKS])
         pulse()
-    requests = {row[:2] for row in rows} | ({subject.request} if subject.request is not None else set())
+    named = {row[:2] for row in rows} | ({subject.request} if subject.request is not None else set())
     counts = {"rows": len(erased), "feedback": 0, "names": len(log.texts([subject.own]))}
-    log.erase({}, requests=requests, ids=[subject.own])
+    log.erase({}, requests=named, ids=[subject.own])
     if rows:
 
         def has(record: Feedback) -> Flags:
-            return erased.has(record.incarnation, _keys(record))
+            return erased.has(record.incarnation, keys(record.request, record.index))
 
         for entries, items in _batches(journal, Feedback, log.last() + 1, has):
             counts["feedback"] += items
@@ -65,16 +65,7 @@ def _batches(
     yield entries, rows
 
 
-def _rows(incarnation: int, keys: Ints) -> list[Row]:
-    return [(incarnation, key >> _INDEX_BITS, key & _INDEX) for key in keys.tolist()]
-
-
-def _keys(record: Feedback | Impressions) -> Ints:
-    return record.request << _INDEX_BITS | record.index
-
-
 def _entry(record: Impressions | Feedback, left: Flags) -> Entry:
     if not left.any():
-        return Entry.of(_NOTHING.kind, 1, encode(_NOTHING))
-    kept = only(record, left)
-    return Entry.of(kept.kind, len(kept), encode(kept))
+        return encoded(NOTHING)
+    return encoded(only(record, left))

@@ -10,12 +10,14 @@ import numpy as np
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.instruction import Instruction
-from riverdelta.core.records import Control, Feedback, Impressions, Record, decode
+from riverdelta.core.records import Control, Feedback, Impressions, Record, Tick, decode, encode
 from riverdelta.learning.erased import Erased, Subject
-from riverdelta.storage.log import Log, Stored
+from riverdelta.storage.log import Entry, Log, Stored
 from riverdelta.storage.log.base import Index, Needed
 
 T = TypeVar("T")
+#: What replaces a record without rows: a tick without effect.
+NOTHING = Tick(0.0)
 
 
 class Reader:
@@ -98,6 +100,11 @@ def recorded(index: Index, read: Callable[[dict[str, Any]], T]) -> T | None:
         return None if settings == {} else read(settings)
     except (LookupError, TypeError, ValueError, RecursionError):
         raise Corrupt(f"{index.where} has {text!r:.80} as its 'settings'; it is damaged") from None
+
+
+def encoded(record: Record) -> Entry:
+    """Return a record as a log stores it."""
+    return Entry.of(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, encode(record))
 
 
 def _decoded(stored: Stored) -> Record:
