@@ -32,9 +32,9 @@ def erase(journal: Reader, erased: Erased, before: int, pulse: Callable[[], None
     for start in range(0, len(rows), _MARKS):
         log.erase({}, rows[start : start + _MARKS])
         pulse()
-    cut = {row[:2] for row in rows} | ({subject.request} if subject.request is not None else set())
+    named = {row[:2] for row in rows} | ({subject.request} if subject.request is not None else set())
     counts = {"rows": len(erased), "feedback": 0, "names": len(log.texts([subject.own]))}
-    log.erase({}, requests=cut, ids=[subject.own])
+    log.erase({}, requests=named, ids=[subject.own])
     if rows:
 
         def has(record: Feedback) -> Flags:

@@ -90,8 +90,7 @@ class Judge:
             elif request.fed.get(row) == ERASED:
                 outcomes.append(Outcome.IMPRESSION_LOST)
             else:
-                weight, event = None if said[1] == 1 else said[1], None if math.isnan(said[2]) else said[2]
-                outcome, journalled = self._decide(request, row, label, time, weight, event)
+                outcome, journalled = self._decide(request, row, label, time, *said[1:])
                 outcomes.append(outcome)
                 if journalled:
                     self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, *said))
@@ -119,7 +118,7 @@ class Judge:
         return self._requests[key]
 
     def _decide(
-        self, request: _Request, row: int, label: float, time: float, weight: float | None, event: float | None
+        self, request: _Request, row: int, label: float, time: float, weight: float, event: float
     ) -> tuple[Outcome, bool]:
         """Return the outcome, and whether the item is written to the journal."""
         before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
@@ -132,15 +131,16 @@ class Judge:
             shown = max(time, self._tick)
             self._note(request, row, Fed(None, shown, math.inf if window is None else shown + window))
             return Outcome.ACCEPTED, True
+        said = None if weight == 1 else weight, None if math.isnan(event) else event
         if before.label == label:
             return Outcome.DUPLICATE, False
         if before.label is not None and not self._rules.replaces(label, before.label):
             return Outcome.CONFLICT, False
         if self._matured(before):
             # A late negative adds nothing; the one that silence made stands until a positive takes it back.
-            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due, weight, event))
+            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due, *said))
             return Outcome.LATE, label > 0
-        self._note(request, row, Fed(label, before.shown, None, weight, event))
+        self._note(request, row, Fed(label, before.shown, None, *said))
         return Outcome.ACCEPTED, True
 
     def _note(self, request: _Request, row: int, fed: Fed) -> None:
