@@ -37,8 +37,10 @@ WRONG = {
     "an output that is not there": ({"logit": "logits"}, ModelError, "did you mean logit"),
     "a misspelt parameter": ({"logits": "logit"}, ConfigurationError, "@online has no logits=: did you mean logit"),
     "a tap that is not there": ({"taps": {"vec": "halve"}}, ConfigurationError, "did you mean half"),
+    "names of no input": ({"names": ["age", "income"]}, ConfigurationError, r'write names=\{"X": \["age", "income"\]\}'),
+    "columns in a list": ({"columns": ["hour"]}, ConfigurationError, r"columns is \['hour'\]; write columns="),
     "a column of no type": ({"columns": {"hour": "float"}}, ConfigurationError, "'hour' is declared as 'float'"),
-    "a column of the base again": ({"columns": {"x": "float32"}}, ConfigurationError, "'x'"),
+    "a column of the base as what it cannot be": ({"columns": {"x": "float32[3]"}}, ConfigurationError, "'x'"),
     "a correction's column that is not there": ({"corrections": [Linear("item")]}, ConfigurationError, "reads column 'item'"),
 }
 

@@ -219,6 +219,21 @@ class Definition:
         return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint_of_0_1()}"
 
 
+_EXAMPLES = {
+    "taps": '{"item_vec": "embedding_3"}',
+    "names": '{"X": ["age", "income"]}, with the input whose columns they are',
+    "columns": '{"user_id": "int64"}',
+    "slices": '{"country": ["de", "fr"]}',
+}
+
+
+def mapped(option: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what an option of `@online` maps; raises `ConfigurationError` that shows a mapping, if it is another value."""
+    if not isinstance(given or {}, Mapping):
+        raise ConfigurationError(f"{option} is {given!r}; write {option}={_EXAMPLES[option]}")
+    return dict(given or {})
+
+
 def load(target: str) -> Definition:
     """Return the definition that `module:Class` or `path/to/file.py:Class` names; raises `ConfigurationError`.
 
