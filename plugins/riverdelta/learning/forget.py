@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
-from riverdelta.core.features import Schema
-from riverdelta.core.hashing import MOST_ID_LENGTH, id64
-from riverdelta.core.ids import parse_ids
 from riverdelta.learning.command import Command, Learning
-from riverdelta.learning.erased import REQUEST, Subject
+
+if TYPE_CHECKING:
+    from riverdelta.core.features import Schema
+
+#: The longest text that names what to forget, in characters.
+_MOST_LENGTH = 8_192
 
 
 class Forget(Command):
@@ -27,7 +29,7 @@ class Forget(Command):
 
     what: str = Field(
         min_length=3,
-        max_length=2 * MOST_ID_LENGTH,
+        max_length=_MOST_LENGTH,
         serialization_alias="what",
         description="What to forget: COLUMN=VALUE of an id, or request_id=VALUE of a request.",
         examples=["user_id=ann", "request_id=order-17"],
@@ -35,6 +37,10 @@ class Forget(Command):
 
     def private(self, schema: Schema, request: Callable[[str], tuple[int, int] | None]) -> Self:
         """Return it with the hash of the id, or the number of the request, in place of the text."""
+        from riverdelta.core.hashing import id64  # these take long to import, and `riverdelta --help` does without
+        from riverdelta.core.ids import parse_ids
+        from riverdelta.learning.erased import REQUEST, Subject
+
         name, _, value = self.what.partition("=")
         if name == REQUEST and name not in schema:
             subject = Subject(None, id64(value), request(value) or (0, 0))
