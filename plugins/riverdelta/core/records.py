@@ -198,8 +198,7 @@ def encode(record: Record) -> bytes:
     """
     if isinstance(record, Tick | Control | Instruction):
         return json.dumps({"kind": record.kind, **vars(record)}, sort_keys=True).encode()
-    metadata = {"kind": record.kind}
-    arrays: dict[str, pa.Array] = {}
+    metadata, arrays = {"kind": record.kind}, dict[str, pa.Array]()
     for f in fields(record):
         value = getattr(record, f.name)
         if value is None:
@@ -269,9 +268,8 @@ def _decode_arrow(payload: bytes) -> Record:
         values |= {"columns": columns, **of_requests}
     record = cls(**values)
     for name, dtype in _DTYPES[cls].items():
-        found = values.get(name)
-        if found is None:
-            continue  # only a field that may be None: the class has required the others
+        # Only a field that may be None is missing: the class has required the others.
+        found = values.get(name, np.empty(0, dtype))
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
     if isinstance(record, Feedback) and not ((record.weights >= 0) & (record.weights <= MOST_WEIGHT)).all():
