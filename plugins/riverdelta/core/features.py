@@ -287,7 +287,7 @@ class Schema(dict[str, Column]):
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
         open_ended = [name for name, column in self.items() if None in column.shape]
         ragged = {name: lengths_of(columns[name]) for name in open_ended}
-        if any(ragged.values()):
+        if open_ended and any(ragged.values()):
             most = None if max_rows is None else OPEN_ROW * max_rows
             columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
@@ -295,7 +295,8 @@ class Schema(dict[str, Column]):
         for name, array in checked.items():
             if len(array) != rows:
                 raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
-        check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
+        if open_ended:
+            check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         return checked, rows

@@ -10,7 +10,7 @@ from riverdelta.core.arrays import Arrays
 from riverdelta.core.records import Impressions, Record
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.journal import Reader
-from riverdelta.storage.journal.reader import NOTHING, encoded
+from riverdelta.storage.journal.entries import NOTHING, encoded
 from riverdelta.storage.log.rewriter import Rewriter
 
 _READ_ROWS = 16_384

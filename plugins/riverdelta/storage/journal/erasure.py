@@ -10,7 +10,8 @@ import numpy as np
 from riverdelta.core.keys import indices, keys, requests
 from riverdelta.core.records import Feedback, Impressions, only
 from riverdelta.learning.erased import Erased, Flags
-from riverdelta.storage.journal.reader import NOTHING, Reader, encoded
+from riverdelta.storage.journal.entries import NOTHING, encoded
+from riverdelta.storage.journal.reader import Reader
 from riverdelta.storage.log import Entry
 from riverdelta.storage.log.base import Request
 
@@ -74,7 +75,7 @@ def _cut(record: Impressions, gone: Flags) -> list[Request]:
     return [(record.incarnation, number) for number in np.unique(record.request[gone]).tolist()]
 
 
-def _entry(record: Impressions | Feedback, left: Flags) -> Entry:
+def _entry(record: R, left: Flags) -> Entry:
     if not left.any():
         return encoded(NOTHING)
     return encoded(only(record, left))

@@ -1,9 +1,9 @@
-"""Names: the requests that clients named, in one segment file, and those that retention has deleted with others."""
+"""Names: what one segment file has by its clients' words: named requests, names of deleted ones, and texts of string ids."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from riverdelta.storage.log.schema import explained
 # Each table is created with its first row, so that files without names keep the older format.
 _NAMED = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER, content BLOB) WITHOUT ROWID"
 _OUTLIVED = "outlived (hashes BLOB)"
+_TEXT = "text (id INTEGER PRIMARY KEY, value TEXT)"
 
 
 class Names:
@@ -28,7 +29,7 @@ class Names:
 
     def add(self, name: str, named: Named) -> None:
         """Give a request a name."""
-        self._insert(_NAMED, (name, *named.request, named.content))
+        self._insert(_NAMED, [(name, *named.request, named.content)])
 
     def find(self, name: str) -> Named | None:
         """Return the request of a name, None if the segment does not have it."""
@@ -46,12 +47,7 @@ class Names:
 
     def outlive(self, hashes: Ints) -> None:
         """Keep the hashes of names whose requests are deleted with another segment."""
-        self._insert(_OUTLIVED, (hashes.tobytes(),))
-
-    def forget(self, requests: Collection[Request]) -> None:
-        """Delete the names of requests."""
-        if self._ask("named", "1", "LIMIT 1"):
-            self._db.executemany("DELETE FROM named WHERE incarnation = ? AND request = ?", requests)
+        self._insert(_OUTLIVED, [(hashes.tobytes(),)])
 
     def outlived(self, name: str) -> bool:
         """Return whether a name has such a hash."""
@@ -62,11 +58,32 @@ class Names:
                 return True
         return False
 
-    def _insert(self, table: str, row: tuple[Any, ...]) -> None:
-        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-        self._db.execute(f"INSERT INTO {table.split()[0]} VALUES ({', '.join('?' * len(row))})", row)
+    def note(self, texts: Mapping[int, str]) -> None:
+        """Add the texts of ids."""
+        self._insert(_TEXT, list(texts.items()), "INSERT OR IGNORE")
 
-    def _ask(self, table: str, columns: str, where: str = "", *values: str) -> list[Any]:
+    def texts(self, ids: Collection[int]) -> dict[int, str]:
+        """Return the texts of ids that this segment has."""
+        found = {each: self._ask("text", "value", "WHERE id = ?", each) for each in ids}
+        return {each: rows[0][0] for each, rows in found.items() if rows and isinstance(rows[0][0], str)}
+
+    def noted(self) -> int:
+        """Return how many texts this segment has."""
+        return sum(count for (count,) in self._ask("text", "count(*)"))
+
+    def forget(self, requests: Collection[Request], ids: Collection[int]) -> None:
+        """Delete the names of requests and the texts of ids."""
+        if self._ask("named", "1", "LIMIT 1"):
+            self._db.executemany("DELETE FROM named WHERE incarnation = ? AND request = ?", requests)
+        if self._ask("text", "1", "LIMIT 1"):
+            self._db.executemany("DELETE FROM text WHERE id = ?", [(each,) for each in ids])
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], verb: str = "INSERT") -> None:
+        if rows:
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            self._db.executemany(f"{verb} INTO {table.split()[0]} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+    def _ask(self, table: str, columns: str, where: str = "", *values: str | int) -> list[Any]:
         with explained(self._path):
             if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchall():
                 return []
