@@ -124,6 +124,12 @@ class Outputs:
         known = self.classes.of(self._read(tensor), width)
         return [f"output={f'{tensor}[{at}]' if known is None else f'{tensor}[{known[at]!r}]'!r}" for at in range(width)]
 
+    def _of_class(self, name: str) -> list[str]:
+        """Return what to write where a name is that of a class, alone or in brackets without quotes."""
+        word = name.rpartition("[")[2].strip("]'\" ")
+        every = {one: self.classes.of(self._read(one)) or () for one in self.candidates()}
+        return [f"write output={f'{one}[{word!r}]'!r}" for one, known in every.items() if word in known]
+
     def _only(self) -> str:
         found = self.candidates()
         if len(found) == 2 and (first := self._first_of_two(*found)) is not None:
@@ -152,10 +158,8 @@ class Outputs:
 
     def _zipped(self, name: str) -> NodeProto | None:
         """Return the ZipMap that makes an output, if one does."""
-        node = self.wiring.makers.get(name)
-        while node is not None and node.op_type == "Identity":
-            node = self.wiring.makers.get(node.input[0])
-        return node if node is not None and node.op_type == "ZipMap" else None
+        makers = (self.wiring.makers.get(spot.tensor) for spot in self.wiring.way(Spot(name)))
+        return next((node for node in makers if node is not None and node.op_type == "ZipMap"), None)
 
     def _read(self, tensor: str) -> str:
         """Return the tensor that is read for a name: a map of classes is read before it is made."""
@@ -167,7 +171,8 @@ class Outputs:
         path, loss = self.path, self.loss
         if value is None and read not in self.wiring.makers:
             known = [*self.values, *self.wiring.makers]
-            raise ModelError(f"{path.name} has no output {tensor!r}: {near(tensor, [*self.values] if known else known)}")
+            of = " or ".join(self._of_class(tensor)) or near(tensor, [*self.values] if known else known)
+            raise ModelError(f"{path.name} has no output {tensor!r}: {of}")
         kind = 0 if value is None else value.type.tensor_type.elem_type
         if kind not in (0, *FLOATS):
             what = f"a {loss.raw} or a prediction of it"
@@ -181,14 +186,14 @@ class Outputs:
                 return len(labels)
             raise ModelError(f"{path.name}: output {tensor!r} has no shape; {with_dynamic_batch(self.model, path.name)}")
         dims = value.type.tensor_type.shape.dim
+        width = 1 if len(dims) == 1 else (len(dims) and dims[1].dim_value) or len(self.classes.of(read) or ())
+        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
+        if dims and (len(dims) > 2 or not fits):
+            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
+            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
         if not dims or dims[0].HasField("dim_value") or not is_batch(self.model, value):
             how = with_dynamic_batch(self.model, path.name)
             raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {how}")
-        width = 1 if len(dims) == 1 else dims[1].dim_value or len(self.classes.of(read) or ())
-        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
-        if len(dims) > 2 or not fits:
-            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
-            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
         return width
 
     def _column(self, tensor: str, read: str, width: int, column: int | str | None) -> int:

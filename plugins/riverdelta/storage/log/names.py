@@ -15,17 +15,17 @@ from riverdelta.core.hashing import id64
 from riverdelta.storage.log.base import Named, Request
 from riverdelta.storage.log.schema import explained
 
-# Each table is created with its first row, so that files without names keep the older format.
+# Each table is created with its first row, so that files without names keep the older format, and is never dropped.
 _NAMED = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER, content BLOB) WITHOUT ROWID"
-_OUTLIVED = "outlived (hashes BLOB)"
-_TEXT = "text (id INTEGER PRIMARY KEY, value TEXT)"
+_OUTLIVED = "outlived (hash INTEGER PRIMARY KEY)"
+_TEXT = "text (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, value TEXT)"
 
 
 class Names:
     """The names in the segment at `path`, whose database is `db`; writes happen inside a transaction of the segment."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db, self._path = db, path
+        self._db, self._path, self._there = db, path, set[str]()
 
     def add(self, name: str, named: Named) -> None:
         """Give a request a name."""
@@ -47,20 +47,26 @@ class Names:
 
     def outlive(self, hashes: Ints) -> None:
         """Keep the hashes of names whose requests are deleted with another segment."""
-        self._insert(_OUTLIVED, [(hashes.tobytes(),)])
+        self._insert(_OUTLIVED, [(each,) for each in sorted(hashes.tolist())])
+
+    def forget(self, requests: Collection[Request], ids: Collection[int]) -> None:
+        """Delete the names of requests, the texts of ids, and those among the names of deleted requests with these hashes."""
+        if requests and self._has("named"):
+            # In one pass, because the table is ordered by name.
+            gone = set(requests)
+            names = [(name,) for name, *request in self._ask("named", "name, incarnation, request") if tuple(request) in gone]
+            self._db.executemany("DELETE FROM named WHERE name = ?", names)
+        for table, column in (("outlived", "hash"), ("text", "id")):
+            if ids and self._has(table):
+                self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(each,) for each in ids])
 
     def outlived(self, name: str) -> bool:
         """Return whether a name has such a hash."""
-        for (hashes,) in self._ask("outlived", "hashes"):
-            if not isinstance(hashes, bytes) or len(hashes) % 8:
-                raise self._odd("outlived", hashes)
-            if id64(name) in np.frombuffer(hashes, np.int64):
-                return True
-        return False
+        return bool(self._ask("outlived", "1", "WHERE hash = ?", id64(name)))
 
     def note(self, texts: Mapping[int, str]) -> None:
         """Add the texts of ids."""
-        self._insert(_TEXT, list(texts.items()), "INSERT OR IGNORE")
+        self._insert(_TEXT, [(None, *each) for each in texts.items()])
 
     def texts(self, ids: Collection[int]) -> dict[int, str]:
         """Return the texts of ids that this segment has."""
@@ -68,26 +74,27 @@ class Names:
         return {each: rows[0][0] for each, rows in found.items() if rows and isinstance(rows[0][0], str)}
 
     def noted(self) -> int:
-        """Return how many texts this segment has."""
-        return sum(count for (count,) in self._ask("text", "count(*)"))
+        """Return how many texts this segment has, at once: those deleted before the newest one count too."""
+        return sum(int(most or 0) for (most,) in self._ask("text", "max(place)"))
 
-    def forget(self, requests: Collection[Request], ids: Collection[int]) -> None:
-        """Delete the names of requests and the texts of ids."""
-        if self._ask("named", "1", "LIMIT 1"):
-            self._db.executemany("DELETE FROM named WHERE incarnation = ? AND request = ?", requests)
-        if self._ask("text", "1", "LIMIT 1"):
-            self._db.executemany("DELETE FROM text WHERE id = ?", [(each,) for each in ids])
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        marks, verb = ", ".join("?" * len(rows[0])), "INSERT" if table is _NAMED else "INSERT OR IGNORE"
+        self._db.executemany(f"{verb} INTO {table.split()[0]} VALUES ({marks})", rows)
 
-    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], verb: str = "INSERT") -> None:
-        if rows:
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-            self._db.executemany(f"{verb} INTO {table.split()[0]} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+    def _has(self, table: str) -> bool:
+        if table not in self._there and self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchall():
+            # What a transaction has made may be rolled back.
+            if self._db.in_transaction:
+                return True
+            self._there.add(table)
+        return table in self._there
 
     def _ask(self, table: str, columns: str, where: str = "", *values: str | int) -> list[Any]:
         with explained(self._path):
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchall():
-                return []
-            return self._db.execute(f"SELECT {columns} FROM {table} {where}", values).fetchall()
+            return self._db.execute(f"SELECT {columns} FROM {table} {where}", values).fetchall() if self._has(table) else []
 
     def _odd(self, name: str, value: Any) -> Corrupt:
         return Corrupt(f"journal segment {self._path} has {value!r:.80} as its {name!r}; it is damaged")
