@@ -11,7 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from pydantic import BaseModel
 
-from riverdelta.bento import schemas
+from riverdelta.bento import inference, schemas
 from riverdelta.bento.access import ADMIN, ANY, FEEDBACK, SCORE, Roles
 from riverdelta.learning.commands import COMMANDS
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
@@ -96,13 +96,13 @@ def _grpc(name: str, label: str, roles: Roles | None, or_label: str = "") -> End
 
 
 def _model(stem: str) -> tuple[Endpoint, ...]:
-    about, ready = schemas.message("ModelMetadataResponse"), schemas.ModelReady
-    config, statistics = schemas.message("ModelConfig"), schemas.message("ModelStatisticsResponse")
+    about, ready = inference.message("ModelMetadataResponse"), inference.ModelReady
+    config, statistics = inference.message("ModelConfig"), inference.message("ModelStatisticsResponse")
     return (
         # The model decides whether it scores or takes feedback: `Oip.permit` checks the role and sets the metric label.
         _post(
             f"{stem}/infer", "infer", "score", ANY, "Score, or take feedback.",
-            schemas.InferResponse, takes=schemas.InferRequest, statuses=(404, 409, 413, 415, 422), or_label="feedback",
+            inference.InferResponse, takes=inference.InferRequest, statuses=(404, 409, 413, 415, 422), or_label="feedback",
         ),
         _get(stem, "model", "metadata", ANY, "A model's metadata.", about, statuses=(404,)),
         _get(f"{stem}/ready", "model_ready", "health", ANY, "Whether a model is ready.", ready, statuses=(404,)),
@@ -139,19 +139,19 @@ TABLE: tuple[Endpoint, ...] = (
         )
         for name, command in COMMANDS.items()
     ),
-    _get("/v2", "server", "metadata", ANY, "The server's metadata.", schemas.message("ServerMetadataResponse")),
-    _get("/v2/health/live", "live", "health", None, "Whether the server runs.", schemas.message("ServerLiveResponse")),
+    _get("/v2", "server", "metadata", ANY, "The server's metadata.", inference.message("ServerMetadataResponse")),
+    _get("/v2/health/live", "live", "health", None, "Whether the server runs.", inference.message("ServerLiveResponse")),
     _get(
         "/v2/health/ready", "ready", "health", None, "Whether the server takes requests.",
-        schemas.message("ServerReadyResponse"),
+        inference.message("ServerReadyResponse"),
     ),
     _get(
         "/v2/models/stats", "all_stats", "metadata", ANY, "The statistics of all models of one worker.",
-        schemas.message("ModelStatisticsResponse"),
+        inference.message("ModelStatisticsResponse"),
     ),
     _post(
-        "/v2/repository/index", "index", "metadata", ANY, "The models, and whether they are ready.", schemas.IndexResponse,
-        takes=schemas.IndexRequest, statuses=(413, 415),
+        "/v2/repository/index", "index", "metadata", ANY, "The models, and whether they are ready.", inference.IndexResponse,
+        takes=inference.IndexRequest, statuses=(413, 415),
     ),
     *_model("/v2/models/{name}"),
     *_model("/v2/models/{name}/versions/{number}"),

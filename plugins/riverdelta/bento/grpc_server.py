@@ -18,9 +18,9 @@ from riverdelta.bento.endpoints import GRPC, HEALTH, REFLECTION, Endpoint
 from riverdelta.bento.grpc_health import Health
 from riverdelta.bento.guard import Interceptor, Policy, visit
 from riverdelta.bento.http import MOST_OPTIONS
+from riverdelta.bento.inference import HintedRequest
 from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import HintedRequest
 from riverdelta.core.errors import ConfigurationError, InvalidInput, TooLarge, short
 from riverdelta.core.strict import unknown, validated
 from riverdelta.serving.oip.messages import MESSAGES, POOL, SERVICE, parse

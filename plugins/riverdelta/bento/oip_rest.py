@@ -12,10 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from riverdelta.bento.http import MOST_OPTIONS, Handler, json, mounted, parse_length, read_body
+from riverdelta.bento.inference import IndexRequest, InferRequest
 from riverdelta.bento.oip import Oip, Shaped
 from riverdelta.bento.parsing import parse_json
 from riverdelta.bento.runtime import Runtime
-from riverdelta.bento.schemas import IndexRequest, InferRequest
 from riverdelta.bento.sizes import Sizes
 from riverdelta.core.errors import InvalidInput, Unavailable
 from riverdelta.core.strict import validated

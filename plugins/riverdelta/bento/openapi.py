@@ -12,7 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from riverdelta.bento.access import Access
 from riverdelta.bento.endpoints import TABLE, Endpoint
-from riverdelta.bento.schemas import NAMES, ErrorResponse, IndexRequest, InferRequest, ProtocolErrorResponse
+from riverdelta.bento.inference import IndexRequest, InferRequest, ProtocolErrorResponse
+from riverdelta.bento.schemas import NAMES, ErrorResponse
 from riverdelta.core.features import Column
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings

@@ -291,7 +291,8 @@ class Schema(dict[str, Column]):
         for name, array in checked.items():
             if len(array) != rows:
                 raise InvalidInput(f"column {name!r} has {len(array)} rows, {one!r} has {rows}; expected equal lengths")
-        check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
+        if open_ended:
+            check_lengths(checked, {name: self[name].axes for name in open_ended}, ragged)
         if rows == 0:
             raise InvalidInput(f"the columns {', '.join(self)} have 0 rows; expected at least 1")
         return checked, rows

@@ -255,7 +255,7 @@ def _decode_arrow(payload: bytes) -> Record:
     batch.validate(full=True)
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     cls = _ROWS[metadata.pop("kind")]
-    of_requests = {name: read(metadata.pop(name, "{}")) for name, read in _OF_REQUESTS.items()}
+    of_requests = {name: read(metadata.pop(name)) if name in metadata else {} for name, read in _OF_REQUESTS.items()}
     values: dict[str, Any] = {name: int(value) for name, value in metadata.items()}
     columns: dict[str, Array] = {}
     for name, array in zip(schema.names, batch.columns, strict=True):
@@ -272,7 +272,8 @@ def _decode_arrow(payload: bytes) -> Record:
         found = values.get(name, np.empty(0, dtype))
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
-    if isinstance(record, Feedback) and not ((record.weights >= 0) & (record.weights <= MOST_WEIGHT)).all():
+    weight = record.weight if isinstance(record, Feedback) else None
+    if weight is not None and not ((weight >= 0) & (weight <= MOST_WEIGHT)).all():
         raise ValueError(f"a weight is not from 0 to {MOST_WEIGHT:g}")
     if isinstance(record, Impressions) and {getattr(record, name).shape for name in OUTPUTS} != {record.base.shape}:
         raise TypeError("its raw outputs differ in shape")

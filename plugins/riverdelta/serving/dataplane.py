@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -15,10 +14,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from riverdelta.core import senders
 from riverdelta.core.age import age
-from riverdelta.core.errors import InvalidInput, NothingAccepted, Unavailable, short, too_many_rows
+from riverdelta.core.errors import InvalidInput, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats
 from riverdelta.core.feedback import check_times, check_weights
-from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
 from riverdelta.core.values import is_list
@@ -27,6 +25,7 @@ from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
+from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, found
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.health import health
 from riverdelta.serving.naming import Claim, claim, read_name
@@ -34,13 +33,9 @@ from riverdelta.serving.session import Session
 from riverdelta.serving.texts import Texts
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
-from riverdelta.storage.journal.ids import Row
-from riverdelta.storage.journal.names import Resolver, RowName
+from riverdelta.storage.journal.names import RowName
 from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
-
-#: The outcomes of labels that are new.
-_JOINED = (Outcome.ACCEPTED, Outcome.LATE)
 
 
 @dataclass(frozen=True)
@@ -68,39 +63,6 @@ class Block:
     seconds: float
     name: RequestName | None = None
     texts: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Items:
-    """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M].
-
-    A row by its client's ids is found when it is stored. `weights` float32[M] are None if all are 1, and `times` float64[M] of
-    the events if all are unknown (NaN).
-    """
-
-    rows: Sequence[Row | RowName | None]
-    labels: Floats
-    weights: Floats | None = None
-    times: Doubles | None = None
-
-
-@dataclass(frozen=True)
-class FeedbackAnswer:
-    """The outcome of each item, in order, and the journal position of the accepted ones."""
-
-    outcomes: list[Outcome]
-    position: int
-
-    def refusal(self) -> NothingAccepted | None:
-        """Return the error of a call whose items are all refused permanently; None if it has another item, or none.
-
-        >>> print(FeedbackAnswer([Outcome.BAD_ID, Outcome.EXPIRED, Outcome.BAD_ID], 0).refusal())
-        no item is accepted, and nothing is stored: 2 bad_id, 1 expired; sending them again changes nothing
-        """
-        if not self.outcomes or not all(outcome.refused for outcome in self.outcomes):
-            return None
-        counts = ", ".join(f"{items} {outcome}" for outcome, items in Counter(self.outcomes).most_common())
-        return NothingAccepted(f"no item is accepted, and nothing is stored: {counts}; sending them again changes nothing")
 
 
 class DataPlane:
@@ -259,9 +221,9 @@ class DataPlane:
                 f"{waiting} bytes of showings are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
                 f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
-        parsed: Sequence[Row | RowName | Outcome | None] = items.rows
+        parsed = items.rows
         if any(isinstance(row, RowName) for row in parsed):
-            parsed = await asyncio.to_thread(self._found, items.rows)
+            parsed = await asyncio.to_thread(found, items.rows, self.journal.log)
         good = [i for i, row in enumerate(parsed) if isinstance(row, tuple)]
         outcomes = [row if isinstance(row, Outcome) else Outcome.BAD_ID for row in parsed]
         position = 0
@@ -273,17 +235,13 @@ class DataPlane:
             pending = self.journal.feedback(*rows, labels[good], self.clock(), source, weights, times)
             answer = await asyncio.wrap_future(pending)
             if times is not None:
-                self.metrics.reported(self.clock() - times[[one in _JOINED for one in answer.outcomes]])
+                self.metrics.reported(self.clock() - times[[one in JOINED for one in answer.outcomes]])
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):
                 outcomes[i] = outcome
         self.metrics.feedback(outcomes, self._senders.get(source, senders.OTHER))
         self.follower.expired(outcomes.count(Outcome.EXPIRED))
         return FeedbackAnswer(outcomes, position)
-
-    def _found(self, rows: Sequence[Row | RowName | None]) -> list[Row | Outcome | None]:
-        resolver = Resolver(self.journal.log)
-        return [resolver.find(row) if isinstance(row, RowName) else row for row in rows]
 
     def status(self) -> dict[str, Any]:
         """Return the service's part of the status."""

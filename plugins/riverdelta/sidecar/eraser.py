@@ -19,9 +19,9 @@ from riverdelta.sidecar.contest import Contest
 from riverdelta.sidecar.publisher import Live
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
+from riverdelta.storage.journal.entries import encoded
 from riverdelta.storage.journal.erasure import erase
 from riverdelta.storage.journal.ids import load_key
-from riverdelta.storage.journal.reader import encoded
 from riverdelta.storage.log.segments import COPYING
 from riverdelta.storage.registry import Release, ReleaseStore
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import onnx
 
 from riverdelta.core.arrays import Arrays
-from riverdelta.core.errors import ParityError
+from riverdelta.core.errors import Corrupt, ParityError
 from riverdelta.core.examples import Examples
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph import parity
@@ -52,6 +53,14 @@ class Releases(Observer):
             "refused_because": self.reason,
             "parity_max_logit": self.parity,
         }
+
+    def state_after(self, position: int) -> Arrays | None:
+        """Return the state of the newest release at or after a position that can be read, None without one."""
+        for release in reversed(self.store.all()):
+            with suppress(Corrupt):
+                if release.position >= position:
+                    return self.store.state(release)
+        return None
 
     def make(self, learner: Learner, position: int, now: float) -> Release:
         """Merge the tables, check parity, and add the release; raises `ParityError` if the check fails.

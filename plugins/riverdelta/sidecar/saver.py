@@ -1,4 +1,4 @@
-"""Saver: writes checkpoints in the background, one at a time."""
+"""Saver: writes checkpoints in the background, one at a time, and restores a learner from one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from riverdelta.core.arrays import Arrays
+from riverdelta.core.arrays import Arrays, part
+from riverdelta.core.errors import Corrupt, RiverdeltaError
+from riverdelta.learning.learner import Learner
 from riverdelta.sidecar.timer import Timer
-from riverdelta.storage.checkpoints import CheckpointStore
+from riverdelta.storage.checkpoints import Checkpoint, CheckpointStore
 
 
 class Saver:
@@ -63,3 +65,16 @@ class Saver:
     def close(self) -> None:
         """Stop the thread."""
         self._pool.shutdown()
+
+
+def restore(learner: Learner, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into a learner and its observers; raises `Corrupt` naming its file if it does not fit them."""
+    try:
+        learner.load(checkpoint.arrays)
+        for name, observer in learner.observers.items():
+            observer.load(part(checkpoint.arrays, name))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
+        reason = str(error) if isinstance(error, RiverdeltaError) else repr(error)
+        raise Corrupt(
+            f"{checkpoint.path} cannot be used: {reason}; move it away, and the learner starts from an older one"
+        ) from error

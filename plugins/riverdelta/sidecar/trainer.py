@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from riverdelta.core.arrays import Array, Arrays, nest, part
-from riverdelta.core.errors import Corrupt, RiverdeltaError, Unavailable
+from riverdelta.core.arrays import Array, nest
+from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import Lock
 from riverdelta.core.records import Control, Tick
@@ -25,7 +25,7 @@ from riverdelta.sidecar.eraser import Eraser
 from riverdelta.sidecar.publisher import Live
 from riverdelta.sidecar.recall import Kept
 from riverdelta.sidecar.releaser import Releases
-from riverdelta.sidecar.saver import Saver
+from riverdelta.sidecar.saver import Saver, restore
 from riverdelta.sidecar.shown import shown
 from riverdelta.sidecar.status import Status
 from riverdelta.sidecar.timer import Timer
@@ -89,9 +89,7 @@ class Trainer:
             self.learner.recall = Kept(store, self.journal, self._make_release, archive, clock)
             self._begin(self.checkpoints.load())
             for name, (now, most) in self.learner.stack.sizes().items():
-                _log.info(
-                    "%s takes %.1f MB of memory, and at most %.1f MB, with a row for every slot", name, now / 1e6, most / 1e6
-                )
+                _log.info("%s takes %.1f MB of memory, at most %.1f MB with a row a slot", name, now / 1e6, most / 1e6)
             if settings.guard == "release":
                 self._show_champion()
             self._eraser = Eraser(self.home, self.learner, self.journal, self.contest, self.live, self._saved, self._show_again)
@@ -100,34 +98,18 @@ class Trainer:
             self._unlock = held.pop_all().close
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
-        if checkpoint is None and (origin := self.home.origin) is not None:
-            self.learner.load(self._rebased(origin.position))
-            return
-        if checkpoint is None:
+        if checkpoint is not None:
+            restore(self.learner, checkpoint)
+            _log.info("learning continues from position %d (%s)", self.learner.position, checkpoint.path.name)
+        elif (origin := self.home.origin) is None:
             self.learner.begin()
-            return
-        try:
-            self.learner.load(checkpoint.arrays)
-            for name, observer in self.learner.observers.items():
-                observer.load(part(checkpoint.arrays, name))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, Corrupt) as error:
-            reason = str(error) if isinstance(error, RiverdeltaError) else repr(error)
+        elif (state := self.releases.state_after(origin.position)) is not None:
+            self.learner.load(state)
+        else:
             raise Corrupt(
-                f"{checkpoint.path} cannot be used: {reason}; move it away, and the learner starts from an older one"
-            ) from error
-        _log.info("learning continues from position %d (%s)", self.learner.position, checkpoint.path.name)
-
-    def _rebased(self, position: int) -> Arrays:
-        """Return the state of the newest readable release of a rebased home, which did not learn its older records."""
-        store = self.releases.store
-        for release in reversed(store.all()):
-            with suppress(Corrupt):
-                if release.position >= position:
-                    return store.state(release)
-        raise Corrupt(
-            f"{self.home.folder} has no checkpoint, and no release since it was rebased that can be read; restore one of them "
-            f"from a backup, or rebase again"
-        )
+                f"{self.home.folder} has no checkpoint, and no release since it was rebased that can be read; restore one of "
+                f"them from a backup, or rebase again"
+            )
 
     def step(self) -> bool:
         """Do what is due; return whether there is more to do at once."""
@@ -211,8 +193,7 @@ class Trainer:
             self._show_champion()
         else:
             self.live.renew()
-        self._publishing.hurry()
-        self._status.timer.hurry()
+        self._hurry()
 
     def _save(self) -> None:
         self._saver.save(self.learner.position, self.state)
@@ -291,8 +272,7 @@ class Trainer:
                 self.live.mark_dirty()
             elif outcome.action in ("promote", "rollback"):
                 self._show_champion()
-            self._publishing.hurry()
-            self._status.timer.hurry()
+            self._hurry()
         if outcome is not None and outcome.pending:
             self._eraser.note(outcome.sequence)
         self.contest.owed = None
@@ -309,6 +289,10 @@ class Trainer:
         champion = self.contest.registered_champion()
         self.live.show(stack_of(champion, self.contest.store, self.home.definition.new_stack))
         self.contest.serving = champion.number
+
+    def _hurry(self) -> None:
+        self._publishing.hurry()
+        self._status.timer.hurry()
 
     def _publish(self) -> None:
         if self._publishing.due() and self.live.due(self.learner.position):

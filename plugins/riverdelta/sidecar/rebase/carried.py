@@ -11,7 +11,7 @@ from riverdelta.core.records import Impressions, Record
 from riverdelta.learning.erased import Erased, Subject
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.journal import Reader
-from riverdelta.storage.journal.reader import NOTHING, encoded
+from riverdelta.storage.journal.entries import NOTHING, encoded
 from riverdelta.storage.log.rewriter import Rewriter
 
 _READ_ROWS = 16_384

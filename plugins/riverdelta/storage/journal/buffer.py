@@ -17,7 +17,7 @@ from riverdelta.core.features import Floats, Ints
 from riverdelta.core.keys import MOST_ROWS
 from riverdelta.core.records import OUTPUTS, Impressions, RequestName
 from riverdelta.core.values import size_of
-from riverdelta.storage.journal.reader import encoded
+from riverdelta.storage.journal.entries import encoded
 from riverdelta.storage.log import Entry, Named, Transaction
 from riverdelta.storage.registry.state import State
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 from riverdelta.core.keys import indices, keys, requests
 from riverdelta.core.records import Feedback, Impressions, only
 from riverdelta.learning.erased import Erased, Flags
-from riverdelta.storage.journal.reader import NOTHING, Reader, encoded
+from riverdelta.storage.journal.entries import NOTHING, encoded
+from riverdelta.storage.journal.reader import Reader
 from riverdelta.storage.log import Entry
 
 #: Records and marks that are written together.
@@ -65,7 +66,7 @@ def _batches(
     yield entries, rows
 
 
-def _entry(record: Impressions | Feedback, left: Flags) -> Entry:
+def _entry(record: R, left: Flags) -> Entry:
     if not left.any():
         return encoded(NOTHING)
     return encoded(only(record, left))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -18,14 +17,15 @@ from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.losses.base import Doubles
-from riverdelta.core.records import SETTINGS, Control, Feedback, Tick
+from riverdelta.core.records import Control, Feedback, Tick
 from riverdelta.storage.journal.base import Answer, Health
 from riverdelta.storage.journal.buffer import Block, Buffer, Rows
+from riverdelta.storage.journal.entries import add, encoded, recorded
 from riverdelta.storage.journal.held import Call, Held
 from riverdelta.storage.journal.ids import new_incarnation
 from riverdelta.storage.journal.judge import Judge, Rules
-from riverdelta.storage.journal.reader import Reader, encoded, recorded
-from riverdelta.storage.log import Entry, Log, Named, Transaction
+from riverdelta.storage.journal.reader import Reader
+from riverdelta.storage.log import Entry, Log, Named
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
@@ -229,7 +229,7 @@ class Journal(Reader):
             for record in judge.records():
                 transaction.append(encoded(record))
             transaction.feed(judge.fed())
-            places = [_add(transaction, entry.record) for entry in entries]
+            places = [add(transaction, entry.record) for entry in entries]
             position = transaction.last()
         if block is not None:
             with self._wake:
@@ -294,14 +294,3 @@ def _refuse(waiting: Iterable[Call | _Waiting], error: Unavailable) -> None:
     for one in waiting:
         if not one.future.done():
             one.future.set_exception(error)
-
-
-def _add(transaction: Transaction, record: Tick | Control | Instruction) -> int:
-    """Add a record with the facts that it changes; return its position."""
-    if isinstance(record, Tick):
-        transaction.put("tick", max(record.time, transaction.fact("tick")))
-    elif isinstance(record, Control) and record.action == SETTINGS:
-        if recorded(transaction, dict) is None:
-            transaction.put("first_window", record.arguments.get("window_seconds") or 0.0)
-        transaction.put("settings", json.dumps(dict(record.arguments)))
-    return transaction.append(encoded(record))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.instruction import Instruction
-from riverdelta.core.records import Control, Feedback, Impressions, Record, Tick, decode, encode
+from riverdelta.core.records import Control, Feedback, Impressions, Record
 from riverdelta.learning.erased import Erased, Subject
-from riverdelta.storage.log import Entry, Log, Stored
-from riverdelta.storage.log.base import Index, Needed
-
-T = TypeVar("T")
-#: What replaces a record without rows: a tick without effect.
-NOTHING = Tick(0.0)
+from riverdelta.storage.journal.entries import decoded, recorded
+from riverdelta.storage.log import Log
+from riverdelta.storage.log.base import Needed
 
 
 class Reader:
@@ -33,7 +29,7 @@ class Reader:
 
     def read(self, after: int, rows: int) -> list[tuple[int, Record]]:
         """Return the records after sequence number `after`, about `rows` rows in all; raises `Corrupt` naming a damaged one."""
-        return [(stored.sequence, _decoded(stored)) for stored in self.log.read(after, rows)]
+        return [(stored.sequence, decoded(stored)) for stored in self.log.read(after, rows)]
 
     def impressions(self, sequence: int) -> Impressions:
         """Return the impressions of a record; raises `Corrupt` if they cannot be read."""
@@ -90,25 +86,3 @@ class Reader:
     def close(self) -> None:
         """Close the log."""
         self.log.close()
-
-
-def recorded(index: Index, read: Callable[[dict[str, Any]], T]) -> T | None:
-    """Return what `read` returns for the newest record of the settings that learning reads; None before the first."""
-    text = index.fact("settings")
-    try:
-        settings = json.loads(text)
-        return None if settings == {} else read(settings)
-    except (LookupError, TypeError, ValueError, RecursionError):
-        raise Corrupt(f"{index.where} has {text!r:.80} as its 'settings'; it is damaged") from None
-
-
-def encoded(record: Record) -> Entry:
-    """Return a record as a log stores it."""
-    return Entry.of(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, encode(record))
-
-
-def _decoded(stored: Stored) -> Record:
-    try:
-        return decode(stored.payload)
-    except Corrupt as error:
-        raise Corrupt(f"journal record {stored.sequence} in {stored.where}: {error}") from error

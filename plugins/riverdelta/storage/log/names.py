@@ -1,9 +1,9 @@
-"""Names: the requests that clients named, in one segment file, and those that retention has deleted with others."""
+"""Names: what one segment file has by its clients' words: named requests, names of deleted ones, and texts of string ids."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from riverdelta.storage.log.schema import explained
 # Each table is created with its first row, so that files without names keep the older format, and is never dropped.
 _NAMED = "named (name TEXT PRIMARY KEY, incarnation INTEGER, request INTEGER, content BLOB) WITHOUT ROWID"
 _OUTLIVED = "outlived (hash INTEGER PRIMARY KEY)"
+_TEXT = "text (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, value TEXT)"
 
 
 class Names:
@@ -48,23 +49,39 @@ class Names:
         """Keep the hashes of names whose requests are deleted with another segment."""
         self._insert(_OUTLIVED, [(each,) for each in sorted(hashes.tolist())])
 
-    def forget(self, requests: Collection[Request], hashes: Collection[int]) -> None:
-        """Delete the names of requests, and these hashes of the names of deleted ones."""
+    def forget(self, requests: Collection[Request], ids: Collection[int]) -> None:
+        """Delete the names of requests, the texts of ids, and those among the names of deleted requests with these hashes."""
         if requests and self._has("named"):
             # In one pass, because the table is ordered by name.
             gone = set(requests)
             names = [(name,) for name, *request in self._ask("named", "name, incarnation, request") if tuple(request) in gone]
             self._db.executemany("DELETE FROM named WHERE name = ?", names)
-        if hashes and self._has("outlived"):
-            self._db.executemany("DELETE FROM outlived WHERE hash = ?", [(each,) for each in hashes])
+        for table, column in (("outlived", "hash"), ("text", "id")):
+            if ids and self._has(table):
+                self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(each,) for each in ids])
 
     def outlived(self, name: str) -> bool:
         """Return whether a name has such a hash."""
         return bool(self._ask("outlived", "1", "WHERE hash = ?", id64(name)))
 
+    def note(self, texts: Mapping[int, str]) -> None:
+        """Add the texts of ids."""
+        self._insert(_TEXT, [(None, *each) for each in texts.items()])
+
+    def texts(self, ids: Collection[int]) -> dict[int, str]:
+        """Return the texts of ids that this segment has."""
+        found = {each: self._ask("text", "value", "WHERE id = ?", each) for each in ids}
+        return {each: rows[0][0] for each, rows in found.items() if rows and isinstance(rows[0][0], str)}
+
+    def noted(self) -> int:
+        """Return how many texts this segment has, at once: those deleted before the newest one count too."""
+        return sum(int(most or 0) for (most,) in self._ask("text", "max(place)"))
+
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
         self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-        marks, verb = ", ".join("?" * len(rows[0])), "INSERT OR IGNORE" if table is _OUTLIVED else "INSERT"
+        marks, verb = ", ".join("?" * len(rows[0])), "INSERT" if table is _NAMED else "INSERT OR IGNORE"
         self._db.executemany(f"{verb} INTO {table.split()[0]} VALUES ({marks})", rows)
 
     def _has(self, table: str) -> bool:

@@ -19,7 +19,6 @@ from riverdelta.core.records import Impressions, decode
 from riverdelta.storage.log.base import Entry, Fed, Request, Row, Stored
 from riverdelta.storage.log.names import Names
 from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
-from riverdelta.storage.log.texts import Texts
 
 _PAIR = 16
 #: The columns that the tables of earlier versions lack.
@@ -40,7 +39,7 @@ class Segment:
             # What is erased is overwritten with zeros.
             self._db.execute("PRAGMA secure_delete=ON")
         self.first: int = self.fact("first")
-        self.names, self.texts = Names(self._db, self.path), Texts(self._db, self.path)
+        self.names = Names(self._db, self.path)
         self._upgrade()
 
     @contextmanager
@@ -75,7 +74,6 @@ class Segment:
         """Delete the feedback of rows, the names of requests and all about the texts of `ids`, inside a transaction."""
         self._db.executemany("DELETE FROM fed WHERE incarnation = ? AND request = ? AND row = ?", rows)
         self.names.forget(requests, ids)
-        self.texts.forget(ids)
 
     @property
     def sealed(self) -> bool:

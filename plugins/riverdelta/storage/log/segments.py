@@ -130,13 +130,13 @@ class Segments:
 
     def note(self, texts: Mapping[int, str], most: int) -> None:
         """See `Transaction.note`."""
-        if sum(segment.texts.count() for segment in self._open.values()) + len(texts) <= most:
-            self.newest.texts.note(texts)
+        if sum(segment.names.noted() for segment in self._open.values()) + len(texts) <= most:
+            self.newest.names.note(texts)
 
     def texts(self, ids: Collection[int]) -> Mapping[int, str]:
         """See `Index.texts`."""
         with self._now() as segments:
-            return dict(ChainMap(*(segment.texts.find(ids) for segment in reversed(segments))))
+            return dict(ChainMap(*(segment.names.texts(ids) for segment in reversed(segments))))
 
     def put(self, name: str, value: Any) -> None:
         """See `Transaction.put`."""
