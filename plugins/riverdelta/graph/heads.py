@@ -186,14 +186,14 @@ class Outputs:
                 return len(labels)
             raise ModelError(f"{path.name}: output {tensor!r} has no shape; {with_dynamic_batch(self.model, path.name)}")
         dims = value.type.tensor_type.shape.dim
+        width = 1 if len(dims) == 1 else (len(dims) and dims[1].dim_value) or len(self.classes.of(read) or ())
+        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
+        if dims and (len(dims) > 2 or not fits):
+            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
+            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
         if not dims or dims[0].HasField("dim_value") or not is_batch(self.model, value):
             how = with_dynamic_batch(self.model, path.name)
             raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {how}")
-        width = 1 if len(dims) == 1 else dims[1].dim_value or len(self.classes.of(read) or ())
-        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
-        if len(dims) > 2 or not fits:
-            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
-            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
         return width
 
     def _column(self, tensor: str, read: str, width: int, column: int | str | None) -> int:

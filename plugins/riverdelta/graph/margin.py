@@ -145,10 +145,7 @@ def _mirrored(wiring: Wiring, spot: Spot) -> bool:
         given, op = attributes(node), operator(node)
         if op == "Concat" and len(node.input) == 2:
             maker = wiring.makers.get(node.input[0])
-            turned = maker is not None and (
-                operator(maker) == "Neg" or (operator(maker) == "Mul" and wiring.number(maker.input[1]) == -1)
-            )
-            return bool(turned and maker is not None and maker.input[0] == node.input[1])
+            return maker is not None and wiring.scaled(maker) == (node.input[1], -1)
         if op == "SVMClassifier":
             return len(labels_of(node) or ()) == 2
         if op == "LinearClassifier" and len(given.get("intercepts", ())) == 2:
@@ -156,8 +153,8 @@ def _mirrored(wiring: Wiring, spot: Spot) -> bool:
             return bool((low == -high).all() and given["intercepts"][0] == -given["intercepts"][1])
         if op.endswith("Classifier"):
             return single_score(node)
-        if op == "Mul" and wiring.number(node.input[1]) is not None:
-            spot = Spot(node.input[0], spot.column)
+        if (scaled := wiring.scaled(node)) is not None:
+            spot = Spot(scaled[0], spot.column)
         elif (before := wiring.back(spot)) is not None and before.column == spot.column:
             spot = before
         else:

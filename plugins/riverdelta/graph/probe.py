@@ -66,13 +66,26 @@ class Probe:
         for block in _blocks(self.inputs, _texts(self.model)):
             try:
                 made = session.run(names, block, options)
-                found.append(np.stack([np.asarray(one, np.float64).ravel() for one in made], axis=1))
             except Exception:  # ONNX Runtime's errors share no base class but Exception
                 _log.debug("%s: a probed block was refused", self.path, exc_info=True)
+                continue
+            for head, one in zip(heads, made, strict=True):
+                self._check_size(head, one.size / len(next(iter(block.values()))), outputs)
+            found.append(np.stack([one.astype(np.float64).ravel() for one in made], axis=1))
         timer.cancel()
         values = np.concatenate(found)
         values = values[np.isfinite(values).all(axis=1)]
         return values if len(values) >= _LEAST else values[:0]
+
+    def _check_size(self, head: Head, size: float, outputs: int) -> None:
+        """Raise `ModelError` if a row has other than `outputs` numbers, as the file declares."""
+        if size != outputs:
+            file, made = self.path.name, f"onnx.helper.make_tensor_value_info({head.tensor!r}, 1, ['N', {size:.9g}])"
+            at = next((at for at, value in enumerate(self.model.graph.output) if value.name == head.tensor), 0)
+            raise ModelError(
+                f"{file}: {head.tensor!r} has {size:.9g} numbers a row, which is not what the file declares; write model = "
+                f"onnx.load({file!r}); model.graph.output[{at}].CopyFrom({made}); onnx.save(model, {file!r})"
+            )
 
     def _scoring(self, heads: Sequence[Head], outputs: int) -> tuple[onnx.ModelProto, list[str]]:
         """Return the model with these heads as its only outputs, and their names."""

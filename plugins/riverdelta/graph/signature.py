@@ -16,6 +16,7 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import column_of, is_batch, kind_of, type_of
 from riverdelta.graph.exporters import with_dynamic_batch
 from riverdelta.graph.heads import Head, Outputs
+from riverdelta.graph.labels import check_classes
 from riverdelta.graph.margin import checked_margin, raw_of
 from riverdelta.graph.meaning import Evidence, word_of
 from riverdelta.graph.probe import Probe
@@ -70,6 +71,8 @@ class Signature:
         outputs = Outputs(path, model, shapes, loss)
         name, head = outputs.find(named)
         probe = Probe(path, model, inputs, shapes)
+        if named is None or not isinstance(outputs.split(named)[1], int):
+            check_classes(outputs, name, head, probe)
         evidence = Evidence(name, head, loss, probe)
         predicts, found = evidence.predicts(word, link is not None), None
         if not predicts:

@@ -67,6 +67,16 @@ class Wiring:
         same = held is not None and held.size and held.dtype.kind in "biuf" and (held == held.flat[0]).all()
         return float(held.flat[0]) if held is not None and same else None
 
+    def scaled(self, node: NodeProto) -> tuple[str, float] | None:
+        """Return the tensor that a node multiplies by a number, and the number; None if it does something else."""
+        if operator(node) == "Neg":
+            return node.input[0], -1.0
+        if operator(node) == "Mul":
+            for source, factor in (node.input, node.input[::-1]):
+                if (number := self.number(factor)) is not None:
+                    return source, number
+        return None
+
     def width(self, name: str) -> int | None:
         """Return how many numbers a tensor has a row: 1 for [N], K for [N, K], None if that is not known."""
         if name not in self._shapes or not self._shapes[name].type.tensor_type.HasField("shape"):
@@ -170,7 +180,7 @@ def _constant(value: Any) -> Any:
 
 
 def _read(tensor: TensorProto, folder: Path) -> npt.NDArray[Any] | None:
-    if tensor.data_type == TensorProto.STRING or np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
+    if np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
         return None
     try:
         return numpy_helper.to_array(tensor, str(folder))

@@ -149,9 +149,7 @@ class Definition:
 
     def complete(self, columns: Columns) -> Columns:
         """Return checked columns of a request with the inputs of the base that `prepare` makes; raises as it does."""
-        if self.preparation is None:
-            return columns
-        return {**columns, **self.preparation.complete({name: columns[name] for name in self.request_schema})}
+        return columns if self.preparation is None else self.preparation.complete(columns)
 
     @property
     def needed(self) -> tuple[str, ...]:

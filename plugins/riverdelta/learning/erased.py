@@ -20,12 +20,13 @@ REQUEST = "request_id"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is forgotten: the id `own` of the column `name`, or one request of an incarnation; as a record names it.
+    """What is forgotten: the id `own` of the column `name`, or one request of an incarnation whose client's id has the hash
+    `own`; as a record names it.
 
-    >>> Subject.parse("user_id=-7"), Subject.parse("request_id=4.2"), Subject.parse("user_id=#5f1c")
-    (Subject(name='user_id', own=-7, request=None), Subject(name=None, own=0, request=(4, 2)), None)
-    >>> str(Subject.parse("request_id=4.2"))
-    'request_id=4.2'
+    >>> Subject.parse("user_id=-7"), Subject.parse("request_id=4.2.-9"), Subject.parse("user_id=#5f1c")
+    (Subject(name='user_id', own=-7, request=None), Subject(name=None, own=-9, request=(4, 2)), None)
+    >>> str(Subject.parse("request_id=4.2.-9"))
+    'request_id=4.2.-9'
     """
 
     name: str | None
@@ -43,12 +44,14 @@ class Subject:
         if value.startswith("#"):
             return None
         if name == REQUEST and "." in value:
-            incarnation, number = value.split(".")
-            return cls(None, 0, (int(incarnation), int(number)))
+            incarnation, number, own = map(int, value.split("."))
+            return cls(None, own, (incarnation, number))
         return cls(name, int(value), feature=features.get(name))
 
     def __str__(self) -> str:
-        return f"{self.name}={self.own}" if self.request is None else f"{REQUEST}={self.request[0]}.{self.request[1]}"
+        return (
+            f"{self.name}={self.own}" if self.request is None else f"{REQUEST}={self.request[0]}.{self.request[1]}.{self.own}"
+        )
 
     def among(self, impressions: Impressions) -> Flags:
         """Return which rows of a record are forgotten, bool[N]."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from riverdelta.core.features import Schema
-from riverdelta.core.hashing import MOST_ID_LENGTH
+from riverdelta.core.hashing import MOST_ID_LENGTH, id64
 from riverdelta.core.ids import parse_ids
 from riverdelta.learning.command import Command, Learning
 from riverdelta.learning.erased import REQUEST, Subject
@@ -37,7 +37,7 @@ class Forget(Command):
         """Return it with the hash of the id, or the number of the request, in place of the text."""
         name, _, value = self.what.partition("=")
         if name == REQUEST and name not in schema:
-            subject = Subject(None, 0, request(value) or (0, 0))
+            subject = Subject(None, id64(value), request(value) or (0, 0))
         else:
             ids = parse_ids([self.what], schema) or {}
             subject = Subject(name, ids[name])

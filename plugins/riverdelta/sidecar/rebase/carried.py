@@ -8,6 +8,7 @@ from typing import Any
 
 from riverdelta.core.arrays import Arrays
 from riverdelta.core.records import Impressions, Record
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.journal import Reader
 from riverdelta.storage.journal.reader import NOTHING, encoded
@@ -65,6 +66,11 @@ class Carried(Replayed):
         """Return the impressions of a record."""
         self.flush()
         return super().impressions(sequence)
+
+    def erased(self, subject: Subject, before: int) -> Erased:
+        """Return the rows of a subject in the records before a position."""
+        self.flush()
+        return super().erased(subject, before)
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
         """Return the records between two positions, both excluded, starting with the oldest that is left."""

@@ -90,7 +90,8 @@ class Judge:
             elif request.fed.get(row) == ERASED:
                 outcomes.append(Outcome.IMPRESSION_LOST)
             else:
-                outcome, journalled = self._decide(request, row, label, time)
+                weight, event = None if said[1] == 1 else said[1], None if math.isnan(said[2]) else said[2]
+                outcome, journalled = self._decide(request, row, label, time, weight, event)
                 outcomes.append(outcome)
                 if journalled:
                     self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, *said))
@@ -117,7 +118,9 @@ class Judge:
             self._requests[key] = Outcome.EXPIRED if found.retired else _Request(found.rows, dict(found.fed))
         return self._requests[key]
 
-    def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
+    def _decide(
+        self, request: _Request, row: int, label: float, time: float, weight: float | None, event: float | None
+    ) -> tuple[Outcome, bool]:
         """Return the outcome, and whether the item is written to the journal."""
         before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
         if math.isnan(label):
@@ -135,9 +138,9 @@ class Judge:
             return Outcome.CONFLICT, False
         if self._matured(before):
             # A late negative adds nothing; the one that silence made stands until a positive takes it back.
-            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due))
+            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due, weight, event))
             return Outcome.LATE, label > 0
-        self._note(request, row, Fed(label, before.shown))
+        self._note(request, row, Fed(label, before.shown, None, weight, event))
         return Outcome.ACCEPTED, True
 
     def _note(self, request: _Request, row: int, fed: Fed) -> None:
