@@ -1,5 +1,6 @@
 """What inspect says of each tensor: its place, its use, the line to write, or the reason."""
 
+import onnx
 import pytest
 
 from riverdelta.core.errors import ModelError
@@ -7,7 +8,7 @@ from riverdelta.graph.inspection import declaration, list_tensors
 from riverdelta.graph.signature import Signature
 
 BASE = """
-g (int64[batch] user, float[batch, seq, 4] tokens, float[seq] positions, int32[batch] kind, complex64[batch] city,
+g (int64[batch] user, float[batch, seq, 4] tokens, float[seq] positions, int32[batch] kind, complex64[N] city,
    float[8, 2] fixed, float[-1, 2] x)
   => (float[batch, 1] score, float[batch, 2] both, float[batch, 1] other, float[batch, 1] tanhed, int64[batch] label)
 <float[2, 1] w = {0.5, -1.5}, float[2, 2] w2 = {1, 2, 3, 4}>
@@ -82,3 +83,13 @@ def test_an_input_whose_first_axis_is_a_sequence_is_refused_by_name(write):
     path = write("g (float[N] x, float[N, seq] w, float[seq] p) => (float[N] y) { y = Neg(x) }")
     with pytest.raises(ModelError, match=r"input 'p' is float\[seq\], and 'seq' is not the batch axis"):
         Signature.read(path)
+
+
+def test_no_service_is_printed_for_a_model_that_this_machine_cannot_open(write):
+    path = write("g (float[N] x) => (float[N] y) { z = Identity(x) y = Sigmoid(z) }")
+    model = onnx.load(path)
+    model.graph.node[0].domain = "nowhere"
+    model.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="ONNX Runtime cannot open"):
+        declaration(path)

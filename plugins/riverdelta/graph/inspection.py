@@ -15,8 +15,9 @@ from riverdelta.graph.axes import column_of, is_batch, type_of
 from riverdelta.graph.features import read
 from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import IDENTITY, Evidence
-from riverdelta.graph.probe import Probe
-from riverdelta.graph.reading import read_model
+from riverdelta.graph.probe import MOST_BYTES, Probe
+from riverdelta.graph.reading import files_of, read_model
+from riverdelta.graph.runtime import open_session
 from riverdelta.graph.signature import Signature, input_of, inputs_of
 from riverdelta.graph.taps import settled, tappable
 
@@ -71,9 +72,13 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
 def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
     """Return the code of a service that serves a model as it is and learns by user; raises `ModelError` if it cannot say how.
 
+    A model of up to 256 MiB is opened, so that one which this machine cannot run is refused.
+
     The code runs as it is in a file beside which `path` leads to the model.
     """
     signature = Signature.read(path, loss=loss)
+    if sum(file.stat().st_size for file in files_of(signature.path, signature.model)) <= MOST_BYTES:
+        open_session(signature.path)
     ids = [name for name, column in signature.inputs.items() if column.kind == "id"]
     user = ids[0] if ids else next(name for name in ("user_id", "user", "id_of_user", "entity") if name not in signature.inputs)
     lines = [f"base={_quoted(str(path))},", f"output={_quoted(signature.output)},"]

@@ -89,7 +89,8 @@ class Trainer:
             self.learner.recall = Kept(store, self.journal, self._make_release, archive, clock)
             self._begin(self.checkpoints.load())
             for name, (now, most) in self.learner.stack.sizes().items():
-                _log.info("%s takes %.1f MB of memory, at most %.1f MB with a row a slot", name, now / 1e6, most / 1e6)
+                grown = f", and {most / 1e6:.1f} MB with a row for every slot" if most > now else ""
+                _log.info("%s takes %.1f MB of memory%s", name, now / 1e6, grown)
             if settings.guard == "release":
                 self._show_champion()
             self._eraser = Eraser(self.home, self.learner, self.journal, self.contest, self.live, self._saved, self._show_again)
