@@ -147,12 +147,6 @@ class PerUser(Correction):
         self._rows.keep(used)
         return out
 
-    def forget_id(self, name, own, rows):
-        row = self._rows.index.values[self._hash(np.array([own])), 0]
-        shift = self.served["shift"]
-        shift.values[row], shift.touched[row], self.learner["certainty"][row] = 0, True, 0
-        return int(row[0] > 0)
-
     def saved(self):
         return self._rows.saved()
 
@@ -162,6 +156,9 @@ class PerUser(Correction):
     def export(self, nodes, columns, offset):
         rows = self._rows.export(nodes, self._hash.export(nodes, columns["u"]))
         return nodes.add("Add", offset, nodes.add("Squeeze", rows, nodes.constant([1], np.int64)))
+
+    def forget_id(self, name, own, rows):
+        return self._rows.reset(self._hash(np.array([own]))) if name == "u" else 0
 
     def occupancy(self):
         return {"shift": (self._rows.used - 1) / self.slots}

@@ -194,6 +194,13 @@ def test_a_decision_function_of_two_mirrored_columns_is_one_score(write, combine
         np.testing.assert_array_equal(found["logit"], plain(write(text), {"x": x})["y"][:, column])
 
 
+@pytest.mark.parametrize("written", ["paid", "p[paid]"])
+def test_a_class_that_is_named_without_its_tensor_or_quotes_is_answered_with_the_line(write, written):
+    path = write(classifier('classlabels_strings = ["paid", "unpaid"]', kind="string"))
+    with pytest.raises(ModelError, match=r"""has no output .*: write output="p\['paid'\]"$"""):
+        Signature.read(path, output=written)
+
+
 @pytest.mark.parametrize(
     ("declared", "made", "found", "width"),
     [

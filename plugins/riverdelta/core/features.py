@@ -133,16 +133,6 @@ class Column:
         check_texts(self.name, str(self), array, first)
         return array
 
-    def padded(self, value: Any, most: int | None = None) -> Any:
-        """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
-
-        Zeros are false in a column of booleans; strings are not padded. Raises `TooLarge` if that makes more than `most`
-        values.
-        """
-        if self.dtype == "string":
-            return value
-        return padded(self.name, value, self.shape, False if self.dtype == "bool" else 0, most)
-
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
 
@@ -219,6 +209,8 @@ class Schema(dict[str, Column]):
 
     #: The columns that a declaration can make another kind; None if all can.
     declarable: Collection[str] | None = None
+    #: The ids that are hashes of strings in every request.
+    texts: Collection[str] = ()
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Self:
@@ -283,13 +275,17 @@ class Schema(dict[str, Column]):
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
+            if isinstance(columns[name], str | int | float):
+                one = short(columns[name])
+                raise InvalidInput(f"column {name!r} is {one}; expected {column}, a list with one value a row: write [{one}]")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
         open_ended = [name for name, column in self.items() if None in column.shape]
         ragged = {name: lengths_of(columns[name]) for name in open_ended}
         if any(ragged.values()):
             most = None if max_rows is None else OPEN_ROW * max_rows
-            columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
+            open_numbers = {name: self[name].shape for name in open_ended if self[name].dtype != "string"}
+            columns = {**columns, **{n: padded(n, columns[n], shape, most) for n, shape in open_numbers.items()}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():

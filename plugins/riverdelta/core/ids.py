@@ -16,7 +16,8 @@ _QUOTED = re.compile(r'"(.*)"', re.DOTALL)
 def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
     """Return ids from texts `column=value`, None if there are none; raises `InvalidInput` naming the text that is not valid.
 
-    An integer is the id itself; any other value is a string, and so is an integer in double quotes.
+    An integer is the id itself, unless the column has only strings; any other value is a string, and so is an integer in double
+    quotes.
 
     >>> schema = Schema.of({"user_id": "int64", "country": "int64"})
     >>> parse_ids(["user_id=42", "country=de"], schema) == {"user_id": 42, "country": id64("de")}
@@ -33,7 +34,8 @@ def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
             known = [column.name for column in schema.values() if column.kind == "id"]
             raise InvalidInput(f"{name!r} is not an id column: {near(name, known)}")
         quoted = _QUOTED.fullmatch(value)
-        ids[name] = int(value) if _INTEGER.fullmatch(value) else id64(quoted[1] if quoted else value)
+        number = _INTEGER.fullmatch(value) and name not in schema.texts
+        ids[name] = int(value) if number else id64(quoted[1] if quoted else value)
         if not -(2**63) <= ids[name] < 2**63:
             raise InvalidInput(f"{name} is {value}; expected a 64-bit integer")
     return ids or None

@@ -124,6 +124,12 @@ class Outputs:
         known = self.classes.of(self._read(tensor), width)
         return [f"output={f'{tensor}[{at}]' if known is None else f'{tensor}[{known[at]!r}]'!r}" for at in range(width)]
 
+    def _of_class(self, name: str) -> list[str]:
+        """Return what to write where a name is that of a class, alone or in brackets without quotes."""
+        word = name.rpartition("[")[2].strip("]'\" ")
+        every = {one: self.classes.of(self._read(one)) or () for one in self.candidates()}
+        return [f"write output={f'{one}[{word!r}]'!r}" for one, known in every.items() if word in known]
+
     def _only(self) -> str:
         found = self.candidates()
         if len(found) == 2 and (first := self._first_of_two(*found)) is not None:
@@ -152,10 +158,8 @@ class Outputs:
 
     def _zipped(self, name: str) -> NodeProto | None:
         """Return the ZipMap that makes an output, if one does."""
-        node = self.wiring.makers.get(name)
-        while node is not None and node.op_type == "Identity":
-            node = self.wiring.makers.get(node.input[0])
-        return node if node is not None and node.op_type == "ZipMap" else None
+        makers = (self.wiring.makers.get(spot.tensor) for spot in self.wiring.way(Spot(name)))
+        return next((node for node in makers if node is not None and node.op_type == "ZipMap"), None)
 
     def _read(self, tensor: str) -> str:
         """Return the tensor that is read for a name: a map of classes is read before it is made."""
@@ -167,7 +171,8 @@ class Outputs:
         path, loss = self.path, self.loss
         if value is None and read not in self.wiring.makers:
             known = [*self.values, *self.wiring.makers]
-            raise ModelError(f"{path.name} has no output {tensor!r}: {near(tensor, [*self.values] if known else known)}")
+            of = " or ".join(self._of_class(tensor)) or near(tensor, [*self.values] if known else known)
+            raise ModelError(f"{path.name} has no output {tensor!r}: {of}")
         kind = 0 if value is None else value.type.tensor_type.elem_type
         if kind not in (0, *FLOATS):
             what = f"a {loss.raw} or a prediction of it"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from riverdelta.core.errors import ModelError
 from riverdelta.graph.axes import OTHER_AXIS
-from riverdelta.graph.names import graphs_of
+from riverdelta.graph.names import subgraphs
 from riverdelta.graph.runtime import EXTENSIONS, open_session, quiet
 
 #: The rows of each block, and the length of its other open axes: no length is a number of rows.
@@ -31,9 +31,11 @@ _TEXTS = (
 Infer = Callable[[Iterable[ValueInfoProto]], dict[str, ValueInfoProto]]
 
 
-def operators_of(graph: Any) -> Iterator[NodeProto]:
-    """Yield the nodes of a graph or function, and of the graphs within it, that onnxruntime-extensions computes."""
-    yield from (node for inner in graphs_of(graph) for node in inner.node if node.domain in EXTENSIONS)
+def operators_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield those of some nodes, and of the nodes within them, that onnxruntime-extensions computes."""
+    for node in nodes:
+        yield from [node] if node.domain in EXTENSIONS else []
+        yield from operators_of(one for inner in subgraphs(node) for one in inner.node)
 
 
 def completed(path: Path, model: onnx.ModelProto, infer: Infer) -> dict[str, ValueInfoProto]:
@@ -44,9 +46,9 @@ def completed(path: Path, model: onnx.ModelProto, infer: Infer) -> dict[str, Val
     does not check what they declare, and some converters declare two columns and make one.
     """
     graph, found = model.graph, infer(())
-    own = {name for node in graph.node if any(operators_of(_alone(node))) for name in node.output}
+    own = {name for node in graph.node if any(operators_of([node])) for name in node.output}
     every = {name for node in graph.node for name in filter(None, node.output)}
-    if not own and not any(any(operators_of(function)) for function in model.functions):
+    if not own and not any(any(operators_of(function.node)) for function in model.functions):
         return found | (_corrected(path, model, found) if any(node.domain == _CLASSICAL for node in graph.node) else {})
     outputs = {value.name for value in graph.output}
     for among in (own | outputs, every):
@@ -94,10 +96,6 @@ def measure(path: Path, model: onnx.ModelProto, names: Collection[str]) -> dict[
 
 def _lengths(value: ValueInfoProto) -> list[int]:
     return [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-
-
-def _alone(node: NodeProto) -> GraphProto:
-    return helper.make_graph([node], "alone", [], [])
 
 
 def _known(value: ValueInfoProto | None) -> bool:

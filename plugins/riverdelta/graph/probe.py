@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
-from onnxruntime import RunOptions
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.graph.heads import Head
 from riverdelta.graph.names import make_room
-from riverdelta.graph.reading import opset_of
-from riverdelta.graph.runtime import open_session
+from riverdelta.graph.reading import files_of, opset_of
+from riverdelta.graph.runtime import open_session, quiet
 from riverdelta.graph.trimming import trim
 
 _log = logging.getLogger(__name__)
@@ -39,13 +38,12 @@ _OPSET = 13
 
 @dataclass(frozen=True)
 class Probe:
-    """Scores a few rows with a model whose files have `size` bytes; `shapes` has the types of its tensors."""
+    """Scores a few rows with the model at `path`; `shapes` has the types of its tensors."""
 
     path: Path
     model: onnx.ModelProto
     inputs: Schema
     shapes: Mapping[str, ValueInfoProto]
-    size: int
 
     def values(self, *heads: Head, outputs: int = 1) -> npt.NDArray[np.float64]:
         """Return the finite values of heads, float64[n, heads], of the same rows at every call; none if there are few.
@@ -54,9 +52,8 @@ class Probe:
         1; and a few of huge numbers, for which a linear score leaves every bound. Texts are among those that the graph has.
         Blocks that the base refuses, such as ids beyond its tables, are left out, and fewer than 8 values count as not probed.
         """
-        found, options = [np.empty((0, len(heads)))], RunOptions()
-        options.log_severity_level = 4
-        if self.size > MOST_BYTES or not self.inputs:
+        found, options = [np.empty((0, len(heads)))], quiet()
+        if not self.inputs or sum(file.stat().st_size for file in files_of(self.path, self.model)) > MOST_BYTES:
             return found[0]
         model, names = self._scoring(heads, outputs)
         try:

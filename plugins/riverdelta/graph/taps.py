@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from onnx import ModelProto, ValueInfoProto
 
@@ -11,10 +12,10 @@ from riverdelta.core.errors import ConfigurationError, ModelError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.axes import column_of, type_of
 from riverdelta.graph.features import Features, readable
 from riverdelta.graph.measured import measure
-from riverdelta.graph.signature import Signature, column_of
+from riverdelta.graph.signature import Signature
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
@@ -31,27 +32,32 @@ def outputs(loss: Loss) -> tuple[str, str, str, str]:
 
 def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
     """Return each tap as a column; raises `ConfigurationError` if a tensor is missing or has no batch axis."""
-    schema = Schema()
+    schema, shapes = Schema(), settled(signature.path, signature.model, signature.shapes, taps.values())
     for tap, tensor in taps.items():
-        value = signature.shapes.get(tensor)
+        value = shapes.get(tensor)
         if value is None:
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which {signature.path.name} lacks: {near(tensor, signature.shapes)}"
+                f"tap {tap!r} names tensor {tensor!r}, which {signature.path.name} lacks: {near(tensor, shapes)}"
                 f" (riverdelta inspect {signature.path.name} lists them all)"
             )
-        column = tappable(signature.model, value)
-        if _is_uncertain(signature.model, value):
-            with suppress(ModelError):  # a base that refuses made-up rows: what was inferred stays
-                value = measure(signature.path, signature.model, [tensor])[tensor]
-                column = tappable(signature.model, value)
-        if column is None:
-            shown = column_of(value) if is_batch(signature.model, value) else None
+        if (column := tappable(signature.model, value)) is None:
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which is {shown or type_of(value)}; "
+                f"tap {tap!r} names tensor {tensor!r}, which is {column_of(signature.model, value) or type_of(value)}; "
                 f"expected integers [N], or floats [N] or [N, D], with the batch axis N"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
     return schema
+
+
+def settled(
+    path: Path, model: ModelProto, shapes: Mapping[str, ValueInfoProto], names: Collection[str]
+) -> dict[str, ValueInfoProto]:
+    """Return the shapes, where those of the tensors `names` that are uncertain are measured."""
+    measured = dict[str, ValueInfoProto]()
+    if unsure := [name for name in names if name in shapes and _is_uncertain(model, shapes[name])]:
+        with suppress(ModelError):  # a base that refuses made-up rows: what was inferred stays
+            measured = measure(path, model, unsure)
+    return {**shapes, **measured}
 
 
 def _is_uncertain(model: ModelProto, value: ValueInfoProto) -> bool:
@@ -79,7 +85,5 @@ def all_features(
 
 def tappable(model: ModelProto, value: ValueInfoProto | None) -> Column | None:
     """Return a tensor as the column that a tap of it would be; None if it cannot be tapped."""
-    column = None if value is None else column_of(value)
-    if value is None or column is None or not is_batch(model, value) or not readable(column):
-        return None
-    return column
+    column = column_of(model, value)
+    return column if column is not None and readable(column) else None

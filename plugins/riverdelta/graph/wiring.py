@@ -100,8 +100,10 @@ class Wiring:
         ):
             return before
         if op == "Clip":
-            ends = [given.get(end, None if name is None else self.number(name)) for end, name in _ends(node)]
-            return before if _beyond(ends) else None
+            low, high = (
+                given.get(end, self.number(name)) for end, name in zip(("min", "max"), [*node.input[1:], "", ""], strict=False)
+            )
+            return before if (low is None or low <= _EDGE) and (high is None or high >= 1 - _EDGE) else None
         if op in ("Mul", "Div") and self.number(node.input[1]) == 1:
             return before
         if op == "Normalizer" or (op == "Div" and self.total_of(node.input[1]) == node.input[0]):
@@ -167,16 +169,6 @@ class Wiring:
         if chosen is None or not chosen.size or chosen.dtype.kind not in "iu" or (chosen.min() < 0 and wide is None):
             return None
         return np.where(chosen < 0, chosen + (wide or 0), chosen)
-
-
-def _ends(node: NodeProto) -> list[tuple[str, str | None]]:
-    names = [*node.input[1:], "", ""]
-    return [("min", names[0] or None), ("max", names[1] or None)]
-
-
-def _beyond(ends: list[Any]) -> bool:
-    low, high = ends
-    return (low is None or low <= _EDGE) and (high is None or high >= 1 - _EDGE)
 
 
 def _constant(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from riverdelta.core.features import Schema
-from riverdelta.core.hashing import MOST_ID_LENGTH
+from riverdelta.core.hashing import MOST_ID_LENGTH, id64
 from riverdelta.core.ids import parse_ids
 from riverdelta.learning.command import Command, Learning
 from riverdelta.learning.erased import REQUEST, Subject
@@ -37,7 +37,7 @@ class Forget(Command):
         """Return it with the hash of the id, or the number of the request, in place of the text."""
         name, _, value = self.what.partition("=")
         if name == REQUEST and name not in schema:
-            subject = Subject(None, 0, request(value) or (0, 0))
+            subject = Subject(None, id64(value), request(value) or (0, 0))
         else:
             ids = parse_ids([self.what], schema) or {}
             subject = Subject(name, ids[name])
@@ -54,8 +54,13 @@ class Forget(Command):
 
     def done(self, answer: Mapping[str, Any]) -> str:
         """Return the sentence that reports what was removed and what remains."""
-        removed = ", ".join(f"{kind} {count:,}" for kind, count in (answer["removed"] or {}).items() if count)
+        found = {kind: count for kind, count in (answer["removed"] or {}).items() if count}
+        if not found.keys() - {"coefficients", "releases rewritten"}:
+            digits = ", a string of digits in double quotes" if self.what.partition("=")[2].isdecimal() else ""
+            reset = "; what its slots had learned is reset" if "coefficients" in found else ""
+            return f"no row of {self.what} was found{reset}; write it as clients send it{digits}"
+        removed = ", ".join(f"{kind} {count:,}" for kind, count in found.items())
         return (
-            f"removed: {removed or 'nothing'}; what rows share (calibration, numbers, other ids, slots, crosses whose rows the "
+            f"removed: {removed}; what rows share (calibration, numbers, other ids, slots, crosses whose rows the "
             "journal no longer had) keeps their effect, and copies made by `riverdelta backup` are not reached"
         )

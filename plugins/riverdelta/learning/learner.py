@@ -18,6 +18,7 @@ from riverdelta.core.settings import Settings
 from riverdelta.evaluation import drift
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
+from riverdelta.graph.features import Feature
 from riverdelta.learning import reference
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
@@ -50,6 +51,8 @@ class Learner(Fold):
     relearning: dict[str, int] | None = None
     #: What the command being applied has forgotten, for its outcome.
     _forgot: Mapping[str, Any] = MappingProxyType({})
+    #: How ids are read of the columns of requests.
+    features: Mapping[str, Feature] = MappingProxyType({})
 
     def report(self) -> dict[str, Any]:
         """Return the learning part of the status."""
@@ -92,7 +95,7 @@ class Learner(Fold):
 
     def forget(self, what: str, sequence: int) -> None:
         """Drop the rows before the record `sequence` that `what` names, and reset what belongs to the id."""
-        if (subject := Subject.parse(what)) is not None:
+        if (subject := Subject.parse(what, self.features)) is not None:
             self._forgot = {"removed": self.drop(self.recall.erased(subject, sequence)), "pending": True, "held": 0}
 
     def drop(self, erased: Erased) -> dict[str, int]:
@@ -232,6 +235,6 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         Gate(definition.loss),
         configure=configure,
     )
-    learner.again = lambda: new_learner(definition, settings)
+    learner.again, learner.features = lambda: new_learner(definition, settings), definition.features
     configure(learner, reference.in_effect(definition, settings))
     return learner

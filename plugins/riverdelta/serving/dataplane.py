@@ -142,7 +142,7 @@ class DataPlane:
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = self.definition.request_schema
-        self._texts = Texts([name for name in self.definition.kept if name in self.schema], settings.names, time.monotonic)
+        self._texts = Texts(tuple(self.definition.journal), settings.names, time.monotonic)
         self._ids = self.home.ids()
         with ExitStack() as held:
             self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))
@@ -173,7 +173,8 @@ class DataPlane:
         checked, rows = self.schema.check(columns, self.settings.max_rows)
         fed, kept = self.definition.split(checked)
         shown_with = None if propensity is None else _propensity(propensity, rows)
-        name, texts = read_name(request_id, row_ids, rows, self._ids), self._texts.new(columns, kept)
+        name = read_name(request_id, row_ids, rows, self._ids)
+        texts = self._texts.new({**columns, **self.definition.features.texts(checked)}, kept)
         return Block(fed, kept, rows, shown_with, time.perf_counter() - started, name, texts)
 
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
@@ -183,18 +184,21 @@ class DataPlane:
         has no score and the settings require one.
         """
         began = time.perf_counter()
-        checked = self.definition.complete(block.columns)
+        fed, sent, texts = block.columns, block.kept, block.texts
+        if self.definition.prepare is not None:
+            checked = self.definition.complete(fed)
+            fed, sent = self.definition.split(checked)
+            texts = {**texts, **self._texts.new(self.definition.features.texts(checked), sent)}
         started = time.perf_counter()
-        scored = self.session.run(checked)
+        scored = self.session.run(fed)
         if np.isnan(scored.score).any():
-            scored = self._fallback.settle(scored, checked)
+            scored = self._fallback.settle(scored, fed)
         ran = time.perf_counter()
         now = self.clock()
         self.follower.scored(now)
-        sent = block.kept if checked is block.columns else self.definition.split(checked)[1]
-        kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.kept}
+        kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.journal}
         raw = (scored.base, scored.corrected, scored.served)
-        rows = Rows(kept, *raw, block.propensity, scored.state, now, trace, texts=block.texts)
+        rows = Rows(kept, *raw, block.propensity, scored.state, now, trace, texts=texts)
         made: ScoreAnswer | Claim
         if block.name is None:
             made = self._answer((self.journal.incarnation, self.journal.append(rows)), scored.score, scored.base, scored.state)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.values import is_list
+from riverdelta.core.values import is_list, on_one_axis
 
 #: A text is noted again after this many seconds, so that it stays as long as the rows that have it.
 NOTED_SECONDS = 3_600.0
@@ -23,7 +23,7 @@ class Texts:
     Parameters
     ----------
     columns
-        The id columns that the journal keeps.
+        The columns that the journal keeps.
     most
         The number of ids to remember; 0 finds none.
     clock
@@ -44,7 +44,7 @@ class Texts:
         """Return the texts of ids in `given` that were not noted lately, by their hashes, which `checked` has."""
         found: dict[int, str] = {}
         for name in self._columns:
-            values: Any = given.get(name)
+            values: Any = on_one_axis(given.get(name))
             ids = checked.get(name)
             if ids is None or ids.dtype != np.int64 or ids.ndim != 1 or not is_list(values):
                 continue

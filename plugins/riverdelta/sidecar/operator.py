@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from riverdelta.core.errors import Refused, RiverdeltaError, Unavailable
-from riverdelta.core.features import Schema
 from riverdelta.learning.command import Command
 from riverdelta.metrics.learner import reports
 from riverdelta.sidecar.archive import Archive
@@ -79,10 +78,8 @@ class Operator:
 
         A rollback without a release gets `target()`. A key is replaced at once: a leaked key cannot wait for a learner.
         """
-        store, definition = self.home.releases(), self.home.definition
-        known = {**definition.request_schema, **definition.schema}
-        kept = Schema({name: known[name] for name in definition.kept})
-        command = command.resolved(self.target).private(kept, self._request)
+        store = self.home.releases()
+        command = command.resolved(self.target).private(self.home.definition.recorded, self._request)
         number = command.record().release
         position = None if number is None else store.get(number).position
         command.check(Archive(store, self.journal, self.home.settings.guard, begins=self.home.begins), position)

@@ -51,14 +51,17 @@ class Rows:
     def __init__(self, definition: Definition, release: Release, same_base: bool, changed: Collection[str] = ()) -> None:
         self._definition, self._release = definition, release
         self._same_base, self._changed = same_base, changed
-        self._reads, self._kept = definition.new_stack().reads, definition.kept
+        self._reads, self._kept = definition.new_stack().reads, definition.journal
+        #: The features that no request brings: taps, and those of what `prepare` makes.
+        of, sent = definition.features, definition.request_schema
+        self._made = {name for name in definition.learned if of[name].tap or of[name].source.name not in sent}
         self._session: Session | None = None
 
     def lacking(self, logged: Impressions) -> list[Column]:
         """Return the columns that a record lacks for its rows to be used, [] if they can be used."""
         features, request = self._definition.features, self._definition.request_schema
         missing = [name for name in self._reads if not self._has(logged, name)]
-        needed = [features[name].source.name for name in missing if not features[name].tap]
+        needed = [features[name].source.name for name in missing if name not in self._made]
         if self._runs(missing):
             needed = [*self._definition.needed, *needed]
         return [request[name] for name in dict.fromkeys(needed) if self._raw(logged, name) is None]
@@ -79,31 +82,32 @@ class Rows:
             return logged.base.copy(), {name: found[name] for name in self._kept if name in found}
         # A missing declared column that no correction reads is filled with 0: base and taps do not depend on it.
         filled = {name: raw.get(name, column.zeros(len(logged))) for name, column in definition.request_schema.items()}
-        base, taps = self._run(features.fed(filled, found))
-        found |= taps
+        base, made = self._run(filled)
+        found |= {name: made[name] for name in self._made}
         return base, {name: found[name] for name in self._kept if name in found}
 
     def of_log(self, rows: LogRows, first: int) -> tuple[Floats, Columns]:
         """Return the same for rows of a log from `first` on; raises `InvalidInput` naming a missing or invalid column."""
         checked, _ = self._definition.request_schema.check(rows.columns, first=first)
-        fed, found = self._definition.split(checked, first)
-        base, taps = self._run(fed)
-        return base, {name: {**found, **taps}[name] for name in self._kept}
+        base, made = self._run(checked, first)
+        return base, {name: made[name] for name in self._kept}
 
     def _runs(self, missing: Collection[str]) -> bool:
-        """Whether the base runs: it is another one, or a tap is missing."""
-        return not self._same_base or any(self._definition.features[name].tap for name in missing)
+        """Whether the base runs: it is another one, or something that it or `prepare` makes is missing."""
+        return not self._same_base or not self._made.isdisjoint(missing)
 
-    def _run(self, fed: Mapping[str, npt.NDArray[Any]]) -> tuple[Floats, Columns]:
+    def _run(self, columns: Columns, first: int = 0) -> tuple[Floats, Columns]:
+        """Return the base's raw outputs for checked columns of a request, and what the journal keeps of them."""
         if self._session is None:
             self._session = Session(self._release.path, State(0, 0, 0), loss=self._definition.loss)
-        base, taps, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
-        for at in range(0, len(next(iter(fed.values()))), rows):
-            part = self._definition.complete({name: column[at : at + rows] for name, column in fed.items()})
-            scored = self._session.run(part)
+        base, made, rows = list[Floats](), list[Columns](), self._definition.rows_at_once
+        for at in range(0, len(next(iter(columns.values()))), rows):
+            part = self._definition.complete({name: column[at : at + rows] for name, column in columns.items()})
+            fed, found = self._definition.split(part, first + at)
+            scored = self._session.run(fed)
             base.append(by_output(scored.base))
-            taps.append(scored.taps)
-        joined = {name: np.concatenate([each[name] for each in taps]) for name in taps[0]}
+            made.append({**found, **scored.taps})
+        joined = {name: np.concatenate([each[name] for each in made]) for name in made[0]}
         return np.ascontiguousarray(np.concatenate(base)), joined
 
     def _has(self, logged: Impressions, name: str) -> bool:
