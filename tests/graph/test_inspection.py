@@ -46,7 +46,7 @@ def test_every_tensor_is_listed_once_with_its_place(found):
         ("x", "float32[N, 2]", "vector column", "with names, each part is a column"),
         ("tokens", "float32[N, seq, 4]", "base only", "corrections cannot read it"),
         ("positions", "float[seq]", "-", "'seq' is not the batch axis"),
-        ("city", "complex64[batch]", "-", "COMPLEX64; expected numbers or strings"),
+        ("city", "complex64[N]", "-", "COMPLEX64; expected numbers or strings"),
         ("fixed", "float[8, 2]", "-", "dynamic_shapes"),
         ("z", "float32[N, 1]", "tap", None),
         ("turned", "float[seq]", "-", "its first axis is seq, not the batch axis"),
