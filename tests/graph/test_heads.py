@@ -226,8 +226,8 @@ def test_a_tensor_with_other_numbers_a_row_than_the_file_declares_is_refused_wit
 
 
 def test_two_columns_of_one_score_are_that_score_whichever_factor_comes_first(write):
-    for product in ("Mul(s, turn)", "Mul(turn, s)", "Neg(s)"):
-        text = "g (float[N, 2] x) => (float[N, 2] y) <float[2, 1] w = {1, -2}, float turn = {-1}>"
+    for product in ("Mul(s, turn)", "Mul(turn, s)", "Neg(s)", "Sub(one, s)"):
+        text = "g (float[N, 2] x) => (float[N, 2] y) <float[2, 1] w = {1, -2}, float turn = {-1}, float one = {1}>"
         path = write(text + f" {{ s = MatMul(x, w) t = {product} y = Concat<axis = 1>(t, s) }}")
         head = Signature.read(path, output="y[1]", link="identity").head
         assert (head.column, head.rest, head.negative) == (1, False, False)
@@ -236,3 +236,9 @@ def test_two_columns_of_one_score_are_that_score_whichever_factor_comes_first(wr
 def test_labels_of_several_axes_are_no_matter_of_the_batch_axis(write):
     with pytest.raises(Unsupported, match=r"is float\[3, N, 2\]; LogLoss\(\) takes \[N\], \[N, 1\] or \[N, K\] with a column"):
         Signature.read(write("g (float[N, 2] x) => (float[3, N, 2] y) <int64[3] k = {3, 1, 1}> { y = Expand(x, k) }"))
+
+
+def test_one_of_several_raw_outputs_that_is_never_negative_is_not_said_to_be_a_logit(write):
+    path = write(f"g (float[N, 2] x) => (float[N, 3] y) <{W}> {{ z = MatMul(x, w3) y = Exp(z) }}")
+    with pytest.raises(ModelError, match=r"one of 3 raw outputs alone is no logit: export .* and write probability='y\[0\]'"):
+        Signature.read(path, output="y[0]")

@@ -141,6 +141,8 @@ def _mirrored(wiring: Wiring, spot: Spot) -> bool:
         given, op = attributes(node), operator(node)
         if op == "Concat" and len(node.input) == 2:
             maker = wiring.makers.get(node.input[0])
+            if maker is not None and operator(maker) == "Sub" and wiring.number(maker.input[0]) == 1:
+                return bool(maker.input[1] == node.input[1])
             return maker is not None and wiring.scaled(maker) == (node.input[1], -1)
         if op == "SVMClassifier":
             return len(labels_of(node) or ()) == 2

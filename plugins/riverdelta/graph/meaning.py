@@ -101,6 +101,11 @@ class Evidence:
             refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
             if self._mostly_inside:
                 refused += f"whether it is a {self.loss.raw} or a {kind}; write {raw} or {prediction}"
+            elif self.head.width > 2:
+                refused += (
+                    f"that it is a {kind}, and one of {self.head.width} raw outputs alone is no {self.loss.raw}: export the "
+                )
+                refused += f"model with the softmax or the sigmoid of them, and write {prediction}"
             else:
                 refused += f"that it is a {self.loss.raw}, and {self.loss} corrects no other number; if it is, write {raw}"
         elif word is None and self.found == "raw":
