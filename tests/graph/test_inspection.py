@@ -3,7 +3,7 @@
 import pytest
 
 from riverdelta.core.errors import ModelError
-from riverdelta.graph.inspection import list_tensors
+from riverdelta.graph.inspection import declaration, list_tensors
 from riverdelta.graph.signature import Signature
 
 BASE = """
@@ -75,3 +75,9 @@ def test_an_input_whose_first_axis_is_a_sequence_is_refused_by_name(write):
     path = write("g (float[N] x, float[N, seq] w, float[seq] p) => (float[N] y) { y = Neg(x) }")
     with pytest.raises(ModelError, match=r"input 'p' is float\[seq\], and 'seq' is not the batch axis"):
         Signature.read(path)
+
+
+@pytest.mark.parametrize(("kind", "line"), [("int32[N, 1]", 'Linear("user")'), ("bool[N]", 'Linear("user_id")')])
+def test_the_declaration_learns_by_the_first_integers_of_any_type(write, kind, line):
+    base = f"g ({kind} user, float[N] x) => (float[N] logit) {{ y = Cast<to = 1>(user) logit = Add(x, x) }}"
+    assert line in declaration(write(base))
