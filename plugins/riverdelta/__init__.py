@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from riverdelta.core.errors import RiverdeltaError
     from riverdelta.core.features import Schema
     from riverdelta.core.hashing import id64
-    from riverdelta.corrections.base import Correction, Table
+    from riverdelta.corrections.base import Correction
     from riverdelta.corrections.calibration import Calibration
     from riverdelta.corrections.entity import Entity
     from riverdelta.corrections.linear import Linear
     from riverdelta.corrections.lookup import Lookup
     from riverdelta.corrections.project import Project
     from riverdelta.corrections.stack import Stack
+    from riverdelta.corrections.table import Table
     from riverdelta.evaluation.drift import Adapt, Freeze
     from riverdelta.river import River
 
@@ -37,7 +38,7 @@ _MODULES = {
     "RiverdeltaError": "core.errors",
     "Schema": "core.features",
     "Stack": "corrections.stack",
-    "Table": "corrections.base",
+    "Table": "corrections.table",
     "id64": "core.hashing",
     "online": "bento",
 }

@@ -67,7 +67,7 @@ def test_a_repeated_request_is_answered_as_the_first_and_another_one_is_a_confli
         answer = send("POST", "/score", json=body)
         assert answer.status_code == 409, name
         assert answer.json()["error"]["type"] == "AlreadyExists"
-        assert "was given to other rows before" in answer.json()["error"]["message"]
+        assert f"the request_id '{fresh}' was given to other rows before" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

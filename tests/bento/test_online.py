@@ -37,8 +37,10 @@ WRONG = {
     "an output that is not there": ({"logit": "logits"}, ModelError, "did you mean logit"),
     "a misspelt parameter": ({"logits": "logit"}, ConfigurationError, "@online has no logits=: did you mean logit"),
     "a tap that is not there": ({"taps": {"vec": "halve"}}, ConfigurationError, "did you mean half"),
+    "names of no input": ({"names": ["age", "income"]}, ConfigurationError, r'write names=\{"X": \["age", "income"\]\}'),
+    "columns in a list": ({"columns": ["hour"]}, ConfigurationError, r"columns is \['hour'\]; write columns="),
     "a column of no type": ({"columns": {"hour": "float"}}, ConfigurationError, "'hour' is declared as 'float'"),
-    "a column of the base again": ({"columns": {"x": "float32"}}, ConfigurationError, "'x'"),
+    "a column of the base as what it cannot be": ({"columns": {"x": "float32[3]"}}, ConfigurationError, "'x'"),
     "a correction's column that is not there": ({"corrections": [Linear("item")]}, ConfigurationError, "reads column 'item'"),
 }
 
@@ -67,7 +69,7 @@ def test_a_definition_says_how_commands_name_its_service_and_whether_inputs_are_
     monkeypatch.chdir(base.parent)
     assert define("shop").service == "shop.py:Ranker"
     assert define("riverdelta.core.records").service == "riverdelta.core.records:Ranker"
-    assert (define("shop").kept, define("shop", keep_inputs=True).kept) == ((), ("user", "x"))
+    assert (list(define("shop").journal), list(define("shop", keep_inputs=True).journal)) == ([], ["user", "x"])
 
 
 def test_the_base_may_be_a_bentoml_model(base, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_inspect_as_json_has_the_place_and_the_line_to_write_of_each_tensor():
     assert found["embedding_3"]["write"] == "taps={'embedding_3': 'embedding_3'}"
     taps = json.loads(run("inspect", ROOT / "service" / "ranker.onnx", "--taps", "--json").output)
     assert "embedding_3" in [tensor["name"] for tensor in taps]
-    assert {tensor["type"][:5] for tensor in taps} == {"float", "int64"}
+    assert {tensor["type"][:5] for tensor in taps} == {"float", "int64", "bool["}
 
 
 def test_inspect_of_what_is_no_model_is_one_line_and_no_traceback(tmp_path):

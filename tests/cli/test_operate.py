@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from riverdelta.cli.main import main
+from riverdelta.cli.tables import print_changes
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import load
@@ -215,6 +216,15 @@ def test_diff_shows_an_id_alone(home):
     found = asked("diff", 0, learned(home), "--id", "user_id=5", "--id", "item_id=3")
     assert {change["id"] for change in found["changes"]} == {"user_id=5", "item_id=3"}
     assert run("diff", 0, 1, "--id", "user_id=5").stdout.count("user_id=5") == 10
+
+
+def test_a_table_never_cuts_an_id(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "customer_id=O-20261130-00000001723"
+    change = {"correction": "entity_customer_id", "table": "mean", "feature": "intercept", "id": name, "slot": 1}
+    change |= {"logits": 1.0, "before": 0.0, "after": 1.0}
+    print_changes({"changes": [change], "tables": [], "a": 0, "b": 1, "examples": 1})
+    assert "…" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ PART = {"name": "a"}
 REFUSED = {
     "no object": ([], "it is a list; expected an object with parts, number, first"),
     "a key missing": ({}, "it has no 'parts'; expected an object with parts, number, first, as in "),
-    "an unknown key": ({"parts": [PART], "nubmer": 1}, "it has 'nubmer': did you mean number? Allowed: parts, number, first"),
+    "an unknown key": (
+        {"parts": [PART], "nubmer": 1},
+        'it has \'nubmer\': did you mean number? Allowed: parts, number, first, as in {"parts":[{"name":"a"}]}',
+    ),
     "a required key by a wrong name": ({"part": [PART]}, "it has 'part': did you mean parts?"),
     "an unknown key inside": ({"parts": [PART, {**PART, "x": 1}]}, "it (parts[1]) has 'x'; allowed: name, sizes, label, more"),
     "a key missing inside": ({"parts": [{}]}, "it (parts[0]) has no 'name'; expected an object with name"),

@@ -157,5 +157,8 @@ class PerUser(Correction):
         rows = self._rows.export(nodes, self._hash.export(nodes, columns["u"]))
         return nodes.add("Add", offset, nodes.add("Squeeze", rows, nodes.constant([1], np.int64)))
 
+    def forget_id(self, name, own, rows):
+        return self._rows.reset(self._hash(np.array([own]))) if name == "u" else 0
+
     def occupancy(self):
         return {"shift": (self._rows.used - 1) / self.slots}

@@ -69,7 +69,7 @@ def test_a_saved_table_loads_alike(tmp_path, table):
         ({1: [1.0], 2: [1.0, 2.0]}, r"the key 2 has \[1.0, 2.0\] .* expected a list of 1 finite numbers"),
         ((np.array([1, 1]), np.ones((2, 1), np.float32)), "key 1 twice"),
         ((np.array([1.5]), np.ones((1, 1), np.float32)), r"'keys' has type float64; expected int64\[N\]"),
-        ((np.array([[1]]), np.ones((1, 1), np.float32)), r"'keys' has shape int64\[1, 1\]"),
+        ((np.array([[1, 2]]), np.ones((1, 1), np.float32)), r"'keys' has shape int64\[1, 2\]"),
         ((np.array([1, 2]), np.ones((3, 1), np.float32)), "2 keys and 3 values"),
         ((np.array([1]), np.ones(1, np.float32)), r"'values' has shape float32\[1\]; expected float32\[N, \?\]"),
         ((np.array([2**63], np.uint64), np.ones((1, 1), np.float32)), "has 9223372036854775808 of type int for 'keys'"),

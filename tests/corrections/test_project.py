@@ -6,7 +6,7 @@ import pytest
 from riverdelta import Entity, Linear, Project, Schema, Stack
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.corrections.project import project
-from riverdelta.learning.identity import value
+from riverdelta.learning.options import value
 
 SCHEMA = Schema.of({"u": "int64", "h": "float32", "v": "float32[384]"})
 

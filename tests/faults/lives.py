@@ -1,7 +1,9 @@
 """A learner that lives many times: each life is a fork that is killed at a named point, at a moment, or ends in peace.
 
-Each line of input is a plan: {"point": name, "nth": n}, {"seconds": s} or {"peace": true}. For each, one line comes out:
+Each line of input is a plan: {"point": name, "nth": n}, {"seconds": s} or {"peace": true}; with
+"erasing" points count from the start of an erasure on. For each, one line comes out:
 {"pid", "position" (where it began), "hit" (the point that it died at, "moment", "peace" or "failed")}.
+LABELS are explicit or silence, or kept: explicit, and retention deletes nothing.
 Run: python lives.py FOLDER LABELS
 """
 
@@ -26,6 +28,8 @@ from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer, trainer
+from riverdelta.sidecar.eraser import Eraser
+from riverdelta.storage.log import SqliteLog
 
 #: A life that does not come to its point within this time is killed where it is.
 PATIENCE_SECONDS = 15.0
@@ -55,7 +59,7 @@ def settings(home, labels):
         release_seconds=0.12,
         keep_releases=2,
         segment_bytes=500_000,
-        journal_max_age_seconds=0.5,
+        journal_max_age_seconds=3600.0 if labels == "kept" else 0.5,
         max_updates_per_entity=60,
         **window,
     )
@@ -67,7 +71,11 @@ def live(folder, labels, plan, out):
     def told(point):
         os.write(out, point.encode())
 
-    Points(plan.get("point"), plan.get("nth", 1), told, folder / "archive").install()
+    points = Points(plan.get("point"), plan.get("nth", 1), told, folder / "archive")
+    points.install()
+    if plan.get("erasing"):
+        points.begin_with(Eraser, "_erase")
+        points.begin_with(SqliteLog, "scrub")
     trainer._TICK_SECONDS = 0.05
     learner = Trainer(definition(folder), settings(folder / "home", labels))
     os.write(out, f"{learner.learner.position}\n".encode())

@@ -44,15 +44,25 @@ class Points:
     """
 
     def __init__(self, chosen, nth, told, archive):
-        self.chosen, self.left, self.told, self.archive = chosen, nth, told, archive
+        self.chosen, self.left, self.told, self.archive, self.counts = chosen, nth, told, archive, True
 
     def passing(self, point):
         """Take note, and die where this is the place."""
-        if point == self.chosen:
+        if point == self.chosen and self.counts:
             self.left -= 1
             if self.left == 0:
                 self.told(point)
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def begin_with(self, owner, method):
+        """Count only from the first call of a method on, or of another for which this was called."""
+        call, self.counts = getattr(owner, method), False
+
+        def begun(*given):
+            self.counts = True
+            return call(*given)
+
+        setattr(owner, method, begun)
 
     def install(self):
         """Wrap the calls for the rest of this process's life."""

@@ -46,6 +46,8 @@ class Scene:
         self.plane = DataPlane(self.definition, self.settings, registry=CollectorRegistry())
         self.home = Home(self.definition, self.settings)
         self.accepted, self.failures, self._position = {}, [], 0
+        #: The ids of users, the user of each row, and the seconds between two exchanges.
+        self.users, self.of, self.pause = np.arange(30), {}, 0.02
         self._stopping = threading.Event()
         self._user = threading.Thread(target=self._use)
         command = [sys.executable, str(Path(lives.__file__)), str(folder), labels]
@@ -79,8 +81,11 @@ class Scene:
         self.start(plan)
         return self.ended()
 
-    def verdict(self):
-        """End the use, let the learner catch up and save, and compare it with one that nobody disturbed."""
+    def verdict(self, forgotten=None, since=None):
+        """End the use, let the learner catch up and save, and compare it with one that nobody disturbed.
+
+        The rows of the user `forgotten` may be missing. That one begins with the home `since`, if given.
+        """
         self._quiet()
         self.live({"peace": True})
         # Every record that there ever was: what is there, and what was swept.
@@ -91,7 +96,10 @@ class Scene:
         for part in sorted((self.folder / "archive").iterdir()):
             if not (journal / part.name).exists():
                 shutil.copy(part, journal / part.name)
-        return judge(self.definition, self.settings, whole, self.accepted, self.failures)
+        if since is not None:
+            shutil.copytree(since, whole / self.definition.name, dirs_exist_ok=True)
+        gone = {key for key, user in self.of.items() if user == forgotten}
+        return judge(self.definition, self.settings, whole, self.accepted, self.failures, gone)
 
     def _use(self):
         while not self._stopping.is_set():
@@ -99,7 +107,7 @@ class Scene:
                 self._exchange()
             except Exception as error:  # whatever it is, it is a request that failed
                 self.failures.append(f"{type(error).__name__}: {error}")
-            self._stopping.wait(0.02)
+            self._stopping.wait(self.pause)
             while not self._stopping.is_set() and self._position - self.home.read_status().get("position", 0) > _AHEAD:
                 self._stopping.wait(0.05)
 
@@ -107,8 +115,10 @@ class Scene:
         """Score, send labels in two parts, and repeat some: as they were, and as their opposite."""
         rows = int(self.rng.integers(2, 16))
         floats = self.rng.normal(size=(2, rows)).astype(np.float32)
-        answer = self.plane.score({"user": self.rng.integers(0, 30, rows), "x": floats[0], "shop": floats[1]})
+        users = self.rng.choice(self.users, rows)
+        answer = self.plane.score({"user": users, "x": floats[0], "shop": floats[1]})
         names = [f"{answer.impressions}.{i}" for i in range(rows)]
+        self.of |= zip(map(self.plane._ids.parse, names), users.tolist(), strict=True)
         label = (self.rng.random(rows) < 0.5 + 0.4 * np.tanh(floats[1])).astype(np.float32)
         if self.labels == "silence":
             self._send(names, np.full(rows, np.nan, np.float32))

@@ -28,11 +28,12 @@ class Verdict:
     failures: tuple[str, ...]
 
 
-def judge(definition, settings, whole, accepted, failures):
+def judge(definition, settings, whole, accepted, failures, gone=frozenset()):
     """Return the verdict on the home of `settings`.
 
     `whole` is a folder with a copy of its journal, every record that there ever was, and `accepted` the label of each row by
-    its key. A row that is journalled with another label than the accepted one is lost, one that nobody sent is doubled.
+    its key. A row that is journalled with another label than the accepted one is lost, unless it is `gone` because it was
+    forgotten; one that nobody sent is doubled.
     """
     records, last = _records(whole / definition.name / "journal", settings.segment_bytes)
     labels = Counter(item for record in records for item in labelled(record))
@@ -44,7 +45,7 @@ def judge(definition, settings, whole, accepted, failures):
     return Verdict(
         accepted=len(accepted),
         examples=learner.examples,
-        lost=len(accepted.items() - labels.keys()),
+        lost=len({key for key, _ in accepted.items() - labels.keys()} - gone),
         doubled=sum(n - 1 for n in labels.values()) + len(labels.keys() - accepted.items()),
         unmatched=learner.joiner.unmatched,
         differing=tuple(n for n, equal in zip(names, same, strict=True) if not equal),

@@ -91,6 +91,19 @@ def combine(tmp_path):
     return combine
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bases")
+
+    def place(made):
+        path = folder / "base.onnx"
+        path.unlink(missing_ok=True)
+        path.write_bytes(made.SerializeToString())
+        return path
+
+    return place
+
+
 @pytest.fixture
 def plain():
     return run

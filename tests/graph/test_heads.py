@@ -192,3 +192,47 @@ def test_a_decision_function_of_two_mirrored_columns_is_one_score(write, combine
         merged = combine(write(text), [Calibration()], logit=f"y[{column}]")
         x, found = values(plain, merged, rng)
         np.testing.assert_array_equal(found["logit"], plain(write(text), {"x": x})["y"][:, column])
+
+
+@pytest.mark.parametrize("written", ["paid", "p[paid]"])
+def test_a_class_that_is_named_without_its_tensor_or_quotes_is_answered_with_the_line(write, written):
+    path = write(classifier('classlabels_strings = ["paid", "unpaid"]', kind="string"))
+    with pytest.raises(ModelError, match=r"""has no output .*: write output="p\['paid'\]"$"""):
+        Signature.read(path, output=written)
+
+
+@pytest.mark.parametrize(
+    ("declared", "made", "found", "width"),
+    [
+        ("float[N, 2]", "ai.onnx.ml.ArrayFeatureExtractor(s, second)", "p", 1),
+        ("float[1]", "ai.onnx.ml.ArrayFeatureExtractor(s, second)", "p", 1),
+        ("float[N, 1]", "Identity(s)", "p[1]", 2),
+    ],
+)
+def test_a_classifier_that_declares_other_columns_than_it_makes_is_read_as_it_is(write, declared, made, found, width):
+    body = LINEAR.format("classlabels_ints = [0, 1]").replace("label, p", "label, s").replace("LOGISTIC", "NONE")
+    path = write(f"{HEADER} g (float[N, 2] x) => ({declared} p) <int64 second = {{1}}> {{ {body} p = {made} }}")
+    signature = Signature.read(path)
+    assert (signature.output, signature.head.width) == (found, width)
+
+
+def test_a_tensor_with_other_numbers_a_row_than_the_file_declares_is_refused_with_what_to_write(write, monkeypatch):
+    path = write(TORCH.replace("float[N, 2] logits", "float[N, 1] logits"))
+    with pytest.raises(ModelError, match=r"'logits' has 2 numbers a row, .*; write model = ") as refused:
+        Signature.read(path)
+    monkeypatch.chdir(path.parent)
+    exec(str(refused.value).partition("write ")[2], {"onnx": onnx})
+    assert Signature.read(path, output="logits[1]").head.rest
+
+
+def test_two_columns_of_one_score_are_that_score_whichever_factor_comes_first(write):
+    for product in ("Mul(s, turn)", "Mul(turn, s)", "Neg(s)"):
+        text = "g (float[N, 2] x) => (float[N, 2] y) <float[2, 1] w = {1, -2}, float turn = {-1}>"
+        path = write(text + f" {{ s = MatMul(x, w) t = {product} y = Concat<axis = 1>(t, s) }}")
+        head = Signature.read(path, output="y[1]", link="identity").head
+        assert (head.column, head.rest, head.negative) == (1, False, False)
+
+
+def test_labels_of_several_axes_are_no_matter_of_the_batch_axis(write):
+    with pytest.raises(Unsupported, match=r"is float\[3, N, 2\]; LogLoss\(\) takes \[N\], \[N, 1\] or \[N, K\] with a column"):
+        Signature.read(write("g (float[N, 2] x) => (float[3, N, 2] y) <int64[3] k = {3, 1, 1}> { y = Expand(x, k) }"))

@@ -46,7 +46,7 @@ def test_every_tensor_is_listed_once_with_its_place(found):
         ("x", "float32[N, 2]", "vector column", "with names, each part is a column"),
         ("tokens", "float32[N, seq, 4]", "base only", "corrections cannot read it"),
         ("positions", "float[seq]", "-", "'seq' is not the batch axis"),
-        ("city", "complex64[N]", "-", "COMPLEX64; expected numbers or strings"),
+        ("city", "complex64[batch]", "-", "COMPLEX64; expected numbers or strings"),
         ("fixed", "float[8, 2]", "-", "dynamic_shapes"),
         ("z", "float32[N, 1]", "tap", None),
         ("turned", "float[seq]", "-", "its first axis is seq, not the batch axis"),
@@ -56,7 +56,7 @@ def test_every_tensor_is_listed_once_with_its_place(found):
         ("other", "float32[N, 1]", "logit or probability", "cannot be probed, so say which it is"),
         ("tanhed", "float32[N, 1]", "logit or probability", "is always from -1 to 1, so say which it is"),
         ("both", "float32[N, 2]", "tap", "two columns, and nothing says which is the positive one"),
-        ("label", "int64[N]", "tap", "is float32"),
+        ("label", "int64[N]", "tap", "not floats, so not a score"),
     ],
 )
 def test_each_tensor_says_how_it_is_used_or_why_not(found, name, kind, use, why):
@@ -69,6 +69,13 @@ def test_what_to_write_is_a_line_of_python(found):
     assert found["score"].write == "probability='score'"
     assert found["tanhed"].write == "logit='tanhed' or probability='tanhed'"
     assert found["z"].write == "taps={'z': 'z'}"
+
+
+def test_a_printed_service_shows_how_the_columns_of_a_matrix_get_names(write):
+    printed = declaration(
+        write("g (float[N, 3] x) => (float[N, 1] y) <float[3, 1] w = {1, 2, 3}> { z = MatMul(x, w) y = Sigmoid(z) }")
+    )
+    assert '    # names={"x": ["age", ...]},  # name its 3 columns' in printed
 
 
 def test_an_input_whose_first_axis_is_a_sequence_is_refused_by_name(write):

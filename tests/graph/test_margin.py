@@ -8,7 +8,7 @@ import onnx
 import pytest
 import xgboost
 from catboost import CatBoostClassifier
-from onnx import TensorProto, helper
+from onnx import helper
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 from skl2onnx import to_onnx
@@ -16,6 +16,7 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
+from tests.graph.trees import ensemble
 
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.graph.signature import Signature
@@ -107,30 +108,6 @@ def test_a_network_is_cut_before_its_sigmoid_and_a_forest_stays_a_probability(co
         np.testing.assert_allclose(found, [row[1] for row in plain(path, {"X": ROWS})["output_probability"]], rtol=0, atol=1e-6)
 
 
-def stump(leaves, transform, ids=(0, 0), labels=(0, 1), base=None):
-    """One tree of two leaves, of a classifier with these class ids."""
-    made = helper.make_node(
-        "TreeEnsembleClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml", post_transform=transform,
-        nodes_treeids=[0] * 3, nodes_nodeids=[0, 1, 2], nodes_featureids=[0] * 3, nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"],
-        nodes_values=[0.0] * 3, nodes_truenodeids=[1, 0, 0], nodes_falsenodeids=[2, 0, 0], class_treeids=[0] * len(ids),
-        class_nodeids=[1, 2] * (len(ids) // 2), class_ids=list(ids), class_weights=list(leaves),
-        classlabels_int64s=list(labels),
-        **({} if base is None else {"base_values": base}),
-    )  # fmt: skip
-    graph = helper.make_graph(
-        [made],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
-        [
-            helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
-            helper.make_tensor_value_info("p", TensorProto.FLOAT, ["N", len(labels)]),
-        ],
-    )
-    return helper.make_model(
-        graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-    )
-
-
 @pytest.mark.parametrize("column", [0, 1])
 @pytest.mark.parametrize(
     ("leaves", "ids", "base"),
@@ -147,7 +124,7 @@ def stump(leaves, transform, ids=(0, 0), labels=(0, 1), base=None):
 def test_a_margin_has_the_probability_of_every_kind_of_ensemble(combine, plain, rng, tmp_path, leaves, ids, base, column):
     path, x = tmp_path / "base.onnx", rng.normal(size=(20, 2)).astype(np.float32)
     for number, transform in enumerate(["LOGISTIC"] if set(ids) == {0} else ["LOGISTIC", "SOFTMAX"]):
-        onnx.save(stump(leaves, transform, ids, base=base), path)
+        onnx.save(ensemble(leaves, transform, ids, **({} if base is None else {"base_values": base})), path)
         merged = combine(path, [Calibration()], number=number, probability=f"p[{column}]", link="logit")
         found, expected = plain(merged.path, {"x": x})["score"], plain(path, {"x": x})["p"][:, column]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -155,7 +132,7 @@ def test_a_margin_has_the_probability_of_every_kind_of_ensemble(combine, plain, 
 
 def test_a_softmax_that_the_runtime_leaves_out_of_a_single_score_is_no_proof(plain, tmp_path):
     path = tmp_path / "base.onnx"
-    onnx.save(stump([-1.5, 2.0], "SOFTMAX"), path)
+    onnx.save(ensemble([-1.5, 2.0], "SOFTMAX"), path)
     x = np.array([[-1, 0]], np.float32)
     assert plain(path, {"x": x})["p"].tolist() == [[1.5, -1.5]]
     assert not Signature.read(path).predicts

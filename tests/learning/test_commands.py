@@ -258,8 +258,8 @@ def test_a_command_is_one_class_from_which_record_route_body_and_options_follow(
         ('user="42"', f"user={id64('42')}"),
         ("user=#ann", f"user={id64('#ann')}"),
         ("user=a=b", f"user={id64('a=b')}"),
-        ("request_id=order-17", "request_id=4.2"),
-        ("request_id=never", "request_id=0.0"),
+        ("request_id=order-17", f"request_id=4.2.{id64('order-17')}"),
+        ("request_id=never", f"request_id=0.0.{id64('never')}"),
     ],
 )
 def test_what_is_forgotten_is_recorded_by_its_hash_alone(what, recorded):

@@ -20,7 +20,8 @@ from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.corrections.base import Correction
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.differences import differences
-from riverdelta.learning.identity import default, describe, read, settle, value
+from riverdelta.learning.identity import describe, read, settle
+from riverdelta.learning.options import default, value
 
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""

@@ -143,4 +143,4 @@ def test_another_prepare_is_another_base_and_needs_what_requests_brought(define)
 
 
 def test_what_is_kept_is_what_the_request_brought(define):
-    assert define(keep_inputs=True, corrections=[Linear("price")]).kept == ("price", "text")
+    assert define(keep_inputs=True, corrections=[Linear("price")]).journal.keys() == {"price", "text"}

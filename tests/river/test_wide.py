@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 from riverdelta.river.wide import split, store
 
 

@@ -23,6 +23,7 @@ from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.impression import find
 from riverdelta.storage.journal import Outcome
 from riverdelta.storage.log import SqliteLog
+from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.registry import FolderRegistry
 
 ANN, BOB = id64("ann"), id64("bob")
@@ -173,6 +174,7 @@ def test_what_was_never_seen_is_forgotten_without_effect(rig, operator, what):
     outcome = forget(rig, operator, what)
     assert (outcome.refused, outcome.removed["rows"]) == (None, 0)
     assert rig.trainer.learner.stack.digest() == digest
+    assert Forget(what=what).done({"removed": outcome.removed}).startswith(f"no row of {what} was found")
 
 
 def test_the_record_and_the_status_name_only_the_column(rig, operator):
@@ -297,6 +299,22 @@ def test_without_a_learner_the_command_line_does_its_work_and_leaves_one_that_ru
     assert "rows 1, feedback 1" in Forget(what="user=ann").describe(vars(answer))
     assert files_with(rig.trainer.home.folder, hashed(ANN)) == []
     rig.start()
+
+
+def test_what_write_ahead_logs_have_goes_too_once_their_readers_have_ended(rig, operator, monkeypatch):
+    monkeypatch.setattr("riverdelta.sidecar.trainer._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("riverdelta.storage.log.sqlite._SCRUB_SECONDS", 0.0)
+    teach(rig, ["ann", "bob"], 1)
+    sequence = operator.ask(Forget(what="user=ann"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "settle", lambda segment: False)  # as while another process reads
+        for _ in range(5):
+            rig.trainer.step()
+        assert "is in use" in rig.trainer.paused
+        assert rig.trainer.learner.outcomes.of(sequence).pending
+    rig.step()
+    assert not rig.trainer.learner.outcomes.of(sequence).pending
+    assert files_with(rig.trainer.home.folder, hashed(ANN), str(ANN).encode(), struct.pack(">q", ANN)) == []
 
 
 class Killed(BaseException):

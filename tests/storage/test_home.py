@@ -64,7 +64,7 @@ def test_the_definition_is_stored_in_full_with_the_defaults_that_nobody_named(ho
     assert stored["format"] == 1
     assert stored["base"]["file"] == "ranker-0.5.onnx"
     assert stored["base"]["inputs"] == {"user": "int64[N]", "x": "float32[N]"}
-    assert stored["output"] == {"tensor": "logit", "kind": "logit"}
+    assert stored["output"] == {"tensor": "logit", "kind": "logit", "margin": False}
     calibration, entity = stored["corrections"]
     assert calibration["parameters"] == {
         name: value.default for name, value in inspect.signature(Calibration).parameters.items()

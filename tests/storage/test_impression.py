@@ -94,8 +94,11 @@ def test_a_row_is_found_by_its_client_s_ids(home, plane):
     assert (other["impression"], other["row_id"]) == (f"{one.impressions}.0", None)
     for name, said in (
         (["order-1723"], "has 3 rows; say which one is meant: add its row_id"),
-        (["order-1723", "--row-id", "c"], "has no such row"),
-        (["order-1725"], "has no such request"),
+        (
+            ["order-1723", "--row-id", "c"],
+            "no such row: request_id 'order-1723', row_id 'c'; it was never scored",
+        ),
+        (["order-1725"], "the journal has no such request: request_id 'order-1725'; it was never scored"),
     ):
         assert said in run("--request-id", *name).output
     for wrong in ([], ["AAAA.0", "--request-id", "order-1723"], ["AAAA.0", "--index", "0"]):

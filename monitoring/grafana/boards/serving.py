@@ -18,8 +18,8 @@ def dashboard() -> Dashboard:
     """Return the dashboard for the operators of the service."""
     requests = p.lines(
         "Requests by outcome",
-        "Scoring and feedback requests a second. Invalid and too_large are client errors, internal and unavailable server "
-        "errors: look at the workers' log.",
+        "Scoring and feedback requests a second. Invalid, conflict and too_large are client errors, internal and unavailable "
+        "server errors: look at the workers' log.",
         p.REQUESTS_SECOND,
         Ask(of("riverdelta:requests:rate5m"), "{{endpoint}}, {{outcome}}"),
         low=0,

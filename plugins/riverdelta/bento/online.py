@@ -35,7 +35,7 @@ from riverdelta.core.settings import Settings
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import listed
 from riverdelta.evaluation.drift import Response
-from riverdelta.learning.definition import ATTRIBUTE, Definition
+from riverdelta.learning.definition import ATTRIBUTE, Definition, mapped
 from riverdelta.learning.preparation import Prepare
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.journal import PATIENCE_SECONDS
@@ -150,12 +150,12 @@ def online(
             logit=logit,
             probability=probability,
             link=link,
-            taps=dict(taps or {}),
-            names={name: list(listed) if isinstance(listed, tuple) else listed for name, listed in (names or {}).items()},
-            columns=Schema.of(columns or {}),
+            taps=mapped("taps", taps),
+            names={name: list(of) if isinstance(of, tuple) else of for name, of in mapped("names", names).items()},
+            columns=Schema.of(mapped("columns", columns)),
             corrections=listed(corrections),
             on_drift=on_drift,
-            slices=dict(slices or {}),
+            slices=mapped("slices", slices),
             task=task,
             keep_inputs=keep_inputs,
             prepare=prepare,

@@ -72,29 +72,34 @@ def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any, dict[st
     sizes.check(body)
     parsed = parse_json(body, "the body")
     items = parsed.get("items") if isinstance(parsed, dict) and len(parsed) == 1 else parsed
-    rows: list[str | RowName]
-    if isinstance(items, list) and _plain(items):
-        rows = [item["id"] for item in items]
-    else:
-        valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
-        rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
-        items = [item.model_dump(exclude_none=True) for item in valid]
-    labels = np.array([item.get("label", _NAN) for item in items], np.float64)
-    more = {name: [item.get(key, none) for item in items] for key, (name, none) in _MORE.items() if _any_has(items, key)}
-    return rows, labels, {name: np.array(given, np.float64) for name, given in more.items()}
+    if isinstance(items, list) and (plain := _plain(items)) is not None:
+        return plain
+    valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
+    rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
+    items = [item.model_dump(exclude_none=True) for item in valid]
+    return rows, np.array([item.get("label", _NAN) for item in items], np.float64), _more(items)
 
 
-def _any_has(items: list[dict[str, Any]], key: str) -> bool:
-    return any(key in item for item in items)
+def _more(items: list[dict[str, Any]]) -> dict[str, Any]:
+    keys = [key for key in _MORE if any(key in item for item in items)]
+    return {_MORE[key][0]: np.array([item.get(key, _MORE[key][1]) for item in items], np.float64) for key in keys}
 
 
-def _plain(items: list[Any]) -> bool:
-    """Return whether each item has an id, a label or shown, and no null; faster than `Items`, and a test compares the two."""
+def _plain(items: list[Any]) -> tuple[list[str | RowName], Any, dict[str, Any]] | None:
+    """Return what `_items` does if each item has an id, a label or shown, and no null, else None.
+
+    It is faster than `Items`, and a test compares the two.
+    """
     try:
-        kinds = {type(item["id"]) for item in items}
+        rows = [item["id"] for item in items]
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
-        more = [item[key] for item in items if len(item) > 2 for key in item.keys() & _MORE]
     except (TypeError, KeyError):
-        return False
-    plain = kinds == {str} and {*map(type, labels)} <= _NUMBERS and {*map(type, more)} <= {int, float}
-    return plain and sum(map(len, items)) == 2 * len(items) + len(more)
+        return None
+    if {*map(type, rows)} != {str} or not {*map(type, labels)} <= _NUMBERS:
+        return None
+    if {*map(len, items)} == {2}:
+        return rows, np.array(labels, np.float64), {}
+    more = [item[key] for item in items for key in item.keys() & _MORE]
+    if not {*map(type, more)} <= {int, float} or sum(map(len, items)) != 2 * len(items) + len(more):
+        return None
+    return rows, np.array(labels, np.float64), _more(items)

@@ -45,7 +45,7 @@ Values = Annotated[SkipValidation[Any], WithJsonSchema({"type": "array"})]
 # The data plane checks the ranges, over every transport alike.
 Weight = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": MOST_WEIGHT})]
 Time = Annotated[
-    float, WithJsonSchema({"type": "number", "minimum": EARLIEST, "description": "Unix seconds, at most an hour ahead."})
+    float, WithJsonSchema({"type": "number", "minimum": int(EARLIEST), "description": "Unix seconds, at most an hour ahead."})
 ]
 RowId = Annotated[str, Field(description="A row of a scored request: its impressions, a dot, and the index of the row.")]
 _NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MOST_NAME_BYTES}
@@ -104,7 +104,7 @@ class Item(Strict):
     row_id: RowName | None = None
     index: Count | None = None
     weight: Weight | None = None
-    time: Time | None = None
+    time: Time | None = Field(None, examples=[1796078721])
 
     @model_validator(mode="after")
     def _names_a_row(self) -> Self:

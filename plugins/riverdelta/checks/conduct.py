@@ -16,8 +16,9 @@ from riverdelta.checks.block import Block, bound, draw, export, learn, predict, 
 from riverdelta.checks.law import LawBroken, at_most, equal, laws_of, same, same_arrays
 from riverdelta.core.features import Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack
+from riverdelta.corrections.table import Table
 
 
 def it_reads_only_what_it_names(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from riverdelta.checks.law import LawBroken, equal, laws_of, refused
 from riverdelta.core.errors import Corrupt
+from riverdelta.core.hashing import id64
 from riverdelta.storage.log import ERASED, Entry, Fed, Log, Named
 
 _REQUESTS = 20
@@ -200,6 +201,8 @@ def retention_deletes_what_is_done_with_and_no_more(one: Log, two: Log) -> None:
     equal("the requests that are found by name", names, list(range(len(retired), _REQUESTS)))
     outlived = [n for n in range(_REQUESTS) if two.outlived(str(n))]
     equal("the names whose requests were deleted", (outlived, two.outlived("theirs")), (retired, False))
+    two.erase({}, ids=[id64("0")])
+    equal("an erased name whose request was deleted", (one.outlived("0"), one.outlived("1")), (False, True))
     kept = two.find((7, len(retired)))
     equal("the oldest request that is left", None if kept is None else kept.rows, 2)
     equal("facts and the newest of each", (two.fact("tick"), two.last(), two.flushed(7)), (3.0, _REQUESTS + 1, _REQUESTS))

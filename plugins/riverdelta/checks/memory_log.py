@@ -11,6 +11,7 @@ from typing import Any
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
+from riverdelta.core.hashing import id64
 from riverdelta.storage.log.base import ERASED, FACTS, Entry, Fed, Named, Needed, Request, Row, Scored, Stored, Transaction
 from riverdelta.storage.log.retention import Part, Retention
 
@@ -107,6 +108,7 @@ class MemoryLog:
                 del self._known[name]
             for each in ids:
                 self._known.pop(frozenset([each]), None)
+            self._outlived = {name for name in self._outlived if id64(name) not in ids}
 
     def scrub(self) -> None:
         """See `Log.scrub`: nothing is left in memory."""

@@ -16,12 +16,15 @@ _RIGHT = frozenset(
     {"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"}
 )
 
+#: The longest line to write that is kept in one piece.
+_LINE = 44
+
 
 def table(*headings: str) -> Table:
     """Return an empty table without lines."""
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_header=bool(headings))
     for heading in headings:
-        made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT)
+        made.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading in _RIGHT, overflow="fold")
     return made
 
 
@@ -72,8 +75,10 @@ def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
             continue
         made = table()
         made.show_header = True
-        for heading in (title, "type", *(() if place == "input" else ("made by",)), "use"):
+        for heading in (title, "type", *(() if place == "input" else ("made by",))):
             made.add_column(heading, overflow="fold")
+        lines = [len(tensor["write"] or "") + 1 for tensor in tensors if place == "output"]
+        made.add_column("use", overflow="fold", min_width=max((line for line in lines if line < _LINE), default=None))
         for tensor in tensors:
             use = Text(tensor["write"] if place == "output" and tensor["write"] else tensor["use"])
             if tensor["why"]:
@@ -81,6 +86,7 @@ def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
             maker = () if place == "input" else (Text(tensor["producer"]),)
             made.add_row(Text(tensor["name"]), Text(tensor["type"]), *maker, use)
         console.print(made)
+        console.print()
     console.print("N is the batch axis. A tap is used by any name: taps={'item_vec': 'TENSOR'}", style="dim")
 
 

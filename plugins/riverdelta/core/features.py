@@ -19,7 +19,7 @@ from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
 from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
-from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, is_list, leaves, on_one_axis
+from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, inside, is_list, leaves, on_one_axis
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -133,16 +133,6 @@ class Column:
         check_texts(self.name, str(self), array, first)
         return array
 
-    def padded(self, value: Any, most: int | None = None) -> Any:
-        """Return rows of different lengths padded with zeros along axes of any length; other values as they are.
-
-        Zeros are false in a column of booleans; strings are not padded. Raises `TooLarge` if that makes more than `most`
-        values.
-        """
-        if self.dtype == "string":
-            return value
-        return padded(self.name, value, self.shape, False if self.dtype == "bool" else 0, most)
-
     def of_values(self, values: Sequence[Any], where: Callable[[int], str] = "row {}".format) -> npt.NDArray[Any]:
         """Return the values of rows as the array of an id, scalar or vector column.
 
@@ -183,7 +173,7 @@ class Column:
             if want.kind == "b":
                 fits = array.dtype.kind == "b" or not np.setdiff1d(array, (0, 1)).size
             elif want.kind in "iu":
-                fits = array.size == 0 or (array.dtype.kind in "iu" and _inside(array, want))
+                fits = array.size == 0 or (array.dtype.kind in "iu" and inside(array, want))
             else:
                 fits = array.size == 0 or array.dtype.kind in "iuf"
             if not fits:
@@ -198,11 +188,6 @@ class Column:
             held = f"column {self.name!r} holds {array[row].tolist()} at row {first + row}"
             raise InvalidInput(f"{held}; expected finite {self} values")
         return np.ascontiguousarray(array)
-
-
-def _inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
-    limits = np.iinfo(want)
-    return int(array.min()) >= limits.min and int(array.max()) <= limits.max
 
 
 class Schema(dict[str, Column]):
@@ -290,13 +275,17 @@ class Schema(dict[str, Column]):
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
+            if isinstance(columns[name], str | int | float):
+                one = short(columns[name])
+                raise InvalidInput(f"column {name!r} is {one}; expected {column}, a list with one value a row: write [{one}]")
             if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
                 raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
         open_ended = [name for name, column in self.items() if None in column.shape]
         ragged = {name: lengths_of(columns[name]) for name in open_ended}
         if any(ragged.values()):
             most = None if max_rows is None else OPEN_ROW * max_rows
-            columns = {**columns, **{name: self[name].padded(columns[name], most) for name in open_ended}}
+            open_numbers = {name: self[name].shape for name in open_ended if self[name].dtype != "string"}
+            columns = {**columns, **{n: padded(n, columns[n], shape, most) for n, shape in open_numbers.items()}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():

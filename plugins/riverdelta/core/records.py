@@ -13,18 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from string import hexdigits
 from types import UnionType
-from typing import Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from riverdelta.core.arrow import Array, from_arrow, to_arrow
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.feedback import MOST_WEIGHT
 from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
-
-Array = npt.NDArray[Any]
-
 
 #: The end of the year 9999 in Unix seconds, beyond which no date can be shown.
 _LATEST = 253_402_300_799.0
@@ -130,7 +128,10 @@ class Feedback:
         return np.full(len(self), np.nan) if self.event is None else self.event
 
 
-def only(record: Impressions | Feedback, rows: npt.NDArray[np.bool_]) -> Impressions | Feedback:
+_Rows = TypeVar("_Rows", bound=Impressions | Feedback)
+
+
+def only(record: _Rows, rows: npt.NDArray[np.bool_]) -> _Rows:
     """Return a record with some of its rows, bool[N], the traces of their requests, and the names of complete ones."""
     kept: dict[str, Any] = {}
     left, cut = (set(record.request[which].tolist()) for which in (rows, ~rows))
@@ -208,10 +209,10 @@ def encode(record: Record) -> bytes:
         elif f.name in _OF_REQUESTS:
             metadata |= {f.name: json.dumps(value)} if value else {}
         elif isinstance(value, Mapping):
-            arrays.update({f"column:{name}": _arrow(array) for name, array in value.items()})
+            arrays.update({f"column:{name}": to_arrow(array) for name, array in value.items()})
         else:
             # A single output is stored as [N].
-            arrays[f.name] = _arrow(value[:, 0] if f.name in OUTPUTS and value.shape[1] == 1 else value)
+            arrays[f.name] = to_arrow(value[:, 0] if f.name in OUTPUTS and value.shape[1] == 1 else value)
     batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
     batch = batch.replace_schema_metadata(metadata)
     sink = io.BytesIO()
@@ -261,9 +262,9 @@ def _decode_arrow(payload: bytes) -> Record:
     for name, array in zip(schema.names, batch.columns, strict=True):
         prefix, _, column = name.partition(":")
         if prefix == "column":
-            columns[column] = _numpy(array)
+            columns[column] = from_arrow(array)
         else:
-            values[name] = _numpy(array)
+            values[name] = from_arrow(array)
     if cls is Impressions:
         values |= {"columns": columns, **of_requests}
     record = cls(**values)
@@ -299,42 +300,3 @@ def _names(body: str) -> dict[int, RequestName]:
 
 #: The facts that some requests of a record have, and how they are read from its metadata.
 _OF_REQUESTS: dict[str, Callable[[str], dict[int, Any]]] = {"traces": _traces, "names": _names}
-
-
-def _arrow(array: Array) -> pa.Array:
-    # From buffers: the general conversion imports pandas, which takes half a second.
-    values = np.ascontiguousarray(array).reshape(-1)
-    if array.dtype == object:
-        texts = [text.encode() for text in values.tolist()]
-        kind, buffers = pa.large_string(), [np.cumsum([0, *map(len, texts)], dtype=np.int64), b"".join(texts)]
-    else:
-        # A bool is stored as uint8, so a uint8 is stored as an untyped byte.
-        special = {np.dtype(np.uint8): pa.binary(1), np.dtype(np.bool_): pa.uint8()}
-        kind, buffers = special.get(array.dtype) or pa.from_numpy_dtype(array.dtype), [values]
-    made = pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, buffers)])
-    for axis in range(array.ndim - 1, 0, -1):
-        shape = pa.list_(made.type, array.shape[axis])
-        made = pa.Array.from_buffers(shape, int(np.prod(array.shape[:axis])), [None], children=[made])
-    return made
-
-
-def _numpy(array: pa.Array) -> Array:
-    if pa.types.is_fixed_size_list(array.type):
-        inner = _numpy(array.flatten())
-        return inner.reshape(len(array), array.type.list_size, *inner.shape[1:])
-    if array.type == pa.binary(1):
-        return np.frombuffer(array.buffers()[1], np.uint8, len(array), array.offset)
-    if array.type == pa.large_string():
-        texts = np.empty(len(array), object)
-        texts[:] = array.to_pylist()
-        if array.null_count:
-            raise ValueError("a string is null")
-        return texts
-    values: Array = array.to_numpy(zero_copy_only=True)
-    if values.dtype == np.uint8:
-        if values.max(initial=0) > 1:
-            raise ValueError(f"a boolean is {values.max()}; expected 0 or 1")
-        return values.view(np.bool_)
-    if values.dtype.kind not in "iuf":
-        raise TypeError(f"an array is {values.dtype}; expected numbers")
-    return values

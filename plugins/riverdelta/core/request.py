@@ -41,7 +41,7 @@ class Request(Schema):
         """Return the columns as arrays, as `Schema.check` does; parts that have names become their input."""
         if not self.names or not isinstance(columns, Mapping):
             return super().check(columns, max_rows, first)
-        checked, rows = Schema(self.sent(columns)).check(columns, max_rows, first)
+        checked, rows = self.sent(columns).check(columns, max_rows, first)
         for name, parts in self.names.items():
             if name not in checked:
                 checked[name] = np.stack([checked.pop(part) for part in parts], axis=1)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from riverdelta.core.errors import InvalidInput, TooLarge
+from riverdelta.core.values import is_list
 
 #: The values of a row whose length no column declares, for the limits of a request.
 OPEN_ROW = 256
-Shape = tuple[int | None, ...]
 
 
-def padded(name: str, value: Any, shape: Shape, zero: Any = 0, most: int | None = None) -> Any:
+def padded(name: str, value: Any, shape: tuple[int | None, ...], most: int | None = None) -> Any:
     """Return the lists of a column with each open axis (None in `shape`, which is that of a row) padded to its longest.
 
     A value that is not nested lists of that depth is returned as it is, and so is a row that differs on a fixed axis: the
@@ -29,7 +29,7 @@ def padded(name: str, value: Any, shape: Shape, zero: Any = 0, most: int | None 
     longest, ragged = list(shape), False
     level: Sequence[Any] = value
     for axis, length in enumerate(shape):
-        if not all(map(_is_list, level)):
+        if not all(map(is_list, level)):
             return value
         lengths = set(map(len, level))
         ragged = ragged or len(lengths) > 1
@@ -44,7 +44,7 @@ def padded(name: str, value: Any, shape: Shape, zero: Any = 0, most: int | None 
             f"column {name!r} has {len(value)} rows, padded to {' × '.join(map(str, longest))} values each; at most {most} "
             f"values are accepted: send rows of similar length together, or in parts"
         )
-    return [_padded(row, longest, zero) for row in value]
+    return [_padded(row, longest) for row in value]
 
 
 def lengths_of(value: Any) -> list[int] | None:
@@ -53,7 +53,7 @@ def lengths_of(value: Any) -> list[int] | None:
     >>> lengths_of([[1, 2], [3]]), lengths_of([[1], [2]]), lengths_of([1, 2])
     ([2, 1], None, None)
     """
-    if not _is_nested(value) or not all(map(_is_list, value)):
+    if not _is_nested(value) or not all(map(is_list, value)):
         return None
     found = list(map(len, value))
     return found if len(set(found)) > 1 else None
@@ -88,19 +88,15 @@ def _named(arrays: Mapping[str, Any], axes: Mapping[str, Sequence[str]]) -> Iter
                 yield name, label, arrays[name].shape[axis]
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
-
-
 def _is_nested(value: Any) -> bool:
     """Whether a value is rows of any length: other arrays have rows of one length."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.hasobject)
 
 
-def _padded(rows: Any, shape: Sequence[int | None], zero: Any) -> list[Any]:
-    inner = shape[1:]
-    blank = zero
+def _padded(rows: Any, shape: Sequence[int | None]) -> list[Any]:
+    inner: Sequence[int | None] = shape[1:]
+    blank: Any = 0
     for length in reversed(inner):
         blank = [blank] * (length or 0)
-    made = [_padded(row, inner, zero) for row in rows] if inner else list(rows)
+    made = [_padded(row, inner) for row in rows] if inner else list(rows)
     return made + [blank] * ((shape[0] or 0) - len(made))

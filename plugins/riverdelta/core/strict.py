@@ -112,7 +112,7 @@ def _invalid(model: type[BaseModel], error: ErrorDetails, what: str, keys: str) 
     path, within = schema_at(model, location[:-1])
     place = f"{what} ({path})" if path else what
     if error["type"] == "extra_forbidden":
-        return unknown(str(location[-1]), within["properties"], place)
+        return InvalidInput(f"{unknown(str(location[-1]), within['properties'], place)}{_example(within)}")
     if error["type"] == "missing":
         return InvalidInput(f"{place} has no {location[-1]!r}; expected {in_words(within, keys)}{_example(within)}")
     path, here = schema_at(model, location)

@@ -100,3 +100,9 @@ def leaves(value: Any, axes: int) -> set[type]:
         kinds = set(map(type, level))
         depth += 1
     return kinds
+
+
+def inside(array: npt.NDArray[Any], want: np.dtype[Any]) -> bool:
+    """Whether a type of integers has all values of an array that is not empty."""
+    limits = np.iinfo(want)
+    return int(array.min()) >= limits.min and int(array.max()) <= limits.max

@@ -12,9 +12,10 @@ from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, limits
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.rows import offset_key
+from riverdelta.corrections.table import Table
 
 _Floats, _Table, _Doubles = types.float32[::1], types.float32[:, ::1], float64[:, ::1]
 _Terms = types.UniTuple(float64, 5)  # type: ignore[no-untyped-call]

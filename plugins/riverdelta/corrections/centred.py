@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import limits
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 
 #: The rows whose median is the centre of a number, and the deviations other than 0 that these have at most.
 FIRST, _DEVIATIONS = 32, 31

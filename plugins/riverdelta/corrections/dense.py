@@ -35,17 +35,8 @@ class Dense:
 
     def matrix(self, columns: Columns, rows: int) -> Floats:
         """Return the design matrix of a block."""
-        out = np.empty((rows, self.width), np.float32)
-        at = 0
-        if self.intercept:
-            out[:, 0] = 1.0
-            at = 1
-        for feature in self.features:
-            part = self._part(feature, columns)
-            part = part.reshape(rows, self._widths[feature])
-            out[:, at : at + part.shape[1]] = part
-            at += part.shape[1]
-        return out
+        parts = [self._part(feature, columns).reshape(rows, self._widths[feature]) for feature in self.features]
+        return np.ascontiguousarray(np.concatenate([np.ones((rows, int(self.intercept)), np.float32), *parts], axis=1))
 
     def _part(self, feature: Feature, columns: Columns) -> Floats:
         if isinstance(feature, Lookup):

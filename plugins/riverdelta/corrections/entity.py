@@ -15,7 +15,7 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, entity_kernels, limits
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, Feature, listed
 from riverdelta.corrections.growing import INDEX, SLOTS, Growing
@@ -23,6 +23,7 @@ from riverdelta.corrections.hashed import combinations, read_by
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.rows import offset_key
+from riverdelta.corrections.table import Table
 
 
 class Entity(Correction):
@@ -212,12 +213,8 @@ class Entity(Correction):
         return [At(int(slot[0]), None, spelled(ids, self._keys))]
 
     def forget_id(self, name: str, own: int, rows: Columns) -> int:
-        slots = np.unique(self._hash(*combinations(self._keys, name, own, rows)))
-        mean, precision = self.served["mean"], self.learner["precision"]
-        # A precision of 0 marks an entity without examples, and row 0 is that of all slots without a row.
-        at = self._rows.index.values[slots, 0].astype(np.int64)
-        mean.values[at], mean.touched[at], precision[at] = 0, True, 0
-        return int((at > 0).sum())
+        # A precision of 0 marks an entity without examples.
+        return self._rows.reset(self._hash(*combinations(self._keys, name, own, rows)))
 
     def occupancy(self) -> dict[str, float]:
         return {"mean": (self._rows.used - 1) / self.slots}

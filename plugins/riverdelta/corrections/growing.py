@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 
 #: The name of the table in `served` and in the graph, int32[slots, 1]: the row of each slot, 0 without one.
 INDEX = "rows"
@@ -73,6 +73,15 @@ class Growing:
         if used != self.used:
             self.used = used
             self._show()
+
+    def reset(self, slots: npt.NDArray[np.integer[Any]]) -> int:
+        """Reset the rows of slots, which stay used, and return how many there are."""
+        rows = np.unique(self.index.values[slots, 0]).astype(np.int64)
+        values, touched, _, *others = self._arrays()
+        for array in (values, *others):
+            array[rows] = 0
+        touched[rows] = True
+        return int((rows > 0).sum())
 
     def restore(self) -> None:
         """Rebuild INDEX after SLOTS, the table and the arrays were loaded; those of a version without SLOTS have all slots.

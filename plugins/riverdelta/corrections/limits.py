@@ -25,7 +25,7 @@ from numba import float64, types
 
 from riverdelta.core.features import Floats
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 
 #: The name of the table in `served` and in the graph, float32[1, D]: the limit of each number.
 LIMIT = "limit"

@@ -10,13 +10,14 @@ from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, limits, linear_kernels
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.dense import Dense, Feature
 from riverdelta.corrections.hashed import Hashed, Sparse, read_by
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.project import Project
 from riverdelta.corrections.rows import offset_key
+from riverdelta.corrections.table import Table
 
 _METHODS = ("adagrad", "ftrl")
 

@@ -13,8 +13,9 @@ from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.hashing import digest
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX, Nodes
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.growing import INDEX
+from riverdelta.corrections.table import Table
 
 #: The representation of a lookup, up to the digest of its contents.
 _LOOKUP = re.compile(r"(Lookup\([^\n]*?), [0-9a-f]{16}\)")

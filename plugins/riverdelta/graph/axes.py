@@ -1,9 +1,11 @@
-"""Axes: tells the batch axis from others, and says what type a tensor has."""
+"""Axes: tells the batch axis from others, and reads a tensor's type as a column or as text."""
 
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto, ValueInfoProto
+from onnx import TensorProto, ValueInfoProto, helper
+
+from riverdelta.core.features import Column
 
 #: The name of a first axis whose length was measured, and is not the number of rows.
 OTHER_AXIS = "not the batch"
@@ -18,6 +20,26 @@ def is_batch(model: onnx.ModelProto, value: ValueInfoProto) -> bool:
         return False
     # Where every first axis is also another one, as in float[n, n], none can be told from the batch axis.
     return not axes or axes[0].dim_param not in others - {""} or not first - others
+
+
+def column_of(model: onnx.ModelProto, value: ValueInfoProto | None) -> Column | None:
+    """Return a tensor as a column, None if its first axis is not the batch axis or its type is unknown."""
+    if value is None or not value.type.HasField("tensor_type") or not is_batch(model, value):
+        return None
+    tensor = value.type.tensor_type
+    if not (dims := list(tensor.shape.dim)) or dims[0].HasField("dim_value"):
+        return None
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    except KeyError:
+        return None
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:])
+    return Column(value.name, "string" if dtype == "object" else dtype, shape, axes=tuple(d.dim_param for d in dims[1:]))
+
+
+def typed(name: str, column: Column, batch: str = "N") -> ValueInfoProto:
+    """Return the type of a tensor of a graph that holds a column; `batch` names its first axis."""
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(column.numpy), [batch, *column.shape])
 
 
 def type_of(value: ValueInfoProto | None) -> str:

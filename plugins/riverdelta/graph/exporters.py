@@ -28,31 +28,26 @@ def with_dynamic_batch(model: ModelProto, name: str) -> str:
     graph = model.graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
-    found = [line for producer, line in _lines(inputs, graph.output, name) if producer == model.producer_name.lower()]
-    if found:
-        return f"export it again{found[0]}"
-    several = [line.removeprefix(", ") for _, line in _lines(inputs, graph.output, name)]
-    return f"export it again with a dynamic first axis: {'; '.join(several)}"
+    lines = _lines(inputs, graph.output, name)
+    every = "with a dynamic first axis: " + "; ".join(lines.values())
+    return f"export it again {lines.get(model.producer_name.lower(), every)}"
 
 
-def _lines(inputs: list[ValueInfoProto], outputs: list[ValueInfoProto], name: str) -> list[tuple[str, str]]:
-    shapes = f"({', '.join([_BATCH] * len(inputs))},)" if len(inputs) == 1 else f"({', '.join([_BATCH] * len(inputs))})"
+def _lines(inputs: list[ValueInfoProto], outputs: list[ValueInfoProto], name: str) -> dict[str, str]:
+    shapes = f"({', '.join([_BATCH] * len(inputs))}{',' * (len(inputs) == 1)})"
     axes = ", ".join(f"{value.name!r}: {_BATCH}" for value in (*inputs, *outputs))
     types = ", ".join(f"({value.name!r}, {_kind(value)}TensorType([{', '.join(_axes(value))}]))" for value in inputs)
     specs = ", ".join(
         f"tf.TensorSpec([{', '.join(_axes(value))}], tf.{_dtype(value)}, name={value.name!r})" for value in inputs
     )
-    return [
-        (
-            "pytorch",
-            f" with torch.onnx.export(model, args, {name!r}, dynamic_shapes={shapes}), or, if "
-            f"dynamo=False, with dynamic_axes={{{axes}}} and input_names and output_names of these names; in Lightning, "
-            f"model.to_onnx({name!r}, sample, ...) takes the same",
-        ),
-        ("skl2onnx", f" with skl2onnx.to_onnx(model, initial_types=[{types}])"),
-        ("onnxmltools", f" with initial_types=[{types}] (onnxmltools.convert_lightgbm and the like)"),
-        ("tf2onnx", f" with tf2onnx.convert.from_keras(model, input_signature=[{specs}], output_path={name!r})"),
-    ]
+    return {
+        "pytorch": f"with torch.onnx.export(model, args, {name!r}, dynamic_shapes={shapes}), or, if "
+        f"dynamo=False, with dynamic_axes={{{axes}}} and input_names and output_names of these names; in Lightning, "
+        f"model.to_onnx({name!r}, sample, ...) takes the same",
+        "skl2onnx": f"with skl2onnx.to_onnx(model, initial_types=[{types}])",
+        "onnxmltools": f"with initial_types=[{types}] (onnxmltools.convert_lightgbm and the like)",
+        "tf2onnx": f"with tf2onnx.convert.from_keras(model, input_signature=[{specs}], output_path={name!r})",
+    }
 
 
 def _axes(value: ValueInfoProto) -> list[str]:

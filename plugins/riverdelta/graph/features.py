@@ -130,20 +130,20 @@ class Features(dict[str, Feature]):
         for name, listed in names.items():
             sent[name], given[name] = _named(name, listed, inputs, model)
         for name, source in list(sent.items()):
-            made[name] = _read(source, unused.pop(name, None))
+            made[name] = read(source, unused.pop(name, None))
             sent[name] = made[name].source
         for name, listed in given.items():
             whole = Column(name, sent[name].dtype)
             for at, one in enumerate(listed):
                 made._refuse_taken("name", one)
-                part = _read(replace(whole, name=one), unused.pop(one, None))
+                part = read(replace(whole, name=one), unused.pop(one, None))
                 made[one] = replace(part, source=replace(sent[name], number=part.source.number), at=at)
         for name, column in taps.items():
             made._refuse_taken("tap", name)
             made[name] = _read_tap(column)
         for name, column in unused.items():
             made._refuse_taken("declared column", name)
-            made[name] = _read(column, None, flat=False)
+            made[name] = read(column, flat=False)
         for name, feature in made.items():
             if feature.hashed and feature.id_input in made:
                 raise ConfigurationError(
@@ -174,7 +174,7 @@ class Features(dict[str, Feature]):
 
     def fed(self, columns: Columns, found: Columns) -> Columns:
         """Return what a merged model is fed: the columns of a request, and the ids of its strings, of features `found`."""
-        ids = {self[name].id_input: found[name] for name in self._hashed if name in found} if self._hashed else {}
+        ids = {self[name].id_input: found[name] for name in self._hashed if name in found}
         return {**columns, **ids} if ids else columns
 
     def texts(self, columns: Columns) -> Columns:
@@ -206,18 +206,13 @@ def tensor_of(name: str) -> str:
     return f".feature/{name}"
 
 
-def read_alone(column: Column) -> Feature:
-    """Return the feature of an input of the base that is not declared."""
-    return _read(column, None)
-
-
 def readable(column: Column) -> bool:
     """Whether corrections can read a tap of this type."""
     return column.dtype != "string" and _read_tap(column).column.kind != "tensor"
 
 
 def _read_tap(column: Column) -> Feature:
-    return replace(_read(column, None, flat=column.numpy.kind in "iub"), tap=True)
+    return replace(read(column, flat=column.numpy.kind in "iub"), tap=True)
 
 
 def _named(name: str, listed: Sequence[str], inputs: Schema, model: str) -> tuple[Column, tuple[str, ...]]:
@@ -239,7 +234,7 @@ def _named(name: str, listed: Sequence[str], inputs: Schema, model: str) -> tupl
     return replace(column, shape=(len(listed),)), tuple(listed)
 
 
-def _read(source: Column, declared: Column | None, flat: bool = True) -> Feature:
+def read(source: Column, declared: Column | None = None, flat: bool = True) -> Feature:
     """Return the feature of a column, as declared; `flat` reads [N, 1] as [N]."""
     row = () if flat and source.shape == (1,) else source.shape
     integers, floats, text = (source.numpy.kind in kinds for kinds in ("iub", "f", "O"))

@@ -77,11 +77,6 @@ def with_tables(merged: Path, tables: Mapping[str, npt.NDArray[Any]], facts: Map
         return bytes(model.SerializeToString())
 
 
-def base_digest(merged: Path) -> str:
-    """Return the digest of the base model inside the merged model at `merged`; raises `Corrupt`."""
-    return provenance(merged)["base_digest"]
-
-
 def provenance(merged: Path) -> dict[str, str]:
     """Return what `merge` noted in the model at `merged`: `base_digest`, and what a release adds; raises `Corrupt`."""
     with _readable(merged):

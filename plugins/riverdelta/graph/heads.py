@@ -19,8 +19,6 @@ from riverdelta.graph.exporters import with_dynamic_batch
 from riverdelta.graph.wiring import FLOATS, Spot, Wiring
 
 _COLUMN = re.compile(r"(?P<tensor>.+)\[(?P<number>-?\d+|'[^']*'|\"[^\"]*\")\]", re.DOTALL)
-#: The pairs of classes of which the second is the positive one.
-_POSITIVE = ({"0", "1"}, {"-1", "1"})
 
 
 @dataclass(frozen=True)
@@ -113,16 +111,18 @@ class Outputs:
 
     def candidates(self) -> list[str]:
         """Return the names of the outputs that may be scores: those of floats, and maps of classes to floats."""
-        return [
-            name
-            for name, value in self.values.items()
-            if value.type.tensor_type.elem_type in FLOATS or self._zipped(name) is not None
-        ]
+        return [name for name, value in self.values.items() if value.type.tensor_type.elem_type in FLOATS or self._zipped(name)]
 
     def lines(self, tensor: str, width: int) -> list[str]:
         """Return what to write for each column of a tensor: its class, or its number."""
         known = self.classes.of(self._read(tensor), width)
         return [f"output={f'{tensor}[{at}]' if known is None else f'{tensor}[{known[at]!r}]'!r}" for at in range(width)]
+
+    def _of_class(self, name: str) -> list[str]:
+        """Return what to write where a name is that of a class, alone or in brackets without quotes."""
+        word = name.rpartition("[")[2].strip("]'\" ")
+        every = {one: self.classes.of(self._read(one)) or () for one in self.candidates()}
+        return [f"write output={f'{one}[{word!r}]'!r}" for one, known in every.items() if word in known]
 
     def _only(self) -> str:
         found = self.candidates()
@@ -141,21 +141,15 @@ class Outputs:
         """Return the output of the positive class, if two outputs are the columns of one tensor and its classes show it."""
         ways = [{spot.tensor: spot.column for spot in reversed(self.wiring.way(Spot(name)))} for name in (one, other)]
         for tensor, column in reversed(ways[0].items()):
-            known = self.classes.of(tensor, 2)
-            if known is not None and {column, ways[1].get(tensor)} == {0, 1} and self._positive(tensor, known) is not None:
-                return one if column == known.index("1") else other
+            positive = self.classes.positive(tensor)
+            if positive is not None and {column, ways[1].get(tensor)} == {0, 1}:
+                return one if column == positive else other
         return None
-
-    def _positive(self, tensor: str, known: Sequence[str]) -> int | None:
-        """Return the column of the class 1, if the classes are numbers of which that is the positive one."""
-        return known.index("1") if {*known} in _POSITIVE and not self.classes.texts(tensor, 2) else None
 
     def _zipped(self, name: str) -> NodeProto | None:
         """Return the ZipMap that makes an output, if one does."""
-        node = self.wiring.makers.get(name)
-        while node is not None and node.op_type == "Identity":
-            node = self.wiring.makers.get(node.input[0])
-        return node if node is not None and node.op_type == "ZipMap" else None
+        makers = (self.wiring.makers.get(spot.tensor) for spot in self.wiring.way(Spot(name)))
+        return next((node for node in makers if node is not None and node.op_type == "ZipMap"), None)
 
     def _read(self, tensor: str) -> str:
         """Return the tensor that is read for a name: a map of classes is read before it is made."""
@@ -166,8 +160,13 @@ class Outputs:
         """Return how many numbers a row of a tensor has; raises the reason why it cannot be corrected."""
         path, loss = self.path, self.loss
         if value is None and read not in self.wiring.makers:
+<<<<<<< HEAD
             known = [*self.values, *self.wiring.makers]
-            raise ModelError(f"{path.name} has no output {tensor!r}: {near(tensor, [*self.values] if known else known)}")
+            of = " or ".join(self._of_class(tensor)) or near(tensor, [*self.values] if known else known)
+            raise ModelError(f"{path.name} has no output {tensor!r}: {of}")
+=======
+            raise ModelError(f"{path.name} has no output {tensor!r}: {near(tensor, self.values)}")
+>>>>>>> cut1
         kind = 0 if value is None else value.type.tensor_type.elem_type
         if kind not in (0, *FLOATS):
             what = f"a {loss.raw} or a prediction of it"
@@ -181,14 +180,14 @@ class Outputs:
                 return len(labels)
             raise ModelError(f"{path.name}: output {tensor!r} has no shape; {with_dynamic_batch(self.model, path.name)}")
         dims = value.type.tensor_type.shape.dim
+        width = 1 if len(dims) == 1 else (len(dims) and dims[1].dim_value) or len(self.classes.of(read) or ())
+        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
+        if dims and (len(dims) > 2 or not fits):
+            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
+            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
         if not dims or dims[0].HasField("dim_value") or not is_batch(self.model, value):
             how = with_dynamic_batch(self.model, path.name)
             raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {how}")
-        width = 1 if len(dims) == 1 else dims[1].dim_value or len(self.classes.of(read) or ())
-        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
-        if len(dims) > 2 or not fits:
-            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
-            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
         return width
 
     def _column(self, tensor: str, read: str, width: int, column: int | str | None) -> int:
@@ -207,17 +206,14 @@ class Outputs:
                 raise ModelError(f"{what} has no class {column!r}, but {listed}; {choose}")
             return known.index(column)
         if width > 2:
-            proved = known is not None or self.classes.shares(read)
-            kind = (
-                f"{width} classes{f' ({listed})' if known else ''}, the task multiclass"
-                if proved
-                else (f"{width} columns, the task multiclass, or regression of {width} numbers")
-            )
+            kind = f"{width} columns, the task multiclass, or regression of {width} numbers"
+            if known is not None or self.classes.shares(read):
+                kind = f"{width} classes{f' ({listed})' if known else ''}, the task multiclass"
             raise Unsupported(
                 f"{what} has {kind}; this version corrects binary scores. To correct the probability of one class against all "
                 f"others, {choose}"
             )
-        if known is not None and (positive := self._positive(read, known)) is not None:
+        if (positive := self.classes.positive(read)) is not None:
             return positive
         of = f"the classes {known[0]!r} and {known[1]!r}" if known else "two columns"
         raise ModelError(f"{what} has {of}, and nothing says which is the positive one; {choose}")

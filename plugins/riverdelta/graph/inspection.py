@@ -9,14 +9,15 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Column, Schema
+from riverdelta.core.features import Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.graph.axes import is_batch, type_of
-from riverdelta.graph.features import read_alone
+from riverdelta.graph.axes import column_of, is_batch, type_of
+from riverdelta.graph.features import read
 from riverdelta.graph.heads import Outputs
 from riverdelta.graph.meaning import IDENTITY, Evidence
+from riverdelta.graph.probe import Probe
 from riverdelta.graph.reading import read_model
-from riverdelta.graph.signature import Signature, column_of, input_of, inputs_of, probe_of
+from riverdelta.graph.signature import Signature, input_of, inputs_of
 from riverdelta.graph.taps import settled, tappable
 
 _COLUMNS = {"id": "id column", "scalar": "number column", "vector": "vector column", "tensor": "base only"}
@@ -47,7 +48,7 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     final = {value.name for value in model.graph.output}
     made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
     inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
-    outputs, probe = Outputs(path, model, shapes, loss), probe_of(path, model, inputs, shapes)
+    outputs, probe = Outputs(path, model, shapes, loss), Probe(path, model, inputs, shapes)
     if inputs:
         shapes = settled(path, model, shapes, [name for node in model.graph.node for name in node.output])
     for node in model.graph.node:
@@ -59,9 +60,10 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
             if place == "output":
                 try:
                     named, head = outputs.find(name)
-                    use, line, why = _meaning(Evidence(path, model, named, head, loss, probe))
+                    use, line, why = _meaning(Evidence(named, head, loss, probe))
                 except ConfigurationError as error:
-                    why = str(error).removeprefix(f"{path.name}: ")
+                    scores = name in outputs.candidates()
+                    why = str(error).removeprefix(f"{path.name}: ") if scores else "not floats, so not a score"
             made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
     return made
 
@@ -80,6 +82,10 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
         lines.append(f"link={_quoted(loss.raw if signature.predicts else IDENTITY)},")
     if not ids:
         lines.append(f'columns={{{_quoted(user)}: "int64"}},  # requests send it too')
+    for name, column in signature.inputs.items():
+        if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
+            why = f"name its {width} columns as the base was fitted, to send and correct each"
+            lines.append(f'# names={{{_quoted(name)}: ["age", ...]}},  # {why}')
     lines.append(f"corrections=[Calibration(), Linear({_quoted(user)})],")
     body = "\n".join(f"    {line}" for line in lines)
     imports = "import bentoml\nfrom riverdelta import Calibration, Linear, online"
@@ -96,7 +102,7 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
         column = input_of(path, model, value)
     except ConfigurationError as error:
         return Tensor(value.name, kind, "input", "input", "-", None, str(error).removeprefix(f"{path.name}: "))
-    feature, line = read_alone(column), None
+    feature, line = read(column), None
     why = "corrections cannot read it" if feature.column.kind == "tensor" else None
     if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
         line = f"names={{{value.name!r}: {[f'{value.name}_{at}' for at in range(1, width + 1)]}}}"
@@ -115,19 +121,17 @@ def _meaning(evidence: Evidence) -> tuple[str, str, str]:
 
 
 def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:
-    column: Column | None = None if value is None else column_of(value)
     if value is None or not value.type.tensor_type.elem_type:
         return "of unknown type"
-    if column is None:
-        return "no batch axis"
     if not is_batch(model, value):
         return f"its first axis is {value.type.tensor_type.shape.dim[0].dim_param}, not the batch axis"
+    if (column := column_of(model, value)) is None:
+        return "no batch axis"
     return f"{1 + len(column.shape)} axes" if column.dtype != "string" else "a tap cannot be a string"
 
 
 def _type(model: ModelProto, value: ValueInfoProto | None) -> str:
-    column = None if value is None else column_of(value)
-    if value is None or column is None or not is_batch(model, value):
+    if value is None or (column := column_of(model, value)) is None:
         return type_of(value)
     axes = [str(d.dim_value or d.dim_param or "?") for d in value.type.tensor_type.shape.dim[1:]]
     return f"{column.dtype}[{', '.join(['N', *axes])}]"

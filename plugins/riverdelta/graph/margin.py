@@ -87,13 +87,9 @@ def checked_margin(wiring: Wiring, head: Head, probe: Probe, loss: Loss) -> Head
 
 def _scores(wiring: Wiring, node: NodeProto) -> str | None:
     """Return the scores of which a node makes the softmax: by one operator, or by the exponential of a log-softmax."""
-    op, given = operator(node), attributes(node)
-    if op == "Softmax" and given.get("axis", 1) in (1, -1):
-        return str(node.input[0])
-    inner = wiring.makers.get(node.input[0]) if op == "Exp" else None
-    if inner is None or operator(inner) != "LogSoftmax" or attributes(inner).get("axis", 1) not in (1, -1):
-        return None
-    return str(inner.input[0])
+    inner = wiring.makers.get(node.input[0]) if operator(node) == "Exp" else None
+    maker, op = (node, "Softmax") if inner is None else (inner, "LogSoftmax")
+    return str(maker.input[0]) if operator(maker) == op and attributes(maker).get("axis", 1) in (1, -1) else None
 
 
 def _written_out(wiring: Wiring, node: NodeProto) -> tuple[str, bool] | None:
@@ -145,10 +141,7 @@ def _mirrored(wiring: Wiring, spot: Spot) -> bool:
         given, op = attributes(node), operator(node)
         if op == "Concat" and len(node.input) == 2:
             maker = wiring.makers.get(node.input[0])
-            turned = maker is not None and (
-                operator(maker) == "Neg" or (operator(maker) == "Mul" and wiring.number(maker.input[1]) == -1)
-            )
-            return bool(turned and maker is not None and maker.input[0] == node.input[1])
+            return maker is not None and wiring.scaled(maker) == (node.input[1], -1)
         if op == "SVMClassifier":
             return len(labels_of(node) or ()) == 2
         if op == "LinearClassifier" and len(given.get("intercepts", ())) == 2:
@@ -156,8 +149,8 @@ def _mirrored(wiring: Wiring, spot: Spot) -> bool:
             return bool((low == -high).all() and given["intercepts"][0] == -given["intercepts"][1])
         if op.endswith("Classifier"):
             return single_score(node)
-        if op == "Mul" and wiring.number(node.input[1]) is not None:
-            spot = Spot(node.input[0], spot.column)
+        if (scaled := wiring.scaled(node)) is not None:
+            spot = Spot(scaled[0], spot.column)
         elif (before := wiring.back(spot)) is not None and before.column == spot.column:
             spot = before
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.losses import Loss
@@ -33,13 +33,11 @@ _MOST, _FEW = 0.9, 0.1
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about the output of the model at `path` that `head` reads: a proved range, and probed values.
+    """What is known about the output that `head` reads: a proved range, and probed values.
 
     `output` is its name in messages. `probe` scores a few rows, once, and only if the graph leaves the meaning open.
     """
 
-    path: Path
-    model: ModelProto
     output: str
     head: Head
     loss: Loss
@@ -48,7 +46,7 @@ class Evidence:
     @cached_property
     def range(self) -> Range:
         """The bounds of the output, by the graph."""
-        return ranges_of(self.model.graph, self.path.parent).get(self.head.tensor, ANY)
+        return ranges_of(self.probe.model.graph, self.probe.path.parent).get(self.head.tensor, ANY)
 
     @cached_property
     def values(self) -> npt.NDArray[np.float64]:
@@ -106,7 +104,7 @@ class Evidence:
             else:
                 refused += f"that it is a {self.loss.raw}, and {self.loss} corrects no other number; if it is, write {raw}"
         elif word is None and self.found == "raw":
-            what = self.path.name, self.output, self.seen, self.loss.raw, raw
+            what = self.probe.path.name, self.output, self.seen, self.loss.raw, raw
             _log.warning("%s: the output %r %s, and is taken for a %s; write %s to say so", *what)
         elif word == "raw" and self.proved:
             refused = f"{named} {self.seen}, a {self.kind}; write {prediction}"
@@ -120,13 +118,13 @@ class Evidence:
             link = IDENTITY if word == "raw" else self.loss.raw
             refused = f"{named} {doubt}; {f'write {other}, or ' if fits else ''}if it is a {kind} write {named}, link={link!r}"
         if refused:
-            raise ModelError(f"{self.path.name}: {refused}")
+            raise ModelError(f"{self.probe.path.name}: {refused}")
         return (word or self.found) == "prediction"
 
     @property
     def task(self) -> str | None:
         """The other task that the output may be of: of a regressor, or of a number that is never negative."""
-        if any(node.op_type.endswith("Regressor") for node in self.model.graph.node):
+        if any(node.op_type.endswith("Regressor") for node in self.probe.model.graph.node):
             return "count" if self.range[0] >= 0 else "regression"
         return "count" if self.range == (0.0, inf) else None
 

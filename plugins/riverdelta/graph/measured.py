@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from riverdelta.core.errors import ModelError
 from riverdelta.graph.axes import OTHER_AXIS
-from riverdelta.graph.names import graphs_of
+from riverdelta.graph.names import subgraphs
 from riverdelta.graph.runtime import EXTENSIONS, open_session, quiet
 
 #: The rows of each block, and the length of its other open axes: no length is a number of rows.
 _BLOCKS = ((1, 5), (3, 6), (4, 7))
+#: The outputs of a larger file are not measured, so that it is read fast.
+_MOST_BYTES = 256 << 20
+#: The domain of the operators of models that scikit-learn and its like train.
+_CLASSICAL = "ai.onnx.ml"
 _TEXTS = (
     "",
     "a",
@@ -27,23 +31,25 @@ _TEXTS = (
 Infer = Callable[[Iterable[ValueInfoProto]], dict[str, ValueInfoProto]]
 
 
-def operators_of(graph: Any) -> Iterator[NodeProto]:
-    """Yield the nodes of a graph or function, and of the graphs within it, that onnxruntime-extensions computes."""
-    yield from (node for inner in graphs_of(graph) for node in inner.node if node.domain in EXTENSIONS)
+def operators_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield those of some nodes, and of the nodes within them, that onnxruntime-extensions computes."""
+    for node in nodes:
+        yield from [node] if node.domain in EXTENSIONS else []
+        yield from operators_of(one for inner in subgraphs(node) for one in inner.node)
 
 
 def completed(path: Path, model: onnx.ModelProto, infer: Infer) -> dict[str, ValueInfoProto]:
     """Return the type of every tensor by name: what `infer` finds, given the measured types of those it does not know.
 
-    Only a model with operators of onnxruntime-extensions is measured, because shape inference skips them. Their outputs come
-    first, as the types of most others follow from them. The outputs of the model are also measured: what they declare was not
-    checked against these operators.
+    Shape inference skips the operators of onnxruntime-extensions. Their outputs are measured first, as the types of most others
+    follow from them. The outputs of a model with these operators, or with those of ai.onnx.ml, are also measured: inference
+    does not check what they declare, and some converters declare two columns and make one.
     """
     graph, found = model.graph, infer(())
-    own = {name for node in graph.node if any(operators_of(_alone(node))) for name in node.output}
+    own = {name for node in graph.node if any(operators_of([node])) for name in node.output}
     every = {name for node in graph.node for name in filter(None, node.output)}
-    if not own and not any(any(operators_of(function)) for function in model.functions):
-        return found
+    if not own and not any(any(operators_of(function.node)) for function in model.functions):
+        return found | (_corrected(path, model, found) if any(node.domain == _CLASSICAL for node in graph.node) else {})
     outputs = {value.name for value in graph.output}
     for among in (own | outputs, every):
         if names := {name for name in among if name in outputs or not _known(found.get(name))}:
@@ -51,6 +57,16 @@ def completed(path: Path, model: onnx.ModelProto, infer: Infer) -> dict[str, Val
             found = infer(value for name, value in measured.items() if name not in outputs)
             found |= {name: value for name, value in measured.items() if name in outputs}
     return found
+
+
+def _corrected(path: Path, model: onnx.ModelProto, found: dict[str, ValueInfoProto]) -> dict[str, ValueInfoProto]:
+    """Return the measured types of the outputs that have other axes than they declare."""
+    names = {value.name for value in model.graph.output if value.type.HasField("tensor_type")}
+    try:
+        measured = measure(path, model, names) if names and path.stat().st_size <= _MOST_BYTES else {}
+    except ModelError:  # made-up texts and ids may be unknown to an encoder
+        return {}
+    return {name: value for name, value in measured.items() if _known(value) and _lengths(value) != _lengths(found[name])}
 
 
 def measure(path: Path, model: onnx.ModelProto, names: Collection[str]) -> dict[str, ValueInfoProto]:
@@ -78,8 +94,8 @@ def measure(path: Path, model: onnx.ModelProto, names: Collection[str]) -> dict[
     return {name: _type(name, each, batch or "N") for name, *each in zip(sorted(names), *runs, strict=True)}
 
 
-def _alone(node: NodeProto) -> GraphProto:
-    return helper.make_graph([node], "alone", [], [])
+def _lengths(value: ValueInfoProto) -> list[int]:
+    return [axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
 def _known(value: ValueInfoProto | None) -> bool:

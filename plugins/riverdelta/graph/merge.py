@@ -13,6 +13,7 @@ from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
+from riverdelta.graph.axes import typed
 from riverdelta.graph.features import Features
 from riverdelta.graph.names import make_room
 from riverdelta.graph.reading import opset_of
@@ -131,8 +132,7 @@ def _splice(
     tables, overridable = nodes.table_protos()
     graph.initializer.extend([*nodes.constants, *tables])
     for name, column in declared.items():
-        kind = helper.np_dtype_to_tensor_dtype(column.numpy)
-        graph.input.append(helper.make_tensor_value_info(name, kind, [batch, *column.shape]))
+        graph.input.append(typed(name, column, batch))
     graph.input.extend(overridable)
     del graph.output[:]
     shape: list[str | int] = [batch, loss.outputs] if loss.outputs > 1 else [batch]
@@ -140,9 +140,5 @@ def _splice(
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     for tap, tensor in taps.items():
         value = graph.output.add()
-        value.CopyFrom(signature.shapes[tensor])
+        value.CopyFrom(signature.shapes[tensor] if features[tap].same else typed(tap, features[tap].column, batch))
         value.name = tap
-        if not features[tap].same:
-            column = features[tap].column
-            kind = helper.np_dtype_to_tensor_dtype(column.numpy)
-            value.CopyFrom(helper.make_tensor_value_info(tap, kind, [batch, *column.shape]))

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper
+from onnx import NodeProto, ValueInfoProto, helper
 
 from riverdelta.core.errors import ParityError
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Column, Columns, Floats, Schema
 from riverdelta.core.nodes import PREFIX
 from riverdelta.corrections.stack import Stack
+from riverdelta.graph.axes import typed
 from riverdelta.graph.features import Feature, Features, tensor_of
 
 #: The largest allowed difference of raw outputs.
@@ -47,45 +48,26 @@ def corrections_of(merged: onnx.ModelProto, stack: Stack, schema: Schema, taps: 
 
     The journal keeps the inputs of the corrections, not those of the base, so only this part can be run on it.
     """
-    base, outputs = _base(stack), _outputs(stack)
-    shape: list[str | int] = ["N", stack.loss.outputs]
+    loss, base = Column("", "float32", (stack.loss.outputs,)), _base(stack)
+    outputs = [typed(name, loss) for name in _outputs(stack)]
     columns = {name: _source(merged, name, taps) for name in stack.reads}
-    nodes, needed = _nodes_of(merged, outputs, {base, *columns.values()})
-    inputs = [helper.make_tensor_value_info(base, TensorProto.FLOAT, shape)]
-    for name, source in columns.items():
-        column = schema[name]
-        kind = helper.np_dtype_to_tensor_dtype(column.numpy)
-        nodes.append(helper.make_node("Identity", [f"column:{name}"], [source]))
-        inputs.append(helper.make_tensor_value_info(f"column:{name}", kind, ["N", *column.shape]))
-    graph = helper.make_graph(
-        list(reversed(nodes)),
-        "corrections",
-        inputs,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
-        [t for t in merged.graph.initializer if t.name in needed],
-    )
-    return helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)
+    inputs = [typed(base, loss), *(typed(f"column:{name}", schema[name]) for name in columns)]
+    fed = [helper.make_node("Identity", [f"column:{name}"], [source]) for name, source in columns.items()]
+    return _part(merged, inputs, outputs, fed, {base, *columns.values()})
 
 
 def conversions_of(merged: onnx.ModelProto, features: Features, reads: Sequence[str]) -> onnx.ModelProto | None:
     """Return the part of a merged model that converts columns of requests to features; None if there is none."""
-    converted = [f for name in reads if not (f := features[name]).same and not f.tap and not f.hashed]
-    outputs = {f"{PREFIX}{f.tensor}": f.column for f in converted}
-    nodes, needed = _nodes_of(merged, list(outputs), ())
-    inputs = [value for value in merged.graph.input if value.name in {f.source.name for f in converted}]
-    values = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(column.numpy), ["N", *column.shape])
-        for name, column in outputs.items()
-    ]
-    stored = [t for t in merged.graph.initializer if t.name in needed]
-    graph = helper.make_graph(list(reversed(nodes)), "features", inputs, values, stored)
-    made = helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)
-    return made if converted else None
+    converted = _converted(features, reads).values()
+    sources = {f.source.name for f in converted}
+    inputs = [value for value in merged.graph.input if value.name in sources]
+    outputs = [typed(f"{PREFIX}{f.tensor}", f.column) for f in converted]
+    return _part(merged, inputs, outputs) if outputs else None
 
 
 def compare_conversions(run: Run, features: Features, reads: Sequence[str]) -> None:
     """Raise `ParityError` unless `run`, a session over `conversions_of`, converts extreme values as numpy does, to the bit."""
-    converted = {name: f for name in reads if not (f := features[name]).same and not f.tap and not f.hashed}
+    converted = _converted(features, reads)
     columns = {f.source.name: extremes(f, features) for f in converted.values()}
     theirs = run(columns)
     for name, feature in converted.items():
@@ -164,11 +146,24 @@ def _source(merged: onnx.ModelProto, name: str, taps: Mapping[str, str]) -> str:
     return converted if any(node.name == converted for node in merged.graph.node) else name
 
 
-def _nodes_of(merged: onnx.ModelProto, outputs: Sequence[str], fed: Collection[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """Return riverdelta's nodes that compute `outputs` from the tensors `fed`, last first, and all tensors that they need."""
-    needed, nodes = set(outputs), []
+def _converted(features: Features, reads: Sequence[str]) -> dict[str, Feature]:
+    """Return the features that a merged model converts from columns of requests."""
+    return {name: f for name in reads if not (f := features[name]).same and not f.tap and not f.hashed}
+
+
+def _part(
+    merged: onnx.ModelProto,
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    first: Sequence[NodeProto] = (),
+    fed: Collection[str] = (),
+) -> onnx.ModelProto:
+    """Return the nodes of riverdelta that compute `outputs`, after the nodes `first`, which make the tensors `fed`."""
+    needed, nodes = {value.name for value in outputs}, list[NodeProto]()
     for node in reversed(merged.graph.node):
         if needed.intersection(node.output) and node.name.startswith(PREFIX) and node.output[0] not in fed:
             nodes.append(node)
             needed.update(node.input)
-    return nodes, needed
+    stored = [t for t in merged.graph.initializer if t.name in needed]
+    graph = helper.make_graph([*first, *reversed(nodes)], "part", inputs, outputs, stored)
+    return helper.make_model(graph, opset_imports=merged.opset_import, ir_version=merged.ir_version)

@@ -14,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
-from onnxruntime import RunOptions
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.graph.heads import Head
 from riverdelta.graph.names import make_room
-from riverdelta.graph.reading import opset_of
-from riverdelta.graph.runtime import open_session
+from riverdelta.graph.reading import files_of, opset_of
+from riverdelta.graph.runtime import open_session, quiet
 from riverdelta.graph.trimming import trim
 
 _log = logging.getLogger(__name__)
@@ -39,13 +38,12 @@ _OPSET = 13
 
 @dataclass(frozen=True)
 class Probe:
-    """Scores a few rows with a model whose files have `size` bytes; `shapes` has the types of its tensors."""
+    """Scores a few rows with the model at `path`; `shapes` has the types of its tensors."""
 
     path: Path
     model: onnx.ModelProto
     inputs: Schema
     shapes: Mapping[str, ValueInfoProto]
-    size: int
 
     def values(self, *heads: Head, outputs: int = 1) -> npt.NDArray[np.float64]:
         """Return the finite values of heads, float64[n, heads], of the same rows at every call; none if there are few.
@@ -54,9 +52,8 @@ class Probe:
         1; and a few of huge numbers, for which a linear score leaves every bound. Texts are among those that the graph has.
         Blocks that the base refuses, such as ids beyond its tables, are left out, and fewer than 8 values count as not probed.
         """
-        found, options = [np.empty((0, len(heads)))], RunOptions()
-        options.log_severity_level = 4
-        if self.size > MOST_BYTES or not self.inputs:
+        found, options = [np.empty((0, len(heads)))], quiet()
+        if not self.inputs or sum(file.stat().st_size for file in files_of(self.path, self.model)) > MOST_BYTES:
             return found[0]
         model, names = self._scoring(heads, outputs)
         try:
@@ -69,13 +66,26 @@ class Probe:
         for block in _blocks(self.inputs, _texts(self.model)):
             try:
                 made = session.run(names, block, options)
-                found.append(np.stack([np.asarray(one, np.float64).ravel() for one in made], axis=1))
             except Exception:  # ONNX Runtime's errors share no base class but Exception
                 _log.debug("%s: a probed block was refused", self.path, exc_info=True)
+                continue
+            for head, one in zip(heads, made, strict=True):
+                self._check_size(head, one.size / len(next(iter(block.values()))), outputs)
+            found.append(np.stack([one.astype(np.float64).ravel() for one in made], axis=1))
         timer.cancel()
         values = np.concatenate(found)
         values = values[np.isfinite(values).all(axis=1)]
         return values if len(values) >= _LEAST else values[:0]
+
+    def _check_size(self, head: Head, size: float, outputs: int) -> None:
+        """Raise `ModelError` if a row has other than `outputs` numbers, as the file declares."""
+        if size != outputs:
+            file, made = self.path.name, f"onnx.helper.make_tensor_value_info({head.tensor!r}, 1, ['N', {size:.9g}])"
+            at = next((at for at, value in enumerate(self.model.graph.output) if value.name == head.tensor), 0)
+            raise ModelError(
+                f"{file}: {head.tensor!r} has {size:.9g} numbers a row, which is not what the file declares; write model = "
+                f"onnx.load({file!r}); model.graph.output[{at}].CopyFrom({made}); onnx.save(model, {file!r})"
+            )
 
     def _scoring(self, heads: Sequence[Head], outputs: int) -> tuple[onnx.ModelProto, list[str]]:
         """Return the model with these heads as its only outputs, and their names."""

@@ -157,7 +157,7 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
 
 def _check_extensions(path: Path, model: onnx.ModelProto) -> None:
     """Raise `ModelError` naming the operators of onnxruntime-extensions, if there are any and it is not installed."""
-    if found := {node.op_type for graph in (model.graph, *model.functions) for node in operators_of(graph)}:
+    if found := {node.op_type for graph in (model.graph, *model.functions) for node in operators_of(graph.node)}:
         try:
             extensions()
         except ModelError as error:

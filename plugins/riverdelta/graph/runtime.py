@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,14 @@ def open_session(
             options.register_custom_ops_library(extensions())
             return onnxruntime.InferenceSession(given, options, providers=chosen)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
+        hint = _LOCALE.format(found[1]) if (found := re.search(r"locale with name:(.*?):locale::", str(error))) else ""
+        raise ModelError(f"ONNX Runtime cannot open {name}: {str(error).strip()}{hint}") from error
+
+
+_LOCALE = (
+    "; its StringNormalizer needs the locale {}, which this machine lacks: install it, or export the model with one that every "
+    "Linux has: to_onnx(model, ..., options={{TfidfVectorizer: {{'locale': 'C.UTF-8'}}}})"
+)
 
 
 def quiet() -> Any:

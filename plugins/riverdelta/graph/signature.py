@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import onnx
-from onnx import ValueInfoProto, helper
+from onnx import ValueInfoProto
 
 from riverdelta.core.digests import Identity, file_digest, identify
 from riverdelta.core.errors import ModelError, Unsupported
 from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.graph.axes import is_batch, kind_of, type_of
+from riverdelta.graph.axes import column_of, is_batch, kind_of, type_of
 from riverdelta.graph.exporters import with_dynamic_batch
 from riverdelta.graph.heads import Head, Outputs
+from riverdelta.graph.labels import check_classes
 from riverdelta.graph.margin import checked_margin, raw_of
 from riverdelta.graph.meaning import Evidence, word_of
 from riverdelta.graph.probe import Probe
@@ -70,8 +70,10 @@ class Signature:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         outputs = Outputs(path, model, shapes, loss)
         name, head = outputs.find(named)
-        probe = probe_of(path, model, inputs, shapes)
-        evidence = Evidence(path, model, name, head, loss, probe)
+        probe = Probe(path, model, inputs, shapes)
+        if named is None or not isinstance(outputs.split(named)[1], int):
+            check_classes(outputs, name, head, probe)
+        evidence = Evidence(name, head, loss, probe)
         predicts, found = evidence.predicts(word, link is not None), None
         if not predicts:
             head = raw_of(outputs, name, head)
@@ -99,29 +101,10 @@ class Signature:
         return first.type.tensor_type.shape.dim[0].dim_param or "batch"
 
 
-def column_of(value: ValueInfoProto) -> Column | None:
-    """Return a tensor's type as a column with a dynamic first axis, or None if it is not such a column."""
-    tensor = value.type.tensor_type
-    dims = list(tensor.shape.dim)
-    if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or not dims or dims[0].HasField("dim_value"):
-        return None
-    try:
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    except KeyError:
-        return None
-    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in dims[1:])
-    return Column(value.name, "string" if dtype == "object" else dtype, shape, axes=tuple(d.dim_param for d in dims[1:]))
-
-
 def inputs_of(path: Path, model: onnx.ModelProto) -> Schema:
     """Return the inputs as columns, without those that are stored; raises as `input_of` does."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return Schema({value.name: input_of(path, model, value) for value in model.graph.input if value.name not in stored})
-
-
-def probe_of(path: Path, model: onnx.ModelProto, inputs: Schema, shapes: Mapping[str, ValueInfoProto]) -> Probe:
-    """Return what scores a few rows with the model."""
-    return Probe(path, model, inputs, shapes, sum(file.stat().st_size for file in files_of(path, model)))
 
 
 def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Column:
@@ -135,7 +118,7 @@ def input_of(path: Path, model: onnx.ModelProto, value: ValueInfoProto) -> Colum
             f"{path.name}: input {value.name!r} is {type_of(value)}, and {dims[0].dim_param!r} is not the batch axis: other "
             f"inputs have it elsewhere; give it the batch axis first, or a constant in the model"
         )
-    column = column_of(value)
+    column = column_of(model, value)
     if column is None or column.dtype not in DTYPES:
         kind = kind_of(value.type.tensor_type.elem_type)
         raise Unsupported(f"{path.name}: input {value.name!r} has type {kind}; expected numbers or strings")

@@ -12,10 +12,10 @@ from riverdelta.core.errors import ConfigurationError, ModelError, near
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import PREFIX
-from riverdelta.graph.axes import is_batch, type_of
+from riverdelta.graph.axes import column_of, type_of
 from riverdelta.graph.features import Features, readable
 from riverdelta.graph.measured import measure
-from riverdelta.graph.signature import Signature, column_of
+from riverdelta.graph.signature import Signature
 
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
@@ -41,9 +41,8 @@ def tap_columns(signature: Signature, taps: Mapping[str, str]) -> Schema:
                 f" (riverdelta inspect {signature.path.name} lists them all)"
             )
         if (column := tappable(signature.model, value)) is None:
-            shown = column_of(value) if is_batch(signature.model, value) else None
             raise ConfigurationError(
-                f"tap {tap!r} names tensor {tensor!r}, which is {shown or type_of(value)}; "
+                f"tap {tap!r} names tensor {tensor!r}, which is {column_of(signature.model, value) or type_of(value)}; "
                 f"expected integers [N], or floats [N] or [N, D], with the batch axis N"
             )
         schema[tap] = Column(tap, column.dtype, column.shape)
@@ -87,7 +86,5 @@ def all_features(
 
 def tappable(model: ModelProto, value: ValueInfoProto | None) -> Column | None:
     """Return a tensor as the column that a tap of it would be; None if it cannot be tapped."""
-    column = None if value is None else column_of(value)
-    if value is None or column is None or not is_batch(model, value) or not readable(column):
-        return None
-    return column
+    column = column_of(model, value)
+    return column if column is not None and readable(column) else None

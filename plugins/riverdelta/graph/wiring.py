@@ -67,6 +67,16 @@ class Wiring:
         same = held is not None and held.size and held.dtype.kind in "biuf" and (held == held.flat[0]).all()
         return float(held.flat[0]) if held is not None and same else None
 
+    def scaled(self, node: NodeProto) -> tuple[str, float] | None:
+        """Return the tensor that a node multiplies by a number, and the number; None if it does something else."""
+        if operator(node) == "Neg":
+            return node.input[0], -1.0
+        if operator(node) == "Mul":
+            for source, factor in (node.input, node.input[::-1]):
+                if (number := self.number(factor)) is not None:
+                    return source, number
+        return None
+
     def width(self, name: str) -> int | None:
         """Return how many numbers a tensor has a row: 1 for [N], K for [N, K], None if that is not known."""
         if name not in self._shapes or not self._shapes[name].type.tensor_type.HasField("shape"):
@@ -90,8 +100,10 @@ class Wiring:
         ):
             return before
         if op == "Clip":
-            ends = [given.get(end, None if name is None else self.number(name)) for end, name in _ends(node)]
-            return before if _beyond(ends) else None
+            low, high = (
+                given.get(end, self.number(name)) for end, name in zip(("min", "max"), [*node.input[1:], "", ""], strict=False)
+            )
+            return before if (low is None or low <= _EDGE) and (high is None or high >= 1 - _EDGE) else None
         if op in ("Mul", "Div") and self.number(node.input[1]) == 1:
             return before
         if op == "Normalizer" or (op == "Div" and self.total_of(node.input[1]) == node.input[0]):
@@ -159,16 +171,6 @@ class Wiring:
         return np.where(chosen < 0, chosen + (wide or 0), chosen)
 
 
-def _ends(node: NodeProto) -> list[tuple[str, str | None]]:
-    names = [*node.input[1:], "", ""]
-    return [("min", names[0] or None), ("max", names[1] or None)]
-
-
-def _beyond(ends: list[Any]) -> bool:
-    low, high = ends
-    return (low is None or low <= _EDGE) and (high is None or high >= 1 - _EDGE)
-
-
 def _constant(value: Any) -> Any:
     """Return a Constant's value as a tensor, or numbers as an array; None if it is text or sparse."""
     if isinstance(value, float | int | list):
@@ -178,7 +180,7 @@ def _constant(value: Any) -> Any:
 
 
 def _read(tensor: TensorProto, folder: Path) -> npt.NDArray[Any] | None:
-    if tensor.data_type == TensorProto.STRING or np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
+    if np.prod(tensor.dims, dtype=float) > _MOST_VALUES:
         return None
     try:
         return numpy_helper.to_array(tensor, str(folder))

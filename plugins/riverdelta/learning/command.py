@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from riverdelta.core.features import Schema
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.strict import Strict
+
+if TYPE_CHECKING:
+    from riverdelta.core.features import Schema
 
 
 class Learning(Protocol):

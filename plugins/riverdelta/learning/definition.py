@@ -149,9 +149,7 @@ class Definition:
 
     def complete(self, columns: Columns) -> Columns:
         """Return checked columns of a request with the inputs of the base that `prepare` makes; raises as it does."""
-        if self.preparation is None:
-            return columns
-        return {**columns, **self.preparation.complete({name: columns[name] for name in self.request_schema})}
+        return columns if self.preparation is None else self.preparation.complete(columns)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -194,14 +192,9 @@ class Definition:
         return fed, found
 
     @cached_property
-    def kept(self) -> tuple[str, ...]:
-        """The columns of a row that the journal keeps."""
-        return tuple(self.journal)
-
-    @property
     def recorded(self) -> Schema:
         """The features that the journal keeps, or the columns of which they are read."""
-        has = {name.removeprefix(RAW) for name in self.kept}
+        has = {name.removeprefix(RAW) for name in self.journal}
         found = Schema({name: self.schema[name] for name, f in self.features.items() if name in has or f.source.name in has})
         found.texts = self.schema.texts
         return found
@@ -224,6 +217,21 @@ class Definition:
     def fingerprint_of_0_1(self) -> str:
         """Return what version 0.1 wrote to `owner`, a file of a home: digests of the base and the stack."""
         return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint_of_0_1()}"
+
+
+_EXAMPLES = {
+    "taps": '{"item_vec": "embedding_3"}',
+    "names": '{"X": ["age", "income"]}, with the input whose columns they are',
+    "columns": '{"user_id": "int64"}',
+    "slices": '{"country": ["de", "fr"]}',
+}
+
+
+def mapped(option: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what an option of `@online` maps; raises `ConfigurationError` that shows a mapping, if it is another value."""
+    if not isinstance(given or {}, Mapping):
+        raise ConfigurationError(f"{option} is {given!r}; write {option}={_EXAMPLES[option]}")
+    return dict(given or {})
 
 
 def load(target: str) -> Definition:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from riverdelta.graph.features import RAW
-from riverdelta.learning.identity import OWN, Corrected, Identity, default
+from riverdelta.learning.identity import OWN, Corrected, Identity
+from riverdelta.learning.options import default
 
 
 def differences(stored: Identity, mine: Identity, beyond: Mapping[str, Collection[str]] = {}) -> list[str]:

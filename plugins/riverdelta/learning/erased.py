@@ -9,24 +9,24 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.features import Columns, Floats, Ints
+from riverdelta.core.keys import keys
 from riverdelta.core.records import Impressions
 from riverdelta.graph.features import RAW, Feature
 
 Flags = npt.NDArray[np.bool_]
 #: How a command names a request by its client's id.
 REQUEST = "request_id"
-#: The bits of a row's index in its key; see `joiner.waiting.keys`.
-_INDEX_BITS = 20
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is forgotten: the id `own` of the column `name`, or one request of an incarnation; as a record names it.
+    """What is forgotten: the id `own` of the column `name`, or one request of an incarnation whose client's id has the hash
+    `own`; as a record names it.
 
-    >>> Subject.parse("user_id=-7"), Subject.parse("request_id=4.2"), Subject.parse("user_id=#5f1c")
-    (Subject(name='user_id', own=-7, request=None), Subject(name=None, own=0, request=(4, 2)), None)
-    >>> str(Subject.parse("request_id=4.2"))
-    'request_id=4.2'
+    >>> Subject.parse("user_id=-7"), Subject.parse("request_id=4.2.-9"), Subject.parse("user_id=#5f1c")
+    (Subject(name='user_id', own=-7, request=None), Subject(name=None, own=-9, request=(4, 2)), None)
+    >>> str(Subject.parse("request_id=4.2.-9"))
+    'request_id=4.2.-9'
     """
 
     name: str | None
@@ -44,12 +44,14 @@ class Subject:
         if value.startswith("#"):
             return None
         if name == REQUEST and "." in value:
-            incarnation, number = value.split(".")
-            return cls(None, 0, (int(incarnation), int(number)))
+            incarnation, number, own = map(int, value.split("."))
+            return cls(None, own, (incarnation, number))
         return cls(name, int(value), feature=features.get(name))
 
     def __str__(self) -> str:
-        return f"{self.name}={self.own}" if self.request is None else f"{REQUEST}={self.request[0]}.{self.request[1]}"
+        return (
+            f"{self.name}={self.own}" if self.request is None else f"{REQUEST}={self.request[0]}.{self.request[1]}.{self.own}"
+        )
 
     def among(self, impressions: Impressions) -> Flags:
         """Return which rows of a record are forgotten, bool[N]."""
@@ -84,16 +86,16 @@ class Erased:
     @classmethod
     def of(cls, subject: Subject, records: Iterable[Impressions]) -> Erased:
         """Return the rows of a subject in some records; of the columns those that all records with such rows have."""
-        keys, parts, bases = dict[int, list[Ints]](), list[dict[str, Ints]](), list[Floats]()
+        by, parts, bases = dict[int, list[Ints]](), list[dict[str, Ints]](), list[Floats]()
         for record in records:
             if (mine := subject.among(record)).any():
-                keys.setdefault(record.incarnation, []).append(record.request[mine] << _INDEX_BITS | record.index[mine])
+                by.setdefault(record.incarnation, []).append(keys(record.request[mine], record.index[mine]))
                 ids = {name: column for name, column in record.columns.items() if column.dtype == np.int64 and column.ndim == 1}
                 parts.append({name: column[mine] for name, column in ids.items()})
                 bases.append(record.base[mine])
         names = set(parts[0]).intersection(*parts) if parts else set()
         columns = {name: np.concatenate([each[name] for each in parts]) for name in sorted(names)}
-        joined = {number: np.unique(np.concatenate(each)) for number, each in keys.items()}
+        joined = {number: np.unique(np.concatenate(each)) for number, each in by.items()}
         return cls(subject, joined, columns, np.concatenate(bases) if bases else None)
 
     def __len__(self) -> int:
@@ -112,12 +114,12 @@ class Erased:
         found = self.subject.of(columns, len(base))
         if self.base is not None and self.base.shape[1:] == base.shape[1:]:
             names = [name for name in self.columns if name in columns]
-            mine, theirs = (
-                np.concatenate([np.stack([of[name] for name in names], 1).view(np.int32), raw.view(np.int32)], 1)
-                if names
-                else raw.view(np.int32)
-                for of, raw in ((self.columns, self.base), (columns, base))
-            )
-            known = {row.tobytes() for row in np.ascontiguousarray(mine)}
-            found |= np.array([row.tobytes() in known for row in np.ascontiguousarray(theirs)], np.bool_)
+            known = set(_bits(names, self.columns, self.base))
+            found |= np.array([bits in known for bits in _bits(names, columns, base)], np.bool_)
         return found
+
+
+def _bits(names: Iterable[str], columns: Columns, base: Floats) -> list[bytes]:
+    """Return the bits of each row's ids and of its base output."""
+    ids = [np.ascontiguousarray(columns[name])[:, None].view(np.int32) for name in names]
+    return [row.tobytes() for row in np.concatenate([*ids, base.view(np.int32)], axis=1)]

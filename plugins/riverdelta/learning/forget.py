@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
-from riverdelta.core.features import Schema
-from riverdelta.core.hashing import MOST_ID_LENGTH
-from riverdelta.core.ids import parse_ids
 from riverdelta.learning.command import Command, Learning
-from riverdelta.learning.erased import REQUEST, Subject
+
+if TYPE_CHECKING:
+    from riverdelta.core.features import Schema
+
+#: The longest text that names what to forget, in characters.
+_MOST_LENGTH = 8_192
 
 
 class Forget(Command):
@@ -27,7 +29,7 @@ class Forget(Command):
 
     what: str = Field(
         min_length=3,
-        max_length=2 * MOST_ID_LENGTH,
+        max_length=_MOST_LENGTH,
         serialization_alias="what",
         description="What to forget: COLUMN=VALUE of an id, or request_id=VALUE of a request.",
         examples=["user_id=ann", "request_id=order-17"],
@@ -35,9 +37,13 @@ class Forget(Command):
 
     def private(self, schema: Schema, request: Callable[[str], tuple[int, int] | None]) -> Self:
         """Return it with the hash of the id, or the number of the request, in place of the text."""
+        from riverdelta.core.hashing import id64  # these take long to import, and `riverdelta --help` does without
+        from riverdelta.core.ids import parse_ids
+        from riverdelta.learning.erased import REQUEST, Subject
+
         name, _, value = self.what.partition("=")
         if name == REQUEST and name not in schema:
-            subject = Subject(None, 0, request(value) or (0, 0))
+            subject = Subject(None, id64(value), request(value) or (0, 0))
         else:
             ids = parse_ids([self.what], schema) or {}
             subject = Subject(name, ids[name])
@@ -54,8 +60,13 @@ class Forget(Command):
 
     def done(self, answer: Mapping[str, Any]) -> str:
         """Return the sentence that reports what was removed and what remains."""
-        removed = ", ".join(f"{kind} {count:,}" for kind, count in (answer["removed"] or {}).items() if count)
+        found = {kind: count for kind, count in (answer["removed"] or {}).items() if count}
+        if not found.keys() - {"coefficients", "releases rewritten"}:
+            digits = ", a string of digits in double quotes" if self.what.partition("=")[2].isdecimal() else ""
+            reset = "; what its slots had learned is reset" if "coefficients" in found else ""
+            return f"no row of {self.what} was found{reset}; write it as clients send it{digits}"
+        removed = ", ".join(f"{kind} {count:,}" for kind, count in found.items())
         return (
-            f"removed: {removed or 'nothing'}; what rows share (calibration, numbers, other ids, slots, crosses whose rows the "
+            f"removed: {removed}; what rows share (calibration, numbers, other ids, slots, crosses whose rows the "
             "journal no longer had) keeps their effect, and copies made by `riverdelta backup` are not reached"
         )

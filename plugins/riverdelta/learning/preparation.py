@@ -31,7 +31,7 @@ class Preparation:
     """
 
     def __init__(self, prepare: Prepare, brought: Schema, made: Schema) -> None:
-        self._prepare, self._made = prepare, made
+        self._prepare, self._brought, self._made = prepare, brought, made
         self.name = getattr(prepare, "__qualname__", type(prepare).__qualname__)
         if not callable(prepare) or inspect.iscoroutinefunction(prepare):
             said = "a coroutine" if callable(prepare) else kind(prepare)
@@ -55,7 +55,7 @@ class Preparation:
         """
         rows = len(next(iter(columns.values())))
         try:
-            made = self._prepare({name: _read_only(column) for name, column in columns.items()})
+            made = self._prepare({name: _read_only(columns[name]) for name in self._brought})
         except RiverdeltaError:
             raise
         except ValueError as error:

@@ -31,14 +31,15 @@ _SWAP = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0)
 
 
 def outcome(status: int) -> str:
-    """Return the outcome of a request, by the HTTP status of its answer: `ok`, or one of `REFUSALS`.
+    """Return the outcome of a request, by the HTTP status of its answer: `ok`, `conflict`, or one of `REFUSALS`.
 
-    >>> [outcome(status) for status in (200, 404, 413, 503, 500)]
-    ['ok', 'invalid', 'too_large', 'unavailable', 'internal']
+    >>> [outcome(status) for status in (200, 404, 409, 413, 503, 500)]
+    ['ok', 'invalid', 'conflict', 'too_large', 'unavailable', 'internal']
     """
     if status < 400:
         return "ok"
-    return {413: "too_large", 501: "invalid", 503: "unavailable"}.get(status, "invalid" if status < 500 else "internal")
+    known = {409: "conflict", 413: "too_large", 501: "invalid", 503: "unavailable"}
+    return known.get(status, "invalid" if status < 500 else "internal")
 
 
 class Figures(NamedTuple):

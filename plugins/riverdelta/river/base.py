@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from riverdelta.core.errors import ConfigurationError, Unsupported
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 from riverdelta.river.categories import Categories
 
 #: A key of River's dict: the name of a feature, or a bucket of a hasher.

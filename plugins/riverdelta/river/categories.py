@@ -12,8 +12,8 @@ import numpy as np
 from onnx import TensorProto
 
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
 from riverdelta.corrections.hashing import Hash, P
+from riverdelta.corrections.table import Table
 
 #: The number of rows, from the hashed one, where an id may be.
 PROBES = 8

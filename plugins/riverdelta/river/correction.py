@@ -26,10 +26,10 @@ from riverdelta.corrections.rows import offset_key
 from riverdelta.river import base
 from riverdelta.river.base import Flow, Place, Shape
 from riverdelta.river.columns import named, river_names, selected
-from riverdelta.river.one_hot_encoder import BoundedEncoder
+from riverdelta.river.one_hot_encoder import encoders
 from riverdelta.river.snapshot import freeze, thaw, without
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 #: The largest gradient of an example that weighs more than this.
 _CLIP = 10.0
 _DIVERGED = 100.0
@@ -142,7 +142,7 @@ class River(Correction):
         *self._transformers, self._last = self._model.steps.values()
         if isinstance(self._last, LogisticRegression) and not self.loss.logit:
             raise Unsupported(f"{self._what()} cannot lower {self.loss}; end it in LinearRegression")
-        self._categories = [c for encoder in _encoders(self._model) for c in encoder.tables.values()]
+        self._categories = [c for encoder in encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self._numeric = tuple(name for name in self._columns if name not in self.keys)
         self._limits = Limits(sum(len(river_names(self._columns[name])) for name in self._numeric))
@@ -156,8 +156,8 @@ class River(Correction):
         if self._rows:
             numbers, known = self._limits.apply(self._numbers(columns, len(offset))), self._limits.known
             for i, x in enumerate(self._dicts(columns, numbers)):
-                x = x if known else self._ids(x)
-                out[i, 0] = self._predicted(self._raw(x, float(offset[i, 0])), float(offset[i, 0]))
+                o = float(offset[i, 0])
+                out[i, 0] = self._predicted(self._raw(x if known else self._ids(x), o), o)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
@@ -212,7 +212,7 @@ class River(Correction):
         self._restarts += 1
         if self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
             words = "%s diverged and starts again, untrained (restart %d); scale its inputs or lower its learning rate"
-            _LOG.warning(words, self._what(), self._restarts)
+            _log.warning(words, self._what(), self._restarts)
         fresh = self.clone()
         fresh.loss = self.loss
         fresh.bind(self._columns)
@@ -298,11 +298,3 @@ class River(Correction):
         (residual,) = self._converter.export(nodes, Flow(tuple(blocks), ids)).terms
         ends = [nodes.constant(np.float32(end)) for end in (-self.radius, self.radius)]
         return nodes.add("Add", offset, nodes.add("Clip", nodes.cast(residual, TensorProto.FLOAT), *ends))
-
-
-def _encoders(step: Any) -> Iterator[BoundedEncoder]:
-    # Not isinstance: River makes a pipeline look like its last step.
-    if type(step) is BoundedEncoder:
-        yield step
-    for part in getattr(step, "steps", getattr(step, "transformers", {})).values():
-        yield from _encoders(part)

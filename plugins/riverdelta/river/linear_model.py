@@ -11,7 +11,7 @@ from river.linear_model import LinearRegression, LogisticRegression
 from river import optim
 from riverdelta.core.errors import ConfigurationError, Unsupported
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 from riverdelta.river import wide
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
 from riverdelta.river.offset import OffsetLinearRegression, OffsetLogisticRegression

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar
 
 from river.preprocessing import OneHotEncoder
@@ -91,3 +91,12 @@ def _fill(table: Categories, given: Any) -> None:
 
 
 register(OneHotEncoder, OneHotEncoderConverter)
+
+
+def encoders(step: Any) -> Iterator[BoundedEncoder]:
+    """Yield the encoders of a pipeline."""
+    # Not isinstance: River makes a pipeline look like its last step.
+    if type(step) is BoundedEncoder:
+        yield step
+    for part in getattr(step, "steps", getattr(step, "transformers", {})).values():
+        yield from encoders(part)

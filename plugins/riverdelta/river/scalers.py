@@ -10,7 +10,7 @@ import numpy as np
 from river.preprocessing import MinMaxScaler, StandardScaler
 
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 from riverdelta.river import wide
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
 

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from riverdelta.core.features import Floats
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections.base import Table
+from riverdelta.corrections.table import Table
 
 _LARGEST = float(np.finfo(np.float32).max)
 

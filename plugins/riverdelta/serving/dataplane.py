@@ -142,7 +142,7 @@ class DataPlane:
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = self.definition.request_schema
-        self._texts = Texts(self.definition.kept, settings.names, time.monotonic)
+        self._texts = Texts(tuple(self.definition.journal), settings.names, time.monotonic)
         self._ids = self.home.ids()
         with ExitStack() as held:
             self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))
@@ -196,7 +196,7 @@ class DataPlane:
         ran = time.perf_counter()
         now = self.clock()
         self.follower.scored(now)
-        kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.kept}
+        kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.journal}
         raw = (scored.base, scored.corrected, scored.served)
         rows = Rows(kept, *raw, block.propensity, scored.state, now, trace, texts=texts)
         made: ScoreAnswer | Claim

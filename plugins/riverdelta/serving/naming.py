@@ -22,6 +22,7 @@ class Claim:
     """The answer to a request with a name, which counts if the journal gives it the name: `owner` is who has it."""
 
     answered: Answered
+    name: str
     request: Request
     owner: Future[Named]
 
@@ -32,8 +33,8 @@ class Claim:
         first = Answered.decode(owner.content, f"what the journal has of the request {owner.request}")
         if first.digest != self.answered.digest:
             raise AlreadyExists(
-                "the request_id was given to other rows before: columns, propensity or row_ids differ, and nothing is stored; "
-                "repeat a request as it was, or give this one its own request_id"
+                f"the request_id {short(self.name)} was given to other rows before: columns, propensity or row_ids differ, and "
+                "nothing is stored; repeat a request as it was, or give this one its own request_id"
             )
         return first
 
@@ -55,4 +56,4 @@ def claim(journal: Journal, rows: Rows, name: RequestName, columns: Mapping[str,
     row_ids = None if name.row_ids is None else hashed(name.row_ids)
     answered = Answered(content_digest(columns, rows.propensity, row_ids), rows.state, scores, rows.base, row_ids)
     number, owner = journal.claim(replace(rows, name=name, content=answered.encode()))
-    return Claim(answered, (journal.incarnation, number), owner)
+    return Claim(answered, name.request_id, (journal.incarnation, number), owner)

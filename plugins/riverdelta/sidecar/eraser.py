@@ -11,7 +11,6 @@ from riverdelta.core.errors import Unavailable
 from riverdelta.core.hashing import digest
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.locks import alone
-from riverdelta.core.records import encode
 from riverdelta.graph.files import with_tables
 from riverdelta.learning.erased import Erased, Subject
 from riverdelta.learning.forget import Forget
@@ -22,7 +21,7 @@ from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Journal
 from riverdelta.storage.journal.erasure import erase
 from riverdelta.storage.journal.ids import load_key
-from riverdelta.storage.log import Entry
+from riverdelta.storage.journal.reader import encoded
 from riverdelta.storage.log.segments import COPYING
 from riverdelta.storage.registry import Release, ReleaseStore
 
@@ -33,7 +32,8 @@ class Eraser:
     """Erases what the learner has forgotten from checkpoints, releases, journal and live tables, in this order.
 
     The learner's own state comes first: once the checkpoint is durable, all older ones go, and a restart continues from it. The
-    record of the command is last: until it names a digest alone, each start begins again with what is left. `save` makes a
+    record of the command is last: until it names a digest alone, each start begins again with what is left. Write-ahead logs
+    are emptied after that: each start does so again until a checkpoint has the outcome. `save` makes a
     checkpoint, and `show` publishes complete tables as soon as possible.
     """
 
@@ -62,8 +62,12 @@ class Eraser:
     def resume(self) -> None:
         """Find the commands that were applied and whose erasure was interrupted."""
         for sequence, asked in self.journal.commands(0, self.learner.position + 1):
-            if asked.action == Forget.name and self._subject(asked) is not None:
-                self.note(sequence)
+            if asked.action == Forget.name:
+                outcome = self.learner.outcomes.of(sequence)
+                if self._subject(asked) is not None:
+                    self.note(sequence)
+                elif outcome is not None and outcome.pending:
+                    self._begun[sequence] = -1  # all but the last step is done
 
     def note(self, sequence: int) -> None:
         """Note that the learner has applied the command at `sequence`."""
@@ -91,8 +95,8 @@ class Eraser:
             if (subject := self._subject(asked)) is not None:
                 name, mark = str(subject).partition("=")[0], digest(str(subject).encode(), key=load_key(self.home.key_path))
                 done = replace(asked, fields={"what": f"{name}=#{mark.hex()}"})
-                self.journal.log.erase({sequence: Entry.of(done.kind, 1, encode(done))})
-                self.journal.log.scrub()
+                self.journal.log.erase({sequence: encoded(done)})
+            self.journal.log.scrub()
             self.learner.outcomes.finish(sequence, {})
             del self._begun[sequence]
             _log.info("the forget at position %d is complete: nothing of it is left in %s", sequence, self.home.folder)

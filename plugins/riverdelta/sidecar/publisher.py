@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.examples import Examples
-from riverdelta.corrections.base import Table
 from riverdelta.corrections.stack import Stack
+from riverdelta.corrections.table import Table
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.observers import Observer
 from riverdelta.storage.registry import Delta, LiveStore, State

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from riverdelta.core.arrays import part
 from riverdelta.core.errors import ConfigurationError, Corrupt
-from riverdelta.graph.files import base_digest, origins
+from riverdelta.graph.files import origins, provenance
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.identity import Identity, read
 from riverdelta.storage.checkpoints import CheckpointStore
@@ -102,10 +102,10 @@ def reads_of_base(folder: Path, definition: Definition) -> tuple[bool, frozenset
     output = f"base_{definition.loss.raw}"
     for release in reversed(ReleaseStore(FolderRegistry(folder)).all()):
         try:
-            was, same = origins(release.path), base_digest(release.path) == definition.signature.digest
+            was, same = origins(release.path), provenance(release.path)["base_digest"] == definition.signature.digest
         except Corrupt:
             continue
-        changed = frozenset(name for name in definition.kept if was.get(name) != mine.get(name))
+        changed = frozenset(name for name in definition.journal if was.get(name) != mine.get(name))
         return same and was.get(output) == mine[output], changed
     return None
 
@@ -133,7 +133,7 @@ def _recognize_release(folder: Path, definition: Definition, releases: ReleaseSt
             f"printf %s {definition.fingerprint_of_0_1()} > {shlex.quote(str(folder / OWNED_BY[1]))}"
         )
     try:
-        if base_digest(found.path) != definition.signature.digest:
+        if provenance(found.path)["base_digest"] != definition.signature.digest:
             raise Corrupt(f"release {found.number} has another base model")
         definition.new_stack().load(part(releases.state(found), "stack"))
     except Corrupt as error:

@@ -16,7 +16,7 @@ from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Outcome
 from riverdelta.storage.journal.ids import Row
 from riverdelta.storage.journal.names import Resolver, RowName
-from riverdelta.storage.log import ERASED, Log
+from riverdelta.storage.log import ERASED, Fed, Log
 
 
 def find(home: Home, text: str | RowName) -> dict[str, Any]:
@@ -41,17 +41,16 @@ def find(home: Home, text: str | RowName) -> dict[str, Any]:
         if known.fed.get(index) == ERASED:
             raise NotFound(f"impression {text} was erased by `riverdelta forget`")
         block = reader.impressions(position)
-        said = reader.said((incarnation, request, index), position)
         texts = reader.log.texts([int(own) for own in _ids(block, request, index).values()])
     at = np.flatnonzero((block.request == request) & (block.index == index))
-    fed, found = known.fed.get(index), _described(text, position, block, int(at[0]), home.definition.loss)
+    fed, found = known.fed.get(index, Fed()), _described(text, position, block, int(at[0]), home.definition.loss)
     names = {column: texts[own] for column, own in _ids(block, request, index).items() if own in texts}
     return found | {
         "columns": found["columns"] | names,
-        "label": None if fed is None else fed.label,
-        "weight": None if said is None else said[0],
-        "event": None if said is None or np.isnan(said[1]) else said[1],
-        "shown": None if fed is None else fed.shown,
+        "label": fed.label,
+        "weight": 1.0 if fed.label is not None and fed.weight is None else fed.weight,
+        "event": fed.event,
+        "shown": fed.shown,
     }
 
 
@@ -71,7 +70,9 @@ def _row(home: Home, log: Log, text: str | RowName) -> Row:
     found = Resolver(log).find(text)
     if isinstance(found, Outcome):
         what = "request" if found is Outcome.BAD_ID else "row"
-        raise NotFound(f"{log.where} has no such {what}: {text}; it was never scored, or retention deleted it")
+        raise NotFound(
+            f"the journal has no such {what}: {text}; it was never scored, or retention or `riverdelta forget` deleted it"
+        )
     return found
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from riverdelta.core.errors import Corrupt, InvalidInput, ModelError
 from riverdelta.core.features import Schema
-from riverdelta.corrections.base import Correction, Table
+from riverdelta.corrections.base import Correction
 from riverdelta.corrections.stack import Stack
+from riverdelta.corrections.table import Table
 from riverdelta.graph.files import save
 from riverdelta.graph.merge import merge
 from riverdelta.graph.signature import Signature

@@ -39,7 +39,7 @@ def test_a_block_waits_until_it_is_forgotten_and_what_came_since_stays():
     block = buffer.block()
     add(buffer, 3)
     assert buffer.rows == 5
-    buffer.forget(block)
+    buffer.forget(block, {})
     assert (buffer.rows, buffer.requests, buffer.dropped) == (3, 1, 0)
     assert buffer.block().requests.tolist() == [[1, 3]]
 
@@ -51,7 +51,7 @@ def test_a_large_backlog_leaves_in_several_blocks_and_a_request_is_never_cut():
     sizes = []
     while (block := buffer.block()) is not None:
         sizes.append(len(block.impressions))
-        buffer.forget(block)
+        buffer.forget(block, {})
     assert sizes == [9_000, 9_000, 40_000]
 
 
@@ -62,7 +62,7 @@ def test_requests_whose_inputs_have_other_lengths_leave_in_blocks_of_their_own()
     shapes = []
     while (block := buffer.block()) is not None:
         shapes.append(block.impressions.columns["history"].shape)
-        buffer.forget(block)
+        buffer.forget(block, {})
     assert shapes == [(4, 3), (2, 1), (2, 3)]
 
 

@@ -4,12 +4,15 @@ import math
 
 import numpy as np
 
+from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.held import Call, Held
 
 
 def call(deadline, *requests):
     keys = np.array([(incarnation, request, 0) for incarnation, request in requests], np.int64)
-    return Call(keys, [1.0] * len(keys), 0.0, 0, deadline)
+    incarnation, request, index = keys.reshape(-1, 3).T
+    of = {name: np.zeros(len(keys)) for name in ("label", "time", "late", "source")}
+    return Call(Feedback(incarnation, request, index, **of), deadline)
 
 
 def test_a_call_needs_the_newest_request_of_each_incarnation_that_it_names():

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt, InvalidInput, Unavailable
-from riverdelta.core.records import Impressions, RequestName
+from riverdelta.core.hashing import id64
+from riverdelta.core.records import Impressions, RequestName, Tick, encode
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.storage.journal import Outcome, Rows
+from riverdelta.storage.journal.erasure import erase
 from riverdelta.storage.journal.names import Answered, Resolver, RowName, check_name, content_digest, hashed
-from riverdelta.storage.log import Named
+from riverdelta.storage.log import Entry, Named
 from riverdelta.storage.registry import State
 
 STATE = State(3, 5, 7)
@@ -193,3 +196,23 @@ def test_an_answer_is_kept_to_the_last_bit():
     assert (found.digest, found.state, len(found)) == (kept.digest, STATE, 5)
     for field in ("scores", "base", "row_ids"):
         assert getattr(found, field).tobytes() == getattr(kept, field).tobytes()
+
+
+def test_a_name_is_forgotten_although_retention_has_deleted_its_request_or_rebase_its_rows(home):
+    journal = (worker := home.worker(segment_bytes=1)).journal
+    owners = [claimed(worker, name)[0] for name in ("swept", "dropped", "other")]
+    journal.write(Tick(1.0))
+    journal.sweep(1, -1.0, 10**12, 10**12)
+    journal.sweep(journal.last(), 10**13, 10**12, 0.0)
+    journal.sweep(journal.last(), 10**13, 10**12, 0.0)
+    journal.log.erase({2: Entry.of(Tick.kind, 1, encode(Tick(0.0)))})
+    found = [Resolver(journal.log).find(RowName(name, index=0)) for name in ("swept", "dropped")]
+    assert found == [Outcome.EXPIRED, (*owners[1].request, 0)]
+    for name, owner in (("swept", (0, 0)), ("dropped", owners[1].request)):
+        erase(journal, Erased(Subject(None, id64(name), owner)), journal.last())
+    journal.log.scrub()
+    assert [Resolver(journal.log).find(RowName(name, index=0)) for name in ("swept", "dropped")] == [Outcome.BAD_ID] * 2
+    assert Resolver(journal.log).find(RowName("other", index=0)) == (*owners[2].request, 0)
+    contents = b"".join(path.read_bytes() for path in home.folder.iterdir() if path.is_file())
+    assert (b"dropped" in contents, id64("swept").to_bytes(8, "big", signed=True) in contents) == (False, False)
+    assert b"other" in contents

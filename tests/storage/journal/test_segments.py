@@ -10,7 +10,7 @@ import pytest
 
 from riverdelta.core.errors import Corrupt, Unavailable
 from riverdelta.core.records import SETTINGS, Control, Feedback, Impressions, Tick
-from riverdelta.storage.log import Entry, Named, SqliteLog
+from riverdelta.storage.log import ERASED, Entry, Named, SqliteLog
 
 #: So small that every commit seals its segment.
 TINY = 1
@@ -360,3 +360,24 @@ def test_a_damaged_name_is_named(home):
     edit(files(home)[0], "UPDATE named SET content = 'text'")
     with pytest.raises(Corrupt, match=r"000001\.sqlite has .* as its 'named'; it is damaged"):
         worker.journal.log.named("mine")
+
+
+def test_rows_stay_erased_when_another_process_begins_a_segment_in_the_middle(tmp_path, monkeypatch):
+    with closing(SqliteLog(tmp_path, TINY)) as one, closing(SqliteLog(tmp_path, TINY)) as two:
+        for log in (one, two):
+            with log.transaction() as transaction:
+                transaction.index(7, np.array([[len(files_of(tmp_path)), 1]]), transaction.append(Entry.of("rows", 1, b"x")))
+        now = one._writer._now
+
+        def late(refresh=False):
+            with two.transaction() as transaction:
+                transaction.append(Entry.of("tick", 1, b"x"))
+            return now(refresh)
+
+        monkeypatch.setattr(one._writer, "_now", late)
+        one.erase({}, [(7, 1, 0)])
+        assert two.find((7, 1)).fed == {0: ERASED}
+
+
+def files_of(folder):
+    return list(folder.glob("*.sqlite"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +12,17 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Array, Arrays, nest, part, split, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats, Ints
+from riverdelta.core.features import Ints
+from riverdelta.core.keys import indices, keys, requests
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick
+from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick, only
 from riverdelta.learning.erased import Erased
 from riverdelta.learning.joiner.shelf import Rows
 from riverdelta.learning.joiner.showings import EMPTY, Showings
-from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting, keys
+from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting
 from riverdelta.learning.joiner.weights import Weights
 
 _log = logging.getLogger(__name__)
-Times = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 _COUNTS_OF_0_1 = 5
@@ -31,15 +30,6 @@ _COUNTS_OF_0_1 = 5
 _READ = (*OUTPUTS, "time", "position")
 #: The most rows that a tick completes at once, as a share of the memory, and the fewest.
 _SLICES, _LEAST_SLICE = 4, 1024
-
-
-class _Said(NamedTuple):
-    """What came with N labels, under the names that examples have for it."""
-
-    received: Times
-    source: Ints
-    sent: Floats
-    event: Times
 
 
 class Joiner:
@@ -181,9 +171,7 @@ class Joiner:
         shown = np.isnan(feedback.label)
         examples = None
         if not shown.all():
-            f, rows = feedback, ~shown
-            said = _Said(received=f.time[rows], source=f.source[rows], sent=f.weights[rows], event=f.events[rows])
-            examples = self._complete(f.incarnation[rows], key[rows], f.label[rows], f.late[rows], said)
+            examples = self._complete(only(feedback, ~shown) if shown.any() else feedback, key[~shown])
         if self.window is not None and shown.any():
             # A showing counts from the newest tick at the earliest, as in the journal, so that both agree on what is late.
             due = np.maximum(feedback.time[shown], self.tick) + self.window
@@ -197,34 +185,32 @@ class Joiner:
         incarnation, key = self.showings.due(tick, most)
         examples = None
         if len(key):
-            zeros, at = np.zeros(len(key), np.float32), np.full(len(key), tick)
-            silent = _Said(received=at, source=np.zeros_like(key), sent=zeros + 1, event=np.full(len(key), np.nan))
-            examples = self._complete(incarnation, key, zeros, None, silent)
+            zeros, none, at = np.zeros(len(key), np.float32), np.zeros(len(key), np.bool_), np.full(len(key), tick)
+            silence = Feedback(incarnation, requests(key), indices(key), zeros, at, none, np.zeros_like(key))
+            examples = self._complete(silence, key, silent=True)
             self.showings.take(tick, most)
             if self._upgraded and self.waiting.kept:
                 self.waiting.restrict(self.showings.has)
         self.tick, self.unfinished = tick, len(key) == most
         return examples
 
-    def _complete(self, incarnation: Ints, key: Ints, label: Floats, late: Flags | None, said: _Said) -> Examples | None:
-        """Return examples of the rows of the keys, in the keys' order, without `late` for negatives by silence.
-
-        `said` are the fields of examples that come with the labels. All that can fail comes first.
-        """
-        groups = self.waiting.find(incarnation, key)
+    def _complete(self, feedback: Feedback, key: Ints, silent: bool = False) -> Examples | None:
+        """Return examples of labelled rows, whose keys are `key`, in their order. All that can fail comes first."""
+        label, late = feedback.label, feedback.late
+        groups = self.waiting.find(feedback.incarnation, key)
         found, chosen = _rows(groups), groups
-        undone = late & (label > 0) if late is not None and late.any() else None
+        undone = late & (label > 0) if late.any() else None
         if self.weights.keep < 1.0:
-            keeps = self.weights.keeps(incarnation, key)
+            keeps = self.weights.keeps(feedback.incarnation, key)
             undone = None if undone is None else undone & keeps
             wanted = keeps | (label > 0)
             chosen = [(mine[at], shelf, rows[at]) for mine, shelf, rows in groups for at in [wanted[mine]] if at.any()]
         examples = None
         if chosen:
             columns, taken = _gather(chosen, self._reads)
-            kept = label[taken]
+            kept, sent = label[taken], feedback.weights[taken]
             back = None if undone is None else undone[taken]
-            weight, importance, taken_back = self.weights.of(kept, columns["corrected"], back, said.sent[taken])
+            weight, importance, taken_back = self.weights.of(kept, columns["corrected"], back, sent)
             examples = Examples(
                 columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
                 **{name: columns[name] for name in (*OUTPUTS, "position")},
@@ -233,14 +219,17 @@ class Joiner:
                 scored=columns["time"],
                 importance=importance,
                 taken_back=taken_back,
-                **{name: array[taken] for name, array in said._asdict().items()},
+                received=feedback.time[taken],
+                source=feedback.source[taken],
+                sent=sent,
+                event=feedback.events[taken],
             )
             self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
         self.dropped_negatives += found - _rows(chosen)
         if lost := len(key) - found:
             self.unmatched += lost
             _log.error("%d labels are not learned: their impressions are not in memory or in the journal", lost)
-        if not self.relabels and late is not None:
+        if not self.relabels and not silent:
             self.waiting.remove(groups)
         return examples
 

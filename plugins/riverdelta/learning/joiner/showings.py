@@ -11,7 +11,7 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
-from riverdelta.learning.joiner.waiting import requests
+from riverdelta.core.keys import requests
 
 _Array = npt.NDArray[Any]
 _Columns = dict[str, _Array]

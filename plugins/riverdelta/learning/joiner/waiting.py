@@ -12,6 +12,7 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Array, Arrays, nest, split, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Ints
+from riverdelta.core.keys import keys, requests
 from riverdelta.core.records import OUTPUTS, Impressions, by_output
 from riverdelta.learning.joiner.shelf import Rows, Shelf
 
@@ -19,7 +20,6 @@ COLUMN = "column/"
 #: Rows that were found: the indices of their keys, the shelf that holds them, and their places in it.
 Group = tuple[Rows, Shelf, Rows]
 #: A row's key within its incarnation is request · 2²⁰ + index.
-_INDEX_BITS = 20
 #: The share of the memory that blocks read back from the journal may take.
 _READ_BACK_SHARE = 4
 
@@ -143,7 +143,7 @@ class Waiting:
 
     def _found_in_source(self, incarnation: int, key: Ints, missing: Rows) -> Iterator[Group]:
         while missing.size:
-            request = int(key[missing[0]]) >> _INDEX_BITS
+            request = int(requests(key[missing[0]]))
             block = self._block(incarnation, request)
             at, found = block.find(key[missing])
             if found.any():
@@ -152,7 +152,7 @@ class Waiting:
                 self.read_back += rows.rows
                 yield missing[found], rows, np.arange(rows.rows)
             # Rows of this request that are not in its block are in no other.
-            missing = missing[~found & (key[missing] >> _INDEX_BITS != request)]
+            missing = missing[~found & (requests(key[missing]) != request)]
 
     def _block(self, incarnation: int, request: int) -> Shelf:
         sequence = self.source.locate(incarnation, request)
@@ -183,13 +183,3 @@ class Waiting:
             **{name: getattr(impressions, name) for name in OUTPUTS},
             **{COLUMN + name: column for name, column in impressions.columns.items() if name not in self._unread},
         }
-
-
-def keys(request: Ints, index: npt.NDArray[np.integer]) -> Ints:
-    """Return the rows' keys int64[N] within their incarnation."""
-    return (request << _INDEX_BITS) | index
-
-
-def requests(key: Ints) -> Ints:
-    """Return the requests int64[N] of keys."""
-    return key >> _INDEX_BITS

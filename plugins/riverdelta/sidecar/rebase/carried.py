@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from riverdelta.core.arrays import Arrays
-from riverdelta.core.records import Impressions, Record, Tick, encode
+from riverdelta.core.records import Impressions, Record
+from riverdelta.learning.erased import Erased, Subject
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.journal import Reader
-from riverdelta.storage.log import Entry
+from riverdelta.storage.journal.reader import NOTHING, encoded
 from riverdelta.storage.log.rewriter import Rewriter
 
 _READ_ROWS = 16_384
-#: What replaces impressions that cannot be used: a tick without effect.
-_NOTHING = Tick(0.0)
 
 
 class Carried(Replayed):
@@ -41,15 +40,11 @@ class Carried(Replayed):
         """Replace the impressions at a position by the rows as scored, or drop them if that is None; return the new record."""
         if scored is None:
             self._forgotten.add((logged.incarnation, int(logged.request[0])))
-        return self._pending.setdefault(sequence, _NOTHING if scored is None else scored)
+        return self._pending.setdefault(sequence, NOTHING if scored is None else scored)
 
     def flush(self) -> None:
         """Write the records that were `put` since the last call."""
-        entries = {
-            at: Entry.of(each.kind, len(each) if isinstance(each, Impressions) else 1, encode(each))
-            for at, each in self._pending.items()
-        }
-        self._rewriter.write(entries, self._forgotten)
+        self._rewriter.write({at: encoded(each) for at, each in self._pending.items()}, self._forgotten)
         self._pending.clear()
         self._forgotten.clear()
 
@@ -71,6 +66,11 @@ class Carried(Replayed):
         """Return the impressions of a record."""
         self.flush()
         return super().impressions(sequence)
+
+    def erased(self, subject: Subject, before: int) -> Erased:
+        """Return the rows of a subject in the records before a position."""
+        self.flush()
+        return super().erased(subject, before)
 
     def records(self, after: int, before: int) -> Iterable[tuple[int, Record]]:
         """Return the records between two positions, both excluded, starting with the oldest that is left."""

@@ -81,6 +81,6 @@ def usable(old: Path, definition: Definition) -> tuple[bool, frozenset[str]]:
         return reads_of_base(old, definition) or (False, frozenset(definition.taps))
     if not differences(was, mine, beyond_reach(definition)):
         _log.warning("nothing that affects learning differs from the definition of %s: it can be served as it is", old)
-    changed = {name for name in definition.kept if was.source(name) != mine.source(name)}
+    changed = {name for name in definition.journal if was.source(name) != mine.source(name)}
     changed |= {RAW + name for name in definition.request_schema if was.sent(name) != mine.sent(name)}
     return was.reads_of_base == mine.reads_of_base, frozenset(changed)

@@ -51,7 +51,7 @@ class Rows:
     def __init__(self, definition: Definition, release: Release, same_base: bool, changed: Collection[str] = ()) -> None:
         self._definition, self._release = definition, release
         self._same_base, self._changed = same_base, changed
-        self._reads, self._kept = definition.new_stack().reads, definition.kept
+        self._reads, self._kept = definition.new_stack().reads, definition.journal
         #: The features that no request brings: taps, and those of what `prepare` makes.
         of, sent = definition.features, definition.request_schema
         self._made = {name for name in definition.learned if of[name].tap or of[name].source.name not in sent}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -11,16 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import TooLarge
+from riverdelta.core.errors import TooLarge, Unavailable
 from riverdelta.core.features import Floats, Ints
+from riverdelta.core.keys import MOST_ROWS
 from riverdelta.core.records import OUTPUTS, Impressions, RequestName
 from riverdelta.core.values import size_of
+from riverdelta.storage.journal.reader import encoded
+from riverdelta.storage.log import Entry, Named, Transaction
 from riverdelta.storage.registry.state import State
 
 #: A block takes no further request beyond this many rows or bytes: a late label reads its row's entire block back.
 _BLOCK_ROWS, _BLOCK_BYTES = 16_384, 2 << 20
-#: The most rows of one request: a row's index has 20 bits in the joiner.
-_REQUEST_ROWS = 1 << 20
+_DROPPED = "the rows were dropped, because too many wait; send the request again later"
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,38 @@ class Block:
     requests: Ints
     waiting: Sequence[tuple[int, Rows]]
 
-    def named(self) -> Iterator[tuple[int, Rows, RequestName]]:
-        """Yield the requests that have a name, by number."""
-        return ((number, rows, rows.name) for number, rows in self.waiting if rows.name is not None)
+    def store(self, transaction: Transaction, entry: Entry, names: int) -> dict[int, Named]:
+        """Store its record, `entry`, without the requests whose name is taken; return who has each name, by request.
 
-    def without(self, numbers: Container[int]) -> Block | None:
-        """Return the block without some requests, None if no other is left."""
-        left = [(number, rows) for number, rows in self.waiting if number not in numbers]
-        return _block(self.impressions.incarnation, left) if left else None
+        The texts of its ids are noted while the index has fewer than `names`.
+        """
+        if texts := {own: text for _, rows in self.waiting for own, text in rows.texts.items()}:
+            transaction.note(texts, names)
+        incarnation, owners, left = self.impressions.incarnation, dict[int, Named](), list[tuple[int, Rows]]()
+        for number, rows in self.waiting:
+            if rows.name is not None:
+                if (owner := transaction.named(rows.name.request_id)) is None:
+                    owner = Named((incarnation, number), rows.content)
+                    transaction.name(rows.name.request_id, owner)
+                owners[number] = owner
+                if owner.request != (incarnation, number):
+                    continue
+            left.append((number, rows))
+        if len(left) == len(self.waiting):
+            transaction.index(incarnation, self.requests, transaction.append(entry))
+        elif left:
+            other = _block(incarnation, left)
+            transaction.index(incarnation, other.requests, transaction.append(encoded(other.impressions)))
+        return owners
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one request: columns, raw outputs, propensity, the state that scored them, and when (Unix seconds).
 
-    `trace` is the W3C trace id that the request came with, 32 hexadecimal digits. `name` has the client's ids, and `content` is
-    what the index keeps with them. `texts` are those of string ids, by hash, that the index should note.
+    `trace` is the W3C trace id that the request came with, 32 hexadecimal digits. `name` has the client's ids, `content` is
+    what the index keeps with them, and `owner` resolves to who has the name. `texts` are those of string ids, by hash, that
+    the index should note.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -59,6 +78,7 @@ class Rows:
     trace: str | None = None
     name: RequestName | None = None
     content: bytes = b""
+    owner: Future[Named] | None = None
     texts: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -70,7 +90,8 @@ class Buffer:
 
     def __init__(self, incarnation: int, limit: int) -> None:
         self.incarnation, self.limit = incarnation, limit
-        self.rows = self.dropped = 0
+        #: Rows that wait, rows that were dropped, and requests that wait for the owner of their name.
+        self.rows = self.dropped = self.claims = 0
         self._next = 0
         self._waiting: deque[tuple[int, Rows]] = deque()
 
@@ -81,13 +102,14 @@ class Buffer:
 
     def add(self, rows: Rows) -> int:
         """Add one request and return its number; beyond the limit the oldest are dropped and counted."""
-        if len(rows) > _REQUEST_ROWS:
-            raise TooLarge(f"the request has {len(rows)} rows; at most {_REQUEST_ROWS} are accepted: send it in parts")
+        if len(rows) > MOST_ROWS:
+            raise TooLarge(f"the request has {len(rows)} rows; at most {MOST_ROWS} are accepted: send it in parts")
         number, self._next = self._next, self._next + 1
         self._waiting.append((number, rows))
         self.rows += len(rows)
+        self.claims += rows.owner is not None
         while self.rows > self.limit and len(self._waiting) > 1:
-            self._drop()
+            self._drop(Unavailable(_DROPPED))
         return number
 
     def block(self) -> Block | None:
@@ -103,26 +125,40 @@ class Buffer:
             count += 1
         return _block(self.incarnation, list(islice(self._waiting, count))) if count else None
 
-    def forget(self, block: Block) -> None:
-        """Drop a block that is durable."""
+    def forget(self, block: Block, owners: Mapping[int, Named]) -> None:
+        """Drop a block that is durable, and resolve who has the names of its requests."""
         newest = int(block.requests[-1, 0])
         while self._waiting and self._waiting[0][0] <= newest:
-            self.rows -= len(self._waiting.popleft()[1])
+            number, rows = self._remove()
+            if rows.owner is not None:
+                rows.owner.set_result(owners[number])
 
-    def withdraw(self) -> None:
-        """Drop the requests that have a name."""
-        self._waiting = deque((number, rows) for number, rows in self._waiting if rows.name is None)
-        self.rows = sum(len(rows) for _, rows in self._waiting)
+    def withdraw(self, error: Unavailable) -> None:
+        """Drop the requests that wait for the owner of their name, and refuse them."""
+        for _ in range(len(self._waiting)):
+            number, rows = self._remove()
+            if rows.owner is None:
+                self._waiting.append((number, rows))
+                self.rows += len(rows)
+            else:
+                rows.owner.set_exception(error)
 
-    def discard(self) -> None:
+    def discard(self, error: Unavailable) -> None:
         """Drop and count everything, since some of it cannot be encoded."""
         while self._waiting:
-            self._drop()
+            self._drop(error)
 
-    def _drop(self) -> None:
-        dropped = len(self._waiting.popleft()[1])
-        self.rows -= dropped
-        self.dropped += dropped
+    def _drop(self, error: Unavailable) -> None:
+        _, rows = self._remove()
+        self.dropped += len(rows)
+        if rows.owner is not None:
+            rows.owner.set_exception(error)
+
+    def _remove(self) -> tuple[int, Rows]:
+        number, rows = self._waiting.popleft()
+        self.rows -= len(rows)
+        self.claims -= rows.owner is not None
+        return number, rows
 
 
 def _shapes(rows: Rows) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from riverdelta.core.features import Ints
+from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.base import Answer
 
 
@@ -15,20 +15,15 @@ from riverdelta.storage.journal.base import Answer
 class Call:
     """Feedback that waits for its transaction, with the deadline (`time.monotonic`) for its impressions."""
 
-    keys: Ints
-    labels: list[float]
-    time: float
-    source: int
+    feedback: Feedback
     deadline: float
-    weights: list[float] | None = None
-    events: list[float] | None = None
     future: Future[Answer] = field(default_factory=Future)
 
     @cached_property
     def newest(self) -> dict[int, int]:
         """The newest request that it names of each incarnation; rows become durable in the order of their requests."""
         newest: dict[int, int] = {}
-        for incarnation, request, _ in self.keys.tolist():
+        for incarnation, request in zip(self.feedback.incarnation.tolist(), self.feedback.request.tolist(), strict=True):
             newest[incarnation] = max(request, newest.get(incarnation, -1))
         return newest
 

@@ -10,7 +10,7 @@ import threading
 import time as clock
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.losses.base import Doubles
-from riverdelta.core.records import SETTINGS, Control, Tick
+from riverdelta.core.records import SETTINGS, Control, Feedback, Tick
 from riverdelta.storage.journal.base import Answer, Health
 from riverdelta.storage.journal.buffer import Block, Buffer, Rows
-from riverdelta.storage.journal.claims import Claims, encoded, store
 from riverdelta.storage.journal.held import Call, Held
 from riverdelta.storage.journal.ids import new_incarnation
 from riverdelta.storage.journal.judge import Judge, Rules
-from riverdelta.storage.journal.reader import Reader, recorded
+from riverdelta.storage.journal.reader import Reader, encoded, recorded
 from riverdelta.storage.log import Entry, Log, Named, Transaction
 
 _log = logging.getLogger(__name__)
@@ -99,7 +98,6 @@ class Journal(Reader):
         self._patience, self._names = patience_seconds, names
         self._held = Held(flush_seconds / 4, min(_PAUSE_SECONDS, patience_seconds * _PAUSE_PART))
         self._calls, self._entries = list[Call](), list[_Waiting]()
-        self._claims = Claims()
         self._error: str | None = None
         self._leaving = self._closed = False
         self._wake = threading.Condition()
@@ -121,12 +119,13 @@ class Journal(Reader):
         That may be an earlier request: these rows are then dropped. The future raises `Unavailable`, and nothing is stored, if
         the journal cannot be written now.
         """
+        owner: Future[Named] = Future()
+        owner.set_running_or_notify_cancel()
         with self._wake:
             self._refuse_if_closed()
-            request = self._buffer.add(rows)
-            claim = self._claims.open(request)
+            request = self._buffer.add(replace(rows, owner=owner))
             self._wake.notify()
-        return request, claim
+        return request, owner
 
     def feedback(
         self,
@@ -144,11 +143,10 @@ class Journal(Reader):
         `source`, an int64, identifies the sender; `weight` and `event` are as in `Feedback`. The future raises `Unavailable`,
         and nothing is stored, if the journal cannot be written now or a live process has not stored some of the rows yet.
         """
-        keys = np.stack([incarnation, request, index], axis=1)
         # Anything but an int64 is refused here, where it affects only its sender.
-        weights, events = (None if given is None else given.tolist() for given in (weight, event))
-        deadline = clock.monotonic() + self._patience
-        call = Call(keys, label.tolist(), time, int(np.int64(source)), deadline, weights, events)
+        times, late, sources = (np.full(len(label), value) for value in (time, False, np.int64(source)))
+        given = Feedback(incarnation, request, index.astype(np.int32), label, times, late, sources, weight, event)
+        call = Call(given, clock.monotonic() + self._patience)
         # A client that hangs up cannot take back what others are committed with.
         call.future.set_running_or_notify_cancel()
         with self._wake:
@@ -190,7 +188,7 @@ class Journal(Reader):
             raise Unavailable("the journal is closed; the service is stopping")
 
     def _urgent(self) -> bool:
-        waits = self._calls or self._entries or self._claims or (self._leaving and self._held)
+        waits = self._calls or self._entries or self._buffer.claims or (self._leaving and self._held)
         return bool(self._closed or waits or self._buffer.rows >= self._flush_rows)
 
     def _write_forever(self) -> None:
@@ -225,9 +223,9 @@ class Journal(Reader):
             self.log.refresh()
             return
         with self.log.transaction() as transaction:
-            owners = store(transaction, block, made, self._names) if block is not None and made is not None else {}
+            owners = block.store(transaction, made, self._names) if block is not None and made is not None else {}
             judge = Judge(transaction, recorded(transaction, Rules.of) or self._rules)
-            answers = [judge.judge(c.keys, c.labels, c.time, c.source, c.weights, c.events) for c in calls]
+            answers = [judge.judge(call.feedback) for call in calls]
             for record in judge.records():
                 transaction.append(encoded(record))
             transaction.feed(judge.fed())
@@ -235,8 +233,7 @@ class Journal(Reader):
             position = transaction.last()
         if block is not None:
             with self._wake:
-                self._buffer.forget(block)
-                self._claims.settle(int(block.requests[-1, 0]), owners)
+                self._buffer.forget(block, owners)
         for call, outcomes in zip(calls, answers, strict=True):
             call.future.set_result(Answer(outcomes, position))
         for entry, place in zip(entries, places, strict=True):
@@ -250,8 +247,7 @@ class Journal(Reader):
         except Exception:  # rows that cannot be encoded must not block those after them
             _log.exception("impressions cannot be encoded; %d rows are dropped", self._buffer.rows)
             with self._wake:
-                self._buffer.discard()
-                self._claims.refuse(Unavailable("the rows cannot be stored; send the request without request_id"))
+                self._buffer.discard(Unavailable("the rows cannot be stored; send the request without request_id"))
             return None, None
 
     def _settled(self, calls: list[Call], block: Block | None) -> list[Call]:
@@ -290,8 +286,7 @@ class Journal(Reader):
         refusal = Unavailable(f"the journal cannot be written now ({error}); send the feedback again later")
         _refuse([*calls, *self._held.release(), *entries], refusal)
         with self._wake:
-            self._buffer.withdraw()
-            self._claims.refuse(refusal)
+            self._buffer.withdraw(refusal)
             self._wake.wait_for(lambda: self._closed, timeout=_RETRY_SECONDS)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from riverdelta.core.checked import bound
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Ints
 from riverdelta.core.records import Feedback
 from riverdelta.storage.journal.base import Outcome
 from riverdelta.storage.log import ERASED, Fed, Request
@@ -25,8 +24,7 @@ _BY_POLICY: dict[str, Callable[[float, float], bool]] = {
 POLICIES = tuple(_BY_POLICY)
 #: Rows of one feedback record, which the learner holds in memory together.
 _RECORD_ROWS = 8_192
-#: Incarnation, request, row, label, time, whether it is late, the sender, the weight, and the time of the event.
-_Accepted = tuple[int, int, int, float, float, bool, int, float, float]
+#: The dtypes of the fields of `Feedback`.
 _DTYPES = np.int64, np.int64, np.int32, np.float32, np.float64, np.bool_, np.int64, np.float32, np.float64
 
 
@@ -77,24 +75,13 @@ class Judge:
         self._first_window = rules.window_seconds if first < 0 else first or None
         self._tick = float(index.fact("tick"))
         self._requests: dict[Request, _Request | Outcome] = {}
-        self._accepted: list[_Accepted] = []
+        self._accepted: list[tuple[Any, ...]] = []
 
-    def judge(
-        self,
-        keys: Ints,
-        labels: list[float],
-        time: float,
-        source: int = 0,
-        weights: list[float] | None = None,
-        events: list[float] | None = None,
-    ) -> list[Outcome]:
-        """Return the outcome of each item, given int64[M, 3] of incarnation, request and row, and labels (NaN: shown).
-
-        The weights (default 1) and times of the events (default NaN, unknown) do not affect it: the same label with another
-        weight is a duplicate.
-        """
-        outcomes, said = [], (weights or [1.0] * len(labels), events or [math.nan] * len(labels))
-        for (incarnation, number, row), label, weight, event in zip(keys.tolist(), labels, *said, strict=True):
+    def judge(self, feedback: Feedback) -> list[Outcome]:
+        """Return the outcome of each item; weights and events do not affect it: a label with another weight is a duplicate."""
+        outcomes, f = [], feedback
+        fields = (f.incarnation, f.request, f.index, f.label, f.time, f.source, f.weights, f.events)
+        for incarnation, number, row, label, time, *said in zip(*(each.tolist() for each in fields), strict=True):
             request = self._requests.get((incarnation, number)) or self._look_up((incarnation, number))
             if isinstance(request, Outcome):
                 outcomes.append(request)
@@ -103,11 +90,11 @@ class Judge:
             elif request.fed.get(row) == ERASED:
                 outcomes.append(Outcome.IMPRESSION_LOST)
             else:
-                outcome, journalled = self._decide(request, row, label, time)
+                weight, event = None if said[1] == 1 else said[1], None if math.isnan(said[2]) else said[2]
+                outcome, journalled = self._decide(request, row, label, time, weight, event)
                 outcomes.append(outcome)
                 if journalled:
-                    late = outcome is Outcome.LATE
-                    self._accepted.append((incarnation, number, row, label, time, late, source, weight, event))
+                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, *said))
         return outcomes
 
     def records(self) -> Iterator[Feedback]:
@@ -131,7 +118,9 @@ class Judge:
             self._requests[key] = Outcome.EXPIRED if found.retired else _Request(found.rows, dict(found.fed))
         return self._requests[key]
 
-    def _decide(self, request: _Request, row: int, label: float, time: float) -> tuple[Outcome, bool]:
+    def _decide(
+        self, request: _Request, row: int, label: float, time: float, weight: float | None, event: float | None
+    ) -> tuple[Outcome, bool]:
         """Return the outcome, and whether the item is written to the journal."""
         before, window = request.fed.get(row) or Fed(), self._rules.window_seconds
         if math.isnan(label):
@@ -149,9 +138,9 @@ class Judge:
             return Outcome.CONFLICT, False
         if self._matured(before):
             # A late negative adds nothing; the one that silence made stands until a positive takes it back.
-            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due))
+            self._note(request, row, Fed(label, before.shown, None if label > 0 else before.due, weight, event))
             return Outcome.LATE, label > 0
-        self._note(request, row, Fed(label, before.shown))
+        self._note(request, row, Fed(label, before.shown, None, weight, event))
         return Outcome.ACCEPTED, True
 
     def _note(self, request: _Request, row: int, fed: Fed) -> None:

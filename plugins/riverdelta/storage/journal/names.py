@@ -34,6 +34,10 @@ class RowName:
     row_id: str | None = None
     index: int | None = None
 
+    def __str__(self) -> str:
+        given = {"request_id": self.request_id, "row_id": self.row_id, "index": self.index}
+        return ", ".join(f"{name} {short(value)}" for name, value in given.items() if value is not None)
+
 
 def check_name(value: Any, what: str) -> str:
     """Return an id that a client gives to a request or a row; raises `InvalidInput`, calling it `what`.

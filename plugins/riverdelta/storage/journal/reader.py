@@ -10,13 +10,14 @@ import numpy as np
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.instruction import Instruction
-from riverdelta.core.records import Control, Feedback, Impressions, Record, decode
+from riverdelta.core.records import Control, Feedback, Impressions, Record, Tick, decode, encode
 from riverdelta.learning.erased import Erased, Subject
-from riverdelta.storage.journal.ids import Row
-from riverdelta.storage.log import Log, Stored
+from riverdelta.storage.log import Entry, Log, Stored
 from riverdelta.storage.log.base import Index, Needed
 
 T = TypeVar("T")
+#: What replaces a record without rows: a tick without effect.
+NOTHING = Tick(0.0)
 
 
 class Reader:
@@ -40,19 +41,6 @@ class Reader:
             if isinstance(record, Impressions):
                 return record
         raise Corrupt(f"journal record {sequence} ({self.log.where}) has no impressions, but the index says that it has")
-
-    def said(self, row: Row, after: int) -> tuple[float, float] | None:
-        """Return the weight of a row's newest label after a position, and when its event was (Unix seconds, NaN: unknown).
-
-        None if the row has no label, or one that changed nothing. This reads all feedback that came later.
-        """
-        for place in reversed(self.log.places(Feedback.kind, after, self.last() + 1)):
-            for _, record in self.read(place - 1, 1):
-                if isinstance(record, Feedback):
-                    keys = np.stack([record.incarnation, record.request, record.index], axis=1)
-                    if len(mine := np.flatnonzero((keys == row).all(axis=1) & ~np.isnan(record.label))):
-                        return record.weights[mine[-1]].item(), record.events[mine[-1]].item()
-        return None
 
     def controls(self, after: int, before: int) -> list[tuple[int, Control]]:
         """Return the remaining controls between two positions, both excluded, without reading other records."""
@@ -112,6 +100,11 @@ def recorded(index: Index, read: Callable[[dict[str, Any]], T]) -> T | None:
         return None if settings == {} else read(settings)
     except (LookupError, TypeError, ValueError, RecursionError):
         raise Corrupt(f"{index.where} has {text!r:.80} as its 'settings'; it is damaged") from None
+
+
+def encoded(record: Record) -> Entry:
+    """Return a record as a log stores it."""
+    return Entry.of(record.kind, len(record) if isinstance(record, Impressions | Feedback) else 1, encode(record))
 
 
 def _decoded(stored: Stored) -> Record:

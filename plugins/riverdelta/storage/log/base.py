@@ -48,12 +48,14 @@ class Fed:
     """The feedback of one row: its label, when it was shown, and when silence makes a negative of it; None if unset.
 
     `due` is infinite if the row was shown while silence made no negatives. Version 0.1 kept no `due`. A row with none of the
-    three is `ERASED`.
+    three is `ERASED`. `weight` is that of the label, None for 1, and `event` when the labelled event was, None if unknown.
     """
 
     label: float | None = None
     shown: float | None = None
     due: float | None = None
+    weight: float | None = None
+    event: float | None = None
 
 
 #: The feedback of a row that was erased: it accepts no more.
@@ -191,7 +193,8 @@ class Log(Index, Protocol):
     ) -> None:
         """Replace the records at some positions durably, for every hold; rows become `ERASED`, names and texts unknown.
 
-        `rows` lose their feedback, `requests` their names, and `ids` their texts. It can be called again with the same.
+        `rows` lose their feedback and `requests` their names. `ids` are hashes of texts: of ids, which become unknown, and of
+        names of deleted requests, which no longer are `outlived`. It can be called again with the same.
         """
 
     def scrub(self) -> None:

@@ -20,8 +20,8 @@ BEGIN;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE record (sequence INTEGER PRIMARY KEY, kind TEXT, rows INTEGER, payload BLOB, digest BLOB);
 CREATE TABLE block (incarnation INTEGER, first INTEGER, requests BLOB, PRIMARY KEY (incarnation, first)) WITHOUT ROWID;
-CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL,
-                  PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
+CREATE TABLE fed (incarnation INTEGER, request INTEGER, row INTEGER, label REAL, shown REAL, due REAL, weight REAL,
+                  event REAL, PRIMARY KEY (incarnation, request, row)) WITHOUT ROWID;
 """
 #: The facts of a segment and their initial values, which determine their types.
 FIRST: dict[str, Any] = {"first": 1, "sealed": 0, "swept": "{}", "retired": "{}", "released": "{}", **FACTS}

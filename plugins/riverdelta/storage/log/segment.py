@@ -23,7 +23,7 @@ from riverdelta.storage.log.texts import Texts
 
 _PAIR = 16
 #: The columns that the tables of earlier versions lack.
-_ADDED = (("fed", "due", "REAL"), ("named", "content", "BLOB NOT NULL DEFAULT x''"))
+_ADDED = *(("fed", name, "REAL") for name in ("due", "weight", "event")), ("named", "content", "BLOB NOT NULL DEFAULT x''")
 
 
 class Segment:
@@ -72,9 +72,9 @@ class Segment:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def erase(self, rows: Collection[Row], requests: Collection[Request], ids: Collection[int]) -> None:
-        """Delete the feedback of rows, the names of requests and the texts of ids, inside a transaction."""
+        """Delete the feedback of rows, the names of requests and all about the texts of `ids`, inside a transaction."""
         self._db.executemany("DELETE FROM fed WHERE incarnation = ? AND request = ? AND row = ?", rows)
-        self.names.forget(requests)
+        self.names.forget(requests, ids)
         self.texts.forget(ids)
 
     @property
@@ -155,7 +155,7 @@ class Segment:
 
     def fed(self, request: Request) -> dict[int, Fed]:
         """Return the feedback of each row of a request."""
-        rows = self._ask("SELECT row, label, shown, due FROM fed WHERE incarnation = ? AND request = ?", request)
+        rows = self._ask("SELECT row, label, shown, due, weight, event FROM fed WHERE incarnation = ? AND request = ?", request)
         for row, *facts in rows:
             if not isinstance(row, int) or not all(isinstance(fact, float | None) for fact in facts):
                 raise self._odd("feedback", (row, *facts))
@@ -163,8 +163,8 @@ class Segment:
 
     def feed(self, fed: Mapping[tuple[int, int, int], Fed]) -> None:
         """Set the feedback of rows, inside a transaction."""
-        values = [(*row, known.label, known.shown, known.due) for row, known in fed.items()]
-        self._db.executemany("REPLACE INTO fed VALUES (?, ?, ?, ?, ?, ?)", values)
+        values = [(*row, *vars(known).values()) for row, known in fed.items()]
+        self._db.executemany("REPLACE INTO fed VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def has_fed(self, newest: Mapping[int, int]) -> bool:
         """Return whether this segment has feedback for requests of incarnations up to these."""

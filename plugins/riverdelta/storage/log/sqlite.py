@@ -78,13 +78,15 @@ class SqliteLog(Segments):
         """See `Log.erase`: first the newest segment marks the rows, so that they accept no more feedback."""
         writer = self._writer
         with writer._lock:
+            marked = 0
             if rows:
                 with writer.transaction() as transaction:
                     transaction.feed(dict.fromkeys(rows, ERASED))
+                    marked = writer.newest.number  # another process may begin the next one at any moment
             with writer._now(refresh=True) as segments:
                 for segment in segments:
                     mine = {at: entry for at, entry in entries.items() if segment.first <= at <= segment.last()}
-                    older = rows if segment is not segments[-1] else ()
+                    older = rows if segment.number < marked else ()
                     if mine or older or requests or ids:
                         self._dates.setdefault(segment.number, segment.written())
                         with segment.transaction():

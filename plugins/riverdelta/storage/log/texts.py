@@ -20,8 +20,8 @@ class Texts:
 
     def note(self, texts: Mapping[int, str]) -> None:
         """Add the texts of ids."""
-        self._db.execute("CREATE TABLE IF NOT EXISTS text (id INTEGER PRIMARY KEY, value TEXT)")
-        self._db.executemany("INSERT OR IGNORE INTO text VALUES (?, ?)", list(texts.items()))
+        self._db.execute("CREATE TABLE IF NOT EXISTS text (place INTEGER PRIMARY KEY, id INTEGER UNIQUE, value TEXT)")
+        self._db.executemany("INSERT OR IGNORE INTO text (id, value) VALUES (?, ?)", list(texts.items()))
 
     def find(self, ids: Collection[int]) -> dict[int, str]:
         """Return the texts of ids that this segment has."""
@@ -33,9 +33,9 @@ class Texts:
         return {each: row[0] for each, row in found if row is not None and isinstance(row[0], str)}
 
     def count(self) -> int:
-        """Return how many texts this segment has."""
+        """Return how many texts this segment has, at once: those deleted before the newest one count too."""
         with explained(self._path):
-            return int(self._db.execute("SELECT count(*) FROM text").fetchone()[0]) if self._exists() else 0
+            return int(self._db.execute("SELECT max(place) FROM text").fetchone()[0] or 0) if self._exists() else 0
 
     def forget(self, ids: Collection[int]) -> None:
         """Delete the texts of ids."""
