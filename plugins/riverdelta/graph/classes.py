@@ -27,22 +27,13 @@ class Classes:
 
     def of(self, tensor: str, width: int | None = None) -> list[str] | None:
         """Return the label of each column, as text; None if the graph has none of this width."""
-<<<<<<< HEAD
         found = self.labels(tensor, width)
-        return None if found is None else [one if isinstance(one, str) else str(one) for one in found]
-
-    def texts(self, tensor: str, width: int) -> bool:
-        """Whether the labels are text rather than numbers."""
-        return any(isinstance(one, str) for one in self.labels(tensor, width) or ())
-=======
-        found = self._of(tensor, width)
         return None if found is None else [*map(str, found)]
 
     def positive(self, tensor: str) -> int | None:
         """Return the column of the class 1 of two; None unless they are the numbers 1 and 0, or 1 and -1."""
-        found = self._of(tensor, 2)
+        found = self.labels(tensor, 2)
         return found.index(1) if found is not None and sorted(map(repr, found)) in (["0", "1"], ["-1", "1"]) else None
->>>>>>> cut1
 
     def shares(self, tensor: str) -> bool:
         """Whether the columns are made by a softmax or a classifier, so that they are probabilities of classes."""

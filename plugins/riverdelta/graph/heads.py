@@ -160,13 +160,8 @@ class Outputs:
         """Return how many numbers a row of a tensor has; raises the reason why it cannot be corrected."""
         path, loss = self.path, self.loss
         if value is None and read not in self.wiring.makers:
-<<<<<<< HEAD
-            known = [*self.values, *self.wiring.makers]
-            of = " or ".join(self._of_class(tensor)) or near(tensor, [*self.values] if known else known)
+            of = " or ".join(self._of_class(tensor)) or near(tensor, self.values)
             raise ModelError(f"{path.name} has no output {tensor!r}: {of}")
-=======
-            raise ModelError(f"{path.name} has no output {tensor!r}: {near(tensor, self.values)}")
->>>>>>> cut1
         kind = 0 if value is None else value.type.tensor_type.elem_type
         if kind not in (0, *FLOATS):
             what = f"a {loss.raw} or a prediction of it"
