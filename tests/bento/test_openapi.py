@@ -33,6 +33,7 @@ REFUSED = {
     "no rows": {"columns": {name: [] for name in COLUMNS}},
     "too many rows": {"columns": {name: [1] * 4 for name in COLUMNS}},
     "an id beyond 64 bits": {"columns": {**COLUMNS, "user": [2**63, 1]}},
+    "some ids in lists": {"columns": {**COLUMNS, "user": [1, [2]]}},
     "text for a number": {"columns": {**COLUMNS, "x": ["1", 2]}},
     "a propensity of zero": {"columns": COLUMNS, "propensity": [0, 1]},
     "another key": {"columns": COLUMNS, "cols": 1},
@@ -49,6 +50,7 @@ def test_what_is_refused_is_described_as_such_and_answered_so(described, send, n
 def test_what_is_scored_is_described_as_such(described, send):
     for request in (
         {"columns": COLUMNS},
+        {"columns": {name: [[value] for value in values] for name, values in COLUMNS.items()}},
         {"columns": COLUMNS, "propensity": [0.5, 1]},
         {"columns": COLUMNS, "propensity": None},
     ):

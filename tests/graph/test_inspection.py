@@ -93,3 +93,9 @@ def test_no_service_is_printed_for_a_model_that_this_machine_cannot_open(write):
     onnx.save(model, path)
     with pytest.raises(ModelError, match="ONNX Runtime cannot open"):
         declaration(path)
+
+
+@pytest.mark.parametrize(("kind", "line"), [("int32[N, 1]", 'Linear("user")'), ("bool[N]", 'Linear("user_id")')])
+def test_the_declaration_learns_by_the_first_integers_of_any_type(write, kind, line):
+    base = f"g ({kind} user, float[N] x) => (float[N] logit) {{ y = Cast<to = 1>(user) logit = Add(x, x) }}"
+    assert line in declaration(write(base))

@@ -14,6 +14,7 @@ from riverdelta.core.features import Schema
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph import reading
 from riverdelta.graph.files import save as save_merged
+from riverdelta.graph.inspection import list_tensors
 from riverdelta.graph.merge import merge
 from riverdelta.graph.reading import read_model
 from riverdelta.graph.runtime import extensions, open_session
@@ -104,3 +105,6 @@ def test_a_tap_counts_rows_and_not_tokens_where_the_graph_alone_does_not_say(tmp
             ConfigurationError, match=rf"tap 'v' names tensor '{tensor}', which is \w+\[(not the batch|sequence)"
         ):
             tap_columns(signature, {"v": tensor})
+    use = {tensor.name: (tensor.type, tensor.use) for tensor in list_tensors(tmp_path / "flat.onnx")}
+    assert use["two"] == ("float32[N, 2]", "tap")
+    assert [use[tensor][1] for tensor in ("words", "flat", "n")] == ["-"] * 3

@@ -121,7 +121,8 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
 
     taken, loss = definition.request_schema, definition.loss
     parts = {name: part for listed in taken.names.values() for name, part in listed.items()}
-    columns = {name: rows(column_schema(column)) for name, column in {**taken, **parts}.items()}
+    ways = {name: [rows(row) for row in row_schemas(column)] for name, column in {**taken, **parts}.items()}
+    columns = {name: {"anyOf": found} if len(found) > 1 else found[0] for name, found in ways.items()}
     either = [_one_of(name, listed) for name, listed in taken.names.items()]
     required = [name for name in taken if name not in taken.names]
     score = schemas["ScoreRequest"]
@@ -157,13 +158,13 @@ def _score(loss: Loss, nullable: bool) -> Json:
     return _array(number, loss.outputs) if loss.outputs > 1 else number
 
 
-def column_schema(column: Column) -> Json:
-    """Return the JSON schema of one row of a column.
+def row_schemas(column: Column) -> list[Json]:
+    """Return the JSON schemas of a row of a column; a request has one of them for all its rows.
 
-    >>> column_schema(Column.parse("user_id", "int64"))["anyOf"][0]["type"]
-    ['integer', 'string']
-    >>> column_schema(Column.parse("item_vec", "float32[2]"))["minItems"]
-    2
+    >>> [row["type"] for row in row_schemas(Column.parse("user_id", "int64"))]
+    [['integer', 'string'], 'array']
+    >>> [row["minItems"] for row in row_schemas(Column.parse("item_vec", "float32[2]"))]
+    [2]
     """
     dtype = column.numpy
     if column.dtype == "int64" and column.shape in ((), (1,)) and not column.number:
@@ -177,10 +178,10 @@ def column_schema(column: Column) -> Json:
     else:
         made = {"type": "number"}
     if column.shape in ((), (1,)):
-        return {"anyOf": [made, _array(made, 1)]}
+        return [made, _array(made, 1)]
     for length in reversed(column.shape):
         made = _array(made, length)
-    return made
+    return [made]
 
 
 def _array(items: Json, length: int | None) -> Json:

@@ -24,6 +24,9 @@ def parse_ids(given: Sequence[str], schema: Schema) -> dict[str, int] | None:
     True
     >>> parse_ids(['user_id="42"'], schema) == {"user_id": id64("42")}
     True
+    >>> schema.texts = {"country"}
+    >>> parse_ids(["country=49"], schema) == {"country": id64("49")}
+    True
     """
     ids = {}
     for text in given:

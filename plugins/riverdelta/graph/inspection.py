@@ -51,7 +51,7 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
     inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
     outputs, probe = Outputs(path, model, shapes, loss), Probe(path, model, inputs, shapes)
     if inputs:
-        shapes = settled(path, model, shapes, [name for name, value in shapes.items() if tappable(model, value)])
+        shapes = settled(path, model, shapes, [name for node in model.graph.node for name in node.output])
     for node in model.graph.node:
         for name in filter(None, node.output):
             value, place = shapes.get(name), "output" if name in final else "inner"
@@ -79,7 +79,8 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
     signature = Signature.read(path, loss=loss)
     if sum(file.stat().st_size for file in files_of(signature.path, signature.model)) <= MOST_BYTES:
         open_session(signature.path)
-    ids = [name for name, column in signature.inputs.items() if column.kind == "id"]
+    features = {name: read(column).column for name, column in signature.inputs.items()}
+    ids = [name for name, column in features.items() if column.kind == "id" and signature.inputs[name].numpy.kind in "iu"]
     user = ids[0] if ids else next(name for name in ("user_id", "user", "id_of_user", "entity") if name not in signature.inputs)
     lines = [f"base={_quoted(str(path))},", f"output={_quoted(signature.output)},"]
     if not signature.proved:

@@ -65,7 +65,8 @@ def _is_uncertain(model: ModelProto, value: ValueInfoProto) -> bool:
     named = {d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim} - {""}
     tensor = value.type.tensor_type
     unknown = any(not d.HasField("dim_value") and d.dim_param not in named for d in tensor.shape.dim)
-    return not tensor.HasField("shape") or unknown
+    is_tensor = value.type.WhichOneof("value") in (None, "tensor_type")
+    return is_tensor and (unknown or not tensor.HasField("shape"))
 
 
 def all_features(
