@@ -11,6 +11,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 from click.testing import CliRunner
+from onnx import helper, save
 
 from riverdelta.cli.main import main
 from riverdelta.core.locks import Lock
@@ -21,6 +22,25 @@ from riverdelta.storage.home import Home
 
 ROOT = Path(__file__).parents[2]
 SERVICE = f"{ROOT / 'service' / 'service.py'}:Ranker"
+
+#: A classifier of one tree that splits once.
+STUMP = {
+    "nodes_treeids": [0, 0, 0],
+    "nodes_nodeids": [0, 1, 2],
+    "nodes_featureids": [0, 0, 0],
+    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
+    "nodes_values": [0.5, 0.0, 0.0],
+    "nodes_truenodeids": [1, 0, 0],
+    "nodes_falsenodeids": [2, 0, 0],
+    "nodes_missing_value_tracks_true": [0, 0, 0],
+    "class_treeids": [0, 0],
+    "class_nodeids": [1, 2],
+    "class_ids": [1, 1],
+    "class_weights": [-1.0, 1.0],
+    "classlabels_int64s": [0, 1],
+    "base_values": [0.1],
+    "post_transform": "LOGISTIC",
+}
 
 
 def run(*arguments):
@@ -36,6 +56,21 @@ def test_inspect_lists_tensors_with_shape_and_maker():
     assert re.search(r"embedding_3 +float32\[N, 8\] +Gather +tap", shown.output)
     outputs = shown.output[shown.output.index("outputs") :].splitlines()[1:]
     assert outputs[0].startswith("logit   float32[N] Add     logit='logit'; it is from")
+
+
+@pytest.mark.parametrize("output", ["y", "probabilities", "probabilities_of_the_model", "p" * 60])
+def test_inspect_in_80_columns_loses_no_part_of_a_line_to_write(output, tmp_path):
+    nodes = [helper.make_node("TreeEnsembleClassifier", ["x"], ["label", output], domain="ai.onnx.ml", **STUMP)]
+    x, label = (helper.make_tensor_value_info(*one) for one in [("x", 1, ["N", 5]), ("label", 7, ["N"])])
+    graph = helper.make_graph(nodes, "stump", [x], [label, helper.make_tensor_value_info(output, 1, ["N", 2])])
+    sets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    save(helper.make_model(graph, ir_version=8, opset_imports=sets), tmp_path / "stump.onnx")
+    shown = run("inspect", tmp_path / "stump.onnx").output
+    shown = shown[shown.index("outputs") : shown.index("N is the batch axis")]
+    assert max(map(len, shown.splitlines())) <= 80
+    (start,) = (found.start() for found in re.finditer(r"\buse\b", shown.splitlines()[0]))
+    used = "".join(line[start:].strip(" ") for line in shown.splitlines()[1:]).replace(" ", "")
+    assert f"probability='{output}[1]';proved:itisalwaysfrom0to1" in used
 
 
 def test_inspect_as_json_has_the_place_and_the_line_to_write_of_each_tensor():

@@ -19,6 +19,9 @@ _RIGHT = frozenset(
 #: The longest line to write that is kept in one piece.
 _LINE = 44
 
+#: The least width of an operator's name beside it.
+_MAKER = 8
+
 
 def table(*headings: str) -> Table:
     """Return an empty table without lines."""
@@ -75,10 +78,16 @@ def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
             continue
         made = table()
         made.show_header = True
-        for heading in (title, "type", *(() if place == "input" else ("made by",))):
-            made.add_column(heading, overflow="fold")
         lines = [len(tensor["write"] or "") + 1 for tensor in tensors if place == "output"]
-        made.add_column("use", overflow="fold", min_width=max((line for line in lines if line < _LINE), default=None))
+        line = max((line for line in lines if line < _LINE), default=0)
+        widths = (max(len(heading), *(len(t[key]) for t in tensors)) for key, heading in (("name", title), ("type", "type")))
+        room = console.width - sum(widths) - line - 3
+        for heading in (title, "type"):
+            made.add_column(heading, overflow="fold")
+        if place != "input":
+            made.add_column("made by", overflow="fold", max_width=max(room, _MAKER))
+        # rich cuts off what a least width pushes past the edge.
+        made.add_column("use", overflow="fold", min_width=line if line and room >= _MAKER else None)
         for tensor in tensors:
             use = Text(tensor["write"] if place == "output" and tensor["write"] else tensor["use"])
             if tensor["why"]:
