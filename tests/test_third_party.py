@@ -136,6 +136,9 @@ class Compressed:
     def read(self, after, rows):
         return [stored._replace(payload=_inflated(stored)) for stored in self._log.read(after, rows)]
 
+    def erase(self, entries, *what, **named):
+        self._log.erase({at: _compressed(entry) for at, entry in entries.items()}, *what, **named)
+
 
 class _Compressing:
     def __init__(self, inner):
@@ -145,7 +148,11 @@ class _Compressing:
         return getattr(self._inner, name)
 
     def append(self, entry):
-        return self._inner.append(Entry.of(entry.kind, entry.rows, zlib.compress(entry.payload)))
+        return self._inner.append(_compressed(entry))
+
+
+def _compressed(entry):
+    return Entry.of(entry.kind, entry.rows, zlib.compress(entry.payload))
 
 
 def _inflated(stored):

@@ -106,6 +106,19 @@ def test_grpc_takes_strings_and_parts_in_contents_and_in_bytes(send, runtime):
     def text(value):
         return len(value).to_bytes(4, "little") + value.encode()
 
+    def contents(t):
+        kinds = {
+            "BYTES": "bytes",
+            "UINT64": "uint64",
+            "INT64": "int64",
+            "INT32": "int",
+            "BOOL": "bool",
+            "FP32": "fp32",
+            "FP64": "fp64",
+        }
+        data = [value.encode() for value in t["data"]] if t["datatype"] == "BYTES" else t["data"]
+        return MESSAGES["InferTensorContents"](**{f"{kinds[t['datatype']]}_contents": data})
+
     shaped = [(t["name"], t["datatype"], t["shape"]) for t in tensors(True, axis=True)]
     inputs = [MESSAGES["InferInputTensor"](name=n, datatype=d, shape=s) for n, d, s in shaped]
     types = {"UINT64": "<u8", "INT64": "<i8", "INT32": "<i4", "BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
@@ -113,9 +126,18 @@ def test_grpc_takes_strings_and_parts_in_contents_and_in_bytes(send, runtime):
         b"".join(map(text, t["data"])) if t["datatype"] == "BYTES" else np.array(t["data"], types[t["datatype"]]).tobytes()
         for t in tensors(True, axis=True)
     ]
-    answer = infer(MESSAGES["ModelInferRequest"](model_name="ranker", inputs=inputs, raw_input_contents=raw))
+    in_bytes = MESSAGES["ModelInferRequest"](model_name="ranker", inputs=inputs, raw_input_contents=raw)
+    inputs = [
+        MESSAGES["InferInputTensor"](name=t["name"], datatype=t["datatype"], shape=t["shape"], contents=contents(t))
+        for t in (t | {"datatype": t["datatype"].replace("FP16", "FP32")} for t in tensors(True, axis=True))
+    ]
+    in_contents = MESSAGES["ModelInferRequest"](model_name="ranker", inputs=inputs)
     scores = send("POST", "/score", json={"columns": REST | PARTS}).json()["scores"]
-    assert np.allclose(np.frombuffer(answer.raw_output_contents[0], "<f4"), scores)
+    for request in (in_bytes, in_contents):
+        answer = infer(request)
+        (score,) = [tensor for tensor in answer.outputs if tensor.name == "score"]
+        found = score.contents.fp32_contents or np.frombuffer(answer.raw_output_contents[0], "<f4")
+        assert np.allclose(found, scores)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ BAD = {
         "/score", b'{"columns": {"user_id": [1], "item_id": [1], "hour": [1]}, "propensity": [2]}', {}, 400, "propensity",
     ),
     "no items": ("/feedback", b'{"items": []}', {}, 400, "items is .*; expected a list of at least 1, as in"),
-    "an item without an id": ("/feedback", b'[{"label": 1}]', {}, 400, "has no 'id'"),
+    "an item without an id": ("/feedback", b'[{"label": 1}]', {}, 400, "expected an id, or a request_id"),
     "a label of two": ("/feedback", b'[{"id": "a.0", "label": 2}]', {}, 400, "label 2; expected 0 or 1"),
     "a label of text": ("/feedback", b'[{"id": "a.0", "label": "1"}]', {}, 400, "label is '1'; expected a number"),
     "not shown": ("/feedback", b'[{"id": "a.0", "shown": false}]', {}, 400, "expected a label, or"),

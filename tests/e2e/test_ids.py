@@ -23,9 +23,9 @@ def test_the_examples_of_the_page_run_as_they_stand(server, tmp_path):
     for kind, block in BLOCKS:
         if kind == "bash" and shutil.which("curl") is None:
             continue
-        script = block.replace("localhost:3000", f"127.0.0.1:{server.port}").replace(
-            "localhost:3001", f"127.0.0.1:{server.grpc_port}"
-        )
+        # The page's ids are also the examples of the OpenAPI document, which another test sends.
+        script = block.replace("order-", "order-of-the-page-").replace("localhost:3000", f"127.0.0.1:{server.port}")
+        script = script.replace("localhost:3001", f"127.0.0.1:{server.grpc_port}")
         command = [sys.executable, "-c", script] if kind == "py" else ["bash", "-ec", script]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
         assert done.returncode == 0, done.stderr

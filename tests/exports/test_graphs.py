@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from harness import Export, check, said
+from harness import ROWS, Export, check, said
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from riverdelta import Calibration, Entity
+from riverdelta import Calibration, Entity, Linear
 from riverdelta.core.errors import ModelError, Unsupported
 from riverdelta.core.features import Schema
 from riverdelta.corrections.stack import Stack
@@ -22,6 +22,12 @@ from riverdelta.graph.weights import weights_name
 LINE = {"logit": "y", "link": "identity"}
 HEADER = '<ir_version: {ir}, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
 LARGE = ", ".join(f"{i % 13 - 6}.0" for i in range(1200))
+PARTS = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>
+g (float[N, 2] a, double[N, 2] b, string[N, 2] s) => (float[N] y) <int64[1] one = {1}>
+{
+  known = ai.onnx.ml.LabelEncoder<keys_strings = ["ann", "bob"], values_floats = [1.0, 2.0], default_float = 0.0>(s)
+  c = Cast<to = 1>(b)  t = Sum(a, c, known)  y = ReduceSum<keepdims = 0>(t, one)
+}"""
 #: The newest opset that the installed ONNX Runtime takes.
 NEWEST = 26
 
@@ -217,6 +223,39 @@ def test_beyond_2_gib_a_base_is_merged_and_its_weights_are_a_second_file(data, t
     (tmp_path / weights_name(signature)).symlink_to(tmp_path / "vast.bin")
     with pytest.raises(Unsupported, match="one ONNX file holds at most 2147483647: `riverdelta export` writes two"):
         export(release, tmp_path / "out" / "merged.onnx", alone=True)
+
+
+def test_two_matrices_and_strings_have_named_parts(tmp_path):
+    rng, words = np.random.default_rng(3), np.array(["ann", "bob", "eve"], object)
+    names = {"a": ["age", "income"], "b": ["debt", "region"], "s": ["city", "tier"]}
+    a, b, s = np.float32(rng.normal(size=(ROWS, 2))), rng.integers(-3, 3, (ROWS, 2)) / 1.0, words[rng.integers(0, 3, (ROWS, 2))]
+    from_text(PARTS, tmp_path / "parts.onnx")
+    raw = (a + b + (s == "ann") + 2 * (s == "bob")).sum(axis=1)
+    columns = {
+        one: matrix[:, at] for matrix, listed in zip((a, b, s), names.values(), strict=True) for at, one in enumerate(listed)
+    }
+    made = Export(tmp_path / "parts.onnx", columns, 1 / (1 + np.exp(-raw)), raw, line=LINE | {"names": names})
+    made.reads["region"] = "int64"
+    made.corrections += [Linear("age", "debt", ("city", "region"), slots=64), Entity("tier", on=["income"], slots=64)]
+    check(made, tmp_path)
+
+
+def test_an_exported_entity_has_tables_of_fixed_shapes_and_no_further_input(network, tmp_path):
+    signature = Signature.read(network, **LINE)
+    stack, declared = Stack([Entity("user", slots=64)]), Schema.of({"user": "int64"})
+    stack.bind(Schema(signature.inputs | declared))
+    users = {"user": np.array([5, 6, 5])}
+    stack.learn(users, np.zeros((3, 1), np.float32), np.float32([1, 0, 1]), np.ones(3, np.float32))
+    release = save(merge(signature, stack, {}, declared), signature, tmp_path / "releases" / "0.onnx")
+    (alone,) = export(release, tmp_path / "out" / "merged.onnx")
+    graph = onnx.load(alone).graph
+    assert [value.name for value in graph.input] == ["x", "user"]
+    tables = {name: table.values for name, table in stack.tables().items()}
+    assert {t.name: list(t.dims) for t in graph.initializer if t.name in tables} == {
+        name: list(values.shape) for name, values in tables.items()
+    }
+    (tmp_path / "smallest.onnx").write_bytes(SMALLEST)
+    assert said(alone) == said(tmp_path / "smallest.onnx")
 
 
 def test_an_exported_model_loads_without_a_word(network, tmp_path):

@@ -22,6 +22,7 @@ from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.impression import find
 from riverdelta.storage.journal import Outcome
+from riverdelta.storage.journal.names import RowName
 from riverdelta.storage.log import SqliteLog
 from riverdelta.storage.log.segment import Segment
 from riverdelta.storage.registry import FolderRegistry
@@ -123,12 +124,12 @@ def rows_of(own, definition, store):
     return [stack.predict(rows, np.zeros((3, 1), np.float32)).tolist() for stack in stacks]
 
 
-def replayed(rig, checkpoint):
-    """Return a learner that learned again what came after a checkpoint."""
+def replayed(rig, position, state):
+    """Return a learner that learned again what came after a position, from its state there."""
     learner = new_learner(rig.definition, rig.settings)
     learner.recall = Replayed(rig.trainer.journal, learner.state())
-    learner.load(checkpoint.arrays)
-    for sequence, record in rig.trainer.journal.read(checkpoint.position, 10**6):
+    learner.load(state)
+    for sequence, record in rig.trainer.journal.read(position, 10**6):
         learner.push(sequence, record)
     return learner
 
@@ -142,9 +143,38 @@ def test_a_replay_from_the_checkpoint_gives_the_same_tables_bit_for_bit(rig, ope
     checkpoint = rig.trainer.checkpoints.load()
     assert len(rig.trainer.checkpoints._names()) == 1
     teach(rig, ["ann", "cleo"] * 4, 3)
-    learner = replayed(rig, checkpoint)
+    learner = replayed(rig, checkpoint.position, checkpoint.arrays)
     assert learner.stack.digest() == rig.trainer.learner.stack.digest()
     assert learner.position == rig.trainer.learner.position
+
+
+def test_a_replay_from_a_release_gives_the_same_tables_with_request_ids_and_weights(rig, operator):
+    def order(name, seed):
+        rows = ["row-1", "row-2"]
+        columns = rig.columns(2, seed) | {"user": ["ann", "bob"], "item": np.array([1, 2])}
+        rig.plane.score(columns, request_id=name, row_ids=rows)
+        given = {"weights": [0.25, 40.0], "times": [1e9, np.nan]}
+        outcomes = asyncio.run(rig.plane.feedback([RowName(name, row) for row in rows], np.float32([1, 0]), **given)).outcomes
+        rig.step()
+        return outcomes
+
+    rig.now = 1e9
+    assert order("order-1", 1) == [Outcome.ACCEPTED] * 2
+    forget(rig, operator, "user=ann")
+    operator.ask(COMMANDS["release"]())
+    rig.step()
+    assert order("order-2", 2) == [Outcome.ACCEPTED] * 2
+    forget(rig, operator, "request_id=order-2")
+    assert order("order-3", 3) == [Outcome.ACCEPTED] * 2
+    # Rows of the second forget are erased, so that only what is from after it can be learned again.
+    operator.ask(COMMANDS["release"]())
+    rig.step()
+    store = rig.trainer.home.releases()
+    begin = store.all()[-1]
+    assert order("order-4", 4) == [Outcome.ACCEPTED] * 2
+    assert order("order-4", 4) == [Outcome.DUPLICATE] * 2
+    learner = replayed(rig, begin.position, store.state(begin))
+    assert learner.stack.digest() == rig.trainer.learner.stack.digest() != stack_at(rig.definition, store, begin).digest()
 
 
 def test_rows_scored_after_the_command_stay_and_are_learned(rig, operator):

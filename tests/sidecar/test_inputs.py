@@ -10,6 +10,7 @@ import onnx
 import onnx.parser
 
 from riverdelta import Schema, id64
+from riverdelta.core.ids import parse_ids
 from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
 from riverdelta.sidecar.rebase import rebase
@@ -32,6 +33,7 @@ def test_the_journal_keeps_features_and_with_keep_inputs_what_was_sent_from_whic
     assert columns["#input/city"] == [["ann"], ["eve"]]
     assert columns["code"] == [-1, 7]
     assert columns["#input/code"] == [[2**64 - 1], [7]]
+    assert parse_ids([f"code={2**64 - 1}"], kept.recorded) == {"code": -1}
     assert (columns["region"], columns["age"], columns["X"]) == ([3, -4], [30.0, 41.0], X)
     assert rig.trainer.learner.examples == 40
     rig.close()

@@ -211,6 +211,8 @@ class Schema(dict[str, Column]):
     declarable: Collection[str] | None = None
     #: The ids that are hashes of strings in every request.
     texts: Collection[str] = ()
+    #: The ids that are unsigned in every request, and kept by their 64 bits.
+    unsigned: Collection[str] = ()
 
     @classmethod
     def of(cls, specs: Mapping[str, str]) -> Self:

@@ -212,8 +212,7 @@ def encode(record: Record) -> bytes:
         else:
             # A single output is stored as [N].
             arrays[f.name] = to_arrow(value[:, 0] if f.name in OUTPUTS and value.shape[1] == 1 else value)
-    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
-    batch = batch.replace_schema_metadata(metadata)
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays), metadata=metadata)
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

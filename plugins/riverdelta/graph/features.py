@@ -170,6 +170,7 @@ class Features(dict[str, Feature]):
         made = Schema({name: feature.column for name, feature in self.items()})
         made.declarable = frozenset(name for name, f in self.items() if not f.tap and f.source.dtype != "string")
         made.texts = frozenset(self._hashed)
+        made.unsigned = frozenset(n for n, f in self.items() if f.source.dtype == "uint64" and f.column.kind == "id")
         return made
 
     def fed(self, columns: Columns, found: Columns) -> Columns:

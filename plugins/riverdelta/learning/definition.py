@@ -196,7 +196,7 @@ class Definition:
         """The features that the journal keeps, or the columns of which they are read."""
         has = {name.removeprefix(RAW) for name in self.journal}
         found = Schema({name: self.schema[name] for name, f in self.features.items() if name in has or f.source.name in has})
-        found.texts = self.schema.texts
+        found.texts, found.unsigned = self.schema.texts, self.schema.unsigned
         return found
 
     @cached_property

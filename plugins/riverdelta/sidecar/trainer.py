@@ -34,8 +34,7 @@ from riverdelta.storage.home import Home
 
 _log = logging.getLogger(__name__)
 _READ_ROWS = 8192
-_TICK_SECONDS = 1.0
-_PAUSE_SECONDS = 1.0
+_TICK_SECONDS = _PAUSE_SECONDS = 1.0
 
 
 class Trainer:
