@@ -6,7 +6,9 @@ from harness import Export, check
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     AdaBoostClassifier,
     ExtraTreesClassifier,
@@ -15,14 +17,17 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingClassifier,
 )
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
+
+from riverdelta.core.errors import ModelError
+from riverdelta.graph.signature import Signature
 
 SMALL = {"n_estimators": 5, "random_state": 0}
 CLASSIFIERS = {
@@ -101,6 +106,43 @@ def test_the_positive_class_is_1_or_true_or_named(data, tmp_path, labels):
     output = f"output_probability[{str(labels[1])!r}]"
     line = {} if labels in ([-1, 1], [False, True]) else {"output": output}
     check(Export(path, {"X": data.rows}, model.predict_proba(data.rows)[:, 1], line=line), tmp_path)
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [1, 2], [0, 1]], ids=str)
+def test_the_only_column_of_a_decision_function_is_of_a_class_that_is_1_or_named(data, tmp_path, labels):
+    model = RidgeClassifier().fit(data.X, np.array(labels)[data.y])
+    path = written(tmp_path, model, data.X[:1])
+    raw = model.decision_function(data.rows)
+    if labels == [0, 1]:
+        assert Signature.read(path).output == "probabilities"
+        return
+    with pytest.raises(ModelError, match=r"is the score of '(yes|2)' of the classes") as refused:
+        Signature.read(path)
+    for label, sign in zip(labels, (-1, 1), strict=True):
+        output = f"raw_scores_tensor[{str(label)!r}]"
+        assert f'output="{output}"' in str(refused.value)
+        home = tmp_path / str(label)
+        home.mkdir()
+        check(Export(path, {"X": data.rows}, 1 / (1 + np.exp(-sign * raw)), raw=sign * raw, line={"output": output}), home)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [KNeighborsRegressor(5), MLPRegressor(hidden_layer_sizes=[4], max_iter=20), PCA(1)],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_number_that_is_of_no_classifier_is_never_taken_for_a_logit(data, tmp_path, model):
+    path = written(tmp_path, model.fit(data.X, data.X[:, 0]), data.X[:1])
+    with pytest.raises(ModelError, match=r"as in the task regression.*; (if it is, )?write logit='variable'"):
+        Signature.read(path)
+
+
+@pytest.mark.parametrize("model", [KMeans(3), PCA(3)], ids=lambda one: type(one).__name__)
+def test_one_of_several_numbers_is_never_offered_as_a_logit(data, tmp_path, model):
+    path = written(tmp_path, model.fit(data.X), data.X[:1])
+    for at in range(3):
+        with pytest.raises(ModelError, match=r"^(?!.*logit=)"):
+            Signature.read(path, output=f"{'scores' if isinstance(model, KMeans) else 'variable'}[{at}]")
 
 
 def test_a_support_vector_machine_is_a_base(data, tmp_path):

@@ -49,13 +49,16 @@ def id64(key: str | bytes) -> int:
 def id_of(value: Any) -> int | None:
     """Return the int64 of an id: an integer of 64 bits is itself, a string of at most 4,096 characters has `id64`.
 
-    None for everything else, such as True.
+    None for everything else, such as True, or half of a surrogate pair, which has no UTF-8.
 
-    >>> id_of(7), id_of("user-42"), id_of(True), id_of(7.0), id_of(2**63)
-    (7, -6417657526719176593, None, None, None)
+    >>> id_of(7), id_of("user-42"), id_of(True), id_of(7.0), id_of(2**63), id_of(chr(0xD800))
+    (7, -6417657526719176593, None, None, None, None)
     """
     if isinstance(value, str | bytes):
-        return id64(value) if len(value) <= MOST_ID_LENGTH else None
+        try:
+            return id64(value) if len(value) <= MOST_ID_LENGTH else None
+        except UnicodeEncodeError:
+            return None
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return int(value)
     return None

@@ -104,6 +104,8 @@ class Outputs:
         if width == 1:
             if column not in (None, 0):
                 raise ModelError(f"{self.path.name}: {name!r}: {tensor!r} has one column; write output={tensor!r}")
+            if name is None:
+                self._check_only_class(tensor)
             flat = value is not None and len(value.type.tensor_type.shape.dim) < 2
             return tensor, Head(read, None if column is None or flat else 0)
         at = self._column(tensor, read, width, column)
@@ -145,6 +147,17 @@ class Outputs:
             if positive is not None and {column, ways[1].get(tensor)} == {0, 1}:
                 return one if column == positive else other
         return None
+
+    def _check_only_class(self, tensor: str) -> None:
+        """Raise `ModelError` if an output is one column of two classes, and nothing says that its class is the positive one."""
+        for spot in self.wiring.way(Spot(tensor)):
+            known = None if spot.column is None else self.classes.of(spot.tensor, 2)
+            if known and spot.column in (0, 1) and self.classes.positive(spot.tensor) != spot.column:
+                what, lines = f"is the score of {known[spot.column]!r} of the classes", " or ".join(self.lines(spot.tensor, 2))
+                raise ModelError(
+                    f"{self.path.name}: output {tensor!r} {what} {known[0]!r} and {known[1]!r}, and nothing says that it is "
+                    f"the positive one; write {lines}"
+                )
 
     def _zipped(self, name: str) -> NodeProto | None:
         """Return the ZipMap that makes an output, if one does."""

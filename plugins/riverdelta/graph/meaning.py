@@ -99,9 +99,9 @@ class Evidence:
         if word is None and self.found is None:
             task = f"as in the task {self.task}, " if self.task else ""
             refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
-            if self._mostly_inside:
+            if self._mostly_inside and self._alone:
                 refused += f"whether it is a {self.loss.raw} or a {kind}; write {raw} or {prediction}"
-            elif self.head.width > 2:
+            elif not self._alone:
                 refused += (
                     f"that it is a {kind}, and one of {self.head.width} raw outputs alone is no {self.loss.raw}: export the "
                 )
@@ -116,10 +116,11 @@ class Evidence:
         elif word == "prediction" and (self.range[0] > self.predictions[1] or self.range[1] < self.predictions[0]):
             refused = f"{named} {self.seen}, never a {kind}; write {raw}"
         elif word == "prediction" and not self._mostly_inside:
-            rest = f"and {self.loss} corrects no other number" if self._doubt_raw else f"write {raw}"
+            may_be_raw = self._alone and not self._doubt_raw
+            rest = f"write {raw}" if may_be_raw else f"and {self.loss} corrects no other number"
             refused = f"{named} {self._probed}, not a {kind}; {rest}"
         elif word and not insisted and (doubt := self._doubt_raw if word == "raw" else self._doubt_prediction):
-            other, fits = (prediction, self._inside.all()) if word == "raw" else (raw, not self._doubt_raw)
+            other, fits = (prediction, self._inside.all()) if word == "raw" else (raw, self._alone and not self._doubt_raw)
             link = IDENTITY if word == "raw" else self.loss.raw
             refused = f"{named} {doubt}; {f'write {other}, or ' if fits else ''}if it is a {kind} write {named}, link={link!r}"
         if refused:
@@ -128,8 +129,13 @@ class Evidence:
 
     @property
     def task(self) -> str | None:
-        """The other task that the output may be of: of a regressor, or of a number that is never negative."""
-        if any(node.op_type.endswith("Regressor") for node in self.probe.model.graph.node):
+        """The other task that the output may be of: of a regressor, or of a number that is never negative.
+
+        skl2onnx gives every classifier a second output, its labels.
+        """
+        model = self.probe.model
+        lone = model.producer_name == "skl2onnx" and len(model.graph.output) == 1
+        if lone or any(node.op_type.endswith("Regressor") for node in model.graph.node):
             return "count" if self.range[0] >= 0 else "regression"
         return "count" if self.range == (0.0, inf) else None
 
@@ -159,6 +165,11 @@ class Evidence:
         return (
             f"{self._probed} and nearly always at the end, as a label is" if sum(self._at_ends(self.values)) >= _MOST else None
         )
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the output can be a raw output by itself: one of several is not."""
+        return self.head.width <= 2
 
     @property
     def _mostly_inside(self) -> bool:
