@@ -225,10 +225,12 @@ class DataPlane:
                 f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
         parsed = items.rows
-        if RowName in map(type, parsed):
+        if RowName in set(map(type, parsed)):
             parsed = await asyncio.to_thread(found, items.rows, self.journal.log)
         good = [i for i, row in enumerate(parsed) if type(row) is tuple]
-        outcomes = [row if type(row) is Outcome else Outcome.BAD_ID for row in parsed]
+        outcomes = [Outcome.BAD_ID] * len(parsed)
+        if len(good) < len(parsed):
+            outcomes = [row if isinstance(row, Outcome) else Outcome.BAD_ID for row in parsed]
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
