@@ -69,7 +69,8 @@ class Column:
 
     def _fits(self, array: npt.NDArray[Any]) -> bool:
         row = array.shape[1:]
-        return array.ndim == 1 + len(self.shape) and all(n in (None, m) for n, m in zip(self.shape, row, strict=True))
+        same = row == self.shape or all(n in (None, m) for n, m in zip(self.shape, row, strict=False))
+        return same and array.ndim == 1 + len(self.shape)
 
     def zeros(self, rows: int) -> npt.NDArray[Any]:
         """Return rows of zeros or of empty strings; an axis of any length has length 1."""
@@ -277,11 +278,12 @@ class Schema(dict[str, Column]):
         for name, column in self.items():
             if name not in columns:
                 raise InvalidInput(f"column {name!r} is missing; expected {column}")
-            if isinstance(columns[name], str | int | float):
-                one = short(columns[name])
+            if is_list(value := columns[name]):
+                if max_rows is not None and len(value) > max_rows:
+                    raise too_many_rows(f"column {name!r} has {len(value)} rows", max_rows)
+            elif isinstance(value, str | int | float):
+                one = short(value)
                 raise InvalidInput(f"column {name!r} is {one}; expected {column}, a list with one value a row: write [{one}]")
-            if max_rows is not None and is_list(columns[name]) and (given := len(columns[name])) > max_rows:
-                raise too_many_rows(f"column {name!r} has {given} rows", max_rows)
         open_ended = [name for name, column in self.items() if None in column.shape]
         ragged = {name: lengths_of(columns[name]) for name in open_ended}
         if any(ragged.values()):

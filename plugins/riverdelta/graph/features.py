@@ -175,8 +175,10 @@ class Features(dict[str, Feature]):
 
     def fed(self, columns: Columns, found: Columns) -> Columns:
         """Return what a merged model is fed: the columns of a request, and the ids of its strings, of features `found`."""
+        if not self._hashed:
+            return columns
         ids = {self[name].id_input: found[name] for name in self._hashed if name in found}
-        return {**columns, **ids} if ids else columns
+        return {**columns, **ids}
 
     def texts(self, columns: Columns) -> Columns:
         """Return the strings of checked columns that corrections read as ids, object[N] each, by the names of the ids."""
@@ -192,9 +194,11 @@ class Features(dict[str, Feature]):
 
         Raises `InvalidInput` naming a column whose values have no such feature.
         """
-        read = ((name, self[name]) for name in names)
-        sent = ((name, f, columns.get(f.source.name)) for name, f in read if not f.tap)
-        found = {name: feature.of(array, first) for name, feature, array in sent if array is not None}
+        found = {}
+        for name in names:
+            feature = self[name]
+            if not feature.tap and (array := columns.get(feature.source.name)) is not None:
+                found[name] = array if feature.same else feature.of(array, first)
         return self.fed(columns, found), found
 
 

@@ -25,7 +25,7 @@ from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
 from riverdelta.serving.fallback import Fallback
-from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, found
+from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, Meant, found
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.health import health
 from riverdelta.serving.naming import Claim, claim, read_name
@@ -104,7 +104,8 @@ class DataPlane:
         self.session = self._open(self.home.prepare())
         self._fallback = Fallback(settings.not_finite, self.home.releases().champion, self._open, self.metrics)
         self.schema = self.definition.request_schema
-        self._texts = Texts(tuple(self.definition.journal), settings.names, time.monotonic)
+        ids = [name for name, column in self.definition.journal.items() if column.kind == "id"]
+        self._texts = Texts(ids, settings.names, time.monotonic)
         self._ids = self.home.ids()
         with ExitStack() as held:
             self.journal = held.enter_context(closing(self.home.journal(patience_seconds)))
@@ -203,8 +204,10 @@ class DataPlane:
         if len(ids) > self.settings.max_rows:
             raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
         labels = self.definition.loss.check_labels(labels, "item", shown=True)
-        issued = iter(self._ids.parse_all([name for name in ids if isinstance(name, str)]))
-        rows = [next(issued) if isinstance(name, str) else name for name in ids]
+        rows: list[Meant] = [*self._ids.parse_all([name for name in ids if isinstance(name, str)])]
+        if len(rows) < len(ids):
+            issued = iter(rows)
+            rows = [next(issued) if isinstance(name, str) else name for name in ids]
         weights = None if weights is None else check_weights(weights, labels)
         times = None if times is None else check_times(times, labels, self.clock())
         return Items(rows, labels, weights, times)
@@ -222,10 +225,12 @@ class DataPlane:
                 f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
             )
         parsed = items.rows
-        if any(isinstance(row, RowName) for row in parsed):
+        if RowName in set(map(type, parsed)):
             parsed = await asyncio.to_thread(found, items.rows, self.journal.log)
-        good = [i for i, row in enumerate(parsed) if isinstance(row, tuple)]
-        outcomes = [row if isinstance(row, Outcome) else Outcome.BAD_ID for row in parsed]
+        good = [i for i, row in enumerate(parsed) if type(row) is tuple]
+        outcomes = [Outcome.BAD_ID] * len(parsed)
+        if len(good) < len(parsed):
+            outcomes = [row if isinstance(row, Outcome) else Outcome.BAD_ID for row in parsed]
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)

@@ -23,7 +23,7 @@ class Texts:
     Parameters
     ----------
     columns
-        The columns that the journal keeps.
+        The columns of ids that the journal keeps.
     most
         The number of ids to remember; 0 finds none.
     clock
@@ -44,11 +44,11 @@ class Texts:
         """Return the texts of ids in `given` that were not noted lately, by their hashes, which `checked` has."""
         found: dict[int, str] = {}
         for name in self._columns:
-            values: Any = on_one_axis(given.get(name))
-            ids = checked.get(name)
-            if ids is None or ids.dtype != np.int64 or ids.ndim != 1 or not is_list(values):
+            ids, sent = checked.get(name), given.get(name)
+            if ids is None or (isinstance(sent, np.ndarray) and sent.dtype.kind in "iub"):
                 continue
-            if not _TEXT.intersection(map(type, values)):
+            values: Any = on_one_axis(sent)
+            if not is_list(values) or _TEXT.isdisjoint(map(type, values)):
                 continue
             if (now := self._clock()) - self._since > NOTED_SECONDS or len(self._noted) > self._most:
                 self._noted, self._since = set(), now

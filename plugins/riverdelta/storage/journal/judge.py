@@ -81,7 +81,8 @@ class Judge:
         """Return the outcome of each item; weights and events do not affect it: a label with another weight is a duplicate."""
         outcomes, f = [], feedback
         fields = (f.incarnation, f.request, f.index, f.label, f.time, f.source, f.weights, f.events)
-        for incarnation, number, row, label, time, *said in zip(*(each.tolist() for each in fields), strict=True):
+        lists = [each.tolist() for each in fields]
+        for incarnation, number, row, label, time, source, weight, event in zip(*lists, strict=True):
             request = self._requests.get((incarnation, number)) or self._look_up((incarnation, number))
             if isinstance(request, Outcome):
                 outcomes.append(request)
@@ -90,10 +91,11 @@ class Judge:
             elif request.fed.get(row) == ERASED:
                 outcomes.append(Outcome.IMPRESSION_LOST)
             else:
-                outcome, journalled = self._decide(request, row, label, time, *said[1:])
+                outcome, journalled = self._decide(request, row, label, time, weight, event)
                 outcomes.append(outcome)
                 if journalled:
-                    self._accepted.append((incarnation, number, row, label, time, outcome is Outcome.LATE, *said))
+                    late = outcome is Outcome.LATE
+                    self._accepted.append((incarnation, number, row, label, time, late, source, weight, event))
         return outcomes
 
     def records(self) -> Iterator[Feedback]:
