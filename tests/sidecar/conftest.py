@@ -1,9 +1,7 @@
 """A small scorer on a home of its own, served and taught in this process."""
 
 import asyncio
-import sys
 from concurrent.futures import wait
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,8 +15,6 @@ from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
 
-#: Tests of several folders share `relearned`.
-sys.path.insert(0, str(Path(__file__).parents[1]))
 RANKER = """<ir_version: 8, opset_import: ["" : 17]>
 ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
 
