@@ -21,6 +21,8 @@ from riverdelta.storage.log.names import Names
 from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
 
 _PAIR = 16
+#: The types of what is known of a row's feedback.
+_FACT = (float, type(None))
 #: The columns that the tables of earlier versions lack.
 _ADDED = *(("fed", name, "REAL") for name in ("due", "weight", "event")), ("named", "content", "BLOB NOT NULL DEFAULT x''")
 
@@ -155,13 +157,13 @@ class Segment:
         """Return the feedback of each row of a request."""
         rows = self._ask("SELECT row, label, shown, due, weight, event FROM fed WHERE incarnation = ? AND request = ?", request)
         for row, *facts in rows:
-            if not isinstance(row, int) or not all(isinstance(fact, float | None) for fact in facts):
+            if not isinstance(row, int) or not all(isinstance(fact, _FACT) for fact in facts):
                 raise self._odd("feedback", (row, *facts))
         return {row: Fed(*facts) for row, *facts in rows}
 
     def feed(self, fed: Mapping[tuple[int, int, int], Fed]) -> None:
         """Set the feedback of rows, inside a transaction."""
-        values = [(*row, *vars(known).values()) for row, known in fed.items()]
+        values = [(*row, f.label, f.shown, f.due, f.weight, f.event) for row, f in fed.items()]
         self._db.executemany("REPLACE INTO fed VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def has_fed(self, newest: Mapping[int, int]) -> bool:
