@@ -238,6 +238,13 @@ def test_a_command_that_waits_for_a_relearning_learner_says_so(rig, operator):
         wait(operator, 91, 0)
 
 
+def test_a_command_that_is_read_and_not_complete_says_so(rig, operator):
+    reached = {"sequence": 91, "action": "forget", "refused": None, "pending": True}
+    rig.trainer.home.write_status({"pid": 7, "time": rig.now, "position": 95, "outcomes": [reached]})
+    with pytest.raises(Unavailable, match=r"is at position 95 and did not complete 91 within 0 s; it continues"):
+        wait(operator, 91, 0)
+
+
 def test_a_learner_whose_status_is_dated_in_the_future_is_not_waited_for(rig, operator):
     rig.trainer.home.write_status({"pid": 7, "time": rig.now + 3_600.0, "position": 3})
     with pytest.raises(Unavailable, match="no learner runs on this folder"):

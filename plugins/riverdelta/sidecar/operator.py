@@ -193,9 +193,11 @@ class Operator:
             why = f"it is relearning {again['since']} to {again['until']} and is at {again['position']}"
         else:
             why = status.get("paused") or "it is behind"
+        where, at = f"the learner (pid {status.get('pid')}) is at position", status.get("position")
+        if not again and isinstance(at, int) and at >= sequence:
+            return Unavailable(f"{where} {at} and did not complete {sequence} within {seconds:g} s; it continues")
         return Unavailable(
-            f"the learner (pid {status.get('pid')}) is at position {status.get('position')} and did not reach {sequence} "
-            f"within {seconds:g} s ({why}); the command waits in the journal"
+            f"{where} {at} and did not reach {sequence} within {seconds:g} s ({why}); the command waits in the journal"
         )
 
 
