@@ -1,6 +1,7 @@
 """What an output means: proved by the graph, shown by probed rows, asked for, and never guessed."""
 
 import onnx
+import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
@@ -173,6 +174,16 @@ def test_other_ensembles_are_asked_for_and_the_wrong_word_is_refused(place, leav
     with pytest.raises(ModelError, match=f"write {right}='y'"):
         Signature.read(path, **{wrong: "y"})
     assert Signature.read(path, **{right: "y"}).predicts == predicts
+
+
+def test_the_confidence_in_whichever_class_is_the_most_probable_is_asked_for(place):
+    text = "g (float[N, 3] x) => (float[N, 1] y) { p = Softmax(x) y = ReduceMax<axes = [1]>(p) }"
+    path = place(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}'))
+    with pytest.raises(ModelError, match=r"is the largest of several, whichever class that is; .* write probability='y'$"):
+        Signature.read(path)
+    assert Signature.read(path, probability="y").predicts
+    with pytest.raises(ModelError, match="write probability='y'"):
+        Signature.read(path, logit="y")
 
 
 @pytest.mark.parametrize("named", [{}, {"logit": "y"}])

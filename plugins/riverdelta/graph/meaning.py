@@ -18,6 +18,7 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.graph.heads import Head
 from riverdelta.graph.probe import Probe
 from riverdelta.graph.ranges import ANY, ROUNDING, Range, ranges_of
+from riverdelta.graph.wiring import Spot, Wiring, operator
 
 _log = logging.getLogger(__name__)
 _OPSET = 17
@@ -70,7 +71,7 @@ class Evidence:
     def found(self) -> str | None:
         """What the output is without the user's word: `prediction` by proof, `raw` by probed values, or None."""
         if self.proved:
-            return "prediction"
+            return None if self._winner else "prediction"
         differ = self.values.size and np.ptp(self.values) > 0 and np.mean(self.values < 0) >= _FEW
         return "raw" if self.predictions == ANY or (differ and not self.task and not self._doubt_raw) else None
 
@@ -96,7 +97,12 @@ class Evidence:
         refused = None
         if self.predictions == ANY:
             return word == "prediction"
-        if word is None and self.found is None:
+        if word is None and self.proved and self._winner:
+            refused = (
+                f"the output {self.output!r} is the largest of several, whichever class that is; name the tensor that has "
+            )
+            refused += f"them all and a column, or if feedback says whether that class was right, write {prediction}"
+        elif word is None and self.found is None:
             task = f"as in the task {self.task}, " if self.task else ""
             refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
             if self._mostly_inside and self._alone:
@@ -126,6 +132,13 @@ class Evidence:
         if refused:
             raise ModelError(f"{self.probe.path.name}: {refused}")
         return (word or self.found) == "prediction"
+
+    @cached_property
+    def _winner(self) -> bool:
+        """Whether it is the largest number of a row, as the confidence in whichever class is the most probable."""
+        wiring = Wiring(self.probe.model.graph, self.probe.path.parent, self.probe.shapes)
+        maker = wiring.makers.get(wiring.way(Spot(self.head.tensor, self.head.column))[-1].tensor)
+        return maker is not None and operator(maker) in ("ReduceMax", "TopK") and wiring.width(maker.input[0]) != 1
 
     @property
     def task(self) -> str | None:

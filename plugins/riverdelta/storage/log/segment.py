@@ -21,7 +21,7 @@ from riverdelta.storage.log.names import Names
 from riverdelta.storage.log.schema import ADDED, FIRST, MOST, explained
 
 _PAIR = 16
-#: The types of what is known of a row's feedback.
+#: The types of the facts about a row's feedback.
 _FACT = (float, type(None))
 #: The columns that the tables of earlier versions lack.
 _ADDED = *(("fed", name, "REAL") for name in ("due", "weight", "event")), ("named", "content", "BLOB NOT NULL DEFAULT x''")
