@@ -18,7 +18,7 @@ import numpy.typing as npt
 from riverdelta.core.checked import finite
 from riverdelta.core.errors import ConfigurationError, InvalidInput, kind, near, short, too_many_rows
 from riverdelta.core.hashing import MOST_ID_LENGTH, id_of
-from riverdelta.core.sequences import OPEN_ROW, check_lengths, lengths_of, padded
+from riverdelta.core.sequences import check_lengths, lengths_of, padded
 from riverdelta.core.values import LISTS, array_of_texts, check_texts, described, inside, is_list, leaves, on_one_axis
 
 Ints = npt.NDArray[np.int64]
@@ -68,8 +68,7 @@ class Column:
         return array.dtype == self.numpy and self._fits(array)
 
     def _fits(self, array: npt.NDArray[Any]) -> bool:
-        row = array.shape[1:]
-        same = row == self.shape or all(n in (None, m) for n, m in zip(self.shape, row, strict=False))
+        same = array.shape[1:] == self.shape or all(n in (None, m) for n, m in zip(self.shape, array.shape[1:], strict=False))
         return same and array.ndim == 1 + len(self.shape)
 
     def zeros(self, rows: int) -> npt.NDArray[Any]:
@@ -287,9 +286,8 @@ class Schema(dict[str, Column]):
         open_ended = [name for name, column in self.items() if None in column.shape]
         ragged = {name: lengths_of(columns[name]) for name in open_ended}
         if any(ragged.values()):
-            most = None if max_rows is None else OPEN_ROW * max_rows
             open_numbers = {name: self[name].shape for name in open_ended if self[name].dtype != "string"}
-            columns = {**columns, **{n: padded(n, columns[n], shape, most) for n, shape in open_numbers.items()}}
+            columns = {**columns, **{n: padded(n, columns[n], shape, max_rows) for n, shape in open_numbers.items()}}
         checked = {name: column.check(columns[name], first) for name, column in self.items()}
         one, rows = next(((name, len(array)) for name, array in checked.items()), ("", 0))
         for name, array in checked.items():

@@ -15,11 +15,11 @@ from riverdelta.core.values import is_list
 OPEN_ROW = 256
 
 
-def padded(name: str, value: Any, shape: tuple[int | None, ...], most: int | None = None) -> Any:
+def padded(name: str, value: Any, shape: tuple[int | None, ...], max_rows: int | None = None) -> Any:
     """Return the lists of a column with each open axis (None in `shape`, which is that of a row) padded to its longest.
 
     A value that is not nested lists of that depth is returned as it is, and so is a row that differs on a fixed axis: the
-    column's own check names both. Raises `TooLarge` if the result has more than `most` values.
+    column's own check names both. Raises `TooLarge` if the result has more values than `max_rows` open rows.
 
     >>> padded("input_ids", [[101, 7592, 102], [101]], (None,))
     [[101, 7592, 102], [101, 0, 0]]
@@ -39,7 +39,7 @@ def padded(name: str, value: Any, shape: tuple[int | None, ...], most: int | Non
     if not ragged:
         return value
     size = int(np.prod([len(value), *(n or 0 for n in longest)], dtype=np.float64))
-    if most is not None and size > most:
+    if max_rows is not None and size > (most := OPEN_ROW * max_rows):
         raise TooLarge(
             f"column {name!r} has {len(value)} rows, padded to {' × '.join(map(str, longest))} values each; at most {most} "
             f"values are accepted: send rows of similar length together, or in parts"
