@@ -43,9 +43,9 @@ def runtime(definition, registry, tmp_path_factory):
     made.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def send(runtime):
-    """send(method, path, **what httpx takes): one request through the guard and the routes."""
+    """send(method, path, **what httpx takes): one request through the guard and the routes of the module's `runtime`."""
     policy = Policy(runtime).open(runtime.plane.settings)
     app = Guard(application([*rest.routes(runtime), *oip_rest.routes(runtime)]), policy)
 

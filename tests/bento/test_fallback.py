@@ -1,8 +1,6 @@
 """Rows without a score are answered alike over REST, the Open Inference Protocol on REST, and gRPC."""
 
 import asyncio
-import sys
-from pathlib import Path
 
 import grpc
 import httpx
@@ -12,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
+from not_a_number import learn, rows, scorer
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
@@ -20,9 +19,6 @@ from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from not_a_number import learn, rows, scorer
 
 KINDS = {"user": ("INT64", np.int64), "x": ("FP32", np.float32), "shop": ("FP32", np.float32), "town": ("FP32", np.float32)}
 TRANSPORTS = ("rest", "oip_rest", "oip_rest_bytes", "grpc")

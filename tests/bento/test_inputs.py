@@ -2,27 +2,20 @@
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 
 import grpc
-import httpx
 import jsonschema_rs
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from riverdelta.bento import oip_rest, openapi, rest
+from riverdelta.bento import openapi
 from riverdelta.bento.grpc_server import GrpcServer
-from riverdelta.bento.guard import Guard, Policy
-from riverdelta.bento.http import application
 from riverdelta.bento.oip import Oip
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.oip.messages import MESSAGES, SERVICE
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from typed_inputs import PARTS, REST, X, typed
 
 
@@ -38,21 +31,6 @@ def runtime(definition, tmp_path_factory):
     made.start(DataPlane(definition, settings, registry=CollectorRegistry()))
     yield made
     made.stop()
-
-
-@pytest.fixture(scope="module")
-def send(runtime):
-    policy = Policy(runtime).open(runtime.plane.settings)
-    app = Guard(application([*rest.routes(runtime), *oip_rest.routes(runtime)]), policy)
-
-    def call(method, path, **given):
-        async def one():
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
-                return await client.request(method, path, **given)
-
-        return asyncio.run(one())
-
-    return call
 
 
 def tensor(name, datatype, array, data=None):

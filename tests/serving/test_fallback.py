@@ -15,7 +15,6 @@ from riverdelta.learning.learner import new_learner
 from riverdelta.sidecar.operator import Operator
 from riverdelta.storage.impression import find
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig
 from not_a_number import learn, rows, scorer

@@ -1,9 +1,7 @@
 """Inputs of other types and shapes in the journal, in a release, and after a rebase to another base."""
 
 import asyncio
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,8 +12,6 @@ from riverdelta.core.ids import parse_ids
 from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
 from riverdelta.sidecar.rebase import rebase
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from typed_inputs import PARTS, REST, TEXT, X, typed
 
 
