@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,11 @@ def test_the_package_imports_without_its_heavy_dependencies():
     script = f"import sys, riverdelta; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_module_of_the_tests_hides_an_installed_package():
+    # Folders of tests stand first on sys.path once their conftest has run: a file named like a package would be that package.
+    tests = Path(__file__).parent
+    installed = set(metadata.packages_distributions()) | sys.stdlib_module_names
+    hidden = {str(file.relative_to(tests)) for file in tests.rglob("*.py") if file.stem in installed}
+    assert hidden == set()

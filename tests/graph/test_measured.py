@@ -22,7 +22,7 @@ from riverdelta.graph.signature import Signature, type_of
 from riverdelta.graph.taps import all_features, tap_columns
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tokenizers as texts  # the module beside this file
+import string_bases as texts  # the module beside this file
 
 pytest.importorskip("onnxruntime_extensions")
 TEXTS = np.array(["Where is my form?", "", "Où est-ce?", "form " * 40], object)
