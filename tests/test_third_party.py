@@ -29,30 +29,33 @@ REACH, BOUND, SURE, HEAVY = 20.0, 1e4, 1e3, 10.0
 
 
 @numba.njit(VALUE, cache=True)
-def _value(raw, label):
-    return math.sqrt(1.0 + (raw[0] - label) ** 2) - 1.0
+def _value(raw, label, losses):
+    for i in range(len(label)):
+        losses[i] = math.sqrt(1.0 + (raw[i, 0] - label[i]) ** 2) - 1.0
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def _derivatives(raw, label, weight, gradient, curvature):
-    root = math.sqrt(1.0 + (raw[0] - label) ** 2)
-    gradient[0] = weight * (raw[0] - label) / root
-    curvature[0] = weight / root**3
+    for i in range(len(label)):
+        root = math.sqrt(1.0 + (raw[i, 0] - label[i]) ** 2)
+        gradient[i, 0] = weight[i] * (raw[i, 0] - label[i]) / root
+        curvature[i, 0] = weight[i] / root**3
 
 
 @numba.njit(MIX, cache=True)
 def _mix(base, corrected, weight, served):
-    moved = corrected[0] - base[0]
-    if moved > REACH:
-        moved = REACH
-    elif moved < -REACH:
-        moved = -REACH
-    served[0] = base[0] + weight * moved
+    for i in range(len(base)):
+        moved = corrected[i, 0] - base[i, 0]
+        if moved > REACH:
+            moved = REACH
+        elif moved < -REACH:
+            moved = -REACH
+        served[i, 0] = base[i, 0] + weight * moved
 
 
 @numba.njit(PREDICT, cache=True)
 def _predict(raw, prediction):
-    prediction[0] = raw[0]
+    prediction[:] = raw
 
 
 class PseudoHuber(Loss):

@@ -45,52 +45,52 @@ def test_a_loss_keeps_the_law(check):
 
 @numba.njit(DERIVATIVES, cache=True)
 def half_the_gradient(raw, label, weight, gradient, curvature):
-    p = 1.0 / (1.0 + np.exp(-raw[0]))
-    gradient[0] = 0.5 * weight * (p - label)
-    curvature[0] = weight * p * (1.0 - p)
+    p = 1.0 / (1.0 + np.exp(-raw[:, 0]))
+    gradient[:, 0] = 0.5 * weight * (p - label)
+    curvature[:, 0] = weight * p * (1.0 - p)
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def the_weight_once_too_often(raw, label, weight, gradient, curvature):
-    p = 1.0 / (1.0 + np.exp(-raw[0]))
-    gradient[0] = weight * weight * (p - label)
-    curvature[0] = weight * p * (1.0 - p)
+    p = 1.0 / (1.0 + np.exp(-raw[:, 0]))
+    gradient[:, 0] = weight * weight * (p - label)
+    curvature[:, 0] = weight * p * (1.0 - p)
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def a_curvature_below_zero(raw, label, weight, gradient, curvature):
-    p = 1.0 / (1.0 + np.exp(-raw[0]))
-    gradient[0] = weight * (p - label)
-    curvature[0] = -1e-3
+    p = 1.0 / (1.0 + np.exp(-raw[:, 0]))
+    gradient[:, 0] = weight * (p - label)
+    curvature[:, 0] = -1e-3
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def infinity_by_infinity(raw, label, weight, gradient, curvature):
-    p = np.exp(raw[0]) / (1.0 + np.exp(raw[0]))
-    gradient[0] = weight * (p - label)
-    curvature[0] = weight * p * (1.0 - p)
+    p = np.exp(raw[:, 0]) / (1.0 + np.exp(raw[:, 0]))
+    gradient[:, 0] = weight * (p - label)
+    curvature[:, 0] = weight * p * (1.0 - p)
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def weights_cut(raw, label, weight, gradient, curvature):
-    p = 1.0 / (1.0 + np.exp(-raw[0]))
-    gradient[0] = min(weight, 2.5) * (p - label)
-    curvature[0] = min(weight, 2.5) * p * (1.0 - p)
+    p = 1.0 / (1.0 + np.exp(-raw[:, 0]))
+    gradient[:, 0] = np.minimum(weight, 2.5) * (p - label)
+    curvature[:, 0] = np.minimum(weight, 2.5) * p * (1.0 - p)
 
 
 @numba.njit(MIX, cache=True)
 def overshoots(base, corrected, weight, served):
-    served[0] = base[0] + 1.5 * weight * (corrected[0] - base[0])
+    served[:] = base + 1.5 * weight * (corrected - base)
 
 
 @numba.njit(MIX, cache=True)
 def mixes_logits(base, corrected, weight, served):
-    served[0] = base[0] + weight * min(max(corrected[0] - base[0], -30.0), 30.0)
+    served[:] = base + weight * np.minimum(np.maximum(corrected - base, -30.0), 30.0)
 
 
 @numba.njit(VALUE)
-def uncached(raw, label):
-    return np.log1p(np.exp(-raw[0])) + (1.0 - label) * raw[0]
+def uncached(raw, label, losses):
+    losses[:] = np.log1p(np.exp(-raw[:, 0])) + (1.0 - label) * raw[:, 0]
 
 
 def with_kernels(**changed):

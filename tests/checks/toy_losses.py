@@ -14,29 +14,30 @@ CUT = 15.0
 
 
 @numba.njit(VALUE, cache=True)
-def squared_value(raw, label):
-    return 0.5 * (raw[0] - label) ** 2
+def squared_value(raw, label, losses):
+    losses[:] = 0.5 * (raw[:, 0] - label) ** 2
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def squared_derivatives(raw, label, weight, gradient, curvature):
-    gradient[0] = weight * (raw[0] - label)
-    curvature[0] = weight
+    gradient[:, 0] = weight * (raw[:, 0] - label)
+    curvature[:, 0] = weight
 
 
 @numba.njit(MIX, cache=True)
 def squared_mix(base, corrected, weight, served):
-    d = corrected[0] - base[0]
-    if d > REACH:
-        d = REACH
-    elif d < -REACH:
-        d = -REACH
-    served[0] = base[0] + weight * d
+    for i in range(len(base)):
+        d = corrected[i, 0] - base[i, 0]
+        if d > REACH:
+            d = REACH
+        elif d < -REACH:
+            d = -REACH
+        served[i, 0] = base[i, 0] + weight * d
 
 
 @numba.njit(PREDICT, cache=True)
 def squared_predict(raw, prediction):
-    prediction[0] = raw[0]
+    prediction[:] = raw
 
 
 class Squared(Loss):
@@ -78,33 +79,37 @@ def log_sum(raw):
 
 
 @numba.njit(VALUE, cache=True)
-def softmax_value(raw, label):
-    return log_sum(raw) - raw[int(label)]
+def softmax_value(raw, label, losses):
+    for i in range(len(label)):
+        losses[i] = log_sum(raw[i]) - raw[i, int(label[i])]
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def softmax_derivatives(raw, label, weight, gradient, curvature):
-    total = log_sum(raw)
-    for k in range(raw.shape[0]):
-        p = math.exp(raw[k] - total)
-        gradient[k] = weight * (p - (1.0 if k == int(label) else 0.0))
-        curvature[k] = weight * p * (1.0 - p)
+    for i in range(len(label)):
+        total = log_sum(raw[i])
+        for k in range(raw.shape[1]):
+            p = math.exp(raw[i, k] - total)
+            gradient[i, k] = weight[i] * (p - (1.0 if k == int(label[i]) else 0.0))
+            curvature[i, k] = weight[i] * p * (1.0 - p)
 
 
 @numba.njit(MIX, cache=True)
 def softmax_mix(base, corrected, weight, served):
-    for k in range(base.shape[0]):
-        d = corrected[k] - base[k]
-        served[k] = base[k] + (CUT if d > CUT else -CUT if d < -CUT else d)
-    moved = log_sum(served) - log_sum(base)
-    for k in range(base.shape[0]):
-        ratio = math.exp(served[k] - base[k] - moved)
-        served[k] = base[k] + (math.log((1.0 - weight) + weight * ratio) - math.log((1.0 - weight) + weight))
+    for i in range(len(base)):
+        for k in range(base.shape[1]):
+            d = corrected[i, k] - base[i, k]
+            served[i, k] = base[i, k] + (CUT if d > CUT else -CUT if d < -CUT else d)
+        moved = log_sum(served[i]) - log_sum(base[i])
+        for k in range(base.shape[1]):
+            ratio = math.exp(served[i, k] - base[i, k] - moved)
+            served[i, k] = base[i, k] + (math.log((1.0 - weight) + weight * ratio) - math.log((1.0 - weight) + weight))
 
 
 @numba.njit(PREDICT, cache=True)
 def softmax_predict(raw, prediction):
-    prediction[:] = np.exp(raw - log_sum(raw))
+    for i in range(len(raw)):
+        prediction[i] = np.exp(raw[i] - log_sum(raw[i]))
 
 
 class Softmax(Loss):

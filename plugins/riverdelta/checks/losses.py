@@ -191,7 +191,10 @@ def _wild(loss: Loss) -> Doubles:
 
 def _uncut(loss: Loss, raw: Doubles, label: float) -> Doubles:
     """Return the values before they are clipped at `bound`."""
-    return np.array([loss.kernels.functions[0](row, label) for row in raw])
+    out = np.empty(len(raw))
+    for i in range(len(raw)):
+        loss.kernels.functions[0](raw[i : i + 1], np.full(1, label), out[i : i + 1])
+    return out
 
 
 def _agree(what: str, got: Floats | Doubles, expected: Doubles) -> None:

@@ -37,7 +37,15 @@ def _predict(offset, line, reach, out):  # type: ignore[no-untyped-def]
 def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ignore[no-untyped-def]
     prior, forget, clip, radius, reach = terms
     outputs = offset.shape[1]
-    raw, gradient, curvature, counted = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    raws, gradients, curvatures = np.empty((1, outputs)), np.empty((1, outputs)), np.empty((1, outputs))
+    raw, gradient, curvature, counted, ys, ws = (
+        raws[0],
+        gradients[0],
+        curvatures[0],
+        np.empty(outputs),
+        np.empty(1),
+        np.empty(1),
+    )
     for i in range(offset.shape[0]):
         for k in range(outputs):
             counted[k] = limits.counted(offset[i, k], np.float32(reach))
@@ -46,10 +54,13 @@ def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ign
         y, w = np.float64(label[i]), np.float64(weight[i])
         if not bounded.is_learned(raw, y, w):
             continue
-        loss.derivatives(raw, y, w, gradient, curvature)
+        ys[0], ws[0] = y, w
+        loss.derivatives(raws, ys, ws, gradients, curvatures)
         if bounded.largest(gradient) > clip:
-            loss.derivatives(raw, y, 1.0, gradient, curvature)
-            loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
+            ws[0] = 1.0
+            loss.derivatives(raws, ys, ws, gradients, curvatures)
+            ws[0] = clip / bounded.largest(gradient)
+            loss.derivatives(raws, ys, ws, gradients, curvatures)
         for k in range(outputs):
             belief, g, h = beliefs[k], gradient[k], curvature[k]
             # (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).

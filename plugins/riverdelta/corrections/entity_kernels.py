@@ -83,7 +83,8 @@ def learn(  # type: ignore[no-untyped-def]
     """Learn a block and return the used rows: slots that have none get the next ones, for which the arrays must have room."""
     variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
-    raw, gradient, curvature, reach = np.empty(outputs), np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    raws, gradients, curvatures = np.empty((1, outputs)), np.empty((1, outputs)), np.empty((1, outputs))
+    raw, gradient, curvature, reach, ys, ws = raws[0], gradients[0], curvatures[0], np.empty(outputs), np.empty(1), np.empty(1)
     lengths, shrinks = np.empty(ends.shape[0]), np.empty(ends.shape[0], np.float32)
     for row in range(offset.shape[0]):
         i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
@@ -107,11 +108,14 @@ def learn(  # type: ignore[no-untyped-def]
         if slot == _0:
             slot, slot_of[used], index[slots[row], 0], moved[slots[row]] = np.uint64(used), slots[row], used, True
             used += 1
-        loss.derivatives(raw, y, w, gradient, curvature)
+        ys[0], ws[0] = y, w
+        loss.derivatives(raws, ys, ws, gradients, curvatures)
         clipped = bounded.largest(gradient) > clip
         if clipped:
-            loss.derivatives(raw, y, 1.0, gradient, curvature)
-            loss.derivatives(raw, y, clip / bounded.largest(gradient), gradient, curvature)
+            ws[0] = 1.0
+            loss.derivatives(raws, ys, ws, gradients, curvatures)
+            ws[0] = clip / bounded.largest(gradient)
+            loss.derivatives(raws, ys, ws, gradients, curvatures)
         square[0] += 1.0
         begin = _0
         for f in range(ends.shape[0]):

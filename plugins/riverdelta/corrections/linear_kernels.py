@@ -86,7 +86,8 @@ def learn(  # type: ignore[no-untyped-def]
 ):
     rate, beta, l1, l2, clip, radius = terms
     outputs = offset.shape[1]
-    raw, gradient, curvature = np.empty(outputs), np.empty(outputs), np.empty(outputs)
+    raws, gradients, curvatures = np.empty((1, outputs)), np.empty((1, outputs)), np.empty((1, outputs))
+    raw, gradient, ys, ws = raws[0], gradients[0], np.empty(1), np.empty(1)
     squares = np.empty(x.shape[1])
     for i in range(offset.shape[0]):
         size = 0.0
@@ -100,7 +101,8 @@ def learn(  # type: ignore[no-untyped-def]
         y, w = np.float64(label[i]), np.float64(weight[i])
         if not (size < math.inf and bounded.is_learned(raw, y, w)):
             continue
-        loss.derivatives(raw, y, w, gradient, curvature)
+        ys[0], ws[0] = y, w
+        loss.derivatives(raws, ys, ws, gradients, curvatures)
         for k in range(outputs):
             gradient[k] = bounded.within(gradient[k], clip)
         for s in range(slots.shape[1]):

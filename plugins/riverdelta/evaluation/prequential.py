@@ -37,7 +37,7 @@ def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):
     Returns the new number of examples.
     """
     outputs = raw.shape[2]
-    z, prediction, by_label = np.empty(outputs), np.empty(outputs), counts.shape[1] > 1
+    z, prediction, lost, by_label = np.empty((1, outputs)), np.empty((1, outputs)), np.empty(1), counts.shape[1] > 1
     for i in range(label.shape[0]):
         if not good[i]:
             continue
@@ -46,15 +46,15 @@ def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):
         examples += 1
         for s in range(raw.shape[0]):
             for k in range(outputs):
-                z[k] = recent[place, s * outputs + k] = raw[s, i, k]
-            lost = loss.value(z, label[i])
+                z[0, k] = recent[place, s * outputs + k] = raw[s, i, k]
+            loss.value(z, label[i : i + 1], lost)
             loss.predict(z, prediction)
-            sums[s, 0] += w * min(lost, bound)
-            sums[s, 1] += w * prediction[0]
+            sums[s, 0] += w * min(lost[0], bound)
+            sums[s, 1] += w * prediction[0, 0]
             if by_label:
-                counts[s, int(label[i]), bin_of(z[0])] += w
+                counts[s, int(label[i]), bin_of(z[0, 0])] += w
             else:
-                counts[s, 0, int(lost >= bound)] += w
+                counts[s, 0, int(lost[0] >= bound)] += w
     return examples
 
 

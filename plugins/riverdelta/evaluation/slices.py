@@ -36,20 +36,21 @@ _KERNEL = types.void(_CUBE, _LINE, _LINE, types.boolean[::1], types.int64[::1], 
 @numba.njit(_KERNEL, cache=True)
 def _add(raw, label, weight, good, slices, bound, loss, sums, examples):  # type: ignore[no-untyped-def]
     """Add each row to the sums of its slice, in which older rows decay."""
-    prediction = np.empty(raw.shape[2])
+    prediction, lost = np.empty((1, raw.shape[2])), np.empty(1)
     for i in range(label.shape[0]):
         if not good[i]:
             continue
         w, y = weight[i], label[i]
         examples[slices[i]] += 1
         for s in range(raw.shape[0]):
-            loss.predict(raw[s, i], prediction)
+            loss.predict(raw[s, i : i + 1], prediction)
+            loss.value(raw[s, i : i + 1], label[i : i + 1], lost)
             mine = sums[slices[i], s]
             mine *= _FADES
             mine[_WEIGHT] += w
             mine[_LABEL] += w * y
-            mine[_SCORE] += w * prediction[0]
-            mine[_LOSS] += w * min(loss.value(raw[s, i], y), bound)
+            mine[_SCORE] += w * prediction[0, 0]
+            mine[_LOSS] += w * min(lost[0], bound)
 
 
 class Slices:

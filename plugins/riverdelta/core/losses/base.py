@@ -15,6 +15,8 @@ from riverdelta.core.losses.kernels import Kernels
 from riverdelta.core.nodes import Nodes
 
 Doubles = npt.NDArray[np.float64]
+#: The list of each row, int64[N]; rows of one list are adjacent.
+Group = npt.NDArray[np.int64] | None
 _LABEL = np.dtype(np.float32)
 
 
@@ -39,6 +41,8 @@ class Loss(ABC):
     unit: ClassVar[str] = "nats"
     #: The valid labels; None if any finite number is valid.
     labels: ClassVar[tuple[float, ...] | None] = None
+    #: Whether an example is a list of rows, such as those of one request. Otherwise each row is an example.
+    lists: ClassVar[bool] = False
     #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC
     #: and calibration are measured, the breaker watches the labels, and silence may count as a 0.
     logit: ClassVar[bool] = False
@@ -102,37 +106,56 @@ class Loss(ABC):
             return np.isfinite(found)
         return reduce(np.logical_or, (found == one for one in self.labels))
 
-    def value(self, raw: npt.ArrayLike, label: npt.ArrayLike) -> Doubles:
-        """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN."""
+    def value(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> Doubles:
+        """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN.
+
+        `group` int64[N] says which rows are one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
+        """
         rows = self.rows(raw)
         out = np.empty(len(rows))
-        kernels.values(rows, _by_row(label, len(rows)), self.kernels, out)
+        kernels.values(rows, _by_row(label, len(rows)), self.starts(len(rows), group), self.kernels, out)
         return np.minimum(out, self.bound)
 
-    def derivatives(self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0) -> tuple[Doubles, Doubles]:
+    def derivatives(
+        self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0, group: Group = None
+    ) -> tuple[Doubles, Doubles]:
         """Return gradient and curvature float64[N, K] of the loss times `weight` by the raw outputs."""
         rows = self.rows(raw)
         gradient, curvature = np.empty_like(rows), np.empty_like(rows)
         by_row = _by_row(label, len(rows)), _by_row(weight, len(rows))
-        kernels.derivatives(rows, *by_row, self.kernels, gradient, curvature)
+        kernels.derivatives(rows, *by_row, self.starts(len(rows), group), self.kernels, gradient, curvature)
         return gradient, curvature
 
-    def inverse_link(self, raw: npt.ArrayLike) -> Doubles:
+    def inverse_link(self, raw: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return the predictions float64[N, K] of raw outputs, as clients get them."""
         rows = self.rows(raw)
         out = np.empty_like(rows)
-        kernels.predictions(rows, self.kernels, out)
+        kernels.predictions(rows, self.starts(len(rows), group), self.kernels, out)
         return out
 
-    def mix(self, base: npt.ArrayLike, corrected: npt.ArrayLike, weight: float) -> Doubles:
+    def mix(self, base: npt.ArrayLike, corrected: npt.ArrayLike, weight: float, group: Group = None) -> Doubles:
         """Return the raw outputs float64[N, K] of the served mixture, with `weight` on the corrected prediction.
 
         If corrected = base the result is base, bit for bit.
         """
         rows = self.rows(base)
         out = np.empty_like(rows)
-        kernels.mixtures(rows, self.rows(corrected), float(weight), self.kernels, out)
+        starts = self.starts(len(rows), group)
+        kernels.mixtures(rows, self.rows(corrected), float(weight), starts, self.kernels, out)
         return out
+
+    def starts(self, rows: int, group: Group = None, each: bool = False) -> npt.NDArray[np.int64]:
+        """Return where each list begins, and the number of rows; without `lists` all rows are one, or with `each` one each.
+
+        >>> from riverdelta.core.losses import LOG_LOSS
+        >>> LOG_LOSS.starts(3).tolist(), LOG_LOSS.starts(3, each=True).tolist()
+        ([0, 3], [0, 1, 2, 3])
+        """
+        if not self.lists and each:
+            return np.arange(rows + 1)
+        if not self.lists or group is None:
+            return np.array([0, rows])
+        return np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1, [rows]])
 
     def rows(self, raw: npt.ArrayLike) -> Doubles:
         """Return raw outputs as float64[N, K]."""

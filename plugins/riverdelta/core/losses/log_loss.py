@@ -26,40 +26,44 @@ _FARTHEST = 3.5e38
 
 
 @numba.njit(VALUE, cache=True)
-def _value(raw, label):  # type: ignore[no-untyped-def]
-    z = raw[0]
-    if z > _FARTHEST:
-        z = _FARTHEST
-    elif z < -_FARTHEST:
-        z = -_FARTHEST
-    # Terms that cancel are subtracted first, so that a small loss keeps all its digits.
-    return math.log1p(math.exp(-abs(z))) + ((z if z > 0.0 else 0.0) - label * z)
+def _value(raw, label, losses):  # type: ignore[no-untyped-def]
+    for i in range(label.shape[0]):
+        z = raw[i, 0]
+        if z > _FARTHEST:
+            z = _FARTHEST
+        elif z < -_FARTHEST:
+            z = -_FARTHEST
+        # Terms that cancel are subtracted first, so that a small loss keeps all its digits.
+        losses[i] = math.log1p(math.exp(-abs(z))) + ((z if z > 0.0 else 0.0) - label[i] * z)
 
 
 @numba.njit(DERIVATIVES, cache=True)
 def _derivatives(raw, label, weight, gradient, curvature):  # type: ignore[no-untyped-def]
-    p = 1.0 / (1.0 + math.exp(-raw[0]))
-    gradient[0] = weight * (p - label)
-    curvature[0] = weight * p * (1.0 - p)
+    for i in range(label.shape[0]):
+        p = 1.0 / (1.0 + math.exp(-raw[i, 0]))
+        gradient[i, 0] = weight[i] * (p - label[i])
+        curvature[i, 0] = weight[i] * p * (1.0 - p)
 
 
 @numba.njit(MIX, cache=True)
 def _mix(base, corrected, weight, served):  # type: ignore[no-untyped-def]
-    b, d = base[0], corrected[0] - base[0]
-    # Compared, not clipped by min and max: a NaN stays one.
-    if d > _REACH:
-        d = _REACH
-    elif d < -_REACH:
-        d = -_REACH
-    g, e = math.exp(-d), math.exp(-(_EDGE if b > _EDGE else -_EDGE if b < -_EDGE else b))
-    stay, move = (1.0 - weight) * (1.0 + e * g), weight * (1.0 + e)
-    served[0] = b - math.log((stay + move * g) / (stay + move))
+    for i in range(base.shape[0]):
+        b, d = base[i, 0], corrected[i, 0] - base[i, 0]
+        # Compared, not clipped by min and max: a NaN stays one.
+        if d > _REACH:
+            d = _REACH
+        elif d < -_REACH:
+            d = -_REACH
+        g, e = math.exp(-d), math.exp(-(_EDGE if b > _EDGE else -_EDGE if b < -_EDGE else b))
+        stay, move = (1.0 - weight) * (1.0 + e * g), weight * (1.0 + e)
+        served[i, 0] = b - math.log((stay + move * g) / (stay + move))
 
 
 @numba.njit(PREDICT, cache=True)
 def _predict(raw, prediction):  # type: ignore[no-untyped-def]
-    e = math.exp(-abs(raw[0]))
-    prediction[0] = (1.0 if raw[0] >= 0.0 else e) / (1.0 + e)
+    for i in range(raw.shape[0]):
+        e = math.exp(-abs(raw[i, 0]))
+        prediction[i, 0] = (1.0 if raw[i, 0] >= 0.0 else e) / (1.0 + e)
 
 
 class LogLoss(Loss):

@@ -50,15 +50,15 @@ def _slow_down(s, rate):  # type: ignore[no-untyped-def]
 def _serve(base, corrected, v, loss, served):  # type: ignore[no-untyped-def]
     """Serve a row with the weight v, as float32."""
     loss.mix(base, corrected, min(max(v, LEAST_WEIGHT), 1.0 - LEAST_WEIGHT), served)
-    for k in range(served.shape[0]):
-        served[k] = np.float32(served[k])
+    for k in range(served.shape[1]):
+        served[0, k] = np.float32(served[0, k])
 
 
 @numba.njit(inline="always")
 def _finite(corrected, served):  # type: ignore[no-untyped-def]
     finite = True
-    for k in range(served.shape[0]):
-        finite = finite and math.isfinite(corrected[k]) and math.isfinite(served[k])
+    for k in range(served.shape[1]):
+        finite = finite and math.isfinite(corrected[0, k]) and math.isfinite(served[0, k])
     return finite
 
 
@@ -91,17 +91,18 @@ def update(state, raw, numbers, counted, position, seen, held, virtual, reach, l
     """
     s, then, at_once = state[0], seen[0], position.shape[0] == 0
     label, weight, spreads, limit = numbers[0], numbers[1], numbers[2], numbers[3]
-    b, c, z = np.empty(raw.shape[2]), np.empty(raw.shape[2]), np.empty(raw.shape[2])
+    shape = (1, raw.shape[2])
+    b, c, z, lost = np.empty(shape), np.empty(shape), np.empty(shape), np.empty((3, 1))
     for i in range(label.shape[0]):
         if not at_once and (i == 0 or position[i] != position[i - 1]):
             then = _last(seen, held, position[i])
-        for k in range(b.shape[0]):
-            b[k], z[k] = raw[0, i, k], raw[2, i, k]
-            c[k] = b[k] + min(max(raw[1, i, k] - b[k], -reach), reach)
+        for k in range(b.shape[1]):
+            b[0, k], z[0, k] = raw[0, i, k], raw[2, i, k]
+            c[0, k] = b[0, k] + min(max(raw[1, i, k] - b[0, k], -reach), reach)
         if virtual:
             _serve(b, c, s.weight if at_once else then.weight, loss, z)
-            for k in range(b.shape[0]):
-                raw[2, i, k] = z[k]
+            for k in range(b.shape[1]):
+                raw[2, i, k] = z[0, k]
         if not (counted[i] and math.isfinite(weight[i]) and _finite(c, z)):
             s.skipped += 1.0
             continue
@@ -127,12 +128,14 @@ def update(state, raw, numbers, counted, position, seen, held, virtual, reach, l
         if s.examples > NEAR:
             s.far_spread += spread
         # One step of exponential weights; the larger of the two exponentials is 1.
-        lost = loss.value(b, label[i])
-        gain = weight[i] * (lost - loss.value(c, label[i]))
+        loss.value(b, label[i : i + 1], lost[0])
+        loss.value(c, label[i : i + 1], lost[1])
+        loss.value(z, label[i : i + 1], lost[2])
+        gain = weight[i] * (lost[0, 0] - lost[1, 0])
         less = math.exp(-abs(s.rate * gain))
         stay, moved = (1.0 - s.weight) * (less if gain > 0.0 else 1.0), s.weight * (1.0 if gain > 0.0 else less)
         s.over_corrected += gain
-        s.over_served += weight[i] * (lost - loss.value(z, label[i]))
+        s.over_served += weight[i] * (lost[0, 0] - lost[2, 0])
         s.mixed += max(gain, 0.0) + math.log(stay + moved) / s.rate
         share = 1.0 / (s.examples + 1.0)
         s.share_sum += share
