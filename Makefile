@@ -16,8 +16,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/riverdelta demo $(ARGS)
 
+# One process a core; the tests of a file stay in one, so that they share its servers.
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: install
 	$(BIN)/ruff check .
