@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -40,19 +41,33 @@ class Loss(ABC):
     #: The unit of `value`.
     unit: ClassVar[str] = "nats"
     #: The valid labels; None if any finite number is valid.
-    labels: ClassVar[tuple[float, ...] | None] = None
+    labels: tuple[float, ...] | None = None
     #: Whether an example is a list of rows, such as those of one request. Otherwise each row is an example.
     lists: ClassVar[bool] = False
+    #: The names of the classes that the outputs stand for, in order; None if labels are no classes.
+    classes: tuple[str, ...] | None = None
+    #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
+    #: unit, and "free" for one without a unit whose labels vary by an unknown factor.
+    dispersion: ClassVar[str] = "none"
+    #: Seconds after which labels repeat, for a baseline; None without one.
+    period: float | None = None
     #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC
     #: and calibration are measured, the breaker watches the labels, and silence may count as a 0.
     logit: ClassVar[bool] = False
     #: The bound at which one row's loss is clipped.
-    bound: ClassVar[float]
+    bound: float
     #: The largest normal difference of two scorers' losses on a row: a trial clips larger differences.
     scale: ClassVar[float] = 1.0
     #: The largest residual that is served; larger ones are clipped.
-    reach: ClassVar[float]
+    reach: float
     kernels: ClassVar[Kernels]
+
+    def of_base(self, outputs: int | None, classes: Sequence[str] | None) -> Loss:
+        """Return the loss for a base with that many outputs and class names (None: unknown): itself, unless these decide it.
+
+        Raises `ConfigurationError` if they do not fit.
+        """
+        return self
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -92,6 +107,19 @@ class Loss(ABC):
             odd = str(given[at]).removesuffix(".0")
             raise InvalidInput(f"{what} {first + at} has the label {odd}; expected {self.expected}")
         return found
+
+    def read_labels(
+        self, label: npt.ArrayLike, what: str = "row", shown: bool = False, first: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """Return the codes float32[N] of labels as clients send them: numbers, and names of classes where the loss has them.
+
+        Raises as `check_labels`, which checks codes.
+        """
+        return self.check_labels(label, what, shown, first)
+
+    def label_of(self, code: float) -> str | float:
+        """Return the label of a code, as clients send it."""
+        return code
 
     def _numbers(self, label: Any, what: str) -> Doubles:
         for at, one in enumerate(label):
@@ -166,13 +194,13 @@ class Loss(ABC):
         """Return the raw outputs float64[N, K] of predictions, for a base that returns predictions."""
 
     @abstractmethod
-    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> Doubles:
+    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return float64[N]: the largest difference between the losses of two raw outputs, whatever the label.
 
         The corrected one is clipped to within `reach` of the base, as when served.
         """
 
-    def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether the loss of a row's base output is within `bound`, whatever the label."""
         return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
@@ -180,7 +208,8 @@ class Loss(ABC):
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
         """Return the largest rate at which exponential weights lose nothing by mixing, for rows of the given weight.
 
-        At most 1, and 0 if no such rate is known; shaped as `weight`.
+        It is at most 1 for a loss in nats, and 0 if no such rate is known; shaped as `weight`. For a loss of lists, the weight
+        is Σ label·weight over the list.
         """
 
     @abstractmethod
@@ -188,11 +217,14 @@ class Loss(ABC):
         """Append the nodes of `link` to a graph and return the raw output's tensor float32[N, K]."""
 
     @abstractmethod
-    def export_inverse_link(self, nodes: Nodes, raw: str) -> str:
-        """Append the nodes of `inverse_link` and return the prediction's tensor float32[N, K]."""
+    def export_inverse_link(self, nodes: Nodes, raw: str, group: str | None = None) -> str:
+        """Append the nodes of `inverse_link` and return the prediction's tensor float32[N, K].
+
+        `group` is the tensor of each row's list, int64[N], for a loss of lists; without it all rows are one.
+        """
 
     @abstractmethod
-    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
+    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str, group: str | None = None) -> str:
         """Append the nodes of `mix`, with the weight float32[1, 1], and return the served raw output's tensor float32[N, K]."""
 
 
