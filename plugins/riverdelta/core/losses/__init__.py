@@ -6,7 +6,7 @@ from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.losses.base import Loss
 from riverdelta.core.losses.log_loss import LOG_LOSS
 
-__all__ = ["LOG_LOSS", "Loss", "loss_of", "register"]
+__all__ = ["LOG_LOSS", "Loss", "loss_of", "register", "registered"]
 
 _BY_TASK: dict[str, Loss] = {}
 
@@ -29,6 +29,15 @@ def loss_of(task: str | Loss) -> Loss:
     if task not in _BY_TASK:
         raise ConfigurationError(f"task is {task!r}; {near(str(task), _BY_TASK)}")
     return _BY_TASK[task]
+
+
+def registered() -> list[Loss]:
+    """Return the loss of each task, in the order in which they were registered.
+
+    >>> registered()[0].task
+    'binary'
+    """
+    return list(_BY_TASK.values())
 
 
 register(LOG_LOSS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -37,6 +38,10 @@ class Loss(ABC):
     outputs: int = 1
     #: The name of a raw output, in the merged model and in messages.
     raw: ClassVar[str] = "raw"
+    #: What `link=` says of a base whose output is a prediction; None: the name of a raw output.
+    inverse_name: ClassVar[str | None] = None
+    #: The names of the outputs, in order, if labels are one of several classes.
+    classes: tuple[str, ...] | None = None
     #: The unit of `value`.
     unit: ClassVar[str] = "nats"
     #: The valid labels; None if any finite number is valid.
@@ -57,6 +62,14 @@ class Loss(ABC):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({settings})"
+
+    def of_base(self, outputs: int | None, classes: Sequence[str] | None) -> Loss:
+        """Return the loss for a base with `outputs` outputs, named by `classes` if they are known."""
+        return self
+
+    def label_of(self, code: float) -> Any:
+        """Return a label as a client would send it."""
+        return code
 
     @property
     def expected(self) -> str:
@@ -109,7 +122,7 @@ class Loss(ABC):
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN.
 
-        `group` int64[N] says which rows are one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
+        `group` int64[N] says which rows belong to one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
         """
         rows = self.rows(raw)
         out = np.empty(len(rows))
