@@ -75,8 +75,8 @@ def online(
     base
         Path of an ONNX file, relative to the service's file, or a BentoML model tag with one ONNX file.
     task
-        What the output and the labels are: `"binary"`, `"multiclass"`, `"regression"`, `"count"` or `"ranking"`, or a `Loss` with
-        settings, such as `Regression(label_range=(0, 7280))`. Default: `"binary"`, labels 0 and 1.
+        What the labels are: `"binary"`, `"multiclass"`, `"regression"`, `"count"` or `"ranking"`, or a `Loss` with settings,
+        such as `Regression(label_range=(0, 7280))`. Default: `"binary"`, 0 and 1.
     output
         The base's output to correct: a tensor (`"logit"`), a column of it (`"scores[1]"`) or a class (`"scores['fraud']"`).
         Default: its only float output, in the column of the class 1 or True, or all columns of the classes of `"multiclass"`.

@@ -24,6 +24,7 @@ from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
+from riverdelta.serving.answer import ScoreAnswer
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, Meant, found
 from riverdelta.serving.follower import Follower
@@ -36,16 +37,6 @@ from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.names import RowName
 from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
-
-
-@dataclass(frozen=True)
-class ScoreAnswer:
-    """Scores float32[N], the base's raw outputs, the request's id (a row is `<id>.<index>`), and the state that scored it."""
-
-    scores: Floats
-    base: Floats
-    impressions: str
-    state: State
 
 
 @dataclass(frozen=True)
@@ -183,10 +174,10 @@ class DataPlane:
         return self._answer(owner.request, known.scores, known.base, known.state)
 
     def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
-        return ScoreAnswer(scores, base, self._ids.issue(*request), state)
+        return ScoreAnswer(scores, base, self._ids.issue(*request), state, self.definition.loss)
 
-    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0, **more: Any) -> FeedbackAnswer:
-        """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.
+    async def feedback(self, ids: Sequence[str | RowName], labels: Any, source: int = 0, **more: Any) -> FeedbackAnswer:
+        """Store feedback: ids `<id>.<index>` or the client's own, and M labels, NaN for a row that was only shown.
 
         `source` is a hash of the sender, 0 if unknown; `more` are the `weights` and `times` of `read_feedback`.
 
@@ -194,7 +185,7 @@ class DataPlane:
         """
         return await self.store(self.read_feedback(ids, labels, **more), source)
 
-    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats, weights: Any = None, times: Any = None) -> Items:
+    def read_feedback(self, ids: Sequence[str | RowName], labels: Any, weights: Any = None, times: Any = None) -> Items:
         """Return checked feedback; raises `InvalidInput` naming a malformed item.
 
         `weights` are numbers from 0 to 100 (default 1) and `times` Unix seconds of the events, NaN if unknown (default).

@@ -22,10 +22,10 @@ from riverdelta.storage.registry import State
 LEAST_ROWS = LEAST
 
 
-def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
+def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> Reference:
     """Score N rows with the frozen base and return the reference profile of all columns, taps included.
 
-    `columns` are those of a request (arrays, or lists if ids are strings) and `label` float32[N] labels, both in their
+    `columns` are those of a request (arrays, or lists if ids are strings) and `label` the N labels, both in their
     original order. Prefer rows that the base was not fitted to. Raises `InvalidInput` naming what is wrong.
     """
     if len(label) < LEAST_ROWS:

@@ -122,7 +122,7 @@ class Loss(ABC):
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN.
 
-        `group` int64[N] says which rows belong to one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
+        `group` int64[N] says which rows are one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
         """
         rows = self.rows(raw)
         out = np.empty(len(rows))
@@ -158,7 +158,7 @@ class Loss(ABC):
         return out
 
     def starts(self, rows: int, group: Group = None, each: bool = False) -> npt.NDArray[np.int64]:
-        """Return where each list begins, and the number of rows; without `lists` all rows are one, or with `each` one each.
+        """Return where each list begins, and the number of rows; without `lists` all rows, or with `each` one each.
 
         >>> from riverdelta.core.losses import LOG_LOSS
         >>> LOG_LOSS.starts(3).tolist(), LOG_LOSS.starts(3, each=True).tolist()
