@@ -231,7 +231,7 @@ class Outputs:
             raise ModelError(
                 f"{what} has {kind}; write {several}; or to correct the probability of one class against all others, {choose}"
             )
-        if not self.loss.logit and not self.classes.shares(read):
+        if not self.loss.logit and (width > 2 or not self.classes.shares(read)):
             raise ModelError(f"{what} has {width} columns, and the task {self.loss.task} corrects one number a row; {choose}")
         if (positive := self.classes.positive(read)) is not None:
             return positive
