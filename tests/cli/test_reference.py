@@ -206,3 +206,15 @@ def test_a_file_has_an_input_or_its_named_parts_and_strings_as_they_are_written(
     assert columns["X"].tolist() == [[1.5, 2.0], [-1.0, 0.0]]
     assert columns["city"].tolist() == [["007"], ["ann"]]
     assert columns["n"].tolist() == [[3], [4]]
+
+
+def test_labels_of_classes_are_read_as_text_or_numbers(tmp_path):
+    loss = Multiclass(["bird", "cat"])
+    parquet.write_table(pa.table({"kind": ["cat", "bird"], "place": [1, 0]}), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text("kind,place\ncat,1\nbird,0\n")
+    for file in ("rows.parquet", "rows.csv"):
+        rows = read(tmp_path / file, ["kind", "place"])
+        assert loss.read_labels(rows.labels("kind", loss)).tolist() == [1, 0]
+    assert loss.read_labels(read(tmp_path / "rows.parquet", ["place"]).labels("place", loss)).tolist() == [1, 0]
+    with pytest.raises(InvalidInput, match="holds 'cat' at row 0; expected 0 or 1"):
+        read(tmp_path / "rows.csv", ["kind"]).labels("kind", LOG_LOSS)

@@ -7,7 +7,11 @@ from riverdelta import Calibration, Entity, Linear
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ParityError
 from riverdelta.core.features import Schema
+from riverdelta.core.losses import Regression
+from riverdelta.corrections.stack import Stack
+from riverdelta.graph.merge import merge
 from riverdelta.graph.parity import Parity, compare, corrections_of
+from riverdelta.graph.signature import Signature
 
 RANKER = """
 ranker (int64[N] user, float[N, 2] x) => (float[N] y)
@@ -91,3 +95,22 @@ def test_no_rows_agree(merged, journal, plain):
     parity = compare(part(merged, plain), merged.stack, {n: c[:0] for n, c in columns.items()}, base[:0])
     assert parity == Parity(0.0, "nothing", 0)
     parity.check()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_values_of_any_unit_are_compared_by_their_size(write, plain, unit):
+    signature = Signature.read(write("g (float[N] x) => (float[N] y) { y = Identity(x) }"), loss=Regression())
+    stack = Stack([Calibration(), Entity("user", slots=64)], signature.loss)
+    stack.bind(schema := Schema.of({"x": "float32", "user": "int64"}))
+    rng = np.random.default_rng(3)
+    columns, base = {"user": np.arange(60) % 4}, np.float32(unit * rng.normal(5, 1, (60, 1)))
+    stack.learn(columns, base, np.float32(base[:, 0] * 1.5), np.ones(60, np.float32))
+    model = merge(signature, stack, {}, Schema.of({"user": "int64"}))
+    part = corrections_of(model, stack, schema, {}).SerializeToString()
+    compare(lambda feeds: plain(part, feeds), stack, columns, base).check()
+
+    def wrong(feeds):
+        return {name: values * np.float32(1.001) for name, values in plain(part, feeds).items()}
+
+    with pytest.raises(ParityError):
+        compare(wrong, stack, columns, base).check()
