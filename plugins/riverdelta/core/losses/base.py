@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,9 @@ class Loss(ABC):
     labels: ClassVar[tuple[float, ...] | None] = None
     #: Whether an example is a list of rows, such as those of one request. Otherwise each row is an example.
     lists: ClassVar[bool] = False
+    #: What learning divides by a running robust scale: nothing for a logarithmic loss ("none"); gradient and curvature, where the
+    #: raw output has no unit ("free", as of a log rate); or every raw output, where it is in the unit of the label ("unit").
+    dispersion: ClassVar[Literal["none", "free", "unit"]] = "none"
     #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC
     #: and calibration are measured, the breaker watches the labels, and silence may count as a 0.
     logit: ClassVar[bool] = False
