@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from riverdelta.core.errors import RiverdeltaError
     from riverdelta.core.features import Schema
     from riverdelta.core.hashing import id64
+    from riverdelta.core.losses import Count, Multiclass, Ranking, Regression
     from riverdelta.corrections.base import Correction
     from riverdelta.corrections.calibration import Calibration
     from riverdelta.corrections.entity import Entity
@@ -29,11 +30,15 @@ _MODULES = {
     "Adapt": "evaluation.drift",
     "Calibration": "corrections.calibration",
     "Correction": "corrections.base",
+    "Count": "core.losses",
     "Entity": "corrections.entity",
     "Freeze": "evaluation.drift",
     "Linear": "corrections.linear",
     "Lookup": "corrections.lookup",
+    "Multiclass": "core.losses",
     "Project": "corrections.project",
+    "Ranking": "core.losses",
+    "Regression": "core.losses",
     "River": "river",
     "RiverdeltaError": "core.errors",
     "Schema": "core.features",
@@ -44,8 +49,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "Adapt", "Calibration", "Correction", "Entity", "Freeze", "Linear", "Lookup", "Project", "River", "RiverdeltaError",
-    "Schema", "Stack", "Table", "id64", "online",
+    "Adapt", "Calibration", "Correction", "Count", "Entity", "Freeze", "Linear", "Lookup", "Multiclass", "Project", "Ranking",
+    "Regression", "River", "RiverdeltaError", "Schema", "Stack", "Table", "id64", "online",
 ]  # fmt: skip
 
 

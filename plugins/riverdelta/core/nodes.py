@@ -47,9 +47,14 @@ class Nodes:
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output, in the default domain, and return the output's name."""
+        return self.add_all(op, 1, *inputs, **attributes)[0]
+
+    def add_all(self, op: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Append a node with several outputs and return their names."""
         name = self._name(op.lower())
-        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
+        names = [name, *(f"{name}:{n}" for n in range(1, outputs))]
+        self.nodes.append(helper.make_node(op, inputs, names, name=name, **attributes))
+        return names
 
     def named(self, name: str, tensor: str) -> str:
         """Give a tensor a fixed name in the current scope, by which tests and tools find it."""

@@ -42,7 +42,7 @@ TERMS = types.Tuple((types.int64, float64[::1], float64[:, ::1]))  # type: ignor
 def arrays(loss: Loss) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays that a correction keeps in `learner` for a loss, if any."""
     found: dict[str, npt.NDArray[Any]] = {}
-    if loss.outputs > 1 and loss.labels is not None:
+    if loss.classes is not None:
         found[SEEN] = np.zeros(loss.outputs)
     if loss.dispersion != "none":
         found[UNIT] = np.zeros((1, WIDTH))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.losses.base import Loss
+from riverdelta.core.losses.count import Count
 from riverdelta.core.losses.log_loss import LOG_LOSS
+from riverdelta.core.losses.multiclass import Multiclass
+from riverdelta.core.losses.ranking import Ranking
+from riverdelta.core.losses.regression import Regression
 
-__all__ = ["LOG_LOSS", "Loss", "loss_of", "register"]
+__all__ = ["LOG_LOSS", "Count", "Loss", "Multiclass", "Ranking", "Regression", "loss_of", "register", "registered"]
 
 _BY_TASK: dict[str, Loss] = {}
 
@@ -31,4 +35,14 @@ def loss_of(task: str | Loss) -> Loss:
     return _BY_TASK[task]
 
 
-register(LOG_LOSS)
+def registered() -> list[Loss]:
+    """Return the loss of each task, in the order in which they were registered.
+
+    >>> registered()[0].task
+    'binary'
+    """
+    return list(_BY_TASK.values())
+
+
+for one in (LOG_LOSS, Multiclass(), Regression(), Count(), Ranking()):
+    register(one)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,25 +38,38 @@ class Loss(ABC):
     outputs: int = 1
     #: The name of a raw output, in the merged model and in messages.
     raw: ClassVar[str] = "raw"
+    #: What `link=` says of a base whose output is a prediction; None: the name of a raw output.
+    inverse_name: ClassVar[str | None] = None
     #: The unit of `value`.
     unit: ClassVar[str] = "nats"
     #: The valid labels; None if any finite number is valid.
-    labels: ClassVar[tuple[float, ...] | None] = None
+    labels: tuple[float, ...] | None = None
     #: Whether an example is a list of rows, such as those of one request. Otherwise each row is an example.
     lists: ClassVar[bool] = False
-    #: What learning divides by a running robust scale: nothing for a logarithmic loss ("none"); gradient and curvature, where the
-    #: raw output has no unit ("free", as of a log rate); or every raw output, where it is in the unit of the label ("unit").
-    dispersion: ClassVar[Literal["none", "free", "unit"]] = "none"
+    #: The names of the classes that the outputs stand for, in order; None for other labels.
+    classes: tuple[str, ...] | None = None
+    #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
+    #: unit, and "free" for one without a unit whose labels vary by an unknown factor.
+    dispersion: ClassVar[str] = "none"
+    #: Seconds after which labels repeat, for a baseline; None without one.
+    period: float | None = None
     #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC
     #: and calibration are measured, the breaker watches the labels, and silence may count as a 0.
     logit: ClassVar[bool] = False
     #: The bound at which one row's loss is clipped.
-    bound: ClassVar[float]
+    bound: float
     #: The largest normal difference of two scorers' losses on a row: a trial clips larger differences.
     scale: ClassVar[float] = 1.0
     #: The largest residual that is served; larger ones are clipped.
-    reach: ClassVar[float]
+    reach: float
     kernels: ClassVar[Kernels]
+
+    def of_base(self, outputs: int | None, classes: Sequence[str] | None) -> Loss:
+        """Return the loss for a base with that many outputs and class names (None: unknown): itself, unless these decide it.
+
+        Raises `ConfigurationError` if they do not fit.
+        """
+        return self
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -96,6 +110,19 @@ class Loss(ABC):
             raise InvalidInput(f"{what} {first + at} has the label {odd}; expected {self.expected}")
         return found
 
+    def read_labels(
+        self, label: npt.ArrayLike, what: str = "row", shown: bool = False, first: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """Return the codes float32[N] of labels as clients send them: numbers, and names of classes where the loss has them.
+
+        Raises as `check_labels`, which checks codes.
+        """
+        return self.check_labels(label, what, shown, first)
+
+    def label_of(self, code: float) -> str | float:
+        """Return the label of a code, as clients send it."""
+        return code
+
     def _numbers(self, label: Any, what: str) -> Doubles:
         for at, one in enumerate(label):
             if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
@@ -112,7 +139,7 @@ class Loss(ABC):
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN.
 
-        `group` int64[N] says which rows are one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
+        For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent (default: a single list).
         """
         rows = self.rows(raw)
         out = np.empty(len(rows))
@@ -148,7 +175,7 @@ class Loss(ABC):
         return out
 
     def starts(self, rows: int, group: Group = None, each: bool = False) -> npt.NDArray[np.int64]:
-        """Return where each list begins, and the number of rows; without `lists` all rows are one, or with `each` one each.
+        """Return where each list begins, and the number of rows; without `lists` all rows, or with `each` one each.
 
         >>> from riverdelta.core.losses import LOG_LOSS
         >>> LOG_LOSS.starts(3).tolist(), LOG_LOSS.starts(3, each=True).tolist()
@@ -169,13 +196,13 @@ class Loss(ABC):
         """Return the raw outputs float64[N, K] of predictions, for a base that returns predictions."""
 
     @abstractmethod
-    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> Doubles:
+    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return float64[N]: the largest difference between the losses of two raw outputs, whatever the label.
 
         The corrected one is clipped to within `reach` of the base, as when served.
         """
 
-    def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
         """Return bool[N]: whether the loss of a row's base output is within `bound`, whatever the label."""
         return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
@@ -183,7 +210,8 @@ class Loss(ABC):
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
         """Return the largest rate at which exponential weights lose nothing by mixing, for rows of the given weight.
 
-        At most 1, and 0 if no such rate is known; shaped as `weight`.
+        It is at most 1 for a loss in nats, and 0 if no such rate is known; shaped as `weight`. For a loss of lists, the weight
+        is Σ label·weight over the list.
         """
 
     @abstractmethod
@@ -191,11 +219,14 @@ class Loss(ABC):
         """Append the nodes of `link` to a graph and return the raw output's tensor float32[N, K]."""
 
     @abstractmethod
-    def export_inverse_link(self, nodes: Nodes, raw: str) -> str:
-        """Append the nodes of `inverse_link` and return the prediction's tensor float32[N, K]."""
+    def export_inverse_link(self, nodes: Nodes, raw: str, group: str | None = None) -> str:
+        """Append the nodes of `inverse_link` and return the prediction's tensor float32[N, K].
+
+        `group` is the tensor of each row's list, int64[N], for a loss of lists; without it there is a single list.
+        """
 
     @abstractmethod
-    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
+    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str, group: str | None = None) -> str:
         """Append the nodes of `mix`, with the weight float32[1, 1], and return the served raw output's tensor float32[N, K]."""
 
 

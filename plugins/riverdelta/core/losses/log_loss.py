@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.losses.base import Doubles, Loss
+from riverdelta.core.losses.base import Doubles, Group, Loss
 from riverdelta.core.losses.kernels import DERIVATIVES, MIX, PREDICT, VALUE, Kernels
 from riverdelta.core.nodes import Nodes
 
@@ -92,7 +91,7 @@ class LogLoss(Loss):
     task = "binary"
     name = "log loss"
     raw = "logit"
-    labels: ClassVar[tuple[float, ...]] = (0.0, 1.0)
+    labels = (0.0, 1.0)
     logit = True
     bound, reach = _BOUND, _REACH
     kernels = Kernels(_value, _derivatives, _mix, _predict)
@@ -101,10 +100,10 @@ class LogLoss(Loss):
         p = np.clip(self.rows(prediction), _FLOOR, 1.0 - _FLOOR)
         return np.log(p) - np.log1p(-p)
 
-    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> Doubles:
+    def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike, group: Group = None) -> Doubles:
         return np.minimum(np.abs(self.rows(corrected) - self.rows(base)), _REACH)[:, 0]
 
-    def judged(self, base: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
         return (np.abs(self.rows(base)) <= _BOUND)[:, 0]
 
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
@@ -115,10 +114,10 @@ class LogLoss(Loss):
         p = nodes.add("Clip", prediction, floor, ceiling)
         return nodes.add("Sub", nodes.add("Log", p), nodes.add("Log", nodes.add("Sub", one, p)))
 
-    def export_inverse_link(self, nodes: Nodes, raw: str) -> str:
+    def export_inverse_link(self, nodes: Nodes, raw: str, group: str | None = None) -> str:
         return nodes.add("Sigmoid", raw)
 
-    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str) -> str:
+    def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str, group: str | None = None) -> str:
         def bounded_exp(exponent: str, bound: float) -> str:
             ends = [nodes.constant(sign * bound, np.float32) for sign in (-1, 1)]
             return nodes.add("Exp", nodes.add("Clip", exponent, *ends))
