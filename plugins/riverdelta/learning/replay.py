@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.examples import Examples
+from riverdelta.core.examples import Examples, cuts
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
-from riverdelta.learning.fold import AT_ONCE, cuts
+from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
@@ -59,8 +59,8 @@ def replay(
     weight
         The weight of each label, float32[N] from 0 to 100 (default 1); a negative by silence has the weight 1.
     group
-        The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request, and
-        complete when the last of its labels is known; `refresh_rows` then counts lists.
+        The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request,
+        and complete when the last of its labels is known; `refresh_rows` then counts lists.
     """
     rows = len(label)
     weight = np.ones(rows, np.float32) if weight is None else weight
