@@ -7,9 +7,8 @@ import pytest
 from mutants import broken_by, each_law_has_its_own, each_of
 from river.linear_model import LinearRegression, LogisticRegression
 from river.preprocessing import StandardScaler
-from toy_losses import SOFTMAX, SQUARED
 
-from riverdelta import Calibration, Entity, Linear, Lookup, River, Schema, Stack
+from riverdelta import Calibration, Count, Entity, Linear, Lookup, Multiclass, Ranking, Regression, River, Schema, Stack
 from riverdelta.checks import check, parametrize_with_checks
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ConfigurationError, InvalidInput, Unsupported
@@ -26,7 +25,9 @@ from riverdelta.learning.joiner import Joiner
 from riverdelta.serving.session import Session
 from riverdelta.storage.registry import State
 
+SQUARED, SOFTMAX = Regression(), Multiclass(range(3))
 LOSSES = {"binary": LOG_LOSS, "squared": SQUARED, "softmax": SOFTMAX}
+EVERY = LOSSES | {"in a range": Regression((-5, 5)), "counts": Count(), "lists": Ranking(), "graded lists": Ranking(grades=4)}
 SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
 TASTE = Lookup("taste", "i", {key: [key % 3 - 1.0, 0.5] for key in (0, 1, 3, 4, 5)})
 TAGS = Lookup("tags", "i", {key: list(range(key % 4 + 1)) for key in (0, 1, 3, 4, 5)})
@@ -38,7 +39,7 @@ CORRECTIONS = {
 }
 
 
-@parametrize_with_checks(LOSSES)
+@parametrize_with_checks(EVERY)
 def test_a_loss_keeps_the_law(check):
     check()
 
@@ -117,7 +118,7 @@ BROKEN = {
         mutant("CutsWeights", **with_kernels(derivatives=weights_cut)),
     ],
     "the_value_is_bounded": [mutant("TooLowABound", bound=5.0)],
-    "nan_stays_nan": [mutant("JudgesAll", judged=lambda self, base: LogLoss.judged(self, np.nan_to_num(base)))],
+    "nan_stays_nan": [mutant("JudgesAll", judged=lambda self, base, group=None: LogLoss.judged(self, np.nan_to_num(base)))],
     "labels_are_refused_by_row": [
         mutant("LabelsOfAnyKind", valid=lambda self, label: np.isfinite(label)),
         mutant("LabelsBetween", valid=lambda self, label: (np.asarray(label) >= 0) & (np.asarray(label) <= 1)),
@@ -126,7 +127,7 @@ BROKEN = {
     "links_invert_each_other": [mutant("ALinkOfItsOwn", link=lambda self, p: 2 * LogLoss.link(self, p))],
     "mixtures_lie_between": [mutant("Overshoots", **with_kernels(mix=overshoots))],
     "spread_bounds_the_difference": [
-        mutant("HalfTheSpread", spread=lambda self, base, corrected: 0.5 * LogLoss.spread(self, base, corrected))
+        mutant("HalfTheSpread", spread=lambda self, base, corrected, group=None: 0.5 * LogLoss.spread(self, base, corrected))
     ],
     "mixing_loses_nothing_at_the_mixable_rate": [
         mutant("TooHighARate", mixable=lambda self, weight: np.ones(np.shape(weight))),
@@ -138,7 +139,9 @@ BROKEN = {
     ],
     "the_graph_agrees": [
         mutant("AnotherLinkInTheGraph", export_link=lambda self, nodes, p: nodes.add("Log", p)),
-        mutant("ServesTheCorrectedOutput", export_mixture=lambda self, nodes, base, c, weight: nodes.add("Identity", c)),
+        mutant(
+            "ServesTheCorrectedOutput", export_mixture=lambda self, nodes, base, c, weight, group=None: nodes.add("Identity", c)
+        ),
     ],
     "kernels_are_cached": [mutant("CompiledAtEachStart", **with_kernels(value=uncached))],
 }
@@ -170,8 +173,8 @@ def test_a_river_regression_keeps_its_laws_with_a_loss_of_one_output():
 def test_a_pipeline_is_refused_where_its_loss_is_another():
     one_output, log_loss = River(StandardScaler() | LinearRegression(), ("h",)), River(LogisticRegression(), ("h",))
     for correction, loss, words in (
-        (one_output, SOFTMAX, "has one output, and Softmax"),
-        (log_loss, SQUARED, "cannot lower Squared"),
+        (one_output, SOFTMAX, "has one output, and Multiclass"),
+        (log_loss, SQUARED, "cannot lower Regression"),
     ):
         with pytest.raises(Unsupported, match=words):
             Stack([correction], loss).bind(SCHEMA)
@@ -186,7 +189,7 @@ BASES = {
 NAMES = {
     "binary": ("score", "logit", "corrected_logit", "base_logit"),
     "squared": ("score", "value", "corrected_value", "base_value"),
-    "softmax": ("score", "raw", "corrected_raw", "base_raw"),
+    "softmax": ("score", "logit", "corrected_logit", "base_logit"),
 }
 
 
@@ -260,14 +263,14 @@ def test_river_s_faces_speak_the_labels_of_the_loss():
     assert softmax.predict_one({"u": 1}) == 2
     assert softmax.predict_proba_one({"u": 1}).keys() == {0, 1, 2}
     assert squared.predict_one({"u": 1}) == pytest.approx(-1.5, abs=0.1)
-    with pytest.raises(InvalidInput, match="label 3; expected 0 or 1 or 2"):
+    with pytest.raises(InvalidInput, match="label 3; expected one of '0', '1', '2'"):
         softmax.learn_one({"u": 1}, 3)
     with pytest.raises(Unsupported, match="no list of labels"):
         squared.predict_proba_one({"u": 1})
 
 
 def test_silence_and_the_sampling_of_negatives_are_refused_where_no_label_means_them():
-    with pytest.raises(ConfigurationError, match=r"silence stands for no label of Squared.* RIVERDELTA_LABELS=explicit"):
+    with pytest.raises(ConfigurationError, match=r"silence stands for no label of Regression.* RIVERDELTA_LABELS=explicit"):
         Joiner("silence", 60.0, loss=SQUARED)
     with pytest.raises(ConfigurationError, match=r"has no negatives; set RIVERDELTA_KEEP_NEGATIVES=1"):
         Joiner(keep_negatives=0.5, loss=SQUARED)

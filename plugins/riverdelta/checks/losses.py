@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import numpy.typing as npt
 
 from riverdelta.checks.block import some_labels
 from riverdelta.checks.law import OPSET, LawBroken, at_most, equal, laws_of, refused, run, same
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.core.nodes import Nodes
 
 _ROWS, _NUDGE = 200, 1e-5
+#: The rows of a list.
+_LIST = 4
 #: The largest difference allowed between Python (float64) and ONNX.
 _TOLERANCE = 1e-4
 _WILD = (0.0, 60.0, -60.0, 800.0, -800.0, 1e4, -1e4, 1e30, -1e30)
@@ -40,17 +45,20 @@ def derivatives_are_those_of_the_value(loss: Loss) -> None:
     raw = np.concatenate([_draw(loss, 0), _wild(loss)[1:]])
     size = np.abs(raw).max(axis=1)
     nudges = np.maximum(_NUDGE, 1e-7 * size)
-    for label in some_labels(loss).tolist():
-        gradient, curvature = loss.derivatives(raw, label)
-        for k in range(loss.outputs):
-            nudge = nudges[:, None] * (np.arange(loss.outputs) == k)
-            slope = (_uncut(loss, raw + nudge, label) - _uncut(loss, raw - nudge, label)) / (2 * nudges)
+    group, place = _lists(loss, len(raw))
+    for number in some_labels(loss).tolist():
+        label = _labels(loss, number, len(raw))
+        gradient, curvature = loss.derivatives(raw, label, group=group)
+        for row, k in np.ndindex(_LIST if loss.lists else 1, loss.outputs):
+            nudge = nudges[:, None] * (np.arange(loss.outputs) == k) * (place == row)[:, None]
+            slope = (_uncut(loss, raw + nudge, number) - _uncut(loss, raw - nudge, number)) / (2 * nudges[place == row])
             # Of two outputs at 1e30, float64 cannot tell which is larger.
-            allowed = np.where(size <= 1e4, 1e-4 * (1 + np.abs(slope)), np.finfo(np.float64).max)
-            at_most("the gradient's error", np.abs(gradient[:, k] - slope), allowed, {"raw": raw})
+            largest = np.maximum.reduceat(size, loss.starts(len(raw), group, each=True)[:-1])
+            allowed = np.where(largest <= 1e4, 1e-4 * (1 + np.abs(slope)), np.finfo(np.float64).max)
+            at_most("the gradient's error", np.abs(gradient[place == row, k] - slope), allowed, {"raw": raw[place == row]})
         at_most("the curvature below 0", -curvature, 0.0, {"raw": raw})
         for weight in _WEIGHTS:
-            for once, heavy in zip((gradient, curvature), loss.derivatives(raw, label, weight), strict=True):
+            for once, heavy in zip((gradient, curvature), loss.derivatives(raw, label, weight, group), strict=True):
                 error, allowed = np.abs(weight * once - heavy), weight * 1e-9 * (1 + np.abs(once))
                 at_most(f"the error at weight {weight:g}", error, allowed, {"raw": raw})
 
@@ -58,12 +66,16 @@ def derivatives_are_those_of_the_value(loss: Loss) -> None:
 def the_value_is_bounded(loss: Loss) -> None:
     """A loss is from 0 to `bound` for any raw output, and at most `bound` before clipping if the row is `judged`."""
     for raw in (_wild(loss), _draw(loss, 1)):
-        judged = loss.judged(raw)
+        judged = loss.judged(raw, _lists(loss, len(raw))[0])
         for label in some_labels(loss):
             value = loss.value(raw, label)
             at_most("the value", value, loss.bound)
             at_most("the value below 0", -value, 1e-9)
-            at_most("the unclipped value of a row that is `judged`", _uncut(loss, raw, float(label))[judged], loss.bound)
+            value, counted = (
+                _uncut(loss, raw, float(label)),
+                judged[loss.starts(len(raw), _lists(loss, len(raw))[0], True)[:-1]],
+            )
+            at_most("the unclipped value of a row that is `judged`", value[counted], loss.bound)
 
 
 def nan_stays_nan(loss: Loss) -> None:
@@ -130,7 +142,8 @@ def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
     """With p the largest product of a weight and its rate `mixable`, unless it is 0, the loss of the mixture is at most
     -log(Σ share·exp(-p·loss)) / p; a smaller product allows more."""
     base, corrected = _draw(loss, 7), _draw(loss, 8)
-    corrected = loss.mix(base, corrected, 1.0)
+    group, _ = _lists(loss, len(base))
+    corrected = loss.mix(base, corrected, 1.0, group)
     weights = np.concatenate([np.geomspace(1e-3, 1e3, 601), np.arange(1.0, 101.0)])
     rates = loss.mixable(weights)
     equal("the shape of `mixable`", np.shape(rates), weights.shape)
@@ -139,12 +152,15 @@ def mixing_loses_nothing_at_the_mixable_rate(loss: Loss) -> None:
     at_most("`mixable` below 0", -rates, 0.0, {"weight": weights})
     at = int(np.argmax(rates * weights))
     product = float(rates[at] * weights[at])
-    for label in some_labels(loss) if product else ():
-        losses = np.stack([loss.value(base, label), loss.value(corrected, label)])
+    # The weight of a list is that of its labels.
+    labels = some_labels(loss) if product else np.empty(0)
+    for label in labels[labels > 0] if loss.lists else labels:
+        per = label if loss.lists else 1.0
+        losses = np.stack([_uncut(loss, raw, label) / per for raw in (base, corrected)])
         for share in (0.05, 0.5, 0.95):
             shares = np.log([1.0 - share, share])[:, None]
             allowed = -np.logaddexp.reduce(shares - product * losses) / product
-            mixed = loss.value(loss.mix(base, corrected, share), label)
+            mixed = _uncut(loss, loss.mix(base, corrected, share, group), label) / per
             at_most(f"the loss at weight {weights[at]:g} and rate {rates[at]:g}", mixed, allowed + 1e-6)
 
 
@@ -190,12 +206,23 @@ def _wild(loss: Loss) -> Doubles:
     return wild
 
 
+def _lists(loss: Loss, rows: int) -> tuple[Group, npt.NDArray[np.int64]]:
+    """Return the list of each row, and its place in it: all 0 for a loss without lists."""
+    at = np.arange(rows)
+    return (at // _LIST, at % _LIST) if loss.lists else (None, np.zeros(rows, np.int64))
+
+
+def _labels(loss: Loss, label: float, rows: int) -> Doubles:
+    """Return the labels of rows; of a list, the first row has it and the others 0."""
+    return np.where(_lists(loss, rows)[1] == 0, float(label), 0.0)
+
+
 def _uncut(loss: Loss, raw: Doubles, label: float) -> Doubles:
-    """Return the values before they are clipped at `bound`."""
-    out = np.empty(len(raw))
-    for i in range(len(raw)):
-        loss.kernels.functions[0](raw[i : i + 1], np.full(1, label), out[i : i + 1])
-    return out
+    """Return the value of each row, or of each list, before it is clipped at `bound`."""
+    out, starts = np.empty(len(raw)), loss.starts(len(raw), _lists(loss, len(raw))[0], each=True)
+    for a, b in pairwise(starts.tolist()):
+        loss.kernels.functions[0](raw[a:b], _labels(loss, label, b - a), out[a:b])
+    return np.add.reduceat(out, starts[:-1]) if len(out) else out
 
 
 def _agree(what: str, got: Floats | Doubles, expected: Doubles) -> None:

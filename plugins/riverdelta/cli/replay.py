@@ -215,7 +215,7 @@ def _attacked(kind: Kind | None, tampered: Attacked, done: Replayed) -> dict[str
     }
 
 
-def _gate(gate: Gate) -> dict[str, float]:
+def _gate(gate: Gate) -> dict[str, float | None]:
     """Return the gate's bounds for this stream and its actual excess, in nats over all rows."""
     names = {"excess_over_better_expert": "excess", "bound": "bound", "bound_worst_case": "worst_case"}
     report = gate.report()

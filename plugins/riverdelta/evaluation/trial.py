@@ -13,8 +13,9 @@ from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Group
 from riverdelta.evaluation.confidence import ConfidenceSequence
-from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.unit import Compared, Unit
 
 #: Differences are predicted within ±1/16 of the bound, which makes the scale 17/16 of the bound instead of twice it.
 _GUESS = 1.0 / 16.0
@@ -37,11 +38,12 @@ _VERDICTS = (Verdict.undecided, Verdict.promoted, Verdict.rejected)
 class Trial:
     """A sequential test of a challenger against the champion that may be read after every example.
 
-    For a joined example of weight w, x = clip(w·(loss of the champion - loss of the challenger), -bound, bound); each loss is
-    that of the frozen release's raw output and at most `Loss.bound`. With μ_t the average of E[x | the examples before] over
-    the first t, the challenger is promoted once a lower bound of μ_t exceeds -`margin` (not worse by more than the margin),
-    and rejected once an upper bound is below -`margin`. The guarantee needs only that x is bounded, and is about the mean of
-    x.
+    For a joined example of weight w, x = clip(w·(loss of the champion - loss of the challenger) / unit, -bound, bound); each
+    loss is that of the frozen release's raw output and at most `Loss.bound`; those of the rows of a list, each times its
+    weight, are added. The `Unit` is 1 nat, or for other losses what is typical for the base, and depends only on earlier
+    examples. With μ_t the average of E[x | the examples before] over the first t, the challenger is promoted once a lower
+    bound of μ_t exceeds -`margin` (not worse by more than the margin), and rejected once an upper bound is below -`margin`.
+    The guarantee needs only that x is bounded, and is about the mean of x.
 
     P(ever promoted) <= `alpha` for a challenger that is worse by the margin or more (μ_t <= -margin at every t), and P(ever
     rejected) <= `alpha` for one that is not, although every example is looked at and however they depend on each other: see
@@ -54,13 +56,13 @@ class Trial:
     Parameters
     ----------
     margin
-        Largest acceptable loss of a promotion, in the loss's unit per row (default 0.002); 0 <= margin < bound. A smaller
-        margin takes longer.
+        Largest acceptable loss of a promotion per example (default 0.002): in nats, or as a share of the base's typical loss,
+        as `Unit` says; 0 <= margin < bound. A smaller margin takes longer.
     alpha
         Probability of each of the two errors above, 0 to 1 (default 0.05). Lower it to promote with more certainty.
     bound
-        Largest difference of losses that counts, in the loss's unit (default `Loss.scale`). A larger bound clips less and takes
-        longer: 6.2·bound/margin examples for two equal releases.
+        Largest difference of losses that counts, in the same unit (default `Loss.scale`, or 1 typical loss). A larger
+        bound clips less and takes longer: 6.2·bound/margin examples for two equal releases.
     loss
         The loss of the task.
 
@@ -74,14 +76,15 @@ class Trial:
     """
 
     def __init__(self, margin: float = 0.002, alpha: float = 0.05, bound: float | None = None, loss: Loss = LOG_LOSS) -> None:
-        bound = loss.scale if bound is None else bound
+        self._unit = Unit(loss)
+        bound = self._unit.largest if bound is None else bound
         if not 0.0 < bound < math.inf:
             raise ConfigurationError(
-                f"bound is {bound!r}; expected the largest difference of two losses that counts, in {loss.unit}, above 0"
+                f"bound is {bound!r}; expected the largest difference of two losses that counts, in {self._unit.name}, above 0"
             )
         if not 0.0 <= margin < bound:
             raise ConfigurationError(
-                f"margin is {margin!r}; expected a number of {loss.unit} from 0 to below the bound {bound}"
+                f"margin is {margin!r}; expected a number of {self._unit.name} from 0 to below the bound {bound}"
             )
         self.margin, self.alpha, self.bound, self.loss = float(margin), float(alpha), float(bound), loss
         guess = self.bound * _GUESS
@@ -97,33 +100,53 @@ class Trial:
         """The verdict so far: undecided, promoted or rejected."""
         return self._verdict
 
-    def update(self, champion: Floats, challenger: Floats, label: Floats, weight: Floats) -> Verdict:
-        """Add M examples in order and return the verdict: raw outputs float32[M, K] of both releases, labels and weights.
+    def update(
+        self,
+        champion: Floats,
+        challenger: Floats,
+        label: Floats,
+        weight: Floats,
+        base: Floats | None = None,
+        group: Group = None,
+    ) -> Verdict:
+        """Add M rows in order and return the verdict: raw outputs float32[M, K] of both releases, labels and weights.
 
-        A row for which only the challenger's output is not finite counts as -bound. A row is skipped, and counted as such, if
-        the champion's output is not finite, the weight is 0 or not finite, or the label is invalid. Weights may be negative: a
-        row of weight -1 takes an earlier one back. Raises `InvalidInput` if lengths differ.
+        `base` float32[M, K] gives the unit by its losses (default: the champion); `group` int64[M] says which rows are one
+        list, for a loss of lists.
+
+        An example for which only the challenger's output is not finite counts as -bound. One is skipped, and its rows counted
+        as such, if the champion's output is not finite, the weight is 0 or not finite, the label is invalid, or the base has
+        had no loss yet. Weights may be negative: a row of weight -1 takes an earlier one back. Raises `InvalidInput` if
+        lengths differ.
         """
-        given = Rows.of(self.loss, champion, challenger, label, weight)
         if self._verdict is not Verdict.undecided:
             return self._verdict
-        counted = Rows.of(self.loss, champion, champion, label, weight).good & (given.weight != 0)
-        rows, scored = np.flatnonzero(counted), given.good[counted]
-        losses = [self.loss.value(raw[counted], given.label[counted]) for raw in given.raw]
-        found = np.where(scored, given.weight[counted] * (losses[0] - losses[1]), -self.bound)
+        given = Compared.of(self.loss, (champion, challenger, champion if base is None else base), label, weight, group)
+        counted, before = given.known & (given.weight != 0), self._unit.state()
+        unit = self._unit.of(given.typical[counted], given.weight[counted])
+        examples, unit = np.flatnonzero(counted)[unit > 0], unit[unit > 0]
+        won = given.won[examples] / unit
+        found = np.where(np.isnan(won), -self.bound, won)
         taken, side = self._mean.until(np.clip(found, -self.bound, self.bound), -self.margin)
         self._verdict = _VERDICTS[side]
         self._clipped += int((np.abs(found[:taken]) >= self.bound).sum())
         self._unclipped = np.add.accumulate(np.append(self._unclipped, found[:taken]))[-1:]
-        self._skipped += (int(rows[taken - 1]) + 1 if side else len(counted)) - taken
+        self._skipped -= taken
+        self._skipped += int(examples[taken - 1]) + 1 if side else len(counted)
+        if side:
+            # Examples after the verdict change nothing, wherever a block ends.
+            counted[examples[taken - 1] + 1 :] = False
+            self._unit.load(before)
+            self._unit.of(given.typical[counted], given.weight[counted])
         return self._verdict
 
     def report(self) -> dict[str, float | int | str | bool | None]:
         """Return the statistics at the last example that counted; before the first, mean and variance are null.
 
-        examples, skipped (rows left out), clipped (examples at ±bound), mean (of x, in nats: above 0 is better), unclipped
-        (the mean without clipping, which has no guarantee), lower and upper (of μ_t, each with the error alpha), variance (of
-        x about its predictions), better (lower > 0), worse (upper < 0), verdict, and the terms margin, alpha and bound.
+        examples, skipped (examples left out), clipped (examples at ±bound), mean (of x: above 0 is better), unclipped (the
+        mean without clipping, which has no guarantee), lower and upper (of μ_t, each with the error alpha), variance (of x
+        about its predictions), better (lower > 0), worse (upper < 0), verdict, the terms margin, alpha and bound, unit (what
+        all these are measured in), and scale (the base's typical loss, in the loss's unit; 1 for a constant unit).
         """
         m = self._mean
         return {
@@ -139,6 +162,8 @@ class Trial:
             "worse": m.upper < 0.0,
             "verdict": self._verdict.value,
             **{name: getattr(self, name) for name in ("margin", "alpha", "bound")},
+            "unit": self._unit.name,
+            "scale": self._unit.scale,
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -148,6 +173,7 @@ class Trial:
             "rows": np.array([self._skipped, self._clipped, _VERDICTS.index(self._verdict)], np.int64),
             "unclipped": self._unclipped.copy(),
             **self._mean.state(),
+            **self._unit.state(),
         }
 
     def load(self, arrays: Arrays) -> None:
@@ -162,6 +188,7 @@ class Trial:
         except ConfigurationError as error:
             raise Corrupt(f"the saved trial's 'terms' are not valid: {error}") from None
         other._mean.load(arrays)
+        other._unit.load(arrays)
         other._unclipped = unclipped.copy()
         other._skipped, other._clipped, other._verdict = skipped, clipped, _VERDICTS[verdict]
         vars(self).update(vars(other))

@@ -12,9 +12,10 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Group
 from riverdelta.evaluation.confidence import ConfidenceSequence
-from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.prequential import Prequential
+from riverdelta.evaluation.unit import Compared, Unit
 
 #: The probability that the interval misses the true mean.
 ALPHA = 0.05
@@ -35,8 +36,9 @@ class Worth:
 
     Notes
     -----
-    The gain is the mean over rows of clip(w·(loss of base - loss of served), -B, B), with B twice the `scale` of the loss. Its
-    interval is a `ConfidenceSequence`: it holds at all rows at once, and assumes only that the clipped differences are bounded.
+    The gain is the mean over examples of clip(w·(loss of base - loss of served) / unit, -B, B). The `Unit` is 1 nat, or for
+    other losses what is typical for the base on the examples before; B is twice the `scale` of the loss, or 2. Its interval is
+    a `ConfidenceSequence`: it holds at all examples at once, and assumes only that the clipped differences are bounded.
 
     Examples
     --------
@@ -54,7 +56,7 @@ class Worth:
     def __init__(self, shadow: bool = False, loss: Loss = LOG_LOSS) -> None:
         self._shadow, self.loss = shadow, loss
         #: The bound at which a row's difference of losses is clipped.
-        self.bound = 2.0 * loss.scale
+        self.bound = 2.0 * Unit(loss).largest
         self.begin(None)
 
     def begin(self, since: Mapping[str, Any] | None) -> None:
@@ -62,6 +64,7 @@ class Worth:
         self.since = since
         guess = self.bound / 16.0
         self._gain = ConfidenceSequence(ALPHA, -self.bound, self.bound, guess=(-guess, guess), best_at=30.0 * self.bound**2)
+        self._unit = Unit(self.loss)
         self._measured = Prequential(window=1, loss=self.loss)
 
     def observe(self, examples: Examples) -> None:
@@ -71,23 +74,29 @@ class Worth:
         rows, served = rows[now], examples.corrected if self._shadow else examples.served
         self.update(examples.base[rows], served[rows], label[now], weight[now])
 
-    def update(self, base: Floats, served: Floats, label: Floats, weight: Floats) -> None:
-        """Add N rows of raw outputs, labels and weights; a row that is not finite is skipped."""
-        given = Rows.of(self.loss, base, served, label, weight)
-        good = given.good
-        before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
-        self._gain.update(np.clip(given.weight[good] * (before - after), -self.bound, self.bound))
+    def update(self, base: Floats, served: Floats, label: Floats, weight: Floats, group: Group = None) -> None:
+        """Add N rows of raw outputs, labels and weights; an example with a row that is not finite is skipped.
+
+        `group` int64[N] says which rows are one list, for a loss of lists.
+        """
+        given = Compared.of(self.loss, (base, served, base), label, weight, group)
+        good = given.known & ~np.isnan(given.won)
+        unit = self._unit.of(given.typical[good], given.weight[good])
+        won = given.won[good][unit > 0] / unit[unit > 0]
+        self._gain.update(np.clip(won, -self.bound, self.bound))
         self._measured.update(base, served, label, weight)
 
     def report(self) -> dict[str, Any]:
-        """Return since, labels (a number), gain {mean, lower, upper, alpha, bound}, and the measures of base and served."""
+        """Return since, labels (a number), gain {mean, lower, upper, alpha, bound, unit}, and measures of base and served."""
         gain = {name: getattr(self._gain, name) if self._gain.count else None for name in ("mean", "lower", "upper")}
-        gain |= {"alpha": ALPHA, "bound": self.bound}
+        gain |= {"alpha": ALPHA, "bound": self.bound, "unit": self._unit.name}
         return {"since": self.since, "labels": self._gain.count, "gain": gain, **self._measured.report()["all"]}
 
     def state(self) -> dict[str, Array]:
         """Return the arrays from which `load` restores this state, bit for bit."""
-        return {"since": of_json(self.since)} | nest({"gain": self._gain.state(), "measured": self._measured.state()})
+        return {"since": of_json(self.since)} | nest(
+            {"gain": self._gain.state(), "measured": self._measured.state(), "unit": self._unit.state()}
+        )
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned, or start over without arrays; raises `Corrupt` for anything else."""
@@ -98,3 +107,4 @@ class Worth:
         if arrays:
             self._gain.load(part(arrays, "gain"))
             self._measured.load(part(arrays, "measured"))
+            self._unit.load(part(arrays, "unit"))

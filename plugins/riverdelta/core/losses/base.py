@@ -46,7 +46,7 @@ class Loss(ABC):
     lists: ClassVar[bool] = False
     #: For `lists`, the positions whose probability of being examined is learned from clicks.
     positions: int = 0
-    #: The names of the classes that the outputs stand for, in order; None if labels are no classes.
+    #: The names of the classes that the outputs stand for, in order; None for other labels.
     classes: tuple[str, ...] | None = None
     #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
     #: unit, and "free" for one without a unit whose labels vary by an unknown factor.
@@ -139,7 +139,7 @@ class Loss(ABC):
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN.
 
-        `group` int64[N] says which rows are one list, for a loss of `lists`; rows of a list are adjacent. Without it, all are.
+        For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent. Default: a single list.
         """
         rows = self.rows(raw)
         out = np.empty(len(rows))
@@ -222,7 +222,7 @@ class Loss(ABC):
     def export_inverse_link(self, nodes: Nodes, raw: str, group: str | None = None) -> str:
         """Append the nodes of `inverse_link` and return the prediction's tensor float32[N, K].
 
-        `group` is the tensor of each row's list, int64[N], for a loss of lists; without it all rows are one.
+        `group` is the tensor of each row's list, int64[N], for a loss of lists; without it there is a single list.
         """
 
     @abstractmethod

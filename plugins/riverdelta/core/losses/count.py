@@ -89,7 +89,7 @@ class Count(Loss):
     name = "Poisson deviance / 2"
     raw = "log_rate"
     dispersion = "free"
-    #: Above the loss of any judged log rate: e^30 + 2^24·(log 2^24 + 30).
+    #: Above the loss of any log rate within ±30: e^30 + 2^24·(log 2^24 + 30).
     bound, reach = 2e13, _REACH
     expected: ClassVar[str] = f"an integer from 0 to {_MOST:.0f}"
     kernels = Kernels(_value, _derivatives, _mix, _predict)

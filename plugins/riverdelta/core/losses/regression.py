@@ -81,7 +81,7 @@ class Regression(Loss):
     raw = "value"
     unit = "squared units of the label"
     dispersion = "unit"
-    # A judged value and a label differ by at most twice the largest.
+    # Two numbers within the largest differ by at most twice that.
     bound, reach = 2.0 * _LARGEST**2, _LARGEST
     kernels = Kernels(_value, _derivatives, _mix, _predict)
 

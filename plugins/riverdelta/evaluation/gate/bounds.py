@@ -23,14 +23,14 @@ def most_cost(s: Any) -> float:
     return float(ahead + math.sqrt(2.0 * PATIENCE * s["late_spread"]))
 
 
-def bound(s: Any) -> float:
+def bound(s: Any, first_rate: float) -> float:
     """max(Σδ, 0) + (1)."""
-    return float(max(cost(s), 0.0) + _LN_2 + math.log(s["examples"] + 1.0) / s["rate"] + s["slowed"])
+    return float(max(cost(s), 0.0) + _LN_2 / first_rate + math.log(s["examples"] + 1.0) / s["rate"] + s["slowed"])
 
 
-def worst_case(s: Any) -> float:
-    """X + F + ln 2 + κ·ln(n + 1) + (κ - 1)·ln(2(n + 1)) + κ·h."""
-    shared, most = math.log(s["examples"] + 1.0), most_cost(s)
+def worst_case(s: Any, first_rate: float) -> float:
+    """X + F + ζ·ln 2 + κ·ln(n + 1) + (κ - ζ)·ln(2(n + 1)) + κ·h."""
+    shared, most, at_first = math.log(s["examples"] + 1.0), most_cost(s), 1.0 / first_rate
     slowest = max(float(s["slowest"]), most / PATIENCE)
-    start = _LN_2 + slowest * shared + (slowest - 1.0) * (_LN_2 + shared) + slowest * s["handicap"]
+    start = _LN_2 * at_first + slowest * shared + (slowest - at_first) * (_LN_2 + shared) + slowest * s["handicap"]
     return float(most + FAR_COST * s["far_spread"] + start)

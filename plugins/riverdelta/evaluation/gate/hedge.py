@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numba
@@ -12,15 +13,17 @@ from numba import types
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.evaluation.gate.delays import SEEN
 
-#: The scale of the rate, in nats: it stays 1 until the labels' delay has cost this much.
+#: The scale of the rate, which falls once mixing has cost this many times 1 / rate.
 PATIENCE = 16.0
+#: The first rate of a loss that knows none: in effect infinite, and a number that can be saved.
+UNLIMITED = sys.float_info.max
 #: The served weight stays this far from 0 and 1, where a float32 still separates 1 - w from 0 with 3 % to spare.
 LEAST_WEIGHT = 1e-6
 #: With fewer examples the fixed share alone keeps the weight that far from 0 and 1.
 NEAR = 0.5 / LEAST_WEIGHT
 #: The most that this distance costs per example, for each unit of spread between the two experts.
 FAR_COST = LEAST_WEIGHT / (1.0 - LEAST_WEIGHT)
-#: The rate is updated every this many examples.
+#: The rate is updated every this many examples; for a loss without a mixable rate, with each.
 STRIDE = 16
 #: The state, one record of float64; names are those of the equations in `Gate`.
 STATE = np.dtype([(name, np.float64) for name in (
@@ -30,7 +33,7 @@ STATE = np.dtype([(name, np.float64) for name in (
     "late_spread", "late_share", "missing", "delay",  # Q, P, max Σ_M a, the most labels in flight
     "skipped",  # rows that were left out
     "slowed", "slowest",  # the last sum of (1) less the logs of n + 1; 1 / the least rate that a weight asked for
-    "far_spread",  # Σ a from the example on at which w can differ from v
+    "far_spread",  # F / FAR_COST
     "handicap",  # ln(1/2 / v) before the first example: 0 but for a gate that started over from the base
 )])  # fmt: skip
 
@@ -47,19 +50,21 @@ def _slow_down(s, rate):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _serve(base, corrected, v, loss, served):  # type: ignore[no-untyped-def]
-    """Serve a row with the weight v, as float32."""
+def _mix(base, corrected, v, loss, served):  # type: ignore[no-untyped-def]
+    """Mix with the weight v as served, as float32."""
     loss.mix(base, corrected, min(max(v, LEAST_WEIGHT), 1.0 - LEAST_WEIGHT), served)
-    for k in range(served.shape[1]):
-        served[0, k] = np.float32(served[0, k])
+    for j in range(served.shape[0]):
+        for k in range(served.shape[1]):
+            served[j, k] = np.float32(served[j, k])
 
 
 @numba.njit(inline="always")
-def _finite(corrected, served):  # type: ignore[no-untyped-def]
-    finite = True
-    for k in range(served.shape[1]):
-        finite = finite and math.isfinite(corrected[0, k]) and math.isfinite(served[0, k])
-    return finite
+def _won(weight, base, other):  # type: ignore[no-untyped-def]
+    """Return an example's weighted loss of the base less that of another, from the losses of its rows."""
+    won = weight[0] * (base[0] - other[0])
+    for j in range(1, weight.shape[0]):
+        won += weight[j] * (base[j] - other[j])
+    return won
 
 
 @numba.njit(inline="always")
@@ -77,43 +82,67 @@ def _last(seen, held, position):  # type: ignore[no-untyped-def]
 
 @numba.njit(
     types.void(
-        _records(STATE), types.float64[:, :, ::1], types.float64[:, ::1], types.boolean[::1], types.int64[::1],
-        _records(SEEN), types.int64, types.boolean, types.float64, KERNELS,
+        _records(STATE), types.float64[:, :, ::1], types.float64[:, ::1], types.int64[::1], types.float64[:, ::1],
+        types.float64[::1], types.boolean[::1], types.int64[::1], _records(SEEN), types.int64, types.boolean, types.boolean,
+        types.boolean, types.float64, types.float64[::1], KERNELS,
     ),
     cache=True,
 )  # fmt: skip
-def update(state, raw, numbers, counted, position, seen, held, virtual, reach, loss):  # type: ignore[no-untyped-def]
-    """Learn N examples in order; see `Gate` for the equations.
+def update(  # type: ignore[no-untyped-def]
+    state, raw, numbers, starts, examples, caps, counted, position, seen, held, virtual, lists, exact, reach, tuned, loss
+):
+    """Learn M examples in order; see `Gate` for the equations.
 
-    `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[4, N] the rows' labels, weights,
-    spreads, and mixable rates (0: the loss knows none). Row i was served with what had been observed at position[i] (`seen`);
-    without positions (length 0) with everything known when it comes. With `virtual`, the served outputs are filled in.
+    `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[2, N] the rows' labels and weights.
+    Example i has the rows starts[i] to starts[i + 1]; with `lists` these may be a part of those served together. `examples`
+    float64[4, M] are spreads d, the sums of weights above and below 0, and mixable rates (0: the loss knows none).
+    Example i was served with what had been observed at the position of its first row (`seen`); without positions (length 0)
+    with everything known when it comes. With `virtual`, the served outputs are filled in. With `exact`, the mixture's loss is
+    the mixed loss of rate 1. `tuned` and `caps` are for a loss without a mixable rate, and otherwise empty: the cost that the
+    rate is tuned to, and what an example may add to it at most.
     """
-    s, then, at_once = state[0], seen[0], position.shape[0] == 0
-    label, weight, spreads, limit = numbers[0], numbers[1], numbers[2], numbers[3]
+    s, then, at_once, unlimited = state[0], seen[0], position.shape[0] == 0, tuned.shape[0] > 0
+    labels, weights, spreads, heavy, backs, limits = numbers[0], numbers[1], examples[0], examples[1], examples[2], examples[3]
     shape = (1, raw.shape[2])
     b, c, z, lost = np.empty(shape), np.empty(shape), np.empty(shape), np.empty((3, 1))
-    for i in range(label.shape[0]):
-        if not at_once and (i == 0 or position[i] != position[i - 1]):
-            then = _last(seen, held, position[i])
-        for k in range(b.shape[1]):
-            b[0, k], z[0, k] = raw[0, i, k], raw[2, i, k]
-            c[0, k] = b[0, k] + min(max(raw[1, i, k] - b[0, k], -reach), reach)
-        if virtual:
-            _serve(b, c, s.weight if at_once else then.weight, loss, z)
+    for i in range(counted.shape[0]):
+        first, stop = starts[i], starts[i + 1]
+        rows = stop - first
+        if rows != b.shape[0]:
+            shape = (rows, raw.shape[2])
+            b, c, z, lost = np.empty(shape), np.empty(shape), np.empty(shape), np.empty((3, rows))
+        label, weight = labels[first:stop], weights[first:stop]
+        if not at_once and (i == 0 or position[first] != position[first - 1]):
+            then = _last(seen, held, position[first])
+        finite = counted[i]
+        for j in range(rows):
             for k in range(b.shape[1]):
-                raw[2, i, k] = z[0, k]
-        if not (counted[i] and math.isfinite(weight[i]) and _finite(c, z)):
-            s.skipped += 1.0
+                b[j, k], z[j, k] = raw[0, first + j, k], raw[2, first + j, k]
+                c[j, k] = b[j, k] + min(max(raw[1, first + j, k] - b[j, k], -reach), reach)
+        if virtual:
+            _mix(b, c, s.weight if at_once else then.weight, loss, z)
+            raw[2, first:stop] = z
+        for j in range(rows):
+            for k in range(b.shape[1]):
+                finite = finite and math.isfinite(c[j, k]) and math.isfinite(z[j, k])
+        gain = won = math.nan
+        if finite:
+            loss.value(b, label, lost[0])
+            loss.value(c, label, lost[1])
+            loss.value(z, label, lost[2])
+            gain, won = _won(weight, lost[0], lost[1]), _won(weight, lost[0], lost[2])
+        if not math.isfinite(gain + won):
+            s.skipped += rows
             continue
-        if 0.0 < limit[i] < s.rate:
-            _slow_down(s, limit[i])
-            s.slowest = 1.0 / limit[i]
-        spread = abs(weight[i]) * spreads[i]
-        back, unknown = weight[i] < 0.0, limit[i] == 0.0
-        late = not at_once and s.examples > then.examples
-        if back:  # what the mixture gained over the mean of both losses is removed with the row
-            s.late_share += spread if unknown else min(spread * spreads[i] / 8.0, spread)
+        if 0.0 < limits[i] < s.rate:
+            _slow_down(s, limits[i])
+            s.slowest = 1.0 / limits[i]
+        met = math.isinf(spreads[i])
+        spread, back = abs(gain) if met else (heavy[i] + backs[i]) * spreads[i], backs[i] > 0.0
+        late, unknown = not at_once and s.examples > then.examples, limits[i] == 0.0
+        if back:  # what the mixture gained over the mean of both losses is removed with the rows
+            gone = spread if met else backs[i] * spreads[i]
+            s.late_share += min(gone * spreads[i] / 8.0, gone) if exact else gone
         if back or late or unknown:
             s.late_spread += spread * spread / 8.0
         if late:
@@ -125,23 +154,32 @@ def update(state, raw, numbers, counted, position, seen, held, virtual, reach, l
         s.examples += 1.0
         s.spread = max(s.spread, spread)
         s.spread_sum += spread
+        lasting = 0.0
         if s.examples > NEAR:
             s.far_spread += spread
+            lasting = spread * FAR_COST
+        if lists and not virtual:
+            # Of a list that was shown in part, what was served is a mixture of the parts' probabilities with another weight.
+            _mix(b, c, s.weight if at_once else then.weight, loss, z)
+            loss.value(z, label, lost[1])
+            s.far_spread += min(max(_won(weight, lost[2], lost[1]), 0.0), spread) / FAR_COST
         # One step of exponential weights; the larger of the two exponentials is 1.
-        loss.value(b, label[i : i + 1], lost[0])
-        loss.value(c, label[i : i + 1], lost[1])
-        loss.value(z, label[i : i + 1], lost[2])
-        gain = weight[i] * (lost[0, 0] - lost[1, 0])
         less = math.exp(-abs(s.rate * gain))
         stay, moved = (1.0 - s.weight) * (less if gain > 0.0 else 1.0), s.weight * (1.0 if gain > 0.0 else less)
+        mixed = max(gain, 0.0) + math.log(stay + moved) / s.rate
         s.over_corrected += gain
-        s.over_served += weight[i] * (lost[0, 0] - lost[2, 0])
-        s.mixed += max(gain, 0.0) + math.log(stay + moved) / s.rate
+        s.over_served += won
+        s.mixed += mixed
         share = 1.0 / (s.examples + 1.0)
         s.share_sum += share
         s.weight = (1.0 - share) * (moved / (stay + moved)) + share / 2.0
-        if np.int64(s.examples) % STRIDE == 0:
-            # Keeping away from 0 and 1 has a cost that is not due to delay and that a slower rate would not lower.
+        # Keeping away from 0 and 1 has a cost that is not due to delay and that a slower rate would not lower.
+        if unlimited:
+            cost = mixed - won - lasting
+            tuned[0] += min(cost, caps[i])
+            s.far_spread += max(cost - caps[i], 0.0) / FAR_COST
+            cost = tuned[0]
+        else:
             cost = s.mixed - s.over_served - s.far_spread * FAR_COST
-            if s.rate * cost > PATIENCE:
-                _slow_down(s, PATIENCE / cost)
+        if (unlimited or np.int64(s.examples) % STRIDE == 0) and s.rate * cost > PATIENCE:
+            _slow_down(s, PATIENCE / cost)
