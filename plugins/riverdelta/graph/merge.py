@@ -44,8 +44,9 @@ def merge(
 
     Inputs: the base's, the declared columns, the ids of strings that corrections read (`Feature.id_input`), then the tables
     (each also an initializer, so that it is optional), then for a loss of lists `group` int64[N], the number of each row's list
-    (by default all rows are one). Outputs: those of `taps.outputs`, then the taps, as corrections read them. The base's opset and IR version are kept, or raised to 13 and 4. Until something is
-    learned, the raw output is the base's, bit for bit (an infinite one becomes the largest float).
+    (by default all rows are one). Outputs: those of `taps.outputs`, then the taps, as corrections read them. The base's opset and
+    IR version are kept, or raised to 13 (18 for lists) and 4. Until something is learned, the raw output is the base's, bit for
+    bit (an infinite one becomes the largest float).
     """
     model, loss = _base(signature, taps), stack.loss
     graph = model.graph
@@ -53,7 +54,7 @@ def merge(
     lists = {GROUP} if loss.lists else set()
     for name in sorted({score, served, *others, *taps, *lists} & set(signature.inputs)):
         raise ModelError(
-            f"{signature.path.name}: {name!r} is an input of the base and the name of an output, a tap or the input of lists of "
+            f"{signature.path.name}: {name!r} is an input of the base and the name of an output, a tap or the group of "
             f"the merged model; rename one of them"
         )
     features = all_features(signature, taps, declared, names)
