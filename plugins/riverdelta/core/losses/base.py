@@ -46,6 +46,8 @@ class Loss(ABC):
     labels: tuple[float, ...] | None = None
     #: Whether an example is a list of rows, such as those of one request. Otherwise each row is an example.
     lists: ClassVar[bool] = False
+    #: For `lists`, the positions whose probability of being examined is learned from clicks.
+    positions: int = 0
     #: The names of the classes that the outputs stand for, in order; None for other labels.
     classes: tuple[str, ...] | None = None
     #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
