@@ -23,6 +23,9 @@ class Examples:
     positive's row (0: none). `sent` float32[M] is the weight that came with the label, a factor of the first two.
     `received` float64[M] is when the label was received, `scored` when the row was scored and `event` when what it reports
     happened (Unix seconds; NaN: unknown); `source` int64[M] is the sender of the label, 0 for a negative by silence.
+
+    For a loss of lists, `group` int64[M] is the number of each row's list; rows of a list are adjacent, rows without a label
+    have the label 0, and `sent` is the weight before it was divided by a propensity. It is None for any other loss.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -39,6 +42,7 @@ class Examples:
     source: Ints
     sent: Floats
     event: npt.NDArray[np.float64]
+    group: Ints | None = None
 
     def __post_init__(self) -> None:
         for name in OUTPUTS:
@@ -53,10 +57,11 @@ class Examples:
         time: npt.NDArray[np.float64],
         source: Ints | None = None,
         sent: Floats | None = None,
+        group: Ints | None = None,
     ) -> Examples:
         """Return examples that no stack has served; their labels come at the time of scoring, from source 1 by default.
 
-        `sent` float32[M] are the weights of the labels (default 1).
+        `sent` float32[M] are the weights of the labels (default 1), `group` int64[M] the lists of a loss of lists.
         """
         zeros, weight = np.zeros(len(label), np.int64), np.ones(len(label), np.float32) if sent is None else sent
         return cls(
@@ -74,14 +79,16 @@ class Examples:
             source=zeros + 1 if source is None else source,
             sent=weight,
             event=np.full(len(label), np.nan),
+            group=group,
         )
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, rows: slice) -> Examples:
-        columns = {name: column[rows] for name, column in self.columns.items()}
-        return Examples(columns, *(getattr(self, field.name)[rows] for field in fields(self)[1:]))
+        values = ((field.name, getattr(self, field.name)) for field in fields(self)[1:])
+        kept: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values}
+        return Examples({name: column[rows] for name, column in self.columns.items()}, **kept)
 
     def measured(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
         """Return the rows that measures count, in order: indices intp[K] of the examples, labels and weights float32[K].

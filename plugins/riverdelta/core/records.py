@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from riverdelta.core.arrow import Array, from_arrow, to_arrow
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.feedback import MOST_WEIGHT
+from riverdelta.core.feedback import Feedback as Feedback
 from riverdelta.core.instruction import OF_0_1, Instruction, of_0_1
 
 #: The end of the year 9999 in Unix seconds, beyond which no date can be shown.
@@ -85,47 +85,6 @@ class Impressions:
 
     def __len__(self) -> int:
         return len(self.request)
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """M feedback items in the order in which they were accepted; a NaN label means that the row was only shown.
-
-    `late` marks a label that came after its row had become a negative; `time` is when it was received (Unix seconds); `source`
-    is a hash that identifies the sender, 0 if unknown. `weight` are the senders' weights, None if all are 1, and `event` the
-    times of the labelled events (Unix seconds, NaN: unknown), None if all are unknown.
-    """
-
-    kind: ClassVar[str] = "feedback"
-
-    incarnation: npt.NDArray[np.int64]
-    request: npt.NDArray[np.int64]
-    index: npt.NDArray[np.int32]
-    label: npt.NDArray[np.float32]
-    time: npt.NDArray[np.float64]
-    late: npt.NDArray[np.bool_]
-    source: npt.NDArray[np.int64]
-    weight: npt.NDArray[np.float32] | None = None
-    event: npt.NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        if self.weight is not None and (self.weight == 1).all():
-            object.__setattr__(self, "weight", None)
-        if self.event is not None and np.isnan(self.event).all():
-            object.__setattr__(self, "event", None)
-
-    def __len__(self) -> int:
-        return len(self.request)
-
-    @property
-    def weights(self) -> npt.NDArray[np.float32]:
-        """The senders' weights, float32[M]."""
-        return np.ones(len(self), np.float32) if self.weight is None else self.weight
-
-    @property
-    def events(self) -> npt.NDArray[np.float64]:
-        """The times of the events, float64[M]; NaN if unknown."""
-        return np.full(len(self), np.nan) if self.event is None else self.event
 
 
 _Rows = TypeVar("_Rows", bound=Impressions | Feedback)
@@ -271,9 +230,8 @@ def _decode_arrow(payload: bytes) -> Record:
         found = values.get(name, np.empty(0, dtype))
         if not isinstance(found, np.ndarray) or found.dtype != dtype or found.ndim > 1 + (name in OUTPUTS):
             raise TypeError(f"its {name} is not {dtype}[N]")
-    weight = record.weight if isinstance(record, Feedback) else None
-    if weight is not None and not ((weight >= 0) & (weight <= MOST_WEIGHT)).all():
-        raise ValueError(f"a weight is not from 0 to {MOST_WEIGHT:g}")
+    if isinstance(record, Feedback):
+        record.check()
     if isinstance(record, Impressions) and {getattr(record, name).shape for name in OUTPUTS} != {record.base.shape}:
         raise TypeError("its raw outputs differ in shape")
     return record

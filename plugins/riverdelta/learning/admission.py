@@ -11,6 +11,7 @@ import numpy.typing as npt
 from riverdelta.core import senders
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.examples import Examples
+from riverdelta.core.features import Floats, Ints
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.breaker import Breaker
@@ -20,11 +21,25 @@ from riverdelta.learning.shares import Shares
 Rows = npt.NDArray[np.bool_]
 
 
+def _starts(group: Ints) -> Ints:
+    return np.flatnonzero(np.diff(group, prepend=group[0] - 1)) if len(group) else np.empty(0, np.int64)
+
+
+def together(rows: Rows, group: Ints) -> Rows:
+    """Return bool[M]: whether all rows of the row's list are marked; the rows of a list are adjacent.
+
+    >>> together(np.array([True, False, True]), np.array([5, 5, 6])).tolist()
+    [False, False, True]
+    """
+    starts = _starts(group)
+    return np.repeat(np.logical_and.reduceat(rows, starts), np.diff(starts, append=len(group))) if len(group) else rows
+
+
 class Admission:
     """The limits of each entity and of each sender, and the breaker, which while tripped holds what they admit.
 
     Limits apply when an example comes, whether the breaker is open or not, so that what is held is what would have been
-    learned.
+    learned. A list passes or fails as a unit: the limit of an entity counts its labels above 0, all of which have to pass.
     """
 
     def __init__(
@@ -74,14 +89,32 @@ class Admission:
         """
         e, passes = examples, np.ones(len(examples), np.bool_)
         # A light example counts for 1: a correction forgets with each, however light. One of weight 0 is not learned.
-        learned = e.weight > 0
+        learned = e.weight > 0 if e.group is None else (e.weight > 0) & (e.label > 0)
         if self.limiter is not None:
             passes = self.limiter.admit(e.columns, e.received, np.where(learned, np.maximum(e.sent, 1.0), 0.0))
         if self.shares is not None:
             weight = np.where(learned & (e.sent < 1.0), np.maximum(e.weight, np.float32(1.0)), e.weight)
-            passes[passes] = self.shares.admit(e.source[passes], weight[passes], e.received[passes])
+            if e.group is None:
+                passes[passes] = self.shares.admit(e.source[passes], weight[passes], e.received[passes])
+            else:
+                passes = self._share_lists(e, e.group, passes, np.where(learned, weight, np.float32(0.0)))
+        elif e.group is not None:
+            passes = together(passes, e.group)
         closed = self.watch(e, passes) if watched else np.full(len(e), not self.open)
+        if e.group is not None:
+            closed = together(closed, e.group)
         return passes & closed, passes & ~closed
+
+    def _share_lists(self, e: Examples, group: Ints, passes: Rows, weight: Floats) -> Rows:
+        """Return which lists pass the limits of senders: each is one example, of the sender of its first label above 0."""
+        assert self.shares is not None
+        starts, rows = _starts(group), len(group)
+        first = np.minimum.reduceat(np.where(weight > 0, np.arange(rows), rows), starts)
+        source = e.source[np.where(first < rows, first, starts)]
+        admitted = np.logical_and.reduceat(passes, starts)
+        total, received = np.add.reduceat(weight, starts), np.maximum.reduceat(e.received, starts)
+        admitted[admitted] = self.shares.admit(source[admitted], total[admitted], received[admitted])
+        return np.repeat(admitted, np.diff(starts, append=rows))
 
     def resume(self, learned: bool) -> None:
         """Reset the breaker on an operator's command, which also answers the rollback that it requested.

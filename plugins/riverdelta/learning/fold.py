@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, Stateful, nest, of_json, part, take, to_json
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Columns, Floats
+from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
 from riverdelta.core.settings import ADDED
@@ -34,6 +34,22 @@ from riverdelta.learning.recall import Recall
 _log = logging.getLogger(__name__)
 #: Rows that are scored, learned and measured in one call.
 AT_ONCE = 1024
+
+
+def cuts(rows: int, group: Ints | None, most: int) -> Iterator[slice]:
+    """Yield consecutive slices of rows, of at most `most` rows each or of one list that is longer; none cuts a list.
+
+    >>> [(part.start, part.stop) for part in cuts(6, np.array([1, 1, 2, 2, 2, 2]), 3)]
+    [(0, 2), (2, 6)]
+    """
+    if group is None:
+        yield from (slice(first, min(first + most, rows)) for first in range(0, rows, most))
+        return
+    ends, first = np.append(np.flatnonzero(np.diff(group)) + 1, rows), 0
+    while first < rows:
+        last = max(int(np.searchsorted(ends, first + most, side="right")) - 1, int(np.searchsorted(ends, first, side="right")))
+        yield slice(first, int(ends[last]))
+        first = int(ends[last])
 
 
 class Fold(ABC):
@@ -155,8 +171,9 @@ class Fold(ABC):
         e = examples
         rows, label, importance = e.measured()
         base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
-        self.prequential.update(base, served, label, importance)
-        self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows])
+        more = {} if e.group is None else {"group": e.group[rows]}
+        self.prequential.update(base, served, label, importance, **more)
+        self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows], **more)
         drifts = self.adaptation.watch(e)
         self._admit(e)
         if self.admitted.any():
@@ -173,7 +190,7 @@ class Fold(ABC):
         journal.
         """
         e, corrected, admitted = examples, np.empty_like(examples.base), np.empty(len(examples), np.bool_)
-        for rows in (slice(first, first + CHECK) for first in range(0, len(e), CHECK)):
+        for rows in cuts(len(e), e.group, CHECK):
             part = e[rows]
             passes = self._admit(part, watched=False)
             for first, last in pairwise([0, *(np.flatnonzero(np.diff(self.admitted)) + 1).tolist(), len(part)]):
@@ -182,9 +199,10 @@ class Fold(ABC):
             self.admission.watch(replace(part, corrected=corrected[rows]), passes)
             admitted[rows] = self.admitted
         self.admitted = admitted
-        served = self.gate.serve(e.base, corrected, e.label, e.importance)
+        more = {} if e.group is None else {"group": e.group}
+        served = self.gate.serve(e.base, corrected, e.label, e.importance, **more)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
-        self.prequential.update(e.base, e.served, e.label, e.importance)
+        self.prequential.update(e.base, e.served, e.label, e.importance, **more)
         self.adaptation.watch(e)
         return e
 
@@ -211,17 +229,21 @@ class Fold(ABC):
 
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""
-        return self._learn_rows(self._columns(e, rows), np.ascontiguousarray(e.base[rows]), e.label[rows], e.weight[rows])
+        group = None if e.group is None else e.group[rows]
+        return self._learn_rows(
+            self._columns(e, rows), np.ascontiguousarray(e.base[rows]), e.label[rows], e.weight[rows], group
+        )
 
-    def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
+    def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None) -> Floats:
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
-        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight))
+        more = {} if group is None else {"group": group}
+        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), **more)
 
-    def serve(self, columns: Columns, base: Floats) -> tuple[Floats, Floats]:
-        """Return the corrected and the served outputs of rows, by the current tables and gate."""
+    def serve(self, columns: Columns, base: Floats, group: Ints | None = None) -> tuple[Floats, Floats]:
+        """Return the corrected and the served outputs of rows, by the current tables and gate; `group` is as in `Examples`."""
         corrected = self.stack.predict(columns, base)
-        served = base if self.shadow else self.stack.loss.mix(base, corrected, self.gate.weight)
+        served = base if self.shadow else self.stack.loss.mix(base, corrected, self.gate.weight, group)
         return corrected, np.asarray(served, np.float32)
 
     def _predict(self, e: Examples, rows: slice) -> Floats:

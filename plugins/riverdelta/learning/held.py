@@ -11,7 +11,7 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Array, Arrays, take
 from riverdelta.core.checked import positive
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Floats
+from riverdelta.core.features import Floats, Ints
 from riverdelta.corrections.stack import Stack
 from riverdelta.learning.erased import Erased
 
@@ -79,17 +79,20 @@ class Held:
         for name in self._stack.reads:
             rows["columns"][name] = e.columns[name][which]
         rows["base"], rows["label"], rows["weight"] = e.base[which], e.label[which], e.weight[which]
+        if e.group is not None:
+            rows["group"] = e.group[which]
         self._append(rows)
         self._fit()
 
-    def take(self, most: int) -> tuple[dict[str, npt.NDArray[Any]], Floats, Floats, Floats]:
-        """Remove the oldest examples, `most` or fewer; return columns, base float32[M, K], label and weight float32[M]."""
-        last = self._end if len(self._blocks) == 1 else BLOCK
-        rows = self._blocks[0][self._first : min(self._first + most, last)]
-        self._remove(len(rows))
+    def take(self, most: int) -> tuple[dict[str, npt.NDArray[Any]], Floats, Floats, Floats, Ints | None]:
+        """Remove the oldest examples, `most` or fewer, or with the rest of the last list.
+
+        Returns columns, base float32[M, K], label and weight float32[M], and group int64[M] for a loss of lists.
+        """
+        rows = self._cut(min(most, len(self._first_block())))
         columns = {name: np.ascontiguousarray(rows["columns"][name]) for name in self._stack.reads}
         base, label, weight = (np.ascontiguousarray(rows[name]) for name in ("base", "label", "weight"))
-        return columns, base, label, weight
+        return columns, base, label, weight, np.ascontiguousarray(rows["group"]) if self._stack.loss.lists else None
 
     def skip(self) -> None:
         """Drop all examples, and count them as skipped."""
@@ -100,8 +103,7 @@ class Held:
         """Drop the examples that `erased.like` finds; return how many."""
         left, dropped, since = list[_Rows](), 0, self.since
         while len(self):
-            last = self._end if len(self._blocks) == 1 else BLOCK
-            rows = self._blocks[0][self._first : last].copy()
+            rows = self._first_block().copy()
             gone = erased.like({name: rows["columns"][name] for name in self._stack.reads}, np.ascontiguousarray(rows["base"]))
             left.append(rows[~gone])
             dropped += int(gone.sum())
@@ -146,7 +148,8 @@ class Held:
         """The dtype of one example, without padding."""
         columns = [(name, column.numpy, column.shape) for name, column in self._stack.schema.items()]
         base = ("base", np.float32, (self._stack.loss.outputs,))
-        return np.dtype([("columns", columns), base, ("label", np.float32), ("weight", np.float32)])
+        group = [("group", np.int64)] if self._stack.loss.lists else []
+        return np.dtype([("columns", columns), base, ("label", np.float32), ("weight", np.float32), *group])
 
     def _append(self, rows: _Rows) -> None:
         at = 0
@@ -172,5 +175,24 @@ class Held:
 
     def _fit(self) -> None:
         if (beyond := len(self) - max(self._limit // self._kind.itemsize, 1)) > 0:
-            self.dropped += beyond
-            self._remove(beyond)
+            self.dropped += len(self._cut(beyond))
+
+    def _first_block(self) -> _Rows:
+        return self._blocks[0][self._first : self._end if len(self._blocks) == 1 else BLOCK] if self._blocks else self._none
+
+    def _cut(self, rows: int) -> _Rows:
+        """Remove the oldest rows, and the rest of their last list, and return them."""
+        taken = [self._none]
+        while len(self) and (
+            rows > 0 or (self._stack.loss.lists and self._first_block()["group"][0] == taken[-1]["group"][-1])
+        ):
+            block = self._first_block()
+            most = rows if rows > 0 else int(np.argmin(np.append(block["group"] == taken[-1]["group"][-1], False)))
+            taken.append(block[:most])
+            rows -= len(taken[-1])
+            self._remove(len(taken[-1]))
+        return taken[-1] if len(taken) == 2 else np.concatenate(taken)
+
+    @property
+    def _none(self) -> _Rows:
+        return np.empty(0, self._kind)

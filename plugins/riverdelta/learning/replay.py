@@ -13,7 +13,7 @@ import numpy.typing as npt
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
-from riverdelta.learning.fold import AT_ONCE
+from riverdelta.learning.fold import AT_ONCE, cuts
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer
@@ -34,6 +34,7 @@ def replay(
     refresh_rows: int = 1,
     source: Ints | None = None,
     weight: Floats | None = None,
+    group: Ints | None = None,
 ) -> Replayed:
     """Return a log's rows as a fresh learner serves them, each scored with what it learned from the labels known so far.
 
@@ -57,17 +58,20 @@ def replay(
         The sender of each label, int64[N] (default 1).
     weight
         The weight of each label, float32[N] from 0 to 100 (default 1); a negative by silence has the weight 1.
+    group
+        The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request,
+        and complete when the last of its labels is known; `refresh_rows` then counts lists.
     """
     rows = len(label)
     weight = np.ones(rows, np.float32) if weight is None else weight
     source = np.ones(rows, np.int64) if source is None else source
-    run = Replayed(learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source, weight)
+    run = Replayed(learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source, weight, group)
     start = perf_counter()
     joiner = learner.joiner
-    at_once = joiner.window is None and joiner.weights.keep == 1.0 and learner.adaptation.response is None
-    if label_time is None and refresh_rows <= 1 and at_once:
-        for first in range(0, rows, AT_ONCE):
-            run.serve_and_learn(slice(first, min(first + AT_ONCE, rows)))
+    immediate = (joiner.window is None or group is not None) and joiner.weights.keep == 1.0
+    if label_time is None and refresh_rows <= 1 and immediate and learner.adaptation.response is None:
+        for part in cuts(rows, group, AT_ONCE):
+            run.serve_and_learn(part)
     else:
         run.push_records(time if label_time is None else label_time, max(refresh_rows, 1))
     run.seconds = perf_counter() - start
@@ -86,16 +90,28 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
 
 
 class Replayed(Source, Observer):
-    """The N rows of a log, their served outputs, and their records: row r is request r of one worker.
+    """The N rows of a log, their served outputs, and their records: row r, or list r, is request r of one worker.
 
     `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] marks rows whose
     labels were learned, and `seconds` is how long it took. The rest is in the learner: its gate, its measures, its tables.
     """
 
     def __init__(
-        self, learner: Learner, columns: Columns, base: Floats, label: Floats, time: Times, source: Ints, weight: Floats
+        self,
+        learner: Learner,
+        columns: Columns,
+        base: Floats,
+        label: Floats,
+        time: Times,
+        source: Ints,
+        weight: Floats,
+        group: Ints | None = None,
     ) -> None:
-        self.learner, self.columns = learner, columns
+        self.learner, self.columns, self.group = learner, columns, group
+        self._edges_of_lists = np.arange(len(label) + 1) if group is None else learner.stack.loss.starts(len(label), group)
+        counts = np.diff(self._edges_of_lists)
+        self._request = np.repeat(np.arange(len(counts)), counts)
+        self._index = (np.arange(len(label)) - np.repeat(self._edges_of_lists[:-1], counts)).astype(np.int32)
         self.base, self.label, self.time, self.source, self.weight = base, label, time, source, weight
         self.seconds = 0.0
         self.corrected, self.served = np.empty((2, *base.shape), np.float32)
@@ -106,7 +122,8 @@ class Replayed(Source, Observer):
 
     def serve_and_learn(self, rows: slice) -> None:
         """Serve and learn rows, each served after all labels before it are learned."""
-        said = self.label[rows], self.time[rows], self.source[rows], self.weight[rows]
+        group = None if self.group is None else self.group[rows]
+        said = self.label[rows], self.time[rows], self.source[rows], self.weight[rows], group
         served = self.learner.learn_at_once(Examples.unserved(self._columns(rows), self.base[rows], *said))
         self.corrected[rows], self.served[rows] = served.corrected, served.served
         self.learned[rows] = self.learner.admitted
@@ -114,8 +131,14 @@ class Replayed(Source, Observer):
     def push_records(self, label_time: Times, refresh_rows: int) -> None:
         """Score rows by the tables at each refresh, and push the records of scores and of labels known so far."""
         self.learner.joiner.waiting.source = self.learner.observers["replay"] = self
-        silence, rows = self.learner.joiner.window is not None, len(self.label)
-        first = first_served_with(self.time, label_time, refresh_rows)
+        silence, rows = self.learner.joiner.window is not None and self.group is None, len(self.label)
+        if self.group is None:
+            first = first_served_with(self.time, label_time, refresh_rows)
+        else:
+            edges = self._edges_of_lists
+            known_at = np.maximum.reduceat(label_time, edges[:-1])
+            served = np.minimum(first_served_with(self.time[edges[:-1]], known_at, refresh_rows), len(edges) - 1)
+            first, label_time = edges[served][self._request], known_at[self._request]
         sent = np.flatnonzero(self.label > 0) if silence else np.arange(rows)
         sent = sent[np.lexsort((label_time[sent], first[sent]))]
         starts = np.arange(0, rows, refresh_rows) if silence else np.unique([0, *first[first < rows]])
@@ -132,18 +155,18 @@ class Replayed(Source, Observer):
 
     def locate(self, incarnation: int, request: int) -> int | None:
         """Return the record of a row that no longer fits in the joiner's memory."""
-        return self._sequences[bisect_right(self._edges, request) - 1]
+        return self._sequences[bisect_right(self._edges, int(self._edges_of_lists[request])) - 1]
 
     def impressions(self, sequence: int) -> Impressions:
         """Return the rows of a record as they were scored."""
         at = bisect_left(self._sequences, sequence)
         rows = slice(self._edges[at], self._edges[at + 1])
         count = rows.stop - rows.start
-        zeros, request = np.zeros(count, np.int64), np.arange(rows.start, rows.stop)
+        zeros = np.zeros(count, np.int64)
         return Impressions(
             incarnation=1,
-            request=request,
-            index=np.zeros(count, np.int32),
+            request=self._request[rows],
+            index=self._index[rows],
             time=self.time[rows],
             release=zeros,
             swap=zeros,
@@ -152,11 +175,12 @@ class Replayed(Source, Observer):
             corrected=self.corrected[rows],
             served=self.served[rows],
             propensity=np.full(count, np.nan, np.float32),
-            columns={**self._columns(rows), _ROW: request},
+            columns={**self._columns(rows), _ROW: np.arange(rows.start, rows.stop)},
         )
 
     def _score(self, rows: slice) -> None:
-        self.corrected[rows], self.served[rows] = self.learner.serve(self._columns(rows), self.base[rows])
+        group = None if self.group is None else self.group[rows]
+        self.corrected[rows], self.served[rows] = self.learner.serve(self._columns(rows), self.base[rows], group)
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))
@@ -164,10 +188,12 @@ class Replayed(Source, Observer):
     def _label(self, rows: Ints, label: Floats, received: Times) -> None:
         if not len(rows):
             return
-        window = self.learner.joiner.window
-        late = np.zeros(len(rows), np.bool_) if window is None else (self.time[rows] + window <= self._tick) & (label > 0)
-        keys, weight = (np.ones(len(rows), np.int64), rows, np.zeros(len(rows), np.int32)), self.weight[rows]
-        self._push(Feedback(*keys, label, received, late, self.source[rows], weight))
+        window, late = self.learner.joiner.window, np.zeros(len(rows), np.bool_)
+        if window is not None and self.group is None:
+            late = (self.time[rows] + window <= self._tick) & (label > 0)
+        keys, weight = (np.ones(len(rows), np.int64), self._request[rows], self._index[rows]), self.weight[rows]
+        complete = None if self.group is None else np.ones(len(rows), np.bool_)
+        self._push(Feedback(*keys, label, received, late, self.source[rows], weight, complete=complete))
 
     def _push(self, record: Record) -> None:
         self._sequence += 1

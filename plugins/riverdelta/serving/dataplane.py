@@ -16,7 +16,6 @@ from riverdelta.core import senders
 from riverdelta.core.age import age
 from riverdelta.core.errors import InvalidInput, Unavailable, short, too_many_rows
 from riverdelta.core.features import Column, Floats
-from riverdelta.core.feedback import check_times, check_weights
 from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
 from riverdelta.core.values import is_list
@@ -24,8 +23,9 @@ from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
+from riverdelta.serving.answer import ScoreAnswer
 from riverdelta.serving.fallback import Fallback
-from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, Meant, found
+from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, Meant, checked, found
 from riverdelta.serving.follower import Follower
 from riverdelta.serving.health import health
 from riverdelta.serving.naming import Claim, claim, read_name
@@ -36,16 +36,6 @@ from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.names import RowName
 from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
-
-
-@dataclass(frozen=True)
-class ScoreAnswer:
-    """Scores float32[N], the base's raw outputs, the request's id (a row is `<id>.<index>`), and the state that scored it."""
-
-    scores: Floats
-    base: Floats
-    impressions: str
-    state: State
 
 
 @dataclass(frozen=True)
@@ -183,34 +173,29 @@ class DataPlane:
         return self._answer(owner.request, known.scores, known.base, known.state)
 
     def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
-        return ScoreAnswer(scores, base, self._ids.issue(*request), state)
+        return ScoreAnswer(scores, base, self._ids.issue(*request), state, self.definition.loss)
 
-    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0, **more: Any) -> FeedbackAnswer:
-        """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.
+    async def feedback(self, ids: Sequence[str | RowName], labels: Any, source: int = 0, **more: Any) -> FeedbackAnswer:
+        """Store feedback: ids `<id>.<index>` or the client's own, and M labels, NaN for a row that was only shown.
 
-        `source` is a hash of the sender, 0 if unknown; `more` are the `weights` and `times` of `read_feedback`.
+        `source` is a hash of the sender, 0 if unknown; `more` is as in `feedback.checked`.
 
         Raises as `read_feedback` and `store`.
         """
         return await self.store(self.read_feedback(ids, labels, **more), source)
 
-    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats, weights: Any = None, times: Any = None) -> Items:
-        """Return checked feedback; raises `InvalidInput` naming a malformed item.
-
-        `weights` are numbers from 0 to 100 (default 1) and `times` Unix seconds of the events, NaN if unknown (default).
-        """
+    def read_feedback(self, ids: Sequence[str | RowName], labels: Any, **more: Any) -> Items:
+        """Return checked feedback; raises `InvalidInput` naming a malformed item. `more` is as in `feedback.checked`."""
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
             raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
-        labels = self.definition.loss.check_labels(labels, "item", shown=True)
+        labels = self.definition.loss.read_labels(labels, "item", shown=True)
         rows: list[Meant] = [*self._ids.parse_all([name for name in ids if isinstance(name, str)])]
         if len(rows) < len(ids):
             issued = iter(rows)
             rows = [next(issued) if isinstance(name, str) else name for name in ids]
-        weights = None if weights is None else check_weights(weights, labels)
-        times = None if times is None else check_times(times, labels, self.clock())
-        return Items(rows, labels, weights, times)
+        return Items(rows, labels, checked(labels, self.definition.loss.lists, self.clock(), **more))
 
     async def store(self, items: Items, source: int = 0) -> FeedbackAnswer:
         """Store feedback that `read_feedback` returned; returns when accepted items and their impressions are durable.
@@ -219,10 +204,13 @@ class DataPlane:
         of the rows yet, and `InvalidInput` for a name that does not say which row of its request is meant.
         """
         labels = items.labels
-        if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and np.isnan(labels).any():
+        if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and (
+            self.definition.loss.lists or np.isnan(labels).any()
+        ):
+            what = "the feedback of lists" if self.definition.loss.lists else "showings"
             raise Unavailable(
-                f"{waiting} bytes of showings are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
-                f"{self.settings.waiting_bytes}: send showings later, or raise the setting"
+                f"{waiting} bytes of {what} are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
+                f"{self.settings.waiting_bytes}: send {what.removeprefix('the ')} later, or raise the setting"
             )
         parsed = items.rows
         if RowName in set(map(type, parsed)):
@@ -234,12 +222,10 @@ class DataPlane:
         position = 0
         if good:
             keys = np.array([parsed[i] for i in good], np.int64)
-            weights = None if items.weights is None else items.weights[good]
-            times = None if items.times is None else items.times[good]
-            rows = keys[:, 0], keys[:, 1], keys[:, 2]
-            pending = self.journal.feedback(*rows, labels[good], self.clock(), source, weights, times)
+            rows, more = (keys[:, 0], keys[:, 1], keys[:, 2]), {name: values[good] for name, values in items.more.items()}
+            pending = self.journal.feedback(*rows, labels[good], self.clock(), source, **more)
             answer = await asyncio.wrap_future(pending)
-            if times is not None:
+            if (times := more.get("event")) is not None:
                 self.metrics.reported(self.clock() - times[[one in JOINED for one in answer.outcomes]])
             position = answer.position
             for i, outcome in zip(good, answer.outcomes, strict=True):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from riverdelta.core.errors import NothingAccepted
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import InvalidInput, NothingAccepted
 from riverdelta.core.features import Floats
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.feedback import check_places, check_propensities, check_times, check_weights
 from riverdelta.storage.journal import Outcome
 from riverdelta.storage.journal.ids import Row
 from riverdelta.storage.journal.names import Resolver, RowName
@@ -24,14 +28,43 @@ Meant = Row | RowName | Outcome | None
 class Items:
     """Checked feedback: the row of each id, None if this service did not issue it, and the labels float32[M].
 
-    A row by its client's ids is found when it is stored. `weights` float32[M] are None if all are 1, and `times` float64[M] of
-    the events if all are unknown (NaN).
+    A row by its client's ids is found when it is stored. `more` has what else the items have, as `checked` returns it.
     """
 
     rows: Sequence[Meant]
     labels: Floats
-    weights: Floats | None = None
-    times: Doubles | None = None
+    more: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+def checked(
+    labels: Floats,
+    lists: bool,
+    now: float,
+    weights: Any = None,
+    times: Any = None,
+    propensities: Any = None,
+    positions: Any = None,
+    complete: bool = False,
+) -> dict[str, npt.NDArray[Any]]:
+    """Return what items with these labels have besides them, by the names of the optional arrays of a record of feedback.
+
+    `weights` are numbers from 0 to 100 (default 1) and `times` Unix seconds of the events, NaN if unknown (default). For
+    `lists`, `propensities` are the probabilities with which rows were examined and `positions` their places, NaN if unknown;
+    `complete` says that no more feedback comes for the lists of these items. Raises `InvalidInput` naming a malformed item.
+    """
+    if not lists and (complete or propensities is not None or positions is not None):
+        raise InvalidInput(
+            "propensity, position and complete belong to a row of a list, and this scorer ranks no lists: leave them out, or "
+            'write "weight": 1 / propensity'
+        )
+    found = {
+        "weight": None if weights is None else check_weights(weights, labels),
+        "event": None if times is None else check_times(times, labels, now),
+        "propensity": None if propensities is None else check_propensities(propensities, len(labels)),
+        "place": None if positions is None else check_places(positions, len(labels)),
+        "complete": np.ones(len(labels), np.bool_) if complete else None,
+    }
+    return {name: values for name, values in found.items() if values is not None}
 
 
 @dataclass(frozen=True)

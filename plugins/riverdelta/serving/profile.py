@@ -22,15 +22,15 @@ from riverdelta.storage.registry import State
 LEAST_ROWS = LEAST
 
 
-def measure(definition: Definition, columns: Mapping[str, Any], label: Floats) -> Reference:
+def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> Reference:
     """Score N rows with the frozen base and return the reference profile of all columns, taps included.
 
-    `columns` are those of a request (arrays, or lists if ids are strings) and `label` float32[N] labels, both in their
+    `columns` are those of a request (arrays, or lists if ids are strings) and `label` the N labels, both in their
     original order. Prefer rows that the base was not fitted to. Raises `InvalidInput` naming what is wrong.
     """
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
-    label = definition.loss.check_labels(label)
+    label = definition.loss.read_labels(label)
     for name, values in columns.items():
         if len(values) != len(label):
             raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected the same number")

@@ -200,7 +200,7 @@ class Trainer:
 
     def _sweep(self) -> None:
         """Let retention delete what is older than both kept checkpoints, unless a command may relearn it."""
-        s, needed = self.settings, self.learner.joiner.showings.within
+        s, needed = self.settings, self.learner.joiner.within
         if not any(asked.fields.get("relearn") for asked in self._may_return()):
             self.journal.sweep(self.checkpoints.oldest(), s.journal_max_age_seconds, s.journal_max_bytes, self.clock(), needed)
 
@@ -210,7 +210,7 @@ class Trainer:
 
     def _learn(self) -> bool:
         self._settle()
-        if self._ticking.due() and (self.settings.labels == "silence" or len(self.learner.joiner.showings)):
+        if self._ticking.due() and (self.settings.window_seconds is not None or self.learner.joiner.ticks):
             self._tick()
         self._eraser.step()
         records = self.journal.read(self.learner.position, _READ_ROWS)

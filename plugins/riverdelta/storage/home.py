@@ -154,6 +154,7 @@ class Home:
             flush_rows=s.flush_rows,
             on_conflict=s.on_conflict,
             window_seconds=s.window_seconds,
+            lists=self.definition.loss.lists,
             patience_seconds=patience_seconds,
             names=s.names,
         )

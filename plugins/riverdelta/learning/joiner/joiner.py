@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, nest, part, split, take
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.examples import Examples
 from riverdelta.core.features import Ints
+from riverdelta.core.feedback import at
 from riverdelta.core.keys import indices, keys, requests
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.records import OUTPUTS, Feedback, Impressions, Record, Tick, only
+from riverdelta.core.records import Feedback, Impressions, Record, Tick, only
 from riverdelta.learning.erased import Erased
-from riverdelta.learning.joiner.shelf import Rows
+from riverdelta.learning.joiner.gathered import count, gather, made
+from riverdelta.learning.joiner.lists import Items, Lists
 from riverdelta.learning.joiner.showings import EMPTY, Showings
-from riverdelta.learning.joiner.waiting import COLUMN, Group, Waiting
+from riverdelta.learning.joiner.waiting import Waiting
 from riverdelta.learning.joiner.weights import Weights
 
 _log = logging.getLogger(__name__)
 LABELS = ("explicit", "silence")
 _COUNTS = ("unmatched", "kept_negatives", "dropped_negatives")
 _COUNTS_OF_0_1 = 5
-#: What an example copies from its impression, besides the columns.
-_READ = (*OUTPUTS, "time", "position")
 #: The most rows that a tick completes at once, as a share of the memory, and the fewest.
 _SLICES, _LEAST_SLICE = 4, 1024
 
@@ -39,14 +38,20 @@ class Joiner:
     becomes a negative, in the order in which rows were shown; a later `configure` does not affect rows already shown. See
     `Weights` for how late positives and sampled negatives are learned so that scores stay calibrated.
 
+    For a loss of lists, an example is all rows of a request that got feedback, shown or labelled. It is made at the first tick
+    `window_seconds` after the list's first feedback, or by the record that says it is complete; until then a label replaces the
+    row's earlier one, as the journal's rules allow. A label that comes later makes one more example of the list, with that
+    label alone: the loss is a sum over labels, so that all examples of a list have the gradient of its labels together. A list
+    without a label above 0 says nothing about its order, and is no example. See `Lists` for the order of lists.
+
     Parameters
     ----------
     labels
         "explicit" (default): a label completes its row. "silence": rows without a label also become negatives when their window
         ends.
     window_seconds
-        The attribution window in seconds, for "silence" only (default None). It need not cover most positives: late ones are
-        learned when they come, while a long window leaves only positives among the newest rows.
+        The attribution window in seconds, for "silence" and for lists only (default None). It need not cover most positives:
+        late ones are learned when they come, while a long window leaves only positives among the newest rows.
     relabels
         Whether a label that replaces another makes another example (default False).
     max_bytes
@@ -83,12 +88,14 @@ class Joiner:
         loss: Loss = LOG_LOSS,
     ) -> None:
         self.loss = loss
+        #: The lists that wait, for a loss of lists.
+        self.lists = Lists(getattr(loss, "positions", 0)) if loss.lists else None
         self.configure(labels, window_seconds, relabels, late, keep_negatives)
         self._reads = reads
         self.unmatched = 0
         #: Negatives that became examples, and those that sampling left out.
         self.kept_negatives = self.dropped_negatives = 0
-        self.waiting, self.showings = Waiting(max_bytes, unread), Showings()
+        self.waiting, self.showings = Waiting(max_bytes, unread, propensity=loss.lists), Showings()
         #: The newest tick in Unix seconds, at which windows end; 0 before the first.
         self.tick = 0.0
         #: Whether the last tick has more rows than fit in memory, so that it must be pushed again.
@@ -99,7 +106,7 @@ class Joiner:
         """Change the rules for later records; raises `ConfigurationError` if they do not fit together."""
         if labels not in LABELS:
             raise ConfigurationError(f"labels is {labels!r}; expected one of {', '.join(LABELS)}")
-        if (labels == "silence") != (window_seconds is not None):
+        if (labels == "silence") != (window_seconds is not None) and not self.loss.lists:
             raise ConfigurationError(
                 f"labels={labels!r} with window_seconds={window_seconds}; silence needs a window, explicit labels have none"
             )
@@ -107,13 +114,31 @@ class Joiner:
             raise ConfigurationError(
                 f"labels is {labels!r}, and silence stands for no label of {self.loss}; set RIVERDELTA_LABELS=explicit"
             )
+        if self.loss.lists and keep_negatives != 1.0:
+            raise ConfigurationError(
+                f"keep_negatives is {keep_negatives}, and rows of a list are learned together; set RIVERDELTA_KEEP_NEGATIVES=1"
+            )
         weights = Weights(late, keep_negatives, self.loss)
         self.labels, self.window, self.relabels, self.weights = labels, window_seconds, relabels, weights
 
     @property
     def bytes(self) -> int:
-        """Bytes of memory for what waits: impressions and showings."""
-        return self.waiting.bytes + self.showings.bytes
+        """Bytes of memory for what waits: impressions and feedback."""
+        return self.waiting.bytes + self.fed_bytes
+
+    @property
+    def fed_bytes(self) -> int:
+        """Bytes of memory for showings and for the feedback of lists until their windows end."""
+        return self.showings.bytes + (0 if self.lists is None else self.lists.bytes)
+
+    @property
+    def ticks(self) -> bool:
+        """Whether a window is open, or will be with the next feedback."""
+        return self.window is not None or bool(self.showings) or bool(self.lists)
+
+    def within(self, spans: Mapping[int, tuple[int, int]]) -> bool:
+        """Return whether a row with an open window belongs to a worker's requests from one to another, both included."""
+        return self.showings.within(spans) or (self.lists is not None and self.lists.within(spans))
 
     def upgraded(self) -> None:
         """Drop the rows that version 0.1 saved, except shown ones: all feedback that it accepted has come."""
@@ -132,7 +157,8 @@ class Joiner:
 
     def forget(self, erased: Erased) -> tuple[int, int]:
         """Drop erased rows from memory; return how many waited there, and how many showings were dropped."""
-        return self.waiting.forget(erased.keys), self.showings.forget(erased.has)
+        fed = self.showings if self.lists is None else self.lists
+        return self.waiting.forget(erased.keys), fed.forget(erased.has)
 
     def report(self) -> dict[str, Any]:
         """Return the rows and bytes that wait, and the rows that were lost or left out."""
@@ -140,17 +166,19 @@ class Joiner:
             **{name: getattr(self, name) for name in _COUNTS},
             "waiting_rows": self.waiting.rows,
             "waiting_bytes": self.bytes,
-            "showings_bytes": self.showings.bytes,
+            "showings_bytes": self.fed_bytes,
             "read_back_rows": self.waiting.read_back,
+            **({} if self.lists is None else {"lists": self.lists.report()}),
         }
 
     def state(self) -> dict[str, Array]:
         """Return everything that the next record depends on, except the impressions, which are in the journal."""
+        lists = {} if self.lists is None else {"lists": self.lists.state()}
         return {
             "counts": np.array([getattr(self, name) for name in _COUNTS], np.int64),
             "tick": np.array([self.tick], np.float64),
             "upgraded": np.array([self._upgraded]),
-            **nest({"shown": self.showings.state(), "kept": self.waiting.state()}),
+            **nest({"shown": self.showings.state(), "kept": self.waiting.state(), **lists}),
         }
 
     def load(self, arrays: Arrays) -> None:
@@ -160,13 +188,17 @@ class Joiner:
         else:
             self.waiting.load(part(arrays, "kept"))
         counts = take(arrays, "counts", np.zeros(len(_COUNTS), np.int64))
-        for name, count in zip(_COUNTS, counts.tolist(), strict=True):
-            setattr(self, name, count)
+        for name, number in zip(_COUNTS, counts.tolist(), strict=True):
+            setattr(self, name, number)
         self.tick = float(take(arrays, "tick", np.zeros(1))[0])
         self._upgraded, self.unfinished = bool(take(arrays, "upgraded", np.zeros(1, np.bool_))[0]), False
         self.showings.load(part(arrays, "shown"))
+        if self.lists is not None:
+            self.lists.load(part(arrays, "lists"))
 
     def _join(self, feedback: Feedback) -> Examples | None:
+        if self.lists is not None:
+            return self.lists.join(feedback, self.tick, np.inf if self.window is None else self.window, self._list_examples)
         key = keys(feedback.request, feedback.index)
         shown = np.isnan(feedback.label)
         examples = None
@@ -180,8 +212,35 @@ class Joiner:
             self.showings.label(feedback.incarnation[~shown], key[~shown])
         return examples
 
+    def _list_examples(self, closed: Items, late: Items) -> Examples | None:
+        """Return the examples of lists, then those of late labels; all that can fail comes first."""
+        assert self.lists is not None
+        rows, number = self.lists.rows(closed, late)
+        groups = self.waiting.find(rows["incarnation"].copy(), rows["key"].copy())
+        columns, taken = gather(groups, self._reads) if groups else ({}, np.empty(0, np.intp))
+        self._lose(len(rows) - len(taken))
+        self.waiting.remove(groups)
+        some, labels, weight, group = self.lists.learned(rows[taken], number[taken], columns, late)
+        columns = {name: column[some] for name, column in columns.items()}
+        return (
+            made(columns, labels, self.weights.of(labels.label, columns["corrected"], None, weight), group)
+            if some.any()
+            else None
+        )
+
+    def _lose(self, rows: int) -> None:
+        if rows:
+            self.unmatched += rows
+            _log.error("%d labels are not learned: their impressions are not in memory or in the journal", rows)
+
     def _mature(self, now: float) -> Examples | None:
         tick, most = max(self.tick, now), max(_LEAST_SLICE, self.waiting.limit // (_SLICES * max(self.waiting.row_bytes, 1)))
+        if self.lists is not None:
+            due = self.lists.due(tick, most)
+            examples = self._list_examples(due, due[:0])
+            self.lists.remove(due)
+            self.tick, self.unfinished = tick, len(self.lists.due(tick, 1)) > 0
+            return examples
         incarnation, key = self.showings.due(tick, most)
         examples = None
         if len(key):
@@ -198,7 +257,7 @@ class Joiner:
         """Return examples of labelled rows, whose keys are `key`, in their order. All that can fail comes first."""
         label, late = feedback.label, feedback.late
         groups = self.waiting.find(feedback.incarnation, key)
-        found, chosen = _rows(groups), groups
+        found, chosen = count(groups), groups
         undone = late & (label > 0) if late.any() else None
         if self.weights.keep < 1.0:
             keeps = self.weights.keeps(feedback.incarnation, key)
@@ -207,28 +266,14 @@ class Joiner:
             chosen = [(mine[at], shelf, rows[at]) for mine, shelf, rows in groups for at in [wanted[mine]] if at.any()]
         examples = None
         if chosen:
-            columns, taken = _gather(chosen, self._reads)
-            kept, sent = label[taken], feedback.weights[taken]
+            columns, taken = gather(chosen, self._reads)
+            labelled = at(feedback, taken)
             back = None if undone is None else undone[taken]
-            weight, importance, taken_back = self.weights.of(kept, columns["corrected"], back, sent)
-            examples = Examples(
-                columns={n.removeprefix(COLUMN): column for n, column in columns.items() if n.startswith(COLUMN)},
-                **{name: columns[name] for name in (*OUTPUTS, "position")},
-                label=kept,
-                weight=weight,
-                scored=columns["time"],
-                importance=importance,
-                taken_back=taken_back,
-                received=feedback.time[taken],
-                source=feedback.source[taken],
-                sent=sent,
-                event=feedback.events[taken],
-            )
-            self.kept_negatives += len(kept) - int(np.count_nonzero(kept))
-        self.dropped_negatives += found - _rows(chosen)
-        if lost := len(key) - found:
-            self.unmatched += lost
-            _log.error("%d labels are not learned: their impressions are not in memory or in the journal", lost)
+            weights = self.weights.of(labelled.label, columns["corrected"], back, labelled.weights)
+            examples = made(columns, labelled, weights)
+            self.kept_negatives += int(np.count_nonzero(labelled.label == 0))
+        self.dropped_negatives += found - count(chosen)
+        self._lose(len(key) - found)
         if not self.relabels and not silent:
             self.waiting.remove(groups)
         return examples
@@ -254,23 +299,3 @@ class Joiner:
             "upgraded": np.array([False]),
             **{f"shown/{name}": np.concatenate([one[name] for one in showings])[first] for name in EMPTY},
         }
-
-
-def _rows(groups: list[Group]) -> int:
-    return sum(len(mine) for mine, _, _ in groups)
-
-
-def _gather(groups: list[Group], reads: Collection[str] | None) -> tuple[dict[str, npt.NDArray[Any]], Rows]:
-    """Return the columns that all groups have, and the index of each row's key, in the keys' order."""
-    names = [name for name in groups[0][1].names if name in _READ or name.startswith(COLUMN)]
-    if len(groups) == 1:
-        mine, shelf, at = groups[0]
-        return {name: shelf[name][at] for name in names}, mine
-    for _, shelf, _ in groups:
-        missing = {n for n in set(names).symmetric_difference(shelf.names) if n.startswith(COLUMN)}
-        names = [n for n in names if n not in missing]
-        if missing := {n for n in missing if reads is None or n.removeprefix(COLUMN) in reads}:
-            raise Corrupt(f"impressions of two workers differ in the columns {', '.join(sorted(missing))}")
-    places = np.concatenate([mine for mine, _, _ in groups])
-    order = np.argsort(places, kind="stable")
-    return {name: np.concatenate([shelf[name][at] for _, shelf, at in groups])[order] for name in names}, places[order]

@@ -46,10 +46,12 @@ class Waiting:
         read last are kept in a quarter of the memory. Raise it if labels come late, to save reads.
     unread
         Columns that take no memory, as nothing learns from them.
+    propensity
+        Whether the propensities of rows are kept (default False).
     """
 
-    def __init__(self, limit: int, unread: Collection[str] = ()) -> None:
-        self.source = Source()
+    def __init__(self, limit: int, unread: Collection[str] = (), propensity: bool = False) -> None:
+        self.source, self._propensity = Source(), propensity
         self.limit, self._unread = limit, frozenset(unread)
         #: The size of the widest row so far, in bytes.
         self.row_bytes = 0
@@ -180,6 +182,7 @@ class Waiting:
             "sequence": np.full(len(impressions), sequence, np.int64),
             "time": impressions.time,
             "position": impressions.position,
+            **({"propensity": impressions.propensity} if self._propensity else {}),
             **{name: getattr(impressions, name) for name in OUTPUTS},
             **{COLUMN + name: column for name, column in impressions.columns.items() if name not in self._unread},
         }

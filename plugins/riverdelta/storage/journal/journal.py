@@ -10,13 +10,14 @@ import time as clock
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from riverdelta.core.errors import RiverdeltaError, Unavailable
 from riverdelta.core.features import Floats, Ints
 from riverdelta.core.instruction import Instruction
-from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import Control, Feedback, Tick
 from riverdelta.storage.journal.base import Answer, Health
 from riverdelta.storage.journal.buffer import Block, Buffer, Rows
@@ -63,7 +64,7 @@ class Journal(Reader):
     buffer_rows
         Rows that wait in memory while the log cannot be written (default 200,000); more are dropped and counted, and
         scoring continues.
-    on_conflict, window_seconds
+    on_conflict, window_seconds, lists
         The rules for feedback (see `Rules`) until the first settings record, whose rules then apply.
     patience_seconds
         How long feedback is held for the rows of another process, in seconds.
@@ -81,11 +82,12 @@ class Journal(Reader):
         buffer_rows: int = 200_000,
         on_conflict: str = "first",
         window_seconds: float | None = None,
+        lists: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
         entropy: Callable[[int], bytes] = os.urandom,
         names: int = 100_000,
     ) -> None:
-        self._rules = Rules(on_conflict, window_seconds)
+        self._rules = Rules(on_conflict, window_seconds, lists)
         super().__init__(log)
         self._flush_seconds, self._flush_rows = flush_seconds, flush_rows
         with log.transaction() as transaction:
@@ -135,17 +137,17 @@ class Journal(Reader):
         label: Floats,
         time: float,
         source: int = 0,
-        weight: Floats | None = None,
-        event: Doubles | None = None,
+        **more: npt.NDArray[Any],
     ) -> Future[Answer]:
-        """Decide and store feedback (a NaN label means shown); the future resolves when it is durable with its impressions.
+        """Decide and store feedback (a NaN label means shown); the future resolves when all of it is durable.
 
-        `source`, an int64, identifies the sender; `weight` and `event` are as in `Feedback`. The future raises `Unavailable`,
+        `source`, an int64, is the sender; `more` are the optional arrays of `Feedback`. The future raises `Unavailable`,
         and nothing is stored, if the journal cannot be written now or a live process has not stored some of the rows yet.
         """
         # Anything but an int64 is refused here, where it affects only its sender.
         times, late, sources = (np.full(len(label), value) for value in (time, False, np.int64(source)))
-        given = Feedback(incarnation, request, index.astype(np.int32), label, times, late, sources, weight, event)
+        kept: dict[str, Any] = dict(more)
+        given = Feedback(incarnation, request, index.astype(np.int32), label, times, late, sources, **kept)
         call = Call(given, clock.monotonic() + self._patience)
         # A client that hangs up cannot take back what others are committed with.
         call.future.set_running_or_notify_cancel()
