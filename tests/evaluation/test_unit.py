@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from riverdelta.checks import Part, check
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.losses import Count, Ranking, Regression

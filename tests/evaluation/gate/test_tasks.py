@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from riverdelta.checks import Part, check
 from riverdelta.core.losses import LOG_LOSS, Count, Multiclass, Ranking, Regression
 from riverdelta.evaluation.gate import Gate, hedge
@@ -26,7 +27,7 @@ SIZE, CLICKS = 5, 2
 
 
 def stream(loss, kind, examples, seed=0, scale=1.0):
-    """Return base, corrected, label, weight float32 and group of a stream: labels are drawn, or favour one of the two outputs."""
+    """Return base, corrected, label, weight float32 and group of a stream: labels are drawn or favour an output."""
     rng = np.random.default_rng(seed)
     size = SIZE if loss.lists else 1
     rows, group = examples * size, np.repeat(np.arange(examples), size)
@@ -63,7 +64,7 @@ def run(gate, columns, delay, back=0, shown=None):
 
     Every `back`-th record is taken back after it was learned. Of each list only the rows `shown` bool[N] are labelled.
     """
-    loss, (base, corrected, label, weight, group) = gate.loss, columns
+    loss, (base, corrected, label, _, group) = gate.loss, columns
     starts = np.append(np.flatnonzero(np.diff(group, prepend=-1)), len(group))
     weights, total, shown = [0.5], np.zeros(3), np.ones(len(label), bool) if shown is None else shown
     for record, first in enumerate(range(0, len(starts) - 1, 7)):
