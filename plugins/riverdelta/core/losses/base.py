@@ -216,6 +216,10 @@ class Loss(ABC):
         is Σ label·weight over the list.
         """
 
+    def in_range(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> npt.NDArray[np.bool_] | bool:
+        """Return bool[N]: whether `mixable` holds for mixtures of these outputs; True if it holds for all."""
+        return True
+
     @abstractmethod
     def export_link(self, nodes: Nodes, prediction: str) -> str:
         """Append the nodes of `link` to a graph and return the raw output's tensor float32[N, K]."""
