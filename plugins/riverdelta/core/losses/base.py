@@ -82,6 +82,13 @@ class Loss(ABC):
         """The valid labels, for the end of an error message."""
         return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
 
+    @property
+    def label_schema(self) -> dict[str, Any]:
+        """The JSON schema of a label as clients send it."""
+        if self.labels is None:
+            return {"type": "number"}
+        return {"enum": [int(one) if one.is_integer() else one for one in self.labels]}
+
     def check_labels(
         self, label: npt.ArrayLike, what: str = "row", shown: bool = False, first: int = 0
     ) -> npt.NDArray[np.float32]:
