@@ -64,7 +64,7 @@ def test_the_last_rows_count(tmp_path):
         (table(), "click", "has no column 'click': did you mean clicked?"),
         (table().drop_columns("hour"), "clicked", "has no column 'hour'"),
         (table(hour=[None] * 1_500), "clicked", "rows.parquet: column 'hour' is empty at row 0; fill it"),
-        (table(clicked=["yes"] * 1_500), "clicked", "rows.parquet: column 'clicked' holds 'yes' at row 0; expected 0 and 1"),
+        (table(clicked=["yes"] * 1_500), "clicked", "rows.parquet: column 'clicked' holds 'yes' at row 0; expected 0 or 1"),
         (table(1_000), "clicked", "the reference has 1000 rows; expected at least 1024"),
     ],
     ids=["label", "column", "empty", "text", "few"],
@@ -135,7 +135,7 @@ def test_csv_numbers_are_read_by_their_kind(tmp_path, written, values):
     [
         ({"hour": ["1.5", "2024-01-05"]}, "column 'hour' holds '2024-01-05' at row 1; expected float32[N] values"),
         ({"hour": ["1.5", ""]}, "column 'hour' is empty at row 1; fill it"),
-        ({"clicked": ["0", "maybe"]}, "column 'clicked' holds 'maybe' at row 1; expected 0 and 1"),
+        ({"clicked": ["0", "maybe"]}, "column 'clicked' holds 'maybe' at row 1; expected 0 or 1"),
         ({"hour": ["1.5", "nan"]}, "column 'hour' holds 'nan' at row 1"),
     ],
 )

@@ -162,9 +162,9 @@ def test_an_output_for_each_class_is_one_of_two_columns(write):
 
 
 def test_more_than_two_columns_are_another_task_and_one_of_them_can_be_named(write):
-    with pytest.raises(Unsupported, match=r"3 classes, the task multiclass; .* write output='p\[0\]' or"):
+    with pytest.raises(ModelError, match=r"3 classes; write task=\"multiclass\"; or .* write output='p\[0\]' or"):
         Signature.read(write(THREE))
-    with pytest.raises(Unsupported, match="multiclass, or regression of 3 numbers"):
+    with pytest.raises(ModelError, match='3 columns; write task="multiclass", or for one number of them task="regression"'):
         Signature.read(write(THREE.replace("p = Softmax<axis = -1>(z)", "p = Neg(z)")))
     assert Signature.read(write(THREE), probability="p[2]").predicts
     with pytest.raises(Unsupported, match=r"one of 3 raw outputs.*write probability='p\[2\]'$"):

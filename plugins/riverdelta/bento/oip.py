@@ -35,12 +35,15 @@ class Oip:
         self.runtime = runtime
         name, schema = runtime.definition.name, runtime.definition.request_schema
         inputs = [_tensor(c.name, datatype_of(c.dtype), *(-1 if n is None else n for n in c.shape)) for c in schema.values()]
-        loss = runtime.definition.loss
+        self._loss = loss = runtime.definition.loss
         row = [loss.outputs] if loss.outputs > 1 else []
         self._base = f"base_{loss.raw}"
         self._naming = [tensor for tensor in (_tensor("request_id", "BYTES", rows=1), _ROW_IDS) if tensor["name"] not in schema]
         scored = [_tensor("score", "FP32", *row), _tensor(self._base, "FP32", *row), _IMPRESSIONS, _STATE]
-        self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, _TAKEN, _TOOK))}
+        taken = [_tensor("id", "BYTES"), _tensor("label", "BYTES" if loss.classes else "FP32"), *_TAKEN]
+        if loss.classes:
+            scored.insert(1, _tensor("label", "BYTES"))
+        self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, taken, _TOOK))}
         #: The tensors that a request may have instead of an input: the named parts of one.
         parts = [part for listed in schema.names.values() for part in listed.values()]
         self._parts = [_tensor(part.name, datatype_of(part.dtype)) for part in parts]
@@ -173,19 +176,23 @@ class Oip:
             Tensor("impressions", "BYTES", _bytes([answer.impressions])),
             Tensor("state", "BYTES", _bytes([str(answer.state)])),
         ]
+        if answer.labels is not None:
+            made.insert(1, Tensor("label", "BYTES", _bytes(["" if one is None else str(one) for one in answer.labels])))
         self.runtime.plane.metrics.encoded(transport, perf_counter() - scored)
         return made
 
     async def _feedback(self, transport: str, given: dict[str, Tensor], size: int) -> list[Tensor]:
         row = "request_id" if "request_id" in given and "id" not in given else "id"
+        expected = _EXPECTED.format(row, _CLASSES if self._loss.classes else _NUMBERS)
         for name in (row, "label"):
             if name not in given:
-                raise InvalidInput(f"input {name!r} is missing; {_EXPECTED.format(row)}")
-            if (given[name].datatype == "BYTES") != (name == row):
-                raise InvalidInput(f"input {name!r} is {given[name].datatype}; {_EXPECTED.format(row)}")
+                raise InvalidInput(f"input {name!r} is missing; {expected}")
+            texts = given[name].datatype == "BYTES"
+            if texts != (name == row) and not (texts and self._loss.classes):
+                raise InvalidInput(f"input {name!r} is {given[name].datatype}; {expected}")
         for name in given.keys() & {"weight", "time"}:
             if given[name].datatype == "BYTES":
-                raise InvalidInput(f"input {name!r} is BYTES; {_EXPECTED.format(row)}")
+                raise InvalidInput(f"input {name!r} is BYTES; {expected}")
         if "time" in given and (kind := given["time"].datatype) in _COARSE:
             raise InvalidInput(f"input 'time' is {kind}, which cannot hold Unix seconds exactly; send it as FP64")
         columns = await self.runtime.read(size, _columns, given)
@@ -193,7 +200,7 @@ class Oip:
         if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
             raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
         if not len(ids):
-            raise InvalidInput(f"{row} and label have no values; {_EXPECTED.format(row)}, with M of at least 1")
+            raise InvalidInput(f"{row} and label have no values; {expected}, with M of at least 1")
         visit().rows(ids)
         more = {f"{name}s": columns[name] for name in ("weight", "time") if name in columns}
         answer = await self.runtime.feedback(ids, labels, visit().caller.source, size, **more)
@@ -227,13 +234,13 @@ def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
 
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
-_TAKEN = [_tensor("id", "BYTES"), _tensor("label", "FP32"), _tensor("weight", "FP32"), _tensor("time", "FP64")]
+_TAKEN = [_tensor("weight", "FP32"), _tensor("time", "FP64")]
 _ROW_IDS = _tensor("row_ids", "BYTES")
 _NAMING = [_tensor("request_id", "BYTES"), _tensor("row_id", "BYTES"), _tensor("index", "INT64")]
-_EXPECTED = (
-    "expected {} BYTES[M] and label FP32[M], or a label of another numeric datatype, and optionally weight FP32[M] or FP64[M] "
-    "and time FP64[M]"
-)
+_EXPECTED = "expected {} BYTES[M] and label {}, and optionally weight FP32[M] or FP64[M] and time FP64[M]"
+#: What a label can be.
+_NUMBERS = "FP32[M], or a label of another numeric datatype"
+_CLASSES = "BYTES[M], the names of classes, or their numbers in a numeric datatype"
 #: The datatypes whose steps are longer than a second at Unix seconds.
 _COARSE = frozenset({"FP16", "BF16", "FP32"})
 _TOOK = [_tensor("outcome", "BYTES"), _tensor("position", "INT64", rows=1)]

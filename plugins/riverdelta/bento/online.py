@@ -75,17 +75,17 @@ def online(
     base
         Path of an ONNX file, relative to the service's file, or a BentoML model tag with one ONNX file.
     task
-        The loss that corrections minimize, by name or as a `Loss` (see `riverdelta.core.losses`). Default: `binary`, the log
-        loss of labels 0 and 1.
+        What the labels are: `"binary"`, `"multiclass"`, `"regression"`, `"count"` or `"ranking"`, or a `Loss` with settings,
+        such as `Regression(label_range=(0, 7280))`. Default: `"binary"`, 0 and 1.
     output
         The base's output to correct: a tensor (`"logit"`), a column of it (`"scores[1]"`) or a class (`"scores['fraud']"`).
-        Default: its only float output, in the column of the class 1 or True. If that is not clear, the error has the lines to
-        choose from.
+        Default: its only float output, in the column of the class 1 or True, or all columns of the classes of `"multiclass"`.
+        If that is not clear, the error has the lines to choose from.
     logit, probability
         The same, as what it is. Give one of them if neither the graph nor a few probed rows show which it is.
     link
-        `"identity"` if the output is a raw output, `"logit"` if it is a probability. Give it only if an error asks for it: it
-        overrides what probed rows and narrow bounds suggest, never what the graph proves.
+        `"identity"` if the output is a raw output, `"logit"` if it is a probability, `"log"` if it is a rate of counts. Give it
+        only if an error asks for it: it overrides what probed rows and narrow bounds suggest, never what the graph proves.
     taps
         Names for inner tensors of the base, as {feature: tensor}, to use them as features. Default: none.
     names

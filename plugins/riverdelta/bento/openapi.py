@@ -18,6 +18,7 @@ from riverdelta.core.features import Column
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.core.values import MOST_TEXT_LENGTH
+from riverdelta.graph.link import Link
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.oip.tensors import datatype_of
 
@@ -136,12 +137,16 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     example: Json = {"columns": {name: [_zero(column)] for name, column in taken.items()}}
     score["examples"] = [example, example | {"request_id": "order-1723", "row_ids": ["sku-9"]}]
     schemas["InferRequest"]["examples"] = [{"inputs": [_tensor(name, column) for name, column in taken.items()]}]
-    if loss.labels is not None:
-        enum = [int(one) if one.is_integer() else one for one in loss.labels]
-        schemas["Item"]["properties"]["label"] = {"enum": [*enum, None]}
+    schemas["Item"]["properties"]["label"] = {"anyOf": [*_labels(loss), {"type": "null"}]}
     schemas["Items"]["properties"]["items"]["maxItems"] = settings.max_rows
     schemas["FeedbackRequest"]["anyOf"][1]["maxItems"] = settings.max_rows
-    schemas["ScoreResponse"]["properties"]["scores"] = rows(_score(loss, settings.not_finite == "null"))
+    scored, nullable = schemas["ScoreResponse"]["properties"], settings.not_finite == "null"
+    scored["scores"] = rows(_score(loss, nullable))
+    if loss.classes is None:
+        del scored["labels"], scored["classes"]
+    else:
+        named: Json = {"enum": [*map(loss.label_of, range(loss.outputs)), *([None] if nullable else [])]}
+        scored |= {"labels": rows(named), "classes": {"const": [*loss.classes]}}
 
 
 def _one_of(name: str, parts: Collection[str]) -> Json:
@@ -150,10 +155,23 @@ def _one_of(name: str, parts: Collection[str]) -> Json:
     return {"oneOf": [{"required": [name], "not": {"anyOf": [{"required": [part]} for part in parts]}}, named]}
 
 
+def _labels(loss: Loss) -> list[Json]:
+    """Return the schemas of a label: a class by name or number, one of a few numbers, or any number in a range."""
+    if loss.classes is not None:
+        codes = [*range(loss.outputs)]
+        return [
+            {"enum": [*loss.classes, *map(loss.label_of, codes)]},
+            {"enum": codes, "description": "The place of the class."},
+        ]
+    if loss.labels is not None:
+        return [{"enum": [int(one) if one.is_integer() else one for one in loss.labels]}]
+    return [{"type": "number"}]
+
+
 def _score(loss: Loss, nullable: bool) -> Json:
     """Return the schema of a score: a probability if the raw output is a logit, K numbers if there are K outputs."""
     number: Json = {"type": ["number", "null"] if nullable else "number"}
-    if loss.logit:
+    if Link(loss).predictions == (0.0, 1.0):
         number |= {"minimum": 0, "maximum": 1}
     return _array(number, loss.outputs) if loss.outputs > 1 else number
 

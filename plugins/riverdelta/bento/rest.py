@@ -22,6 +22,7 @@ from riverdelta.core.strict import validated
 from riverdelta.storage.journal.names import RowName, named
 
 _NAN, _NUMBERS = float("nan"), {int, float, bool}
+_LABELS = _NUMBERS | {str}
 #: The optional numbers of an item: the argument of `DataPlane.read_feedback` for each, and what stands for none.
 _MORE = {"weight": ("weights", 1.0), "time": ("times", _NAN)}
 
@@ -36,7 +37,10 @@ def routes(runtime: Runtime) -> list[Route]:
         visit().rows(asked.columns)
         answer = await runtime.score(asked.columns, asked.propensity, "rest", len(body), asked.request_id, asked.row_ids)
         scored = perf_counter()
-        response = json({"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)})
+        made = {"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)}
+        if answer.labels is not None:
+            made |= {"labels": answer.labels, "classes": answer.loss.classes}
+        response = json(made)
         plane.metrics.encoded("rest", perf_counter() - scored)
         return response
 
@@ -77,7 +81,12 @@ def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any, dict[st
     valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
     rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
     items = [item.model_dump(exclude_none=True) for item in valid]
-    return rows, np.array([item.get("label", _NAN) for item in items], np.float64), _more(items)
+    return rows, _labels([item.get("label", _NAN) for item in items]), _more(items)
+
+
+def _labels(given: list[Any]) -> Any:
+    """Return labels as numbers, or as they are if any is the name of a class."""
+    return given if str in set(map(type, given)) else np.array(given, np.float64)
 
 
 def _more(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -95,11 +104,11 @@ def _plain(items: list[Any]) -> tuple[list[str | RowName], Any, dict[str, Any]] 
         labels = [item["label"] if "label" in item else _NAN if item["shown"] is True else None for item in items]
     except (TypeError, KeyError):
         return None
-    if {*map(type, rows)} != {str} or not {*map(type, labels)} <= _NUMBERS:
+    if {*map(type, rows)} != {str} or not {*map(type, labels)} <= _LABELS:
         return None
     if {*map(len, items)} == {2}:
-        return rows, np.array(labels, np.float64), {}
+        return rows, _labels(labels), {}
     more = [item[key] for item in items for key in item.keys() & _MORE]
     if not {*map(type, more)} <= {int, float} or sum(map(len, items)) != 2 * len(items) + len(more):
         return None
-    return rows, np.array(labels, np.float64), _more(items)
+    return rows, _labels(labels), _more(items)

@@ -18,7 +18,8 @@ from riverdelta.bento.sizes import Sizes
 from riverdelta.bento.tracing import note, trace_id
 from riverdelta.core.errors import Unavailable
 from riverdelta.learning.definition import Definition
-from riverdelta.serving.dataplane import DataPlane, ScoreAnswer
+from riverdelta.serving.answer import ScoreAnswer
+from riverdelta.serving.dataplane import DataPlane
 from riverdelta.serving.feedback import FeedbackAnswer
 from riverdelta.serving.naming import Claim
 

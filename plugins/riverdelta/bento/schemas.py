@@ -70,11 +70,16 @@ class ScoreRequest(Strict):
 
 
 class ScoreResponse(Strict):
-    """The scores of a block, the id by which feedback refers to its rows, and the state that scored it."""
+    """The scores of a block, the id by which feedback refers to its rows, and the state that scored it.
+
+    Of several classes, `scores` has a probability for each of `classes`, and `labels` the most probable one of each row.
+    """
 
     scores: Values
     impressions: str
     state: str
+    labels: Values | None = None
+    classes: list[str] | None = None
 
 
 class Item(Strict):
@@ -92,7 +97,7 @@ class Item(Strict):
     )
 
     id: RowId | None = None
-    label: float | bool | None = None
+    label: float | bool | str | None = None
     shown: Annotated[bool, WithJsonSchema({"const": True})] | None = None
     request_id: RequestName | None = None
     row_id: RowName | None = None

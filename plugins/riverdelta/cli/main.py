@@ -263,19 +263,15 @@ def inspect(model: Path, only_taps: bool, as_json: bool) -> None:
     """List the tensors of an ONNX model, with how each can be used.
 
     The inputs come first, then what can be tapped, then the outputs. Each has what to write in @online to use it, or the
-    reason why it cannot be used; an output has the meaning that the graph proves. A service that can be run as printed
-    follows, or the reason why there is none.
+    reason why it cannot be used; an output has the meaning that the graph proves. For each task, a service that can be run as
+    printed follows, or the reason why there is none.
     """
     from dataclasses import asdict
 
-    from riverdelta.cli.tables import print_tensors
-    from riverdelta.core.errors import ConfigurationError
-    from riverdelta.graph.inspection import declaration, list_tensors
+    from riverdelta.cli.tables import print_services, print_tensors
+    from riverdelta.graph.inspection import declarations, list_tensors
 
     found = [asdict(tensor) for tensor in list_tensors(model) if (tensor.write or "").startswith("taps=") or not only_taps]
     show(found, as_json, lambda found: print_tensors(model.name, found))
     if not only_taps and not as_json:
-        try:
-            click.echo(f"\n# service.py\n{declaration(model)}")
-        except ConfigurationError as error:
-            click.echo(f"\nNo service can be written yet: {error}")
+        print_services(declarations(model))

@@ -142,7 +142,7 @@ def _log(
 ) -> Iterator[LogRows]:
     names, last = [n for n in (label, when, weight) if n is not None], -np.inf
     for rows in blocks(path, names, text, definition.request_schema):
-        labels = rows.numbers(label, definition.loss.expected)
+        labels = rows.labels(label, definition.loss)
         times = np.full(len(rows), time.time())
         if when is not None:
             times = rows.numbers(when, "Unix seconds").astype(np.float64)

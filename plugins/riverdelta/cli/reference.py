@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 
 from riverdelta.cli.options import as_json, service, show
 from riverdelta.cli.rows import read
@@ -18,7 +17,7 @@ from riverdelta.serving.profile import LEAST_ROWS, measure
 @click.command()
 @click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @service
-@click.option("--label", required=True, help="The label column, of 0 and 1.")
+@click.option("--label", required=True, help="The label column.")
 @click.option("--last", type=click.IntRange(LEAST_ROWS), default=1_000_000, show_default=True, help="Use the last N rows.")
 @click.option("--text", metavar="COLUMN", multiple=True, help="An id column of a .csv that clients send as strings.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write (default: beside the base).")
@@ -38,7 +37,7 @@ def reference(
     skipped = max(len(every) - last, 0)
     kept = replace(every, table=every.table.slice(skipped), first=skipped)
     columns = kept.columns(definition.request_schema)
-    labels = kept.numbers(label, "0 and 1").astype(np.float32)
+    labels = kept.labels(label, definition.loss)
     path = save(definition, measure(definition, columns, labels), output)
     made = {"file": str(path), "rows": len(labels), "columns": [*columns]}
     show(made, as_json, lambda made: click.echo(f"{path}: {len(labels):,} rows of {', '.join(columns)}"))

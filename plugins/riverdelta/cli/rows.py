@@ -16,6 +16,7 @@ from pyarrow import compute, csv, dataset
 
 from riverdelta.core.errors import InvalidInput, near
 from riverdelta.core.features import Column
+from riverdelta.core.losses import Loss
 from riverdelta.core.request import Request
 
 _KINDS = (".parquet", ".feather", ".csv")
@@ -83,6 +84,12 @@ class Rows:
             return np.array(list(map(int, written)), np.int64)
         except (ValueError, OverflowError):
             return np.array(list(map(float, written)))
+
+    def labels(self, name: str, loss: Loss) -> npt.NDArray[Any] | list[Any]:
+        """Return the label column, as a client would send it: numbers, or the names of classes where it holds texts."""
+        if loss.classes is None or not _is_text((found := self._held(name)).type):
+            return self.numbers(name, loss.expected)
+        return list(found.to_pylist())
 
     def _held(self, name: str) -> Any:
         found = self.table.column(name)

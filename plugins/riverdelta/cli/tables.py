@@ -99,6 +99,16 @@ def print_tensors(name: str, found: Sequence[Mapping[str, Any]]) -> None:
     console.print("N is the batch axis. A tap is used by any name: taps={'item_vec': 'TENSOR'}", style="dim")
 
 
+def print_services(found: Mapping[str, str | Exception]) -> None:
+    """Print the code of a service for each task: all of the first one, and of others what differs; then why there is none."""
+    made = [(task, code) for task, code in found.items() if isinstance(code, str)]
+    for at, (task, code) in enumerate(made):
+        click.echo(f"\n# or with the task {task}\n{code[code.index('@online') :]}" if at else f"\n# service.py\n{code}")
+    for task, why in found.items():
+        if isinstance(why, Exception):
+            click.echo(f"\nNo service with the task {task} can be written yet: {why}")
+
+
 def print_impression(found: Mapping[str, Any]) -> None:
     """Print what the journal holds about a row, one line per field."""
     width = max(map(len, found))

@@ -127,7 +127,7 @@ class RowFaces(MiniBatchClassifier):
         return pd.Series(self._predictions(_rows(X)), index=X.index)
 
     def _learn(self, rows: Sequence[Row], labels: Any, w: float) -> None:
-        label = self.loss.check_labels(labels)
+        label = self.loss.read_labels(labels)
         if label.shape != (len(rows),):
             raise InvalidInput(
                 f"there are {len(rows)} rows and labels of shape {list(label.shape)}; expected one label for each row"

@@ -1,75 +1,25 @@
-"""Heads: the number of each row that is corrected, as a tensor of the base, a column of it, or a class."""
+"""Heads: which numbers of each row are corrected, by the names that users write: a tensor of the base, a column, a class."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from riverdelta.core.errors import ModelError, Unsupported, near
 from riverdelta.core.losses import Loss
-from riverdelta.core.nodes import PREFIX, Nodes
 from riverdelta.graph.axes import is_batch, type_of
 from riverdelta.graph.classes import Classes
 from riverdelta.graph.exporters import with_dynamic_batch
-from riverdelta.graph.wiring import FLOATS, Spot, Wiring
+from riverdelta.graph.head import Head
+from riverdelta.graph.wiring import FLOATS, Spot, Wiring, operator
 
+_INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8)
+#: These pick a label by its place.
+_PICKING = ("ArrayFeatureExtractor", "Gather", "LabelEncoder")
 _COLUMN = re.compile(r"(?P<tensor>.+)\[(?P<number>-?\d+|'[^']*'|\"[^\"]*\")\]", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Head:
-    """One number a row: `column` of `tensor`, or `tensor` itself; the other fields make a raw output of it.
-
-    `rest` subtracts the log of the summed exponentials of the other `width` - 1 columns, `negative` changes the sign, and
-    `bare` is the node that makes `tensor`, without its transform.
-    """
-
-    tensor: str
-    column: int | None = None
-    width: int = 1
-    rest: bool = False
-    negative: bool = False
-    bare: NodeProto | None = None
-
-    @property
-    def reads(self) -> Sequence[str]:
-        """The tensors of the base that it needs."""
-        return [self.tensor] if self.bare is None else list(self.bare.input)
-
-    def export(self, nodes: Nodes, moved: Mapping[str, str], kind: int, outputs: int = 1) -> str:
-        """Append its nodes and return its tensor float32[N, outputs]; `kind` is the element type of `tensor`, 0 if unknown.
-
-        `moved` has the new names of tensors of the base.
-        """
-        source = moved.get(self.tensor, self.tensor)
-        if self.bare is not None:
-            made = NodeProto()
-            made.CopyFrom(self.bare)
-            made.input[:] = [moved.get(name, name) for name in made.input]
-            made.output[:] = [f"{PREFIX}bare_{at}" for at in range(len(made.output))]
-            made.name, source = f"{PREFIX}bare", made.output[-1]
-            nodes.nodes.append(made)
-
-        def read(columns: Sequence[int] | None) -> str:
-            if columns is None:
-                found = nodes.add("Reshape", source, nodes.constant([-1, outputs], np.int64))
-            else:
-                found = nodes.add("Gather", source, nodes.constant(columns, np.int64), axis=1)
-            return found if kind == TensorProto.FLOAT else nodes.cast(found, TensorProto.FLOAT)
-
-        found = read(None if self.column is None else [self.column])
-        if self.rest:
-            others = read([at for at in range(self.width) if at != self.column])
-            if self.width > 2:
-                axes = (nodes.constant([1], np.int64),) if nodes.opset >= 18 else ()
-                others = nodes.add("ReduceLogSumExp", others, *axes, keepdims=1, **({} if axes else {"axes": [1]}))
-            found = nodes.add("Sub", found, others)
-        return nodes.add("Neg", found) if self.negative else found
 
 
 class Outputs:
@@ -99,8 +49,13 @@ class Outputs:
         read = self._read(tensor)
         value = self.shapes.get(read)
         width = self._width(tensor, read, value)
-        if self.loss.outputs > 1:
-            return tensor, Head(read)
+        if self._all:
+            if column is not None:
+                raise ModelError(
+                    f"{self.path.name}: {name!r} is one column; write output={tensor!r}: the task {self.loss.task} takes all"
+                )
+            return tensor, Head(read, None, width)
+        self._check_number(tensor, read, width)
         if width == 1:
             if column not in (None, 0):
                 raise ModelError(f"{self.path.name}: {name!r}: {tensor!r} has one column; write output={tensor!r}")
@@ -111,9 +66,46 @@ class Outputs:
         at = self._column(tensor, read, width, column)
         return f"{tensor}[{at}]", Head(read, at, width)
 
+    def resolved(self, head: Head) -> Loss:
+        """Return the loss for a base that is read by `head`; raises `Unsupported` if it takes another number of outputs."""
+        loss = self.loss.of_base(head.outputs, self.classes.of(head.tensor, head.width) if self._all else None)
+        if loss.outputs != head.outputs:
+            raise Unsupported(
+                f"{self.path.name}: {head.tensor!r} has {head.outputs} numbers a row; {loss} takes {loss.outputs}"
+            )
+        return loss
+
     def candidates(self) -> list[str]:
-        """Return the names of the outputs that may be scores: those of floats, and maps of classes to floats."""
-        return [name for name, value in self.values.items() if value.type.tensor_type.elem_type in FLOATS or self._zipped(name)]
+        """Return the names of the outputs that may be scores: those of floats, and maps of classes to floats.
+
+        Where there are none, a number may also be an integer that is not the label of a classifier.
+        """
+        found = [
+            name for name, value in self.values.items() if value.type.tensor_type.elem_type in FLOATS or self._zipped(name)
+        ]
+        return found or [name for name in self.values if self._is_count(name)]
+
+    @property
+    def _all(self) -> bool:
+        """Whether all columns of an output are corrected."""
+        return self.loss.outputs != 1
+
+    def _is_count(self, name: str) -> bool:
+        """Whether an output is integers, for a task of numbers."""
+        maker, value = self.wiring.makers.get(name), self.values.get(name)
+        label = maker is not None and (operator(maker).endswith("Classifier") or operator(maker) in ("ArgMax", *_PICKING))
+        kind = 0 if value is None else value.type.tensor_type.elem_type
+        return kind in _INTEGERS and not label and not self._all and not self.loss.logit
+
+    def _check_number(self, tensor: str, read: str, width: int) -> None:
+        """Raise `ModelError` if a number is corrected, and an output has the scores of classes."""
+        if self.loss.logit or self.loss.lists or not self.classes.shares(read):
+            return
+        known = self.classes.of(read, width)
+        raise ModelError(
+            f"{self.path.name}: output {tensor!r} has the scores of {width} classes{f' ({_listed(known)})' if known else ''}, "
+            f'and the task {self.loss.task} corrects a {self.loss.raw.replace("_", " ")}; write task="{_task_of(width)}"'
+        )
 
     def lines(self, tensor: str, width: int) -> list[str]:
         """Return what to write for each column of a tensor: its class, or its number."""
@@ -128,7 +120,9 @@ class Outputs:
 
     def _only(self) -> str:
         found = self.candidates()
-        if len(found) == 2 and (first := self._first_of_two(*found)) is not None:
+        if self._all and (whole := self._tensor_of(found)) is not None:
+            return whole
+        if not self._all and len(found) == 2 and (first := self._first_of_two(*found)) is not None:
             return first
         if len(found) != 1:
             listed = ", ".join(f"{n}: {type_of(o)}" for n, o in self.values.items())
@@ -138,6 +132,12 @@ class Outputs:
                 + (f"write {lines}" if found else "export a score: write output= with the name of an inner float tensor")
             )
         return found[0]
+
+    def _tensor_of(self, names: Sequence[str]) -> str | None:
+        """Return the tensor of whose columns there is one output each, in their order."""
+        ways = [[(spot.tensor, spot.column) for spot in self.wiring.way(Spot(name))] for name in names]
+        shared = [tensor for tensor, column in (ways[0] if len(ways) > 1 else ()) if column == 0]
+        return next((one for one in shared if all((one, at) in way for at, way in enumerate(ways))), None)
 
     def _first_of_two(self, one: str, other: str) -> str | None:
         """Return the output of the positive class, if two outputs are the columns of one tensor and its classes show it."""
@@ -176,7 +176,7 @@ class Outputs:
             of = " or ".join(self._of_class(tensor)) or near(tensor, self.values)
             raise ModelError(f"{path.name} has no output {tensor!r}: {of}")
         kind = 0 if value is None else value.type.tensor_type.elem_type
-        if kind not in (0, *FLOATS):
+        if kind not in (0, *FLOATS) and not self._is_count(tensor):
             what = f"a {loss.raw} or a prediction of it"
             floats = " or ".join(f"output={name!r}" for name in self.candidates())
             raise ModelError(
@@ -189,10 +189,11 @@ class Outputs:
             raise ModelError(f"{path.name}: output {tensor!r} has no shape; {with_dynamic_batch(self.model, path.name)}")
         dims = value.type.tensor_type.shape.dim
         width = 1 if len(dims) == 1 else (len(dims) and dims[1].dim_value) or len(self.classes.of(read) or ())
-        fits = width == loss.outputs if loss.outputs > 1 else width >= 1
+        fits = width > 1 if self._all else width >= 1
         if dims and (len(dims) > 2 or not fits):
-            wanted = "[N], [N, 1] or [N, K] with a column" if loss.outputs == 1 else f"[N, {loss.outputs}]"
-            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}")
+            wanted = "[N, K]" if self._all else "[N], [N, 1] or [N, K] with a column"
+            other = '; for one score of two outcomes write task="binary"' if self._all and width == 1 else ""
+            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}{other}")
         if not dims or dims[0].HasField("dim_value") or not is_batch(self.model, value):
             how = with_dynamic_batch(self.model, path.name)
             raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {how}")
@@ -201,7 +202,7 @@ class Outputs:
     def _column(self, tensor: str, read: str, width: int, column: int | str | None) -> int:
         """Return the column that is corrected, of several; raises `ModelError` that ends in the lines to choose from."""
         known, lines = self.classes.of(read, width), self.lines(tensor, width)
-        listed, what = ", ".join(known or ()), f"{self.path.name}: output {tensor!r}"
+        listed, what = _listed(known or ()), f"{self.path.name}: output {tensor!r}"
         choose = f"write {' or '.join(lines) if width <= 8 else lines[0]}"
         if isinstance(column, int):
             if not 0 <= column < width:
@@ -213,15 +214,24 @@ class Outputs:
             if column not in known:
                 raise ModelError(f"{what} has no class {column!r}, but {listed}; {choose}")
             return known.index(column)
-        if width > 2:
-            kind = f"{width} columns, the task multiclass, or regression of {width} numbers"
+        if width > 2 and self.loss.logit:
+            kind, several = f"{width} columns", 'task="multiclass", or for one number of them task="regression" and a column'
             if known is not None or self.classes.shares(read):
-                kind = f"{width} classes{f' ({listed})' if known else ''}, the task multiclass"
-            raise Unsupported(
-                f"{what} has {kind}; this version corrects binary scores. To correct the probability of one class against all "
-                f"others, {choose}"
+                kind, several = f"{width} classes{f' ({listed})' if known else ''}", 'task="multiclass"'
+            raise ModelError(
+                f"{what} has {kind}; write {several}; or to correct the probability of one class against all others, {choose}"
             )
+        if not self.loss.logit and not self.classes.shares(read):
+            raise ModelError(f"{what} has {width} columns, and the task {self.loss.task} corrects one number a row; {choose}")
         if (positive := self.classes.positive(read)) is not None:
             return positive
         of = f"the classes {known[0]!r} and {known[1]!r}" if known else "two columns"
         raise ModelError(f"{what} has {of}, and nothing says which is the positive one; {choose}")
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+
+
+def _task_of(width: int) -> str:
+    return "multiclass" if width > 2 else "binary"

@@ -10,14 +10,16 @@ from onnx import ModelProto, ValueInfoProto
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Schema
-from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses import LOG_LOSS, Loss, registered
 from riverdelta.graph.axes import column_of, is_batch, type_of
 from riverdelta.graph.features import read
 from riverdelta.graph.heads import Outputs
-from riverdelta.graph.meaning import IDENTITY, Evidence
+from riverdelta.graph.link import PREDICTION, RAW, Link
+from riverdelta.graph.meaning import Evidence
 from riverdelta.graph.probe import MOST_BYTES, Probe
 from riverdelta.graph.reading import files_of, read_model
 from riverdelta.graph.runtime import open_session
+from riverdelta.graph.shares import evidence_of
 from riverdelta.graph.signature import Signature, input_of, inputs_of
 from riverdelta.graph.taps import settled, tappable
 
@@ -41,15 +43,18 @@ class Tensor:
     why: str | None = None
 
 
-def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
-    """Return every tensor of a model in graph order: inputs first, then each node's outputs; raises `ModelError`."""
+def list_tensors(path: str | Path) -> list[Tensor]:
+    """Return every tensor of a model in graph order: inputs first, then each node's outputs; raises `ModelError`.
+
+    An output has its use in the first task that corrects it.
+    """
     path = Path(path)
     model, shapes = read_model(path)
     stored = {tensor.name for tensor in model.graph.initializer}
     final = {value.name for value in model.graph.output}
     made = [_input(path, model, value) for value in model.graph.input if value.name not in stored]
     inputs = Schema() if any(tensor.use == "-" for tensor in made) else inputs_of(path, model)
-    outputs, probe = Outputs(path, model, shapes, loss), Probe(path, model, inputs, shapes)
+    outputs, probe = [Outputs(path, model, shapes, loss) for loss in registered()], Probe(path, model, inputs, shapes)
     if inputs:
         shapes = settled(path, model, shapes, [name for node in model.graph.node for name in node.output])
     for node in model.graph.node:
@@ -59,13 +64,21 @@ def list_tensors(path: str | Path, loss: Loss = LOG_LOSS) -> list[Tensor]:
             use, line = ("tap", f"taps={{'{word}': {name!r}}}") if tap else ("-", None)
             why = None if tap else _untappable(model, value)
             if place == "output":
-                try:
-                    named, head = outputs.find(name)
-                    use, line, why = _meaning(Evidence(named, head, loss, probe))
-                except ConfigurationError as error:
-                    scores = name in outputs.candidates()
-                    why = str(error).removeprefix(f"{path.name}: ") if scores else "not floats, so not a score"
+                use, line, why = next(
+                    filter(None, (_use(one, name, probe) for one in outputs)), (use, line, _refusal(outputs[0], name))
+                )
             made.append(Tensor(name, _type(model, value), node.op_type, place, use, line, why))
+    return made
+
+
+def declarations(path: str | Path) -> dict[str, str | ConfigurationError]:
+    """Return, for each task, the code of a service that serves a model as it is and learns by user, or why there is none."""
+    made = dict[str, str | ConfigurationError]()
+    for loss in registered():
+        try:
+            made[loss.task] = declaration(path, loss)
+        except ConfigurationError as error:
+            made[loss.task] = error
     return made
 
 
@@ -82,9 +95,10 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
     features = {name: read(column).column for name, column in signature.inputs.items()}
     ids = [name for name, column in features.items() if column.kind == "id" and signature.inputs[name].numpy.kind in "iu"]
     user = ids[0] if ids else next(name for name in ("user_id", "user", "id_of_user", "entity") if name not in signature.inputs)
-    lines = [f"base={_quoted(str(path))},", f"output={_quoted(signature.output)},"]
-    if not signature.proved:
-        lines.append(f"link={_quoted(loss.raw if signature.predicts else IDENTITY)},")
+    task = [] if loss is LOG_LOSS else [f"task={_quoted(loss.task)},"]
+    lines = [f"base={_quoted(str(path))},", *task, f"output={_quoted(signature.output)},"]
+    if not (signature.proved or (link := Link(loss)).always_raw):
+        lines.append(f"link={_quoted(link.name(PREDICTION if signature.predicts else RAW))},")
     if not ids:
         lines.append(f'columns={{{_quoted(user)}: "int64"}},  # requests send it too')
     for name, column in signature.inputs.items():
@@ -115,14 +129,35 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
     return Tensor(value.name, kind, "input", "input", _COLUMNS[feature.column.kind], line, why)
 
 
+def _use(outputs: Outputs, name: str, probe: Probe) -> tuple[str, str, str] | None:
+    """Return how a task uses an output, the line to write, and why; None if it does not."""
+    try:
+        named, head = outputs.find(name)
+        found = _meaning(evidence_of(named, head, outputs.resolved(head), probe))
+    except ConfigurationError:
+        return None
+    return found if outputs.loss is registered()[0] else (found[0], f'task="{outputs.loss.task}", {found[1]}', found[2])
+
+
+def _refusal(outputs: Outputs, name: str) -> str:
+    """Return why a task does not use an output."""
+    try:
+        outputs.find(name)
+    except ConfigurationError as error:
+        return (
+            str(error).removeprefix(f"{outputs.path.name}: ") if name in outputs.candidates() else "not floats, so not a score"
+        )
+    return "not a score"
+
+
 def _meaning(evidence: Evidence) -> tuple[str, str, str]:
     """Return an output's use, the line to write, and why."""
-    raw, kind, found = evidence.loss.raw, evidence.kind, evidence.found
-    lines = {"raw": f"logit={evidence.output!r}", "prediction": f"probability={evidence.output!r}"}
+    link, found = evidence.link, evidence.found
+    lines = {word: link.line(evidence.output, word) for word in (RAW, PREDICTION)}
     if found is None:
         why = f"{evidence.seen}, {f'as in the task {evidence.task}, ' if evidence.task else ''}so say which it is"
-        return f"{raw} or {kind}", " or ".join(lines.values()), why
-    return raw if found == "raw" else kind, lines[found], f"{'' if found == 'raw' else 'proved: '}it {evidence.seen}"
+        return f"{link.raw} or {link.prediction}", " or ".join(lines.values()), why
+    return link.word(found), lines[found], f"{'' if found == RAW else 'proved: '}it {evidence.seen}"
 
 
 def _untappable(model: ModelProto, value: ValueInfoProto | None) -> str:

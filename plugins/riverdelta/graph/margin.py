@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto, helper
 
 from riverdelta.core.errors import Unsupported
-from riverdelta.core.losses import Loss
 from riverdelta.graph.classes import labels_of
-from riverdelta.graph.heads import Head, Outputs
+from riverdelta.graph.head import Head
+from riverdelta.graph.heads import Outputs
+from riverdelta.graph.link import Link
 from riverdelta.graph.probe import Probe
 from riverdelta.graph.ranges import single_score
 from riverdelta.graph.wiring import Spot, Wiring, attributes, operator
@@ -18,6 +20,8 @@ from riverdelta.graph.wiring import Spot, Wiring, attributes, operator
 _log = logging.getLogger(__name__)
 #: The largest difference of a probability and that of its margin.
 TOLERANCE = 5e-7
+#: A prediction without an upper end may differ by this share of itself, and of no less than the second number.
+_RELATIVE, _LEAST = 2e-5, 1e-9
 _MOST_STEPS = 1 << 10
 #: The transforms that are left out, by name, and by number in the operator TreeEnsemble.
 _LOGISTIC, _SOFTMAX = (b"LOGISTIC", 2), (b"SOFTMAX", 1)
@@ -72,17 +76,64 @@ def raw_of(outputs: Outputs, name: str, head: Head) -> Head:
     return Head(head.tensor, head.column, 2, rest=True)
 
 
-def checked_margin(wiring: Wiring, head: Head, probe: Probe, loss: Loss) -> Head | None:
-    """Return the margin of a probability's head if probed rows do not disprove it; otherwise None, and the log says so."""
-    if (found := margin_of(wiring, head)) is None:
+def checked_margin(wiring: Wiring, head: Head, probe: Probe, link: Link) -> Head | None:
+    """Return the margin of a prediction's head if probed rows do not disprove it; otherwise None, and the log says so."""
+    if link.loss.logit:
+        found = margin_of(wiring, head)
+    else:
+        found = margin_of_all(wiring, head) if head.outputs > 1 else margin_of_rate(wiring, head, link)
+    if found is None:
         return None
-    rows = probe.values(head, found)
-    gap = float(np.max(np.abs(rows[:, 0] - loss.inverse_link(rows[:, 1])[:, 0]), initial=0.0))
-    if gap <= TOLERANCE:
+    predicted, raw = probe.values(head, found)
+    gaps, tolerance = np.abs(predicted - link.loss.inverse_link(raw)), TOLERANCE
+    if np.isinf(link.predictions[1]):
+        gaps, tolerance = gaps / np.maximum(predicted, _LEAST), _RELATIVE
+    if (gap := float(np.max(gaps, initial=0.0))) <= tolerance:
         return found
-    what = probe.path.name, found.tensor, gap
-    _log.warning("%s: the margin %r gives probabilities that differ by %.2g; the logit of the probability is served", *what)
+    what = probe.path.name, found.tensor, link.prediction, gap, link.raw, link.prediction
+    _log.warning("%s: the margin %r gives a %s that differs by %.2g; the %s of the %s is served", *what)
     return None
+
+
+def margin_of_all(wiring: Wiring, head: Head) -> Head | None:
+    """Return the head of the scores of which a tensor of all classes is the softmax; None if the graph has none.
+
+    Two classes may have one score, that of the second: of the first it is then 0.
+    """
+    name = head.tensor
+    for _ in range(_MOST_STEPS):
+        node = wiring.makers.get(name)
+        if node is None or not node.input:
+            break
+        if (scores := _scores(wiring, node)) is not None:
+            return Head(scores, None, head.width)
+        if (operator(node).endswith("Classifier") or operator(node) == "TreeEnsemble") and not single_score(node):
+            bare = _without_transform(node, 0, False)
+            # Each class may have a logistic function of its own score instead.
+            return Head(bare.tensor, None, head.width, bare=bare.bare) if bare is not None and bare.rest else None
+        if (before := _whole_before(wiring, node, name, head.width)) is None:
+            break
+        name = before
+    one = margin_of(wiring, Head(head.tensor, 1, 2)) if head.width == 2 else None
+    return None if one is None else replace(one, paired=True)
+
+
+def _whole_before(wiring: Wiring, node: NodeProto, name: str, width: int) -> str | None:
+    """Return the tensor whose columns, or whose shares of their sum, a node keeps in their order; None if it has others."""
+    if operator(node) == "Normalizer" or (operator(node) == "Div" and wiring.total_of(node.input[1]) == node.input[0]):
+        return str(node.input[0])
+    before = [wiring.back(Spot(name, at)) for at in range(width)]
+    first = before[0]
+    return first.tensor if first is not None and before == [Spot(first.tensor, at) for at in range(width)] else None
+
+
+def margin_of_rate(wiring: Wiring, head: Head, link: Link) -> Head | None:
+    """Return the head of the number whose exponential a prediction is; None if the graph has none, or the link is another."""
+    ways = wiring.way(Spot(head.tensor, head.column))
+    node = wiring.makers.get(ways[-1].tensor)
+    if "Exp" not in link.operators or node is None or operator(node) != "Exp":
+        return None
+    return Head(node.input[0], ways[-1].column, wiring.width(node.input[0]) or 1)
 
 
 def _scores(wiring: Wiring, node: NodeProto) -> str | None:

@@ -6,30 +6,25 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.losses import Loss
-from riverdelta.core.nodes import Nodes
-from riverdelta.graph.heads import Head
+from riverdelta.graph.head import Head
+from riverdelta.graph.link import PREDICTION, RAW, Link
 from riverdelta.graph.probe import Probe
 from riverdelta.graph.ranges import ANY, ROUNDING, Range, ranges_of
 from riverdelta.graph.wiring import Spot, Wiring, operator
 
 _log = logging.getLogger(__name__)
-_OPSET = 17
-#: The name of the link of an output that is raw already.
-IDENTITY = "identity"
 #: A raw output that cannot be this far from 0 on both sides, such as 5σ - 2.5, is hardly one.
 _REACH = 5.0
 #: A prediction nearer than this to an end of its range is at the end: it says the same of every row.
 _END = 1e-6
 #: The share of probed values that decides.
-_MOST, _FEW = 0.9, 0.1
+_MOST, FEW = 0.9, 0.1
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,11 @@ class Evidence:
     probe: Probe
 
     @cached_property
+    def link(self) -> Link:
+        """The link of the loss."""
+        return Link(self.loss)
+
+    @cached_property
     def range(self) -> Range:
         """The bounds of the output, by the graph."""
         return ranges_of(self.probe.model.graph, self.probe.path.parent).get(self.head.tensor, ANY)
@@ -52,14 +52,12 @@ class Evidence:
     @cached_property
     def values(self) -> npt.NDArray[np.float64]:
         """The probed values; empty if the base cannot be probed."""
-        return self.probe.values(self.head, outputs=self.loss.outputs)[:, 0]
+        return self.probe.values(self.head)[0].ravel()
 
-    @cached_property
+    @property
     def predictions(self) -> Range:
-        """The bounds of the loss's predictions, by the nodes that export them."""
-        nodes = Nodes(_OPSET)
-        output = self.loss.export_inverse_link(nodes, "raw")
-        return ranges_of(GraphProto(node=nodes.nodes, initializer=nodes.constants), Path()).get(output, ANY)
+        """The bounds of the loss's predictions."""
+        return self.link.predictions
 
     @cached_property
     def proved(self) -> bool:
@@ -70,10 +68,12 @@ class Evidence:
     @cached_property
     def found(self) -> str | None:
         """What the output is without the user's word: `prediction` by proof, `raw` by probed values, or None."""
+        if self.link.always_raw:
+            return RAW
         if self.proved:
-            return None if self._winner else "prediction"
-        differ = self.values.size and np.ptp(self.values) > 0 and np.mean(self.values < 0) >= _FEW
-        return "raw" if self.predictions == ANY or (differ and not self.task and not self._doubt_raw) else None
+            return None if self._winner else PREDICTION
+        differ = self.values.size and np.ptp(self.values) > 0 and np.mean(self.values < 0) >= FEW
+        return RAW if differ and not self.task and not self._doubt_raw else None
 
     @property
     def seen(self) -> str:
@@ -92,46 +92,47 @@ class Evidence:
         Raises `ModelError` that ends in the line to write, if the two conflict or neither decides. A word that is `insisted` on
         counts against probed values and a narrow range, not against a proof.
         """
-        raw, prediction = f"logit={self.output!r}", f"probability={self.output!r}"
-        named, kind = (raw, self.loss.raw) if word == "raw" else (prediction, self.kind)
+        raw, prediction = (self.link.line(self.output, word) for word in (RAW, PREDICTION))
+        named, a_raw, kind = prediction if word == PREDICTION else raw, self.link.raw, self.link.prediction
         refused = None
-        if self.predictions == ANY:
-            return word == "prediction"
-        if word is None and self.proved and self._winner:
+        if word is None and self.found is None and self.proved:
             refused = (
                 f"the output {self.output!r} is the largest of several, whichever class that is; name the tensor that has "
+                f"them all and a column, or if feedback says whether that class was right, write {prediction}"
             )
-            refused += f"them all and a column, or if feedback says whether that class was right, write {prediction}"
         elif word is None and self.found is None:
             task = f"as in the task {self.task}, " if self.task else ""
             refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
+            other = f"write task={self.task!r}, or " if self.task not in (None, self.loss.task) else ""
             if self._mostly_inside and self._alone:
-                refused += f"whether it is a {self.loss.raw} or a {kind}; write {raw} or {prediction}"
+                refused += f"whether it is a {a_raw} or a {kind}; {other}write {raw} or {prediction}"
             elif not self._alone:
                 refused += (
-                    f"that it is a {kind}, and one of {self.head.width} raw outputs alone is no {self.loss.raw}: export the "
+                    f"that it is a {kind}, and one of {self.head.width} raw outputs alone is no {a_raw}: export the "
+                    f"model with the softmax or the sigmoid of them, and write {prediction}"
                 )
-                refused += f"model with the softmax or the sigmoid of them, and write {prediction}"
             else:
-                refused += f"that it is a {self.loss.raw}, and {self.loss} corrects no other number; if it is, write {raw}"
-        elif word is None and self.found == "raw":
-            what = self.probe.path.name, self.output, self.seen, self.loss.raw, raw
+                refused += f"that it is a {a_raw}; {other}if it is, write {raw}"
+        elif word is None and self.found == RAW and not self.link.always_raw:
+            what = self.probe.path.name, self.output, self.seen, a_raw, raw
             _log.warning("%s: the output %r %s, and is taken for a %s; write %s to say so", *what)
-        elif word == "raw" and self.proved:
-            refused = f"{named} {self.seen}, a {self.kind}; write {prediction}"
-        elif word == "prediction" and (self.range[0] > self.predictions[1] or self.range[1] < self.predictions[0]):
+        elif word == RAW and self.proved:
+            refused = f"{named} {self.seen}, a {kind}; write {prediction}"
+        elif word == PREDICTION and (self.range[0] > self.predictions[1] or self.range[1] < self.predictions[0]):
             refused = f"{named} {self.seen}, never a {kind}; write {raw}"
-        elif word == "prediction" and not self._mostly_inside:
+        elif word == PREDICTION and not self._mostly_inside and self.link.of_logits:
             may_be_raw = self._alone and not self._doubt_raw
             rest = f"write {raw}" if may_be_raw else f"and {self.loss} corrects no other number"
             refused = f"{named} {self._probed}, not a {kind}; {rest}"
-        elif word and not insisted and (doubt := self._doubt_raw if word == "raw" else self._doubt_prediction):
-            other, fits = (prediction, self._inside.all()) if word == "raw" else (raw, self._alone and not self._doubt_raw)
-            link = IDENTITY if word == "raw" else self.loss.raw
-            refused = f"{named} {doubt}; {f'write {other}, or ' if fits else ''}if it is a {kind} write {named}, link={link!r}"
+        elif word and not insisted and (doubt := self._doubt_raw if word == RAW else self._doubt_prediction):
+            other, fits = (prediction, self._inside.all()) if word == RAW else (raw, self._alone and not self._doubt_raw)
+            insist = f"{named}, link={self.link.name(word)!r}"
+            refused = (
+                f"{named} {doubt}; {f'write {other}, or ' if fits else ''}if it is a {self.link.word(word)} write {insist}"
+            )
         if refused:
             raise ModelError(f"{self.probe.path.name}: {refused}")
-        return (word or self.found) == "prediction"
+        return (word or self.found) == PREDICTION
 
     @cached_property
     def _winner(self) -> bool:
@@ -152,20 +153,17 @@ class Evidence:
             return "count" if self.range[0] >= 0 else "regression"
         return "count" if self.range == (0.0, inf) else None
 
-    @property
-    def kind(self) -> str:
-        """The word for the loss's predictions."""
-        return "probability" if self.loss.logit else "prediction"
-
     @cached_property
     def _doubt_raw(self) -> str | None:
         """What speaks against a raw output, if anything."""
         if self.range[0] > -_REACH or self.range[1] < _REACH:
-            return f"is always {_between(*self.range)}, too narrow for a {self.loss.raw}"
+            return f"is always {_between(*self.range)}, too narrow for a {self.link.raw}"
         if self.values.size and self._inside.all():
-            return f"{self._probed}, as a {self.kind} is"
-        if self.loss.outputs == 1 and max(self._at_ends(self.loss.inverse_link(self.values))) >= _MOST:
-            return f"{self._probed}, which makes a {self.kind} at the end of its range for nearly every row, as of a regressor"
+            return f"{self._probed}, as a {self.link.prediction} is"
+        ends = self._at_ends(self.loss.inverse_link(self.values))
+        if (max(ends) if self.predictions[1] < inf else sum(ends)) >= _MOST:
+            what = f"a {self.link.prediction} at the end of its range for nearly every row, as of a regressor"
+            return f"{self._probed}, which makes {what}"
         return None
 
     @cached_property
@@ -174,15 +172,15 @@ class Evidence:
         if self.proved or not self.values.size:
             return None
         if not self._inside.all():
-            return f"{self._probed}; a {self.kind} is {_between(*self.predictions)}"
+            return f"{self._probed}; a {self.link.prediction} is {_between(*self.predictions)}"
         return (
             f"{self._probed} and nearly always at the end, as a label is" if sum(self._at_ends(self.values)) >= _MOST else None
         )
 
     @property
     def _alone(self) -> bool:
-        """Whether the output can be a raw output by itself: one of several is not."""
-        return self.head.width <= 2
+        """Whether the output can be a raw output by itself: one of several logits is not."""
+        return self.head.width <= 2 or not self.link.of_logits
 
     @property
     def _mostly_inside(self) -> bool:
@@ -195,29 +193,11 @@ class Evidence:
 
     def _at_ends(self, predictions: npt.NDArray[np.float64]) -> list[float]:
         """Return the shares of predictions at each end of their range."""
-        return [float(np.mean(np.abs(predictions - end) <= _END)) if predictions.size else 0.0 for end in self.predictions]
-
-
-def word_of(
-    path: Path, output: str | None, logit: str | None, probability: str | None, link: str | None, loss: Loss
-) -> tuple[str | None, str | None]:
-    """Return the output that the user names, and what it is said to be: `raw`, `prediction` or None."""
-    given = {name: one for name, one in (("output", output), ("logit", logit), ("probability", probability)) if one}
-    if len(given) > 1:
-        named, line = " and ".join(f"{name}={one!r}" for name, one in given.items()), f"output={next(iter(given.values()))!r}"
-        raise ModelError(f"{path.name}: {named}; name one output: write {line}")
-    links = {IDENTITY: "raw", loss.raw: "prediction"}
-    if link is not None and link not in links:
-        raise ModelError(
-            f"{path.name}: link is {link!r}; write link={IDENTITY!r} if the output is a {loss.raw}, link={loss.raw!r} if it is "
-            f"a prediction of it"
-        )
-    word = "raw" if logit else "prediction" if probability else None
-    if link is not None and word not in (None, links[link]):
-        said = next(f"{name}={one!r}" for name, one in given.items())
-        right = next(one for one, meant in links.items() if meant == word)
-        raise ModelError(f"{path.name}: {said} and link={link!r} contradict each other; write {said}, link={right!r}")
-    return next(iter(given.values()), None), word if link is None else links[link]
+        if not predictions.size:
+            return [0.0, 0.0]
+        low, high = self.predictions
+        top = predictions >= 1 / _END if high == inf else np.abs(predictions - high) <= _END
+        return [float(np.mean(np.abs(predictions - low) <= _END)), float(np.mean(top))]
 
 
 def _between(low: float, high: float) -> str:

@@ -116,7 +116,7 @@ def _raw_output(nodes: Nodes, signature: Signature, moved: Mapping[str, str]) ->
     """Append the nodes that turn the base's output into a raw output float32[N, K]."""
     loss, head = signature.loss, signature.head
     value = signature.shapes.get(head.tensor)
-    found = head.export(nodes, moved, 0 if value is None else value.type.tensor_type.elem_type, loss.outputs)
+    found = head.export(nodes, moved, 0 if value is None else value.type.tensor_type.elem_type)
     if signature.predicts and not signature.margin:
         found = loss.export_link(nodes, found)
     # An infinite raw output, such as the logit of a score of exactly 0 or 1, would turn the mixture into NaN. The largest

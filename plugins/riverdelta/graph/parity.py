@@ -18,9 +18,9 @@ from riverdelta.corrections.stack import Stack
 from riverdelta.graph.axes import typed
 from riverdelta.graph.features import Feature, Features, tensor_of
 
-#: The largest allowed difference of raw outputs.
+#: The largest allowed difference of raw outputs: in nats, or for values of another unit as a share of their size.
 TOLERANCE = 1e-4
-#: Raw outputs are compared up to this size; above it float32 has too few digits.
+#: Raw outputs of losses in nats are compared up to this size; above it float32 has too few digits.
 SATURATED = 100.0
 
 Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
@@ -28,7 +28,10 @@ Run = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest difference of raw outputs over `rows` rows, and the correction whose residual differs most."""
+    """The largest difference of raw outputs over `rows` rows, and the correction whose residual differs most.
+
+    Values of a unit other than nats differ relative to the size of the row, or of the median row if that is larger.
+    """
 
     gap: float
     worst: str
@@ -109,23 +112,28 @@ def compare(run: Run, stack: Stack, columns: Columns, base: Floats) -> Parity:
     feeds = {_base(stack): base} | {f"column:{name}": column for name, column in columns.items()}
     if not len(base):
         return Parity(0.0, "nothing", 0)
-    theirs, before = run(feeds), (base, base)
-    worst, gaps = 0.0, {}
-    for name, output, mine in zip(stack.names, _outputs(stack), stack.trace(columns, base), strict=True):
-        other = theirs[output]
-        worst = max(worst, _gap(other, mine))
-        gaps[name] = _gap(_inside(other) - _inside(before[1]), _inside(mine) - _inside(before[0]))
-        before = (mine, other)
+    theirs, traced = run(feeds), [base, *stack.trace(columns, base)]
+    size = _size(stack, traced)
+    mine, other = ([one / size for one in each] for each in (traced, [base, *(theirs[name] for name in _outputs(stack))]))
+    if stack.loss.unit == "nats":
+        mine, other = ([np.clip(one, -SATURATED, SATURATED) for one in each] for each in (mine, other))
+    worst = max((_gap(a, b) for a, b in zip(mine[1:], other[1:], strict=True)), default=0.0)
+    steps = zip(stack.names, np.diff(mine, axis=0), np.diff(other, axis=0), strict=True)
+    gaps = {name: _gap(a, b) for name, a, b in steps}
     return Parity(worst, max(gaps, key=lambda name: gaps[name], default="nothing"), len(base))
 
 
+def _size(stack: Stack, raws: Sequence[Floats]) -> npt.NDArray[np.float64]:
+    """Return the size float64[N, 1] by which the differences of a row are divided: 1 in nats."""
+    sizes = np.max([np.abs(raw).max(axis=1, keepdims=True) for raw in raws], axis=0).astype(np.float64)
+    if stack.loss.unit == "nats":
+        return np.ones_like(sizes)
+    return np.maximum(np.maximum(sizes, np.median(sizes)), np.finfo(np.float32).tiny)
+
+
 def _gap(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    gap = np.abs(_inside(a).astype(np.float64) - _inside(b))
+    gap = np.abs(a - b)
     return float("inf") if np.isnan(gap).any() else float(gap.max())
-
-
-def _inside(raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.clip(raw, -SATURATED, SATURATED)
 
 
 def _base(stack: Stack) -> str:

@@ -18,7 +18,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Schema
 from riverdelta.core.nodes import Nodes
-from riverdelta.graph.heads import Head
+from riverdelta.graph.head import Head
 from riverdelta.graph.names import make_room
 from riverdelta.graph.reading import files_of, opset_of
 from riverdelta.graph.runtime import open_session, quiet
@@ -45,24 +45,26 @@ class Probe:
     inputs: Schema
     shapes: Mapping[str, ValueInfoProto]
 
-    def values(self, *heads: Head, outputs: int = 1) -> npt.NDArray[np.float64]:
-        """Return the finite values of heads, float64[n, heads], of the same rows at every call; none if there are few.
+    def values(self, *heads: Head) -> list[npt.NDArray[np.float64]]:
+        """Return the values of each head, float64[n, outputs], in the rows in which all are finite; no rows if there are few.
 
-        The rows: one of zeros; ids up to 1, then up to 1,000, with standard normal numbers; ids up to 3 with numbers from 0 to
-        1; and a few of huge numbers, for which a linear score leaves every bound. Texts are among those that the graph has.
-        Blocks that the base refuses, such as ids beyond its tables, are left out, and fewer than 8 values count as not probed.
+        The rows, the same at every call: one of zeros; ids up to 1, then up to 1,000, with standard normal numbers; ids up to 3
+        with numbers from 0 to 1; and a few of huge numbers, for which a linear score leaves every bound. Texts are among those
+        that the graph has. Blocks that the base refuses, such as ids beyond its tables, are left out, and fewer than 8 rows
+        count as not probed.
         """
-        found, options = [np.empty((0, len(heads)))], quiet()
+        none, options = [np.empty((0, head.outputs)) for head in heads], quiet()
         if not self.inputs or sum(file.stat().st_size for file in files_of(self.path, self.model)) > MOST_BYTES:
-            return found[0]
-        model, names = self._scoring(heads, outputs)
+            return none
+        model, names = self._scoring(heads)
         try:
             session = open_session(model.SerializeToString(), ("CPUExecutionProvider",), source=self.path)
         except ModelError:  # the session that serves it says why it cannot be opened
-            return found[0]
+            return none
         timer = threading.Timer(MOST_SECONDS, lambda: setattr(options, "terminate", True))
         timer.daemon = True
         timer.start()
+        found = [none]
         for block in _blocks(self.inputs, _texts(self.model)):
             try:
                 made = session.run(names, block, options)
@@ -70,16 +72,16 @@ class Probe:
                 _log.debug("%s: a probed block was refused", self.path, exc_info=True)
                 continue
             for head, one in zip(heads, made, strict=True):
-                self._check_size(head, one.size / len(next(iter(block.values()))), outputs)
-            found.append(np.stack([one.astype(np.float64).ravel() for one in made], axis=1))
+                self._check_size(head, one.size / len(next(iter(block.values()))))
+            found.append([one.astype(np.float64).reshape(-1, head.outputs) for head, one in zip(heads, made, strict=True)])
         timer.cancel()
-        values = np.concatenate(found)
-        values = values[np.isfinite(values).all(axis=1)]
-        return values if len(values) >= _LEAST else values[:0]
+        values = [np.concatenate(each) for each in zip(*found, strict=True)]
+        finite = np.logical_and.reduce([np.isfinite(one).all(axis=1) for one in values])
+        return [one[finite] for one in values] if finite.sum() >= _LEAST else none
 
-    def _check_size(self, head: Head, size: float, outputs: int) -> None:
-        """Raise `ModelError` if a row has other than `outputs` numbers, as the file declares."""
-        if size != outputs:
+    def _check_size(self, head: Head, size: float) -> None:
+        """Raise `ModelError` if a row has another number of values than the file declares."""
+        if size != head.outputs:
             file, made = self.path.name, f"onnx.helper.make_tensor_value_info({head.tensor!r}, 1, ['N', {size:.9g}])"
             at = next((at for at, value in enumerate(self.model.graph.output) if value.name == head.tensor), 0)
             raise ModelError(
@@ -87,7 +89,7 @@ class Probe:
                 f"onnx.load({file!r}); model.graph.output[{at}].CopyFrom({made}); onnx.save(model, {file!r})"
             )
 
-    def _scoring(self, heads: Sequence[Head], outputs: int) -> tuple[onnx.ModelProto, list[str]]:
+    def _scoring(self, heads: Sequence[Head]) -> tuple[onnx.ModelProto, list[str]]:
         """Return the model with these heads as its only outputs, and their names."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
@@ -95,7 +97,7 @@ class Probe:
             model.opset_import.append(helper.make_opsetid("", _OPSET))
         moved, nodes = make_room(model.graph, ()), Nodes(opset_of(model))
         kinds = [self.shapes[h.tensor].type.tensor_type.elem_type if h.tensor in self.shapes else 0 for h in heads]
-        names = [head.export(nodes, moved, kind, outputs) for head, kind in zip(heads, kinds, strict=True)]
+        names = [head.export(nodes, moved, kind) for head, kind in zip(heads, kinds, strict=True)]
         model.graph.node.extend(nodes.nodes)
         model.graph.initializer.extend(nodes.constants)
         del model.graph.output[:]

@@ -15,12 +15,14 @@ from riverdelta.core.features import DTYPES, Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.graph.axes import column_of, is_batch, kind_of, type_of
 from riverdelta.graph.exporters import with_dynamic_batch
-from riverdelta.graph.heads import Head, Outputs
+from riverdelta.graph.head import Head
+from riverdelta.graph.heads import Outputs
 from riverdelta.graph.labels import check_classes
+from riverdelta.graph.link import Link
 from riverdelta.graph.margin import checked_margin, raw_of
-from riverdelta.graph.meaning import Evidence, word_of
 from riverdelta.graph.probe import Probe
 from riverdelta.graph.reading import files_of, read_model
+from riverdelta.graph.shares import evidence_of
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,24 @@ class Signature:
         `probability` give both. Without `margin`, a probability becomes a logit even if the graph has the raw number.
         """
         path = Path(path)
-        named, word = word_of(path, output, logit, probability, link, loss)
+        named, word = Link(loss).said(path, output, logit, probability, link)
         model, shapes = read_model(path)
         read_as, inputs = identify(*files_of(path, model)), inputs_of(path, model)
         if not inputs:
             raise ModelError(f"{path.name} has no inputs; a scorer takes at least one")
         outputs = Outputs(path, model, shapes, loss)
         name, head = outputs.find(named)
+        loss = outputs.resolved(head)
         probe = Probe(path, model, inputs, shapes)
         if named is None or not isinstance(outputs.split(named)[1], int):
             check_classes(outputs, name, head, probe)
-        evidence = Evidence(name, head, loss, probe)
+        loss = outputs.resolved(head)
+        evidence = evidence_of(name, head, loss, probe)
         predicts, found = evidence.predicts(word, link is not None), None
-        if not predicts:
+        if predicts and margin:
+            found = checked_margin(outputs.wiring, head, probe, evidence.link)
+        elif not predicts and loss.logit:
             head = raw_of(outputs, name, head)
-        elif margin and loss.logit:
-            found = checked_margin(outputs.wiring, head, probe, loss)
         known = predicts, evidence.proved, found is not None
         return cls(path, model, inputs, name, *known, found or head, loss, shapes, read_as)
 

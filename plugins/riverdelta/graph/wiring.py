@@ -15,6 +15,8 @@ from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, ValueInf
 _MOST_VALUES = 1 << 18
 #: No way back is longer: a graph may be a circle.
 _MOST_STEPS = 1 << 10
+#: Of a row of unknown length no more columns are counted.
+_MOST_COLUMNS = 1 << 16
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 #: A clip this near to 0 and 1 changes no probability that can be told from one.
 _EDGE = 1e-6
@@ -158,7 +160,8 @@ class Wiring:
             if start is None or end is None or len(start) != 1 or axes is None or axes[0] not in (1, -1):
                 return None
             stride = 1 if step is None else int(step[0])
-            chosen = np.arange(wide or 2)[int(start[0]) : int(end[0]) : stride] if wide or start[0] >= 0 else None
+            most = wide or min(max(2, int(end[0])), _MOST_COLUMNS)
+            chosen = np.arange(most)[int(start[0]) : int(end[0]) : stride] if wide or start[0] >= 0 else None
         elif op == "Split" and given.get("axis", 0) in (1, -1) and wide is not None:
             sizes = given.get("split") or (None if not constants or constants[0] is None else constants[0].tolist())
             sizes = sizes or [-(-wide // len(node.output))] * len(node.output)

@@ -51,8 +51,8 @@ class Definition:
     logit, probability
         The same, as a raw output or as a prediction.
     link
-        `identity` or `logit`, to insist that the output is raw or a prediction (default: the graph, or a few probed rows, must
-        not contradict).
+        `identity` to insist that the output is raw, or `logit` (for counts `log`) that it is a prediction (default: the graph,
+        or a few probed rows, must not contradict).
     taps
         Tensors within the base that corrections read, by column name.
     columns
@@ -66,7 +66,7 @@ class Definition:
     slices
         Values of id columns whose losses are also reported separately, by column.
     task
-        The loss that corrections lower, or its name (default "binary").
+        The loss that corrections lower, or its name (default "binary"): "multiclass", "regression", "count" or "ranking".
     keep_inputs
         Whether the journal keeps every column of a request (default False). Set it if a later rebase to a new base must not
         need a log; the rows may hold personal data.
@@ -100,15 +100,16 @@ class Definition:
     def __post_init__(self) -> None:
         object.__setattr__(self, "corrections", listed(self.corrections))
 
-    @cached_property
+    @property
     def loss(self) -> Loss:
-        """The loss of the task; raises `ConfigurationError` if its name is unknown."""
-        return loss_of(self.task)
+        """The loss of the task, for the base's outputs and classes."""
+        return self.signature.loss
 
     @cached_property
     def signature(self) -> Signature:
-        """The base model, read and checked."""
-        return Signature.read(self.base, self.logit, self.probability, self.loss, self.link, self.output, self.margin)
+        """The base model, read and checked; raises `ConfigurationError` if the name of the task is unknown."""
+        loss = loss_of(self.task)
+        return Signature.read(self.base, self.logit, self.probability, loss, self.link, self.output, self.margin)
 
     @cached_property
     def features(self) -> Features:

@@ -59,8 +59,8 @@ def replay(
     weight
         The weight of each label, float32[N] from 0 to 100 (default 1); a negative by silence has the weight 1.
     group
-        The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request, and
-        complete when the last of its labels is known; `refresh_rows` then counts lists.
+        The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request,
+        and complete when the last of its labels is known; `refresh_rows` then counts lists.
     """
     rows = len(label)
     weight = np.ones(rows, np.float32) if weight is None else weight

@@ -23,6 +23,7 @@ from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
+from riverdelta.serving.answer import ScoreAnswer
 from riverdelta.serving.fallback import Fallback
 from riverdelta.serving.feedback import JOINED, FeedbackAnswer, Items, Meant, checked, found
 from riverdelta.serving.follower import Follower
@@ -35,16 +36,6 @@ from riverdelta.storage.journal import PATIENCE_SECONDS, Outcome, Rows
 from riverdelta.storage.journal.names import RowName
 from riverdelta.storage.log import Named, Request
 from riverdelta.storage.registry import Release, State
-
-
-@dataclass(frozen=True)
-class ScoreAnswer:
-    """Scores float32[N], the base's raw outputs, the request's id (a row is `<id>.<index>`), and the state that scored it."""
-
-    scores: Floats
-    base: Floats
-    impressions: str
-    state: State
 
 
 @dataclass(frozen=True)
@@ -182,10 +173,10 @@ class DataPlane:
         return self._answer(owner.request, known.scores, known.base, known.state)
 
     def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
-        return ScoreAnswer(scores, base, self._ids.issue(*request), state)
+        return ScoreAnswer(scores, base, self._ids.issue(*request), state, self.definition.loss)
 
-    async def feedback(self, ids: Sequence[str | RowName], labels: Floats, source: int = 0, **more: Any) -> FeedbackAnswer:
-        """Store feedback: ids `<id>.<index>` or the client's own, and labels float[M], NaN for a row that was only shown.
+    async def feedback(self, ids: Sequence[str | RowName], labels: Any, source: int = 0, **more: Any) -> FeedbackAnswer:
+        """Store feedback: ids `<id>.<index>` or the client's own, and M labels, NaN for a row that was only shown.
 
         `source` is a hash of the sender, 0 if unknown; `more` is as in `feedback.checked`.
 
@@ -193,13 +184,13 @@ class DataPlane:
         """
         return await self.store(self.read_feedback(ids, labels, **more), source)
 
-    def read_feedback(self, ids: Sequence[str | RowName], labels: Floats, **more: Any) -> Items:
+    def read_feedback(self, ids: Sequence[str | RowName], labels: Any, **more: Any) -> Items:
         """Return checked feedback; raises `InvalidInput` naming a malformed item. `more` is as in `feedback.checked`."""
         if len(ids) != len(labels):
             raise InvalidInput(f"feedback has {len(ids)} ids and {len(labels)} labels; expected the same number of each")
         if len(ids) > self.settings.max_rows:
             raise too_many_rows(f"the feedback has {len(ids)} items", self.settings.max_rows)
-        labels = self.definition.loss.check_labels(labels, "item", shown=True)
+        labels = self.definition.loss.read_labels(labels, "item", shown=True)
         rows: list[Meant] = [*self._ids.parse_all([name for name in ids if isinstance(name, str)])]
         if len(rows) < len(ids):
             issued = iter(rows)

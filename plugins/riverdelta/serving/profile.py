@@ -23,7 +23,7 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> R
     """
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
-    label = definition.loss.check_labels(label)
+    label = definition.loss.read_labels(label)
     for name, values in columns.items():
         if len(values) != len(label):
             raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected the same number")

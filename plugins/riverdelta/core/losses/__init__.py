@@ -10,7 +10,7 @@ from riverdelta.core.losses.multiclass import Multiclass
 from riverdelta.core.losses.ranking import Ranking
 from riverdelta.core.losses.regression import Regression
 
-__all__ = ["LOG_LOSS", "Count", "Loss", "Multiclass", "Ranking", "Regression", "loss_of", "register"]
+__all__ = ["LOG_LOSS", "Count", "Loss", "Multiclass", "Ranking", "Regression", "loss_of", "register", "registered"]
 
 _BY_TASK: dict[str, Loss] = {}
 
@@ -33,6 +33,15 @@ def loss_of(task: str | Loss) -> Loss:
     if task not in _BY_TASK:
         raise ConfigurationError(f"task is {task!r}; {near(str(task), _BY_TASK)}")
     return _BY_TASK[task]
+
+
+def registered() -> list[Loss]:
+    """Return the loss of each task, in the order in which they were registered.
+
+    >>> registered()[0].task
+    'binary'
+    """
+    return list(_BY_TASK.values())
 
 
 for one in (LOG_LOSS, Multiclass(), Regression(), Count(), Ranking()):

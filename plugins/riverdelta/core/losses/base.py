@@ -38,6 +38,8 @@ class Loss(ABC):
     outputs: int = 1
     #: The name of a raw output, in the merged model and in messages.
     raw: ClassVar[str] = "raw"
+    #: What `link=` says of a base whose output is a prediction; None: the name of a raw output.
+    inverse_name: ClassVar[str | None] = None
     #: The unit of `value`.
     unit: ClassVar[str] = "nats"
     #: The valid labels; None if any finite number is valid.
@@ -137,7 +139,7 @@ class Loss(ABC):
     def value(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> Doubles:
         """Return each row's loss float64[N], at most `bound`; NaN if the raw output is NaN.
 
-        For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent. Default: a single list.
+        For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent (default: a single list).
         """
         rows = self.rows(raw)
         out = np.empty(len(rows))
@@ -173,7 +175,7 @@ class Loss(ABC):
         return out
 
     def starts(self, rows: int, group: Group = None, each: bool = False) -> npt.NDArray[np.int64]:
-        """Return where each list begins, and the number of rows; without `lists` all rows are one, or with `each` one each.
+        """Return where each list begins, and the number of rows; without `lists` all rows, or with `each` one each.
 
         >>> from riverdelta.core.losses import LOG_LOSS
         >>> LOG_LOSS.starts(3).tolist(), LOG_LOSS.starts(3, each=True).tolist()

@@ -88,6 +88,7 @@ class Count(Loss):
     task = "count"
     name = "Poisson deviance / 2"
     raw = "log_rate"
+    inverse_name = "log"
     dispersion = "free"
     #: Above the loss of any log rate within ±30: e^30 + 2^24·(log 2^24 + 30).
     bound, reach = 2e13, _REACH

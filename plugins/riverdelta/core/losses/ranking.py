@@ -84,6 +84,7 @@ class Ranking(Loss):
     task = "ranking"
     name = "list log loss"
     raw = "rank"
+    inverse_name = "log"
     lists = True
     reach = _REACH
     kernels = Kernels(_value, _derivatives, _mix, _predict)

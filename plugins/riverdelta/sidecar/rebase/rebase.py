@@ -234,7 +234,7 @@ class _Rebase:
         for block in log:
             try:
                 base, columns = self.rows.of_log(block, self.done.log_rows)
-                label = loss.check_labels(block.label, first=self.done.log_rows)
+                label = loss.read_labels(block.label, first=self.done.log_rows)
                 sent = None if block.weight is None else check_weights(block.weight, label, "row", self.done.log_rows)
                 if len(untimed := np.flatnonzero(~np.isfinite(block.time))):
                     raise InvalidInput(f"row {self.done.log_rows + int(untimed[0])} has no time; expected Unix seconds")

@@ -21,13 +21,13 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class LogRows:
-    """N rows of a log in the order of time: request columns, labels float32[N], and times float64[N] (Unix seconds).
+    """N rows of a log in the order of time: request columns, N labels, and times float64[N] (Unix seconds).
 
     `source` is the name of the log in errors, and `weight` are the weights of the labels, 0 to 100 (default 1).
     """
 
     columns: Mapping[str, Any]
-    label: npt.NDArray[Any]
+    label: Any
     time: npt.NDArray[np.float64]
     source: str = "the log"
     weight: npt.NDArray[Any] | None = None
