@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from riverdelta.core.features import Floats
 from riverdelta.graph.runtime import open_session
 from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
-from riverdelta.lab.export import export
+from riverdelta.lab.export import export_module
 from riverdelta.lab.stream import Stream
 
 _BLOCK = 8192
@@ -31,9 +31,7 @@ class BaseReport:
 def train_base(first: Stream, folder: Path, options: DeepFMOptions | None = None, name: str = "base.onnx") -> BaseReport:
     """Train a DeepFM on `first` (usually the first half of a stream) and export it to `folder`/`name`."""
     start = time.perf_counter()
-    model = train(first, options)
-    ids = {field: torch.ones(3, dtype=torch.int64) for field in model.fields}
-    path = export(model, ids, ["logit"], folder / name, variadic="ids")
+    path = export(train(first, options), folder / name)
     return BaseReport(path, time.perf_counter() - start)
 
 
@@ -95,3 +93,9 @@ def _fit(model: DeepFM, rows: _Rows, held: _Rows, options: DeepFMOptions) -> Dee
 def _validate(model: DeepFM, held: _Rows, loss: nn.Module) -> float:
     model.eval()
     return float(loss(model(*held[0]), held[1])) if len(held[1]) else float("inf")
+
+
+def export(model: DeepFM, path: Path) -> Path:
+    """Write `model` as ONNX: inputs int64[batch] named as its fields, output `logit` float32[batch]; see `export_module`."""
+    ids = {field: torch.ones(3, dtype=torch.int64) for field in model.fields}
+    return export_module(model, ids, ["logit"], path, variadic="ids")

@@ -22,7 +22,7 @@ from riverdelta.graph.runtime import open_session
 _TOLERANCE = 1e-4
 
 
-def export(
+def export_module(
     model: nn.Module, rows: Mapping[str, Tensor], outputs: Sequence[str], path: Path, variadic: str | None = None
 ) -> Path:
     """Write `model` as ONNX with a dynamic first axis: inputs and example `rows` by name, weights in `<path>.data`.
@@ -81,7 +81,9 @@ def _verify(model: nn.Module, rows: Mapping[str, Tensor], outputs: Sequence[str]
             limit = _TOLERANCE * max(1.0, float(mine.abs().max()))
             gap = float(np.abs(their - mine.numpy()).max())
             if not gap <= limit:
-                raise ParityError(f"{name} of {path.name} differs from torch by {gap:.3g} at {count} rows; expected {limit:.3g}")
+                raise ParityError(
+                    f"{name} of {path.name} differs from torch by {gap:.3g} at {count} rows; expected {limit:.3g}"
+                )
 
 
 def _drawn(tensor: Tensor, count: int, draw: torch.Generator) -> Tensor:

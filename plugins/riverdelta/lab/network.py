@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from riverdelta.core.features import Floats
-from riverdelta.lab.export import export
+from riverdelta.lab.export import export_module
 
 _HIDDEN, _EPOCHS, _BATCH, _RATE, _DROPOUT = 64, 40, 64, 1e-3, 0.3
 
@@ -39,4 +39,4 @@ def train_network(features: Floats, label: Floats, classes: int, path: Path) -> 
                 optimizer.zero_grad()
                 loss(model(rows[batch])[0], target[batch]).backward()
                 optimizer.step()
-    export(model, {"features": rows[:3]}, ["logits", "hidden"], path)
+    export_module(model, {"features": rows[:3]}, ["logits", "hidden"], path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from riverdelta.core.durable import atomic
 from riverdelta.core.features import Floats
 from riverdelta.core.hashing import id64
-from riverdelta.lab.export import export
+from riverdelta.lab.export import export_module
 from riverdelta.lab.stream import Stream
 
 _TOKENS, _BATCH, _EPOCHS, _RATE = 128, 64, 200, 0.05
@@ -82,4 +82,4 @@ def train_similarity(first: Stream, path: Path) -> None:
         loss = -torch.stack([(grades * scores.log_softmax(0)).sum() for scores, grades in lists]).sum() / label.sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    export(model, {"query": query[:3], "text": text[:3]}, ["score", "product"], path)
+    export_module(model, {"query": query[:3], "text": text[:3]}, ["score", "product"], path)

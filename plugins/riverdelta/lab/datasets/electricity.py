@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from riverdelta.core.features import Schema
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.linear import Linear
-from riverdelta.core.features import Schema
 from riverdelta.lab.datasets.dataset import DataSet, Split, read_csv
 from riverdelta.lab.stream import Stream
 from riverdelta.lab.tabular import export, table

@@ -40,7 +40,9 @@ class MQ2008(DataSet):
         train, test = (_read(folder / f"{name}.npy") for name in ("train", "test"))
         queries = np.unique(train[:, 1])
         first, rest = queries[: len(queries) // 5], queries[len(queries) // 5 :]
-        return Split(self._graded(train[np.isin(train[:, 1], first)]), self._clicks(train, rest), {"test queries": self._graded(test)})
+        return Split(
+            self._graded(train[np.isin(train[:, 1], first)]), self._clicks(train, rest), {"test queries": self._graded(test)}
+        )
 
     def train(self, first: Stream, path: Path) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
@@ -55,7 +57,12 @@ class MQ2008(DataSet):
         rows = rows[np.argsort(rows[:, 1], kind="stable")]
         columns = {"X": np.ascontiguousarray(rows[:, 2:], np.float32)}
         return Stream(
-            self.name, columns, np.float32(rows[:, 0]), np.zeros(len(rows)), loss=Ranking(_GRADES), group=rows[:, 1].astype(np.int64)
+            self.name,
+            columns,
+            np.float32(rows[:, 0]),
+            np.zeros(len(rows)),
+            loss=Ranking(_GRADES),
+            group=rows[:, 1].astype(np.int64),
         )
 
     def _clicks(self, rows: npt.NDArray[Any], queries: npt.NDArray[Any]) -> Stream:
