@@ -129,6 +129,10 @@ class Regression(Loss):
             return np.zeros(np.shape(weight))
         return np.asarray(1.0 / (np.maximum(weight, 1e-300) * (self._high - self._low) ** 2))
 
+    def in_range(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        both = np.stack([self.rows(base), self.rows(corrected)])[..., 0]
+        return np.logical_and.reduce((both >= self._low) & (both <= self._high), axis=0)
+
     def export_link(self, nodes: Nodes, prediction: str) -> str:
         return prediction
 
