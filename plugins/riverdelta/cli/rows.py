@@ -89,7 +89,10 @@ class Rows:
         """Return the label column, as a client would send it: numbers, or the names of classes where it holds texts."""
         if loss.classes is None or not _is_text((found := self._held(name)).type):
             return self.numbers(name, loss.expected)
-        return list(found.to_pylist())
+        texts: list[Any] = found.to_pylist()
+        # A .csv has the places of classes as texts, too.
+        places = self.path.suffix == ".csv" and all(map(_is_integer, texts)) and not {*texts} & {*loss.classes}
+        return self.numbers(name, loss.expected) if places else texts
 
     def _held(self, name: str) -> Any:
         found = self.table.column(name)
