@@ -1,0 +1,81 @@
+"""The contract of measures: facts of each example, sums of them, and what follows from the sums."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.losses import Loss
+from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.evaluation.measured import Rows
+
+Report = dict[str, Any]
+#: The scorers that are measured, in order.
+SCORERS = ("base", "served")
+LOST = 0
+
+
+class Measures(ABC):
+    """Turns each example into facts of its scorers, adds facts up, and reports what follows from the sums.
+
+    An example is a row, or a list of rows. Facts are float64[E, S, F], the first of them the loss, at most `Loss.bound`; a
+    scorer for which it is NaN has nothing to say about the example. Sums are added example by example, so that they do not
+    depend on how examples are cut into blocks, to the last bit; a negative weight takes an example back.
+
+    Attributes
+    ----------
+    scorers
+        The names of the S scorers: `base` and `served`, then baselines. A baseline knows the labels of all examples before.
+    width
+        The number F of facts of a scorer.
+    """
+
+    scorers: tuple[str, ...]
+    width: int
+
+    def __init__(self, loss: Loss) -> None:
+        self.loss = loss
+
+    @abstractmethod
+    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+        """Return the facts float64[E, S, F] of the measurable examples, and label and weight float64[E, 2].
+
+        Baselines learn the labels on the way. `time` float64[N] is when what a row is about happened (Unix seconds, NaN:
+        unknown) and `item` int64[N] the id of what a row of a list shows.
+        """
+
+    @abstractmethod
+    def empty(self) -> dict[str, Doubles]:
+        """Return zeroed sums."""
+
+    @abstractmethod
+    def add(self, sums: Mapping[str, Doubles], facts: Doubles, labels: Doubles) -> None:
+        """Add examples to the sums, in order."""
+
+    @abstractmethod
+    def report(self, sums: Mapping[str, Doubles], recent: tuple[Doubles, Doubles] | None = None) -> dict[str, Report]:
+        """Return {scorer: {measure: value}}; a measure whose divisor is 0 is None.
+
+        `recent` are the facts and labels that the sums are of, if they are at hand.
+        """
+
+    def repaired(self, sums: Mapping[str, Doubles]) -> None:
+        """Replace saved sums that are not possible."""
+
+    def history(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the live arrays of what the baselines have learned."""
+        return {}
+
+    def load_history(self, arrays: Arrays) -> None:
+        """Restore what `history` returned; raises `Corrupt` if it does not fit."""
+        for name, mine in self.history().items():
+            mine[...] = take(arrays, name, mine)
+
+    def losses(self, rows: Rows, group: Group = None) -> Doubles:
+        """Return the losses float64[2, N] of base and served."""
+        return np.stack([self.loss.value(raw, rows.label, group) for raw in rows.raw])

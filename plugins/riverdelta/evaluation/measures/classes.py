@@ -1,0 +1,148 @@
+"""Classes: accuracy, macro F1, recall by class and calibration, beside the last label and the majority."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from riverdelta.core.losses import Loss
+from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.evaluation.binned import share
+from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
+
+#: The classes whose recall is reported: the most frequent ones.
+MOST = 50
+_BINS = 10
+_Cube, _Table, _Line = types.float64[:, :, ::1], types.float64[:, ::1], types.float64[::1]
+#: The last label (-1: none yet), the pairs of labels that were equal, all pairs, the most frequent class.
+_LAST, _SAME, _PAIRS, _TOP = range(4)
+
+
+@numba.njit(types.void(_Table, _Line, _Line, _Cube), cache=True)
+def _guess(labels, counts, last, out):  # type: ignore[no-untyped-def]
+    """Fill out[E, 2, (loss, class, its probability)] of last label and majority, each knowing all labels before."""
+    classes, total = counts.shape[0], counts.sum()
+    for i in range(labels.shape[0]):
+        y, w = int(labels[i, 0]), labels[i, 1]
+        before, top = int(last[_LAST]), int(last[_TOP])
+        chance, guess = 1.0 / classes, 1.0 / classes
+        if before >= 0:
+            guess = (last[_SAME] + 1.0) / (last[_PAIRS] + 2.0)
+            others = max(total - counts[before], 0.0) + classes - 1.0
+            chance = guess if y == before else (1.0 - guess) * (max(counts[y], 0.0) + 1.0) / others
+        out[i, 0, 0], out[i, 0, 1], out[i, 0, 2] = -math.log(chance), before, guess
+        likely = (max(counts[y], 0.0) + 1.0) / (max(total, 0.0) + classes)
+        most = (max(counts[top], 0.0) + 1.0) / (max(total, 0.0) + classes)
+        out[i, 1, 0], out[i, 1, 1], out[i, 1, 2] = -math.log(likely), top if total > 0.0 else -1, most
+        one = 1.0 if w > 0.0 else -1.0 if w < 0.0 else 0.0
+        counts[y] += one
+        total += one
+        if one > 0.0:
+            if before >= 0:
+                last[_SAME] += y == before
+                last[_PAIRS] += 1.0
+            last[_LAST] = y
+            if counts[y] > counts[top]:
+                last[_TOP] = y
+        elif y == top:
+            last[_TOP] = counts.argmax()
+
+
+@numba.njit(types.void(_Cube, _Table, types.float64, _Table, _Cube, _Cube), cache=True)
+def _add(facts, labels, bound, sums, classes, bins):  # type: ignore[no-untyped-def]
+    """Add examples to sums[S, (weight, loss, hits, clipped)], classes[S, K, (hits, predicted, labels)] and
+    bins[S, bin, (weight, confidence, hits)]."""
+    for i in range(facts.shape[0]):
+        y, w = int(labels[i, 0]), labels[i, 1]
+        for s in range(facts.shape[1]):
+            lost, predicted, confidence = facts[i, s]
+            hit = w if predicted == y else 0.0
+            sums[s, 0] += w
+            sums[s, 1] += w * lost
+            sums[s, 2] += hit
+            sums[s, 3] += w if lost >= bound else 0.0
+            classes[s, y, 0] += hit
+            classes[s, y, 2] += w
+            if predicted >= 0.0:
+                classes[s, int(predicted), 1] += w
+            at = min(int(confidence * _BINS), _BINS - 1)
+            bins[s, at, 0] += w
+            bins[s, at, 1] += w * confidence
+            bins[s, at, 2] += hit
+
+
+class Classes(Measures):
+    """The measures of one class in K: the predicted class is the one of the largest prediction, the first of equal ones.
+
+    With weights w: accuracy = Σ w·hit / Σ w; recall of a class = Σ w·hit / Σ w over its labels, reported for the 50 classes
+    with the most labels; macro F1 is the mean of F1 over classes that occurred as a label or a prediction; calibration_error =
+    Σ over 10 bins of the predicted class's probability of |Σ w·probability - Σ w·hit|, divided by Σ w.
+
+    Baselines: `last_label` predicts the label before, with the probability (equal pairs + 1) / (pairs + 2), and shares the rest
+    among the other classes by their counts + 1; `majority` predicts by (count + 1) / (examples + K).
+
+    Reference: Guo, Pleiss, Sun, Weinberger 2017 (calibration error).
+    """
+
+    width = 3
+
+    def __init__(self, loss: Loss, measured: Sequence[str] = SCORERS) -> None:
+        super().__init__(loss)
+        self._measured = len(measured)
+        self.scorers = (*measured, "last_label", "majority")
+        classes = len(loss.labels or ())
+        self._counts, self._last = np.zeros(classes), np.array([-1.0, 0.0, 0.0, 0.0])
+
+    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+        labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
+        out = np.empty((len(labels), len(self.scorers), self.width))
+        if self._measured:
+            for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows)[:, rows.good], strict=True)):
+                prediction = self.loss.inverse_link(raw)
+                top = prediction.argmax(axis=1)
+                out[:, s] = np.stack([lost, top, prediction[np.arange(len(top)), top]], axis=1)
+        guesses = np.empty((len(labels), 2, self.width))
+        _guess(labels, self._counts, self._last, guesses)
+        out[:, self._measured :] = guesses
+        return out, labels
+
+    def empty(self) -> dict[str, Doubles]:
+        scorers, classes = len(self.scorers), len(self._counts)
+        return {
+            "sums": np.zeros((scorers, 4)),
+            "classes": np.zeros((scorers, classes, 3)),
+            "bins": np.zeros((scorers, _BINS, 3)),
+        }
+
+    def add(self, sums: Mapping[str, Doubles], facts: Doubles, labels: Doubles) -> None:
+        _add(facts, labels, self.loss.bound, sums["sums"], sums["classes"], sums["bins"])
+
+    def report(self, sums: Mapping[str, Doubles], recent: tuple[Doubles, Doubles] | None = None) -> dict[str, Report]:
+        return {scorer: self._of(s, sums) for s, scorer in enumerate(self.scorers)}
+
+    def _of(self, s: int, sums: Mapping[str, Doubles]) -> Report:
+        weight, lost, hits, clipped = sums["sums"][s].tolist()
+        found: Report = {"loss": share(lost, weight), "accuracy": share(hits, weight)}
+        if not self._measured:
+            return found
+        right, predicted, labels = sums["classes"][s].T
+        occurred = (predicted + labels) > 0
+        scores = 2.0 * right[occurred] / (predicted + labels)[occurred]
+        off = float(np.abs(sums["bins"][s, :, 1] - sums["bins"][s, :, 2]).sum())
+        frequent = np.sort(np.argsort(-labels, kind="stable")[:MOST])
+        return found | {
+            "clipped": clipped,
+            "macro_f1": float(scores.mean()) if len(scores) else None,
+            "calibration_error": share(off, weight),
+            "recall": {str(self.loss.label_of(k)): share(float(right[k]), float(labels[k])) for k in frequent if labels[k] > 0},
+        }
+
+    def history(self) -> dict[str, npt.NDArray[Any]]:
+        return {"counts": self._counts, "last": self._last}

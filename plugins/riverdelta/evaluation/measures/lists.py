@@ -1,0 +1,125 @@
+"""Lists: NDCG@10 and MRR of ranked lists, beside popularity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from riverdelta.core.losses import Loss
+from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.evaluation.binned import share
+from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
+
+#: The places of a list that count, and the cells in which clicks and showings of items are counted.
+PLACES, _CELLS = 10, 65_536
+_Table, _Line, _Ints = types.float64[:, ::1], types.float64[::1], types.int64[::1]
+
+
+@numba.njit
+def _ranked(score, label, weight, out):  # type: ignore[no-untyped-def]
+    """Fill out[(NDCG@10, reciprocal rank)] of one list, ordered by score and by place where scores are equal."""
+    order, gain = np.argsort(-score, kind="mergesort"), np.empty(label.shape[0])
+    for i in range(label.shape[0]):
+        gain[i] = (2.0 ** label[i] - 1.0) * weight[i]
+    best = np.sort(gain)[::-1]
+    found, most, first = 0.0, 0.0, 0.0
+    for place in range(label.shape[0]):
+        if place < PLACES:
+            discount = 1.0 / math.log2(place + 2.0)
+            found += gain[order[place]] * discount
+            most += best[place] * discount
+        if first == 0.0 and label[order[place]] > 0.0:
+            first = 1.0 / (place + 1.0)
+    out[0], out[1] = found / most if most > 0.0 else math.nan, first
+
+
+@numba.njit(types.void(_Line, _Line, _Line, _Ints, types.float64[:, ::1]), cache=True)
+def _rank(score, label, weight, starts, out):  # type: ignore[no-untyped-def]
+    for n in range(starts.shape[0] - 1):
+        a, b = starts[n], starts[n + 1]
+        _ranked(score[a:b], label[a:b], weight[a:b], out[n])
+
+
+@numba.njit(types.void(_Ints, _Line, _Line, _Ints, _Table, _Line), cache=True)
+def _popular(item, label, weight, starts, cells, out):  # type: ignore[no-untyped-def]
+    """Fill out[N] with the share of showings at which an item was clicked before, as a log; a list is counted after all of it."""
+    for n in range(starts.shape[0] - 1):
+        for i in range(starts[n], starts[n + 1]):
+            mine = cells[item[i] % _CELLS]
+            out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
+        for i in range(starts[n], starts[n + 1]):
+            mine = cells[item[i] % _CELLS]
+            mine[0] += label[i] * weight[i]
+            mine[1] += 1.0
+
+
+@numba.njit(types.void(types.float64[:, :, ::1], _Table), cache=True)
+def _add(facts, sums):  # type: ignore[no-untyped-def]
+    """Add lists to sums[S, (lists, loss, NDCG, reciprocal rank)]."""
+    for i in range(facts.shape[0]):
+        for s in range(facts.shape[1]):
+            if math.isnan(facts[i, s, 0]):
+                continue
+            sums[s, 0] += 1.0
+            for f in range(3):
+                sums[s, 1 + f] += facts[i, s, f]
+
+
+class Lists(Measures):
+    """The measures of lists with at least one label above 0; each list counts once.
+
+    loss = the list log loss with the rows' weights; ndcg10 = DCG@10 over that of the best order, with gains (2^y - 1)·w, where
+    w = weight / propensity; mrr = the mean of 1 / place of the first row with y > 0. The order of the base is `base` itself.
+
+    Baseline: `popularity`, if the loss names an `item` column, orders by (clicks + 1) / (showings + 10) of the item so far.
+
+    References: Järvelin and Kekäläinen 2002 (DCG); Joachims, Swaminathan, Schnabel 2017 (weights by propensity).
+    """
+
+    width = 3
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(loss)
+        self.scorers = (*SCORERS, *(["popularity"] if loss.item else []))
+        self._cells = np.zeros((_CELLS if loss.item else 0, 2))
+
+    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+        starts = self.loss.starts(len(rows.label), group, each=True)
+        if len(rows.label) == 0:
+            return np.empty((0, len(self.scorers), self.width)), np.empty((0, 2))
+        scores = [np.ascontiguousarray(raw[:, 0]) for raw in rows.raw]
+        if len(self.scorers) > len(SCORERS) and item is not None:
+            scores.append(np.empty(len(rows.label)))
+            _popular(np.ascontiguousarray(item), rows.label, rows.weight, starts, self._cells, scores[-1])
+        out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
+        for s, score in enumerate(scores):
+            lost = self.loss.value(score, rows.label, group) * rows.weight
+            out[:, s, 0] = np.add.reduceat(lost, starts[:-1])
+            ranks = np.empty((len(starts) - 1, 2))
+            _rank(score, rows.label, rows.weight, starts, ranks)
+            out[:, s, 1:] = ranks
+        clicks = np.add.reduceat(rows.label * rows.weight, starts[:-1])
+        good = np.logical_and.reduceat(rows.good, starts[:-1]) & (clicks > 0)
+        return out[good], np.stack([clicks, np.ones(len(clicks))], axis=1)[good]
+
+    def empty(self) -> dict[str, Doubles]:
+        return {"sums": np.zeros((len(self.scorers), 4))}
+
+    def add(self, sums: Mapping[str, Doubles], facts: Doubles, labels: Doubles) -> None:
+        _add(facts, sums["sums"])
+
+    def report(self, sums: Mapping[str, Doubles], recent: tuple[Doubles, Doubles] | None = None) -> dict[str, Report]:
+        return {
+            scorer: {"lists": int(lists), "loss": share(lost, lists), "ndcg10": share(gain, lists), "mrr": share(first, lists)}
+            for scorer, (lists, lost, gain, first) in zip(self.scorers, sums["sums"].tolist(), strict=True)
+        }
+
+    def history(self) -> dict[str, npt.NDArray[Any]]:
+        return {"cells": self._cells}
