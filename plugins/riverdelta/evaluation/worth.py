@@ -46,7 +46,7 @@ class Worth:
     >>> worth, zero, label = Worth(), np.zeros(2_000, np.float32), np.ones(2_000, np.float32)
     >>> worth.update(zero, zero + 1, label, label)
     >>> report = worth.report()
-    >>> report["labels"], round(report["gain"]["mean"], 3), report["gain"]["lower"] > 0, round(report["base"]["log_loss"], 3)
+    >>> report["labels"], round(report["gain"]["mean"], 3), report["gain"]["lower"] > 0, round(report["base"]["loss"], 3)
     (2000, 0.38, True, 0.693)
     >>> worth.begin({"action": "rollback", "release": 0, "position": 7, "time": 60.0})
     >>> worth.report()["labels"], worth.report()["gain"]["mean"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -101,6 +102,10 @@ class Regression(Loss):
     @property
     def expected(self) -> str:
         return f"a number from {self._low:g} to {self._high:g}"
+
+    @property
+    def label_schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self._low, "maximum": self._high}
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         found = np.asarray(label)
