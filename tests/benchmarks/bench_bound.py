@@ -7,6 +7,9 @@
 3. Weighted examples, through the joiner and the learner, a row at a time: the first rows of every stream, with the corrected
    logits of 1. at no lag, and the adversaries of tests/gate/test_weighted.py; negatives kept 1 in 10 and 1 in 50, explicit
    labels at once, and silence whose negatives late positives take back; the same with labels of weights from 0 to 100.
+4. Every other loss (tests/evaluation/gate/test_tasks.py): classes, lists shown in full and in part with clicks, grades and
+   propensities down to 0.01, squares with and without a range, and counts; labels drawn, alternating and turned at the worst
+   moment, at once and late, with rows taken back; in the unit of the loss.
 The last line counts the streams whose excess is above the bound, or whose bound is above the worst case by more than the
 rounding of float32 logits: it must be 0.
 Run: RIVERDELTA_DATA=... python tests/benchmarks/bench_bound.py [--quick] [--json FILE]
@@ -27,6 +30,7 @@ from riverdelta.learning.admission import Admission
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "gate"))
 import test_gate as adversary
+import test_tasks as tasks
 import test_weighted as weighted_adversary
 
 LAGS = {"none": (0, 0.0), "8 rows": (8, 0.0), "100 rows": (100, 0.0), "a day": (0, 86_400.0)}
@@ -109,6 +113,23 @@ def weighted(quick):
                 yield row(shown, kind, lag, service.excess(), service.learner.gate)
 
 
+def of_tasks(quick):
+    """Yield each loss, kind of labels, and delay."""
+    count = 400 if quick else 4_000
+    for name, loss in tasks.LOSSES.items():
+        for kind in tasks.KINDS:
+            for seed in range(1 if quick else 4):
+                columns = tasks.stream(loss, kind, count, seed)
+                shown = np.random.default_rng(seed).random(len(columns[0])) < 0.6
+                shown[:: tasks.SIZE] = True
+                for part in (None, shown) if loss.lists else (None,):
+                    for delay, back in ((0, 0), (10, 0), (100, 0), (100, 3)):
+                        gate = Gate(loss)
+                        over = tasks.run(gate, columns, delay, back, part)
+                        lag = (f"{delay} examples" if delay else "none") + (", 1 in 3 taken back" if back else "")
+                        yield row(f"{name} {seed}" + (", shown in part" if part is not None else ""), kind, lag, over, gate)
+
+
 def show(lines):
     """Print a Markdown table as the lines come, and return them."""
     print("\n| stream | labels | lag | rows | excess | bound | worst case |\n|---|---|---|---:|---:|---:|---:|")
@@ -125,7 +146,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a small simulated stream, and fewer delays")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    found = [r for part in (replayed, adversaries, weighted) for r in show(part(options.quick))]
+    found = [r for part in (replayed, adversaries, weighted, of_tasks) for r in show(part(options.quick))]
     rounding = weighted_adversary.ROUNDING / min(KEEPS)
     broken = [r for r in found if not r["excess"] <= r["bound"] <= r["worst_case"] + rounding * r["rows"]]
     closest = max(found, key=lambda r: r["excess"] / r["bound"])

@@ -140,7 +140,9 @@ class Settings(BaseSettings):
         4 << 30, "The oldest releases are deleted while all are larger, except the champion and the one in service."
     )
     promote_margin: Share = _releases(
-        0.002, "A release is promoted if it is not worse than the champion by more than this, in nats a row, with confidence."
+        0.002,
+        "A release is promoted if it is not worse than the champion by more than this, with confidence: in nats an example, or "
+        "for squared and Poisson losses as a share of the base's typical loss.",
     )
     promote_alpha: Share = _releases(0.05, "Probability of ever promoting a release that is worse by more than the margin.")
 
