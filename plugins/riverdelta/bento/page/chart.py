@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from riverdelta.core.losses import Loss
 from riverdelta.evaluation.history import Point, parts_of
-from riverdelta.serving.health import SINCE
+from riverdelta.serving.health import SINCE, figure
 
 _LOSSES = [factor * 10.0**power for power in range(-4, 300) for factor in (1.0, 2.0, 5.0)]
 _SECONDS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, *(86_400 * 2**k for k in range(16))]
@@ -59,7 +59,7 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable
         lines.append(_PATH.format(kind, "".join(paths)))
         lines.append(_PATH.format(f"{kind} dot", "".join(f"{path}h.01" for path in paths if "L" not in path)))
     texts = [_TEXT.format(kind, *place, text) for kind, place, _, text in marks if text]
-    ends = [f"{name} from {points[0][i]:.4f} to {points[-1][i]:.4f}" for i, name in ((1, "base"), (2, second))]
+    ends = [f"{name} from {figure(points[0][i])} to {figure(points[-1][i])}" for i, name in ((1, "base"), (2, second))]
     label = f"{loss.name} in {loss.unit} a row at {len(points)} times: {', '.join(ends)}"
     return _PLOT.format(label, Markup("").join(lines), Markup("").join(texts))
 
