@@ -44,8 +44,8 @@ def quality() -> Rows:
     )
     task = p.lines(
         "$measure of the last rows",
-        "A measure of the task over the last 10,000 measured rows: the base, the served outputs and simple predictions, such "
-        "as the last label; recall by class has a line for each class. Served should be better than base and than all of these.",
+        "Measure of the task over the last 10,000 measured rows: the base, the served outputs and simple predictions, such "
+        "as the last label; recall by class has a line for each. Served should be better than base and than all of these.",
         p.NUMBER,
         Ask(of("riverdelta_measure", f'measure=~"$measure",{_RECENT}'), "{{scorer}} {{class}}"),
     )

@@ -44,7 +44,10 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable
     times, up, across = _ticks(start, end, 4, _SECONDS), "M0 {1:.2f}H100", "M{0:.2f} 0V100"
     short = "%H:%M:%S" if any(time % 60 for time in times) else "%H:%M" if end - start < 86_400 else "%a %H:%M"
     form = short if any(time % 86_400 for time in times) else "%d %b"
-    marks = [("up", at(start, value), up, f"{value:.4g}") for value in _ticks(low, high, 6, _LOSSES)]
+    marks = [
+        ("up", at(start, value), up, f"{value:,.0f}" if 1e4 <= value < 1e8 else f"{value:.4g}")
+        for value in _ticks(low, high, 6, _LOSSES)
+    ]
     marks += [("across", at(time, low), across, f"{datetime.fromtimestamp(time, UTC):{form}}") for time in times]
     taken: list[float] = []
     for event in reversed([event for event in events if event["action"] in SINCE and start <= event["time"] <= end]):
