@@ -64,8 +64,10 @@ def recalls(base: Mapping[str, Any], served: Mapping[str, Any]) -> list[Row]:
     names = list(after)
     rest = names[_CLASSES:]
     rows = [_row(name, before.get(name), after[name], 1) for name in names[:_CLASSES]]
-    said = f"mean of {len(rest)} other classes"
-    return rows + ([_row(said, *(_mean(each.get(name) for name in rest) for each in (before, after)), 1)] if rest else [])
+    if not rest:
+        return rows
+    base_mean, served_mean = (_mean(each.get(name) for name in rest) for each in (before, after))
+    return [*rows, _row(f"mean of {len(rest)} other classes", base_mean, served_mean, 1)]
 
 
 def _named(reports: Any, loss: Loss) -> dict[str, tuple[str, int]]:

@@ -70,8 +70,8 @@ def draw(status: Mapping[str, Any], now: float, loss: Loss, **given: Any) -> str
     shown = {"status": status, "now": now, "learning": learning, "worth": worth, "second": second, "loss": loss}
     shown |= {"chart": chart, "columns": columns, "outcome": gain(learning, loss), "apart": _apart(worth, loss)}
     recent, unit = (learning.get("prequential") or {}).get("recent") or {}, (worth.get("gain") or {}).get("unit", loss.unit)
-    both = [[found.get(scorer) or {} for scorer in SCORERS] for found in (worth, recent)]
-    shown |= {"unit": unit, "rows": measured(*both[0], loss), "simple": beside(recent, loss), "recalls": recalls(*both[1])}
+    rows, base = measured(worth.get("base") or {}, worth.get("served") or {}, loss), recent.get("base") or {}
+    shown |= {"unit": unit, "rows": rows, "simple": beside(recent, loss), "recalls": recalls(base, recent.get("served") or {})}
     return render(**shown, measured=MEASURED, by_release=learning.get("guard") == "release", **given)
 
 
