@@ -19,7 +19,7 @@ _CLASSES = 20
 
 
 class Row(NamedTuple):
-    """A measure or a class, with the values of base and served outputs, and what served gains; None if higher is neither better nor worse."""
+    """A measure or a class: base, served, and what served gains, None if higher is neither better nor worse."""
 
     name: str
     base: float | None
