@@ -213,7 +213,7 @@ def test_diff_shows_what_changed_and_an_id_alone(learning):
     assert {t["correction"] for t in found["tables"]} == {"calibration", "entity_user"}
     mine = learning.send("GET", "/admin/diff", params={"a": 0, "b": 1, "id": "user=5"}).json()["changes"]
     assert [change["id"] for change in mine] == ["user=5"] * 2
-    assert all(change["logits"] > 0 for change in mine)
+    assert all(change["effect"] > 0 for change in mine)
 
 
 def test_export_is_a_model_that_runs_alone_and_scores_as_the_service_does(learning):

@@ -175,7 +175,7 @@ def test_diff_shows_what_changed_and_counts_it(home):
     assert "from release 0 to release 1, +20 examples" in shown
     found = asked("diff", 0, number, "--top", 3)
     assert (found["a"], found["b"], len(found["changes"])) == (0, 1, 3)
-    assert found["changes"][0]["logits"] < 0
+    assert found["changes"][0]["effect"] < 0
     assert run("diff", 0, 0).stdout.count("calibration/line 0 of 2") == 1
 
 
@@ -222,7 +222,7 @@ def test_a_table_never_cuts_an_id(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     name = "customer_id=O-20261130-00000001723"
     change = {"correction": "entity_customer_id", "table": "mean", "feature": "intercept", "id": name, "slot": 1}
-    change |= {"logits": 1.0, "before": 0.0, "after": 1.0}
+    change |= {"effect": 1.0, "before": 0.0, "after": 1.0}
     print_changes({"changes": [change], "tables": [], "a": 0, "b": 1, "examples": 1})
     assert "…" not in capsys.readouterr().out
 

@@ -29,7 +29,7 @@ from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.metrics.family import Distribution
 from riverdelta.metrics.files import forget_dead_workers, page
-from riverdelta.metrics.learner import GAUGES, STALE_SECONDS, TrainerMirror
+from riverdelta.metrics.learner import STALE_SECONDS, TrainerMirror
 from riverdelta.metrics.worker import REFUSALS, STAGES, Metrics
 from riverdelta.storage.journal.base import Health, Outcome
 from riverdelta.storage.registry import State
@@ -179,7 +179,7 @@ def test_there_is_nothing_to_forget_outside_multiprocess_mode(monkeypatch):
 
 
 def test_every_metric_has_a_name_and_a_help_that_say_its_unit(full):
-    unit = re.compile(r", (in \w+( a row)?|0 or 1|a ratio|a number)$")
+    unit = re.compile(r", (in (\w+|raw outputs|units of the loss)( a row)?|0 or 1|a ratio|a number)$")
     for family in full.collect():
         assert re.fullmatch(r"riverdelta_[a-z0-9]+(_[a-z0-9]+)*", family.name)
         assert unit.search(family.documentation), f"{family.name}: {family.documentation!r} does not end with its unit"
@@ -203,7 +203,7 @@ def test_labels_have_a_fixed_set_of_values(full):
     names = {label for family in full.collect() for s in family.samples for label in s.labels}
     assert names == {
         "transport", "stage", "endpoint", "outcome", "reason", "kind", "provider", "table", "scorer", "window", "le", "model",
-        "column", "quantity", "slice", "bound", "share", "action", "sender",
+        "column", "quantity", "slice", "bound", "share", "action", "sender", "measure", "class",
     }  # fmt: skip
     assert len(samples(full)) < 600
 
@@ -302,7 +302,7 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "joiner_rows") == 7
     assert value(registry, "parity_max_error") == 2e-6
     assert value(registry, "table_occupancy_ratio", table="entity_user_id/beliefs") == 0.25
-    assert value(registry, "prequential_auc", scorer="served", window="recent") == 1.0
+    assert value(registry, "measure", **{"scorer": "served", "window": "recent", "measure": "auc", "class": ""}) == 1.0
     assert value(registry, "prequential_examples", scorer="base", window="all") == 3
     assert value(registry, "prequential_threshold", scorer="base", window="all") == 0.5
     assert value(registry, "journal_position") - value(registry, "learned_position") == 5
@@ -389,9 +389,31 @@ def test_a_learner_that_stopped_writing_is_down(registry, old):
     assert value(registry, "sidecar_up") == 0
 
 
-def test_every_measure_of_a_report_has_its_gauge():
-    measures = {path.rpartition(".")[2] for path in GAUGES if path.startswith("prequential.")}
-    assert measures == set(Prequential().report()["all"]["base"])
+def test_every_measure_of_a_task_has_a_series_and_those_of_classes_are_few(registry):
+    mirror, one = TrainerMirror(registry, "shop"), {"examples": 9, "loss": 0.4}
+    recall = {f"fault_{k}": 0.25 if k < 50 else 1.0 for k in range(70)} | {"never seen": None}
+    scorers = {
+        "base": one | {"macro_f1": None},
+        "served": one | {"macro_f1": 0.5, "recall": recall},
+        "last_label": {"mae": 2.5},
+    }
+    mirror.update(status(prequential={"recent": scorers}), now=1000.0)
+    found = {
+        (labels["scorer"], labels["measure"], labels["class"]): value
+        for (name, given), value in samples(registry).items()
+        if name == "riverdelta_measure" and (labels := dict(given))
+    }
+    assert found["served", "macro_f1", ""] == 0.5
+    assert found["last_label", "mae", ""] == 2.5
+    assert math.isnan(found["base", "macro_f1", ""])
+    assert (found["served", "recall", "fault_3"], found["served", "recall", "other"]) == (0.25, 1.0)
+    assert len(found) == 3 + 51
+    assert value(registry, "prequential_loss", scorer="served", window="recent") == 0.4
+
+
+def test_a_recall_of_two_labels_has_no_class(registry):
+    TrainerMirror(registry, "shop").update(status(), now=1000.0)
+    assert value(registry, "measure", **{"scorer": "served", "window": "all", "measure": "recall", "class": ""}) == 1.0
 
 
 def of(registry, name, **labels):

@@ -8,7 +8,7 @@ from pathlib import Path
 DASHBOARDS = Path(__file__).parents[2] / "monitoring" / "grafana" / "dashboards"
 #: What Grafana puts in for each variable where everything is chosen, one hour is shown, and metrics are read every 15 seconds.
 VARIABLES = {
-    "job": ".+", "instance": ".+", "model": ".+",
+    "job": ".+", "instance": ".+", "model": ".+", "measure": ".+",
     "__interval": "15s", "__rate_interval": "1m", "__range": "1h",
 }  # fmt: skip
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")

@@ -76,13 +76,20 @@ def test_each_has_a_name_of_its_own_and_links_to_all():
 def test_all_let_choose_the_models_among_those_that_are_served():
     for made in dashboards().values():
         variables = {each["name"]: each for each in made["templating"]["list"]}
-        assert list(variables) == ["datasource", "job", "instance", "model"]
+        assert list(variables)[:4] == ["datasource", "job", "instance", "model"]
         assert variables["datasource"]["type"] == "datasource"
-        for name in ("job", "instance", "model"):
+        for name in variables.keys() - {"datasource"}:
             assert re.fullmatch(r"label_values\((\w+)(\{.*\})?, (\w+)\)", variables[name]["query"])[3] == name
             assert variables[name]["multi"]
             assert variables[name]["includeAll"]
             assert variables[name]["allValue"] == ".+"
+
+
+def test_a_panel_is_repeated_for_each_measure_that_the_chosen_models_have():
+    (panel,) = [panel for made in dashboards().values() for panel in made["panels"] if "repeat" in panel]
+    (variable,) = [v for v in dashboards()["learning"]["templating"]["list"] if v["name"] == panel["repeat"] == "measure"]
+    assert variable["query"].startswith("label_values(riverdelta_measure{")
+    assert 'measure=~"$measure"' in panel["targets"][0]["expr"]
 
 
 @each_board

@@ -1,4 +1,4 @@
-"""Diff: the coefficients that moved most between two releases come first, in logits, and an id's can be asked for."""
+"""Diff: the coefficients that moved most between two releases come first, in effect, and an id's can be asked for."""
 
 import numpy as np
 import onnx
@@ -98,14 +98,14 @@ def test_the_change_of_each_kind_of_coefficient_is_named_and_in_logits(shop):
     served = {name: table.values for name, table in made.stack.tables().items()}
     slope, x = changes["calibration", "slope"], changes["linear", "x"]
     assert (slope.before, slope.after) == (0.0, float(served["riverdelta/calibration/line"][0, 1]))
-    assert slope.logits == pytest.approx(slope.after * 1.0)  # each offset is 1
-    assert x.logits == pytest.approx(x.after * 2.0)
+    assert slope.effect == pytest.approx(slope.after * 1.0)  # each offset is 1
+    assert x.effect == pytest.approx(x.after * 2.0)
     slot = int(Hash.draw("entity/user", 1, 64)(np.array([5]))[0])
     second = changes["entity_user", "vec[1]"]
     assert (second.slot, second.id, x.slot) == (slot, None, None)
     # The vector's length is 5, so that each of its two elements has a root mean square of 5 / √2.
-    assert second.logits == pytest.approx(float(served["riverdelta/entity_user/mean"][1, 2]) * 5 / np.sqrt(2))
-    assert [abs(c.logits) for c in found.changes] == sorted((abs(c.logits) for c in found.changes), reverse=True)
+    assert second.effect == pytest.approx(float(served["riverdelta/entity_user/mean"][1, 2]) * 5 / np.sqrt(2))
+    assert [abs(c.effect) for c in found.changes] == sorted((abs(c.effect) for c in found.changes), reverse=True)
 
 
 def test_what_happened_before_the_first_release_is_no_change(shop):
@@ -117,7 +117,7 @@ def test_what_happened_before_the_first_release_is_no_change(shop):
     assert change.after < 0
     assert made.diff(first, first).changes == []
     back = made.diff(second, first)
-    assert (back.examples, back.changes[0].logits) == (-50, -change.logits)
+    assert (back.examples, back.changes[0].effect) == (-50, -change.effect)
 
 
 def test_only_the_top_are_shown_and_all_are_counted(shop):
@@ -137,8 +137,8 @@ def test_an_id_shows_its_own_coefficients_changed_or_not(shop):
     number = made.release()
     mine = made.diff(0, number, ids={"user": 5}).changes
     assert {(c.correction, c.id) for c in mine} == {("linear", "user=5"), ("entity_user", "user=5")}
-    assert all(c.logits > 0 for c in mine)
-    assert [c.logits for c in made.diff(0, number, ids={"user": 99}).changes] == [0.0, 0.0]
+    assert all(c.effect > 0 for c in mine)
+    assert [c.effect for c in made.diff(0, number, ids={"user": 99}).changes] == [0.0, 0.0]
     both = {c.id for c in made.diff(0, number, ids={"user": 5, "item": 7}).changes}
     assert both == {"user=5", "user=5, item=7", "genres=1 of item=7", "genres=3 of item=7"}
 
@@ -179,7 +179,7 @@ def test_a_river_pipeline_has_river_s_own_names_and_no_size(shop):
     first = made.release()
     found = {c.feature: c for c in made.diff(0, first).changes}
     assert set(found) == {"intercept", "x", "user_5"}
-    assert all((c.before, c.logits) == (0.0, None) and c.after > 0 for c in found.values())
+    assert all((c.before, c.effect) == (0.0, None) and c.after > 0 for c in found.values())
     second = made.learn(user=6).release()
     assert {c.feature for c in made.diff(second, first).changes} == {"intercept", "x", "user_6"}
     (mine,) = made.diff(first, second, ids={"user": 6}).changes
@@ -189,7 +189,7 @@ def test_a_river_pipeline_has_river_s_own_names_and_no_size(shop):
 def test_a_correction_that_says_nothing_of_itself_has_rows_and_columns(shop):
     made = shop(Bias()).learn(rows=1)
     (change,) = made.diff(0, made.release()).changes
-    assert (change.feature, change.slot, change.before, change.after, change.logits) == ("column 0", 0, 0.0, 0.5, None)
+    assert (change.feature, change.slot, change.before, change.after, change.effect) == ("column 0", 0, 0.0, 0.5, None)
 
 
 def test_a_release_that_is_not_there_or_not_whole_is_named(shop):

@@ -21,8 +21,11 @@ Line = tuple[int, Sequence[tuple[int, Any]]]
 Rows = Mapping[str, Sequence[Line]]
 
 
-def board(name: str, description: str, rows: Rows) -> models.Dashboard:
-    """Return a dashboard with panels from left to right in the lines of each row; a row without a title has no bar."""
+def board(name: str, description: str, rows: Rows, *variables: QueryVariable) -> models.Dashboard:
+    """Return a dashboard with panels from left to right in the lines of each row; a row without a title has no bar.
+
+    `variables` are chosen from beside the model.
+    """
     made = (
         Dashboard(f"riverdelta: {name}")
         .uid(f"riverdelta-{name.lower()}")
@@ -41,10 +44,12 @@ def board(name: str, description: str, rows: Rows) -> models.Dashboard:
             .keep_time(True)
         )
         .with_variable(DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        .with_variable(_choice("job", "Job", f"label_values({_PRESENT}, job)"))
-        .with_variable(_choice("instance", "Instance", f'label_values({_PRESENT}{{job=~"$job"}}, instance)'))
-        .with_variable(_choice("model", "Model", f'label_values({_PRESENT}{{job=~"$job",instance=~"$instance"}}, model)'))
+        .with_variable(choice("job", "Job", f"label_values({_PRESENT}, job)"))
+        .with_variable(choice("instance", "Instance", f'label_values({_PRESENT}{{job=~"$job"}}, instance)'))
+        .with_variable(choice("model", "Model", f'label_values({_PRESENT}{{job=~"$job",instance=~"$instance"}}, model)'))
     )
+    for variable in variables:
+        made = made.with_variable(variable)
     for event in EVENTS:
         made = made.annotation(event)
     number, top = 0, 0
@@ -63,7 +68,7 @@ def board(name: str, description: str, rows: Rows) -> models.Dashboard:
     return made.build()
 
 
-def _choice(name: str, label: str, query: str) -> QueryVariable:
+def choice(name: str, label: str, query: str) -> QueryVariable:
     """Return a variable of a label's values: one, several or all of them."""
     everything = models.VariableOption(text=["All"], value=["$__all"])
     return (

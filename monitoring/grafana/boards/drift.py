@@ -57,7 +57,7 @@ def dashboard() -> Dashboard:
     )
     psi = p.lines(
         "Population stability index",
-        "Of each column against its reference; `score` is the base's logit. Above 0.1 shifted, above 0.25 far away.",
+        "Of each column against its reference; `score` is the base's raw output. Above 0.1 shifted, above 0.25 far away.",
         p.NUMBER,
         Ask(_PSI, "{{column}}"),
         steps=_SHIFT,
@@ -89,16 +89,16 @@ def dashboard() -> Dashboard:
         steps=((None, p.GOOD), (1, p.WARN)),
     )
     expected = p.lines(
-        "Log loss to expect, without labels",
+        "Loss to expect, without labels",
         "Of recent rows, if labels are drawn from the served probability; only as accurate as its calibration. A rise before "
         "labels arrive is the first sign of harder traffic.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(of("riverdelta_expected_loss"), "{{scorer}}"),
     )
     seen = p.lines(
-        "Log loss measured, with labels",
+        "Loss measured, with labels",
         "Of the last 10,000 measured rows. If served rises above what was expected, user behaviour changed, not the traffic.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(of("riverdelta_prequential_loss", 'window="recent"'), "{{scorer}}"),
     )
     calibration = p.lines(

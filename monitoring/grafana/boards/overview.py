@@ -28,7 +28,7 @@ def dashboard() -> Dashboard:
     """Return the dashboard to open first."""
     verdict = p.tile(
         "Does it help?",
-        "Whether serving saves log loss over the base alone, by an interval that is valid however often it is read. Yes: its "
+        "Whether serving saves loss over the base alone, by an interval that is valid however often it is read. Yes: its "
         "lower end is above 0. No: its upper end is below 0; roll back.",
         p.NUMBER,
         Ask(_SURELY),
@@ -72,19 +72,19 @@ def dashboard() -> Dashboard:
         nothing="Check that the service runs and that Prometheus may read /metrics",
     )
     saved = p.lines(
-        "Log loss saved over the base",
-        "Log loss of the base less that of the served scores, on the same rows, with its interval. Above 0 it helps; if all "
+        "Loss saved over the base",
+        "Loss of the base less that of the served scores, on the same rows, with its interval. Above 0 it helps; if all "
         "of the interval is below 0, roll back.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(of(_GAIN), "{{bound}}"),
         steps=((None, p.BAD), (0, p.GOOD)),
         interval=True,
     )
     losses = p.lines(
-        "Log loss of the last rows",
+        "Loss of the last rows",
         "Of the last 10,000 measured rows: the base alone, and the served scores. Lower is better; served should be below "
         "base.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(of("riverdelta_prequential_loss", 'window="recent"'), "{{scorer}}"),
     )
     moved = p.bars(

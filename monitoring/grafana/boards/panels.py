@@ -13,7 +13,8 @@ from grafana_foundation_sdk.models.text import TextMode
 
 from boards.queries import SOURCE, Ask
 
-NATS, NATS_ROW, LOGITS = "suffix:nats", "suffix:nats a row", "suffix:logits"
+#: Losses are in the unit of the task's loss, such as nats; "none" because Grafana cannot read a unit from a label.
+LOSS, LOSS_ROW = "none", "suffix: a row"
 ROWS, ROWS_SECOND, RECORDS = "count:rows", "count:rows/s", "count:records"
 SECONDS, RATIO, BYTES, REQUESTS_SECOND, NUMBER = "s", "percentunit", "bytes", "reqps", "none"
 SCIENTIFIC = "sci"

@@ -12,23 +12,17 @@ _RECENT = 'window="recent"'
 def quality() -> Rows:
     """Return the rows of losses and other measures."""
     loss = p.lines(
-        "Log loss of the last rows",
-        "Of the last 10,000 measured rows, each measured before it was learned. Lower is better; served should be below base.",
-        p.NATS_ROW,
+        "Loss of the last rows",
+        "Of the last 10,000 measured rows, each measured before it was learned, in the unit of the loss: nats for log losses, "
+        "squared units of the label for numbers. Lower is better; served should be below base.",
+        p.LOSS_ROW,
         _recent("loss"),
     )
     whole = p.lines(
-        "Log loss of all rows",
+        "Loss of all rows",
         "Since the learner began. The distance between the lines is the loss saved per row.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(of("riverdelta_prequential_loss", 'window="all"'), "{{scorer}}"),
-    )
-    auc = p.lines(
-        "AUC of the last rows",
-        "Share of pairs of a positive and a negative that are in the right order. 0.5 is chance.",
-        p.NUMBER,
-        _recent("auc"),
-        steps=((None, p.BAD), (0.5, p.GOOD)),
     )
     calibration = p.lines(
         "Calibration of the last rows",
@@ -40,7 +34,7 @@ def quality() -> Rows:
     odd = p.lines(
         "Rows clipped or left out",
         "Rows whose loss was clipped, because the base returned an extreme number, and rows left out because their score was "
-        "not finite. The gate leaves out all rows with a base logit beyond ±56. Above 0: check the base's input.",
+        "not finite. The gate leaves out rows whose base output is too large. Above 0: check the base's input.",
         p.ROWS,
         Ask(of("riverdelta_prequential_clipped", 'window="all"'), "{{scorer}}, clipped"),
         Ask(of("riverdelta_prequential_skipped", 'scorer="served",window="all"'), "left out"),
@@ -48,30 +42,19 @@ def quality() -> Rows:
         steps=((None, p.GOOD), (1, p.WARN)),
         low=0,
     )
-    threshold = p.lines(
-        "Accuracy and F1 at the threshold",
-        "Of the last 10,000 measured rows; scores from RIVERDELTA_THRESHOLD on count as positive. Higher is better.",
-        p.RATIO,
-        Ask(of("riverdelta_prequential_accuracy", _RECENT), "{{scorer}} accuracy"),
-        Ask(of("riverdelta_prequential_f1", _RECENT), "{{scorer}} F1"),
-        low=0,
-        high=1,
+    task = p.lines(
+        "$measure of the last rows",
+        "Measure of the task over the last 10,000 measured rows: the base, the served outputs and simple predictions, such "
+        "as the last label; recall by class has a line for each. Served should be better than base and than all of these.",
+        p.NUMBER,
+        Ask(of("riverdelta_measure", f'measure=~"$measure",{_RECENT}'), "{{scorer}} {{class}}"),
     )
-    pair = p.lines(
-        "Precision and recall at the threshold",
-        "Of the last 10,000 measured rows: the share of predicted positives that are positive, and of positives that are "
-        "predicted.",
-        p.RATIO,
-        Ask(of("riverdelta_prequential_precision", _RECENT), "{{scorer}} precision"),
-        Ask(of("riverdelta_prequential_recall", _RECENT), "{{scorer}} recall"),
-        low=0,
-        high=1,
-    )
+    task = task.repeat("measure").repeat_direction("h").max_per_row(3)
     slices = p.lines(
-        "Log loss by slice",
+        "Loss by slice",
         "Of served scores, over recent examples of each slice of @online(…, slices=…), beside all rows. A slice far above is "
         "served worse: check its input.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(_with_slices("loss"), "{{column}} {{slice}}"),
     )
     calibrated = p.lines(
@@ -83,10 +66,11 @@ def quality() -> Rows:
     )
     return {
         "How good are the scores?": [
-            (8, [(8, loss), (8, whole), (8, calibration)]),
-            (8, [(6, auc), (6, threshold), (6, pair), (6, odd)]),
-            (8, [(12, slices), (12, calibrated)]),
-        ]
+            (8, [(8, loss), (8, whole), (8, odd)]),
+            (8, [(24, slices)]),
+            (8, [(24, task)]),
+        ],
+        "Are probabilities calibrated? (labels 0 and 1)": [(8, [(12, calibration), (12, calibrated)])],
     }
 
 

@@ -22,7 +22,7 @@ def releases() -> Rows:
         "The challenger's gain over the champion",
         "With its interval. It is promoted when its lower end is above −RIVERDELTA_PROMOTE_MARGIN. Empty while no release is "
         "on trial.",
-        p.NATS_ROW,
+        p.LOSS_ROW,
         Ask(of("riverdelta_trial_gain"), "{{bound}}"),
         steps=((None, p.BAD), (-0.002, p.GOOD)),
         interval=True,
@@ -51,7 +51,8 @@ def releases() -> Rows:
     )
     parity = p.tile(
         "Parity of the last release",
-        "Largest difference between the merged ONNX model and Python, in logits. Above 0.0001 a release is refused.",
+        "Largest difference between the merged ONNX model and Python, of logits or relative to the output. "
+        "Above 0.0001 a release is refused.",
         p.SCIENTIFIC,
         Ask(of("riverdelta_parity_max_error")),
         steps=((None, p.GOOD), (1e-4, p.BAD)),

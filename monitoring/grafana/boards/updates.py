@@ -23,14 +23,14 @@ def updates() -> Rows:
         "What can it cost?",
         "Excess: the loss of the served mixture over the better of base and corrections. It cannot exceed the bound, "
         "whatever the labels.",
-        p.NATS,
+        p.LOSS,
         Ask(of("riverdelta_gate_excess"), "excess"),
         Ask(of("riverdelta_gate_bound"), "bound"),
     )
     gain = p.lines(
         "What has it gained?",
-        "Total log loss saved over the base alone. It should rise; a fall is a cost.",
-        p.NATS,
+        "Total loss saved over the base alone. It should rise; a fall is a cost.",
+        p.LOSS,
         Ask(of("riverdelta_gate_gain"), "gain"),
         steps=((None, p.BAD), (0, p.GOOD)),
     )
@@ -110,8 +110,8 @@ def updates() -> Rows:
     )
     residual = p.lines(
         "Size of the corrections",
-        "Quantiles of |corrected logit − base logit| over recent rows. After a jump check the feedback.",
-        p.LOGITS,
+        "Quantiles of |corrected output − base output| over recent rows. After a jump check the feedback.",
+        p.NUMBER,
         Ask(of("riverdelta_residual"), "share {{share}}"),
         low=0,
     )

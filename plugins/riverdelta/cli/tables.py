@@ -13,7 +13,7 @@ from rich.text import Text
 
 #: The columns of numbers, which are aligned to the right.
 _RIGHT = frozenset(
-    {"release", "examples", "base", "served", "gain", "labels", "before", "after", "logits", "rows", "loss", "AUC"}
+    {"release", "examples", "base", "served", "gain", "labels", "before", "after", "effect", "rows", "loss", "AUC"}
 )
 
 #: The longest line to write that is kept in one piece.
@@ -47,17 +47,17 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
         )
     console = Console(highlight=False)
     console.print(made)
-    console.print("base, served: nats per row until then; gain over the champion, on N labels", style="dim")
+    console.print("base, served: loss per row until then; gain over the champion, on N labels", style="dim")
     for title, key in (("champion", "champion"), ("serving", "serving")):
         console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or 'none yet'}")
 
 
 def print_changes(found: Mapping[str, Any]) -> None:
     """Print the coefficients that changed between two releases."""
-    made = table("correction", "table", "feature", "of", "before", "after", "logits")
+    made = table("correction", "table", "feature", "of", "before", "after", "effect")
     for change in found["changes"]:
         whose = change["id"] or ("" if change["slot"] is None else f"slot {change['slot']}")
-        size = "-" if change["logits"] is None else f"{change['logits']:+.4f}"
+        size = "-" if change["effect"] is None else f"{change['effect']:+.4f}"
         numbers = f"{change['before']:.4f}", f"{change['after']:.4f}", size
         made.add_row(change["correction"], change["table"], change["feature"], whose, *numbers)
     changed = ", ".join(f"{t['correction']}/{t['table']} {t['changed']:,} of {t['coefficients']:,}" for t in found["tables"])

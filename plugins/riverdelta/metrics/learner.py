@@ -104,17 +104,19 @@ GAUGES = {
         "loss": "loss, a mean by the labels' weights, in units of the loss a row",
         "clipped": "weight of rows whose loss is clipped to its bound, in rows",
         "calibration_ratio": "sum of scores over sum of labels, by weight, a ratio",
-        "auc": "area under the ROC curve, a ratio",
-        "auc_error": "largest error of the AUC, a ratio",
-        "accuracy": "accuracy at the threshold, a ratio",
-        "precision": "precision at the threshold, a ratio",
-        "recall": "recall at the threshold, a ratio",
-        "f1": "F1 at the threshold, a ratio",
         "threshold": "threshold from which a score counts as positive, a ratio",
         "examples": "examples measured, in rows",
         "skipped": "examples left out because they were not finite, in rows",
     }.items()
 }  # fmt: skip
+#: The measures of the task; `{class}` is empty for a measure of all classes.
+GAUGES["prequential.{window}.{scorer}.{measure}.{class}"] = (
+    "measure", "Prequential measure of the task, such as auc, macro_f1 or mae, also of simple predictions, a number",
+)  # fmt: skip
+#: The prequential values with a metric of their own.
+_OWN = frozenset(path.rsplit(".", 1)[1] for path in GAUGES if path.startswith("prequential."))
+#: Classes that a measure is exported for; the mean of all others is that of the class `other`.
+_CLASSES = 50
 
 
 class TrainerMirror:
@@ -154,13 +156,37 @@ class TrainerMirror:
 def _values(found: Any, steps: Sequence[str]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the labels and the value at each end of a path; nothing if the status lacks it."""
     if not steps:
-        yield (), found
+        if not isinstance(found, Mapping):
+            yield (), found
         return
-    step, rest, inside = steps[0], steps[1:], found or {}
+    step, rest = steps[0], steps[1:]
+    inside: Mapping[str, Any]
+    if step == "{class}":
+        inside = _few(found) if isinstance(found, Mapping) else {"": found}
+    else:
+        inside = found if isinstance(found, Mapping) else {}
     if not step.startswith("{"):
         if step in inside:
             yield from _values(inside[step], rest)
         return
     for name in _BOUNDS if step == "{bound}" else inside:
+        if step == "{measure}" and name in _OWN:
+            continue
         for labels, value in _values(inside.get(name), rest):
             yield (name, *labels), value
+
+
+def _few(classes: Mapping[str, float | None]) -> Mapping[str, float | None]:
+    """Return the values of the first classes, and the mean of those of all others as `other`.
+
+    >>> _few({"a": 0.5, "b": None})
+    {'a': 0.5, 'b': None}
+    >>> few = _few({f"{k}": float(k >= 50) for k in range(90)})
+    >>> len(few), few["49"], few["other"]
+    (51, 0.0, 1.0)
+    """
+    names = list(classes)
+    if len(names) <= _CLASSES:
+        return classes
+    rest = [value for name in names[_CLASSES:] if (value := classes[name]) is not None]
+    return {name: classes[name] for name in names[:_CLASSES]} | {"other": sum(rest) / len(rest) if rest else None}

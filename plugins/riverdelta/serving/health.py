@@ -18,6 +18,16 @@ SINCE = {"rollback": "rollback to release", "promote": "promotion of release", "
 _START_SECONDS = 60.0
 
 
+def figure(value: float) -> str:
+    """Return a loss or a measure as text: four decimals, fewer of large numbers.
+
+    >>> figure(0.25), figure(-1234.5678), figure(2.5e9)
+    ('0.2500', '-1,234.6', '2.5e+09')
+    """
+    size = abs(value)
+    return f"{value:.4f}" if size < 100.0 else f"{value:,.1f}" if size < 1e7 else f"{value:.4g}"
+
+
 class Health(NamedTuple):
     """The state in one sentence, its level (good, note, warn or bad), and its consequences."""
 
@@ -83,7 +93,9 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
     unclear = lower <= 0.0 <= upper
     does = f"{'So far the' if unclear else 'The'} corrections {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
     ends = (lower, upper) if mean >= 0.0 else (-upper, -lower)
-    size = f"{abs(mean):.4f} {loss.unit} of {loss.name} a row ({ends[0]:.4f} to {ends[1]:.4f})"
+    unit = worth["gain"].get("unit", loss.unit)
+    what = f"{unit} of {loss.name}" if unit == loss.unit else unit
+    size = f"{figure(abs(mean))} {what} a row ({figure(ends[0])} to {figure(ends[1])})"
     said = f"{does} {size} over {number}{after}."
     apart = _apart(worth, loss, mean)
     if unclear and labels < _FEW:

@@ -22,8 +22,8 @@ from riverdelta.storage.registry import ReleaseStore
 class Change:
     """One coefficient in two releases.
 
-    `logits` is its change times the typical size of its feature, None if that is unknown. `slot` is its row in a table that ids
-    share by hashing; `id` is its id if the diff was restricted to ids.
+    `effect` on a raw output is its change times the typical size of its feature, None if that is unknown. `slot` is its row in
+    a table that ids share by hashing; `id` is its id if the diff was restricted to ids.
     """
 
     correction: str
@@ -33,12 +33,12 @@ class Change:
     id: str | None
     before: float
     after: float
-    logits: float | None
+    effect: float | None
 
     @property
     def weight(self) -> float:
         """The size by which changes are sorted."""
-        return abs(self.after - self.before if self.logits is None else self.logits)
+        return abs(self.after - self.before if self.effect is None else self.effect)
 
 
 #: The row and column of a coefficient, and its id if known.
@@ -117,15 +117,27 @@ def diff(
             for row, column, whose in places:
                 found = before.values[row, column], after.values[row, column], sizes[column]
                 old_value, new_value, size = map(float, found)
-                logits = None if np.isnan(size) else (new_value - old_value) * size
+                effect = None if np.isnan(size) else (new_value - old_value) * size
                 slot = None if not after.slots else row if slots is None else int(slots[row])
                 for shown, own in (ids or {}).items() if whose else ():
                     whose = str(whose).replace(f"{shown}={own}", f"{shown}={texts.get(own, own)}")
-                changes.append(Change(name, key, features[column], slot, whose, old_value, new_value, logits))
+                feature = named(features[column], definition.loss.classes)
+                changes.append(Change(name, key, feature, slot, whose, old_value, new_value, effect))
     if ids is not None and not changes:
         raise InvalidInput(f"no table is keyed by {' and '.join(ids)} alone; for a cross give an id of each of its columns")
     changes.sort(key=lambda change: change.weight, reverse=True)
     return Diff(a, b, releases[1].examples - releases[0].examples, tables, changes[:top])
+
+
+def named(feature: str, classes: Sequence[str] | None) -> str:
+    """Return the name of a coefficient of an output, with the class of the output in place of its number.
+
+    >>> named("hour -> 1", ("cat", "dog")), named("hour -> 1", None)
+    ('hour -> dog', 'hour -> 1')
+    """
+    name, arrow, output = feature.rpartition(" -> ")
+    known = classes is not None and arrow and output.isdigit() and int(output) < len(classes)
+    return f"{name}{arrow}{classes[int(output)]}" if known and classes else feature
 
 
 def _slots(wanted: Sequence[At], *found: Coefficients) -> Ints | None:

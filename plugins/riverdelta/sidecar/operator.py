@@ -22,7 +22,7 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class ReleaseRow:
-    """A release: its examples, its losses and verdict, and whether it serves; losses and gains are in nats per row.
+    """A release: its examples, its losses and verdict, and whether it serves; losses are in the unit of the loss per row.
 
     `gain_on_champion` is measured on the `trial_examples` of its trial.
     """

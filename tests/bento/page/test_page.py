@@ -14,7 +14,7 @@ from riverdelta.bento.page.door import as_bearer, leads, refusal
 from riverdelta.bento.page.page import Page
 from riverdelta.bento.page.render import HEADERS, draw
 from riverdelta.core.errors import Forbidden, Unauthenticated
-from riverdelta.core.losses import LOG_LOSS
+from riverdelta.core.losses import LOG_LOSS, Multiclass, Regression
 from riverdelta.evaluation.drift import Drift
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.history import History
@@ -46,9 +46,9 @@ class Parts(HTMLParser):
             self.inline[self._inside][-1] += data
 
 
-def drawn(status, releases=(), back=0):
+def drawn(status, releases=(), back=0, loss=LOG_LOSS):
     given = {"releases": list(releases), "back": back, "fresh": [0.5, None], "target": "service:Ranker"}
-    return draw(status | {"health": health(status)._asdict()}, 1_000.0, LOG_LOSS, **given)
+    return draw(status | {"health": health(status, loss)._asdict()}, 1_000.0, loss, **given)
 
 
 def text_of(html):
@@ -331,3 +331,34 @@ def test_rows_that_no_loss_can_show_are_named_where_there_are_any():
     for scorer in ("base", "served"):
         assert f"Rows whose {scorer} loss is clipped to 56.0: 1." in text
     assert "Rows skipped because their score is not finite: 1." in text
+
+
+def test_numbers_are_measured_in_their_own_unit_and_the_gain_in_typical_losses():
+    loss = Regression()
+    worth, y = Worth(loss=loss), np.random.default_rng(0).normal(3_000.0, 900.0, 400).astype(np.float32)
+    worth.update(y[:, None] + 200, y[:, None] + 100, y, np.ones_like(y))
+    html = text_of(drawn({"sidecar": {"alive": True}, "learning": {"position": 1, "worth": worth.report()}}, loss=loss))
+    assert f"Task: regression, measured by {loss.name} in squared units of the label." in html
+    assert "typical losses of the base a row" in html
+    assert "AUC" not in html
+    assert "nats" not in html
+
+
+def test_simple_predictions_stand_beside_base_and_served():
+    measures = {"examples": 300, "loss": 0.7, "accuracy": 0.25, "macro_f1": 0.125}
+    recent = {"base": measures, "served": measures | {"accuracy": 0.5}, "last_label": {"accuracy": 0.375}}
+    learning = {"position": 1, "prequential": {"recent": recent}}
+    text = text_of(drawn({"learning": learning}, loss=Multiclass(["cat", "dog"])))
+    assert "Task: multiclass of 2 classes, measured by log loss in nats." in text
+    assert "log loss accuracy macro F1 base 0.7000 0.2500 0.1250 served 0.7000 0.5000 0.1250 last label – 0.3750 –" in text
+    assert "Over the last 300 labels" in text
+    assert "Beside simple predictions" not in text_of(drawn({"learning": {"prequential": {"recent": {"base": measures}}}}))
+
+
+def test_recall_is_listed_for_twenty_classes_and_names_are_text():
+    recall = {"<b>": 0.25} | {f"class {k}": 0.5 for k in range(19)} | {"rare": 1.0, "rarer": 0.0, "unseen": None}
+    learning = {"prequential": {"recent": {scorer: {"recall": recall} for scorer in ("base", "served")}}}
+    html = drawn({"learning": learning}, loss=Multiclass(tuple(recall)))
+    assert "&lt;b&gt;</th><td>0.2500</td><td>0.2500</td><td>0.0000</td>" in html
+    assert "mean of 3 other classes 0.5000 0.5000 0.0000" in text_of(html)
+    assert "rarer" not in html

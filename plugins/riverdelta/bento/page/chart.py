@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from riverdelta.core.losses import Loss
 from riverdelta.evaluation.history import Point, parts_of
-from riverdelta.serving.health import SINCE
+from riverdelta.serving.health import SINCE, figure
 
 _LOSSES = [factor * 10.0**power for power in range(-4, 300) for factor in (1.0, 2.0, 5.0)]
 _SECONDS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 43_200, *(86_400 * 2**k for k in range(16))]
@@ -44,7 +44,10 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable
     times, up, across = _ticks(start, end, 4, _SECONDS), "M0 {1:.2f}H100", "M{0:.2f} 0V100"
     short = "%H:%M:%S" if any(time % 60 for time in times) else "%H:%M" if end - start < 86_400 else "%a %H:%M"
     form = short if any(time % 86_400 for time in times) else "%d %b"
-    marks = [("up", at(start, value), up, f"{value:.4g}") for value in _ticks(low, high, 6, _LOSSES)]
+    marks = [
+        ("up", at(start, value), up, f"{value:,.0f}" if 1e4 <= value < 1e8 else f"{value:.4g}")
+        for value in _ticks(low, high, 6, _LOSSES)
+    ]
     marks += [("across", at(time, low), across, f"{datetime.fromtimestamp(time, UTC):{form}}") for time in times]
     taken: list[float] = []
     for event in reversed([event for event in events if event["action"] in SINCE and start <= event["time"] <= end]):
@@ -59,7 +62,7 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable
         lines.append(_PATH.format(kind, "".join(paths)))
         lines.append(_PATH.format(f"{kind} dot", "".join(f"{path}h.01" for path in paths if "L" not in path)))
     texts = [_TEXT.format(kind, *place, text) for kind, place, _, text in marks if text]
-    ends = [f"{name} from {points[0][i]:.4f} to {points[-1][i]:.4f}" for i, name in ((1, "base"), (2, second))]
+    ends = [f"{name} from {figure(points[0][i])} to {figure(points[-1][i])}" for i, name in ((1, "base"), (2, second))]
     label = f"{loss.name} in {loss.unit} a row at {len(points)} times: {', '.join(ends)}"
     return _PLOT.format(label, Markup("").join(lines), Markup("").join(texts))
 

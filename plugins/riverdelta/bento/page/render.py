@@ -14,9 +14,10 @@ from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from riverdelta.bento.page.chart import losses
+from riverdelta.bento.page.measures import beside, measured, recalls
 from riverdelta.core.losses import Loss
 from riverdelta.evaluation.prequential import SCORERS
-from riverdelta.serving.health import MEASURED, SINCE, gain
+from riverdelta.serving.health import MEASURED, SINCE, figure, gain
 
 _FOLDER = files("riverdelta.bento.page")
 _HTML, _STYLE, _SCRIPT = ((_FOLDER / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
@@ -38,7 +39,7 @@ def _number(text: Callable[[float], str]) -> Callable[[Any], str]:
     return lambda x: text(x) if isinstance(x, int | float) and math.isfinite(x) else "–"
 
 
-_fixed = _number(lambda x: f"{x:.4f}".replace("-0.0000", "0.0000").replace("-", "\u2212"))
+_fixed = _number(lambda x: figure(x).replace("-0.0000", "0.0000").replace("-", "\u2212"))
 _environment = Environment(autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
 #: The formats of finite numbers; any other value is a dash.
 _environment.filters |= {
@@ -67,7 +68,10 @@ def draw(status: Mapping[str, Any], now: float, loss: Loss, **given: Any) -> str
     drifts = ((learning.get("drift") or {}).get("columns") or {}).items()
     columns = sorted((drift for drift in drifts if drift[1]["psi"] is not None), key=lambda drift: -drift[1]["psi"])
     shown = {"status": status, "now": now, "learning": learning, "worth": worth, "second": second, "loss": loss}
-    shown |= {"chart": chart, "columns": columns, "outcome": gain(learning, loss), "apart": _apart(worth)}
+    shown |= {"chart": chart, "columns": columns, "outcome": gain(learning, loss), "apart": _apart(worth, loss)}
+    recent, unit = (learning.get("prequential") or {}).get("recent") or {}, (worth.get("gain") or {}).get("unit", loss.unit)
+    rows, base = measured(worth.get("base") or {}, worth.get("served") or {}, loss), recent.get("base") or {}
+    shown |= {"unit": unit, "rows": rows, "simple": beside(recent, loss), "recalls": recalls(base, recent.get("served") or {})}
     return render(**shown, measured=MEASURED, by_release=learning.get("guard") == "release", **given)
 
 
@@ -76,10 +80,10 @@ def render(**shown: Any) -> str:
     return _template.render(shown)
 
 
-def _apart(worth: Mapping[str, Any]) -> str:
-    """Return why the gain of the health sentence is not that of the table; empty if both are the same to four digits."""
+def _apart(worth: Mapping[str, Any], loss: Loss) -> str:
+    """Return why the gain of the health sentence is not that of the table; empty if both are the same or in other units."""
     limited, base, served = (worth.get(name) or {} for name in ("gain", *SCORERS))
-    if limited.get("mean") is None or base.get("loss") is None:
+    if limited.get("mean") is None or base.get("loss") is None or limited.get("unit", loss.unit) != loss.unit:
         return ""
     with_limit, without = _fixed(limited["mean"]), _fixed(base["loss"] - served["loss"])
     apart = f" With this limit the gain is {with_limit}; without it, and divided by the sum of weights, it is {without}."
