@@ -183,7 +183,7 @@ def test_a_river_regression_keeps_its_laws_with_a_loss_of_one_output():
 def test_a_pipeline_is_refused_where_its_loss_is_another():
     one_output, log_loss = River(StandardScaler() | LinearRegression(), ("h",)), River(LogisticRegression(), ("h",))
     for correction, loss, words in (
-        (one_output, SOFTMAX, "has one output of single rows, and Multiclass"),
+        (one_output, SOFTMAX, "has one output of single rows, unlike Multiclass"),
         (log_loss, SQUARED, "cannot lower Regression"),
     ):
         with pytest.raises(Unsupported, match=words):

@@ -132,8 +132,7 @@ class River(Correction):
 
     def bind(self, schema: Schema) -> None:
         if self.loss.outputs > 1 or self.loss.lists:
-            of = "is of lists" if self.loss.lists else f"has {self.loss.outputs}"
-            raise Unsupported(f"{self._what()} has one output of single rows, and {self.loss} {of}; use Linear or Entity")
+            raise Unsupported(f"{self._what()} has one output of single rows, unlike {self.loss}; use Linear or Entity")
         self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
         model = base.find(self.pipeline).learner(self.pipeline)
         self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
