@@ -53,6 +53,9 @@ def _learn(  # type: ignore[no-untyped-def]
     )
     any_range, unlimited = sizes.shape[0] > 0, np.full((1, 2 * outputs), np.float32(limits.MOST))
     counted, centre, ys, ws = np.empty((most, outputs)), np.zeros(outputs), np.empty(most), np.empty(most)
+    # Views of the first rows; to make them takes as long as to learn a row.
+    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature = gradients[:most], curvatures[:most]
     for n in range(starts.shape[0] - 1):
         rows = 0
         for i in range(starts[n], starts[n + 1]):
@@ -62,11 +65,13 @@ def _learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = _raw(line, k, offsets[rows, k], counted[rows, k])
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows] = label[i], weight[i]
-            rows += bounded.is_learned(raws[rows], ys[rows], ws[rows])
+            rows += bounded.is_learned(raws, rows, ys[rows], ws[rows])
         if rows == 0:
             continue
-        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        if rows != viewed:
+            viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
+            gradient, curvature = gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
         unit = evidence.scale(counts, s)
         if anew:
             beliefs[:] = 0.0
