@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from riverdelta import Calibration, Correction, Entity, Linear, Schema, Table
+from riverdelta import Calibration, Correction, Entity, Linear, Multiclass, Ranking, Regression, Schema, Table
 
 SCHEMA = Schema.of({"u": "int64", "h": "float32"})
 
@@ -522,6 +522,34 @@ class StaysCertain(Entity):
         return found
 
 
+class LearnsEveryClass(Calibration):
+    """The classes that were no label learn that they were none."""
+
+    of = Multiclass(range(3))
+
+    def bind(self, schema):
+        super().bind(schema)
+        self.learner["seen"][:] = 1
+
+
+class HasAUnitOfItsOwn(Entity):
+    """It learns labels that are too large by 1, whatever their unit is."""
+
+    of = Regression()
+
+    def learn(self, columns, offset, label, weight):
+        return super().learn(columns, offset, label + np.float32(1), weight)
+
+
+class TeachesByTheOffset(Entity):
+    """Rows of a large offset weigh less, also where only the differences within a list matter."""
+
+    of = Ranking()
+
+    def learn(self, columns, offset, label, weight, group=None):
+        return super().learn(columns, offset, label, weight / (1 + np.maximum(offset[:, 0], 0)), group)
+
+
 def _made(kind):
     return kind("u", slots=64) if issubclass(kind, Entity) else kind("u", "h", slots=64) if issubclass(kind, Linear) else kind()
 
@@ -561,5 +589,8 @@ BROKEN = {
             HasNoBounds, IgnoresItsRadius, StepsPastItsRadius, CalibratesWithoutBounds, StepsWithTheGradient,
             StopsAtAHeavyExample, CountsFarNumbersInFull,
         ],
+        "a_class_that_was_no_label_stays_the_base_s": [LearnsEveryClass],
+        "residuals_follow_the_unit_of_the_label": [HasAUnitOfItsOwn],
+        "what_a_list_shares_teaches_nothing": [TeachesByTheOffset],
     }.items()
 }  # fmt: skip

@@ -3,8 +3,13 @@
 import pytest
 
 from riverdelta.checks import LawBroken, yield_checks
+from riverdelta.core.losses import LOG_LOSS
 
 _KNOWN = {}
+
+
+def _checks(mutant, schema):
+    return yield_checks(mutant, schema, getattr(mutant, "of", LOG_LOSS))
 
 
 def broken_by(mutant, schema=None):
@@ -18,7 +23,7 @@ def broken_by(mutant, schema=None):
         return False
 
     if id(mutant) not in _KNOWN:
-        _KNOWN[id(mutant)] = mutant, [check.name for check in yield_checks(mutant, schema) if breaks(check)]
+        _KNOWN[id(mutant)] = mutant, [check.name for check in _checks(mutant, schema) if breaks(check)]
     return _KNOWN[id(mutant)][1]
 
 

@@ -166,6 +166,16 @@ def test_a_correction_keeps_its_laws_with_a_loss_of_three_outputs(check):
     check()
 
 
+@parametrize_with_checks(CORRECTIONS, SCHEMA, Count())
+def test_a_correction_keeps_its_laws_with_counts(check):
+    check()
+
+
+@parametrize_with_checks(CORRECTIONS, SCHEMA, Ranking())
+def test_a_correction_keeps_its_laws_with_lists(check):
+    check()
+
+
 def test_a_river_regression_keeps_its_laws_with_a_loss_of_one_output():
     check(River(StandardScaler() | LinearRegression(), ("h", "v")), SCHEMA, SQUARED)
 
@@ -173,7 +183,7 @@ def test_a_river_regression_keeps_its_laws_with_a_loss_of_one_output():
 def test_a_pipeline_is_refused_where_its_loss_is_another():
     one_output, log_loss = River(StandardScaler() | LinearRegression(), ("h",)), River(LogisticRegression(), ("h",))
     for correction, loss, words in (
-        (one_output, SOFTMAX, "has one output, and Multiclass"),
+        (one_output, SOFTMAX, "has one output of single rows, unlike Multiclass"),
         (log_loss, SQUARED, "cannot lower Regression"),
     ):
         with pytest.raises(Unsupported, match=words):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta import Calibration
+from riverdelta import Calibration, Multiclass, Ranking, Stack
 from riverdelta.checks.law import run
 from riverdelta.core.features import Schema
 from riverdelta.core.nodes import Nodes
@@ -87,3 +87,33 @@ def test_the_graph_agrees_on_an_absurd_logit(value):
     # Its residual is that of the largest logit that counts, or of none.
     off = np.abs(expected.astype(np.float64) - offset).ravel()
     assert (off[1:3] <= 2 * off[3] + np.abs(np.spacing(offset[1:3, 0]))).all()
+
+
+def test_each_class_of_an_overconfident_base_gets_a_slope_and_an_intercept_of_its_own():
+    loss = Multiclass(range(6))
+    rng = np.random.default_rng(0)
+    right = rng.normal(scale=1.5, size=(6_000, 6))
+    label = (right + rng.gumbel(size=right.shape)).argmax(axis=1).astype(np.float32)
+    # Overconfident, most of all in class 0, and biased towards class 1.
+    base = (right * np.array([4, 2, 2, 2, 2, 2]) + np.array([0, 2, 0, 0, 0, 0])).astype(np.float32)
+    stack = Stack([Calibration()], loss)
+    stack.bind(Schema())
+    learned = stack.learn({}, base, label, np.ones(6_000, np.float32))
+    late = slice(3_000, None)
+    best, ours, before = (loss.value(raw[late], label[late]).mean() for raw in (right, learned, base))
+    assert ours < before - 0.75 * (before - best)
+    line = stack.corrections[0].served["line"].values
+    assert line.shape == (6, 2)
+    assert line[0, 1] == line[:, 1].min()
+
+
+def test_a_list_has_a_common_slope_and_no_intercept():
+    stack, rng = Stack([Calibration()], Ranking()), np.random.default_rng(1)
+    stack.bind(Schema())
+    right = rng.normal(size=(900, 5))
+    label = (right + rng.gumbel(size=right.shape)).argmax(axis=1)[:, None] == np.arange(5)
+    block = (3 * right).reshape(-1, 1).astype(np.float32), label.ravel().astype(np.float32), np.ones(4_500, np.float32)
+    stack.learn({}, *block, np.repeat(np.arange(900), 5))
+    ((intercept, slope),) = stack.corrections[0].served["line"].values.tolist()
+    assert intercept == 0
+    assert -0.8 < slope < -0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,32 +10,38 @@ from riverdelta.checks.law import OPSET
 from riverdelta.core.arrays import Array
 from riverdelta.core.features import Floats, Ints, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
+from riverdelta.core.losses.base import Doubles
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 
+#: The rows of a list.
+_LIST = 3
 _EDGES = np.array([0, -1, 1, 2**31 - 1, 2**32, -(2**32), 2**63 - 1, -(2**63)], np.int64)
 
 
 @dataclass(frozen=True)
 class Block:
-    """N rows: columns by name, offset float32[N, K], label float32[N] and weight float32[N]."""
+    """N rows: columns by name, offset float32[N, K], label float32[N], weight float32[N], and the list of each, or None."""
 
     columns: dict[str, Array]
     offset: Floats
     label: Floats
     weight: Floats
+    group: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, rows: slice | Ints) -> Block:
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Block(columns, self.offset[rows], self.label[rows], self.weight[rows])
+        group = None if self.group is None else self.group[rows]
+        return Block(columns, self.offset[rows], self.label[rows], self.weight[rows], group)
 
     @property
     def arrays(self) -> dict[str, Array]:
         """Every array by name."""
-        return {**self.columns, "offset": self.offset, "label": self.label, "weight": self.weight}
+        lists = {} if self.group is None else {"group": self.group}
+        return {**self.columns, "offset": self.offset, "label": self.label, "weight": self.weight, **lists}
 
     def copy(self) -> Block:
         """Return the same rows in new arrays."""
@@ -44,11 +50,20 @@ class Block:
     def scaled(self, size: float) -> Block:
         """Return the rows with every number in their columns multiplied by `size`."""
         columns = {name: a * np.float32(size) if a.dtype.kind == "f" else a for name, a in self.columns.items()}
-        return Block(columns, self.offset, self.label, self.weight)
+        return replace(self, columns=columns)
 
     def times(self, n: int) -> Block:
-        """Return the first row n times."""
-        return self[np.zeros(n, np.int64)]
+        """Return the first example n times: a row, or a list."""
+        rows = int(self.starts[1])
+        many = self[np.tile(np.arange(rows), n)]
+        return many if self.group is None else replace(many, group=np.repeat(np.arange(n), rows))
+
+    @property
+    def starts(self) -> Ints:
+        """Where each example begins, and the number of rows."""
+        if self.group is None:
+            return np.arange(len(self) + 1)
+        return np.concatenate([[0], np.flatnonzero(np.diff(self.group)) + 1, [len(self)]])
 
 
 def bound(correction: Correction, schema: Schema, loss: Loss) -> Correction:
@@ -66,7 +81,14 @@ def predict(c: Correction, block: Block) -> Floats:
 
 def learn(c: Correction, block: Block) -> Floats:
     """Learn a block and return its raw outputs from before each update."""
-    return c.learn(block.columns, block.offset, block.label, block.weight)
+    if block.group is None:
+        return c.learn(block.columns, block.offset, block.label, block.weight)
+    return c.learn(block.columns, block.offset, block.label, block.weight, block.group)
+
+
+def lost(raw: Floats, block: Block, loss: Loss) -> Doubles:
+    """Return the loss of each row of a block at the raw outputs `raw`."""
+    return loss.value(raw, block.label, block.group)
 
 
 def export(c: Correction, schema: Schema) -> tuple[Nodes, str]:
@@ -94,7 +116,8 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS, strength: 
     """Return random rows: few distinct ids (the limits of int64 among them), normal floats, and labels that depend on both.
 
     `strength` is the weight of the floats in the labels, and all floats are 0 except in the last of `every` rows.
-    The probability of a label is proportional to exp(-loss), which for a log loss is the predicted probability.
+    The probability of a label is proportional to exp(-loss), which for a log loss is the predicted probability. A list has 3
+    rows, one of them with a label above 0.
     """
     rng = np.random.default_rng(seed)
     columns: dict[str, Array] = {}
@@ -114,7 +137,13 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS, strength: 
     # The same shift of all outputs would not change a softmax.
     raw = 1.0 + offset + truth[:, None] * (-1.0) ** np.arange(loss.outputs)
     labels = some_labels(loss)
+    weight = rng.choice(np.array([0.5, 1.0, 2.0], np.float32), rows)
+    if loss.lists:
+        group, label = np.arange(rows) // _LIST, np.zeros(rows, np.float32)
+        # The row of the largest noisy score is clicked, which has the list's probability.
+        for at in np.split(np.arange(rows), range(_LIST, rows, _LIST)) if rows else []:
+            label[at[np.argmax(raw[at, 0] + rng.gumbel(size=len(at)))]] = rng.choice(labels[labels > 0])
+        return Block(columns, offset, label, weight, group)
     chance = np.cumsum([np.exp(-loss.value(raw, label)) for label in labels], axis=0)
     label = labels[(rng.random(rows) * chance[-1] > chance).sum(axis=0)]
-    weight = rng.choice(np.array([0.5, 1.0, 2.0], np.float32), rows)
     return Block(columns, offset, label, weight)

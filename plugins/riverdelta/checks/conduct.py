@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from riverdelta.checks.block import Block, bound, draw, export, learn, predict, some_labels, state
+from riverdelta.checks.block import Block, bound, draw, export, learn, lost, predict, some_labels, state
 from riverdelta.checks.law import LawBroken, at_most, equal, laws_of, same, same_arrays
 from riverdelta.core.features import Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
@@ -137,8 +137,9 @@ def a_forgotten_id_is_as_never_learned(correction: Correction, schema: Schema, l
         for rows in (mine, new):
             again = bound(correction, schema, loss)
             Stack([again], loss).load(Stack([c], loss).state())
-            learn(again, rows[:1])
-            moved.append(np.abs(predict(again, rows[:1]) - predict(c, rows[:1])).sum())
+            one = rows[: rows.starts[1]]
+            learn(again, one)
+            moved.append(np.abs(predict(again, one) - predict(c, one)).sum())
         at_most(
             f"how much less an example moves a forgotten id of {name!r} than one never learned", moved[1] / 2 - moved[0], 1e-6
         )
@@ -180,7 +181,8 @@ def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schem
 def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """After examples of any finite numbers, an ordinary row's residual is within `radius` for each number that is read, any
     finite row's within four times that, also without ordinary examples before, and ordinary examples still teach; a small
-    `radius`, where it is an option, bounds as well."""
+    `radius`, where it is an option, bounds as well. Of a raw output in the label's unit, `radius` counts in errors of that
+    size."""
     asked = [correction]
     if "radius" in signature(type(correction)).parameters:
         asked.append(correction.clone({"radius": 0.5}))
@@ -193,15 +195,16 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     read = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in correction.reads)
     wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
     wild += [(1, 3e38, 1.0, -30.0, labels[-1]), (400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]
+    largest = max(abs(offset - label) for *_, offset, label in wild) if loss.dispersion == "unit" else 1.0
     for warm, c in made:
         learn(c, block[: len(block) * warm])
         for times, weight, size, offset, label in wild:
             numbers = np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32)
-            learn(c, Block(row.scaled(size).columns, *numbers).times(times))
+            learn(c, Block(row.scaled(size).columns, *numbers, group=row.group).times(times))
             shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
             for times_radius, rows in ((1 if warm else 4, usual), *((4, far) for far in _far(usual))):
                 moved = np.abs(predict(c, rows).astype(np.float64) - rows.offset) - np.spacing(np.abs(rows.offset))
-                at_most(shown, moved, times_radius * c.radius * read, rows.arrays)
+                at_most(shown, moved, times_radius * largest * c.radius * read, rows.arrays)
     # A residual at its bound can still move the other way; untrained, the same options show how far 200 examples move it.
     lowered = _lowered(bound(correction, schema, loss), row, labels, loss)
     for warm, c in made[:: len(asked)]:
@@ -212,6 +215,49 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
                 f"ordinary examples lowered the loss by {now:.6g} after the wild ones{' and ordinary ones' * warm}, and by "
                 f"{lowered:.6g} without these; expected at least a thousandth of that"
             )
+
+
+def a_class_that_was_no_label_stays_the_base_s(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """After examples of some classes the outputs of the others are the offset, bit for bit."""
+    labels = some_labels(loss)
+    for taught in [labels[:1], labels[-1:], labels[1:]] if loss.classes is not None else []:
+        c, block = bound(correction, schema, loss), draw(schema, 120, 26, loss)
+        learn(c, block[np.flatnonzero(np.isin(block.label, taught))])
+        others = [k for k in range(loss.outputs) if k not in taught]
+        shown = f"the outputs {others} after labels {[f'{label:g}' for label in taught]}"
+        same(shown, predict(c, block)[:, others], block.offset[:, others], block.arrays)
+
+
+def residuals_follow_the_unit_of_the_label(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """Where the raw output is in the label's unit, labels and offsets in another unit give residuals in that unit."""
+    block = draw(schema, 300, 27, loss)
+    expected = learn(bound(correction, schema, loss), block) - block.offset
+    for unit in (1e-3, 1e6) if loss.dispersion == "unit" else ():
+        size = np.float32(unit)
+        other = replace(block, offset=block.offset * size, label=block.label * size)
+        found = (learn(bound(correction, schema, loss), other) - other.offset) / size
+        gap = np.abs(found - expected)
+        at_most(f"the difference of residuals with labels × {unit:g}", gap, 1e-3 * (1.0 + np.abs(expected)), block.arrays)
+
+
+def what_a_list_shares_teaches_nothing(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
+    """Another offset for all rows of a list changes no residual, and a list of one row, or without a label above 0, none."""
+    if not loss.lists:
+        return
+    block = draw(schema, 150, 28, loss)
+    moved = replace(block, offset=block.offset + np.repeat(np.float32(2.5), len(block))[:, None])
+    one, other = bound(correction, schema, loss), bound(correction, schema, loss)
+    found, expected = learn(other, moved) - moved.offset, learn(one, block) - block.offset
+    starts = block.starts[:-1]
+    for residuals in (found, expected):
+        residuals -= np.repeat(
+            np.add.reduceat(residuals, starts) / np.diff(block.starts)[:, None], np.diff(block.starts), axis=0
+        )
+    at_most("how far a shift of a list's offsets moves residuals within it", np.abs(found - expected), 1e-3, block.arrays)
+    before, none = predict(one, block), replace(block, label=np.zeros_like(block.label))
+    for what, rows in (("lists of one row", replace(block, group=np.arange(len(block)))), ("lists without labels", none)):
+        learn(one, rows)
+        at_most(f"how far {what} move outputs", np.abs(predict(one, block) - before), 1e-6, block.arrays)
 
 
 LAWS = laws_of(globals())
@@ -239,7 +285,8 @@ def _lowered(c: Correction, row: Block, labels: Floats, loss: Loss, times: int =
     """Return by how much that many examples of the first or the last label lower its loss, whichever is more."""
     found = []
     for label in (labels[0], labels[-1]):
-        before = loss.value(predict(c, row), label)[0]
-        learn(c, replace(row, label=np.full(1, label), weight=np.ones(1, np.float32)).times(times))
-        found.append(float(before - loss.value(predict(c, row), label)[0]))
+        one = replace(row, label=np.full(1, label), weight=np.ones(1, np.float32))
+        before = lost(predict(c, one), one, loss)[0]
+        learn(c, one.times(times))
+        found.append(float(before - lost(predict(c, one), one, loss)[0]))
     return max(found)

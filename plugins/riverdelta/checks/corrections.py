@@ -6,11 +6,12 @@ Each law is a function of a correction, a schema and a loss; it raises `LawBroke
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from riverdelta.checks.block import Block, bound, draw, export, learn, predict, some_labels, state
+from riverdelta.checks.block import Block, bound, draw, export, learn, lost, predict, some_labels, state
 from riverdelta.checks.law import LawBroken, at_most, laws_of, refused, run, same, same_arrays
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Columns, Floats, Schema
@@ -39,21 +40,23 @@ def learn_returns_the_prediction_before_the_update(correction: Correction, schem
     one, many = bound(correction, schema, loss), bound(correction, schema, loss)
     block = draw(schema, 120, 1, loss)
     before = []
-    for i in range(len(block)):
-        row = block[i : i + 1]
+    for a, b in pairwise(block.starts):
+        row = block[a:b]
         before.append(predict(one, row))
         learn(one, row)
     same("learn", learn(many, block), np.concatenate(before), block.arrays)
 
 
 def a_block_equals_its_rows(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """However a block is split, even into empty parts, state and returned outputs are the same to the last bit."""
+    """However a block is split, even into empty parts, state and returned outputs are the same to the last bit; lists stay
+    complete."""
     block = draw(schema, 150, 2, loss)
+    starts, last = block.starts, len(block.starts) - 1
     at_once = bound(correction, schema, loss)
     learned, expected = learn(at_once, block), state(at_once)
-    for cuts in (list(range(151)), [0, 0, 1, 2, 77, 149, 150, 150], [0, 64, 128, 150]):
+    for cuts in (list(range(last + 1)), [0, 0, 1, 2, last // 2, last - 1, last, last], [0, last // 3, 2 * last // 3, last]):
         part = bound(correction, schema, loss)
-        pieces = [block[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        pieces = [block[a:b] for a, b in pairwise(starts[cuts])]
         for face, each, found in (("learn", part, learned), ("predict", at_once, predict(at_once, block))):
             rows = [(learn if face == "learn" else predict)(each, piece) for piece in pieces]
             same(f"{face} split at {cuts[:5]}…", np.concatenate(rows), found, block.arrays)
@@ -87,10 +90,10 @@ def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> 
     labels = some_labels(loss)
     for label in (labels[0], labels[-1]):
         c, row = bound(correction, schema, loss), _one_row(schema, label, loss)
-        start = after = loss.value(predict(c, row), label)[0]
+        start = after = lost(predict(c, row), row, loss).sum()
         for times in (40, 360, 3600):
             learn(c, row.times(times))
-            after = loss.value(predict(c, row), label)[0]
+            after = lost(predict(c, row), row, loss).sum()
             if after != start:
                 break
         if not after < start:
@@ -100,15 +103,14 @@ def it_learns(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> 
 def importance_counts(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """Of two labels learned in turn, the heavier one has the lower loss: at weights of 3 and 1, at small ones, which no `clip`
     cuts, or after more examples if a penalty takes them."""
-    labels = some_labels(loss)[[0, -1]]
-    row = _one_row(schema, labels[0], loss)
+    rows = [_one_row(schema, label, loss) for label in some_labels(loss)[[0, -1]]]
     for scale, turns in ((1.0, 20), (1e-3, 20), (1.0, 1000)):
         losses = np.empty((2, 2))
         for i, weights in enumerate(((3.0, 1.0), (1.0, 3.0))):
-            c, many = bound(correction, schema, loss), row.times(2 * turns)
-            weight = np.tile(np.array(weights, np.float32) * np.float32(scale), turns)
-            learn(c, replace(many, label=np.tile(labels, turns), weight=weight))
-            losses[i] = [loss.value(predict(c, row), label)[0] for label in labels]
+            c, many, size = bound(correction, schema, loss), rows[0].times(2 * turns), len(rows[0])
+            weight = np.tile(np.repeat(np.array(weights, np.float32) * np.float32(scale), size), turns)
+            learn(c, replace(many, label=np.tile(np.concatenate([row.label for row in rows]), turns), weight=weight))
+            losses[i] = [lost(predict(c, row), row, loss).sum() for row in rows]
         if losses[0, 0] < losses[1, 0] and losses[1, 1] < losses[0, 1]:
             return
     shown = " and ".join(f"{lost[0]:.6g} and {lost[1]:.6g}" for lost in losses.T)
@@ -123,15 +125,22 @@ def absurd_rows_cost_little(correction: Correction, schema: Schema, loss: Loss =
         clean = draw(schema, _ROWS, 24, loss, strength=4.0, every=every)
         counted = (np.arange(_ROWS) % every == every - 1) & (np.arange(_ROWS) >= _ROWS // 2)
         without = _lost(correction, schema, loss, clean)[counted].mean()
-        base = loss.value(clean.offset, clean.label)[counted].mean()
+        base, starts = lost(clean.offset, clean, loss)[counted].mean(), clean.starts
         for what, size, places in _ABSURD if floats else _ABSURD[-3:]:
-            block = clean[np.insert(np.arange(_ROWS), places, places)]
-            absurd = np.insert(np.zeros(_ROWS, np.bool_), places, True)
+            # Of a list, its first row is absurd.
+            examples = [np.arange(a, b) for a, b in pairwise(starts)]
+            order = [example for at, own in enumerate(examples) for example in [*[own] * places.count(at), own]]
+            new = [i for at in range(len(examples)) for i in [*[True] * places.count(at), False]]
+            sizes = [len(example) for example in order]
+            absurd, block = np.repeat(new, sizes), clean[np.concatenate(order)]
+            if clean.group is not None:
+                block = replace(block, group=np.repeat(np.arange(len(order)), sizes))
+            first = absurd & np.isin(np.arange(len(block)), np.cumsum([0, *sizes[:-1]]))
             for array in [block.offset] if what == "offsets" else [block.columns[name] for name in floats]:
-                array[absurd] = size
-            lost = _lost(correction, schema, loss, block)[~absurd][counted].mean()
+                array[first] = size
+            found = _lost(correction, schema, loss, block)[~absurd][counted].mean()
             shown = f"with {what} of {size:g} in new rows before rows {places}, the mean loss of the others"
-            at_most(shown, lost, without + max(base - without, 0.0) / 3 + max(base, without) / 20)
+            at_most(shown, found, without + max(base - without, 0.0) / 3 + max(base, without) / 20)
 
 
 def ids_keep_their_64_bits(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
@@ -198,20 +207,22 @@ def state_round_trips(correction: Correction, schema: Schema, loss: Loss = LOG_L
     """A fresh clone that loads saved state continues to learn bit for bit as the original, also after `inflate`."""
     block = draw(schema, 200, 9, loss)
     old, new = (Stack([bound(correction, schema, loss)], loss) for _ in range(2))
-    old.learn(block.columns, block.offset, block.label, block.weight)
+    old.learn(block.columns, block.offset, block.label, block.weight, block.group)
     old.inflate(0.5)
     new.load({name: array.copy() for name, array in old.state().items()})
     more = draw(schema, 100, 10, loss)
     for stack in (old, new):
-        stack.learn(more.columns, more.offset, more.label, more.weight)
+        stack.learn(more.columns, more.offset, more.label, more.weight, more.group)
     same_arrays("a loaded copy learned differently (some state is in neither served nor learner)", new.state(), old.state())
 
 
 def rows_as_dicts_agree(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
-    """`learn_one` on dicts gives the same state as `learn` on a block."""
+    """`learn_one` on dicts gives the same state as `learn` on a block, of which each row is then a list."""
     blocks, dicts, block = bound(correction, schema, loss), bound(correction, schema, loss), draw(schema, 60, 11, loss)
     if correction.offset is None:
         block.offset.fill(0)
+    if loss.lists:
+        block = replace(block, group=np.arange(len(block)))
     learn(blocks, block)
     for i in range(len(block)):
         x = {name: column[i] for name, column in block.columns.items()}
@@ -231,12 +242,19 @@ _ABSURD = (
 
 def _lost(correction: Correction, schema: Schema, loss: Loss, block: Block) -> Doubles:
     """Return each row's loss before it is learned."""
-    return loss.value(learn(bound(correction, schema, loss), block), block.label)
+    return lost(learn(bound(correction, schema, loss), block), block, loss)
 
 
 def _one_row(schema: Schema, label: np.float32, loss: Loss) -> Block:
-    offset, weight = np.full((1, loss.outputs), 0.25, np.float32), np.ones(1, np.float32)
-    return Block(draw(schema, 8, 3, loss)[5:6].columns, offset, np.full(1, label), weight)
+    """Return an example of the label; a list has two rows, and with the label 0 the second one is clicked."""
+    drawn = draw(schema, 8, 3, loss)
+    if not loss.lists:
+        offset, weight = np.full((1, loss.outputs), 0.25, np.float32), np.ones(1, np.float32)
+        return Block(drawn[5:6].columns, offset, np.full(1, label), weight)
+    clicked = np.array([label > 0, label <= 0], np.float32)
+    return Block(
+        drawn[5:7].columns, np.array([[0.25], [-0.5]], np.float32), clicked, np.ones(2, np.float32), np.zeros(2, np.int64)
+    )
 
 
 def _onnx(c: Correction, schema: Schema, block: Block, tables: Columns | None = None) -> Floats:

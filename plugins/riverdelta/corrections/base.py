@@ -182,12 +182,9 @@ class Correction(RowFaces):
 
         Parameters
         ----------
-        columns, offset, label, weight
-            The block.
         group
-            Only with a loss of `lists`, which alone needs this parameter: the list of each row, int64[N], by default one list.
-            Lists are learned in order: the raw outputs of a list are those from before any of it is learned, and
-            `loss.derivatives` takes all of its rows at once.
+            The list of each row, int64[N], only given with (and needed for) a loss of `lists`; by default one list. The raw
+            outputs of a list are from before any of it is learned, and `loss.derivatives` takes all of its rows at once.
         """
 
     @abstractmethod

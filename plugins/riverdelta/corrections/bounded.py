@@ -16,11 +16,11 @@ import numba
 
 
 @numba.njit
-def is_learned(raw, label, weight):  # type: ignore[no-untyped-def]
-    """Return whether a row with the raw outputs raw[K] is learned."""
+def is_learned(raw, row, label, weight):  # type: ignore[no-untyped-def]
+    """Return whether a row with the raw outputs raw[row] is learned."""
     learned = weight != 0.0
-    for k in range(raw.shape[0]):
-        learned &= abs(raw[k] + weight * label) < math.inf
+    for k in range(raw.shape[1]):
+        learned &= abs(raw[row, k] + weight * label) < math.inf
     return learned
 
 

@@ -51,7 +51,11 @@ def _learn(  # type: ignore[no-untyped-def]
         np.empty((most, outputs)),
         np.empty((most, outputs)),
     )
+    any_range, unlimited = sizes.shape[0] > 0, np.full((1, 2 * outputs), np.float32(limits.MOST))
     counted, centre, ys, ws = np.empty((most, outputs)), np.zeros(outputs), np.empty(most), np.empty(most)
+    # Views of the first rows; to make them takes as long as to learn a row.
+    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature = gradients[:most], curvatures[:most]
     for n in range(starts.shape[0] - 1):
         rows = 0
         for i in range(starts[n], starts[n + 1]):
@@ -61,11 +65,13 @@ def _learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = _raw(line, k, offsets[rows, k], counted[rows, k])
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows] = label[i], weight[i]
-            rows += bounded.is_learned(raws[rows], ys[rows], ws[rows])
+            rows += bounded.is_learned(raws, rows, ys[rows], ws[rows])
         if rows == 0:
             continue
-        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        if rows != viewed:
+            viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
+            gradient, curvature = gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
         unit = evidence.scale(counts, s)
         if anew:
             beliefs[:] = 0.0
@@ -74,7 +80,9 @@ def _learn(  # type: ignore[no-untyped-def]
         evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
         for k in range(outputs):
             if lists:
-                centre[k] = counted[:rows, k].mean()
+                total = curvature[:, k].sum()
+                weighed = (curvature[:, k] * counted[:rows, k]).sum()
+                centre[k] = weighed / total if total > 0.0 else counted[:rows, k].mean()
             for j in range(rows):
                 belief, g, h, o = beliefs[k], gradient[j, k] / unit, curvature[j, k], counted[j, k] - centre[k]
                 # (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).
@@ -88,9 +96,12 @@ def _learn(  # type: ignore[no-untyped-def]
                     belief[1] -= g * (belief[2] * v - belief[3]) / det
                 belief[5] += o * o
                 belief[6] += o != 0.0
-                if sizes.shape[0] > 0 and offsets[j, k] != 0.0:
+                if any_range and offsets[j, k] != 0.0:
                     evidence.meet(offsets[j, k] * offsets[j, k], sizes, k, limit)
-            size = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
+                if any_range and o != 0.0:
+                    evidence.meet(o * o, sizes, outputs + k, unlimited)
+            typical = evidence.typical(sizes, outputs + k) if any_range else limits.typical(belief[5], belief[6])
+            size = belief[0] * belief[0] + belief[1] * belief[1] * typical
             shrink = bounded.shrinkage(size, unit * radius)
             if shrink != 1.0:
                 belief[0] *= shrink
@@ -127,10 +138,12 @@ class Calibration(Correction):
     (β₀, β₁) has a Gaussian belief, which takes one Newton step for each example. With x = (1, offset), and g and h the gradient
     and the curvature of the weighted loss: Λ ← γΛ + (1 - γ)Λ₀ + h·xxᵀ and β ← β - g·Λ⁻¹x, where Λ₀ = I / `variance` and
     γ = `forget`. With variance 0.1 one surprising label moves a logit of -2.6 by 0.7; with variance 1 it would reverse the sign
-    of the slope. With several outputs, each has its own line.
+    of the slope. With several outputs, each has its own line (vector scaling, Guo et al. 2017, arXiv 1706.04599). A list has a
+    slope alone, as an intercept would cancel; its offset counts from the mean of the list, weighted by
+    the curvature.
 
     The effect of one example is bounded (`corrections.bounded`). The slope multiplies an offset of at most the `reach` of the
-    loss: 30 logits with log loss. With T the mean of the nonzero
+    loss, 30 logits with log loss, or of 4 times its typical size where it has any unit. With T the mean of the nonzero
     squares of these, β₀² + T·β₁² <=
     `radius`² after an update: an offset of size √T gets a residual of at most √2·`radius`.
 
@@ -179,7 +192,8 @@ class Calibration(Correction):
         self._any_range = self.loss.lists or self.loss.dispersion == "unit"
         if self._any_range:
             self.served[limits.LIMIT] = limits.table(outputs)
-            self.learner["offsets"] = np.zeros((outputs, evidence.WIDTH))
+            # Of each output the offsets, and those as they count.
+            self.learner["offsets"] = np.zeros((2 * outputs, evidence.WIDTH))
         super().bind(schema)
 
     @property

@@ -65,6 +65,9 @@ class Entity(Correction):
     With several outputs, each has its own coefficients. λ₀ = E|x|² / `variance`, where E|x|² is the running mean of the
     feature's squared length: the prior does not depend on the feature's scale (a g-prior, Zellner 1986).
 
+    With squared error and without features, m[e] is a Kalman mean of label - offset: a state that does not move (with `forget`
+    1), of prior variance `variance`·s², seen with noise of variance s² / weight, with s the unit of `corrections.evidence`.
+
     The effect of one example is bounded (`corrections.bounded`). With T the mean of a feature's nonzero |x|², Σ T·|m|² over the
     features is at most `radius`² after an update: m·x is at most `radius`·√(Σ |x|²/T). A step that `clip` limits moves a
     coefficient at most √(`variance`/T). If T changes by a factor of 16 or more, the feature is forgotten.

@@ -92,6 +92,9 @@ def learn(  # type: ignore[no-untyped-def]
     )
     at, ys, ws, reach = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty(outputs)
     lengths, shrinks = np.empty((most, features)), np.empty((most, features), np.float32)
+    # Views of the first rows; to make them takes as long as to learn a row.
+    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature = gradients[:most], curvatures[:most]
     for n in range(starts.shape[0] - 1):
         rows = 0
         for row in range(starts[n], starts[n + 1]):
@@ -111,11 +114,13 @@ def learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = offsets[rows, k] + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows], at[rows] = label[i], weight[i], row
-            rows += finite and bounded.is_learned(raws[rows], ys[rows], ws[rows])
+            rows += finite and bounded.is_learned(raws, rows, ys[rows], ws[rows])
         if rows == 0:
             continue
-        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        if rows != viewed:
+            viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
+            gradient, curvature = gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
         unit = evidence.scale(counts, s)
         if anew:
             mean[1:used], precision[1:used], touched[1:used] = np.float32(0.0), np.float32(0.0), True

@@ -5,10 +5,11 @@
   error of the offset, by the algorithm of `corrections.limits`. So s is robust, follows the label's unit, and does not depend
   on what was learned. If s² changes by a factor of 16 or more at once, the correction starts over.
 - For counts ("free"), gradient and curvature are divided by s², at least 1, with s the typical size of gradient / √curvature.
+  The curvature counts as at least the gradient, as a Newton step of more than 1 in a log rate would overshoot.
 - Logarithmic losses ("none") have s = 1.
 
-`bounded.py` says how `clip` limits an example. It limits the gradient in units of s, and that of a count in units of √curvature
-where this exceeds 1.
+`bounded.py` says how `clip` limits an example: in units of s, at most 4 at weight 1; for a count in units of √curvature, where
+this exceeds 1, and at most 2 times its typical size.
 
 Source of the division by s²: McCullagh and Nelder 1989, section 9.2.4 (quasi-likelihood, the dispersion φ = s²).
 """
@@ -27,11 +28,14 @@ from numba import float64, types
 from riverdelta.core.losses import Loss
 from riverdelta.corrections import bounded, limits
 
-#: The arrays in `learner`: which classes were labels, float64[K], and the typical size of an error, float64[1, 11].
+#: The arrays in `learner`: which classes were labels, float64[K], and the typical size of an error and, of a
+#: count, its typical curvature, float64[2, 11].
 SEEN, UNIT = "seen", "unit"
 NAMES = SEEN, UNIT
 _NONE, _SCALED, _FREE = 0, 1, 2
 _KINDS = {"none": _NONE, "unit": _SCALED, "free": _FREE}
+#: An example of weight 1 counts as at most this many typical errors.
+_FAR = 4.0
 #: The columns after those of a window of `limits`: Σx², the number of values, and the typical square in force.
 _TOTAL, _ROWS, _KNOWN = 8, 9, 10
 WIDTH = 11
@@ -45,7 +49,7 @@ def arrays(loss: Loss) -> dict[str, npt.NDArray[Any]]:
     if loss.classes is not None:
         found[SEEN] = np.zeros(loss.outputs)
     if loss.dispersion != "none":
-        found[UNIT] = np.zeros((1, WIDTH))
+        found[UNIT] = np.zeros((2, WIDTH))
     return found
 
 
@@ -68,11 +72,12 @@ def typical(sizes, f):  # type: ignore[no-untyped-def]
 @numba.njit
 def meet(square, sizes, f, limit):  # type: ignore[no-untyped-def]
     """Add a square above 0 to feature f of sizes[F, 11], and set limit[0, f] if it is time."""
+    window = sizes[:, :_TOTAL]
     sizes[f, _ROWS] += 1.0
-    if limits.is_usual(square, sizes[f, _ROWS], sizes, f):
+    if limits.is_usual(square, sizes[f, _ROWS], window, f):
         sizes[f, _TOTAL] += square
     else:
-        sizes[f, _TOTAL] = limits.unusual(sizes[f, _TOTAL], sizes[f, _ROWS], square, sizes, f, limit, f, f + 1)
+        sizes[f, _TOTAL] = limits.unusual(sizes[f, _TOTAL], sizes[f, _ROWS], square, window, f, limit, f, f + 1)
 
 
 @numba.njit
@@ -89,12 +94,14 @@ def observe(offset, label, terms, loss, gradient, curvature):  # type: ignore[no
     if kind == _NONE:
         return 1.0, False
     loss.derivatives(offset, label, np.ones(rows), gradient, curvature)
-    limit = np.full((1, 1), np.float32(limits.MOST))
+    limit = np.full((1, 2), np.float32(limits.MOST))
     for i in range(rows):
         for k in range(gradient.shape[1]):
-            if gradient[i, k] != 0.0 and curvature[i, k] > 0.0:
-                error = gradient[i, k] / math.sqrt(curvature[i, k])
-                meet(error * error, sizes, 0, limit)
+            if gradient[i, k] != 0.0:
+                h = max(curvature[i, k], limits.LEAST)
+                meet(gradient[i, k] * gradient[i, k] / h, sizes, 0, limit)
+                if kind == _FREE:
+                    meet(h, sizes, 1, limit)
     square = typical(sizes, 0)
     if kind == _FREE:
         return max(math.sqrt(square), 1.0), False
@@ -119,7 +126,7 @@ def _derive(raw, label, weight, terms, s, loss, gradient, curvature):  # type: i
         for i in range(gradient.shape[0]):
             for k in range(gradient.shape[1]):
                 gradient[i, k] /= s * s
-                curvature[i, k] /= s * s
+                curvature[i, k] = max(curvature[i, k] / (s * s), abs(gradient[i, k]))
     if seen.shape[0] > 0:
         for i in range(gradient.shape[0]):
             for k in range(gradient.shape[1]):
@@ -132,15 +139,17 @@ def _derive(raw, label, weight, terms, s, loss, gradient, curvature):  # type: i
 def derive(raw, label, weight, clip, terms, s, loss, gradient, curvature):  # type: ignore[no-untyped-def]
     """Fill gradient[n, K] and curvature[n, K] of a list; return the largest gradient that `clip` allows."""
     _derive(raw, label, weight, terms, s, loss, gradient, curvature)
-    if terms[0] == _NONE:
+    kind, _, sizes = terms
+    if kind == _NONE:
         return clip
-    if terms[0] == _SCALED:
+    clip = min(clip, _FAR * weight.max())
+    if kind == _SCALED:
         return clip * s
-    most = 1.0
+    most = 0.0
     for i in range(curvature.shape[0]):
         for k in range(curvature.shape[1]):
             most = max(most, curvature[i, k] / weight[i])
-    return clip * math.sqrt(most)
+    return clip * math.sqrt(max(min(most, _FAR * typical(sizes, 1) / (s * s)), 1.0))
 
 
 @numba.njit

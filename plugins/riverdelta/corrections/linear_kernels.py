@@ -78,6 +78,9 @@ def learn(  # type: ignore[no-untyped-def]
         np.empty((most, outputs)),
     )
     at, ys, ws, squares = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty((most, width))
+    # Views of the first rows; to make them takes as long as to learn a row.
+    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature = gradients[:most], curvatures[:most]
     for n in range(starts.shape[0] - 1):
         rows = 0
         for i in range(starts[n], starts[n + 1]):
@@ -91,11 +94,13 @@ def learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = _raw(slots, values, x, ids, dense, i, k, offsets[rows, k])
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows], at[rows] = label[i], weight[i], i
-            rows += size < math.inf and bounded.is_learned(raws[rows], ys[rows], ws[rows])
+            rows += size < math.inf and bounded.is_learned(raws, rows, ys[rows], ws[rows])
         if rows == 0:
             continue
-        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        if rows != viewed:
+            viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
+            gradient, curvature = gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
         unit = evidence.scale(counts, s)
         if anew:
             ids[:], id_state[:], dense[:], dense_state[:], touched[:] = np.float32(0.0), 0.0, np.float32(0.0), 0.0, True

@@ -38,7 +38,7 @@ _TINY = float(np.float32(1e-30))
 
 
 class River(Correction):
-    """Learns the residual by a River pipeline and serves it in ONNX, for losses of one output.
+    """Learns the residual by a River pipeline and serves it in ONNX, for losses of one output and single rows.
 
     Parameters
     ----------
@@ -131,8 +131,8 @@ class River(Correction):
         self._learner, self._unsaved = arrays, False
 
     def bind(self, schema: Schema) -> None:
-        if self.loss.outputs > 1:
-            raise Unsupported(f"{self._what()} has one output, and {self.loss} has {self.loss.outputs}; use Linear or Entity")
+        if self.loss.outputs > 1 or self.loss.lists:
+            raise Unsupported(f"{self._what()} has one output of single rows, unlike {self.loss}; use Linear or Entity")
         self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
         model = base.find(self.pipeline).learner(self.pipeline)
         self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
