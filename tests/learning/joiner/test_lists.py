@@ -11,7 +11,6 @@ from riverdelta.core.records import Impressions, Tick
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.joiner.examination import FLOOR, Examination
 from riverdelta.storage.journal.judge import Judge, Rules
-from riverdelta.storage.log import Fed
 from riverdelta.storage.log.base import Scored
 
 WINDOW, ROWS, REQUESTS = 10.0, 4, 3
@@ -128,8 +127,10 @@ class Plain:
 
     def learn(self, rows, request):
         if any(row["label"] for row in rows.values()):
-            weights = (min(row.get("weight", 1.0) / one_if_none(row.get("propensity", NAN)), 100.0) for row in rows.values())
-            made = {(request * ROWS + at, row["label"] or 0.0, np.float32(w)) for (at, row), w in zip(rows.items(), weights)}
+            made = set()
+            for at, row in rows.items():
+                weight = row.get("weight", 1.0) / one_if_none(row.get("propensity", NAN))
+                made.add((request * ROWS + at, row["label"] or 0.0, np.float32(min(weight, 100.0))))
             self.made.append(sorted(made))
 
 
@@ -161,7 +162,7 @@ def lists_of(examples):
 @given(
     steps=st.lists(STEP, max_size=12), policy=st.sampled_from(["first", "last", "max"]), memory=st.sampled_from([1, 1 << 20])
 )
-def test_lists_are_those_of_the_plain_rules_with_a_restart_between_any_two_records(steps, policy, memory):
+def test_lists_are_those_of_the_plain_rules_restarted_between_any_two_records(steps, policy, memory):
     rules, index, plain = Rules(policy, WINDOW, lists=True), Index(), Plain(policy)
 
     def fresh():
@@ -258,6 +259,28 @@ def test_a_known_position_bias_is_recovered_within_a_tenth_and_survives_a_restar
     assert np.abs(found - theta).max() < 0.1
     np.testing.assert_array_equal(found, again.of(np.arange(6)))
     assert np.isnan(examination.of(np.array([-1]))[0])
+
+
+def test_learned_positions_order_items_better_than_clicks_as_they_are():
+    rng, relevance, loss = np.random.default_rng(2), np.linspace(1.5, -1.5, 8), Ranking()
+    prior, theta = np.linspace(-0.6, 0.6, 8), 1.0 / np.arange(1, 9)
+    found = []
+    for examination in (Examination(8), None):
+        raw = np.zeros(8)
+        for number in range(4_000):
+            order = np.argsort(-(prior + 0.3 * rng.gumbel(size=8)))
+            shares = theta * np.exp(relevance[order])
+            label = np.eye(8, dtype=np.float32)[(rng.random() < np.cumsum(shares / shares.sum())).argmax()]
+            place = np.arange(8)
+            weight = np.ones(8) if examination is None else 1.0 / examination.of(place)
+            if examination is not None:
+                examination.update(place, label, raw[order], np.zeros(8, np.int64))
+            raw[order] -= loss.derivatives(raw[order], label, weight)[0][:, 0] / (1.0 + number / 50.0) ** 0.7
+        gains = 2.0 ** np.arange(8)[::-1]
+        discount = 1.0 / np.log2(np.arange(2, 10))
+        found.append(float((gains[np.argsort(-raw)] * discount).sum() / (gains * discount).sum()))
+    assert found[0] > 0.95
+    assert found[0] > found[1] + 0.05
 
 
 def test_a_position_that_is_never_clicked_keeps_the_least_probability():
