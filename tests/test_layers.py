@@ -19,7 +19,7 @@ ORDER = (
 
 #: Which modules may import which heavy dependency; a folder's name stands for all that it holds.
 HEAVY = {
-    "torch": ("lab/base", "lab/deepfm"),
+    "torch": ("lab/base", "lab/deepfm", "lab/export", "lab/network", "lab/similarity"),
     "onnxscript": ("lab/export",),
     "opentelemetry": ("bento",),
     "bentoml": ("bento",),

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from riverdelta.cli.options import as_json, show
+from riverdelta.cli.rehearsed import print_rehearsal, rehearsed
 from riverdelta.cli.tables import print_figures
 from riverdelta.core.errors import InvalidInput, Refused
 from riverdelta.core.records import SETTINGS
@@ -18,7 +19,7 @@ from riverdelta.core.settings import Settings
 from riverdelta.evaluation.gate import Gate
 from riverdelta.lab.attacks import KINDS, Attacked, Kind
 from riverdelta.lab.attacks import attack as tamper
-from riverdelta.lab.datasets.find import find_movielens
+from riverdelta.lab.datasets.find import NAMES, find_movielens
 from riverdelta.lab.quality import beside_base, log_loss
 from riverdelta.learning.definition import load
 from riverdelta.learning.forget import Forget
@@ -38,22 +39,41 @@ _BEGUN_BY_0_1 = "version 0.1 began this journal and limited numbers in another w
 
 @click.command()
 @click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option("--dataset", type=click.Choice(NAMES), help="Learn this public data set, and compare with simple baselines.")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="Its folder (default: the one below RIVERDELTA_DATA).")
+@click.option("--work", type=click.Path(path_type=Path), help="Where its base is kept (default: in the cache).")
 @click.option("--journal", type=click.Path(path_type=Path), help="Learn the journal of this demo folder again.")
-@click.option("--lag", "lag_rows", type=click.IntRange(min=0), default=0, help="Refresh the served tables every N rows.")
-@click.option("--lag-seconds", type=click.FloatRange(min=0), default=0.0, help="Delay labels by this many seconds of the data.")
+@click.option(
+    "--lag", "lag_rows", type=click.IntRange(min=0), help="Delay labels by N rows, or lists (DATA: publish every N rows)."
+)
+@click.option("--lag-seconds", type=click.FloatRange(min=0), help="Delay labels by this many seconds of the data.")
 @click.option("--events", type=click.IntRange(min=1), help="Rows of the second half to use (default: all).")
 @click.option("--attack", type=click.Choice(KINDS), help="Tamper with a tenth of the labels, from the middle on.")
 @click.option("--kg", "graph", type=click.Path(path_type=Path), help="A folder with kg.txt, to add graph neighbours.")
 @as_json
-def replay(data: Path | None, journal: Path | None, as_json: bool, **options: Any) -> None:
+def replay(
+    data: Path | None,
+    journal: Path | None,
+    dataset: str | None,
+    folder: Path | None,
+    work: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Learn a data set or the journal of a demo without a server.
 
     A base is trained on the first half of DATA (a MovieLens folder); the second half is scored and learned row by row.
+
+    With --dataset, a base is trained on the earlier part of that data set, the later part is scored and learned with labels
+    that come late, and base, served scores and simple baselines are compared by the measures of the task.
 
     With --journal, the journal in the folder of a demo is learned instead, with the settings on record, and the tables are
     compared bit for bit with its checkpoint; a journal that version 0.1 began is learned from this version's oldest release on.
     This fails if learning responded to drift and the reference beside the base has changed since.
     """
+    if dataset is not None:
+        show(rehearsed(dataset, folder, work, options["lag_rows"], options["lag_seconds"]), as_json, print_rehearsal)
+        return
     figures = _replay_data(data, **options) if journal is None else _replay_journal(journal)
     show(figures, as_json, print_figures)
     if figures.get("begins_after"):
@@ -73,12 +93,18 @@ def replay(data: Path | None, journal: Path | None, as_json: bool, **options: An
 
 
 def _replay_data(
-    data: Path | None, lag_rows: int, lag_seconds: float, events: int | None, attack: Kind | None, graph: Path | None
+    data: Path | None,
+    lag_rows: int | None,
+    lag_seconds: float | None,
+    events: int | None,
+    attack: Kind | None,
+    graph: Path | None,
 ) -> dict[str, Any]:
     # Imported here, as they need PyTorch and replaying a journal does not.
     from riverdelta.lab.base import base_logits
     from riverdelta.lab.workshop import load_stream, open_workshop
 
+    lag_rows, lag_seconds = lag_rows or 0, lag_seconds or 0.0
     found = find_movielens(data)
     with tempfile.TemporaryDirectory() as folder:
         workshop = open_workshop(load_stream(found), Path(folder), graph)
@@ -157,7 +183,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     return {
         "data": str(folder),
         "events": learner.examples,
-        **{f"{m}_{s}": report[s][m] for m in ("auc", "log_loss") for s in ("base", "served")},
+        **{f"{m}_{s}": report[s][m] for m in ("auc", "loss") for s in ("base", "served")},
         **_gate(learner.gate),
         "examples_per_second": (learner.examples - before) / seconds,
         "begins_after": begins,

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
-import tempfile
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riverdelta.core.durable import place
-from riverdelta.core.errors import ParityError
 from riverdelta.core.features import Floats
 from riverdelta.graph.runtime import open_session
 from riverdelta.lab.deepfm import DeepFM, DeepFMOptions
+from riverdelta.lab.export import export_module
 from riverdelta.lab.stream import Stream
 
 _BLOCK = 8192
-_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -104,56 +96,6 @@ def _validate(model: DeepFM, held: _Rows, loss: nn.Module) -> float:
 
 
 def export(model: DeepFM, path: Path) -> Path:
-    """Write `model` as ONNX: inputs int64[batch] named as its fields, output `logit` float32[batch], weights in `<path>.data`.
-
-    Nothing is left behind if the export fails; raises `ParityError` if ONNX Runtime and torch differ by more than 1e-4.
-    """
-    model.eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        made = Path(work) / path.name
-        example = tuple(torch.ones(3, dtype=torch.int64) for _ in model.fields)
-        batch = torch.export.Dim("batch", min=1)
-        with _quietly():
-            torch.onnx.export(
-                model,
-                example,
-                str(made),
-                input_names=list(model.fields),
-                output_names=["logit"],
-                dynamic_shapes={"ids": tuple({0: batch} for _ in model.fields)},
-                dynamo=True,
-                external_data=True,
-                verbose=False,
-            )
-        _verify(model, made)
-        data = made.with_name(made.name + ".data")
-        place(data, path.with_name(data.name))
-        place(made, path)
-    return path
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence the exporter's output about its internals: prints, warnings, and notes on optional packages."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
-
-
-@torch.no_grad()
-def _verify(model: DeepFM, path: Path) -> None:
-    session = open_session(path, ("CPUExecutionProvider",))
-    draw = np.random.default_rng(0)
-    for rows in (1, 2, 7, 512):
-        ids = [draw.integers(-5, 2000, rows) for _ in model.fields]
-        theirs = session.run(["logit"], dict(zip(model.fields, ids, strict=True)))[0]
-        gap = float(np.abs(theirs - model(*map(torch.from_numpy, ids)).numpy()).max())
-        if not gap <= _TOLERANCE:
-            raise ParityError(f"{path.name} differs from torch by {gap:.3g} logits at {rows} rows; expected {_TOLERANCE}")
+    """Write `model` as ONNX: inputs int64[batch] named as its fields, output `logit` float32[batch]; see `export_module`."""
+    ids = {field: torch.ones(3, dtype=torch.int64) for field in model.fields}
+    return export_module(model, ids, ["logit"], path, variadic="ids")

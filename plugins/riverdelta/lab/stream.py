@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats, Ints
+from riverdelta.core.losses import LOG_LOSS, Loss
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,31 @@ class SideTable:
 
 @dataclass(frozen=True)
 class Stream:
-    """N rows: columns (ids int64[N], scalars float32[N]), labels float32[N] in {0, 1}, times float64[N] in seconds.
+    """N rows of a log in time order: columns as a request has them, labels float32[N], times float64[N] in seconds.
 
-    Raises `InvalidInput` if lengths differ, times decrease, or a label is neither 0 nor 1.
+    Parameters
+    ----------
+    name
+        What errors call it.
+    columns
+        Columns of requests: ids, numbers and vectors.
+    label
+        The labels as `loss` codes them.
+    time
+        When each row was scored, in seconds, ascending.
+    tables
+        Facts about ids, by name.
+    loss
+        The loss of the task, which says which labels are valid.
+    group
+        For a loss of lists the list of each row, int64[N]; rows of one list are adjacent.
+    weight
+        The weight of each label, float32[N] (default 1): for clicks, 1 over the probability that the row was examined.
+
+    Raises
+    ------
+    InvalidInput
+        If lengths differ, times decrease, or a label is invalid.
     """
 
     name: str
@@ -35,9 +58,12 @@ class Stream:
     label: Floats
     time: npt.NDArray[np.float64]
     tables: Mapping[str, SideTable] = field(default_factory=dict)
+    loss: Loss = LOG_LOSS
+    group: Ints | None = None
+    weight: Floats | None = None
 
     def __post_init__(self) -> None:
-        for name, array in {**self.columns, "time": self.time}.items():
+        for name, array in {**self.columns, **self._rows()}.items():
             if len(array) != len(self.label):
                 raise InvalidInput(
                     f"{self.name}: {name!r} has {len(array)} rows and label has {len(self.label)}; expected the same number"
@@ -45,15 +71,19 @@ class Stream:
         if (np.diff(self.time) < 0).any():
             row = int(np.argmax(np.diff(self.time) < 0)) + 1
             raise InvalidInput(f"{self.name}: time decreases at row {row}; sort the rows by time")
-        if not np.isin(self.label, (0, 1)).all():
-            raise InvalidInput(f"{self.name}: a label is {self.label[~np.isin(self.label, (0, 1))][0]}; expected 0 or 1")
+        self.loss.check_labels(self.label, f"{self.name}: row")
 
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, rows: slice) -> Stream:
+    def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Stream:
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return replace(self, columns=columns, label=self.label[rows], time=self.time[rows])
+        return replace(self, columns=columns, **{name: array[rows] for name, array in self._rows().items()})
+
+    def _rows(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays with one value for each row, besides the columns."""
+        arrays = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
     def select(self, *names: str) -> Stream:
         """Return the stream with only these columns."""

@@ -1,8 +1,9 @@
-"""Find MovieLens latest-small: given, local, cached, or downloaded."""
+"""Find data sets: given, below RIVERDELTA_DATA, and MovieLens latest-small also cached or downloaded."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import logging
 import os
@@ -14,13 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riverdelta.core.durable import place
-from riverdelta.core.errors import Corrupt, InvalidInput
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
+from riverdelta.lab.datasets.dataset import DataSet
 
 _log = logging.getLogger(__name__)
 _NAME = "ml-latest-small"
 _URL = f"https://files.grouplens.org/datasets/movielens/{_NAME}.zip"
 _MARKERS = ("ratings.csv", "ratings.dat", "u.data")
 _SECONDS = 10.0
+
+#: The data sets of `riverdelta replay --dataset`; each has a file in this folder.
+NAMES = ("cranfield", "electricity", "medquad", "mq2008", "skab", "spoken-digits", "traffic-i94")
 
 Fetch = Callable[[str], bytes]
 
@@ -52,7 +57,7 @@ def find_movielens(
         if folder := _release(given):
             return Found(folder, f"{folder.name} (--data)")
         raise InvalidInput(f"--data {given} has no MovieLens release; expected one of {', '.join(_MARKERS)} in it")
-    cache = cache or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverdelta"
+    cache = cache or _cache(environment)
     for why, around in {"RIVERDELTA_DATA": environment.get("RIVERDELTA_DATA"), "cached": str(cache / _NAME)}.items():
         if around and (folder := _release(Path(around))):
             return Found(folder, f"{folder.name} ({why})")
@@ -61,6 +66,36 @@ def find_movielens(
     except (OSError, Corrupt) as error:
         _log.info("MovieLens cannot be downloaded: %s", error)
         return Found(None, f"the built-in simulator (MovieLens cannot be downloaded: {error})")
+
+
+def data_set(name: str) -> DataSet:
+    """Return the data set of that name, one of `NAMES`."""
+    found: DataSet = importlib.import_module(f"riverdelta.lab.datasets.{name.replace('-', '_')}").DATASET
+    return found
+
+
+def folder_of(name: str, given: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of a data set: `given`, or the one of its name below RIVERDELTA_DATA.
+
+    Raises `ConfigurationError` naming the folder if there is none.
+    """
+    if given is None and not (around := environment.get("RIVERDELTA_DATA")):
+        raise ConfigurationError(f"no folder of {name} is known; give it: riverdelta replay --dataset {name} --data FOLDER")
+    folder = given or Path(around) / name
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"{folder} is no folder; give that of {name}: riverdelta replay --dataset {name} --data FOLDER"
+        )
+    return folder
+
+
+def cache_of(name: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder in the user's cache that keeps what was made of a data set."""
+    return _cache(environment) / name
+
+
+def _cache(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverdelta"
 
 
 def _release(folder: Path) -> Path | None:

@@ -1,0 +1,109 @@
+"""`riverdelta replay --dataset`: a public data set as a service would have met it, beside simple baselines."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+
+from riverdelta.cli.tables import table
+from riverdelta.core.settings import DAY
+from riverdelta.lab.datasets.dataset import DataSet
+from riverdelta.lab.datasets.find import cache_of, data_set, folder_of
+from riverdelta.lab.stream import Stream
+
+#: Measures that are better when higher; of any other the lower is better.
+_HIGHER = frozenset({"accuracy", "macro_f1", "auc", "ndcg10", "mrr", "r2", "f1", "precision"})
+#: What reports hold besides measures.
+_NOT_SHOWN = frozenset({"skipped", "clipped", "threshold", "auc_error"})
+
+
+def rehearsed(
+    name: str, given: Path | None, work: Path | None, lag_rows: int | None, lag_seconds: float | None
+) -> dict[str, Any]:
+    """Return the figures of a data set: measures of base, served and baselines, and whether learning helped, in words."""
+    from riverdelta.lab.rehearsal import rehearse
+
+    data, work = data_set(name), work or cache_of(name)
+    split = data.load(folder_of(name, given), work)
+    base = work / f"base-{_digest(data, split.first)}.onnx"
+    if not base.exists():
+        data.train(split.first, base)
+    if lag_rows is None and lag_seconds is None:
+        lag_rows, lag_seconds = data.lag_rows, data.lag_seconds
+    lag = {"lag_rows": lag_rows or 0, "lag_seconds": lag_seconds or 0.0}
+    if all(lag.values()):
+        raise click.UsageError("give one of --lag and --lag-seconds")
+    found = asdict(rehearse(data.definition(base), split.later, **lag, held_out=split.held_out, after=data.after))
+    rows = {"base_rows": len(split.first), "rows": len(split.later)}
+    made = {"data": name, "about": data.about, **rows, "measure": data.measure, **lag, "base": str(base), **found}
+    return {**made, "verdict": verdict(made)}
+
+
+def _digest(data: DataSet, rows: Stream) -> str:
+    """Return a name for a base by the rows and the code that it is made from."""
+    digest = hashlib.sha256(inspect.getsource(type(data)).encode())
+    for array in (*rows.columns.values(), rows.label):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def verdict(figures: Mapping[str, Any]) -> str:
+    """Return in words whether learning helped by the measure of the task, and why a simple baseline is better if one is."""
+    measure, sign = figures["measure"], 1 if figures["measure"] in _HIGHER else -1
+    values = {who: of[measure] for who, of in figures["stream"].items() if _number(of.get(measure))}
+    base, served = values.pop("base", math.nan), values.pop("served", math.nan)
+    helped = sign * (served - base) > 0
+    said = f"Learning {'helps' if helped else 'does not help'}: {measure} {base:.4g} → {served:.4g}."
+    best = max(values, key=lambda who: sign * values[who], default=None)
+    if best is not None:
+        better = sign * (values[best] - served) > 0
+        said += (
+            f" The best simple baseline is {best}, {values[best]:.4g}: {'better' if better else 'not better'} than the scorer."
+        )
+    if figures["known"] < 0.5:
+        said += f" Only {figures['known']:.0%} of the labels were known before the last row was scored."
+    repeats = figures["repeats"]
+    if repeats is not None and repeats > 0.9:
+        said += (
+            f" {repeats:.1%} of the labels equal the one before: labels come in long runs, and the last known label tells most."
+        )
+    return said
+
+
+def print_rehearsal(figures: Mapping[str, Any]) -> None:
+    """Print the comparison, the rows that were only scored, and the verdict."""
+    console = Console(highlight=False)
+    rows, seconds = figures["lag_rows"], figures["lag_seconds"]
+    late = f"{rows} rows or lists later" if rows else f"{_span(seconds)} later" if seconds else "before the next row or list"
+    console.print(f"{figures['data']}: {figures['about']}")
+    console.print(f"{figures['base_rows']:,} rows before, {figures['rows']:,} in the stream; labels are known {late}")
+    for title, measures in {"the stream, prequential": figures["stream"], **figures["held_out"]}.items():
+        names = [n for n in measures["served"] if n not in _NOT_SHOWN and _number(measures["served"][n])]
+        shown = table("", *names)
+        for who, found in measures.items():
+            shown.add_row(who, *(_shown(found.get(name)) for name in names))
+        console.print(f"\n{title}", style="bold")
+        console.print(shown)
+    console.print(f"\n{figures['verdict']}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if _number(value) else "-"
+
+
+def _span(seconds: float) -> str:
+    days = seconds / DAY
+    return f"{days:g} days" if days >= 1 else f"{seconds:g} seconds"

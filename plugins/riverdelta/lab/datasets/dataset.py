@@ -1,0 +1,72 @@
+"""DataSet: one public data set, as a service would have met it: a base trained on its past, and a stream after it."""
+
+from __future__ import annotations
+
+import csv
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from riverdelta.core.errors import InvalidInput
+from riverdelta.lab.stream import Stream
+from riverdelta.learning.definition import Definition
+
+
+@dataclass(frozen=True)
+class Split:
+    """What the base is trained on, the stream after it, and rows that are only scored: before the stream and after it."""
+
+    first: Stream
+    later: Stream
+    held_out: Mapping[str, Stream] = field(default_factory=dict)
+
+
+class DataSet(ABC):
+    """A data set by the name of its folder: how it is read and split, its base, and the scorer that corrects it.
+
+    A new one is a file in this folder that defines a subclass and its instance `DATASET`. Nothing in it is tuned on the stream:
+    corrections have their defaults.
+    """
+
+    #: The name of the folder that has the data, and of `riverdelta replay --dataset`.
+    name: ClassVar[str]
+    #: What the base predicts and what it was trained on, in one sentence.
+    about: ClassVar[str]
+    #: The measure that decides whether learning helped.
+    measure: ClassVar[str]
+    #: After how many later rows, or lists, or seconds, a label is known.
+    lag_rows: ClassVar[int] = 0
+    lag_seconds: ClassVar[float] = 0.0
+    #: Numbers of labels after which learning stops once, to score all later rows.
+    after: ClassVar[tuple[int, ...]] = ()
+
+    @abstractmethod
+    def load(self, folder: Path, work: Path) -> Split:
+        """Return the rows of the publisher's files in `folder`; what takes long may be kept in `work`.
+
+        Raises `InvalidInput` naming a file that is missing or wrong.
+        """
+
+    @abstractmethod
+    def train(self, first: Stream, path: Path) -> None:
+        """Train the base and export it to `path`; the same rows give the same file."""
+
+    @abstractmethod
+    def definition(self, base: Path) -> Definition:
+        """Return the scorer: the base, the task and the corrections."""
+
+
+def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> dict[str, list[str]]:
+    """Return the columns of a file with a header, as texts; raises `InvalidInput` naming the file and what it lacks."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            head, *rows = csv.reader(file, delimiter=delimiter)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as {delimiter!r}-separated text with a header: {error}") from error
+    if missing := [name for name in columns if name not in head]:
+        raise InvalidInput(f"{path} has the columns {', '.join(head)}; expected {', '.join(missing)} as well")
+    if wrong := next((at for at, row in enumerate(rows) if len(row) != len(head)), None):
+        raise InvalidInput(f"{path} has {len(rows[wrong])} values in line {wrong + 2}; expected {len(head)}")
+    return {name: [row[head.index(name)] for row in rows] for name in columns}

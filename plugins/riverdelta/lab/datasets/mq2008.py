@@ -1,0 +1,95 @@
+"""MQ2008 (LETOR 4.0): 46 features of queries and documents with grades 0 to 2, and clicks simulated over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from riverdelta.core.errors import InvalidInput
+from riverdelta.core.losses import Ranking
+from riverdelta.corrections.calibration import Calibration
+from riverdelta.corrections.linear import Linear
+from riverdelta.lab.datasets.dataset import DataSet, Split
+from riverdelta.lab.stream import Stream
+from riverdelta.lab.tabular import export
+from riverdelta.learning.definition import Definition
+
+_GRADES = 2
+#: The column of BM25 of the entire document, by which lists are shown, after the grade and the query.
+_BM25 = 2 + 24
+_SESSIONS, _SHOWN, _NOISE = 3_000, 10, 0.1
+
+
+class MQ2008(DataSet):
+    """The base is trained on the first fifth of the training queries; users search the others and click.
+
+    3,000 sessions, one a second: a query at random, its ten best documents by BM25 in this order. The row at position k (0 for
+    the first) is examined with probability 1 / (1 + k), and clicked if it is examined and attracts: with probability 0.1 +
+    0.9·(2^grade - 1) / 3. A click weighs 1 + k. Clicks are known a minute later. The test queries have the publisher's grades.
+    """
+
+    name = "mq2008"
+    about = "search results; base: gradient boosting on the grades of a fifth of the training queries, stream: simulated clicks"
+    measure = "ndcg10"
+    lag_seconds = 60.0
+
+    def load(self, folder: Path, work: Path) -> Split:
+        train, test = (_read(folder / f"{name}.npy") for name in ("train", "test"))
+        queries = np.unique(train[:, 1])
+        first, rest = queries[: len(queries) // 5], queries[len(queries) // 5 :]
+        return Split(
+            self._graded(train[np.isin(train[:, 1], first)]), self._clicks(train, rest), {"test queries": self._graded(test)}
+        )
+
+    def train(self, first: Stream, path: Path) -> None:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        features = first.columns["X"]
+        export(HistGradientBoostingRegressor(random_state=0).fit(features, first.label), features, path)
+
+    def definition(self, base: Path) -> Definition:
+        return Definition(name="search", base=base, task="ranking", corrections=[Calibration(), Linear("X")])
+
+    def _graded(self, rows: npt.NDArray[Any]) -> Stream:
+        rows = rows[np.argsort(rows[:, 1], kind="stable")]
+        columns = {"X": np.ascontiguousarray(rows[:, 2:], np.float32)}
+        return Stream(
+            self.name,
+            columns,
+            np.float32(rows[:, 0]),
+            np.zeros(len(rows)),
+            loss=Ranking(_GRADES),
+            group=rows[:, 1].astype(np.int64),
+        )
+
+    def _clicks(self, rows: npt.NDArray[Any], queries: npt.NDArray[Any]) -> Stream:
+        rng, parts, labels, weights, groups = np.random.default_rng(0), list[Any](), list[Any](), list[Any](), list[Any]()
+        for session, query in enumerate(rng.choice(queries, _SESSIONS).tolist()):
+            shown = rows[rows[:, 1] == query]
+            shown = shown[np.argsort(-shown[:, _BM25], kind="stable")][:_SHOWN]
+            examined = 1.0 / (1.0 + np.arange(len(shown)))
+            attracts = _NOISE + (1.0 - _NOISE) * (2.0 ** shown[:, 0] - 1.0) / (2.0**_GRADES - 1.0)
+            parts.append(np.float32(shown[:, 2:]))
+            labels.append(np.float32(rng.random(len(shown)) < examined * attracts))
+            weights.append(np.float32(1.0 / examined))
+            groups.append(np.full(len(shown), session))
+        group = np.concatenate(groups)
+        columns = {"X": np.concatenate(parts)}
+        label, weight = np.concatenate(labels), np.concatenate(weights)
+        return Stream(self.name, columns, label, group.astype(np.float64), loss=Ranking(), group=group, weight=weight)
+
+
+def _read(path: Path) -> npt.NDArray[Any]:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as an array: {error}") from error
+    if found.ndim != 2 or found.shape[1] <= _BM25 or not np.isin(found[:, 0], range(_GRADES + 1)).all():
+        raise InvalidInput(f"{path} is {found.shape}; expected rows of a grade 0 to {_GRADES}, a query and 46 features")
+    return found
+
+
+DATASET = MQ2008()
