@@ -45,8 +45,8 @@ def merge(
     Inputs: the base's, the declared columns, the ids of strings that corrections read (`Feature.id_input`), then the tables
     (each also an initializer, so that it is optional), then for a loss of lists `group` int64[N], the number of each row's list
     (by default all rows form a single list). Outputs: those of `taps.outputs`, then the taps, as corrections read them. The
-    base's opset and IR version are kept, or raised to 13 (18 for lists) and 4. Until something is learned, the raw output is the
-    base's, bit for bit (an infinite one becomes the largest float).
+    base's opset and IR version are kept, or raised to 13 (18 for lists) and 4. Until something is learned, the raw output is
+    the base's, bit for bit (an infinite one becomes the largest float).
     """
     model, loss = _base(signature, taps), stack.loss
     graph = model.graph
