@@ -168,7 +168,7 @@ def check_propensities(given: Any, items: int) -> Floats | None:
 
 
 def check_places(given: Any, items: int) -> npt.NDArray[np.int32] | None:
-    """Return the positions int32[M] of items in their lists, -1 for NaN, which is none; None if no item has one.
+    """Return the positions int32[M] of items in their lists, -1 for NaN (not given); None if no item has one.
 
     Raises `InvalidInput` naming the first item whose position is not an integer from 0.
 

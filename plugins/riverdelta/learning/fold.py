@@ -219,8 +219,7 @@ class Fold(ABC):
     def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None) -> Floats:
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
-        more = {} if group is None else {"group": group}
-        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), **more)
+        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), group)
 
     def serve(self, columns: Columns, base: Floats, group: Ints | None = None) -> tuple[Floats, Floats]:
         """Return the corrected and the served outputs of rows, by the current tables and gate; `group` is as in `Examples`."""

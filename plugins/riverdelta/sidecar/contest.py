@@ -69,8 +69,7 @@ class Contest(Observer):
         base = np.ascontiguousarray(examples.base)
         champion, challenger = (stack.predict(examples.columns, base) for stack in self._stacks)
         rows, label, importance = examples.measured()
-        group = None if examples.group is None else examples.group[rows]
-        self._trial.update(champion[rows], challenger[rows], label, importance, base[rows], group)
+        self._trial.update(champion[rows], challenger[rows], label, importance, base[rows], **examples.lists(rows))
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Record an outcome for `settle`."""

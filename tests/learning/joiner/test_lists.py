@@ -11,7 +11,6 @@ from riverdelta.core.records import Impressions, Tick
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.joiner.examination import FLOOR, Examination
 from riverdelta.storage.journal.judge import Judge, Rules
-from riverdelta.storage.log import Fed
 from riverdelta.storage.log.base import Scored
 
 WINDOW, ROWS, REQUESTS = 10.0, 4, 3
@@ -128,8 +127,10 @@ class Plain:
 
     def learn(self, rows, request):
         if any(row["label"] for row in rows.values()):
-            weights = (min(row.get("weight", 1.0) / one_if_none(row.get("propensity", NAN)), 100.0) for row in rows.values())
-            made = {(request * ROWS + at, row["label"] or 0.0, np.float32(w)) for (at, row), w in zip(rows.items(), weights)}
+            made = set()
+            for at, row in rows.items():
+                weight = row.get("weight", 1.0) / one_if_none(row.get("propensity", NAN))
+                made.add((request * ROWS + at, row["label"] or 0.0, np.float32(min(weight, 100.0))))
             self.made.append(sorted(made))
 
 
@@ -161,7 +162,7 @@ def lists_of(examples):
 @given(
     steps=st.lists(STEP, max_size=12), policy=st.sampled_from(["first", "last", "max"]), memory=st.sampled_from([1, 1 << 20])
 )
-def test_lists_are_those_of_the_plain_rules_with_a_restart_between_any_two_records(steps, policy, memory):
+def test_lists_are_those_of_the_plain_rules_restarted_between_any_two_records(steps, policy, memory):
     rules, index, plain = Rules(policy, WINDOW, lists=True), Index(), Plain(policy)
 
     def fresh():
@@ -258,6 +259,26 @@ def test_a_known_position_bias_is_recovered_within_a_tenth_and_survives_a_restar
     assert np.abs(found - theta).max() < 0.1
     np.testing.assert_array_equal(found, again.of(np.arange(6)))
     assert np.isnan(examination.of(np.array([-1]))[0])
+
+
+def test_learned_positions_order_items_better_than_clicks_as_they_are():
+    relevance, prior, theta = np.linspace(1.0, -1.0, 8), np.linspace(-3.0, 3.0, 8), 1.0 / np.arange(1, 9)
+    place, found = np.arange(8), []
+    for examination in (Examination(8), None):
+        rng, raw, mean = np.random.default_rng(2), np.zeros(8), np.zeros(8)
+        for number in range(4_000):
+            order = np.argsort(-(prior + rng.gumbel(size=8)))
+            shares = theta * np.exp(relevance[order])
+            label = np.eye(8)[(rng.random() < np.cumsum(shares / shares.sum())).argmax()]
+            weight = 1.0 if examination is None else float(1.0 / examination.of(place)[label > 0].item())
+            if examination is not None:
+                examination.update(place, label.astype(np.float32), raw[order], np.zeros(8, np.int64))
+            raw[order] -= 0.02 * weight * (np.exp(raw[order]) / np.exp(raw).sum() - label)
+            mean += raw * (number >= 2_000)
+        gains, discount = np.exp(relevance), 1.0 / np.log2(np.arange(2, 10))
+        found.append(float((gains[np.argsort(-mean)] * discount).sum() / (gains * discount).sum()))
+    assert found[0] > 0.97
+    assert found[0] > found[1] + 0.01, found
 
 
 def test_a_position_that_is_never_clicked_keeps_the_least_probability():

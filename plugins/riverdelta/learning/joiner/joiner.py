@@ -42,7 +42,7 @@ class Joiner:
     `window_seconds` after the list's first feedback, or by the record that says it is complete; until then a label replaces the
     row's earlier one, as the journal's rules allow. A label that comes later makes one more example of the list, with that
     label alone: the loss is a sum over labels, so that all examples of a list have the gradient of its labels together. A list
-    without a label above 0 says nothing about its order, and is no example. See `Lists` for the order of lists.
+    without a label above 0 says nothing about its order, and makes no example. See `Lists` for the order of lists.
 
     Parameters
     ----------

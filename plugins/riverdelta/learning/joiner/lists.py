@@ -89,7 +89,7 @@ class Lists:
         window: float,
         make: Callable[[Items, Items], Examples | None],
     ) -> Examples | None:
-        """Add feedback, whose window of so many seconds begins at the newest `tick` at the earliest, as in the journal.
+        """Add feedback, whose `window` in seconds begins at the newest `tick` at the earliest, as in the journal.
 
         Returns what `make` returns for the items of the lists that are complete, and for those of late labels.
         """
@@ -168,7 +168,7 @@ class Lists:
         return before - len(self)
 
     def report(self) -> dict[str, Any]:
-        """Return the counts of lists and labels, and what is known of positions."""
+        """Return the counts of lists and labels, and the probabilities of positions."""
         return {
             **{name: getattr(self, name) for name in _COUNTS},
             "items": len(self),

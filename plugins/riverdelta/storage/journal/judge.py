@@ -222,7 +222,7 @@ class Judge:
         self._note(request, row, replace(request.fed[row], due=self._tick))
 
     def _late_list(self, incarnation: int, number: int, request: _Request) -> list[tuple[Any, ...]]:
-        """Return the late labels of a list, with the other rows that are known of it."""
+        """Return the late labels of a list, with the other rows of it that got feedback."""
         if not request.late:
             return []
         time = next(iter(request.late.values()))[4]
