@@ -234,7 +234,7 @@ def test_a_service_scores_learns_publishes_and_swaps_with_all_three(home):
         status = trainer.status()
         scored = onnx.load(release.path)
         assert [output.name for output in scored.graph.output] == ["score", "value", "corrected_value", "base_value"]
-        assert status["prequential"]["all"]["served"]["log_loss"] < status["prequential"]["all"]["base"]["log_loss"]
+        assert status["prequential"]["all"]["served"]["loss"] < status["prequential"]["all"]["base"]["loss"]
         assert "auc" not in status["prequential"]["all"]["served"] or status["prequential"]["all"]["served"]["auc"] is None
         assert status["gate"]["skipped"] == 0
         assert status["gate"]["weight"] > 0.9

@@ -33,7 +33,7 @@ TOKENS = {
 #: What does not depend on the clock or on the machine.
 MEASURED = (
     "requests_total", "rows_scored_total", "feedback_total", "swaps_total", "freshness_seconds_count", "learned_position",
-    "live_position", "examples_learned", "swap_number", "release_number", "prequential_log_loss", "gate_weight_ratio",
+    "live_position", "examples_learned", "swap_number", "release_number", "prequential_loss", "gate_weight_ratio",
     "table_occupancy_ratio", "journal_position",
 )  # fmt: skip
 

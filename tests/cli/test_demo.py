@@ -11,7 +11,7 @@ import pytest
 from riverdelta.lab.simulator import Simulation
 
 KEYS = """events auc_base auc_served log_loss_base log_loss_served freshness_p50_s freshness_p99_s lag_rows_p50 lag_rows_p99
-    swaps releases parity_max_logit requests failed_requests data merged_model""".split()
+    swaps releases parity_max_error requests failed_requests data merged_model""".split()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_it_writes_every_figure_that_it_promises(made):
     _, figures, _ = made
     assert list(figures) == KEYS
     assert (figures["events"], figures["failed_requests"]) == (1200, 0)
-    assert figures["parity_max_logit"] <= 1e-4
+    assert figures["parity_max_error"] <= 1e-4
     assert figures["swaps"] > 10
 
 

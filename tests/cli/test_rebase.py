@@ -86,7 +86,7 @@ def test_it_ends_with_the_losses_on_the_same_rows_readable_at_80_columns(old):
 
 
 def test_rows_that_were_served_before_any_table_are_explained_and_what_is_worse_is_said():
-    same, worse = {"log_loss": 0.5, "auc": 0.5}, {"log_loss": 0.7, "auc": 0.5}
+    same, worse = {"loss": 0.5, "auc": 0.5}, {"loss": 0.7, "auc": 0.5}
     done = Rebased("home", learned=9, guard="live", weight=1e-6, gate_restarted=True)
     lines = list(_serving(done, {"base": same, "corrected": same, "served": worse, "old_served": same}))
     assert lines == [
@@ -123,7 +123,7 @@ def test_with_json_a_program_reads_the_same_and_the_old_rows_say_what_they_were_
     done = json.loads(shown.stdout)
     assert (done["examples"], done["rows"], done["swept"], done["unusable"], done["champion"]) == (240, 240, 0, 0, 1)
     assert done["comparison"]["examples"] == 240
-    assert set(done["comparison"]["old_served"]) == {"log_loss", "auc"}
+    assert set(done["comparison"]["old_served"]) == {"loss", "auc"}
     row = CliRunner().invoke(main, ["impression", old[1], "--service", SERVICE, "--json"])
     assert row.exit_code == 0, row.output
     found = json.loads(row.stdout)

@@ -38,19 +38,26 @@ def test_a_wrong_value_is_refused_with_what_is_allowed_and_the_line_to_type(monk
     assert str(caught.value) == f"RIVERDELTA_{name} is '{value}'; expected {said} RIVERDELTA_{name}{usual}"
 
 
-@pytest.mark.parametrize("given", [{"labels": "silence"}, {"window_seconds": 5.0}])
-def test_silence_and_its_window_go_together(given):
-    with pytest.raises(ConfigurationError, match="silence needs a window, as RIVERDELTA_WINDOW_SECONDS=3600"):
-        Settings.load(**given)
+@pytest.mark.parametrize(
+    ("given", "lists", "said"),
+    [
+        ({}, True, "need explicit labels and a window: .* export RIVERDELTA_WINDOW_SECONDS=3600"),
+        ({"labels": "silence", "window_seconds": 5.0}, True, "RIVERDELTA_LABELS is 'silence'"),
+        ({"window_seconds": 5.0}, False, "explicit labels of rows have no window: unset RIVERDELTA_WINDOW_SECONDS"),
+    ],
+)
+def test_lists_need_a_window_and_explicit_labels_of_rows_have_none(given, lists, said):
+    with pytest.raises(ConfigurationError, match=said):
+        Settings.load(**given).check_window(lists)
 
 
 def test_a_rule_about_two_settings_names_both_and_shows_no_token(monkeypatch):
     monkeypatch.setenv("RIVERDELTA_ADMIN_TOKENS", "a-secret-of-the-shop")
-    monkeypatch.setenv("RIVERDELTA_WINDOW_SECONDS", "3")
+    monkeypatch.setenv("RIVERDELTA_LABELS", "silence")
     with pytest.raises(ConfigurationError) as caught:
         Settings.load()
     said = str(caught.value)
-    assert said.startswith("RIVERDELTA_LABELS is 'explicit' and RIVERDELTA_WINDOW_SECONDS is 3.0; silence needs a window")
+    assert said.startswith("RIVERDELTA_LABELS is 'silence' and RIVERDELTA_WINDOW_SECONDS is None; silence needs a window")
     assert "secret" not in said
 
 

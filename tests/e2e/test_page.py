@@ -154,7 +154,7 @@ def test_with_script_it_refreshes_itself_and_keeps_what_is_open(browser, page):
 
 def test_nothing_of_a_full_page_is_cut_off_on_a_phone(browser, tmp_path):
     verdicts = ["on trial", "promoted by hand", "undecided", "rejected", "promoted"]
-    rows = {"time": 0.0, "log_loss_served": 0.6, "gain_on_champion": -0.0123, "trial_examples": 123_456}
+    rows = {"time": 0.0, "loss_served": 0.6, "gain_on_champion": -0.0123, "trial_examples": 123_456}
     releases = [
         {"release": i, "champion": i == 0, "serving": i == 1, "verdict": each, **rows} for i, each in enumerate(verdicts)
     ]

@@ -119,13 +119,13 @@ def test_measures_have_the_mean_loss_and_nothing_that_needs_two_labels():
     assert again.report() == prequential.report()
     for scorer, expected in mean.items():
         report = again.report()["all"][scorer]
-        assert report.keys() == {"examples", "skipped", "log_loss", "clipped"}
-        assert report["log_loss"] == pytest.approx(expected)
-        assert slices.report()["country"]["de"][scorer].keys() == {"examples", "log_loss"}
+        assert report.keys() == {"examples", "skipped", "loss", "clipped"}
+        assert report["loss"] == pytest.approx(expected)
+        assert slices.report()["country"]["de"][scorer].keys() == {"examples", "loss"}
         sizes = np.diff([0, *history.report()["examples"]])
         assert np.average(history.report()[scorer], weights=sizes) == pytest.approx(expected, abs=0.1)
     last = losses(label[-100:], served[-100:])[0] / 100
-    assert prequential.report()["recent"]["served"]["log_loss"] == pytest.approx(last, rel=1e-6)
+    assert prequential.report()["recent"]["served"]["loss"] == pytest.approx(last, rel=1e-6)
 
 
 def test_a_trial_traffic_and_drift_take_outputs_and_labels_of_any_loss():
@@ -136,10 +136,10 @@ def test_a_trial_traffic_and_drift_take_outputs_and_labels_of_any_loss():
     traffic.update(np.arange(10), np.zeros(10, int), base[:10], served[:10], served[:10])
     report = traffic.report()
     assert report["residual"]["1"] == np.abs(served[:10] - base[:10]).max()
-    assert (report["top_changed"], report["expected_log_loss"]) == (None, {"base": None, "served": None})
+    assert (report["top_changed"], report["expected_loss"]) == (None, {"base": None, "served": None})
     schema = Schema.of({"x": "float32"})
     made = Drift.reference_of(schema, {"x": label}, base, label, LOSS)
     drift = Drift(schema, 1_024, given=Reference.of_arrays(made.arrays()), loss=LOSS)
-    assert drift.quantities == ("log_loss", "x", "score")
+    assert drift.quantities == ("loss", "x", "score")
     assert drift.update({"x": label}, base, served, label) == []
-    assert drift.update({"x": label}, base, served, -np.sign(served[:, 0])) == ["log_loss"]
+    assert drift.update({"x": label}, base, served, -np.sign(served[:, 0])) == ["loss"]

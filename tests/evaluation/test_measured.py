@@ -58,12 +58,12 @@ class Reports:
         history, measured = self.history.report(), self.prequential.report()
         sizes = np.diff([0, *history["examples"]])
         fading = 0.5 ** (np.arange(n) / HALF_LIFE)
-        slices, expected = self.slices.report()["country"]["de"], self.traffic.report()["expected_log_loss"]
+        slices, expected = self.slices.report()["country"]["de"], self.traffic.report()["expected_loss"]
         made = {}
         for scorer, z in zip(SCORERS, (base, served), strict=True):
-            made |= {(scorer, window): (measured[window][scorer]["log_loss"], n) for window in measured}
+            made |= {(scorer, window): (measured[window][scorer]["loss"], n) for window in measured}
             made |= {(scorer, "point", i): (m, k) for i, (m, k) in enumerate(zip(history[scorer], sizes, strict=True))}
-            made[scorer, "slice"] = slices[scorer]["log_loss"], fading.sum()
+            made[scorer, "slice"] = slices[scorer]["loss"], fading.sum()
             made[scorer, "expected"] = expected[scorer], n
             made[scorer, "lab"] = quality.log_loss(z[~np.isnan(z)], label[~np.isnan(z)]) if not np.isnan(z).all() else None, n
         return made
@@ -137,8 +137,8 @@ def test_what_version_0_1_saved_of_an_absurd_row_is_mended_when_it_is_loaded():
     spoilt.slices.load(saved)
     for scorer in SCORERS:
         usual, found = (r.prequential.report()["all"][scorer] for r in (clean, spoilt))
-        assert found["log_loss"] == pytest.approx(usual["log_loss"] + BOUND / 10_001, abs=2e-4)
+        assert found["loss"] == pytest.approx(usual["loss"] + BOUND / 10_001, abs=2e-4)
         assert found["clipped"] == 1
         usual, found = (r.history.report()[scorer] for r in (clean, spoilt))
         assert [b for a, b in zip(usual, found, strict=True) if a != b] == [None]
-        assert spoilt.slices.report()["country"]["de"][scorer]["log_loss"] is None
+        assert spoilt.slices.report()["country"]["de"][scorer]["loss"] is None

@@ -41,8 +41,8 @@ def agrees(report, z, label, threshold=0.5):
         for metric in river.values():
             metric.update(y, score >= threshold)
     assert {name: report[name] for name in river} == pytest.approx({name: metric.get() for name, metric in river.items()})
-    assert report["log_loss"] == pytest.approx(loss.get(), rel=1e-9)
-    assert report["log_loss"] == pytest.approx(log_loss(label, p), rel=1e-6)
+    assert report["loss"] == pytest.approx(loss.get(), rel=1e-9)
+    assert report["loss"] == pytest.approx(log_loss(label, p), rel=1e-6)
     assert report["calibration_ratio"] == pytest.approx(p.sum() / label.sum(), rel=1e-12)
     assert abs(report["auc"] - roc_auc_score(label, z)) <= report["auc_error"] + 1e-12
     assert report["examples"] == len(label)
@@ -138,7 +138,7 @@ def test_measures_with_nothing_to_divide_by_are_none():
     for window in ("all", "recent"):
         for scorer in ("base", "served"):
             nothing = {k for k, v in empty[window][scorer].items() if v is None}
-            assert nothing == {"log_loss", "calibration_ratio", "auc", "auc_error", "accuracy", "precision", "recall", "f1"}
+            assert nothing == {"loss", "calibration_ratio", "auc", "auc_error", "accuracy", "precision", "recall", "f1"}
     negatives = fed((np.float32([-1]), np.float32([-1]), np.float32([0]), np.float32([1]))).report()["all"]["base"]
     nothing = {k for k, v in negatives.items() if v is None}
     assert nothing == {"calibration_ratio", "auc", "auc_error", "precision", "recall", "f1"}
@@ -168,7 +168,7 @@ def test_the_largest_logits_stay_inside_the_table():
     top = np.finfo(np.float32).max
     z = np.float32([top, -top, top, -top])
     report = fed((z, z, np.float32([1, 0, 1, 0]), np.ones(4, np.float32))).report()["all"]["base"]
-    assert (report["auc"], report["log_loss"], report["f1"]) == (1.0, 0.0, 1.0)
+    assert (report["auc"], report["loss"], report["f1"]) == (1.0, 0.0, 1.0)
 
 
 def test_blocks_that_are_strided_or_of_another_dtype_give_the_same_bits():

@@ -41,9 +41,9 @@ def test_a_slice_has_the_loss_and_the_calibration_of_its_rows_alone(rows):
                 z, y = np.array([r[k] for r in mine]), np.array([r[4] for r in mine])
                 assert found["examples"] == len(mine)
                 if not mine:
-                    assert found["log_loss"] is None
+                    assert found["loss"] is None
                     continue
-                assert found["log_loss"] == pytest.approx(np.average(np.logaddexp(0, z) - y * z, weights=fading), abs=1e-12)
+                assert found["loss"] == pytest.approx(np.average(np.logaddexp(0, z) - y * z, weights=fading), abs=1e-12)
                 if not y.any():
                     assert found["calibration_ratio"] is None
                 else:
@@ -61,8 +61,8 @@ def test_old_examples_fade_within_their_own_slice():
         slices.update({"country": np.zeros(n, int)}, np.zeros(n), np.zeros(n), np.ones(n), np.ones(n))
     old, new = np.logaddexp(0, 3), np.logaddexp(0, -3)
     left = 0.5 ** (n / HALF_LIFE)
-    assert slices.report()["country"]["de"]["served"]["log_loss"] == pytest.approx((left * old + new) / (left + 1), abs=1e-12)
-    assert slices.report()["country"]["other"]["served"]["log_loss"] == pytest.approx(np.log(2), abs=1e-12)
+    assert slices.report()["country"]["de"]["served"]["loss"] == pytest.approx((left * old + new) / (left + 1), abs=1e-12)
+    assert slices.report()["country"]["other"]["served"]["loss"] == pytest.approx(np.log(2), abs=1e-12)
 
 
 def test_what_cannot_be_a_slice_is_refused_by_name():

@@ -38,7 +38,7 @@ def test_the_figures_are_those_of_their_definitions(requests):
     assert report["residual"]["0.5"] == np.quantile(sizes, 0.5)
     assert report["top_changed"] == changed(requests)
     p, q = (1 / (1 + np.exp(-z.astype(float))) for z in (served, base))
-    assert report["expected_log_loss"]["base"] == pytest.approx(np.mean(-p * np.log(q) - (1 - p) * np.log(1 - q)))
+    assert report["expected_loss"]["base"] == pytest.approx(np.mean(-p * np.log(q) - (1 - p) * np.log(1 - q)))
 
 
 @LAW
@@ -46,7 +46,7 @@ def test_the_figures_are_those_of_their_definitions(requests):
 def test_the_base_is_never_expected_to_do_better_than_what_is_served(requests):
     traffic = Traffic()
     traffic.update(*columns(requests))
-    expected = traffic.report()["expected_log_loss"]
+    expected = traffic.report()["expected_loss"]
     assert expected["base"] >= expected["served"] - 1e-12
 
 
@@ -83,7 +83,7 @@ def test_the_expected_loss_is_what_labels_show_where_scores_are_calibrated():
     for name, z in (("base", base), ("served", served)):
         losses = np.logaddexp(0, z.astype(float)) - label * z
         error = losses.std() / np.sqrt(n)
-        assert abs(traffic.report()["expected_log_loss"][name] - losses.mean()) < 4 * error
+        assert abs(traffic.report()["expected_loss"][name] - losses.mean()) < 4 * error
 
 
 def test_rows_that_are_not_finite_are_left_out_and_nothing_is_known_of_nothing():
@@ -93,7 +93,7 @@ def test_rows_that_are_not_finite_are_left_out_and_nothing_is_known_of_nothing()
         "rows": 0,
         "residual": {"0.5": None, "0.9": None, "0.99": None, "1": None},
         "top_changed": None,
-        "expected_log_loss": {"base": None, "served": None},
+        "expected_loss": {"base": None, "served": None},
     }
     bad = np.array([np.nan, np.inf, 0], np.float32)
     traffic.update([1, 1, 2], [0, 1, 0], bad, bad, bad)

@@ -47,7 +47,7 @@ def test_it_begins_again_where_other_tables_take_over_and_late_labels_of_the_for
     worth.begin(SINCE)
     worth.observe(examples(500, position=49, seed=1))
     report = worth.report()
-    assert (report["labels"], report["gain"]["lower"], report["served"]["log_loss"]) == (0, None, None)
+    assert (report["labels"], report["gain"]["lower"], report["served"]["loss"]) == (0, None, None)
     worth.observe(examples(300, position=50, seed=2))
     only = Worth()
     only.observe(examples(300, position=50, seed=2))

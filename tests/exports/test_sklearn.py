@@ -133,7 +133,9 @@ def test_the_only_column_of_a_decision_function_is_of_a_class_that_is_1_or_named
 )
 def test_a_number_that_is_of_no_classifier_is_never_taken_for_a_logit(data, tmp_path, model):
     path = written(tmp_path, model.fit(data.X, data.X[:, 0]), data.X[:1])
-    with pytest.raises(ModelError, match=r"as in the task regression.*; (if it is, )?write logit='variable'"):
+    with pytest.raises(
+        ModelError, match=r"task regression.*; for that task write task='regression', else (if it is, )?write logit='variable'"
+    ):
         Signature.read(path)
 
 

@@ -96,10 +96,10 @@ def test_a_weight_of_0_teaches_nothing_and_no_weight_is_a_weight_of_1():
     replayed(none, weight=0 * ones)
     assert none.stack.digest() == new_learner().stack.digest()
     report = none.prequential.report()["all"]["served"]
-    assert (report["examples"], report["log_loss"], none.gate.report()["excess"]) == (len(STREAM), None, 0.0)
+    assert (report["examples"], report["loss"], none.gate.report()["excess"]) == (len(STREAM), None, 0.0)
     replayed(half, weight=np.where(np.arange(len(STREAM)) % 2, 1, 0).astype(np.float32))
     report, odd = half.prequential.report()["all"]["base"], slice(1, None, 2)
-    assert report["log_loss"] == pytest.approx(LOG_LOSS.value(BASE[odd], STREAM.label[odd]).mean())
+    assert report["loss"] == pytest.approx(LOG_LOSS.value(BASE[odd], STREAM.label[odd]).mean())
     assert report["calibration_ratio"] == pytest.approx(0.5 * len(STREAM.label[odd]) / STREAM.label[odd].sum())
 
 

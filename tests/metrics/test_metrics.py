@@ -88,19 +88,19 @@ def status(**changes):
     return {
         "position": 90, "examples": 40, "unmatched": 1, "waiting_rows": 7, "waiting_bytes": 9000, "read_back_rows": 2,
         "release": 3, "swap": 12, "published": 990.0,
-        "releases": 2, "releases_refused": 1, "refused_because": "x", "parity_max_logit": 2e-6, "paused": None, "frozen": False,
+        "releases": 2, "releases_refused": 1, "refused_because": "x", "parity_max_error": 2e-6, "paused": None, "frozen": False,
         "occupancy": {"entity_user_id/beliefs": 0.25}, "prequential": report.report(), "journal_bytes": 4096, "pid": 1,
         "time": 999.5, "learned": 36, "champion": 2, "release_bytes": 8192, "gate": {**Gate().report(), "weight": 0.75},
         "admission": {"open": True, "reason": "x", "trips": 2, "limited": 4}, "disk_free_ratio": 0.4, "journal_position": 95,
         "controls": {"release": 3, "rollback": 1}, "traffic": {
             "rows": 9, "residual": {"0.5": 0.1, "1": 2.5}, "top_changed": 0.25,
-            "expected_log_loss": {"base": 0.7, "served": 0.5},
+            "expected_loss": {"base": 0.7, "served": 0.5},
         },
         "drift": {
             "columns": {"user": {"psi": 0.3, "js": 0.2}}, "quantities": {"score": {"alarms": 1, "evidence": 0.5}},
             "alarmed": True, "adapting_examples": 7,
         },
-        "slices": {"country": {"de": {"base": {"examples": 5, "log_loss": 0.6, "calibration_ratio": None}}}},
+        "slices": {"country": {"de": {"base": {"examples": 5, "loss": 0.6, "calibration_ratio": None}}}},
         "worth": {"labels": 9, "gain": {"mean": 0.02, "lower": -0.01, "upper": 0.05}},
         "trial": {"challenger": 3, "mean": 0.001, "lower": -0.002, "upper": 0.004},
     } | changes  # fmt: skip
@@ -157,7 +157,7 @@ def test_what_the_learner_says_is_repeated_once_however_many_workers_repeat_it(w
     registry = merged(tmp_path)
     assert value(registry, "examples_joined") in {100, 200, 300}
     assert value(registry, "sidecar_up") == 1
-    assert ("riverdelta_parity_max_logit", (("model", "shop"),)) not in samples(registry)
+    assert ("riverdelta_parity_max_error", (("model", "shop"),)) not in samples(registry)
 
 
 def test_a_killed_workers_counts_stay_and_its_live_gauges_go(workers, tmp_path, monkeypatch):
@@ -294,13 +294,13 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "examples_learned") == 36
     assert value(registry, "champion_number") == 2
     assert value(registry, "gate_weight_ratio") == 0.75
-    assert value(registry, "gate_bound_nats") > 0
+    assert value(registry, "gate_bound") > 0
     assert value(registry, "gate_skipped") == 0
     assert value(registry, "breaker_open") == 1
     assert value(registry, "breaker_trips") == 2
     assert value(registry, "updates_limited") == 4
     assert value(registry, "joiner_rows") == 7
-    assert value(registry, "parity_max_logit") == 2e-6
+    assert value(registry, "parity_max_error") == 2e-6
     assert value(registry, "table_occupancy_ratio", table="entity_user_id/beliefs") == 0.25
     assert value(registry, "prequential_auc", scorer="served", window="recent") == 1.0
     assert value(registry, "prequential_examples", scorer="base", window="all") == 3
@@ -308,24 +308,24 @@ def test_the_mirror_repeats_a_status_that_went_through_json(registry):
     assert value(registry, "journal_position") - value(registry, "learned_position") == 5
     assert value(registry, "disk_free_ratio") == 0.4
     assert [value(registry, "controls", action=a) for a in ("release", "rollback")] == [3, 1]
-    assert value(registry, "residual_logits", share="1") == 2.5
+    assert value(registry, "residual", share="1") == 2.5
     assert value(registry, "top_changed_ratio") == 0.25
-    assert value(registry, "expected_log_loss", scorer="served") == 0.5
+    assert value(registry, "expected_loss", scorer="served") == 0.5
     assert value(registry, "drift_psi_ratio", column="user") == 0.3
     assert value(registry, "drift_evidence_ratio", quantity="score") == 0.5
     assert value(registry, "drift_adapting_examples") == 7
-    assert value(registry, "slice_log_loss", column="country", slice="de", scorer="base") == 0.6
+    assert value(registry, "slice_loss", column="country", slice="de", scorer="base") == 0.6
     assert math.isnan(value(registry, "slice_calibration_ratio", column="country", slice="de", scorer="base"))
-    assert [value(registry, "gain_row_nats", bound=b) for b in ("lower", "mean", "upper")] == [-0.01, 0.02, 0.05]
-    assert value(registry, "trial_nats", bound="lower") == -0.002
+    assert [value(registry, "row_gain", bound=b) for b in ("lower", "mean", "upper")] == [-0.01, 0.02, 0.05]
+    assert value(registry, "trial_gain", bound="lower") == -0.002
 
 
 def test_a_trial_that_ended_leaves_no_interval(registry):
     mirror = TrainerMirror(registry, "shop")
     mirror.update(status(), now=1000.0)
     mirror.update(status(trial=None), now=1001.0)
-    assert math.isnan(value(registry, "trial_nats", bound="mean"))
-    assert value(registry, "gain_row_nats", bound="mean") == 0.02
+    assert math.isnan(value(registry, "trial_gain", bound="mean"))
+    assert value(registry, "row_gain", bound="mean") == 0.02
 
 
 def test_two_scorers_share_a_registry_and_only_the_label_tells_them_apart(registry):
@@ -375,8 +375,8 @@ def test_live_age_is_that_of_what_this_worker_serves_and_grows_while_it_is_behin
 def test_null_becomes_nan_and_what_is_missing_stays(registry):
     mirror = TrainerMirror(registry, "shop")
     mirror.update(status(), now=1000.0)
-    mirror.update({"time": 1000.0, "parity_max_logit": None, "paused": "the disk is full"}, now=1001.0)
-    assert math.isnan(value(registry, "parity_max_logit"))
+    mirror.update({"time": 1000.0, "parity_max_error": None, "paused": "the disk is full"}, now=1001.0)
+    assert math.isnan(value(registry, "parity_max_error"))
     assert value(registry, "learning_paused") == 1
     assert value(registry, "examples_joined") == 40
 

@@ -26,8 +26,8 @@ CASES = {
         {"riverdelta_examples_learned": "0+100x60", 'riverdelta_swaps_total{outcome="taken"}': "0+60x60"},
     ),
     "RiverdeltaWorseThanBase": (
-        {'riverdelta_gain_row_nats{bound="upper"}': "-0.01x60", 'riverdelta_gain_row_nats{bound="lower"}': "-0.03x60"},
-        {'riverdelta_gain_row_nats{bound="upper"}': "0.01x60", 'riverdelta_gain_row_nats{bound="lower"}': "-0.03x60"},
+        {'riverdelta_row_gain{bound="upper"}': "-0.01x60", 'riverdelta_row_gain{bound="lower"}': "-0.03x60"},
+        {'riverdelta_row_gain{bound="upper"}': "0.01x60", 'riverdelta_row_gain{bound="lower"}': "-0.03x60"},
     ),
     "RiverdeltaBreakerOpen": ({"riverdelta_breaker_open": "1x60"}, {"riverdelta_breaker_open": "0x60"}),
     "RiverdeltaHeldDropped": (

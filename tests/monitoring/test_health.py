@@ -29,8 +29,8 @@ WELL = {
     "riverdelta_breaker_open": "0x30",
     "riverdelta_learning_frozen": "0x30",
     "riverdelta_drift_alarmed": "0x30",
-    'riverdelta_gain_row_nats{bound="lower"}': "0.1x30",
-    'riverdelta_gain_row_nats{bound="upper"}': "0.2x30",
+    'riverdelta_row_gain{bound="lower"}': "0.1x30",
+    'riverdelta_row_gain{bound="upper"}': "0.2x30",
     'riverdelta_freshness_seconds_bucket{le="0.5"}': "0+60x30",
     'riverdelta_freshness_seconds_bucket{le="+Inf"}': "0+60x30",
 }
@@ -41,11 +41,11 @@ CASES = {
     8: {"riverdelta_journal_failing": "1x30"},
     7: {"riverdelta_learning_paused": "1x30"},
     6: {"riverdelta_breaker_open": "1x30"},
-    5: {'riverdelta_gain_row_nats{bound="lower"}': "-0.2x30", 'riverdelta_gain_row_nats{bound="upper"}': "-0.1x30"},
+    5: {'riverdelta_row_gain{bound="lower"}': "-0.2x30", 'riverdelta_row_gain{bound="upper"}': "-0.1x30"},
     4: {"riverdelta_learning_frozen": "1x30"},
     3: {"riverdelta_drift_alarmed": "1x30"},
     2: {'riverdelta_freshness_seconds_bucket{le="0.5"}': "0x30", 'riverdelta_freshness_seconds_bucket{le="10.0"}': "0+60x30"},
-    1: {'riverdelta_gain_row_nats{bound="lower"}': "-0.1x30"},
+    1: {'riverdelta_row_gain{bound="lower"}': "-0.1x30"},
     0: {},
 }
 #: The same as a status, for the states that the page knows.
@@ -96,7 +96,7 @@ def test_the_worst_of_all_that_is_the_case_counts(number, tmp_path):
 
 @needs_promtool
 def test_what_was_never_judged_cannot_be_told_yet(tmp_path):
-    nothing = {f'riverdelta_gain_row_nats{{bound="{bound}"}}': "NaN " * 31 for bound in ("lower", "upper")}
+    nothing = {f'riverdelta_row_gain{{bound="{bound}"}}': "NaN " * 31 for bound in ("lower", "upper")}
     idle = {name: "0x30" for name in WELL if "_bucket" in name or "requests" in name}
     promtool_finds(1, WELL | nothing | idle, tmp_path)
 

@@ -706,7 +706,7 @@ def test_in_shadow_everything_is_learned_and_no_score_changes(rig):
     assert status["learned"] == 2560
     assert status["gate"]["gain"] > 0
     assert status["gate"]["weight"] > 0.9
-    assert status["prequential"]["all"]["served"]["log_loss"] == status["prequential"]["all"]["base"]["log_loss"]
+    assert status["prequential"]["all"]["served"]["loss"] == status["prequential"]["all"]["base"]["loss"]
 
 
 def test_the_gate_s_weight_serves_and_its_excess_stays_within_the_bound(rig):

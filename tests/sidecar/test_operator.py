@@ -298,7 +298,7 @@ def test_the_table_says_what_each_release_is(rig, operator):
     assert [row.champion for row in rows] == [False, True, False]
     assert [row.serving for row in rows] == [False, False, True]
     assert [row.examples for row in rows] == [0, 16, 32]
-    assert rows[1].log_loss_base > 0
+    assert rows[1].loss_base > 0
     assert all(row.bytes > 0 for row in rows)
 
 

@@ -133,7 +133,7 @@ class TestTheSameBase:
         assert home.releases().get(1).position == done.position == home.checkpoints().load().position
         assert home.live().head().release == 1
         assert done.comparison["examples"] == 96
-        assert done.comparison["corrected"]["log_loss"] < done.comparison["base"]["log_loss"]
+        assert done.comparison["corrected"]["loss"] < done.comparison["base"]["loss"]
         assert done.champion == 1
         assert contents(old) == before
         assert [p.name for p in (tmp_path / "new").iterdir()] == ["ranker"]
@@ -157,8 +157,8 @@ class TestTheSameBase:
         old, _ = teach()
         found = rebase(definition, settings(tmp_path), old).comparison
         for name in ("corrected", "served"):
-            assert found[name]["log_loss"] == pytest.approx(found[f"old_{name}"]["log_loss"], abs=1e-6)
-        assert found["corrected"]["log_loss"] < found["base"]["log_loss"]
+            assert found[name]["loss"] == pytest.approx(found[f"old_{name}"]["loss"], abs=1e-6)
+        assert found["corrected"]["loss"] < found["base"]["loss"]
 
     def test_where_all_was_rolled_back_the_same_definition_has_the_same_tables_too(self, definition, teach, tmp_path):
         old, _ = teach(between=rolled_back_after(1))
@@ -176,15 +176,15 @@ class TestTheSameBase:
         learner = new_learner(definition, settings(tmp_path))
         learner.prequential.load(part(was.arrays, "prequential"))
         found = learner.prequential.report()["all"]
-        assert done.comparison["old_served"]["log_loss"] == pytest.approx(found["served"]["log_loss"], abs=1e-12)
-        assert done.comparison["base"]["log_loss"] == pytest.approx(found["base"]["log_loss"], abs=1e-12)
+        assert done.comparison["old_served"]["loss"] == pytest.approx(found["served"]["loss"], abs=1e-12)
+        assert done.comparison["base"]["loss"] == pytest.approx(found["base"]["loss"], abs=1e-12)
         home = Home(replace(definition, corrections=[Calibration()]), settings(tmp_path))
         with closing(home.reader()) as journal:
             first = next(r for _, r in journal.read(0, 10_000) if isinstance(r, Impressions))
         # Nothing was learned yet.
         np.testing.assert_array_equal(first.corrected, first.base)
         mine = relearned(home).prequential.report()["all"]
-        assert done.comparison["served"]["log_loss"] == mine["served"]["log_loss"]
+        assert done.comparison["served"]["loss"] == mine["served"]["loss"]
 
     def test_the_gate_and_the_measures_of_the_new_home_are_those_of_the_new_stack_alone(self, definition, teach, tmp_path):
         old, _ = teach()
@@ -193,11 +193,11 @@ class TestTheSameBase:
         arrays = Home(changed, settings(tmp_path)).checkpoints().load().arrays
         learner = new_learner(changed, settings(tmp_path))
         learner.load(arrays)
-        gain = found["base"]["log_loss"] - found["served"]["log_loss"]
+        gain = found["base"]["loss"] - found["served"]["loss"]
         assert learner.gate.report()["gain"] == pytest.approx(96 * gain, rel=1e-4)
         assert learner.gate.report()["excess"] <= learner.gate.report()["bound"]
-        assert learner.prequential.report()["all"]["served"]["log_loss"] == found["served"]["log_loss"]
-        assert found["served"]["log_loss"] != found["old_served"]["log_loss"]
+        assert learner.prequential.report()["all"]["served"]["loss"] == found["served"]["loss"]
+        assert found["served"]["loss"] != found["old_served"]["loss"]
 
 
 @st.composite
@@ -471,7 +471,7 @@ class TestAgain:
             home = (tmp_path / "new").rename(tmp_path / name)
             again = rebase(definition, settings(tmp_path), home / "ranker").comparison
             for which in ("corrected", "served"):
-                assert again[f"old_{which}"]["log_loss"] == pytest.approx(before[which]["log_loss"], abs=1e-12)
+                assert again[f"old_{which}"]["loss"] == pytest.approx(before[which]["loss"], abs=1e-12)
             before = again
         served = []
         for home, column in (("new", "#served"), ("old", None)):
@@ -542,7 +542,7 @@ class TestAWorseStack:
         labels = np.random.default_rng(1)
         noise = [replace(each, label=labels.integers(0, 2, 64).astype(np.float32)) for each in TestALog().log()]
         done = rebase(worse, settings(tmp_path), old, noise)
-        assert done.comparison["served"]["log_loss"] > done.comparison["base"]["log_loss"]
+        assert done.comparison["served"]["loss"] > done.comparison["base"]["loss"]
         assert (done.champion, done.gate_restarted) == (0, True)
         rig = make_rig(worse, tmp_path / "new")
         rig.step()
@@ -674,7 +674,7 @@ class TestALog:
         assert (done.log_rows, done.examples, done.learned, done.rows, done.unusable) == (384, 384, 384, 0, 96)
         assert done.comparison["examples"] == 384
         assert "old_served" not in done.comparison
-        assert done.comparison["corrected"]["log_loss"] < done.comparison["base"]["log_loss"]
+        assert done.comparison["corrected"]["loss"] < done.comparison["base"]["loss"]
         rig = make_rig(changed, tmp_path / "new")
         rig.teach()
         rig.step()

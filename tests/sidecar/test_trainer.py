@@ -71,7 +71,7 @@ def test_a_release_is_made_when_it_is_due_and_agrees_with_the_stack(rig):
     rig.step(seconds=rig.settings.release_seconds + 1)
     (zero, one) = rig.trainer.home.releases().all()
     assert (zero.number, one.number, one.examples) == (0, 1, 64)
-    assert one.facts["parity_max_logit"] <= 1e-4
+    assert one.facts["parity_max_error"] <= 1e-4
     assert one.facts["digest"] == rig.trainer.learner.stack.digest()
 
 

@@ -22,7 +22,7 @@ def test_labels_of_weight_0_are_accepted_and_leave_every_table_as_it_is(rig):
     rig.step()
     learner = rig.trainer.learner
     assert (learner.examples, learner.stack.digest()) == (16, before)
-    assert learner.prequential.report()["all"]["served"]["log_loss"] is None
+    assert learner.prequential.report()["all"]["served"]["loss"] is None
     assert set(feed(rig, [1.0] * 16, 1)) == {"accepted"}
     rig.step()
     assert learner.stack.digest() != before
@@ -36,7 +36,7 @@ def test_measures_divide_by_the_sum_of_weights_and_count_rows(rig):
     loss = np.logaddexp(0, -block.base[:, 0].astype(float))
     report = rig.trainer.learner.prequential.report()["all"]["base"]
     assert report["examples"] == 4
-    assert report["log_loss"] == pytest.approx(np.average(loss, weights=weights), rel=1e-6)
+    assert report["loss"] == pytest.approx(np.average(loss, weights=weights), rel=1e-6)
     assert report["calibration_ratio"] == pytest.approx(np.average(np.exp(-loss), weights=weights), rel=1e-6)
 
 

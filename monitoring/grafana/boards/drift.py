@@ -83,7 +83,7 @@ def dashboard() -> Dashboard:
     )
     alarms = p.bars(
         "Alarms so far",
-        "By quantity. log_loss: served scores got worse. calibration: scores are biased. A column: its values moved.",
+        "By quantity. loss: served scores got worse. calibration: scores are biased. A column: its values moved.",
         p.NUMBER,
         Ask(of("riverdelta_drift_alarms"), "{{quantity}}"),
         steps=((None, p.GOOD), (1, p.WARN)),
@@ -93,13 +93,13 @@ def dashboard() -> Dashboard:
         "Of recent rows, if labels are drawn from the served probability; only as accurate as its calibration. A rise before "
         "labels arrive is the first sign of harder traffic.",
         p.NATS_ROW,
-        Ask(of("riverdelta_expected_log_loss"), "{{scorer}}"),
+        Ask(of("riverdelta_expected_loss"), "{{scorer}}"),
     )
     seen = p.lines(
         "Log loss measured, with labels",
         "Of the last 10,000 measured rows. If served rises above what was expected, user behaviour changed, not the traffic.",
         p.NATS_ROW,
-        Ask(of("riverdelta_prequential_log_loss", 'window="recent"'), "{{scorer}}"),
+        Ask(of("riverdelta_prequential_loss", 'window="recent"'), "{{scorer}}"),
     )
     calibration = p.lines(
         "Calibration of the last rows",

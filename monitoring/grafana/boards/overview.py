@@ -9,7 +9,7 @@ from boards.board import Rows, board
 from boards.health import ADVICE, STATES
 from boards.queries import Ask, of
 
-_GAIN = "riverdelta_gain_row_nats"
+_GAIN = "riverdelta_row_gain"
 _SURELY = f"""({of(_GAIN, 'bound="lower"')} > bool 0) - ignoring (bound) ({of(_GAIN, 'bound="upper"')} < bool 0)"""
 _COMMANDS = """
 | when | run, with `--service service.py:Ranker` |
@@ -85,7 +85,7 @@ def dashboard() -> Dashboard:
         "Of the last 10,000 measured rows: the base alone, and the served scores. Lower is better; served should be below "
         "base.",
         p.NATS_ROW,
-        Ask(of("riverdelta_prequential_log_loss", 'window="recent"'), "{{scorer}}"),
+        Ask(of("riverdelta_prequential_loss", 'window="recent"'), "{{scorer}}"),
     )
     moved = p.bars(
         "What drifts?",

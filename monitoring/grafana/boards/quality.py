@@ -15,13 +15,13 @@ def quality() -> Rows:
         "Log loss of the last rows",
         "Of the last 10,000 measured rows, each measured before it was learned. Lower is better; served should be below base.",
         p.NATS_ROW,
-        _recent("log_loss"),
+        _recent("loss"),
     )
     whole = p.lines(
         "Log loss of all rows",
         "Since the learner began. The distance between the lines is the loss saved per row.",
         p.NATS_ROW,
-        Ask(of("riverdelta_prequential_log_loss", 'window="all"'), "{{scorer}}"),
+        Ask(of("riverdelta_prequential_loss", 'window="all"'), "{{scorer}}"),
     )
     auc = p.lines(
         "AUC of the last rows",
@@ -72,7 +72,7 @@ def quality() -> Rows:
         "Of served scores, over recent examples of each slice of @online(…, slices=…), beside all rows. A slice far above is "
         "served worse: check its input.",
         p.NATS_ROW,
-        Ask(_with_slices("log_loss"), "{{column}} {{slice}}"),
+        Ask(_with_slices("loss"), "{{column}} {{slice}}"),
     )
     calibrated = p.lines(
         "Calibration by slice",

@@ -23,7 +23,7 @@ def releases() -> Rows:
         "With its interval. It is promoted when its lower end is above −RIVERDELTA_PROMOTE_MARGIN. Empty while no release is "
         "on trial.",
         p.NATS_ROW,
-        Ask(of("riverdelta_trial_nats"), "{{bound}}"),
+        Ask(of("riverdelta_trial_gain"), "{{bound}}"),
         steps=((None, p.BAD), (-0.002, p.GOOD)),
         interval=True,
     )
@@ -53,7 +53,7 @@ def releases() -> Rows:
         "Parity of the last release",
         "Largest difference between the merged ONNX model and Python, in logits. Above 0.0001 a release is refused.",
         p.SCIENTIFIC,
-        Ask(of("riverdelta_parity_max_logit")),
+        Ask(of("riverdelta_parity_max_error")),
         steps=((None, p.GOOD), (1e-4, p.BAD)),
         nothing="no release yet",
     )

@@ -24,14 +24,14 @@ def updates() -> Rows:
         "Excess: the loss of the served mixture over the better of base and corrections. It cannot exceed the bound, "
         "whatever the labels.",
         p.NATS,
-        Ask(of("riverdelta_gate_excess_nats"), "excess"),
-        Ask(of("riverdelta_gate_bound_nats"), "bound"),
+        Ask(of("riverdelta_gate_excess"), "excess"),
+        Ask(of("riverdelta_gate_bound"), "bound"),
     )
     gain = p.lines(
         "What has it gained?",
         "Total log loss saved over the base alone. It should rise; a fall is a cost.",
         p.NATS,
-        Ask(of("riverdelta_gate_gain_nats"), "gain"),
+        Ask(of("riverdelta_gate_gain"), "gain"),
         steps=((None, p.BAD), (0, p.GOOD)),
     )
     delay = p.lines(
@@ -112,7 +112,7 @@ def updates() -> Rows:
         "Size of the corrections",
         "Quantiles of |corrected logit − base logit| over recent rows. After a jump check the feedback.",
         p.LOGITS,
-        Ask(of("riverdelta_residual_logits"), "share {{share}}"),
+        Ask(of("riverdelta_residual"), "share {{share}}"),
         low=0,
     )
     changed = p.lines(

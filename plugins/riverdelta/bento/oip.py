@@ -41,6 +41,7 @@ class Oip:
         self._naming = [tensor for tensor in (_tensor("request_id", "BYTES", rows=1), _ROW_IDS) if tensor["name"] not in schema]
         scored = [_tensor("score", "FP32", *row), _tensor(self._base, "FP32", *row), _IMPRESSIONS, _STATE]
         taken = [_tensor("id", "BYTES"), _tensor("label", "BYTES" if loss.classes else "FP32"), *_TAKEN]
+        taken += _OF_LISTS if loss.lists else []
         if loss.classes:
             scored.insert(1, _tensor("label", "BYTES"))
         self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, taken, _TOOK))}
@@ -190,19 +191,24 @@ class Oip:
             texts = given[name].datatype == "BYTES"
             if texts != (name == row) and not (texts and self._loss.classes):
                 raise InvalidInput(f"input {name!r} is {given[name].datatype}; {expected}")
-        for name in given.keys() & {"weight", "time"}:
+        for name in given.keys() & _MORE.keys():
             if given[name].datatype == "BYTES":
                 raise InvalidInput(f"input {name!r} is BYTES; {expected}")
         if "time" in given and (kind := given["time"].datatype) in _COARSE:
             raise InvalidInput(f"input 'time' is {kind}, which cannot hold Unix seconds exactly; send it as FP64")
         columns = await self.runtime.read(size, _columns, given)
+        complete = columns.get("complete", np.zeros(1, np.bool_))
+        if complete.dtype.kind != "b" or complete.shape != (1,):
+            raise InvalidInput(f"input 'complete' is {given['complete'].datatype}{list(complete.shape)}; expected BOOL[1]")
         ids, labels = _rows(columns), columns["label"]
         if labels.dtype.kind in "iu" and (inexact := labels[labels.astype(np.float32) != labels]).size:
             raise InvalidInput(f"input 'label' has {inexact[0]}, which FP32 cannot hold exactly; send another label")
         if not len(ids):
             raise InvalidInput(f"{row} and label have no values; {expected}, with M of at least 1")
         visit().rows(ids)
-        more = {f"{name}s": columns[name] for name in ("weight", "time") if name in columns}
+        more: dict[str, Any] = {argument: columns[name] for name, argument in _MORE.items() if name in columns}
+        if complete[0]:
+            more["complete"] = True
         answer = await self.runtime.feedback(ids, labels, visit().caller.source, size, **more)
         if (refusal := answer.refusal()) is not None:
             raise refusal
@@ -235,6 +241,10 @@ def _columns(given: dict[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
 
 _IMPRESSIONS, _STATE = _tensor("impressions", "BYTES", rows=1), _tensor("state", "BYTES", rows=1)
 _TAKEN = [_tensor("weight", "FP32"), _tensor("time", "FP64")]
+#: What feedback for rows of lists may have besides.
+_OF_LISTS = [_tensor("propensity", "FP32"), _tensor("position", "INT64"), _tensor("complete", "BOOL", rows=1)]
+#: The optional tensors with a number for each row, and the argument of `feedback.checked` for each.
+_MORE = {"weight": "weights", "time": "times", "propensity": "propensities", "position": "positions"}
 _ROW_IDS = _tensor("row_ids", "BYTES")
 _NAMING = [_tensor("request_id", "BYTES"), _tensor("row_id", "BYTES"), _tensor("index", "INT64")]
 _EXPECTED = "expected {} BYTES[M] and label {}, and optionally weight FP32[M] or FP64[M] and time FP64[M]"

@@ -137,7 +137,7 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     example: Json = {"columns": {name: [_zero(column)] for name, column in taken.items()}}
     score["examples"] = [example, example | {"request_id": "order-1723", "row_ids": ["sku-9"]}]
     schemas["InferRequest"]["examples"] = [{"inputs": [_tensor(name, column) for name, column in taken.items()]}]
-    schemas["Item"]["properties"]["label"] = {"anyOf": [*_labels(loss), {"type": "null"}]}
+    schemas["Item"]["properties"]["label"] = {"anyOf": [loss.label_schema, {"type": "null"}]}
     schemas["Items"]["properties"]["items"]["maxItems"] = settings.max_rows
     schemas["FeedbackRequest"]["anyOf"][1]["maxItems"] = settings.max_rows
     scored, nullable = schemas["ScoreResponse"]["properties"], settings.not_finite == "null"
@@ -145,7 +145,7 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     if loss.classes is None:
         del scored["labels"], scored["classes"]
     else:
-        named: Json = {"enum": [*map(loss.label_of, range(loss.outputs)), *([None] if nullable else [])]}
+        named: Json = {"enum": [*loss.classes, *([None] if nullable else [])]}
         scored |= {"labels": rows(named), "classes": {"const": [*loss.classes]}}
 
 
@@ -153,19 +153,6 @@ def _one_of(name: str, parts: Collection[str]) -> Json:
     """Return the schema of columns that have an input, or all of its parts, and not both."""
     named: Json = {"required": [*parts], "not": {"required": [name]}}
     return {"oneOf": [{"required": [name], "not": {"anyOf": [{"required": [part]} for part in parts]}}, named]}
-
-
-def _labels(loss: Loss) -> list[Json]:
-    """Return the schemas of a label: a class by name or number, one of a few numbers, or any number in a range."""
-    if loss.classes is not None:
-        codes = [*range(loss.outputs)]
-        return [
-            {"enum": [*loss.classes, *map(loss.label_of, codes)]},
-            {"enum": codes, "description": "The place of the class."},
-        ]
-    if loss.labels is not None:
-        return [{"enum": [int(one) if one.is_integer() else one for one in loss.labels]}]
-    return [{"type": "number"}]
 
 
 def _score(loss: Loss, nullable: bool) -> Json:

@@ -23,8 +23,13 @@ from riverdelta.storage.journal.names import RowName, named
 
 _NAN, _NUMBERS = float("nan"), {int, float, bool}
 _LABELS = _NUMBERS | {str}
-#: The optional numbers of an item: the argument of `DataPlane.read_feedback` for each, and what stands for none.
-_MORE = {"weight": ("weights", 1.0), "time": ("times", _NAN)}
+#: The optional numbers of an item: the argument of `feedback.checked` for each, and what stands for none.
+_MORE = {
+    "weight": ("weights", 1.0),
+    "time": ("times", _NAN),
+    "propensity": ("propensities", _NAN),
+    "position": ("positions", _NAN),
+}
 
 
 def routes(runtime: Runtime) -> list[Route]:
@@ -72,16 +77,17 @@ def _asked(body: bytes, sizes: Sizes) -> ScoreRequest:
 
 
 def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any, dict[str, Any]]:
-    """Return the rows and labels of feedback, NaN for a row that was only shown, and the weights and times if any has one."""
+    """Return the rows and labels of feedback, NaN for a row that was only shown, and what else any item has."""
     sizes.check(body)
     parsed = parse_json(body, "the body")
     items = parsed.get("items") if isinstance(parsed, dict) and len(parsed) == 1 else parsed
     if isinstance(items, list) and (plain := _plain(items)) is not None:
         return plain
-    valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body").items
-    rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid)]
-    items = [item.model_dump(exclude_none=True) for item in valid]
-    return rows, _labels([item.get("label", _NAN) for item in items]), _more(items)
+    valid = validated(Items, parsed if isinstance(parsed, dict) else {"items": parsed}, "the body")
+    rows = [named(item.id, item.request_id, item.row_id, item.index, f"items[{at}]") for at, item in enumerate(valid.items)]
+    items = [item.model_dump(exclude_none=True) for item in valid.items]
+    more = _more(items) | ({"complete": True} if valid.complete else {})
+    return rows, _labels([item.get("label", _NAN) for item in items]), more
 
 
 def _labels(given: list[Any]) -> Any:

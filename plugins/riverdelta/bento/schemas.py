@@ -22,6 +22,7 @@ from pydantic import (
 
 from riverdelta.bento.inference import Count, Values
 from riverdelta.core.feedback import EARLIEST, MOST_WEIGHT
+from riverdelta.core.keys import MOST_ROWS
 from riverdelta.core.strict import Strict
 from riverdelta.learning.command import Command
 from riverdelta.learning.commands import TOP, Number
@@ -41,6 +42,8 @@ Weight = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maxim
 Time = Annotated[
     float, WithJsonSchema({"type": "number", "minimum": int(EARLIEST), "description": "Unix seconds, at most an hour ahead."})
 ]
+Propensity = Annotated[float, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})]
+Position = Annotated[float, WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MOST_ROWS - 1})]
 RowId = Annotated[str, Field(description="A row of a scored request: its impressions, a dot, and the index of the row.")]
 _NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MOST_NAME_BYTES}
 NAMES: dict[str, Any] = {"anyOf": [_NAME, {"type": "integer"}]}
@@ -86,7 +89,8 @@ class Item(Strict):
     """An item of feedback: the label of a row, or `shown` for a row that was shown and has no label yet.
 
     The row is named by `id`, or by the client's own `request_id`, with `row_id` or `index` if the request had several rows.
-    A label may have a `weight` (default 1) and the `time` of its event.
+    A label may have a `weight` (default 1) and the `time` of its event. A row of a list may have the `propensity` with which it
+    was examined, or its `position`, 0 for the first.
     """
 
     model_config = ConfigDict(
@@ -104,6 +108,8 @@ class Item(Strict):
     index: Count | None = None
     weight: Weight | None = None
     time: Time | None = Field(None, examples=[1796078721])
+    propensity: Propensity | None = None
+    position: Position | None = None
 
     @model_validator(mode="after")
     def _names_a_row(self) -> Self:
@@ -127,9 +133,10 @@ _ITEMS: list[Any] = [
 
 
 class Items(Strict):
-    """Items of feedback under the key `items`."""
+    """Items of feedback under the key `items`; `complete` says that no more comes for the lists of these items."""
 
     items: list[Item] = Field(min_length=1, fail_fast=True, examples=_ITEMS)
+    complete: bool | None = None
 
 
 class FeedbackRequest(RootModel[Items | Annotated[list[Item], Field(min_length=1)]]):

@@ -15,6 +15,8 @@ from riverdelta.core.request import Request
 from riverdelta.core.sequences import OPEN_ROW
 
 #: Values and lists beyond those of the rows: names, shapes, parameters.
+#: The most values of an item of feedback.
+_ITEM = 7
 _ENVELOPE = 1_024
 #: The bytes that are counted at once.
 _PIECE = 1 << 18
@@ -49,8 +51,8 @@ class Sizes:
         values = sum(math.prod(shape) for shape in shapes)
         # A value of a column [N] may be in a list of its own.
         lists = sum(math.prod(shape[:axis]) for shape in shapes for axis in range(len(shape) or 1))
-        # Beside its columns a row may have a propensity and an id; an item of feedback is an object with three values at most.
-        return cls(rows, rows * (values + 2) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
+        # Beside its columns a row may have a propensity and an id; an item of feedback is an object.
+        return cls(rows, rows * max(values + 2, _ITEM) + _ENVELOPE, rows * max(lists, 1) + _ENVELOPE)
 
     def check(self, body: bytes) -> None:
         """Raise `TooLarge` if the JSON `body` has more values, lists or objects than a request may have."""

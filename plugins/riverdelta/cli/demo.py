@@ -113,7 +113,7 @@ def _drive(console: Console, server: Server, second: Stream, base: Any, clients:
             if due.due() and tally.seen.sum() > 1:
                 due.done()
                 loss, fresh = _quality(second, base, tally), np.percentile(tally.freshness[-2000:] or [np.nan], 50)
-                said = f"log loss {loss['log_loss_base']:.4f} → {loss['log_loss_served']:.4f}   freshness {fresh:.3f} s"
+                said = f"log loss {loss['loss_base']:.4f} → {loss['loss_served']:.4f}   freshness {fresh:.3f} s"
                 progress.update(task, description=f"{said}   failed {tally.failed}   {server.status()['state']}")
 
         return drive(second, (server.port, server.grpc_port), "ranker", clients, rate, watch=watch)
@@ -137,7 +137,7 @@ def _figures(workshop: Workshop, second: Stream, base: Any, tally: Tally, final:
         **dict(zip(("lag_rows_p50", "lag_rows_p99"), lag.tolist(), strict=True)),
         "swaps": final["swap"],
         "releases": status["releases"],
-        "parity_max_logit": status["parity_max_logit"],
+        "parity_max_error": status["parity_max_error"],
         "requests": tally.requests,
         "failed_requests": tally.failed,
         "data": source,

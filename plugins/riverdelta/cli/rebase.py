@@ -90,7 +90,7 @@ def _print(done: Rebased) -> None:
     for name, title in _TITLES.items():
         if name in measured:
             title = f"new {title}" if name == "base" and done.new_base else title
-            figures = (measured[name].get(measure) for measure in ("log_loss", "auc"))
+            figures = (measured[name].get(measure) for measure in ("loss", "auc"))
             made.add_row(title, examples, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
     console.print(made)
     console.print("each row was scored before its label was learned; loss per row")
@@ -119,7 +119,7 @@ def _lines(done: Rebased) -> Iterator[str]:
 
 def _serving(done: Rebased, measured: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the new home serves first, and what is worse than before."""
-    losses = {name: measured[name].get("log_loss", np.nan) for name in _TITLES if name in measured}
+    losses = {name: measured[name].get("loss", np.nan) for name in _TITLES if name in measured}
     if done.learned and losses.get("base") == losses.get("corrected"):
         yield "the new stack scored all of these rows as the base did: they were served before any table had learned"
     place = "is champion" if done.champion else "is on trial"

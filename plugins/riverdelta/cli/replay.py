@@ -181,7 +181,7 @@ def _replay_journal(folder: Path) -> dict[str, Any]:
     return {
         "data": str(folder),
         "events": learner.examples,
-        **{f"{m}_{s}": report[s][m] for m in ("auc", "log_loss") for s in ("base", "served")},
+        **{f"{m}_{s}": report[s][m] for m in ("auc", "loss") for s in ("base", "served")},
         **_gate(learner.gate),
         "examples_per_second": (learner.examples - before) / seconds,
         "begins_after": begins,

@@ -36,7 +36,7 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
     rows = list(rows)
     made = table("release", "made (UTC)", "examples", "base", "served", "gain", "labels", "verdict")
     for row in rows:
-        losses = (row[name] for name in ("log_loss_base", "log_loss_served", "gain_on_champion"))
+        losses = (row[name] for name in ("loss_base", "loss_served", "gain_on_champion"))
         made.add_row(
             str(row["release"]),
             datetime.fromtimestamp(row["time"], UTC).strftime("%m-%d %H:%M"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -90,6 +90,10 @@ class Examples:
         kept: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values}
         return Examples({name: column[rows] for name, column in self.columns.items()}, **kept)
 
+    def lists(self, rows: slice | npt.NDArray[Any] = slice(None)) -> dict[str, Ints]:
+        """Return the argument that says which rows are one list, of all rows or of some; none without lists."""
+        return {} if self.group is None else {"group": self.group[rows]}
+
     def measured(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
         """Return the rows that measures count, in order: indices intp[K] of the examples, labels and weights float32[K].
 
@@ -105,3 +109,19 @@ class Examples:
         back = np.flatnonzero(rows[1:] == rows[:-1])
         label[back], weight[back] = 0.0, -self.taken_back[rows[back]]
         return rows, label, weight
+
+
+def cuts(rows: int, group: Ints | None, most: int) -> Iterator[slice]:
+    """Yield consecutive slices of rows, of at most `most` rows each or of one list that is longer; none cuts a list.
+
+    >>> [(part.start, part.stop) for part in cuts(6, np.array([1, 1, 2, 2, 2, 2]), 3)]
+    [(0, 2), (2, 6)]
+    """
+    if group is None:
+        yield from (slice(first, min(first + most, rows)) for first in range(0, rows, most))
+        return
+    ends, first = np.append(np.flatnonzero(np.diff(group)) + 1, rows), 0
+    while first < rows:
+        last = max(int(np.searchsorted(ends, first + most, side="right")) - 1, int(np.searchsorted(ends, first, side="right")))
+        yield slice(first, int(ends[last]))
+        first = int(ends[last])

@@ -15,6 +15,8 @@ from riverdelta.core.errors import ConfigurationError
 
 #: The prefix of all names that riverdelta adds to a graph.
 PREFIX = "riverdelta/"
+#: The optional input of a merged model for a loss of lists: the number of each row's list, int64[N].
+GROUP = "group"
 
 
 class Nodes:

@@ -94,7 +94,10 @@ class Settings(BaseSettings):
         "`explicit`: a row is learned when its label arrives. `silence`: a row reported as shown also becomes a negative if no "
         "label has arrived when its window ends.",
     )
-    window_seconds: Rate = _feedback(None, "Attribution window, after which a shown row becomes a negative.")
+    window_seconds: Rate = _feedback(
+        None,
+        "Attribution window, after which a shown row becomes a negative; for ranking, after which a list is learned.",
+    )
     on_conflict: Literal["first", "last", "max"] = _feedback("first", "Which of two different labels of one row counts.")
     late: Literal["weighted", "plain"] = _feedback(
         "weighted", "How to learn a positive whose row has become a negative: `weighted` undoes the negative, `plain` does not."
@@ -102,8 +105,8 @@ class Settings(BaseSettings):
     keep_negatives: float = _feedback(1.0, "Share of negatives that is learned; the logit stays calibrated.", gt=0, le=1)
     waiting_bytes: Count = _feedback(
         256 << 20,
-        "Memory for impressions that wait for feedback; older ones are read from the journal. Showings take 24 bytes each "
-        "until their window ends; beyond this limit showings are answered 503.",
+        "Memory for impressions that wait for feedback; older ones are read from the journal. Showings take 24 bytes each, and "
+        "the feedback of lists 60, until their window ends; beyond this limit both are answered 503.",
     )
 
     flush_seconds: Seconds = _journal(0.02, "Longest time that an impression waits in memory before it is made durable.")
@@ -188,12 +191,29 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _silence_has_a_window(self) -> Settings:
-        if (self.labels == "silence") != (self.window_seconds is not None):
+        if self.labels == "silence" and self.window_seconds is None:
             raise ValueError(
-                f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; silence needs "
-                "a window, as RIVERDELTA_WINDOW_SECONDS=3600, and explicit labels have none: set both, or unset both"
+                "RIVERDELTA_LABELS is 'silence' and RIVERDELTA_WINDOW_SECONDS is None; silence needs a window: "
+                "export RIVERDELTA_WINDOW_SECONDS=3600"
             )
         return self
+
+    def check_window(self, lists: bool) -> None:
+        """Raise `ConfigurationError` unless these settings fit a scorer whose examples are `lists`, or rows.
+
+        >>> Settings(window_seconds=60.0).check_window(lists=True)
+        """
+        if lists and (self.labels == "silence" or self.window_seconds is None):
+            raise ConfigurationError(
+                f"RIVERDELTA_LABELS is {self.labels!r} and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; this scorer "
+                "ranks lists, which need explicit labels and a window: unset RIVERDELTA_LABELS and "
+                "export RIVERDELTA_WINDOW_SECONDS=3600"
+            )
+        if not lists and self.labels == "explicit" and self.window_seconds is not None:
+            raise ConfigurationError(
+                f"RIVERDELTA_LABELS is 'explicit' and RIVERDELTA_WINDOW_SECONDS is {self.window_seconds!r}; explicit labels of "
+                "rows have no window: unset RIVERDELTA_WINDOW_SECONDS, or export RIVERDELTA_LABELS=silence"
+            )
 
     def learning(self) -> dict[str, Any]:
         """Return the settings that learning reads."""

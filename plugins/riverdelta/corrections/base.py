@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput, Unbound
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.core.values import described
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
 from riverdelta.corrections.table import Table
 
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 #: Names of other parts of the merged model.
 _RESERVED = ("gate", "tap")
 
@@ -73,6 +73,8 @@ class Correction(RowFaces):
       within four times that, and ordinary rows are still learned.
     - A few rows of absurd numbers or offsets, wherever they come, the first row included, leave other rows nearly the loss that
       they have without them.
+    - An output whose class was never a learned label is the offset. Where the loss is in the label's unit, another unit of
+      labels and offsets is another unit of residuals. What is the same for a list teaches nothing.
 
     A table may grow while the service runs, so that it only has the rows that are used (`corrections.growing.Growing` does all
     of this):
@@ -175,8 +177,18 @@ class Correction(RowFaces):
         """Return each row's raw output, float32[N, K]."""
 
     @abstractmethod
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        """Learn the rows in order and return each row's raw output from before its own update, float32[N, K]."""
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
+        """Learn the rows in order and return each row's raw output from before its own update, float32[N, K].
+
+        Parameters
+        ----------
+        columns, offset, label, weight
+            The block.
+        group
+            Only with a loss of `lists`, which alone needs this parameter: the list of each row, int64[N], by default one list.
+            Lists are learned in order: the raw outputs of a list are those from before any of it is learned, and
+            `loss.derivatives` takes all of its rows at once.
+        """
 
     @abstractmethod
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
@@ -192,7 +204,14 @@ class Correction(RowFaces):
             The tensor of the offset, float32[N, K].
         """
 
-    def room(self, columns: Columns, offset: Floats, label: Floats | None = None, weight: Floats | None = None) -> Floats:
+    def room(
+        self,
+        columns: Columns,
+        offset: Floats,
+        label: Floats | None = None,
+        weight: Floats | None = None,
+        group: Ints | None = None,
+    ) -> Floats:
         """Check a block and return an empty array for its raw outputs; raises `InvalidInput` naming what does not fit."""
         if self._schema is None:
             raise self._unbound("columns")
@@ -202,6 +221,8 @@ class Correction(RowFaces):
         if label is not None and weight is not None:
             _fits("label", label, (rows,))
             _fits("weight", weight, (rows,))
+            if group is not None:
+                _fits("group", group, (rows,), _INT)
             self._learned |= rows > 0
         return np.empty_like(offset)
 
@@ -270,13 +291,18 @@ def _guarded(bind: Callable[[Correction, Schema], None]) -> Any:
                 f"{made} has learned from examples, which binding it again would discard; for an untrained one write "
                 f"correction = correction.clone()"
             )
+        if self.loss.lists and "group" not in inspect.signature(self.learn).parameters:
+            raise ConfigurationError(
+                f"{made}.learn takes no lists, which {self.loss} is of; write "
+                f"def learn(self, columns, offset, label, weight, group=None)"
+            )
         bind(self, schema)
 
     return guarded
 
 
-def _fits(name: str, array: Floats, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != _FLOAT or array.shape != shape or not array.flags.carray:
+def _fits(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], kind: np.dtype[Any] = _FLOAT) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape or not array.flags.carray:
         raise InvalidInput(
-            f"{name} is {described(array)}; expected float32{list(shape)} in C order, writable: np.array({name}, np.float32)"
+            f"{name} is {described(array)}; expected {kind}{list(shape)} in C order, writable: np.array({name}, np.{kind})"
         )

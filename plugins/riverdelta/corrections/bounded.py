@@ -3,7 +3,7 @@
 - A row is learned only if its weight is not 0 and its raw outputs, weight and label are finite; anything else would stay in the
   state permanently.
 - Its weight counts as at most `clip` / |gradient of the loss|, in the gradient and in the curvature. A clipped step is thus the
-  step of a lighter example, and never longer than the full one.
+  step of a lighter example, and never longer than the full one. Of a list, all weights shrink alike (`corrections.evidence`).
 - A number counts as at most 4 times its typical size (`corrections.limits`).
 - After an update, the coefficients are within `radius`.
 """
@@ -26,10 +26,11 @@ def is_learned(raw, label, weight):  # type: ignore[no-untyped-def]
 
 @numba.njit
 def largest(gradient):  # type: ignore[no-untyped-def]
-    """Return the largest absolute value of gradient[K], which `clip` limits."""
+    """Return the largest absolute value of gradient[n, K], which `clip` limits."""
     found = 0.0
-    for k in range(gradient.shape[0]):
-        found = max(found, abs(gradient[k]))
+    for i in range(gradient.shape[0]):
+        for k in range(gradient.shape[1]):
+            found = max(found, abs(gradient[i, k]))
     return found
 
 

@@ -8,17 +8,17 @@ import numpy.typing as npt
 from numba import float64, types
 
 from riverdelta.core.checked import bound, positive, share
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded, limits
+from riverdelta.corrections import bounded, evidence, limits
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.rows import offset_key
 from riverdelta.corrections.table import Table
 
 _Floats, _Table, _Doubles = types.float32[::1], types.float32[:, ::1], float64[:, ::1]
-_Terms = types.UniTuple(float64, 5)  # type: ignore[no-untyped-call]
+_Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 
 
 @numba.njit(inline="always")
@@ -26,56 +26,72 @@ def _raw(line, k, offset, counted):  # type: ignore[no-untyped-def]
     return offset + (np.float64(line[k, 0]) + np.float64(line[k, 1]) * counted)
 
 
-@numba.njit(types.void(_Table, _Table, types.float32, _Table), cache=True)
-def _predict(offset, line, reach, out):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Table, _Table, _Table, _Table), cache=True)
+def _predict(offset, line, limit, out):  # type: ignore[no-untyped-def]
     for i in range(offset.shape[0]):
         for k in range(offset.shape[1]):
-            out[i, k] = _raw(line, k, np.float64(offset[i, k]), np.float64(limits.counted(offset[i, k], reach)))
+            out[i, k] = _raw(line, k, np.float64(offset[i, k]), np.float64(limits.counted(offset[i, k], limit[0, k])))
 
 
-@numba.njit(types.void(_Table, _Floats, _Floats, _Table, _Doubles, _Terms, KERNELS, _Table), cache=True)
-def _learn(offset, label, weight, line, beliefs, terms, loss, out):  # type: ignore[no-untyped-def]
-    prior, forget, clip, radius, reach = terms
-    outputs = offset.shape[1]
-    raws, gradients, curvatures = np.empty((1, outputs)), np.empty((1, outputs)), np.empty((1, outputs))
-    raw, gradient, curvature, counted, ys, ws = (
-        raws[0],
-        gradients[0],
-        curvatures[0],
-        np.empty(outputs),
-        np.empty(1),
-        np.empty(1),
+@numba.njit(
+    types.void(
+        *(_Table, _Floats, _Floats, types.int64[::1], types.boolean, _Table, _Doubles, _Doubles, _Table, _Terms),
+        *(evidence.TERMS, KERNELS, _Table),
+    ),
+    cache=True,
+)
+def _learn(  # type: ignore[no-untyped-def]
+    offset, label, weight, starts, lists, line, beliefs, sizes, limit, terms, counts, loss, out
+):  # fmt: skip
+    prior, forget, clip, radius = terms
+    most, outputs, one = evidence.longest(starts), offset.shape[1], 0.0 if lists else 1.0
+    raws, offsets, gradients, curvatures = (
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
     )
-    for i in range(offset.shape[0]):
-        for k in range(outputs):
-            counted[k] = limits.counted(offset[i, k], np.float32(reach))
-            raw[k] = _raw(line, k, np.float64(offset[i, k]), counted[k])
-            out[i, k] = raw[k]
-        y, w = np.float64(label[i]), np.float64(weight[i])
-        if not bounded.is_learned(raw, y, w):
+    counted, centre, ys, ws = np.empty((most, outputs)), np.zeros(outputs), np.empty(most), np.empty(most)
+    for n in range(starts.shape[0] - 1):
+        rows = 0
+        for i in range(starts[n], starts[n + 1]):
+            for k in range(outputs):
+                offsets[rows, k] = offset[i, k]
+                counted[rows, k] = limits.counted(offset[i, k], limit[0, k])
+                raws[rows, k] = _raw(line, k, offsets[rows, k], counted[rows, k])
+                out[i, k] = raws[rows, k]
+            ys[rows], ws[rows] = label[i], weight[i]
+            rows += bounded.is_learned(raws[rows], ys[rows], ws[rows])
+        if rows == 0:
             continue
-        ys[0], ws[0] = y, w
-        loss.derivatives(raws, ys, ws, gradients, curvatures)
-        if bounded.largest(gradient) > clip:
-            ws[0] = 1.0
-            loss.derivatives(raws, ys, ws, gradients, curvatures)
-            ws[0] = clip / bounded.largest(gradient)
-            loss.derivatives(raws, ys, ws, gradients, curvatures)
+        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        unit = evidence.scale(counts, s)
+        if anew:
+            beliefs[:] = 0.0
+            beliefs[:, 2] = prior
+            beliefs[:, 4] = prior
+        evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
         for k in range(outputs):
-            belief, g, h = beliefs[k], gradient[k], curvature[k]
-            # (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).
-            o = counted[k]
-            belief[2] = forget * belief[2] + (1.0 - forget) * prior + h
-            belief[3] = forget * belief[3] + h * o
-            belief[4] = forget * belief[4] + (1.0 - forget) * prior + h * o * o
-            det = belief[2] * belief[4] - belief[3] * belief[3]
-            if det > 0.0:  # rounding can reach 0 with a very weak prior
-                belief[0] -= g * (belief[4] - belief[3] * o) / det
-                belief[1] -= g * (belief[2] * o - belief[3]) / det
-            belief[5] += o * o
-            belief[6] += o != 0.0
+            if lists:
+                centre[k] = counted[:rows, k].mean()
+            for j in range(rows):
+                belief, g, h, o = beliefs[k], gradient[j, k] / unit, curvature[j, k], counted[j, k] - centre[k]
+                # (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).
+                v = o / unit
+                belief[2] = forget * belief[2] + (1.0 - forget) * prior + h * one
+                belief[3] = forget * belief[3] + h * v * one
+                belief[4] = forget * belief[4] + (1.0 - forget) * prior + h * v * v
+                det = belief[2] * belief[4] - belief[3] * belief[3]
+                if det > 0.0:  # rounding can reach 0 with a very weak prior
+                    belief[0] -= unit * (g * (belief[4] * one - belief[3] * v) / det)
+                    belief[1] -= g * (belief[2] * v - belief[3]) / det
+                belief[5] += o * o
+                belief[6] += o != 0.0
+                if sizes.shape[0] > 0 and offsets[j, k] != 0.0:
+                    evidence.meet(offsets[j, k] * offsets[j, k], sizes, k, limit)
             size = belief[0] * belief[0] + belief[1] * belief[1] * limits.typical(belief[5], belief[6])
-            shrink = bounded.shrinkage(size, radius)
+            shrink = bounded.shrinkage(size, unit * radius)
             if shrink != 1.0:
                 belief[0] *= shrink
                 belief[1] *= shrink
@@ -142,6 +158,8 @@ class Calibration(Correction):
         self.offset = offset_key(offset)
         self.clip, self.radius = bound("clip", clip), bound("radius", radius)
 
+    since = evidence.NAMES
+
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
         yield {"offset": "https"}
@@ -153,8 +171,23 @@ class Calibration(Correction):
     def bind(self, schema: Schema) -> None:
         prior, outputs = 1.0 / self.variance, self.loss.outputs
         self.served = {"line": Table(np.zeros((outputs, 2)))}
-        self.learner = {"belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs)}
+        self.learner = {
+            "belief": np.tile([0.0, 0.0, prior, 0.0, prior, 0.0, 0.0], outputs),
+            **evidence.arrays(self.loss),
+        }
+        # A logit has a known range; a value, or the score of a list, has any.
+        self._any_range = self.loss.lists or self.loss.dispersion == "unit"
+        if self._any_range:
+            self.served[limits.LIMIT] = limits.table(outputs)
+            self.learner["offsets"] = np.zeros((outputs, evidence.WIDTH))
         super().bind(schema)
+
+    @property
+    def _limit(self) -> Floats:
+        """What an offset counts as at most, float32[1, K]."""
+        if self._any_range:
+            return self.served[limits.LIMIT].values
+        return np.full((1, self.loss.outputs), self.loss.reach, np.float32)
 
     @property
     def _beliefs(self) -> npt.NDArray[np.float64]:
@@ -163,15 +196,20 @@ class Calibration(Correction):
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
-        _predict(offset, self.served["line"].values, np.float32(self.loss.reach), out)
+        _predict(offset, self.served["line"].values, self._limit, out)
         return out
 
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(columns, offset, label, weight)
-        line = self.served["line"]
-        terms = 1.0 / self.variance, float(self.forget), *bounded.finite(self.clip, self.radius), float(self.loss.reach)
-        _learn(offset, label, weight, line.values, self._beliefs, terms, self.loss.kernels, out)
-        line.touched[:] |= len(offset) > 0
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
+        out = self.room(columns, offset, label, weight, group)
+        line, loss, learner = self.served["line"].values, self.loss, self.learner
+        terms = 1.0 / self.variance, float(self.forget), *bounded.finite(self.clip, self.radius)
+        sizes, starts = learner.get("offsets", np.empty((0, 0))), loss.starts(len(offset), group, each=True)
+        _learn(
+            offset, label, weight, starts, loss.lists, line, self._beliefs, sizes, self._limit, terms,
+            evidence.terms(loss, learner), loss.kernels, out,
+        )  # fmt: skip
+        for table in self.served.values():
+            table.touched[:] |= len(offset) > 0
         return out
 
     def inflate(self, keep: float) -> None:
@@ -182,7 +220,8 @@ class Calibration(Correction):
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
         line = nodes.add("Transpose", nodes.table("line", self.served["line"].values), perm=[1, 0])
         intercept, slope = (nodes.add("Gather", line, nodes.constant([j], np.int64), axis=0) for j in (0, 1))
-        counted = limits.export(nodes, offset, nodes.constant([self.loss.reach], np.float32))
+        limit = nodes.table(limits.LIMIT, self._limit) if self._any_range else nodes.constant([self.loss.reach], np.float32)
+        counted = limits.export(nodes, offset, limit)
         return nodes.add("Add", offset, nodes.add("Add", intercept, nodes.add("Mul", slope, counted)))
 
     def coefficients(self) -> dict[str, Coefficients]:

@@ -12,9 +12,9 @@ from onnx import TensorProto
 from riverdelta.core import checked
 from riverdelta.core.checked import bound, column, flag, positive, share
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded, entity_kernels, limits
+from riverdelta.corrections import bounded, entity_kernels, evidence, limits
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
 from riverdelta.corrections.dense import Dense, Feature, listed
@@ -80,7 +80,7 @@ class Entity(Correction):
     (True, 0.5)
     """
 
-    since = limits.LIMIT, limits.WINDOW, "sizes", INDEX, SLOTS
+    since = limits.LIMIT, limits.WINDOW, "sizes", INDEX, SLOTS, *evidence.NAMES
     grows = "mean", "precision", SLOTS
 
     def __init__(
@@ -140,6 +140,7 @@ class Entity(Correction):
             "present": np.zeros(len(self._dense.ends)),
             limits.WINDOW: limits.window(len(self._dense.ends)),
             "sizes": np.zeros(len(self._dense.ends)),
+            **evidence.arrays(self.loss),
         }
         self._rows = Growing(self.served, self.learner, self.slots, "mean", "precision")
         super().bind(schema)
@@ -164,16 +165,17 @@ class Entity(Correction):
         entity_kernels.predict(offset, slots, index, x, self.served["mean"].values, out)
         return out
 
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(columns, offset, label, weight)
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
+        out = self.room(columns, offset, label, weight, group)
         slots, x = self._design(columns, len(offset))
         limit, learner, rows = self.served[limits.LIMIT], self.learner, self._rows
         mean, touched, slot_of, precision = rows.room(len(offset))
         terms = tuple(map(float, (self.variance, self.forget, *bounded.finite(self.clip, self.radius))))
         used = entity_kernels.learn(
-            offset, label, weight, slots, rows.index.values, rows.index.touched, rows.used, x, mean, touched, slot_of,
-            precision, learner["square"], learner["present"], learner[limits.WINDOW], limit.values, learner["sizes"],
-            self._dense.ends, terms, self.loss.kernels, out,
+            offset, label, weight, self.loss.starts(len(offset), group, each=True), slots, rows.index.values,
+            rows.index.touched, rows.used, x, mean, touched, slot_of, precision, learner["square"], learner["present"],
+            learner[limits.WINDOW], limit.values, learner["sizes"], self._dense.ends, terms,
+            evidence.terms(self.loss, learner), self.loss.kernels, out,
         )  # fmt: skip
         rows.keep(used)
         limit.touched[:] |= len(offset) > 0

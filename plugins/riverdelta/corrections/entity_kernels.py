@@ -9,7 +9,7 @@ import numpy as np
 from numba import float64, types
 
 from riverdelta.core.losses.kernels import KERNELS
-from riverdelta.corrections import bounded, limits
+from riverdelta.corrections import bounded, evidence, limits
 
 #: The largest precision; float32 ends at 3e38.
 CERTAIN = np.float32(1e36)
@@ -70,89 +70,101 @@ def _resize(mean, touched, precision, used, begin, size, outputs, forgotten, pri
 
 @numba.njit(
     types.int64(
-        *(_Table, _Floats, _Floats, types.int64[::1], _Index, types.boolean[::1], types.int64, _Table),
+        *(_Table, _Floats, _Floats, types.int64[::1], types.int64[::1], _Index, types.boolean[::1], types.int64, _Table),
         *(_Table, types.boolean[::1], types.int64[::1], _Table, _Sums, _Sums),
-        *(float64[:, ::1], _Table, _Sums, types.int64[::1], _Terms, KERNELS, _Table),
+        *(float64[:, ::1], _Table, _Sums, types.int64[::1], _Terms, evidence.TERMS, KERNELS, _Table),
     ),
     cache=True,
 )
 def learn(  # type: ignore[no-untyped-def]
-    offset, label, weight, slots, index, moved, used, x, mean, touched, slot_of, precision, square, present, window, limit,
-    sizes, ends, terms, loss, out
+    offset, label, weight, starts, slots, index, moved, used, x, mean, touched, slot_of, precision, square, present, window,
+    limit, sizes, ends, terms, counts, loss, out
 ):  # fmt: skip
     """Learn a block and return the used rows: slots that have none get the next ones, for which the arrays must have room."""
     variance, forget, clip, radius = terms
     keep, lose, width, outputs = np.float32(forget), np.float32(1.0 - forget), np.uint64(x.shape[1]), offset.shape[1]
-    raws, gradients, curvatures = np.empty((1, outputs)), np.empty((1, outputs)), np.empty((1, outputs))
-    raw, gradient, curvature, reach, ys, ws = raws[0], gradients[0], curvatures[0], np.empty(outputs), np.empty(1), np.empty(1)
-    lengths, shrinks = np.empty(ends.shape[0]), np.empty(ends.shape[0], np.float32)
-    for row in range(offset.shape[0]):
-        i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
-        # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
-        # Feature f ends before column ends[f].
-        begin, finite = _0, True
-        for f in range(ends.shape[0]):
-            size = np.uint64(ends[f]) - begin
-            lengths[f], shrinks[f] = _dot(x, i, begin, x, i, begin, size), 1.0
-            if not lengths[f] <= np.float64(limit[0, begin]) ** 2:
-                finite &= lengths[f] < math.inf
-                shrinks[f] = _shrink(x, i, begin, size, limit)
-            begin += size
-        for k in range(outputs):
-            raw[k] = np.float64(offset[i, k]) + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
-            out[i, k] = raw[k]
-            reach[k] = 0.0
-        y, w = np.float64(label[i]), np.float64(weight[i])
-        if not (finite and bounded.is_learned(raw, y, w)):
-            continue
-        if slot == _0:
-            slot, slot_of[used], index[slots[row], 0], moved[slots[row]] = np.uint64(used), slots[row], used, True
-            used += 1
-        ys[0], ws[0] = y, w
-        loss.derivatives(raws, ys, ws, gradients, curvatures)
-        clipped = bounded.largest(gradient) > clip
-        if clipped:
-            ws[0] = 1.0
-            loss.derivatives(raws, ys, ws, gradients, curvatures)
-            ws[0] = clip / bounded.largest(gradient)
-            loss.derivatives(raws, ys, ws, gradients, curvatures)
-        square[0] += 1.0
-        begin = _0
-        for f in range(ends.shape[0]):
-            size = np.uint64(ends[f]) - begin
-            usual, typical = True, limits.typical(square[1 + f], present[f])
-            if lengths[f] > 0.0:
-                present[f] += 1.0
-                usual = limits.is_usual(lengths[f], present[f], window, f)
-                if usual:
-                    square[1 + f] += lengths[f]
-                else:
-                    square[1 + f] = limits.unusual(square[1 + f], present[f], lengths[f], window, f, limit, begin, begin + size)
-                    shrinks[f] = _shrink(x, i, begin, size, limit)
-                typical = limits.typical(square[1 + f], present[f])
-            prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, CERTAIN))
-            if not (usual or sizes[f] / 4.0 <= typical <= sizes[f] * 4.0):
-                if sizes[f] > 0.0:
-                    jumped = not sizes[f] / 16.0 <= typical <= sizes[f] * 16.0
-                    _resize(mean, touched, precision, used, begin, size, outputs, jumped, prior, radius / math.sqrt(typical))
-                sizes[f] = typical
-            # A clipped step is at most the prior deviation.
-            back, step = lose * prior, np.float32(math.sqrt(variance / typical) if clipped else math.inf)
+    most, features = evidence.longest(starts), ends.shape[0]
+    raws, offsets, gradients, curvatures = (
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+    )
+    at, ys, ws, reach = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty(outputs)
+    lengths, shrinks = np.empty((most, features)), np.empty((most, features), np.float32)
+    for n in range(starts.shape[0] - 1):
+        rows = 0
+        for row in range(starts[n], starts[n + 1]):
+            i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
+            # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
+            # Feature f ends before column ends[f].
+            begin, finite = _0, True
+            for f in range(features):
+                size = np.uint64(ends[f]) - begin
+                lengths[rows, f], shrinks[rows, f] = _dot(x, i, begin, x, i, begin, size), 1.0
+                if not lengths[rows, f] <= np.float64(limit[0, begin]) ** 2:
+                    finite &= lengths[rows, f] < math.inf
+                    shrinks[rows, f] = _shrink(x, i, begin, size, limit)
+                begin += size
             for k in range(outputs):
-                at, g, h = np.uint64(k) * width + begin, np.float32(gradient[k]), np.float32(curvature[k])
-                for d in range(_0, size):
-                    v, belief = x[i, begin + d] * shrinks[f], precision[slot, at + d]
-                    was = belief if belief > np.float32(0.0) else prior
-                    now = min(max(keep * was + back, prior) + h * v * v, CERTAIN)
-                    precision[slot, at + d] = now
-                    mean[slot, at + d] -= bounded.within(g * v / now, step)
-                reach[k] += typical * _dot(mean, slot, at, mean, slot, at, size)
-            begin += size
-        for k in range(outputs):
-            shrinkage = np.float32(bounded.shrinkage(reach[k], radius))
-            if shrinkage != np.float32(1.0):
-                for d in range(np.uint64(k) * width, np.uint64(k + 1) * width):
-                    # Coefficients that overflowed have no direction: they return to 0.
-                    mean[slot, d] = mean[slot, d] * shrinkage if shrinkage > np.float32(0.0) else np.float32(0.0)
-        touched[slot] = True
+                offsets[rows, k] = offset[i, k]
+                raws[rows, k] = offsets[rows, k] + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
+                out[i, k] = raws[rows, k]
+            ys[rows], ws[rows], at[rows] = label[i], weight[i], row
+            rows += finite and bounded.is_learned(raws[rows], ys[rows], ws[rows])
+        if rows == 0:
+            continue
+        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        unit = evidence.scale(counts, s)
+        if anew:
+            mean[1:used], precision[1:used], touched[1:used] = np.float32(0.0), np.float32(0.0), True
+        clipped = evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
+        for j in range(rows):
+            row = at[j]
+            i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
+            if slot == _0:
+                slot, slot_of[used], index[slots[row], 0], moved[slots[row]] = np.uint64(used), slots[row], used, True
+                used += 1
+            square[0] += 1.0
+            reach[:] = 0.0
+            begin = _0
+            for f in range(features):
+                size, length = np.uint64(ends[f]) - begin, lengths[j, f]
+                usual, typical = True, limits.typical(square[1 + f], present[f])
+                if length > 0.0:
+                    present[f] += 1.0
+                    usual = limits.is_usual(length, present[f], window, f)
+                    if usual:
+                        square[1 + f] += length
+                    else:
+                        square[1 + f] = limits.unusual(square[1 + f], present[f], length, window, f, limit, begin, begin + size)
+                        shrinks[j, f] = _shrink(x, i, begin, size, limit)
+                    typical = limits.typical(square[1 + f], present[f])
+                prior = np.float32(min(max(square[1 + f] / square[0], limits.LEAST) / variance, CERTAIN))
+                if not (usual or sizes[f] / 4.0 <= typical <= sizes[f] * 4.0):
+                    if sizes[f] > 0.0:
+                        jumped = not sizes[f] / 16.0 <= typical <= sizes[f] * 16.0
+                        most_now = unit * radius / math.sqrt(typical)
+                        _resize(mean, touched, precision, used, begin, size, outputs, jumped, prior, most_now)
+                    sizes[f] = typical
+                # A clipped step is at most the prior deviation.
+                back, step = lose * prior, np.float32(unit * math.sqrt(variance / typical) if clipped else math.inf)
+                for k in range(outputs):
+                    of, g, h = np.uint64(k) * width + begin, np.float32(gradient[j, k]), np.float32(curvature[j, k])
+                    for d in range(_0, size):
+                        v, belief = x[i, begin + d] * shrinks[j, f], precision[slot, of + d]
+                        was = belief if belief > np.float32(0.0) else prior
+                        now = min(max(keep * was + back, prior) + h * v * v, CERTAIN)
+                        precision[slot, of + d] = now
+                        mean[slot, of + d] -= bounded.within(g * v / now, step)
+                    reach[k] += typical * _dot(mean, slot, of, mean, slot, of, size)
+                begin += size
+            for k in range(outputs):
+                shrinkage = np.float32(bounded.shrinkage(reach[k], unit * radius))
+                if shrinkage != np.float32(1.0):
+                    for d in range(np.uint64(k) * width, np.uint64(k + 1) * width):
+                        # Coefficients that overflowed have no direction: they return to 0.
+                        mean[slot, d] = mean[slot, d] * shrinkage if shrinkage > np.float32(0.0) else np.float32(0.0)
+            touched[slot] = True
     return used

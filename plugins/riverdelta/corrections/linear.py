@@ -7,9 +7,9 @@ import numpy as np
 from riverdelta.core import checked
 from riverdelta.core.checked import bound, column, flag, not_negative, positive
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
-from riverdelta.corrections import bounded, limits, linear_kernels
+from riverdelta.corrections import bounded, evidence, limits, linear_kernels
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
 from riverdelta.corrections.dense import Dense, Feature
@@ -67,7 +67,7 @@ class Linear(Correction):
     True
     """
 
-    since = limits.LIMIT, limits.WINDOW
+    since = limits.LIMIT, limits.WINDOW, *evidence.NAMES
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class Linear(Correction):
             "dense": np.zeros((width, 3 * outputs)),
             "scale": np.zeros((width, 3)),
             limits.WINDOW: limits.window(width),
+            **evidence.arrays(self.loss),
         }
         super().bind(schema)
 
@@ -144,16 +145,16 @@ class Linear(Correction):
         linear_kernels.predict(offset, *self._hashed.slots(columns, rows), x, *tables, out)
         return out
 
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(columns, offset, label, weight)
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
+        out = self.room(columns, offset, label, weight, group)
         rows = len(offset)
         slots, values = self._hashed.slots(columns, rows)
         ids, dense, limit, learner = *self.served.values(), self.learner
         terms = tuple(map(float, (self.rate, self.beta, self.l1, self.l2, *bounded.finite(self.clip, self.radius))))
         linear_kernels.learn(
-            offset, label, weight, slots, values, self._dense.matrix(columns, rows), ids.values, ids.touched, learner["ids"],
-            dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW], limit.values, self.method == "ftrl",
-            terms, self.loss.kernels, out,
+            offset, label, weight, self.loss.starts(rows, group, each=True), slots, values, self._dense.matrix(columns, rows),
+            ids.values, ids.touched, learner["ids"], dense.values, learner["dense"], learner["scale"], learner[limits.WINDOW],
+            limit.values, self.method == "ftrl", terms, evidence.terms(self.loss, learner), self.loss.kernels, out,
         )  # fmt: skip
         for table in (dense, limit):
             table.touched[:] |= rows > 0
@@ -172,7 +173,8 @@ class Linear(Correction):
             if self.method == "ftrl":
                 # z changes with them, so that the coefficient stays the same.
                 divisor = (self.beta + np.sqrt(squares)) / self.rate + self.l2
-                kept = -coefficients * divisor - np.copysign(self.l1, coefficients)
+                penalty = self.l1 * evidence.unit(self.loss, self.learner)
+                kept = -coefficients * divisor - np.copysign(penalty, coefficients)
                 z[:] = np.where(coefficients != 0, kept, keep * z)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numba import float64, types
 
 from riverdelta.core.losses.kernels import KERNELS
-from riverdelta.corrections import bounded, limits
+from riverdelta.corrections import bounded, evidence, limits
 
 _Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
 #: The least divisor of a number.
@@ -28,9 +28,10 @@ def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _step(state, row, at, coefficient, g, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
-    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares, FTRL's z)."""
-    squares = state[row, at] + g * g
+def _step(state, row, at, coefficient, g, unit, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
+    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares in units of g, FTRL's z)."""
+    u = g / unit
+    squares = state[row, at] + u * u
     if ftrl:
         sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
         z = state[row, at + 1] + g - sigma * coefficient
@@ -59,85 +60,87 @@ def predict(offset, slots, values, x, ids, dense, out):  # type: ignore[no-untyp
 
 @numba.njit(
     types.void(
-        *(_Table, _Floats, _Floats, _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table, _State, _State),
-        *(_State, _Table, types.boolean, _Terms, KERNELS, _Table),
+        *(_Table, _Floats, _Floats, types.int64[::1], _Slots, _Table, _Table, _Table, types.boolean[::1], _State, _Table),
+        *(_State, _State, _State, _Table, types.boolean, _Terms, evidence.TERMS, KERNELS, _Table),
     ),
     cache=True,
 )
 def learn(  # type: ignore[no-untyped-def]
-    offset,
-    label,
-    weight,
-    slots,
-    values,
-    x,
-    ids,
-    touched,
-    id_state,
-    dense,
-    dense_state,
-    scale,
-    window,
-    limit,
-    ftrl,
-    terms,
-    loss,
-    out,
-):
+    offset, label, weight, starts, slots, values, x, ids, touched, id_state, dense, dense_state, scale, window, limit, ftrl,
+    terms, counts, loss, out
+):  # fmt: skip
     rate, beta, l1, l2, clip, radius = terms
-    outputs = offset.shape[1]
-    raws, gradients, curvatures = np.empty((1, outputs)), np.empty((1, outputs)), np.empty((1, outputs))
-    raw, gradient, ys, ws = raws[0], gradients[0], np.empty(1), np.empty(1)
-    squares = np.empty(x.shape[1])
-    for i in range(offset.shape[0]):
-        size = 0.0
-        for d in range(x.shape[1]):
-            squares[d] = np.float64(x[i, d]) * np.float64(x[i, d])
-            size += squares[d]
-            x[i, d] = limits.counted(x[i, d], limit[0, d])
-        for k in range(outputs):
-            raw[k] = _raw(slots, values, x, ids, dense, i, k, np.float64(offset[i, k]))
-            out[i, k] = raw[k]
-        y, w = np.float64(label[i]), np.float64(weight[i])
-        if not (size < math.inf and bounded.is_learned(raw, y, w)):
+    most, outputs, width = evidence.longest(starts), offset.shape[1], x.shape[1]
+    raws, offsets, gradients, curvatures = (
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+        np.empty((most, outputs)),
+    )
+    at, ys, ws, squares = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty((most, width))
+    for n in range(starts.shape[0] - 1):
+        rows = 0
+        for i in range(starts[n], starts[n + 1]):
+            size = 0.0
+            for d in range(width):
+                squares[rows, d] = np.float64(x[i, d]) * np.float64(x[i, d])
+                size += squares[rows, d]
+                x[i, d] = limits.counted(x[i, d], limit[0, d])
+            for k in range(outputs):
+                offsets[rows, k] = offset[i, k]
+                raws[rows, k] = _raw(slots, values, x, ids, dense, i, k, offsets[rows, k])
+                out[i, k] = raws[rows, k]
+            ys[rows], ws[rows], at[rows] = label[i], weight[i], i
+            rows += size < math.inf and bounded.is_learned(raws[rows], ys[rows], ws[rows])
+        if rows == 0:
             continue
-        ys[0], ws[0] = y, w
-        loss.derivatives(raws, ys, ws, gradients, curvatures)
-        for k in range(outputs):
-            gradient[k] = bounded.within(gradient[k], clip)
-        for s in range(slots.shape[1]):
-            v = np.float64(values[i, s])
-            if v != 0.0:
-                slot = slots[i, s]
-                for k in range(outputs):
-                    g, c = gradient[k] * v, np.float64(ids[slot, k])
-                    ids[slot, k] = _step(id_state, slot, 2 * k, c, g, ftrl, rate, beta, l1, l2, radius)
-                touched[slot] = True
-        for d in range(x.shape[1]):
-            if squares[d] > 0.0:
-                # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x. Of each output's three columns in dense_state,
-                # the last is the coefficient of x / largest.
-                largest = max(scale[d, 0], abs(np.float64(x[i, d])), _LEAST)
-                scale[d, 2] += 1.0
-                if limits.is_usual(squares[d], scale[d, 2], window, d):
-                    scale[d, 1] += squares[d]
-                else:
-                    scale[d, 1] = limits.unusual(scale[d, 1], scale[d, 2], squares[d], window, d, limit, d, d + 1)
-                    x[i, d] = limits.counted(x[i, d], limit[0, d])
-                    # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
-                    typical = limits.typical(scale[d, 1], scale[d, 2])
-                    if not 0.99 * typical <= largest * largest <= 64.0 * typical:
-                        largest = 2.0 * math.sqrt(typical)
-                if largest != scale[d, 0]:
-                    # Coefficients and FTRL's z shrink with another scale. If it is another unit, the feature starts over.
-                    ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
+        raw, y, w, gradient, curvature = raws[:rows], ys[:rows], ws[:rows], gradients[:rows], curvatures[:rows]
+        s, anew = evidence.observe(offsets[:rows], y, counts, loss, gradient, curvature)
+        unit = evidence.scale(counts, s)
+        if anew:
+            ids[:], id_state[:], dense[:], dense_state[:], touched[:] = np.float32(0.0), 0.0, np.float32(0.0), 0.0, True
+        largest_step, penalty, farthest = (
+            evidence.derive(raw, y, w, clip, counts, s, loss, gradient, curvature),
+            l1 * unit,
+            radius * unit,
+        )
+        for j in range(rows):
+            i = at[j]
+            for k in range(outputs):
+                gradient[j, k] = bounded.within(gradient[j, k], largest_step)
+            for p in range(slots.shape[1]):
+                v = np.float64(values[i, p])
+                if v != 0.0:
+                    slot = slots[i, p]
                     for k in range(outputs):
-                        dense_state[d, 3 * k] *= ratio > 0.125
-                        dense_state[d, 3 * k + 1 : 3 * k + 3] *= ratio * (ratio > 0.125)
-                    scale[d, 0] = largest
-                v = np.float64(x[i, d]) / largest
-                for k in range(outputs):
-                    at = 3 * k
-                    g, c = gradient[k] * v, dense_state[d, at + 2]
-                    dense_state[d, at + 2] = _step(dense_state, d, at, c, g, ftrl, rate, beta, l1, l2, radius)
-                    dense[d, k] = dense_state[d, at + 2] / largest
+                        g, c = gradient[j, k] * v, np.float64(ids[slot, k])
+                        ids[slot, k] = _step(id_state, slot, 2 * k, c, g, unit, ftrl, rate, beta, penalty, l2, farthest)
+                    touched[slot] = True
+            for d in range(width):
+                if squares[j, d] > 0.0:
+                    # scale[d] is (largest |x|, Σx², rows with x != 0), of limited x. Of each output's three columns in
+                    # dense_state, the last is the coefficient of x / largest.
+                    largest = max(scale[d, 0], abs(np.float64(x[i, d])), _LEAST)
+                    scale[d, 2] += 1.0
+                    if limits.is_usual(squares[j, d], scale[d, 2], window, d):
+                        scale[d, 1] += squares[j, d]
+                    else:
+                        scale[d, 1] = limits.unusual(scale[d, 1], scale[d, 2], squares[j, d], window, d, limit, d, d + 1)
+                        x[i, d] = limits.counted(x[i, d], limit[0, d])
+                        # The largest |x| of numbers of one typical size is within 1 to 4 times that size.
+                        typical = limits.typical(scale[d, 1], scale[d, 2])
+                        if not 0.99 * typical <= largest * largest <= 64.0 * typical:
+                            largest = 2.0 * math.sqrt(typical)
+                    if largest != scale[d, 0]:
+                        # Coefficients and FTRL's z shrink with another scale. If it is another unit, the feature starts over.
+                        ratio = min(scale[d, 0], largest) / max(scale[d, 0], largest)
+                        for k in range(outputs):
+                            dense_state[d, 3 * k] *= ratio > 0.125
+                            dense_state[d, 3 * k + 1 : 3 * k + 3] *= ratio * (ratio > 0.125)
+                        scale[d, 0] = largest
+                    v = np.float64(x[i, d]) / largest
+                    for k in range(outputs):
+                        of = 3 * k
+                        g, c = gradient[j, k] * v, dense_state[d, of + 2]
+                        dense_state[d, of + 2] = _step(dense_state, d, of, c, g, unit, ftrl, rate, beta, penalty, l2, farthest)
+                        dense[d, k] = dense_state[d, of + 2] / largest

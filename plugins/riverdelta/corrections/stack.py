@@ -9,7 +9,7 @@ import numpy as np
 
 from riverdelta.core.arrays import Array, Arrays, nest, part, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.hashing import digest
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.nodes import PREFIX, Nodes
@@ -72,8 +72,11 @@ class Stack:
         """Return the corrected raw outputs float32[N, K] for the base's raw outputs float32[N, K]."""
         return self.trace(columns, base)[-1] if self.corrections else base
 
-    def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats) -> Floats:
+    def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
         """Learn the rows in order and return the corrected raw outputs float32[N, K] from before each row's own update.
+
+        With a loss of `lists`, `group` int64[N] is the list of each row (by default all are one), and the outputs are from
+        before any row of the list was learned.
 
         Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
         have; nothing is learned then.
@@ -81,7 +84,7 @@ class Stack:
         self.schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)
         for c in self.corrections:
-            raw = c.learn(columns, raw, label, weight)
+            raw = c.learn(columns, raw, label, weight, group) if self.loss.lists else c.learn(columns, raw, label, weight)
         return raw
 
     def inflate(self, keep: float) -> None:

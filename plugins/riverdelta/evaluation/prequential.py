@@ -61,7 +61,7 @@ def _add(raw, label, weight, good, bound, loss, counts, sums, recent, examples):
 class Prequential:
     """The loss of base and served outputs, over all rows and over the last `window`; with two labels also AUC and calibration.
 
-    With raw output z, label y and weight w: log_loss = Σ w·min(loss, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is
+    With raw output z, label y and weight w: loss = Σ w·min(loss, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is
     Σ w of the rows whose loss exceeds that: all reports of losses count them here. If the loss has two labels, σ(z) being the
     score: calibration_ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) + P(equal) / 2; accuracy,
     precision, recall and F1 are those of "score >= threshold". Unit weights count rows; a row of weight -1 takes an earlier
@@ -115,7 +115,7 @@ class Prequential:
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {"base" | "served": {measure: value}}}; a measure whose divisor is 0 is null.
 
-        Measures: examples, skipped (rows, over all time), log_loss, clipped; with two labels also threshold,
+        Measures: examples, skipped (rows, over all time), loss, clipped; with two labels also threshold,
         calibration_ratio, auc, auc_error, accuracy, precision, recall, f1.
         """
         rows = self._recent[self._places(self._held)]
@@ -170,7 +170,7 @@ class Prequential:
         found: dict[str, Report] = {}
         for s, scorer in enumerate(SCORERS):
             c, (lost, score) = counts[s], sums[s].tolist()
-            found[scorer] = {"examples": examples, "skipped": self._skipped, "log_loss": share(lost, float(c.sum()))}
+            found[scorer] = {"examples": examples, "skipped": self._skipped, "loss": share(lost, float(c.sum()))}
             if not self._by_label:
                 found[scorer]["clipped"] = float(c[0, 1])
                 continue

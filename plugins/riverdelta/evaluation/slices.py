@@ -56,7 +56,7 @@ def _add(raw, label, weight, good, slices, bound, loss, sums, examples):  # type
 class Slices:
     """The loss of base and served outputs for each slice, over its recent examples; with two labels also calibration.
 
-    With a weight w that halves every `HALF_LIFE` examples of the slice: log_loss = Σ w·loss / Σ w, each loss at most
+    With a weight w that halves every `HALF_LIFE` examples of the slice: loss = Σ w·loss / Σ w, each loss at most
     `Loss.bound`; calibration_ratio = Σ w·σ(z) / Σ w·y.
 
     Parameters
@@ -124,7 +124,7 @@ class Slices:
                 _add(*rows, which, self.loss.bound, self.loss.kernels, self._sums[column], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """Return {column: {slice: {scorer: {examples, log_loss, calibration_ratio}}}}; a value whose divisor is 0 is null."""
+        """Return {column: {slice: {scorer: {examples, loss, calibration_ratio}}}}; a value whose divisor is 0 is null."""
         return {
             column: {
                 name: {
@@ -160,5 +160,5 @@ class Slices:
 
     def _measures(self, examples: int, sums: Doubles) -> dict[str, float | None]:
         weight, label, score, lost = sums.tolist()
-        found = {"examples": examples, "log_loss": share(lost, weight)}
+        found = {"examples": examples, "loss": share(lost, weight)}
         return found | ({"calibration_ratio": share(score, label)} if self.loss.logit else {})

@@ -39,7 +39,7 @@ class Traffic:
     >>> traffic, f = Traffic(), np.float32
     >>> traffic.update(np.zeros(3, int), np.arange(3), f([0, 1, 2]), f([0, 3, 2]), f([0, 3, 2]))
     >>> report = traffic.report()
-    >>> report["residual"]["1"], report["top_changed"], round(report["expected_log_loss"]["served"], 4)
+    >>> report["residual"]["1"], report["top_changed"], round(report["expected_loss"]["served"], 4)
     (2.0, 1.0, 0.4164)
     """
 
@@ -69,7 +69,7 @@ class Traffic:
         self._held = min(self._held + len(number), self.window)
 
     def report(self) -> dict[str, Any]:
-        """Return rows, residual {quantile: size}, top_changed and expected_log_loss {scorer: loss}; None if no row counts."""
+        """Return rows, residual {quantile: size}, top_changed and expected_loss {scorer: loss}; None if no row counts."""
         order = (self._next - self._held + np.arange(self._held)) % self.window
         raw, first = self._raw[order], self._first[order]
         finite = np.logical_and.reduce(np.isfinite(raw), axis=1)
@@ -80,7 +80,7 @@ class Traffic:
             "rows": len(base),
             "residual": dict(zip((f"{q:g}" for q in QUANTILES), residual, strict=True)),
             "top_changed": _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None,
-            "expected_log_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
+            "expected_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numba
@@ -96,9 +95,9 @@ def by_list(combine: np.ufunc, of_rows: npt.NDArray[Any], starts: Ints) -> npt.N
 class Unit:
     """The unit in which measures clip differences of losses and state margins: 1, or a running scale of the base's loss.
 
-    A loss in nats with a finite `bound` has constants of its own, and its unit is 1 nat. Any other loss, such as the squared
-    error in the label's own unit, is divided by what is typical for the base on the rows before: its differences are then
-    shares of the base's typical loss, whatever the label is measured in.
+    The unit of a log loss of probabilities is 1 nat. Any other loss, such as the squared error in the label's own unit, is
+    divided by what is typical for the base on the rows before: its differences are then shares of the base's typical loss,
+    whatever the label is measured in.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ class Unit:
 
     def __init__(self, loss: Loss = LOG_LOSS) -> None:
         #: Whether the unit is the same for all rows.
-        self.constant = loss.unit == "nats" and math.isfinite(loss.bound)
+        self.constant = loss.dispersion == "none"
         #: What a difference is measured in, for a report.
         self.name = loss.unit if self.constant else "typical losses of the base"
         #: The largest normal difference of two scorers' losses on an example, in this unit.

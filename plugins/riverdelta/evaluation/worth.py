@@ -46,7 +46,7 @@ class Worth:
     >>> worth, zero, label = Worth(), np.zeros(2_000, np.float32), np.ones(2_000, np.float32)
     >>> worth.update(zero, zero + 1, label, label)
     >>> report = worth.report()
-    >>> report["labels"], round(report["gain"]["mean"], 3), report["gain"]["lower"] > 0, round(report["base"]["log_loss"], 3)
+    >>> report["labels"], round(report["gain"]["mean"], 3), report["gain"]["lower"] > 0, round(report["base"]["loss"], 3)
     (2000, 0.38, True, 0.693)
     >>> worth.begin({"action": "rollback", "release": 0, "position": 7, "time": 60.0})
     >>> worth.report()["labels"], worth.report()["gain"]["mean"]
@@ -72,7 +72,8 @@ class Worth:
         rows, label, weight = examples.measured()
         now = examples.position[rows] >= (self.since["position"] if self.since else 0)
         rows, served = rows[now], examples.corrected if self._shadow else examples.served
-        self.update(examples.base[rows], served[rows], label[now], weight[now])
+        group = None if examples.group is None else examples.group[rows]
+        self.update(examples.base[rows], served[rows], label[now], weight[now], group)
 
     def update(self, base: Floats, served: Floats, label: Floats, weight: Floats, group: Group = None) -> None:
         """Add N rows of raw outputs, labels and weights; an example with a row that is not finite is skipped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,12 +69,21 @@ class Outputs:
 
     def resolved(self, head: Head) -> Loss:
         """Return the loss for a base that is read by `head`; raises `Unsupported` if it takes another number of outputs."""
-        loss = self.loss.of_base(head.outputs, self.classes.of(head.tensor, head.width) if self._all else None)
+        known = self.classes.of(head.tensor, head.width) or self._configured(head.width) if self._all else None
+        loss = self.loss.of_base(head.outputs, known)
         if loss.outputs != head.outputs:
             raise Unsupported(
                 f"{self.path.name}: {head.tensor!r} has {head.outputs} numbers a row; {loss} takes {loss.outputs}"
             )
         return loss
+
+    def _configured(self, width: int) -> list[str] | None:
+        """Return the names of classes in the metadata, as the configuration of a Hugging Face model has them."""
+        try:
+            found = json.loads(next((one.value for one in self.model.metadata_props if one.key == "id2label"), "null"))
+            return [str(found[str(at)]) for at in range(width)] if len(found) == width else None
+        except (ValueError, TypeError, KeyError):
+            return None
 
     def candidates(self) -> list[str]:
         """Return the names of the outputs that may be scores: those of floats, and maps of classes to floats.
@@ -221,7 +231,7 @@ class Outputs:
             raise ModelError(
                 f"{what} has {kind}; write {several}; or to correct the probability of one class against all others, {choose}"
             )
-        if not self.loss.logit and not self.classes.shares(read):
+        if not self.loss.logit and (width > 2 or not self.classes.shares(read)):
             raise ModelError(f"{what} has {width} columns, and the task {self.loss.task} corrects one number a row; {choose}")
         if (positive := self.classes.positive(read)) is not None:
             return positive

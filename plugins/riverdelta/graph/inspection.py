@@ -130,13 +130,17 @@ def _input(path: Path, model: ModelProto, value: ValueInfoProto) -> Tensor:
 
 
 def _use(outputs: Outputs, name: str, probe: Probe) -> tuple[str, str, str] | None:
-    """Return how a task uses an output, the line to write, and why; None if it does not."""
+    """Return how a task uses an output, the line to write, and why; None if it does not, or asks although another would not."""
     try:
         named, head = outputs.find(name)
-        found = _meaning(evidence_of(named, head, outputs.resolved(head), probe))
+        evidence = evidence_of(named, head, outputs.resolved(head), probe)
+        found = _meaning(evidence)
     except ConfigurationError:
         return None
-    return found if outputs.loss is registered()[0] else (found[0], f'task="{outputs.loss.task}", {found[1]}', found[2])
+    first = outputs.loss is registered()[0]
+    if evidence.found is None and (evidence.task or not first):
+        return None
+    return found if first else (found[0], f'task="{outputs.loss.task}", {found[1]}', found[2])
 
 
 def _refusal(outputs: Outputs, name: str) -> str:

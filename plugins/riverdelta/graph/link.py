@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 
 from onnx import GraphProto
@@ -13,7 +14,7 @@ from riverdelta.core.losses import Loss
 from riverdelta.core.nodes import Nodes
 from riverdelta.graph.ranges import ANY, Range, ranges_of
 
-_OPSET = 17
+_OPSET, _VAST = 17, 1e6
 #: The name of the link of an output that is raw already.
 IDENTITY = "identity"
 #: What an output can be said to be.
@@ -38,9 +39,10 @@ class Link:
 
     @cached_property
     def predictions(self) -> Range:
-        """The bounds of the loss's predictions."""
+        """The bounds of the loss's predictions; a very large one, to which a graph clips, counts as infinite."""
         nodes, output = self._exported
-        return ranges_of(GraphProto(node=nodes.nodes, initializer=nodes.constants), Path()).get(output, ANY)
+        low, high = ranges_of(GraphProto(node=nodes.nodes, initializer=nodes.constants), Path()).get(output, ANY)
+        return (0.0 if 0 < low < 1 / _VAST else low), (inf if high > _VAST else high)
 
     @property
     def operators(self) -> set[str]:

@@ -85,9 +85,11 @@ def checked_margin(wiring: Wiring, head: Head, probe: Probe, link: Link) -> Head
     if found is None:
         return None
     predicted, raw = probe.values(head, found)
-    gaps, tolerance = np.abs(predicted - link.loss.inverse_link(raw)), TOLERANCE
+    made, tolerance = link.loss.inverse_link(raw), TOLERANCE
+    gaps = np.abs(predicted - made)
     if np.isinf(link.predictions[1]):
-        gaps, tolerance = gaps / np.maximum(predicted, _LEAST), _RELATIVE
+        predicted, tolerance = link.loss.inverse_link(link.loss.link(predicted)), _RELATIVE  # clipped as the other
+        gaps = np.abs(predicted - made) / np.maximum(predicted, _LEAST)
     if (gap := float(np.max(gaps, initial=0.0))) <= tolerance:
         return found
     what = probe.path.name, found.tensor, link.prediction, gap, link.raw, link.prediction

@@ -103,7 +103,7 @@ class Evidence:
         elif word is None and self.found is None:
             task = f"as in the task {self.task}, " if self.task else ""
             refused = f"the output {self.output!r} {self.seen}, {task}which does not show "
-            other = f"write task={self.task!r}, or " if self.task not in (None, self.loss.task) else ""
+            other = f"for that task write task={self.task!r}, else " if self.task not in (None, self.loss.task) else ""
             if self._mostly_inside and self._alone:
                 refused += f"whether it is a {a_raw} or a {kind}; {other}write {raw} or {prediction}"
             elif not self._alone:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import GraphProto, TensorProto, helper, version_converter
+from onnx import GraphProto, TensorProto, helper, numpy_helper, version_converter
 from onnx.version_converter import ConvertError
 
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Column, Schema
-from riverdelta.core.nodes import PREFIX, Nodes
+from riverdelta.core.nodes import GROUP, PREFIX, Nodes
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.axes import typed
 from riverdelta.graph.features import Features
@@ -26,6 +26,8 @@ Model = onnx.ModelProto
 #: The table that holds the gate's weight, float32[1, 1]; 0 serves the base.
 GATE_WEIGHT = f"{PREFIX}gate/weight"
 _OLDEST_OPSET, _OLDEST_IR = 13, 4
+#: The oldest opset that scatters sums and maxima, for a loss of lists.
+_OLDEST_OF_LISTS = 18
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -41,23 +43,25 @@ def merge(
     """Return the merged model; the base's large weights are external, in the file that `weights_name` returns.
 
     Inputs: the base's, the declared columns, the ids of strings that corrections read (`Feature.id_input`), then the tables
-    (each also an initializer, so that it is optional). Outputs: those of `taps.outputs`, then the taps, as corrections read
-    them. The base's opset and IR version are kept, or raised to 13 and 4. Until something is
-    learned, the raw output is the base's, bit for bit (an infinite one becomes the largest float).
+    (each also an initializer, so that it is optional), then for a loss of lists `group` int64[N], the number of each row's list
+    (by default all rows are one). Outputs: those of `taps.outputs`, then the taps, as corrections read them. The base's opset and
+    IR version are kept, or raised to 13 (18 for lists) and 4. Until something is learned, the raw output is the base's, bit for
+    bit (an infinite one becomes the largest float).
     """
     model, loss = _base(signature, taps), stack.loss
     graph = model.graph
     score, served, *others = outputs(loss)
-    for name in sorted({score, served, *others, *taps} & set(signature.inputs)):
+    lists = {GROUP} if loss.lists else set()
+    for name in sorted({score, served, *others, *taps, *lists} & set(signature.inputs)):
         raise ModelError(
-            f"{signature.path.name}: {name!r} is an input of the base and the name of an output or a tap of the merged model; "
-            f"rename one of them"
+            f"{signature.path.name}: {name!r} is an input of the base and the name of an output, a tap or the group of "
+            f"the merged model; rename one of them"
         )
     features = all_features(signature, taps, declared, names)
     hashed = [features[name].id_input for name in stack.reads if features[name].hashed]
     declared = Schema({name: column for name, column in features.declared.items() if column.dtype != "string"})
     declared |= {name: Column(name, "int64") for name in hashed}
-    moved = make_room(graph, {score, served, *others, *taps, *declared})
+    moved = make_room(graph, {score, served, *others, *taps, *declared, *lists})
     nodes = Nodes(opset_of(model))
     base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved))
     columns = {tap: moved.get(tensor, tensor) for tap, tensor in taps.items()}
@@ -67,14 +71,18 @@ def merge(
     corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
     with nodes.scope("gate"):
         weight = nodes.table("weight", np.full((1, 1), gate_weight, np.float32))
-        raw = loss.export_mixture(nodes, base, corrected, weight)
-    made = dict(zip((score, served, *others), (loss.export_inverse_link(nodes, raw), raw, corrected, base), strict=True))
+        group = _group(nodes, base) if lists else None
+        raw = loss.export_mixture(nodes, base, corrected, weight, group)
+    made = dict(zip((score, served, *others), (loss.export_inverse_link(nodes, raw, group), raw, corrected, base), strict=True))
     shape = nodes.constant([-1, loss.outputs] if loss.outputs > 1 else [-1], np.int64)
     for name, source in made.items():
         nodes.nodes.append(helper.make_node("Reshape", [source, shape], [name], name=f"{PREFIX}{name}_flat"))
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
     _splice(signature, graph, nodes, features, taps, declared)
+    if lists:
+        graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), GROUP))
+        graph.input.append(helper.make_tensor_value_info(GROUP, TensorProto.INT64, [f"{GROUP}/rows"]))
     trim(graph)
     facts = {"base_digest": signature.digest, **(provenance or {})}
     kept = {p.key: p.value for p in model.metadata_props if not p.key.startswith("riverdelta.")}
@@ -94,15 +102,16 @@ def _base(signature: Signature, taps: Mapping[str, str]) -> onnx.ModelProto:
                 signature.shapes.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
             )
     trim(model.graph)
+    oldest = _OLDEST_OF_LISTS if signature.loss.lists else _OLDEST_OPSET
     if (opset := opset_of(model)) == 0:
-        model.opset_import.append(helper.make_opsetid("", _OLDEST_OPSET))
-    elif opset < _OLDEST_OPSET:
+        model.opset_import.append(helper.make_opsetid("", oldest))
+    elif opset < oldest:
         try:
-            model = version_converter.convert_version(model, _OLDEST_OPSET)
+            model = version_converter.convert_version(model, oldest)
         except (ConvertError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"{signature.path.name} has opset {opset}, which cannot be converted to {_OLDEST_OPSET} ({error}); "
-                f"export it again at opset {_OLDEST_OPSET} or newer"
+                f"{signature.path.name} has opset {opset}, which cannot be converted to {oldest} ({error}); "
+                f"export it again at opset {oldest} or newer"
             ) from None
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     # Before IR version 4 each initializer had to be an input too; here only the tables may be overridden.
@@ -110,6 +119,12 @@ def _base(signature: Signature, taps: Mapping[str, str]) -> onnx.ModelProto:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
+
+
+def _group(nodes: Nodes, base: str) -> str:
+    """Append the nodes of each row's list int64[N]: the rows of the input, whose default of one number is for all rows."""
+    rows = nodes.add("Slice", nodes.add("Shape", base), *(nodes.constant([end], np.int64) for end in (0, 1)))
+    return nodes.add("Expand", GROUP, rows)
 
 
 def _raw_output(nodes: Nodes, signature: Signature, moved: Mapping[str, str]) -> str:

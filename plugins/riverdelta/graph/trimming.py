@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx import GraphProto
 
+from riverdelta.core.nodes import GROUP
 from riverdelta.graph.names import reads, subgraphs
 
 
@@ -36,7 +37,7 @@ def trim(graph: GraphProto) -> None:
 
 
 def freeze(graph: GraphProto) -> None:
-    """Make constants, in place, of the stored tensors that are inputs too, which then cannot be overridden.
+    """Make constants, in place, of the stored tensors that are inputs too, which then cannot be overridden, except `GROUP`.
 
     >>> import onnx.parser
     >>> freeze(graph := onnx.parser.parse_graph("g (float[N] x, float c) => (float[N] y) <float c = {1}> { y = Add(x, c) }"))
@@ -44,7 +45,7 @@ def freeze(graph: GraphProto) -> None:
     ['x']
     """
     stored = {tensor.name for tensor in graph.initializer}
-    _keep(graph.input, lambda value: value.name not in stored)
+    _keep(graph.input, lambda value: value.name not in stored or value.name == GROUP)
 
 
 def _keep(values: Any, wanted: Callable[[Any], bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, Stateful, nest, of_json, part, take, to_json
-from riverdelta.core.examples import Examples
+from riverdelta.core.examples import Examples, cuts
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
@@ -34,22 +34,6 @@ from riverdelta.learning.recall import Recall
 _log = logging.getLogger(__name__)
 #: Rows that are scored, learned and measured in one call.
 AT_ONCE = 1024
-
-
-def cuts(rows: int, group: Ints | None, most: int) -> Iterator[slice]:
-    """Yield consecutive slices of rows, of at most `most` rows each or of one list that is longer; none cuts a list.
-
-    >>> [(part.start, part.stop) for part in cuts(6, np.array([1, 1, 2, 2, 2, 2]), 3)]
-    [(0, 2), (2, 6)]
-    """
-    if group is None:
-        yield from (slice(first, min(first + most, rows)) for first in range(0, rows, most))
-        return
-    ends, first = np.append(np.flatnonzero(np.diff(group)) + 1, rows), 0
-    while first < rows:
-        last = max(int(np.searchsorted(ends, first + most, side="right")) - 1, int(np.searchsorted(ends, first, side="right")))
-        yield slice(first, int(ends[last]))
-        first = int(ends[last])
 
 
 class Fold(ABC):
@@ -171,7 +155,7 @@ class Fold(ABC):
         e = examples
         rows, label, importance = e.measured()
         base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
-        more = {} if e.group is None else {"group": e.group[rows]}
+        more = e.lists(rows)
         self.prequential.update(base, served, label, importance, **more)
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows], **more)
         drifts = self.adaptation.watch(e)
@@ -199,7 +183,7 @@ class Fold(ABC):
             self.admission.watch(replace(part, corrected=corrected[rows]), passes)
             admitted[rows] = self.admitted
         self.admitted = admitted
-        more = {} if e.group is None else {"group": e.group}
+        more = e.lists()
         served = self.gate.serve(e.base, corrected, e.label, e.importance, **more)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
         self.prequential.update(e.base, e.served, e.label, e.importance, **more)
@@ -229,10 +213,8 @@ class Fold(ABC):
 
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""
-        group = None if e.group is None else e.group[rows]
-        return self._learn_rows(
-            self._columns(e, rows), np.ascontiguousarray(e.base[rows]), e.label[rows], e.weight[rows], group
-        )
+        base, group = np.ascontiguousarray(e.base[rows]), e.lists(rows).get("group")
+        return self._learn_rows(self._columns(e, rows), base, e.label[rows], e.weight[rows], group)
 
     def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None) -> Floats:
         # Rows for which the base returns no number are not learned.

@@ -183,12 +183,14 @@ class Held:
     def _cut(self, rows: int) -> _Rows:
         """Remove the oldest rows, and the rest of their last list, and return them."""
         taken = [self._none]
-        while len(self) and (
-            rows > 0 or (self._stack.loss.lists and self._first_block()["group"][0] == taken[-1]["group"][-1])
-        ):
+        while len(self):
             block = self._first_block()
-            most = rows if rows > 0 else int(np.argmin(np.append(block["group"] == taken[-1]["group"][-1], False)))
-            taken.append(block[:most])
+            if rows <= 0:
+                same = block["group"] == taken[-1]["group"][-1] if self._stack.loss.lists else np.zeros(1, np.bool_)
+                rows = int(np.argmin(np.append(same, False)))
+            if rows == 0:
+                break
+            taken.append(block[:rows])
             rows -= len(taken[-1])
             self._remove(len(taken[-1]))
         return taken[-1] if len(taken) == 2 else np.concatenate(taken)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.examples import Examples
+from riverdelta.core.examples import Examples, cuts
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
-from riverdelta.learning.fold import AT_ONCE, cuts
+from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
 from riverdelta.learning.observers import Observer

@@ -9,7 +9,6 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
 from riverdelta.core.age import age
-from riverdelta.core.losses import LOG_LOSS
 from riverdelta.metrics.family import Family, Labelled
 
 #: A learner whose status is older than this many seconds is down; it writes four a second, and a release takes a while.
@@ -49,19 +48,19 @@ GAUGES = {
     "swap": ("swap_number", "Newest tables published, a number"),
     "releases": ("releases", "Releases kept on disk, in releases"),
     "releases_refused": ("releases_refused", "Releases refused since the learner started, in releases"),
-    "parity_max_logit": ("parity_max_logit", "Largest difference between the last release and Python, in logits"),
+    "parity_max_error": ("parity_max_error", "Largest difference between the last release and Python, in raw outputs"),
     "occupancy.{table}": ("table_occupancy_ratio", "Used share of a hashed table, a ratio"),
     "controls.{action}": ("controls", "Commands applied so far, in records"),
     "gate.weight": ("gate_weight_ratio", "Weight of the corrected probability in the served mixture, a ratio"),
     "gate.rate": ("gate_learning_rate_ratio", "Rate of the gate, 1 without delay and with weights up to 1, a ratio"),
     "gate.skipped": (
         "gate_skipped",
-        f"Rows that the gate leaves out: a base logit beyond ±{LOG_LOSS.bound:g}, or not finite, in rows",
+        "Rows that the gate leaves out: a base output not finite or too large to have a bounded loss, in rows",
     ),
     "gate.delay": ("gate_delay_examples", "Most labels in flight while a row was served, in rows"),
-    "gate.gain": ("gate_gain_nats", "Weighted log loss that serving has saved over the base alone, in nats"),
-    "gate.excess": ("gate_excess_nats", "Excess of the served weighted log loss over that of the better expert, in nats"),
-    "gate.bound": ("gate_bound_nats", "Upper bound of the excess, in nats"),
+    "gate.gain": ("gate_gain", "Weighted loss that serving has saved over the base alone, in units of the loss"),
+    "gate.excess": ("gate_excess", "Excess of the served weighted loss over that of the better expert, in units of the loss"),
+    "gate.bound": ("gate_bound", "Upper bound of the excess, in units of the loss"),
     "admission.open": ("breaker_open", "Whether the breaker has stopped learning, 0 or 1"),
     "admission.trips": ("breaker_trips", "Times the breaker has tripped, in times"),
     "admission.limited": ("updates_limited", "Examples not learned because an entity reached its limit, in rows"),
@@ -84,26 +83,26 @@ GAUGES = {
     "traffic.top_changed": (
         "top_changed_ratio", "Requests of 2 rows or more whose best row the corrections changed, a ratio",
     ),
-    "traffic.residual.{share}": ("residual_logits", "Size of the correction of recent rows, in logits"),
-    "traffic.expected_log_loss.{scorer}": (
-        "expected_log_loss", "Log loss expected for recent rows without their labels, in nats a row",
+    "traffic.residual.{share}": ("residual", "Size of the correction of recent rows, in raw outputs"),
+    "traffic.expected_loss.{scorer}": (
+        "expected_loss", "Loss expected for recent rows without their labels, in units of the loss a row",
     ),
     "slices.{column}.{slice}.{scorer}.examples": ("slice_examples", "Examples of a slice, in rows"),
-    "slices.{column}.{slice}.{scorer}.log_loss": (
-        "slice_log_loss", "Prequential log loss of a slice's recent examples by weight, in nats a row",
+    "slices.{column}.{slice}.{scorer}.loss": (
+        "slice_loss", "Prequential loss of a slice's recent examples by weight, in units of the loss a row",
     ),
     "slices.{column}.{slice}.{scorer}.calibration_ratio": (
         "slice_calibration_ratio", "Sum of scores over sum of labels for a slice's recent examples, by weight, a ratio",
     ),
     "worth.gain.{bound}": (
-        "gain_row_nats", "Log loss that the tables in service save over the base with its interval, in nats a row",
+        "row_gain", "Loss that the tables in service save over the base with its interval, in units of the loss a row",
     ),
-    "trial.{bound}": ("trial_nats", "The challenger's gain over the champion, with its interval, in nats a row"),
+    "trial.{bound}": ("trial_gain", "The challenger's gain over the champion, with its interval, in units of the loss a row"),
 } | {
     f"prequential.{{window}}.{{scorer}}.{measure}": (f"prequential_{measure}", f"Prequential {text}")
     for measure, text in {
-        "log_loss": "log loss, a mean by the labels' weights, in nats a row",
-        "clipped": f"weight of rows whose log loss is clipped to {LOG_LOSS.bound:g} nats, in rows",
+        "loss": "loss, a mean by the labels' weights, in units of the loss a row",
+        "clipped": "weight of rows whose loss is clipped to its bound, in rows",
         "calibration_ratio": "sum of scores over sum of labels, by weight, a ratio",
         "auc": "area under the ROC curve, a ratio",
         "auc_error": "largest error of the AUC, a ratio",

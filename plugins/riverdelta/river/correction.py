@@ -17,7 +17,7 @@ from river.preprocessing import OneHotEncoder, StandardScaler
 
 from riverdelta.core import checked
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
-from riverdelta.core.features import Columns, Floats, Schema
+from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.centred import Limits
@@ -160,8 +160,8 @@ class River(Correction):
                 out[i, 0] = self._predicted(self._raw(x if known else self._ids(x), o), o)
         return out
 
-    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats) -> Floats:
-        out = self.room(columns, offset, label, weight)
+    def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
+        out = self.room(columns, offset, label, weight, group)
         numbers = self._numbers(columns, len(offset))
         # Numbers that are not finite would stay in the state permanently.
         parts = [offset[:, 0], label, weight, *(columns[name].T for name in self._numeric)]

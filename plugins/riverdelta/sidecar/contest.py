@@ -69,7 +69,8 @@ class Contest(Observer):
         base = np.ascontiguousarray(examples.base)
         champion, challenger = (stack.predict(examples.columns, base) for stack in self._stacks)
         rows, label, importance = examples.measured()
-        self._trial.update(champion[rows], challenger[rows], label, importance, base[rows])
+        group = None if examples.group is None else examples.group[rows]
+        self._trial.update(champion[rows], challenger[rows], label, importance, base[rows], group)
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Record an outcome for `settle`."""

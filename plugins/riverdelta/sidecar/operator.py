@@ -30,8 +30,8 @@ class ReleaseRow:
     release: int
     time: float
     examples: int
-    log_loss_base: float | None
-    log_loss_served: float | None
+    loss_base: float | None
+    loss_served: float | None
     gain_on_champion: float | None
     trial_examples: int | None
     verdict: str | None
@@ -113,8 +113,8 @@ class Operator:
                 release=r.number,
                 time=r.time,
                 examples=r.examples,
-                log_loss_base=facts.get("log_loss_base"),
-                log_loss_served=facts.get("log_loss_served"),
+                loss_base=facts.get("loss_base"),
+                loss_served=facts.get("loss_served"),
                 gain_on_champion=facts.get("difference"),
                 trial_examples=facts.get("trial_examples"),
                 verdict=facts.get("verdict"),

@@ -51,7 +51,7 @@ class Releases(Observer):
             "release_bytes": self.store.bytes(),
             "releases_refused": self.refused,
             "refused_because": self.reason,
-            "parity_max_logit": self.parity,
+            "parity_max_error": self.parity,
         }
 
     def state_after(self, position: int) -> Arrays | None:
@@ -69,7 +69,7 @@ class Releases(Observer):
         """
         d, stack, examples = self.definition, learner.stack, learner.examples
         report = learner.prequential.report()["all"]
-        facts: dict[str, Any] = {f"log_loss_{scorer}": report[scorer]["log_loss"] for scorer in ("base", "served")}
+        facts: dict[str, Any] = {f"loss_{scorer}": report[scorer]["loss"] for scorer in ("base", "served")}
         facts["digest"] = stack.digest()
         provenance = {"position": str(position), "examples": str(examples), **{k: str(v) for k, v in facts.items()}}
         merged = d.merge(stack, learner.gate.weight, provenance)
@@ -81,7 +81,7 @@ class Releases(Observer):
             raise
         number, path = self.store.next_path()
         save(merged, d.signature, path)
-        facts["parity_max_logit"] = self.parity
+        facts["parity_max_error"] = self.parity
         return self.store.add(number, path, position, examples, now, facts, learner.state(position))
 
     def _test(self, merged: onnx.ModelProto, stack: Stack) -> float:

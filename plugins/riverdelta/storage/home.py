@@ -111,8 +111,10 @@ class Home:
         """Create anything missing, including release 0, and return the release to start from.
 
         Workers and the sidecar all call this; the first call does the work. Raises `ConfigurationError`, with the differences
-        and the lines to type, if the folder learned with another definition, and `Unavailable` if it cannot be written.
+        and the lines to type, if the folder learned with another definition or the settings do not fit the task, and
+        `Unavailable` if it cannot be written.
         """
+        self.settings.check_window(self.definition.loss.lists)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._refuse_during_a_rebase()

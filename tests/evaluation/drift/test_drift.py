@@ -47,9 +47,9 @@ def test_what_stays_as_it_is_raises_no_alarm(seed):
     ("change", "quantities"),
     [
         ({"shift": 1.5}, {"price", "score"}),
-        ({"harder": 0.9}, {"log_loss", "calibration"}),
-        ({"louder": 1.5}, {"calibration", "log_loss"}),
-        ({"louder": -1.5}, {"calibration", "log_loss"}),
+        ({"harder": 0.9}, {"loss", "calibration"}),
+        ({"louder": 1.5}, {"calibration", "loss"}),
+        ({"louder": -1.5}, {"calibration", "loss"}),
     ],
     ids=["covariate", "concept", "scores too high", "scores too low"],
 )

@@ -30,9 +30,9 @@ def store(tmp_path):
     made = ReleaseStore(FolderRegistry(tmp_path / "home"))
     for count in range(3):
         number, path = made.next_path()
-        facts = {"position": str(9 * count), "examples": str(count), "log_loss_served": "0.25", "log_loss_base": "None"}
+        facts = {"position": str(9 * count), "examples": str(count), "loss_served": "0.25", "loss_base": "None"}
         save(merge(signature, stack, {}, Schema(), provenance=facts if count else None), signature, path)
-        made.add(number, path, 9 * count, count, 100.0, {"log_loss_served": 0.25}, nest({"stack": stack.state()}))
+        made.add(number, path, 9 * count, count, 100.0, {"loss_served": 0.25}, nest({"stack": stack.state()}))
     made.promote(1)
     made.judge(2, {"verdict": "rejected"})
     return made
@@ -69,7 +69,7 @@ def test_without_a_copy_too_the_releases_are_listed_from_their_files_and_the_log
     for was, made in zip(before, found, strict=True):
         for name in ("number", "path", "digest", "position", "examples", "shared", "state_digest"):
             assert getattr(made, name) == getattr(was, name), name
-        assert made.facts == ({"log_loss_served": 0.25} if made.number else {})
+        assert made.facts == ({"loss_served": 0.25} if made.number else {})
     assert (reader.champions(), reader.latest_good().number) == ([0, 1], 1)
     assert (
         "releases 0, 1, 2 are listed again from their files, with release 1 as the champion; lost are the verdicts"

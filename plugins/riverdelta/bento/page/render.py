@@ -79,8 +79,8 @@ def render(**shown: Any) -> str:
 def _apart(worth: Mapping[str, Any]) -> str:
     """Return why the gain of the health sentence is not that of the table; empty if both are the same to four digits."""
     limited, base, served = (worth.get(name) or {} for name in ("gain", *SCORERS))
-    if limited.get("mean") is None or base.get("log_loss") is None:
+    if limited.get("mean") is None or base.get("loss") is None:
         return ""
-    with_limit, without = _fixed(limited["mean"]), _fixed(base["log_loss"] - served["log_loss"])
+    with_limit, without = _fixed(limited["mean"]), _fixed(base["loss"] - served["loss"])
     apart = f" With this limit the gain is {with_limit}; without it, and divided by the sum of weights, it is {without}."
     return "" if with_limit == without else apart

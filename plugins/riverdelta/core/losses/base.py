@@ -46,6 +46,8 @@ class Loss(ABC):
     labels: tuple[float, ...] | None = None
     #: Whether an example is a list of rows, such as those of one request. Otherwise each row is an example.
     lists: ClassVar[bool] = False
+    #: For `lists`, the positions whose probability of being examined is learned from clicks.
+    positions: int = 0
     #: The names of the classes that the outputs stand for, in order; None for other labels.
     classes: tuple[str, ...] | None = None
     #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
@@ -79,6 +81,13 @@ class Loss(ABC):
     def expected(self) -> str:
         """The valid labels, for the end of an error message."""
         return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
+
+    @property
+    def label_schema(self) -> dict[str, Any]:
+        """The JSON schema of a label as clients send it."""
+        if self.labels is None:
+            return {"type": "number"}
+        return {"enum": [int(one) if one.is_integer() else one for one in self.labels]}
 
     def check_labels(
         self, label: npt.ArrayLike, what: str = "row", shown: bool = False, first: int = 0
@@ -213,6 +222,10 @@ class Loss(ABC):
         It is at most 1 for a loss in nats, and 0 if no such rate is known; shaped as `weight`. For a loss of lists, the weight
         is Σ label·weight over the list.
         """
+
+    def in_range(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> npt.NDArray[np.bool_] | bool:
+        """Return bool[N]: whether `mixable` holds for mixtures of these outputs; True if it holds for all."""
+        return True
 
     @abstractmethod
     def export_link(self, nodes: Nodes, prediction: str) -> str:

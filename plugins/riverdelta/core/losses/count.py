@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
@@ -97,6 +97,10 @@ class Count(Loss):
 
     def __init__(self, period: float | None = None) -> None:
         self.period = seconds(period)
+
+    @property
+    def label_schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": 0, "maximum": int(_MOST)}
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         found = np.asarray(label)

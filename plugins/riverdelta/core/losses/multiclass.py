@@ -169,6 +169,11 @@ class Multiclass(Loss):
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
         return f"one of {', '.join(named[:_SHOWN])}{more}"
 
+    @property
+    def label_schema(self) -> dict[str, Any]:
+        names = [*(self.classes or ())]
+        return {"enum": [*names, *(map(int, names) if self._are_numbers else range(self.outputs))]}
+
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         found = np.asarray(label, np.float64)
         return (found >= 0) & (found < self.outputs) & (found == np.floor(found))

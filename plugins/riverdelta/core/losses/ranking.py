@@ -14,7 +14,7 @@ from riverdelta.core.losses.kernels import DERIVATIVES, MIX, PREDICT, VALUE, Ker
 from riverdelta.core.losses.multiclass import export_mixed_logs, log_sum, mix_logs
 from riverdelta.core.nodes import Nodes
 
-_REACH, _MOST_GRADES = 30.0, 31
+_REACH, _MOST_GRADES, _MOST_POSITIONS = 30.0, 31, 1_000
 #: The largest range of scores in a list, and the log of the most rows of one.
 _RANGE, _LOG_ROWS = 56.0, 24.0
 
@@ -59,11 +59,14 @@ class Ranking(Loss):
     ----------
     grades
         The largest grade (default 1: clicked or not), 1 to 31.
+    positions
+        Positions whose probability of being examined is learned from clicks, 0 to 1,000 (default 0: none). Set it if users see
+        lists from the top, feedback has the position of every row, and no propensity is known.
 
     Raises
     ------
     ConfigurationError
-        If `grades` is not an integer from 1 to 31.
+        If `grades` is not an integer from 1 to 31, or `positions` one from 0 to 1,000.
 
     Notes
     -----
@@ -89,17 +92,23 @@ class Ranking(Loss):
     reach = _REACH
     kernels = Kernels(_value, _derivatives, _mix, _predict)
 
-    def __init__(self, grades: int = 1) -> None:
+    def __init__(self, grades: int = 1, positions: int = 0) -> None:
         if isinstance(grades, bool) or not isinstance(grades, int) or not 1 <= grades <= _MOST_GRADES:
             raise ConfigurationError(
                 f"grades is {grades!r}; expected the largest grade, 1 to {_MOST_GRADES}: Ranking(grades=4)"
             )
-        self.grades = grades
+        if isinstance(positions, bool) or not isinstance(positions, int) or not 0 <= positions <= _MOST_POSITIONS:
+            raise ConfigurationError(
+                f"positions is {positions!r}; expected the number of positions to learn, 0 to {_MOST_POSITIONS}: "
+                "Ranking(positions=10)"
+            )
+        self.grades, self.positions = grades, positions
         #: A row's loss is at most its grade times the range, the residuals and the log of the list's length.
         self.bound = grades * (_RANGE + 2.0 * _REACH + _LOG_ROWS)
 
     def __repr__(self) -> str:
-        return f"Ranking(grades={self.grades!r})"
+        positions = f", positions={self.positions!r}" if self.positions else ""
+        return f"Ranking(grades={self.grades!r}{positions})"
 
     @property
     def labels(self) -> tuple[float, ...]:  # type: ignore[override]

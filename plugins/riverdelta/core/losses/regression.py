@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -102,6 +103,10 @@ class Regression(Loss):
     def expected(self) -> str:
         return f"a number from {self._low:g} to {self._high:g}"
 
+    @property
+    def label_schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self._low, "maximum": self._high}
+
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         found = np.asarray(label)
         return (found >= np.float32(self._low)) & (found <= np.float32(self._high))
@@ -123,6 +128,10 @@ class Regression(Loss):
         if self.label_range is None:
             return np.zeros(np.shape(weight))
         return np.asarray(1.0 / (np.maximum(weight, 1e-300) * (self._high - self._low) ** 2))
+
+    def in_range(self, base: npt.ArrayLike, corrected: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        both = np.stack([self.rows(base), self.rows(corrected)])[..., 0]
+        return np.logical_and.reduce((both >= self._low) & (both <= self._high), axis=0)
 
     def export_link(self, nodes: Nodes, prediction: str) -> str:
         return prediction

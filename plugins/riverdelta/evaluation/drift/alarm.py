@@ -26,7 +26,7 @@ MOST = 4.0
 #: The most windows skipped because the loss still falls in them.
 _MOST_TRIES = 8
 #: The quantities watched beside the columns.
-LOSS, CALIBRATION, SCORE = "log_loss", "calibration", "score"
+LOSS, CALIBRATION, SCORE = "loss", "calibration", "score"
 
 
 class Drift:

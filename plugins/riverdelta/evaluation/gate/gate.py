@@ -84,9 +84,10 @@ class Gate:
     better of the last example, and (1) holds in the limit), then Λ / max Σδ after every example. Nothing has a unit of its
     own: with all losses multiplied by a constant, rates are divided by it, and every weight is as before.
 
-    A loss without a bound has no spread whatever the label is. Its a is the |r| met: all inequalities hold with it. So `bound`
+    Such a loss has no useful spread whatever the label is. Its a is the |r| met: all inequalities hold with it. So `bound`
     needs no assumption, and `worst_case` is the most that any labels cost which make no example's losses differ by more than
-    they did; `spread` is the largest.
+    they did; `spread` is the largest. With a range of labels, outputs outside the range have no mixable rate either
+    (`Loss.in_range`); their examples count in Q, as late ones do.
 
     Of the cost of one example, the rate is tuned to at most 10·|ω| times the typical loss of the base (`Unit`); the rest is
     added to F. (1) holds for any rates that fall, so one label in the wrong unit costs what it costs, as `excess` and `bound`
@@ -99,7 +100,8 @@ class Gate:
     **Rows left out.** All this is about evaluated rows. A row that is not finite, or whose base output is beyond the loss's
     bound (for log loss ±56 logits, at which all other reports clip it), is counted in `skipped` and changes nothing else; so
     is a list with such a row. Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²; with losses of at most 56
-    nats serving such a row costs at most that more than base alone. Losses without a bound leave out what is not finite alone.
+    nats serving such a row costs at most that more than base alone. A squared loss leaves out values beyond 10¹⁵, and a Poisson
+    loss log rates beyond 30.
 
     **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (exactly
     10⁻⁶ / (1 - 10⁻⁶)). No slower rate would lessen that, so η is tuned to Σδ without it. F is its sum, and that of the other
@@ -128,7 +130,7 @@ class Gate:
         self.unit = Unit(loss)
         self._first_rate = float(loss.mixable(np.ones(1))[0]) or hedge.UNLIMITED
         #: Whether a mixture's loss is exactly the mixed loss of rate 1, as the log loss of mixed probabilities is.
-        self._exact = loss.unit == "nats" and self._first_rate == 1.0
+        self._exact = loss.dispersion == "none" and self._first_rate == 1.0
         self._state = np.zeros(1, hedge.STATE)
         self._state["weight"], self._state["rate"], self._state["slowest"] = 0.5, self._first_rate, 1.0 / self._first_rate
         self._tuned = np.zeros(int(self._first_rate == hedge.UNLIMITED))
@@ -171,7 +173,7 @@ class Gate:
         if len(label):
             starts = loss.starts(len(label), group, each=True)
             with np.errstate(invalid="ignore"):  # a row that is not finite is not evaluated
-                examples, counted = self._examples(raw, numbers, starts)
+                examples, counted = self._examples(raw, numbers, starts, group)
             caps = self._caps(loss.value(raw[0], label, group), examples, counted, starts) if len(self._tuned) else self._tuned
             hedge.update(
                 self._state, raw, numbers, starts, examples, caps, counted, position, seen.rows, seen.held, served is None,
@@ -179,18 +181,18 @@ class Gate:
             )  # fmt: skip
         return np.asarray(raw[2])
 
-    def _examples(self, raw: Doubles, numbers: Doubles, starts: Ints) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+    def _examples(self, raw: Doubles, numbers: Doubles, starts: Ints, group: Group) -> tuple[Doubles, npt.NDArray[np.bool_]]:
         """Return the terms of each example, from before it is learned, and whether it is evaluated."""
-        loss, (label, weight) = self.loss, numbers
-        # The loss of a list is that of its labels, each times its weight.
-        mass = label * weight if loss.lists else weight
-        above = np.maximum(mass, 0.0)
-        examples = np.empty((4, len(starts) - 1))
-        examples[0] = by_list(np.maximum, loss.spread(raw[0], raw[1]), starts)
+        loss, (label, weight), (base, corrected, _) = self.loss, numbers, raw
+        # The loss of a list is that of its labels, each times its weight; its spread is for the largest label.
+        mass, largest = (label * weight, max(loss.labels or (1.0,))) if loss.lists else (weight, 1.0)
+        above, examples = np.maximum(mass, 0.0), np.zeros((4, len(starts) - 1))
         examples[1] = by_list(np.add, above, starts)
         examples[2] = by_list(np.add, above - mass, starts)
-        examples[3] = loss.mixable(examples[1])
-        return examples, by_list(np.logical_and, loss.judged(raw[0]) & loss.valid(label), starts)
+        if not len(self._tuned):
+            examples[0] = by_list(np.maximum, loss.spread(base, corrected, group), starts) / largest
+            examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
+        return examples, by_list(np.logical_and, loss.judged(base, group) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:
         """Return what each example may add at most to the cost that the rate is tuned to."""

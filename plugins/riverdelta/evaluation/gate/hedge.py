@@ -95,7 +95,7 @@ def update(  # type: ignore[no-untyped-def]
 
     `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[2, N] the rows' labels and weights.
     Example i has the rows starts[i] to starts[i + 1]; with `lists` these may be a part of those served together. `examples`
-    float64[4, M] are spreads d, the sums of weights above and below 0, and mixable rates (0: the loss knows none).
+    float64[4, M] are spreads d, the sums of weights above and below 0, and mixable rates (0: none).
     Example i was served with what had been observed at the position of its first row (`seen`); without positions (length 0)
     with everything known when it comes. With `virtual`, the served outputs are filled in. With `exact`, the mixture's loss is
     the mixed loss of rate 1. `tuned` and `caps` are for a loss without a mixable rate, and otherwise empty: the cost that the
@@ -137,11 +137,10 @@ def update(  # type: ignore[no-untyped-def]
         if 0.0 < limits[i] < s.rate:
             _slow_down(s, limits[i])
             s.slowest = 1.0 / limits[i]
-        met = math.isinf(spreads[i])
-        spread, back = abs(gain) if met else (heavy[i] + backs[i]) * spreads[i], backs[i] > 0.0
+        spread, back = abs(gain) if unlimited else (heavy[i] + backs[i]) * spreads[i], backs[i] > 0.0
         late, unknown = not at_once and s.examples > then.examples, limits[i] == 0.0
         if back:  # what the mixture gained over the mean of both losses is removed with the rows
-            gone = spread if met else backs[i] * spreads[i]
+            gone = spread if unlimited else backs[i] * spreads[i]
             s.late_share += min(gone * spreads[i] / 8.0, gone) if exact else gone
         if back or late or unknown:
             s.late_spread += spread * spread / 8.0

@@ -89,7 +89,7 @@ class Joiner:
     ) -> None:
         self.loss = loss
         #: The lists that wait, for a loss of lists.
-        self.lists = Lists(getattr(loss, "positions", 0)) if loss.lists else None
+        self.lists = Lists(loss.positions) if loss.lists else None
         self.configure(labels, window_seconds, relabels, late, keep_negatives)
         self._reads = reads
         self.unmatched = 0

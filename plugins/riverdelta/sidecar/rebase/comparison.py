@@ -13,7 +13,7 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.observers import Observer
 
 _NEW = ("base", "corrected", "served")
-_MEASURES = ("log_loss", "auc")
+_MEASURES = ("loss", "auc")
 
 
 class Comparison(Observer):

@@ -259,7 +259,7 @@ class _Rebase:
         home, position, now = self.home, self.done.position, time.time()
         store: ReleaseStore = releases.store
         comparison = self.done.comparison or {}
-        base, corrected, served = (comparison.get(n, {}).get("log_loss", np.nan) for n in ("base", "corrected", "served"))
+        base, corrected, served = (comparison.get(n, {}).get("loss", np.nan) for n in ("base", "corrected", "served"))
         measured, s = comparison.get("examples"), home.settings
         if measured and s.guard == "live" and not 0.0 <= served <= base:
             learner.gate.start_over()

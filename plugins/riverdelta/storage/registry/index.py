@@ -23,7 +23,9 @@ _MODEL = re.compile(r"releases/(\d{6,})(?:-\d+)?\.onnx")
 #: The bytes with which a state begins: its digest.
 DIGEST_BYTES = 16
 #: What the properties of a merged model say about its release.
-_COUNTS, _LOSSES = ("position", "examples"), ("log_loss_base", "log_loss_served")
+_COUNTS, _LOSSES = ("position", "examples"), ("loss_base", "loss_served")
+#: What version 0.1 called facts.
+_SINCE_0_2 = {"log_loss_base": "loss_base", "log_loss_served": "loss_served", "parity_max_logit": "parity_max_error"}
 _LISTS = {"releases": list, "champions": list, "shared": dict}
 _ENTRY: dict[str, type | tuple[type, ...]] = {
     "number": int, "file": str, "digest": str, "position": int, "examples": int, "time": (int, float), "facts": dict,
@@ -95,7 +97,7 @@ def _entry(registry: Registry, number: int, name: str) -> Index:
         raise Corrupt(f"{path} is not a release: {error}") from None
     for loss in _LOSSES:
         with suppress(KeyError, ValueError):
-            facts[loss] = float(known[loss])
+            facts[loss] = float(known.get(loss) or known[f"log_{loss}"])
     if "digest" in known:
         facts["digest"] = known["digest"]
     made = path.stat().st_mtime
@@ -128,6 +130,8 @@ def _parsed(registry: Registry, name: str) -> Index:
         raise Corrupt(f"{path} is not valid JSON: {error}") from error
     if not _is_index(index):
         raise Corrupt(f"{path} is not an index of releases")
+    for entry in index["releases"]:
+        entry["facts"] = {_SINCE_0_2.get(name, name): fact for name, fact in entry["facts"].items()}
     return index
 
 
