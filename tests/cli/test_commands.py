@@ -247,7 +247,7 @@ main(sys.argv[1:])
     ("arguments", "said"),
     [
         (("replay", "--journal", "nowhere"), "has no service.py"),
-        (("replay", "--events", 10), "pip install 'riverdelta[demo]'"),
+        (("replay", "--events", 10), "pip install 'riverdelta[train]'"),
     ],
 )
 def test_what_needs_pytorch_says_how_to_install_it_and_a_journal_is_replayed_without(arguments, said):

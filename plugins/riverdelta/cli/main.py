@@ -67,7 +67,7 @@ class Commands(click.Group):
             if error.name not in _TRAINING:
                 raise
             raise click.ClickException(
-                f"{error.name} is not installed; this command needs it to train a base: pip install 'riverdelta[demo]'"
+                f"{error.name} is not installed; this command needs it to train a base: pip install 'riverdelta[train]'"
             ) from error
 
 
