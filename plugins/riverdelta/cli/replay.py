@@ -43,9 +43,7 @@ _BEGUN_BY_0_1 = "version 0.1 began this journal and limited numbers in another w
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="Its folder (default: the one below RIVERDELTA_DATA).")
 @click.option("--work", type=click.Path(path_type=Path), help="Where its base is kept (default: in the cache).")
 @click.option("--journal", type=click.Path(path_type=Path), help="Learn the journal of this demo folder again.")
-@click.option(
-    "--lag", "lag_rows", type=click.IntRange(min=0), help="Delay labels by N rows, or lists (DATA: publish every N rows)."
-)
+@click.option("--lag", "lag_rows", type=click.IntRange(min=0), help="Delay labels by N rows or lists (DATA: publish every N).")
 @click.option("--lag-seconds", type=click.FloatRange(min=0), help="Delay labels by this many seconds of the data.")
 @click.option("--events", type=click.IntRange(min=1), help="Rows of the second half to use (default: all).")
 @click.option("--attack", type=click.Choice(KINDS), help="Tamper with a tenth of the labels, from the middle on.")

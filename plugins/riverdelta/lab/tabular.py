@@ -19,10 +19,10 @@ def table(rows: Stream, names: Sequence[str]) -> Floats:
 
 
 def export(model: Any, features: Floats, path: Path, opset: int = 17) -> None:
-    """Write a fitted scikit-learn model as ONNX: input `X`, outputs `label` and `probabilities` of a classifier, or `variable`."""
+    """Write a fitted model as ONNX: input `X`, outputs `label` and `probabilities`, or a regressor's `variable`."""
     from skl2onnx import to_onnx
 
-    options = {"zipmap": False} if hasattr(model, "predict_proba") else None
+    options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = to_onnx(model, features[:1], options=options and {id(model): options}, target_opset=opset)
+    made = to_onnx(model, features[:1], options=options, target_opset=opset)
     write(path, made.SerializeToString())

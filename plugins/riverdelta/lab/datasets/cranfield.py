@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +38,12 @@ class Cranfield(DataSet):
 
         texts, queries = (list(read_texts(folder / name).values()) for name in ("cran.all.1400", "cran.qry"))
         grades = np.zeros((len(queries), len(texts)), np.float32)
-        for query, text, code in _judgements(folder / "cranqrel", len(queries), len(texts)):
-            grades[query, text] = max(0, _GRADES + 1 - code) if code > 0 else 0
+        for asking, judged, code in _judgements(folder / "cranqrel", len(queries), len(texts)):
+            grades[asking, judged] = _GRADES + 1 - code if code > 0 else 0
         asked, found = vectors(queries, work), vectors(texts, work)
         best = np.argsort(-(asked @ found.T), axis=1, kind="stable")[:, :_CANDIDATES]
         query, text = np.repeat(np.arange(len(queries)), best.shape[1]), best.ravel()
-        columns = {"query": asked[query], "text": found[text], "document": text}
+        columns: dict[str, Any] = {"query": asked[query], "text": found[text], "document": text}
         rows = Stream(self.name, columns, grades[query, text], query.astype(np.float64), loss=Ranking(_GRADES), group=query)
         cut = len(queries) // 5 * best.shape[1]
         return Split(rows[:cut], rows[cut:])
@@ -84,8 +85,11 @@ def _judgements(file: Path, queries: int, texts: int) -> list[tuple[int, int, in
             query, text, code = map(int, line.split())
         except ValueError:
             raise InvalidInput(f"{file} has {line!r} in line {at}; expected a query, a document and a code") from None
-        if not (1 <= query <= queries and 1 <= text <= texts):
-            raise InvalidInput(f"{file} has {line!r} in line {at}; expected queries 1 to {queries}, documents 1 to {texts}")
+        if not (1 <= query <= queries and 1 <= text <= texts and code in (-1, 1, 2, 3, 4)):
+            raise InvalidInput(
+                f"{file} has {line!r} in line {at}; expected a query from 1 to {queries}, a document from 1 to {texts}, and a "
+                f"code from 1 to 4, or -1"
+            )
         found.append((query - 1, text - 1, code))
     return found
 

@@ -67,6 +67,7 @@ def read_csv(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> dict
         raise InvalidInput(f"{path} cannot be read as {delimiter!r}-separated text with a header: {error}") from error
     if missing := [name for name in columns if name not in head]:
         raise InvalidInput(f"{path} has the columns {', '.join(head)}; expected {', '.join(missing)} as well")
-    if wrong := next((at for at, row in enumerate(rows) if len(row) != len(head)), None):
+    wrong = next((at for at, row in enumerate(rows) if len(row) != len(head)), None)
+    if wrong is not None:
         raise InvalidInput(f"{path} has {len(rows[wrong])} values in line {wrong + 2}; expected {len(head)}")
     return {name: [row[head.index(name)] for row in rows] for name in columns}

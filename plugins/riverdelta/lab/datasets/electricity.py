@@ -31,7 +31,7 @@ class Electricity(DataSet):
         columns = {name: np.array(found[name], np.float32) for name in ("period", *_NUMBERS)}
         columns["slot"] = np.round(columns["period"] * 47).astype(np.int64)
         label = np.array(found["class"], np.float32)
-        rows = Stream(self.name, columns, label, _HALF_HOUR * np.arange(len(label)))
+        rows = Stream(self.name, columns, label, _HALF_HOUR * np.arange(len(label), dtype=np.float64))
         return Split(rows[: len(rows) // 5], rows[len(rows) // 5 :])
 
     def train(self, first: Stream, path: Path) -> None:

@@ -79,13 +79,12 @@ def folder_of(name: str, given: Path | None = None, environment: Mapping[str, st
 
     Raises `ConfigurationError` naming the folder if there is none.
     """
-    if given is None and not (around := environment.get("RIVERDELTA_DATA")):
+    around = environment.get("RIVERDELTA_DATA")
+    if given is None and not around:
         raise ConfigurationError(f"no folder of {name} is known; give it: riverdelta replay --dataset {name} --data FOLDER")
-    folder = given or Path(around) / name
+    folder = given or Path(around or ".") / name
     if not folder.is_dir():
-        raise ConfigurationError(
-            f"{folder} is no folder; give that of {name}: riverdelta replay --dataset {name} --data FOLDER"
-        )
+        raise ConfigurationError(f"{folder} is not a folder; give another: riverdelta replay --dataset {name} --data FOLDER")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""MedQuAD with LiveQA: medical questions and answers that judges graded 1 (incorrect) to 4 (excellent)."""
+"""MedQuAD with LiveQA: medical questions and answers that experts graded 1 (incorrect) to 4 (excellent)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ from riverdelta.lab.datasets.dataset import DataSet, Split
 from riverdelta.lab.stream import Stream
 from riverdelta.learning.definition import Definition
 
-#: The best grade: judges' 1 to 4 count as 0 to 3.
+#: The best grade: the experts' 1 to 4 count as 0 to 3.
 _GRADES = 3
 
 
 class MedQuad(DataSet):
     """The base compares vectors of a sentence encoder; its scale is fitted on the first quarter of the questions.
 
-    A list is the judged answers of a question, one question a second, in the order of their numbers. All grades of a list are
+    A list is the graded answers of a question, one question a second, in the order of their numbers. All grades of a list are
     known when the next question comes. `source` is the website of an answer.
     """
 
     name = "medquad"
-    about = (
-        "answers to a question; base: similarity by all-MiniLM-L6-v2, its scale fitted on the first quarter of the questions"
-    )
+    about = "answers to a question; base: similarity by all-MiniLM-L6-v2, scale fitted on the first quarter of the questions"
     measure = "ndcg10"
 
     def load(self, folder: Path, work: Path) -> Split:
@@ -43,7 +41,6 @@ class MedQuad(DataSet):
         questions, answers, judged = _questions(folder), _answers(folder), _judgements(folder)
         if missing := [f"question {q} or answer {a}" for q, a, _ in judged if q not in questions or a not in answers]:
             raise InvalidInput(f"{folder} has a judgement of {missing[0]}, whose text is missing")
-        judged = [(q, a, grade) for q, a, grade in judged]
         numbers = np.array([q for q, _, _ in judged])
         asked = dict(zip(questions, vectors(list(questions.values()), work), strict=True))
         found = dict(zip(answers, vectors(list(answers.values()), work), strict=True))
@@ -53,7 +50,7 @@ class MedQuad(DataSet):
             "text": np.stack([found[a] for _, a, _ in judged]),
             "source": np.array([sources.index(a.split("_")[0]) for _, a, _ in judged]),
         }
-        label = np.float32([grade for _, _, grade in judged])
+        label = np.array([grade for _, _, grade in judged], np.float32)
         rows = Stream(self.name, columns, label, numbers.astype(np.float64), loss=Ranking(_GRADES), group=numbers)
         lists = np.unique(numbers)
         cut = int(np.searchsorted(numbers, lists[len(lists) // 4]))
@@ -77,7 +74,7 @@ class MedQuad(DataSet):
 
 
 def _questions(folder: Path) -> dict[int, str]:
-    """Return the questions in the judges' words, or the users' where there are none, by number."""
+    """Return the questions in the experts' words, or the users' where there are none, by number."""
     file, found = _one(folder, "*.xml"), dict[int, str]()
     for question in ElementTree.fromstring(file.read_bytes()).iter("NLM-QUESTION"):
         texts = (question.findtext(where) or "" for where in ("NIST-PARAPHRASE", "Original-Question/MESSAGE"))
@@ -105,7 +102,7 @@ def _judgements(folder: Path) -> list[tuple[int, str, int]]:
 
 def _one(folder: Path, pattern: str) -> Path:
     if not (found := sorted(folder.glob(pattern))):
-        raise InvalidInput(f"{folder} has no {pattern}; give the folder of LiveQA's judged answers")
+        raise InvalidInput(f"{folder} has no {pattern}; give the folder of LiveQA's graded answers")
     return found[0]
 
 

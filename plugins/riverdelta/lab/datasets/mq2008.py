@@ -55,15 +55,9 @@ class MQ2008(DataSet):
 
     def _graded(self, rows: npt.NDArray[Any]) -> Stream:
         rows = rows[np.argsort(rows[:, 1], kind="stable")]
-        columns = {"X": np.ascontiguousarray(rows[:, 2:], np.float32)}
-        return Stream(
-            self.name,
-            columns,
-            np.float32(rows[:, 0]),
-            np.zeros(len(rows)),
-            loss=Ranking(_GRADES),
-            group=rows[:, 1].astype(np.int64),
-        )
+        columns, group = {"X": np.ascontiguousarray(rows[:, 2:], np.float32)}, rows[:, 1].astype(np.int64)
+        label = rows[:, 0].astype(np.float32)
+        return Stream(self.name, columns, label, np.zeros(len(rows)), loss=Ranking(_GRADES), group=group)
 
     def _clicks(self, rows: npt.NDArray[Any], queries: npt.NDArray[Any]) -> Stream:
         rng, parts, labels, weights, groups = np.random.default_rng(0), list[Any](), list[Any](), list[Any](), list[Any]()
@@ -72,9 +66,9 @@ class MQ2008(DataSet):
             shown = shown[np.argsort(-shown[:, _BM25], kind="stable")][:_SHOWN]
             examined = 1.0 / (1.0 + np.arange(len(shown)))
             attracts = _NOISE + (1.0 - _NOISE) * (2.0 ** shown[:, 0] - 1.0) / (2.0**_GRADES - 1.0)
-            parts.append(np.float32(shown[:, 2:]))
-            labels.append(np.float32(rng.random(len(shown)) < examined * attracts))
-            weights.append(np.float32(1.0 / examined))
+            parts.append(shown[:, 2:].astype(np.float32))
+            labels.append((rng.random(len(shown)) < examined * attracts).astype(np.float32))
+            weights.append((1.0 / examined).astype(np.float32))
             groups.append(np.full(len(shown), session))
         group = np.concatenate(groups)
         columns = {"X": np.concatenate(parts)}

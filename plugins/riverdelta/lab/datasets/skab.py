@@ -44,9 +44,9 @@ class Skab(DataSet):
         if not rows:
             raise InvalidInput(f"{folder} has no labelled experiments; expected files such as data/valve1/0.csv")
         rows.sort(key=lambda row: row[0])
-        time, features, label = np.array([row[0] for row in rows]), np.float32([row[1] for row in rows]), [r[2] for r in rows]
-        columns = {name: np.ascontiguousarray(features[:, k]) for k, name in enumerate(_SENSORS)}
-        stream = Stream(self.name, columns, np.float32(label), time, loss=_LOSS)
+        time, features, label = (np.array(values) for values in zip(*rows, strict=True))
+        columns = {name: np.ascontiguousarray(features[:, k], np.float32) for k, name in enumerate(_SENSORS)}
+        stream = Stream(self.name, columns, label.astype(np.float32), time, loss=_LOSS)
         cut = int(np.searchsorted(time, (time[0] // 86_400.0 + 1.0) * 86_400.0))
         return Split(stream[:cut], stream[cut:])
 

@@ -11,7 +11,6 @@ import numpy as np
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Floats, Schema
 from riverdelta.core.losses import Multiclass
-from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
 from riverdelta.lab.datasets.dataset import DataSet, Split
 from riverdelta.lab.stream import Stream
@@ -25,7 +24,10 @@ _LOSS = Multiclass([str(digit) for digit in range(10)])
 
 
 class SpokenDigits(DataSet):
-    """The base is trained on all speakers but the last by name, whose recordings are the stream, each labelled at once."""
+    """The base is trained on all speakers but the last by name, whose recordings are the stream, each labelled at once.
+
+    Every correction belongs to one speaker, so that the others keep the base's answers.
+    """
 
     name = "spoken-digits"
     about = "the digit spoken; base: a small network on log-mel features of five speakers, stream: the sixth"
@@ -61,7 +63,7 @@ class SpokenDigits(DataSet):
             taps={"voice": "hidden"},
             columns=Schema.of({"speaker": "int64"}),
             task=_LOSS,
-            corrections=[Calibration(), Entity("speaker", on=["voice"])],
+            corrections=[Entity("speaker", on=["voice"])],
         )
 
 
@@ -79,7 +81,7 @@ def features(file: Path) -> Floats:
     energy = np.abs(np.fft.rfft(frames, axis=1)) ** 2 @ _mel().T
     log = np.log(energy + 1e-6)
     parts = [log[rows].mean(0) if len(rows) else log.mean(0) for rows in np.array_split(np.arange(len(log)), _PARTS)]
-    return np.float32(np.concatenate(parts) - log.mean())
+    return np.asarray(np.concatenate(parts) - log.mean(), np.float32)
 
 
 def _mel() -> Floats:
@@ -87,7 +89,8 @@ def _mel() -> Floats:
     ends = 700.0 * (10.0 ** (np.linspace(0, 2595 * np.log10(1 + _RATE / 1400.0), _BANDS + 2) / 2595) - 1)
     at = np.fft.rfftfreq(_WINDOW, 1.0 / _RATE)
     low, middle, high = (ends[k : k + _BANDS, None] for k in range(3))
-    return np.float32(np.clip(np.minimum((at - low) / (middle - low), (high - at) / (high - middle)), 0, None))
+    sides = (at - low) / (middle - low), (high - at) / (high - middle)
+    return np.asarray(np.clip(np.minimum(*sides), 0, None), np.float32)
 
 
 DATASET = SpokenDigits()

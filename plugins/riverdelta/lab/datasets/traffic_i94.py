@@ -39,9 +39,9 @@ class Traffic(DataSet):
         columns = {name: np.array(found[name], np.float32)[first] for name in _WEATHER}
         # A holiday is named in its first hour alone.
         holidays = {each.date() for each, name in zip(when, found["holiday"], strict=True) if name not in ("None", "")}
-        columns["holiday"] = np.float32([each.date() in holidays for each in when])[first]
-        columns["hour"] = np.float32([each.hour for each in when])[first]
-        columns["weekday"] = np.float32([each.weekday() for each in when])[first]
+        columns["holiday"] = np.array([each.date() in holidays for each in when], np.float32)[first]
+        columns["hour"] = np.array([each.hour for each in when], np.float32)[first]
+        columns["weekday"] = np.array([each.weekday() for each in when], np.float32)[first]
         columns["hour_of_week"] = (24 * columns["weekday"] + columns["hour"]).astype(np.int64)
         label = np.array(found["traffic_volume"], np.float32)[first]
         rows = Stream(self.name, columns, label, time, loss=_LOSS)

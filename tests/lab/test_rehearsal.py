@@ -1,0 +1,86 @@
+"""A rehearsal serves and learns a stream as a service would, with labels as late as it says."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from riverdelta.cli.main import main
+from riverdelta.cli.rehearsed import verdict
+
+REAL = Path(os.environ.get("RIVERDELTA_DATA", "/nonexistent")) / "skab"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Half-hours whose label is the sign of one number, which turns round after the first fifth."""
+    folder, draw = tmp_path_factory.mktemp("electricity"), np.random.default_rng(0)
+    numbers = draw.normal(size=(1_000, 5)).round(3)
+    label = (numbers[:, 0] > 0) ^ (np.arange(1_000) >= 200)
+    lines = (
+        f"{at % 48 / 47:.4f},{','.join(map(str, row))},{int(y)}" for at, (row, y) in enumerate(zip(numbers, label, strict=True))
+    )
+    head = "period,nswprice,nswdemand,vicprice,vicdemand,transfer,class"
+    (folder / "elec.csv").write_text("\n".join([head, *lines, ""]))
+    return folder
+
+
+def figures(folder, *options, name="electricity", work=None):
+    arguments = [
+        "replay",
+        "--dataset",
+        name,
+        "--data",
+        str(folder),
+        "--work",
+        str(work or folder),
+        "--json",
+        *map(str, options),
+    ]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_learning_repairs_a_base_whose_world_turned_round(folder):
+    found = figures(folder)
+    assert (found["base_rows"], found["rows"], found["lag_rows"]) == (200, 800, 48)
+    assert found["stream"]["served"]["auc"] > 0.7 > 0.1 > found["stream"]["base"]["auc"]
+    assert found["verdict"].startswith("Learning helps: auc")
+    assert len(list(folder.glob("base-*.onnx"))) == 1
+
+
+def test_labels_that_come_after_the_last_row_teach_nothing(folder):
+    found = figures(folder, "--lag", 800)
+    assert found["known"] == 0
+    assert found["stream"]["served"] == found["stream"]["base"]
+    assert "does not help" in found["verdict"]
+    assert "Only 0% of the labels were known" in found["verdict"]
+    assert figures(folder, "--lag-seconds", 800 * 1_800) == found | {"lag_rows": 0, "lag_seconds": 800 * 1_800.0} | {
+        "seconds": pytest.approx(found["seconds"], abs=60)
+    }
+
+
+def test_two_delays_at_once_are_refused(folder):
+    arguments = ["replay", "--dataset", "electricity", "--data", str(folder), "--lag", "1", "--lag-seconds", "1"]
+    done = CliRunner().invoke(main, [*arguments, "--work", str(folder)])
+    assert done.exit_code == 2
+    assert "give one of --lag and --lag-seconds" in done.output
+
+
+def test_the_verdict_names_the_best_baseline_and_that_labels_repeat():
+    stream = {"base": {"mae": 3.0}, "served": {"mae": 2.0}, "last_label": {"mae": 0.5}, "last_period": {"mae": 2.5}}
+    said = verdict({"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994})
+    assert said.startswith("Learning helps: mae 3 → 2. The best simple baseline is last_label, 0.5: better than the scorer.")
+    assert "99.4% of the labels equal the one before" in said
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="RIVERDELTA_DATA names no folder with skab")
+def test_faults_of_a_pump_with_labels_a_day_late(tmp_path):
+    found = figures(REAL, name="skab", work=tmp_path)
+    assert (found["base_rows"], found["rows"], found["lag_seconds"]) == (11_076, 26_325, 86_400.0)
+    assert 0.1 < found["known"] < 0.2
+    assert "Only 15% of the labels were known" in found["verdict"]
