@@ -49,7 +49,7 @@ def test_learning_repairs_a_base_whose_world_turned_round(folder):
     found = figures(folder)
     assert (found["base_rows"], found["rows"], found["lag_rows"]) == (200, 800, 48)
     assert found["stream"]["served"]["auc"] > 0.7 > 0.1 > found["stream"]["base"]["auc"]
-    assert found["verdict"].startswith("Learning helps: auc")
+    assert found["verdict"].startswith("Learning helps: accuracy")
     assert len(list(folder.glob("base-*.onnx"))) == 1
 
 
@@ -71,11 +71,14 @@ def test_two_delays_at_once_are_refused(folder):
     assert "give one of --lag and --lag-seconds" in done.output
 
 
-def test_the_verdict_names_the_best_baseline_and_that_labels_repeat():
+def test_the_verdict_names_the_baselines_it_loses_to_and_why():
     stream = {"base": {"mae": 3.0}, "served": {"mae": 2.0}, "last_label": {"mae": 0.5}, "last_period": {"mae": 2.5}}
-    said = verdict({"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994})
-    assert said.startswith("Learning helps: mae 3 → 2. The best simple baseline is last_label, 0.5: better than the scorer.")
+    figures = {"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994, "gate_weight": 0.2}
+    said = verdict(figures)
+    assert said.startswith("Learning helps: mae 3 → 2. It loses to last_label (0.5). It is no worse than last_period (2.5).")
     assert "99.4% of the labels equal the one before" in said
+    said = verdict(figures | {"stream": {"base": {"mae": 2.0}, "served": {"mae": 2.0}}})
+    assert said.startswith("Learning does not help: mae 2 → 2. Its loss was no lower than the base's, so the gate mixes in 20%")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="RIVERDELTA_DATA names no folder with skab")
