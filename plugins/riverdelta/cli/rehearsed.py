@@ -83,7 +83,7 @@ def verdict(figures: Mapping[str, Any]) -> str:
     helped = "helps" if sign * (served - base) > 0 else "does not help"
     said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}."
     if helped == "does not help" and figures["gate_weight"] < 0.5:
-        said += f" Its loss was no lower than the base's, so the gate mixes in {figures['gate_weight']:.0%} of it at the end."
+        said += f" Its loss is not below the base's, so the gate mixes in {figures['gate_weight']:.0%} of it at the end."
     ordered = sorted(values, key=lambda who: -sign * values[who])
     better = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) > 0]
     worse = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) <= 0]

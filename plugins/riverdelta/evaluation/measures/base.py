@@ -47,7 +47,7 @@ class Measures(ABC):
     def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         """Return the facts float64[E, S, F] of the measurable examples, and label and weight float64[E, 2].
 
-        Baselines learn the labels on the way.
+        Baselines learn the labels as they become known.
         """
 
     @abstractmethod

@@ -127,7 +127,7 @@ class Classes(Measures):
         return out, labels
 
     def _sent(self, labels: Doubles) -> Doubles:
-        """Return what is kept of labels: label, sign of the weight, and the last label so far whose weight is positive."""
+        """Return facts of labels for `known`: label, sign of its weight, and the last label so far of a positive weight."""
         label, sign = labels[:, 0], np.sign(labels[:, 1])
         at = np.maximum.accumulate(np.where(sign > 0, np.arange(1, len(label) + 1), 0))
         before = self.known.rows[-1, 3] if len(self.known.rows) else -1.0
