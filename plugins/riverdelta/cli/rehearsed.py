@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def rehearsed(
     definition = data.definition(base)
     found = asdict(rehearse(definition, split.later, late_rows, late_seconds, split.held_out, data.after))
     for other, stream in split.others.items():
-        more = rehearse(definition, stream, late_rows, late_seconds, split.held_out)
+        more = rehearse(replace(definition, task=stream.loss), stream, late_rows, late_seconds, split.held_out)
         found["held_out"].update({f"{title}, {other}": measures for title, measures in more.held_out.items()})
     made = {
         "data": name,
@@ -91,6 +91,9 @@ def verdict(figures: Mapping[str, Any]) -> str:
         said += f" It loses to {' and '.join(better)}."
     if worse:
         said += f" It is no worse than {' and '.join(worse)}."
+    for title, of in figures["held_out"].items():
+        if _number(of["base"].get(measure)) and _number(of["served"].get(measure)):
+            said += f" {title.capitalize()}: {of['base'][measure]:.4g} → {of['served'][measure]:.4g}."
     if figures["known"] < 0.5:
         said += f" Only {figures['known']:.0%} of the labels were known before the last row was scored."
     repeats = figures["repeats"]

@@ -61,7 +61,7 @@ def replay(
         The weight of each label, float32[N] from 0 to 100 (default 1); a negative by silence has the weight 1.
     group
         The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request,
-        and complete when the last of its labels is known; `refresh_rows` then counts lists.
+        shown in its order, and complete when the last of its labels is known; `refresh_rows` then counts lists.
     """
     rows = len(label)
     weight = np.ones(rows, np.float32) if weight is None else weight
@@ -205,7 +205,8 @@ class Replayed(Source, Observer):
             late = (self.time[rows] + window <= self._tick) & (label > 0)
         keys, weight = (np.ones(len(rows), np.int64), self._request[rows], self._index[rows]), self.weight[rows]
         complete = None if self.group is None else np.ones(len(rows), np.bool_)
-        self._push(Feedback(*keys, label, received, late, self.source[rows], weight, complete=complete))
+        place = None if self.group is None else self._index[rows]
+        self._push(Feedback(*keys, label, received, late, self.source[rows], weight, place=place, complete=complete))
 
     def _push(self, record: Record) -> None:
         self._sequence += 1

@@ -84,7 +84,7 @@ def test_mq2008_shows_ten_documents_by_bm25_and_weighs_a_click_by_its_position(t
     assert shown.weight.tolist() == list(range(1, 11))
     assert split.later.label[split.later.weight == 1].mean() > 3 * split.later.label[split.later.weight == 10].mean()
     assert split.held_out["test queries"].label.max() == 2
-    assert len(split.others) == 5
+    assert len(split.others) == 8
     assert split.others["seed 0, no propensities"].weight is None
     assert (split.others["seed 0, no propensities"].label == split.later.label).all()
     assert (split.others["seed 1"].label != split.later.label).any()

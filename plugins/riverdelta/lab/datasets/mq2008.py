@@ -30,7 +30,8 @@ class MQ2008(DataSet):
     3,000 sessions, one a second: a query at random, its ten best documents by BM25 in this order. The row at position k (0 for
     the first) is examined with probability 1 / (1 + k), and clicked if it is examined and attracts: with probability 0.1 +
     0.9·(2^grade - 1) / 3. A click weighs 1 + k. Clicks are known a minute later. The test queries have the publisher's grades:
-    they are scored after the stream, after the streams of other seeds, and after the same streams with clicks that weigh 1.
+    they are scored after the stream, after the streams of other seeds, after the same streams with clicks that weigh 1, and
+    after those with positions, from which the probabilities of being examined are learned.
     """
 
     name = "mq2008"
@@ -46,6 +47,11 @@ class MQ2008(DataSet):
         others = {f"seed {seed}": stream for seed, stream in zip(_SEEDS[1:], streams[1:], strict=True)}
         others |= {
             f"seed {seed}, no propensities": replace(each, weight=None) for seed, each in zip(_SEEDS, streams, strict=True)
+        }
+        learned = Ranking(positions=_SHOWN)
+        others |= {
+            f"seed {seed}, positions": replace(each, weight=None, loss=learned)
+            for seed, each in zip(_SEEDS, streams, strict=True)
         }
         held_out = {"test queries": self._graded(test)}
         return Split(self._graded(train[np.isin(train[:, 1], first)]), streams[0], held_out, others)
