@@ -119,7 +119,7 @@ def test_measures_have_the_mean_loss_and_nothing_that_needs_two_labels():
     assert again.report() == prequential.report()
     for scorer, expected in mean.items():
         report = again.report()["all"][scorer]
-        assert report.keys() == {"examples", "skipped", "loss", "clipped"}
+        assert report.keys() == {"examples", "skipped", "loss", "clipped", "mae", "rmse", "r2", "bias"}
         assert report["loss"] == pytest.approx(expected)
         assert slices.report()["country"]["de"][scorer].keys() == {"examples", "loss"}
         sizes = np.diff([0, *history.report()["examples"]])

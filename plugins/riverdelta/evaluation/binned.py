@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -47,7 +48,7 @@ def threshold_of(edge: int) -> float:
     return 1.0 / (1.0 + math.exp(-SCALE * x / (1.0 - abs(x))))
 
 
-def by_value(z: npt.NDArray[np.float32], label: npt.ArrayLike, weight: Doubles) -> Doubles:
+def by_value(z: npt.NDArray[np.floating[Any]], label: npt.ArrayLike, weight: Doubles) -> Doubles:
     """Return counts[label, value] of the distinct logits in ascending order, so that every pair within a bin is a true tie."""
     values, at = np.unique(z, return_inverse=True)
     return np.stack([np.bincount(at, weight * (label == y), len(values)) for y in (0, 1)])

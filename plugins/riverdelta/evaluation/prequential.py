@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,14 +11,16 @@ from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows
-from riverdelta.evaluation.measures import Measures, Report, measures_of
+from riverdelta.evaluation.measures import SCORERS, Measures, Report, measures_of
+
+__all__ = ["SCORERS", "Prequential"]
 
 
 class Prequential:
     """The loss of base and served outputs and the measures of the task, beside simple baselines that know the labels so far.
 
-    With loss l, weight w: loss = Σ w·min(l, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is Σ w of the rows whose loss
-    exceeds that: all reports of losses count them here. The other measures and the baselines are those of
+    With loss l, weight w: loss = Σ w·min(l, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is Σ w of the rows whose
+    loss exceeds that: all reports of losses count them here. The other measures and the baselines are those of
     `evaluation.measures`. Unit weights count rows; a row of weight -1 takes an earlier one back.
 
     "all" keeps sums, and "recent" the last `window` examples themselves. Rows are added strictly in order: the state does not
@@ -64,9 +64,9 @@ class Prequential:
     ) -> None:
         """Add N rows: raw outputs float32[N, K] as they were when each row was scored, labels, weights (default 1).
 
-        `group` int64[N] has the list of each row, for a loss of lists; `time` float64[N] is when a row was scored (Unix seconds)
-        and `item` int64[N] what it shows, for the baselines. A row with a value that is not finite, or with an invalid label,
-        is left out and counted as skipped.
+        `group` int64[N] has the list of each row, for a loss of lists; `time` float64[N] is when a row was scored (Unix
+        seconds) and `item` int64[N] what it shows, for the baselines. A row with a value that is not finite, or with an
+        invalid label, is left out and counted as skipped.
         """
         rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
         self._skipped += len(label) - int(rows.good.sum())
@@ -119,14 +119,14 @@ class _Family:
 
     def update(self, facts: Doubles, labels: Doubles) -> None:
         self.measures.add(self._sums, facts, labels)
-        rows = np.hstack([facts.reshape(len(facts), -1), labels])[-self.window :]
+        rows = np.hstack([facts.reshape(len(facts), facts.shape[1] * facts.shape[2]), labels])[-self.window :]
         self._examples += len(facts)
         self._recent[self._places(len(rows))] = rows
         self._held = min(self._held + len(facts), self.window)
 
     def report(self) -> dict[str, tuple[int, dict[str, Report]]]:
         rows, sums = self._recent[self._places(self._held)], self.measures.empty()
-        facts = np.ascontiguousarray(rows[:, :-2].reshape(len(rows), len(self.measures.scorers), -1))
+        facts = np.ascontiguousarray(rows[:, :-2].reshape(len(rows), len(self.measures.scorers), self.measures.width))
         recent = facts, np.ascontiguousarray(rows[:, -2:])
         self.measures.add(sums, *recent)
         return {
@@ -144,13 +144,21 @@ class _Family:
 
     def load(self, arrays: Arrays) -> int:
         sums = {name: take(arrays, name, mine).copy() for name, mine in self._sums.items()}
-        rows, recent = take(arrays, "rows", np.zeros(2, np.int64)), self._recent_of(arrays)
+        rows, saved = take(arrays, "rows", np.zeros(2, np.int64)), take(arrays, "recent")
+        if saved.ndim != 2 or saved.dtype.kind != "f":
+            raise Corrupt(f"the saved 'recent' is {saved.dtype}{list(saved.shape)}; expected rows of facts")
+        recent = self.measures.facts_of(saved.astype(np.float64))
+        if recent.shape[1] != self._recent.shape[1]:
+            raise Corrupt(f"the saved 'recent' has {recent.shape[1]} columns; expected {self._recent.shape[1]}")
         if len(recent) > rows[0]:
             raise Corrupt(f"the saved 'recent' has {len(recent)} rows; expected at most the {rows[0]} rows of 'all'")
-        self.measures.repaired(sums)
-        self.measures.load_history(part(arrays, "history"))
-        self._sums, self._examples = sums, int(rows[0])
+        if history := part(arrays, "history"):
+            self.measures.load_history(history)
+        self._sums, self._examples = dict(self.measures.repaired(sums)), int(rows[0])
         kept = recent[-self.window :]
         self._held = len(kept)
         self._recent[self._places(self._held)] = kept
         return int(rows[1])
+
+    def _places(self, last: int) -> npt.NDArray[np.int64]:
+        return (self._examples - last + np.arange(last)) % self.window

@@ -85,7 +85,7 @@ class Worth:
         unit = self._unit.of(given.typical[good], given.weight[good])
         won = given.won[good][unit > 0] / unit[unit > 0]
         self._gain.update(np.clip(won, -self.bound, self.bound))
-        self._measured.update(base, served, label, weight)
+        self._measured.update(base, served, label, weight, group)
 
     def report(self) -> dict[str, Any]:
         """Return since, labels (a number), gain {mean, lower, upper, alpha, bound, unit}, and measures of base and served."""

@@ -100,8 +100,7 @@ def _measure(learner: Learner, rows: Stream, base: Floats, columns: Columns) -> 
     """Return the measures of rows that nothing is learned from."""
     _, served = learner.serve(columns, base, rows.group)
     measures = Prequential(loss=rows.loss)
-    more = {} if rows.group is None else {"group": rows.group}
-    measures.update(base, served, rows.label, rows.weight, **more)
+    measures.update(base, served, rows.label, rows.weight, rows.group)
     return measures.report()["all"]
 
 

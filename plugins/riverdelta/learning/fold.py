@@ -156,7 +156,7 @@ class Fold(ABC):
         rows, label, importance = e.measured()
         base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
         more = e.lists(rows)
-        self.prequential.update(base, served, label, importance, **more)
+        self.prequential.update(base, served, label, importance, **self._context(e, rows))
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows], **more)
         drifts = self.adaptation.watch(e)
         self._admit(e)
@@ -186,9 +186,15 @@ class Fold(ABC):
         more = e.lists()
         served = self.gate.serve(e.base, corrected, e.label, e.importance, **more)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
-        self.prequential.update(e.base, e.served, e.label, e.importance, **more)
+        self.prequential.update(e.base, e.served, e.label, e.importance, **self._context(e))
         self.adaptation.watch(e)
         return e
+
+    def _context(self, e: Examples, rows: slice | npt.NDArray[Any] = slice(None)) -> dict[str, Any]:
+        """Return what baselines need of the rows: their lists, times and items."""
+        item = e.columns.get(self.stack.loss.item or "")
+        time = np.where(np.isfinite(e.event), e.event, e.scored)[rows]
+        return {**e.lists(rows), "time": time, "item": None if item is None else item[rows]}
 
     def learn_held(self) -> None:
         """Learn the examples that are held, in order, unless the breaker is open or learning is frozen.

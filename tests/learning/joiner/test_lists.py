@@ -105,7 +105,7 @@ class Plain:
                 rows[row] = new
         if complete:
             for request in dict.fromkeys(item[0] for item in items):
-                if request in self.open and self.open[request]:
+                if self.open.get(request):
                     self.close(request)
         for request, labels in late.items():
             self.learn({row: labels.get(row, {"label": None}) for row in self.gone[request]}, request)

@@ -53,6 +53,8 @@ class Loss(ABC):
     #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
     #: unit, and "free" for one without a unit whose labels vary by an unknown factor.
     dispersion: ClassVar[str] = "none"
+    #: The id column of what a row of a list shows, for a baseline; None without one.
+    item: str | None = None
     #: Seconds after which labels repeat, for a baseline; None without one.
     period: float | None = None
     #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC

@@ -52,7 +52,9 @@ def mix_logs(base, corrected, weight, reach, served):  # type: ignore[no-untyped
 @numba.njit(VALUE, cache=True)
 def _value(raw, label, losses):  # type: ignore[no-untyped-def]
     for i in range(label.shape[0]):
-        losses[i] = log_sum(raw[i]) - raw[i, int(label[i])]
+        # What is not a class has no loss.
+        known = 0.0 <= label[i] < raw.shape[1]
+        losses[i] = log_sum(raw[i]) - raw[i, int(label[i])] if known else math.nan
 
 
 @numba.njit(DERIVATIVES, cache=True)

@@ -63,6 +63,10 @@ class Ranking(Loss):
         Positions whose probability of being examined is learned from clicks, 0 to 1,000 (default 0: none). Set it if users see
         lists from the top, feedback has the position of every row, and no propensity is known.
 
+    item
+        The id column of what a row shows, which a correction reads (default: none). With it the baseline `popularity` is
+        measured.
+
     Raises
     ------
     ConfigurationError
@@ -92,7 +96,7 @@ class Ranking(Loss):
     reach = _REACH
     kernels = Kernels(_value, _derivatives, _mix, _predict)
 
-    def __init__(self, grades: int = 1, positions: int = 0) -> None:
+    def __init__(self, grades: int = 1, positions: int = 0, item: str | None = None) -> None:
         if isinstance(grades, bool) or not isinstance(grades, int) or not 1 <= grades <= _MOST_GRADES:
             raise ConfigurationError(
                 f"grades is {grades!r}; expected the largest grade, 1 to {_MOST_GRADES}: Ranking(grades=4)"
@@ -102,13 +106,13 @@ class Ranking(Loss):
                 f"positions is {positions!r}; expected the number of positions to learn, 0 to {_MOST_POSITIONS}: "
                 "Ranking(positions=10)"
             )
-        self.grades, self.positions = grades, positions
+        self.grades, self.positions, self.item = grades, positions, item
         #: A row's loss is at most its grade times the range, the residuals and the log of the list's length.
         self.bound = grades * (_RANGE + 2.0 * _REACH + _LOG_ROWS)
 
     def __repr__(self) -> str:
-        positions = f", positions={self.positions!r}" if self.positions else ""
-        return f"Ranking(grades={self.grades!r}{positions})"
+        more = {name: value for name in ("positions", "item") if (value := getattr(self, name))}
+        return f"Ranking(grades={self.grades!r}{''.join(f', {name}={value!r}' for name, value in more.items())})"
 
     @property
     def labels(self) -> tuple[float, ...]:  # type: ignore[override]

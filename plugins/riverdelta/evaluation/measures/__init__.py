@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from riverdelta.core.losses import Loss
-from riverdelta.evaluation.measures.base import Measures, Report
+from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
 from riverdelta.evaluation.measures.binary import Binary
 from riverdelta.evaluation.measures.classes import Classes
 from riverdelta.evaluation.measures.lists import Lists
 from riverdelta.evaluation.measures.numbers import Numbers
 
-__all__ = ["Measures", "Report", "measures_of"]
+__all__ = ["SCORERS", "Measures", "Report", "measures_of"]
 
 
 def measures_of(loss: Loss, threshold: float = 0.5) -> tuple[Measures, ...]:

@@ -64,8 +64,13 @@ class Measures(ABC):
         `recent` are the facts and labels that the sums are of, if they are at hand.
         """
 
-    def repaired(self, sums: Mapping[str, Doubles]) -> None:
-        """Replace saved sums that are not possible."""
+    def repaired(self, sums: Mapping[str, Doubles]) -> Mapping[str, Doubles]:
+        """Return saved sums, those that are not possible replaced."""
+        return sums
+
+    def facts_of(self, saved: Doubles) -> Doubles:
+        """Return saved rows of facts, label and weight in today's form."""
+        return saved
 
     def history(self) -> dict[str, npt.NDArray[Any]]:
         """Return the live arrays of what the baselines have learned."""
@@ -76,6 +81,6 @@ class Measures(ABC):
         for name, mine in self.history().items():
             mine[...] = take(arrays, name, mine)
 
-    def losses(self, rows: Rows, group: Group = None) -> Doubles:
-        """Return the losses float64[2, N] of base and served."""
-        return np.stack([self.loss.value(raw, rows.label, group) for raw in rows.raw])
+    def losses(self, rows: Rows) -> Doubles:
+        """Return the losses float64[2, M] of base and served, of the measurable rows."""
+        return np.stack([self.loss.value(raw[rows.good], rows.label[rows.good]) for raw in rows.raw])

@@ -23,12 +23,13 @@ _Cube, _Table = types.float64[:, :, ::1], types.float64[:, ::1]
 @numba.njit(types.void(_Cube, _Table, KERNELS, _Cube, _Table), cache=True)
 def _add(facts, labels, loss, counts, sums):  # type: ignore[no-untyped-def]
     """Add examples to counts[scorer, label, bin] and sums[scorer, (loss, prediction)]."""
-    prediction = np.empty((1, 1))
+    raw, prediction = np.empty((1, 1)), np.empty((1, 1))
     for i in range(facts.shape[0]):
         y, w = labels[i]
         for s in range(facts.shape[1]):
             lost, z = facts[i, s]
-            loss.predict(facts[i, s : s + 1, 1:], prediction)
+            raw[0, 0] = z
+            loss.predict(raw, prediction)
             sums[s, 0] += w * lost
             sums[s, 1] += w * prediction[0, 0]
             counts[s, int(y), bin_of(z)] += w
@@ -38,7 +39,7 @@ class Binary(Measures):
     """The measures of logits z with weights w, σ(z) being the score.
 
     calibration_ratio = Σ w·σ(z) / Σ w·y; AUC = P(z of a positive > z of a negative) + P(equal) / 2; accuracy, precision, recall
-    and F1 are those of "score >= threshold". Over all examples, 8,192 counts of z / (8 + |z|) are kept, so a pair within one bin
+    and F1 are those of "score >= threshold". Over all examples, 8,192 counts of z / (8 + |z|) are kept, so a pair within a bin
     counts as a tie: `auc_error` bounds the error this causes, Σ over bins of positives·negatives / (2·all positives·all
     negatives). Of recent examples AUC is exact.
 
@@ -53,7 +54,7 @@ class Binary(Measures):
 
     def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
         good = rows.good
-        found = np.stack([self.losses(rows), rows.raw[:, :, 0]], axis=-1)[:, good]
+        found = np.stack([self.losses(rows), rows.raw[:, good, 0]], axis=-1)
         return np.ascontiguousarray(found.transpose(1, 0, 2)), np.stack([rows.label, rows.weight], axis=1)[good]
 
     def empty(self) -> dict[str, Doubles]:
@@ -77,9 +78,18 @@ class Binary(Measures):
             }
         return found
 
-    def repaired(self, sums: Mapping[str, Doubles]) -> None:
+    def facts_of(self, saved: Doubles) -> Doubles:
+        if saved.shape[1] == len(SCORERS) * self.width + 2:
+            return saved
+        # Version 0.1 saved the logits of base and served, label and weight.
+        z, label = saved[:, : len(SCORERS)], saved[:, -2]
+        facts = np.stack([np.stack([self.loss.value(one, label), one], axis=1) for one in z.T], axis=1)
+        return np.hstack([facts.reshape(len(saved), len(SCORERS) * self.width), saved[:, -2:]])
+
+    def repaired(self, sums: Mapping[str, Doubles]) -> Mapping[str, Doubles]:
         counts, lost = sums["counts"], sums["sums"][:, LOST]
         wrong = ~possible(self.loss, lost, np.abs(counts).sum((1, 2)) + 1.0)
         if wrong.any():
             middles = np.stack([self.loss.value(binned.middles(), y) for y in (0.0, 1.0)])
             lost[wrong] = (counts * middles).sum((1, 2))[wrong]
+        return sums

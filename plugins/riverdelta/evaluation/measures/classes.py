@@ -104,7 +104,7 @@ class Classes(Measures):
         labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
         out = np.empty((len(labels), len(self.scorers), self.width))
         if self._measured:
-            for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows)[:, rows.good], strict=True)):
+            for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows), strict=True)):
                 prediction = self.loss.inverse_link(raw)
                 top = prediction.argmax(axis=1)
                 out[:, s] = np.stack([lost, top, prediction[np.arange(len(top)), top]], axis=1)

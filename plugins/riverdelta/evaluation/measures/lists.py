@@ -49,7 +49,7 @@ def _rank(score, label, weight, starts, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(types.void(_Ints, _Line, _Line, _Ints, _Table, _Line), cache=True)
 def _popular(item, label, weight, starts, cells, out):  # type: ignore[no-untyped-def]
-    """Fill out[N] with the share of showings at which an item was clicked before, as a log; a list is counted after all of it."""
+    """Fill out[N] with the log share of showings at which an item was clicked in the lists before."""
     for n in range(starts.shape[0] - 1):
         for i in range(starts[n], starts[n + 1]):
             mine = cells[item[i] % _CELLS]

@@ -94,7 +94,7 @@ class Numbers(Measures):
     def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
         labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
         out = np.empty((len(labels), len(self.scorers), self.width))
-        for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows)[:, rows.good], strict=True)):
+        for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows), strict=True)):
             out[:, s] = np.stack([lost, self.loss.inverse_link(raw).mean(axis=1)], axis=1)
         guesses = np.empty((len(labels), 2))
         _guess(labels, np.ascontiguousarray(time[rows.good]), self.loss.period or 0.0, self._last, self._parts, guesses)
