@@ -120,7 +120,7 @@ class Slices:
                 _add(facts, self._sums[column], which[rows.good], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """Return {column: {slice: {scorer: {examples, loss, calibration_ratio or accuracy}}}}; a value whose divisor is 0 is null."""
+        """Return {column: {slice: {scorer: {examples, loss, …}}}}; a value whose divisor is 0 is null."""
         return {
             column: {
                 name: {
@@ -155,7 +155,7 @@ class Slices:
         self._examples = {column: np.zeros(len(names), np.int64) for column, names in self._names.items()}
 
     def _facts(self, rows: Rows) -> Doubles:
-        """Return [M, scorer, (weight, of, part, loss)] of the measurable rows; part / of is what is reported beside the loss."""
+        """Return [M, scorer, (weight, of, part, loss)] of the measurable rows; part / of is reported beside the loss."""
         good = rows.good
         raw, label, weight = rows.raw[:, good], rows.label[good], rows.weight[good]
         of, part = label, np.zeros((len(SCORERS), len(label)))

@@ -25,7 +25,7 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> R
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
     if definition.loss.lists:
         raise InvalidInput(
-            "the rows of a reference do not say which are one list; delete the reference, and the learner takes it from the stream"
+            "the rows of a reference do not say which are one list: leave it out, and the learner takes it from the stream"
         )
     label = definition.loss.read_labels(label)
     for name, values in columns.items():

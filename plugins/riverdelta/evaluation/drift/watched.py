@@ -21,8 +21,8 @@ SHARES = ("label share", "predicted share")
 class Watched:
     """The served loss, with two labels score - label in both directions, and with classes the shares of each, all from 0 to 1.
 
-    The loss of lists is that of a row in its list. A loss without a constant unit is divided by `scale`, the base's typical loss
-    when the reference began, so that a lasting change of it is not mistaken for one of the unit.
+    The loss of lists is that of a row in its list. A loss without a constant unit is divided by `scale`, the base's typical
+    loss when the reference began, so that a lasting change of it is not mistaken for one of the unit.
 
     >>> from riverdelta.core.losses import Multiclass
     >>> watched = Watched(Multiclass(["cat", "dog"]))
