@@ -69,7 +69,7 @@ class History:
         received: npt.ArrayLike,
         group: Group = None,
     ) -> None:
-        """Add N rows: raw outputs, labels, weights, times of the labels (Unix seconds) and lists; rows not finite are skipped."""
+        """Add N rows: outputs, labels, weights, times of the labels (Unix seconds) and lists; rows not finite are skipped."""
         given, time = Rows.of(self.loss, base, served, label, weight, group), np.asarray(received, np.float64)
         good, w = given.good & np.isfinite(time), given.weight
         before, after = w * given.losses(self.loss)

@@ -15,7 +15,7 @@ from riverdelta.core.losses.base import Doubles, Group
 class Rows(NamedTuple):
     """N rows: raw outputs of two scorers float64[2, N, K], labels and weights float64[N], and which rows are measurable.
 
-    A row is measurable if its raw outputs and weight are finite and its label is valid; with `group`, if all rows of its list are.
+    A row is measurable if its raw outputs and weight are finite and its label is valid, as for all rows of its list by `group`.
     """
 
     raw: Doubles

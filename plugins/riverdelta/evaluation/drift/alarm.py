@@ -42,9 +42,9 @@ class Drift:
 
     **Alarm.** A `Panel` takes a step every 64 examples. It bets on the block's means of the served loss (at most 4), with two
     labels of score - label in both directions (calibration), with classes of the share of each as a label and as the base's
-    prediction, and of the share of each decile of the score and of each number. A loss in the
-    label's unit is divided by the base's typical loss (`Unit`) when the reference began; before the first, 64 examples show it.
-    Every quantity has the same weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
+    prediction, and of the share of each decile of the score and of each number. A loss in the label's unit is divided by the
+    base's typical loss (`Unit`) when the reference began; before the first, 64 examples show it. Every quantity has the same
+    weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
     reference before a bet gains, and a share below 0.08 by a quarter plus Wilson's interval, so that a rare value counts too;
     while none does, in the mean given the blocks before, alarms come at most once in `run_length` examples by theorem. Ids
     raise no alarm: users and items come and go in every stream.

@@ -28,8 +28,8 @@ class Reference:
     """Histograms by column and the means of the losses, as measured on reference data.
 
     `edges` float32[9] are the inner deciles of a number (unused for an id), `usual` int64[32] its histogram, `bound`
-    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[R] are the bounds of what is watched beside the
-    columns, which depends on the loss, and `scale` float64[1] the scale of a loss whose unit is not constant.
+    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[R] are the bounds of the numbers that are `Watched`,
+    and `scale` float64[1] is the scale of a loss whose unit is not constant.
     """
 
     edges: Mapping[str, Floats]
@@ -62,7 +62,8 @@ class Reference:
         for name, like in _SHAPES.items():
             for column in parts[name]:
                 take(parts[name], column, like)
-        losses = take(arrays, "losses", np.zeros(arrays["losses"].size))
+        # The loss alone, or also pairs of numbers.
+        losses = take(arrays, "losses", np.zeros(arrays["losses"].size // 2 * 2 + 1))
         scale = take(arrays, "scale", np.zeros(1)) if "scale" in arrays else None
         limits, counts = np.concatenate([losses, *parts["bound"].values()]), np.concatenate([*parts["usual"].values()])
         if not ((limits > 0) & (limits <= 1)).all() or (counts < 0).any():

@@ -11,7 +11,7 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.unit import Unit
 
-#: The largest loss that counts; lower than elsewhere, because the panel bets on shares of the full range.
+#: The largest loss that counts, for each grade of a list; lower than elsewhere, as the panel bets on shares of the full range.
 MOST = 4.0
 LOSS, CALIBRATION = "loss", "calibration"
 #: For classes, the shares of each as a label and as what the base predicts.
@@ -33,7 +33,8 @@ class Watched:
     def __init__(self, loss: Loss) -> None:
         self.loss, self.unit, self._classes = loss, Unit(loss), loss.classes or ()
         #: The ranges of the losses watched; the shares of classes follow them.
-        self.ranges = np.array([MOST if not self.unit.constant else min(MOST, loss.bound), *([2.0, 2.0] if loss.logit else [])])
+        most = MOST * (loss.labels or (1.0,))[-1] if loss.lists else MOST
+        self.ranges = np.array([min(most, loss.bound) if self.unit.constant else most, *([2.0, 2.0] if loss.logit else [])])
         self.quantities = (LOSS, *(SHARES if self._classes else (CALIBRATION,) if loss.logit else ()))
         #: The index of the quantity of each number watched.
         self.owner: npt.NDArray[np.int64] = np.repeat(
