@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from riverdelta.corrections.base import Correction
     from riverdelta.corrections.calibration import Calibration
     from riverdelta.corrections.entity import Entity
+    from riverdelta.corrections.interval import Interval
     from riverdelta.corrections.linear import Linear
     from riverdelta.corrections.lookup import Lookup
     from riverdelta.corrections.project import Project
@@ -33,6 +34,7 @@ _MODULES = {
     "Count": "core.losses",
     "Entity": "corrections.entity",
     "Freeze": "evaluation.drift",
+    "Interval": "corrections.interval",
     "Linear": "corrections.linear",
     "Lookup": "corrections.lookup",
     "Multiclass": "core.losses",
@@ -49,8 +51,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "Adapt", "Calibration", "Correction", "Count", "Entity", "Freeze", "Linear", "Lookup", "Multiclass", "Project", "Ranking",
-    "Regression", "River", "RiverdeltaError", "Schema", "Stack", "Table", "id64", "online",
+    "Adapt", "Calibration", "Correction", "Count", "Entity", "Freeze", "Interval", "Linear", "Lookup", "Multiclass", "Project",
+    "Ranking", "Regression", "River", "RiverdeltaError", "Schema", "Stack", "Table", "id64", "online",
 ]  # fmt: skip
 
 

@@ -129,12 +129,13 @@ def of_0_1(golden):
 def kept(arrays, golden):
     """Return what today's learner comes to as well: version 0.1 saved no outcomes, and was too quick for weights above 1.
 
-    Nor did it measure the gain of the serving tables and the shares of senders, which begin anew at its checkpoints. Tables are
+    Nor did it measure the gain of the serving tables, the shares of senders and baselines, which begin anew at its checkpoints. Tables are
     compared by their outputs.
 
     Rows that only its checkpoint has are kept until they are done with, and a replay has all of them in its journal.
     """
     left_out = ("stack/", "outcomes/", "joiner/kept/", "account/worth/", "admission/shares/", "admission/breaker/")
+    left_out += ("prequential/baselines",)
     left_out = left_out if of_0_1(golden) else ()
     left_out += ("gate/",) if of_0_1(golden) and "keep_negatives" in KINDS[golden.name] else ()
     return {name: array for name, array in arrays.items() if not name.removeprefix("learner/").startswith(left_out)}

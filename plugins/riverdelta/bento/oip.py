@@ -17,6 +17,7 @@ from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near, short, too_many_rows
 from riverdelta.core.strict import unknown
+from riverdelta.graph.taps import BOUNDS
 from riverdelta.serving.oip.messages import STAGES
 from riverdelta.serving.oip.tensors import MOST_AXES, Tensor, column, datatype_of, objects, values
 from riverdelta.storage.journal.names import RowName, named
@@ -44,6 +45,8 @@ class Oip:
         taken += _OF_LISTS if loss.lists else []
         if loss.classes:
             scored.insert(1, _tensor("label", "BYTES"))
+        if runtime.definition.interval is not None:
+            scored += [_tensor(name, "FP32") for name in BOUNDS]
         self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, taken, _TOOK))}
         #: The tensors that a request may have instead of an input: the named parts of one.
         parts = [part for listed in schema.names.values() for part in listed.values()]
@@ -179,6 +182,7 @@ class Oip:
         ]
         if answer.labels is not None:
             made.insert(1, Tensor("label", "BYTES", _bytes(["" if one is None else str(one) for one in answer.labels])))
+        made += [Tensor(name, "FP32", ends) for name, ends in answer.bounds.items()]
         self.runtime.plane.metrics.encoded(transport, perf_counter() - scored)
         return made
 

@@ -33,6 +33,7 @@ from riverdelta.core.logs import use_json
 from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.interval import Interval
 from riverdelta.corrections.stack import listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.learning.definition import ATTRIBUTE, Definition, mapped
@@ -59,6 +60,7 @@ def online(
     corrections: Correction | Sequence[Correction] = (),
     on_drift: Response | None = None,
     slices: Mapping[str, str | int | Sequence[str | int]] | None = None,
+    interval: Interval | None = None,
     keep_inputs: bool = False,
     prepare: Prepare | None = None,
     name: str | None = None,
@@ -101,6 +103,9 @@ def online(
     slices
         Values of id columns, as in {"country": ["de", "fr"]}, whose loss and calibration are also measured separately. Default:
         none.
+    interval
+        An interval beside each prediction of a number, kept at a coverage: `Interval(0.9)`, or `Interval(0.9, by="country")`
+        for one of each value of a column of `slices`. Answers then have `lower` and `upper`. Default: none.
     keep_inputs
         Whether the journal keeps every column of a request, not only those that corrections and slices read. Turn it on to
         `riverdelta rebase` to another base or to corrections that read other columns. Default: False, because inputs may be
@@ -158,12 +163,14 @@ def online(
             slices=mapped("slices", slices),
             task=task,
             keep_inputs=keep_inputs,
+            interval=interval,
             prepare=prepare,
             service=f"{_spelled(module)}:{cls.__name__}",
         )
         # A missing column fails here, at import.
         definition.new_stack()
         definition.new_slices()
+        definition.new_intervals()
         _ = definition.preparation
         setattr(cls, ATTRIBUTE, definition)
         _equip(cls, definition, {} if grpc_port is None else {"grpc_port": grpc_port})

@@ -19,6 +19,7 @@ from riverdelta.core.losses import Loss
 from riverdelta.core.settings import Settings
 from riverdelta.core.values import MOST_TEXT_LENGTH
 from riverdelta.graph.link import Link
+from riverdelta.graph.taps import BOUNDS
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.oip.tensors import datatype_of
 
@@ -142,6 +143,11 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     schemas["FeedbackRequest"]["anyOf"][1]["maxItems"] = settings.max_rows
     scored, nullable = schemas["ScoreResponse"]["properties"], settings.not_finite == "null"
     scored["scores"] = rows(_score(loss, nullable))
+    for name in BOUNDS:
+        if definition.interval is None:
+            del scored[name]
+        else:
+            scored[name] = rows({"type": ["number", "null"]})
     if loss.classes is None:
         del scored["labels"], scored["classes"]
     else:

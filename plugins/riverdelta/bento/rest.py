@@ -45,6 +45,7 @@ def routes(runtime: Runtime) -> list[Route]:
         made = {"scores": answer.scores, "impressions": answer.impressions, "state": str(answer.state)}
         if answer.labels is not None:
             made |= {"labels": answer.labels, "classes": answer.loss.classes}
+        made |= answer.bounds
         response = json(made)
         plane.metrics.encoded("rest", perf_counter() - scored)
         return response

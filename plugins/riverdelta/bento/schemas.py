@@ -76,6 +76,7 @@ class ScoreResponse(Strict):
     """The scores of a block, the id by which feedback refers to its rows, and the state that scored it.
 
     Of several classes, `scores` has a probability for each of `classes`, and `labels` the most probable one of each row.
+    A scorer with intervals answers their ends, `lower` and `upper`.
     """
 
     scores: Values
@@ -83,6 +84,8 @@ class ScoreResponse(Strict):
     state: str
     labels: Values | None = None
     classes: list[str] | None = None
+    lower: Values | None = None
+    upper: Values | None = None
 
 
 class Item(Strict):

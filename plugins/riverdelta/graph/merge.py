@@ -12,13 +12,14 @@ from onnx.version_converter import ConvertError
 from riverdelta.core.errors import ModelError
 from riverdelta.core.features import Column, Schema
 from riverdelta.core.nodes import GROUP, PREFIX, Nodes
+from riverdelta.corrections.interval import Intervals
 from riverdelta.corrections.stack import Stack
 from riverdelta.graph.axes import typed
 from riverdelta.graph.features import Features
 from riverdelta.graph.names import make_room
 from riverdelta.graph.reading import opset_of
 from riverdelta.graph.signature import Signature
-from riverdelta.graph.taps import all_features, outputs
+from riverdelta.graph.taps import BOUNDS, all_features, outputs
 from riverdelta.graph.trimming import trim
 from riverdelta.graph.weights import refer_to_weights
 
@@ -39,6 +40,7 @@ def merge(
     gate_weight: float = 1.0,
     provenance: Mapping[str, str] | None = None,
     names: Mapping[str, Sequence[str]] = {},
+    intervals: Intervals | None = None,
 ) -> onnx.ModelProto:
     """Return the merged model; the base's large weights are external, in the file that `weights_name` returns.
 
@@ -58,14 +60,16 @@ def merge(
             f"the merged model; rename one of them"
         )
     features = all_features(signature, taps, declared, names)
-    hashed = [features[name].id_input for name in stack.reads if features[name].hashed]
+    by = [intervals.interval.by] if intervals is not None and intervals.interval.by else []
+    hashed = [features[name].id_input for name in dict.fromkeys((*stack.reads, *by)) if features[name].hashed]
     declared = Schema({name: column for name, column in features.declared.items() if column.dtype != "string"})
     declared |= {name: Column(name, "int64") for name in hashed}
-    moved = make_room(graph, {score, served, *others, *taps, *declared, *lists})
+    bounds = BOUNDS if intervals is not None else ()
+    moved = make_room(graph, {score, served, *others, *bounds, *taps, *declared, *lists})
     nodes = Nodes(opset_of(model))
     base = nodes.named(f"base_{loss.raw}", _raw_output(nodes, signature, moved))
     columns = {tap: moved.get(tensor, tensor) for tap, tensor in taps.items()}
-    for name in dict.fromkeys((*stack.reads, *taps)):
+    for name in dict.fromkeys((*stack.reads, *taps, *by)):
         f = features[name]
         columns[name] = f.export(nodes, columns[name] if f.tap else f.id_input if f.hashed else f.source.name)
     corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
@@ -73,13 +77,16 @@ def merge(
         weight = nodes.table("weight", np.full((1, 1), gate_weight, np.float32))
         group = _group(nodes, base) if lists else None
         raw = loss.export_mixture(nodes, base, corrected, weight, group)
-    made = dict(zip((score, served, *others), (loss.export_inverse_link(nodes, raw, group), raw, corrected, base), strict=True))
+    prediction = loss.export_inverse_link(nodes, raw, group)
+    made = dict(zip((score, served, *others), (prediction, raw, corrected, base), strict=True))
+    if intervals is not None:
+        made |= dict(zip(BOUNDS, intervals.export(nodes, prediction, columns[by[0]] if by else None), strict=True))
     shape = nodes.constant([-1, loss.outputs] if loss.outputs > 1 else [-1], np.int64)
     for name, source in made.items():
         nodes.nodes.append(helper.make_node("Reshape", [source, shape], [name], name=f"{PREFIX}{name}_flat"))
     for tap in taps:
         nodes.nodes.append(helper.make_node("Identity", [columns[tap]], [tap], name=f"{PREFIX}tap/{tap}"))
-    _splice(signature, graph, nodes, features, taps, declared)
+    _splice(signature, graph, nodes, features, taps, declared, bounds)
     if lists:
         graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), GROUP))
         graph.input.append(helper.make_tensor_value_info(GROUP, TensorProto.INT64, [f"{GROUP}/rows"]))
@@ -140,7 +147,13 @@ def _raw_output(nodes: Nodes, signature: Signature, moved: Mapping[str, str]) ->
 
 
 def _splice(
-    signature: Signature, graph: GraphProto, nodes: Nodes, features: Features, taps: Mapping[str, str], declared: Schema
+    signature: Signature,
+    graph: GraphProto,
+    nodes: Nodes,
+    features: Features,
+    taps: Mapping[str, str],
+    declared: Schema,
+    bounds: Sequence[str],
 ) -> None:
     batch, loss = signature.batch, signature.loss
     graph.node.extend(nodes.nodes)
@@ -151,7 +164,7 @@ def _splice(
     graph.input.extend(overridable)
     del graph.output[:]
     shape: list[str | int] = [batch, loss.outputs] if loss.outputs > 1 else [batch]
-    for name in outputs(loss):
+    for name in (*outputs(loss), *bounds):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     for tap, tensor in taps.items():
         value = graph.output.add()

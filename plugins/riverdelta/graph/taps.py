@@ -17,6 +17,9 @@ from riverdelta.graph.features import Features, readable
 from riverdelta.graph.measured import measure
 from riverdelta.graph.signature import Signature
 
+#: The outputs of an interval around the prediction, where there is one.
+BOUNDS = ("lower", "upper")
+
 
 def outputs(loss: Loss) -> tuple[str, str, str, str]:
     """Return the output names of a merged model: the prediction, and the raw outputs as served, as corrected and of the base.

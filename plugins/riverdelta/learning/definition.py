@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.features import Columns, Schema
-from riverdelta.core.hashing import id64
+from riverdelta.core.hashing import id64, id_of
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.core.request import Request
 from riverdelta.corrections.base import Correction
+from riverdelta.corrections.interval import ENDS, Interval, Intervals
 from riverdelta.corrections.stack import Stack, lately, listed
 from riverdelta.evaluation.drift import Response
 from riverdelta.evaluation.slices import Slices
@@ -77,6 +78,8 @@ class Definition:
         requests bring every input).
     service
         What `--service` takes to name this definition.
+    interval
+        The interval that is served beside each prediction of a number (default: none).
     """
 
     name: str
@@ -96,6 +99,7 @@ class Definition:
     margin: bool = True
     prepare: Prepare | None = None
     service: str = "SERVICE.py:CLASS"
+    interval: Interval | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "corrections", listed(self.corrections))
@@ -121,9 +125,16 @@ class Definition:
         """The features as columns."""
         return self.features.schema
 
-    def merge(self, stack: Stack, gate_weight: float = 1.0, provenance: Mapping[str, str] | None = None) -> Model:
-        """Return the merged model of the base and a stack."""
-        return merge(self.signature, stack, self.taps, self.columns, gate_weight, provenance, self.names)
+    def merge(
+        self,
+        stack: Stack,
+        gate_weight: float = 1.0,
+        provenance: Mapping[str, str] | None = None,
+        intervals: Intervals | None = None,
+    ) -> Model:
+        """Return the merged model of the base and a stack, with the `intervals` that were learned (default: fresh ones)."""
+        ends = intervals or self.new_intervals()
+        return merge(self.signature, stack, self.taps, self.columns, gate_weight, provenance, self.names, ends)
 
     @cached_property
     def request_schema(self) -> Request:
@@ -173,7 +184,7 @@ class Definition:
     @property
     def lately(self) -> dict[str, list[str]]:
         """The tables, by their names in the merged model, that the graphs of older releases lack (see `stack.lately`)."""
-        return lately(self.corrections)
+        return lately(self.corrections) | ({} if self.interval is None else {ENDS: []})
 
     @cached_property
     def journal(self) -> Schema:
@@ -210,6 +221,16 @@ class Definition:
     def learned(self) -> tuple[str, ...]:
         """The features that a correction or a slice reads."""
         return tuple(dict.fromkeys([*(name for c in self.corrections for name in c.reads), *self.slices]))
+
+    def new_intervals(self) -> Intervals | None:
+        """Return fresh intervals, None without any; raises `ConfigurationError` if the task has no number to predict."""
+        if self.interval is None:
+            return None
+        self.interval.check(self.loss, self.slices)
+        listed = self.slices.get(self.interval.by or "", [])
+        values = [listed] if isinstance(listed, str | int) else list(listed)
+        ids = {str(value): own for value in values if (own := id_of(value)) is not None}
+        return Intervals(self.interval, self.loss, ids)
 
     def new_slices(self) -> Slices:
         """Return fresh slices; raises `ConfigurationError` if a column is not an id."""

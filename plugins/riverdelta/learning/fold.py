@@ -18,6 +18,7 @@ from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
 from riverdelta.core.settings import ADDED
+from riverdelta.corrections.interval import Intervals
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
 from riverdelta.evaluation.gate import Gate
@@ -55,11 +56,13 @@ class Fold(ABC):
         admission: Admission | None = None,
         adaptation: Adaptation | None = None,
         shadow: bool = False,
+        intervals: Intervals | None = None,
         configure: Callable[[Fold, Mapping[str, Any]], None] = lambda fold, settings: None,
     ) -> None:
         self.stack, self.joiner, self.prequential = stack, joiner, prequential
         self.gate, self.admission, self.shadow = gate or Gate(), admission or Admission(), shadow
         self.adaptation = adaptation or Adaptation()
+        self.intervals = intervals
         #: What the breaker keeps from being learned.
         self.held = Held(stack)
         self.recall = Recall()
@@ -112,6 +115,7 @@ class Fold(ABC):
             "held": self.held,
             "adaptation": self.adaptation,
             "outcomes": self.outcomes,
+            **({} if self.intervals is None else {"intervals": self.intervals}),
         }
 
     def push(self, sequence: int, record: Record) -> None:
@@ -158,6 +162,8 @@ class Fold(ABC):
         more = e.lists(rows)
         self.prequential.update(base, served, label, importance, **self._context(e, rows))
         self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows], **more)
+        if self.intervals is not None:
+            self.intervals.observe(e)
         drifts = self.adaptation.watch(e)
         self._admit(e)
         if self.admitted.any():
@@ -187,6 +193,8 @@ class Fold(ABC):
         served = self.gate.serve(e.base, corrected, e.label, e.importance, **more)
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
         self.prequential.update(e.base, e.served, e.label, e.importance, **self._context(e))
+        if self.intervals is not None:
+            self.intervals.observe(e, e.served)
         self.adaptation.watch(e)
         return e
 
@@ -263,6 +271,7 @@ class Fold(ABC):
             "occupancy": self.stack.occupancy(),
             "bytes": {name: {"now": now, "most": most} for name, (now, most) in self.stack.sizes().items()},
             "prequential": self.prequential.report(),
+            "intervals": {} if self.intervals is None else self.intervals.report(),
         }
 
     def state(self, position: int | None = None) -> dict[str, Array]:

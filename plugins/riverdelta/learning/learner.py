@@ -233,6 +233,7 @@ def new_learner(definition: Definition, settings: Settings) -> Learner:
         Joiner(max_bytes=settings.waiting_bytes, reads=stack.reads, unread=definition.unread, loss=definition.loss),
         Prequential(settings.threshold, loss=definition.loss),
         Gate(definition.loss),
+        intervals=definition.new_intervals(),
         configure=configure,
     )
     learner.again, learner.features = lambda: new_learner(definition, settings), definition.features

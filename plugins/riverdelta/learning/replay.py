@@ -13,6 +13,7 @@ import numpy.typing as npt
 from riverdelta.core.examples import Examples, cuts
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.records import Feedback, Impressions, Record, Tick, by_output
+from riverdelta.corrections.interval import LOWER, UPPER
 from riverdelta.learning.fold import AT_ONCE
 from riverdelta.learning.joiner import Source
 from riverdelta.learning.learner import Learner
@@ -92,8 +93,9 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
 class Replayed(Source, Observer):
     """The N rows of a log, their served outputs, and their records: row r, or list r, is request r of one worker.
 
-    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, `learned` bool[N] marks rows whose
-    labels were learned, and `seconds` is how long it took. The rest is in the learner: its gate, its measures, its tables.
+    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, and `bounds` the ends of intervals,
+    by their names in `corrections.interval`. `learned` bool[N] marks rows whose labels were learned, and `seconds` is how long it
+    took. The rest is in the learner: its gate, its measures, its tables.
     """
 
     def __init__(
@@ -116,6 +118,8 @@ class Replayed(Source, Observer):
         self.seconds = 0.0
         self.corrected, self.served = np.empty((2, *base.shape), np.float32)
         self.learned = np.zeros(len(label), np.bool_)
+        #: The ends of each row's interval as served; {} without intervals, and for rows that are learned at once.
+        self.bounds: dict[str, Floats] = {}
         self._sequence, self._tick = 0, 0.0
         #: The sequence number of each record of impressions, and the rows at which they begin, followed by the end of the last.
         self._sequences, self._edges = list[int](), [0]
@@ -175,12 +179,20 @@ class Replayed(Source, Observer):
             corrected=self.corrected[rows],
             served=self.served[rows],
             propensity=np.full(count, np.nan, np.float32),
-            columns={**self._columns(rows), _ROW: np.arange(rows.start, rows.stop)},
+            columns={
+                **self._columns(rows),
+                **{name: ends[rows] for name, ends in self.bounds.items()},
+                _ROW: np.arange(rows.start, rows.stop),
+            },
         )
 
     def _score(self, rows: slice) -> None:
         group = None if self.group is None else self.group[rows]
         self.corrected[rows], self.served[rows] = self.learner.serve(self._columns(rows), self.base[rows], group)
+        if self.learner.intervals is not None:
+            found = self.learner.intervals.bounds(self.served[rows], self._columns(rows))
+            for name, ends in zip((LOWER, UPPER), found, strict=True):
+                self.bounds.setdefault(name, np.full(len(self.label), np.nan, np.float32))[rows] = ends
         self._sequences.append(self._sequence + 1)
         self._edges.append(rows.stop)
         self._push(self.impressions(self._sequence + 1))

@@ -76,6 +76,8 @@ GAUGES = {
         "drift_psi_ratio", "Population stability index of a column against its reference, a ratio",
     ),
     "drift.columns.{column}.js": ("drift_js_ratio", "Jensen-Shannon distance of a column from its reference, a ratio"),
+    "intervals.{slice}.coverage": ("interval_coverage_ratio", "Recent labels within the interval that was served, a ratio"),
+    "intervals.{slice}.width": ("interval_width", "Mean width of recent intervals, in labels"),
     "drift.quantities.{quantity}.alarms": ("drift_alarms", "Drift alarms so far, in alarms"),
     "drift.quantities.{quantity}.evidence": (
         "drift_evidence_ratio", "Log of a drift detector's evidence relative to that of an alarm, a ratio",

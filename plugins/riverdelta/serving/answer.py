@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,8 @@ class ScoreAnswer:
     impressions: str
     state: State
     loss: Loss
+    #: The ends of each row's interval by name, float32[N] each, NaN where none is known; {} without intervals.
+    bounds: Mapping[str, Floats] = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> list[Any] | None:

@@ -19,7 +19,9 @@ from riverdelta.core.features import Column, Floats
 from riverdelta.core.records import RequestName
 from riverdelta.core.settings import Settings
 from riverdelta.core.values import is_list
+from riverdelta.corrections.interval import LOWER, UPPER
 from riverdelta.graph.merge import GATE_WEIGHT
+from riverdelta.graph.taps import BOUNDS
 from riverdelta.learning.definition import Definition
 from riverdelta.metrics.learner import reports
 from riverdelta.metrics.worker import Metrics
@@ -150,13 +152,16 @@ class DataPlane:
         now = self.clock()
         self.follower.scored(now)
         kept = {name: scored.taps[name] if name in scored.taps else sent[name] for name in self.definition.journal}
+        bounds = {name: scored.taps[name] for name in BOUNDS if self.definition.interval is not None and name in scored.taps}
+        kept |= dict(zip((LOWER, UPPER), bounds.values(), strict=False))
         raw = (scored.base, scored.corrected, scored.served)
         rows = Rows(kept, *raw, block.propensity, scored.state, now, trace, texts=texts)
         made: ScoreAnswer | Claim
         if block.name is None:
-            made = self._answer((self.journal.incarnation, self.journal.append(rows)), scored.score, scored.base, scored.state)
+            request = self.journal.incarnation, self.journal.append(rows)
+            made = self._answer(request, scored.score, scored.base, scored.state, bounds)
         else:
-            made = claim(self.journal, rows, block.name, block.columns, scored.score)
+            made = claim(self.journal, rows, block.name, block.columns, scored.score, bounds)
         prepared = None if self.definition.prepare is None else started - began
         self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran, prepared)
         return made
@@ -170,10 +175,12 @@ class DataPlane:
 
     def _settled(self, claimed: Claim, owner: Named) -> ScoreAnswer:
         known = claimed.settled(owner)
-        return self._answer(owner.request, known.scores, known.base, known.state)
+        return self._answer(owner.request, known.scores, known.base, known.state, known.bounds)
 
-    def _answer(self, request: Request, scores: Floats, base: Floats, state: State) -> ScoreAnswer:
-        return ScoreAnswer(scores, base, self._ids.issue(*request), state, self.definition.loss)
+    def _answer(
+        self, request: Request, scores: Floats, base: Floats, state: State, bounds: Mapping[str, Floats] = {}
+    ) -> ScoreAnswer:
+        return ScoreAnswer(scores, base, self._ids.issue(*request), state, self.definition.loss, bounds)
 
     async def feedback(self, ids: Sequence[str | RowName], labels: Any, source: int = 0, **more: Any) -> FeedbackAnswer:
         """Store feedback: ids `<id>.<index>` or the client's own, and M labels, NaN for a row that was only shown.

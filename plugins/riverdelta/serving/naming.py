@@ -51,9 +51,16 @@ def read_name(request_id: Any, row_ids: Any, rows: int, ids: Ids) -> RequestName
     return RequestName(name, None if row_ids is None else check_row_ids(row_ids, rows))
 
 
-def claim(journal: Journal, rows: Rows, name: RequestName, columns: Mapping[str, npt.NDArray[Any]], scores: Floats) -> Claim:
+def claim(
+    journal: Journal,
+    rows: Rows,
+    name: RequestName,
+    columns: Mapping[str, npt.NDArray[Any]],
+    scores: Floats,
+    bounds: Mapping[str, Floats] = {},
+) -> Claim:
     """Append the rows of a request with a name, scored from checked `columns`, and return its claim."""
     row_ids = None if name.row_ids is None else hashed(name.row_ids)
-    answered = Answered(content_digest(columns, rows.propensity, row_ids), rows.state, scores, rows.base, row_ids)
+    answered = Answered(content_digest(columns, rows.propensity, row_ids), rows.state, scores, rows.base, row_ids, bounds)
     number, owner = journal.claim(replace(rows, name=name, content=answered.encode()))
     return Claim(answered, name.request_id, (journal.incarnation, number), owner)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.examples import Examples
+from riverdelta.corrections.interval import ENDS, Intervals
 from riverdelta.corrections.stack import Stack
 from riverdelta.corrections.table import Table
 from riverdelta.graph.merge import GATE_WEIGHT
@@ -24,8 +25,9 @@ class Live(Observer):
     restart never serves an older state.
     """
 
-    def __init__(self, store: LiveStore, stack: Stack) -> None:
+    def __init__(self, store: LiveStore, stack: Stack, intervals: Intervals | None = None) -> None:
         self.store, self.stack = store, stack
+        self._ends = {} if intervals is None else {ENDS: intervals.table}
         self.head = store.head()
         #: When this process last published (Unix seconds), 0 if it has not.
         self.published = 0.0
@@ -73,7 +75,7 @@ class Live(Observer):
             self.head = self.store.head() or self.head
         full = base is None or self.store.needs_whole()
         state = State(release, (self.head.swap if self.head else 0) + 1, position)
-        tables = {**self.stack.tables(), GATE_WEIGHT: self._weight}
+        tables = {**self.stack.tables(), GATE_WEIGHT: self._weight, **self._ends}
         touched = {name: None if full else np.flatnonzero(table.touched) for name, table in tables.items()}
         rows = {name: (at, tables[name].values[slice(None) if at is None else at]) for name, at in touched.items()}
         received = np.concatenate([np.empty(0), *self._received])

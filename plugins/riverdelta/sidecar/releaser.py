@@ -72,7 +72,7 @@ class Releases(Observer):
         facts: dict[str, Any] = {f"loss_{scorer}": report[scorer]["loss"] for scorer in ("base", "served")}
         facts["digest"] = stack.digest()
         provenance = {"position": str(position), "examples": str(examples), **{k: str(v) for k, v in facts.items()}}
-        merged = d.merge(stack, learner.gate.weight, provenance)
+        merged = d.merge(stack, learner.gate.weight, provenance, learner.intervals)
         try:
             self.parity = self._test(merged, stack)
         except ParityError as error:

@@ -68,7 +68,7 @@ class Trainer:
             self.learner = new_learner(definition, settings)
             self.releases = Releases(definition, store)
             self.contest = Contest(store, definition.new_stack, settings, definition.loss)
-            self.live = Live(self.home.live(), self.learner.stack)
+            self.live = Live(self.home.live(), self.learner.stack, self.learner.intervals)
             self.contest.serving = self.live.head.release if self.live.head else start.number
             serve, guard = settings.serve, settings.guard
             self.learner.observers |= shown(definition, self.learner, serve == "base", champions_serve=guard == "release")

@@ -53,6 +53,8 @@ class Loss(ABC):
     #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
     #: unit, and "free" for one without a unit whose labels vary by an unknown factor.
     dispersion: ClassVar[str] = "none"
+    #: The least and the largest prediction, at which an interval ends.
+    span: tuple[float, float] = (-np.inf, np.inf)
     #: The id column of what a row of a list shows, for a baseline; None without one.
     item: str | None = None
     #: Seconds after which labels repeat, for a baseline; None without one.
@@ -197,6 +199,14 @@ class Loss(ABC):
         if not self.lists or group is None:
             return np.array([0, rows])
         return np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1, [rows]])
+
+    def deviation(self, prediction: Doubles) -> Doubles:
+        """Return the size of an ordinary error at a prediction, up to a factor, for intervals around it."""
+        return np.ones_like(prediction)
+
+    def export_deviation(self, nodes: Nodes, prediction: str) -> str:
+        """Append the nodes of `deviation` and return its tensor, or a constant."""
+        return nodes.constant(1.0, np.float32)
 
     def rows(self, raw: npt.ArrayLike) -> Doubles:
         """Return raw outputs as float64[N, K]."""

@@ -94,6 +94,7 @@ class Count(Loss):
     bound, reach = 2e13, _REACH
     expected: ClassVar[str] = f"an integer from 0 to {_MOST:.0f}"
     kernels = Kernels(_value, _derivatives, _mix, _predict)
+    span = (0.0, _MOST)
 
     def __init__(self, period: float | None = None) -> None:
         self.period = seconds(period)
@@ -105,6 +106,12 @@ class Count(Loss):
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         found = np.asarray(label)
         return (found >= 0) & (found <= _MOST) & (found == np.floor(found))
+
+    def deviation(self, prediction: Doubles) -> Doubles:
+        return np.sqrt(1.0 + prediction)
+
+    def export_deviation(self, nodes: Nodes, prediction: str) -> str:
+        return nodes.add("Sqrt", nodes.add("Add", nodes.constant(1.0, np.float32), prediction))
 
     def link(self, prediction: npt.ArrayLike) -> Doubles:
         return np.log(np.clip(self.rows(prediction), math.exp(-_EDGE), math.exp(_EDGE)))

@@ -94,7 +94,7 @@ class Regression(Loss):
                     f"label_range is {label_range!r}; expected the least and the largest label: Regression((0, 100))"
                 )
         self.label_range, self.period = label_range, seconds(period)
-        self._low, self._high = label_range or (-_LARGEST, _LARGEST)
+        self._low, self._high = self.span = label_range or (-_LARGEST, _LARGEST)
 
     def __repr__(self) -> str:
         return f"Regression(label_range={self.label_range!r}, period={self.period!r})"

@@ -11,6 +11,7 @@ import numpy as np
 
 from riverdelta.core.errors import Corrupt, near
 from riverdelta.core.features import Columns, Floats
+from riverdelta.corrections.interval import ENDS
 from riverdelta.graph.merge import GATE_WEIGHT
 from riverdelta.serving.session.tables import DeviceTable, HostTable
 from riverdelta.storage.registry.state import Delta, State
@@ -90,7 +91,7 @@ class Half:
                 raise Corrupt(f"state {delta.state}: table {name!r} contains a value that is not finite")
             if name == GATE_WEIGHT and not ((values >= 0) & (values <= 1)).all():
                 raise Corrupt(f"state {delta.state}: the gate's weight is {values.ravel().tolist()}; expected 0 to 1")
-        if delta.base is None and (missing := self.tables.keys() - delta.tables.keys()):
+        if delta.base is None and (missing := self.tables.keys() - delta.tables.keys() - {ENDS}):
             raise Corrupt(f"state {delta.state} is a full delta but lacks the table {min(missing)!r}")
 
     def apply(self, deltas: list[Delta]) -> None:

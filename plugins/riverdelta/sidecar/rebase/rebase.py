@@ -276,7 +276,7 @@ class _Rebase:
         if home.settings.guard == "live":
             contest.serving = made.number
         if home.settings.guard == "live" or self.done.champion == made.number:
-            Live(home.live(), learner.stack).publish(made.number, position, learner.gate.weight, now)
+            Live(home.live(), learner.stack, learner.intervals).publish(made.number, position, learner.gate.weight, now)
         worth, logbook = Worth(loss=home.definition.loss), Logbook()
         worth.begin({"action": "rebase", "release": contest.serving, "position": position, "time": now})
         logbook.note(position, now, "rebase", {"release": contest.serving, "examples": self.done.examples})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,7 @@ class Answered:
     scores: Floats
     base: Floats
     row_ids: Ints | None
+    bounds: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -125,6 +126,7 @@ class Answered:
             "state": np.array([self.state.release, self.state.swap, self.state.position]),
             "scores": self.scores,
             "base": self.base,
+            **{f"bound_{name}": ends for name, ends in self.bounds.items()},
         }
         return b"".join(pack(arrays if self.row_ids is None else arrays | {"row_ids": self.row_ids}))
 
@@ -134,7 +136,8 @@ class Answered:
         arrays = unpack(data, source)
         state = State(*take(arrays, "state", np.zeros(3, np.int64)).tolist())
         row_ids = take(arrays, "row_ids", np.zeros(0, np.int64), any_rows=True) if "row_ids" in arrays else None
-        return cls(take(arrays, "digest").tobytes(), state, take(arrays, "scores"), take(arrays, "base"), row_ids)
+        bounds = {name.removeprefix("bound_"): take(arrays, name) for name in arrays if name.startswith("bound_")}
+        return cls(take(arrays, "digest").tobytes(), state, take(arrays, "scores"), take(arrays, "base"), row_ids, bounds)
 
 
 def hashed(row_ids: Sequence[str]) -> Ints:

@@ -25,7 +25,7 @@ def _record(*names: str) -> np.dtype[Any]:
 
 #: i, the last example of its life, s, Σ g², Σ of its gains, Σ w·gain
 EXPERT = _record("born", "until", "end", "squares", "gains", "wealth")
-#: t, the experts alive, their aggregated end, what is added to it and its Σ g²; Σ e² of limited errors e, and errors other than 0
+#: t, the experts alive, their aggregated end, what is added to it and its Σ g²; Σ e² of limited errors e, errors other than 0
 SIDE = _record("examples", "alive", "end", "shift", "squares", "total", "errors")
 _Experts, _Sides = (types.Array(numba.from_dtype(kind), axes, "C") for kind, axes in ((EXPERT, 3), (SIDE, 2)))
 

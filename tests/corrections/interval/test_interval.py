@@ -9,18 +9,28 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.evaluation.interval import Interval, Intervals
-from riverdelta.evaluation.interval.conformal import FIRST
+from riverdelta.core.losses import Regression
+from riverdelta.corrections.interval import Interval, Intervals
+from riverdelta.corrections.interval.conformal import FIRST
+
+
+def made(interval, slices=1):
+    return Intervals(interval, Regression(), {str(at): at for at in range(1, slices)})
+
+
+def ends_of(intervals):
+    lower, upper, known = intervals.table.values.T
+    return np.where(known > 0, [lower, upper], np.nan).T
 
 
 def played(errors, interval, block=16, slices=None):
     """Return the ends in force for each error, and what has learned them all."""
-    intervals, ends = Intervals(interval, 1 if slices is None else int(slices.max()) + 1), []
+    intervals, ends = made(interval, 1 if slices is None else int(slices.max()) + 1), []
     for first in range(0, len(errors), block):
         rows = slice(first, first + block)
         of = None if slices is None else slices[rows]
-        ends.append(np.repeat(intervals.ends[:1], len(errors[rows]), axis=0) if of is None else intervals.ends[of])
-        intervals.update(errors[rows], of)
+        ends.append(np.repeat(ends_of(intervals)[:1], len(errors[rows]), axis=0) if of is None else ends_of(intervals)[of])
+        intervals.learn(errors[rows], of)
     return np.concatenate(ends), intervals
 
 
@@ -63,10 +73,10 @@ class Published:
 def test_the_first_of_an_end_s_two_parts_is_the_published_algorithm():
     # Errors of one size have one range from the first example on.
     errors = np.where(np.random.default_rng(1).random(700) < 0.3, -2.0, 2.0)
-    intervals, upper, lower = Intervals(Interval(0.8)), Published(0.1, 8.0), Published(0.1, 8.0)
+    intervals, upper, lower = made(Interval(0.8)), Published(0.1, 8.0), Published(0.1, 8.0)
     for error in errors:
-        intervals.update([error])
-        if intervals.report()[0]["labels"] <= FIRST:
+        intervals.learn([error])
+        if intervals.report()["other"]["labels"] <= FIRST:
             continue
         upper.learn(error)
         lower.learn(-error)
@@ -123,22 +133,22 @@ def test_slices_have_ends_of_their_own():
     for s in (0, 1):
         late = np.flatnonzero(slices == s)[2_000:]
         assert covered(errors[late], ends[late]) == pytest.approx(0.9, abs=0.02)
-    assert [one["labels"] for one in intervals.report()] == np.bincount(slices).tolist()
+    assert [one["labels"] for one in intervals.report().values()] == np.bincount(slices).tolist()
 
 
 @given(st.lists(st.floats(-1e12, 1e12) | st.just(np.nan), max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_blocks_and_restarts_change_nothing(errors, cuts):
     errors = np.array(errors, np.float64)
     slices = np.arange(len(errors)) % 2
-    whole = Intervals(Interval(0.8), 2)
-    whole.update(errors, slices)
+    whole = made(Interval(0.8), 2)
+    whole.learn(errors, slices)
     whole.measure(errors, errors * 0 - 1, errors * 0 + 1, slices)
-    part = Intervals(Interval(0.8), 2)
+    part = made(Interval(0.8), 2)
     for first, last in zip([0, *sorted(cuts)], [*sorted(cuts), 60], strict=True):
         rows = slice(first, last)
-        part.update(errors[rows], slices[rows])
+        part.learn(errors[rows], slices[rows])
         part.measure(errors[rows], errors[rows] * 0 - 1, errors[rows] * 0 + 1, slices[rows])
-        again = Intervals(Interval(0.8), 2)
+        again = made(Interval(0.8), 2)
         again.load(part.state())
         part = again
     for name, array in whole.state().items():
@@ -146,9 +156,9 @@ def test_blocks_and_restarts_change_nothing(errors, cuts):
 
 
 def test_the_measured_coverage_is_of_the_intervals_as_served():
-    intervals = Intervals(Interval(0.9))
+    intervals = made(Interval(0.9))
     intervals.measure([1.0, 5.0, -5.0, 2.0, 9.0], [0.0, 0.0, 0.0, np.nan, 8.0], [2.0, 2.0, 2.0, 3.0, 10.0])
-    (found,) = intervals.report()
+    (found,) = intervals.report().values()
     assert [round(found[name], 3) for name in ("coverage", "below", "above", "width")] == [0.5, 0.25, 0.25, 2.0]
 
 
