@@ -28,8 +28,8 @@ class Reference:
     """Histograms by column and the means of the losses, as measured on reference data.
 
     `edges` float32[9] are the inner deciles of a number (unused for an id), `usual` int64[32] its histogram, `bound`
-    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[R] are the bounds of the numbers that are `Watched`,
-    and `scale` float64[1] is the scale of a loss whose unit is not constant.
+    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[R] are the bounds of the numbers `Watched`, and
+    `scale` float64[1] is the scale of a loss whose unit is not constant.
     """
 
     edges: Mapping[str, Floats]
