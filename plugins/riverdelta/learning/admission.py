@@ -59,7 +59,7 @@ class Admission:
 
     @classmethod
     def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
-        """Return the admission that the settings request, on the id columns `keys`, without a breaker for labels it cannot test."""
+        """Return the admission that the settings request, on the id columns `keys`; some losses have no breaker."""
         s = settings
         breaker = Breaker(loss) if s.breaker != "off" and Breaker.watches(loss) else None
         limit = s.max_updates_per_entity
