@@ -92,7 +92,7 @@ def learn(  # type: ignore[no-untyped-def]
         np.empty((most, outputs)),
         np.empty((most, outputs)),
     )
-    at, ys, ws, reach = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty(outputs)
+    at, ys, ws, reach = np.empty(most, np.uint64), np.empty(most), np.empty(most), np.empty(outputs)
     lengths, shrinks = np.empty((most, features)), np.empty((most, features), np.float32)
     # Views of the first rows; to make them takes as long as to learn a row.
     viewed, raw, y, w, near = np.uint64(most), raws[:most], ys[:most], ws[:most], offsets[:most]
@@ -134,8 +134,8 @@ def learn(  # type: ignore[no-untyped-def]
         if clipped:
             clipped = evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
         for j in range(_NO_ROWS, rows):
-            row = at[j]
-            i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
+            i = row = at[j]
+            slot = np.uint64(index[slots[row], 0])
             if slot == _0:
                 slot, slot_of[used], index[slots[row], 0], moved[slots[row]] = np.uint64(used), slots[row], used, True
                 used += 1

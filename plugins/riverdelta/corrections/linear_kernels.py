@@ -30,9 +30,9 @@ def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _step(state, row, at, coefficient, g, unit, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
-    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares in units of g, FTRL's z)."""
-    u = g / unit
+def _step(state, row, at, coefficient, g, per, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
+    """Return a coefficient after a step of gradient g; state[row, at:] is (Σ(g·per)², FTRL's z)."""
+    u = g * per
     squares = state[row, at] + u * u
     if ftrl:
         sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
@@ -79,7 +79,7 @@ def learn(  # type: ignore[no-untyped-def]
         np.empty((most, outputs)),
         np.empty((most, outputs)),
     )
-    at, ys, ws, squares = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty((most, width))
+    at, ys, ws, squares = np.empty(most, np.uint64), np.empty(most), np.empty(most), np.empty((most, width))
     # Views of the first rows; to make them takes as long as to learn a row.
     viewed, raw, y, w, near = np.uint64(most), raws[:most], ys[:most], ws[:most], offsets[:most]
     gradient, curvature, plain = gradients[:most], curvatures[:most], evidence.is_plain(counts)
@@ -102,14 +102,14 @@ def learn(  # type: ignore[no-untyped-def]
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        unit, anew, largest_step, penalty, farthest = 1.0, False, clip, l1, radius
+        per, anew, largest_step, penalty, farthest = 1.0, False, clip, l1, radius
         if plain:
             loss.derivatives(raw, y, w, gradient, curvature)
         else:
             s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
             unit = evidence.scale(counts, s)
             largest_step = evidence.derive(raw, y, w, clip, counts, s, loss, gradient, curvature)
-            penalty, farthest = l1 * unit, radius * unit
+            per, penalty, farthest = 1.0 / unit, l1 * unit, radius * unit
         if anew:
             ids[:], id_state[:], dense[:], dense_state[:], touched[:] = np.float32(0.0), 0.0, np.float32(0.0), 0.0, True
         for j in range(_NO_ROWS, rows):
@@ -122,7 +122,7 @@ def learn(  # type: ignore[no-untyped-def]
                     slot = slots[i, p]
                     for k in range(outputs):
                         g, c = gradient[j, k] * v, np.float64(ids[slot, k])
-                        ids[slot, k] = _step(id_state, slot, 2 * k, c, g, unit, ftrl, rate, beta, penalty, l2, farthest)
+                        ids[slot, k] = _step(id_state, slot, 2 * k, c, g, per, ftrl, rate, beta, penalty, l2, farthest)
                     touched[slot] = True
             for d in range(width):
                 if squares[j, d] > 0.0:
@@ -150,5 +150,5 @@ def learn(  # type: ignore[no-untyped-def]
                     for k in range(outputs):
                         of = 3 * k
                         g, c = gradient[j, k] * v, dense_state[d, of + 2]
-                        dense_state[d, of + 2] = _step(dense_state, d, of, c, g, unit, ftrl, rate, beta, penalty, l2, farthest)
+                        dense_state[d, of + 2] = _step(dense_state, d, of, c, g, per, ftrl, rate, beta, penalty, l2, farthest)
                         dense[d, k] = dense_state[d, of + 2] / largest
