@@ -136,10 +136,11 @@ class Calibration(Correction):
         then each offset is 0. A service ignores it.
     clip
         The largest gradient of one example. With log loss the gradient is at most the example's weight, so 10.0 limits only
-        heavy examples. Raise it if weights above 10 must count in full.
+        heavy examples. Raise it if weights above 10 must count in full. In
+        units of s for values and counts (`corrections.evidence`).
     radius
-        The bound on the coefficients, in raw outputs. Raise it only if the base is wrong by more than 8 logits; infinity means
-        no bound.
+        The bound on the coefficients, in raw outputs (of values: in units of s). Raise it only if the base is wrong by more
+        than 8 logits; infinity means no bound.
 
     Notes
     -----
