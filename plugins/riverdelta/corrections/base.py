@@ -50,6 +50,9 @@ class Correction(RowFaces):
         The options that the constructor call named. The others have the library's defaults, which a home records.
     incidental
         Options that do not affect learning, so that a home accepts any value of them.
+    additive
+        Whether the residual does not depend on the offset. Lists whose rows were not examined alike are then learned with less
+        noise (`Stack.learn`).
     since
         Names of tables and arrays that older saved states lack: arrays then load as zeros, and `restore` makes the tables. The
         graph of an older release ignores such a table.
@@ -89,6 +92,7 @@ class Correction(RowFaces):
     given: frozenset[str] = frozenset()
     _learned = False
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
+    additive: ClassVar[bool] = False
     since: ClassVar[tuple[str, ...]] = ()
     grows: ClassVar[tuple[str, ...]] = ()
 

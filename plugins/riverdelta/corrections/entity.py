@@ -126,6 +126,8 @@ class Entity(Correction):
     def _keys(self) -> tuple[str, ...]:
         return tuple(self.key) if isinstance(self.key, tuple | list) else (self.key,)
 
+    additive = True
+
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self._keys, *(name for f in self.on for name in read_by(f)))))

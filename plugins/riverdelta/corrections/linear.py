@@ -103,6 +103,8 @@ class Linear(Correction):
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
         yield {"intercept": True}
 
+    additive = True
+
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for f in self.features for name in read_by(f)))
