@@ -230,12 +230,15 @@ class Fold(ABC):
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""
         base, group = np.ascontiguousarray(e.base[rows]), e.lists(rows).get("group")
-        return self._learn_rows(self._columns(e, rows), base, e.label[rows], e.weight[rows], group)
+        propensity = None if e.propensity is None else e.propensity[rows]
+        return self._learn_rows(self._columns(e, rows), base, e.label[rows], e.weight[rows], group, propensity)
 
-    def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None) -> Floats:
+    def _learn_rows(
+        self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None, propensity: Floats | None
+    ) -> Floats:
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
-        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), group)
+        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), group, propensity)
 
     def serve(self, columns: Columns, base: Floats, group: Ints | None = None) -> tuple[Floats, Floats]:
         """Return the corrected and the served outputs of rows, by the current tables and gate; `group` is as in `Examples`."""
