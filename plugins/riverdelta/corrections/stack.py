@@ -75,7 +75,7 @@ class Stack:
     def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
         """Learn the rows in order and return the corrected raw outputs float32[N, K] from before each row's own update.
 
-        With a loss of `lists`, `group` int64[N] is the list of each row (by default all are one), and the outputs are from
+        With a loss of `lists`, `group` int64[N] is the list of each row (default: one list of all), and the outputs are from
         before any row of the list was learned.
 
         Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
