@@ -37,7 +37,7 @@ class MQ2008(DataSet):
 
     name = "mq2008"
     about = "search results; base: gradient boosting on the grades of a fifth of the training queries, stream: simulated clicks"
-    measure = "ndcg10"
+    measure, decides = "ndcg10", "test queries, after the stream"
     lag_seconds = 60.0
 
     def load(self, folder: Path, work: Path) -> Split:
