@@ -80,7 +80,7 @@ class Head(Entity):
         yield {"on": ("ip_in_url",)}
 
     def _bind_key(self, schema: Schema, what: str) -> None:
-        """Every row is of the one entity, in slot 0."""
+        """Nothing is hashed: slot 0 belongs to every row."""
 
     def _slots(self, columns: Columns, rows: int) -> Ints:
         return np.zeros(rows, np.int64)
