@@ -45,7 +45,7 @@ class Measures(ABC):
     def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
         """Return the facts float64[E, S, F] of the measurable examples, and label and weight float64[E, 2].
 
-        Baselines learn the labels on the way. `time` float64[N] is when what a row is about happened (Unix seconds, NaN:
+        Baselines learn the labels. `time` float64[N] is when what a row is about happened (Unix seconds, NaN:
         unknown) and `item` int64[N] the id of what a row of a list shows.
         """
 
