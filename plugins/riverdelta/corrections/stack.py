@@ -92,8 +92,8 @@ class Stack:
 
         With a loss of `lists`, `group` int64[N] is the list of each row (default: a single list), and the outputs are from
         before any row of the list was learned. `propensity` float32[N] are the probabilities, above 0, with which its rows were
-        examined, by which `weight` was divided (default: all 1). A correction that is `additive`
-        learns from the undivided weights, and from offsets to which ln(propensity) is added while it learns.
+        examined, by which `weight` was divided (default: all rows were examined alike). A correction that is `additive` learns
+        from the undivided weights, and from offsets to which ln(propensity) is added while it learns.
 
         Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
         have; nothing is learned then.

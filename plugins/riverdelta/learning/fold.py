@@ -22,6 +22,7 @@ from riverdelta.corrections.interval import Intervals
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
 from riverdelta.evaluation.gate import Gate
+from riverdelta.evaluation.measures.known import Moments
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
@@ -202,7 +203,8 @@ class Fold(ABC):
         """Return what baselines need of the rows: their lists, times and items."""
         item = e.columns.get(self.stack.loss.item or "")
         time = np.where(np.isfinite(e.event), e.event, e.scored)[rows]
-        return {**e.lists(rows), "time": time, "item": None if item is None else item[rows]}
+        moments = Moments(time, e.scored[rows], e.received[rows], None if item is None else item[rows])
+        return {**e.lists(rows), "moments": moments}
 
     def learn_held(self) -> None:
         """Learn the examples that are held, in order, unless the breaker is open or learning is frozen.
