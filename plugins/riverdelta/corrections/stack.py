@@ -96,7 +96,7 @@ class Stack:
         from the undivided weights, and from offsets to which ln(propensity) is added while it learns.
 
         Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
-                have; nothing is learned then.
+        have; nothing is learned then.
         """
         self.schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)
