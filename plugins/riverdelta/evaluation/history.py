@@ -14,7 +14,7 @@ from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows, possible
 
 #: The rows of a point at first, and the maximum number of points.
@@ -57,17 +57,24 @@ class History:
         """Add joined examples."""
         rows, label, weight = examples.measured()
         served = examples.corrected if self._shadow else examples.served
-        self.update(examples.base[rows], served[rows], label, weight, examples.received[rows])
+        self.update(examples.base[rows], served[rows], label, weight, examples.received[rows], **examples.lists(rows))
 
     def update(
-        self, base: npt.ArrayLike, served: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike, received: npt.ArrayLike
+        self,
+        base: npt.ArrayLike,
+        served: npt.ArrayLike,
+        label: npt.ArrayLike,
+        weight: npt.ArrayLike,
+        received: npt.ArrayLike,
+        group: Group = None,
     ) -> None:
-        """Add N rows of raw outputs, labels, weights, and times of the labels (Unix seconds); rows not finite are skipped."""
+        """Add N rows of raw outputs, labels, weights, and times of the labels (Unix seconds); rows not finite are skipped.
+
+        `group` int64[N] has the list of each row, for a loss of lists: then a list with a label above 0 counts as a row.
+        """
         given, time = Rows.of(self.loss, base, served, label, weight), np.asarray(received, np.float64)
-        good = given.good & np.isfinite(time)
-        before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
-        w = given.weight[good]
-        self._add(np.column_stack([time[good], w, w * before, w * after]))
+        first, weight, lost = given._replace(good=given.good & np.isfinite(time)).examples(self.loss, group)
+        self._add(np.column_stack([time[first], weight, *lost]))
 
     def report(self) -> dict[str, Any]:
         """Return the lists examples, time, base and served, whose losses are None if the weights cancel."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput
+from riverdelta.core.features import Ints
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 
 
 class Rows(NamedTuple):
@@ -38,6 +39,42 @@ class Rows(NamedTuple):
             out[...] = one.reshape(out.shape)
         good = np.logical_and.reduce(np.isfinite(raw), axis=(0, 2)) & np.isfinite(weights) & loss.valid(labels)
         return cls(raw, labels, weights, good)
+
+    def examples(self, loss: Loss, group: Group = None) -> Counted:
+        """Return the examples that are measurable: rows, or for a loss of lists those lists that have a label above 0."""
+        starts = loss.starts(len(self.label), group, each=True)
+        good = by_list(np.logical_and, self.good, starts)
+        kept = np.repeat(good, np.diff(starts))
+        label, weight, lists = self.label[kept], self.weight[kept], None if group is None else np.asarray(group)[kept]
+        lost = [loss.value(raw[kept], label, lists) for raw in self.raw]
+        first = starts[:-1][good]
+        if not loss.lists:
+            return Counted(first, weight, weight * np.stack(lost))
+        within = loss.starts(len(label), lists, each=True)
+        some = by_list(np.add, label, within) > 0 if len(label) else good[good]
+        sign = np.where(by_list(np.add, weight, within) < 0, -1.0, 1.0)
+        sums = np.stack([by_list(np.add, weight * one, within) for one in lost]) if len(label) else np.empty((2, 0))
+        return Counted(first[some], sign[some], sums[:, some])
+
+
+class Counted(NamedTuple):
+    """E measurable examples: the first row int64[E] of each, its weight float64[E], and weighted losses float64[2, E].
+
+    A list counts once, with the losses of its rows by their weights; if these are negative it is taken back.
+    """
+
+    first: Ints
+    weight: Doubles
+    lost: Doubles
+
+
+def by_list(combine: np.ufunc, of_rows: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:
+    """Return one number for each example from those of its rows, N + 1 `starts` being what `Loss.starts` gives for each.
+
+    >>> by_list(np.add, np.array([1.0, 2.0, 3.0]), np.array([0, 2, 3])).tolist()
+    [3.0, 3.0]
+    """
+    return of_rows if len(starts) == len(of_rows) + 1 or not len(of_rows) else combine.reduceat(of_rows, starts[:-1])
 
 
 def possible(loss: Loss, losses: Doubles, rows: Doubles) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Slices: base and served loss and calibration for each declared value of a column."""
+"""Slices: losses of base and served and a measure of the task for each declared value of a column."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from numba import types
 from riverdelta.core.arrays import Arrays, nest, part, take
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Schema
+from riverdelta.core.features import Ints, Schema
 from riverdelta.core.hashing import id_of
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.losses.base import Doubles
-from riverdelta.core.losses.kernels import KERNELS
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows, possible
 
@@ -28,36 +27,28 @@ MOST = 32
 #: An example's weight halves after this many more examples of its slice.
 HALF_LIFE = 5_000
 _FADES = 0.5 ** (1.0 / HALF_LIFE)
-_WEIGHT, _LABEL, _SCORE, _LOSS = range(4)
-_CUBE, _LINE = types.float64[:, :, ::1], types.float64[::1]
-_KERNEL = types.void(_CUBE, _LINE, _LINE, types.boolean[::1], types.int64[::1], types.float64, KERNELS, _CUBE, types.int64[::1])
+#: Σ weight, Σ label, Σ score (for classes: of rows whose class was predicted), Σ loss and, for numbers, Σ |score - label|.
+_WEIGHT, _LABEL, _SCORE, _LOSS, _ERROR = range(5)
+_CUBE, _INTS = types.float64[:, :, ::1], types.int64[::1]
 
 
-@numba.njit(_KERNEL, cache=True)
-def _add(raw, label, weight, good, slices, bound, loss, sums, examples):  # type: ignore[no-untyped-def]
-    """Add each row to the sums of its slice, in which older rows decay."""
-    prediction, lost = np.empty((1, raw.shape[2])), np.empty(1)
-    for i in range(label.shape[0]):
-        if not good[i]:
-            continue
-        w, y = weight[i], label[i]
+@numba.njit(types.void(_CUBE, _INTS, _CUBE, _INTS), cache=True)
+def _add(facts, slices, sums, examples):  # type: ignore[no-untyped-def]
+    """Add facts[E, S, F] to the sums of their slices, in which older examples decay."""
+    for i in range(facts.shape[0]):
         examples[slices[i]] += 1
-        for s in range(raw.shape[0]):
-            loss.predict(raw[s, i : i + 1], prediction)
-            loss.value(raw[s, i : i + 1], label[i : i + 1], lost)
+        for s in range(facts.shape[1]):
             mine = sums[slices[i], s]
-            mine *= _FADES
-            mine[_WEIGHT] += w
-            mine[_LABEL] += w * y
-            mine[_SCORE] += w * prediction[0, 0]
-            mine[_LOSS] += w * min(lost[0], bound)
+            for f in range(facts.shape[2]):
+                mine[f] = mine[f] * _FADES + facts[i, s, f]
 
 
 class Slices:
-    """The loss of base and served outputs for each slice, over its recent examples; with two labels also calibration.
+    """The loss of base and served outputs for each slice, over its recent examples, and a measure of the task.
 
     With a weight w that halves every `HALF_LIFE` examples of the slice: loss = Σ w·loss / Σ w, each loss at most
-    `Loss.bound`; calibration_ratio = Σ w·σ(z) / Σ w·y.
+    `Loss.bound`; with two labels calibration_ratio = Σ w·σ(z) / Σ w·y; for classes accuracy; for numbers
+    bias = Σ w·(prediction - y) / Σ w and mae = Σ w·|prediction - y| / Σ w. A list counts once, in the slice of its first row.
 
     Parameters
     ----------
@@ -78,6 +69,7 @@ class Slices:
 
     def __init__(self, declared: Mapping[str, str | int | Sequence[str | int]], schema: Schema, loss: Loss = LOG_LOSS) -> None:
         self.loss = loss
+        self._width = 4 if loss.logit or loss.classes or loss.lists else 5
         self._names: dict[str, list[str]] = {}
         self._values: dict[str, npt.NDArray[np.int64]] = {}
         for column, values in declared.items():
@@ -104,7 +96,7 @@ class Slices:
         rows, label, weight = examples.measured()
         # A row from before its column was declared belongs to none of its slices.
         columns = {name: examples.columns[name][rows] for name in self._names if name in examples.columns}
-        self.update(columns, examples.base[rows], examples.served[rows], label, weight)
+        self.update(columns, examples.base[rows], examples.served[rows], label, weight, **examples.lists(rows))
 
     def update(
         self,
@@ -113,18 +105,23 @@ class Slices:
         served: npt.ArrayLike,
         label: npt.ArrayLike,
         weight: npt.ArrayLike,
+        group: Group = None,
     ) -> None:
-        """Add N examples: ids by column, raw outputs, labels and weights; rows that are not finite are left out."""
+        """Add N rows: ids by column, raw outputs, labels and weights; rows that are not finite are left out.
+
+        `group` int64[N] has the list of each row, for a loss of lists.
+        """
         rows = Rows.of(self.loss, base, served, label, weight)
+        first, facts = self._facts(rows, group)
         for column, values in self._values.items():
             if column in columns:
                 which = np.full(len(rows.label), len(values))
                 for at, value in enumerate(values.tolist()):
                     which[columns[column] == value] = at
-                _add(*rows, which, self.loss.bound, self.loss.kernels, self._sums[column], self._examples[column])
+                _add(facts, which[first], self._sums[column], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """Return {column: {slice: {scorer: {examples, loss, calibration_ratio}}}}; a value whose divisor is 0 is null."""
+        """Return {column: {slice: {scorer: {examples, loss, measures of the task}}}}; a value whose divisor is 0 is null."""
         return {
             column: {
                 name: {
@@ -155,10 +152,27 @@ class Slices:
             self._sums[column], self._examples[column] = sums, take(saved, "examples", self._examples[column]).copy()
 
     def _begin(self) -> None:
-        self._sums = {column: np.zeros((len(names), len(SCORERS), 4)) for column, names in self._names.items()}
+        self._sums = {column: np.zeros((len(names), len(SCORERS), self._width)) for column, names in self._names.items()}
         self._examples = {column: np.zeros(len(names), np.int64) for column, names in self._names.items()}
 
     def _measures(self, examples: int, sums: Doubles) -> dict[str, float | None]:
-        weight, label, score, lost = sums.tolist()
+        weight, label, score, lost, *error = sums.tolist()
         found = {"examples": examples, "loss": share(lost, weight)}
-        return found | ({"calibration_ratio": share(score, label)} if self.loss.logit else {})
+        if self.loss.logit:
+            return found | {"calibration_ratio": share(score, label)}
+        if self.loss.classes:
+            return found | {"accuracy": share(score, weight)}
+        return found | ({"bias": share(score - label, weight), "mae": share(error[0], weight)} if error else {})
+
+    def _facts(self, rows: Rows, group: Group) -> tuple[Ints, Doubles]:
+        """Return the first row of each measurable example, and facts float64[E, 2, F]."""
+        first, weight, lost = rows.examples(self.loss, group)
+        label, facts = rows.label[first], np.zeros((len(first), len(SCORERS), self._width))
+        facts[..., _WEIGHT], facts[..., _LABEL], facts[..., _LOSS] = weight[:, None], (weight * label)[:, None], lost.T
+        for s, raw in enumerate(rows.raw if not self.loss.lists else ()):
+            prediction = self.loss.inverse_link(raw[first])
+            score = prediction.argmax(axis=1) == label if self.loss.classes else prediction.mean(axis=1)
+            facts[:, s, _SCORE] = weight * score
+            if self._width > _ERROR:
+                facts[:, s, _ERROR] = weight * np.abs(score - label)
+        return first, facts

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import Impressions
@@ -21,11 +22,10 @@ class Traffic:
 
     - Residual: quantiles of |corrected - base raw output|, the largest of a row's K, cut at `Loss.reach` as when served.
     - Top changed: of requests of 2 rows or more, the share whose best row by the served output is not a best row of the base;
-      None if K > 1.
-    - Expected log loss per row, if labels are 0 or 1 and drawn from the served probability p: for the served model itself
-      E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which is never
-      less (Gibbs' inequality). It is only as accurate as p is calibrated; see the calibration ratio. The loss of either label
-      is at most `Loss.bound`.
+      for classes, of rows, the share whose best class by the served output is not a best class of the base.
+    - Expected log loss per row, if its label is drawn from the served probabilities p of the labels: for the served model
+      itself the mean of Σ -p·ln p, and for the base with its q that of Σ -p·ln q, which is never less (Gibbs' inequality). It
+      is only as accurate as p is calibrated. The loss of a label is at most `Loss.bound`. None for numbers and lists.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Traffic:
         return {
             "rows": len(base),
             "residual": dict(zip((f"{q:g}" for q in QUANTILES), residual, strict=True)),
-            "top_changed": _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None,
+            "top_changed": self._top_changed(raw, first, finite),
             "expected_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
         }
 
@@ -102,11 +102,24 @@ class Traffic:
         self._first = np.zeros(self.window, np.bool_)
         self._next = self._held = 0
 
+    def _top_changed(self, raw: Floats, first: npt.NDArray[np.bool_], finite: npt.NDArray[np.bool_]) -> float | None:
+        if self.loss.classes:
+            base, _, served = np.split(raw[finite], 3, axis=1)
+            return _class_changed(base, served)
+        return _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None
+
     def _expected(self, raw: Doubles, served: Doubles) -> float | None:
-        if not len(raw) or not self.loss.logit:
+        if not len(raw) or not (self.loss.logit or self.loss.classes):
             return None
-        p = self.loss.inverse_link(served)[:, 0]
-        return float(np.mean((1.0 - p) * self.loss.value(raw, 0.0) + p * self.loss.value(raw, 1.0)))
+        p = self.loss.inverse_link(served)
+        chances = np.concatenate([1.0 - p, p], axis=1) if self.loss.logit else p
+        losses = (self.loss.value(raw, np.full(len(raw), float(label))) for label in range(chances.shape[1]))
+        return float(np.mean(sum(chance * lost for chance, lost in zip(chances.T, losses, strict=True))))
+
+
+def _class_changed(base: Floats, served: Floats) -> float | None:
+    best = [raw == raw.max(axis=1, keepdims=True) for raw in (base, served)]
+    return float((~np.logical_and(*best).any(axis=1)).mean()) if len(base) else None
 
 
 def _top_changed(

@@ -29,7 +29,7 @@ class Adaptation:
     def watch(self, examples: Examples) -> bool:
         """Observe joined examples in order; return whether they raised an alarm."""
         e = examples
-        alarms = self.drift.update(e.columns, e.base, e.served, e.label) if self.drift else []
+        alarms = self.drift.update(e.columns, e.base, e.served, e.label, e.group) if self.drift else []
         if alarms:
             self.quantity = alarms[-1]
             _log.warning("drift in the joined stream: %s, at example %d", self.quantity, self.examples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from riverdelta.core.errors import InvalidInput
+from riverdelta.core.errors import ConfigurationError, InvalidInput
 from riverdelta.core.features import Schema
 from riverdelta.evaluation.drift import Drift, Reference
 from riverdelta.evaluation.drift.alarm import LEAST
@@ -21,6 +21,11 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> R
     `columns` are those of a request (arrays, or lists if ids are strings) and `label` the N labels, both in their
     original order. Prefer rows that the base was not fitted to. Raises `InvalidInput` naming what is wrong.
     """
+    if definition.loss.lists:
+        raise ConfigurationError(
+            "the rows of a file are not grouped into lists, which the loss needs; without a reference, drift learns it from "
+            "the stream: start the service without one"
+        )
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
     label = definition.loss.read_labels(label)
@@ -29,4 +34,4 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> R
             raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected the same number")
     usable = Schema({name: column for name, column in definition.schema.items() if column.kind != "tensor"})
     base, read = score_with_base(definition, columns, usable)
-    return Drift.reference_of(usable, read, base, label)
+    return Drift.reference_of(usable, read, base, label, definition.loss)

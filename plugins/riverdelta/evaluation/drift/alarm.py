@@ -8,25 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.arrays import Arrays, take
+from riverdelta.core.arrays import Arrays, nest, part, take
 from riverdelta.core.errors import ConfigurationError, Corrupt
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.drift.distances import BLOCK, DECILES, Distances
 from riverdelta.evaluation.drift.limits import ERRORS, TOLERANCE, largest
 from riverdelta.evaluation.drift.panel import Panel
 from riverdelta.evaluation.drift.reference import Reference
-from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.drift.watched import Watched
 
 #: The shortest reference: 16 blocks, enough for a standard error.
 LEAST = 16 * BLOCK
-#: The largest loss that counts; lower than elsewhere, because the panel bets on shares of the full range.
-MOST = 4.0
 #: The most windows skipped because the loss still falls in them.
 _MOST_TRIES = 8
-#: The quantities watched beside the columns.
-LOSS, CALIBRATION, SCORE = "loss", "calibration", "score"
+SCORE = "score"
 
 
 class Drift:
@@ -42,8 +39,10 @@ class Drift:
     the reference and one of the last `reference` examples: deciles of numbers, with a bin of its own for a value that is
     several deciles, and 32 hashed bins of ids. `report` gives their population stability index and Jensen-Shannon distance.
 
-    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the block's means of the served loss (at most 4), with two
-    labels of score - label in both directions (calibration), and of the share of each decile of the score and of each number.
+    **Alarm.** A `Panel` takes a step every 64 examples. It bets on the block's means of the served loss (at most 4 nats, or
+    of a loss in another unit 4 times the base's typical loss when watching began), with two labels of score - label in both
+    directions (calibration), with up to 32 classes of each class's share of labels and of the base's predictions, and of the
+    share of each decile of the score and of each number.
     Every quantity has the same weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
     reference before a bet gains, and a share below 0.08 by a quarter plus Wilson's interval, so that a rare value counts too;
     while none does, in the mean given the blocks before, alarms come at most once in `run_length` examples by theorem. Ids
@@ -88,18 +87,20 @@ class Drift:
         names, blocks = (*schema, SCORE), reference // BLOCK
         self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
         numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
-        #: The ranges of the losses watched: the loss and, with two labels, score - label in both directions.
-        self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.logit else [min(MOST, loss.bound)])
-        self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
-        first = len(self.quantities) - len(numbers)
-        self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])
+        self._watched = Watched(loss)
+        self.quantities = (*self._watched.quantities, *numbers)
+        first, whose = len(self._watched.quantities), self._watched.owner
+        self._owner = np.concatenate([whose, np.repeat(np.arange(first, len(self.quantities)), DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
         self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / BLOCK)
         #: Examples, those of the current reference or watch, blocks watched, and windows skipped for a reference.
         self.examples = self._taken = self._blocks = self._tries = 0
         self._watching = False
-        self._kept, self._losses = np.zeros((len(names), reference), np.float32), np.zeros((blocks, len(self._ranges)))
-        self._sums = np.zeros(len(self._ranges))
+        self._kept, self._losses = (
+            np.zeros((len(names), reference), np.float32),
+            np.zeros((blocks, len(whose))),
+        )
+        self._sums = np.zeros(len(whose))
         #: Alarms by quantity, and the example of the last one.
         self._alarms, self._last = np.zeros(len(self.quantities), np.int64), np.full(1, -1, np.int64)
         self._given, self._digest = given, np.zeros(16, np.uint8)
@@ -118,31 +119,37 @@ class Drift:
         # These rows are the reference, whatever the trend of their loss.
         taken._tries = _MOST_TRIES
         taken.update({name: columns[name][:rows] for name in schema}, base[:rows], base[:rows], label[:rows])
-        d, first = taken.distances, len(taken._ranges)
+        d, first = taken.distances, len(taken._sums)
         numbers = [name for name, is_id in zip(d.names, d.is_id, strict=True) if not is_id]
         return Reference(
             edges=dict(zip(d.names, d.edges, strict=True)),
             usual=dict(zip(d.names, d.usual, strict=True)),
             bound=dict(zip(numbers, taken._panel.bound[first:].reshape(-1, DECILES), strict=True)),
             losses=taken._panel.bound[:first],
+            scale=None if taken._watched.unit.constant else taken._watched.fixed,
         )
 
-    def update(self, columns: Columns, base: Floats, served: Floats, label: Floats) -> list[str]:
-        """Observe M examples with raw outputs float32[M, K] as served; return the quantity of each alarm raised."""
+    def update(self, columns: Columns, base: Floats, served: Floats, label: Floats, group: Group = None) -> list[str]:
+        """Observe M examples with raw outputs float32[M, K] as served; return the quantity of each alarm raised.
+
+        `group` int64[M] has the list of each row, for a loss of lists, whose rows count as examples.
+        """
         score = self.loss.rows(base)
         values = self.distances.values({**columns, SCORE: score[:, 0] if score.shape[1] == 1 else score})
-        losses, bins = self._shares(served, label), self.distances.bins(values)
+        shares, typical = self._watched.shares(base, served, label, group)
+        bins = self.distances.bins(values)
         alarms, at = [], 0
         while at < len(label):
-            part = slice(at, at + BLOCK - self._taken % BLOCK)
-            at += len(losses[part])
-            self._sums = np.add.accumulate(np.concatenate([self._sums[None], losses[part]]))[-1]
+            block = slice(at, at + BLOCK - self._taken % BLOCK)
+            losses = self._watched.scaled(shares[block], typical[block], self._watching)
+            at += len(losses)
+            self._sums = np.add.accumulate(np.concatenate([self._sums[None], losses]))[-1]
             if self._watching:
-                self.distances.add(bins[:, part])
+                self.distances.add(bins[:, block])
             else:
-                self._kept[:, self._taken : self._taken + len(losses[part])] = values[:, part]
-            self._taken += len(losses[part])
-            self.examples += len(losses[part])
+                self._kept[:, self._taken : self._taken + len(losses)] = values[:, block]
+            self._taken += len(losses)
+            self.examples += len(losses)
             if self._taken % BLOCK:
                 break
             means, self._sums = self._sums / BLOCK, np.zeros_like(self._sums)
@@ -186,7 +193,7 @@ class Drift:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state to save, from which `load` continues bit for bit."""
-        return {name: array.copy() for name, array in self._arrays().items()}
+        return {name: array.copy() for name, array in self._arrays().items()} | nest({"unit": self._watched.unit.state()})
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned for the same columns and reference; raises `Corrupt` if it does not fit."""
@@ -197,21 +204,10 @@ class Drift:
             raise Corrupt(f"the saved drift's 'n' is {n}; expected counts for a reference of {self.reference} examples")
         if (found["digest"] != self._digest).any():
             raise Corrupt("the saved drift belongs to another reference")
+        self._watched.unit.load(part(arrays, "unit"))
         for name, array in mine.items():
             array[...] = found[name]
         self.examples, self._taken, self._watching, self._blocks, self._tries = examples, taken, bool(watching), blocks, tries
-
-    def _shares(self, served: Floats, label: Floats) -> Doubles:
-        """Return the losses of M rows as shares of their ranges; a row that cannot be measured has loss 0."""
-        rows = Rows.of(self.loss, served, served, label, np.ones(len(label)))
-        out = np.full((len(label), len(self._ranges)), 0.5)
-        out[:, 0] = np.where(
-            rows.good, np.minimum(self.loss.value(rows.raw[0], rows.label), self._ranges[0]) / self._ranges[0], 0
-        )
-        if len(self._ranges) > 1:
-            off = np.where(rows.good, self.loss.inverse_link(rows.raw[0])[:, 0] - rows.label, 0.0)
-            out[:, 1], out[:, 2] = (1.0 + off) / 2.0, (1.0 - off) / 2.0
-        return out
 
     def _step(self, means: Doubles) -> bool:
         """Bet on a block; return whether it raises an alarm."""
@@ -222,6 +218,12 @@ class Drift:
     def _take(self, given: Reference) -> None:
         """Watch against a given reference from the first example on; raises `ConfigurationError` if it lacks a column."""
         d, numbers = self.distances, []
+        if len(given.losses) != len(self._sums) or (given.scale is None) != self._watched.unit.constant:
+            raise ConfigurationError(
+                "the reference is of another task or other classes: make it again with `riverdelta reference`"
+            )
+        if given.scale is not None:
+            self._watched.fixed[:] = given.scale
         for c, name in enumerate(d.names):
             if name not in given.usual or (name in given.bound) == d.is_id[c]:
                 kind = "id" if d.is_id[c] else "number"
@@ -245,8 +247,9 @@ class Drift:
         shares = self.distances.by_block(self._kept)[:, ~self.distances.is_id, :DECILES] / BLOCK
         means = np.concatenate([self._losses, shares.reshape(len(shares), -1)], 1)
         # The error is that of block means, so that correlated rows raise it as they should.
-        mean, error, first = means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means)), len(self._ranges)
-        losses = np.minimum(mean[:first] + ERRORS * error[:first] + TOLERANCE / self._ranges, 1.0)
+        mean, error, first = means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means)), len(self._watched.ranges)
+        self._watched.fixed[:] = self._watched.unit.scale
+        losses = np.minimum(mean[:first] + ERRORS * error[:first] + TOLERANCE / self._watched.ranges, 1.0)
         self._panel.bound[:] = np.concatenate([losses, largest(mean[first:], error[first:], self.reference)])
         self._panel.wealth[:] = 0.0
         self.distances.begin()
@@ -269,7 +272,7 @@ class Drift:
         return {
             "n": n, "kept": self._kept, "losses": self._losses, "sums": self._sums, **self.distances.arrays(),
             "bound": self._panel.bound, "wealth": self._panel.wealth, "alarms": self._alarms, "last": self._last,
-            "digest": self._digest,
+            "digest": self._digest, **({} if self._watched.unit.constant else {"fixed": self._watched.fixed}),
         }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.gate import bounds, hedge
 from riverdelta.evaluation.gate.delays import Delays
 from riverdelta.evaluation.gate.older import of_older
-from riverdelta.evaluation.unit import Unit, by_list
+from riverdelta.evaluation.measured import by_list
+from riverdelta.evaluation.unit import Unit
 
 _NOWHERE = np.empty(0, np.int64)
 #: Of what mixing costs on one example of weight 1, the rate is tuned to at most this many typical losses of the base.
