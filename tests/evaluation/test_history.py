@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.losses import Ranking
 from riverdelta.evaluation.history import GRAIN, POINTS, History, parts_of
 
 
@@ -96,16 +95,3 @@ def test_a_steady_stream_is_one_part_however_slow_and_bursts_are_one_point_each(
     bursts = [(3_600.0 * i + j, float(j)) for i in range(3) for j in range(4)]
     assert parts_of(bursts, 60.0) == [[(3_600.0 * i + 1.5, 1.5)] for i in range(3)]
     assert parts_of(bursts[:1], 60.0) == [bursts[:1]]
-
-
-def test_a_list_with_a_click_is_one_row_with_the_loss_of_the_list():
-    history, lists = History(loss=Ranking()), np.repeat(np.arange(2 * GRAIN), 3)
-    label = np.tile(np.float32([0, 1, 0, 0, 0, 0]), GRAIN)  # every second list has no click
-    zero = np.zeros(6 * GRAIN, np.float32)
-    bad = zero.copy()
-    bad[0] = np.nan
-    history.update(zero, zero, label, np.ones(6 * GRAIN), np.zeros(6 * GRAIN), lists)
-    history.update(bad, zero, label, np.ones(6 * GRAIN), np.zeros(6 * GRAIN), lists)
-    report = history.report()
-    assert report["examples"] == [GRAIN, 2 * GRAIN - 1]
-    assert report["base"] == report["served"] == [round(float(np.log(3)), 5)] * 2

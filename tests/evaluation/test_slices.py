@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id64
-from riverdelta.core.losses import Multiclass, Ranking, Regression
 from riverdelta.evaluation.slices import HALF_LIFE, MOST, Slices
 
 SCHEMA = Schema.of({"country": "int64", "shop": "int64", "price": "float32"})
@@ -102,19 +101,3 @@ def test_other_slices_begin_anew_and_other_shapes_are_refused():
     assert fresh.report()["shop"]["7"]["base"]["examples"] == 0
     with pytest.raises(Corrupt, match=r"'country/sums' is float64\[2, 2, 4\]; expected float64\[3, 2, 4\]"):
         Slices({"country": ["de", "fr"]}, SCHEMA).load(slices.state())
-
-
-def test_a_slice_has_the_measures_of_its_task():
-    de, one = {"country": np.full(2, id64("de"))}, np.ones(2)
-    classes, numbers, lists = (
-        Slices({"country": ["de"]}, SCHEMA, loss) for loss in (Multiclass(["a", "b"]), Regression(), Ranking())
-    )
-    classes.update(de, np.eye(2), 9.0 * np.eye(2)[::-1], [0, 1], one)
-    numbers.update(de, [1.0, 2.0], [4.0, 5.0], [3.0, 7.0], one)
-    lists.update(de, [0.0, 0.0], [0.0, 40.0], [0, 1], one, np.zeros(2, np.int64))
-    measured = classes.report()["country"]["de"]
-    assert (measured["base"]["accuracy"], measured["served"]["accuracy"]) == (1.0, 0.0)
-    served = numbers.report()["country"]["de"]["served"]
-    assert (served["bias"], served["mae"]) == (pytest.approx(-0.5, abs=1e-3), pytest.approx(1.5, abs=1e-3))
-    shown = lists.report()["country"]["de"]
-    assert (shown["base"]["examples"], shown["base"]["loss"], shown["served"]["loss"]) == (1, pytest.approx(np.log(2)), 0.0)

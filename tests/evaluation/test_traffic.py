@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.losses import Multiclass
 from riverdelta.evaluation.traffic import Traffic
 
 LAW = settings(max_examples=60)
@@ -109,15 +108,3 @@ def test_a_state_of_another_window_is_refused_and_none_begins_anew():
     traffic.update([1], [0], *np.ones((3, 1), np.float32))
     traffic.load({})
     assert traffic.report()["rows"] == 0
-
-
-def test_of_classes_the_top_is_the_likeliest_and_the_expected_loss_that_of_all_classes():
-    traffic, base, served = Traffic(loss=Multiclass("abc")), np.eye(3)[[0, 1]], np.eye(3)[[0, 2]]
-    traffic.update([1, 1], [0, 1], base, served, served)
-    report = traffic.report()
-    p, q = (np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True) for raw in (served, base))
-    assert report["top_changed"] == 0.5
-    assert report["expected_loss"] == {
-        "base": pytest.approx(-(p * np.log(q)).sum(axis=1).mean()),
-        "served": pytest.approx(-(p * np.log(p)).sum(axis=1).mean()),
-    }

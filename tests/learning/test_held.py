@@ -120,7 +120,7 @@ def test_the_status_goes_on_while_many_are_learned():
 def kept(held):
     blocks = []
     while len(held):
-        columns, *rest, _ = held.take(700)
+        columns, *rest, _, _ = held.take(700)
         blocks.append([*columns.values(), *rest])
     return [np.concatenate(column) for column in zip(*blocks, strict=True)]
 

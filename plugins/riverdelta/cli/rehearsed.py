@@ -44,6 +44,9 @@ def rehearsed(
         raise click.UsageError("give one of --lag and --lag-seconds")
     definition = data.definition(base)
     found = asdict(rehearse(definition, split.later, late_rows, late_seconds, split.held_out, data.after))
+    for other, stream in split.others.items():
+        more = rehearse(definition, stream, late_rows, late_seconds, split.held_out)
+        found["held_out"].update({f"{title}, {other}": measures for title, measures in more.held_out.items()})
     made = {
         "data": name,
         "about": data.about,
@@ -79,10 +82,15 @@ def verdict(figures: Mapping[str, Any]) -> str:
     base, served = values.pop("base"), values.pop("served")
     helped = "helps" if sign * (served - base) > 0 else "does not help"
     said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}."
-    best = max(values, key=lambda who: sign * values[who], default=None)
-    if best is not None:
-        better = "better" if sign * (values[best] - served) > 0 else "not better"
-        said += f" The best simple baseline is {best}, {values[best]:.4g}: {better} than the scorer."
+    if helped == "does not help" and figures["gate_weight"] < 0.5:
+        said += f" Its loss is not below the base's, so the gate mixes in {figures['gate_weight']:.0%} of it at the end."
+    ordered = sorted(values, key=lambda who: -sign * values[who])
+    better = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) > 0]
+    worse = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) <= 0]
+    if better:
+        said += f" It loses to {' and '.join(better)}."
+    if worse:
+        said += f" It is no worse than {' and '.join(worse)}."
     if figures["known"] < 0.5:
         said += f" Only {figures['known']:.0%} of the labels were known before the last row was scored."
     repeats = figures["repeats"]

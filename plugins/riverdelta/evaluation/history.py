@@ -30,6 +30,7 @@ class History:
     A point has `GRAIN` rows at first; when there are `POINTS`, each two adjacent ones are merged. So from
     `POINTS`·`GRAIN` / 2 rows on there are at least `POINTS` / 2 points, and the same rows give the same bits however they are
     batched. Losses are clipped at `Loss.bound`. Points continue through rollbacks; `Worth` measures the tables in service.
+    For a loss of lists a row is a list with a label above 0, whose loss is the sum over its rows by their weights.
 
     Parameters
     ----------
@@ -68,13 +69,16 @@ class History:
         received: npt.ArrayLike,
         group: Group = None,
     ) -> None:
-        """Add N rows of raw outputs, labels, weights, and times of the labels (Unix seconds); rows not finite are skipped.
-
-        `group` int64[N] has the list of each row, for a loss of lists: then a list with a label above 0 counts as a row.
-        """
-        given, time = Rows.of(self.loss, base, served, label, weight), np.asarray(received, np.float64)
-        first, weight, lost = given._replace(good=given.good & np.isfinite(time)).examples(self.loss, group)
-        self._add(np.column_stack([time[first], weight, *lost]))
+        """Add N rows: outputs, labels, weights, times of the labels (Unix seconds) and lists; rows not finite are skipped."""
+        given, time = Rows.of(self.loss, base, served, label, weight, group), np.asarray(received, np.float64)
+        good, w = given.good & np.isfinite(time), given.weight
+        before, after = w * given.losses(self.loss)
+        if self.loss.lists and len(w):
+            starts = self.loss.starts(len(w), group, each=True)[:-1]
+            before, after = np.add.reduceat(before, starts), np.add.reduceat(after, starts)
+            good = np.logical_and.reduceat(good, starts) & (np.add.reduceat(np.where(good, w * given.label, 0.0), starts) > 0)
+            time, w = np.maximum.reduceat(time, starts), np.ones(len(starts))
+        self._add(np.column_stack([time, w, before, after])[good])
 
     def report(self) -> dict[str, Any]:
         """Return the lists examples, time, base and served, whose losses are None if the weights cancel."""

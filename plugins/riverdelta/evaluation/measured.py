@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput
-from riverdelta.core.features import Ints
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles, Group
 
@@ -16,17 +15,26 @@ from riverdelta.core.losses.base import Doubles, Group
 class Rows(NamedTuple):
     """N rows: raw outputs of two scorers float64[2, N, K], labels and weights float64[N], and which rows are measurable.
 
-    A row is measurable if its raw outputs and weight are finite and its label is valid.
+    A row is measurable if its raw outputs and weight are finite and its label is valid, as for all rows of its list by `group`.
     """
 
     raw: Doubles
     label: Doubles
     weight: Doubles
     good: npt.NDArray[np.bool_]
+    group: Group = None
 
     @classmethod
-    def of(cls, loss: Loss, first: npt.ArrayLike, second: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike) -> Rows:
-        """Return the rows given; raises `InvalidInput` if lengths differ."""
+    def of(
+        cls,
+        loss: Loss,
+        first: npt.ArrayLike,
+        second: npt.ArrayLike,
+        label: npt.ArrayLike,
+        weight: npt.ArrayLike,
+        group: Group = None,
+    ) -> Rows:
+        """Return the rows given, in lists by `group` int64[N]; raises `InvalidInput` if lengths differ."""
         given = [np.asarray(one) for one in (first, second, label, weight)]
         rows = len(given[0])
         if len(given[1]) != rows or not given[2].shape == given[3].shape == (rows,):
@@ -38,43 +46,18 @@ class Rows(NamedTuple):
         for out, one in zip((raw[0], raw[1], labels, weights), given, strict=True):
             out[...] = one.reshape(out.shape)
         good = np.logical_and.reduce(np.isfinite(raw), axis=(0, 2)) & np.isfinite(weights) & loss.valid(labels)
-        return cls(raw, labels, weights, good)
+        if group is not None and rows:
+            starts = loss.starts(rows, group, each=True)
+            good = np.repeat(np.logical_and.reduceat(good, starts[:-1]), np.diff(starts))
+        return cls(raw, labels, weights, good, group)
 
-    def examples(self, loss: Loss, group: Group = None) -> Counted:
-        """Return the examples that are measurable: rows, or for a loss of lists those lists that have a label above 0."""
-        starts = loss.starts(len(self.label), group, each=True)
-        good = by_list(np.logical_and, self.good, starts)
-        kept = np.repeat(good, np.diff(starts))
-        label, weight, lists = self.label[kept], self.weight[kept], None if group is None else np.asarray(group)[kept]
-        lost = [loss.value(raw[kept], label, lists) for raw in self.raw]
-        first = starts[:-1][good]
-        if not loss.lists:
-            return Counted(first, weight, weight * np.stack(lost))
-        within = loss.starts(len(label), lists, each=True)
-        some = by_list(np.add, label, within) > 0 if len(label) else good[good]
-        sign = np.where(by_list(np.add, weight, within) < 0, -1.0, 1.0)
-        sums = np.stack([by_list(np.add, weight * one, within) for one in lost]) if len(label) else np.empty((2, 0))
-        return Counted(first[some], sign[some], sums[:, some])
-
-
-class Counted(NamedTuple):
-    """E measurable examples: the first row int64[E] of each, its weight float64[E], and weighted losses float64[2, E].
-
-    A list counts once, with the losses of its rows by their weights; if these are negative it is taken back.
-    """
-
-    first: Ints
-    weight: Doubles
-    lost: Doubles
-
-
-def by_list(combine: np.ufunc, of_rows: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:
-    """Return one number for each example from those of its rows, N + 1 `starts` being what `Loss.starts` gives for each.
-
-    >>> by_list(np.add, np.array([1.0, 2.0, 3.0]), np.array([0, 2, 3])).tolist()
-    [3.0, 3.0]
-    """
-    return of_rows if len(starts) == len(of_rows) + 1 or not len(of_rows) else combine.reduceat(of_rows, starts[:-1])
+    def losses(self, loss: Loss) -> Doubles:
+        """Return the losses float64[2, N] of both scorers, not weighted; 0 for rows that are not measurable."""
+        out, good = np.zeros((2, len(self.label))), self.good
+        lists = None if self.group is None else self.group[good]
+        for mine, raw in zip(out, self.raw, strict=True):
+            mine[good] = loss.value(raw[good], self.label[good], lists)
+        return out
 
 
 def possible(loss: Loss, losses: Doubles, rows: Doubles) -> npt.NDArray[np.bool_]:

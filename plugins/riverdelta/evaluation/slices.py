@@ -1,4 +1,4 @@
-"""Slices: losses of base and served and a measure of the task for each declared value of a column."""
+"""Slices: base and served loss and calibration for each declared value of a column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numba import types
 from riverdelta.core.arrays import Arrays, nest, part, take
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.core.examples import Examples
-from riverdelta.core.features import Ints, Schema
+from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id_of
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles, Group
@@ -27,28 +27,29 @@ MOST = 32
 #: An example's weight halves after this many more examples of its slice.
 HALF_LIFE = 5_000
 _FADES = 0.5 ** (1.0 / HALF_LIFE)
-#: Σ weight, Σ label, Σ score (for classes: of rows whose class was predicted), Σ loss and, for numbers, Σ |score - label|.
-_WEIGHT, _LABEL, _SCORE, _LOSS, _ERROR = range(5)
-_CUBE, _INTS = types.float64[:, :, ::1], types.int64[::1]
+_WEIGHT, _OF, _PART, _LOSS = range(4)
+_KERNEL = types.void(*[types.float64[:, :, ::1]] * 2, *[types.int64[::1]] * 2)
 
 
-@numba.njit(types.void(_CUBE, _INTS, _CUBE, _INTS), cache=True)
-def _add(facts, slices, sums, examples):  # type: ignore[no-untyped-def]
-    """Add facts[E, S, F] to the sums of their slices, in which older examples decay."""
+@numba.njit(_KERNEL, cache=True)
+def _add(facts, sums, slices, examples):  # type: ignore[no-untyped-def]
+    """Add facts[N, S, (weight, of, part, loss)] to the sums of each row's slice, in which older rows decay."""
     for i in range(facts.shape[0]):
         examples[slices[i]] += 1
         for s in range(facts.shape[1]):
-            mine = sums[slices[i], s]
-            for f in range(facts.shape[2]):
-                mine[f] = mine[f] * _FADES + facts[i, s, f]
+            mine, w = sums[slices[i], s], facts[i, s, 0]
+            mine *= _FADES
+            mine[0] += w
+            for f in range(1, 4):
+                mine[f] += w * facts[i, s, f]
 
 
 class Slices:
-    """The loss of base and served outputs for each slice, over its recent examples, and a measure of the task.
+    """The loss of base and served outputs for each slice, over its recent examples; also calibration, or accuracy of classes.
 
     With a weight w that halves every `HALF_LIFE` examples of the slice: loss = Σ w·loss / Σ w, each loss at most
-    `Loss.bound`; with two labels calibration_ratio = Σ w·σ(z) / Σ w·y; for classes accuracy; for numbers
-    bias = Σ w·(prediction - y) / Σ w and mae = Σ w·|prediction - y| / Σ w. A list counts once, in the slice of its first row.
+    `Loss.bound`; calibration_ratio = Σ w·prediction / Σ w·y; accuracy = Σ w·hit / Σ w. The rows of a list may be of several
+    slices, so that the loss of lists is here by click or grade, Σ w·loss / Σ w·y.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ class Slices:
 
     def __init__(self, declared: Mapping[str, str | int | Sequence[str | int]], schema: Schema, loss: Loss = LOG_LOSS) -> None:
         self.loss = loss
-        self._width = 4 if loss.logit or loss.classes or loss.lists else 5
+        #: What is reported beside the loss, if anything.
+        self._beside = "accuracy" if loss.classes else None if loss.lists or loss.outputs > 1 else "calibration_ratio"
         self._names: dict[str, list[str]] = {}
         self._values: dict[str, npt.NDArray[np.int64]] = {}
         for column, values in declared.items():
@@ -107,21 +109,18 @@ class Slices:
         weight: npt.ArrayLike,
         group: Group = None,
     ) -> None:
-        """Add N rows: ids by column, raw outputs, labels and weights; rows that are not finite are left out.
-
-        `group` int64[N] has the list of each row, for a loss of lists.
-        """
-        rows = Rows.of(self.loss, base, served, label, weight)
-        first, facts = self._facts(rows, group)
+        """Add N examples: ids by column, raw outputs, labels, weights and lists; rows that are not finite are left out."""
+        rows = Rows.of(self.loss, base, served, label, weight, group)
+        facts = self._facts(rows)
         for column, values in self._values.items():
             if column in columns:
                 which = np.full(len(rows.label), len(values))
                 for at, value in enumerate(values.tolist()):
                     which[columns[column] == value] = at
-                _add(facts, which[first], self._sums[column], self._examples[column])
+                _add(facts, self._sums[column], which[rows.good], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """Return {column: {slice: {scorer: {examples, loss, measures of the task}}}}; a value whose divisor is 0 is null."""
+        """Return {column: {slice: {scorer: {examples, loss, …}}}}; a value whose divisor is 0 is null."""
         return {
             column: {
                 name: {
@@ -152,27 +151,30 @@ class Slices:
             self._sums[column], self._examples[column] = sums, take(saved, "examples", self._examples[column]).copy()
 
     def _begin(self) -> None:
-        self._sums = {column: np.zeros((len(names), len(SCORERS), self._width)) for column, names in self._names.items()}
+        self._sums = {column: np.zeros((len(names), len(SCORERS), 4)) for column, names in self._names.items()}
         self._examples = {column: np.zeros(len(names), np.int64) for column, names in self._names.items()}
 
-    def _measures(self, examples: int, sums: Doubles) -> dict[str, float | None]:
-        weight, label, score, lost, *error = sums.tolist()
-        found = {"examples": examples, "loss": share(lost, weight)}
-        if self.loss.logit:
-            return found | {"calibration_ratio": share(score, label)}
+    def _facts(self, rows: Rows) -> Doubles:
+        """Return [M, scorer, (weight, of, part, loss)] of the measurable rows; part / of is reported beside the loss."""
+        good = rows.good
+        raw, label, weight = rows.raw[:, good], rows.label[good], rows.weight[good]
+        of, part = label, np.zeros((len(SCORERS), len(label)))
         if self.loss.classes:
-            return found | {"accuracy": share(score, weight)}
-        return found | ({"bias": share(score - label, weight), "mae": share(error[0], weight)} if error else {})
+            of, part = np.ones(len(label)), (raw.argmax(2) == label).astype(np.float64)
+        elif self._beside:
+            part = np.stack([self.loss.inverse_link(one)[:, 0] for one in raw])
+        elif self.loss.lists:
+            weight = weight * label
+        lost = rows.losses(self.loss)[:, good]
+        if self.loss.lists:
+            # A click's share of its grade; a row without one has no weight.
+            lost = np.divide(lost, label, out=np.zeros_like(lost), where=label > 0)
+        facts = np.empty((len(label), len(SCORERS), 4))
+        for f, fact in enumerate((weight[:, None], of[:, None], part.T, lost.T)):
+            facts[:, :, f] = fact
+        return facts
 
-    def _facts(self, rows: Rows, group: Group) -> tuple[Ints, Doubles]:
-        """Return the first row of each measurable example, and facts float64[E, 2, F]."""
-        first, weight, lost = rows.examples(self.loss, group)
-        label, facts = rows.label[first], np.zeros((len(first), len(SCORERS), self._width))
-        facts[..., _WEIGHT], facts[..., _LABEL], facts[..., _LOSS] = weight[:, None], (weight * label)[:, None], lost.T
-        for s, raw in enumerate(rows.raw if not self.loss.lists else ()):
-            prediction = self.loss.inverse_link(raw[first])
-            score = prediction.argmax(axis=1) == label if self.loss.classes else prediction.mean(axis=1)
-            facts[:, s, _SCORE] = weight * score
-            if self._width > _ERROR:
-                facts[:, s, _ERROR] = weight * np.abs(score - label)
-        return first, facts
+    def _measures(self, examples: int, sums: Doubles) -> dict[str, float | None]:
+        weight, of, mine, lost = sums.tolist()
+        found = {"examples": examples, "loss": share(lost, weight)}
+        return found | ({self._beside: share(mine, of)} if self._beside else {})

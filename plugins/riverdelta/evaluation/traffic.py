@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles
 from riverdelta.core.records import Impressions
@@ -22,10 +21,11 @@ class Traffic:
 
     - Residual: quantiles of |corrected - base raw output|, the largest of a row's K, cut at `Loss.reach` as when served.
     - Top changed: of requests of 2 rows or more, the share whose best row by the served output is not a best row of the base;
-      for classes, of rows, the share whose best class by the served output is not a best class of the base.
-    - Expected log loss per row, if its label is drawn from the served probabilities p of the labels: for the served model
-      itself the mean of Σ -p·ln p, and for the base with its q that of Σ -p·ln q, which is never less (Gibbs' inequality). It
-      is only as accurate as p is calibrated. The loss of a label is at most `Loss.bound`. None for numbers and lists.
+      of classes, the share of rows whose served class is not a largest one of the base; otherwise None if K > 1.
+    - Expected log loss per row, if labels are 0 or 1, or classes, and drawn from the served probabilities p: for the served
+      model itself the mean entropy E[-Σ p_k·ln p_k], and for the base with its q the cross entropy E[-Σ p_k·ln q_k], which is
+      never less (Gibbs' inequality). It is only as accurate as p is calibrated. The loss of any label is at most `Loss.bound`.
+      None for other labels.
 
     Parameters
     ----------
@@ -45,6 +45,9 @@ class Traffic:
 
     def __init__(self, window: int = 10_000, loss: Loss = LOG_LOSS) -> None:
         self.window, self.loss = window, loss
+        #: What is held of a row: its raw outputs by base, corrected and served, or for classes, of which there can be many, the
+        #: residual, whether the top changed, and the expected losses of base and served.
+        self._width = 4 if loss.classes else 3 * loss.outputs
         #: The place of the next row, and the number of rows held.
         self._next = self._held = 0
         self._begin()
@@ -63,7 +66,8 @@ class Traffic:
         first[1:] |= number[1:] != number[:-1]
         held = slice(max(len(number) - self.window, 0), None)
         at = (self._next + np.arange(len(number))[held]) % self.window
-        self._raw[at] = np.concatenate([self.loss.rows(one)[held] for one in (base, corrected, served)], axis=1)
+        raw = [self.loss.rows(one)[held] for one in (base, corrected, served)]
+        self._raw[at] = self._of_classes(*raw) if self.loss.classes else np.concatenate(raw, axis=1)
         self._first[at] = first[held]
         self._next = (self._next + len(number)) % self.window
         self._held = min(self._held + len(number), self.window)
@@ -73,14 +77,23 @@ class Traffic:
         order = (self._next - self._held + np.arange(self._held)) % self.window
         raw, first = self._raw[order], self._first[order]
         finite = np.logical_and.reduce(np.isfinite(raw), axis=1)
-        base, corrected, served = np.split(raw[finite].astype(np.float64), 3, axis=1)
-        sizes = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+        counted = raw[finite].astype(np.float64)
+        top: float | None
+        expected: list[float | None]
+        if self.loss.classes:
+            sizes = counted[:, 0]
+            top, *expected = counted[:, 1:].mean(axis=0).tolist() if len(counted) else [None] * 3
+        else:
+            base, corrected, served = np.split(counted, 3, axis=1)
+            sizes = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+            top = _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None
+            expected = [self._expected(base, served), self._expected(served, served)]
         residual = np.quantile(sizes, QUANTILES).tolist() if len(sizes) else [None] * len(QUANTILES)
         return {
-            "rows": len(base),
+            "rows": len(counted),
             "residual": dict(zip((f"{q:g}" for q in QUANTILES), residual, strict=True)),
-            "top_changed": self._top_changed(raw, first, finite),
-            "expected_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
+            "top_changed": top,
+            "expected_loss": dict(zip(("base", "served"), expected, strict=True)),
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -98,28 +111,27 @@ class Traffic:
         self._next, self._held = (int(n) % (self.window + 1) for n in counts)
 
     def _begin(self) -> None:
-        self._raw = np.zeros((self.window, 3 * self.loss.outputs), np.float32)
+        self._raw = np.zeros((self.window, self._width), np.float32)
         self._first = np.zeros(self.window, np.bool_)
         self._next = self._held = 0
 
-    def _top_changed(self, raw: Floats, first: npt.NDArray[np.bool_], finite: npt.NDArray[np.bool_]) -> float | None:
-        if self.loss.classes:
-            base, _, served = np.split(raw[finite], 3, axis=1)
-            return _class_changed(base, served)
-        return _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None
+    def _of_classes(self, base: Doubles, corrected: Doubles, served: Doubles) -> Doubles:
+        """Return what is held of N rows of classes, float64[N, 4]; NaN for rows that are not finite."""
+        rows, p = np.arange(len(base)), self.loss.inverse_link(served)
+        least = np.exp(-self.loss.bound)
+        with np.errstate(invalid="ignore"):
+            lost = [-(p * np.log(np.maximum(q, least))).sum(axis=1) for q in (self.loss.inverse_link(base), p)]
+            size = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+            changed = base[rows, served.argmax(axis=1)] < base.max(axis=1)
+        found = np.stack([size, changed, *lost], axis=1)
+        found[~np.isfinite(np.concatenate([base, corrected, served], axis=1)).all(axis=1)] = np.nan
+        return found
 
     def _expected(self, raw: Doubles, served: Doubles) -> float | None:
-        if not len(raw) or not (self.loss.logit or self.loss.classes):
+        if not len(raw) or not self.loss.logit:
             return None
-        p = self.loss.inverse_link(served)
-        chances = np.concatenate([1.0 - p, p], axis=1) if self.loss.logit else p
-        losses = (self.loss.value(raw, np.full(len(raw), float(label))) for label in range(chances.shape[1]))
-        return float(np.mean(sum(chance * lost for chance, lost in zip(chances.T, losses, strict=True))))
-
-
-def _class_changed(base: Floats, served: Floats) -> float | None:
-    best = [raw == raw.max(axis=1, keepdims=True) for raw in (base, served)]
-    return float((~np.logical_and(*best).any(axis=1)).mean()) if len(base) else None
+        p = self.loss.inverse_link(served)[:, 0]
+        return float(np.mean((1.0 - p) * self.loss.value(raw, 0.0) + p * self.loss.value(raw, 1.0)))
 
 
 def _top_changed(

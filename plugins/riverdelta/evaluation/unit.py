@@ -11,10 +11,10 @@ from numba import types
 
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
-from riverdelta.core.features import Floats
+from riverdelta.core.features import Floats, Ints
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles, Group
-from riverdelta.evaluation.measured import Rows, by_list
+from riverdelta.evaluation.measured import Rows
 
 #: Up to this many rows the scale is the median of the losses so far.
 FIRST = 15
@@ -81,6 +81,15 @@ class Compared(NamedTuple):
         with np.errstate(invalid="ignore"):
             won = by_list(np.add, first.weight * (losses[0] - losses[1]), starts)
         return cls(known, won, by_list(np.add, losses[2], starts), by_list(np.add, first.weight, starts))
+
+
+def by_list(combine: np.ufunc, of_rows: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:
+    """Return one number for each example from those of its rows, N + 1 `starts` being what `Loss.starts` gives for each.
+
+    >>> by_list(np.add, np.array([1.0, 2.0, 3.0]), np.array([0, 2, 3])).tolist()
+    [3.0, 3.0]
+    """
+    return of_rows if len(starts) == len(of_rows) + 1 or not len(of_rows) else combine.reduceat(of_rows, starts[:-1])
 
 
 class Unit:

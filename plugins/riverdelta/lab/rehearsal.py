@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from riverdelta.core.features import Columns, Floats
+from riverdelta.core.records import by_output
 from riverdelta.core.settings import Settings
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.lab.stream import Stream
@@ -98,6 +99,7 @@ def _order(stream: Stream) -> Any:
 
 def _measure(learner: Learner, rows: Stream, base: Floats, columns: Columns) -> Measures:
     """Return the measures of rows that nothing is learned from."""
+    base = by_output(base)
     _, served = learner.serve(columns, base, rows.group)
     measures = Prequential(loss=rows.loss)
     measures.update(base, served, rows.label, rows.weight, rows.group)

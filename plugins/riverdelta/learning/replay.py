@@ -93,9 +93,9 @@ def first_served_with(time: Times, label_time: Times, refresh_rows: int) -> Ints
 class Replayed(Source, Observer):
     """The N rows of a log, their served outputs, and their records: row r, or list r, is request r of one worker.
 
-    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, and `bounds` the ends of intervals,
-    by their names in `corrections.interval`. `learned` bool[N] marks rows whose labels were learned, and `seconds` is how long it
-    took. The rest is in the learner: its gate, its measures, its tables.
+    `base`, `corrected`, `served` float32 of the base's shape are the raw outputs as logged, and `bounds` the ends of
+    intervals, by their names in `corrections.interval`. `learned` bool[N] marks rows whose labels were learned, and `seconds`
+    is how long it took. The rest is in the learner: its gate, its measures, its tables.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from riverdelta.core.errors import ConfigurationError, InvalidInput
+from riverdelta.core.errors import InvalidInput
 from riverdelta.core.features import Schema
 from riverdelta.evaluation.drift import Drift, Reference
 from riverdelta.evaluation.drift.alarm import LEAST
@@ -21,13 +21,12 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> R
     `columns` are those of a request (arrays, or lists if ids are strings) and `label` the N labels, both in their
     original order. Prefer rows that the base was not fitted to. Raises `InvalidInput` naming what is wrong.
     """
-    if definition.loss.lists:
-        raise ConfigurationError(
-            "the rows of a file are not grouped into lists, which the loss needs; without a reference, drift learns it from "
-            "the stream: start the service without one"
-        )
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
+    if definition.loss.lists:
+        raise InvalidInput(
+            "the rows of a reference do not say which are one list: leave it out, and the learner takes it from the stream"
+        )
     label = definition.loss.read_labels(label)
     for name, values in columns.items():
         if len(values) != len(label):

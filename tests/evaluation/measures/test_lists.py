@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from riverdelta.core.losses import Ranking
+from riverdelta.evaluation.measures.known import Moments
 from riverdelta.evaluation.prequential import Prequential
 
 LOSS = Ranking(grades=4)
@@ -93,7 +94,7 @@ def test_a_list_with_a_row_that_cannot_be_measured_is_left_out_and_harms_no_othe
     wanted = fed([c[~bad] for c in columns], loss=LOSS).report()["all"]
     columns[place][np.flatnonzero(bad)[0]] = hostile
     found = Prequential(loss=loss)
-    found.update(*columns, item=item)
+    found.update(*columns, moments=Moments.unknown(len(bad))._replace(item=item))
     report = found.report()["all"]
     for scorer in ("base", "served"):
         assert report[scorer] == {**wanted[scorer], "skipped": 1}

@@ -1,8 +1,9 @@
-"""Watched: what drift watches of each row beside its columns: the loss, calibration, and the shares of classes."""
+"""Watched: what drift bets on beside the columns, which is for the loss to say."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import Loss
@@ -10,55 +11,65 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.unit import Unit
 
-#: The largest loss that counts, in nats or in typical losses of the base; lower than elsewhere, because the panel bets on
-#: shares of the full range.
+#: The largest loss that counts, for each grade of a list; lower than elsewhere, as the panel bets on shares of the full range.
 MOST = 4.0
-#: The most classes whose shares are watched: each is a quantity, and less evidence is left for any other.
-MOST_CLASSES = 32
 LOSS, CALIBRATION = "loss", "calibration"
+#: For classes, the shares of each as a label and as what the base predicts.
+SHARES = ("label share", "predicted share")
 
 
 class Watched:
-    """What is watched of a row of a loss, each as a share of its range.
+    """The served loss, with two labels score - label in both directions, and with classes the shares of each, all from 0 to 1.
 
-    Attributes
-    ----------
-    ranges
-        The ranges of the loss and, with two labels, of score - label in both directions.
-    quantities
-        The names of what is watched, and `owner` whose each share is.
-    unit
-        The unit of the loss, of which `fixed` float64[1] is the value while it is watched.
+    The loss of lists is that of a row in its list. A loss without a constant unit is divided by `scale`, the base's typical
+    loss when the reference began, so that a lasting change of it is not mistaken for one of the unit.
+
+    >>> from riverdelta.core.losses import Multiclass
+    >>> watched = Watched(Multiclass(["cat", "dog"]))
+    >>> watched.quantities, watched.named(2)
+    (('loss', 'label share', 'predicted share'), "label share of 'dog'")
     """
 
     def __init__(self, loss: Loss) -> None:
-        self.loss, self.unit, self.fixed = loss, Unit(loss), np.ones(1)
-        self.ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.logit else [min(MOST, loss.bound)])
-        self._classes = loss.outputs if loss.classes and loss.outputs <= MOST_CLASSES else 0
-        names = [f"{kind} {name}" for kind in ("label", "prediction") for name in (loss.classes or ())[: self._classes]]
-        self.quantities = (LOSS, *([CALIBRATION] if loss.logit else []), *names)
-        self.owner = np.array([0, 1, 1] if loss.logit else range(len(self.quantities)), np.int64)
+        self.loss, self.unit, self._classes = loss, Unit(loss), loss.classes or ()
+        #: The ranges of the losses watched; the shares of classes follow them.
+        most = MOST * (loss.labels or (1.0,))[-1] if loss.lists else MOST
+        self.ranges = np.array([min(most, loss.bound) if self.unit.constant else most, *([2.0, 2.0] if loss.logit else [])])
+        self.quantities = (LOSS, *(SHARES if self._classes else (CALIBRATION,) if loss.logit else ()))
+        #: The index of the quantity of each number watched.
+        self.owner: npt.NDArray[np.int64] = np.repeat(
+            np.arange(len(self.quantities)), [1, *([len(self._classes)] * 2 if self._classes else [2] * loss.logit)]
+        )
+        #: What losses are divided by; 0 while it is not known.
+        self.scale = np.full(1, float(self.unit.constant))
 
-    def shares(self, base: Floats, served: Floats, label: Floats, group: Group) -> tuple[Doubles, Doubles]:
-        """Return the shares of M rows, with the loss itself in the place of its own, and the losses of the base.
+    def __len__(self) -> int:
+        return len(self.owner)
 
-        A row that cannot be measured has loss 0.
+    def named(self, at: int) -> str:
+        """Return the quantity that number `at` belongs to, of shares with the class."""
+        quantity, first = self.quantities[self.owner[at]], len(self.ranges)
+        return f"{quantity} of {self._classes[(at - first) % len(self._classes)]!r}" if at >= first else quantity
+
+    def of(self, base: Floats, served: Floats, label: Floats, group: Group) -> tuple[Doubles, Doubles]:
+        """Return the numbers of M rows, float64[M, R], the first not yet `scaled`, and the scale before each row, float64[M].
+
+        A row that cannot be measured has loss 0, no error, and no class.
         """
-        rows = Rows.of(self.loss, served, served, label, np.ones(len(label)))
-        out = np.full((len(label), len(self.owner)), 0.5)
-        lost = self.loss.value(rows.raw[0], rows.label, group)
-        out[:, 0] = np.where(rows.good & np.isfinite(lost), lost, 0.0)
-        if self._classes:
-            codes = np.arange(self._classes)
-            predicted = self.loss.rows(base).argmax(axis=1)
-            out[:, 1:] = np.hstack([one[:, None] == codes for one in (rows.label, predicted)])
+        rows = Rows.of(self.loss, served, base, label, np.ones(len(label)), group)
+        losses, out = rows.losses(self.loss), np.zeros((len(label), len(self)))
+        out[:, 0] = losses[0]
         if self.loss.logit:
             off = np.where(rows.good, self.loss.inverse_link(rows.raw[0])[:, 0] - rows.label, 0.0)
             out[:, 1], out[:, 2] = (1.0 + off) / 2.0, (1.0 - off) / 2.0
-        return out, lost if self.unit.constant else self.loss.value(base, rows.label, group)
+        if self._classes:
+            at = np.flatnonzero(rows.good)
+            out[at, 1 + rows.label[at].astype(np.int64)] = 1.0
+            out[at, 1 + len(self._classes) + rows.raw[1][at].argmax(axis=1)] = 1.0
+        return out, self.unit.of(losses[1], rows.good)
 
-    def scaled(self, shares: Doubles, typical: Doubles, watching: bool) -> Doubles:
-        """Return shares with the loss as a share of its range, in the unit that is in force."""
-        unit = self.fixed if watching else self.unit.of(typical, np.ones(len(typical)))
-        lost = np.divide(shares[:, 0], unit, out=np.zeros(len(shares)), where=unit > 0)
-        return np.column_stack([np.minimum(lost, self.ranges[0]) / self.ranges[0], shares[:, 1:]])
+    def scaled(self, numbers: Doubles) -> Doubles:
+        """Return numbers of rows as they are bet on, from 0 to 1."""
+        if self.scale[0] > 0:
+            numbers[:, 0] = np.minimum(numbers[:, 0] / self.scale[0], self.ranges[0]) / self.ranges[0]
+        return numbers

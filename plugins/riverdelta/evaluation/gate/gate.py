@@ -16,8 +16,7 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.gate import bounds, hedge
 from riverdelta.evaluation.gate.delays import Delays
 from riverdelta.evaluation.gate.older import of_older
-from riverdelta.evaluation.measured import by_list
-from riverdelta.evaluation.unit import Unit
+from riverdelta.evaluation.unit import Unit, by_list
 
 _NOWHERE = np.empty(0, np.int64)
 #: Of what mixing costs on one example of weight 1, the rate is tuned to at most this many typical losses of the base.
@@ -190,10 +189,11 @@ class Gate:
         above, examples = np.maximum(mass, 0.0), np.zeros((4, len(starts) - 1))
         examples[1] = by_list(np.add, above, starts)
         examples[2] = by_list(np.add, above - mass, starts)
+        lists = {"group": group} if loss.lists else {}
         if not len(self._tuned):
-            examples[0] = by_list(np.maximum, loss.spread(base, corrected, group), starts) / largest
+            examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest
             examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
-        return examples, by_list(np.logical_and, loss.judged(base, group) & loss.valid(label), starts)
+        return examples, by_list(np.logical_and, loss.judged(base, **lists) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:
         """Return what each example may add at most to the cost that the rate is tuned to."""

@@ -16,6 +16,7 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
+from riverdelta.evaluation.measures.known import Known, Moments
 
 #: The places of a list that count, and the cells in which clicks and showings of items are counted.
 PLACES, _CELLS = 10, 65_536
@@ -47,17 +48,21 @@ def _rank(score, label, weight, starts, out):  # type: ignore[no-untyped-def]
         _ranked(score[a:b], label[a:b], weight[a:b], out[n])
 
 
-@numba.njit(types.void(_Ints, _Line, _Line, _Ints, _Table, _Line), cache=True)
-def _popular(item, label, weight, starts, cells, out):  # type: ignore[no-untyped-def]
-    """Fill out[N] with the log share of showings at which an item was clicked in the lists before."""
+@numba.njit(types.void(_Table, types.int64, _Ints, _Ints, _Line, _Table, _Line), cache=True)
+def _popular(known, learned, until, starts, item, cells, out):  # type: ignore[no-untyped-def]
+    """Fill out[N] with the log share of showings at which an item was clicked.
+
+    List n knows until[n] of the rows known[(received, cell of its item, clicks)].
+    """
     for n in range(starts.shape[0] - 1):
-        for i in range(starts[n], starts[n + 1]):
-            mine = cells[item[i] % _CELLS]
-            out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
-        for i in range(starts[n], starts[n + 1]):
-            mine = cells[item[i] % _CELLS]
-            mine[0] += label[i] * weight[i]
+        for k in range(learned, until[n]):
+            mine = cells[int(known[k, 1])]
+            mine[0] += known[k, 2]
             mine[1] += 1.0
+        learned = max(learned, until[n])
+        for i in range(starts[n], starts[n + 1]):
+            mine = cells[int(item[i])]
+            out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
 
 
 @numba.njit(types.void(types.float64[:, :, ::1], _Table, _Table), cache=True)
@@ -87,11 +92,11 @@ class Lists(Measures):
     width = 3
 
     def __init__(self, loss: Loss) -> None:
-        super().__init__(loss)
+        super().__init__(loss, Known(2))
         self.scorers = (*SCORERS, *(["popularity"] if loss.item else []))
         self._cells = np.zeros((_CELLS if loss.item else 0, 2))
 
-    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         starts = self.loss.starts(len(rows.label), group, each=True)
         if len(rows.label) == 0:
             return np.empty((0, len(self.scorers), self.width)), np.empty((0, 2))
@@ -102,9 +107,11 @@ class Lists(Measures):
         own = weight * np.repeat(sign, np.diff(starts))
         rows = rows._replace(label=label, weight=np.maximum(weight, 0.0))
         scores = [np.ascontiguousarray(raw[:, 0]) for raw in rows.raw]
-        if len(self.scorers) > len(SCORERS) and item is not None:
+        if len(self.scorers) > len(SCORERS) and moments.item is not None:
+            cell = (moments.item % _CELLS).astype(np.float64)
+            known, until, learned = self.known.add(moments, np.stack([cell, rows.label * rows.weight], axis=1), starts)
             scores.append(np.empty(len(rows.label)))
-            _popular(np.ascontiguousarray(item), rows.label, rows.weight, starts, self._cells, scores[-1])
+            _popular(known, learned, until, starts, cell, self._cells, scores[-1])
         out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
         for s, score in enumerate(scores):
             lost = self.loss.value(score, label, group) * own

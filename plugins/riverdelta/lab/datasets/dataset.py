@@ -16,11 +16,15 @@ from riverdelta.learning.definition import Definition
 
 @dataclass(frozen=True)
 class Split:
-    """What the base is trained on, the stream after it, and rows that are only scored: before the stream and after it."""
+    """What the base is trained on, the stream after it, and rows that are only scored, after the stream.
+
+    `others` are other streams in place of `later`, by name: a fresh scorer learns each and then scores the rows held out.
+    """
 
     first: Stream
     later: Stream
     held_out: Mapping[str, Stream] = field(default_factory=dict)
+    others: Mapping[str, Stream] = field(default_factory=dict)
 
 
 class DataSet(ABC):
