@@ -194,7 +194,9 @@ STREETS = np.linspace(-2.0, 2.0, 8)
 def home(tmp_path):
     path = tmp_path / "rent.onnx"
     onnx.save(onnx.parser.parse_model(BASE), path)
-    definition = Definition("rent", path, "value", corrections=[Shift(), Linear("street", slots=64)], task=PSEUDO_HUBER)
+    definition = Definition(
+        "rent", path, output="value", link="identity", corrections=[Shift(), Linear("street", slots=64)], task=PSEUDO_HUBER
+    )
     settings = Settings.load(home=tmp_path / "home", grpc_port=0, swap_min_seconds=1e-9, follow_seconds=3600.0)
     log = Compressed(MemoryLog())
     return Home(definition, settings, open_log=lambda folder: log, registry=MemoryRegistry(tmp_path / "models"))

@@ -1,6 +1,10 @@
 """A scorer of three classes and one of values: what /score, /feedback, the protocol and the documents say of them."""
 
 import asyncio
+import json
+import re
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import jsonschema_rs
@@ -10,8 +14,9 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from prometheus_client import CollectorRegistry
+from tritonclient.utils import InferenceServerException
 
-from riverdelta import Calibration
+from riverdelta import Calibration, Entity, Linear, Ranking
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
@@ -23,12 +28,16 @@ from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.answer import ScoreAnswer
 from riverdelta.serving.dataplane import DataPlane
+from riverdelta.sidecar import Trainer
 from riverdelta.storage.registry import State
 
 KINDS = """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>
 kinds (float[N, 2] x) => (string[N] label, float[N, 3] p) { label, p = ai.onnx.ml.LinearClassifier<intercepts = [0.0, 0.0, 0.0],
  coefficients = [2.0, 0.0, 0.0, 2.0, -2.0, -2.0], classlabels_strings = ["bird", "cat", "dog"], post_transform = "SOFTMAX">(x) }
 """
+SHOP = """<ir_version: 8, opset_import: ["" : 17]>
+shop (int64[N] user_id, int64[N] item_id) => (float[N] y) {
+ zero = Constant<value = float {0}>() x = Cast<to = 1>(item_id) y = Mul(x, zero) }"""
 VALUE = """<ir_version: 8, opset_import: ["" : 17]>
 value (float[N] x) => (float[N] y) { k = Constant<value = float {1000000}>() y = Mul(x, k) }"""
 ROWS = np.float32([[3, 0], [0, 3], [-3, -3]])
@@ -37,12 +46,13 @@ ROWS = np.float32([[3, 0], [0, 3], [-3, -3]])
 class Served:
     """A data plane, its HTTP routes and its gRPC server."""
 
-    def __init__(self, folder, text, task):
+    def __init__(self, folder, text, task, *corrections, **more):
         onnx.save(onnx.parser.parse_model(text), folder / "base.onnx")
-        self.definition = Definition("scorer", folder / "base.onnx", task=task, corrections=[Calibration()])
+        self.definition = Definition("scorer", folder / "base.onnx", task=task, corrections=corrections, **more)
         self.runtime = Runtime(self.definition)
-        settings = Settings.load(home=folder / "home", grpc_port=0)
-        self.runtime.start(DataPlane(self.definition, settings, registry=CollectorRegistry()))
+        window = {"window_seconds": 60.0} if self.definition.loss.lists else {}
+        self.settings = Settings.load(home=folder / "home", grpc_port=0, **window)
+        self.runtime.start(DataPlane(self.definition, self.settings, registry=CollectorRegistry()))
         self.policy = Policy(self.runtime).open(self.runtime.plane.settings)
 
     def send(self, path, content):
@@ -84,16 +94,38 @@ class Served:
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
-    made = Served(tmp_path_factory.mktemp("kinds"), KINDS, "multiclass")
+    made = Served(tmp_path_factory.mktemp("kinds"), KINDS, "multiclass", Calibration())
     yield made
     made.runtime.stop()
 
 
 @pytest.fixture(scope="module")
 def value(tmp_path_factory):
-    made = Served(tmp_path_factory.mktemp("value"), VALUE, "regression")
+    made = Served(tmp_path_factory.mktemp("value"), VALUE, "regression", Calibration())
     yield made
     made.runtime.stop()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    corrections = Entity("item_id", slots=64), Linear("user_id", "item_id", slots=64)
+    made = Served(tmp_path_factory.mktemp("shop"), SHOP, Ranking(positions=4), *corrections, output="y", link="identity")
+    yield made
+    made.runtime.stop()
+
+
+def learned(served):
+    """Learn what was sent; return what the status says of lists."""
+    with closing(Trainer(served.definition, served.settings)) as trainer:
+        while trainer.step():
+            pass
+        return trainer.status()["lists"]
+
+
+def bodies(document):
+    """The path and the body of each request with curl in a document."""
+    text = (Path(__file__).parents[2] / "docs" / document).read_text()
+    return re.findall(r"curl -s localhost:3000(/\S+) -d '([^']*)'", text)
 
 
 def test_scores_of_classes_have_the_classes_and_the_most_probable_one_of_each_row(kinds):
@@ -165,3 +197,52 @@ def test_a_range_of_labels_is_that_of_the_documents_and_of_feedback(tmp_path):
             jsonschema_rs.validate(narrow.schema("FeedbackRequest"), [{"id": "x.0", "label": 10.5}])
     finally:
         narrow.runtime.stop()
+
+
+def test_the_requests_in_the_document_about_ranking_teach_one_list_of_the_rows_that_were_shown(shop):
+    (path, score), *feedback = bodies("ranking.md")
+    scored = shop.send(path, json.loads(score)).json()
+    assert sum(scored["scores"]) == pytest.approx(1, abs=1e-6)
+    outcomes = []
+    for path, body in feedback:
+        asked = json.loads(body.replace("<impressions>", scored["impressions"]))
+        jsonschema_rs.validate(shop.schema("FeedbackRequest"), asked)
+        outcomes += shop.send(path, asked).json()["outcomes"]
+    assert outcomes == ["accepted"] * 5
+    lists = learned(shop)
+    assert (lists["lists"], lists["items"], lists["examination"]["lists"]) == (1, 0, 1)
+
+
+def test_a_list_is_fed_back_over_the_protocol_and_each_of_its_tensors_is_checked(shop):
+    item = np.arange(3)
+    before = learned(shop)["lists"]
+    made, _ = shop.by_grpc("scorer", ("user_id", "INT64", item), ("item_id", "INT64", item))
+    ids = np.array([f"{made.as_numpy('impressions')[0].decode()}.{at}".encode() for at in item], object)
+    label, propensity, position = np.float32([np.nan, 1, np.nan]), np.float32([1, 0.5, np.nan]), np.array([1, 0, 2])
+    rows = ("id", "BYTES", ids), ("label", "FP32", label)
+    for wrong, message in (
+        (("propensity", "FP32", np.float32([1, 0, 1])), "item 1 has the propensity 0"),
+        (("position", "INT64", np.array([0, 1, -1])), "item 2 has the position -1"),
+        (("complete", "BOOL", np.array([True, False])), r"'complete' (is|has shape).*\[2\]|expected BOOL\[1\]"),
+    ):
+        with pytest.raises(InferenceServerException, match=message):
+            shop.by_grpc("scorer-feedback", *rows, wrong)
+    extra = ("propensity", "FP32", propensity), ("position", "INT64", position), ("complete", "BOOL", np.array([True]))
+    fed, metadata = shop.by_grpc("scorer-feedback", *rows, *extra)
+    assert fed.as_numpy("outcome").tolist() == [b"accepted"] * 3
+    assert {"propensity", "position", "complete"} <= {tensor["name"] for tensor in metadata["inputs"]}
+    assert learned(shop)["lists"] == before + 1
+
+
+def test_a_request_with_several_lists_is_refused_and_what_to_send_is_said(shop):
+    item = np.arange(4)
+    columns = ("user_id", "INT64", item), ("item_id", "INT64", item)
+    with pytest.raises(InferenceServerException, match="a request is one list: send one request for each list"):
+        shop.by_grpc("scorer", *columns, ("group", "INT64", np.array([0, 0, 1, 1])))
+
+
+def test_what_belongs_to_lists_is_refused_by_a_scorer_without_them(value):
+    scored = value.send("/score", {"columns": {"x": [1.0]}}).json()["impressions"]
+    for more in ({"propensity": 0.5}, {"position": 0}):
+        refused = value.send("/feedback", [{"id": f"{scored}.0", "label": 1.0, **more}])
+        assert (refused.status_code, "ranks no lists" in refused.text) == (400, True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from river.linear_model import LogisticRegression
 from river.preprocessing import StandardScaler
 
-from riverdelta import Calibration, Entity, Linear, Schema, Stack
+from riverdelta import Calibration, Entity, Linear, Ranking, Schema, Stack
 from riverdelta.checks.block import draw
 from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.river import River
@@ -42,6 +42,20 @@ def test_a_block_through_one_correction_at_a_time_is_row_by_row_through_all():
     got = np.concatenate([learn(rows, block[i : i + 1]) for i in range(len(block))])
     assert got.tobytes() == expected.tobytes()
     assert rows.digest() == whole.digest()
+
+
+def test_rows_examined_alike_teach_an_additive_correction_what_rows_all_examined_do():
+    """The examination of a list is then a constant of its scores; those of a scale take clicks by their weights."""
+    made, block = [], draw(SCHEMA, 80, 4, Ranking())
+    for share in (None, 1.0, 0.25):
+        stack = Stack([Linear("u", "h", slots=64), Entity("i", slots=64)], Ranking())
+        stack.bind(SCHEMA)
+        propensity = None if share is None else np.full(len(block), share, np.float32)
+        weight = block.weight if share is None else block.weight / propensity
+        raw = stack.learn(block.columns, block.offset, block.label, weight, block.group, propensity)
+        made.append((raw, stack.predict(block.columns, block.offset)))
+    assert [made[0][i].tobytes() for i in (0, 1)] == [made[1][i].tobytes() for i in (0, 1)]
+    np.testing.assert_allclose(made[0], made[2], atol=1e-4)
 
 
 def test_it_learns_what_its_corrections_can_tell():

@@ -129,8 +129,8 @@ def of_0_1(golden):
 def kept(arrays, golden):
     """Return what today's learner comes to as well: version 0.1 saved no outcomes, and was too quick for weights above 1.
 
-    Nor did it measure the gain of the serving tables, the shares of senders and baselines, which begin anew at its checkpoints. Tables are
-    compared by their outputs.
+    Nor did it measure the gain of the serving tables, the shares of senders and the baselines, which begin anew at its
+    checkpoints. Tables are compared by their outputs.
 
     Rows that only its checkpoint has are kept until they are done with, and a replay has all of them in its journal.
     """

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sklearn.linear_model import LinearRegression
 
 from riverdelta.cli.main import main
 from riverdelta.cli.rehearsed import verdict
+from riverdelta.lab.datasets import mq2008
+from riverdelta.lab.tabular import export
 
 REAL = Path(os.environ.get("RIVERDELTA_DATA", "/nonexistent")) / "skab"
 
@@ -49,7 +52,7 @@ def test_learning_repairs_a_base_whose_world_turned_round(folder):
     found = figures(folder)
     assert (found["base_rows"], found["rows"], found["lag_rows"]) == (200, 800, 48)
     assert found["stream"]["served"]["auc"] > 0.7 > 0.1 > found["stream"]["base"]["auc"]
-    assert found["verdict"].startswith("Learning helps: auc")
+    assert found["verdict"].startswith("Learning helps: accuracy")
     assert len(list(folder.glob("base-*.onnx"))) == 1
 
 
@@ -71,11 +74,39 @@ def test_two_delays_at_once_are_refused(folder):
     assert "give one of --lag and --lag-seconds" in done.output
 
 
-def test_the_verdict_names_the_best_baseline_and_that_labels_repeat():
+def linear(self, first, path):
+    export(LinearRegression().fit(first.columns["X"], first.label), first.columns["X"], path)
+
+
+def test_lists_are_scored_after_the_stream_and_after_every_other_stream(tmp_path, monkeypatch):
+    monkeypatch.setattr(mq2008, "_SESSIONS", 20)
+    monkeypatch.setattr(mq2008.MQ2008, "train", linear)
+    draw = np.random.default_rng(0)
+    rows = np.column_stack([draw.integers(0, 3, 600), np.repeat(np.arange(50), 12), draw.random((600, 46))])
+    for name in ("train", "test"):
+        np.save(tmp_path / f"{name}.npy", rows)
+    found = figures(tmp_path, "--lag", 1, name="mq2008")
+    assert list(found["held_out"]) == [
+        "test queries, after the stream",
+        "test queries, after the stream, seed 1",
+        "test queries, after the stream, seed 2",
+        *(f"test queries, after the stream, seed {seed}, no propensities" for seed in range(3)),
+        *(f"test queries, after the stream, seed {seed}, positions" for seed in range(3)),
+    ]
+    measured = [each["served"]["ndcg10"] for each in found["held_out"].values()]
+    assert all(0 < value <= 1 for value in measured)
+    assert "(test queries, after the stream)" in found["verdict"]
+    assert len({each["base"]["ndcg10"] for each in found["held_out"].values()}) == 1
+
+
+def test_the_verdict_names_the_baselines_it_loses_to_and_why():
     stream = {"base": {"mae": 3.0}, "served": {"mae": 2.0}, "last_label": {"mae": 0.5}, "last_period": {"mae": 2.5}}
-    said = verdict({"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994})
-    assert said.startswith("Learning helps: mae 3 → 2. The best simple baseline is last_label, 0.5: better than the scorer.")
+    figures = {"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994, "gate_weight": 0.2, "decides": None}
+    said = verdict(figures)
+    assert said.startswith("Learning helps: mae 3 → 2. It loses to last_label (0.5). Not better: last_period (2.5).")
     assert "99.4% of the labels equal the one before" in said
+    said = verdict(figures | {"stream": {"base": {"mae": 2.0}, "served": {"mae": 2.0}}})
+    assert said.startswith("Learning does not help: mae 2 → 2. Its loss is not below the base's, so the gate mixes in 20%")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="RIVERDELTA_DATA names no folder with skab")

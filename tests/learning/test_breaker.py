@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
+from riverdelta.core.losses import Count, Multiclass, Ranking, Regression
 from riverdelta.learning.breaker import CHECK, Breaker
 
 ROWS = 6_000
@@ -341,3 +342,74 @@ def test_the_state_of_version_0_1_is_taken_and_it_starts_anew():
     breaker.load({"tallies": tallies, "levels": np.zeros(16), "series": np.zeros((3, 7))})
     assert (breaker.open, breaker.trips, breaker.reason) == (False, 2, None)
     assert breaker.update(informed(5_000)).all()
+
+
+CLASSES = Multiclass(["cat", "dog", "owl"])
+
+
+def classes(label, seed=0, confidence=1.0, source=None, informed=False):
+    """Examples of 3 classes whose base knows little of the label; corrected outputs know it if `informed`."""
+    rng, count = np.random.default_rng(seed), len(label)
+    base = rng.normal(0, 0.3, (count, 3)).astype(np.float32)
+    made = Examples.unserved({}, base, np.float32(label), np.zeros(count), source)
+    truth = np.eye(3, dtype=np.float32)[np.asarray(label, int)] * np.float32(confidence)
+    return replace(made, corrected=base + truth) if informed else made
+
+
+@pytest.mark.parametrize("share", [(0.4, 0.3, 0.3), (0.9, 0.05, 0.05), (0.98, 0.01, 0.01)])
+def test_labels_of_classes_that_stay_as_frequent_as_they_were_do_not_trip_it(share):
+    for seed in range(8):
+        label = np.random.default_rng(seed).choice(3, 20_000, p=share)
+        assert Breaker(CLASSES).update(classes(label, seed)).all(), seed
+
+
+def test_classes_that_truly_come_in_long_runs_do_not_trip_it():
+    label = np.repeat(np.random.default_rng(0).permuted(np.tile(np.arange(3), (20, 1)), axis=1).ravel(), 1_500)
+    assert Breaker(CLASSES).update(classes(label)).all()
+
+
+@pytest.mark.parametrize("stuck", [0, 1, 2])
+def test_one_class_that_does_not_end_trips_it_and_is_named(stuck):
+    label = np.random.default_rng(stuck).integers(0, 3, 4_000)
+    label[2_000:] = stuck
+    breaker, parts = Breaker(CLASSES), Breaker(CLASSES)
+    learned = breaker.update(classes(label))
+    assert 3_000 <= int(np.argmin(learned)) < 3_200
+    assert f"labels of all senders are {CLASSES.classes[stuck]!r}, where" in breaker.reason
+    assert "of the others were expected" in breaker.reason
+    edges, examples = [0, 700, 1_999, 3_050, 3_051, 4_000], classes(label)
+    assert np.array_equal(
+        np.concatenate([parts.update(examples[a:b]) for a, b in zip(edges, edges[1:], strict=False)]), learned
+    )
+    assert bits(parts) == bits(breaker)
+    again = Breaker(CLASSES)
+    again.load(breaker.state())
+    assert (bits(again), again.reason) == (bits(breaker), breaker.reason)
+    again.reset(learned=True)
+    assert again.update(classes(np.full(3_000, stuck))).all()
+
+
+def test_a_sender_of_wrong_classes_is_named_and_a_state_of_other_classes_is_refused():
+    source, label = dealt(20_000), np.random.default_rng(1).integers(0, 3, 20_000)
+    examples = classes(label, source=source, confidence=3.0, informed=True)
+    lies = (source == 4) & (np.arange(20_000) >= 2_000)
+    examples = replace(examples, label=np.float32(np.where(lies, (label + 1) % 3, label)))
+    breaker = Breaker(CLASSES)
+    assert not breaker.update(examples).all()
+    assert "labels of sender 4" in breaker.reason
+    with pytest.raises(Corrupt):
+        Breaker(Multiclass(["cat", "dog"])).load(breaker.state())
+
+
+def test_labels_and_outputs_of_classes_that_are_not_valid_are_not_observed():
+    examples = classes(np.resize([0, 1, 2], 3_000))
+    examples.label[::2] = np.resize(np.float32([np.nan, -1, 3, 0.5, np.inf]), 1_500)
+    examples.base[::3, 1] = np.nan
+    breaker = Breaker(CLASSES)
+    assert breaker.update(examples).all()
+    assert all(np.isfinite(a).all() for a in breaker.state().values())
+
+
+@pytest.mark.parametrize("loss", [Regression(), Count(), Ranking()])
+def test_it_is_off_for_labels_that_it_cannot_test(loss):
+    assert not Breaker.watches(loss)

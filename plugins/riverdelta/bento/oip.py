@@ -16,6 +16,7 @@ from riverdelta.bento.access import FEEDBACK, SCORE
 from riverdelta.bento.guard import visit
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.errors import InvalidInput, NotFound, near, short, too_many_rows
+from riverdelta.core.nodes import GROUP
 from riverdelta.core.strict import unknown
 from riverdelta.graph.taps import BOUNDS
 from riverdelta.serving.oip.messages import STAGES
@@ -137,6 +138,10 @@ class Oip:
         known = {tensor["name"]: tensor for tensor in taken}
         rows, seen = self.runtime.sizes.rows, set[str]()
         for given, datatype, shape in inputs:
+            if given == GROUP and self._loss.lists and given not in known:
+                raise InvalidInput(
+                    f"input {given!r} is for runs of the merged model; a request is one list: send one request for each list"
+                )
             if given not in known:
                 raise unknown(given, known, "the request (inputs)")
             if given in seen:

@@ -181,8 +181,8 @@ def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schem
 def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss = LOG_LOSS) -> None:
     """After examples of any finite numbers, an ordinary row's residual is within `radius` for each number that is read, any
     finite row's within four times that, also without ordinary examples before, and ordinary examples still teach; a small
-    `radius`, where it is an option, bounds as well. Of a raw output in the label's unit, `radius` counts in errors of that
-    size."""
+    `radius`, where it is an option, bounds as well. Where the raw output is in the label's unit, `radius` counts in twice the
+    root mean square of ordinary errors, and in the largest error once wild ones are the majority or the first."""
     asked = [correction]
     if "radius" in signature(type(correction)).parameters:
         asked.append(correction.clone({"radius": 0.5}))
@@ -195,16 +195,20 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     read = 2 + sum(correction.times.get(name, int(np.prod([n or 1 for n in schema[name].shape]))) for name in correction.reads)
     wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
     wild += [(1, 3e38, 1.0, -30.0, labels[-1]), (400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]
-    largest = max(abs(offset - label) for *_, offset, label in wild) if loss.dispersion == "unit" else 1.0
+    in_units = loss.dispersion == "unit"
+    usual_error = 2.0 * float(np.sqrt(np.mean((block.offset[:, 0] - block.label) ** 2))) if in_units else 1.0
     for warm, c in made:
         learn(c, block[: len(block) * warm])
+        error = usual_error
         for times, weight, size, offset, label in wild:
             numbers = np.full_like(row.offset, offset), np.full(1, label), np.full(1, weight, np.float32)
+            if in_units and (times > 1 or not warm):
+                error = max(error, abs(offset - label))
             learn(c, Block(row.scaled(size).columns, *numbers, group=row.group).times(times))
             shown = f"after {times} of weight {weight:g}, offset {offset:g}, label {label:g}, columns × {size:g}, the residual"
             for times_radius, rows in ((1 if warm else 4, usual), *((4, far) for far in _far(usual))):
                 moved = np.abs(predict(c, rows).astype(np.float64) - rows.offset) - np.spacing(np.abs(rows.offset))
-                at_most(shown, moved, times_radius * largest * c.radius * read, rows.arrays)
+                at_most(shown, moved, times_radius * error * c.radius * read, rows.arrays)
     # A residual at its bound can still move the other way; untrained, the same options show how far 200 examples move it.
     lowered = _lowered(bound(correction, schema, loss), row, labels, loss)
     for warm, c in made[:: len(asked)]:

@@ -66,7 +66,7 @@ def derivatives_are_those_of_the_value(loss: Loss) -> None:
 def the_value_is_bounded(loss: Loss) -> None:
     """A loss is from 0 to `bound` for any raw output, and at most `bound` before clipping if the row is `judged`."""
     for raw in (_wild(loss), _draw(loss, 1)):
-        judged = loss.judged(raw, _lists(loss, len(raw))[0])
+        judged = loss.judged(raw, **_group(loss, len(raw)))
         for label in some_labels(loss):
             value = loss.value(raw, label)
             at_most("the value", value, loss.bound)
@@ -227,6 +227,11 @@ def _lists(loss: Loss, rows: int) -> tuple[Group, npt.NDArray[np.int64]]:
     """Return the list of each row, and its place in it: all 0 for a loss without lists."""
     at = np.arange(rows)
     return (at // _LIST, at % _LIST) if loss.lists else (None, np.zeros(rows, np.int64))
+
+
+def _group(loss: Loss, rows: int) -> dict[str, Group]:
+    """Return the argument that only a loss of lists takes."""
+    return {"group": _lists(loss, rows)[0]} if loss.lists else {}
 
 
 def _labels(loss: Loss, label: float, rows: int) -> Doubles:

@@ -26,6 +26,7 @@ class Examples:
 
     For a loss of lists, `group` int64[M] is the number of each row's list; rows of a list are adjacent, rows without a label
     have the label 0, and `sent` is the weight before it was divided by a propensity. It is None for any other loss.
+    `propensity` float32[M] are the probabilities with which rows were examined, None if all were examined alike.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -43,6 +44,7 @@ class Examples:
     sent: Floats
     event: npt.NDArray[np.float64]
     group: Ints | None = None
+    propensity: Floats | None = None
 
     def __post_init__(self) -> None:
         for name in OUTPUTS:

@@ -1,8 +1,4 @@
-"""The contract of a correction. Read this file first.
-
-A correction has `predict`, `learn` and `export` in one class. They compute the same function, which the laws in
-`riverdelta.checks` verify.
-"""
+"""The contract of a correction: read this file first. The laws in `riverdelta.checks` verify it."""
 
 from __future__ import annotations
 
@@ -46,13 +42,17 @@ class Correction(RowFaces):
     loss
         The loss that learning lowers. It gives the number of outputs K and the labels; a stack sets it before `bind`.
     radius
-        The bound on an ordinary row's residual for each number that the correction reads, in raw outputs.
+        The bound on an ordinary row's residual for each number that it reads, in raw outputs (in units of
+        `corrections.evidence`).
     own_name
         The name within the stack, set by `named`.
     given
         The options that the constructor call named. The others have the library's defaults, which a home records.
     incidental
         Options that do not affect learning, so that a home accepts any value of them.
+    additive
+        Whether the residual does not depend on the offset. Lists whose rows were not examined alike are then learned with less
+        noise (`Stack.learn`).
     since
         Names of tables and arrays that older saved states lack: arrays then load as zeros, and `restore` makes the tables. The
         graph of an older release ignores such a table.
@@ -92,6 +92,7 @@ class Correction(RowFaces):
     given: frozenset[str] = frozenset()
     _learned = False
     incidental: ClassVar[tuple[str, ...]] = ("offset",)
+    additive: ClassVar[bool] = False
     since: ClassVar[tuple[str, ...]] = ()
     grows: ClassVar[tuple[str, ...]] = ()
 
@@ -224,12 +225,9 @@ class Correction(RowFaces):
         return np.empty_like(offset)
 
     def inflate(self, keep: float) -> None:
-        """Inflate the uncertainty of the coefficients: raw outputs stay as they are, and the next examples move them more.
+        """Keep a share of the coefficients' certainty, 0 to 1: raw outputs stay, and the next examples move them more.
 
-        Parameters
-        ----------
-        keep
-            The share of the certainty that remains, 0 to 1. A correction without a measure of certainty ignores it.
+        A correction without a measure of certainty ignores it.
         """
 
     def sync(self) -> None:

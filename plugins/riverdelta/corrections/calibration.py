@@ -18,6 +18,8 @@ from riverdelta.corrections.rows import offset_key
 from riverdelta.corrections.table import Table
 
 _Floats, _Table, _Doubles = types.float32[::1], types.float32[:, ::1], float64[:, ::1]
+#: Unsigned row numbers need no test for negative ones.
+_NO_ROWS = np.uint64(0)
 _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 
 
@@ -54,10 +56,10 @@ def _learn(  # type: ignore[no-untyped-def]
     any_range, unlimited = sizes.shape[0] > 0, np.full((1, 2 * outputs), np.float32(limits.MOST))
     counted, centre, ys, ws = np.empty((most, outputs)), np.zeros(outputs), np.empty(most), np.empty(most)
     # Views of the first rows; to make them takes as long as to learn a row.
-    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
-    gradient, curvature = gradients[:most], curvatures[:most]
+    viewed, raw, y, w, near = np.uint64(most), raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature, plain = gradients[:most], curvatures[:most], evidence.is_plain(counts)
     for n in range(starts.shape[0] - 1):
-        rows = 0
+        rows = _NO_ROWS
         for i in range(starts[n], starts[n + 1]):
             for k in range(outputs):
                 offsets[rows, k] = offset[i, k]
@@ -65,25 +67,31 @@ def _learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = _raw(line, k, offsets[rows, k], counted[rows, k])
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows] = label[i], weight[i]
-            rows += bounded.is_learned(raws, rows, ys[rows], ws[rows])
-        if rows == 0:
+            rows += np.uint64(bounded.is_learned(raws, rows, ys[rows], ws[rows]))
+        if rows == _NO_ROWS:
             continue
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
-        unit = evidence.scale(counts, s)
+        s, unit, anew, clipped = 1.0, 1.0, False, True
+        if plain:
+            loss.derivatives(raw, y, w, gradient, curvature)
+            clipped = bounded.largest(gradient) > clip
+        else:
+            s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
+            unit = evidence.scale(counts, s)
         if anew:
             beliefs[:] = 0.0
             beliefs[:, 2] = prior
             beliefs[:, 4] = prior
-        evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
+        if clipped:
+            evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
         for k in range(outputs):
             if lists:
                 total = curvature[:, k].sum()
                 weighed = (curvature[:, k] * counted[:rows, k]).sum()
                 centre[k] = weighed / total if total > 0.0 else counted[:rows, k].mean()
-            for j in range(rows):
+            for j in range(_NO_ROWS, rows):
                 belief, g, h, o = beliefs[k], gradient[j, k] / unit, curvature[j, k], counted[j, k] - centre[k]
                 # (mean of intercept, mean of slope, the precision's three entries, Σ offset², its rows without zeros).
                 v = o / unit
@@ -128,10 +136,11 @@ class Calibration(Correction):
         then each offset is 0. A service ignores it.
     clip
         The largest gradient of one example. With log loss the gradient is at most the example's weight, so 10.0 limits only
-        heavy examples. Raise it if weights above 10 must count in full.
+        heavy examples. Raise it if weights above 10 must count in full. In
+        units of s for values and counts (`corrections.evidence`).
     radius
-        The bound on the coefficients, in raw outputs. Raise it only if the base is wrong by more than 8 logits; infinity means
-        no bound.
+        The bound on the coefficients, in raw outputs (of values: in units of s). Raise it only if the base is wrong by more
+        than 8 logits; infinity means no bound.
 
     Notes
     -----

@@ -15,6 +15,8 @@ from riverdelta.corrections import bounded, evidence, limits
 CERTAIN = np.float32(1e36)
 _Floats, _Table, _Sums = types.float32[::1], types.float32[:, ::1], float64[::1]
 _Index = types.int32[:, ::1]
+#: Unsigned row numbers need no test for negative ones.
+_NO_ROWS = np.uint64(0)
 _Terms = types.UniTuple(float64, 4)  # type: ignore[no-untyped-call]
 #: Unsigned column numbers need no test for negative ones at each element, which saves a third of the time.
 _0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
@@ -90,13 +92,13 @@ def learn(  # type: ignore[no-untyped-def]
         np.empty((most, outputs)),
         np.empty((most, outputs)),
     )
-    at, ys, ws, reach = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty(outputs)
+    at, ys, ws, reach = np.empty(most, np.uint64), np.empty(most), np.empty(most), np.empty(outputs)
     lengths, shrinks = np.empty((most, features)), np.empty((most, features), np.float32)
     # Views of the first rows; to make them takes as long as to learn a row.
-    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
-    gradient, curvature = gradients[:most], curvatures[:most]
+    viewed, raw, y, w, near = np.uint64(most), raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature, plain = gradients[:most], curvatures[:most], evidence.is_plain(counts)
     for n in range(starts.shape[0] - 1):
-        rows = 0
+        rows = _NO_ROWS
         for row in range(starts[n], starts[n + 1]):
             i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
             # square[0] counts rows, square[1 + f] is the sum of |x|² of feature f, and present[f] counts its rows with x != 0.
@@ -114,20 +116,26 @@ def learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = offsets[rows, k] + _dot(mean, slot, np.uint64(k) * width, x, i, _0, width)
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows], at[rows] = label[i], weight[i], row
-            rows += finite and bounded.is_learned(raws, rows, ys[rows], ws[rows])
-        if rows == 0:
+            rows += np.uint64(finite and bounded.is_learned(raws, rows, ys[rows], ws[rows]))
+        if rows == _NO_ROWS:
             continue
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
-        unit = evidence.scale(counts, s)
+        s, unit, anew, clipped = 1.0, 1.0, False, True
+        if plain:
+            loss.derivatives(raw, y, w, gradient, curvature)
+            clipped = bounded.largest(gradient) > clip
+        else:
+            s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
+            unit = evidence.scale(counts, s)
         if anew:
             mean[1:used], precision[1:used], touched[1:used] = np.float32(0.0), np.float32(0.0), True
-        clipped = evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
-        for j in range(rows):
-            row = at[j]
-            i, slot = np.uint64(row), np.uint64(index[slots[row], 0])
+        if clipped:
+            clipped = evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
+        for j in range(_NO_ROWS, rows):
+            i = row = at[j]
+            slot = np.uint64(index[slots[row], 0])
             if slot == _0:
                 slot, slot_of[used], index[slots[row], 0], moved[slots[row]] = np.uint64(used), slots[row], used, True
                 used += 1
@@ -153,12 +161,13 @@ def learn(  # type: ignore[no-untyped-def]
                         most_now = unit * radius / math.sqrt(typical)
                         _resize(mean, touched, precision, used, begin, size, outputs, jumped, prior, most_now)
                     sizes[f] = typical
+                shrink = shrinks[j, f]
                 # A clipped step is at most the prior deviation.
                 back, step = lose * prior, np.float32(unit * math.sqrt(variance / typical) if clipped else math.inf)
                 for k in range(outputs):
                     of, g, h = np.uint64(k) * width + begin, np.float32(gradient[j, k]), np.float32(curvature[j, k])
                     for d in range(_0, size):
-                        v, belief = x[i, begin + d] * shrinks[j, f], precision[slot, of + d]
+                        v, belief = x[i, begin + d] * shrink, precision[slot, of + d]
                         was = belief if belief > np.float32(0.0) else prior
                         now = min(max(keep * was + back, prior) + h * v * v, CERTAIN)
                         precision[slot, of + d] = now

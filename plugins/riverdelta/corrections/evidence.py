@@ -63,6 +63,12 @@ def unit(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> float:
     return float(np.sqrt(typical(learner[UNIT], 0))) if loss.dispersion == "unit" else 1.0
 
 
+@numba.njit(inline="always")
+def is_plain(terms):  # type: ignore[no-untyped-def]
+    """Return whether an example counts as its loss says. Kernels then do without the functions below, which take longer."""
+    return terms[0] == _NONE and terms[1].shape[0] == 0
+
+
 @numba.njit
 def typical(sizes, f):  # type: ignore[no-untyped-def]
     """Return the typical square of feature f of sizes[F, 11]."""

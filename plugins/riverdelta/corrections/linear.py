@@ -47,9 +47,11 @@ class Linear(Correction):
         The feature of a row that holds the base's raw output, for `learn_one` and `predict_one`; None if rows have none, and
         then each offset is 0. A service ignores it.
     clip
-        The largest gradient of one example; with log loss a gradient is at most the example's weight.
+        The largest gradient of one example; with log loss a gradient is at most the example's weight. For values and counts, in
+        units of s (`corrections.evidence`).
     radius
-        The bound on a weight, in raw outputs; for a number, on its weight times its largest |x|. Lower it against poisoning.
+        The bound on a weight, in raw outputs (of values: in units of s); for a number, on its weight times its largest |x|.
+        Lower it against poisoning.
 
     Notes
     -----
@@ -102,6 +104,8 @@ class Linear(Correction):
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
         yield {"intercept": True}
+
+    additive = True
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from riverdelta.corrections import bounded, evidence, limits
 _Floats, _Table, _State, _Slots = types.float32[::1], types.float32[:, ::1], float64[:, ::1], types.int64[:, ::1]
 #: The least divisor of a number.
 _LEAST = math.sqrt(limits.LEAST)
+#: Unsigned row numbers need no test for negative ones.
+_NO_ROWS = np.uint64(0)
 _Terms = types.UniTuple(float64, 6)  # type: ignore[no-untyped-call]
 
 
@@ -28,9 +30,9 @@ def _raw(slots, values, x, ids, dense, i, k, o):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _step(state, row, at, coefficient, g, unit, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
-    """Return a coefficient after a step of gradient g; state[row, at:] is (sum of squares in units of g, FTRL's z)."""
-    u = g / unit
+def _step(state, row, at, coefficient, g, per, ftrl, rate, beta, l1, l2, radius):  # type: ignore[no-untyped-def]
+    """Return a coefficient after a step of gradient g; state[row, at:] is (Σ(g·per)², FTRL's z)."""
+    u = g * per
     squares = state[row, at] + u * u
     if ftrl:
         sigma = (math.sqrt(squares) - math.sqrt(state[row, at])) / rate
@@ -77,12 +79,12 @@ def learn(  # type: ignore[no-untyped-def]
         np.empty((most, outputs)),
         np.empty((most, outputs)),
     )
-    at, ys, ws, squares = np.empty(most, np.int64), np.empty(most), np.empty(most), np.empty((most, width))
+    at, ys, ws, squares = np.empty(most, np.uint64), np.empty(most), np.empty(most), np.empty((most, width))
     # Views of the first rows; to make them takes as long as to learn a row.
-    viewed, raw, y, w, near = most, raws[:most], ys[:most], ws[:most], offsets[:most]
-    gradient, curvature = gradients[:most], curvatures[:most]
+    viewed, raw, y, w, near = np.uint64(most), raws[:most], ys[:most], ws[:most], offsets[:most]
+    gradient, curvature, plain = gradients[:most], curvatures[:most], evidence.is_plain(counts)
     for n in range(starts.shape[0] - 1):
-        rows = 0
+        rows = _NO_ROWS
         for i in range(starts[n], starts[n + 1]):
             size = 0.0
             for d in range(width):
@@ -94,22 +96,23 @@ def learn(  # type: ignore[no-untyped-def]
                 raws[rows, k] = _raw(slots, values, x, ids, dense, i, k, offsets[rows, k])
                 out[i, k] = raws[rows, k]
             ys[rows], ws[rows], at[rows] = label[i], weight[i], i
-            rows += size < math.inf and bounded.is_learned(raws, rows, ys[rows], ws[rows])
-        if rows == 0:
+            rows += np.uint64(size < math.inf and bounded.is_learned(raws, rows, ys[rows], ws[rows]))
+        if rows == _NO_ROWS:
             continue
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
-        unit = evidence.scale(counts, s)
+        per, anew, largest_step, penalty, farthest = 1.0, False, clip, l1, radius
+        if plain:
+            loss.derivatives(raw, y, w, gradient, curvature)
+        else:
+            s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
+            unit = evidence.scale(counts, s)
+            largest_step = evidence.derive(raw, y, w, clip, counts, s, loss, gradient, curvature)
+            per, penalty, farthest = 1.0 / unit, l1 * unit, radius * unit
         if anew:
             ids[:], id_state[:], dense[:], dense_state[:], touched[:] = np.float32(0.0), 0.0, np.float32(0.0), 0.0, True
-        largest_step, penalty, farthest = (
-            evidence.derive(raw, y, w, clip, counts, s, loss, gradient, curvature),
-            l1 * unit,
-            radius * unit,
-        )
-        for j in range(rows):
+        for j in range(_NO_ROWS, rows):
             i = at[j]
             for k in range(outputs):
                 gradient[j, k] = bounded.within(gradient[j, k], largest_step)
@@ -119,7 +122,7 @@ def learn(  # type: ignore[no-untyped-def]
                     slot = slots[i, p]
                     for k in range(outputs):
                         g, c = gradient[j, k] * v, np.float64(ids[slot, k])
-                        ids[slot, k] = _step(id_state, slot, 2 * k, c, g, unit, ftrl, rate, beta, penalty, l2, farthest)
+                        ids[slot, k] = _step(id_state, slot, 2 * k, c, g, per, ftrl, rate, beta, penalty, l2, farthest)
                     touched[slot] = True
             for d in range(width):
                 if squares[j, d] > 0.0:
@@ -147,5 +150,5 @@ def learn(  # type: ignore[no-untyped-def]
                     for k in range(outputs):
                         of = 3 * k
                         g, c = gradient[j, k] * v, dense_state[d, of + 2]
-                        dense_state[d, of + 2] = _step(dense_state, d, of, c, g, unit, ftrl, rate, beta, penalty, l2, farthest)
+                        dense_state[d, of + 2] = _step(dense_state, d, of, c, g, per, ftrl, rate, beta, penalty, l2, farthest)
                         dense[d, k] = dense_state[d, of + 2] / largest

@@ -37,6 +37,13 @@ class Stack:
     `learn` passes a block through one correction at a time. Each returns its outputs from before its updates, so the result is
     that of passing the rows one by one through the complete stack.
 
+    Examination. If row i of relevance r_i is examined with probability θ_i and then clicked at the rate r_i, its share of the
+    list's clicks is θ_i·r_i / Σ_j θ_j·r_j: a softmax of z + ln θ, if exp(z) is r up to a factor of the list. With C clicks y
+    the gradient C·θ_i·exp(z_i) / Σ_j θ_j·exp(z_j) - y_i has the mean 0 at that z, however many rows are clicked, as E[y_i] =
+    θ_i·r_i and E[C] = Σ_j θ_j·r_j. So has that of clicks weighted by 1/θ, with steps up to 1/θ times as long. The constant is
+    that of a conditional logit on a sample (McFadden 1978, "Modelling the choice of residential location"); a term for the
+    position, left out when serving, is from Zhao et al. 2019 ("Recommending what video to watch next", RecSys).
+
     Examples
     --------
     >>> from riverdelta.corrections.calibration import Calibration
@@ -72,11 +79,21 @@ class Stack:
         """Return the corrected raw outputs float32[N, K] for the base's raw outputs float32[N, K]."""
         return self.trace(columns, base)[-1] if self.corrections else base
 
-    def learn(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
+    def learn(
+        self,
+        columns: Columns,
+        base: Floats,
+        label: Floats,
+        weight: Floats,
+        group: Ints | None = None,
+        propensity: Floats | None = None,
+    ) -> Floats:
         """Learn the rows in order and return the corrected raw outputs float32[N, K] from before each row's own update.
 
-        With a loss of `lists`, `group` int64[N] is the list of each row (by default all are one), and the outputs are from
-        before any row of the list was learned.
+        With a loss of `lists`, `group` int64[N] is the list of each row (default: a single list), and the outputs are from
+        before any row of the list was learned. `propensity` float32[N] are the probabilities, above 0, with which its rows were
+        examined, by which `weight` was divided (default: all rows were examined alike). A correction that is `additive` learns
+        from the undivided weights, and from offsets to which ln(propensity) is added while it learns.
 
         Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
         have; nothing is learned then.
@@ -84,7 +101,13 @@ class Stack:
         self.schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)
         for c in self.corrections:
-            raw = c.learn(columns, raw, label, weight, group) if self.loss.lists else c.learn(columns, raw, label, weight)
+            if not self.loss.lists:
+                raw = c.learn(columns, raw, label, weight)
+            elif propensity is None or not c.additive:
+                raw = c.learn(columns, raw, label, weight, group)
+            else:
+                examined = np.log(propensity)[:, np.newaxis]
+                raw = c.learn(columns, raw + examined, label, weight * propensity, group) - examined
         return raw
 
     def inflate(self, keep: float) -> None:

@@ -14,7 +14,7 @@ from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows, possible
 
 #: The rows of a point at first, and the maximum number of points.
@@ -30,6 +30,7 @@ class History:
     A point has `GRAIN` rows at first; when there are `POINTS`, each two adjacent ones are merged. So from
     `POINTS`·`GRAIN` / 2 rows on there are at least `POINTS` / 2 points, and the same rows give the same bits however they are
     batched. Losses are clipped at `Loss.bound`. Points continue through rollbacks; `Worth` measures the tables in service.
+    For a loss of lists a row is a list with a label above 0, whose loss is the sum over its rows by their weights.
 
     Parameters
     ----------
@@ -57,17 +58,27 @@ class History:
         """Add joined examples."""
         rows, label, weight = examples.measured()
         served = examples.corrected if self._shadow else examples.served
-        self.update(examples.base[rows], served[rows], label, weight, examples.received[rows])
+        self.update(examples.base[rows], served[rows], label, weight, examples.received[rows], **examples.lists(rows))
 
     def update(
-        self, base: npt.ArrayLike, served: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike, received: npt.ArrayLike
+        self,
+        base: npt.ArrayLike,
+        served: npt.ArrayLike,
+        label: npt.ArrayLike,
+        weight: npt.ArrayLike,
+        received: npt.ArrayLike,
+        group: Group = None,
     ) -> None:
-        """Add N rows of raw outputs, labels, weights, and times of the labels (Unix seconds); rows not finite are skipped."""
-        given, time = Rows.of(self.loss, base, served, label, weight), np.asarray(received, np.float64)
-        good = given.good & np.isfinite(time)
-        before, after = (self.loss.value(raw[good], given.label[good]) for raw in given.raw)
-        w = given.weight[good]
-        self._add(np.column_stack([time[good], w, w * before, w * after]))
+        """Add N rows: outputs, labels, weights, times of the labels (Unix seconds) and lists; rows not finite are skipped."""
+        given, time = Rows.of(self.loss, base, served, label, weight, group), np.asarray(received, np.float64)
+        good, w = given.good & np.isfinite(time), given.weight
+        before, after = w * given.losses(self.loss)
+        if self.loss.lists and len(w):
+            starts = self.loss.starts(len(w), group, each=True)[:-1]
+            before, after = np.add.reduceat(before, starts), np.add.reduceat(after, starts)
+            good = np.logical_and.reduceat(good, starts) & (np.add.reduceat(np.where(good, w * given.label, 0.0), starts) > 0)
+            time, w = np.maximum.reduceat(time, starts), np.ones(len(starts))
+        self._add(np.column_stack([time, w, before, after])[good])
 
     def report(self) -> dict[str, Any]:
         """Return the lists examples, time, base and served, whose losses are None if the weights cancel."""

@@ -9,23 +9,32 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 
 
 class Rows(NamedTuple):
     """N rows: raw outputs of two scorers float64[2, N, K], labels and weights float64[N], and which rows are measurable.
 
-    A row is measurable if its raw outputs and weight are finite and its label is valid.
+    A row is measurable if its raw outputs and weight are finite and its label is valid, as for all rows of its list by `group`.
     """
 
     raw: Doubles
     label: Doubles
     weight: Doubles
     good: npt.NDArray[np.bool_]
+    group: Group = None
 
     @classmethod
-    def of(cls, loss: Loss, first: npt.ArrayLike, second: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike) -> Rows:
-        """Return the rows given; raises `InvalidInput` if lengths differ."""
+    def of(
+        cls,
+        loss: Loss,
+        first: npt.ArrayLike,
+        second: npt.ArrayLike,
+        label: npt.ArrayLike,
+        weight: npt.ArrayLike,
+        group: Group = None,
+    ) -> Rows:
+        """Return the rows given, in lists by `group` int64[N]; raises `InvalidInput` if lengths differ."""
         given = [np.asarray(one) for one in (first, second, label, weight)]
         rows = len(given[0])
         if len(given[1]) != rows or not given[2].shape == given[3].shape == (rows,):
@@ -37,7 +46,18 @@ class Rows(NamedTuple):
         for out, one in zip((raw[0], raw[1], labels, weights), given, strict=True):
             out[...] = one.reshape(out.shape)
         good = np.logical_and.reduce(np.isfinite(raw), axis=(0, 2)) & np.isfinite(weights) & loss.valid(labels)
-        return cls(raw, labels, weights, good)
+        if group is not None and rows:
+            starts = loss.starts(rows, group, each=True)
+            good = np.repeat(np.logical_and.reduceat(good, starts[:-1]), np.diff(starts))
+        return cls(raw, labels, weights, good, group)
+
+    def losses(self, loss: Loss) -> Doubles:
+        """Return the losses float64[2, N] of both scorers, not weighted; 0 for rows that are not measurable."""
+        out, good = np.zeros((2, len(self.label))), self.good
+        lists = None if self.group is None else self.group[good]
+        for mine, raw in zip(out, self.raw, strict=True):
+            mine[good] = loss.value(raw[good], self.label[good], lists)
+        return out
 
 
 def possible(loss: Loss, losses: Doubles, rows: Doubles) -> npt.NDArray[np.bool_]:

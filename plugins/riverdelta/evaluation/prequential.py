@@ -12,16 +12,18 @@ from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures import SCORERS, Measures, Report, measures_of
+from riverdelta.evaluation.measures.known import Moments
 
 __all__ = ["SCORERS", "Prequential"]
 
 
 class Prequential:
-    """The loss of base and served outputs and the measures of the task, beside simple baselines that know the labels so far.
+    """The loss of base and served outputs and the measures of the task, beside simple baselines.
 
     With loss l, weight w: loss = Σ w·min(l, `Loss.bound`) / Σ w, in the loss's unit, and `clipped` is Σ w of the rows whose
     loss exceeds that: all reports of losses count them here. The other measures and the baselines are those of
-    `evaluation.measures`. Unit weights count rows; a row of weight -1 takes an earlier one back.
+    `evaluation.measures`; a baseline predicts a row from the labels that had been received when the row was scored. Unit
+    weights count rows; a row of weight -1 takes an earlier one back.
 
     "all" keeps sums, and "recent" the last `window` examples themselves. Rows are added strictly in order: the state does not
     depend on how blocks are split, to the last bit.
@@ -59,20 +61,19 @@ class Prequential:
         label: Floats,
         weight: Floats | None = None,
         group: Group = None,
-        time: Doubles | None = None,
-        item: npt.NDArray[np.int64] | None = None,
+        moments: Moments | None = None,
     ) -> None:
         """Add N rows: raw outputs float32[N, K] as they were when each row was scored, labels, weights (default 1).
 
-        `group` int64[N] has the list of each row, for a loss of lists; `time` float64[N] is when a row was scored (Unix
-        seconds) and `item` int64[N] what it shows, for the baselines. A row with a value that is not finite, or with an
+        `group` int64[N] has the list of each row, for a loss of lists; `moments` is what baselines need: a row of which they
+        are unknown knows all labels before. A row with a value that is not finite, or with an
         invalid label, is left out and counted as skipped.
         """
         rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
         self._skipped += len(label) - int(rows.good.sum())
-        times = np.full(len(label), np.nan) if time is None else np.asarray(time, np.float64)
+        moments = moments or Moments.unknown(len(label))
         for family in self._families:
-            family.update(*family.measures.facts(rows, group, times, item))
+            family.update(*family.measures.facts(rows, group, moments))
 
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {scorer: {measure: value}}}; a measure whose divisor is 0 is null.
@@ -139,7 +140,7 @@ class _Family:
             **{name: array.copy() for name, array in self._sums.items()},
             "rows": np.array([self._examples, skipped], np.int64),
             "recent": self._recent[self._places(self._held)],
-            **nest({"history": {name: array.copy() for name, array in self.measures.history().items()}}),
+            **nest({"baselines": self.measures.baselines()}),
         }
 
     def load(self, arrays: Arrays) -> int:
@@ -152,8 +153,8 @@ class _Family:
             raise Corrupt(f"the saved 'recent' has {recent.shape[1]} columns; expected {self._recent.shape[1]}")
         if len(recent) > rows[0]:
             raise Corrupt(f"the saved 'recent' has {len(recent)} rows; expected at most the {rows[0]} rows of 'all'")
-        if history := part(arrays, "history"):
-            self.measures.load_history(history)
+        if baselines := part(arrays, "baselines"):
+            self.measures.load_baselines(baselines)
         self._sums, self._examples = dict(self.measures.repaired(sums)), int(rows[0])
         kept = recent[-self.window :]
         self._held = len(kept)

@@ -16,8 +16,7 @@ from riverdelta.core.examples import Examples
 from riverdelta.core.features import Schema
 from riverdelta.core.hashing import id_of
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.losses.base import Doubles
-from riverdelta.core.losses.kernels import KERNELS
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows, possible
 
@@ -28,36 +27,29 @@ MOST = 32
 #: An example's weight halves after this many more examples of its slice.
 HALF_LIFE = 5_000
 _FADES = 0.5 ** (1.0 / HALF_LIFE)
-_WEIGHT, _LABEL, _SCORE, _LOSS = range(4)
-_CUBE, _LINE = types.float64[:, :, ::1], types.float64[::1]
-_KERNEL = types.void(_CUBE, _LINE, _LINE, types.boolean[::1], types.int64[::1], types.float64, KERNELS, _CUBE, types.int64[::1])
+_WEIGHT, _OF, _PART, _LOSS = range(4)
+_KERNEL = types.void(*[types.float64[:, :, ::1]] * 2, *[types.int64[::1]] * 2)
 
 
 @numba.njit(_KERNEL, cache=True)
-def _add(raw, label, weight, good, slices, bound, loss, sums, examples):  # type: ignore[no-untyped-def]
-    """Add each row to the sums of its slice, in which older rows decay."""
-    prediction, lost = np.empty((1, raw.shape[2])), np.empty(1)
-    for i in range(label.shape[0]):
-        if not good[i]:
-            continue
-        w, y = weight[i], label[i]
+def _add(facts, sums, slices, examples):  # type: ignore[no-untyped-def]
+    """Add facts[N, S, (weight, of, part, loss)] to the sums of each row's slice, in which older rows decay."""
+    for i in range(facts.shape[0]):
         examples[slices[i]] += 1
-        for s in range(raw.shape[0]):
-            loss.predict(raw[s, i : i + 1], prediction)
-            loss.value(raw[s, i : i + 1], label[i : i + 1], lost)
-            mine = sums[slices[i], s]
+        for s in range(facts.shape[1]):
+            mine, w = sums[slices[i], s], facts[i, s, 0]
             mine *= _FADES
-            mine[_WEIGHT] += w
-            mine[_LABEL] += w * y
-            mine[_SCORE] += w * prediction[0, 0]
-            mine[_LOSS] += w * min(lost[0], bound)
+            mine[0] += w
+            for f in range(1, 4):
+                mine[f] += w * facts[i, s, f]
 
 
 class Slices:
-    """The loss of base and served outputs for each slice, over its recent examples; with two labels also calibration.
+    """The loss of base and served outputs for each slice, over its recent examples; also calibration, or accuracy of classes.
 
     With a weight w that halves every `HALF_LIFE` examples of the slice: loss = Σ w·loss / Σ w, each loss at most
-    `Loss.bound`; calibration_ratio = Σ w·σ(z) / Σ w·y.
+    `Loss.bound`; calibration_ratio = Σ w·prediction / Σ w·y; accuracy = Σ w·hit / Σ w. The rows of a list may be of several
+    slices, so that the loss of lists is here by click or grade, Σ w·loss / Σ w·y.
 
     Parameters
     ----------
@@ -78,6 +70,8 @@ class Slices:
 
     def __init__(self, declared: Mapping[str, str | int | Sequence[str | int]], schema: Schema, loss: Loss = LOG_LOSS) -> None:
         self.loss = loss
+        #: What is reported beside the loss, if anything.
+        self._beside = "accuracy" if loss.classes else None if loss.lists or loss.outputs > 1 else "calibration_ratio"
         self._names: dict[str, list[str]] = {}
         self._values: dict[str, npt.NDArray[np.int64]] = {}
         for column, values in declared.items():
@@ -104,7 +98,7 @@ class Slices:
         rows, label, weight = examples.measured()
         # A row from before its column was declared belongs to none of its slices.
         columns = {name: examples.columns[name][rows] for name in self._names if name in examples.columns}
-        self.update(columns, examples.base[rows], examples.served[rows], label, weight)
+        self.update(columns, examples.base[rows], examples.served[rows], label, weight, **examples.lists(rows))
 
     def update(
         self,
@@ -113,18 +107,20 @@ class Slices:
         served: npt.ArrayLike,
         label: npt.ArrayLike,
         weight: npt.ArrayLike,
+        group: Group = None,
     ) -> None:
-        """Add N examples: ids by column, raw outputs, labels and weights; rows that are not finite are left out."""
-        rows = Rows.of(self.loss, base, served, label, weight)
+        """Add N examples: ids by column, raw outputs, labels, weights and lists; rows that are not finite are left out."""
+        rows = Rows.of(self.loss, base, served, label, weight, group)
+        facts = self._facts(rows)
         for column, values in self._values.items():
             if column in columns:
                 which = np.full(len(rows.label), len(values))
                 for at, value in enumerate(values.tolist()):
                     which[columns[column] == value] = at
-                _add(*rows, which, self.loss.bound, self.loss.kernels, self._sums[column], self._examples[column])
+                _add(facts, self._sums[column], which[rows.good], self._examples[column])
 
     def report(self) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-        """Return {column: {slice: {scorer: {examples, loss, calibration_ratio}}}}; a value whose divisor is 0 is null."""
+        """Return {column: {slice: {scorer: {examples, loss, …}}}}; a value whose divisor is 0 is null."""
         return {
             column: {
                 name: {
@@ -158,7 +154,27 @@ class Slices:
         self._sums = {column: np.zeros((len(names), len(SCORERS), 4)) for column, names in self._names.items()}
         self._examples = {column: np.zeros(len(names), np.int64) for column, names in self._names.items()}
 
+    def _facts(self, rows: Rows) -> Doubles:
+        """Return [M, scorer, (weight, of, part, loss)] of the measurable rows; part / of is reported beside the loss."""
+        good = rows.good
+        raw, label, weight = rows.raw[:, good], rows.label[good], rows.weight[good]
+        of, part = label, np.zeros((len(SCORERS), len(label)))
+        if self.loss.classes:
+            of, part = np.ones(len(label)), (raw.argmax(2) == label).astype(np.float64)
+        elif self._beside:
+            part = np.stack([self.loss.inverse_link(one)[:, 0] for one in raw])
+        elif self.loss.lists:
+            weight = weight * label
+        lost = rows.losses(self.loss)[:, good]
+        if self.loss.lists:
+            # A click's share of its grade; a row without one has no weight.
+            lost = np.divide(lost, label, out=np.zeros_like(lost), where=label > 0)
+        facts = np.empty((len(label), len(SCORERS), 4))
+        for f, fact in enumerate((weight[:, None], of[:, None], part.T, lost.T)):
+            facts[:, :, f] = fact
+        return facts
+
     def _measures(self, examples: int, sums: Doubles) -> dict[str, float | None]:
-        weight, label, score, lost = sums.tolist()
+        weight, of, mine, lost = sums.tolist()
         found = {"examples": examples, "loss": share(lost, weight)}
-        return found | ({"calibration_ratio": share(score, label)} if self.loss.logit else {})
+        return found | ({self._beside: share(mine, of)} if self._beside else {})

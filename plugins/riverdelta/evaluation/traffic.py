@@ -21,11 +21,11 @@ class Traffic:
 
     - Residual: quantiles of |corrected - base raw output|, the largest of a row's K, cut at `Loss.reach` as when served.
     - Top changed: of requests of 2 rows or more, the share whose best row by the served output is not a best row of the base;
-      None if K > 1.
-    - Expected log loss per row, if labels are 0 or 1 and drawn from the served probability p: for the served model itself
-      E[H(p)] = E[-p·ln p - (1 - p)·ln(1 - p)], and for the base with its q, E[-p·ln q - (1 - p)·ln(1 - q)], which is never
-      less (Gibbs' inequality). It is only as accurate as p is calibrated; see the calibration ratio. The loss of either label
-      is at most `Loss.bound`.
+      of classes, the share of rows whose served class is not a largest one of the base; otherwise None if K > 1.
+    - Expected log loss per row, if labels are 0 or 1, or classes, and drawn from the served probabilities p: for the served
+      model itself the mean entropy E[-Σ p_k·ln p_k], and for the base with its q the cross entropy E[-Σ p_k·ln q_k], which is
+      never less (Gibbs' inequality). It is only as accurate as p is calibrated. The loss of any label is at most `Loss.bound`.
+      None for other labels.
 
     Parameters
     ----------
@@ -45,6 +45,9 @@ class Traffic:
 
     def __init__(self, window: int = 10_000, loss: Loss = LOG_LOSS) -> None:
         self.window, self.loss = window, loss
+        #: What is held of a row: its raw outputs by base, corrected and served, or for classes, of which there can be many, the
+        #: residual, whether the top changed, and the expected losses of base and served.
+        self._width = 4 if loss.classes else 3 * loss.outputs
         #: The place of the next row, and the number of rows held.
         self._next = self._held = 0
         self._begin()
@@ -63,7 +66,8 @@ class Traffic:
         first[1:] |= number[1:] != number[:-1]
         held = slice(max(len(number) - self.window, 0), None)
         at = (self._next + np.arange(len(number))[held]) % self.window
-        self._raw[at] = np.concatenate([self.loss.rows(one)[held] for one in (base, corrected, served)], axis=1)
+        raw = [self.loss.rows(one)[held] for one in (base, corrected, served)]
+        self._raw[at] = self._of_classes(*raw) if self.loss.classes else np.concatenate(raw, axis=1)
         self._first[at] = first[held]
         self._next = (self._next + len(number)) % self.window
         self._held = min(self._held + len(number), self.window)
@@ -73,14 +77,23 @@ class Traffic:
         order = (self._next - self._held + np.arange(self._held)) % self.window
         raw, first = self._raw[order], self._first[order]
         finite = np.logical_and.reduce(np.isfinite(raw), axis=1)
-        base, corrected, served = np.split(raw[finite].astype(np.float64), 3, axis=1)
-        sizes = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+        counted = raw[finite].astype(np.float64)
+        top: float | None
+        expected: list[float | None]
+        if self.loss.classes:
+            sizes = counted[:, 0]
+            top, *expected = counted[:, 1:].mean(axis=0).tolist() if len(counted) else [None] * 3
+        else:
+            base, corrected, served = np.split(counted, 3, axis=1)
+            sizes = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+            top = _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None
+            expected = [self._expected(base, served), self._expected(served, served)]
         residual = np.quantile(sizes, QUANTILES).tolist() if len(sizes) else [None] * len(QUANTILES)
         return {
-            "rows": len(base),
+            "rows": len(counted),
             "residual": dict(zip((f"{q:g}" for q in QUANTILES), residual, strict=True)),
-            "top_changed": _top_changed(raw[:, 0], raw[:, -1], first, finite) if self.loss.outputs == 1 else None,
-            "expected_loss": {"base": self._expected(base, served), "served": self._expected(served, served)},
+            "top_changed": top,
+            "expected_loss": dict(zip(("base", "served"), expected, strict=True)),
         }
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -98,9 +111,21 @@ class Traffic:
         self._next, self._held = (int(n) % (self.window + 1) for n in counts)
 
     def _begin(self) -> None:
-        self._raw = np.zeros((self.window, 3 * self.loss.outputs), np.float32)
+        self._raw = np.zeros((self.window, self._width), np.float32)
         self._first = np.zeros(self.window, np.bool_)
         self._next = self._held = 0
+
+    def _of_classes(self, base: Doubles, corrected: Doubles, served: Doubles) -> Doubles:
+        """Return what is held of N rows of classes, float64[N, 4]; NaN for rows that are not finite."""
+        rows, p = np.arange(len(base)), self.loss.inverse_link(served)
+        least = np.exp(-self.loss.bound)
+        with np.errstate(invalid="ignore"):
+            lost = [-(p * np.log(np.maximum(q, least))).sum(axis=1) for q in (self.loss.inverse_link(base), p)]
+            size = np.minimum(np.abs(corrected - base).max(axis=1), self.loss.reach)
+            changed = base[rows, served.argmax(axis=1)] < base.max(axis=1)
+        found = np.stack([size, changed, *lost], axis=1)
+        found[~np.isfinite(np.concatenate([base, corrected, served], axis=1)).all(axis=1)] = np.nan
+        return found
 
     def _expected(self, raw: Doubles, served: Doubles) -> float | None:
         if not len(raw) or not self.loss.logit:

@@ -75,9 +75,9 @@ def merge(
     corrected = nodes.named(f"corrected_{loss.raw}", stack.export(nodes, columns, base))
     with nodes.scope("gate"):
         weight = nodes.table("weight", np.full((1, 1), gate_weight, np.float32))
-        group = _group(nodes, base) if lists else None
-        raw = loss.export_mixture(nodes, base, corrected, weight, group)
-    prediction = loss.export_inverse_link(nodes, raw, group)
+        group = {"group": _group(nodes, base)} if lists else {}
+        raw = loss.export_mixture(nodes, base, corrected, weight, **group)
+    prediction = loss.export_inverse_link(nodes, raw, **group)
     made = dict(zip((score, served, *others), (prediction, raw, corrected, base), strict=True))
     if intervals is not None:
         made |= dict(zip(BOUNDS, intervals.export(nodes, prediction, columns[by[0]] if by else None), strict=True))

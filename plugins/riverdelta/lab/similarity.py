@@ -15,15 +15,21 @@ from riverdelta.core.hashing import id64
 from riverdelta.lab.export import export_module
 from riverdelta.lab.stream import Stream
 
-_TOKENS, _BATCH, _EPOCHS, _RATE = 128, 64, 200, 0.05
+_TOKENS, _BATCH, _IN_A_FILE = 64, 64, 256
+_EPOCHS, _RATE = 200, 0.05
 
 
 def vectors(texts: Sequence[str], work: Path) -> Floats:
-    """Return the sentence vectors float32[N, 384] of texts, by all-MiniLM-L6-v2; kept in `work`, as it takes long.
+    """Return the sentence vectors float32[N, 384] of texts, by all-MiniLM-L6-v2.
 
-    Texts are cut at 128 tokens.
+    Texts are cut at 64 tokens. Encoding takes long, so `work` keeps the vectors, 256 texts to a file: if it is interrupted it
+    continues where it was.
     """
-    kept = work / f"vectors-{id64(chr(0).join(texts)) % 2**64:016x}.npy"
+    return np.concatenate([_kept(texts[at : at + _IN_A_FILE], work) for at in range(0, len(texts), _IN_A_FILE)])
+
+
+def _kept(texts: Sequence[str], work: Path) -> Floats:
+    kept = work / f"vectors-{id64(chr(0).join((str(_TOKENS), *texts))) % 2**64:016x}.npy"
     if kept.exists():
         return np.asarray(np.load(kept))
     made = _encode(texts)

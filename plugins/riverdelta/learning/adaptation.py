@@ -29,10 +29,10 @@ class Adaptation:
     def watch(self, examples: Examples) -> bool:
         """Observe joined examples in order; return whether they raised an alarm."""
         e = examples
-        alarms = self.drift.update(e.columns, e.base, e.served, e.label) if self.drift else []
-        if alarms:
+        alarms = self.drift.update(e.columns, e.base, e.served, e.label, **e.lists()) if self.drift else []
+        if alarms and self.drift:
             self.quantity = alarms[-1]
-            _log.warning("drift in the joined stream: %s, at example %d", self.quantity, self.examples)
+            _log.warning("drift in the joined stream: %s, at example %d", self.drift.cause, self.examples)
         return bool(alarms)
 
     def weighted(self, weight: Floats) -> Floats:
@@ -56,7 +56,7 @@ class Adaptation:
         if self.drift is None or self.drift.alarms <= self.recorded:
             return None
         response = "adapt" if isinstance(self.response, Adapt) else "freeze" if isinstance(self.response, Freeze) else "none"
-        report = {"quantity": self.quantity, "example": self.drift.last_alarm, "alarms": self.drift.alarms}
+        report = {"quantity": self.drift.cause or self.quantity, "example": self.drift.last_alarm, "alarms": self.drift.alarms}
         return Control("drift", report | {"response": response})
 
     def note(self, control: Control) -> None:

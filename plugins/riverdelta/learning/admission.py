@@ -59,9 +59,9 @@ class Admission:
 
     @classmethod
     def of(cls, keys: Sequence[str], settings: Settings, loss: Loss = LOG_LOSS) -> Admission:
-        """Return the admission that the settings request, on the id columns `keys`; the breaker needs labels of 0 and 1."""
+        """Return the admission that the settings request, on the id columns `keys`; some losses have no breaker."""
         s = settings
-        breaker = Breaker() if s.breaker != "off" and loss.logit else None
+        breaker = Breaker(loss) if s.breaker != "off" and Breaker.watches(loss) else None
         limit = s.max_updates_per_entity
         limiter = None if limit is None else Limiter(keys, limit, s.entity_window_seconds)
         shares = Shares(s.sender_burst) if s.sender_burst else None

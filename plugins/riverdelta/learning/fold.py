@@ -22,6 +22,7 @@ from riverdelta.corrections.interval import Intervals
 from riverdelta.corrections.stack import Stack
 from riverdelta.evaluation.drift import Adapt, Freeze
 from riverdelta.evaluation.gate import Gate
+from riverdelta.evaluation.measures.known import Moments
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.adaptation import Adaptation
 from riverdelta.learning.admission import Admission
@@ -202,7 +203,8 @@ class Fold(ABC):
         """Return what baselines need of the rows: their lists, times and items."""
         item = e.columns.get(self.stack.loss.item or "")
         time = np.where(np.isfinite(e.event), e.event, e.scored)[rows]
-        return {**e.lists(rows), "time": time, "item": None if item is None else item[rows]}
+        moments = Moments(time, e.scored[rows], e.received[rows], None if item is None else item[rows])
+        return {**e.lists(rows), "moments": moments}
 
     def learn_held(self) -> None:
         """Learn the examples that are held, in order, unless the breaker is open or learning is frozen.
@@ -228,12 +230,15 @@ class Fold(ABC):
     def _learn(self, e: Examples, rows: slice | npt.NDArray[np.bool_]) -> Floats:
         """Learn some of the rows; return each row's corrected output from before its own update."""
         base, group = np.ascontiguousarray(e.base[rows]), e.lists(rows).get("group")
-        return self._learn_rows(self._columns(e, rows), base, e.label[rows], e.weight[rows], group)
+        propensity = None if e.propensity is None else e.propensity[rows]
+        return self._learn_rows(self._columns(e, rows), base, e.label[rows], e.weight[rows], group, propensity)
 
-    def _learn_rows(self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None) -> Floats:
+    def _learn_rows(
+        self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None, propensity: Floats | None
+    ) -> Floats:
         # Rows for which the base returns no number are not learned.
         self.learned += int(np.isfinite(base).all(axis=1).sum())
-        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), group)
+        return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), group, propensity)
 
     def serve(self, columns: Columns, base: Floats, group: Ints | None = None) -> tuple[Floats, Floats]:
         """Return the corrected and the served outputs of rows, by the current tables and gate; `group` is as in `Examples`."""

@@ -81,18 +81,22 @@ class Held:
         rows["base"], rows["label"], rows["weight"] = e.base[which], e.label[which], e.weight[which]
         if e.group is not None:
             rows["group"] = e.group[which]
+            rows["propensity"] = 1.0 if e.propensity is None else e.propensity[which]
         self._append(rows)
         self._fit()
 
-    def take(self, most: int) -> tuple[dict[str, npt.NDArray[Any]], Floats, Floats, Floats, Ints | None]:
+    def take(self, most: int) -> tuple[dict[str, npt.NDArray[Any]], Floats, Floats, Floats, Ints | None, Floats | None]:
         """Remove the oldest examples, `most` or fewer, or with the rest of the last list.
 
-        Returns columns, base float32[M, K], label and weight float32[M], and group int64[M] for a loss of lists.
+        Returns columns, base float32[M, K], label and weight float32[M], and for a loss of lists group int64[M] and propensity
+        float32[M].
         """
         rows = self._cut(min(most, len(self._first_block())))
         columns = {name: np.ascontiguousarray(rows["columns"][name]) for name in self._stack.reads}
         base, label, weight = (np.ascontiguousarray(rows[name]) for name in ("base", "label", "weight"))
-        return columns, base, label, weight, np.ascontiguousarray(rows["group"]) if self._stack.loss.lists else None
+        if not self._stack.loss.lists:
+            return columns, base, label, weight, None, None
+        return columns, base, label, weight, np.ascontiguousarray(rows["group"]), np.ascontiguousarray(rows["propensity"])
 
     def skip(self) -> None:
         """Drop all examples, and count them as skipped."""
@@ -148,8 +152,8 @@ class Held:
         """The dtype of one example, without padding."""
         columns = [(name, column.numpy, column.shape) for name, column in self._stack.schema.items()]
         base = ("base", np.float32, (self._stack.loss.outputs,))
-        group = [("group", np.int64)] if self._stack.loss.lists else []
-        return np.dtype([("columns", columns), base, ("label", np.float32), ("weight", np.float32), *group])
+        lists = [("group", np.int64), ("propensity", np.float32)] if self._stack.loss.lists else []
+        return np.dtype([("columns", columns), base, ("label", np.float32), ("weight", np.float32), *lists])
 
     def _append(self, rows: _Rows) -> None:
         at = 0

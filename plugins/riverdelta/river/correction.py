@@ -28,11 +28,11 @@ from riverdelta.river.base import Flow, Place, Shape
 from riverdelta.river.columns import named, river_names, selected
 from riverdelta.river.one_hot_encoder import encoders
 from riverdelta.river.snapshot import freeze, thaw, without
+from riverdelta.river.unit import Unit
 
 _log = logging.getLogger(__name__)
-#: The largest gradient of an example that weighs more than this.
-_CLIP = 10.0
-_DIVERGED = 100.0
+#: The largest gradient of an example that weighs more than this, and how many `radius` from the offset is divergence.
+_CLIP, _DIVERGED = 10.0, 100.0
 #: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
 _TINY = float(np.float32(1e-30))
 
@@ -97,7 +97,7 @@ class River(Correction):
 
     _unsaved: bool
 
-    since = "limits", *Limits.NAMES
+    since = "limits", *Limits.NAMES, *Unit.NAMES
 
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
@@ -123,7 +123,7 @@ class River(Correction):
         """The pipeline's state, the number of rows it learned and what the limits learned; made on demand, as that is slow."""
         if self._unsaved:
             frozen = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
-            self._learner, self._unsaved = frozen | self._limits.state, False
+            self._learner, self._unsaved = frozen | self._limits.state | self._unit.state, False
         return self._learner
 
     @learner.setter
@@ -145,7 +145,7 @@ class River(Correction):
         self._categories = [c for encoder in encoders(self._model) for c in encoder.tables.values()]
         self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
         self._numeric = tuple(name for name in self._columns if name not in self.keys)
-        self._limits = Limits(sum(len(river_names(self._columns[name])) for name in self._numeric))
+        self._unit, self._limits = Unit(self.loss), Limits(sum(len(river_names(self._columns[name])) for name in self._numeric))
         self.served, self.radius = self._converter.tables | {"limits": self._limits.table}, self.loss.reach
         freeze(self._model)  # refuse now what a checkpoint could not save
         super().bind(schema)
@@ -155,8 +155,7 @@ class River(Correction):
         out[:] = offset
         if self._rows:
             numbers, known = self._limits.apply(self._numbers(columns, len(offset))), self._limits.known
-            for i, x in enumerate(self._dicts(columns, numbers)):
-                o = float(offset[i, 0])
+            for i, (x, o) in enumerate(zip(self._dicts(columns, numbers), offset[:, 0].tolist(), strict=True)):
                 out[i, 0] = self._predicted(self._raw(x if known else self._ids(x), o), o)
         return out
 
@@ -167,20 +166,19 @@ class River(Correction):
         parts = [offset[:, 0], label, weight, *(columns[name].T for name in self._numeric)]
         learned = (weight != 0.0) & np.isfinite(np.vstack(parts)).all(axis=0)
         start = self._limits.learn(numbers, learned)
-        for i, x in enumerate(self._dicts(columns, numbers)):
-            o = float(offset[i, 0])
+        for i, (x, o) in enumerate(zip(self._dicts(columns, numbers), offset[:, 0].tolist(), strict=True)):
             z = self._raw(x if i > start else self._ids(x), o) if self._rows else o
+            diverged = bool(learned[i]) and not abs(z - o) < _DIVERGED * self.radius
+            out[i, 0] = o if diverged else self._predicted(z, o)
             if not learned[i]:
-                out[i, 0] = self._predicted(z, o)
                 continue
-            if not abs(z - o) < _DIVERGED * self.radius:
-                self._restart()
+            anew = bool(self._unit.state) and self._unit.observe(o, float(label[i]))
+            if diverged or anew:
+                self._restart(diverged)
                 z = o
-            out[i, 0] = self._predicted(z, o)
             y, w = self._last.target(self.loss, z, float(label[i]), self._bounded(float(weight[i]), z, o, float(label[i])))
             self._last.shift = o
-            self._rows += 1
-            self._stale = self._unsaved = True
+            self._rows, self._stale, self._unsaved = self._rows + 1, True, True
             try:
                 self._model.learn_one(x if i >= start else self._ids(x), y, w=w)
             except OverflowError:
@@ -191,13 +189,14 @@ class River(Correction):
         return f"River({self.pipeline})"
 
     def _bounded(self, weight: float, raw: float, offset: float, label: float) -> float:
-        """Return a weight, limited to a gradient of 10; 0 if the step would take a residual further beyond `radius`."""
-        if weight <= _CLIP and abs(raw - offset) < self.radius:
+        """Return a weight, limited to a gradient of 10 or that of `unit`; 0 if a residual beyond `radius` would grow."""
+        if not self._unit.state and weight <= _CLIP and abs(raw - offset) < self.radius:
             return weight
         gradient = float(self.loss.derivatives(raw, label)[0][0, 0])
         if abs(raw - offset) >= self.radius and gradient * (raw - offset) <= 0:
             return 0.0
-        return min(weight, max(_CLIP / max(abs(gradient), _TINY), 1.0))
+        most, least = (self._unit.most(raw, label, weight, _CLIP), 0.0) if self._unit.state else (_CLIP, 1.0)
+        return min(weight, max(most / max(abs(gradient), _TINY), least))
 
     def _predicted(self, raw: float, offset: float) -> float:
         return offset if math.isnan(raw) else min(max(raw, offset - self.radius), offset + self.radius)
@@ -208,9 +207,9 @@ class River(Correction):
         z: float = self._last.raw_one(x, offset)
         return z
 
-    def _restart(self) -> None:
-        self._restarts += 1
-        if self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
+    def _restart(self, diverged: bool = True) -> None:
+        self._restarts += diverged
+        if diverged and self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
             words = "%s diverged and starts again, untrained (restart %d); scale its inputs or lower its learning rate"
             _log.warning(words, self._what(), self._restarts)
         fresh = self.clone()
@@ -219,7 +218,7 @@ class River(Correction):
         for key, table in self._converter.tables.items():
             table.values[:] = fresh.served[key].values
             table.touched[:] = True
-        self.learner = fresh.learner | self._limits.state
+        self.learner = fresh.learner | self._limits.state | self._unit.state
         self.restore()
 
     def sync(self) -> None:
@@ -239,13 +238,16 @@ class River(Correction):
 
     def coefficients(self) -> dict[str, Coefficients]:
         weights = {"intercept": self._last.intercept, **self._last.weights}
-        values = np.array([list(weights.values())], np.float64)
 
         def find(ids: Ids) -> list[At]:
             # River's key of an encoded id.
             return [At(0, f"{name}_{value}", f"{name}={value}") for name, value in ids.items() if f"{name}_{value}" in weights]
 
-        return {"weights": Coefficients(tuple(map(str, weights)), values, np.full(len(weights), np.nan), find=find)}
+        return {
+            "weights": Coefficients(
+                tuple(map(str, weights)), np.array([[*weights.values()]], np.float64), np.full(len(weights), np.nan), find=find
+            )
+        }
 
     def forget_id(self, name: str, own: int, rows: Columns) -> int:
         if name not in self.keys:
@@ -256,7 +258,7 @@ class River(Correction):
         return sum(categories.remove(own) for categories in self._categories if categories.column == name)
 
     def occupancy(self) -> dict[str, float]:
-        used = {id(categories.table): len(categories.rows) / self.slots for categories in self._categories}
+        used = {id(one.table): len(one.rows) / self.slots for one in self._categories}
         return {name: used[id(table)] for name, table in self.served.items() if id(table) in used}
 
     def _numbers(self, columns: Columns, rows: int) -> npt.NDArray[np.float64]:
@@ -267,14 +269,12 @@ class River(Correction):
 
     def _dicts(self, columns: Columns, numbers: npt.NDArray[np.float64]) -> Iterator[dict[str, Any]]:
         """Yield each row as the dict of Python ints and floats that River reads."""
-        values, at = dict[str, list[Any]](), 0
+        values, rest = dict[str, list[Any]](), iter(numbers.T.tolist())
         for name, column in self._columns.items():
-            if name not in self._numeric:
+            if name in self._numeric:
+                values |= {part: next(rest) for part in river_names(column)}
+            else:
                 values[name] = columns[name].tolist()
-                continue
-            for part in river_names(column):
-                values[part] = numbers[:, at].tolist()
-                at += 1
         for row in zip(*values.values(), strict=True):
             yield dict(zip(values, row, strict=True))
 

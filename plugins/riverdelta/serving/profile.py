@@ -23,10 +23,14 @@ def measure(definition: Definition, columns: Mapping[str, Any], label: Any) -> R
     """
     if len(label) < LEAST_ROWS:
         raise InvalidInput(f"the reference has {len(label)} rows; expected at least {LEAST_ROWS}")
+    if definition.loss.lists:
+        raise InvalidInput(
+            "the rows of a reference do not say which are one list: leave it out, and the learner takes it from the stream"
+        )
     label = definition.loss.read_labels(label)
     for name, values in columns.items():
         if len(values) != len(label):
             raise InvalidInput(f"column {name!r} has {len(values)} rows and the label {len(label)}; expected the same number")
     usable = Schema({name: column for name, column in definition.schema.items() if column.kind != "tensor"})
     base, read = score_with_base(definition, columns, usable)
-    return Drift.reference_of(usable, read, base, label)
+    return Drift.reference_of(usable, read, base, label, definition.loss)

@@ -114,10 +114,10 @@ class Home:
         and the lines to type, if the folder learned with another definition or the settings do not fit the task, and
         `Unavailable` if it cannot be written.
         """
-        self.settings.check_window(self.definition.loss.lists)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._refuse_during_a_rebase()
+            self.settings.check_window(self.definition.loss.lists)
             with alone(self.folder / ".prepare", wait=True):
                 releases = self.releases()
                 self._claim(releases)

@@ -72,7 +72,7 @@ def test_the_last_speaker_is_the_stream_and_the_publishers_test_recordings_train
     assert np.isfinite(split.later.columns["features"]).all()
 
 
-def test_mq2008_shows_ten_documents_by_bm25_and_weighs_a_click_by_its_position(tmp_path):
+def test_mq2008_shows_ten_documents_by_bm25_and_says_how_likely_each_position_was_examined(tmp_path):
     draw = np.random.default_rng(0)
     rows = np.column_stack([draw.integers(0, 3, 60), np.repeat(np.arange(5), 12), draw.random((60, 46))])
     for name in ("train", "test"):
@@ -81,9 +81,13 @@ def test_mq2008_shows_ten_documents_by_bm25_and_weighs_a_click_by_its_position(t
     shown = split.later[:10]
     assert set(shown.group) == {0}
     assert (np.diff(shown.columns["X"][:, 24]) <= 0).all()
-    assert shown.weight.tolist() == list(range(1, 11))
-    assert split.later.label[split.later.weight == 1].mean() > 3 * split.later.label[split.later.weight == 10].mean()
+    assert shown.propensity.tolist() == [np.float32(1 / k) for k in range(1, 11)]
+    assert split.later.label[split.later.propensity == 1].mean() > 3 * split.later.label[split.later.propensity < 0.11].mean()
     assert split.held_out["test queries"].label.max() == 2
+    assert len(split.others) == 8
+    assert split.others["seed 0, no propensities"].propensity is None
+    assert (split.others["seed 0, no propensities"].label == split.later.label).all()
+    assert (split.others["seed 1"].label != split.later.label).any()
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def test_cranfield_numbers_queries_by_their_place_and_grades_by_the_publishers_c
     entries = "".join(f".I {3 * at}\n.T\ntitle\n.W\n{'wing ' * at}a\n" for at in range(1, 11))
     written(tmp_path / "cran.all.1400", entries)
     written(tmp_path / "cran.qry", entries)
-    written(tmp_path / "cranqrel", "3 2 1 \n3 5 4\n3 6 -1\n")
+    written(tmp_path / "cranqrel", "3 2 1 \n\n3 5 4\n3 6 -1\n \n")
     split = data_set("cranfield").load(tmp_path, tmp_path)
     third = split.later[:10]
     grades = dict(zip(third.columns["document"].tolist(), third.label.tolist(), strict=True))
@@ -115,7 +119,7 @@ def test_liveqa_joins_questions_answers_and_judgements(tmp_path):
     question = '<NLM-QUESTION qid="TQ{0}"><NIST-PARAPHRASE>Is {0} a number?</NIST-PARAPHRASE></NLM-QUESTION>'
     written(tmp_path / "test.xml", f"<Set>{''.join(question.format(at) for at in range(1, 9))}</Set>")
     with gzip.open(tmp_path / "answers.csv.gz", "wt") as file:
-        file.write('AnswerID,Answer\nADAM_1.txt,"An answer,\nin lines"\nGHR_2.txt,Another\n')
+        file.write('AnswerID,Answer\nADAM_1.txt,"An answer,\nin lines"\nGHR_2.txt,Another\nGHR_3.txt,Not judged\n')
     judged = "".join(f"{at} 4-Excellent ADAM_1.txt\n{at} 1-Incorrect GHR_2.txt\n" for at in range(1, 9))
     written(tmp_path / "qrels.txt", judged)
     split = data_set("medquad").load(tmp_path, tmp_path)

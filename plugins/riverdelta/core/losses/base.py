@@ -60,7 +60,7 @@ class Loss(ABC):
     #: Seconds after which labels repeat, for a baseline; None without one.
     period: float | None = None
     #: Whether the raw output is a logit: one output, labels 0 and 1, and the prediction is the probability of a 1. If so, AUC
-    #: and calibration are measured, the breaker watches the labels, and silence may count as a 0.
+    #: and calibration are measured, and silence may count as a 0.
     logit: ClassVar[bool] = False
     #: The bound at which one row's loss is clipped.
     bound: float

@@ -95,7 +95,7 @@ class Intervals:
       expert at the end of the moment, which lives for 8 times the largest power of two that divides t (at most 2¹⁴); their
       mean is taken by prior i⁻²/(1 + ⌊log₂ i⌋) of their birth i times the wealth of a coin bettor on their gains over it.
       So in every period the pinball loss is nearly that of the best fixed end.
-    - SF-OGD on what SAOCP leaves. SAOCP alone moves about so much that normal errors exceed it 1.1 to 1.5 times as often as
+    - SF-OGD on what SAOCP leaves. SAOCP alone varies, and normal errors exceed it 1.1 to 1.5 times as often as
       declared; the coverage of SF-OGD comes to the declared one on any sequence.
 
     D is 4 times the typical size of e so far (`corrections.limits`): an absurd label moves an end as any that is missed. The

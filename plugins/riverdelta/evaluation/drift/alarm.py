@@ -8,25 +8,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.errors import ConfigurationError, Corrupt
+from riverdelta.core.arrays import Arrays, nest, part, take
+from riverdelta.core.errors import ConfigurationError, Corrupt, InvalidInput
 from riverdelta.core.features import Columns, Floats, Schema
 from riverdelta.core.losses import LOG_LOSS, Loss
-from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.drift.distances import BLOCK, DECILES, Distances
 from riverdelta.evaluation.drift.limits import ERRORS, TOLERANCE, largest
 from riverdelta.evaluation.drift.panel import Panel
 from riverdelta.evaluation.drift.reference import Reference
-from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.drift.watched import Watched
 
 #: The shortest reference: 16 blocks, enough for a standard error.
 LEAST = 16 * BLOCK
-#: The largest loss that counts; lower than elsewhere, because the panel bets on shares of the full range.
-MOST = 4.0
 #: The most windows skipped because the loss still falls in them.
 _MOST_TRIES = 8
-#: The quantities watched beside the columns.
-LOSS, CALIBRATION, SCORE = "loss", "calibration", "score"
+#: The base's raw output among the columns.
+SCORE = "score"
 
 
 class Drift:
@@ -43,8 +41,10 @@ class Drift:
     several deciles, and 32 hashed bins of ids. `report` gives their population stability index and Jensen-Shannon distance.
 
     **Alarm.** A `Panel` takes a step every 64 examples. It bets on the block's means of the served loss (at most 4), with two
-    labels of score - label in both directions (calibration), and of the share of each decile of the score and of each number.
-    Every quantity has the same weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
+    labels of score - label in both directions (calibration), with classes of the share of each as a label and as the base's
+    prediction, and of the share of each decile of the score and of each number. A loss in the label's unit is divided by the
+    base's typical loss (`Unit`) when the reference began; before the first, 64 examples show it. Every quantity has the same
+    weight. A quantity may rise by 0.02 (nats, probability, share) plus 5 standard errors of its
     reference before a bet gains, and a share below 0.08 by a quarter plus Wilson's interval, so that a rare value counts too;
     while none does, in the mean given the blocks before, alarms come at most once in `run_length` examples by theorem. Ids
     raise no alarm: users and items come and go in every stream.
@@ -88,26 +88,29 @@ class Drift:
         names, blocks = (*schema, SCORE), reference // BLOCK
         self.distances = Distances(names, [*(column.kind == "id" for column in schema.values()), False], blocks)
         numbers = [name for name, is_id in zip(names, self.distances.is_id, strict=True) if not is_id]
-        #: The ranges of the losses watched: the loss and, with two labels, score - label in both directions.
-        self._ranges = np.array([min(MOST, loss.bound), 2.0, 2.0] if loss.logit else [min(MOST, loss.bound)])
-        self.quantities = (LOSS, *([CALIBRATION] if len(self._ranges) > 1 else []), *numbers)
-        first = len(self.quantities) - len(numbers)
-        self._owner = np.array([0, 1, 1][: len(self._ranges)] + [*np.repeat(np.arange(first, len(self.quantities)), DECILES)])
+        self._watched = Watched(loss)
+        self.quantities = (*self._watched.quantities, *numbers)
+        first = len(self._watched.quantities)
+        self._owner = np.concatenate([self._watched.owner, np.repeat(np.arange(first, len(self.quantities)), DECILES)])
         each = 1.0 / len(self.quantities) / np.bincount(self._owner)[self._owner]
         self._panel = Panel(np.ones(len(each)), each / each.sum(), run_length / BLOCK)
         #: Examples, those of the current reference or watch, blocks watched, and windows skipped for a reference.
         self.examples = self._taken = self._blocks = self._tries = 0
         self._watching = False
-        self._kept, self._losses = np.zeros((len(names), reference), np.float32), np.zeros((blocks, len(self._ranges)))
-        self._sums = np.zeros(len(self._ranges))
+        self._kept, self._losses = np.zeros((len(names), reference), np.float32), np.zeros((blocks, len(self._watched)))
+        self._sums = np.zeros(len(self._watched))
         #: Alarms by quantity, and the example of the last one.
         self._alarms, self._last = np.zeros(len(self.quantities), np.int64), np.full(1, -1, np.int64)
+        #: What the last alarm was about, of all that is bet on.
+        self._about = np.full(1, -1, np.int64)
         self._given, self._digest = given, np.zeros(16, np.uint8)
         if given is not None:
             self._take(given)
 
     @classmethod
-    def reference_of(cls, schema: Schema, columns: Columns, base: Floats, label: Floats, loss: Loss = LOG_LOSS) -> Reference:
+    def reference_of(
+        cls, schema: Schema, columns: Columns, base: Floats, label: Floats, loss: Loss = LOG_LOSS, group: Group = None
+    ) -> Reference:
         """Return the reference profile of at least 1,024 rows in their original order; N is cut to a multiple of 64.
 
         `base` float32[N, K] is the base's raw output. Use rows that the base was not fitted to, so that its loss is
@@ -117,26 +120,36 @@ class Drift:
         taken = cls(schema, rows, loss=loss)
         # These rows are the reference, whatever the trend of their loss.
         taken._tries = _MOST_TRIES
-        taken.update({name: columns[name][:rows] for name in schema}, base[:rows], base[:rows], label[:rows])
-        d, first = taken.distances, len(taken._ranges)
+        given = base[:rows], base[:rows], label[:rows], None if group is None else group[:rows]
+        taken._watched.of(*given)  # these rows show what a typical loss is, too
+        taken.update({name: columns[name][:rows] for name in schema}, *given)
+        if not taken._watching:
+            raise InvalidInput(f"the base has no loss on the {rows:,} rows of the reference; expected rows not known to it")
+        d, first = taken.distances, len(taken._watched)
         numbers = [name for name, is_id in zip(d.names, d.is_id, strict=True) if not is_id]
         return Reference(
             edges=dict(zip(d.names, d.edges, strict=True)),
             usual=dict(zip(d.names, d.usual, strict=True)),
             bound=dict(zip(numbers, taken._panel.bound[first:].reshape(-1, DECILES), strict=True)),
             losses=taken._panel.bound[:first],
+            scale=None if taken._watched.unit.constant else taken._watched.scale,
         )
 
-    def update(self, columns: Columns, base: Floats, served: Floats, label: Floats) -> list[str]:
-        """Observe M examples with raw outputs float32[M, K] as served; return the quantity of each alarm raised."""
+    def update(self, columns: Columns, base: Floats, served: Floats, label: Floats, group: Group = None) -> list[str]:
+        """Observe M examples with raw outputs float32[M, K] as served; return the quantity of each alarm raised.
+
+        `group` int64[M] is the list of each row, for a loss of lists; none is cut.
+        """
         score = self.loss.rows(base)
         values = self.distances.values({**columns, SCORE: score[:, 0] if score.shape[1] == 1 else score})
-        losses, bins = self._shares(served, label), self.distances.bins(values)
+        (losses, scales), bins = self._watched.of(base, served, label, group), self.distances.bins(values)
         alarms, at = [], 0
         while at < len(label):
             part = slice(at, at + BLOCK - self._taken % BLOCK)
+            if not self._taken and not self._watching:
+                self._watched.scale[0] = scales[at]
             at += len(losses[part])
-            self._sums = np.add.accumulate(np.concatenate([self._sums[None], losses[part]]))[-1]
+            self._sums = np.add.accumulate(np.concatenate([self._sums[None], self._watched.scaled(losses[part])]))[-1]
             if self._watching:
                 self.distances.add(bins[:, part])
             else:
@@ -146,7 +159,9 @@ class Drift:
             if self._taken % BLOCK:
                 break
             means, self._sums = self._sums / BLOCK, np.zeros_like(self._sums)
-            if self._watching and self._step(means):
+            if not self._watched.scale[0]:
+                self._taken = 0  # these rows only showed what a typical loss is
+            elif self._watching and self._step(means):
                 alarms.append(self._alarm())
             elif not self._watching:
                 self._losses[self._taken // BLOCK - 1] = means
@@ -163,6 +178,14 @@ class Drift:
     def last_alarm(self) -> int | None:
         """The example at which the last alarm was raised, counted from 1."""
         return int(self._last[0]) if self._last[0] >= 0 else None
+
+    @property
+    def cause(self) -> str | None:
+        """The quantity of the last alarm, for the share of a class with its name; None if unknown."""
+        about = int(self._about[0])
+        if about < 0:
+            return None
+        return self._watched.named(about) if about < len(self._watched) else self.quantities[self._owner[about]]
 
     def report(self) -> dict[str, Any]:
         """Return distances by column (None before a full window), and evidence (1 raises an alarm) and alarms by quantity."""
@@ -186,7 +209,7 @@ class Drift:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state to save, from which `load` continues bit for bit."""
-        return {name: array.copy() for name, array in self._arrays().items()}
+        return {name: array.copy() for name, array in self._arrays().items()} | nest({"unit": self._watched.unit.state()})
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned for the same columns and reference; raises `Corrupt` if it does not fit."""
@@ -197,21 +220,10 @@ class Drift:
             raise Corrupt(f"the saved drift's 'n' is {n}; expected counts for a reference of {self.reference} examples")
         if (found["digest"] != self._digest).any():
             raise Corrupt("the saved drift belongs to another reference")
+        self._watched.unit.load(part(arrays, "unit"))
         for name, array in mine.items():
             array[...] = found[name]
         self.examples, self._taken, self._watching, self._blocks, self._tries = examples, taken, bool(watching), blocks, tries
-
-    def _shares(self, served: Floats, label: Floats) -> Doubles:
-        """Return the losses of M rows as shares of their ranges; a row that cannot be measured has loss 0."""
-        rows = Rows.of(self.loss, served, served, label, np.ones(len(label)))
-        out = np.full((len(label), len(self._ranges)), 0.5)
-        out[:, 0] = np.where(
-            rows.good, np.minimum(self.loss.value(rows.raw[0], rows.label), self._ranges[0]) / self._ranges[0], 0
-        )
-        if len(self._ranges) > 1:
-            off = np.where(rows.good, self.loss.inverse_link(rows.raw[0])[:, 0] - rows.label, 0.0)
-            out[:, 1], out[:, 2] = (1.0 + off) / 2.0, (1.0 - off) / 2.0
-        return out
 
     def _step(self, means: Doubles) -> bool:
         """Bet on a block; return whether it raises an alarm."""
@@ -231,6 +243,10 @@ class Drift:
                 )
             d.edges[c], d.usual[c] = given.edges[name], given.usual[name]
             numbers += [] if d.is_id[c] else [given.bound[name]]
+        if len(given.losses) != len(self._watched) or (given.scale is None) != self._watched.unit.constant:
+            raise ConfigurationError("the reference belongs to another task: make it again with `riverdelta reference`")
+        if given.scale is not None:
+            self._watched.scale[:] = given.scale
         self._panel.bound[:] = np.concatenate([given.losses, *numbers])
         self._digest[:] = np.frombuffer(given.digest, np.uint8)
         self._watching = True
@@ -245,8 +261,8 @@ class Drift:
         shares = self.distances.by_block(self._kept)[:, ~self.distances.is_id, :DECILES] / BLOCK
         means = np.concatenate([self._losses, shares.reshape(len(shares), -1)], 1)
         # The error is that of block means, so that correlated rows raise it as they should.
-        mean, error, first = means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means)), len(self._ranges)
-        losses = np.minimum(mean[:first] + ERRORS * error[:first] + TOLERANCE / self._ranges, 1.0)
+        mean, error, first = means.mean(0), means.std(0, ddof=1) / np.sqrt(len(means)), len(self._watched.ranges)
+        losses = np.minimum(mean[:first] + ERRORS * error[:first] + TOLERANCE / self._watched.ranges, 1.0)
         self._panel.bound[:] = np.concatenate([losses, largest(mean[first:], error[first:], self.reference)])
         self._panel.wealth[:] = 0.0
         self.distances.begin()
@@ -256,7 +272,9 @@ class Drift:
 
     def _alarm(self) -> str:
         """Record the quantity with the most evidence, and collect a new reference: a lasting change becomes the norm."""
-        most = int(np.argmax(np.bincount(self._owner, self._panel.evidence())))
+        evidence = self._panel.evidence()
+        most = int(np.argmax(np.bincount(self._owner, evidence)))
+        self._about[0] = np.argmax(np.where(self._owner == most, evidence, -1.0))
         self._alarms[most] += 1
         self._last[0] = self.examples
         self._panel.wealth[:] = 0.0
@@ -269,7 +287,8 @@ class Drift:
         return {
             "n": n, "kept": self._kept, "losses": self._losses, "sums": self._sums, **self.distances.arrays(),
             "bound": self._panel.bound, "wealth": self._panel.wealth, "alarms": self._alarms, "last": self._last,
-            "digest": self._digest,
+            "digest": self._digest, **({"about": self._about} if self.loss.classes else {}),
+            **({} if self._watched.unit.constant else {"scale": self._watched.scale}),
         }  # fmt: skip
 
 

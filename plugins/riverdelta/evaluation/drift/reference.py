@@ -28,14 +28,15 @@ class Reference:
     """Histograms by column and the means of the losses, as measured on reference data.
 
     `edges` float32[9] are the inner deciles of a number (unused for an id), `usual` int64[32] its histogram, `bound`
-    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[3] are the bounds of the losses watched
-    (float64[1] unless the loss has two labels).
+    float64[10] the upper bounds of its deciles' mean shares; `losses` float64[R] are the bounds of the numbers `Watched`, and
+    `scale` float64[1] is the scale of a loss whose unit is not constant.
     """
 
     edges: Mapping[str, Floats]
     usual: Mapping[str, Ints]
     bound: Mapping[str, Doubles]
     losses: Doubles
+    scale: Doubles | None = None
 
     @property
     def rows(self) -> int:
@@ -49,7 +50,8 @@ class Reference:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return its arrays by name, for `of_arrays`."""
-        return nest({name: getattr(self, name) for name in _SHAPES}) | {"losses": self.losses}
+        more = {} if self.scale is None else {"scale": self.scale}
+        return nest({name: getattr(self, name) for name in _SHAPES}) | {"losses": self.losses} | more
 
     @classmethod
     def of_arrays(cls, arrays: Arrays) -> Reference:
@@ -60,11 +62,15 @@ class Reference:
         for name, like in _SHAPES.items():
             for column in parts[name]:
                 take(parts[name], column, like)
-        losses = take(arrays, "losses", np.zeros(1 if arrays["losses"].size == 1 else 3))
+        # The loss alone, or also pairs of numbers.
+        losses = take(arrays, "losses", np.zeros(arrays["losses"].size // 2 * 2 + 1))
+        scale = take(arrays, "scale", np.zeros(1)) if "scale" in arrays else None
         limits, counts = np.concatenate([losses, *parts["bound"].values()]), np.concatenate([*parts["usual"].values()])
         if not ((limits > 0) & (limits <= 1)).all() or (counts < 0).any():
             raise Corrupt("the reference has a bound outside 0 to 1, or a negative count")
-        made = cls(losses=losses, **{name: dict(found) for name, found in parts.items()})
+        if scale is not None and not 0.0 < scale[0] < np.inf:
+            raise Corrupt(f"the reference has the scale {scale[0]}; expected a finite number above 0")
+        made = cls(losses=losses, scale=scale, **{name: dict(found) for name, found in parts.items()})
         if other := sorted(arrays.keys() - made.arrays().keys()):
             raise Corrupt(f"the reference has {other[0]!r}; expected losses, edges, usual and bound")
         return made

@@ -189,10 +189,11 @@ class Gate:
         above, examples = np.maximum(mass, 0.0), np.zeros((4, len(starts) - 1))
         examples[1] = by_list(np.add, above, starts)
         examples[2] = by_list(np.add, above - mass, starts)
+        lists = {"group": group} if loss.lists else {}
         if not len(self._tuned):
-            examples[0] = by_list(np.maximum, loss.spread(base, corrected, group), starts) / largest
+            examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest
             examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
-        return examples, by_list(np.logical_and, loss.judged(base, group) & loss.valid(label), starts)
+        return examples, by_list(np.logical_and, loss.judged(base, **lists) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:
         """Return what each example may add at most to the cost that the rate is tuned to."""

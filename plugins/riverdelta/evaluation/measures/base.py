@@ -13,6 +13,7 @@ from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.measures.known import Known, Moments
 
 Report = dict[str, Any]
 #: The scorers that are measured, in order.
@@ -30,7 +31,8 @@ class Measures(ABC):
     Attributes
     ----------
     scorers
-        The names of the S scorers: `base` and `served`, then baselines. A baseline knows the labels of all examples before.
+        The names of the S scorers: `base` and `served`, then baselines. A baseline predicts an example from the labels that had
+        been received when it was scored.
     width
         The number F of facts of a scorer.
     """
@@ -38,15 +40,14 @@ class Measures(ABC):
     scorers: tuple[str, ...]
     width: int
 
-    def __init__(self, loss: Loss) -> None:
-        self.loss = loss
+    def __init__(self, loss: Loss, known: Known) -> None:
+        self.loss, self.known = loss, known
 
     @abstractmethod
-    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         """Return the facts float64[E, S, F] of the measurable examples, and label and weight float64[E, 2].
 
-        Baselines learn the labels on the way. `time` float64[N] is when what a row is about happened (Unix seconds, NaN:
-        unknown) and `item` int64[N] the id of what a row of a list shows.
+        Baselines learn the labels as they become known.
         """
 
     @abstractmethod
@@ -73,13 +74,18 @@ class Measures(ABC):
         return saved
 
     def history(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the live arrays of what the baselines have learned."""
+        """Return the live arrays of what the baselines have learned, besides `known`."""
         return {}
 
-    def load_history(self, arrays: Arrays) -> None:
-        """Restore what `history` returned; raises `Corrupt` if it does not fit."""
+    def baselines(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the state of the baselines to save."""
+        return {**{name: array.copy() for name, array in self.history().items()}, **self.known.state()}
+
+    def load_baselines(self, arrays: Arrays) -> None:
+        """Restore what `baselines` returned; raises `Corrupt` if it does not fit."""
         for name, mine in self.history().items():
             mine[...] = take(arrays, name, mine)
+        self.known.load(arrays)
 
     def losses(self, rows: Rows) -> Doubles:
         """Return the losses float64[2, M] of base and served, of the measurable rows."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
 from riverdelta.core.losses import Loss
@@ -16,6 +15,7 @@ from riverdelta.evaluation import binned
 from riverdelta.evaluation.binned import bin_of, share
 from riverdelta.evaluation.measured import Rows, possible
 from riverdelta.evaluation.measures.base import LOST, SCORERS, Measures, Report
+from riverdelta.evaluation.measures.known import Known, Moments
 
 _Cube, _Table = types.float64[:, :, ::1], types.float64[:, ::1]
 
@@ -49,10 +49,10 @@ class Binary(Measures):
     scorers, width = SCORERS, 2
 
     def __init__(self, loss: Loss, threshold: float) -> None:
-        super().__init__(loss)
+        super().__init__(loss, Known(0))
         self._edge = binned.edge_of(threshold)
 
-    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         good = rows.good
         found = np.stack([self.losses(rows), rows.raw[:, good, 0]], axis=-1)
         return np.ascontiguousarray(found.transpose(1, 0, 2)), np.stack([rows.label, rows.weight], axis=1)[good]

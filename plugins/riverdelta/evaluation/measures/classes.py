@@ -16,22 +16,46 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
+from riverdelta.evaluation.measures.known import Known, Moments
 
 #: The classes whose recall is reported: the most frequent ones.
 MOST = 50
 _BINS = 10
-_Cube, _Table, _Line = types.float64[:, :, ::1], types.float64[:, ::1], types.float64[::1]
+_Cube, _Table = types.float64[:, :, ::1], types.float64[:, ::1]
+_Line, _Ints = types.float64[::1], types.int64[::1]
 #: The last label (-1: none yet), the pairs of labels that were equal, all pairs, the most frequent class.
 _LAST, _SAME, _PAIRS, _TOP = range(4)
 
 
-@numba.njit(types.void(_Table, _Line, _Line, _Cube), cache=True)
-def _guess(labels, counts, last, out):  # type: ignore[no-untyped-def]
-    """Fill out[E, 2, (loss, class, its probability)] of last label and majority, each knowing all labels before."""
+@numba.njit
+def _learn(y, one, counts, last):  # type: ignore[no-untyped-def]
+    """Count a label, or with -1 take it back; return by how much the total grows."""
+    counts[y] += one
+    before, top = int(last[_LAST]), int(last[_TOP])
+    if one > 0.0:
+        if before >= 0:
+            last[_SAME] += y == before
+            last[_PAIRS] += 1.0
+        last[_LAST] = y
+        if counts[y] > counts[top]:
+            last[_TOP] = y
+    elif y == top:
+        last[_TOP] = counts.argmax()
+    return one
+
+
+@numba.njit(types.void(_Table, types.int64, _Ints, _Line, _Line, _Line, _Cube), cache=True)
+def _guess(known, learned, until, label, counts, last, out):  # type: ignore[no-untyped-def]
+    """Fill out[E, 2, (loss, class, its probability)] of last label and majority.
+
+    Example i knows until[i] of the labels known[(received, label, sign of its weight, last label of a positive weight)].
+    """
     classes, total = counts.shape[0], counts.sum()
-    for i in range(labels.shape[0]):
-        y, w = int(labels[i, 0]), labels[i, 1]
-        before, top = int(last[_LAST]), int(last[_TOP])
+    for i in range(label.shape[0]):
+        for k in range(learned, until[i]):
+            total += _learn(int(known[k, 1]), known[k, 2], counts, last)
+        learned = max(learned, until[i])
+        y, before, top = int(label[i]), int(known[until[i] - 1, 3]) if until[i] > 0 else -1, int(last[_TOP])
         chance, guess = 1.0 / classes, 1.0 / classes
         if before >= 0:
             guess = (last[_SAME] + 1.0) / (last[_PAIRS] + 2.0)
@@ -41,18 +65,6 @@ def _guess(labels, counts, last, out):  # type: ignore[no-untyped-def]
         likely = (max(counts[y], 0.0) + 1.0) / (max(total, 0.0) + classes)
         most = (max(counts[top], 0.0) + 1.0) / (max(total, 0.0) + classes)
         out[i, 1, 0], out[i, 1, 1], out[i, 1, 2] = -math.log(likely), top if total > 0.0 else -1, most
-        one = 1.0 if w > 0.0 else -1.0 if w < 0.0 else 0.0
-        counts[y] += one
-        total += one
-        if one > 0.0:
-            if before >= 0:
-                last[_SAME] += y == before
-                last[_PAIRS] += 1.0
-            last[_LAST] = y
-            if counts[y] > counts[top]:
-                last[_TOP] = y
-        elif y == top:
-            last[_TOP] = counts.argmax()
 
 
 @numba.njit(types.void(_Cube, _Table, types.float64, _Table, _Cube, _Cube), cache=True)
@@ -82,8 +94,9 @@ class Classes(Measures):
     """The measures of one class in K: the predicted class is the one of the largest prediction, the first of equal ones.
 
     With weights w: accuracy = Σ w·hit / Σ w; recall of a class = Σ w·hit / Σ w over its labels, reported for the 50 classes
-    with the most labels; macro F1 is the mean of F1 over classes that occurred as a label or a prediction; calibration_error =
-    Σ over 10 bins of the predicted class's probability of |Σ w·probability - Σ w·hit|, divided by Σ w.
+    with the most labels, those with more first; macro F1 is the mean of F1 over classes that occurred as a label or a
+    prediction; calibration = Σ over 10 bins of the predicted class's probability of |Σ w·probability - Σ w·hit|, divided by
+    Σ w.
 
     Baselines: `last_label` predicts the label before, with the probability (equal pairs + 1) / (pairs + 2), and shares the rest
     among the other classes by their counts + 1; `majority` predicts by (count + 1) / (examples + K).
@@ -94,13 +107,13 @@ class Classes(Measures):
     width = 3
 
     def __init__(self, loss: Loss, measured: Sequence[str] = SCORERS) -> None:
-        super().__init__(loss)
+        super().__init__(loss, Known(3))
         self._measured = len(measured)
         self.scorers = (*measured, "last_label", "majority")
         classes = len(loss.labels or ())
         self._counts, self._last = np.zeros(classes), np.array([-1.0, 0.0, 0.0, 0.0])
 
-    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
         out = np.empty((len(labels), len(self.scorers), self.width))
         if self._measured:
@@ -109,9 +122,17 @@ class Classes(Measures):
                 top = prediction.argmax(axis=1)
                 out[:, s] = np.stack([lost, top, prediction[np.arange(len(top)), top]], axis=1)
         guesses = np.empty((len(labels), 2, self.width))
-        _guess(labels, self._counts, self._last, guesses)
+        known, until, learned = self.known.add(moments.at(rows.good), self._sent(labels))
+        _guess(known, learned, until, labels[:, 0].copy(), self._counts, self._last, guesses)
         out[:, self._measured :] = guesses
         return out, labels
+
+    def _sent(self, labels: Doubles) -> Doubles:
+        """Return facts of labels for `known`: label, sign of its weight, and the last label so far of a positive weight."""
+        label, sign = labels[:, 0], np.sign(labels[:, 1])
+        at = np.maximum.accumulate(np.where(sign > 0, np.arange(1, len(label) + 1), 0))
+        before = self.known.rows[-1, 3] if len(self.known.rows) else -1.0
+        return np.stack([label, sign, np.append(before, label)[at]], axis=1)
 
     def empty(self) -> dict[str, Doubles]:
         scorers, classes = len(self.scorers), len(self._counts)
@@ -136,11 +157,11 @@ class Classes(Measures):
         occurred = (predicted + labels) > 0
         scores = 2.0 * right[occurred] / (predicted + labels)[occurred]
         off = float(np.abs(sums["bins"][s, :, 1] - sums["bins"][s, :, 2]).sum())
-        frequent = np.sort(np.argsort(-labels, kind="stable")[:MOST])
+        frequent = np.argsort(-labels, kind="stable")[:MOST]
         return found | {
             "clipped": clipped,
             "macro_f1": float(scores.mean()) if len(scores) else None,
-            "calibration_error": share(off, weight),
+            "calibration": share(off, weight),
             "recall": {str(self.loss.label_of(k)): share(float(right[k]), float(labels[k])) for k in frequent if labels[k] > 0},
         }
 

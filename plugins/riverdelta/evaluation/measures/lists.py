@@ -16,6 +16,7 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
+from riverdelta.evaluation.measures.known import Known, Moments
 
 #: The places of a list that count, and the cells in which clicks and showings of items are counted.
 PLACES, _CELLS = 10, 65_536
@@ -47,29 +48,34 @@ def _rank(score, label, weight, starts, out):  # type: ignore[no-untyped-def]
         _ranked(score[a:b], label[a:b], weight[a:b], out[n])
 
 
-@numba.njit(types.void(_Ints, _Line, _Line, _Ints, _Table, _Line), cache=True)
-def _popular(item, label, weight, starts, cells, out):  # type: ignore[no-untyped-def]
-    """Fill out[N] with the log share of showings at which an item was clicked in the lists before."""
+@numba.njit(types.void(_Table, types.int64, _Ints, _Ints, _Line, _Table, _Line), cache=True)
+def _popular(known, learned, until, starts, item, cells, out):  # type: ignore[no-untyped-def]
+    """Fill out[N] with the log share of showings at which an item was clicked.
+
+    List n knows until[n] of the rows known[(received, cell of its item, clicks)].
+    """
     for n in range(starts.shape[0] - 1):
-        for i in range(starts[n], starts[n + 1]):
-            mine = cells[item[i] % _CELLS]
-            out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
-        for i in range(starts[n], starts[n + 1]):
-            mine = cells[item[i] % _CELLS]
-            mine[0] += label[i] * weight[i]
+        for k in range(learned, until[n]):
+            mine = cells[int(known[k, 1])]
+            mine[0] += known[k, 2]
             mine[1] += 1.0
+        learned = max(learned, until[n])
+        for i in range(starts[n], starts[n + 1]):
+            mine = cells[int(item[i])]
+            out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
 
 
-@numba.njit(types.void(types.float64[:, :, ::1], _Table), cache=True)
-def _add(facts, sums):  # type: ignore[no-untyped-def]
-    """Add lists to sums[S, (lists, loss, NDCG, reciprocal rank)]."""
+@numba.njit(types.void(types.float64[:, :, ::1], _Table, _Table), cache=True)
+def _add(facts, labels, sums):  # type: ignore[no-untyped-def]
+    """Add lists to sums[S, (lists, loss, NDCG, reciprocal rank)]; a list of weight -1 is taken back."""
     for i in range(facts.shape[0]):
+        w = labels[i, 1]
         for s in range(facts.shape[1]):
             if math.isnan(facts[i, s, 0]):
                 continue
-            sums[s, 0] += 1.0
+            sums[s, 0] += w
             for f in range(3):
-                sums[s, 1 + f] += facts[i, s, f]
+                sums[s, 1 + f] += w * facts[i, s, f]
 
 
 class Lists(Measures):
@@ -86,34 +92,42 @@ class Lists(Measures):
     width = 3
 
     def __init__(self, loss: Loss) -> None:
-        super().__init__(loss)
+        super().__init__(loss, Known(2))
         self.scorers = (*SCORERS, *(["popularity"] if loss.item else []))
         self._cells = np.zeros((_CELLS if loss.item else 0, 2))
 
-    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         starts = self.loss.starts(len(rows.label), group, each=True)
         if len(rows.label) == 0:
             return np.empty((0, len(self.scorers), self.width)), np.empty((0, 2))
+        # A row that cannot be measured, whose list is left out, does not count for its item either.
+        label, weight = (np.where(rows.good, one, 0.0) for one in (rows.label, rows.weight))
+        # The rows of a list that is taken back have negative weights.
+        sign = np.where(np.add.reduceat(weight, starts[:-1]) < 0, -1.0, 1.0)
+        own = weight * np.repeat(sign, np.diff(starts))
+        rows = rows._replace(label=label, weight=np.maximum(weight, 0.0))
         scores = [np.ascontiguousarray(raw[:, 0]) for raw in rows.raw]
-        if len(self.scorers) > len(SCORERS) and item is not None:
+        if len(self.scorers) > len(SCORERS) and moments.item is not None:
+            cell = (moments.item % _CELLS).astype(np.float64)
+            known, until, learned = self.known.add(moments, np.stack([cell, rows.label * rows.weight], axis=1), starts)
             scores.append(np.empty(len(rows.label)))
-            _popular(np.ascontiguousarray(item), rows.label, rows.weight, starts, self._cells, scores[-1])
+            _popular(known, learned, until, starts, cell, self._cells, scores[-1])
         out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
         for s, score in enumerate(scores):
-            lost = self.loss.value(score, rows.label, group) * rows.weight
+            lost = self.loss.value(score, label, group) * own
             out[:, s, 0] = np.add.reduceat(lost, starts[:-1])
             ranks = np.empty((len(starts) - 1, 2))
-            _rank(score, rows.label, rows.weight, starts, ranks)
+            _rank(score, label, own, starts, ranks)
             out[:, s, 1:] = ranks
-        clicks = np.add.reduceat(rows.label * rows.weight, starts[:-1])
+        clicks = np.add.reduceat(label * own, starts[:-1])
         good = np.logical_and.reduceat(rows.good, starts[:-1]) & (clicks > 0)
-        return out[good], np.stack([clicks, np.ones(len(clicks))], axis=1)[good]
+        return out[good], np.stack([clicks, sign], axis=1)[good]
 
     def empty(self) -> dict[str, Doubles]:
         return {"sums": np.zeros((len(self.scorers), 4))}
 
     def add(self, sums: Mapping[str, Doubles], facts: Doubles, labels: Doubles) -> None:
-        _add(facts, sums["sums"])
+        _add(facts, labels, sums["sums"])
 
     def report(self, sums: Mapping[str, Doubles], recent: tuple[Doubles, Doubles] | None = None) -> dict[str, Report]:
         return {

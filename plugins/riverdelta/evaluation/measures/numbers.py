@@ -16,6 +16,7 @@ from riverdelta.core.losses.base import Doubles, Group
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
+from riverdelta.evaluation.measures.known import Known, Moments
 
 #: The parts into which a period is divided; the labels of one part are averaged.
 _PARTS = 2048
@@ -23,29 +24,30 @@ _Cube, _Table, _Line = types.float64[:, :, ::1], types.float64[:, ::1], types.fl
 _WEIGHT, _LOSS, _ERROR, _ABSOLUTE, _SQUARE, _MEAN, _SPREAD, _CLIPPED = range(8)
 
 
-@numba.njit(types.void(_Table, _Line, types.float64, _Line, _Table, _Table), cache=True)
-def _guess(labels, time, period, last, parts, out):  # type: ignore[no-untyped-def]
-    """Fill out[E, (last label, label a period ago)], each knowing all labels before; NaN without one.
+@numba.njit(types.void(_Table, _Table, types.float64, _Table, _Line), cache=True)
+def _guess(labels, times, period, parts, out):  # type: ignore[no-untyped-def]
+    """Fill out[E] with the label a period ago, NaN where none was known when an example was scored.
 
-    parts[part, (number, Σ label, labels)] holds the labels of the last two periods.
+    times[E, (time, scored, received)]; parts[part, (number, Σ label, labels, when the last was received)] holds the labels of
+    the last two periods.
     """
     for i in range(labels.shape[0]):
-        y, known = labels[i, 0], period > 0.0 and math.isfinite(time[i])
-        out[i, 0], out[i, 1] = last[0], math.nan
+        out[i] = math.nan
+        time, scored, received = times[i]
         # A number beyond 2^53 parts has no neighbour.
-        number = math.floor(time[i] * (_PARTS // 2) / period) if known else 0.0
-        if known:
-            then = parts[int((number - _PARTS // 2) % _PARTS)]
-            if then[0] == number - _PARTS // 2 and then[2] > 0.0:
-                out[i, 1] = then[1] / then[2]
+        if not math.isfinite(time):
+            continue
+        number = math.floor(time * (_PARTS // 2) / period)
+        then = parts[int((number - _PARTS // 2) % _PARTS)]
+        if then[0] == number - _PARTS // 2 and then[2] > 0.0 and not then[3] > scored:
+            out[i] = then[1] / then[2]
         if labels[i, 1] > 0.0:
-            last[0] = y
-            if known:
-                now = parts[int(number % _PARTS)]
-                if now[0] != number:
-                    now[0], now[1], now[2] = number, 0.0, 0.0
-                now[1] += y
-                now[2] += 1.0
+            now = parts[int(number % _PARTS)]
+            if now[0] != number:
+                now[0], now[1], now[2], now[3] = number, 0.0, 0.0, -math.inf
+            now[1] += labels[i, 0]
+            now[2] += 1.0
+            now[3] = max(now[3], received) if math.isfinite(received) else now[3]
 
 
 @numba.njit(types.void(_Cube, _Table, types.float64, _Table), cache=True)
@@ -76,8 +78,8 @@ class Numbers(Measures):
     bias = Σ w·(p - y) / Σ w; mae and rmse are the mean |p - y| and the root of the mean (p - y)²; r2 = 1 - Σ w·(p - y)² /
     Σ w·(y - mean of y)²; for a loss whose `dispersion` is "free", deviance = 2·loss.
 
-    Baselines: `last_label` predicts the label before, and `last_period`, if the loss has a `period`, the mean label of the same
-    1,024th of the period before. In a loss of a positive rate they count as at least ½.
+    Baselines: `last_label` predicts the last label that was known, and `last_period`, if the loss has a `period`, the mean
+    label of the same 1,024th of the period before. In a loss of a positive rate they count as at least ½.
 
     Reference: Welford 1962 (the sum of squares about the mean).
     """
@@ -85,24 +87,33 @@ class Numbers(Measures):
     width = 2
 
     def __init__(self, loss: Loss) -> None:
-        super().__init__(loss)
+        super().__init__(loss, Known(1))
         self.scorers = (*SCORERS, "last_label", *(["last_period"] if loss.period else []))
-        self._last = np.full(1, np.nan)
-        self._parts = np.zeros((_PARTS if loss.period else 0, 3))
+        self._parts = np.zeros((_PARTS if loss.period else 0, 4))
         self._parts[:, 0] = np.nan
 
-    def facts(self, rows: Rows, group: Group, time: Doubles, item: npt.NDArray[np.int64] | None) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
         labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
         out = np.empty((len(labels), len(self.scorers), self.width))
         for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows), strict=True)):
             out[:, s] = np.stack([lost, self.loss.inverse_link(raw).mean(axis=1)], axis=1)
-        guesses = np.empty((len(labels), 2))
-        _guess(labels, np.ascontiguousarray(time[rows.good]), self.loss.period or 0.0, self._last, self._parts, guesses)
-        for s, guess in enumerate(guesses.T[: len(self.scorers) - 2], 2):
+        mine, guesses = moments.at(rows.good), [self._last(labels, moments.at(rows.good))]
+        if self.loss.period:
+            guesses.append(np.empty(len(labels)))
+            times = np.stack([mine.time, mine.scored, mine.received], axis=1)
+            _guess(labels, times, self.loss.period, self._parts, guesses[1])
+        for s, guess in enumerate(guesses, 2):
             counted = np.maximum(guess, 0.5) if self.loss.dispersion == "free" else guess
             raw = self.loss.link(np.repeat(counted[:, None], self.loss.outputs, axis=1))
             out[:, s] = np.stack([self.loss.value(raw, labels[:, 0]), guess], axis=1)
         return out, labels
+
+    def _last(self, labels: Doubles, moments: Moments) -> Doubles:
+        """Return the last label of a positive weight that each example knows, NaN without one."""
+        at = np.maximum.accumulate(np.where(labels[:, 1] > 0, np.arange(1, len(labels) + 1), 0))
+        before = self.known.rows[-1, 1] if len(self.known.rows) else np.nan
+        known, until, _ = self.known.add(moments, np.append(before, labels[:, 0])[at][:, None])
+        return np.where(until > 0, known[until - 1, 1], np.nan) if len(labels) else np.empty(0)
 
     def empty(self) -> dict[str, Doubles]:
         return {"sums": np.zeros((len(self.scorers), 8))}
@@ -130,4 +141,4 @@ class Numbers(Measures):
         return found
 
     def history(self) -> dict[str, npt.NDArray[Any]]:
-        return {"last": self._last, "parts": self._parts}
+        return {"parts": self._parts}

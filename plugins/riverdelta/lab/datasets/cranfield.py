@@ -20,6 +20,7 @@ from riverdelta.learning.definition import Definition
 
 #: The best grade; the publisher's codes are 1 (best) to 4, and -1 for a document of no interest.
 _GRADES, _CANDIDATES = 4, 50
+_LOSS = Ranking(_GRADES, item="document")
 
 
 class Cranfield(DataSet):
@@ -44,7 +45,7 @@ class Cranfield(DataSet):
         best = np.argsort(-(asked @ found.T), axis=1, kind="stable")[:, :_CANDIDATES]
         query, text = np.repeat(np.arange(len(queries)), best.shape[1]), best.ravel()
         columns: dict[str, Any] = {"query": asked[query], "text": found[text], "document": text}
-        rows = Stream(self.name, columns, grades[query, text], query.astype(np.float64), loss=Ranking(_GRADES), group=query)
+        rows = Stream(self.name, columns, grades[query, text], query.astype(np.float64), loss=_LOSS, group=query)
         cut = len(queries) // 5 * best.shape[1]
         return Split(rows[:cut], rows[cut:])
 
@@ -60,7 +61,7 @@ class Cranfield(DataSet):
             output="score",
             taps={"product": "product"},
             columns=Schema.of({"document": "int64"}),
-            task=Ranking(_GRADES),
+            task=_LOSS,
             corrections=[Calibration(), Linear("product"), Entity("document")],
         )
 
@@ -81,6 +82,8 @@ def _judgements(file: Path, queries: int, texts: int) -> list[tuple[int, int, in
     """Return (query, text, code), counted from 0: the publisher's numbers of queries are their places in the file."""
     found = list[tuple[int, int, int]]()
     for at, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip():  # the publisher's file has some
+            continue
         try:
             query, text, code = map(int, line.split())
         except ValueError:

@@ -16,11 +16,15 @@ from riverdelta.learning.definition import Definition
 
 @dataclass(frozen=True)
 class Split:
-    """What the base is trained on, the stream after it, and rows that are only scored: before the stream and after it."""
+    """What the base is trained on, the stream after it, and rows that are only scored, after the stream.
+
+    `others` are other streams in place of `later`, by name: a fresh scorer learns each and then scores the rows held out.
+    """
 
     first: Stream
     later: Stream
     held_out: Mapping[str, Stream] = field(default_factory=dict)
+    others: Mapping[str, Stream] = field(default_factory=dict)
 
 
 class DataSet(ABC):
@@ -36,6 +40,8 @@ class DataSet(ABC):
     about: ClassVar[str]
     #: The measure that decides whether learning helped.
     measure: ClassVar[str]
+    #: The rows held out whose measure decides, as reports call them; None: those of the stream.
+    decides: ClassVar[str | None] = None
     #: After how many later rows, or lists, or seconds, a label is known.
     lag_rows: ClassVar[int] = 0
     lag_seconds: ClassVar[float] = 0.0

@@ -23,7 +23,7 @@ class Electricity(DataSet):
 
     name = "electricity"
     about = "whether the price of a half-hour is above the mean of the last day; base: logistic regression on the first fifth"
-    measure = "auc"
+    measure = "accuracy"
     lag_rows = 48
 
     def load(self, folder: Path, work: Path) -> Split:

@@ -21,6 +21,7 @@ from riverdelta.learning.definition import Definition
 
 #: The best grade: the experts' 1 to 4 count as 0 to 3.
 _GRADES = 3
+_LOSS = Ranking(_GRADES, item="source")
 
 
 class MedQuad(DataSet):
@@ -41,9 +42,9 @@ class MedQuad(DataSet):
         questions, answers, judged = _questions(folder), _answers(folder), _judgements(folder)
         if missing := [f"question {q} or answer {a}" for q, a, _ in judged if q not in questions or a not in answers]:
             raise InvalidInput(f"{folder} has a judgement of {missing[0]}, whose text is missing")
-        numbers = np.array([q for q, _, _ in judged])
+        numbers, rated = np.array([q for q, _, _ in judged]), sorted({a for _, a, _ in judged})
         asked = dict(zip(questions, vectors(list(questions.values()), work), strict=True))
-        found = dict(zip(answers, vectors(list(answers.values()), work), strict=True))
+        found = dict(zip(rated, vectors([answers[a] for a in rated], work), strict=True))
         sources = sorted({a.split("_")[0] for a in answers})
         columns = {
             "query": np.stack([asked[q] for q, _, _ in judged]),
@@ -51,7 +52,7 @@ class MedQuad(DataSet):
             "source": np.array([sources.index(a.split("_")[0]) for _, a, _ in judged]),
         }
         label = np.array([grade for _, _, grade in judged], np.float32)
-        rows = Stream(self.name, columns, label, numbers.astype(np.float64), loss=Ranking(_GRADES), group=numbers)
+        rows = Stream(self.name, columns, label, numbers.astype(np.float64), loss=_LOSS, group=numbers)
         lists = np.unique(numbers)
         cut = int(np.searchsorted(numbers, lists[len(lists) // 4]))
         return Split(rows[:cut], rows[cut:])
@@ -68,7 +69,7 @@ class MedQuad(DataSet):
             output="score",
             taps={"product": "product"},
             columns=Schema.of({"source": "int64"}),
-            task=Ranking(_GRADES),
+            task=_LOSS,
             corrections=[Calibration(), Linear("product"), Entity("source")],
         )
 

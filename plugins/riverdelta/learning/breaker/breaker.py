@@ -11,9 +11,15 @@ import numpy.typing as npt
 from riverdelta.core.arrays import Arrays, nest, part, take
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
+from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.learning.breaker import evidence as e
 
 Rows = npt.NDArray[np.bool_]
+_Doubles = npt.NDArray[np.float64]
+#: Of M examples, for each the label, the loss above the base's, chances of another label, and whether it counts.
+Facts = tuple[npt.NDArray[np.int64], _Doubles, _Doubles, _Doubles, Rows]
+#: By part of the state, its arrays by name.
+Fields = dict[str, dict[str, npt.NDArray[Any]]]
 
 
 class Breaker:
@@ -29,13 +35,16 @@ class Breaker:
     examples that the limits do not admit: as they are not learned, they would contradict the scores permanently.
 
     **Degenerate labels**, of one sender or of all. The last 1,000 or more are the same, more than in any earlier run, and 20 of
-    the other label were expected by the base, and also by the usual rate: the share of this label's rows after which the other
+    other labels were expected by the base, and also by the usual rate: the share of this label's rows after which another
     came, plus three standard errors. So labels that truly come in long runs do not trip it. Nor does a run of which the
     corrected scores expect less than a sixteenth of what the base does, such as the negatives of one user: they have learned
     it, which with stale labels of many takes them longer. A label is tested once 8 of its runs have ended.
 
     It cannot detect a stream that is wrong from the first label on, labels that all senders invert at once, or a share of wrong
     labels from which the corrections still gain.
+
+    Labels are 0 and 1, or classes. Other labels are not tested: numbers are hardly ever equal, so that a sender cannot be
+    compared with the others by equal labels, and a base that predicts a number does not say how probable an equal one is.
 
     The result depends only on the examples and their order, bit for bit, not on how they are cut into blocks.
 
@@ -72,12 +81,18 @@ class Breaker:
     (1120, 'the last 1,120 labels of all senders are 0, where 347 of the other were expected')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loss: Loss = LOG_LOSS) -> None:
+        self.loss, labels = loss, len(loss.labels or ())
         self._tally = np.zeros(1, e.TALLY)
-        self._places = np.zeros(e.REST + 1, e.PLACE)
-        self._latest = np.zeros(2, e.LATEST)
-        #: `_places` when it tripped.
-        self._tripped = self._places.copy()
+        self._places, self._runs = np.zeros(e.REST + 1, e.PLACE), np.zeros((e.REST + 1, labels), e.RUNS)
+        self._latest = np.zeros(labels, e.LATEST)
+        #: `_places` and `_runs` when it tripped.
+        self._tripped, self._tripped_runs = self._places.copy(), self._runs.copy()
+
+    @staticmethod
+    def watches(loss: Loss) -> bool:
+        """Return whether it can test the labels of a loss."""
+        return loss.logit or loss.classes is not None
 
     def update(self, examples: Examples, admitted: Rows | None = None) -> Rows:
         """Observe M examples in order, as they were scored; return bool[M]: those before a trip, which may be learned.
@@ -86,15 +101,15 @@ class Breaker:
         """
         seen = np.ones(len(examples), np.bool_) if admitted is None else np.ascontiguousarray(admitted, np.bool_)
         out = np.empty(len(examples), np.bool_)
-        base, corrected = (np.ascontiguousarray(raw[:, 0]) for raw in (examples.base, examples.corrected))
         # What sampling weighs a row by; the weight that was sent with its label counts apart.
         sampled = np.where(examples.sent > 0, examples.importance / np.where(examples.sent > 0, examples.sent, 1.0), 1.0)
-        label, weight, sent = (np.ascontiguousarray(each, np.float32) for each in (examples.label, sampled, examples.sent))
-        source = np.ascontiguousarray(examples.source, np.int64)
-        given, state = (base, corrected, label, weight, sent, source, seen), (self._tally, self._places, self._latest)
+        which, lost, chance, foreseen, good = self._facts(examples, np.asarray(sampled, np.float32))
+        sent, source = np.ascontiguousarray(examples.sent, np.float32), np.ascontiguousarray(examples.source, np.int64)
+        given = which, lost, chance, foreseen, sent, source, good, seen
+        state = self._tally, self._places, self._runs, self._latest
         was, done = self.open, e.watch(0, *given, *state, out)
         if self.open and not was:
-            self._tripped[...] = self._places
+            self._tripped[...], self._tripped_runs[...] = self._places, self._runs
         e.watch(done, *given, *state, out)
         return out
 
@@ -104,15 +119,14 @@ class Breaker:
         If what came since the trip is `learned` (default), its runs of one label are normal: runs up to 4 times the longest
         new one, of either label, will not trip it. Otherwise it forgets what came.
         """
-        p, before = self._places, self._tripped
+        p = self._places
         if self.open and learned:
-            runs = p["longest"].copy()
-            at = np.arange(len(p)), p["label"]
-            runs[at] = np.maximum(runs[at], p["run"])
-            new = np.where(runs > before["longest"], runs, 0).max(axis=1, keepdims=True)
-            p["longest"] = np.maximum(runs, e.NORMAL * new)
+            longest, at = self._runs["longest"].copy(), (np.arange(len(p)), p["label"])
+            longest[at] = np.maximum(longest[at], p["run"])
+            new = np.where(longest > self._tripped_runs["longest"], longest, 0).max(axis=1, keepdims=True)
+            self._runs["longest"] = np.maximum(longest, e.NORMAL * new)
         elif self.open:
-            p[...] = before
+            p[...], self._runs[...] = self._tripped, self._tripped_runs
             for name in ("run", "expected", "foreseen"):
                 p[name] = 0
         self._tally["open"] = 0
@@ -149,8 +163,9 @@ class Breaker:
         who = {e.EVERYBODY: "all senders", e.REST: f"the senders beyond the first {e.SENDERS}"}.get(int(s["place"]))
         who = who or (f"sender {names.get(number, number)}" if number else "silence and unknown senders")
         if s["why"] == e.RUN:
-            said = f"the last {p['run']:,} labels of {who} are {p['label']}, "
-            said += f"where {e.ends_expected(p):.0f} of the other were expected"
+            expected = e.ends_expected(p, self._tripped_runs[s["place"], p["label"]])
+            said = f"the last {p['run']:,} labels of {who} are {self.loss.label_of(int(p['label']))!r}, "
+            said += f"where {expected:.0f} of the other{'s' * (len(self._latest) > 2)} were expected"
         else:
             more = p["excess"] / (p["mass"] or 1.0) + e.MARGIN
             said = f"the corrected scores lose {more:.2f} nats a row to the base by the last {p['since']:,} labels of {who}"
@@ -162,23 +177,23 @@ class Breaker:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state to save, from which `load` continues bit for bit."""
-        return nest({part: {name: a[name].copy() for name in a.dtype.names or ()} for part, a in self._records().items()})
+        return nest({part: {name: a.copy() for name, a in fields.items()} for part, fields in self._fields().items()})
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned; raises `Corrupt` if it does not fit. Of a state of version 0.1 it keeps the trips."""
         if "tallies" in arrays:
-            fresh = Breaker()
+            fresh = Breaker(self.loss)
             fresh._tally["trips"] = max(take(arrays, "tallies")[3], 0)
             vars(self).update(vars(fresh))
             return
-        mine = self._records()
+        mine = self._fields()
         saved = {name: _with_weights(part(arrays, name)) for name in mine}
-        found = {name: {field: take(saved[name], field, a[field]) for field in a.dtype.names or ()} for name, a in mine.items()}
+        found = {name: {field: take(saved[name], field, a) for field, a in fields.items()} for name, fields in mine.items()}
         for where, name, least, most in (
             ("tally", "senders", 0, e.SENDERS),
             ("tally", "why", e.HARM, e.RUN),
             ("tally", "place", e.EVERYBODY, e.REST),
-            *((name, "label", 0, 1) for name in ("places", "tripped")),
+            *((name, "label", 0, len(self._latest) - 1) for name in ("places", "tripped")),
             *((name, field, 0, e.MOST) for name in ("places", "tripped") for field in ("evidence", "weighted")),
             *((name, field, 0, 2**62) for name in ("places", "tripped") for field in e.COUNTS),
             ("latest", "count", 0, 2**62),
@@ -192,10 +207,33 @@ class Breaker:
                 )
         for name, fields in found.items():
             for field, values in fields.items():
-                mine[name][field] = values
+                mine[name][field][...] = values
 
-    def _records(self) -> dict[str, npt.NDArray[Any]]:
-        return {"tally": self._tally, "places": self._places, "latest": self._latest, "tripped": self._tripped}
+    def _facts(self, examples: Examples, weight: npt.NDArray[np.float32]) -> Facts:
+        """Return label, loss above the base's, the chances of another label by base and as corrected, and which are finite."""
+        count, loss = len(examples), self.loss
+        which, good = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        lost, chance, foreseen = np.zeros(count), np.zeros(count), np.zeros(count)
+        if loss.logit:
+            z, corrected_z = (np.ascontiguousarray(one[:, 0], np.float32) for one in (examples.base, examples.corrected))
+            label = np.ascontiguousarray(examples.label, np.float32)
+            e.of_logits(z, corrected_z, label, np.ascontiguousarray(weight), which, lost, chance, foreseen, good)
+            return which, lost, chance, foreseen, good
+        outputs = np.stack([loss.rows(one) for one in (examples.base, examples.corrected)])
+        good[:] = np.isfinite(outputs).all(axis=(0, 2)) & np.isfinite(weight) & loss.valid(examples.label)
+        which[good] = examples.label[good]
+        base, corrected = (loss.value(raw[good], which[good]) for raw in outputs)
+        lost[good] = np.clip(weight[good] * (corrected - base), -1.0, 1.0)
+        for out, raw in zip((chance, foreseen), outputs, strict=True):
+            out[good] = 1.0 - loss.inverse_link(raw[good])[np.arange(int(good.sum())), which[good]]
+        return which, lost, chance, foreseen, good
+
+    def _fields(self) -> Fields:
+        parts = {
+            "tally": (self._tally,), "places": (self._places, self._runs), "latest": (self._latest,),
+            "tripped": (self._tripped, self._tripped_runs),
+        }  # fmt: skip
+        return {part: {name: a[name] for a in arrays for name in a.dtype.names or ()} for part, arrays in parts.items()}
 
 
 def _with_weights(place: Arrays) -> Arrays:

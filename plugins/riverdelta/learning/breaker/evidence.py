@@ -37,20 +37,20 @@ REMEMBERED = 100_000.0
 #: Why it tripped.
 HARM, RUN = 0, 1
 
-#: The evidence about one sender, or about all; pairs are by label.
+#: The evidence about one sender, or about all.
 PLACE = np.dtype(
     [
         ("source", np.int64),
         ("evidence", np.float64, len(STAKES)),  # of harm, for each stake; every example counts as one
         ("weighted", np.float64, (len(SCALES), len(STAKES))),  # the same by weight, for each scale
         ("label", np.int64), ("run", np.int64),  # of this run
-        ("expected", np.float64), ("foreseen", np.float64),  # labels of the other kind in it, by the base and as corrected
-        ("rows", np.float64, 2), ("ends", np.float64, 2),  # of the runs that have ended
-        ("longest", np.int64, 2),  # that was normal
+        ("expected", np.float64), ("foreseen", np.float64),  # labels of another kind in it, by the base and as corrected
         ("since", np.int64), ("mass", np.float64),  # examples in which more than the margin was lost, and their weight
         ("excess", np.float64),  # and how much more, by weight
     ]
 )  # fmt: skip
+#: The runs of one label that have ended, of one sender or of all: their rows, their number, and the longest that was normal.
+RUNS = np.dtype([("rows", np.float64), ("ends", np.float64), ("longest", np.int64)])
 #: The fields that are not negative.
 COUNTS = ("run", "expected", "foreseen", "rows", "ends", "longest", "since", "mass", "excess")
 #: The breaker itself: examples, whether it is open and since which, its trips, and the cause of the last.
@@ -58,11 +58,12 @@ TALLY = np.dtype([(name, np.int64) for name in ("examples", "open", "opened", "t
 #: The latest examples of a label: how many so far, in whose place, and what they lost.
 LATEST = np.dtype([("count", np.int64), ("place", np.int64, LATEST_ROWS), ("loss", np.float64, LATEST_ROWS)])
 
-_Place, _Tally, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, TALLY, LATEST))
-_Places = types.Array(_Place, 1, "C")
+_Place, _Run, _Tally, _Latest = (numba.from_dtype(dtype) for dtype in (PLACE, RUNS, TALLY, LATEST))
+_Places, _Runs, _ByLabel = types.Array(_Place, 1, "C"), types.Array(_Run, 2, "C"), types.Array(_Run, 1, "C")
+_Bools, _Doubles = types.boolean[::1], types.float64[::1]
 _SIGNATURE = types.int64(
-    types.int64, *[types.float32[::1]] * 5, types.int64[::1], types.boolean[::1], types.Array(_Tally, 1, "C"), _Places,
-    types.Array(_Latest, 1, "C"), types.boolean[::1],
+    types.int64, types.int64[::1], *[_Doubles] * 3, types.float32[::1], types.int64[::1], _Bools, _Bools,
+    types.Array(_Tally, 1, "C"), _Places, _Runs, types.Array(_Latest, 1, "C"), _Bools,
 )  # fmt: skip
 
 
@@ -82,9 +83,23 @@ def _above(place, loss, same):  # type: ignore[no-untyped-def]
     return loss - max(total / many, 0.0) if many >= LEAST_OTHERS else math.nan
 
 
-@numba.njit(types.void(_Place, types.float64, types.float64, types.int64, types.float64, types.float64), cache=True)
-def _add(p, loss, weight, y, chance, corrected):  # type: ignore[no-untyped-def]
-    """Add an example of label y: what it lost (NaN: it is not tested), and the other label's chance by base and `corrected`."""
+@numba.njit(types.void(*[types.float32[::1]] * 4, types.int64[::1], *[_Doubles] * 3, _Bools), cache=True)
+def of_logits(base, corrected, label, weight, which, lost, chance, foreseen, good):  # type: ignore[no-untyped-def]
+    """Fill the facts of examples with labels 0 and 1, N each: label, loss above the base's, chances of the other label."""
+    for i in range(label.shape[0]):
+        b, c = np.float64(base[i]), np.float64(corrected[i])
+        good[i] = math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i])
+        if good[i]:
+            which[i] = 1 if label[i] > 0.5 else 0
+            side = 2.0 * which[i] - 1.0
+            lost[i] = min(max(weight[i] * (_softplus(-side * c) - _softplus(-side * b)), -1.0), 1.0)
+            chance[i] = 1.0 / (1.0 + math.exp(min(side * b, 700.0)))
+            foreseen[i] = 1.0 / (1.0 + math.exp(min(side * c, 700.0)))
+
+
+@numba.njit(types.void(_Place, _ByLabel, types.float64, types.float64, types.int64, types.float64, types.float64), cache=True)
+def _add(p, runs, loss, weight, y, chance, corrected):  # type: ignore[no-untyped-def]
+    """Add an example of label y: what it lost (NaN: it is not tested), and another label's chance by base and `corrected`."""
     if not math.isnan(loss):
         p.excess = max(p.excess + weight * (loss - MARGIN), 0.0)
         p.since = p.since + 1 if p.excess > 0.0 else 0
@@ -96,30 +111,32 @@ def _add(p, loss, weight, y, chance, corrected):  # type: ignore[no-untyped-def]
                 p.weighted[j, k] = min((p.weighted[j, k] + w) * (1.0 + STAKES[k] * w * (loss - MARGIN)), MOST)
     if y != p.label or p.run == 0:
         if p.run > 0:
-            p.ends[p.label] += 1.0
-            p.rows[p.label] += p.run
-            p.longest[p.label] = max(p.longest[p.label], p.run)
-            if p.rows[p.label] > REMEMBERED:
-                p.rows[p.label] *= 0.5
-                p.ends[p.label] *= 0.5
+            ended = runs[p.label]
+            ended.ends += 1.0
+            ended.rows += p.run
+            ended.longest = max(ended.longest, p.run)
+            if ended.rows > REMEMBERED:
+                ended.rows *= 0.5
+                ended.ends *= 0.5
         p.label, p.run, p.expected, p.foreseen = y, 0, 0.0, 0.0
     p.run += 1
     p.expected += chance
     p.foreseen += corrected
 
 
-@numba.njit(types.float64(_Place), cache=True)
-def ends_expected(p):  # type: ignore[no-untyped-def]
-    """Return how many labels of the other kind were expected in the current run: by the base, or as usual if that is less."""
-    ends, rows = p.ends[p.label], p.rows[p.label]
+@numba.njit(types.float64(_Place, _Run), cache=True)
+def ends_expected(p, ended):  # type: ignore[no-untyped-def]
+    """Return how many labels of another kind were expected in the current run: by the base, or as usual if that is less."""
+    ends, rows = ended.ends, ended.rows
     return min(p.expected, p.run * (ends + 3.0 * math.sqrt(ends)) / rows) if ends >= LEAST_ENDS else 0.0
 
 
-@numba.njit(types.void(_Tally, _Places), cache=True)
-def _decide(s, places):  # type: ignore[no-untyped-def]
+@numba.njit(types.void(_Tally, _Places, _Runs), cache=True)
+def _decide(s, places, runs):  # type: ignore[no-untyped-def]
     for k in range(len(places)):
         p = places[k]
-        run = p.run >= LEAST_ROWS and ends_expected(p) >= LEAST_EXPECTED and p.run > p.longest[p.label]
+        ended = runs[k, p.label]
+        run = p.run >= LEAST_ROWS and ends_expected(p, ended) >= LEAST_EXPECTED and p.run > ended.longest
         run = run and p.foreseen >= LEAST_SHARE * p.expected
         harm = np.mean(p.evidence) >= RUN_LENGTH
         for j in range(len(SCALES)):
@@ -143,34 +160,32 @@ def _place(s, places, source):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(_SIGNATURE, cache=True)
-def watch(first, base, corrected, label, weight, sent, source, admitted, tally, places, latest, out):  # type: ignore[no-untyped-def]
+def watch(  # type: ignore[no-untyped-def]
+    first, label, lost, chance, foreseen, sent, source, good, admitted, tally, places, runs, latest, out
+):
     """Observe examples from number `first` on in order, up to a trip; return the number of the next. `Breaker` has the rules.
 
-    A row's loss is by `weight`, and counts with the weight `sent`; one of 0 is not observed. out[i] is whether example i may be
-    learned. While it is open it only counts runs, up to the last example.
+    What a row `lost` counts with the weight `sent`; one of 0 is not observed. out[i] is whether example i may be learned. While
+    it is open it only counts runs, up to the last example.
     """
     s = tally[0]
     was = s.open
     for i in range(first, label.shape[0]):
         out[i] = s.open == 0
         s.examples += 1
-        b, c = np.float64(base[i]), np.float64(corrected[i])
-        if math.isfinite(b) and math.isfinite(c) and math.isfinite(weight[i]) and sent[i] > 0.0:
-            y = 1 if label[i] > 0.5 else 0
-            side = 2.0 * y - 1.0
-            loss = min(max(weight[i] * (_softplus(-side * c) - _softplus(-side * b)), -1.0), 1.0)
-            chance = 1.0 / (1.0 + math.exp(min(side * b, 700.0)))
-            foreseen = 1.0 / (1.0 + math.exp(min(side * c, 700.0)))
+        if good[i] and sent[i] > 0.0:
+            y, loss = label[i], lost[i]
             place, same = _place(s, places, source[i]), latest[y]
-            _add(places[EVERYBODY], math.nan, 1.0, y, chance, foreseen)
+            _add(places[EVERYBODY], runs[EVERYBODY], math.nan, 1.0, y, chance[i], foreseen[i])
             tested = admitted[i] and not was
-            _add(places[place], _above(place, loss, same) if tested else math.nan, sent[i], y, chance, foreseen)
+            above = _above(place, loss, same) if tested else math.nan
+            _add(places[place], runs[place], above, sent[i], y, chance[i], foreseen[i])
             if tested:
                 at = same.count % LATEST_ROWS
                 same.place[at], same.loss[at] = place, loss
                 same.count += 1
         if not was and s.examples % CHECK == 0:
-            _decide(s, places)
+            _decide(s, places, runs)
             if s.open:
                 return i + 1
     return label.shape[0]

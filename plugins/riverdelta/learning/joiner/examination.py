@@ -45,7 +45,7 @@ class Examination:
     -----
     The position-based click model: a row of relevance r at position k is clicked at the rate θ_k·r. Given the number C of
     clicks of a list, clicks are multinomial with shares θ_k·r_i / Σ_j θ_j·r_j, and r_i is exp(z_i) with z the corrected output
-    as served, which is learned from clicks weighted by 1/θ. This is the regression-EM of Wang et al. 2018 ("Position Bias
+    as served, which is learned from the same shares (`Stack`). This is the regression-EM of Wang et al. 2018 ("Position Bias
     Estimation for Unbiased Learning to Rank in Personal Search", WSDM) for relevance known up to a factor of the list: the
     regression is the ranker. The maximum over θ is found by the step of Hunter 2004 ("MM algorithms for generalized
     Bradley-Terry models"), θ_k = Σ clicks at k / Σ_lists C·r_i / Σ_j θ_j·r_j, whose two sums are running means with decreasing

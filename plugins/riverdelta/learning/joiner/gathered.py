@@ -26,7 +26,11 @@ def count(groups: list[Group]) -> int:
 
 
 def made(
-    columns: dict[str, npt.NDArray[Any]], labels: Feedback, weights: tuple[Floats, Floats, Floats], group: Ints | None = None
+    columns: dict[str, npt.NDArray[Any]],
+    labels: Feedback,
+    weights: tuple[Floats, Floats, Floats],
+    group: Ints | None = None,
+    propensity: Floats | None = None,
 ) -> Examples:
     """Return rows of a shelf with their labels."""
     weight, importance, taken_back = weights
@@ -43,6 +47,7 @@ def made(
         sent=labels.weights,
         event=labels.events,
         group=group,
+        propensity=propensity,
     )
 
 

@@ -220,13 +220,12 @@ class Joiner:
         columns, taken = gather(groups, self._reads) if groups else ({}, np.empty(0, np.intp))
         self._lose(len(rows) - len(taken))
         self.waiting.remove(groups)
-        some, labels, weight, group = self.lists.learned(rows[taken], number[taken], columns, late)
+        some, labels, weight, group, propensity = self.lists.learned(rows[taken], number[taken], columns, late)
         columns = {name: column[some] for name, column in columns.items()}
-        return (
-            made(columns, labels, self.weights.of(labels.label, columns["corrected"], None, weight), group)
-            if some.any()
-            else None
-        )
+        if not some.any():
+            return None
+        weights = self.weights.of(labels.label, columns["corrected"], None, weight)
+        return made(columns, labels, weights, group, propensity)
 
     def _lose(self, rows: int) -> None:
         if rows:

@@ -115,11 +115,13 @@ class Lists:
 
     def learned(
         self, rows: Items, number: Ints, columns: Mapping[str, npt.NDArray[Any]], late: Items
-    ) -> tuple[npt.NDArray[np.bool_], Feedback, Floats, Ints]:
-        """Return which rows are learned bool[N], those of lists with a label above 0; their feedback, weights and lists.
+    ) -> tuple[npt.NDArray[np.bool_], Feedback, Floats, Ints, Floats | None]:
+        """Return which rows are learned bool[N], those of lists with a label above 0; their feedback, weights, lists and
+        propensities.
 
-        A row's weight is weight / propensity, at most `MOST_WEIGHT`. Its propensity is that of its feedback, else of its score,
-        else of its position, if those are learned, else 1.
+        A row's propensity is that of its feedback, else of its score, else of its position, if those are learned, else 1; it is
+        at least 1 / `MOST_WEIGHT`. Its weight is weight / propensity, at most `MOST_WEIGHT`. The propensities are None if all
+        are 1.
         """
         some = np.isin(number, number[rows["label"] > 0])
         self.late += int((late["label"] > 0).sum())
@@ -136,8 +138,10 @@ class Lists:
                 known = self.examination.of(rows["place"])
                 self.examination.update(rows["place"], rows["weight"] * label, columns["corrected"][some], group)
                 propensity = np.where(np.isnan(propensity), known, propensity)
-        weight /= np.where(np.isnan(propensity), 1.0, propensity)
-        self.clipped += int(((weight > MOST_WEIGHT) & (label > 0)).sum())
+        propensity = np.where(np.isnan(propensity), 1.0, propensity)
+        self.clipped += int(((weight > MOST_WEIGHT * propensity) & (label > 0)).sum())
+        propensity = np.maximum(propensity, 1.0 / MOST_WEIGHT)
+        weight = np.minimum(weight / propensity, MOST_WEIGHT)
         labels = Feedback(
             incarnation=rows["incarnation"].copy(),
             request=requests(key),
@@ -149,7 +153,8 @@ class Lists:
             weight=rows["weight"].copy(),
             event=rows["event"].copy(),
         )
-        return some, labels, np.minimum(weight, MOST_WEIGHT).astype(np.float32), group
+        examined = None if (propensity == 1.0).all() else propensity.astype(np.float32)
+        return some, labels, weight.astype(np.float32), group.astype(np.int64), examined
 
     def within(self, spans: Mapping[int, tuple[int, int]]) -> bool:
         """Return whether a row belongs to a worker's requests from one to another, both included."""

@@ -54,7 +54,7 @@ class Rules:
     def of(cls, settings: Mapping[str, Any]) -> Rules:
         """Return the rules in the settings that learning reads; a window without silence is one of lists."""
         window = settings["window_seconds"]
-        return cls(settings["on_conflict"], window, window is not None and settings["labels"] == "explicit")
+        return cls(settings["on_conflict"], window, window is not None and settings.get("labels") == "explicit")
 
     def replaces(self, label: float, before: float) -> bool:
         """Return whether `label` replaces `before`, so that it is accepted and learned."""
