@@ -30,9 +30,8 @@ from riverdelta.learning.admission import Admission
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "gate"))
 import test_gate as adversary
-import test_weighted as weighted_adversary
-
 import test_tasks as tasks
+import test_weighted as weighted_adversary
 
 LAGS = {"none": (0, 0.0), "8 rows": (8, 0.0), "100 rows": (100, 0.0), "a day": (0, 86_400.0)}
 RESIDUALS = ("better", "equal", "wild", "mild")
