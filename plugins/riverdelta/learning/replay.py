@@ -211,7 +211,7 @@ class Replayed(Source, Observer):
         if window is not None and self.group is None:
             late = (self.time[rows] + window <= self._tick) & (label > 0)
         keys, weight = (np.ones(len(rows), np.int64), self._request[rows], self._index[rows]), self.weight[rows]
-        shown = {
+        shown: dict[str, Any] = {
             "propensity": None if self._propensity is None else self._propensity[rows],
             "place": None if self.group is None else self._index[rows],
             "complete": None if self.group is None else np.ones(len(rows), np.bool_),
