@@ -81,8 +81,10 @@ def verdict(figures: Mapping[str, Any]) -> str:
     base, served = values.pop("base"), values.pop("served")
     helped = "helps" if sign * (served - base) > 0 else "does not help"
     said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}{'' if decides is None else f' ({decides})'}."
-    if helped == "does not help" and figures["gate_weight"] < 0.5:
-        said += f" Its loss is not below the base's, so the gate mixes in {figures['gate_weight']:.0%} of it at the end."
+    losses = [deciding[who].get("loss") for who in ("base", "served")]
+    if helped == "does not help" and all(map(_number, losses)):
+        said += f" The loss, which it lowers, went {losses[0]:.4g} → {losses[1]:.4g}; at the end the gate mixes in"
+        said += f" {figures['gate_weight']:.0%} of what was learned."
     ordered = sorted(values, key=lambda who: -sign * values[who])
     better = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) > 0]
     worse = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) <= 0]
