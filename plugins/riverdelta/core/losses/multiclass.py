@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ _FLOOR = 1e-7
 _REACH, _BOUND = 30.0, 80.0
 #: The most classes that an error lists.
 _SHOWN = 10
+#: The name of a class that clients may send as a JSON number.
+_NUMBER = re.compile("0|-?[1-9][0-9]*")
 
 
 @numba.njit(inline="always")
@@ -144,7 +147,7 @@ class Multiclass(Loss):
             raise ConfigurationError(
                 f"classes is {list(self.classes)!r:.200}; expected 2 or more different names: Multiclass(['cat', 'dog'])"
             )
-        self._are_numbers = all(name.lstrip("-").isdigit() for name in self.classes)
+        self._are_numbers = all(_NUMBER.fullmatch(name) for name in self.classes)
 
     def __repr__(self) -> str:
         return f"Multiclass(classes={None if self.classes is None else list(self.classes)!r})"

@@ -108,8 +108,9 @@ class Regression(Loss):
         return {"type": "number", "minimum": self._low, "maximum": self._high}
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        found = np.asarray(label)
-        return (found >= np.float32(self._low)) & (found <= np.float32(self._high))
+        # An end of the range may be above or below the float32 that is stored for it; both are valid.
+        found, ends = np.asarray(label), np.array(self.span, np.float32)
+        return (found >= min(self._low, ends[0])) & (found <= max(self._high, ends[1]))
 
     def link(self, prediction: npt.ArrayLike) -> Doubles:
         return self.rows(prediction)
