@@ -14,7 +14,7 @@ from riverdelta.cli.main import main
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import LOG_LOSS
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.home import Home
 from riverdelta.storage.impression import find
