@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from riverdelta.corrections.base import Correction
     from riverdelta.corrections.calibration import Calibration
     from riverdelta.corrections.entity import Entity
+    from riverdelta.corrections.head import Head
     from riverdelta.corrections.interval import Interval
     from riverdelta.corrections.linear import Linear
     from riverdelta.corrections.lookup import Lookup
     from riverdelta.corrections.project import Project
+    from riverdelta.corrections.seasons import Seasons
     from riverdelta.corrections.stack import Stack
     from riverdelta.corrections.table import Table
     from riverdelta.evaluation.drift import Adapt, Freeze
@@ -34,6 +36,7 @@ _MODULES = {
     "Count": "core.losses",
     "Entity": "corrections.entity",
     "Freeze": "evaluation.drift",
+    "Head": "corrections.head",
     "Interval": "corrections.interval",
     "Linear": "corrections.linear",
     "Lookup": "corrections.lookup",
@@ -44,6 +47,7 @@ _MODULES = {
     "River": "river",
     "RiverdeltaError": "core.errors",
     "Schema": "core.features",
+    "Seasons": "corrections.seasons",
     "Stack": "corrections.stack",
     "Table": "corrections.table",
     "id64": "core.hashing",
@@ -51,8 +55,8 @@ _MODULES = {
 }
 
 __all__ = [
-    "Adapt", "Calibration", "Correction", "Count", "Entity", "Freeze", "Interval", "Linear", "Lookup", "Multiclass", "Project",
-    "Ranking", "Regression", "River", "RiverdeltaError", "Schema", "Stack", "Table", "id64", "online",
+    "Adapt", "Calibration", "Correction", "Count", "Entity", "Freeze", "Head", "Interval", "Linear", "Lookup", "Multiclass",
+    "Project", "Ranking", "Regression", "River", "RiverdeltaError", "Schema", "Seasons", "Stack", "Table", "id64", "online",
 ]  # fmt: skip
 
 

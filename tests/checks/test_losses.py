@@ -94,6 +94,11 @@ def uncached(raw, label, losses):
     losses[:] = np.log1p(np.exp(-raw[:, 0])) + (1.0 - label) * raw[:, 0]
 
 
+def predicts_by_the_first(self, raw, group=None):
+    made = type(self).__mro__[1].inverse_link(self, raw, group)
+    return made * (1.0 + 1e-7 * np.tanh(self.rows(raw)[:, :1]))
+
+
 def with_kernels(**changed):
     names = ("value", "derivatives", "mix", "predict")
     functions = dict(zip(names, LOG_LOSS.kernels.functions, strict=True)) | changed
@@ -142,6 +147,10 @@ BROKEN = {
         mutant(
             "ServesTheCorrectedOutput", export_mixture=lambda self, nodes, base, c, weight, group=None: nodes.add("Identity", c)
         ),
+    ],
+    "what_all_outputs_share_changes_nothing": [
+        type("PredictsByTheFirst", (kind,), {"inverse_link": predicts_by_the_first})(*given)
+        for kind, given in ((Multiclass, (range(3),)), (Ranking, ()))
     ],
     "kernels_are_cached": [mutant("CompiledAtEachStart", **with_kernels(value=uncached))],
 }

@@ -9,11 +9,11 @@ from river.linear_model import LinearRegression, LogisticRegression
 from river.optim import Adam
 from river.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
-from riverdelta import Calibration, Entity, Linear, Lookup, Project, Schema
+from riverdelta import Calibration, Entity, Head, Linear, Lookup, Project, Schema, Seasons
 from riverdelta.checks import parametrize_with_checks
 from riverdelta.river import River
 
-SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]"})
+SCHEMA = Schema.of({"u": "int64", "i": "int64", "h": "float32", "v": "float32[5]", "t": "float64"})
 IDS = [0, -1, 1, 2**31 - 1, 2**63 - 1, 3, 4, 5]
 GENRES = Lookup("genres", "i", {key: np.random.default_rng(key % 97).normal(size=3).tolist() for key in IDS})
 NEIGHBOURS = Lookup("neighbours", "i", {key: list(range(n)) for n, key in enumerate(IDS)})
@@ -27,6 +27,9 @@ SHIPPED = {
     "entity": Entity("u", slots=64),
     "entity of a cross that forgets": Entity(("u", "i"), on=["v", "h", GENRES], slots=64, forget=0.99),
     "entity of a projection": Entity("u", on=[Project("v", 2), "h"], slots=64),
+    "linear of seasons": Linear("u", Seasons("t", "day", 5_000.0, harmonics=[2, 1], zone=-3.5), slots=64),
+    "entity of seasons": Entity("u", on=["h", Seasons("t", "week")], slots=64),
+    "head": Head(["v", "h"], forget=0.99),
     "linear of a projection": Linear("u", Project("v", 2, matrix=np.eye(5, 2)), slots=64),
     "entity without an intercept": Entity("u", on=["v"], intercept=False, variance=0.5, slots=64),
 }
@@ -43,6 +46,7 @@ RIVER = {
     "linear": Linear(("age_of_domain",), "https", "popup_window", intercept=True, slots=64, offset=None),
     "linear by ftrl": Linear("https", "popup_window", method="ftrl", slots=64, offset="https"),
     "entity": Entity("age_of_domain", on=["https"], slots=64, offset=None),
+    "head": Head(["https"], offset=None),
     "a river pipeline": River(
         StandardScaler() | LogisticRegression(), ("https", "popup_window", "request_from_other_domain"), offset=None
     ),

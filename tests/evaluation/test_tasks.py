@@ -19,6 +19,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.losses import Count, Multiclass, Ranking, Regression
 from riverdelta.evaluation.drift import Drift, Reference
 from riverdelta.evaluation.history import History
+from riverdelta.evaluation.measures.known import Moments
 from riverdelta.evaluation.prequential import Prequential
 from riverdelta.evaluation.slices import Slices
 from riverdelta.evaluation.traffic import Traffic
@@ -71,7 +72,9 @@ class Parts:
         for start, stop in r.cuts(cuts):
             rows = slice(start, stop)
             base, served, label, weight = r.base[rows], r.served[rows], r.label[rows], r.weight[rows]
-            self.prequential.update(base, served, label, weight, time=r.time[rows], item=r.item[rows], **r.lists(rows))
+            nothing = np.full(len(label), np.nan)
+            moments = Moments(r.time[rows], nothing, nothing, r.item[rows])
+            self.prequential.update(base, served, label, weight, moments=moments, **r.lists(rows))
             self.history.update(base, served, label, weight, r.time[rows], **r.lists(rows))
             self.slices.update({"country": r.item[rows] + 5}, base, served, label, weight, **r.lists(rows))
             at = np.arange(start, stop)

@@ -78,3 +78,27 @@ def test_a_self_contained_model_still_takes_lists(model):
 def test_a_base_with_an_input_named_group_is_refused(tmp_path):
     with pytest.raises(ModelError, match="'group' is an input of the base"):
         merged(tmp_path, BASE.replace("item", "group"))
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_lists_in_any_order_are_each_scored_alone_whatever_the_opset_of_the_base(tmp_path, opset):
+    model = merged(tmp_path, BASE.replace('"" : 13', f'"" : {opset}'))
+    onnx.checker.check_model(model, full_check=True)
+    feeds, group = rows(9), np.array([5, -1, 5, 8, -1, 5, 8, 8, 2])
+    together = run(model, **feeds, group=group)["score"]
+    for each in np.unique(group):
+        mine = group == each
+        alone = run(model, **{name: column[mine] for name, column in feeds.items()})["score"]
+        np.testing.assert_allclose(together[mine], alone, atol=1e-6)
+
+
+def test_a_quantized_base_scores_lists_alone(tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 13]>
+shop (float[N, 2] x) => (float[N, 1] y) <int8[2, 1] w = {64, -32}, float s = {0.01}, float t = {0.02}, int8 z = {0}> {
+ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) v = DequantizeLinear(w, t, z) y = MatMul(d, v) }"""
+    model, x = merged(tmp_path, text), np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
+    assert {entry.version for entry in model.opset_import if entry.domain == ""} == {18}
+    group = np.array([1, 0, 1, 0, 1])
+    together = run(model, x=x, group=group)["score"]
+    for each in (0, 1):
+        np.testing.assert_allclose(together[group == each], run(model, x=x[group == each])["score"], atol=1e-6)

@@ -91,20 +91,24 @@ def test_lists_are_scored_after_the_stream_and_after_every_other_stream(tmp_path
         "test queries, after the stream, seed 1",
         "test queries, after the stream, seed 2",
         *(f"test queries, after the stream, seed {seed}, no propensities" for seed in range(3)),
+        *(f"test queries, after the stream, seed {seed}, positions" for seed in range(3)),
     ]
     measured = [each["served"]["ndcg10"] for each in found["held_out"].values()]
     assert all(0 < value <= 1 for value in measured)
+    assert "(test queries, after the stream)" in found["verdict"]
     assert len({each["base"]["ndcg10"] for each in found["held_out"].values()}) == 1
 
 
 def test_the_verdict_names_the_baselines_it_loses_to_and_why():
     stream = {"base": {"mae": 3.0}, "served": {"mae": 2.0}, "last_label": {"mae": 0.5}, "last_period": {"mae": 2.5}}
-    figures = {"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994, "gate_weight": 0.2}
+    figures = {"measure": "mae", "stream": stream, "known": 1.0, "repeats": 0.994, "gate_weight": 0.2, "decides": None}
     said = verdict(figures)
-    assert said.startswith("Learning helps: mae 3 → 2. It loses to last_label (0.5). It is no worse than last_period (2.5).")
+    assert said.startswith("Learning helps: mae 3 → 2. It loses to last_label (0.5). Not better: last_period (2.5).")
     assert "99.4% of the labels equal the one before" in said
-    said = verdict(figures | {"stream": {"base": {"mae": 2.0}, "served": {"mae": 2.0}}})
-    assert said.startswith("Learning does not help: mae 2 → 2. Its loss is not below the base's, so the gate mixes in 20%")
+    said = verdict(figures | {"stream": {"base": {"mae": 2.0, "loss": 3.0}, "served": {"mae": 2.0, "loss": 2.5}}})
+    assert said.startswith(
+        "Learning does not help: mae 2 → 2. The loss, which it lowers, went 3 → 2.5; at the end the gate mixes"
+    )
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="RIVERDELTA_DATA names no folder with skab")

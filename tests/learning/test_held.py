@@ -1,11 +1,13 @@
 """Held: what comes while the breaker is open is learned later, as if it had come then, or is dropped and counted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from riverdelta import Calibration, Entity, Schema, Stack
+from riverdelta import Calibration, Entity, Ranking, Schema, Stack
 from riverdelta.checks import Part, check
 from riverdelta.core.errors import Corrupt
 from riverdelta.core.examples import Examples
@@ -166,3 +168,14 @@ def test_it_goes_on_from_its_state_and_one_of_another_stack_or_an_earlier_versio
     other.bind(Schema())
     with pytest.raises(Corrupt, match="'rows' is uint8"):
         held.load(Held(other).state())
+
+
+def test_lists_are_kept_with_the_propensities_of_their_rows():
+    stack = Stack(Calibration(), Ranking())
+    stack.bind(Schema())
+    held, label, group = Held(stack), np.float32([1, 0, 1, 0]), np.array([1, 1, 2, 2])
+    lists = Examples.unserved({}, np.zeros(4, np.float32), label, np.arange(4.0), group=group)
+    held.put(replace(lists, propensity=np.float32([1, 0.5, 0.25, 1])), group == 1)
+    held.put(lists, group == 2)
+    *_, groups, propensity = held.take(10)
+    assert (groups.tolist(), propensity.tolist()) == ([1, 1, 2, 2], [1, 0.5, 1, 1])

@@ -36,7 +36,11 @@ class Oip:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         name, schema = runtime.definition.name, runtime.definition.request_schema
-        inputs = [_tensor(c.name, datatype_of(c.dtype), *(-1 if n is None else n for n in c.shape)) for c in schema.values()]
+        inputs = [
+            _tensor(c.name, datatype_of(c.dtype), *(-1 if n is None else n for n in c.shape))
+            for c in schema.values()
+            if c.name not in schema.optional
+        ]
         self._loss = loss = runtime.definition.loss
         row = [loss.outputs] if loss.outputs > 1 else []
         self._base = f"base_{loss.raw}"
@@ -49,6 +53,7 @@ class Oip:
         if runtime.definition.interval is not None:
             scored += [_tensor(name, "FP32") for name in BOUNDS]
         self._models = {m["name"]: m for m in (_model(name, inputs, scored), _model(name + _FEEDBACK, taken, _TOOK))}
+        self._times = [_tensor(name, datatype_of(schema[name].dtype)) for name in sorted(schema.optional)]
         #: The tensors that a request may have instead of an input: the named parts of one.
         parts = [part for listed in schema.names.values() for part in listed.values()]
         self._parts = [_tensor(part.name, datatype_of(part.dtype)) for part in parts]
@@ -121,7 +126,7 @@ class Oip:
 
         A column of the scorer that has such a name is that column.
         """
-        return _NAMING if self.endpoint(name) == "feedback" else self._naming
+        return _NAMING if self.endpoint(name) == "feedback" else [*self._naming, *self._times]
 
     def expect(self, metadata: Metadata, inputs: Sequence[Shaped]) -> None:
         """Check the names, datatypes and shapes of a model's inputs before their data are read.

@@ -126,7 +126,7 @@ def _fill(schemas: Json, definition: Definition, settings: Settings) -> None:
     ways = {name: [rows(row) for row in row_schemas(column)] for name, column in {**taken, **parts}.items()}
     columns = {name: {"anyOf": found} if len(found) > 1 else found[0] for name, found in ways.items()}
     either = [_one_of(name, listed) for name, listed in taken.names.items()]
-    required = [name for name in taken if name not in taken.names]
+    required = [name for name in taken if name not in taken.names and name not in taken.optional]
     score = schemas["ScoreRequest"]
     score["properties"] = {
         "columns": {"type": "object", "properties": columns, "required": required, "additionalProperties": False}

@@ -133,6 +133,8 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS, strength: 
             values[np.arange(rows) % every != every - 1] = 0
             columns[name] = values
             truth += strength * values.reshape(rows, -1).mean(axis=1)
+        elif column.dtype == "float64":
+            columns[name] = rng.uniform(0.0, 4e9, rows)
     offset = rng.normal(scale=2.0, size=(rows, loss.outputs)).astype(np.float32)
     # The same shift of all outputs would not change a softmax.
     raw = 1.0 + offset + truth[:, None] * (-1.0) ** np.arange(loss.outputs)

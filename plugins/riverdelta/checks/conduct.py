@@ -166,7 +166,7 @@ def what_cannot_be_learned_leaves_no_trace(correction: Correction, schema: Schem
     """A row of weight 0, or with a number that is not finite, changes no bit of the state and no other row of its block."""
     c, other = bound(correction, schema, loss), bound(correction, schema, loss)
     odd = [("weight", 0.0), *product(("offset", "label", "weight"), _NOT_FINITE)]
-    odd += [(name, value) for name in c.reads if schema[name].kind in ("scalar", "vector") for value in _NOT_FINITE]
+    odd += [(name, value) for name in c.reads if schema[name].dtype in ("float32", "float64") for value in _NOT_FINITE]
     for seed, (name, value) in enumerate(odd):
         block = draw(schema, 9, 2000 + seed, loss)
         block.arrays[name].reshape(9, -1)[4, -1] = value
@@ -192,7 +192,7 @@ def a_wild_example_is_bounded(correction: Correction, schema: Schema, loss: Loss
     for array in (usual.offset, *(column for column in usual.columns.values() if column.dtype.kind == "f")):
         np.clip(array, -1, 1, out=array)
     row, labels = usual[:1], some_labels(loss)
-    read = 2 + sum(int(np.prod([n or 1 for n in schema[name].shape])) for name in correction.reads)
+    read = 2 + sum(correction.times.get(name, int(np.prod([n or 1 for n in schema[name].shape]))) for name in correction.reads)
     wild = [(1, *each) for each in product(_WEIGHTS, _SIZES, _OFFSETS, (labels[0], labels[-1]))]
     wild += [(1, 3e38, 1.0, -30.0, labels[-1]), (400, 10.0, 1.0, -60.0, labels[-1]), (400, 10.0, 1.0, 60.0, labels[0])]
     in_units = loss.dispersion == "unit"

@@ -70,7 +70,7 @@ def it_refuses_a_block_that_no_kernel_takes(correction: Correction, schema: Sche
     learn(c, block)
     before, numbers = state(c), {"offset": block.offset, "label": block.label, "weight": block.weight}
     for name, array in {**{name: block.columns[name] for name in c.reads}, **numbers}.items():
-        wrongs: list[Any] = [array.astype(np.int16), array[:, None], array.tolist()]
+        wrongs: list[Any] = [np.zeros_like(array, np.int16), array[:, None], array.tolist()]
         wrongs += [np.repeat(array, 2, axis=0)[::2]] if name in numbers else [None]
         wrongs += [array[:-1]] if name != "offset" else []  # that would be too many of everything else
         for wrong in wrongs:

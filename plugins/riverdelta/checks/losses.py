@@ -185,6 +185,23 @@ def the_graph_agrees(loss: Loss) -> None:
             same("an output mixed with itself", alone, base)
 
 
+def what_all_outputs_share_changes_nothing(loss: Loss) -> None:
+    """The same shift of all raw outputs of a list, or of a row of several classes, changes no value, prediction or
+    derivative."""
+    if not loss.lists and loss.classes is None:
+        return
+    raw = _draw(loss, 12)
+    group, _ = _lists(loss, len(raw))
+    for shift in (-300.0, 7.25):
+        gap = np.abs(loss.inverse_link(raw + shift, group) - loss.inverse_link(raw, group))
+        at_most(f"the change of predictions by a shift of {shift:g}", gap, 1e-9)
+        for label in some_labels(loss).tolist():
+            given = _labels(loss, label, len(raw)) if loss.lists else np.full(len(raw), label)
+            one, other = ([loss.value(z, given, group), *loss.derivatives(z, given, 1.0, group)] for z in (raw, raw + shift))
+            for what, a, b in zip(("values", "gradients", "curvatures"), one, other, strict=True):
+                at_most(f"the change of {what} by a shift of {shift:g}", np.abs(a - b), 1e-9 * (1 + np.abs(a)))
+
+
 def kernels_are_cached(loss: Loss) -> None:
     """Its compiled functions are cached on disk, so that a new process does not compile them again."""
     for function in loss.kernels.functions:

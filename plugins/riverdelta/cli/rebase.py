@@ -30,6 +30,8 @@ _TITLES = {
     "corrected": "new stack, corrected",
     "served": "new stack, as served",
 }
+#: By task the measure that is shown beside the loss.
+_BESIDE = {"auc": "AUC", "macro_f1": "macro F1", "mae": "MAE", "ndcg10": "NDCG@10"}
 _OLD = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -86,11 +88,12 @@ def _print(done: Rebased) -> None:
         console.print(line)
     measured = done.comparison or {}
     examples = f"{measured.get('examples', 0):,}"
-    made = table("on the same rows", "rows", "loss", "AUC")
+    beside = [name for name in _BESIDE if name in measured.get("base", {})]
+    made = table("on the same rows", "rows", "loss", *(_BESIDE[name] for name in beside))
     for name, title in _TITLES.items():
         if name in measured:
             title = f"new {title}" if name == "base" and done.new_base else title
-            figures = (measured[name].get(measure) for measure in ("loss", "auc"))
+            figures = (measured[name].get(measure) for measure in ("loss", *beside))
             made.add_row(title, examples, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
     console.print(made)
     console.print("each row was scored before its label was learned; loss per row")

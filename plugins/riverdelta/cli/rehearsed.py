@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def rehearsed(
     definition = data.definition(base)
     found = asdict(rehearse(definition, split.later, late_rows, late_seconds, split.held_out, data.after))
     for other, stream in split.others.items():
-        more = rehearse(definition, stream, late_rows, late_seconds, split.held_out)
+        more = rehearse(replace(definition, task=stream.loss), stream, late_rows, late_seconds, split.held_out)
         found["held_out"].update({f"{title}, {other}": measures for title, measures in more.held_out.items()})
     made = {
         "data": name,
@@ -54,6 +54,7 @@ def rehearsed(
         "base_rows": len(split.first),
         "rows": len(split.later),
         "measure": data.measure,
+        "decides": data.decides,
         "lag_rows": late_rows,
         "lag_seconds": late_seconds,
         **found,
@@ -71,26 +72,26 @@ def _digest(data: DataSet, rows: Stream) -> str:
 
 def verdict(figures: Mapping[str, Any]) -> str:
     """Return in words whether learning helped by the measure of the task, and why a simple baseline is better if one is."""
-    measure = figures["measure"]
-    if not _number(figures["stream"]["served"].get(measure)):
-        numbers = (name for name, value in figures["stream"]["served"].items() if isinstance(value, float))
-        measure = next((name for name in numbers if name not in _NOT_SHOWN), measure)
+    measure, decides = figures["measure"], figures["decides"]
+    deciding = figures["stream"] if decides is None else figures["held_out"][decides]
     sign = 1 if measure in _HIGHER else -1
-    values = {who: of[measure] for who, of in figures["stream"].items() if _number(of.get(measure))}
+    values = {who: of[measure] for who, of in deciding.items() if _number(of.get(measure))}
     if not {"base", "served"} <= set(values):
         return f"{figures['measure']} is unknown: too few labels were known."
     base, served = values.pop("base"), values.pop("served")
     helped = "helps" if sign * (served - base) > 0 else "does not help"
-    said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}."
-    if helped == "does not help" and figures["gate_weight"] < 0.5:
-        said += f" Its loss is not below the base's, so the gate mixes in {figures['gate_weight']:.0%} of it at the end."
+    said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}{'' if decides is None else f' ({decides})'}."
+    losses = [deciding[who].get("loss") for who in ("base", "served")]
+    if helped == "does not help" and all(map(_number, losses)):
+        said += f" The loss, which it lowers, went {losses[0]:.4g} → {losses[1]:.4g}; at the end the gate mixes in"
+        said += f" {figures['gate_weight']:.0%} of what was learned."
     ordered = sorted(values, key=lambda who: -sign * values[who])
     better = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) > 0]
     worse = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) <= 0]
     if better:
         said += f" It loses to {' and '.join(better)}."
     if worse:
-        said += f" It is no worse than {' and '.join(worse)}."
+        said += f" Not better: {' and '.join(worse)}."
     if figures["known"] < 0.5:
         said += f" Only {figures['known']:.0%} of the labels were known before the last row was scored."
     repeats = figures["repeats"]

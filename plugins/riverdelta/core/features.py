@@ -23,6 +23,7 @@ from riverdelta.core.values import LISTS, array_of_texts, check_texts, described
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 DTYPES = (
@@ -40,13 +41,14 @@ class Column:
     """A column: its name, its numpy dtype or `string`, and its shape after the batch axis (None for an axis of any length).
 
     `number` is whether integers are numbers and not ids, of which a string would be hashed. `axes` are the names of the axes
-    of `shape`, if the base gives them any: axes of one name have one length.
+    of `shape`, if the base gives them any: axes of one name have one length. `time` is whether it holds Unix seconds.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] = ()
     number: bool = False
+    time: bool = field(default=False, compare=False)
     axes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property

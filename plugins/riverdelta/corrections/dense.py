@@ -12,13 +12,14 @@ from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.project import Project, project
+from riverdelta.corrections.seasons import Seasons
 
 #: A column of floats, or what makes some of one.
-Feature = str | Lookup | Project
+Feature = str | Lookup | Project | Seasons
 
 
 class Dense:
-    """Makes the matrix float32[N, D] of an intercept, scalars, vectors, projected vectors and vector lookups.
+    """Makes the matrix float32[N, D] of an intercept, scalars, vectors, projections, vector lookups and seasons.
 
     Feature k ends before column `ends[k]`; `names` has one name for each of the D columns.
     """
@@ -27,10 +28,9 @@ class Dense:
         self.features, self.intercept = tuple(features), intercept
         self._widths = {feature: _width(what, feature, schema) for feature in self.features}
         self._matrices = {feature: feature.of(schema) for feature in self.features if isinstance(feature, Project)}
-        titles = [(feature if isinstance(feature, str) else feature.name, self._widths[feature]) for feature in self.features]
-        titles = [("intercept", 1)] * intercept + titles
-        self.ends: Ints = np.cumsum([width for _, width in titles], dtype=np.int64)
-        self.names = [name if width == 1 else f"{name}[{i}]" for name, width in titles for i in range(width)]
+        titles = [["intercept"]] * intercept + [_titles(feature, self._widths[feature]) for feature in self.features]
+        self.ends: Ints = np.cumsum([len(each) for each in titles], dtype=np.int64)
+        self.names = [name for each in titles for name in each]
         self.width = len(self.names)
 
     def matrix(self, columns: Columns, rows: int) -> Floats:
@@ -39,7 +39,7 @@ class Dense:
         return np.ascontiguousarray(np.concatenate([np.ones((rows, int(self.intercept)), np.float32), *parts], axis=1))
 
     def _part(self, feature: Feature, columns: Columns) -> Floats:
-        if isinstance(feature, Lookup):
+        if isinstance(feature, Lookup | Seasons):
             return feature.vector(columns[feature.key])
         if isinstance(feature, Project):
             return project(columns[feature.key], self._matrices[feature])
@@ -53,7 +53,7 @@ class Dense:
             one = nodes.constant(np.ones((1, 1), np.float32))
             parts.append(nodes.add("Expand", one, shape))
         for feature in self.features:
-            if isinstance(feature, Lookup):
+            if isinstance(feature, Lookup | Seasons):
                 parts.append(feature.export_vector(nodes, columns[feature.key]))
             elif isinstance(feature, Project):
                 parts.append(nodes.add("MatMul", columns[feature.key], nodes.constant(self._matrices[feature])))
@@ -66,7 +66,7 @@ def listed(on: Feature | Sequence[Feature]) -> list[Feature]:
     """Return float features as a list; raises `ConfigurationError` for an invalid or repeated feature."""
     features = list(on) if isinstance(on, Iterable) and not isinstance(on, str) else [on]
     for feature in features:
-        if not isinstance(feature, Lookup | Project):
+        if not isinstance(feature, Lookup | Project | Seasons):
             column("a feature of on", feature, 'Entity("user_id", on=["item_vec", "hour"])')
         if features.count(feature) > 1:
             raise ConfigurationError(f"on has the feature {feature!r} twice; expected each feature once")
@@ -74,7 +74,9 @@ def listed(on: Feature | Sequence[Feature]) -> list[Feature]:
 
 
 def _width(what: str, feature: Feature, schema: Schema) -> int:
-    if isinstance(feature, Project):
+    if isinstance(feature, Seasons):
+        feature.check(schema)
+    if isinstance(feature, Project | Seasons):
         return feature.width
     if isinstance(feature, Lookup):
         schema.need(feature.key, f"lookup {feature.name!r}", "id")
@@ -83,3 +85,19 @@ def _width(what: str, feature: Feature, schema: Schema) -> int:
         return feature.width
     found = schema.need(feature, what, "scalar", "vector")
     return (found.shape[0] or 1) if found.shape else 1
+
+
+def times_of(features: Iterable[object]) -> dict[str, int]:
+    """Return the columns that features read as times, and how many numbers they make of each."""
+    found = dict[str, int]()
+    for feature in features:
+        if isinstance(feature, Seasons):
+            found[feature.key] = found.get(feature.key, 0) + feature.width
+    return found
+
+
+def _titles(feature: Feature, width: int) -> list[str]:
+    if isinstance(feature, Seasons):
+        return feature.titles
+    name = feature if isinstance(feature, str) else feature.name
+    return [name] if width == 1 else [f"{name}[{i}]" for i in range(width)]

@@ -17,7 +17,7 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, entity_kernels, evidence, limits
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import At, Coefficients, Ids, by_output, root_mean, spelled
-from riverdelta.corrections.dense import Dense, Feature, listed
+from riverdelta.corrections.dense import Dense, Feature, listed, times_of
 from riverdelta.corrections.growing import INDEX, SLOTS, Growing
 from riverdelta.corrections.hashed import combinations, read_by
 from riverdelta.corrections.hashing import Hash
@@ -34,8 +34,8 @@ class Entity(Correction):
     key
         The id column (int64) of the entity, or a tuple of several for their cross.
     on
-        The features x: float32 columns, taps, vector lookups, or projections of a wide vector (`Project`), one or a list.
-        Without any, an entity has an intercept alone.
+        The features x: float32 columns, taps, vector lookups, projections of a wide vector (`Project`) or `Seasons`, one or
+        a list. Without any, an entity has an intercept alone.
     intercept
         Whether x includes a constant 1.
     variance
@@ -123,6 +123,10 @@ class Entity(Correction):
         return tuple(name for name in self.on if isinstance(name, str))
 
     @property
+    def times(self) -> dict[str, int]:
+        return times_of(self.on)
+
+    @property
     def _keys(self) -> tuple[str, ...]:
         return tuple(self.key) if isinstance(self.key, tuple | list) else (self.key,)
 
@@ -133,10 +137,8 @@ class Entity(Correction):
         return tuple(dict.fromkeys((*self._keys, *(name for f in self.on for name in read_by(f)))))
 
     def bind(self, schema: Schema) -> None:
-        what = f"Entity({self.key!r})"
-        for name in self._keys:
-            schema.need(name, what, "id")
-        self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
+        what = f"{type(self).__name__}({self.key or self.on!r})"
+        self._bind_key(schema, what)
         self._dense = Dense(what, self.on, schema, self.intercept)
         row = np.zeros((1, self.loss.outputs * self._dense.width), np.float32)
         self.served = {"mean": Table(row, slots=self.slots), limits.LIMIT: limits.table(self._dense.width)}
@@ -151,6 +153,17 @@ class Entity(Correction):
         self._rows = Growing(self.served, self.learner, self.slots, "mean", "precision")
         super().bind(schema)
 
+    def _bind_key(self, schema: Schema, what: str) -> None:
+        for name in self._keys:
+            schema.need(name, what, "id")
+        self._hash = Hash.draw(f"entity/{'*'.join(self._keys)}", len(self._keys), self.slots)
+
+    def _slots(self, columns: Columns, rows: int) -> Ints:
+        return self._hash(*(columns[name] for name in self._keys))
+
+    def _export_slots(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
+        return self._hash.export(nodes, *(nodes.cast(columns[name], TensorProto.INT64) for name in self._keys))
+
     def inflate(self, keep: float) -> None:
         square, begin = self.learner["square"], 0
         precision = self.learner["precision"].reshape(self._rows.used, -1, self._dense.width)
@@ -162,7 +175,7 @@ class Entity(Correction):
             begin = end
 
     def _design(self, columns: Columns, rows: int) -> tuple[Any, Floats]:
-        return self._hash(*(columns[name] for name in self._keys)), self._dense.matrix(columns, rows)
+        return self._slots(columns, rows), self._dense.matrix(columns, rows)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
@@ -196,8 +209,7 @@ class Entity(Correction):
         limits.restore(self.served[limits.LIMIT], window, learner["square"][1:], learner["present"], self._dense.ends)
 
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        ids = [nodes.cast(columns[name], TensorProto.INT64) for name in self._keys]
-        rows = self._rows.export(nodes, self._hash.export(nodes, *ids))
+        rows = self._rows.export(nodes, self._export_slots(nodes, columns, offset))
         width = self._dense.width
         limit = nodes.table(limits.LIMIT, self.served[limits.LIMIT].values)
         matrix = limits.export(nodes, self._dense.export(nodes, columns, offset), limit)

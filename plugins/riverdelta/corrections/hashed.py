@@ -13,9 +13,10 @@ from riverdelta.corrections.coefficients import At, Ids, spelled
 from riverdelta.corrections.hashing import Hash
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.project import Project
+from riverdelta.corrections.seasons import Seasons
 
-#: An id column, a cross of several, or a bag of ids from a lookup.
-Sparse = str | tuple[str, ...] | Lookup | Project
+#: A column, a cross of ids, or what makes features of a column.
+Sparse = str | tuple[str, ...] | Lookup | Project | Seasons
 
 
 class Hashed:

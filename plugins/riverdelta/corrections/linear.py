@@ -12,11 +12,12 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections import bounded, evidence, limits, linear_kernels
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.coefficients import Coefficients, by_output, root_mean
-from riverdelta.corrections.dense import Dense, Feature
+from riverdelta.corrections.dense import Dense, Feature, times_of
 from riverdelta.corrections.hashed import Hashed, Sparse, read_by
 from riverdelta.corrections.lookup import Lookup
 from riverdelta.corrections.project import Project
 from riverdelta.corrections.rows import offset_key
+from riverdelta.corrections.seasons import Seasons
 from riverdelta.corrections.table import Table
 
 _METHODS = ("adagrad", "ftrl")
@@ -28,7 +29,8 @@ class Linear(Correction):
     Parameters
     ----------
     *features
-        Id columns, tuples of id columns (crosses), float32 scalars or vectors, taps, lookups, and projections (`Project`).
+        Id columns, tuples of id columns (crosses), float32 scalars or vectors, taps, lookups, projections (`Project`) and
+        `Seasons`.
     method
         "adagrad", or "ftrl", which with `l1` keeps most weights at exactly 0.
     rate
@@ -112,6 +114,10 @@ class Linear(Correction):
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for f in self.features if isinstance(f, tuple | Lookup) for name in read_by(f)))
+
+    @property
+    def times(self) -> dict[str, int]:
+        return times_of(self.features)
 
     def bind(self, schema: Schema) -> None:
         what = f"Linear({', '.join(map(repr, self.features))})"
@@ -219,7 +225,7 @@ def _check(feature: Sparse, features: tuple[Sparse, ...]) -> None:
             f"Linear has the list {feature!r} as a feature; write Linear({columns}) for a feature of each column, or "
             f"Linear(({columns})) for their cross"
         )
-    if isinstance(feature, Lookup | Project):
+    if isinstance(feature, Lookup | Project | Seasons):
         return
     for name in feature if isinstance(feature, tuple) and feature else (feature,):
         column("a feature of Linear", name, 'Linear("user_id", ("user_id", "item_id"), "hour")')

@@ -77,6 +77,14 @@ class RowFaces(MiniBatchClassifier):
         """The columns that can only be numbers: scalars or vectors."""
         return ()
 
+    @property
+    def times(self) -> Mapping[str, int]:
+        """The columns of Unix seconds, float64, and how many numbers are made of each.
+
+        A service declares them, and fills those that a request leaves out.
+        """
+        return {}
+
     def learn_one(self, x: Row, y: Any, w: float = 1.0) -> None:
         """Learn one example.
 
@@ -207,6 +215,8 @@ class RowFaces(MiniBatchClassifier):
         return Schema.of({name: spec for name, spec in found.items() if spec is not None})
 
     def _kind(self, name: str, value: Any) -> str | None:
+        if name in self.times:
+            return "float64"
         if name in self.keys or isinstance(value, str | bytes):
             return "int64"
         if is_list(value) and len(value):

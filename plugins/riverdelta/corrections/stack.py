@@ -90,13 +90,13 @@ class Stack:
     ) -> Floats:
         """Learn the rows in order and return the corrected raw outputs float32[N, K] from before each row's own update.
 
-                With a loss of `lists`, `group` int64[N] is the list of each row (default: a single list), and the outputs are from
+        With a loss of `lists`, `group` int64[N] is the list of each row (default: a single list), and the outputs are from
         before any row of the list was learned. `propensity` float32[N] are the probabilities, above 0, with which its rows were
         examined, by which `weight` was divided (default: all rows were examined alike). A correction that is `additive` learns
         from the undivided weights, and from offsets to which ln(propensity) is added while it learns.
 
-                Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
-                have; nothing is learned then.
+        Raises `InvalidInput` naming a column that does not fit the bound schema, or the row of a label that the loss does not
+        have; nothing is learned then.
         """
         self.schema.fits(columns, len(base))
         raw, label = base, self.loss.check_labels(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,12 @@ class Rows(NamedTuple):
             starts = loss.starts(rows, group, each=True)
             good = np.repeat(np.logical_and.reduceat(good, starts[:-1]), np.diff(starts))
         return cls(raw, labels, weights, good, group)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Return the rows of all parts in order; they have no lists."""
+        raw, label, weight, good, _ = zip(*parts, strict=True)
+        return cls(np.concatenate(raw, axis=1), np.concatenate(label), np.concatenate(weight), np.concatenate(good))
 
     def losses(self, loss: Loss) -> Doubles:
         """Return the losses float64[2, N] of both scorers, not weighted; 0 for rows that are not measurable."""

@@ -16,6 +16,9 @@ from riverdelta.evaluation.measures.known import Moments
 
 __all__ = ["SCORERS", "Prequential"]
 
+#: The rows that are measured in one call.
+AT_ONCE = 512
+
 
 class Prequential:
     """The loss of base and served outputs and the measures of the task, beside simple baselines.
@@ -53,6 +56,8 @@ class Prequential:
         self.window, self.loss = window, loss
         self._families = [_Family(each, window) for each in measures_of(loss, threshold)]
         self._skipped = 0
+        #: Rows that are not measured yet: a few at once would take as long as many.
+        self._waiting: list[tuple[Rows, Moments]] = []
 
     def update(
         self,
@@ -66,12 +71,27 @@ class Prequential:
         """Add N rows: raw outputs float32[N, K] as they were when each row was scored, labels, weights (default 1).
 
         `group` int64[N] has the list of each row, for a loss of lists; `moments` is what baselines need: a row of which they
-        are unknown knows all labels before. A row with a value that is not finite, or with an
-        invalid label, is left out and counted as skipped.
+        are unknown knows all labels before. A row with a value that is not finite, or with an invalid label, is left out and
+        counted as skipped.
         """
         rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
         self._skipped += len(label) - int(rows.good.sum())
         moments = moments or Moments.unknown(len(label))
+        if self.loss.lists:
+            self._measure(rows, group, moments)
+            return
+        self._waiting.append((rows, moments))
+        if sum(len(one.label) for one, _ in self._waiting) >= AT_ONCE:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Measure the rows that wait."""
+        if self._waiting:
+            rows, moments = zip(*self._waiting, strict=True)
+            self._waiting = []
+            self._measure(Rows.joined(rows), None, Moments.joined(moments))
+
+    def _measure(self, rows: Rows, group: Group, moments: Moments) -> None:
         for family in self._families:
             family.update(*family.measures.facts(rows, group, moments))
 
@@ -81,6 +101,7 @@ class Prequential:
         Scorers are base, served and the baselines; each has examples, skipped (rows, over all time), loss, and the measures of
         its task.
         """
+        self._settle()
         found: dict[str, dict[str, Report]] = {"all": {}, "recent": {}}
         for family in self._families:
             for window, (examples, report) in family.report().items():
@@ -90,6 +111,7 @@ class Prequential:
 
     def state(self) -> dict[str, Array]:
         """Return the state to save, from which `load` continues bit for bit."""
+        self._settle()
         first, *others = self._families
         return {
             **first.state(self._skipped),
@@ -102,6 +124,7 @@ class Prequential:
         A window that is larger than the saved one fills up with new rows. A sum of losses that is not possible is computed
         again from the counts; a state of version 0.1 has no baselines.
         """
+        self._waiting = []
         first, *others = self._families
         self._skipped = first.load(arrays)
         for n, family in enumerate(others):

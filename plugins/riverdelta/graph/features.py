@@ -152,6 +152,7 @@ class Features(dict[str, Feature]):
                 )
         made.declared = Schema(unused)
         made.request = Request({**sent, **unused})
+        made.request.optional = frozenset(name for name, column in unused.items() if column.time)
         made.request.names = {
             name: Schema({one: replace(made[one].source, name=one, shape=(), axes=()) for one in listed})
             for name, listed in given.items()
@@ -244,6 +245,8 @@ def read(source: Column, declared: Column | None = None, flat: bool = True) -> F
     row = () if flat and source.shape == (1,) else source.shape
     integers, floats, text = (source.numpy.kind in kinds for kinds in ("iub", "f", "O"))
     if declared is not None:
+        if declared.time:
+            return _read_time(source, declared, row)
         vector = declared.dtype == "float32" and declared.shape == source.shape and len(row or source.shape) == 1 and not text
         if vector and declared.shape:
             return Feature(replace(declared, name=source.name), replace(source, number=integers))
@@ -256,11 +259,23 @@ def read(source: Column, declared: Column | None = None, flat: bool = True) -> F
                 f"column {source.name!r} is declared as {declared}, and the base has it as {source}; "
                 f"{_allowed(source, row, text)}"
             )
+    if source.time:
+        return Feature(source, source)
     if not row and (integers or text):
         return Feature(Column(source.name, "int64"), source)
     if floats and len(row) <= 1 and None not in row:
         return Feature(Column(source.name, "float32", row), source)
     return Feature(source, source)
+
+
+def _read_time(source: Column, declared: Column, row: tuple[int | None, ...]) -> Feature:
+    """Return the feature of an input that holds Unix seconds."""
+    if row or source.dtype not in ("float64", "int64"):
+        raise ConfigurationError(
+            f"Seasons({source.name!r}) reads an input of the base that is {source}; expected Unix seconds, float64[N] or "
+            f"int64[N]: send the time in a column of its own, as in Seasons('sent_at', 'day')"
+        )
+    return Feature(replace(declared, name=source.name), replace(source, number=source.dtype == "int64", time=True))
 
 
 def _allowed(source: Column, row: tuple[int | None, ...], text: bool) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from riverdelta.core.features import Columns, Floats
 from riverdelta.core.records import by_output
 from riverdelta.core.settings import Settings
-from riverdelta.evaluation.prequential import Prequential
+from riverdelta.evaluation.prequential import SCORERS, Prequential
 from riverdelta.lab.stream import Stream
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import Learner, new_learner
@@ -23,7 +23,7 @@ Measures = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The measures of base, served and baselines: prequential, and on rows that are only scored, by their name.
+    """The measures of base, served and baselines: prequential; those of base and served on rows that are only scored, by name.
 
     `known` is the share of labels that were known before the last row, or list, was scored, and `repeats` the share of labels
     that equal the one before them, None for lists.
@@ -69,7 +69,7 @@ def rehearse(
     base, columns = score_with_base(definition, stream.columns, learner.stack.reads)
     time = _order(stream).astype(np.float64) if lag_rows else stream.time
     known = time + (lag_rows or lag_seconds) if lag_rows or lag_seconds else None
-    rows: dict[str, Any] = {"weight": stream.weight, "group": stream.group}
+    rows: dict[str, Any] = {"propensity": stream.propensity, "group": stream.group}
     done = replay(learner, columns, base, stream.label, time, label_time=known, **rows)
     measured = dict[str, Measures]()
     for count in after:
@@ -102,8 +102,9 @@ def _measure(learner: Learner, rows: Stream, base: Floats, columns: Columns) -> 
     base = by_output(base)
     _, served = learner.serve(columns, base, rows.group)
     measures = Prequential(loss=rows.loss)
-    measures.update(base, served, rows.label, rows.weight, rows.group)
-    return measures.report()["all"]
+    measures.update(base, served, rows.label, None, rows.group)
+    found = measures.report()["all"]
+    return {who: found[who] for who in SCORERS}
 
 
 def _cut(columns: Columns, rows: slice) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class Stream:
         The loss of the task, which says which labels are valid.
     group
         For a loss of lists the list of each row, int64[N]; rows of one list are adjacent.
-    weight
-        The weight of each label, float32[N] (default 1): for clicks, 1 over the probability that the row was examined.
+    propensity
+        For a loss of lists the probability that the row was examined, float32[N] (default: none is known).
 
     Raises
     ------
@@ -60,7 +60,7 @@ class Stream:
     tables: Mapping[str, SideTable] = field(default_factory=dict)
     loss: Loss = LOG_LOSS
     group: Ints | None = None
-    weight: Floats | None = None
+    propensity: Floats | None = None
 
     def __post_init__(self) -> None:
         for name, array in {**self.columns, **self._rows()}.items():

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.core.features import Columns, Schema
+from riverdelta.core.features import Column, Columns, Schema
 from riverdelta.core.hashing import id64, id_of
 from riverdelta.core.losses import Loss, loss_of
 from riverdelta.core.request import Request
@@ -103,6 +103,8 @@ class Definition:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "corrections", listed(self.corrections))
+        times = dict.fromkeys(name for c in self.corrections for name in c.times)
+        object.__setattr__(self, "columns", with_times(self.columns, times))
 
     @property
     def loss(self) -> Loss:
@@ -147,6 +149,7 @@ class Definition:
             return every
         sent = dict.fromkeys(self.features[name].source.name for name in self.columns)
         request = Request({name: every[name] for name in sent})
+        request.optional = every.optional
         request.names = {name: parts for name, parts in every.names.items() if name in sent}
         return request
 
@@ -239,6 +242,22 @@ class Definition:
     def fingerprint_of_0_1(self) -> str:
         """Return what version 0.1 wrote to `owner`, a file of a home: digests of the base and the stack."""
         return f"{self.signature.digest[:16]}-{self.new_stack().fingerprint_of_0_1()}"
+
+
+def with_times(columns: Schema, times: Iterable[str]) -> Schema:
+    """Return the declared columns and those of `times`, which hold Unix seconds.
+
+    Raises `ConfigurationError` if one is declared as anything else.
+    """
+    made = Schema(columns)
+    for name in times:
+        if name in made and (made[name].dtype, made[name].shape) != ("float64", ()):
+            raise ConfigurationError(
+                f"column {name!r} is declared as {made[name]}, and Seasons reads it; leave it out of columns, or write "
+                f"columns={{{name!r}: 'float64'}}"
+            )
+        made[name] = Column(name, "float64", time=True)
+    return made
 
 
 _EXAMPLES = {

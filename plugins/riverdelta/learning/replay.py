@@ -36,6 +36,7 @@ def replay(
     source: Ints | None = None,
     weight: Floats | None = None,
     group: Ints | None = None,
+    propensity: Floats | None = None,
 ) -> Replayed:
     """Return a log's rows as a fresh learner serves them, each scored with what it learned from the labels known so far.
 
@@ -61,15 +62,19 @@ def replay(
         The weight of each label, float32[N] from 0 to 100 (default 1); a negative by silence has the weight 1.
     group
         The list of each row, int64[N] with the rows of a list adjacent, for a loss of lists. A list is scored in one request,
-        and complete when the last of its labels is known; `refresh_rows` then counts lists.
+        shown in its order, and complete when the last of its labels is known; `refresh_rows` then counts lists.
+    propensity
+        The probability that a row of a list was examined, float32[N] (default: none is known).
     """
     rows = len(label)
     weight = np.ones(rows, np.float32) if weight is None else weight
     source = np.ones(rows, np.int64) if source is None else source
-    run = Replayed(learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source, weight, group)
+    run = Replayed(
+        learner, columns, np.ascontiguousarray(by_output(base), np.float32), label, time, source, weight, group, propensity
+    )
     start = perf_counter()
     joiner = learner.joiner
-    immediate = (joiner.window is None or group is not None) and joiner.weights.keep == 1.0
+    immediate = (joiner.window is None or group is not None) and joiner.weights.keep == 1.0 and propensity is None
     if label_time is None and refresh_rows <= 1 and immediate and learner.adaptation.response is None:
         for part in cuts(rows, group, AT_ONCE):
             run.serve_and_learn(part)
@@ -108,7 +113,9 @@ class Replayed(Source, Observer):
         source: Ints,
         weight: Floats,
         group: Ints | None = None,
+        propensity: Floats | None = None,
     ) -> None:
+        self._propensity = propensity
         self.learner, self.columns, self.group = learner, columns, group
         self._edges_of_lists = np.arange(len(label) + 1) if group is None else learner.stack.loss.starts(len(label), group)
         counts = np.diff(self._edges_of_lists)
@@ -204,8 +211,12 @@ class Replayed(Source, Observer):
         if window is not None and self.group is None:
             late = (self.time[rows] + window <= self._tick) & (label > 0)
         keys, weight = (np.ones(len(rows), np.int64), self._request[rows], self._index[rows]), self.weight[rows]
-        complete = None if self.group is None else np.ones(len(rows), np.bool_)
-        self._push(Feedback(*keys, label, received, late, self.source[rows], weight, complete=complete))
+        shown: dict[str, Any] = {
+            "propensity": None if self._propensity is None else self._propensity[rows],
+            "place": None if self.group is None else self._index[rows],
+            "complete": None if self.group is None else np.ones(len(rows), np.bool_),
+        }
+        self._push(Feedback(*keys, label, received, late, self.source[rows], weight, **shown))
 
     def _push(self, record: Record) -> None:
         self._sequence += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,8 @@ class Block:
     """Checked columns of N rows, those that the journal keeps of them, the propensities with which the rows are shown, and the
     seconds that the checks took.
 
-    `name` has the client's ids of the request and its rows, if any, `texts` the texts of string ids that are new.
+    `filled` are the columns of times that the client left out, `name` has the client's ids of the request and its rows, if any,
+    `texts` the texts of string ids that are new.
     """
 
     columns: Mapping[str, Any]
@@ -53,6 +54,7 @@ class Block:
     rows: int
     propensity: Floats | None
     seconds: float
+    filled: Collection[str] = ()
     name: RequestName | None = None
     texts: Mapping[int, str] = field(default_factory=dict)
 
@@ -125,12 +127,15 @@ class DataPlane:
     def read(self, columns: Mapping[str, Any], propensity: Any = None, request_id: Any = None, row_ids: Any = None) -> Block:
         """Return checked columns, and the client's ids; raises `InvalidInput` naming what is wrong."""
         started = time.perf_counter()
-        checked, rows = self.schema.check(columns, self.settings.max_rows)
+        sent, rows = self.schema.without(columns).check(columns, self.settings.max_rows)
+        filled = [name for name in self.schema.optional if name not in sent]
+        # Journalled with the columns, so that learning sees the time that was scored.
+        checked = sent | dict.fromkeys(filled, np.full(rows, self.clock())) if filled else sent
         fed, kept = self.definition.split(checked)
         shown_with = None if propensity is None else _propensity(propensity, rows)
         name = read_name(request_id, row_ids, rows, self._ids)
         texts = self._texts.new({**columns, **self.definition.features.texts(checked)}, kept)
-        return Block(fed, kept, rows, shown_with, time.perf_counter() - started, name, texts)
+        return Block(fed, kept, rows, shown_with, time.perf_counter() - started, filled, name, texts)
 
     def score_block(self, block: Block, transport: str = "rest", trace: str | None = None) -> ScoreAnswer | Claim:
         """Score a block that `read` returned; if its request has a name, the answer is what `settle` returns.
@@ -161,7 +166,8 @@ class DataPlane:
             request = self.journal.incarnation, self.journal.append(rows)
             made = self._answer(request, scored.score, scored.base, scored.state, bounds)
         else:
-            made = claim(self.journal, rows, block.name, block.columns, scored.score, bounds)
+            sent_by_client = {name: array for name, array in block.columns.items() if name not in block.filled}
+            made = claim(self.journal, rows, block.name, sent_by_client, scored.score, bounds)
         prepared = None if self.definition.prepare is None else started - began
         self.metrics.scored(transport, block.rows, block.seconds, ran - started, time.perf_counter() - ran, prepared)
         return made

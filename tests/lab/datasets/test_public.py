@@ -72,7 +72,7 @@ def test_the_last_speaker_is_the_stream_and_the_publishers_test_recordings_train
     assert np.isfinite(split.later.columns["features"]).all()
 
 
-def test_mq2008_shows_ten_documents_by_bm25_and_weighs_a_click_by_its_position(tmp_path):
+def test_mq2008_shows_ten_documents_by_bm25_and_says_how_likely_each_position_was_examined(tmp_path):
     draw = np.random.default_rng(0)
     rows = np.column_stack([draw.integers(0, 3, 60), np.repeat(np.arange(5), 12), draw.random((60, 46))])
     for name in ("train", "test"):
@@ -81,11 +81,11 @@ def test_mq2008_shows_ten_documents_by_bm25_and_weighs_a_click_by_its_position(t
     shown = split.later[:10]
     assert set(shown.group) == {0}
     assert (np.diff(shown.columns["X"][:, 24]) <= 0).all()
-    assert shown.weight.tolist() == list(range(1, 11))
-    assert split.later.label[split.later.weight == 1].mean() > 3 * split.later.label[split.later.weight == 10].mean()
+    assert shown.propensity.tolist() == [np.float32(1 / k) for k in range(1, 11)]
+    assert split.later.label[split.later.propensity == 1].mean() > 3 * split.later.label[split.later.propensity < 0.11].mean()
     assert split.held_out["test queries"].label.max() == 2
-    assert len(split.others) == 5
-    assert split.others["seed 0, no propensities"].weight is None
+    assert len(split.others) == 8
+    assert split.others["seed 0, no propensities"].propensity is None
     assert (split.others["seed 0, no propensities"].label == split.later.label).all()
     assert (split.others["seed 1"].label != split.later.label).any()
 

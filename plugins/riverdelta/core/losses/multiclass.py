@@ -205,6 +205,8 @@ class Multiclass(Loss):
         return np.array([self._code(one, what, first + at, shown) for at, one in enumerate(given.tolist())], np.float32)
 
     def _code(self, label: Any, what: str, at: int, shown: bool) -> float:
+        if isinstance(label, np.generic):
+            label = label.item()
         if isinstance(label, bytes):
             label = label.decode(errors="replace")
         if isinstance(label, float) and label.is_integer():

@@ -94,8 +94,9 @@ class Classes(Measures):
     """The measures of one class in K: the predicted class is the one of the largest prediction, the first of equal ones.
 
     With weights w: accuracy = Σ w·hit / Σ w; recall of a class = Σ w·hit / Σ w over its labels, reported for the 50 classes
-    with the most labels; macro F1 is the mean of F1 over classes that occurred as a label or a prediction; calibration_error =
-    Σ over 10 bins of the predicted class's probability of |Σ w·probability - Σ w·hit|, divided by Σ w.
+    with the most labels, those with more first; macro F1 is the mean of F1 over classes that occurred as a label or a
+    prediction; calibration = Σ over 10 bins of the predicted class's probability of |Σ w·probability - Σ w·hit|, divided by
+    Σ w.
 
     Baselines: `last_label` predicts the label before, with the probability (equal pairs + 1) / (pairs + 2), and shares the rest
     among the other classes by their counts + 1; `majority` predicts by (count + 1) / (examples + K).
@@ -156,11 +157,11 @@ class Classes(Measures):
         occurred = (predicted + labels) > 0
         scores = 2.0 * right[occurred] / (predicted + labels)[occurred]
         off = float(np.abs(sums["bins"][s, :, 1] - sums["bins"][s, :, 2]).sum())
-        frequent = np.sort(np.argsort(-labels, kind="stable")[:MOST])
+        frequent = np.argsort(-labels, kind="stable")[:MOST]
         return found | {
             "clipped": clipped,
             "macro_f1": float(scores.mean()) if len(scores) else None,
-            "calibration_error": share(off, weight),
+            "calibration": share(off, weight),
             "recall": {str(self.loss.label_of(k)): share(float(right[k]), float(labels[k])) for k in frequent if labels[k] > 0},
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,13 @@ class Moments(NamedTuple):
     def unknown(cls, rows: int) -> Moments:
         """Return the moments of rows without any."""
         return cls(*np.full((3, rows), np.nan))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Moments]) -> Moments:
+        """Return the moments of all parts in order; items only if all have them."""
+        time, scored, received = (np.concatenate([part[column] for part in parts]) for column in range(3))
+        items = [part.item for part in parts if part.item is not None]
+        return cls(time, scored, received, np.concatenate(items) if len(items) == len(parts) else None)
 
     def at(self, rows: npt.NDArray[Any]) -> Moments:
         """Return the moments of some rows."""

@@ -65,16 +65,17 @@ def _popular(known, learned, until, starts, item, cells, out):  # type: ignore[n
             out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
 
 
-@numba.njit(types.void(types.float64[:, :, ::1], _Table), cache=True)
-def _add(facts, sums):  # type: ignore[no-untyped-def]
-    """Add lists to sums[S, (lists, loss, NDCG, reciprocal rank)]."""
+@numba.njit(types.void(types.float64[:, :, ::1], _Table, _Table), cache=True)
+def _add(facts, labels, sums):  # type: ignore[no-untyped-def]
+    """Add lists to sums[S, (lists, loss, NDCG, reciprocal rank)]; a list of weight -1 is taken back."""
     for i in range(facts.shape[0]):
+        w = labels[i, 1]
         for s in range(facts.shape[1]):
             if math.isnan(facts[i, s, 0]):
                 continue
-            sums[s, 0] += 1.0
+            sums[s, 0] += w
             for f in range(3):
-                sums[s, 1 + f] += facts[i, s, f]
+                sums[s, 1 + f] += w * facts[i, s, f]
 
 
 class Lists(Measures):
@@ -99,6 +100,12 @@ class Lists(Measures):
         starts = self.loss.starts(len(rows.label), group, each=True)
         if len(rows.label) == 0:
             return np.empty((0, len(self.scorers), self.width)), np.empty((0, 2))
+        # A row that cannot be measured, whose list is left out, does not count for its item either.
+        label, weight = (np.where(rows.good, one, 0.0) for one in (rows.label, rows.weight))
+        # The rows of a list that is taken back have negative weights.
+        sign = np.where(np.add.reduceat(weight, starts[:-1]) < 0, -1.0, 1.0)
+        own = weight * np.repeat(sign, np.diff(starts))
+        rows = rows._replace(label=label, weight=np.maximum(weight, 0.0))
         scores = [np.ascontiguousarray(raw[:, 0]) for raw in rows.raw]
         if len(self.scorers) > len(SCORERS) and moments.item is not None:
             cell = (moments.item % _CELLS).astype(np.float64)
@@ -107,20 +114,20 @@ class Lists(Measures):
             _popular(known, learned, until, starts, cell, self._cells, scores[-1])
         out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
         for s, score in enumerate(scores):
-            lost = self.loss.value(score, rows.label, group) * rows.weight
+            lost = self.loss.value(score, label, group) * own
             out[:, s, 0] = np.add.reduceat(lost, starts[:-1])
             ranks = np.empty((len(starts) - 1, 2))
-            _rank(score, rows.label, rows.weight, starts, ranks)
+            _rank(score, label, own, starts, ranks)
             out[:, s, 1:] = ranks
-        clicks = np.add.reduceat(rows.label * rows.weight, starts[:-1])
+        clicks = np.add.reduceat(label * own, starts[:-1])
         good = np.logical_and.reduceat(rows.good, starts[:-1]) & (clicks > 0)
-        return out[good], np.stack([clicks, np.ones(len(clicks))], axis=1)[good]
+        return out[good], np.stack([clicks, sign], axis=1)[good]
 
     def empty(self) -> dict[str, Doubles]:
         return {"sums": np.zeros((len(self.scorers), 4))}
 
     def add(self, sums: Mapping[str, Doubles], facts: Doubles, labels: Doubles) -> None:
-        _add(facts, sums["sums"])
+        _add(facts, labels, sums["sums"])
 
     def report(self, sums: Mapping[str, Doubles], recent: tuple[Doubles, Doubles] | None = None) -> dict[str, Report]:
         return {

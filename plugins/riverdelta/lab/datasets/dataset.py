@@ -40,6 +40,8 @@ class DataSet(ABC):
     about: ClassVar[str]
     #: The measure that decides whether learning helped.
     measure: ClassVar[str]
+    #: The rows held out whose measure decides, as reports call them; None: those of the stream.
+    decides: ClassVar[str | None] = None
     #: After how many later rows, or lists, or seconds, a label is known.
     lag_rows: ClassVar[int] = 0
     lag_seconds: ClassVar[float] = 0.0

@@ -29,13 +29,15 @@ class MQ2008(DataSet):
 
     3,000 sessions, one a second: a query at random, its ten best documents by BM25 in this order. The row at position k (0 for
     the first) is examined with probability 1 / (1 + k), and clicked if it is examined and attracts: with probability 0.1 +
-    0.9·(2^grade - 1) / 3. A click weighs 1 + k. Clicks are known a minute later. The test queries have the publisher's grades:
-    they are scored after the stream, after the streams of other seeds, and after the same streams with clicks that weigh 1.
+    0.9·(2^grade - 1) / 3. Clicks are known a minute later, with the
+    propensity 1 / (1 + k) of each row. The test queries have the publisher's grades:
+    they are scored after the stream, after the streams of other seeds, after the same streams without propensities, and
+    after those with positions instead, from which they are learned.
     """
 
     name = "mq2008"
     about = "search results; base: gradient boosting on the grades of a fifth of the training queries, stream: simulated clicks"
-    measure = "ndcg10"
+    measure, decides = "ndcg10", "test queries, after the stream"
     lag_seconds = 60.0
 
     def load(self, folder: Path, work: Path) -> Split:
@@ -45,7 +47,12 @@ class MQ2008(DataSet):
         streams = [self._clicks(train, rest, seed) for seed in _SEEDS]
         others = {f"seed {seed}": stream for seed, stream in zip(_SEEDS[1:], streams[1:], strict=True)}
         others |= {
-            f"seed {seed}, no propensities": replace(each, weight=None) for seed, each in zip(_SEEDS, streams, strict=True)
+            f"seed {seed}, no propensities": replace(each, propensity=None) for seed, each in zip(_SEEDS, streams, strict=True)
+        }
+        learned = Ranking(positions=_SHOWN)
+        others |= {
+            f"seed {seed}, positions": replace(each, propensity=None, loss=learned)
+            for seed, each in zip(_SEEDS, streams, strict=True)
         }
         held_out = {"test queries": self._graded(test)}
         return Split(self._graded(train[np.isin(train[:, 1], first)]), streams[0], held_out, others)
@@ -66,7 +73,13 @@ class MQ2008(DataSet):
         return Stream(self.name, columns, label, np.zeros(len(rows)), loss=Ranking(_GRADES), group=group)
 
     def _clicks(self, rows: npt.NDArray[Any], queries: npt.NDArray[Any], seed: int) -> Stream:
-        rng, parts, labels, weights, groups = np.random.default_rng(seed), list[Any](), list[Any](), list[Any](), list[Any]()
+        rng, parts, labels, propensities, groups = (
+            np.random.default_rng(seed),
+            list[Any](),
+            list[Any](),
+            list[Any](),
+            list[Any](),
+        )
         for session, query in enumerate(rng.choice(queries, _SESSIONS).tolist()):
             shown = rows[rows[:, 1] == query]
             shown = shown[np.argsort(-shown[:, _BM25], kind="stable")][:_SHOWN]
@@ -74,12 +87,12 @@ class MQ2008(DataSet):
             attracts = _NOISE + (1.0 - _NOISE) * (2.0 ** shown[:, 0] - 1.0) / (2.0**_GRADES - 1.0)
             parts.append(shown[:, 2:].astype(np.float32))
             labels.append((rng.random(len(shown)) < examined * attracts).astype(np.float32))
-            weights.append((1.0 / examined).astype(np.float32))
+            propensities.append(examined.astype(np.float32))
             groups.append(np.full(len(shown), session))
         group = np.concatenate(groups)
         columns = {"X": np.concatenate(parts)}
-        label, weight = np.concatenate(labels), np.concatenate(weights)
-        return Stream(self.name, columns, label, group.astype(np.float64), loss=Ranking(), group=group, weight=weight)
+        label, propensity = np.concatenate(labels), np.concatenate(propensities)
+        return Stream(self.name, columns, label, group.astype(np.float64), loss=Ranking(), group=group, propensity=propensity)
 
 
 def _read(path: Path) -> npt.NDArray[Any]:

@@ -13,7 +13,8 @@ from riverdelta.evaluation.prequential import Prequential
 from riverdelta.learning.observers import Observer
 
 _NEW = ("base", "corrected", "served")
-_MEASURES = ("loss", "auc")
+#: What a report has besides measures that compare scorers.
+_OTHER = ("examples", "skipped", "clipped", "threshold", "auc_error")
 
 
 class Comparison(Observer):
@@ -35,12 +36,14 @@ class Comparison(Observer):
         logged = {f"old_{n}": by_output(examples.columns[column]) for n, column in kept if column in examples.columns}
         measured = {name: raw[rows] for name, raw in (outputs | logged).items()}
         good = np.logical_and.reduce([np.isfinite(raw).all(axis=1) for raw in measured.values()])
+        # A row without a label is skipped, for a loss of lists with its list.
+        known = np.where(good, label, np.float32(np.nan))
         for name, raw in measured.items():
             made = self._measured.setdefault(name, Prequential(window=1, loss=self._loss))
-            made.update(measured["base"][good], raw[good], label[good], importance[good])
+            made.update(measured["base"], raw, known, importance, examples.lists(rows).get("group"))
 
     def report(self) -> dict[str, Any]:
-        """Return the number of examples, and {measure: value} for each output; measures that the loss lacks are omitted."""
+        """Return the number of examples, and {measure: value} for each output; the measures are those of the task."""
         reports = {name: each.report()["all"]["served"] for name, each in self._measured.items()}
-        measures = {name: {m: report[m] for m in _MEASURES if m in report} for name, report in reports.items()}
+        measures = {name: {m: v for m, v in report.items() if m not in _OTHER} for name, report in reports.items()}
         return {"examples": max((report["examples"] or 0 for report in reports.values()), default=0), **measures}

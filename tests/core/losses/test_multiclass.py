@@ -1,0 +1,18 @@
+"""Multiclass: labels as clients and numpy have them."""
+
+import numpy as np
+import pytest
+
+from riverdelta import Multiclass
+from riverdelta.core.errors import InvalidInput
+
+
+@pytest.mark.parametrize("given", [["3", "7"], [b"3", b"7"], [3, np.int64(7)], [np.float32(3), np.str_("7")], np.array([3, 7])])
+def test_names_and_numbers_of_python_and_numpy_are_classes(given):
+    assert Multiclass(["7", "3"]).read_labels(given).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("given", [True, np.True_, 0.5, np.float64(2.0), None, "cat "])
+def test_what_is_no_class_is_refused(given):
+    with pytest.raises(InvalidInput, match=r"row 0 has the label .* expected one of 'cat', 'dog'"):
+        Multiclass(["cat", "dog"]).read_labels([given])
