@@ -16,3 +16,10 @@ def test_names_and_numbers_of_python_and_numpy_are_classes(given):
 def test_what_is_no_class_is_refused(given):
     with pytest.raises(InvalidInput, match=r"row 0 has the label .* expected one of 'cat', 'dog'"):
         Multiclass(["cat", "dog"]).read_labels([given])
+
+
+@pytest.mark.parametrize("name", ["²", "--5", "007"])
+def test_a_name_that_is_no_number_of_json_is_sent_as_text(name):
+    loss = Multiclass([name, "1"])
+    assert loss.label_schema == {"enum": [name, "1", 0, 1]}
+    assert loss.read_labels([name]).tolist() == [0.0]

@@ -105,7 +105,7 @@ class Loss(ABC):
         except ValueError:  # lists beside numbers have no shape
             given = np.empty(0, object)
         if given.dtype.kind not in "biuf":
-            given = self._numbers(label, what)
+            given = self._numbers(label, what, first)
         if given.dtype == _LABEL:
             found = given
         else:
@@ -136,8 +136,8 @@ class Loss(ABC):
         """Return the label of a code, as clients send it."""
         return code
 
-    def _numbers(self, label: Any, what: str) -> Doubles:
-        for at, one in enumerate(label):
+    def _numbers(self, label: Any, what: str, first: int) -> Doubles:
+        for at, one in enumerate(label, first):
             if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
                 raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")
         return np.array(label, np.float64)
