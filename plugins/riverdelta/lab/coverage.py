@@ -25,7 +25,7 @@ def by_month(
 
     >>> label, zeros, day = np.tile(np.float32([-1, 0, 1]), 1_000), np.zeros(3_000, np.float32), np.arange(3_000) * 3_600.0
     >>> by_month(label, zeros, zeros - 2, zeros + 2, day, 0.9)[0]
-    {'month': '1970-02', 'labels': 488, 'served': 1.0, 'fixed': 1.0, 'served_width': 4.0, 'fixed_width': 2.0}
+    {'month': '1970-02', 'labels': 416, 'served': 1.0, 'fixed': 1.0, 'served_width': 4.0, 'fixed_width': 2.0}
     """
     errors = np.sort(np.abs(label - base)[:CALIBRATED].astype(np.float64))
     fixed = float(errors[min(math.ceil((len(errors) + 1) * coverage), len(errors)) - 1])

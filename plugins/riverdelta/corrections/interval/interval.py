@@ -150,11 +150,15 @@ class Intervals:
         `served` float64[N, 2] is how far the interval reached below and above each prediction (default: as far as now).
         """
         found = np.ascontiguousarray(error, np.float64)
-        ends = np.full((len(found), 2), np.nan) if served is None else np.ascontiguousarray(served, np.float64)
         of = np.zeros(len(found), np.int64) if slices is None else slices
+        ends, share = np.full((len(found), 2), np.nan), np.ones(len(found))
+        if served is not None and len(found):
+            ends = np.ascontiguousarray(served, np.float64)
+            _, at, equal = np.unique(np.column_stack([of, ends]), axis=0, return_inverse=True, return_counts=True)
+            share = np.where(np.isnan(ends[:, 0]), 1.0, 1.0 / np.sqrt(equal[at.ravel()]))
         np.add.at(self._labels, of[np.isfinite(found)], 1)
         miss = (1.0 - self.interval.coverage) / 2.0
-        learn(self._experts, self._sides, self._window, self._limit.values, found, ends, of, miss)
+        learn(self._experts, self._sides, self._window, self._limit.values, found, ends, share, of, miss)
         self._write()
 
     def measure(self, label: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.ArrayLike, slices: Ints | None = None) -> None:
