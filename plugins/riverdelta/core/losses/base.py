@@ -24,8 +24,8 @@ _LABEL = np.dtype(np.float32)
 class Loss(ABC):
     """A loss of raw outputs and labels, as compiled functions and as ONNX nodes.
 
-    Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. Pass an instance as `task=`;
-    `riverdelta.checks.check` checks that its parts agree.
+    Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. Pass an instance as
+    `task=`; `riverdelta.checks.check` checks that its parts agree.
 
     Notes
     -----
@@ -37,7 +37,7 @@ class Loss(ABC):
     - Labels have names: `classes`, `read_labels`, `label_of`. The base decides how many outputs there are: `of_base`.
     - Labels are numbers: `dispersion`; for intervals, `span` if predictions are limited, and `deviation` with its nodes if
       errors grow with the prediction; `period` for a baseline. `mixable` holds in a range alone: `in_range`.
-    - An example is a list of rows: `lists`. `spread`, `judged` and the nodes are then given `group`, which other losses need not
+    - An example is a list of rows: `lists`. `spread`, `judged` and the nodes are then given `group`, which others need not
       take. `positions` and `item` are for what is learned of positions, and for a baseline.
     """
 
