@@ -97,7 +97,8 @@ class Intervals:
       So in every period the pinball loss is nearly that of the best fixed end.
     - SF-OGD on whether the label was beyond the end as it was served. SAOCP alone varies, and normal errors exceed it 1.1 to
       1.5 times as often as declared, more so if labels come late; the coverage of SF-OGD comes to the declared one on any
-      sequence.
+      sequence. Of n labels that come together and were served by the same tables, each counts 1/√n here, as n equal steps at
+      once would overshoot.
 
     D is 4 times the typical size of e so far (`corrections.limits`): an absurd label moves an end as any that is missed. The
     first 16 errors only set it.
