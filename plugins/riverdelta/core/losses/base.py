@@ -87,6 +87,11 @@ class Loss(ABC):
         return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
 
     @property
+    def example(self) -> str:
+        """What an example is called where its loss is shown."""
+        return "list" if self.lists else "row"
+
+    @property
     def label_schema(self) -> dict[str, Any]:
         """The JSON schema of a label as clients send it."""
         if self.labels is None:
@@ -104,7 +109,7 @@ class Loss(ABC):
             given = np.asarray(label)
         except ValueError:  # lists beside numbers have no shape
             given = np.empty(0, object)
-        if given.dtype.kind not in "biuf":
+        if given.dtype.kind not in "biuf" or (self.labels is None and _has_truths(label, given)):
             given = self._numbers(label, what)
         if given.dtype == _LABEL:
             found = given
@@ -138,7 +143,8 @@ class Loss(ABC):
 
     def _numbers(self, label: Any, what: str) -> Doubles:
         for at, one in enumerate(label):
-            if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
+            truth = isinstance(one, bool | np.bool_)
+            if (truth and self.labels is None) or not (truth or isinstance(one, int | float | np.integer | np.floating)):
                 raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")
         return np.array(label, np.float64)
 
@@ -253,6 +259,11 @@ class Loss(ABC):
     @abstractmethod
     def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str, group: str | None = None) -> str:
         """Append the nodes of `mix`, with the weight float32[1, 1], and return the served raw output's tensor float32[N, K]."""
+
+
+def _has_truths(label: Any, given: npt.NDArray[Any]) -> bool:
+    """Whether labels have true or false among them, which numpy reads as 1 and 0 beside numbers."""
+    return given.dtype.kind == "b" or (isinstance(label, list) and bool in map(type, label))
 
 
 def _by_row(value: npt.ArrayLike, rows: int) -> Doubles:

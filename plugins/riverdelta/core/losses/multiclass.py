@@ -125,7 +125,7 @@ class Multiclass(Loss):
     >>> loss.read_labels(["owl", "dgo"])
     Traceback (most recent call last):
         ...
-    riverdelta.core.errors.InvalidInput: row 1 has the label 'dgo'; expected one of 'cat', 'dog', 'owl'
+    riverdelta.core.errors.InvalidInput: row 1 has the label 'dgo'; expected one of 'cat', 'dog', 'owl', or a place from 0 to 2
     """
 
     task = "multiclass"
@@ -169,7 +169,8 @@ class Multiclass(Loss):
     def expected(self) -> str:
         named = [repr(name) for name in (self.classes or ())]
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        return f"one of {', '.join(named[:_SHOWN])}{more}"
+        places = "" if self._are_numbers else f", or a place from 0 to {self.outputs - 1}"
+        return f"one of {', '.join(named[:_SHOWN])}{more}{places}"
 
     @property
     def label_schema(self) -> dict[str, Any]:
