@@ -78,7 +78,7 @@ class Regression(Loss):
     """
 
     task = "regression"
-    name = "squared error"
+    name = "squared error / 2"
     raw = "value"
     unit = "squared units of the label"
     dispersion = "unit"
