@@ -6,15 +6,16 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
 
 from riverdelta.cli.main import main
 from riverdelta.core.errors import InvalidInput, NotFound
-from riverdelta.core.losses import LOG_LOSS
+from riverdelta.core.losses import LOG_LOSS, Multiclass, Ranking
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.definition import Definition, load
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.home import Home
 from riverdelta.storage.impression import find
@@ -123,3 +124,21 @@ def test_what_is_not_there_is_refused_with_what_is(home):
             find(home, f"{answer.impressions}.3")
     refused = run(f"{never}.0")
     assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(("task", "label"), [(Multiclass(["cat", "owl"]), "owl"), (Ranking(), 1.0)])
+def test_the_scores_of_a_list_are_those_of_all_its_rows_and_a_class_is_shown_by_name(tmp_path, task, label):
+    shape = "N, 2" if task.outputs == 2 else "N"
+    text = f"""<ir_version: 8, opset_import: ["" : 18]> g (float[{shape}] x) => (float[{shape}] y) {{ y = Neg(x) }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "base.onnx")
+    definition = Definition("one", tmp_path / "base.onnx", output="y", link="identity", task=task)
+    home = Home(definition, Settings.load(home=tmp_path / "home", grpc_port=0, window_seconds=60.0 if task.lists else None))
+    with closing(DataPlane(definition, home.settings, registry=CollectorRegistry(), home=home)) as plane:
+        x = np.arange(6, dtype=np.float32).reshape(-1, 2) / 5
+        answer = plane.score({"x": x if task.outputs == 2 else x[:, 0]})
+        asyncio.run(plane.feedback([f"{answer.impressions}.2"], [label]))
+        for row in range(3):
+            found = find(home, f"{answer.impressions}.{row}")
+            for name in ("base", "served"):
+                assert found["scores"][name] == pytest.approx(answer.scores[row].tolist(), abs=1e-6)
+        assert found["label"] == label

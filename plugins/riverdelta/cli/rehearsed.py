@@ -114,6 +114,12 @@ def print_rehearsal(figures: Mapping[str, Any]) -> None:
             shown.add_row(who, *(_shown(found.get(name)) for name in names))
         console.print(f"\n{title}", style="bold")
         console.print(shown)
+    if figures["intervals"]:
+        shown = table("month", "labels", "served", "fixed", "width", "fixed width")
+        for month in figures["intervals"]:
+            shown.add_row(*(value if isinstance(value, str) else _shown(value) for value in month.values()))
+        console.print("\nlabels within the interval as served, and within a fixed one (split conformal)", style="bold")
+        console.print(shown)
     console.print(f"\n{figures['verdict']}")
 
 

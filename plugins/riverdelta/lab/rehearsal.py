@@ -11,11 +11,13 @@ import numpy as np
 from riverdelta.core.features import Columns, Floats
 from riverdelta.core.records import by_output
 from riverdelta.core.settings import Settings
+from riverdelta.corrections.interval import LOWER, UPPER
 from riverdelta.evaluation.prequential import SCORERS, Prequential
+from riverdelta.lab.coverage import by_month
 from riverdelta.lab.stream import Stream
 from riverdelta.learning.definition import Definition
 from riverdelta.learning.learner import Learner, new_learner
-from riverdelta.learning.replay import first_served_with, replay
+from riverdelta.learning.replay import Replayed, first_served_with, replay
 from riverdelta.serving.frozen import score_with_base
 
 Measures = Mapping[str, Mapping[str, Any]]
@@ -35,6 +37,8 @@ class Rehearsal:
     repeats: float | None
     seconds: float
     gate_weight: float
+    #: The intervals by month, as `coverage.by_month` describes them; [] without any.
+    intervals: list[dict[str, Any]]
 
 
 def rehearse(
@@ -87,7 +91,16 @@ def rehearse(
         repeats=None if stream.group is not None else float((stream.label[1:] == stream.label[:-1]).mean()),
         seconds=done.seconds,
         gate_weight=learner.gate.weight,
+        intervals=_intervals(definition, stream, base, done),
     )
+
+
+def _intervals(definition: Definition, stream: Stream, base: Floats, done: Replayed) -> list[dict[str, Any]]:
+    if definition.interval is None or not done.bounds:
+        return []
+    values = np.asarray(stream.loss.inverse_link(base)[:, 0], np.float32)
+    coverage = definition.interval.coverage
+    return by_month(stream.label, values, done.bounds[LOWER], done.bounds[UPPER], stream.time, coverage)
 
 
 def _order(stream: Stream) -> Any:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import Loss
-from riverdelta.core.records import BEFORE, OUTPUTS, Impressions
+from riverdelta.core.records import BEFORE, OUTPUTS, Impressions, by_output
 from riverdelta.graph.features import RAW
 from riverdelta.storage.home import Home
 from riverdelta.storage.journal import Outcome
@@ -43,11 +43,12 @@ def find(home: Home, text: str | RowName) -> dict[str, Any]:
         block = reader.impressions(position)
         texts = reader.log.texts([int(own) for own in _ids(block, request, index).values()])
     at = np.flatnonzero((block.request == request) & (block.index == index))
-    fed, found = known.fed.get(index, Fed()), _described(text, position, block, int(at[0]), home.definition.loss)
+    fed, loss = known.fed.get(index, Fed()), home.definition.loss
+    found = _described(text, position, block, int(at[0]), loss)
     names = {column: texts[own] for column, own in _ids(block, request, index).items() if own in texts}
     return found | {
         "columns": found["columns"] | names,
-        "label": fed.label,
+        "label": None if fed.label is None else loss.label_of(fed.label),
         "weight": 1.0 if fed.label is not None and fed.weight is None else fed.weight,
         "event": fed.event,
         "shown": fed.shown,
@@ -77,11 +78,12 @@ def _row(home: Home, log: Log, text: str | RowName) -> Row:
 
 
 def _described(text: str, position: int, block: Impressions, at: int, loss: Loss) -> dict[str, Any]:
-    raw = {name: getattr(block, name)[at] for name in OUTPUTS}
     columns, request = dict(block.columns), int(block.request[at])
-    name = block.names.get(request)
+    name, rows = block.names.get(request), np.flatnonzero(block.request == request)
+    # The scores of a list depend on all its rows.
+    raw, place = {name: getattr(block, name)[rows] for name in OUTPUTS}, int(np.searchsorted(rows, at))
     # A row that `riverdelta rebase` has scored again was served what it has from before.
-    raw |= {f"{name}_before": np.atleast_1d(columns.pop(column)[at]) for name, column in BEFORE.items() if column in columns}
+    raw |= {f"{name}_before": by_output(columns.pop(column)[rows]) for name, column in BEFORE.items() if column in columns}
     return {
         "impression": text,
         "time": float(block.time[at]),
@@ -91,8 +93,8 @@ def _described(text: str, position: int, block: Impressions, at: int, loss: Loss
         "trace": block.traces.get(request),
         "request_id": None if name is None else name.request_id,
         "row_id": None if name is None or name.row_ids is None else name.row_ids[int(block.index[at])],
-        f"{loss.raw}s": {name: _or_none(outputs) for name, outputs in raw.items()},
-        "scores": {name: _or_none(loss.inverse_link(outputs)[0]) for name, outputs in raw.items()},
+        f"{loss.raw}s": {name: _or_none(outputs[place]) for name, outputs in raw.items()},
+        "scores": {name: _or_none(loss.inverse_link(outputs)[place]) for name, outputs in raw.items()},
         "propensity": _or_none(block.propensity[at : at + 1]),
         # A column as it was sent tells more than what corrections read of it.
         "columns": {

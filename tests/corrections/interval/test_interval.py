@@ -95,6 +95,19 @@ def test_it_covers_what_it_declares_in_every_part_of_a_stream_that_changes(cover
         assert covered(errors[late], ends[late]) == pytest.approx(coverage, abs=0.035)
 
 
+def test_labels_that_come_late_find_the_declared_share_of_the_intervals_that_were_served():
+    rng, late = np.random.default_rng(9), 24
+    # Errors follow one another, so that those of a day ago say less about today's.
+    errors = np.repeat(rng.normal(size=600), 20) * 3.0 + rng.normal(size=12_000)
+    intervals, served = made(Interval(0.9)), np.full((len(errors), 2), np.nan)
+    for i in range(len(errors)):
+        served[i] = ends_of(intervals)[0]
+        if i >= late:
+            intervals.learn([errors[i - late]], served=[served[i - late] * (-1.0, 1.0)])
+    for part in np.split(np.arange(4_000, 12_000), 8):
+        assert covered(errors[part], served[part]) == pytest.approx(0.9, abs=0.04)
+
+
 def test_both_sides_are_missed_equally_though_errors_are_skewed():
     errors = np.random.default_rng(4).exponential(size=12_000) - 1.0
     ends, _ = played(errors, Interval(0.9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,17 @@ def _predict(raw, prediction):  # type: ignore[no-untyped-def]
             prediction[i, k] = math.exp(raw[i, k] - total)
 
 
+def _number(name: str) -> int | float | None:
+    """Return the number that the name of a class is, None for other names."""
+    for read in (int, float):
+        try:
+            number = read(name)
+        except ValueError:
+            continue
+        return number if math.isfinite(number) else None
+    return None
+
+
 def export_mixed_logs(nodes: Nodes, base: str, corrected: str, weight: str, reach: float, normalized: Any) -> str:
     """Append the nodes of `mix_logs`; `normalized` appends those that return log probabilities of logits."""
     ends = [nodes.constant(sign * reach, np.float32) for sign in (-1, 1)]
@@ -99,7 +111,8 @@ class Multiclass(Loss):
     ----------
     classes
         The names of the outputs in their order (default: those of the base's export, or "0", "1", …). Give them where the
-        export has none and clients send names.
+        export has none and clients send names. A label that is a number is the place of a class, or the class of that name
+        if some names are numbers.
 
     Raises
     ------
@@ -144,7 +157,10 @@ class Multiclass(Loss):
             raise ConfigurationError(
                 f"classes is {list(self.classes)!r:.200}; expected 2 or more different names: Multiclass(['cat', 'dog'])"
             )
-        self._are_numbers = all(name.lstrip("-").isdigit() for name in self.classes)
+        numbers = [_number(name) for name in self.classes]
+        self._are_numbers, twice = numbers.count(None) < self.outputs, Counter(numbers)
+        #: The classes by number, where some names are numbers: numbers are then names, and never places.
+        self._by_number = {number: code for code, number in enumerate(numbers) if number is not None and twice[number] == 1}
 
     def __repr__(self) -> str:
         return f"Multiclass(classes={None if self.classes is None else list(self.classes)!r})"
@@ -175,7 +191,7 @@ class Multiclass(Loss):
     @property
     def label_schema(self) -> dict[str, Any]:
         names = [*(self.classes or ())]
-        return {"enum": [*names, *(map(int, names) if self._are_numbers else range(self.outputs))]}
+        return {"enum": [*names, *(self._by_number if self._are_numbers else range(self.outputs))]}
 
     def valid(self, label: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         found = np.asarray(label, np.float64)
@@ -196,13 +212,15 @@ class Multiclass(Loss):
             label = label.decode(errors="replace")
         if isinstance(label, float) and label.is_integer():
             label = int(label)
-        if isinstance(label, str | int) and not isinstance(label, bool):
+        if shown and isinstance(label, float) and math.isnan(label):
+            return math.nan
+        if isinstance(label, str | int | float) and not isinstance(label, bool):
             if (code := self._codes.get(str(label))) is not None:
+                return code
+            if not isinstance(label, str) and (code := self._by_number.get(label)) is not None:
                 return code
             if isinstance(label, int) and not self._are_numbers and 0 <= label < self.outputs:
                 return label
-        elif shown and isinstance(label, float) and math.isnan(label):
-            return math.nan
         raise InvalidInput(f"{what} {at} has the label {label!r:.100}; expected {self.expected}")
 
     def label_of(self, code: float) -> str | float:

@@ -37,9 +37,9 @@ def _pinball(error, end, miss):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _descend(end, squares, error, size, miss):  # type: ignore[no-untyped-def]
-    """Return an end and its Σ g² after a step of SF-OGD on the pinball loss."""
-    slope = miss - 1.0 if error > end else miss
+def _descend(end, squares, exceeded, share, size, miss):  # type: ignore[no-untyped-def]
+    """Return an end and its Σ g² after a step of SF-OGD on `share` of the pinball loss."""
+    slope = share * (miss - 1.0 if exceeded else miss)
     squares += slope * slope
     return end - size / math.sqrt(3.0) * slope / math.sqrt(squares), squares
 
@@ -67,7 +67,7 @@ def _aggregate(experts, side):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _step(experts, side, size, error, miss):  # type: ignore[no-untyped-def]
+def _step(experts, side, size, error, served, share, miss):  # type: ignore[no-untyped-def]
     """Learn one error, with `size` as the range of errors."""
     side.examples += 1.0
     t, alive = side.examples, 0
@@ -75,7 +75,8 @@ def _step(experts, side, size, error, miss):  # type: ignore[no-untyped-def]
         if experts[k].until >= t:
             experts[alive] = experts[k]
             alive += 1
-    side.shift, side.squares = _descend(side.shift, side.squares, error - side.end, size, miss)
+    now = side.end + side.shift if math.isnan(served) else served
+    side.shift, side.squares = _descend(side.shift, side.squares, error > now, share, size, miss)
     life = 1
     while life < 2**_DOUBLINGS and t % (2 * life) == 0:
         life *= 2
@@ -91,13 +92,30 @@ def _step(experts, side, size, error, miss):  # type: ignore[no-untyped-def]
             gain = max(gain, 0.0)
         expert.gains += gain
         expert.wealth += weight * gain
-        expert.end, expert.squares = _descend(expert.end, expert.squares, error, size, miss)
+        expert.end, expert.squares = _descend(expert.end, expert.squares, error > expert.end, 1.0, size, miss)
     _aggregate(experts, side)
 
 
-@numba.njit(types.void(_Experts, _Sides, float64[:, ::1], types.float32[:, ::1], float64[::1], int64[::1], float64), cache=True)
-def learn(experts, sides, window, limit, error, slices, miss):  # type: ignore[no-untyped-def]
-    """Learn the errors float64[N] of rows of slices int64[N], in order; `miss` is the share beyond each of the two ends."""
+@numba.njit(
+    types.void(
+        _Experts,
+        _Sides,
+        float64[:, ::1],
+        types.float32[:, ::1],
+        float64[::1],
+        float64[:, ::1],
+        float64[::1],
+        int64[::1],
+        float64,
+    ),
+    cache=True,
+)
+def learn(experts, sides, window, limit, error, served, share, slices, miss):  # type: ignore[no-untyped-def]
+    """Learn the errors float64[N] of rows of slices int64[N], in order; `miss` is the share beyond each of the two ends.
+
+    `served` float64[N, 2] are the ends as served, each in its own direction, NaN if unknown: those of the moment. `share`
+    float64[N] is 1 / √n for one of n errors of the same served end, as n equal steps at once would overshoot.
+    """
     for i in range(error.shape[0]):
         s, e = slices[i], error[i]
         if not math.isfinite(e):
@@ -112,5 +130,5 @@ def learn(experts, sides, window, limit, error, slices, miss):  # type: ignore[n
         if side.errors <= FIRST:
             continue
         size = _RANGE * math.sqrt(limits.typical(side.total, side.errors))
-        _step(experts[s, 0], sides[s, 0], size, -e, miss)
-        _step(experts[s, 1], sides[s, 1], size, e, miss)
+        _step(experts[s, 0], sides[s, 0], size, -e, served[i, 0], share[i], miss)
+        _step(experts[s, 1], sides[s, 1], size, e, served[i, 1], share[i], miss)

@@ -95,11 +95,12 @@ class Intervals:
       expert at the end of the moment, which lives for 8 times the largest power of two that divides t (at most 2¹⁴); their
       mean is taken by prior i⁻²/(1 + ⌊log₂ i⌋) of their birth i times the wealth of a coin bettor on their gains over it.
       So in every period the pinball loss is nearly that of the best fixed end.
-    - SF-OGD on what SAOCP leaves. SAOCP alone varies, and normal errors exceed it 1.1 to 1.5 times as often as
-      declared; the coverage of SF-OGD comes to the declared one on any sequence.
+    - SF-OGD on whether the label was beyond the end as it was served. SAOCP alone varies, and normal errors exceed it 1.1 to
+      1.5 times as often as declared, more so if labels come late; the coverage of SF-OGD comes to the declared one on any
+      sequence.
 
     D is 4 times the typical size of e so far (`corrections.limits`): an absurd label moves an end as any that is missed. The
-    first 16 errors only set it. An error counts when its label comes, against the ends of that moment.
+    first 16 errors only set it.
 
     Source: Bhatnagar, Wang, Xiong, Bai 2023, "Improved online conformal prediction via strongly adaptive online learning",
     arXiv 2302.07869 (algorithms 1 and 2, theorem 4.2).
@@ -134,19 +135,30 @@ class Intervals:
         columns = {name: column[rows] for name, column in examples.columns.items()}
         raw = (examples.served if served is None else served)[rows]
         of, prediction = self._slices(columns, len(rows)), self.loss.inverse_link(raw)[:, 0]
+        deviation, ends = self.loss.deviation(prediction), None
         if served is not None:
             self.measure(label, *self.bounds(raw, columns), of)
         elif LOWER in columns:
             self.measure(label, columns[LOWER], columns[UPPER], of)
-        error = (np.asarray(label, np.float64) - prediction) / self.loss.deviation(prediction)
-        self.learn(np.where((weight > 0) & self.loss.valid(label), error, np.nan), of)
+            ends = np.stack([prediction - columns[LOWER], columns[UPPER] - prediction], axis=1) / deviation[:, None]
+        error = (np.asarray(label, np.float64) - prediction) / deviation
+        self.learn(np.where((weight > 0) & self.loss.valid(label), error, np.nan), of, ends)
 
-    def learn(self, error: npt.ArrayLike, slices: Ints | None = None) -> None:
-        """Learn errors float64[N] of rows of slices int64[N], in order; one that is not finite is left out."""
+    def learn(self, error: npt.ArrayLike, slices: Ints | None = None, served: npt.ArrayLike | None = None) -> None:
+        """Learn errors float64[N] of rows of slices int64[N], in order; one that is not finite is left out.
+
+        `served` float64[N, 2] is how far the interval reached below and above each prediction (default: as far as now).
+        """
         found = np.ascontiguousarray(error, np.float64)
         of = np.zeros(len(found), np.int64) if slices is None else slices
+        ends, share = np.full((len(found), 2), np.nan), np.ones(len(found))
+        if served is not None and len(found):
+            ends = np.ascontiguousarray(served, np.float64)
+            _, at, equal = np.unique(np.column_stack([of, ends]), axis=0, return_inverse=True, return_counts=True)
+            share = np.where(np.isnan(ends[:, 0]), 1.0, 1.0 / np.sqrt(equal[at.ravel()]))
         np.add.at(self._labels, of[np.isfinite(found)], 1)
-        learn(self._experts, self._sides, self._window, self._limit.values, found, of, (1.0 - self.interval.coverage) / 2.0)
+        miss = (1.0 - self.interval.coverage) / 2.0
+        learn(self._experts, self._sides, self._window, self._limit.values, found, ends, share, of, miss)
         self._write()
 
     def measure(self, label: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.ArrayLike, slices: Ints | None = None) -> None:

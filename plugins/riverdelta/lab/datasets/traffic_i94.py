@@ -11,6 +11,7 @@ from riverdelta.core.features import Schema
 from riverdelta.core.losses import Regression
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
+from riverdelta.corrections.interval import Interval
 from riverdelta.corrections.linear import Linear
 from riverdelta.lab.datasets.dataset import DataSet, Split, read_csv
 from riverdelta.lab.stream import Stream
@@ -61,6 +62,7 @@ class Traffic(DataSet):
             columns=Schema.of({"hour_of_week": "int64"}),
             task=_LOSS,
             corrections=[Calibration(), Linear(*_WEATHER), Entity("hour_of_week")],
+            interval=Interval(0.9),
         )
 
 
