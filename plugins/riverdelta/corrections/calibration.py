@@ -136,8 +136,8 @@ class Calibration(Correction):
         then each offset is 0. A service ignores it.
     clip
         The largest gradient of one example. With log loss the gradient is at most the example's weight, so 10.0 limits only
-        heavy examples. Raise it if weights above 10 must count in full. In
-        units of s for values and counts (`corrections.evidence`).
+        heavy examples. Raise it if weights above 10 must count in full. For values and counts it is in units of s
+        (`corrections.evidence`).
     radius
         The bound on the coefficients, in raw outputs (of values: in units of s). Raise it only if the base is wrong by more
         than 8 logits; infinity means no bound.
@@ -148,13 +148,12 @@ class Calibration(Correction):
     and the curvature of the weighted loss: Λ ← γΛ + (1 - γ)Λ₀ + h·xxᵀ and β ← β - g·Λ⁻¹x, where Λ₀ = I / `variance` and
     γ = `forget`. With variance 0.1 one surprising label moves a logit of -2.6 by 0.7; with variance 1 it would reverse the sign
     of the slope. With several outputs, each has its own line (vector scaling, Guo et al. 2017, arXiv 1706.04599). A list has a
-    slope alone, as an intercept would cancel; its offset counts from the mean of the list, weighted by
-    the curvature.
+    slope alone, as an intercept would cancel. Each of its rows takes a step, with the derivatives from before the list and with
+    the offset counted from the list's mean, weighted by the curvature.
 
     The effect of one example is bounded (`corrections.bounded`). The slope multiplies an offset of at most the `reach` of the
     loss, 30 logits with log loss, or of 4 times its typical size where it has any unit. With T the mean of the nonzero
-    squares of these, β₀² + T·β₁² <=
-    `radius`² after an update: an offset of size √T gets a residual of at most √2·`radius`.
+    squares of these, β₀² + T·β₁² <= `radius`² after an update: an offset of size √T gets a residual of at most √2·`radius`.
 
     Sources: Platt 1999 (the line); Murphy, "Machine Learning", section 8.5.3 (online Bayesian logistic regression).
 

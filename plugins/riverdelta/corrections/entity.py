@@ -53,8 +53,8 @@ class Entity(Correction):
         then each offset is 0. A service ignores it.
     clip
         The largest gradient of one example. With log loss the gradient is at most the example's weight, so 10.0 limits only
-        heavy examples. Raise it if weights above 10 must count in full. In
-        units of s for values and counts (`corrections.evidence`).
+        heavy examples. Raise it if weights above 10 must count in full. For values and counts it is in units of s
+        (`corrections.evidence`).
     radius
         The bound on an entity's coefficients, in raw outputs (of values: in units of s) at features of typical size. Lower it
         to limit what poisoned feedback can do; infinity means no bound.

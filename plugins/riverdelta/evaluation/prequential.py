@@ -71,14 +71,14 @@ class Prequential:
         """Add N rows: raw outputs float32[N, K] as they were when each row was scored, labels, weights (default 1).
 
         `group` int64[N] has the list of each row, for a loss of lists; `moments` is what baselines need: a row of which they
-        are unknown knows all labels before. A row with a value that is not finite, or with an invalid label, is left out and
-        counted as skipped.
+        are unknown knows all labels before. A row with a value that is not finite, or with an invalid label, is left out with
+        its list, and counted as skipped.
         """
-        rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight)
+        rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight, group)
         self._skipped += len(label) - int(rows.good.sum())
         moments = moments or Moments.unknown(len(label))
         if self.loss.lists:
-            self._measure(rows, group, moments)
+            self._measure(rows, moments)
             return
         self._waiting.append((rows, moments))
         if sum(len(one.label) for one, _ in self._waiting) >= AT_ONCE:
@@ -89,11 +89,11 @@ class Prequential:
         if self._waiting:
             rows, moments = zip(*self._waiting, strict=True)
             self._waiting = []
-            self._measure(Rows.joined(rows), None, Moments.joined(moments))
+            self._measure(Rows.joined(rows), Moments.joined(moments))
 
-    def _measure(self, rows: Rows, group: Group, moments: Moments) -> None:
+    def _measure(self, rows: Rows, moments: Moments) -> None:
         for family in self._families:
-            family.update(*family.measures.facts(rows, group, moments))
+            family.update(*family.measures.facts(rows, moments))
 
     def report(self) -> dict[str, dict[str, Report]]:
         """Return {"all" | "recent": {scorer: {measure: value}}}; a measure whose divisor is 0 is null.

@@ -114,8 +114,8 @@ class Trial:
         `base` float32[M, K] gives the unit by its losses (default: the champion); `group` int64[M] says which rows are one
         list, for a loss of lists.
 
-        An example for which only the challenger's output is not finite counts as -bound. One is skipped, and its rows counted
-        as such, if the champion's output is not finite, the weight is 0 or not finite, the label is invalid, or the base has
+        An example for which only the challenger's output is not finite counts as -bound. One is skipped, and counted as such,
+        if the champion's output is not finite, the weight is 0 or not finite, the label is invalid, or the base has
         had no loss yet. Weights may be negative: a row of weight -1 takes an earlier one back. Raises `InvalidInput` if
         lengths differ.
         """

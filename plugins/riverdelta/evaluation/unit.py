@@ -70,17 +70,16 @@ class Compared(NamedTuple):
         Raises `InvalidInput` if lengths differ.
         """
         starts = loss.starts(len(label), group, each=True)
-        first, second = (Rows.of(loss, scorers[0], one, label, weight) for one in scorers[:2])
-        base = Rows.of(loss, scorers[2], scorers[2], label, weight)
-        known = by_list(np.logical_and, first.good, starts)
-        rows = np.repeat(known, np.diff(starts)) if len(label) else first.good
-        losses, lists = np.full((3, len(label)), np.nan), None if group is None else np.asarray(group)[rows]
-        for out, raw in zip(losses, (first.raw[0], second.raw[1], base.raw[0]), strict=True):
-            out[rows] = loss.value(raw[rows], first.label[rows], lists)
+        first, second, base = (Rows.of(loss, one, one, label, weight, group) for one in scorers)
+        rows, losses = first.good, np.full((3, len(label)), np.nan)
+        lists = None if group is None else np.asarray(group)[rows]
+        for out, scorer in zip(losses, (first, second, base), strict=True):
+            out[rows] = loss.value(scorer.raw[0, rows], first.label[rows], lists)
         losses[1][~second.good] = np.nan
         with np.errstate(invalid="ignore"):
             won = by_list(np.add, first.weight * (losses[0] - losses[1]), starts)
-        return cls(known, won, by_list(np.add, losses[2], starts), by_list(np.add, first.weight, starts))
+        typical, total = (by_list(np.add, one, starts) for one in (losses[2], first.weight))
+        return cls(by_list(np.logical_and, rows, starts), won, typical, total)
 
 
 def by_list(combine: np.ufunc, of_rows: npt.NDArray[Any], starts: Ints) -> npt.NDArray[Any]:

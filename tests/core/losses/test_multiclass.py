@@ -16,3 +16,10 @@ def test_names_and_numbers_of_python_and_numpy_are_classes(given):
 def test_what_is_no_class_is_refused(given):
     with pytest.raises(InvalidInput, match=r"row 0 has the label .* expected one of 'cat', 'dog'"):
         Multiclass(["cat", "dog"]).read_labels([given])
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("²", [1]), ("--5", [1]), ("007", [7, 1])])
+def test_every_name_may_be_sent_as_text_and_one_that_is_a_number_as_that_too(name, numbers):
+    loss = Multiclass([name, "1"])
+    assert loss.label_schema == {"enum": [name, "1", *numbers]}
+    assert loss.read_labels([name, "1", *numbers]).tolist() == [0.0, 1.0, *[0.0, 1.0][-len(numbers) :]]

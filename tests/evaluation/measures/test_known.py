@@ -24,7 +24,7 @@ def delayed(rows, seed, most=8.0):
 def facts_of(measures, label, moments, outputs=1):
     zeros = np.zeros((len(label), outputs), np.float32)
     rows = Rows.of(measures.loss, zeros, zeros, label, np.ones(len(label)))
-    return measures.facts(rows, None, moments)[0]
+    return measures.facts(rows, moments)[0]
 
 
 @given(st.integers(0, 40), st.integers(0, 100))
@@ -60,8 +60,8 @@ def test_classes_and_popularity_know_no_label_that_came_later():
     (measures,) = measures_of(lists)
     clicks = np.tile(np.float32([0, 1]), 6)
     group, scored = np.repeat(np.arange(6), 2), np.repeat(np.arange(6.0), 2)
-    rows = Rows.of(lists, np.zeros((12, 1)), np.zeros((12, 1)), clicks, np.ones(12))
-    found, _ = measures.facts(rows, group, Moments(scored, scored, scored + 3, np.tile([7, 8], 6)))
+    rows = Rows.of(lists, np.zeros((12, 1)), np.zeros((12, 1)), clicks, np.ones(12), group)
+    found, _ = measures.facts(rows, Moments(scored, scored, scored + 3, np.tile([7, 8], 6)))
     assert found[:3, 2, 2].tolist() == [0.5] * 3  # nothing is known: the order of the base
     assert found[3:, 2, 2].tolist() == [1.0] * 3
 

@@ -283,6 +283,17 @@ def test_a_known_position_bias_is_recovered_within_a_tenth_and_survives_a_restar
     assert np.isnan(examination.of(np.array([-1]))[0])
 
 
+def test_a_row_is_examined_as_was_known_before_its_list_however_lists_come():
+    raw, clicks = simulated(1.0 / np.arange(1, 5), 60, np.random.default_rng(1))
+    given = np.tile(np.arange(4), 60), clicks.ravel(), raw.ravel(), np.repeat(np.arange(60), 4)
+    together, apart = Examination(4), Examination(4)
+    known = together.update(*given)
+    for rows, found in zip(np.split(np.arange(240), 60), np.split(known, 60), strict=True):
+        np.testing.assert_array_equal(found, apart.of(np.arange(4)))
+        apart.update(*(each[rows] for each in given))
+    assert known[:4].tolist() == [1.0] * 4
+
+
 def simulated_ndcg(kind, noise, seed, items=6, lists=1_000):
     """The mean NDCG of items by an `Entity`, over the second half of lists that were shown in a noisy wrong order."""
     rng, place, group = np.random.default_rng(seed), np.arange(items), np.zeros(items, np.int64)

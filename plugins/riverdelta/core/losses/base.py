@@ -110,7 +110,7 @@ class Loss(ABC):
         except ValueError:  # lists beside numbers have no shape
             given = np.empty(0, object)
         if given.dtype.kind not in "biuf" or (self.labels is None and _has_truths(label, given)):
-            given = self._numbers(label, what)
+            given = self._numbers(label, what, first)
         if given.dtype == _LABEL:
             found = given
         else:
@@ -141,8 +141,8 @@ class Loss(ABC):
         """Return the label of a code, as clients send it."""
         return code
 
-    def _numbers(self, label: Any, what: str) -> Doubles:
-        for at, one in enumerate(label):
+    def _numbers(self, label: Any, what: str, first: int) -> Doubles:
+        for at, one in enumerate(label, first):
             truth = isinstance(one, bool | np.bool_)
             if (truth and self.labels is None) or not (truth or isinstance(one, int | float | np.integer | np.floating)):
                 raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")

@@ -62,7 +62,6 @@ class Ranking(Loss):
     positions
         Positions whose probability of being examined is learned from clicks, 0 to 1,000 (default 0: none). Set it if users see
         lists from the top, feedback has the position of every row, and no propensity is known.
-
     item
         The id column of what a row shows, which a correction reads (default: none). With it the baseline `popularity` is
         measured.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.known import Known, Moments
 
@@ -44,7 +44,7 @@ class Measures(ABC):
         self.loss, self.known = loss, known
 
     @abstractmethod
-    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
         """Return the facts float64[E, S, F] of the measurable examples, and label and weight float64[E, 2].
 
         Baselines learn the labels as they become known.

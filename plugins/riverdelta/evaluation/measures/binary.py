@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.core.losses.base import Doubles
 from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.evaluation import binned
 from riverdelta.evaluation.binned import bin_of, share
@@ -52,7 +52,7 @@ class Binary(Measures):
         super().__init__(loss, Known(0))
         self._edge = binned.edge_of(threshold)
 
-    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
         good = rows.good
         found = np.stack([self.losses(rows), rows.raw[:, good, 0]], axis=-1)
         return np.ascontiguousarray(found.transpose(1, 0, 2)), np.stack([rows.label, rows.weight], axis=1)[good]

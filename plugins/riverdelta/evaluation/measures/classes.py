@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import types
 
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
@@ -113,7 +113,7 @@ class Classes(Measures):
         classes = len(loss.labels or ())
         self._counts, self._last = np.zeros(classes), np.array([-1.0, 0.0, 0.0, 0.0])
 
-    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
         labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
         out = np.empty((len(labels), len(self.scorers), self.width))
         if self._measured:

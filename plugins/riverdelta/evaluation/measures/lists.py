@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import types
 
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
@@ -96,11 +96,11 @@ class Lists(Measures):
         self.scorers = (*SCORERS, *(["popularity"] if loss.item else []))
         self._cells = np.zeros((_CELLS if loss.item else 0, 2))
 
-    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
-        starts = self.loss.starts(len(rows.label), group, each=True)
+    def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
+        starts = self.loss.starts(len(rows.label), rows.group, each=True)
         if len(rows.label) == 0:
             return np.empty((0, len(self.scorers), self.width)), np.empty((0, 2))
-        # A row that cannot be measured, whose list is left out, does not count for its item either.
+        # Rows of a list that is left out count as shown, without a click.
         label, weight = (np.where(rows.good, one, 0.0) for one in (rows.label, rows.weight))
         # The rows of a list that is taken back have negative weights.
         sign = np.where(np.add.reduceat(weight, starts[:-1]) < 0, -1.0, 1.0)
@@ -114,7 +114,7 @@ class Lists(Measures):
             _popular(known, learned, until, starts, cell, self._cells, scores[-1])
         out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
         for s, score in enumerate(scores):
-            lost = self.loss.value(score, label, group) * own
+            lost = self.loss.value(score, label, rows.group) * own
             out[:, s, 0] = np.add.reduceat(lost, starts[:-1])
             ranks = np.empty((len(starts) - 1, 2))
             _rank(score, label, own, starts, ranks)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import types
 
 from riverdelta.core.losses import Loss
-from riverdelta.core.losses.base import Doubles, Group
+from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
@@ -92,7 +92,7 @@ class Numbers(Measures):
         self._parts = np.zeros((_PARTS if loss.period else 0, 4))
         self._parts[:, 0] = np.nan
 
-    def facts(self, rows: Rows, group: Group, moments: Moments) -> tuple[Doubles, Doubles]:
+    def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
         labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
         out = np.empty((len(labels), len(self.scorers), self.width))
         for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows), strict=True)):

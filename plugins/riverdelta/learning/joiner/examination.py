@@ -62,20 +62,25 @@ class Examination:
         theta = self._theta()[np.clip(place, 0, self.positions - 1)]
         return np.where(place < 0, np.nan, theta)
 
-    def update(self, place: npt.NDArray[Any], clicks: Floats, corrected: npt.NDArray[Any], group: Ints) -> None:
+    def update(
+        self, place: npt.NDArray[Any], clicks: Floats, corrected: npt.NDArray[Any], group: Ints
+    ) -> npt.NDArray[np.float64]:
         """Learn from lists, in order: positions int[N], clicks or grades float32[N], corrected outputs, lists int64[N].
 
-        A list with a row whose position is unknown, or without a click, says nothing.
+        Returns the probability of examination float64[N] of each row, as known before its list. A list with a row whose
+        position is unknown, or without a click, says nothing.
         """
+        known = np.empty(len(place))
         starts = np.flatnonzero(np.diff(group, prepend=-1))
         ends = np.append(starts[1:], len(group))
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             at, clicked = place[start:end], clicks[start:end].astype(np.float64)
+            known[start:end] = self.of(at)
             raw = corrected[start:end].reshape(-1).astype(np.float64)
             if (at < 0).any() or not clicked.sum() > 0 or not np.isfinite(raw).all():
                 continue
             at = np.minimum(at, self.positions - 1)
-            share = self._theta()[at] * np.exp(raw - raw.max())
+            share = known[start:end] * np.exp(raw - raw.max())
             relevance = np.exp(raw - raw.max()) / share.sum() * clicked.sum()
             self._lists += 1
             step = max((self._lists + _PRIOR) ** -_FADE, _LEAST_STEP)
@@ -83,6 +88,7 @@ class Examination:
                 sums *= 1.0 - step
                 sums += step * np.bincount(at, rows, minlength=self.positions)
             self._expected[:] = np.maximum(self._expected, 1e-12)
+        return known
 
     def report(self) -> dict[str, Any]:
         """Return the probabilities by position, and the lists that they were learned from."""

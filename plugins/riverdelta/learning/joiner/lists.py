@@ -135,8 +135,7 @@ class Lists:
             self.lists = int(group[-1]) + 1
             propensity = np.where(np.isnan(propensity), columns["propensity"][some], propensity)
             if self.examination is not None:
-                known = self.examination.of(rows["place"])
-                self.examination.update(rows["place"], rows["weight"] * label, columns["corrected"][some], group)
+                known = self.examination.update(rows["place"], rows["weight"] * label, columns["corrected"][some], group)
                 propensity = np.where(np.isnan(propensity), known, propensity)
         propensity = np.where(np.isnan(propensity), 1.0, propensity)
         self.clipped += int(((weight > MOST_WEIGHT * propensity) & (label > 0)).sum())
