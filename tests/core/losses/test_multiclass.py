@@ -18,8 +18,8 @@ def test_what_is_no_class_is_refused(given):
         Multiclass(["cat", "dog"]).read_labels([given])
 
 
-@pytest.mark.parametrize("name", ["²", "--5", "007"])
-def test_a_name_that_is_no_number_of_json_is_sent_as_text(name):
+@pytest.mark.parametrize(("name", "numbers"), [("²", [1]), ("--5", [1]), ("007", [7, 1])])
+def test_every_name_may_be_sent_as_text_and_one_that_is_a_number_as_that_too(name, numbers):
     loss = Multiclass([name, "1"])
-    assert loss.label_schema == {"enum": [name, "1", 0, 1]}
-    assert loss.read_labels([name]).tolist() == [0.0]
+    assert loss.label_schema == {"enum": [name, "1", *numbers]}
+    assert loss.read_labels([name, "1", *numbers]).tolist() == [0.0, 1.0, *[0.0, 1.0][-len(numbers) :]]
