@@ -25,8 +25,8 @@ class Loss(ABC):
     """A loss of raw outputs and labels, as compiled functions and as ONNX nodes.
 
     Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. A new loss defines the
-    class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that can exceed
-    `bound` also `judged`, and one with fewer valid labels than `labels` also `valid` and `expected`.
+    class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that is to be
+    evaluated for fewer base outputs also `judged`, and one with fewer valid labels than `labels` also `valid` and `expected`.
     `riverdelta.checks.check` checks that they agree. Pass an instance as `task=`.
     """
 
@@ -160,10 +160,13 @@ class Loss(ABC):
 
         For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent (default: a single list).
         """
+        return np.minimum(self._uncut(raw, label, group), self.bound)
+
+    def _uncut(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group) -> Doubles:
         rows = self.rows(raw)
         out = np.empty(len(rows))
         kernels.values(rows, _by_row(label, len(rows)), self.starts(len(rows), group), self.kernels, out)
-        return np.minimum(out, self.bound)
+        return out
 
     def derivatives(
         self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0, group: Group = None
@@ -229,9 +232,11 @@ class Loss(ABC):
         The corrected one is clipped to within `reach` of the base, as when served.
         """
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
-        """Return bool[N]: whether the loss of a row's base output is within `bound`, whatever the label."""
-        return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
+    def judged(self, base: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
+        """Return bool[N]: whether a row's base output is finite and its loss within `bound`, so that the gate evaluates it."""
+        with np.errstate(invalid="ignore"):
+            known = self._uncut(base, label, group) <= self.bound
+        return known & np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
     @abstractmethod
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
