@@ -158,3 +158,5 @@ def test_inspect_has_a_service_or_a_reason_for_each_task(write):
     assert {task for task, code in made.items() if isinstance(code, str)} == {"multiclass"}
     made = declarations(write("g (float[N] x) => (float[N] y) { y = Exp(x) }"))
     assert {task for task, code in made.items() if isinstance(code, str)} == {"regression", "count", "ranking"}
+    assert "export RIVERDELTA_WINDOW_SECONDS=3600" in made["ranking"]
+    assert "the task multiclass takes [N, K]" in str(made["multiclass"])

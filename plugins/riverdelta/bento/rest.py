@@ -92,8 +92,8 @@ def _items(body: bytes, sizes: Sizes) -> tuple[list[str | RowName], Any, dict[st
 
 
 def _labels(given: list[Any]) -> Any:
-    """Return labels as numbers, or as they are if any is the name of a class."""
-    return given if str in set(map(type, given)) else np.array(given, np.float64)
+    """Return labels as numbers, or as they are if any is the name of a class, or true or false."""
+    return given if {str, bool} & set(map(type, given)) else np.array(given, np.float64)
 
 
 def _more(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Outputs:
         loss = self.loss.of_base(head.outputs, known)
         if loss.outputs != head.outputs:
             raise Unsupported(
-                f"{self.path.name}: {head.tensor!r} has {head.outputs} numbers a row; {loss} takes {loss.outputs}"
+                f"{self.path.name}: {head.tensor!r} has {head.outputs} numbers a row; the task {loss.task} takes {loss.outputs}"
             )
         return loss
 
@@ -203,7 +203,7 @@ class Outputs:
         if dims and (len(dims) > 2 or not fits):
             wanted = "[N, K]" if self._all else "[N], [N, 1] or [N, K] with a column"
             other = '; for one score of two outcomes write task="binary"' if self._all and width == 1 else ""
-            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; {loss} takes {wanted}{other}")
+            raise Unsupported(f"{path.name}: output {tensor!r} is {type_of(value)}; the task {loss.task} takes {wanted}{other}")
         if not dims or dims[0].HasField("dim_value") or not is_batch(self.model, value):
             how = with_dynamic_batch(self.model, path.name)
             raise ModelError(f"{path.name}: output {tensor!r} is {type_of(value)}, without a dynamic batch axis; {how}")

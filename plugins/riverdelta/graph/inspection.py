@@ -95,7 +95,8 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
     features = {name: read(column).column for name, column in signature.inputs.items()}
     ids = [name for name, column in features.items() if column.kind == "id" and signature.inputs[name].numpy.kind in "iu"]
     user = ids[0] if ids else next(name for name in ("user_id", "user", "id_of_user", "entity") if name not in signature.inputs)
-    task = [] if loss is LOG_LOSS else [f"task={_quoted(loss.task)},"]
+    window = "  # at the start: export RIVERDELTA_WINDOW_SECONDS=3600" if loss.lists else ""
+    task = [] if loss is LOG_LOSS else [f"task={_quoted(loss.task)},{window}"]
     lines = [f"base={_quoted(str(path))},", *task, f"output={_quoted(signature.output)},"]
     if not (signature.proved or (link := Link(loss)).always_raw):
         lines.append(f"link={_quoted(link.name(PREDICTION if signature.predicts else RAW))},")

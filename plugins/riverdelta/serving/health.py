@@ -82,20 +82,21 @@ def gain(learning: Mapping[str, Any], loss: Loss = LOG_LOSS) -> Health:
     worth, shadow = learning.get("worth") or {}, learning.get("serve") == "base"
     labels, mode, after = worth.get("labels") or 0, "Shadow mode: " if shadow else "Learning: ", _since(worth.get("since"))
     brief = f" since the {SINCE[worth['since']['action']].split()[0]}" if after else ""
-    number = f"{labels:,} label{'s' * (labels != 1)}"
+    noun = "list" if loss.lists else "label"
+    number = f"{labels:,} {noun}{'s' * (labels != 1)}"
     if not labels:
         waits = f"{learning.get('waiting_rows') or 0:,} scored rows wait for feedback."
         return Health("note", f"{mode}waiting for the first label{brief}.", f"No label yet{after}. {waits}")
     if labels < MEASURED:
         few = f"{mode}{number}{brief}, too few to say whether the corrections help."
-        return Health("note", few, f"The gain is reported from {MEASURED} labels on; so far {number}{after}.")
+        return Health("note", few, f"The gain is reported from {MEASURED} {noun}s on; so far {number}{after}.")
     mean, lower, upper = (worth["gain"][name] for name in ("mean", "lower", "upper"))
     unclear = lower <= 0.0 <= upper
     does = f"{'So far the' if unclear else 'The'} corrections {'would ' * shadow}{'save' if mean >= 0.0 else 'lose'}"
     ends = (lower, upper) if mean >= 0.0 else (-upper, -lower)
     unit = worth["gain"].get("unit", loss.unit)
     what = f"{unit} of {loss.name}" if unit == loss.unit else unit
-    size = f"{figure(abs(mean))} {what} a row ({figure(ends[0])} to {figure(ends[1])})"
+    size = f"{figure(abs(mean))} {what} a {loss.example} ({figure(ends[0])} to {figure(ends[1])})"
     said = f"{does} {size} over {number}{after}."
     apart = _apart(worth, loss, mean)
     if unclear and labels < _FEW:

@@ -14,7 +14,7 @@ from riverdelta.bento.page.door import as_bearer, leads, refusal
 from riverdelta.bento.page.page import Page
 from riverdelta.bento.page.render import HEADERS, draw
 from riverdelta.core.errors import Forbidden, Unauthenticated
-from riverdelta.core.losses import LOG_LOSS, Multiclass, Regression
+from riverdelta.core.losses import LOG_LOSS, Multiclass, Ranking, Regression
 from riverdelta.evaluation.drift import Drift
 from riverdelta.evaluation.gate import Gate
 from riverdelta.evaluation.history import History
@@ -342,6 +342,24 @@ def test_numbers_are_measured_in_their_own_unit_and_the_gain_in_typical_losses()
     assert "typical losses of the base a row" in html
     assert "AUC" not in html
     assert "nats" not in html
+
+
+def test_a_ranking_counts_lists():
+    loss, group, label = Ranking(), np.repeat(np.arange(200), 2), np.tile(np.float32([0, 1]), 200)
+    worth = Worth(loss=loss)
+    worth.update(np.zeros((400, 1)), np.tile([[0.0], [1.0]], (200, 1)), label, np.ones_like(label), group=group)
+    text = text_of(drawn({"sidecar": {"alive": True}, "learning": {"position": 1, "worth": worth.report()}}, loss=loss))
+    assert "nats of list log loss a list" in text
+    assert "over 200 lists" in text
+    assert "a row" not in text
+
+
+def test_intervals_are_shown_by_slice():
+    found = {"labels": 400, "declared": 0.9, "coverage": 0.875, "below": 0.0625, "above": 0.0625, "width": 12.5}
+    learning = {"position": 1, "intervals": {"centre": found}}
+    html = drawn({"sidecar": {"alive": True}, "learning": learning}, loss=Regression())
+    assert "centre 0.9000 0.8750 0.0625 0.0625 12.5000 400" in text_of(html)
+    assert "Intervals" not in drawn({"sidecar": {"alive": True}, "learning": {"position": 1}}, loss=Regression())
 
 
 def test_simple_predictions_stand_beside_base_and_served():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unavailable
-from riverdelta.core.losses import LOG_LOSS
+from riverdelta.core.losses import LOG_LOSS, Regression
 from riverdelta.core.records import Control, Feedback, Impressions, Tick
 from riverdelta.learning.joiner import Joiner
 from riverdelta.learning.joiner.weights import LATE, LATE_WEIGHT_BOUND
@@ -379,6 +379,9 @@ class TestNegativeSampling:
         joiner, rows = self.joined(1, keep_negatives=0.01)
         assert [row[1] for row in rows] == [1.0] * 400
         assert (joiner.kept_negatives, joiner.dropped_negatives) == (0, 0)
+
+    def test_a_zero_of_another_task_is_no_negative(self):
+        assert self.joined(0, loss=Regression())[0].kept_negatives == 0
 
     def test_one_that_keeps_more_keeps_the_same_and_others_besides(self):
         less, more = ({row[0] for row in self.joined(0, keep_negatives=keep)[1]} for keep in (0.1, 0.3))

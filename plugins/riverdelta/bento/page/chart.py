@@ -63,7 +63,7 @@ def losses(history: Mapping[str, Any], second: str, loss: Loss, events: Iterable
         lines.append(_PATH.format(f"{kind} dot", "".join(f"{path}h.01" for path in paths if "L" not in path)))
     texts = [_TEXT.format(kind, *place, text) for kind, place, _, text in marks if text]
     ends = [f"{name} from {figure(points[0][i])} to {figure(points[-1][i])}" for i, name in ((1, "base"), (2, second))]
-    label = f"{loss.name} in {loss.unit} a row at {len(points)} times: {', '.join(ends)}"
+    label = f"{loss.name} in {loss.unit} a {loss.example} at {len(points)} times: {', '.join(ends)}"
     return _PLOT.format(label, Markup("").join(lines), Markup("").join(texts))
 
 

@@ -24,7 +24,7 @@ _LABEL = np.dtype(np.float32)
 class Loss(ABC):
     """A loss of raw outputs and labels, as compiled functions and as ONNX nodes.
 
-    Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. Pass an instance as
+        Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. Pass an instance as
     `task=`; `riverdelta.checks.check` checks that its parts agree.
 
     Notes
@@ -32,7 +32,7 @@ class Loss(ABC):
     Everything has a default that suits a loss of one output and any finite label, except for what every loss defines.
 
     - Every loss: `task`, `bound`, `reach`, `kernels`, `link`, `spread`, `mixable`, and the nodes of links and mixture; `name`,
-      `raw` and `unit` are words for it. If it can exceed `bound`: `judged`.
+      `raw` and `unit` are words for it. If it can exceed `bound`, or is evaluated for fewer outputs: `judged`.
     - Some numbers are not labels: `labels` if there are few, otherwise `valid`, `expected` and `label_schema`.
     - Labels have names: `classes`, `read_labels`, `label_of`. The base decides how many outputs there are: `of_base`.
     - Labels are numbers: `dispersion`; for intervals, `span` if predictions are limited, and `deviation` with its nodes if
@@ -99,6 +99,11 @@ class Loss(ABC):
         return "a finite number" if self.labels is None else " or ".join(f"{one:g}" for one in self.labels)
 
     @property
+    def example(self) -> str:
+        """What an example is called where its loss is shown."""
+        return "list" if self.lists else "row"
+
+    @property
     def label_schema(self) -> dict[str, Any]:
         """The JSON schema of a label as clients send it."""
         if self.labels is None:
@@ -116,7 +121,7 @@ class Loss(ABC):
             given = np.asarray(label)
         except ValueError:  # lists beside numbers have no shape
             given = np.empty(0, object)
-        if given.dtype.kind not in "biuf":
+        if given.dtype.kind not in "biuf" or (self.labels is None and _has_truths(label, given)):
             given = self._numbers(label, what, first)
         if given.dtype == _LABEL:
             found = given
@@ -150,7 +155,8 @@ class Loss(ABC):
 
     def _numbers(self, label: Any, what: str, first: int) -> Doubles:
         for at, one in enumerate(label, first):
-            if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
+            truth = isinstance(one, bool | np.bool_)
+            if (truth and self.labels is None) or not (truth or isinstance(one, int | float | np.integer | np.floating)):
                 raise InvalidInput(f"{what} {at} has the label {one!r}; expected {self.expected} for each {what}")
         return np.array(label, np.float64)
 
@@ -166,10 +172,13 @@ class Loss(ABC):
 
         For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent (default: a single list).
         """
+        return np.minimum(self._uncut(raw, label, group), self.bound)
+
+    def _uncut(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group) -> Doubles:
         rows = self.rows(raw)
         out = np.empty(len(rows))
         kernels.values(rows, _by_row(label, len(rows)), self.starts(len(rows), group), self.kernels, out)
-        return np.minimum(out, self.bound)
+        return out
 
     def derivatives(
         self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0, group: Group = None
@@ -235,9 +244,11 @@ class Loss(ABC):
         The corrected one is clipped to within `reach` of the base, as when served.
         """
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
-        """Return bool[N]: whether the loss of a row's base output is within `bound`, whatever the label."""
-        return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
+    def judged(self, base: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
+        """Return bool[N]: whether a row's base output is finite and its loss within `bound`, so that the gate evaluates it."""
+        with np.errstate(invalid="ignore"):
+            known = self._uncut(base, label, group) <= self.bound
+        return known & np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
     @abstractmethod
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
@@ -265,6 +276,11 @@ class Loss(ABC):
     @abstractmethod
     def export_mixture(self, nodes: Nodes, base: str, corrected: str, weight: str, group: str | None = None) -> str:
         """Append the nodes of `mix`, with the weight float32[1, 1], and return the served raw output's tensor float32[N, K]."""
+
+
+def _has_truths(label: Any, given: npt.NDArray[Any]) -> bool:
+    """Whether labels have true or false among them, which numpy reads as 1 and 0 beside numbers."""
+    return given.dtype.kind == "b" or (isinstance(label, list) and bool in map(type, label))
 
 
 def _by_row(value: npt.ArrayLike, rows: int) -> Doubles:

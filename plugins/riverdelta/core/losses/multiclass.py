@@ -138,7 +138,7 @@ class Multiclass(Loss):
     >>> loss.read_labels(["owl", "dgo"])
     Traceback (most recent call last):
         ...
-    riverdelta.core.errors.InvalidInput: row 1 has the label 'dgo'; expected one of 'cat', 'dog', 'owl'
+    riverdelta.core.errors.InvalidInput: row 1 has the label 'dgo'; expected one of 'cat', 'dog', 'owl', or a place from 0 to 2
     """
 
     task = "multiclass"
@@ -185,7 +185,8 @@ class Multiclass(Loss):
     def expected(self) -> str:
         named = [repr(name) for name in (self.classes or ())]
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        return f"one of {', '.join(named[:_SHOWN])}{more}"
+        places = "" if self._are_numbers else f", or a place from 0 to {self.outputs - 1}"
+        return f"one of {', '.join(named[:_SHOWN])}{more}{places}"
 
     @property
     def label_schema(self) -> dict[str, Any]:
@@ -231,9 +232,6 @@ class Multiclass(Loss):
     def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike, group: Group = None) -> Doubles:
         moved = self.mix(base, corrected, 1.0) - self.rows(base)
         return np.abs(moved).max(axis=1)
-
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
-        return np.ptp(self.rows(base), axis=1) <= _BOUND - math.log(self.outputs)
 
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
         return np.asarray(1.0 / np.maximum(weight, 1.0))

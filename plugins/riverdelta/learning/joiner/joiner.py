@@ -93,7 +93,7 @@ class Joiner:
         self.configure(labels, window_seconds, relabels, late, keep_negatives)
         self._reads = reads
         self.unmatched = 0
-        #: Negatives that became examples, and those that sampling left out.
+        #: Negatives of two outcomes that became examples, and those that sampling left out.
         self.kept_negatives = self.dropped_negatives = 0
         self.waiting, self.showings = Waiting(max_bytes, unread, propensity=loss.lists), Showings()
         #: The newest tick in Unix seconds, at which windows end; 0 before the first.
@@ -270,7 +270,7 @@ class Joiner:
             back = None if undone is None else undone[taken]
             weights = self.weights.of(labelled.label, columns["corrected"], back, labelled.weights)
             examples = made(columns, labelled, weights)
-            self.kept_negatives += int(np.count_nonzero(labelled.label == 0))
+            self.kept_negatives += int(np.count_nonzero(labelled.label == 0)) if self.loss.logit else 0
         self.dropped_negatives += found - count(chosen)
         self._lose(len(key) - found)
         if not self.relabels and not silent:
