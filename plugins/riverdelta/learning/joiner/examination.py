@@ -37,7 +37,7 @@ class Examination:
     >>> rng, examination = np.random.default_rng(0), Examination(2)
     >>> for _ in range(2000):  # two rows of equal relevance; the second is examined half as often
     ...     click = np.float32([1, 0] if rng.random() < 2 / 3 else [0, 1])
-    ...     examination.update(np.array([0, 1]), click, np.zeros(2), np.zeros(2, np.int64))
+    ...     _ = examination.update(np.array([0, 1]), click, np.zeros(2), np.zeros(2, np.int64))
     >>> bool(abs(examination.of(np.array([1]))[0] - 0.5) < 0.05)
     True
 
