@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from riverdelta.cli.main import main
 from riverdelta.core.environment import TOOLS, link
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "monitoring" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from riverdelta import Entity, Ranking
-from riverdelta.core.errors import ConfigurationError, InvalidInput
+from riverdelta.core.errors import ConfigurationError, InvalidInput, Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane
@@ -123,3 +123,20 @@ def test_a_ranker_without_a_window_does_not_start_and_only_lists_take_what_belon
             plane.read_feedback(ids, label, propensities=[0.0])
         with pytest.raises(InvalidInput, match="item 0 has the position -1; expected 0 to"):
             plane.read_feedback(ids, label, positions=[-1])
+
+
+def test_where_lists_wait_in_too_much_memory_only_what_completes_them_is_accepted(scorer):
+    definition, given = scorer
+    settings = Settings.load(**given, window_seconds=1e9, waiting_bytes=100)
+    plane = DataPlane(definition, settings, registry=CollectorRegistry())
+    with closing(plane), closing(Trainer(definition, settings, clock=lambda: 1e9)) as trainer:
+        made, label = score(plane).impressions, np.float32([1, np.nan])
+        ids = [[f"{made}.{row}" for row in rows] for rows in ([0, 1], [2, 3])]
+        asyncio.run(plane.feedback(ids[0], label))
+        rise(trainer)
+        plane.follower.showings_bytes = trainer.status()["showings_bytes"]
+        with pytest.raises(Unavailable, match='send feedback of lists later, with "complete", or raise the setting'):
+            asyncio.run(plane.feedback(ids[1], label))
+        assert set(asyncio.run(plane.feedback(ids[1], label, complete=True)).outcomes) == {"accepted"}
+        rise(trainer)
+        assert (trainer.status()["showings_bytes"], trainer.learner.examples) == (0, 4)

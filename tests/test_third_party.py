@@ -70,7 +70,7 @@ class PseudoHuber(Loss):
     def spread(self, base, corrected):
         return np.minimum(np.abs(self.rows(corrected) - self.rows(base)), REACH)[:, 0]
 
-    def judged(self, base):
+    def judged(self, base, label):
         return (np.abs(self.rows(base)) <= SURE)[:, 0]
 
     def mixable(self, weight):

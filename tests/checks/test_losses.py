@@ -123,7 +123,9 @@ BROKEN = {
         mutant("CutsWeights", **with_kernels(derivatives=weights_cut)),
     ],
     "the_value_is_bounded": [mutant("TooLowABound", bound=5.0)],
-    "nan_stays_nan": [mutant("JudgesAll", judged=lambda self, base, group=None: LogLoss.judged(self, np.nan_to_num(base)))],
+    "nan_stays_nan": [
+        mutant("JudgesAll", judged=lambda self, base, label, group=None: LogLoss.judged(self, np.nan_to_num(base), label))
+    ],
     "labels_are_refused_by_row": [
         mutant("LabelsOfAnyKind", valid=lambda self, label: np.isfinite(label)),
         mutant("LabelsBetween", valid=lambda self, label: (np.asarray(label) >= 0) & (np.asarray(label) <= 1)),

@@ -16,7 +16,7 @@ from onnx import helper, save
 from riverdelta.cli.main import main
 from riverdelta.core.locks import Lock
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.sidecar import Trainer
 from riverdelta.storage.home import Home
 

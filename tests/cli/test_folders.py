@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from riverdelta.cli.main import main
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.storage.home import Home
 from riverdelta.storage.registry import FolderRegistry
 

@@ -16,7 +16,7 @@ from riverdelta.cli.main import main
 from riverdelta.cli.tables import print_changes
 from riverdelta.core.records import SETTINGS, Control
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.operator import Answer, Operator
 from riverdelta.storage.home import Home

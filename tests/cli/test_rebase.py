@@ -16,7 +16,7 @@ from pyarrow import csv, feather, parquet
 from riverdelta.cli.main import main
 from riverdelta.cli.rebase import _serving
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer
 from riverdelta.sidecar.rebase import Rebased

@@ -18,7 +18,7 @@ from riverdelta.core.features import Column, Schema
 from riverdelta.core.losses import LOG_LOSS, Multiclass
 from riverdelta.core.request import Request
 from riverdelta.evaluation.drift import Reference
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 
 SERVICE = Path(__file__).parents[2] / "service" / "service.py"
 WRITERS = {"parquet": parquet.write_table, "feather": feather.write_feather, "csv": csv.write_csv}

@@ -17,8 +17,8 @@ import pytest
 from riverdelta.core.settings import Settings
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import free_port, serving
-from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
+from riverdelta.learning.service import load
 from riverdelta.storage.home import Home
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from riverdelta.core.hashing import id64
 from riverdelta.core.losses import loss_of
 from riverdelta.graph.files import export
 from riverdelta.graph.inspection import declaration
-from riverdelta.learning.definition import Definition, load
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.service import load
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sidecar"))
 from conftest import Rig

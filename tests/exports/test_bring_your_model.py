@@ -17,7 +17,7 @@ from riverdelta.bento.http import application
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.settings import Settings
 from riverdelta.graph.inspection import declaration
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.serving.dataplane import DataPlane
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()

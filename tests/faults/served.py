@@ -16,7 +16,7 @@ from riverdelta.core.errors import Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.storage.home import Home
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import pytest
 from riverdelta.lab.datasets.find import Found
 from riverdelta.lab.deepfm import DeepFMOptions
 from riverdelta.lab.workshop import load_stream, open_workshop
-from riverdelta.learning.definition import load
 from riverdelta.learning.differences import differences
 from riverdelta.learning.identity import describe
+from riverdelta.learning.service import load
 
 
 @pytest.mark.parametrize("with_graph", [False, True])

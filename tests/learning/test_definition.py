@@ -8,7 +8,8 @@ import pytest
 
 from riverdelta import Calibration
 from riverdelta.core.errors import ConfigurationError
-from riverdelta.learning.definition import Definition, load
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.service import load
 
 MINE = "from riverdelta import Calibration\n\nCORRECTIONS = [Calibration()]\n"
 SERVICE = """

@@ -21,8 +21,8 @@ from riverdelta.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from riverdelta.core.locks import shared
 from riverdelta.core.settings import Settings
 from riverdelta.learning.commands import Release
-from riverdelta.learning.definition import load
 from riverdelta.learning.learner import new_learner
+from riverdelta.learning.service import load
 from riverdelta.sidecar.operator import Operator
 from riverdelta.sidecar.recall import Replayed
 from riverdelta.storage.backup import back_up

@@ -15,7 +15,8 @@ from riverdelta.cli.main import main
 from riverdelta.core.errors import InvalidInput, NotFound
 from riverdelta.core.losses import LOG_LOSS, Multiclass, Ranking
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import Definition, load
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.service import load
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.home import Home
 from riverdelta.storage.impression import find

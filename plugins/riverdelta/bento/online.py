@@ -25,7 +25,7 @@ from riverdelta.bento.http import application
 from riverdelta.bento.page import page
 from riverdelta.bento.runtime import Runtime
 from riverdelta.bento.series import write_page_once
-from riverdelta.bento.sidecar import Supervisor
+from riverdelta.bento.sidecar import service_of
 from riverdelta.bento.tracing import flush, present, trace_only_where_exported
 from riverdelta.core.errors import ConfigurationError, near
 from riverdelta.core.features import Schema
@@ -259,7 +259,7 @@ def _equip(cls: type, definition: Definition, own: Mapping[str, Any]) -> None:
     cls.riverdelta_start = bentoml.on_startup(start)  # type: ignore[attr-defined]
     cls.riverdelta_stop = bentoml.on_shutdown(stop)  # type: ignore[attr-defined]
     cls.__is_ready__ = is_ready  # type: ignore[attr-defined]
-    cls.riverdelta_sidecar = bentoml.depends(_sidecar(cls, definition))  # type: ignore[attr-defined]
+    cls.riverdelta_sidecar = bentoml.depends(service_of(cls))  # type: ignore[attr-defined]
     shown = page.routes(runtime, f"{cls.__module__}:{cls.__name__}")
     # In the order in which a path is compared with them.
     app = application([*rest.routes(runtime), *oip_rest.routes(runtime), *shown, *admin.routes(runtime)])
@@ -285,22 +285,3 @@ def _when_asked_to_stop(act: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         if callable(former := signal.getsignal(number)):
             signal.signal(number, around(former))
-
-
-def _sidecar(cls: type, definition: Definition) -> Any:
-    supervisor = Supervisor(f"{cls.__module__}:{cls.__name__}")
-
-    def learner(self: Any) -> dict[str, int | None]:
-        """Return the process id of the learner."""
-        return {"pid": supervisor.pid}
-
-    body = {
-        "__module__": cls.__module__,
-        "start": bentoml.on_startup(lambda self: supervisor.start()),
-        "stop": bentoml.on_shutdown(lambda self: supervisor.stop()),
-        "learner": bentoml.api(learner),
-    }
-    shell = type(f"{cls.__name__}Sidecar", (), body)
-    # Only probes may call it: BentoML unpickles any request that reaches a dependency's socket.
-    set_guard(shell, Policy())
-    return bentoml.service(name=f"{cls.__name__}Sidecar", workers=1)(shell)

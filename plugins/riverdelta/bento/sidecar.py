@@ -8,6 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
+
+import bentoml
+
+from riverdelta.bento.guard import Policy, set_guard
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT, _LONGEST_WAIT, _STOP_SECONDS = 0.5, 30.0, 20.0
@@ -81,3 +86,23 @@ def environment() -> dict[str, str]:
     """Return the environment of a child process: the same import path, without this worker's metrics files."""
     kept = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def service_of(cls: type) -> Any:
+    """Return the BentoML service that runs the learner beside a decorated class."""
+    supervisor = Supervisor(f"{cls.__module__}:{cls.__name__}")
+
+    def learner(self: Any) -> dict[str, int | None]:
+        """Return the process id of the learner."""
+        return {"pid": supervisor.pid}
+
+    body = {
+        "__module__": cls.__module__,
+        "start": bentoml.on_startup(lambda self: supervisor.start()),
+        "stop": bentoml.on_shutdown(lambda self: supervisor.stop()),
+        "learner": bentoml.api(learner),
+    }
+    shell = type(f"{cls.__name__}Sidecar", (), body)
+    # Only probes may call it: BentoML unpickles any request that reaches a dependency's socket.
+    set_guard(shell, Policy())
+    return bentoml.service(name=f"{cls.__name__}Sidecar", workers=1)(shell)

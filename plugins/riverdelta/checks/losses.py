@@ -66,16 +66,12 @@ def derivatives_are_those_of_the_value(loss: Loss) -> None:
 def the_value_is_bounded(loss: Loss) -> None:
     """A loss is from 0 to `bound` for any raw output, and at most `bound` before clipping if the row is `judged`."""
     for raw in (_wild(loss), _draw(loss, 1)):
-        judged = loss.judged(raw, **_group(loss, len(raw)))
         for label in some_labels(loss):
             value = loss.value(raw, label)
             at_most("the value", value, loss.bound)
             at_most("the value below 0", -value, 1e-9)
-            value, counted = (
-                _uncut(loss, raw, float(label)),
-                judged[loss.starts(len(raw), _lists(loss, len(raw))[0], True)[:-1]],
-            )
-            at_most("the unclipped value of a row that is `judged`", value[counted], loss.bound)
+            judged = loss.judged(raw, np.full(len(raw), label), **_group(loss, len(raw)))
+            at_most("the unclipped value of a row that is `judged`", _of_rows(loss, raw, float(label))[judged], loss.bound)
 
 
 def nan_stays_nan(loss: Loss) -> None:
@@ -84,7 +80,7 @@ def nan_stays_nan(loss: Loss) -> None:
     found = {"value": loss.value(raw, label), "inverse_link": loss.inverse_link(raw), "mix": loss.mix(raw, raw, 0.5)}
     for what, made in found.items():
         equal(f"whether {what} of NaN is NaN", bool(np.isnan(made).all()), True)
-    equal("`judged` of NaN", bool(loss.judged(raw).any()), False)
+    equal("`judged` of NaN", bool(loss.judged(raw, label).any()), False)
 
 
 def labels_are_refused_by_row(loss: Loss) -> None:
@@ -241,10 +237,16 @@ def _labels(loss: Loss, label: float, rows: int) -> Doubles:
 
 def _uncut(loss: Loss, raw: Doubles, label: float) -> Doubles:
     """Return the value of each row, or of each list, before it is clipped at `bound`."""
+    out, starts = _of_rows(loss, raw, label), loss.starts(len(raw), _lists(loss, len(raw))[0], each=True)
+    return np.add.reduceat(out, starts[:-1]) if len(out) else out
+
+
+def _of_rows(loss: Loss, raw: Doubles, label: float) -> Doubles:
+    """Return the value of each row, before it is clipped at `bound`."""
     out, starts = np.empty(len(raw)), loss.starts(len(raw), _lists(loss, len(raw))[0], each=True)
     for a, b in pairwise(starts.tolist()):
         loss.kernels.functions[0](raw[a:b], _labels(loss, label, b - a), out[a:b])
-    return np.add.reduceat(out, starts[:-1]) if len(out) else out
+    return out
 
 
 def _agree(what: str, got: Floats | Doubles, expected: Doubles) -> None:

@@ -37,7 +37,7 @@ class Integer(click.IntRange):
 def home_of(target: str) -> Home:
     """Return the home of a scorer; raises `NotFound`, and creates nothing, if no service has made it."""
     from riverdelta.core.settings import Settings
-    from riverdelta.learning.definition import load
+    from riverdelta.learning.service import load
     from riverdelta.storage.home import Home
 
     home = Home(load(target), Settings.load())

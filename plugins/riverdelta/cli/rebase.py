@@ -19,7 +19,8 @@ from riverdelta.cli.options import as_json, service, show
 from riverdelta.cli.rows import blocks
 from riverdelta.cli.tables import table
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import Definition, load
+from riverdelta.learning.definition import Definition
+from riverdelta.learning.service import load
 from riverdelta.sidecar.rebase import LogRows, Rebased
 from riverdelta.sidecar.rebase import rebase as carry_over
 

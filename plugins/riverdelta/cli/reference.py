@@ -9,8 +9,8 @@ import click
 
 from riverdelta.cli.options import as_json, service, show
 from riverdelta.cli.rows import read
-from riverdelta.learning.definition import load
 from riverdelta.learning.reference import save
+from riverdelta.learning.service import load
 from riverdelta.serving.profile import LEAST_ROWS, measure
 
 

@@ -21,12 +21,12 @@ from riverdelta.lab.attacks import KINDS, Attacked, Kind
 from riverdelta.lab.attacks import attack as tamper
 from riverdelta.lab.datasets.find import NAMES, find_movielens
 from riverdelta.lab.quality import beside_base, log_loss
-from riverdelta.learning.definition import load
 from riverdelta.learning.forget import Forget
 from riverdelta.learning.learner import new_learner
 from riverdelta.learning.reference import in_effect
 from riverdelta.learning.replay import Replayed
 from riverdelta.learning.replay import replay as replay_log
+from riverdelta.learning.service import load
 from riverdelta.sidecar import recall
 from riverdelta.storage.home import Home
 from riverdelta.storage.registry import Release

@@ -14,7 +14,7 @@ from riverdelta.cli.options import Misconfigured, service
 from riverdelta.core.errors import ConfigurationError, Locked
 from riverdelta.core.logs import use_json
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import load
+from riverdelta.learning.service import load
 from riverdelta.sidecar import Trainer
 from riverdelta.storage.home import Home
 

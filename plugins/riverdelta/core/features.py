@@ -108,8 +108,7 @@ class Column:
             return self._texts(value, first)
         kinds = leaves(value, 1 + len(self.shape))
         if not self.shape and (not kinds or not LISTS.isdisjoint(kinds)):
-            value = on_one_axis(value)
-            kinds = leaves(value, 1)
+            kinds = leaves(value := on_one_axis(value), 1)
         if self.kind != "tensor" and not kinds <= _NUMBERS:
             return self.of_values(value, lambda row: f"row {first + row}")
         if odd := kinds & (_TEXT if self.dtype == "bool" else _NOT_NUMBERS):
@@ -211,9 +210,8 @@ class Schema(dict[str, Column]):
 
     #: The columns that a declaration can make another kind; None if all can.
     declarable: Collection[str] | None = None
-    #: The ids that are hashes of strings in every request.
+    #: The ids that are hashes of strings in every request, and those that are unsigned and kept by their 64 bits.
     texts: Collection[str] = ()
-    #: The ids that are unsigned in every request, and kept by their 64 bits.
     unsigned: Collection[str] = ()
 
     @classmethod

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     waiting_bytes: Count = _feedback(
         256 << 20,
         "Memory for impressions that wait for feedback; older ones are read from the journal. Showings take 24 bytes each, and "
-        "the feedback of lists 60, until their window ends; beyond this limit both are answered 503.",
+        "the feedback of lists 60, until their window ends; beyond this limit both are answered 503, but for `complete` lists.",
     )
 
     flush_seconds: Seconds = _journal(0.02, "Longest time that an impression waits in memory before it is made durable.")

@@ -1,28 +1,29 @@
-"""The contract of a correction: read this file first. The laws in `riverdelta.checks` verify it."""
+"""The contract of a correction. Read this file first.
+
+A correction has `predict`, `learn` and `export` in one class. They compute the same function, which the laws in
+`riverdelta.checks` verify.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-import reprlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from riverdelta.core.errors import ConfigurationError, InvalidInput, Unbound
+from riverdelta.core.errors import ConfigurationError, Unbound
 from riverdelta.core.features import Columns, Floats, Ints, Schema
 from riverdelta.core.nodes import Nodes
-from riverdelta.core.values import described
+from riverdelta.corrections.checked import check_fits, checked_bind
 from riverdelta.corrections.coefficients import Coefficients
 from riverdelta.corrections.rows import RowFaces
 from riverdelta.corrections.table import Table
 
-_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int64)
 #: Names of other parts of the merged model.
 _RESERVED = ("gate", "tap")
 
@@ -42,8 +43,8 @@ class Correction(RowFaces):
     loss
         The loss that learning lowers. It gives the number of outputs K and the labels; a stack sets it before `bind`.
     radius
-        The bound on an ordinary row's residual for each number that it reads, in raw outputs (in units of
-        `corrections.evidence`).
+        The bound on an ordinary row's residual for each number that the correction reads, in raw outputs; where the loss is in
+        the label's unit, in units of s (`corrections.evidence`).
     own_name
         The name within the stack, set by `named`.
     given
@@ -99,7 +100,7 @@ class Correction(RowFaces):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "bind" in vars(cls):
-            cls.bind = _guarded(cls.bind)  # type: ignore[method-assign]
+            cls.bind = checked_bind(cls.bind)  # type: ignore[method-assign]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -215,19 +216,22 @@ class Correction(RowFaces):
             raise self._unbound("columns")
         rows = len(offset)
         self._schema.fits(columns, rows)
-        _fits("offset", offset, (rows, self.loss.outputs))
+        check_fits("offset", offset, (rows, self.loss.outputs))
         if label is not None and weight is not None:
-            _fits("label", label, (rows,))
-            _fits("weight", weight, (rows,))
+            check_fits("label", label, (rows,))
+            check_fits("weight", weight, (rows,))
             if group is not None:
-                _fits("group", group, (rows,), _INT)
+                check_fits("group", group, (rows,), np.int64)
             self._learned |= rows > 0
         return np.empty_like(offset)
 
     def inflate(self, keep: float) -> None:
-        """Keep a share of the coefficients' certainty, 0 to 1: raw outputs stay, and the next examples move them more.
+        """Inflate the uncertainty of the coefficients: raw outputs stay as they are, and the next examples move them more.
 
-        A correction without a measure of certainty ignores it.
+        Parameters
+        ----------
+        keep
+            The share of the certainty that remains, 0 to 1. A correction without a measure of certainty ignores it.
         """
 
     def sync(self) -> None:
@@ -269,35 +273,3 @@ class Correction(RowFaces):
     def occupancy(self) -> dict[str, float]:
         """Return the used share of each hashed table, 0 to 1."""
         return {}
-
-
-def _guarded(bind: Callable[[Correction, Schema], None]) -> Any:
-    """Return `bind`, which refuses what is not a schema, and to discard what was learned."""
-
-    @wraps(bind)
-    def guarded(self: Correction, schema: Schema) -> None:
-        made = type(self).__name__
-        if not isinstance(schema, Schema):
-            raise ConfigurationError(
-                f"{made}.bind got {reprlib.repr(schema)}; expected a Schema, such as Schema.of({{'user': 'int64'}})"
-            )
-        if self._learned:
-            raise ConfigurationError(
-                f"{made} has learned from examples, which binding it again would discard; for an untrained one write "
-                f"correction = correction.clone()"
-            )
-        if self.loss.lists and "group" not in inspect.signature(self.learn).parameters:
-            raise ConfigurationError(
-                f"{made}.learn takes no lists, which {self.loss} is of; write "
-                f"def learn(self, columns, offset, label, weight, group=None)"
-            )
-        bind(self, schema)
-
-    return guarded
-
-
-def _fits(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], kind: np.dtype[Any] = _FLOAT) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != kind or array.shape != shape or not array.flags.carray:
-        raise InvalidInput(
-            f"{name} is {described(array)}; expected {kind}{list(shape)} in C order, writable: np.array({name}, np.{kind})"
-        )

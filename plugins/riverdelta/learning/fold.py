@@ -160,9 +160,9 @@ class Fold(ABC):
         e = examples
         rows, label, importance = e.measured()
         base, corrected, served = e.base[rows], e.corrected[rows], e.served[rows]
-        more = e.lists(rows)
         self.prequential.update(base, served, label, importance, **self._context(e, rows))
-        self.gate.update(base, corrected, None if self.shadow else served, label, importance, e.position[rows], **more)
+        as_served = None if self.shadow else served
+        self.gate.update(base, corrected, as_served, label, importance, e.position[rows], **e.lists(rows))
         if self.intervals is not None:
             self.intervals.observe(e)
         drifts = self.adaptation.watch(e)
@@ -190,8 +190,7 @@ class Fold(ABC):
             self.admission.watch(replace(part, corrected=corrected[rows]), passes)
             admitted[rows] = self.admitted
         self.admitted = admitted
-        more = e.lists()
-        served = self.gate.serve(e.base, corrected, e.label, e.importance, **more)
+        served = self.gate.serve(e.base, corrected, e.label, e.importance, **e.lists())
         e = replace(e, corrected=corrected, served=e.base if self.shadow else served)
         self.prequential.update(e.base, e.served, e.label, e.importance, **self._context(e))
         if self.intervals is not None:
@@ -202,9 +201,8 @@ class Fold(ABC):
     def _context(self, e: Examples, rows: slice | npt.NDArray[Any] = slice(None)) -> dict[str, Any]:
         """Return what baselines need of the rows: their lists, times and items."""
         item = e.columns.get(self.stack.loss.item or "")
-        time = np.where(np.isfinite(e.event), e.event, e.scored)[rows]
-        moments = Moments(time, e.scored[rows], e.received[rows], None if item is None else item[rows])
-        return {**e.lists(rows), "moments": moments}
+        moments = Moments(np.where(np.isfinite(e.event), e.event, e.scored), e.scored, e.received, item)
+        return {**e.lists(rows), "moments": moments.at(rows)}
 
     def learn_held(self) -> None:
         """Learn the examples that are held, in order, unless the breaker is open or learning is frozen.

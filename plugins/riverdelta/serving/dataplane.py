@@ -217,13 +217,14 @@ class DataPlane:
         of the rows yet, and `InvalidInput` for a name that does not say which row of its request is meant.
         """
         labels = items.labels
-        if (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes and (
-            self.definition.loss.lists or np.isnan(labels).any()
-        ):
-            what = "the feedback of lists" if self.definition.loss.lists else "showings"
+        # Lists that are complete leave memory.
+        waits = "complete" not in items.more if self.definition.loss.lists else np.isnan(labels).any()
+        if waits and (waiting := self.follower.showings_bytes) > self.settings.waiting_bytes:
+            lists = self.definition.loss.lists
+            what, then = ("the feedback of lists", ', with "complete"') if lists else ("showings", "")
             raise Unavailable(
                 f"{waiting} bytes of {what} are waiting for their window to end; RIVERDELTA_WAITING_BYTES allows "
-                f"{self.settings.waiting_bytes}: send {what.removeprefix('the ')} later, or raise the setting"
+                f"{self.settings.waiting_bytes}: send {what.removeprefix('the ')} later{then}, or raise the setting"
             )
         parsed = items.rows
         if RowName in set(map(type, parsed)):

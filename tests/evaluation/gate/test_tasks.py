@@ -280,3 +280,26 @@ def test_whatever_outputs_labels_weights_and_delays_are_both_bounds_hold(rows, n
         report = gate.report()
         assert total[0] - total[1:].min() <= report["bound"] + 1e-9 * size_of_all
         assert report["bound"] <= report["worst_case"] + 1e-5 * size_of_all
+
+
+@pytest.mark.parametrize("far", [-1e3, -1e9])
+@pytest.mark.parametrize("loss", [MULTICLASS, RANKING], ids=["multiclass", "ranking"])
+def test_a_class_or_a_row_that_the_base_rules_out_leaves_the_bound_as_it_is(loss, far):
+    rng, n, size = np.random.default_rng(6), 400, 3
+    base = rng.normal(size=(n, size)).astype(np.float32)
+    base[:, 2] = far
+    right = rng.integers(0, 2, n)
+    wrong = base + np.float32(3) * (np.arange(size) == 1 - right[:, None])
+    label, group = right.astype(np.float32), np.arange(n)
+    if loss.lists:
+        label, group = np.float32(np.arange(size) == right[:, None]).ravel(), np.repeat(group, size)
+    base, wrong = (one.reshape(len(label), loss.outputs) for one in (base, wrong))
+    gate, ones = Gate(loss), np.ones(len(label))
+    served = gate.serve(base, wrong, label, None, group)
+    assert (gate.report()["examples"], gate.report()["skipped"]) == (n, 0)
+    costs = [cost(loss, raw, label, ones, group) for raw in (served, base)]
+    assert costs[0] - costs[1] <= gate.report()["bound"] < 10
+    label[-size:] = np.float32([0, 0, 1] if loss.lists else [2, 2, 2])
+    gate = Gate(loss)
+    gate.serve(base, wrong, label, None, group)
+    assert gate.report()["skipped"] == size

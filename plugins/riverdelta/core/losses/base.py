@@ -24,10 +24,21 @@ _LABEL = np.dtype(np.float32)
 class Loss(ABC):
     """A loss of raw outputs and labels, as compiled functions and as ONNX nodes.
 
-    Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. A new loss defines the
-    class attributes, `kernels`, `link`, `spread`, `mixable`, and the nodes of its link and mixture; one that can exceed
-    `bound` also `judged`, and one with fewer valid labels than `labels` also `valid` and `expected`.
-    `riverdelta.checks.check` checks that they agree. Pass an instance as `task=`.
+        Raw outputs are float[N, K] with K = `outputs`; float[N] is read as [N, 1]. Labels are float[N]. Pass an instance as
+    `task=`; `riverdelta.checks.check` checks that its parts agree.
+
+    Notes
+    -----
+    Everything has a default that suits a loss of one output and any finite label, except for what every loss defines.
+
+    - Every loss: `task`, `bound`, `reach`, `kernels`, `link`, `spread`, `mixable`, and the nodes of links and mixture; `name`,
+      `raw` and `unit` are words for it. If it can exceed `bound`, or is evaluated for fewer outputs: `judged`.
+    - Some numbers are not labels: `labels` if there are few, otherwise `valid`, `expected` and `label_schema`.
+    - Labels have names: `classes`, `read_labels`, `label_of`. The base decides how many outputs there are: `of_base`.
+    - Labels are numbers: `dispersion`; for intervals, `span` if predictions are limited, and `deviation` with its nodes if
+      errors grow with the prediction; `period` for a baseline. `mixable` holds in a range alone: `in_range`.
+    - An example is a list of rows: `lists`. `spread`, `judged` and the nodes are then given `group`, which others need not
+      take. `positions` and `item` are for what is learned of positions, and for a baseline.
     """
 
     #: The task name that it is registered for.
@@ -50,8 +61,9 @@ class Loss(ABC):
     positions: int = 0
     #: The names of the classes that the outputs stand for, in order; None for other labels.
     classes: tuple[str, ...] | None = None
-    #: What learning measures of how labels vary: "none" for losses of probabilities, "unit" for a raw output in the label's
-    #: unit, and "free" for one without a unit whose labels vary by an unknown factor.
+    #: What learning measures of how labels vary, and whether a trial counts in typical losses of the base: "none" for losses of
+    #: probabilities, which count as they are; "unit" for a squared loss of a raw output in the label's unit; "free" for counts,
+    #: whose labels vary by an unknown factor.
     dispersion: ClassVar[str] = "none"
     #: The least and the largest prediction, at which an interval ends.
     span: tuple[float, float] = (-np.inf, np.inf)
@@ -64,7 +76,7 @@ class Loss(ABC):
     logit: ClassVar[bool] = False
     #: The bound at which one row's loss is clipped.
     bound: float
-    #: The largest normal difference of two scorers' losses on a row: a trial clips larger differences.
+    #: The largest normal difference of two scorers' losses on a row, for `dispersion` "none": a trial clips larger ones.
     scale: ClassVar[float] = 1.0
     #: The largest residual that is served; larger ones are clipped.
     reach: float
@@ -160,10 +172,13 @@ class Loss(ABC):
 
         For a loss of `lists`, `group` int64[N] has the list of each row; rows of a list are adjacent (default: a single list).
         """
+        return np.minimum(self._uncut(raw, label, group), self.bound)
+
+    def _uncut(self, raw: npt.ArrayLike, label: npt.ArrayLike, group: Group) -> Doubles:
         rows = self.rows(raw)
         out = np.empty(len(rows))
         kernels.values(rows, _by_row(label, len(rows)), self.starts(len(rows), group), self.kernels, out)
-        return np.minimum(out, self.bound)
+        return out
 
     def derivatives(
         self, raw: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike = 1.0, group: Group = None
@@ -229,9 +244,11 @@ class Loss(ABC):
         The corrected one is clipped to within `reach` of the base, as when served.
         """
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
-        """Return bool[N]: whether the loss of a row's base output is within `bound`, whatever the label."""
-        return np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
+    def judged(self, base: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
+        """Return bool[N]: whether a row's base output is finite and its loss within `bound`, so that the gate evaluates it."""
+        with np.errstate(invalid="ignore"):
+            known = self._uncut(base, label, group) <= self.bound
+        return known & np.logical_and.reduce(np.isfinite(self.rows(base)), axis=1)
 
     @abstractmethod
     def mixable(self, weight: npt.ArrayLike) -> Doubles:

@@ -122,7 +122,7 @@ class Count(Loss):
         gaps = [np.abs(self.value(base, label) - self.value(served, label)) for label in (0.0, _MOST)]
         return np.maximum(*gaps)
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
+    def judged(self, base: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
         return (np.abs(self.rows(base)) <= _EDGE)[:, 0]
 
     def mixable(self, weight: npt.ArrayLike) -> Doubles:

@@ -103,7 +103,7 @@ class LogLoss(Loss):
     def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike, group: Group = None) -> Doubles:
         return np.minimum(np.abs(self.rows(corrected) - self.rows(base)), _REACH)[:, 0]
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
+    def judged(self, base: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
         return (np.abs(self.rows(base)) <= _BOUND)[:, 0]
 
     def mixable(self, weight: npt.ArrayLike) -> Doubles:

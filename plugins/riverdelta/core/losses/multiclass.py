@@ -233,9 +233,6 @@ class Multiclass(Loss):
         moved = self.mix(base, corrected, 1.0) - self.rows(base)
         return np.abs(moved).max(axis=1)
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
-        return np.ptp(self.rows(base), axis=1) <= _BOUND - math.log(self.outputs)
-
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
         return np.asarray(1.0 / np.maximum(weight, 1.0))
 

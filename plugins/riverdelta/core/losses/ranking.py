@@ -106,7 +106,7 @@ class Ranking(Loss):
                 "Ranking(positions=10)"
             )
         self.grades, self.positions, self.item = grades, positions, item
-        #: A row's loss is at most its grade times the range, the residuals and the log of the list's length.
+        #: A row's loss is clipped at its grade times the range, the residuals and the log of the list's length.
         self.bound = grades * (_RANGE + 2.0 * _REACH + _LOG_ROWS)
 
     def __repr__(self) -> str:
@@ -124,13 +124,6 @@ class Ranking(Loss):
     def spread(self, base: npt.ArrayLike, corrected: npt.ArrayLike, group: Group = None) -> Doubles:
         moved = self.mix(base, corrected, 1.0, group) - self.rows(base)
         return np.asarray(self.grades * np.abs(moved)[:, 0])
-
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
-        raw, starts = self.rows(base)[:, 0], self.starts(np.size(base), group)
-        if not len(raw):
-            return np.empty(0, np.bool_)
-        ranges = np.maximum.reduceat(raw, starts[:-1]) - np.minimum.reduceat(raw, starts[:-1])
-        return np.repeat(ranges <= _RANGE, np.diff(starts))
 
     def mixable(self, weight: npt.ArrayLike) -> Doubles:
         return np.asarray(1.0 / np.maximum(weight, 1.0))

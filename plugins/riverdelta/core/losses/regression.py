@@ -124,7 +124,7 @@ class Regression(Loss):
         middle = (b + c) / 2.0
         return np.asarray(np.abs(b - c) * np.maximum(np.abs(middle - self._low), np.abs(middle - self._high)))
 
-    def judged(self, base: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
+    def judged(self, base: npt.ArrayLike, label: npt.ArrayLike, group: Group = None) -> npt.NDArray[np.bool_]:
         return (np.abs(self.rows(base)) <= _LARGEST)[:, 0]
 
     def mixable(self, weight: npt.ArrayLike) -> Doubles:

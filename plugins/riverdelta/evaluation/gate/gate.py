@@ -97,11 +97,11 @@ class Gate:
     a; where the mixture's loss is the mixed loss at rate 1, as for mixed probabilities, at most μd²/8, by Hoeffding's
     inequality. It is added to δ's bound, at once and late.
 
-    **Rows left out.** All this is about evaluated rows. A row that is not finite, or whose base output is beyond the loss's
-    bound (for log loss ±56 logits, at which all other reports clip it), is counted in `skipped` and changes nothing else; so
-    is a list with such a row. Within 30 logits of such a base every score is 0 or 1 to 6·10⁻¹²; with losses of at most 56
-    nats serving such a row costs at most that more than base alone. A squared loss leaves out values beyond 10¹⁵, and a Poisson
-    loss log rates beyond 30.
+    **Rows left out.** All this is about evaluated rows. A row that is not finite, or for whose label the base's loss is
+    beyond the loss's bound, at which all other reports clip it (for two classes: whose base is beyond ±56 logits), is counted
+    in `skipped` and changes nothing else; so is a list with such a row. Within 30 logits of such a base every score is 0 or 1
+    to 6·10⁻¹²; with losses of at most 56 nats serving such a row costs at most that more than base alone. A squared loss
+    leaves out values beyond 10¹⁵, and a Poisson loss log rates beyond 30.
 
     **Far on.** From example 500,000 on v may be nearer to 0 or 1 than w is, which adds at most 10⁻⁶·a to δ (exactly
     10⁻⁶ / (1 - 10⁻⁶)). No slower rate would lessen that, so η is tuned to Σδ without it. F is its sum, and that of the other
@@ -193,7 +193,7 @@ class Gate:
         if not len(self._tuned):
             examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest
             examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
-        return examples, by_list(np.logical_and, loss.judged(base, **lists) & loss.valid(label), starts)
+        return examples, by_list(np.logical_and, loss.judged(base, label, **lists) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:
         """Return what each example may add at most to the cost that the rate is tuned to."""

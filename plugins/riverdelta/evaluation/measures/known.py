@@ -39,7 +39,7 @@ class Moments(NamedTuple):
         items = [part.item for part in parts if part.item is not None]
         return cls(time, scored, received, np.concatenate(items) if len(items) == len(parts) else None)
 
-    def at(self, rows: npt.NDArray[Any]) -> Moments:
+    def at(self, rows: slice | npt.NDArray[Any]) -> Moments:
         """Return the moments of some rows."""
         return Moments(self.time[rows], self.scored[rows], self.received[rows], None if self.item is None else self.item[rows])
 
