@@ -1,6 +1,7 @@
 """Prediction intervals cover what they declare, after a change too, and are those of the published algorithm."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from riverdelta.core.errors import ConfigurationError
+from riverdelta.core.examples import Examples
 from riverdelta.core.losses import Regression
-from riverdelta.corrections.interval import Interval, Intervals
+from riverdelta.corrections.interval import LOWER, UPPER, Interval, Intervals
 from riverdelta.corrections.interval.conformal import FIRST
 
 
@@ -179,3 +181,16 @@ def test_the_measured_coverage_is_of_the_intervals_as_served():
 def test_a_coverage_that_is_none_is_refused(coverage):
     with pytest.raises(ConfigurationError, match="coverage is"):
         Interval(coverage)
+
+
+def test_labels_that_come_together_move_the_ends_alike_whatever_was_predicted():
+    errors, widths = np.random.default_rng(4).normal(size=(40, 200)).astype(np.float32), []
+    for spread in (0.0, 8.0):
+        intervals = made(Interval(0.9))
+        for position, error in enumerate(errors):
+            served = np.float32(spread) * np.arange(200, dtype=np.float32)
+            columns = dict(zip((LOWER, UPPER), intervals.bounds(served[:, None]), strict=True))
+            examples = Examples.unserved(columns, served, served + error, np.zeros(200))
+            intervals.observe(replace(examples, position=np.full(200, position)))
+        widths.append(np.ptp(ends_of(intervals)[0]))
+    assert widths[0] == pytest.approx(widths[1], rel=0.01)

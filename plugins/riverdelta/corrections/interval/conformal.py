@@ -114,7 +114,7 @@ def learn(experts, sides, window, limit, error, served, share, slices, miss):  #
     """Learn the errors float64[N] of rows of slices int64[N], in order; `miss` is the share beyond each of the two ends.
 
     `served` float64[N, 2] are the ends as served, each in its own direction, NaN if unknown: those of the moment. `share`
-    float64[N] is 1 / √n for one of n errors of the same served end, as n equal steps at once would overshoot.
+    float64[N] is 1 / √n for one of n errors of the same tables, as n equal steps at once would overshoot.
     """
     for i in range(error.shape[0]):
         s, e = slices[i], error[i]

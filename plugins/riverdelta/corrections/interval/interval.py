@@ -97,7 +97,8 @@ class Intervals:
       So in every period the pinball loss is nearly that of the best fixed end.
     - SF-OGD on whether the label was beyond the end as it was served. SAOCP alone varies, and normal errors exceed it 1.1 to
       1.5 times as often as declared, more so if labels come late; the coverage of SF-OGD comes to the declared one on any
-      sequence.
+      sequence. Of n labels that come together and were served by the same tables, each counts 1/√n here, as n equal steps at
+      once would overshoot.
 
     D is 4 times the typical size of e so far (`corrections.limits`): an absurd label moves an end as any that is missed. The
     first 16 errors only set it.
@@ -142,19 +143,29 @@ class Intervals:
             self.measure(label, columns[LOWER], columns[UPPER], of)
             ends = np.stack([prediction - columns[LOWER], columns[UPPER] - prediction], axis=1) / deviation[:, None]
         error = (np.asarray(label, np.float64) - prediction) / deviation
-        self.learn(np.where((weight > 0) & self.loss.valid(label), error, np.nan), of, ends)
+        counted = np.where((weight > 0) & self.loss.valid(label), error, np.nan)
+        self.learn(counted, of, ends, examples.position[rows])
 
-    def learn(self, error: npt.ArrayLike, slices: Ints | None = None, served: npt.ArrayLike | None = None) -> None:
+    def learn(
+        self,
+        error: npt.ArrayLike,
+        slices: Ints | None = None,
+        served: npt.ArrayLike | None = None,
+        position: Ints | None = None,
+    ) -> None:
         """Learn errors float64[N] of rows of slices int64[N], in order; one that is not finite is left out.
 
-        `served` float64[N, 2] is how far the interval reached below and above each prediction (default: as far as now).
+        `served` float64[N, 2] is how far the interval reached below and above each prediction (default: as far as now), by the
+        tables of `position` int64[N] (default: one for all).
         """
         found = np.ascontiguousarray(error, np.float64)
         of = np.zeros(len(found), np.int64) if slices is None else slices
         ends, share = np.full((len(found), 2), np.nan), np.ones(len(found))
         if served is not None and len(found):
             ends = np.ascontiguousarray(served, np.float64)
-            _, at, equal = np.unique(np.column_stack([of, ends]), axis=0, return_inverse=True, return_counts=True)
+            # Ends of the same tables may differ by rounding, and by where they are cut.
+            tables = np.stack([of, np.zeros_like(of) if position is None else position], axis=1)
+            _, at, equal = np.unique(tables, axis=0, return_inverse=True, return_counts=True)
             share = np.where(np.isnan(ends[:, 0]), 1.0, 1.0 / np.sqrt(equal[at.ravel()]))
         np.add.at(self._labels, of[np.isfinite(found)], 1)
         miss = (1.0 - self.interval.coverage) / 2.0
