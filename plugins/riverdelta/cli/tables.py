@@ -47,7 +47,7 @@ def print_releases(rows: Iterable[Mapping[str, Any]]) -> None:
         )
     console = Console(highlight=False)
     console.print(made)
-    console.print("base, served: loss per row until then; gain over the champion, on N labels", style="dim")
+    console.print("base, served: mean loss until then; gain over the champion, on N labels", style="dim")
     for title, key in (("champion", "champion"), ("serving", "serving")):
         console.print(f"{title}: release {', '.join(str(row['release']) for row in rows if row[key]) or 'none yet'}")
 
