@@ -54,7 +54,7 @@ class Seasons:
     Examples
     --------
     >>> day = Seasons("time", "day", harmonics=1)
-    >>> day.vector(np.array([0.0, 21_600.0])).round(3).tolist()
+    >>> (day.vector(np.array([0.0, 21_600.0])).round(3) + 0.0).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     >>> day.titles
     ['time: sin day', 'time: cos day']
