@@ -50,7 +50,7 @@ BAD = {
     "no items": ("/feedback", b'{"items": []}', {}, 400, "items is .*; expected a list of at least 1, as in"),
     "an item without an id": ("/feedback", b'[{"label": 1}]', {}, 400, "expected an id, or a request_id"),
     "a label of two": ("/feedback", b'[{"id": "a.0", "label": 2}]', {}, 400, "label 2; expected 0 or 1"),
-    "a label of text": ("/feedback", b'[{"id": "a.0", "label": "1"}]', {}, 400, "label is '1'; expected a number"),
+    "a label of text": ("/feedback", b'[{"id": "a.0", "label": "1"}]', {}, 400, "item 0 has the label '1'; expected 0 or 1"),
     "not shown": ("/feedback", b'[{"id": "a.0", "shown": false}]', {}, 400, "expected a label, or"),
     "a body too large": ("/score", b" " * (17 << 20), {}, 413, "at most 16777216"),
     "inputs of a kind": (INFER, b'{"inputs": 3}', {}, 400, "inputs is 3; expected a list"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from riverdelta.cli.tables import table
+from riverdelta.core.hashing import digest
 from riverdelta.core.settings import DAY
 from riverdelta.lab.datasets.dataset import DataSet
 from riverdelta.lab.datasets.find import cache_of, data_set, folder_of
@@ -64,10 +64,8 @@ def rehearsed(
 
 def _digest(data: DataSet, rows: Stream) -> str:
     """Return a name for a base by the rows and the code that it is made from."""
-    digest = hashlib.sha256(inspect.getsource(type(data)).encode())
-    for array in (*rows.columns.values(), rows.label):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    arrays = (np.ascontiguousarray(array).tobytes() for array in (*rows.columns.values(), rows.label))
+    return digest(inspect.getsource(type(data)).encode(), *arrays, size=8).hex()
 
 
 def verdict(figures: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -106,7 +107,8 @@ def print_services(found: Mapping[str, str | Exception]) -> None:
         click.echo(f"\n# or with the task {task}\n{code[code.index('@online') :]}" if at else f"\n# service.py\n{code}")
     for task, why in found.items():
         if isinstance(why, Exception):
-            click.echo(f"\nNo service with the task {task} can be written yet: {why}")
+            said = f"No service with the task {task} can be written yet: {why}"
+            click.echo("\n" + textwrap.fill(said, 80, break_long_words=False, break_on_hyphens=False))
 
 
 def print_impression(found: Mapping[str, Any]) -> None:
