@@ -5,7 +5,8 @@ in turn, beside a worker that scores and takes feedback without a pause. Then wh
 some while they start, some after one worker or the learner was killed alone, with clients over HTTP that send again what got
 no answer. At the end the journal is learned once more by one life from its beginning, and everything must be equal.
 Requests that a killed process held fail, and are counted apart. Target: zero lost, doubled and differing over 500 kills.
-Run: python tests/benchmarks/bench_faults.py [--learner 20] [--server 2] [--seed N] [--json FILE]; make bench-faults kills 500.
+Run: python tests/benchmarks/bench_faults.py [--task NAME] [--learner 20] [--server 2] [--seed N] [--json FILE]; make
+bench-faults kills 500. Another task than binary has explicit labels, and its learner alone is killed.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 
+from lives import TASKS
 from points import POINTS
 from scene import Scene, plans
 from served import Served
@@ -26,13 +28,13 @@ LABELS = ("explicit", "silence")
 _AGAIN = 2
 
 
-def kill_learners(folder, labels, kills, seed):
+def kill_learners(folder, task, labels, kills, seed):
     """Return the figures of `kills` lives of a learner; where they are enough for it, every point is visited."""
     started, reports = time.monotonic(), []
-    with Scene(folder, labels=labels, seed=seed) as scene:
+    with Scene(folder, labels=labels, seed=seed, task=task) as scene:
         for plan in plans(kills, seed):
             reports.append(scene.live(plan))
-            show(f"{labels}: {len(reports)} kills")
+            show(f"{task}, {labels}: {len(reports)} kills")
         if kills > 2 * len(POINTS):
             for point in [point for point in POINTS if point not in visited(reports)] * _AGAIN:
                 if point not in visited(reports):
@@ -104,17 +106,19 @@ def table(found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", choices=TASKS, default="binary", help="what is served")
     parser.add_argument("--learner", type=int, default=20, help="how often the learner alone is killed")
     parser.add_argument("--server", type=int, default=2, help="how often a whole server is killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    found = {}
+    found, served = {}, given.task == "binary"
+    ways = LABELS if served else LABELS[:1]
     with tempfile.TemporaryDirectory() as folder:
-        for turn, labels in enumerate(LABELS):
-            if kills := (given.learner + turn) // len(LABELS):
-                found[f"learner, {labels}"] = kill_learners(Path(folder) / labels, labels, kills, given.seed + turn)
-        if given.server:
+        for turn, labels in enumerate(ways):
+            if kills := (given.learner + turn) // len(ways):
+                found[f"learner, {labels}"] = kill_learners(Path(folder) / labels, given.task, labels, kills, given.seed + turn)
+        if served and given.server:
             found["whole server"] = kill_servers(Path(folder) / "served", given.server, given.seed)
     table(found)
     for name, of in found.items():

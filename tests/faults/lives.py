@@ -3,8 +3,8 @@
 Each line of input is a plan: {"point": name, "nth": n}, {"seconds": s} or {"peace": true}; with
 "erasing" points count from the start of an erasure on. For each, one line comes out:
 {"pid", "position" (where it began), "hit" (the point that it died at, "moment", "peace" or "failed")}.
-LABELS are explicit or silence, or kept: explicit, and retention deletes nothing.
-Run: python lives.py FOLDER LABELS
+LABELS are explicit or silence, or kept: explicit, and retention deletes nothing. TASK is a key of `TASKS`.
+Run: python lives.py FOLDER LABELS TASK
 """
 
 import asyncio
@@ -22,8 +22,9 @@ import onnx
 from points import Points
 from prometheus_client import CollectorRegistry
 
-from riverdelta import Calibration, Entity, Linear
+from riverdelta import Calibration, Entity, Linear, Multiclass, Ranking
 from riverdelta.core.features import Schema
+from riverdelta.core.losses.log_loss import LogLoss
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane
@@ -33,22 +34,35 @@ from riverdelta.storage.log import SqliteLog
 
 #: A life that does not come to its point within this time is killed where it is.
 PATIENCE_SECONDS = 15.0
-RANKER = """<ir_version: 8, opset_import: ["" : 17]>
-ranker (int64[N] user, float[N] x) => (float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"""
+#: For each task, its loss and what its base gives for x.
+TASKS = {
+    "binary": (LogLoss(), "(float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"),
+    "multiclass": (
+        Multiclass(["north", "east", "south"]),
+        """(float[N,3] logit) {
+            last = Constant<value = int64[1] {1}>()  each = Unsqueeze(x, last)
+            slopes = Constant<value = float[3] {0.5, 0.0, -0.5}>()  logit = Mul(each, slopes) }""",
+    ),
+    "ranking": (Ranking(), "(float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"),
+}
 
 
-def definition(folder):
+def definition(folder, task):
     """A small scorer, its base beside `folder`'s homes."""
-    path = folder / "ranker.onnx"
+    path, (loss, body) = folder / "ranker.onnx", TASKS[task]
     if not path.exists():
-        onnx.save(onnx.parser.parse_model(RANKER), path)
+        head = """<ir_version: 8, opset_import: ["" : 17]> ranker (int64[N] user, float[N] x) => """
+        onnx.save(onnx.parser.parse_model(head + body), path)
     corrections = [Calibration(), Linear("user", "shop", slots=1024), Entity("user", on=["shop"], slots=256)]
-    return Definition("ranker", path, "logit", columns=Schema.of({"shop": "float32"}), corrections=corrections)
+    shop = Schema.of({"shop": "float32"})
+    return Definition("ranker", path, output="logit", link="identity", columns=shop, corrections=corrections, task=loss)
 
 
-def settings(home, labels):
+def settings(home, labels, task):
     """All that is saved is saved every few hundredths of a second, and segments are small and soon swept."""
     window = {"labels": "silence", "window_seconds": 0.2, "keep_negatives": 0.5} if labels == "silence" else {}
+    if TASKS[task][0].lists:
+        window = {"window_seconds": 60.0}  # every list is declared complete before
     return Settings.load(
         home=home,
         grpc_port=0,
@@ -65,7 +79,7 @@ def settings(home, labels):
     )
 
 
-def live(folder, labels, plan, out):
+def live(folder, labels, task, plan, out):
     """One life; returns only where it ends in peace."""
 
     def told(point):
@@ -77,7 +91,7 @@ def live(folder, labels, plan, out):
         points.begin_with(Eraser, "_erase")
         points.begin_with(SqliteLog, "scrub")
     trainer._TICK_SECONDS = 0.05
-    learner = Trainer(definition(folder), settings(folder / "home", labels))
+    learner = Trainer(definition(folder, task), settings(folder / "home", labels, task))
     os.write(out, f"{learner.learner.position}\n".encode())
     if plan.get("peace"):
         learner.close()
@@ -86,12 +100,12 @@ def live(folder, labels, plan, out):
     learner.run(lambda: False)
 
 
-def outlive(folder, labels, plan):
+def outlive(folder, labels, task, plan):
     """Start a life, wait for its end, and return what is known of it."""
     read, written = os.pipe()
     if (pid := os.fork()) == 0:
         try:
-            live(folder, labels, plan, written)
+            live(folder, labels, task, plan, written)
         except BaseException:
             traceback.print_exc()
             os.write(written, b"failed")
@@ -110,23 +124,23 @@ def outlive(folder, labels, plan):
     return {"pid": pid, "position": int(position or -1), "hit": hit or "moment"}
 
 
-def warm(folder, labels):
+def warm(folder, labels, task):
     """Load and compile on a home of its own all that a life uses: every life has it from the start."""
     with tempfile.TemporaryDirectory() as apart:
-        given, rows = settings(Path(apart), labels), 64
-        plane = DataPlane(definition(folder), given, registry=CollectorRegistry())
+        given, rows = settings(Path(apart), labels, task), 64
+        plane = DataPlane(definition(folder, task), given, registry=CollectorRegistry())
         columns = {"user": np.arange(rows), "x": np.ones(rows, np.float32), "shop": np.ones(rows, np.float32)}
         answer = plane.score(columns)
         asyncio.run(plane.feedback([f"{answer.impressions}.{i}" for i in range(rows)], np.ones(rows, np.float32)))
-        Trainer(definition(folder), given).close()
+        Trainer(definition(folder, task), given).close()
         plane.close()
 
 
-def main(folder, labels):
-    warm(folder, labels)
+def main(folder, labels, task):
+    warm(folder, labels, task)
     for line in sys.stdin:
-        print(json.dumps(outlive(folder, labels, json.loads(line))), flush=True)
+        print(json.dumps(outlive(folder, labels, task, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

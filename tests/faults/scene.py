@@ -39,10 +39,10 @@ def plans(kills, seed, moments=0.3):
 class Scene:
     """A home in `folder` with one worker in this process and lives of its learner in another."""
 
-    def __init__(self, folder, labels="explicit", seed=0):
+    def __init__(self, folder, labels="explicit", seed=0, task="binary"):
         self.folder, self.labels, self.rng = folder, labels, np.random.default_rng(seed)
         (folder / "archive").mkdir(parents=True)
-        self.definition, self.settings = lives.definition(folder), lives.settings(folder / "home", labels)
+        self.definition, self.settings = lives.definition(folder, task), lives.settings(folder / "home", labels, task)
         self.plane = DataPlane(self.definition, self.settings, registry=CollectorRegistry())
         self.home = Home(self.definition, self.settings)
         self.accepted, self.failures, self._position = {}, [], 0
@@ -50,7 +50,7 @@ class Scene:
         self.users, self.of, self.pause = np.arange(30), {}, 0.02
         self._stopping = threading.Event()
         self._user = threading.Thread(target=self._use)
-        command = [sys.executable, str(Path(lives.__file__)), str(folder), labels]
+        command = [sys.executable, str(Path(lives.__file__)), str(folder), labels, task]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         self._lives = subprocess.Popen(command, **pipes)
@@ -112,7 +112,7 @@ class Scene:
                 self._stopping.wait(0.05)
 
     def _exchange(self):
-        """Score, send labels in two parts, and repeat some: as they were, and as their opposite."""
+        """Score, send labels in two parts, and repeat some: as they were, and as another."""
         rows = int(self.rng.integers(2, 16))
         floats = self.rng.normal(size=(2, rows)).astype(np.float32)
         users = self.rng.choice(self.users, rows)
@@ -120,6 +120,8 @@ class Scene:
         names = [f"{answer.impressions}.{i}" for i in range(rows)]
         self.of |= zip(map(self.plane._ids.parse, names), users.tolist(), strict=True)
         label = (self.rng.random(rows) < 0.5 + 0.4 * np.tanh(floats[1])).astype(np.float32)
+        kinds = len(self.definition.loss.classes or ("no", "yes"))
+        label *= self.rng.integers(1, kinds, rows)
         if self.labels == "silence":
             self._send(names, np.full(rows, np.nan, np.float32))
             clicked = np.flatnonzero(label)
@@ -127,12 +129,12 @@ class Scene:
             return
         half = rows // 2
         self._send(names[:half], label[:half])
-        self._send(names, label)
-        self._send(names[:half], 1 - label[:half])
+        self._send(names, label, complete=self.definition.loss.lists)
+        self._send(names[:half], (label[:half] + 1) % kinds)
 
-    def _send(self, names, labels):
+    def _send(self, names, labels, **more):
         if names:
-            answer = asyncio.run(self.plane.feedback(names, labels))
+            answer = asyncio.run(self.plane.feedback(names, labels, **more))
             self._position = answer.position
             if not np.isnan(labels).any():
                 given = zip(names, labels.tolist(), answer.outcomes, strict=True)

@@ -22,3 +22,13 @@ def test_ten_kills_inside_saves_and_at_random_moments_change_nothing(scene):
     if scene.labels == "explicit":
         assert verdict.examples == verdict.accepted > 0
     assert verdict.differing == ()
+
+
+@pytest.mark.parametrize("scene", [{"task": "multiclass", "seed": 5}, {"task": "ranking", "seed": 6}], indirect=True)
+def test_kills_at_scorers_of_classes_and_of_lists_lose_double_and_split_nothing(scene):
+    assert any(scene.live(plan)["hit"] in POINTS for plan in plans(4, seed=4))
+    verdict = scene.verdict()
+    assert verdict.failures == ()
+    assert (verdict.lost, verdict.doubled, verdict.unmatched) == (0, 0, 0)
+    assert verdict.examples == verdict.accepted > 0
+    assert verdict.differing == ()
