@@ -234,7 +234,9 @@ def test_two_columns_of_one_score_are_that_score_whichever_factor_comes_first(wr
 
 
 def test_labels_of_several_axes_are_no_matter_of_the_batch_axis(write):
-    with pytest.raises(Unsupported, match=r"is float\[3, N, 2\]; LogLoss\(\) takes \[N\], \[N, 1\] or \[N, K\] with a column"):
+    with pytest.raises(
+        Unsupported, match=r"is float\[3, N, 2\]; the task binary takes \[N\], \[N, 1\] or \[N, K\] with a column"
+    ):
         Signature.read(write("g (float[N, 2] x) => (float[3, N, 2] y) <int64[3] k = {3, 1, 1}> { y = Expand(x, k) }"))
 
 

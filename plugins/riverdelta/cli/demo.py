@@ -113,7 +113,7 @@ def _drive(console: Console, server: Server, second: Stream, base: Any, clients:
             if due.due() and tally.seen.sum() > 1:
                 due.done()
                 loss, fresh = _quality(second, base, tally), np.percentile(tally.freshness[-2000:] or [np.nan], 50)
-                said = f"log loss {loss['loss_base']:.4f} → {loss['loss_served']:.4f}   freshness {fresh:.3f} s"
+                said = f"log loss {loss['log_loss_base']:.4f} → {loss['log_loss_served']:.4f}   freshness {fresh:.3f} s"
                 progress.update(task, description=f"{said}   failed {tally.failed}   {server.status()['state']}")
 
         return drive(second, (server.port, server.grpc_port), "ranker", clients, rate, watch=watch)
