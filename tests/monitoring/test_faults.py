@@ -28,7 +28,7 @@ FAULTS = {
     "RiverdeltaJournalFailing": (f.fill_the_journal, {}, {}),
     "RiverdeltaDiskNearlyFull": (f.fill_the_disk, {}, {}),
     "RiverdeltaDrift": (f.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),
-    "RiverdeltaCalibrationOff": (f.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 256}),
+    "RiverdeltaCalibrationOff": (f.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 64}),
     "RiverdeltaNotFinite": (f.send_what_has_no_score, {}, {}),
     "RiverdeltaErrors": (f.send_what_it_cannot_score, {}, {}),
     "RiverdeltaSlow": (f.slow_down, {}, {}),
@@ -60,6 +60,10 @@ def quiet(scorer):
     return watching and scorer.trainer.learner.examples >= QUIET_ROWS
 
 
+def firing(prometheus):
+    return {(alert, model) for alert, model, state in prometheus.alerts() if state == "firing"}
+
+
 def test_every_alert_has_its_fault():
     assert alerts().keys() == FAULTS.keys() | OF_TWO_DAYS
 
@@ -69,10 +73,12 @@ def test_each_fault_makes_its_alert_fire_and_no_other_and_a_scorer_that_is_well_
     with ExitStack() as stack:
         prometheus = Prometheus(tmp_path / "prometheus", [f"127.0.0.1:{scorer.port}" for scorer in scorers.values()])
         stack.callback(prometheus.close)
-        while not all(quiet(scorer) for scorer in scorers.values()):
+        # While kernels are compiled at the start, learners lag and may say so.
+        started = time.monotonic() + PATIENCE_SECONDS
+        while not all(quiet(scorer) for scorer in scorers.values()) or (firing(prometheus) and time.monotonic() < started):
             time.sleep(0.5)
         assert set(prometheus.targets().values()) == {"up"}
-        assert {model for _, model, state in prometheus.alerts() if state == "firing"} == set()
+        assert firing(prometheus) == set()
         for name, (plant, _, _) in FAULTS.items():
             plant(scorers[name])
         expected, fired = {(name, name) for name in FAULTS}, set()
