@@ -139,13 +139,14 @@ def draw(schema: Schema, rows: int, seed: int, loss: Loss = LOG_LOSS, strength: 
     # The same shift of all outputs would not change a softmax.
     raw = 1.0 + offset + truth[:, None] * (-1.0) ** np.arange(loss.outputs)
     labels = some_labels(loss)
-    weight = rng.choice(np.array([0.5, 1.0, 2.0], np.float32), rows)
+    group = None
     if loss.lists:
         group, label = np.arange(rows) // _LIST, np.zeros(rows, np.float32)
         # The row of the largest noisy score is clicked, which has the list's probability.
         for at in np.split(np.arange(rows), range(_LIST, rows, _LIST)) if rows else []:
             label[at[np.argmax(raw[at, 0] + rng.gumbel(size=len(at)))]] = rng.choice(labels[labels > 0])
-        return Block(columns, offset, label, weight, group)
-    chance = np.cumsum([np.exp(-loss.value(raw, label)) for label in labels], axis=0)
-    label = labels[(rng.random(rows) * chance[-1] > chance).sum(axis=0)]
-    return Block(columns, offset, label, weight)
+    else:
+        chance = np.cumsum([np.exp(-loss.value(raw, label)) for label in labels], axis=0)
+        label = labels[(rng.random(rows) * chance[-1] > chance).sum(axis=0)]
+    weight = rng.choice(np.array([0.5, 1.0, 2.0], np.float32), rows)
+    return Block(columns, offset, label, weight, group)
