@@ -18,7 +18,7 @@ class Unit:
         self.loss, self.state, self.size = loss, evidence.arrays(loss), 1.0
 
     def observe(self, offset: float, label: float) -> bool:
-        """Observe a row; return whether what was learned has another unit than the rows that come now."""
+        """Observe a row; return whether its unit is another one (s² by a factor of 16 or more): then a pipeline starts over."""
         spare = np.empty((2, 1, 1))
         self.size, anew = evidence.observe(np.full((1, 1), offset), np.full(1, label), self.terms, self.loss.kernels, *spare)
         return bool(anew)
