@@ -119,8 +119,7 @@ def shift_a_feature(scorer):
 
 
 def label_seldom(scorer):
-    """The alert needs 5,000 labels: they come fast from here on, and not before, as the base alone is not calibrated."""
-    scorer.label, scorer.rows = seldom, 256
+    scorer.label = seldom
 
 
 def stop_clicking(scorer):
@@ -170,8 +169,7 @@ def send_what_it_cannot_score(scorer):
 
 
 def slow_down(scorer):
-    run = scorer.plane.session.run
-    scorer.plane.session.run = lambda columns: (threading.Event().wait(0.35), run(columns))[1]
+    scorer.took = 0.35
 
 
 def skew_the_export(scorer):

@@ -60,17 +60,21 @@ class Scorer:
 
     #: Rows of a request, whether some have one more, whether one has no score, and whether labels are sent.
     rows, odd, unscored, fed = 128, False, False, True
+    #: The seconds that a request takes, as its metrics have it: how long it really takes is up to the machine.
+    took = 0.01
 
-    def __init__(self, name, folder, entity=Entity, **settings):
+    def __init__(self, name, folder, entity=Entity, corrected=True, **settings):
         self.name, self.rng, self.label, self.shift = name, np.random.default_rng(len(name)), truth, 0.0
         path = folder / "ranker.onnx"
         if not path.exists():
             onnx.save(onnx.parser.parse_model(BASE), path)
-        corrections = [Calibration(), Linear("user"), entity("user", on=["shop"], slots=256)]
+        corrections = [Calibration(), Linear("user"), entity("user", on=["shop"], slots=256)] if corrected else []
         made = Definition(name, path, "logit", columns=Schema.of({"shop": "float32"}), corrections=corrections)
         self.settings = Settings.load(home=folder / "homes", grpc_port=0, **{**UNHURRIED, **settings})
         registry = CollectorRegistry()
         self.plane = DataPlane(made, self.settings, registry=registry)
+        answered = self.plane.metrics.answered
+        self.plane.metrics.answered = lambda *given: answered(*given[:-1], self.took)
         self.trainer = Trainer(made, self.settings)
         runtime = Runtime(made)
         runtime.start(self.plane)

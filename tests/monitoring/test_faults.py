@@ -28,7 +28,7 @@ FAULTS = {
     "RiverdeltaJournalFailing": (f.fill_the_journal, {}, {}),
     "RiverdeltaDiskNearlyFull": (f.fill_the_disk, {}, {}),
     "RiverdeltaDrift": (f.shift_a_feature, {"drift_reference_examples": 2_048}, {"rows": 256}),
-    "RiverdeltaCalibrationOff": (f.label_seldom, {"serve": "base", "breaker": "off", "drift_run_length": 0}, {"rows": 64}),
+    "RiverdeltaCalibrationOff": (f.label_seldom, {"corrected": False, "breaker": "off", "drift_run_length": 0}, {"rows": 256}),
     "RiverdeltaNotFinite": (f.send_what_has_no_score, {}, {}),
     "RiverdeltaErrors": (f.send_what_it_cannot_score, {}, {}),
     "RiverdeltaSlow": (f.slow_down, {}, {}),
