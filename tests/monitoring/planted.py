@@ -1,12 +1,12 @@
 """The faults that can be planted in a scorer."""
 
-import threading
-
 import numpy as np
 from scorers import truth
 
+from riverdelta.core.records import Tick
 from riverdelta.evaluation.gate import Gate
 from riverdelta.learning.joiner import Source
+from riverdelta.storage.journal.entries import add
 from riverdelta.storage.registry import FolderRegistry
 
 
@@ -60,9 +60,9 @@ def read_nothing(scorer):
     scorer.trainer.journal.read = lambda after, rows: []
 
     async def burst():
-        answer = scorer.plane.score({"user": [1] * 200, "x": [0.0] * 200, "shop": [0.0] * 200})
-        for i in range(200):  # what comes together would be one record
-            await scorer.plane.feedback([f"{answer.impressions}.{i}"], np.ones(1, np.float32))
+        with scorer.plane.journal.log.transaction() as transaction:
+            for _ in range(200):
+                add(transaction, Tick(scorer.plane.clock()))
 
     scorer.exchange = burst
 

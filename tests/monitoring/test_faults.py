@@ -38,7 +38,7 @@ FAULTS = {
 OF_TWO_DAYS = {"RiverdeltaFeedbackVolume"}
 WELL = "well"
 #: How much each scorer has learned before its fault is planted; and the most that an alert may take from then on.
-QUIET_ROWS, PATIENCE_SECONDS = 1_500, 120.0
+QUIET_ROWS, PATIENCE_SECONDS = 1_500, 240.0
 
 
 @pytest.fixture
