@@ -73,19 +73,11 @@ def _learn(  # type: ignore[no-untyped-def]
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        s, unit, anew, clipped = 1.0, 1.0, False, True
-        if plain:
-            loss.derivatives(raw, y, w, gradient, curvature)
-            clipped = bounded.largest(gradient) > clip
-        else:
-            s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
-            unit = evidence.scale(counts, s)
+        unit, anew, _ = evidence.count(plain, near, raw, y, w, clip, counts, loss, gradient, curvature)
         if anew:
             beliefs[:] = 0.0
             beliefs[:, 2] = prior
             beliefs[:, 4] = prior
-        if clipped:
-            evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
         for k in range(outputs):
             if lists:
                 total = curvature[:, k].sum()

@@ -122,17 +122,9 @@ def learn(  # type: ignore[no-untyped-def]
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        s, unit, anew, clipped = 1.0, 1.0, False, True
-        if plain:
-            loss.derivatives(raw, y, w, gradient, curvature)
-            clipped = bounded.largest(gradient) > clip
-        else:
-            s, anew = evidence.observe(near, y, counts, loss, gradient, curvature)
-            unit = evidence.scale(counts, s)
+        unit, anew, clipped = evidence.count(plain, near, raw, y, w, clip, counts, loss, gradient, curvature)
         if anew:
             mean[1:used], precision[1:used], touched[1:used] = np.float32(0.0), np.float32(0.0), True
-        if clipped:
-            clipped = evidence.derive_clipped(raw, y, w, clip, counts, s, loss, gradient, curvature)
         for j in range(_NO_ROWS, rows):
             i = row = at[j]
             slot = np.uint64(index[slots[row], 0])
