@@ -302,4 +302,17 @@ def test_a_class_or_a_row_that_the_base_rules_out_leaves_the_bound_as_it_is(loss
     label[-size:] = np.float32([0, 0, 1] if loss.lists else [2, 2, 2])
     gate = Gate(loss)
     gate.serve(base, wrong, label, None, group)
-    assert gate.report()["skipped"] == size
+    # A score may be of any size, a logit is a log probability.
+    assert gate.report()["skipped"] == (0 if loss.lists and far > -1e4 else size)
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0, 1_000.0])
+def test_of_a_base_whose_scores_are_far_apart_the_gate_follows_what_ranks_better(size):
+    rng, n, rows = np.random.default_rng(8), 300, 6
+    base = size * rng.normal(size=(n, rows)).astype(np.float32)
+    clicked = np.arange(rows) == rng.integers(0, rows, n)[:, None]
+    corrected = base + np.float32(3) * clicked
+    gate, group = Gate(RANKING), np.repeat(np.arange(n), rows)
+    gate.serve(base.reshape(-1, 1), corrected.reshape(-1, 1), clicked.ravel().astype(np.float32), None, group)
+    assert (gate.report()["examples"], gate.report()["skipped"]) == (n, 0)
+    assert gate.weight > 0.9
