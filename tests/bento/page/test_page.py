@@ -356,6 +356,19 @@ def test_a_ranking_counts_lists():
     assert "a row" not in text
 
 
+def test_what_was_learned_about_positions_is_shown():
+    def shown(examination):
+        return text_of(drawn({"learning": {"position": 1, "lists": {"lists": 50, "examination": examination}}}, loss=Ranking()))
+
+    text = shown({"positions": [1.0, 0.5, 0.25], "lists": 1200})
+    assert "Examination by position position examined 0 1.0000 1 0.5000 2 0.2500 How likely" in text
+    assert "clicks of 1,200 lists." in text
+    many = shown({"positions": [1.0] * 20 + [0.75, 0.125], "lists": 9})
+    assert "19 1.0000 How likely" in many
+    assert "The last of 22 positions has 0.1250." in many
+    assert "Examination" not in shown(None)
+
+
 def test_intervals_are_shown_by_slice():
     found = {"labels": 400, "declared": 0.9, "coverage": 0.875, "below": 0.0625, "above": 0.0625, "width": 12.5}
     learning = {"position": 1, "intervals": {"centre": found}}
