@@ -65,7 +65,7 @@ def unit(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> float:
 
 @numba.njit(inline="always")
 def is_plain(terms):  # type: ignore[no-untyped-def]
-    """Return whether an example counts as its loss says. Kernels then do without the functions below, which take longer."""
+    """Return whether an example counts as its loss says. Kernels then do without `count` unless `clip` limits it."""
     return terms[0] == _NONE and terms[1].shape[0] == 0
 
 
@@ -178,15 +178,10 @@ def derive_clipped(raw, label, weight, clip, terms, s, loss, gradient, curvature
     return True
 
 
-@numba.njit(inline="always")
-def count(plain, offset, raw, label, weight, clip, terms, loss, gradient, curvature):  # type: ignore[no-untyped-def]
+@numba.njit
+def count(offset, raw, label, weight, clip, terms, loss, gradient, curvature):  # type: ignore[no-untyped-def]
     """Fill gradient[n, K] and curvature[n, K] of a list; return the unit of a raw output, whether the correction starts over,
     and whether `clip` limits the rows, which may overwrite weight[n]."""
-    if plain:
-        loss.derivatives(raw, label, weight, gradient, curvature)
-        if not bounded.largest(gradient) > clip:
-            return 1.0, False, False
-        return 1.0, False, derive_clipped(raw, label, weight, clip, terms, 1.0, loss, gradient, curvature)
     s, anew = observe(offset, label, terms, loss, gradient, curvature)
     return scale(terms, s), anew, derive_clipped(raw, label, weight, clip, terms, s, loss, gradient, curvature)
 
