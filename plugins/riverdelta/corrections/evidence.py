@@ -39,6 +39,7 @@ _FAR = 4.0
 #: The columns after those of a window of `limits`: Σx², the number of values, and the typical square in force.
 _TOTAL, _ROWS, _KNOWN = 8, 9, 10
 WIDTH = 11
+_UNSEEN, _UNSCALED = np.empty(0), np.empty((0, WIDTH))
 #: (the kind of dispersion, SEEN, UNIT), as `terms` gives them; an array without rows is not used.
 TERMS = types.Tuple((types.int64, float64[::1], float64[:, ::1]))  # type: ignore[no-untyped-call]
 
@@ -55,7 +56,7 @@ def arrays(loss: Loss) -> dict[str, npt.NDArray[Any]]:
 
 def terms(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> tuple[int, npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the argument `terms` of a kernel."""
-    return _KINDS[loss.dispersion], learner.get(SEEN, np.empty(0)), learner.get(UNIT, np.empty((0, WIDTH)))
+    return _KINDS[loss.dispersion], learner.get(SEEN, _UNSEEN), learner.get(UNIT, _UNSCALED)
 
 
 def unit(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> float:

@@ -192,7 +192,7 @@ class Gate:
         lists = {"group": group} if loss.lists else {}
         if not len(self._tuned):
             examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest
-            examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
+            np.copyto(examples[3], loss.mixable(examples[1]), where=loss.in_range(base, corrected))
         return examples, by_list(np.logical_and, loss.judged(base, label, **lists) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:
