@@ -96,17 +96,17 @@ class Examples:
         """Return the argument that says which rows are one list, of all rows or of some; none without lists."""
         return {} if self.group is None else {"group": self.group[rows]}
 
-    def measured(self) -> tuple[npt.NDArray[np.intp], Floats, Floats]:
-        """Return the rows that measures count, in order: indices intp[K] of the examples, labels and weights float32[K].
+    def measured(self) -> tuple[slice | npt.NDArray[np.intp], Floats, Floats]:
+        """Return the rows that measures count, in order: which of the examples (all, or indices intp[K]), labels and weights
+        float32[K].
 
         A late positive is preceded by a row that takes back its earlier negative by silence, with the same weight, so that Σ
         weight·f(row, label) ends up as that of the true labels.
         """
         again = self.taken_back > 0
-        rows = np.arange(len(self))
         if not again.any():
-            return rows, self.label, self.importance
-        rows = np.repeat(rows, 1 + again)
+            return slice(None), self.label, self.importance
+        rows = np.repeat(np.arange(len(self)), 1 + again)
         label, weight = self.label[rows], self.importance[rows]
         back = np.flatnonzero(rows[1:] == rows[:-1])
         label[back], weight[back] = 0.0, -self.taken_back[rows[back]]

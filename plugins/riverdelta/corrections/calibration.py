@@ -73,7 +73,11 @@ def _learn(  # type: ignore[no-untyped-def]
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        unit, anew, _ = evidence.count(plain, near, raw, y, w, clip, counts, loss, gradient, curvature)
+        unit, anew = 1.0, False
+        if plain:
+            loss.derivatives(raw, y, w, gradient, curvature)
+        if not plain or bounded.largest(gradient) > clip:
+            unit, anew, _ = evidence.count(near, raw, y, w, clip, counts, loss, gradient, curvature)
         if anew:
             beliefs[:] = 0.0
             beliefs[:, 2] = prior

@@ -122,7 +122,11 @@ def learn(  # type: ignore[no-untyped-def]
         if rows != viewed:
             viewed, raw, y, w, near = rows, raws[:rows], ys[:rows], ws[:rows], offsets[:rows]
             gradient, curvature = gradients[:rows], curvatures[:rows]
-        unit, anew, clipped = evidence.count(plain, near, raw, y, w, clip, counts, loss, gradient, curvature)
+        unit, anew, clipped = 1.0, False, False
+        if plain:
+            loss.derivatives(raw, y, w, gradient, curvature)
+        if not plain or bounded.largest(gradient) > clip:
+            unit, anew, clipped = evidence.count(near, raw, y, w, clip, counts, loss, gradient, curvature)
         if anew:
             mean[1:used], precision[1:used], touched[1:used] = np.float32(0.0), np.float32(0.0), True
         for j in range(_NO_ROWS, rows):

@@ -40,6 +40,7 @@ _FAR = 4.0
 #: The columns after those of a window of `limits`: Σx², the number of values, and the typical square in force.
 _TOTAL, _ROWS, _KNOWN = 8, 9, 10
 WIDTH = 11
+_UNSEEN, _UNSCALED = np.empty(0), np.empty((0, WIDTH))
 #: (the kind of dispersion, SEEN, UNIT), as `terms` gives them; an array without rows is not used.
 TERMS = types.Tuple((types.int64, float64[::1], float64[:, ::1]))  # type: ignore[no-untyped-call]
 
@@ -56,7 +57,7 @@ def arrays(loss: Loss) -> dict[str, npt.NDArray[Any]]:
 
 def terms(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> tuple[int, npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the argument `terms` of a kernel."""
-    return _KINDS[loss.dispersion], learner.get(SEEN, np.empty(0)), learner.get(UNIT, np.empty((0, WIDTH)))
+    return _KINDS[loss.dispersion], learner.get(SEEN, _UNSEEN), learner.get(UNIT, _UNSCALED)
 
 
 def unit(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> float:
@@ -66,7 +67,7 @@ def unit(loss: Loss, learner: Mapping[str, npt.NDArray[Any]]) -> float:
 
 @numba.njit(inline="always")
 def is_plain(terms):  # type: ignore[no-untyped-def]
-    """Return whether an example counts as its loss says. Kernels then do without the functions below, which take longer."""
+    """Return whether an example counts as its loss says. Kernels then do without `count` unless `clip` limits it."""
     return terms[0] == _NONE and terms[1].shape[0] == 0
 
 
@@ -185,15 +186,10 @@ def derive_clipped(raw, label, weight, clip, terms, s, loss, gradient, curvature
     return True
 
 
-@numba.njit(inline="always")
-def count(plain, offset, raw, label, weight, clip, terms, loss, gradient, curvature):  # type: ignore[no-untyped-def]
+@numba.njit
+def count(offset, raw, label, weight, clip, terms, loss, gradient, curvature):  # type: ignore[no-untyped-def]
     """Fill gradient[n, K] and curvature[n, K] of a list; return the unit of a raw output, whether the correction starts over,
     and whether `clip` limits the rows, which may overwrite weight[n]."""
-    if plain:
-        loss.derivatives(raw, label, weight, gradient, curvature)
-        if not bounded.largest(gradient) > clip:
-            return 1.0, False, False
-        return 1.0, False, derive_clipped(raw, label, weight, clip, terms, 1.0, loss, gradient, curvature)
     s, anew = observe(offset, label, terms, loss, gradient, curvature)
     return scale(terms, s), anew, derive_clipped(raw, label, weight, clip, terms, s, loss, gradient, curvature)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,20 @@ import numpy.typing as npt
 from riverdelta.core.errors import InvalidInput
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles, Group
+
+_Array = npt.NDArray[Any]
+
+
+def aligned(
+    first: npt.ArrayLike, second: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike
+) -> tuple[_Array, _Array, _Array, _Array]:
+    """Return two raw outputs, labels and weights as arrays; raises `InvalidInput` if lengths differ."""
+    given = np.asarray(first), np.asarray(second), np.asarray(label), np.asarray(weight)
+    rows = len(given[0])
+    if len(given[1]) != rows or not given[2].shape == given[3].shape == (rows,):
+        shapes = ", ".join(str(list(one.shape)) for one in given)
+        raise InvalidInput(f"two raw outputs, label and weight have shapes {shapes}; expected the same length N for all four")
+    return given
 
 
 class Rows(NamedTuple):
@@ -36,13 +49,8 @@ class Rows(NamedTuple):
         group: Group = None,
     ) -> Rows:
         """Return the rows given, in lists by `group` int64[N]; raises `InvalidInput` if lengths differ."""
-        given = [np.asarray(one) for one in (first, second, label, weight)]
+        given = aligned(first, second, label, weight)
         rows = len(given[0])
-        if len(given[1]) != rows or not given[2].shape == given[3].shape == (rows,):
-            shapes = ", ".join(str(list(one.shape)) for one in given)
-            raise InvalidInput(
-                f"two raw outputs, label and weight have shapes {shapes}; expected the same length N for all four"
-            )
         raw, (labels, weights) = np.empty((2, rows, loss.outputs)), np.empty((2, rows))
         for out, one in zip((raw[0], raw[1], labels, weights), given, strict=True):
             out[...] = one.reshape(out.shape)
@@ -52,11 +60,9 @@ class Rows(NamedTuple):
             good = np.repeat(np.logical_and.reduceat(good, starts[:-1]), np.diff(starts))
         return cls(raw, labels, weights, good, group)
 
-    @classmethod
-    def joined(cls, parts: Sequence[Rows]) -> Rows:
-        """Return the rows of all parts in order; they have no lists."""
-        raw, label, weight, good, _ = zip(*parts, strict=True)
-        return cls(np.concatenate(raw, axis=1), np.concatenate(label), np.concatenate(weight), np.concatenate(good))
+    def at(self, rows: npt.NDArray[np.bool_]) -> Rows:
+        """Return some of the rows; they have no lists."""
+        return Rows(self.raw.compress(rows, axis=1), self.label[rows], self.weight[rows], self.good[rows])
 
     def losses(self, loss: Loss) -> Doubles:
         """Return the losses float64[2, N] of both scorers, not weighted; 0 for rows that are not measurable."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,7 +12,7 @@ from riverdelta.core.errors import Corrupt
 from riverdelta.core.features import Floats
 from riverdelta.core.losses import LOG_LOSS, Loss
 from riverdelta.core.losses.base import Doubles, Group
-from riverdelta.evaluation.measured import Rows
+from riverdelta.evaluation.measured import Rows, aligned
 from riverdelta.evaluation.measures import SCORERS, Measures, Report, measures_of
 from riverdelta.evaluation.measures.known import Moments
 
@@ -57,7 +59,7 @@ class Prequential:
         self._families = [_Family(each, window) for each in measures_of(loss, threshold)]
         self._skipped = 0
         #: Rows that are not measured yet: a few at once would take as long as many.
-        self._waiting: list[tuple[Rows, Moments]] = []
+        self._waiting: list[tuple[Any, ...]] = []
 
     def update(
         self,
@@ -72,26 +74,29 @@ class Prequential:
 
         `group` int64[N] has the list of each row, for a loss of lists; `moments` is what baselines need: a row of which they
         are unknown knows all labels before. A row with a value that is not finite, or with an invalid label, is left out with
-        its list, and counted as skipped.
+        its list, and counted as skipped. Arrays are read later too, so that they must not change.
         """
-        rows = Rows.of(self.loss, base, served, label, np.ones(len(label)) if weight is None else weight, group)
-        self._skipped += len(label) - int(rows.good.sum())
+        given = aligned(base, served, label, np.ones(len(label)) if weight is None else weight)
         moments = moments or Moments.unknown(len(label))
         if self.loss.lists:
-            self._measure(rows, moments)
+            self._measure(Rows.of(self.loss, *given, group), moments)
             return
-        self._waiting.append((rows, moments))
-        if sum(len(one.label) for one, _ in self._waiting) >= AT_ONCE:
+        shape = len(label), self.loss.outputs
+        self._waiting.append((given[0].reshape(shape), given[1].reshape(shape), *given[2:], moments))
+        if sum(len(one[-1].scored) for one in self._waiting) >= AT_ONCE:
             self._settle()
 
     def _settle(self) -> None:
         """Measure the rows that wait."""
         if self._waiting:
-            rows, moments = zip(*self._waiting, strict=True)
+            *given, moments = zip(*self._waiting, strict=True)
             self._waiting = []
-            self._measure(Rows.joined(rows), Moments.joined(moments))
+            self._measure(Rows.of(self.loss, *map(np.concatenate, given)), Moments.joined(moments))
 
     def _measure(self, rows: Rows, moments: Moments) -> None:
+        self._skipped += int(np.count_nonzero(~rows.good))
+        if not (self.loss.lists or rows.good.all()):
+            rows, moments = rows.at(rows.good), moments.at(rows.good)
         for family in self._families:
             family.update(*family.measures.facts(rows, moments))
 
@@ -143,10 +148,9 @@ class _Family:
 
     def update(self, facts: Doubles, labels: Doubles) -> None:
         self.measures.add(self._sums, facts, labels)
-        rows = np.hstack([facts.reshape(len(facts), facts.shape[1] * facts.shape[2]), labels])[-self.window :]
         self._examples += len(facts)
-        self._recent[self._places(len(rows))] = rows
         self._held = min(self._held + len(facts), self.window)
+        self._put(np.hstack([facts.reshape(len(facts), facts.shape[1] * facts.shape[2]), labels])[-self.window :])
 
     def report(self) -> dict[str, tuple[int, dict[str, Report]]]:
         rows, sums = self._recent[self._places(self._held)], self.measures.empty()
@@ -181,8 +185,14 @@ class _Family:
         self._sums, self._examples = dict(self.measures.repaired(sums)), int(rows[0])
         kept = recent[-self.window :]
         self._held = len(kept)
-        self._recent[self._places(self._held)] = kept
+        self._put(kept)
         return int(rows[1])
+
+    def _put(self, last: Doubles) -> None:
+        """Write the last rows of the window."""
+        first = (self._examples - len(last)) % self.window
+        fits = self.window - first
+        self._recent[first : first + len(last)], self._recent[: max(len(last) - fits, 0)] = last[:fits], last[fits:]
 
     def _places(self, last: int) -> npt.NDArray[np.int64]:
         return (self._examples - last + np.arange(last)) % self.window

@@ -71,9 +71,9 @@ class Worth:
         """Add joined examples; those scored by earlier tables are ignored."""
         rows, label, weight = examples.measured()
         now = examples.position[rows] >= (self.since["position"] if self.since else 0)
-        rows, served = rows[now], examples.corrected if self._shadow else examples.served
-        group = None if examples.group is None else examples.group[rows]
-        self.update(examples.base[rows], served[rows], label[now], weight[now], group)
+        served = examples.corrected if self._shadow else examples.served
+        group = None if examples.group is None else examples.group[rows][now]
+        self.update(examples.base[rows][now], served[rows][now], label[now], weight[now], group)
 
     def update(self, base: Floats, served: Floats, label: Floats, weight: Floats, group: Group = None) -> None:
         """Add N rows of raw outputs, labels and weights; an example with a row that is not finite is skipped.

@@ -201,7 +201,7 @@ class Fold(ABC):
     def _context(self, e: Examples, rows: slice | npt.NDArray[Any] = slice(None)) -> dict[str, Any]:
         """Return what baselines need of the rows: their lists, times and items."""
         item = e.columns.get(self.stack.loss.item or "")
-        moments = Moments(np.where(np.isfinite(e.event), e.event, e.scored), e.scored, e.received, item)
+        moments = Moments(e.event, e.scored, e.received, item)
         return {**e.lists(rows), "moments": moments.at(rows)}
 
     def learn_held(self) -> None:

@@ -38,6 +38,21 @@ def test_the_last_label_is_the_last_one_received_when_a_row_was_scored(rows, see
         assert np.isnan(guesses[i]) if not len(before) else guesses[i] == label[before[-1]]
 
 
+@given(st.integers(1, 60), st.integers(1, 30), st.integers(0, 100))
+def test_in_any_order_of_scoring_and_receipt_a_row_knows_what_was_received_and_all_that_is_too_old(rows, kept, seed):
+    draw = np.random.default_rng(seed)
+    scored, received = draw.choice([np.nan, -np.inf, *range(9)], (2, rows))
+    label = np.arange(rows, dtype=np.float32)
+    (measures,) = measures_of(Regression())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known, "KEPT", kept)
+        guesses = facts_of(measures, label, Moments(scored, scored, received))[:, 2, 1]
+    came = np.maximum.accumulate(np.where(np.isnan(received), -np.inf, received))
+    for i in range(rows):
+        before = np.flatnonzero((came[:i] <= scored[i]) | np.isnan(scored[i]) | (np.arange(i) < i - kept))
+        assert np.isnan(guesses[i]) if not len(before) else guesses[i] == label[before[-1]]
+
+
 def test_a_day_late_the_last_label_is_a_day_old_and_the_label_a_week_ago_is_known():
     hours = np.arange(24 * 30) * 3600.0
     label = np.arange(len(hours), dtype=np.float32)

@@ -32,6 +32,16 @@ def by_list(columns):
     return list(zip(*(np.split(column, edges) for column in columns), strict=True))
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40))
+def test_rows_of_equal_scores_are_ranked_by_their_place(rows):
+    score, grade = np.float32(rows).T.copy()
+    found = fed((score, score, grade, np.ones(len(rows), np.float32), np.zeros(len(rows), np.int64))).report()["all"]["served"]
+    ranked, places = grade[np.argsort(-score, kind="stable")], np.log2(np.arange(len(rows)) + 2.0)[:10]
+    gains, best = ((2.0 ** order[:10] - 1.0) / places for order in (ranked, np.sort(grade)[::-1]))
+    assert found["ndcg10"] == (pytest.approx(gains.sum() / best.sum()) if grade.any() else None)
+    assert found["mrr"] == (pytest.approx(1.0 / (1 + np.flatnonzero(ranked)[0])) if grade.any() else None)
+
+
 def test_the_measures_are_those_of_scikit_learn_and_of_their_definitions():
     columns = stream(60)
     found = fed(columns).report()["all"]["served"]

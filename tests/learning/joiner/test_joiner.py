@@ -254,8 +254,11 @@ class TestSilence:
         late = feedback([(1, 0, index, 1) for index in range(40)], late=True)
         for sequence, record in enumerate([*shown, Tick(110.0), late], 1):
             made = joiner.push(sequence, record)
-            for row, label, weight in zip(*made.measured(), strict=True) if made is not None else ():
-                key = int(made.columns["id"][row]) - 100_000, float(label)
+            if made is None:
+                continue
+            rows, labels, weights = made.measured()
+            for row, label, weight in zip(made.columns["id"][rows], labels, weights, strict=True):
+                key = int(row) - 100_000, float(label)
                 counted[key] = counted.get(key, 0.0) + weight
         for index in range(60):
             negative = 2.0 if index >= 40 and kept((1, 0, index), 0.5) else 0.0

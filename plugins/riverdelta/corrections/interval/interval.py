@@ -135,7 +135,7 @@ class Intervals:
         rows, label, weight = examples.measured()
         columns = {name: column[rows] for name, column in examples.columns.items()}
         raw = (examples.served if served is None else served)[rows]
-        of, prediction = self._slices(columns, len(rows)), self.loss.inverse_link(raw)[:, 0]
+        of, prediction = self._slices(columns, len(label)), self.loss.inverse_link(raw)[:, 0]
         deviation, ends = self.loss.deviation(prediction), None
         if served is not None:
             self.measure(label, *self.bounds(raw, columns), of)

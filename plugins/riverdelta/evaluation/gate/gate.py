@@ -197,7 +197,7 @@ class Gate:
         examples[2] = by_list(np.add, above - mass, starts)
         lists = {"group": group} if loss.lists else {}
         examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest if self._in_range else np.inf
-        examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
+        np.copyto(examples[3], loss.mixable(examples[1]), where=loss.in_range(base, corrected))
         return examples, by_list(np.logical_and, loss.judged(base, label, **lists) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:

@@ -58,11 +58,22 @@ def _mix(base, corrected, v, loss, served):  # type: ignore[no-untyped-def]
             served[j, k] = np.float32(served[j, k])
 
 
+@numba.njit
+def _lose(raw, label, starts, lists, loss, out):  # type: ignore[no-untyped-def]
+    """Fill out[N] with the losses of all rows; of a loss that compares none, at once."""
+    if not lists:
+        loss.value(raw, label, out)
+        return
+    for i in range(starts.shape[0] - 1):
+        a, b = starts[i], starts[i + 1]
+        loss.value(raw[a:b], label[a:b], out[a:b])
+
+
 @numba.njit(inline="always")
-def _won(weight, base, other):  # type: ignore[no-untyped-def]
+def _won(weight, base, other, first, stop):  # type: ignore[no-untyped-def]
     """Return an example's weighted loss of the base less that of another, from the losses of its rows."""
-    won = weight[0] * (base[0] - other[0])
-    for j in range(1, weight.shape[0]):
+    won = weight[first] * (base[first] - other[first])
+    for j in range(first + 1, stop):
         won += weight[j] * (base[j] - other[j])
     return won
 
@@ -93,9 +104,10 @@ def update(  # type: ignore[no-untyped-def]
 ):
     """Learn M examples in order; see `Gate` for the equations.
 
-    `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[2, N] the rows' labels and weights.
-    Example i has the rows starts[i] to starts[i + 1]; with `lists` these may be a part of those served together. `examples`
-    float64[4, M] are spreads d (infinite: none is known), the sums of weights above and below 0, and mixable rates (0: none).
+    `raw` float64[3, N, K] are the outputs of base, corrected (clipped here) and served, `numbers` float64[2, N] the labels and
+    weights. Example i has the rows starts[i] to starts[i + 1]; with `lists` these may be a part of those served together.
+    `examples` float64[4, M] are spreads d (infinite: none is known), the sums of weights above and below 0, and mixable rates
+    (0: none).
     Example i was served with what had been observed at the position of its first row (`seen`); without positions (length 0)
     with everything known when it comes. With `virtual`, the served outputs are filled in. With `exact`, the mixture's loss is
     the mixed loss of rate 1. `tuned` and `caps` are for a rate that is unlimited at first, and otherwise empty: the cost that
@@ -103,34 +115,28 @@ def update(  # type: ignore[no-untyped-def]
     """
     s, then, at_once, unlimited = state[0], seen[0], position.shape[0] == 0, tuned.shape[0] > 0
     labels, weights, spreads, heavy, backs, limits = numbers[0], numbers[1], examples[0], examples[1], examples[2], examples[3]
-    shape = (1, raw.shape[2])
-    b, c, z, lost = np.empty(shape), np.empty(shape), np.empty(shape), np.empty((3, 1))
+    lost, again = np.empty((3, labels.shape[0])), np.empty((labels.shape[0] if lists else 0, raw.shape[2]))
+    for j in range(labels.shape[0]):
+        for k in range(raw.shape[2]):
+            raw[1, j, k] = raw[0, j, k] + min(max(raw[1, j, k] - raw[0, j, k], -reach), reach)
+    for e in range(2 if virtual else 3):
+        _lose(raw[e], labels, starts, lists, loss, lost[e])
     for i in range(counted.shape[0]):
         first, stop = starts[i], starts[i + 1]
         rows = stop - first
-        if rows != b.shape[0]:
-            shape = (rows, raw.shape[2])
-            b, c, z, lost = np.empty(shape), np.empty(shape), np.empty(shape), np.empty((3, rows))
-        label, weight = labels[first:stop], weights[first:stop]
         if not at_once and (i == 0 or position[first] != position[first - 1]):
             then = _last(seen, held, position[first])
         finite = counted[i]
-        for j in range(rows):
-            for k in range(b.shape[1]):
-                b[j, k], z[j, k] = raw[0, first + j, k], raw[2, first + j, k]
-                c[j, k] = b[j, k] + min(max(raw[1, first + j, k] - b[j, k], -reach), reach)
         if virtual:
-            _mix(b, c, s.weight if at_once else then.weight, loss, z)
-            raw[2, first:stop] = z
-        for j in range(rows):
-            for k in range(b.shape[1]):
-                finite = finite and math.isfinite(c[j, k]) and math.isfinite(z[j, k])
+            served = raw[2, first:stop]
+            _mix(raw[0, first:stop], raw[1, first:stop], s.weight if at_once else then.weight, loss, served)
+            loss.value(served, labels[first:stop], lost[2, first:stop])
+        for j in range(first, stop):
+            for k in range(raw.shape[2]):
+                finite = finite and math.isfinite(raw[1, j, k]) and math.isfinite(raw[2, j, k])
         gain = won = math.nan
         if finite:
-            loss.value(b, label, lost[0])
-            loss.value(c, label, lost[1])
-            loss.value(z, label, lost[2])
-            gain, won = _won(weight, lost[0], lost[1]), _won(weight, lost[0], lost[2])
+            gain, won = _won(weights, lost[0], lost[1], first, stop), _won(weights, lost[0], lost[2], first, stop)
         if not math.isfinite(gain + won):
             s.skipped += rows
             continue
@@ -160,9 +166,10 @@ def update(  # type: ignore[no-untyped-def]
             lasting = spread * FAR_COST
         if lists and not virtual:
             # Of a list that was shown in part, what was served is a mixture of the parts' probabilities with another weight.
-            _mix(b, c, s.weight if at_once else then.weight, loss, z)
-            loss.value(z, label, lost[1])
-            s.far_spread += min(max(_won(weight, lost[2], lost[1]), 0.0), spread) / FAR_COST
+            served = again[first:stop]
+            _mix(raw[0, first:stop], raw[1, first:stop], s.weight if at_once else then.weight, loss, served)
+            loss.value(served, labels[first:stop], lost[1, first:stop])
+            s.far_spread += min(max(_won(weights, lost[2], lost[1], first, stop), 0.0), spread) / FAR_COST
         # One step of exponential weights; the larger of the two exponentials is 1.
         less = math.exp(-abs(s.rate * gain))
         stay, moved = (1.0 - s.weight) * (less if gain > 0.0 else 1.0), s.weight * (1.0 if gain > 0.0 else less)

@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
 from riverdelta.core.arrays import Arrays, take
 from riverdelta.core.losses import Loss
 from riverdelta.core.losses.base import Doubles
+from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.known import Known, Moments
 
@@ -19,6 +22,18 @@ Report = dict[str, Any]
 #: The scorers that are measured, in order.
 SCORERS = ("base", "served")
 LOST = 0
+_Cube = types.float64[:, :, ::1]
+
+
+@numba.njit(types.void(_Cube, types.float64[::1], types.float64, KERNELS, _Cube), cache=True)
+def _lose(raw, label, bound, loss, facts):  # type: ignore[no-untyped-def]
+    """Fill facts[N, :2, LOST] with the losses of raw[2, N, K]."""
+    lost = np.empty(label.shape[0])
+    for s in range(raw.shape[0]):
+        loss.value(raw[s], label, lost)
+        for i in range(label.shape[0]):
+            # Compared, not clipped by min: a NaN stays one.
+            facts[i, s, LOST] = bound if lost[i] > bound else lost[i]
 
 
 class Measures(ABC):
@@ -47,7 +62,7 @@ class Measures(ABC):
     def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
         """Return the facts float64[E, S, F] of the measurable examples, and label and weight float64[E, 2].
 
-        Baselines learn the labels as they become known.
+        All rows are measurable, but for a loss of lists. Baselines learn the labels as they become known.
         """
 
     @abstractmethod
@@ -87,6 +102,8 @@ class Measures(ABC):
             mine[...] = take(arrays, name, mine)
         self.known.load(arrays)
 
-    def losses(self, rows: Rows) -> Doubles:
-        """Return the losses float64[2, M] of base and served, of the measurable rows."""
-        return np.stack([self.loss.value(raw[rows.good], rows.label[rows.good]) for raw in rows.raw])
+    def scored(self, rows: Rows) -> tuple[Doubles, Doubles]:
+        """Return room for `facts`, filled with the losses of base and served, and the labels and weights."""
+        facts = np.empty((len(rows.label), len(self.scorers), self.width))
+        _lose(rows.raw, rows.label, self.loss.bound, self.loss.kernels, facts)
+        return facts, np.column_stack([rows.label, rows.weight])

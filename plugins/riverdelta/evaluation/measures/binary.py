@@ -23,16 +23,15 @@ _Cube, _Table = types.float64[:, :, ::1], types.float64[:, ::1]
 @numba.njit(types.void(_Cube, _Table, KERNELS, _Cube, _Table), cache=True)
 def _add(facts, labels, loss, counts, sums):  # type: ignore[no-untyped-def]
     """Add examples to counts[scorer, label, bin] and sums[scorer, (loss, prediction)]."""
-    raw, prediction = np.empty((1, 1)), np.empty((1, 1))
-    for i in range(facts.shape[0]):
-        y, w = labels[i]
-        for s in range(facts.shape[1]):
-            lost, z = facts[i, s]
-            raw[0, 0] = z
-            loss.predict(raw, prediction)
-            sums[s, 0] += w * lost
-            sums[s, 1] += w * prediction[0, 0]
-            counts[s, int(y), bin_of(z)] += w
+    raw, prediction = np.empty((facts.shape[0], 1)), np.empty((facts.shape[0], 1))
+    for s in range(facts.shape[1]):
+        raw[:, 0] = facts[:, s, 1]
+        loss.predict(raw, prediction)
+        for i in range(facts.shape[0]):
+            y, w = labels[i]
+            sums[s, 0] += w * facts[i, s, 0]
+            sums[s, 1] += w * prediction[i, 0]
+            counts[s, int(y), bin_of(raw[i, 0])] += w
 
 
 class Binary(Measures):
@@ -53,9 +52,9 @@ class Binary(Measures):
         self._edge = binned.edge_of(threshold)
 
     def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
-        good = rows.good
-        found = np.stack([self.losses(rows), rows.raw[:, good, 0]], axis=-1)
-        return np.ascontiguousarray(found.transpose(1, 0, 2)), np.stack([rows.label, rows.weight], axis=1)[good]
+        facts, labels = self.scored(rows)
+        facts[:, :, 1] = rows.raw[:, :, 0].T
+        return facts, labels
 
     def empty(self) -> dict[str, Doubles]:
         return {"counts": np.zeros((len(SCORERS), 2, binned.BINS)), "sums": np.zeros((len(SCORERS), 2))}

@@ -16,13 +16,13 @@ from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
-from riverdelta.evaluation.measures.known import Known, Moments
+from riverdelta.evaluation.measures.known import ROOM, Known, Moments, came, until
 
 #: The classes whose recall is reported: the most frequent ones.
 MOST = 50
 _BINS = 10
 _Cube, _Table = types.float64[:, :, ::1], types.float64[:, ::1]
-_Line, _Ints = types.float64[::1], types.int64[::1]
+_Line = types.float64[::1]
 #: The last label (-1: none yet), the pairs of labels that were equal, all pairs, the most frequent class.
 _LAST, _SAME, _PAIRS, _TOP = range(4)
 
@@ -44,27 +44,37 @@ def _learn(y, one, counts, last):  # type: ignore[no-untyped-def]
     return one
 
 
-@numba.njit(types.void(_Table, types.int64, _Ints, _Line, _Line, _Line, _Cube), cache=True)
-def _guess(known, learned, until, label, counts, last, out):  # type: ignore[no-untyped-def]
-    """Fill out[E, 2, (loss, class, its probability)] of last label and majority.
+@numba.njit(
+    types.int64(_Table, _Line, _Line, ROOM, _Line, _Line, _Cube),
+    cache=True,
+)
+def _guess(labels, scored, received, known, counts, last, out):  # type: ignore[no-untyped-def]
+    """Fill out[E, -2:, (loss, class, its probability)] of last label and majority; return how many labels are learned.
 
-    Example i knows until[i] of the labels known[(received, label, sign of its weight, last label of a positive weight)].
+    The rows of `known` are (received, label, sign of its weight, last label of a positive weight).
     """
-    classes, total = counts.shape[0], counts.sum()
-    for i in range(label.shape[0]):
-        for k in range(learned, until[i]):
-            total += _learn(int(known[k, 1]), known[k, 2], counts, last)
-        learned = max(learned, until[i])
-        y, before, top = int(label[i]), int(known[until[i] - 1, 3]) if until[i] > 0 else -1, int(last[_TOP])
-        chance, guess = 1.0 / classes, 1.0 / classes
+    rows, held, learned, kept = known
+    classes, total, latest, knows = counts.shape[0], counts.sum(), rows[held - 1, 3] if held > 0 else -1.0, 0
+    for i in range(labels.shape[0]):
+        knows = until(rows, held, scored[i], kept, knows)
+        for k in range(learned, knows):
+            total += _learn(int(rows[k, 1]), rows[k, 2], counts, last)
+        learned = max(learned, knows)
+        y, before, top = int(labels[i, 0]), int(rows[knows - 1, 3]) if knows > 0 else -1, int(last[_TOP])
+        chance, guess, mine = 1.0 / classes, 1.0 / classes, out[i, out.shape[1] - 2 :]
         if before >= 0:
             guess = (last[_SAME] + 1.0) / (last[_PAIRS] + 2.0)
             others = max(total - counts[before], 0.0) + classes - 1.0
             chance = guess if y == before else (1.0 - guess) * (max(counts[y], 0.0) + 1.0) / others
-        out[i, 0, 0], out[i, 0, 1], out[i, 0, 2] = -math.log(chance), before, guess
+        mine[0, 0], mine[0, 1], mine[0, 2] = -math.log(chance), before, guess
         likely = (max(counts[y], 0.0) + 1.0) / (max(total, 0.0) + classes)
         most = (max(counts[top], 0.0) + 1.0) / (max(total, 0.0) + classes)
-        out[i, 1, 0], out[i, 1, 1], out[i, 1, 2] = -math.log(likely), top if total > 0.0 else -1, most
+        mine[1, 0], mine[1, 1], mine[1, 2] = -math.log(likely), top if total > 0.0 else -1, most
+        latest = labels[i, 0] if labels[i, 1] > 0.0 else latest
+        came(rows, held, received[i])
+        rows[held, 1], rows[held, 2], rows[held, 3] = labels[i, 0], np.sign(labels[i, 1]), latest
+        held += 1
+    return learned
 
 
 @numba.njit(types.void(_Cube, _Table, types.float64, _Table, _Cube, _Cube), cache=True)
@@ -114,25 +124,14 @@ class Classes(Measures):
         self._counts, self._last = np.zeros(classes), np.array([-1.0, 0.0, 0.0, 0.0])
 
     def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
-        labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
-        out = np.empty((len(labels), len(self.scorers), self.width))
+        facts, labels = self.scored(rows._replace(raw=rows.raw[: self._measured]))
         if self._measured:
-            for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows), strict=True)):
-                prediction = self.loss.inverse_link(raw)
-                top = prediction.argmax(axis=1)
-                out[:, s] = np.stack([lost, top, prediction[np.arange(len(top)), top]], axis=1)
-        guesses = np.empty((len(labels), 2, self.width))
-        known, until, learned = self.known.add(moments.at(rows.good), self._sent(labels))
-        _guess(known, learned, until, labels[:, 0].copy(), self._counts, self._last, guesses)
-        out[:, self._measured :] = guesses
-        return out, labels
-
-    def _sent(self, labels: Doubles) -> Doubles:
-        """Return facts of labels for `known`: label, sign of its weight, and the last label so far of a positive weight."""
-        label, sign = labels[:, 0], np.sign(labels[:, 1])
-        at = np.maximum.accumulate(np.where(sign > 0, np.arange(1, len(label) + 1), 0))
-        before = self.known.rows[-1, 3] if len(self.known.rows) else -1.0
-        return np.stack([label, sign, np.append(before, label)[at]], axis=1)
+            prediction = self.loss.inverse_link(rows.raw).reshape(rows.raw.shape)
+            facts[:, :2, 1], facts[:, :2, 2] = prediction.argmax(axis=2).T, prediction.max(axis=2).T
+        known = self.known.room(len(labels))
+        learned = _guess(labels, moments.scored, moments.received, known, self._counts, self._last, facts)
+        self.known.add(len(labels), learned)
+        return facts, labels
 
     def empty(self) -> dict[str, Doubles]:
         scorers, classes = len(self.scorers), len(self._counts)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
 from riverdelta.core.arrays import Arrays, take
-from riverdelta.core.features import Ints
 from riverdelta.core.losses.base import Doubles
 
 #: The most labels that are kept: if more wait, the oldest of them count as known.
 KEPT = 32_768
+#: The type of what `Known.room` returns.
+ROOM = types.Tuple((types.float64[:, ::1], types.int64, types.int64, types.int64))  # type: ignore[no-untyped-call]
 
 
 class Moments(NamedTuple):
     """Of N rows: when what a row is about happened, when it was scored, when its label was received, and the item shown.
 
-    Times are in Unix seconds, NaN if unknown. A row whose times are unknown knows all labels before it.
+    Times are in Unix seconds, NaN if unknown. A row whose times are unknown knows all labels before it, and one of which only
+    the first is unknown is about the moment at which it was scored.
     """
 
-    time: Doubles
+    event: Doubles
     scored: Doubles
     received: Doubles
     item: npt.NDArray[np.int64] | None = None
@@ -35,19 +40,47 @@ class Moments(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[Moments]) -> Moments:
         """Return the moments of all parts in order; items only if all have them."""
-        time, scored, received = (np.concatenate([part[column] for part in parts]) for column in range(3))
+        event, scored, received = (np.concatenate([part[column] for part in parts]) for column in range(3))
         items = [part.item for part in parts if part.item is not None]
-        return cls(time, scored, received, np.concatenate(items) if len(items) == len(parts) else None)
+        return cls(event, scored, received, np.concatenate(items) if len(items) == len(parts) else None)
 
     def at(self, rows: slice | npt.NDArray[Any]) -> Moments:
         """Return the moments of some rows."""
-        return Moments(self.time[rows], self.scored[rows], self.received[rows], None if self.item is None else self.item[rows])
+        return Moments(self.event[rows], self.scored[rows], self.received[rows], None if self.item is None else self.item[rows])
+
+
+@numba.njit
+def until(rows, held, scored, kept, before):  # type: ignore[no-untyped-def]
+    """Return how many of rows[:held] an example knows that was scored then, NaN for all; the last example knew `before`."""
+    least = max(held - kept, 0)
+    if held == 0 or not rows[held - 1, 0] > scored:
+        return held
+    # Examples of one request know the same.
+    if least < before < held and rows[before - 1, 0] <= scored < rows[before, 0]:
+        return before
+    low, high = least, held
+    while low < high:
+        middle = (low + high) // 2
+        if rows[middle, 0] <= scored:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit
+def came(rows, held, received):  # type: ignore[no-untyped-def]
+    """Note when the label after rows[:held] was received, NaN if unknown: one that is in the journal after another is known
+    after it."""
+    latest = rows[held - 1, 0] if held > 0 else -math.inf
+    rows[held, 0] = received if received > latest else latest
 
 
 class Known:
     """The last labels in the order in which they came, for baselines that predict an example from those known at its scoring.
 
-    An example knows the labels that were received when it was scored, or before, and came before its own.
+    An example knows the labels that were received when it was scored, or before, and came before its own. Kernels call `until`
+    and `came` for each example.
 
     Attributes
     ----------
@@ -56,51 +89,36 @@ class Known:
     """
 
     def __init__(self, facts: int) -> None:
-        self._buffer, self._first, self._end = np.empty((256, 1 + facts)), 0, 0
-        self.learned, self._latest = 0, -np.inf
+        self._buffer, self._first, self._end, self.learned = np.empty((256, 1 + facts)), 0, 0, 0
 
     @property
     def rows(self) -> Doubles:
         """Labels kept, float64[M, 1 + F]: when each was received, and F facts of it."""
         return self._buffer[self._first : self._end]
 
-    def add(self, moments: Moments, facts: Doubles, starts: Ints | None = None) -> tuple[Doubles, Ints, int]:
-        """Add the labels of a block: facts float64[N, F] of each row.
-
-        Returns `rows` with those added; int64[E], how many of them each example knows, an example being a row or the rows from
-        one of `starts` to the next; and how many a baseline has learned before this block.
-        """
-        first = len(self.rows) + (np.arange(len(facts)) if starts is None else starts[:-1])
-        # A label that is in the journal after another is known after it.
-        received = np.nan_to_num(moments.received, nan=-np.inf)
-        rows = self._append(np.column_stack([np.maximum.accumulate(np.append(self._latest, received))[1:], facts]))
-        self._latest = float(rows[-1, 0]) if len(rows) else self._latest
-        scored = np.nan_to_num(moments.scored if starts is None else moments.scored[starts[:-1]], nan=np.inf)
-        until = np.searchsorted(rows[:, 0], scored, side="right")
-        until = np.clip(until, np.maximum(first - KEPT, 0), first).astype(np.int64)
-        before, learned = self.learned, max(self.learned, int(until.max(initial=0)))
-        dropped = max(0, min(len(rows) - KEPT - 1, learned))
-        self._first, self.learned = self._first + dropped, learned - dropped
-        return rows, until, before
-
-    def _append(self, added: Doubles) -> Doubles:
-        if self._end + len(added) > len(self._buffer):
+    def room(self, more: int) -> tuple[Doubles, int, int, int]:
+        """Return `rows` with room for more, to be filled; M; `learned`; and the number of last rows that may be unknown."""
+        if self._end + more > len(self._buffer):
             kept = self.rows
-            self._buffer = np.empty((2 * (len(kept) + len(added)), kept.shape[1]))
+            self._buffer = np.empty((2 * (len(kept) + more), kept.shape[1]))
             self._buffer[: len(kept)] = kept
             self._first, self._end = 0, len(kept)
-        self._buffer[self._end : self._end + len(added)] = added
-        self._end += len(added)
-        return self.rows
+        return self._buffer[self._first : self._end + more], len(self.rows), self.learned, KEPT
+
+    def add(self, more: int, learned: int) -> None:
+        """Add the rows that were filled; drop what is learned and too old to be unknown."""
+        self._end += more
+        dropped = max(0, min(len(self.rows) - KEPT - 1, learned))
+        self._first, self.learned = self._first + dropped, learned - dropped
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state to save."""
-        return {"known": self.rows.copy(), "learned": np.array([self.learned]), "latest": np.array([self._latest])}
+        return {"known": self.rows.copy(), "learned": np.array([self.learned])}
 
     def load(self, arrays: Arrays) -> None:
         """Restore what `state` returned; raises `Corrupt` if it does not fit."""
         rows = take(arrays, "known", self.rows, any_rows=True)
-        learned, latest = (take(arrays, name, mine) for name, mine in self.state().items() if name != "known")
+        learned = take(arrays, "learned", np.array([self.learned]))
         self._first = self._end = 0
-        self._append(rows)
-        self.learned, self._latest = int(learned[0]), float(latest[0])
+        self.room(len(rows))[0][:] = rows
+        self._end, self.learned = len(rows), int(learned[0])

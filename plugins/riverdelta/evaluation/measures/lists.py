@@ -16,7 +16,7 @@ from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
-from riverdelta.evaluation.measures.known import Known, Moments
+from riverdelta.evaluation.measures.known import ROOM, Known, Moments, came, until
 
 #: The places of a list that count, and the cells in which clicks and showings of items are counted.
 PLACES, _CELLS = 10, 65_536
@@ -24,45 +24,63 @@ _Table, _Line, _Ints = types.float64[:, ::1], types.float64[::1], types.int64[::
 
 
 @numba.njit
-def _ranked(score, label, weight, out):  # type: ignore[no-untyped-def]
-    """Fill out[(NDCG@10, reciprocal rank)] of one list, ordered by score and by place where scores are equal."""
-    order, gain = np.argsort(-score, kind="mergesort"), np.empty(label.shape[0])
-    for i in range(label.shape[0]):
-        gain[i] = (2.0 ** label[i] - 1.0) * weight[i]
-    best = np.sort(gain)[::-1]
-    found, most, first = 0.0, 0.0, 0.0
-    for place in range(label.shape[0]):
-        if place < PLACES:
-            discount = 1.0 / math.log2(place + 2.0)
-            found += gain[order[place]] * discount
-            most += best[place] * discount
-        if first == 0.0 and label[order[place]] > 0.0:
-            first = 1.0 / (place + 1.0)
-    out[0], out[1] = found / most if most > 0.0 else math.nan, first
+def _place(values, n, value, i, at):  # type: ignore[no-untyped-def]
+    """Put a value among the largest n of those before it, and its number among theirs; return how many there are then."""
+    if n == PLACES and not value > values[n - 1]:
+        return n
+    n = min(n + 1, PLACES)
+    j = n - 1
+    while j > 0 and value > values[j - 1]:
+        values[j], at[j] = values[j - 1], at[j - 1]
+        j -= 1
+    values[j], at[j] = value, i
+    return n
 
 
-@numba.njit(types.void(_Line, _Line, _Line, _Ints, types.float64[:, ::1]), cache=True)
+@numba.njit(types.void(_Line, _Line, _Line, _Ints, types.float64[:, :]), cache=True)
 def _rank(score, label, weight, starts, out):  # type: ignore[no-untyped-def]
-    for n in range(starts.shape[0] - 1):
-        a, b = starts[n], starts[n + 1]
-        _ranked(score[a:b], label[a:b], weight[a:b], out[n])
+    """Fill out[E, (NDCG@10, reciprocal rank)] of lists, ordered by score and by place where scores are equal."""
+    scores, gains, order, unused = np.empty(PLACES), np.empty(PLACES), np.empty(PLACES, np.int64), np.empty(PLACES, np.int64)
+    for e in range(starts.shape[0] - 1):
+        n, first, ahead = 0, -1, 1.0
+        for i in range(starts[e], starts[e + 1]):
+            _place(gains, n, (2.0 ** label[i] - 1.0) * weight[i], i, unused)
+            n = _place(scores, n, score[i], i, order)
+            if label[i] > 0.0 and (first < 0 or score[i] > score[first]):
+                first = i
+        found, most = 0.0, 0.0
+        for place in range(n):
+            discount = 1.0 / math.log2(place + 2.0)
+            found += (2.0 ** label[order[place]] - 1.0) * weight[order[place]] * discount
+            most += gains[place] * discount
+        for i in range(starts[e], starts[e + 1] if first >= 0 else 0):
+            ahead += score[i] > score[first] or (score[i] == score[first] and i < first)
+        out[e, 0], out[e, 1] = found / most if most > 0.0 else math.nan, 1.0 / ahead if first >= 0 else 0.0
 
 
-@numba.njit(types.void(_Table, types.int64, _Ints, _Ints, _Line, _Table, _Line), cache=True)
-def _popular(known, learned, until, starts, item, cells, out):  # type: ignore[no-untyped-def]
-    """Fill out[N] with the log share of showings at which an item was clicked.
+@numba.njit(types.int64(_Line, _Line, _Line, _Line, _Ints, ROOM, _Table, _Line), cache=True)
+def _popular(cell, clicks, scored, received, starts, known, cells, out):  # type: ignore[no-untyped-def]
+    """Fill out[N] with the log share of showings at which an item was clicked; return how many showings are learned.
 
-    List n knows until[n] of the rows known[(received, cell of its item, clicks)].
+    The rows of `known` are (received, cell of its item, clicks).
     """
+    rows, held, learned, kept = known
+    knows = 0
     for n in range(starts.shape[0] - 1):
-        for k in range(learned, until[n]):
-            mine = cells[int(known[k, 1])]
-            mine[0] += known[k, 2]
+        knows = until(rows, held, scored[starts[n]], kept, knows)
+        for k in range(learned, knows):
+            mine = cells[int(rows[k, 1])]
+            mine[0] += rows[k, 2]
             mine[1] += 1.0
-        learned = max(learned, until[n])
+        learned = max(learned, knows)
         for i in range(starts[n], starts[n + 1]):
-            mine = cells[int(item[i])]
+            mine = cells[int(cell[i])]
             out[i] = math.log((mine[0] + 1.0) / (mine[1] + 10.0))
+        for i in range(starts[n], starts[n + 1]):
+            came(rows, held, received[i])
+            rows[held, 1], rows[held, 2] = cell[i], clicks[i]
+            held += 1
+    return learned
 
 
 @numba.njit(types.void(types.float64[:, :, ::1], _Table, _Table), cache=True)
@@ -111,15 +129,15 @@ class Lists(Measures):
         shown = moments.at(good)
         if len(self.scorers) > len(SCORERS) and shown.item is not None:
             cell = (shown.item % _CELLS).astype(np.float64)
-            known, until, learned = self.known.add(shown, np.stack([cell, label * np.maximum(weight, 0.0)], axis=1), starts)
-            scores.append(np.empty(len(label)))
-            _popular(known, learned, until, starts, cell, self._cells, scores[-1])
+            scores.append(np.empty(len(cell)))
+            known = self.known.room(len(cell))
+            clicked = label * np.maximum(weight, 0.0)
+            learned = _popular(cell, clicked, shown.scored, shown.received, starts, known, self._cells, scores[-1])
+            self.known.add(len(cell), learned)
         out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
         for s, score in enumerate(scores):
             out[:, s, 0] = np.add.reduceat(self.loss.value(score, label, group) * own, starts[:-1])
-            ranks = np.empty((len(starts) - 1, 2))
-            _rank(score, label, own, starts, ranks)
-            out[:, s, 1:] = ranks
+            _rank(score, label, own, starts, out[:, s, 1:])
         clicks = np.add.reduceat(label * own, starts[:-1])
         return out[clicks > 0], np.stack([clicks, sign], axis=1)[clicks > 0]
 

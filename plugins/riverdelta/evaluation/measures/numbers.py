@@ -16,7 +16,7 @@ from riverdelta.core.losses.base import Doubles
 from riverdelta.evaluation.binned import share
 from riverdelta.evaluation.measured import Rows
 from riverdelta.evaluation.measures.base import SCORERS, Measures, Report
-from riverdelta.evaluation.measures.known import Known, Moments
+from riverdelta.evaluation.measures.known import ROOM, Known, Moments, came, until
 
 #: The parts into which a period is divided; the labels of one part are averaged.
 _PARTS = 2048
@@ -24,30 +24,42 @@ _Cube, _Table, _Line = types.float64[:, :, ::1], types.float64[:, ::1], types.fl
 _WEIGHT, _LOSS, _ERROR, _ABSOLUTE, _SQUARE, _MEAN, _SPREAD, _CLIPPED = range(8)
 
 
-@numba.njit(types.void(_Table, _Table, types.float64, _Table, _Line), cache=True)
-def _guess(labels, times, period, parts, out):  # type: ignore[no-untyped-def]
-    """Fill out[E] with the label a period ago, NaN where none was known when an example was scored.
+@numba.njit(types.int64(_Table, _Line, _Line, _Line, ROOM, types.float64, _Table, _Table), cache=True)
+def _guess(labels, event, scored, received, known, period, parts, out):  # type: ignore[no-untyped-def]
+    """Fill out[E, (last label, label a period ago)], NaN where none was known when an example was scored; the second only if
+    there are `parts`. Return how many labels are learned.
 
-    times[E, (time, scored, received)]; parts[part, (number, Σ label, labels, when the last was received)] holds the labels of
-    the last two periods.
+    The rows of `known` are (received, last label of a positive weight); parts[part, (number, Σ label, labels, when the last was
+    received)] holds the labels of the last two periods.
     """
+    rows, held, learned, kept = known
+    latest, knows = rows[held - 1, 1] if held > 0 else math.nan, 0
     for i in range(labels.shape[0]):
+        knows = until(rows, held, scored[i], kept, knows)
+        learned = max(learned, knows)
         out[i] = math.nan
-        time, scored, received = times[i]
+        if knows > 0:
+            out[i, 0] = rows[knows - 1, 1]
+        latest = labels[i, 0] if labels[i, 1] > 0.0 else latest
+        came(rows, held, received[i])
+        rows[held, 1] = latest
+        held += 1
+        time = event[i] if math.isfinite(event[i]) else scored[i]
         # A number beyond 2^53 parts has no neighbour.
-        if not math.isfinite(time):
+        if parts.shape[0] == 0 or not math.isfinite(time):
             continue
         number = math.floor(time * (_PARTS // 2) / period)
         then = parts[int((number - _PARTS // 2) % _PARTS)]
-        if then[0] == number - _PARTS // 2 and then[2] > 0.0 and not then[3] > scored:
-            out[i] = then[1] / then[2]
+        if then[0] == number - _PARTS // 2 and then[2] > 0.0 and not then[3] > scored[i]:
+            out[i, 1] = then[1] / then[2]
         if labels[i, 1] > 0.0:
             now = parts[int(number % _PARTS)]
             if now[0] != number:
                 now[0], now[1], now[2], now[3] = number, 0.0, 0.0, -math.inf
             now[1] += labels[i, 0]
             now[2] += 1.0
-            now[3] = max(now[3], received) if math.isfinite(received) else now[3]
+            now[3] = max(now[3], received[i]) if math.isfinite(received[i]) else now[3]
+    return learned
 
 
 @numba.njit(types.void(_Cube, _Table, types.float64, _Table), cache=True)
@@ -93,27 +105,17 @@ class Numbers(Measures):
         self._parts[:, 0] = np.nan
 
     def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
-        labels = np.stack([rows.label, rows.weight], axis=1)[rows.good]
-        out = np.empty((len(labels), len(self.scorers), self.width))
-        for s, (raw, lost) in enumerate(zip(rows.raw[:, rows.good], self.losses(rows), strict=True)):
-            out[:, s] = np.stack([lost, self.loss.inverse_link(raw).mean(axis=1)], axis=1)
-        mine, guesses = moments.at(rows.good), [self._last(labels, moments.at(rows.good))]
-        if self.loss.period:
-            guesses.append(np.empty(len(labels)))
-            times = np.stack([mine.time, mine.scored, mine.received], axis=1)
-            _guess(labels, times, self.loss.period, self._parts, guesses[1])
-        for s, guess in enumerate(guesses, 2):
+        facts, labels = self.scored(rows)
+        facts[:, :2, 1] = self.loss.inverse_link(rows.raw).reshape(rows.raw.shape).mean(axis=2).T
+        guesses = np.empty((len(labels), 2))
+        known, (event, scored, received, _) = self.known.room(len(labels)), moments
+        learned = _guess(labels, event, scored, received, known, self.loss.period or 0.0, self._parts, guesses)
+        self.known.add(len(labels), learned)
+        for s, guess in enumerate(guesses.T[: len(self.scorers) - 2], 2):
             counted = np.maximum(guess, 0.5) if self.loss.dispersion == "free" else guess
             raw = self.loss.link(np.repeat(counted[:, None], self.loss.outputs, axis=1))
-            out[:, s] = np.stack([self.loss.value(raw, labels[:, 0]), guess], axis=1)
-        return out, labels
-
-    def _last(self, labels: Doubles, moments: Moments) -> Doubles:
-        """Return the last label of a positive weight that each example knows, NaN without one."""
-        at = np.maximum.accumulate(np.where(labels[:, 1] > 0, np.arange(1, len(labels) + 1), 0))
-        before = self.known.rows[-1, 1] if len(self.known.rows) else np.nan
-        known, until, _ = self.known.add(moments, np.append(before, labels[:, 0])[at][:, None])
-        return np.where(until > 0, known[until - 1, 1], np.nan) if len(labels) else np.empty(0)
+            facts[:, s, 0], facts[:, s, 1] = self.loss.value(raw, labels[:, 0]), guess
+        return facts, labels
 
     def empty(self) -> dict[str, Doubles]:
         return {"sums": np.zeros((len(self.scorers), 8))}
