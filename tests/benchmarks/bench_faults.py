@@ -6,7 +6,7 @@ some while they start, some after one worker or the learner was killed alone, wi
 no answer. At the end the journal is learned once more by one life from its beginning, and everything must be equal.
 Requests that a killed process held fail, and are counted apart. Target: zero lost, doubled and differing over 500 kills.
 Run: python tests/benchmarks/bench_faults.py [--task NAME] [--learner 20] [--server 2] [--seed N] [--json FILE]; make
-bench-faults kills 500. Another task than binary has explicit labels, and its learner alone is killed.
+bench-faults kills 500. Labels of any task but binary are explicit.
 """
 
 import argparse
@@ -16,12 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("", "faults"))
 
-from lives import TASKS
 from points import POINTS
 from scene import Scene, plans
 from served import Served
+
+from small_scorers import TASKS
 
 LABELS = ("explicit", "silence")
 #: How often a point that no life came to is tried again.
@@ -50,15 +51,15 @@ def kill_learners(folder, task, labels, kills, seed):
     }
 
 
-def kill_servers(folder, kills, seed):
+def kill_servers(folder, task, kills, seed):
     """Return the figures of `kills` lives of a whole server; every fifth is killed while it starts."""
-    started, served, start_seconds = time.monotonic(), Served(folder, seed), 10.0
+    started, served, start_seconds = time.monotonic(), Served(folder, task, seed), 10.0
     for life in range(kills):
         if life % 5 == 4:
             served.stillborn(start_seconds)
         else:
             served.life()
-        show(f"servers: {life + 1} kills")
+        show(f"{task} servers: {life + 1} kills")
     verdict = served.verdict()
     return {
         "kills": served.kills["server"],
@@ -112,14 +113,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    found, served = {}, given.task == "binary"
-    ways = LABELS if served else LABELS[:1]
+    found, ways = {}, LABELS if given.task == "binary" else LABELS[:1]
     with tempfile.TemporaryDirectory() as folder:
         for turn, labels in enumerate(ways):
             if kills := (given.learner + turn) // len(ways):
                 found[f"learner, {labels}"] = kill_learners(Path(folder) / labels, given.task, labels, kills, given.seed + turn)
-        if served and given.server:
-            found["whole server"] = kill_servers(Path(folder) / "served", given.server, given.seed)
+        if given.server:
+            found["whole server"] = kill_servers(Path(folder) / "served", given.task, given.server, given.seed)
     table(found)
     for name, of in found.items():
         print(name, {key: value for key, value in of.items() if key not in ("differing", "why")})

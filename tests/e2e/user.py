@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +16,43 @@ from riverdelta.lab.client import FAILURES, Grpc, Http
 PEOPLE, THINGS = 200, 200
 
 
-class User(threading.Thread):
-    """Sends `rate` exchanges a second, each a request of `rows` rows to the reference scorer and the labels of all of them.
+#: Makes the columns of a request of so many rows, and their labels.
+Traffic = Callable[[np.random.Generator, int], tuple[dict[str, Any], Any]]
 
-    The first row of every request is the same, so that each state shows by its score. `scores` holds that one by state: one
-    value, for a state scores in one way wherever it is asked. `states` are those that it met, in their order.
+
+def visits(rng: np.random.Generator, rows: int) -> tuple[dict[str, Any], Any]:
+    """What the reference scorer gets; the first row is always the same, so that each state shows by its score."""
+    people, things = (rng.integers(0, n, rows) for n in (PEOPLE, THINGS))
+    people[0] = things[0] = 0
+    columns = {"user_id": people, "item_id": things, "hour": np.full(rows, 12.0, np.float32)}
+    return columns, ((people + things) % 3 == 0).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The scores of a request's columns, and the state that made them: release and swap."""
+
+    state: tuple[int, int]
+    columns: dict[str, Any]
+    scores: Any
+
+
+class User(threading.Thread):
+    """Sends `rate` exchanges a second, each a request of `rows` rows and the labels of all of them.
+
+    `states` are those that it met, in their order.
     """
 
-    def __init__(self, transport: Http | Grpc, seed: int, rate: float, rows: int = 8) -> None:
+    def __init__(self, transport: Http | Grpc, seed: int, rate: float, rows: int = 8, traffic: Traffic = visits) -> None:
         super().__init__(daemon=True)
+        self._traffic = traffic
         self._transport, self._rng, self._pause, self._rows = transport, np.random.default_rng(seed), 1.0 / rate, rows
         self._done = threading.Event()
         self.requests = self.accepted = 0
         self.failures: list[str] = []
         self.seconds: list[float] = []
         self.states: list[tuple[int, int]] = []
-        self.scores: dict[tuple[int, int], set[float]] = {}
+        self.answers: list[Answer] = []
 
     def run(self) -> None:
         """Go on until `stop`."""
@@ -49,10 +72,7 @@ class User(threading.Thread):
         self.join()
 
     def _exchange(self) -> None:
-        people, things = (self._rng.integers(0, n, self._rows) for n in (PEOPLE, THINGS))
-        people[0] = things[0] = 0
-        columns = {"user_id": people, "item_id": things, "hour": np.full(self._rows, 12.0, np.float32)}
-        label = ((people + things) % 3 == 0).astype(np.float32)
+        columns, label = self._traffic(self._rng, self._rows)
         self.requests += 1
         start = time.perf_counter()
         scores, impressions, state = self._transport.score(columns)
@@ -61,16 +81,15 @@ class User(threading.Thread):
         met = int(release), int(swap)
         if not self.states or self.states[-1] != met:
             self.states.append(met)
-        self.scores.setdefault(met, set()).add(float(scores[0]))
+        self.answers.append(Answer(met, columns, scores))
         self.requests += 1
         outcomes, _ = self._transport.feedback([f"{impressions}.{i}" for i in range(self._rows)], label)
         self.accepted += outcomes.count("accepted")
 
 
 def one_score_a_state(users: Sequence[User]) -> dict[tuple[int, int], set[float]]:
-    """Return the states that scored the same row in more than one way, and how; empty where all is well."""
+    """Return the states that scored the first row of `visits` in more than one way, and how; empty where all is well."""
     merged: dict[tuple[int, int], set[float]] = {}
-    for user in users:
-        for state, scores in user.scores.items():
-            merged.setdefault(state, set()).update(scores)
+    for answer in (answer for user in users for answer in user.answers):
+        merged.setdefault(answer.state, set()).add(float(answer.scores[0]))
     return {state: scores for state, scores in merged.items() if len(scores) > 1}

@@ -3,7 +3,7 @@
 Each line of input is a plan: {"point": name, "nth": n}, {"seconds": s} or {"peace": true}; with
 "erasing" points count from the start of an erasure on. For each, one line comes out:
 {"pid", "position" (where it began), "hit" (the point that it died at, "moment", "peace" or "failed")}.
-LABELS are explicit or silence, or kept: explicit, and retention deletes nothing. TASK is a key of `TASKS`.
+LABELS are explicit or silence, or kept: explicit, and retention deletes nothing. TASK is a key of `small_scorers.TASKS`.
 Run: python lives.py FOLDER LABELS TASK
 """
 
@@ -18,44 +18,18 @@ import traceback
 from pathlib import Path
 
 import numpy as np
-import onnx
 from points import Points
 from prometheus_client import CollectorRegistry
 
-from riverdelta import Calibration, Entity, Linear, Multiclass, Ranking
-from riverdelta.core.features import Schema
-from riverdelta.core.losses.log_loss import LogLoss
 from riverdelta.core.settings import Settings
-from riverdelta.learning.definition import Definition
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.sidecar import Trainer, trainer
 from riverdelta.sidecar.eraser import Eraser
 from riverdelta.storage.log import SqliteLog
+from small_scorers import TASKS, definition
 
 #: A life that does not come to its point within this time is killed where it is.
 PATIENCE_SECONDS = 15.0
-#: For each task, its loss and what its base gives for x.
-TASKS = {
-    "binary": (LogLoss(), "(float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"),
-    "multiclass": (
-        Multiclass(["north", "east", "south"]),
-        """(float[N,3] logit) {
-            last = Constant<value = int64[1] {1}>()  each = Unsqueeze(x, last)
-            slopes = Constant<value = float[3] {0.5, 0.0, -0.5}>()  logit = Mul(each, slopes) }""",
-    ),
-    "ranking": (Ranking(), "(float[N] logit) { half = Constant<value = float {0.5}>()  logit = Mul(x, half) }"),
-}
-
-
-def definition(folder, task):
-    """A small scorer, its base beside `folder`'s homes."""
-    path, (loss, body) = folder / "ranker.onnx", TASKS[task]
-    if not path.exists():
-        head = """<ir_version: 8, opset_import: ["" : 17]> ranker (int64[N] user, float[N] x) => """
-        onnx.save(onnx.parser.parse_model(head + body), path)
-    corrections = [Calibration(), Linear("user", "shop", slots=1024), Entity("user", on=["shop"], slots=256)]
-    shop = Schema.of({"shop": "float32"})
-    return Definition("ranker", path, output="logit", link="identity", columns=shop, corrections=corrections, task=loss)
 
 
 def settings(home, labels, task):

@@ -17,6 +17,7 @@ from verdict import judge
 
 from riverdelta.serving.dataplane import DataPlane
 from riverdelta.storage.home import Home
+from small_scorers import definition, labels, request
 
 #: The user rests while the learner has more records than this before it, so that on a slow machine it catches up too.
 _AHEAD = 100
@@ -40,9 +41,9 @@ class Scene:
     """A home in `folder` with one worker in this process and lives of its learner in another."""
 
     def __init__(self, folder, labels="explicit", seed=0, task="binary"):
-        self.folder, self.labels, self.rng = folder, labels, np.random.default_rng(seed)
+        self.folder, self.labels, self.task, self.rng = folder, labels, task, np.random.default_rng(seed)
         (folder / "archive").mkdir(parents=True)
-        self.definition, self.settings = lives.definition(folder, task), lives.settings(folder / "home", labels, task)
+        self.definition, self.settings = definition(folder, task), lives.settings(folder / "home", labels, task)
         self.plane = DataPlane(self.definition, self.settings, registry=CollectorRegistry())
         self.home = Home(self.definition, self.settings)
         self.accepted, self.failures, self._position = {}, [], 0
@@ -114,14 +115,11 @@ class Scene:
     def _exchange(self):
         """Score, send labels in two parts, and repeat some: as they were, and as another."""
         rows = int(self.rng.integers(2, 16))
-        floats = self.rng.normal(size=(2, rows)).astype(np.float32)
-        users = self.rng.choice(self.users, rows)
-        answer = self.plane.score({"user": users, "x": floats[0], "shop": floats[1]})
+        columns = request(self.rng, rows, self.users)
+        answer = self.plane.score(columns)
         names = [f"{answer.impressions}.{i}" for i in range(rows)]
-        self.of |= zip(map(self.plane._ids.parse, names), users.tolist(), strict=True)
-        label = (self.rng.random(rows) < 0.5 + 0.4 * np.tanh(floats[1])).astype(np.float32)
-        kinds = len(self.definition.loss.classes or ("no", "yes"))
-        label *= self.rng.integers(1, kinds, rows)
+        self.of |= zip(map(self.plane._ids.parse, names), columns["user"].tolist(), strict=True)
+        label = labels(self.rng, self.task, columns)
         if self.labels == "silence":
             self._send(names, np.full(rows, np.nan, np.float32))
             clicked = np.flatnonzero(label)
@@ -130,7 +128,7 @@ class Scene:
         half = rows // 2
         self._send(names[:half], label[:half])
         self._send(names, label, complete=self.definition.loss.lists)
-        self._send(names[:half], (label[:half] + 1) % kinds)
+        self._send(names[:half], (label[:half] + 1) % len(self.definition.loss.classes or ("no", "yes")))
 
     def _send(self, names, labels, **more):
         if names:

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,23 +15,25 @@ from riverdelta.core.errors import Unavailable
 from riverdelta.core.settings import Settings
 from riverdelta.lab.client import Http
 from riverdelta.lab.server import serving
-from riverdelta.learning.service import load
 from riverdelta.storage.home import Home
+from small_scorers import TASKS, definition, labels, request
 
-ROOT = Path(__file__).parents[2]
-TARGET = "service.service:Ranker"
+TESTS = Path(__file__).parents[1]
 #: All is saved so often that kills fall into it, and segments are small; none is swept, so that all can be learned again.
 QUICK = {"checkpoint_seconds": 0.5, "release_seconds": 2.0, "keep_releases": 2, "segment_bytes": 1_000_000}
+USERS = np.arange(50)
+#: How long a list waits for more feedback.
+WINDOW_SECONDS = 1.0
 
 
 class Line(Http):
     """A kept-alive connection that knows its own port, by which a worker's connections are told apart."""
 
-    def call(self, method, path, body=None):
+    def call(self, *given):
         if self._connection.sock is None:
             self._connection.connect()
         self.own_port = self._connection.sock.getsockname()[1]
-        return super().call(method, path, body)
+        return super().call(*given)
 
 
 class Client(threading.Thread):
@@ -41,7 +42,7 @@ class Client(threading.Thread):
     def __init__(self, served, seed):
         super().__init__(daemon=True)
         self.served, self.rng = served, np.random.default_rng(seed)
-        self.outcomes, self.unanswered, self.requests = {}, [], 0
+        self.outcomes, self.unanswered, self.requests, self.position = {}, [], 0, 0
         self._line, self._of = None, None
 
     def run(self):
@@ -50,7 +51,7 @@ class Client(threading.Thread):
             if not server:
                 continue
             if self._of is not server:
-                self._line, self._of = Line(server.port), server
+                self._line, self._of = Line(server.port, self.served.lists and self.rng.random() < 0.5), server
             try:
                 self._exchange()
             except (OSError, http.client.HTTPException) as error:
@@ -58,25 +59,28 @@ class Client(threading.Thread):
 
     def _exchange(self, rows=3):
         if not self.unanswered:
-            users = self.rng.integers(0, 50, (2, rows))
-            columns = {"user_id": users[0], "item_id": users[1], "hour": np.zeros(rows, np.float32)}
+            columns = request(self.rng, rows, USERS)
             self.requests += 1
             _, impressions, _ = self._line.score(columns)
-            labels = self.rng.integers(0, 2, rows).astype(np.float32)
-            self.unanswered.append(([f"{impressions}.{i}" for i in range(rows)], labels))
-        names, labels = self.unanswered[-1]
+            self.unanswered.append(([f"{impressions}.{i}" for i in range(rows)], labels(self.rng, self.served.task, columns)))
+        names, label = self.unanswered[-1]
         self.requests += 1
-        outcomes, _ = self._line.feedback(names, labels)
+        outcomes, self.position = self._line.feedback(names, label)
         self.unanswered.pop()
-        self.outcomes |= {n: (o, y) for n, o, y in zip(names, outcomes, labels.tolist(), strict=True)}
+        self.outcomes |= {n: (o, y) for n, o, y in zip(names, outcomes, label.tolist(), strict=True)}
 
 
 class Served:
     """A home below `folder` that is served again and again; `failures` are requests that failed beside any killed worker."""
 
-    def __init__(self, folder, seed=0, clients=3):
-        self.home, self.whole, self.rng = folder / "state", folder / "whole", np.random.default_rng(seed)
-        self.environment = {f"RIVERDELTA_{name.upper()}": str(value) for name, value in QUICK.items()}
+    def __init__(self, folder, task, seed=0, clients=3):
+        folder.mkdir()
+        self.folder, self.task, self.rng = folder, task, np.random.default_rng(seed)
+        #: Some connections say that a list is complete; the others leave it to its window.
+        self.lists = TASKS[task][0].lists
+        self.settings = {**QUICK, **({"window_seconds": WINDOW_SECONDS} if self.lists else {})}
+        self.environment = {f"RIVERDELTA_{name.upper()}": str(value) for name, value in self.settings.items()}
+        self.environment |= {"SCORER_TASK": task, "SCORER_FOLDER": str(folder)}
         self.server, self.up, self.ending = None, threading.Event(), threading.Event()
         self.kills = dict.fromkeys(("server", "starting", "worker", "learner"), 0)
         self.failures, self.of_killed = [], 0
@@ -156,21 +160,22 @@ class Served:
             self.ending.set()
             for client in self.clients:
                 client.join(patience)
-                assert not client.is_alive(), "a client got no answer"
+            assert not any(client.is_alive() or client.unanswered for client in self.clients), "a client got no answer"
             deadline = time.monotonic() + patience
-            while (said := server.status()["learning"])["position"] < said["journal_position"] or not said["examples"]:
+            last = max(client.position for client in self.clients)
+            # A list is learned when its window ends, which is at a later record.
+            while (said := server.status()["learning"])["position"] < last or said.get("lists", {}).get("items"):
                 assert time.monotonic() < deadline, f"the learner does not catch up: {said}"
                 time.sleep(0.1)
-        sys.path.insert(0, str(ROOT))
-        definition, settings = load(TARGET), Settings.load(home=self.home, **QUICK)
-        home = Home(definition, settings)
-        shutil.copytree(home.folder / "journal", self.whole / definition.name / "journal")
-        shutil.copy(home.folder / "definition.json", self.whole / definition.name)
+        made, settings = definition(self.folder, self.task), Settings.load(home=self.folder / "state", **self.settings)
+        home, whole = Home(made, settings), self.folder / "whole"
+        shutil.copytree(home.folder / "journal", whole / made.name / "journal")
+        shutil.copy(home.folder / "definition.json", whole / made.name)
         ids = home.ids()
         # A repetition of what was taken before its answer got lost is a duplicate.
         taken = {name: label for c in self.clients for name, (o, label) in c.outcomes.items() if o in ("accepted", "duplicate")}
         accepted = {ids.parse(name): label for name, label in taken.items()}
-        return judge(definition, settings, self.whole, accepted, self.failures)
+        return judge(made, settings, whole, accepted, self.failures)
 
     def impressions_lost(self):
         """How many rows were scored and gone with their worker before they were durable: their feedback was not accepted."""
@@ -178,7 +183,7 @@ class Served:
 
     @contextlib.contextmanager
     def _serving(self):
-        with serving(ROOT, TARGET, self.home, self.environment) as server:
+        with serving(TESTS, "scorer_service:Ranker", self.folder / "state", self.environment) as server:
             self.server = server
             self.up.set()
             try:

@@ -15,7 +15,7 @@ from riverdelta.storage.registry import FolderRegistry
 
 @dataclass(frozen=True)
 class Verdict:
-    """Feedback accepted and learned, lost and doubled; arrays that differ from an undisturbed run's; requests that failed."""
+    """Examples (rows, or lists) accepted and learned; labels lost and doubled; arrays unlike an undisturbed run's; failures."""
 
     accepted: int
     examples: int
@@ -42,8 +42,9 @@ def judge(definition, settings, whole, accepted, failures, gone=frozenset()):
     # A trial needs releases that a run without kills may have kept, and is none of what is learned.
     names = sorted(name for name in state.keys() | saved.arrays.keys() if not name.startswith("contest/"))
     same = [n in state and n in saved.arrays and identical(state[n], saved.arrays[n]) for n in names]
+    whose = slice(2 if definition.loss.lists else None)
     return Verdict(
-        accepted=len(accepted),
+        accepted=len({key[whose] for key in accepted}),
         examples=learner.examples,
         lost=len({key for key, _ in accepted.items() - labels.keys()} - gone),
         doubled=sum(n - 1 for n in labels.values()) + len(labels.keys() - accepted.items()),

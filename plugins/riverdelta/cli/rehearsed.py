@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -10,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
 
 from riverdelta.cli.tables import table
-from riverdelta.core.hashing import digest
 from riverdelta.core.settings import DAY
-from riverdelta.lab.datasets.dataset import DataSet
 from riverdelta.lab.datasets.find import cache_of, data_set, folder_of
-from riverdelta.lab.stream import Stream
 
 #: Measures that are better when higher; of any other the lower is better.
 _HIGHER = frozenset({"accuracy", "macro_f1", "auc", "ndcg10", "mrr", "r2", "f1", "precision"})
@@ -34,9 +29,7 @@ def rehearsed(
 
     data, work = data_set(name), work or cache_of(name)
     split = data.load(folder_of(name, given), work)
-    base = work / f"base-{_digest(data, split.first)}.onnx"
-    if not base.exists():
-        data.train(split.first, base)
+    base = data.trained(split.first, work)
     if lag_rows is None and lag_seconds is None:
         lag_rows, lag_seconds = data.lag_rows, data.lag_seconds
     late_rows, late_seconds = lag_rows or 0, lag_seconds or 0.0
@@ -60,12 +53,6 @@ def rehearsed(
         **found,
     }
     return {**made, "verdict": verdict(made)}
-
-
-def _digest(data: DataSet, rows: Stream) -> str:
-    """Return a name for a base by the rows and the code that it is made from."""
-    arrays = (np.ascontiguousarray(array).tobytes() for array in (*rows.columns.values(), rows.label))
-    return digest(inspect.getsource(type(data)).encode(), *arrays, size=8).hex()
 
 
 def verdict(figures: Mapping[str, Any]) -> str:

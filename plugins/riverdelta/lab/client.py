@@ -30,9 +30,13 @@ _MOST, _AHEAD = 8, 512
 
 
 class Http:
-    """A keep-alive HTTP connection to one worker, reopened before the server would close it as idle."""
+    """A keep-alive HTTP connection to one worker, reopened before the server would close it as idle.
 
-    def __init__(self, port: int) -> None:
+    With `complete`, its feedback says that no more comes for the same lists.
+    """
+
+    def __init__(self, port: int, complete: bool = False) -> None:
+        self._more = {"complete": True} if complete else {}
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
         self._used = time.monotonic()
 
@@ -62,7 +66,7 @@ class Http:
     def feedback(self, ids: list[str], labels: Floats) -> tuple[list[str], int]:
         """Return the outcomes and the journal position."""
         items = [{"id": i, "label": int(y)} for i, y in zip(ids, labels.tolist(), strict=True)]
-        answer = self.call("POST", "/feedback", {"items": items}, (200, 422))
+        answer = self.call("POST", "/feedback", {"items": items, **self._more}, (200, 422))
         return answer["outcomes"], answer["position"]
 
     def status(self) -> dict[str, Any]:

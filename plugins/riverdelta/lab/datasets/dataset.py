@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from riverdelta.core.errors import InvalidInput
+from riverdelta.core.hashing import digest
 from riverdelta.lab.stream import Stream
 from riverdelta.learning.definition import Definition
 
@@ -58,6 +62,14 @@ class DataSet(ABC):
     @abstractmethod
     def train(self, first: Stream, path: Path) -> None:
         """Train the base and export it to `path`; the same rows give the same file."""
+
+    def trained(self, first: Stream, work: Path) -> Path:
+        """Return the path of the base in `work`, where it is kept by the rows and the code that it is made from."""
+        arrays = (np.ascontiguousarray(array).tobytes() for array in (*first.columns.values(), first.label))
+        path = work / f"base-{digest(inspect.getsource(type(self)).encode(), *arrays, size=8).hex()}.onnx"
+        if not path.exists():
+            self.train(first, path)
+        return path
 
     @abstractmethod
     def definition(self, base: Path) -> Definition:
