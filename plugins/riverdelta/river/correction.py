@@ -165,47 +165,46 @@ class River(Correction):
         parts = [offset.T, label, weight, *(columns[name].T for name in self._reader.numeric)]
         learned = (weight != 0.0) & np.isfinite(np.vstack(parts)).all(axis=0)
         known = self._limits.learn(numbers, learned, starts)
-        rows = self._reader.rows(columns, numbers)
+        rows, residual = self._reader.rows(columns, numbers), np.empty(offset.shape)
+        examples, ok = [each.astype(np.float64) for each in (offset, label, weight)], learned.tolist()
         for a, b in pairwise(starts.tolist()):
             xs = list(islice(rows, b - a))
-            residual = self._residuals(xs, known < a)
-            self._serve(residual, offset[a:b], out[a:b])
-            of = np.flatnonzero(learned[a:b])
-            if len(of):
-                example = (
-                    offset[a:b][of].astype(np.float64),
-                    label[a:b][of].astype(np.float64),
-                    weight[a:b][of].astype(np.float64),
-                )
-                self._learn_list([xs[i] if known < b else self._reader.ids(xs[i]) for i in of], residual[of], *example)
+            residual[a:b] = self._residuals(xs, known < a)
+            if of := [i for i in range(a, b) if ok[i]]:
+                read = [xs[i - a] if known < b else self._reader.ids(xs[i - a]) for i in of]
+                self._learn_list(read, residual[of], *(each[of] for each in examples))
+        self._serve(residual, offset, out)
         return out
 
     def _learn_list(
         self, xs: list[dict[str, Any]], residual: Doubles, offset: Doubles, label: Doubles, weight: Doubles
     ) -> None:
-        """Learn the rows of a list from their gradient before any of them is learned."""
+        """Learn the rows of a list from their derivatives before any of them is learned."""
         self._unsaved = True
-        for k in np.flatnonzero(~(np.abs(residual) < _DIVERGED * self.radius).all(axis=0)):
-            self._restart(self._outputs[k])
-            residual[:, k] = 0.0
-        gradient, curvature, changed = self._derivatives.learn(offset, offset + residual, label, weight)
+        near = np.abs(residual) < _DIVERGED * self.radius
+        if not near.all():
+            for k in np.flatnonzero(~near.all(axis=0)):
+                self._restart(self._outputs[k])
+                residual[:, k] = 0.0
+        *derivatives, changed = self._derivatives.learn(offset, offset + residual, label, weight)
         if changed:
             self._measure()
             for output in self._outputs:
                 output.start_over()
             residual[:] = 0.0
-        # A residual beyond the radius does not grow.
-        kept = (np.abs(residual) < self.radius) | (gradient * residual > 0.0)
-        weights = kept * weight[:, np.newaxis]
-        example = residual, gradient, kept * curvature, offset, label[:, np.newaxis], weights
-        terms = np.stack(np.broadcast_arrays(*example)).tolist()
-        # Without a gradient, as of a class that was never a label, nothing is learned.
-        for k in np.flatnonzero(gradient.any(axis=0)):
+        arrays = (each.tolist() for each in (*derivatives, residual, offset, label, weight))
+        gradient, curvature, residuals, offsets, labels, weights = arrays
+        for k, output in enumerate(self._outputs):
+            if not any(each[k] for each in gradient):
+                continue  # it teaches nothing, as where no label was of this class
             for i, x in enumerate(xs):
+                r, g = residuals[i][k], gradient[i][k]
+                # A residual beyond the radius does not grow.
+                kept = 1.0 if abs(r) < self.radius or g * r > 0.0 else 0.0
                 try:
-                    self._outputs[k].learn(x, *(term[i][k] for term in terms))
+                    output.learn(x, r, g, kept * curvature[i][k], offsets[i][k], labels[i], kept * weights[i])
                 except OverflowError:
-                    self._restart(self._outputs[k])
+                    self._restart(output)
 
     def _what(self) -> str:
         return f"River({self.pipeline})"
@@ -217,12 +216,9 @@ class River(Correction):
         return np.array(found, np.float64).reshape(-1, len(self._outputs))
 
     def _serve(self, residual: Doubles, offset: Floats, out: Floats) -> None:
-        """Fill out[N, K] with the raw outputs."""
-        out[:] = offset
-        for k, output in enumerate(self._outputs):
-            if output.rows:
-                near = np.clip(residual[:, k], -self.radius, self.radius)
-                out[:, k] = offset[:, k].astype(np.float64) + np.where(np.isnan(near), 0.0, near)
+        """Fill out[N, K] with the raw outputs; without a residual that is the offset, bit for bit."""
+        near = np.clip(residual, -self.radius, self.radius)
+        out[:] = np.where(np.isnan(near) | (near == 0.0), offset, offset.astype(np.float64) + near)
 
     def _restart(self, output: Output) -> None:
         self._restarts += 1
