@@ -183,9 +183,9 @@ class River(Correction):
         self._unsaved = True
         near = np.abs(residual) < _DIVERGED * self.radius
         if not near.all():
-            for k in np.flatnonzero(~near.all(axis=0)):
-                self._restart(self._outputs[k])
-                residual[:, k] = 0.0
+            for far in np.flatnonzero(~near.all(axis=0)):
+                self._restart(self._outputs[far])
+                residual[:, far] = 0.0
         *derivatives, changed = self._derivatives.learn(offset, offset + residual, label, weight)
         if changed:
             self._measure()
