@@ -196,7 +196,7 @@ class River(Correction):
         gradient, curvature, residuals, offsets, labels, weights = arrays
         for k, output in enumerate(self._outputs):
             if not any(each[k] for each in gradient):
-                continue  # it teaches nothing, as where no label was of this class
+                continue  # it teaches nothing: no label had this class, or nothing was chosen
             for i, x in enumerate(xs):
                 r, g = residuals[i][k], gradient[i][k]
                 # A residual beyond the radius does not grow.
