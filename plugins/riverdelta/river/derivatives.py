@@ -48,7 +48,7 @@ class Derivatives:
         typical = evidence.even(offset, raw, label, weight, _CLIP, terms, self.loss.kernels, gradient, curvature)
         np.maximum(curvature, _LEAST * weight[:, np.newaxis], out=curvature)
         scale = self.state.get(SCALE)
-        if scale is None or scale[0] / _OFF <= typical <= scale[0] * _OFF:
+        if scale is None or not evidence.is_known(terms) or scale[0] / _OFF <= typical <= scale[0] * _OFF:
             return gradient, curvature, False
         scale[0] = typical
         return gradient, curvature, True
