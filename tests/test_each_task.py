@@ -9,8 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 from prometheus_client import CollectorRegistry
+from river.linear_model import LinearRegression
+from river.preprocessing import StandardScaler
 
-from riverdelta import Calibration, Count, Entity, Multiclass, Ranking, Regression
+from riverdelta import Calibration, Count, Entity, Multiclass, Ranking, Regression, River
 from riverdelta.core.losses.log_loss import LogLoss
 from riverdelta.core.records import Control
 from riverdelta.core.settings import Settings
@@ -53,7 +55,7 @@ def home(task, tmp_path):
     path = tmp_path / "places.onnx"
     head = """<ir_version: 8, opset_import: ["" : 18]> places (int64[N] place, float[N] x) => """
     onnx.save(onnx.parser.parse_model(head + body), path)
-    corrections = [Calibration(), Entity("place", slots=64)]
+    corrections = [Calibration(), Entity("place", slots=64), River(StandardScaler() | LinearRegression(), features=("x",))]
     definition = Definition("places", path, output="y", link="identity", corrections=corrections, task=loss)
     given = {"window_seconds": 60.0} if loss.lists else {}
     quick = {"grpc_port": 0, "swap_min_seconds": 1e-9, "follow_seconds": 3600.0}

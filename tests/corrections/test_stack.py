@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river.linear_model import LogisticRegression
+from river.linear_model import LinearRegression, LogisticRegression
 from river.preprocessing import StandardScaler
 
 from riverdelta import Calibration, Entity, Linear, Ranking, Schema, Stack
@@ -48,7 +48,8 @@ def test_rows_examined_alike_teach_an_additive_correction_what_rows_all_examined
     """The examination of a list is then a constant of its scores; those of a scale take clicks by their weights."""
     made, block = [], draw(SCHEMA, 80, 4, Ranking())
     for share in (None, 1.0, 0.25):
-        stack = Stack([Linear("u", "h", slots=64), Entity("i", slots=64)], Ranking())
+        pipeline = River(StandardScaler() | LinearRegression(), ("h",))
+        stack = Stack([Linear("u", "h", slots=64), Entity("i", slots=64), pipeline], Ranking())
         stack.bind(SCHEMA)
         propensity = None if share is None else np.full(len(block), share, np.float32)
         weight = block.weight if share is None else block.weight / propensity

@@ -27,21 +27,21 @@ class PlainRiver:
 
     def __init__(self, correction):
         self.pipeline, self._correction = ordered(correction.pipeline.clone()), correction.clone()
-        self._correction.bind(correction._columns)
+        self._correction.bind(correction._reader.schema)
 
     def learn(self, columns, labels, weights=None):
         mine, rows = self._correction, len(labels)
-        weights, numbers = np.ones(rows) if weights is None else weights, mine._numbers(columns, rows)
-        start = mine._limits.learn(numbers, np.ones(rows, np.bool_))
-        for i, (x, y, w) in enumerate(zip(mine._dicts(columns, numbers), labels.tolist(), weights.tolist(), strict=True)):
-            self.pipeline.learn_one(x if i >= start else mine._ids(x), bool(y), w=w)
+        weights, numbers = np.ones(rows) if weights is None else weights, mine._reader.numbers(columns, rows)
+        start = mine._limits.learn(numbers, np.ones(rows, np.bool_), np.arange(rows + 1))
+        for i, (x, y, w) in enumerate(zip(mine._reader.rows(columns, numbers), labels.tolist(), weights.tolist(), strict=True)):
+            self.pipeline.learn_one(x if i >= start else mine._reader.ids(x), bool(y), w=w)
 
     def logits(self, columns):
         *steps, model = self.pipeline.steps.values()
         out = []
-        numbers = self._correction._numbers(columns, len(next(iter(columns.values()))))
+        numbers = self._correction._reader.numbers(columns, len(next(iter(columns.values()))))
         numbers = self._correction._limits.apply(numbers)
-        for x in self._correction._dicts(columns, numbers):
+        for x in self._correction._reader.rows(columns, numbers):
             for step in steps:
                 x = step.transform_one(x)
             out.append(model._raw_dot_one(x))
@@ -77,7 +77,7 @@ class Trained:
 
     @property
     def model(self):
-        return self.correction._model
+        return self.correction._outputs[0].model
 
 
 @pytest.fixture

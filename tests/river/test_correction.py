@@ -126,7 +126,7 @@ def test_an_importance_weight_is_rivers(plain):
     alone = plain(correction)
     correction.learn(columns, np.zeros((100, 1), np.float32), block.label, block.weight)
     alone.learn(columns, block.label, block.weight)
-    assert correction._model["LogisticRegression"].weights == alone.pipeline["LogisticRegression"].weights
+    assert correction._outputs[0].model["LogisticRegression"].weights == alone.pipeline["LogisticRegression"].weights
 
 
 def test_the_users_pipeline_is_neither_learned_nor_taken_over():
@@ -211,7 +211,7 @@ def test_an_overflow_inside_river_starts_it_afresh(caplog):
     columns, ones = {"h": np.arange(rows, dtype=np.float32) - 1}, np.ones(rows, np.float32)
     correction.learn(columns, np.zeros((rows, 1), np.float32), ones, ones)
     assert caplog.text.count("diverged") == 1
-    assert correction._rows < rows
+    assert correction._outputs[0].rows < rows
     assert not np.isnan(correction.predict(columns, np.zeros((rows, 1), np.float32))).any()
 
 

@@ -1,4 +1,4 @@
-"""The offset is a term of the logit with a coefficient of 1: River's gradient is that of the loss over the whole logit."""
+"""Last steps learn with the gradient of the loss: logistic regression with its own, least squares with that of any loss."""
 
 import numpy as np
 import pytest
@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 
 from river import optim
 from riverdelta.core.losses import LOG_LOSS
-from riverdelta.river.offset import OffsetLinearRegression, OffsetLogisticRegression
+from riverdelta.river.offset import OffsetLogisticRegression, ResidualRegression
 
 X = {"a": 0.5, "b": -2.0}
 
 
-def learned(model, offset, y, w=1.0):
+def learned(model, *example):
     model._weights["a"], model._weights["b"], model.intercept = 0.3, -0.1, 0.2
-    model.shift = offset
+    y, w = model.example(*example)
     model.learn_one(X, y, w=w)
-    return np.array([model.weight_of("a"), model.weight_of("b"), model.intercept])
+    return np.array([model.weight_of("a"), model.weight_of("b"), model.level])
 
 
 @given(st.floats(-8, 8), st.booleans(), st.floats(0.1, 5))
 def test_the_step_is_the_numeric_gradient_of_the_log_loss(offset, label, weight):
     rate = 0.125
-    after = learned(OffsetLogisticRegression(optim.SGD(rate), intercept_lr=rate), offset, label, weight)
+    after = learned(OffsetLogisticRegression(optim.SGD(rate), intercept_lr=rate), 0.55, 0.0, 0.0, offset, label, weight)
     at, x = np.array([0.3, -0.1, 0.2]), np.array([0.5, -2.0, 1.0])
 
     def loss(parameters):
@@ -35,19 +35,37 @@ def test_the_step_is_the_numeric_gradient_of_the_log_loss(offset, label, weight)
 
 @given(st.floats(-8, 8), st.sampled_from([0.0, 1.0]), st.floats(0.1, 5))
 def test_least_squares_takes_twice_the_logistic_step(offset, label, weight):
-    logistic = learned(OffsetLogisticRegression(optim.SGD(0.02)), offset, bool(label), weight)
-    model = OffsetLinearRegression(optim.SGD(0.01), intercept_lr=0.005)
-    z = 0.15 + 0.2 + 0.2 + offset
-    y, w = model.target(LOG_LOSS, z, label, weight)
-    np.testing.assert_allclose(learned(model, offset, y, w), logistic, atol=1e-9)
+    logistic = learned(OffsetLogisticRegression(optim.SGD(0.02)), 0.55, 0.0, 0.0, offset, label, weight)
+    z = 0.55 + offset
+    gradient, curvature = (float(each[0, 0]) for each in LOG_LOSS.derivatives(z, label, weight))
+    model = ResidualRegression(optim.SGD(0.01), intercept_lr=0.005)
+    np.testing.assert_allclose(learned(model, 0.55, gradient, curvature), logistic, atol=1e-9)
 
 
-@pytest.mark.parametrize("logit", [-700.0, 0.0, 700.0])
-@pytest.mark.parametrize("label", [0.0, 1.0])
-def test_the_working_response_is_finite_everywhere(logit, label):
-    y, w = OffsetLinearRegression().target(LOG_LOSS, logit, label, 1.0)
-    assert np.isfinite([y, w]).all()
-    assert abs(2 * w * (logit - y) - 2 * (LOG_LOSS.inverse_link(logit)[0, 0] - label)) < 1e-6
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e9])
+@pytest.mark.parametrize("optimizer", [optim.SGD(0.01), optim.AdaGrad(0.1), optim.Adam(0.1)], ids=lambda o: type(o).__name__)
+def test_a_step_counts_in_the_unit_of_the_residual(unit, optimizer):
+    steps = []
+    for size in (1.0, unit):
+        model = ResidualRegression(optimizer.clone())
+        model.unit = size
+        before = np.array([0.3, -0.1, 0.2])
+        steps.append(learned(model, 0.55 * size, -0.5 * size, 1.0) / size - before)
+    assert np.abs(steps[0]).max() > 0
+    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-6)
+
+
+def test_an_example_without_curvature_teaches_nothing():
+    assert ResidualRegression().example(3.0, 0.5, 0.0) == (3.0, 0.0)
+
+
+def test_a_step_that_goes_beyond_its_response_ends_there():
+    model, far = ResidualRegression(optim.SGD(0.01), intercept_lr=0.0), {"a": 100.0}
+    y, w = model.example(0.0, -2.0, 0.5)
+    model.learn_one(far, y, w=w)
+    assert model.residual_one(far) == pytest.approx(4.0)
+    model.learn_one({"a": 1.0}, *model.example(model.residual_one({"a": 1.0}), 0.0, 0.5)[:1])
+    assert model.residual_one(far) == pytest.approx(4.0)
 
 
 def test_without_an_offset_it_is_rivers_model():
@@ -59,4 +77,4 @@ def test_without_an_offset_it_is_rivers_model():
         mine.learn_one(x, i % 2 == 0)
         rivers.learn_one(x, i % 2 == 0)
     assert mine.weights == rivers.weights
-    assert mine.raw_one(X, 1.5) == rivers._raw_dot_one(X) + 1.5
+    assert mine.residual_one(X) == rivers._raw_dot_one(X)

@@ -46,7 +46,7 @@ def test_an_id_that_was_not_learned_adds_nothing(run_graph):
     columns, labels = rows(4, 50, 0, 9)
     offset = np.zeros((50, 1), np.float32)
     correction.learn({"u": columns["u"]}, offset, labels, np.ones(50, np.float32))
-    intercept = np.float32(correction._last.intercept)
+    intercept = np.float32(correction._outputs[0].last.intercept)
     strangers = {"u": np.array([10, -1, 2**63 - 1]), "i": np.zeros(3, np.int64)}
     assert correction.predict(strangers, offset[:3]).ravel().tolist() == [intercept] * 3
     assert run_graph(correction, SCHEMA, strangers, offset[:3]).ravel().tolist() == [intercept] * 3
@@ -56,7 +56,7 @@ def test_given_categories_stay_fixed(trained):
     encoder = OneHotEncoder(categories={"u": {1, 2, -3}, "i": {5}}, drop_zeros=False)
     both = trained(encoder | MODEL.clone(), SCHEMA, *rows(5, 200, -5, 5), slots=64)
     assert both.gap(rows(6, 100, -9, 9)[0]) < 1e-4
-    assert set(both.correction._categories[0].rows) == {1, 2, -3}
+    assert set(both.correction._outputs[0].categories[0].rows) == {1, 2, -3}
 
 
 @pytest.mark.parametrize("drop_zeros", [True, False])
@@ -66,7 +66,7 @@ def test_a_category_that_finds_no_row_is_not_shown_to_river(drop_zeros):
     ids = np.arange(100)
     correction.learn({"u": ids}, np.zeros((100, 1), np.float32), np.ones(100, np.float32), np.ones(100, np.float32))
     assert correction.occupancy() == {"onehotencoder_u": 1.0}
-    assert len(correction._last.weights) == 4
+    assert len(correction._outputs[0].last.weights) == 4
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_the_first_rows_teach_no_numbers(name, run_graph):
     correction.bind(SCHEMA)
     offset = np.zeros((FIRST - 1, 1), np.float32)
     correction.learn(columns, offset, labels, np.ones_like(labels))
-    intercept = np.full_like(offset, correction._last.intercept)
-    assert not correction._last.weights
+    intercept = np.full_like(offset, correction._outputs[0].last.intercept)
+    assert not correction._outputs[0].last.weights
     assert intercept[0, 0] != 0
     np.testing.assert_array_equal(correction.predict(columns, offset), intercept)
     np.testing.assert_array_equal(run_graph(correction, SCHEMA, columns, offset), intercept)

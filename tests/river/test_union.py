@@ -55,4 +55,4 @@ def test_a_selected_feature_that_does_not_exist_is_named():
 def test_the_order_of_selected_features_is_the_same_in_every_process():
     correction = River(Select("h", "b", "a", "z") | MODEL.clone(), ("h", "b", "a", "z"))
     correction.bind(Schema.of(dict.fromkeys("hbaz", "float32")))
-    assert list(correction._model["Select"].transform_one(dict.fromkeys("hbaz", 1.0))) == ["a", "b", "h", "z"]
+    assert list(correction._outputs[0].model["Select"].transform_one(dict.fromkeys("hbaz", 1.0))) == ["a", "b", "h", "z"]

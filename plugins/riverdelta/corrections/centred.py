@@ -43,28 +43,45 @@ def _deviate(size, known, first, window, d, table):  # type: ignore[no-untyped-d
         known[d, 2] = limits.unusual(known[d, 2], known[d, 3], size * size, window, d, reach, d, d + 1)
 
 
-@numba.njit(types.void(_Doubles, types.boolean[::1], _Doubles, _Doubles, _Doubles, types.float32[:, ::1]), cache=True)
-def _learn(x, learned, known, first, window, table):  # type: ignore[no-untyped-def]
-    """Limit the numbers x[N, D] of each row, and learn from it if it is `learned`."""
-    for i in range(x.shape[0]):
+@numba.njit
+def _learn_one(v, known, first, window, d, table):  # type: ignore[no-untyped-def]
+    """Learn a value of number d."""
+    row = int(known[d, 0])
+    known[d, 0] += 1.0
+    if row >= FIRST:
+        _deviate(abs(v - known[d, 1]), known, first, window, d, table)
+        return
+    first[d, row] = v
+    if row == FIRST - 1:
+        # The centre is one of the values, so that those equal to it deviate by exactly 0.
+        values = np.sort(first[d])
+        centre = known[d, 1] = values[FIRST // 2]
+        table[d, 3] = np.float32(0.0)
+        for value in values:
+            _deviate(abs(value - centre), known, first, window, d, table)
+        for limb in range(3):
+            table[d, limb] = np.float32(centre)
+            centre -= np.float64(table[d, limb])
+
+
+@numba.njit(
+    types.void(_Doubles, types.boolean[::1], types.int64[::1], _Doubles, _Doubles, _Doubles, types.float32[:, ::1]), cache=True
+)
+def _learn(x, learned, starts, known, first, window, table):  # type: ignore[no-untyped-def]
+    """Learn the rows of x[N, D] that are `learned`, and limit the numbers of each list as they were before it, or by its end if
+    the centre is not known before."""
+    for n in range(starts.shape[0] - 1):
         for d in range(x.shape[1]):
-            v, row = x[i, d], int(known[d, 0])
-            known[d, 0] += learned[i]
-            if learned[i] and row < FIRST:
-                first[d, row] = v
-            if learned[i] and row == FIRST - 1:
-                # The centre is one of the values, so that those equal to it deviate by exactly 0.
-                values = np.sort(first[d])
-                centre = known[d, 1] = values[FIRST // 2]
-                table[d, 3] = np.float32(0.0)
-                for value in values:
-                    _deviate(abs(value - centre), known, first, window, d, table)
-                for limb in range(3):
-                    table[d, limb] = np.float32(centre)
-                    centre -= np.float64(table[d, limb])
-            x[i, d] = _limited(v, known[d, 1], np.float64(table[d, 3]))
-            if learned[i] and row >= FIRST:
-                _deviate(abs(v - known[d, 1]), known, first, window, d, table)
+            centre, reach, begins = known[d, 1], np.float64(table[d, 3]), known[d, 0] < FIRST
+            for i in range(starts[n], starts[n + 1]):
+                v = x[i, d]
+                if not begins:
+                    x[i, d] = _limited(v, centre, reach)
+                if learned[i]:
+                    _learn_one(v, known, first, window, d, table)
+            if begins:
+                for i in range(starts[n], starts[n + 1]):
+                    x[i, d] = _limited(x[i, d], known[d, 1], np.float64(table[d, 3]))
 
 
 class Limits:
@@ -72,11 +89,11 @@ class Limits:
 
     Notes
     -----
-    The centre is the median of the first 32 rows; the last of these is the first that a pipeline learns with its numbers. The
-    typical deviation is the typical size of `corrections.limits`, of deviations other than 0. It begins with the median of the
-    first 31; until then a number counts as its centre. A few absurd values, whenever they come, thus neither reach the pipeline
-    nor move its limits far. A number that is mostly 0 keeps its other values, and one of large mean and small spread all of
-    them.
+    The centre is the median of the first 32 rows; the list of the last of these is the first that a pipeline learns with its
+    numbers. The typical deviation is the typical size of `corrections.limits`, of deviations other than 0. It begins with the
+    median of the first 31; until then a number counts as its centre. A few absurd values, whenever they come, thus neither
+    reach the pipeline nor move its limits far. A number that is mostly 0 keeps its other values, and one of large mean and
+    small spread all of them.
 
     The served table has one row for each number: the centre as the sum of three, and the limit of the deviation. All are 0
     before the centre is known.
@@ -107,14 +124,14 @@ class Limits:
         centre = np.sum(limbs, axis=0)
         return _limited(x, centre, reach)
 
-    def learn(self, x: npt.NDArray[np.float64], learned: npt.NDArray[np.bool_]) -> int:
-        """Limit the numbers of rows in place and learn from those that are `learned`.
+    def learn(self, x: npt.NDArray[np.float64], learned: npt.NDArray[np.bool_], starts: npt.NDArray[np.int64]) -> int:
+        """Limit the numbers of lists in place and learn from the rows that are `learned`; list n begins at row starts[n].
 
-        Return the row by which the centres are known: it is the first that a pipeline learns with its numbers.
+        Return the row by which the centres are known: its list is the first that a pipeline learns with its numbers.
         """
         lacking = 0 if self.known else FIRST - int(self.state["known"][0, 0])
         known, first, window = self.state.values()
-        _learn(x, learned, known, first, window, self.table.values)
+        _learn(x, learned, starts, known, first, window, self.table.values)
         self.table.touched[:] |= learned.any()
         return int(np.searchsorted(np.cumsum(learned), lacking)) if lacking > 0 else -1
 

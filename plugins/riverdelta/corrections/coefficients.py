@@ -69,13 +69,22 @@ def spelled(ids: Ids, names: Iterable[str]) -> str:
     return ", ".join(f"{name}={ids[name]}" for name in names)
 
 
+def of_output(feature: str, output: int, outputs: int) -> str:
+    """Return the name of a coefficient of one output of several.
+
+    >>> of_output("hour", 0, 1), of_output("hour", 0, 2)
+    ('hour', 'hour -> 0')
+    """
+    return feature if outputs == 1 else f"{feature} -> {output}"
+
+
 def by_output(features: Sequence[str], outputs: int) -> tuple[str, ...]:
     """Return the names of the coefficients of each output, one output after the other.
 
-    >>> by_output(["hour"], 1), by_output(["hour"], 2)
-    (('hour',), ('hour -> 0', 'hour -> 1'))
+    >>> by_output(["hour"], 2)
+    ('hour -> 0', 'hour -> 1')
     """
-    return tuple(features) if outputs == 1 else tuple(f"{name} -> {k}" for k in range(outputs) for name in features)
+    return tuple(of_output(name, k, outputs) for k in range(outputs) for name in features)
 
 
 def root_mean(squares: npt.ArrayLike, count: npt.ArrayLike) -> npt.NDArray[np.float64]:

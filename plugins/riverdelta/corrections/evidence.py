@@ -27,6 +27,7 @@ import numpy.typing as npt
 from numba import float64, types
 
 from riverdelta.core.losses import Loss
+from riverdelta.core.losses.kernels import KERNELS
 from riverdelta.corrections import bounded, limits
 
 #: The arrays in `learner`: which classes were labels, float64[K], and the typical size of an error and, of a
@@ -41,6 +42,7 @@ _FAR = 4.0
 _TOTAL, _ROWS, _KNOWN = 8, 9, 10
 WIDTH = 11
 _UNSEEN, _UNSCALED = np.empty(0), np.empty((0, WIDTH))
+_Rows = float64[:, ::1]
 #: (the kind of dispersion, SEEN, UNIT), as `terms` gives them; an array without rows is not used.
 TERMS = types.Tuple((types.int64, float64[::1], float64[:, ::1]))  # type: ignore[no-untyped-call]
 
@@ -192,6 +194,26 @@ def count(offset, raw, label, weight, clip, terms, loss, gradient, curvature):  
     and whether `clip` limits the rows, which may overwrite weight[n]."""
     s, anew = observe(offset, label, terms, loss, gradient, curvature)
     return scale(terms, s), anew, derive_clipped(raw, label, weight, clip, terms, s, loss, gradient, curvature)
+
+
+@numba.njit(float64(_Rows, _Rows, float64[::1], float64[::1], float64, TERMS, KERNELS, _Rows, _Rows), cache=True)
+def even(offset, raw, label, weight, clip, terms, loss, gradient, curvature):  # type: ignore[no-untyped-def]
+    """Fill gradient[n, K] and curvature[n, K] of a list for steps at a rate that no curvature divides; return the unit of a raw
+    output.
+
+    The curvature of counts, and the gradient with it, is divided by its typical size, where this is above 1, and is at most 4
+    times that. Overwrites weight[n] if `clip` limits it.
+    """
+    s, _, _ = count(is_plain(terms), offset, raw, label, weight, clip, terms, loss, gradient, curvature)
+    kind, _, sizes = terms
+    if kind == _FREE:
+        usual = max(typical(sizes, 1) / max(typical(sizes, 0), 1.0), 1.0)
+        for i in range(gradient.shape[0]):
+            for k in range(gradient.shape[1]):
+                size = max(usual, curvature[i, k] / (_FAR * weight[i]))
+                gradient[i, k] /= size
+                curvature[i, k] /= size
+    return s
 
 
 @numba.njit

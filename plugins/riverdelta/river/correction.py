@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,27 +18,25 @@ from river.preprocessing import OneHotEncoder, StandardScaler
 from riverdelta.core import checked
 from riverdelta.core.errors import ConfigurationError, Corrupt, Unsupported
 from riverdelta.core.features import Columns, Floats, Ints, Schema
+from riverdelta.core.losses.base import Doubles
 from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.centred import Limits
-from riverdelta.corrections.coefficients import At, Coefficients, Ids
+from riverdelta.corrections.coefficients import At, Coefficients, Ids, of_output
 from riverdelta.corrections.rows import offset_key
 from riverdelta.river import base
-from riverdelta.river.base import Flow, Place, Shape
-from riverdelta.river.columns import named, river_names, selected
-from riverdelta.river.one_hot_encoder import encoders
-from riverdelta.river.snapshot import freeze, thaw, without
-from riverdelta.river.unit import Unit
+from riverdelta.river.base import Place
+from riverdelta.river.columns import Reader, named, selected
+from riverdelta.river.derivatives import Derivatives
+from riverdelta.river.output import Output
 
 _log = logging.getLogger(__name__)
-#: The largest gradient of an example that weighs more than this, and how many `radius` from the offset is divergence.
-_CLIP, _DIVERGED = 10.0, 100.0
-#: Floats closer to 0 count as 0: float32 tables cannot hold the statistics of smaller ones.
-_TINY = float(np.float32(1e-30))
+#: How many `radius` from the offset is divergence.
+_DIVERGED = 100.0
 
 
 class River(Correction):
-    """Learns the residual by a River pipeline and serves it in ONNX, for losses of one output and single rows.
+    """Learns the residual by a River pipeline and serves it in ONNX, one for each raw output.
 
     Parameters
     ----------
@@ -65,9 +63,14 @@ class River(Correction):
     Notes
     -----
     River gets an id column as an int, a scalar as a float, and a vector `v` as floats `v_0`, `v_1`, …, row by row, with the
-    importance weight; floats from -1e-30 to 1e-30 count as 0. The last step is replaced by a subclass that adds the offset,
-    which no scaler changes. LinearRegression lowers any loss by a step of iteratively reweighted least squares
-    (`riverdelta.river.offset`). An id that was never learned adds nothing.
+    importance weight; floats from -1e-30 to 1e-30 count as 0. The last step is replaced by a subclass that learns beside the
+    offset, which no scaler changes. LinearRegression lowers any loss by steps of iteratively reweighted least squares
+    (`riverdelta.river.offset`), values in a unit of their own (`riverdelta.river.derivatives`). An id that was never learned
+    adds nothing.
+
+    With K outputs there are K pipelines, which learn each row in turn: K times the time and the tables. One whose class was
+    never a label has learned nothing. The rows of a list are learned with the gradient of the list, and a list without one
+    teaches nothing.
 
     It reads limited numbers (`corrections.centred`). A residual is at most the `reach` of the loss, 30 logits with log loss;
     steps beyond are not taken, and a pipeline 100 times as far has diverged: it starts again, and is logged.
@@ -97,7 +100,8 @@ class River(Correction):
 
     _unsaved: bool
 
-    since = "limits", *Limits.NAMES, *Unit.NAMES
+    additive = True
+    since = "limits", *Limits.NAMES, *Derivatives.NAMES
 
     @classmethod
     def _unit_test_params(cls):  # type: ignore[no-untyped-def]
@@ -120,10 +124,11 @@ class River(Correction):
 
     @property
     def learner(self) -> dict[str, npt.NDArray[Any]]:
-        """The pipeline's state, the number of rows it learned and what the limits learned; made on demand, as that is slow."""
+        """The pipelines' state, the number of rows each learned, and the rest; made on demand, as that is slow."""
         if self._unsaved:
-            frozen = {"pipeline": np.frombuffer(freeze(self._model), np.uint8).copy(), "rows": np.array([self._rows])}
-            self._learner, self._unsaved = frozen | self._limits.state | self._unit.state, False
+            frozen = {one.saved_as: np.frombuffer(one.freeze(), np.uint8).copy() for one in self._outputs}
+            rows = {"rows": np.array([one.rows for one in self._outputs])}
+            self._learner, self._unsaved = frozen | rows | self._limits.state | self._derivatives.state, False
         return self._learner
 
     @learner.setter
@@ -131,170 +136,145 @@ class River(Correction):
         self._learner, self._unsaved = arrays, False
 
     def bind(self, schema: Schema) -> None:
-        if self.loss.outputs > 1 or self.loss.lists:
-            raise Unsupported(f"{self._what()} has one output of single rows, unlike {self.loss}; use Linear or Entity")
-        self._columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
-        model = base.find(self.pipeline).learner(self.pipeline)
-        self._model = model if isinstance(model, Pipeline) else Pipeline((type(self.pipeline).__name__, model))
-        names = tuple(n for column in self._columns.values() for n in river_names(column))
-        ids = frozenset(name for name, column in self._columns.items() if column.kind == "id")
-        self._converter = base.convert(self._model, Shape(names, ids), Place("", self.slots))
-        *self._transformers, self._last = self._model.steps.values()
-        if isinstance(self._last, LogisticRegression) and not self.loss.logit:
+        columns = Schema({name: schema.need(name, self._what(), "id", "scalar", "vector") for name in self.reads})
+        self._reader = Reader(columns, self.keys)
+        several = self.loss.outputs > 1
+        self._outputs = [
+            Output(self.pipeline, self._reader.shape, Place(f"{k}" * several, self.slots)) for k in range(self.loss.outputs)
+        ]
+        if isinstance(self._outputs[0].last, LogisticRegression) and not self.loss.logit:
             raise Unsupported(f"{self._what()} cannot lower {self.loss}; end it in LinearRegression")
-        self._categories = [c for encoder in encoders(self._model) for c in encoder.tables.values()]
-        self._rows, self._restarts, self._stale, self._unsaved = 0, 0, False, True
-        self._numeric = tuple(name for name in self._columns if name not in self.keys)
-        self._unit, self._limits = Unit(self.loss), Limits(sum(len(river_names(self._columns[name])) for name in self._numeric))
-        self.served, self.radius = self._converter.tables | {"limits": self._limits.table}, self.loss.reach
-        freeze(self._model)  # refuse now what a checkpoint could not save
+        self._restarts, self._unsaved = 0, True
+        self._limits = Limits(self._reader.width)
+        self._derivatives, self.radius = Derivatives(self.loss), self.loss.reach
+        self.served = {name: table for output in self._outputs for name, table in output.tables.items()}
+        self.served["limits"] = self._limits.table
+        self._outputs[0].freeze()  # refuse now what a checkpoint could not save
         super().bind(schema)
 
     def predict(self, columns: Columns, offset: Floats) -> Floats:
         out = self.room(columns, offset)
-        out[:] = offset
-        if self._rows:
-            numbers, known = self._limits.apply(self._numbers(columns, len(offset))), self._limits.known
-            for i, (x, o) in enumerate(zip(self._dicts(columns, numbers), offset[:, 0].tolist(), strict=True)):
-                out[i, 0] = self._predicted(self._raw(x if known else self._ids(x), o), o)
+        numbers = self._limits.apply(self._reader.numbers(columns, len(offset)))
+        self._serve(self._residuals(self._reader.rows(columns, numbers), self._limits.known), offset, out)
         return out
 
     def learn(self, columns: Columns, offset: Floats, label: Floats, weight: Floats, group: Ints | None = None) -> Floats:
-        out = self.room(columns, offset, label, weight, group)
-        numbers = self._numbers(columns, len(offset))
+        out, starts = self.room(columns, offset, label, weight, group), self.loss.starts(len(offset), group, each=True)
+        numbers = self._reader.numbers(columns, len(offset))
         # Numbers that are not finite would stay in the state permanently.
-        parts = [offset[:, 0], label, weight, *(columns[name].T for name in self._numeric)]
+        parts = [offset.T, label, weight, *(columns[name].T for name in self._reader.numeric)]
         learned = (weight != 0.0) & np.isfinite(np.vstack(parts)).all(axis=0)
-        start = self._limits.learn(numbers, learned)
-        for i, (x, o) in enumerate(zip(self._dicts(columns, numbers), offset[:, 0].tolist(), strict=True)):
-            z = self._raw(x if i > start else self._ids(x), o) if self._rows else o
-            diverged = bool(learned[i]) and not abs(z - o) < _DIVERGED * self.radius
-            out[i, 0] = o if diverged else self._predicted(z, o)
-            if not learned[i]:
-                continue
-            anew = bool(self._unit.state) and self._unit.observe(o, float(label[i]))
-            if diverged or anew:
-                self._restart(diverged)
-                z = o
-            y, w = self._last.target(self.loss, z, float(label[i]), self._bounded(float(weight[i]), z, o, float(label[i])))
-            self._last.shift = o
-            self._rows, self._stale, self._unsaved = self._rows + 1, True, True
-            try:
-                self._model.learn_one(x if i >= start else self._ids(x), y, w=w)
-            except OverflowError:
-                self._restart()
+        known = self._limits.learn(numbers, learned, starts)
+        rows, residual = self._reader.rows(columns, numbers), np.empty(offset.shape)
+        examples, ok = [each.astype(np.float64) for each in (offset, label, weight)], learned.tolist()
+        for a, b in pairwise(starts.tolist()):
+            xs = list(islice(rows, b - a))
+            residual[a:b] = self._residuals(xs, known < a)
+            if of := [i for i in range(a, b) if ok[i]]:
+                read = [xs[i - a] if known < b else self._reader.ids(xs[i - a]) for i in of]
+                self._learn_list(read, residual[of], *(each[of] for each in examples))
+        self._serve(residual, offset, out)
         return out
+
+    def _learn_list(
+        self, xs: list[dict[str, Any]], residual: Doubles, offset: Doubles, label: Doubles, weight: Doubles
+    ) -> None:
+        """Learn the rows of a list from their derivatives before any of them is learned."""
+        self._unsaved = True
+        near = np.abs(residual) < _DIVERGED * self.radius
+        if not near.all():
+            for far in np.flatnonzero(~near.all(axis=0)):
+                self._restart(self._outputs[far])
+                residual[:, far] = 0.0
+        *derivatives, changed = self._derivatives.learn(offset, offset + residual, label, weight)
+        if changed:
+            self._measure()
+            for output in self._outputs:
+                output.start_over()
+            residual[:] = 0.0
+        arrays = (each.tolist() for each in (*derivatives, residual, offset, label, weight))
+        gradient, curvature, residuals, offsets, labels, weights = arrays
+        for k, output in enumerate(self._outputs):
+            if not any(each[k] for each in gradient):
+                continue  # it teaches nothing: no label had this class, or nothing was chosen
+            for i, x in enumerate(xs):
+                r, g = residuals[i][k], gradient[i][k]
+                # A residual beyond the radius does not grow.
+                kept = 1.0 if abs(r) < self.radius or g * r > 0.0 else 0.0
+                try:
+                    output.learn(x, r, g, kept * curvature[i][k], offsets[i][k], labels[i], kept * weights[i])
+                except OverflowError:
+                    self._restart(output)
 
     def _what(self) -> str:
         return f"River({self.pipeline})"
 
-    def _bounded(self, weight: float, raw: float, offset: float, label: float) -> float:
-        """Return a weight, limited to a gradient of 10 or that of `unit`; 0 if a residual beyond `radius` would grow."""
-        if not self._unit.state and weight <= _CLIP and abs(raw - offset) < self.radius:
-            return weight
-        gradient = float(self.loss.derivatives(raw, label)[0][0, 0])
-        if abs(raw - offset) >= self.radius and gradient * (raw - offset) <= 0:
-            return 0.0
-        most, least = (self._unit.most(raw, label, weight, _CLIP), 0.0) if self._unit.state else (_CLIP, 1.0)
-        return min(weight, max(most / max(abs(gradient), _TINY), least))
+    def _residuals(self, rows: Iterable[dict[str, Any]], numbers: bool) -> Doubles:
+        """Return the residuals float64[N, K] of rows, of which pipelines read the numbers or the ids alone."""
+        read = rows if numbers else map(self._reader.ids, rows)
+        found = [[output.residual(x) for output in self._outputs] for x in read]
+        return np.array(found, np.float64).reshape(-1, len(self._outputs))
 
-    def _predicted(self, raw: float, offset: float) -> float:
-        return offset if math.isnan(raw) else min(max(raw, offset - self.radius), offset + self.radius)
+    def _serve(self, residual: Doubles, offset: Floats, out: Floats) -> None:
+        """Fill out[N, K] with the raw outputs; without a residual that is the offset, bit for bit."""
+        near = np.clip(residual, -self.radius, self.radius)
+        out[:] = np.where(np.isnan(near) | (near == 0.0), offset, offset.astype(np.float64) + near)
 
-    def _raw(self, x: dict[str, Any], offset: float) -> float:
-        for step in self._transformers:
-            x = step.transform_one(x)
-        z: float = self._last.raw_one(x, offset)
-        return z
-
-    def _restart(self, diverged: bool = True) -> None:
-        self._restarts += diverged
-        if diverged and self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
+    def _restart(self, output: Output) -> None:
+        self._restarts += 1
+        if self._restarts & (self._restarts - 1) == 0:  # at restart 1, 2, 4, 8, …
             words = "%s diverged and starts again, untrained (restart %d); scale its inputs or lower its learning rate"
             _log.warning(words, self._what(), self._restarts)
-        fresh = self.clone()
-        fresh.loss = self.loss
-        fresh.bind(self._columns)
-        for key, table in self._converter.tables.items():
-            table.values[:] = fresh.served[key].values
-            table.touched[:] = True
-        self.learner = fresh.learner | self._limits.state | self._unit.state
-        self.restore()
+        output.start_over()
+
+    def _measure(self) -> None:
+        """Give pipelines the unit of their residuals."""
+        for output in self._outputs:
+            output.last.unit = self._derivatives.unit
 
     def sync(self) -> None:
-        if self._stale:
-            self._converter.write()
-            self._stale = False
+        for output in self._outputs:
+            output.sync()
 
     def restore(self) -> None:
-        try:
-            thaw(self._model, self._learner["pipeline"].tobytes())
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise Corrupt(f"the saved state of {self._what()} cannot be read: {error!r}") from error
-        self._rows, self._stale, self._unsaved = int(self._learner["rows"][0]), False, False
-        self._limits.restore(self._rows > 0)
-        for categories in self._categories:
-            categories.reload()
+        for output, rows in zip(self._outputs, self._learner["rows"].tolist(), strict=True):
+            try:
+                output.thaw(self._learner[output.saved_as].tobytes(), rows)
+            except (ValueError, LookupError, AttributeError, TypeError) as error:
+                raise Corrupt(f"the saved state of {self._what()} cannot be read: {error!r}") from error
+        self._measure()
+        self._unsaved = False
+        self._limits.restore(any(output.rows for output in self._outputs))
 
     def coefficients(self) -> dict[str, Coefficients]:
-        weights = {"intercept": self._last.intercept, **self._last.weights}
+        outputs = len(self._outputs)
+        weights = {
+            of_output(key, k, outputs): weight for k, one in enumerate(self._outputs) for key, weight in one.weights().items()
+        }
 
         def find(ids: Ids) -> list[At]:
             # River's key of an encoded id.
-            return [At(0, f"{name}_{value}", f"{name}={value}") for name, value in ids.items() if f"{name}_{value}" in weights]
+            titles = {
+                of_output(f"{name}_{own}", k, outputs): f"{name}={own}" for name, own in ids.items() for k in range(outputs)
+            }
+            return [At(0, title, spelled) for title, spelled in titles.items() if title in weights]
 
-        return {
-            "weights": Coefficients(
-                tuple(map(str, weights)), np.array([[*weights.values()]], np.float64), np.full(len(weights), np.nan), find=find
-            )
-        }
+        values = np.array([[*weights.values()]], np.float64)
+        return {"weights": Coefficients(tuple(weights), values, np.full(len(weights), np.nan), find=find)}
 
     def forget_id(self, name: str, own: int, rows: Columns) -> int:
         if name not in self.keys:
             return 0
-        self.sync()
-        thaw(self._model, without(freeze(self._model), name, own))
         self._unsaved = True
-        return sum(categories.remove(own) for categories in self._categories if categories.column == name)
+        return sum(output.forget(name, own) for output in self._outputs)
 
     def occupancy(self) -> dict[str, float]:
-        used = {id(one.table): len(one.rows) / self.slots for one in self._categories}
+        used = {id(one.table): len(one.rows) / self.slots for output in self._outputs for one in output.categories}
         return {name: used[id(table)] for name, table in self.served.items() if id(table) in used}
 
-    def _numbers(self, columns: Columns, rows: int) -> npt.NDArray[np.float64]:
-        """Return the columns that are read as numbers, float64[N, D]; NaN and what is close to 0 are 0."""
-        parts = [columns[name].reshape(rows, len(river_names(self._columns[name]))) for name in self._numeric]
-        parts = [np.where(np.abs(part) > _TINY, part, np.float32(0)) if part.dtype.kind == "f" else part for part in parts]
-        return np.concatenate([np.empty((rows, 0)), *parts], axis=1, dtype=np.float64)
-
-    def _dicts(self, columns: Columns, numbers: npt.NDArray[np.float64]) -> Iterator[dict[str, Any]]:
-        """Yield each row as the dict of Python ints and floats that River reads."""
-        values, rest = dict[str, list[Any]](), iter(numbers.T.tolist())
-        for name, column in self._columns.items():
-            if name in self._numeric:
-                values |= {part: next(rest) for part in river_names(column)}
-            else:
-                values[name] = columns[name].tolist()
-        for row in zip(*values.values(), strict=True):
-            yield dict(zip(values, row, strict=True))
-
-    def _ids(self, x: dict[str, Any]) -> dict[str, Any]:
-        """Return a row without its numbers."""
-        return {name: x[name] for name in self.keys}
-
     def export(self, nodes: Nodes, columns: dict[str, str], offset: str) -> str:
-        blocks, ids, at = list[tuple[tuple[base.Name, ...], str]](), dict[base.Name, str](), 0
-        limits = nodes.table("limits", self._limits.table.values) if self._numeric else ""
-        for name, column in self._columns.items():
-            names, tensor = river_names(column), columns[name]
-            if column.kind == "id":
-                ids[name] = tensor
-            else:
-                tensor = nodes.add("Shrink", tensor, lambd=_TINY)  # NaN becomes 0
-            if name in self._numeric:
-                tensor = self._limits.export(nodes, limits, tensor, at, len(names))
-                at += len(names)
-            blocks.append((names, tensor))
-        (residual,) = self._converter.export(nodes, Flow(tuple(blocks), ids)).terms
+        flow = self._reader.export(nodes, columns, self._limits)
+        residuals = [output.export(nodes, flow) for output in self._outputs]
+        residual = residuals[0] if len(residuals) == 1 else nodes.add("Concat", *residuals, axis=1)
         ends = [nodes.constant(np.float32(end)) for end in (-self.radius, self.radius)]
         return nodes.add("Add", offset, nodes.add("Clip", nodes.cast(residual, TensorProto.FLOAT), *ends))

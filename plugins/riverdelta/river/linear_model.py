@@ -14,10 +14,10 @@ from riverdelta.core.nodes import Nodes
 from riverdelta.corrections.table import Table
 from riverdelta.river import wide
 from riverdelta.river.base import Converter, Flow, Place, Shape, register
-from riverdelta.river.offset import OffsetLinearRegression, OffsetLogisticRegression
+from riverdelta.river.offset import OffsetLogisticRegression, ResidualRegression
 
 _LOSSES: dict[Any, Any] = {LogisticRegression: optim.losses.BinaryLoss, LinearRegression: optim.losses.RegressionLoss}
-_LEARNERS: dict[Any, Any] = {LogisticRegression: OffsetLogisticRegression, LinearRegression: OffsetLinearRegression}
+_LEARNERS: dict[Any, Any] = {LogisticRegression: OffsetLogisticRegression, LinearRegression: ResidualRegression}
 
 
 class LinearModelConverter(Converter):
@@ -56,7 +56,7 @@ class LinearModelConverter(Converter):
     def write(self) -> None:
         shift = sum(categories.write(self.step) for categories in self.before.encoded)
         wide.store(self._weights, [self.step.weight_of(n) for n in self.before.names])
-        wide.store(self._intercept, [self.step.intercept + shift])
+        wide.store(self._intercept, [self.step.level + shift])
 
     def export(self, nodes: Nodes, flow: Flow) -> Flow:
         """Append the residual and return it as the one term of a flow, float64[N, 1] (or [1, 1] without features)."""
