@@ -51,6 +51,9 @@ def test_of_the_pumps_last_day_no_label_is_known_in_time(tmp_path):
     known = split.later.time < split.later.time[-1] - 86_400
     assert known.sum() == 3_853
     assert split.later.time[known].max() < split.later.time[~known].min() - 7 * 86_400
+    flows = [rows.columns["Volume Flow RateRMS"] for rows in (split.later[~known], split.later[known], split.first)]
+    ends = np.concatenate([np.quantile(flow, [0.05, 0.95]) for flow in flows])
+    assert (np.diff(ends) > 0).all()
 
 
 def test_traffic_has_one_row_an_hour_and_holidays_last_a_day(tmp_path):
