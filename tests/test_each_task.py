@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import closing
+from itertools import count
 
 import numpy as np
 import onnx
@@ -74,7 +75,8 @@ def test_a_service_begins_as_its_base_learns_releases_swaps_and_restarts(task, h
     definition, settings = home.definition, home.settings
     alone = onnxruntime.InferenceSession(definition.base)
     plane = DataPlane(definition, settings, registry=CollectorRegistry(), home=home)
-    with closing(plane), closing(Trainer(definition, settings, home=home)) as trainer:
+    # The clock is slow: a tick of it would be a record after the last label.
+    with closing(plane), closing(Trainer(definition, settings, clock=count(1e9, 1e-6).__next__, home=home)) as trainer:
         columns = rows(0)
         (base,) = alone.run(None, columns)
         fresh = plane.session.run(columns)
@@ -104,6 +106,6 @@ def test_a_service_begins_as_its_base_learns_releases_swaps_and_restarts(task, h
         live = plane.score(rows(99)).scores
         np.testing.assert_allclose(released.run(["score"], rows(99))[0], live, rtol=1e-5, atol=1e-6)
         learned = trainer.learner.examples, trainer.learner.stack.digest()
-        assert learned[0] == 25 * ROWS
+        assert learned[0] == (25 if loss.lists else 25 * ROWS)
     with closing(Trainer(definition, settings, home=home)) as again:
         assert (again.learner.examples, again.learner.stack.digest()) == learned

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import tritonclient.grpc.aio as triton_aio
 from prometheus_client import CollectorRegistry
 from tritonclient.utils import InferenceServerException
 
-from riverdelta import Calibration, Entity, Linear, Ranking
+from riverdelta import Calibration, Entity, Linear, Ranking, Seasons
 from riverdelta.bento import oip_rest, rest
 from riverdelta.bento.grpc_server import GrpcServer
 from riverdelta.bento.guard import Guard, Policy
@@ -24,6 +25,7 @@ from riverdelta.bento.http import application
 from riverdelta.bento.openapi import document
 from riverdelta.bento.runtime import Runtime
 from riverdelta.core.losses import loss_of
+from riverdelta.core.records import Impressions
 from riverdelta.core.settings import Settings
 from riverdelta.learning.definition import Definition
 from riverdelta.serving.answer import ScoreAnswer
@@ -186,6 +188,31 @@ def test_values_of_any_size_are_served_bit_for_bit_and_their_labels_are_numbers(
     assert {one["name"] for one in metadata["outputs"]} == {"score", "base_value", "impressions", "state"}
     assert made.as_numpy("base_value").tobytes() == (x * np.float32(1e6)).tobytes()
     jsonschema_rs.validate(value.schema("ScoreResponse"), scored)
+
+
+def test_a_request_of_the_protocol_without_the_time_column_has_the_servers_time_over_both_transports(tmp_path):
+    timed = Served(tmp_path, VALUE, "regression", Linear(Seasons("at", "day")))
+    try:
+        x, at = np.float32([1.0, 2.0]), np.array([1_800_000_000.0, 1_800_003_600.5])
+        before = time.time()
+        _, metadata = timed.by_grpc("scorer", ("x", "FP32", x))
+        timed.by_grpc("scorer", ("x", "FP32", x), ("at", "FP64", at))
+        inputs = [{"name": "x", "shape": [2], "datatype": "FP32", "data": x.tolist()}]
+        sent = {"name": "at", "shape": [2], "datatype": "FP64", "data": at.tolist()}
+        for content in (inputs, [*inputs, sent]):
+            assert timed.send("/v2/models/scorer/infer", {"inputs": content}).status_code == 200
+        refused = timed.send("/v2/models/scorer/infer", {"inputs": [sent]})
+        assert (refused.status_code, "x" in refused.json()["error"]) == (400, True)
+        assert [one["name"] for one in metadata["inputs"]] == ["x"]  # what a client must send
+        with closing(Trainer(timed.definition, timed.settings)) as trainer:
+            while trainer.step():
+                pass
+            records = [record for _, record in trainer.journal.read(0, 100) if isinstance(record, Impressions)]
+        times = np.concatenate([record.columns["at"] for record in records]).reshape(-1, 2)
+        assert (times[[1, 3]] == at).all()
+        assert ((before <= times[[0, 2]]) & (times[[0, 2]] <= time.time())).all()
+    finally:
+        timed.runtime.stop()
 
 
 def test_a_range_of_labels_is_that_of_the_documents_and_of_feedback(tmp_path):

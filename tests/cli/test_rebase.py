@@ -75,7 +75,7 @@ def test_it_ends_with_the_losses_on_the_same_rows_readable_at_80_columns(old):
     folder, records, examples, *rest = done.stdout.splitlines()
     assert folder == str(old[0].with_name("ranker"))
     assert records.startswith("carried over: ")
-    assert examples == "learned: 240 of 240 examples"
+    assert examples == "learned: 240 of 240 rows"
     table = [line for line in rest if ", alone" in line or ", corrected" in line or ", as served" in line]
     assert [line.split("  ")[0] for line in table] == [
         "base, alone", "old stack, corrected", "old stack, as served", "new stack, corrected", "new stack, as served"

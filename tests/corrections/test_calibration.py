@@ -117,3 +117,20 @@ def test_a_list_has_a_common_slope_and_no_intercept():
     ((intercept, slope),) = stack.corrections[0].served["line"].values.tolist()
     assert intercept == 0
     assert -0.8 < slope < -0.5
+
+
+@pytest.mark.parametrize(
+    ("scaled", "variance", "best"),
+    [(lambda z: np.clip(12 + 6 * z, 0, 40), 0.1, 0.13), (lambda z: np.clip(0.3 + 0.15 * z, -1, 1), 10.0, 5.3)],
+    ids=["BM25", "cosine"],
+)
+def test_scores_of_another_scale_get_the_temperature_of_the_clicks(scaled, variance, best):
+    rng, lists, rows = np.random.default_rng(3), 1_000, 10
+    relevance = rng.normal(size=(lists, rows))
+    share = np.exp(relevance) / np.exp(relevance).sum(axis=1, keepdims=True)
+    click = np.stack([rng.multinomial(1, each) for each in share]).astype(np.float32).ravel()
+    base = scaled(relevance + 0.5 * rng.normal(size=relevance.shape)).astype(np.float32).reshape(-1, 1)
+    stack = Stack([Calibration(variance=variance)], Ranking())
+    stack.bind(Schema())
+    stack.learn({}, base, click, np.ones(len(click), np.float32), group=np.repeat(np.arange(lists), rows))
+    assert 1.0 + stack.corrections[0].served["line"].values[0, 1] == pytest.approx(best, rel=0.15)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from riverdelta import Calibration, Count, Entity, Linear, Multiclass, Ranking, Regression, Schema, Stack
+from riverdelta import Calibration, Count, Entity, Head, Linear, Multiclass, Ranking, Regression, Schema, Stack
 from riverdelta.core.errors import ConfigurationError
 from riverdelta.corrections.base import Correction
 from riverdelta.corrections.table import Table
 
-SCHEMA = Schema.of({"u": "int64"})
+SCHEMA = Schema.of({"u": "int64", "x": "float32"})
 
 
 def stack_of(correction, loss):
@@ -27,9 +27,9 @@ def test_an_entity_of_a_number_is_a_kalman_mean():
     found = stack_of(Entity("u", variance=0.5, slots=8), Regression()).learn(*rows(60), label, weight)[:, 0]
     # The state does not move: prior mean 0 and variance 0.5, observations of variance 1 / weight.
     mean, variance, expected = 0.0, 0.5, []
-    for y, w in zip(label.tolist(), weight.tolist(), strict=True):
+    for row, (y, w) in enumerate(zip(label.tolist(), weight.tolist(), strict=True)):
         expected.append(mean)
-        gain = variance / (variance + 1.0 / w)
+        gain = variance / (variance + 1.0 / w) if row >= 7 else 0.0  # the first errors only say what the unit is
         mean, variance = mean + gain * (y - mean), (1.0 - gain) * variance
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -43,6 +43,31 @@ def test_an_absurd_first_label_is_forgotten(correction, absurd):
     label[:2] = absurd
     found = stack_of(correction, Regression()).learn(*rows(60), label, np.ones(60, np.float32))
     assert 0.0 < found[-1, 0] < 8.0
+
+
+@pytest.mark.parametrize("absurd", [1e15, -1e15, 1e9], ids=["high", "low", "large"])
+@pytest.mark.parametrize("first", [0, 1, 5])
+@pytest.mark.parametrize(
+    "correction", [Calibration(), Entity("u", slots=8), Linear("u", slots=8), Head("x")], ids=lambda c: type(c).__name__
+)
+def test_an_absurd_label_among_the_first_moves_no_later_output_by_more_than_a_few_errors(correction, first, absurd):
+    rng = np.random.default_rng(2)
+    columns = {"u": np.ones(40, np.int64), "x": np.ones(40, np.float32)}
+    offset, label = np.full((40, 1), 45.0, np.float32), (50.0 + rng.normal(size=40)).astype(np.float32)
+    label[first] = absurd
+    found = stack_of(correction, Regression()).learn(columns, offset, label, np.ones(40, np.float32))[:, 0]
+    assert np.abs(found - 50.0).max() < 60.0
+    assert abs(found[-1] - 50.0) < 5.0
+
+
+def test_an_absurd_first_count_moves_no_later_rate_out_of_its_range():
+    label, offset = np.full(40, 50.0, np.float32), np.full((40, 1), np.log(45.0), np.float32)
+    label[0] = 2.0**24
+    for correction in (Calibration(), Entity("u", slots=8), Linear("u", slots=8), Head("x")):
+        columns = {"u": np.ones(40, np.int64), "x": np.ones(40, np.float32)}
+        found = np.exp(stack_of(correction, Count()).learn(columns, offset, label, np.ones(40, np.float32))[:, 0])
+        assert (found > 10.0).all(), correction
+        assert (found < 250.0).all(), correction
 
 
 def test_overdispersed_counts_teach_less():

@@ -47,7 +47,7 @@ def test_a_changed_option_is_refused_then_rebased_then_served(tmp_path):
     (folder / "riverdelta").chmod(0o755)
     done = subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "learned: 60 of 60 examples" in done.stdout
+    assert "learned: 60 of 60 rows" in done.stdout
     with serving(folder, "service:Ranker", home) as server, closing(Http(server.port)) as client:
         assert server.status()["learning"]["examples"] == 60
         outcomes, _ = client.feedback([f"{impressions}.3"], np.ones(1, np.float32))

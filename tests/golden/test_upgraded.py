@@ -79,6 +79,13 @@ def upgraded(folder):
     return trainer.learner
 
 
+def test_its_baselines_begin_with_the_labels_that_this_version_learns(upgraded):
+    found = upgraded.prequential.report()["all"]
+    assert found["base"]["examples"] > found["last_label"]["examples"] > 0
+    for name in ("last_label", "majority"):
+        assert 0.0 < found[name]["loss"] < 2.0
+
+
 def strangers(folder):
     return Settings.load(home=folder, grpc_port=0)
 

@@ -95,7 +95,19 @@ def test_no_service_is_printed_for_a_model_that_this_machine_cannot_open(write):
         declaration(path)
 
 
-@pytest.mark.parametrize(("kind", "line"), [("int32[N, 1]", 'Linear("user")'), ("bool[N]", 'Linear("user_id")')])
-def test_the_declaration_learns_by_the_first_integers_of_any_type(write, kind, line):
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [("int32[N, 1]", 'Linear("user")'), ("bool[N]", 'Linear("user", "x")'), ("float[N, 4]", 'Linear("user", "x")')],
+)
+def test_the_declaration_learns_by_the_first_integers_of_any_type_or_by_all_inputs(write, kind, line):
     base = f"g ({kind} user, float[N] x) => (float[N] logit) {{ y = Cast<to = 1>(user) logit = Add(x, x) }}"
-    assert line in declaration(write(base))
+    printed = declaration(write(base))
+    assert f"corrections=[Calibration(), {line}]," in printed
+    assert "columns=" not in printed
+
+
+def test_the_declaration_of_a_base_of_which_corrections_can_read_nothing_calibrates(write):
+    body = "y = Flatten<axis = 1>(x) ones = Constant<value = float[4, 1] {1, 1, 1, 1}>() logit = MatMul(y, ones)"
+    printed = declaration(write(f"g (float[N, 2, 2] x) => (float[N, 1] logit) {{ {body} }}"))
+    assert "corrections=[Calibration()]," in printed
+    assert "import Calibration, online" in printed

@@ -249,7 +249,7 @@ def test_held_examples_are_dropped_and_the_others_are_learned_later(rig, operato
     rig.trainer.learner.admission.breaker._tally["open"] = 1
     teach(rig, ["ann", "bob", "ann"], 1)
     assert len(rig.trainer.learner.held) == 3
-    assert forget(rig, operator, "user=ann").removed["held examples"] == 2
+    assert forget(rig, operator, "user=ann").removed["held rows"] == 2
     operator.ask(COMMANDS["resume"]())
     rig.step()
     assert rig.trainer.learner.learned == 1

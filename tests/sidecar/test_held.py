@@ -75,7 +75,7 @@ def test_a_resume_learns_what_was_held_as_if_the_breaker_had_not_tripped(rig, ne
     assert held(rig)["rows"] == 48
     answer = tell(rig, Resume())
     assert (answer.held, answer.refused, held(rig)["rows"]) == (48, None, 0)
-    assert Resume().describe(vars(answer)).endswith("; 48 held examples learned")
+    assert Resume().describe(vars(answer)).endswith("; 48 held rows learned")
     assert digest(rig) == never(1, 2, 3, 4, 5)
     rig.plane.follower.follow()
     assert rig.plane.session.state.position == answer.sequence
@@ -88,7 +88,7 @@ def test_a_resume_that_skips_drops_it_and_says_how_much(rig, never):
     teach(rig, 1, 2)
     teach(rig, 3, 4, source=TRIP)
     answer = tell(rig, Resume(skip=True))
-    assert Resume(skip=True).describe(vars(answer)).endswith("; 32 held examples dropped")
+    assert Resume(skip=True).describe(vars(answer)).endswith("; 32 held rows dropped")
     teach(rig, 5)
     assert digest(rig) == never(1, 2, 5)
     assert (held(rig)["skipped"], held(rig)["rows"]) == (32, 0)

@@ -44,7 +44,7 @@ def updates() -> Rows:
     )
     learned = p.lines(
         "Examples joined and learned",
-        "Rows joined with their label, examples learned, and what one sender's cap took from their weight, a second. Joined "
+        "Examples joined with their label, and learned, and what one sender's cap took from their weight, a second. Joined "
         "but not learned: learning is frozen, or the breaker is open.",
         p.ROWS_SECOND,
         Ask(rate("riverdelta_examples_joined"), "joined"),

@@ -78,34 +78,34 @@ def rebase(
         task = bar.add_task("learning", total=None)
         rows = None if log is None or label is None else _log(definition, log, label, when, weight, text)
         done = carry_over(definition, Settings.load(), old, rows, lambda at, last: bar.update(task, completed=at, total=last))
-    show(asdict(done), as_json, lambda _: _print(done))
+    show(asdict(done), as_json, lambda _: _print(done, definition.loss.example))
 
 
-def _print(done: Rebased) -> None:
-    """Print what was carried over and what was not, and the losses on the same rows."""
+def _print(done: Rebased, example: str) -> None:
+    """Print what was carried over and what was not, and the losses on the same rows; `example` is what is counted there."""
     console = Console(highlight=False)
     click.echo(done.folder)
-    for line in _lines(done):
+    for line in _lines(done, example):
         console.print(line)
     measured = done.comparison or {}
     examples = f"{measured.get('examples', 0):,}"
     beside = [name for name in _BESIDE if name in measured.get("base", {})]
-    made = table("on the same rows", "rows", "loss", *(_BESIDE[name] for name in beside))
+    made = table("on the same rows", f"{example}s", "loss", *(_BESIDE[name] for name in beside))
     for name, title in _TITLES.items():
         if name in measured:
             title = f"new {title}" if name == "base" and done.new_base else title
             figures = (measured[name].get(measure) for measure in ("loss", *beside))
             made.add_row(title, examples, *("-" if figure is None else f"{figure:.4f}" for figure in figures))
     console.print(made)
-    console.print("each row was scored before its label was learned; loss per row")
+    console.print(f"each row was scored before its label was learned; loss per {example}")
     for line in _serving(done, measured):
         console.print(line)
 
 
-def _lines(done: Rebased) -> Iterator[str]:
+def _lines(done: Rebased, example: str) -> Iterator[str]:
     yield f"carried over: {done.records:,} records of the journal, up to record {done.position:,}"
     what = "" if done.log_rows is None else f", from a log of {done.log_rows:,} rows instead of the journal"
-    yield f"learned: {done.learned:,} of {done.examples:,} examples{what}"
+    yield f"learned: {done.learned:,} of {done.examples:,} {example}s{what}"
     if done.swept:
         yield f"not carried over: {done.swept:,} records, from 1 to {done.swept:,}, which retention had deleted"
     if done.unusable:
@@ -116,7 +116,7 @@ def _lines(done: Rebased) -> Iterator[str]:
     if done.rollbacks and done.log_rows is None:
         yield f"repeated: {done.rollbacks:,} rollbacks, with what each of them undid or learned again"
     if done.held:
-        yield f"the breaker holds {done.held:,} examples; type `riverdelta resume`, or `riverdelta resume --skip` to drop them"
+        yield f"the breaker holds {done.held:,} rows; type `riverdelta resume`, or `riverdelta resume --skip` to drop them"
     if done.frozen:
         yield "learning is still frozen; type `riverdelta resume` once the service runs"
 

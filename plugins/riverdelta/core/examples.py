@@ -127,3 +127,12 @@ def cuts(rows: int, group: Ints | None, most: int) -> Iterator[slice]:
         last = max(int(np.searchsorted(ends, first + most, side="right")) - 1, int(np.searchsorted(ends, first, side="right")))
         yield slice(first, int(ends[last]))
         first = int(ends[last])
+
+
+def number(rows: npt.NDArray[np.bool_], group: Ints | None) -> int:
+    """Return how many examples have rows marked in bool[M]: the number of those, or of their lists by `group` int64[M].
+
+    >>> number(np.array([True, True, False]), None), number(np.array([True, True, False]), np.array([4, 4, 2]))
+    (2, 1)
+    """
+    return int(np.count_nonzero(rows if group is None else np.diff(group[rows], prepend=-1)))

@@ -4,6 +4,7 @@
 - Where the loss is in squared units of the label (`dispersion` "unit"), raw outputs count in a unit s: the typical size of an
   error of the offset, by the algorithm of `corrections.limits`. So s is robust, follows the label's unit, and does not depend
   on what was learned. If s² changes by a factor of 16 or more at once, the correction starts over.
+  Until that algorithm tests sizes, at the 8th error, errors only set the unit: an absurd first label moves nothing.
 - For counts ("free"), gradient and curvature are divided by s², at least 1, with s the typical size of gradient / √curvature.
   The curvature counts as at least the gradient, as a Newton step of more than 1 in a log rate would overshoot.
 - Logarithmic losses ("none") have s = 1.
@@ -87,6 +88,12 @@ def meet(square, sizes, f, limit):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
+def is_known(terms):  # type: ignore[no-untyped-def]
+    """Return whether enough errors have set the unit for it to be robust."""
+    return terms[0] != _SCALED or terms[2][0, _ROWS] >= limits.FEWEST
+
+
+@numba.njit
 def observe(offset, label, terms, loss, gradient, curvature):  # type: ignore[no-untyped-def]
     """Observe the rows of a list; return the unit s with them, and whether the correction starts over.
 
@@ -112,7 +119,7 @@ def observe(offset, label, terms, loss, gradient, curvature):  # type: ignore[no
     if kind == _FREE:
         return max(math.sqrt(square), 1.0), False
     known = sizes[0, _KNOWN]
-    if known / 4.0 <= square <= known * 4.0:
+    if not is_known(terms) or known / 4.0 <= square <= known * 4.0:
         return math.sqrt(square), False
     sizes[0, _KNOWN] = square
     return math.sqrt(square), known > 0.0 and not known / 16.0 <= square <= known * 16.0
@@ -150,7 +157,7 @@ def derive(raw, label, weight, clip, terms, s, loss, gradient, curvature):  # ty
         return clip
     clip = min(clip, _FAR * weight.max())
     if kind == _SCALED:
-        return clip * s
+        return clip * s if is_known(terms) else 0.0
     most = 0.0
     for i in range(curvature.shape[0]):
         for k in range(curvature.shape[1]):

@@ -35,7 +35,9 @@ WINDOW = "window"
 LEAST = 1e-24
 #: What a number counts as at most before its first value. Sums of its square fit into float32.
 MOST = 1e15
-_TAIL, _FAR, _LARGE, _FEWEST, _LONGEST = 16.0, 4.0, 64.0, 8.0, 65536.0
+#: Sizes are tested from this many values on.
+FEWEST = 8.0
+_TAIL, _FAR, _LARGE, _LONGEST = 16.0, 4.0, 64.0, 65536.0
 #: A divisor in place of 0.
 _TINY = np.float32(1e-30)
 #: Squares within [_LOW, _HIGH] are usual. The window began after _SINCE values and ends with value _UNTIL. It has _SMALL
@@ -88,13 +90,13 @@ def unusual(total, rows, square, window, f, limit, begin, end):  # type: ignore[
 @numba.njit
 def _tested(total, rows, w, limit, begin, end):  # type: ignore[no-untyped-def]
     count = rows - w[_SINCE]
-    if count >= _FEWEST:
+    if count >= FEWEST:
         if w[_SMALL] >= 0.4375 * count:
             total = rows * w[_SMALL + 1] / w[_SMALL]
         elif w[_BEYOND] > 0.625 * count:
             total = rows * w[_BEYOND + 1] / w[_BEYOND]
         w[_SINCE], w[_SMALL:] = rows, 0.0
-    w[_UNTIL] = rows + 1.0 if rows < _FEWEST else w[_SINCE] + min(max(rows // 4.0, _FEWEST), _LONGEST)
+    w[_UNTIL] = rows + 1.0 if rows < FEWEST else w[_SINCE] + min(max(rows // 4.0, FEWEST), _LONGEST)
     w[_LOW], w[_HIGH] = typical(total, rows) / _LARGE, _TAIL * typical(total, rows)
     limit[0, begin:end] = min(math.sqrt(w[_HIGH]), MOST)
     return total

@@ -72,7 +72,7 @@ def list_tensors(path: str | Path) -> list[Tensor]:
 
 
 def declarations(path: str | Path) -> dict[str, str | ConfigurationError]:
-    """Return, for each task, the code of a service that serves a model as it is and learns by user, or why there is none."""
+    """Return, for each task, the code of a service that serves a model as it is and learns, or why there is none."""
     made = dict[str, str | ConfigurationError]()
     for loss in registered():
         try:
@@ -83,9 +83,10 @@ def declarations(path: str | Path) -> dict[str, str | ConfigurationError]:
 
 
 def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
-    """Return the code of a service that serves a model as it is and learns by user; raises `ModelError` if it cannot say how.
+    """Return the code of a service that serves a model as it is and learns; raises `ModelError` if it cannot say how.
 
-    A model of up to 256 MiB is opened, so that one which this machine cannot run is refused.
+    It learns by the first id among the inputs, or without one by all of them that corrections can read. A model of up to
+    256 MiB is opened, so that one which this machine cannot run is refused.
 
     The code runs as it is in a file beside which `path` leads to the model.
     """
@@ -94,21 +95,21 @@ def declaration(path: str | Path, loss: Loss = LOG_LOSS) -> str:
         open_session(signature.path)
     features = {name: read(column).column for name, column in signature.inputs.items()}
     ids = [name for name, column in features.items() if column.kind == "id" and signature.inputs[name].numpy.kind in "iu"]
-    user = ids[0] if ids else next(name for name in ("user_id", "user", "id_of_user", "entity") if name not in signature.inputs)
+    learned = ids[:1] or [name for name, column in features.items() if column.kind != "tensor"]
     window = "  # at the start: export RIVERDELTA_WINDOW_SECONDS=3600" if loss.lists else ""
     task = [] if loss is LOG_LOSS else [f"task={_quoted(loss.task)},{window}"]
     lines = [f"base={_quoted(str(path))},", *task, f"output={_quoted(signature.output)},"]
     if not (signature.proved or (link := Link(loss)).always_raw):
         lines.append(f"link={_quoted(link.name(PREDICTION if signature.predicts else RAW))},")
-    if not ids:
-        lines.append(f'columns={{{_quoted(user)}: "int64"}},  # requests send it too')
     for name, column in signature.inputs.items():
         if len(column.shape) == 1 and (width := column.shape[0]) and width > 1:
             why = f"name its {width} columns as the base was fitted, to send and correct each"
             lines.append(f'# names={{{_quoted(name)}: ["age", ...]}},  # {why}')
-    lines.append(f"corrections=[Calibration(), Linear({_quoted(user)})],")
+    names = ["Calibration", *(["Linear"] if learned else [])]
+    linear = f", Linear({', '.join(map(_quoted, learned))})" if learned else ""
+    lines.append(f"corrections=[Calibration(){linear}],")
     body = "\n".join(f"    {line}" for line in lines)
-    imports = "import bentoml\nfrom riverdelta import Calibration, Linear, online"
+    imports = f"import bentoml\nfrom riverdelta import {', '.join(names)}, online"
     return f"{imports}\n\n\n@bentoml.service\n@online(\n{body}\n)\nclass Scorer: ..."
 
 

@@ -60,10 +60,10 @@ class Resume(Command):
         return None
 
     def done(self, answer: Mapping[str, Any]) -> str:
-        """Return the sentence that reports how many held examples were learned or dropped."""
+        """Return the sentence that reports how many held rows were learned or dropped."""
         held, continues = answer["held"], f"learning continues from position {answer['position']}"
         does = "dropped" if self.skip else "learned"
-        return continues if not held else f"{continues}; {held:,} held example{'s' * (held != 1)} {does}"
+        return continues if not held else f"{continues}; {held:,} held row{'s' * (held != 1)} {does}"
 
 
 class Promote(Command):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from riverdelta.core.arrays import Array, Arrays, Stateful, nest, of_json, part, take, to_json
-from riverdelta.core.examples import Examples, cuts
+from riverdelta.core.examples import Examples, cuts, number
 from riverdelta.core.features import Columns, Floats, Ints
 from riverdelta.core.instruction import Instruction
 from riverdelta.core.records import Control, Impressions, Record
@@ -220,7 +220,7 @@ class Fold(ABC):
         """
         now, later = self.admission.admit(e, watched)
         self.admitted = now & (not self.frozen)
-        self.examples += len(e)
+        self.examples += number(np.ones(len(e), np.bool_), e.group)
         if not self.frozen and later.any():
             self.held.put(e, later)
         return now | later
@@ -235,7 +235,7 @@ class Fold(ABC):
         self, columns: Columns, base: Floats, label: Floats, weight: Floats, group: Ints | None, propensity: Floats | None
     ) -> Floats:
         # Rows for which the base returns no number are not learned.
-        self.learned += int(np.isfinite(base).all(axis=1).sum())
+        self.learned += number(np.logical_and.reduce(np.isfinite(base), axis=1), group)
         return self.stack.learn(columns, base, label, self.adaptation.weighted(weight), group, propensity)
 
     def serve(self, columns: Columns, base: Floats, group: Ints | None = None) -> tuple[Floats, Floats]:

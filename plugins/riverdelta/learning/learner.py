@@ -103,7 +103,7 @@ class Learner(Fold):
         subject = erased.subject
         waiting, showings = self.joiner.forget(erased)
         reset = 0 if subject.name is None else self.stack.forget_id(subject.name, subject.own, erased.columns)
-        return {"coefficients": reset, "waiting rows": waiting, "showings": showings, "held examples": self.held.forget(erased)}
+        return {"coefficients": reset, "waiting rows": waiting, "showings": showings, "held rows": self.held.forget(erased)}
 
     def begin_elsewhere(self) -> None:
         """Drop the requests and outcomes of another home: they name releases that this one lacks."""

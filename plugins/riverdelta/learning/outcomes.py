@@ -20,7 +20,7 @@ class Outcome:
     """The result of the control at `sequence`: applied, or `refused` for a reason and without effect.
 
     `release` is the one made, promoted or rolled back to; `champion` says that it became the champion. `time` is when the
-    record was written, and `details` its other fields. `held` is the number of held examples that it learned or dropped.
+    record was written, and `details` its other fields. `held` is the number of held rows that it learned or dropped.
     `removed` counts by kind what was erased; `pending` says that the registry still has to act on it.
     """
 

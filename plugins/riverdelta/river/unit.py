@@ -26,7 +26,7 @@ class Unit:
     def most(self, raw: float, label: float, weight: float, clip: float) -> float:
         """Return the largest gradient of an example of a weight: `clip` typical errors of a value, as of a logit."""
         if self.loss.dispersion == "unit":
-            return clip * self.size
+            return clip * self.size if evidence.is_known(self.terms) else 0.0
         rows, spare = (np.full((1, 1), raw), np.full(1, label), np.full(1, weight)), np.empty((2, 1, 1))
         return float(evidence.derive(*rows, clip, self.terms, self.size, self.loss.kernels, *spare))
 

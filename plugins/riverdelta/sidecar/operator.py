@@ -45,7 +45,7 @@ class Answer:
     """The position of a command in the journal, its outcome, and the learner's state after it.
 
     `sequence` is None if it was refused before it was written. `refused` is why, `waits` why the learner has not reached it
-    yet; `target` is the release that was made, promoted or rolled back to; `held` is the number of held examples that a
+    yet; `target` is the release that was made, promoted or rolled back to; `held` is the number of held rows that a
     resume learned or dropped, `removed` counts by kind what a forget removed.
     """
 

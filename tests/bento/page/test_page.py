@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -57,6 +58,7 @@ def text_of(html):
 
 
 def test_a_page_of_a_service_that_has_seen_nothing_says_so(runtime):
+    runtime.plane._began = time.monotonic()
     html = Page(runtime, "service:Ranker").draw()
     assert "Starting: waiting for the learner&#39;s first report." in html
     assert "No label yet for a row scored by these tables." in html
@@ -352,6 +354,19 @@ def test_a_ranking_counts_lists():
     assert "nats of list log loss a list" in text
     assert "over 200 lists" in text
     assert "a row" not in text
+
+
+def test_what_was_learned_about_positions_is_shown():
+    def shown(examination):
+        return text_of(drawn({"learning": {"position": 1, "lists": {"lists": 50, "examination": examination}}}, loss=Ranking()))
+
+    text = shown({"positions": [1.0, 0.5, 0.25], "lists": 1200})
+    assert "Examination by position position examined 0 1.0000 1 0.5000 2 0.2500 How likely" in text
+    assert "clicks of 1,200 lists." in text
+    many = shown({"positions": [1.0] * 20 + [0.75, 0.125], "lists": 9})
+    assert "19 1.0000 How likely" in many
+    assert "The last of 22 positions has 0.1250." in many
+    assert "Examination" not in shown(None)
 
 
 def test_intervals_are_shown_by_slice():

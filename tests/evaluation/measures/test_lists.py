@@ -99,3 +99,19 @@ def test_a_list_with_a_row_that_cannot_be_measured_is_left_out_and_harms_no_othe
     for scorer in ("base", "served"):
         assert report[scorer] == {**wanted[scorer], "skipped": int(bad.sum())}
     assert np.isfinite(report["popularity"]["loss"])
+
+
+def test_popularity_counts_what_was_shown_in_lists_without_clicks_and_nothing_of_lists_that_are_left_out():
+    loss = Ranking(item="item")
+    # Item 0 is never clicked; item 1 is clicked once in 3 lists; a list that cannot be measured has many showings of item 1.
+    item, label = np.array([0, 1, 0, 1, 0, 1] + [1] * 50 + [0, 1]), np.float32([0, 1, 0, 0, 0, 0] + [0] * 50 + [0, 1])
+    group = np.array([0, 0, 1, 1, 2, 2] + [3] * 50 + [4, 4])
+    raw, weight = np.zeros(len(item), np.float32), np.ones(len(item), np.float32)
+    raw[20] = np.nan
+    found = Prequential(loss=loss)
+    found.update(raw, raw, label, weight, group, moments=Moments.unknown(len(item))._replace(item=item))
+    report = found.report()["all"]
+    of = np.log(np.array([1.0, 2.0]) / 13)
+    last = float(np.log(np.exp(of).sum()) - of[1])
+    assert report["popularity"]["loss"] == pytest.approx((np.log(2) + last) / 2)
+    assert (report["base"]["skipped"], report["popularity"]["lists"]) == (50, 2)

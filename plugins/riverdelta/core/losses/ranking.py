@@ -15,8 +15,8 @@ from riverdelta.core.losses.multiclass import export_mixed_logs, log_sum, mix_lo
 from riverdelta.core.nodes import Nodes
 
 _REACH, _MOST_GRADES, _MOST_POSITIONS = 30.0, 31, 1_000
-#: The largest range of scores in a list, and the log of the most rows of one.
-_RANGE, _LOG_ROWS = 56.0, 24.0
+#: The largest range of scores in a list, in which float32 scores are exact to 6·10⁻⁴, and the log of the most rows of one.
+_RANGE, _LOG_ROWS = 10_000.0, 24.0
 
 
 @numba.njit(VALUE, cache=True)

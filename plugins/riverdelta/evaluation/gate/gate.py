@@ -56,12 +56,11 @@ class Gate:
         Σm - min loss <= ζ·ln 2 + Σ ln((t + 1) / t) / η_t + Σ (1/η_t - 1/η_{t-1})·(-ln min(v_t, 1 - v_t)).     (1)
 
     **Labels at once** (w = v). Where the loss knows a rate at which mixing loses nothing (`Loss.mixable`; for a log loss and
-    the weight ω, 1/ω and at most 1: x^(ηω) is concave while 0 < ηω <= 1), served <= m up to that rate. The rate starts at
-    η₀, the one for weights up to 1 (1 for a log loss; for a squared loss of labels in a known range, the constant of the
-    range), and is lowered to that of an example before it is mixed. With weights up to 1 it stays there: for a log loss the
-    mixture is the Bayesian one, and the excess over n < 500,000 examples at most ln 2 + ln(n + 1). With weights up to W it is
-    at most (1) with η >= η₀/W: at most ζ·(ln 2 + W·ln(n + 1) + (W - 1)·ln(2(n + 1))), and ζ·W·ln(2(n + 1)) where the first
-    example weighs W.
+    the weight ω, 1/ω and at most 1: x^(ηω) is concave while 0 < ηω <= 1), served <= m up to that rate. For a log loss the
+    rate starts at η₀ = 1, the one for weights up to 1, and is lowered to that of an example before it is mixed. With weights
+    up to 1 it stays there: the mixture is the Bayesian one, and the excess over n < 500,000 examples at most ln 2 + ln(n + 1).
+    With weights up to W it is at most (1) with η >= 1/W: at most ln 2 + W·ln(n + 1) + (W - 1)·ln(2(n + 1)), and
+    W·ln(2(n + 1)) where the first example weighs W.
 
     **Lists.** An example may be a list with the loss Σ y_j·ω_j·(-ln p_j), over rows of the labels y_j (clicks or grades) and
     weights ω_j (such as 1/propensity). It is one example of the weight ω = Σ y_j·ω_j: Π p_j^(η·y_j·ω_j) is concave in p while
@@ -77,16 +76,19 @@ class Gate:
 
         δ <= |v - w|·a + ηa²/8,   |v - w| <= Σ over M of (ηa/4 + α/2).
 
-    **Losses without a mixable rate** (`mixable` is 0, as for squared and Poisson losses of labels without a range, which are
-    convex, but exp-concave on a bounded range alone). The same two inequalities hold for every loss whose mixture loses at
-    most the mean of both, so each of their examples counts as a late one does, at once too, and the excess grows as √n
-    instead of ln n. The rate is that of AdaHedge from the first example on: η₀ = ∞ and ζ = 0 (an infinite rate follows the
-    better of the last example, and (1) holds in the limit), then Λ / max Σδ after every example. Nothing has a unit of its
-    own: with all losses multiplied by a constant, rates are divided by it, and every weight is as before.
+    **Losses in a unit of their own** (squared and Poisson losses). The rate is that of AdaHedge from the first example on:
+    η₀ = ∞ and ζ = 0 (an infinite rate follows the better of the last example, and (1) holds in the limit), then Λ / max Σδ
+    after every example. With all losses multiplied by a constant, rates are divided by it, and every weight is as before.
 
-    Such a loss has no useful spread whatever the label is. Its a is the |r| met: all inequalities hold with it. So `bound`
-    needs no assumption, and `worst_case` is the most that any labels cost which make no example's losses differ by more than
-    they did; `spread` is the largest. With a range of labels, outputs outside the range have no mixable rate either
+    Without a mixable rate (`mixable` is 0: they are convex, but exp-concave on a bounded range alone), each example counts as
+    a late one does, at once too, as the same two inequalities hold for every loss whose mixture loses at most the mean of
+    both; the excess grows as √n instead of ln n. Nor is there a useful spread whatever the label is. Its a is the |r| met: all
+    inequalities hold with it. So `bound` needs no assumption, and `worst_case` is the most that any labels cost which make no
+    example's losses differ by more than they did; `spread` is the largest.
+
+    With a range of labels of length R, a squared loss has the mixable rate 1/(ωR²), far below what typical errors ask for. The
+    rate is still that of AdaHedge, and the mixable rate ends its fall: below it an example adds nothing to Σδ, so that the
+    excess grows as ln n again, and spreads hold whatever the label is. Outputs outside the range have no mixable rate
     (`Loss.in_range`); their examples count in Q, as late ones do.
 
     Of the cost of one example, the rate is tuned to at most 10·|ω| times the typical loss of the base (`Unit`); the rest is
@@ -109,10 +111,11 @@ class Gate:
 
     **The worst case.** Let Q = Σ a(a/8 + Σ_M a/4) over examples that are late, taken back or without a mixable rate, P the sum
     of their (a/2)·Σ_M α and of what rows taken back add, and C = max Σ_M a + 17·max a: the rate is brought up to date every 16
-    examples or more often, so that every rate which moved the δ of an example was set when Σδ was at most C less than after
-    it. While Σδ - F rises to a new maximum D that rate is at most Λ / (D - C), and (D - C - P)² grows by at most
-    2Λ·a(a/8 + Σ_M a/4). Hence Σδ <= X + F, X = C + P + √(2ΛQ), and X = P where Q = 0. With κ = max(ζ, ζW, X/Λ) >= 1/η, and v,
-    1 - v >= α/2, (1) gives
+    examples or more often (a rate that began unlimited with each, and 17 is 2), so that every rate which moved the δ of an
+    example was set when Σδ was at most C less than after it. While Σδ - F rises to a new maximum D that rate is at most
+    Λ / (D - C), and (D - C - P)² grows by at most 2Λ·a(a/8 + Σ_M a/4). With K = 0 for a log loss, or the largest 1 / mixable
+    rate of an example mixed at a higher one, other examples move Σδ only up to ΛK + C. Hence Σδ <= X + F,
+    X = C + P + √((ΛK)² + 2ΛQ), and X = P where Q = K = 0. With κ = max(ζ, ζW, K, X/Λ) >= 1/η, and v, 1 - v >= α/2, (1) gives
 
         excess <= X + F + ζ·ln 2 + κ·ln(n + 1) + (κ - ζ)·ln(2(n + 1)).
 
@@ -128,7 +131,10 @@ class Gate:
     def __init__(self, loss: Loss = LOG_LOSS) -> None:
         self.loss = loss
         self.unit = Unit(loss)
-        self._first_rate = float(loss.mixable(np.ones(1))[0]) or hedge.UNLIMITED
+        mixable = float(loss.mixable(np.ones(1))[0])
+        self._first_rate = (mixable if self.unit.constant else 0.0) or hedge.UNLIMITED
+        #: Whether losses have a limit whatever the label is.
+        self._in_range = mixable > 0.0
         #: Whether a mixture's loss is exactly the mixed loss of rate 1, as the log loss of mixed probabilities is.
         self._exact = loss.dispersion == "none" and self._first_rate == 1.0
         self._state = np.zeros(1, hedge.STATE)
@@ -190,9 +196,8 @@ class Gate:
         examples[1] = by_list(np.add, above, starts)
         examples[2] = by_list(np.add, above - mass, starts)
         lists = {"group": group} if loss.lists else {}
-        if not len(self._tuned):
-            examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest
-            examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
+        examples[0] = by_list(np.maximum, loss.spread(base, corrected, **lists), starts) / largest if self._in_range else np.inf
+        examples[3] = np.where(loss.in_range(base, corrected), loss.mixable(examples[1]), 0.0)
         return examples, by_list(np.logical_and, loss.judged(base, label, **lists) & loss.valid(label), starts)
 
     def _caps(self, losses: Doubles, examples: Doubles, counted: npt.NDArray[np.bool_], starts: Ints) -> Doubles:

@@ -15,7 +15,7 @@ from riverdelta.evaluation.gate.delays import SEEN
 
 #: The scale of the rate, which falls once mixing has cost this many times 1 / rate.
 PATIENCE = 16.0
-#: The first rate of a loss that knows none: in effect infinite, and a number that can be saved.
+#: The first rate of a loss in a unit of its own: in effect infinite, and a number that can be saved.
 UNLIMITED = sys.float_info.max
 #: The served weight stays this far from 0 and 1, where a float32 still separates 1 - w from 0 with 3 % to spare.
 LEAST_WEIGHT = 1e-6
@@ -23,7 +23,7 @@ LEAST_WEIGHT = 1e-6
 NEAR = 0.5 / LEAST_WEIGHT
 #: The most that this distance costs per example, for each unit of spread between the two experts.
 FAR_COST = LEAST_WEIGHT / (1.0 - LEAST_WEIGHT)
-#: The rate is updated every this many examples; for a loss without a mixable rate, with each.
+#: The rate is updated every this many examples; one that is unlimited at first, with each.
 STRIDE = 16
 #: The state, one record of float64; names are those of the equations in `Gate`.
 STATE = np.dtype([(name, np.float64) for name in (
@@ -95,11 +95,11 @@ def update(  # type: ignore[no-untyped-def]
 
     `raw` float64[3, N, K] are the outputs of base, corrected and served, `numbers` float64[2, N] the rows' labels and weights.
     Example i has the rows starts[i] to starts[i + 1]; with `lists` these may be a part of those served together. `examples`
-    float64[4, M] are spreads d, the sums of weights above and below 0, and mixable rates (0: none).
+    float64[4, M] are spreads d (infinite: none is known), the sums of weights above and below 0, and mixable rates (0: none).
     Example i was served with what had been observed at the position of its first row (`seen`); without positions (length 0)
     with everything known when it comes. With `virtual`, the served outputs are filled in. With `exact`, the mixture's loss is
-    the mixed loss of rate 1. `tuned` and `caps` are for a loss without a mixable rate, and otherwise empty: the cost that the
-    rate is tuned to, and what an example may add to it at most.
+    the mixed loss of rate 1. `tuned` and `caps` are for a rate that is unlimited at first, and otherwise empty: the cost that
+    the rate is tuned to, and what an example may add to it at most.
     """
     s, then, at_once, unlimited = state[0], seen[0], position.shape[0] == 0, tuned.shape[0] > 0
     labels, weights, spreads, heavy, backs, limits = numbers[0], numbers[1], examples[0], examples[1], examples[2], examples[3]
@@ -135,12 +135,13 @@ def update(  # type: ignore[no-untyped-def]
             s.skipped += rows
             continue
         if 0.0 < limits[i] < s.rate:
-            _slow_down(s, limits[i])
-            s.slowest = 1.0 / limits[i]
-        spread, back = abs(gain) if unlimited else (heavy[i] + backs[i]) * spreads[i], backs[i] > 0.0
+            s.slowest = max(s.slowest, 1.0 / limits[i])
+            if not unlimited:
+                _slow_down(s, limits[i])
+        spread, back = (heavy[i] + backs[i]) * spreads[i] if spreads[i] < math.inf else abs(gain), backs[i] > 0.0
         late, unknown = not at_once and s.examples > then.examples, limits[i] == 0.0
         if back:  # what the mixture gained over the mean of both losses is removed with the rows
-            gone = spread if unlimited else backs[i] * spreads[i]
+            gone = backs[i] * spreads[i] if spreads[i] < math.inf else spread
             s.late_share += min(gone * spreads[i] / 8.0, gone) if exact else gone
         if back or late or unknown:
             s.late_spread += spread * spread / 8.0

@@ -42,4 +42,4 @@ def _complete(s: Any) -> None:
     shared = math.log(near + 1.0) - (examples - near) * math.log1p(-_LEAST_SHARE)
     more = slowness * max(shared - math.log(examples + 1.0), 0.0)
     s["slowed"], s["slowest"] = more + (slowness - 1.0) * math.log(2.0 * (near + 1.0)), slowness
-    s["late_share"] += more + max(cost(s) - most_cost(s), 0.0)
+    s["late_share"] += more + max(cost(s) - most_cost(s, 1.0), 0.0)

@@ -84,7 +84,8 @@ class Lists(Measures):
     loss = the list log loss with the rows' weights; ndcg10 = DCG@10 over that of the best order, with gains (2^y - 1)·w, where
     w = weight / propensity; mrr = the mean of 1 / place of the first row with y > 0. The order of the base is `base` itself.
 
-    Baseline: `popularity`, if the loss names an `item` column, orders by (clicks + 1) / (showings + 10) of the item so far.
+    Baseline: `popularity`, if the loss names an `item` column, orders by (clicks + 1) / (showings + 10) of the item so far,
+    in lists with and without clicks.
 
     References: Järvelin and Kekäläinen 2002 (DCG); Joachims, Swaminathan, Schnabel 2017 (weights by propensity).
     """
@@ -97,31 +98,30 @@ class Lists(Measures):
         self._cells = np.zeros((_CELLS if loss.item else 0, 2))
 
     def facts(self, rows: Rows, moments: Moments) -> tuple[Doubles, Doubles]:
-        starts = self.loss.starts(len(rows.label), rows.group, each=True)
-        if len(rows.label) == 0:
+        good = rows.good
+        raw, label, weight = rows.raw[:, good, 0], rows.label[good], rows.weight[good]
+        if len(label) == 0:
             return np.empty((0, len(self.scorers), self.width)), np.empty((0, 2))
-        # Rows of a list that is left out count as shown, without a click.
-        label, weight = (np.where(rows.good, one, 0.0) for one in (rows.label, rows.weight))
+        group = None if rows.group is None else rows.group[good]
+        starts = self.loss.starts(len(label), group, each=True)
         # The rows of a list that is taken back have negative weights.
         sign = np.where(np.add.reduceat(weight, starts[:-1]) < 0, -1.0, 1.0)
         own = weight * np.repeat(sign, np.diff(starts))
-        rows = rows._replace(label=label, weight=np.maximum(weight, 0.0))
-        scores = [np.ascontiguousarray(raw[:, 0]) for raw in rows.raw]
-        if len(self.scorers) > len(SCORERS) and moments.item is not None:
-            cell = (moments.item % _CELLS).astype(np.float64)
-            known, until, learned = self.known.add(moments, np.stack([cell, rows.label * rows.weight], axis=1), starts)
-            scores.append(np.empty(len(rows.label)))
+        scores = [np.ascontiguousarray(each) for each in raw]
+        shown = moments.at(good)
+        if len(self.scorers) > len(SCORERS) and shown.item is not None:
+            cell = (shown.item % _CELLS).astype(np.float64)
+            known, until, learned = self.known.add(shown, np.stack([cell, label * np.maximum(weight, 0.0)], axis=1), starts)
+            scores.append(np.empty(len(label)))
             _popular(known, learned, until, starts, cell, self._cells, scores[-1])
         out = np.full((len(starts) - 1, len(self.scorers), self.width), np.nan)
         for s, score in enumerate(scores):
-            lost = self.loss.value(score, label, rows.group) * own
-            out[:, s, 0] = np.add.reduceat(lost, starts[:-1])
+            out[:, s, 0] = np.add.reduceat(self.loss.value(score, label, group) * own, starts[:-1])
             ranks = np.empty((len(starts) - 1, 2))
             _rank(score, label, own, starts, ranks)
             out[:, s, 1:] = ranks
         clicks = np.add.reduceat(label * own, starts[:-1])
-        good = np.logical_and.reduceat(rows.good, starts[:-1]) & (clicks > 0)
-        return out[good], np.stack([clicks, sign], axis=1)[good]
+        return out[clicks > 0], np.stack([clicks, sign], axis=1)[clicks > 0]
 
     def empty(self) -> dict[str, Doubles]:
         return {"sums": np.zeros((len(self.scorers), 4))}

@@ -26,11 +26,12 @@ class Rebased:
     labels_lost: int = 0
     #: Rows of a log that were learned instead of the journal's; None without a log.
     log_rows: int | None = None
+    #: Examples joined, and those learned.
     examples: int = 0
     learned: int = 0
     rollbacks: int = 0
     frozen: bool = False
-    #: Examples that the breaker holds on the rows as scored again.
+    #: Rows that the breaker holds, as scored again.
     held: int = 0
     champion: int = 0
     #: Whether the base or its output is another one than in the old home.
