@@ -17,6 +17,7 @@ from riverdelta.lab.datasets.find import cache_of, data_set, folder_of
 
 #: Measures that are better when higher; of any other the lower is better.
 _HIGHER = frozenset({"accuracy", "macro_f1", "auc", "ndcg10", "mrr", "r2", "f1", "precision"})
+_STREAM = "the stream, prequential"
 #: What reports hold besides measures.
 _NOT_SHOWN = frozenset({"skipped", "clipped", "threshold", "auc_error"})
 
@@ -37,9 +38,11 @@ def rehearsed(
         raise click.UsageError("give one of --lag and --lag-seconds")
     definition = data.definition(base)
     found = asdict(rehearse(definition, split.later, late_rows, late_seconds, split.held_out, data.after))
-    for other, stream in split.others.items():
-        more = rehearse(replace(definition, task=stream.loss), stream, late_rows, late_seconds, split.held_out)
-        found["held_out"].update({f"{title}, {other}": measures for title, measures in more.held_out.items()})
+    for other, (stream, options) in split.others.items():
+        scorer = replace(definition, **options)
+        more = rehearse(scorer, stream, late_rows, late_seconds, split.held_out, data.after)
+        measured = {_STREAM: more.stream, **more.held_out}
+        found["held_out"].update({f"{title}, {other}": measures for title, measures in measured.items()})
     made = {
         "data": name,
         "about": data.about,
@@ -68,8 +71,12 @@ def verdict(figures: Mapping[str, Any]) -> str:
     said = f"Learning {helped}: {measure} {base:.4g} → {served:.4g}{'' if decides is None else f' ({decides})'}."
     losses = [deciding[who].get("loss") for who in ("base", "served")]
     if helped == "does not help" and all(map(_number, losses)):
-        said += f" The loss, which it lowers, went {losses[0]:.4g} → {losses[1]:.4g}; at the end the gate mixes in"
-        said += f" {figures['gate_weight']:.0%} of what was learned."
+        said += f" The loss, which it lowers, went {losses[0]:.4g} → {losses[1]:.4g}."
+    gate = figures["gate"]
+    below = "below" if gate["gain"] >= 0 else "above"
+    said += f" In total the loss is {abs(gate['gain']):.4g} {below} that of the base. Its excess over the better of base and"
+    said += f" corrections is {gate['excess']:.4g}; the gate's bound is {gate['bound']:.4g}, and at the end it mixes in"
+    said += f" {gate['weight']:.0%}."
     ordered = sorted(values, key=lambda who: -sign * values[who])
     better = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) > 0]
     worse = [f"{who} ({values[who]:.4g})" for who in ordered if sign * (values[who] - served) <= 0]
@@ -92,7 +99,7 @@ def print_rehearsal(figures: Mapping[str, Any]) -> None:
     late = f"{rows} rows or lists later" if rows else f"{_span(seconds)} later" if seconds else "before the next row or list"
     console.print(f"{figures['data']}: {figures['about']}")
     console.print(f"{figures['base_rows']:,} rows before, {figures['rows']:,} in the stream; labels are known {late}")
-    for title, measures in {"the stream, prequential": figures["stream"], **figures["held_out"]}.items():
+    for title, measures in {_STREAM: figures["stream"], **figures["held_out"]}.items():
         names = [n for n in measures["served"] if n not in _NOT_SHOWN and _number(measures["served"][n])]
         shown = table("", *names)
         for who, found in measures.items():

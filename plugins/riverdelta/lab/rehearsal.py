@@ -36,7 +36,8 @@ class Rehearsal:
     known: float
     repeats: float | None
     seconds: float
-    gate_weight: float
+    #: What the gate did over the stream: `Gate.report`.
+    gate: Mapping[str, Any]
     #: The intervals by month, as `coverage.by_month` describes them; [] without any.
     intervals: list[dict[str, Any]]
 
@@ -90,7 +91,7 @@ def rehearse(
         known=1.0 if known is None else float((first_served_with(time, known, 1) < len(time)).mean()),
         repeats=None if stream.group is not None else float((stream.label[1:] == stream.label[:-1]).mean()),
         seconds=done.seconds,
-        gate_weight=learner.gate.weight,
+        gate=learner.gate.report(),
         intervals=_intervals(definition, stream, base, done),
     )
 

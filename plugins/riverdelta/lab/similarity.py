@@ -17,6 +17,7 @@ from riverdelta.lab.stream import Stream
 
 _TOKENS, _BATCH, _IN_A_FILE = 64, 64, 256
 _EPOCHS, _RATE = 200, 0.05
+_K1, _B = 1.2, 0.75
 
 
 def vectors(texts: Sequence[str], work: Path) -> Floats:
@@ -26,6 +27,22 @@ def vectors(texts: Sequence[str], work: Path) -> Floats:
     continues where it was.
     """
     return np.concatenate([_kept(texts[at : at + _IN_A_FILE], work) for at in range(0, len(texts), _IN_A_FILE)])
+
+
+def bm25(queries: Sequence[str], texts: Sequence[str]) -> Floats:
+    """Return float32[Q, T]: how many words each text shares with each query, rare words counting more (BM25).
+
+    Source: Robertson, Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", with k1 = 1.2 and b = 0.75.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counter = CountVectorizer(token_pattern=r"\w+")
+    found = counter.fit_transform(texts).toarray().astype(np.float64)
+    asked = counter.transform(queries).toarray() > 0
+    length, holding = found.sum(axis=1, keepdims=True), (found > 0).sum(axis=0)
+    rare = np.log1p((len(texts) - holding + 0.5) / (holding + 0.5))
+    weight = found * (_K1 + 1.0) / (found + _K1 * (1.0 - _B + _B * length / max(length.mean(), 1.0)))
+    return np.asarray((asked * rare) @ weight.T, np.float32)
 
 
 def _kept(texts: Sequence[str], work: Path) -> Floats:
@@ -65,19 +82,18 @@ def _encode(texts: Sequence[str]) -> Floats:
 
 
 class Similarity(nn.Module):
-    """scale·⟨query, text⟩ of two vectors of length 1, and their product by numbers."""
+    """scale·⟨query, text⟩ of two vectors of length 1."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
 
-    def forward(self, query: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        product = query * text
-        return self.scale * product.sum(1), product
+    def forward(self, query: Tensor, text: Tensor) -> Tensor:
+        return self.scale * (query * text).sum(1)
 
 
 def train_similarity(first: Stream, path: Path) -> None:
-    """Fit the scale on lists with grades, and export: inputs `query` and `text`, outputs `score` and `product`."""
+    """Fit the scale on lists with grades, and export: inputs `query` and `text`, output `score`."""
     assert first.group is not None
     query, text = (torch.from_numpy(first.columns[name]) for name in ("query", "text"))
     label, starts = torch.from_numpy(first.label), np.flatnonzero(np.diff(first.group, prepend=-1))
@@ -86,8 +102,8 @@ def train_similarity(first: Stream, path: Path) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
     for _ in range(_EPOCHS):
         optimizer.zero_grad()
-        lists = zip(torch.split(model(query, text)[0], counts), torch.split(label, counts), strict=True)
+        lists = zip(torch.split(model(query, text), counts), torch.split(label, counts), strict=True)
         loss = -torch.stack([(grades * scores.log_softmax(0)).sum() for scores, grades in lists]).sum() / label.sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    export_module(model, {"query": query[:3], "text": text[:3]}, ["score", "product"], path)
+    export_module(model, {"query": query[:3], "text": text[:3]}, ["score"], path)

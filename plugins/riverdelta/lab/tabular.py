@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 
 from riverdelta.core.durable import write
-from riverdelta.core.features import Floats
 from riverdelta.lab.stream import Stream
 
-
-def table(rows: Stream, names: Sequence[str]) -> Floats:
-    """Return columns as one array float32[N, F]."""
-    return np.stack([rows.columns[name] for name in names], axis=1).astype(np.float32)
+_OPSET = 17
 
 
-def export(model: Any, features: Floats, path: Path, opset: int = 17) -> None:
-    """Write a fitted model as ONNX: input `X`, outputs `label` and `probabilities`, or a regressor's `variable`."""
+def fit(model: Any, rows: Stream, names: Sequence[str], path: Path) -> None:
+    """Fit a scikit-learn model on columns of numbers and vectors and write it as ONNX.
+
+    A classifier has the outputs `label`, an integer, and `probabilities`; a regressor has `variable`.
+    """
     from skl2onnx import to_onnx
+    from sklearn.base import is_classifier
 
-    options = {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else None
+    classes = is_classifier(model)
+    features = np.column_stack([rows.columns[name] for name in names]).astype(np.float32)
+    model.fit(features, rows.label.astype(int) if classes else rows.label)
+    options = {id(model): {"zipmap": False}} if classes else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = to_onnx(model, features[:1], options=options, target_opset=opset)
-    write(path, made.SerializeToString())
+    write(path, to_onnx(model, features[:1], options=options, target_opset=_OPSET).SerializeToString())

@@ -1,13 +1,17 @@
 """Public data sets: each publisher's layout, made up and tiny, is read as written; what is wrong with a file is named."""
 
 import gzip
+import os
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from riverdelta.core.errors import ConfigurationError, InvalidInput
 from riverdelta.lab.datasets.find import NAMES, data_set, folder_of
+
+REAL = Path(os.environ.get("RIVERDELTA_DATA", "/nonexistent")) / "skab"
 
 
 def written(file, text):
@@ -40,6 +44,18 @@ def test_skab_is_in_the_order_of_time_and_its_first_day_trains_the_base(tmp_path
     assert (split.first.label.tolist(), split.later.label.tolist()) == ([0, 0, 0], [1, 1, 1, 1])
 
 
+@pytest.mark.skipif(not REAL.is_dir(), reason="RIVERDELTA_DATA names no folder with skab")
+def test_of_the_pumps_last_day_no_label_is_known_in_time(tmp_path):
+    split = data_set("skab").load(REAL, tmp_path)
+    assert (len(split.first), len(split.later)) == (11_076, 26_325)
+    known = split.later.time < split.later.time[-1] - 86_400
+    assert known.sum() == 3_853
+    assert split.later.time[known].max() < split.later.time[~known].min() - 7 * 86_400
+    flows = [rows.columns["Volume Flow RateRMS"] for rows in (split.later[~known], split.later[known], split.first)]
+    ends = np.concatenate([np.quantile(flow, [0.05, 0.95]) for flow in flows])
+    assert (np.diff(ends) > 0).all()
+
+
 def test_traffic_has_one_row_an_hour_and_holidays_last_a_day(tmp_path):
     head = "holiday,temp,rain_1h,snow_1h,clouds_all,weather_main,weather_description,date_time,traffic_volume\n"
     hours = [("Labor Day", "2012-10-08 00:00:00", 10), ("None", "2012-10-08 01:00:00", 20), ("None", "2012-10-08 01:00:00", 20)]
@@ -50,6 +66,8 @@ def test_traffic_has_one_row_an_hour_and_holidays_last_a_day(tmp_path):
     assert (split.first.label.tolist(), split.later.label.tolist()) == ([10, 20], [30, 40])
     assert (split.first.columns["holiday"].tolist(), split.later.columns["holiday"].tolist()) == ([1, 1], [0, 0])
     assert split.later.columns["hour_of_week"].tolist() == [24, 25]
+    assert (split.later.columns["weekday"].tolist(), split.later.columns["hour"].tolist()) == ([1, 1], [0, 1])
+    assert split.later.columns["time"].tolist() == [1_349_740_800, 1_349_744_400]
 
 
 def recording(file, samples, rate=8000):
@@ -70,6 +88,8 @@ def test_the_last_speaker_is_the_stream_and_the_publishers_test_recordings_train
     assert (len(split.first), len(split.later), len(known)) == (2, 4, 2)
     assert set(split.later.columns["speaker"]) == {1}
     assert np.isfinite(split.later.columns["features"]).all()
+    ((stream, options),) = split.others.values()
+    assert (stream is split.later, [type(each).__name__ for each in options["corrections"]]) == (True, ["Head"])
 
 
 def test_mq2008_shows_ten_documents_by_bm25_and_says_how_likely_each_position_was_examined(tmp_path):
@@ -85,9 +105,11 @@ def test_mq2008_shows_ten_documents_by_bm25_and_says_how_likely_each_position_wa
     assert split.later.label[split.later.propensity == 1].mean() > 3 * split.later.label[split.later.propensity < 0.11].mean()
     assert split.held_out["test queries"].label.max() == 2
     assert len(split.others) == 8
-    assert split.others["seed 0, no propensities"].propensity is None
-    assert (split.others["seed 0, no propensities"].label == split.later.label).all()
-    assert (split.others["seed 1"].label != split.later.label).any()
+    unknown, options = split.others["seed 0, no propensities"]
+    assert (unknown.propensity, options) == (None, {})
+    assert (unknown.label == split.later.label).all()
+    assert (split.others["seed 1"][0].label != split.later.label).any()
+    assert split.others["seed 2, positions"][1]["task"].positions == 10
 
 
 @pytest.fixture
@@ -112,6 +134,18 @@ def test_cranfield_numbers_queries_by_their_place_and_grades_by_the_publishers_c
     third = split.later[:10]
     grades = dict(zip(third.columns["document"].tolist(), third.label.tolist(), strict=True))
     assert (grades[1], grades[4], grades[5], sum(grades.values())) == (4, 1, 0, 5)
+    written(tmp_path / "cranqrel", " \n")
+    with pytest.raises(InvalidInput, match="has no judgements"):
+        data_set("cranfield").load(tmp_path, tmp_path)
+
+
+def test_words_in_common_count_more_if_they_are_rare_and_not_at_all_if_the_texts_lack_them():
+    bm25 = pytest.importorskip("riverdelta.lab.similarity").bm25
+    found = bm25(["wing flutter", "the wing", "xylophone"], ["the wing flutter", "the wing", "the wing " * 9, "the shock"])
+    assert found.shape == (3, 4)
+    assert found[0].argmax() == 0
+    assert found[0, 0] - found[0, 1] > found[1, 1] - found[1, 3] > 0
+    assert not found[2].any()
 
 
 @pytest.mark.usefixtures("vectors")
@@ -120,12 +154,15 @@ def test_liveqa_joins_questions_answers_and_judgements(tmp_path):
     written(tmp_path / "test.xml", f"<Set>{''.join(question.format(at) for at in range(1, 9))}</Set>")
     with gzip.open(tmp_path / "answers.csv.gz", "wt") as file:
         file.write('AnswerID,Answer\nADAM_1.txt,"An answer,\nin lines"\nGHR_2.txt,Another\nGHR_3.txt,Not judged\n')
-    judged = "".join(f"{at} 4-Excellent ADAM_1.txt\n{at} 1-Incorrect GHR_2.txt\n" for at in range(1, 9))
+    judged = "".join(
+        f"{at} 4-Excellent ADAM_1.txt\n{at} 1-Incorrect GHR_2.txt\n{at} 2-Related ADAM_1.txt\n" for at in range(8, 0, -1)
+    )
     written(tmp_path / "qrels.txt", judged)
     split = data_set("medquad").load(tmp_path, tmp_path)
     assert (len(split.first), len(split.later)) == (4, 12)
     assert split.later.label[:2].tolist() == [3, 0]
     assert split.later.columns["source"][:2].tolist() == [0, 1]
+    assert split.later.group[::2].tolist() == [2, 3, 4, 5, 6, 7]
     written(tmp_path / "qrels.txt", "1 5-Perfect ADAM_1.txt\n")
     with pytest.raises(InvalidInput, match=r"qrels.txt has '1 5-Perfect ADAM_1.txt' in line 1; expected such as"):
         data_set("medquad").load(tmp_path, tmp_path)

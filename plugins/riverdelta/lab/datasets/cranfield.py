@@ -4,83 +4,43 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from riverdelta.core.errors import InvalidInput
-from riverdelta.core.features import Schema
-from riverdelta.core.losses import Ranking
-from riverdelta.corrections.calibration import Calibration
-from riverdelta.corrections.entity import Entity
-from riverdelta.corrections.linear import Linear
-from riverdelta.lab.datasets.dataset import DataSet, Split
-from riverdelta.lab.stream import Stream
-from riverdelta.learning.definition import Definition
-
-#: The best grade; the publisher's codes are 1 (best) to 4, and -1 for a document of no interest.
-_GRADES, _CANDIDATES = 4, 50
-_LOSS = Ranking(_GRADES, item="document")
+from riverdelta.lab.datasets.text_search import Judged, TextSearch
 
 
-class Cranfield(DataSet):
-    """The base compares vectors of a sentence encoder; its scale is fitted on the first fifth of the queries.
-
-    A list is the 50 abstracts that are most similar to a query, one query a second, in the publisher's order. All grades of a
-    list are known when the next query comes; abstracts without a judgement have the grade 0.
-    """
+class Cranfield(TextSearch):
+    """The 50 abstracts that are most similar to a question, and the questions in the publisher's order."""
 
     name = "cranfield"
-    about = "abstracts for a question; base: similarity by all-MiniLM-L6-v2, its scale fitted on the first fifth of the queries"
-    measure = "ndcg10"
+    about = "abstracts for a question; base: similarity by all-MiniLM-L6-v2, scale fitted on the first fifth of the questions"
+    #: The publisher's codes are 1 (best) to 4, and -1 for a document of no interest.
+    best, item, shown, before = 4, "document", 50, 5
 
-    def load(self, folder: Path, work: Path) -> Split:
-        from riverdelta.lab.similarity import vectors
-
-        texts, queries = (list(read_texts(folder / name).values()) for name in ("cran.all.1400", "cran.qry"))
-        grades = np.zeros((len(queries), len(texts)), np.float32)
-        for asking, judged, code in _judgements(folder / "cranqrel", len(queries), len(texts)):
-            grades[asking, judged] = _GRADES + 1 - code if code > 0 else 0
-        asked, found = vectors(queries, work), vectors(texts, work)
-        best = np.argsort(-(asked @ found.T), axis=1, kind="stable")[:, :_CANDIDATES]
-        query, text = np.repeat(np.arange(len(queries)), best.shape[1]), best.ravel()
-        columns: dict[str, Any] = {"query": asked[query], "text": found[text], "document": text}
-        rows = Stream(self.name, columns, grades[query, text], query.astype(np.float64), loss=_LOSS, group=query)
-        cut = len(queries) // 5 * best.shape[1]
-        return Split(rows[:cut], rows[cut:])
-
-    def train(self, first: Stream, path: Path) -> None:
-        from riverdelta.lab.similarity import train_similarity
-
-        train_similarity(first, path)
-
-    def definition(self, base: Path) -> Definition:
-        return Definition(
-            name="cranfield",
-            base=base,
-            output="score",
-            taps={"product": "product"},
-            columns=Schema.of({"document": "int64"}),
-            task=_LOSS,
-            corrections=[Calibration(), Linear("product"), Entity("document")],
-        )
+    def read(self, folder: Path) -> Judged:
+        texts, questions = (_texts(folder / name) for name in ("cran.all.1400", "cran.qry"))
+        codes = _judgements(folder / "cranqrel", len(questions), len(texts))
+        grades = {pair: self.best + 1 - code if code > 0 else 0 for pair, code in codes.items()}
+        return Judged(questions, texts, np.arange(len(texts)), grades)
 
 
-def read_texts(file: Path) -> dict[str, str]:
-    """Return the texts of a file of entries `.I id`, … `.W` and text, by id, in the file's order."""
+def _texts(file: Path) -> list[str]:
+    """Return the texts of a file of entries `.I id`, … `.W` and text, in the file's order."""
     try:
         entries = re.split(r"^\.I +", file.read_text(encoding="latin-1"), flags=re.MULTILINE)[1:]
     except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
-    found = {entry.split(None, 1)[0]: " ".join(entry.partition("\n.W")[2].split()) for entry in entries if entry.strip()}
+    found = [" ".join(entry.partition("\n.W")[2].split()) for entry in entries if entry.strip()]
     if not found:
         raise InvalidInput(f"{file} has no entries; expected lines such as '.I 1', each followed by '.W' and a text")
     return found
 
 
-def _judgements(file: Path, queries: int, texts: int) -> list[tuple[int, int, int]]:
-    """Return (query, text, code), counted from 0: the publisher's numbers of queries are their places in the file."""
-    found = list[tuple[int, int, int]]()
+def _judgements(file: Path, queries: int, texts: int) -> dict[tuple[int, int], int]:
+    """Return codes by (query, text), counted from 0: the publisher's numbers of queries are their places in the file."""
+    found = dict[tuple[int, int], int]()
     for at, line in enumerate(file.read_text().splitlines(), 1):
         if not line.strip():  # the publisher's file has some
             continue
@@ -93,7 +53,7 @@ def _judgements(file: Path, queries: int, texts: int) -> list[tuple[int, int, in
                 f"{file} has {line!r} in line {at}; expected a query from 1 to {queries}, a document from 1 to {texts}, and a "
                 f"code from 1 to 4, or -1"
             )
-        found.append((query - 1, text - 1, code))
+        found[query - 1, text - 1] = code
     return found
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,25 +17,28 @@ from riverdelta.core.hashing import digest
 from riverdelta.lab.stream import Stream
 from riverdelta.learning.definition import Definition
 
+#: Another stream, and the options of `Definition` in place of those of the scorer.
+Other = tuple[Stream, Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Split:
     """What the base is trained on, the stream after it, and rows that are only scored, after the stream.
 
-    `others` are other streams in place of `later`, by name: a fresh scorer learns each and then scores the rows held out.
+    `others` are learned in place of `later`, by name: a fresh scorer learns each and then scores the rows held out.
     """
 
     first: Stream
     later: Stream
     held_out: Mapping[str, Stream] = field(default_factory=dict)
-    others: Mapping[str, Stream] = field(default_factory=dict)
+    others: Mapping[str, Other] = field(default_factory=dict)
 
 
 class DataSet(ABC):
     """A data set by the name of its folder: how it is read and split, its base, and the scorer that corrects it.
 
     A new one is a file in this folder that defines a subclass and its instance `DATASET`. Nothing in it is tuned on the stream:
-    corrections have their defaults.
+    options of corrections are defaults, or were chosen on the rows before it.
     """
 
     #: The name of the folder that has the data, and of `riverdelta replay --dataset`.
@@ -64,9 +67,10 @@ class DataSet(ABC):
         """Train the base and export it to `path`; the same rows give the same file."""
 
     def trained(self, first: Stream, work: Path) -> Path:
-        """Return the path of the base in `work`, where it is kept by the rows and the code that it is made from."""
+        """Return the path of the base in `work`, where it is kept by the rows and the code that it is made from, inherited code included."""
         arrays = (np.ascontiguousarray(array).tobytes() for array in (*first.columns.values(), first.label))
-        path = work / f"base-{digest(inspect.getsource(type(self)).encode(), *arrays, size=8).hex()}.onnx"
+        code = (inspect.getsource(each).encode() for each in type(self).mro() if issubclass(each, DataSet))
+        path = work / f"base-{digest(*code, *arrays, size=8).hex()}.onnx"
         if not path.exists():
             self.train(first, path)
         return path

@@ -11,7 +11,7 @@ from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.linear import Linear
 from riverdelta.lab.datasets.dataset import DataSet, Split, read_csv
 from riverdelta.lab.stream import Stream
-from riverdelta.lab.tabular import export, table
+from riverdelta.lab.tabular import fit
 from riverdelta.learning.definition import Definition
 
 _NUMBERS = ("nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
@@ -39,8 +39,7 @@ class Electricity(DataSet):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        features = table(first, ("period", *_NUMBERS))
-        export(make_pipeline(StandardScaler(), LogisticRegression()).fit(features, first.label.astype(int)), features, path)
+        fit(make_pipeline(StandardScaler(), LogisticRegression()), first, ("period", *_NUMBERS), path)
 
     def definition(self, base: Path) -> Definition:
         return Definition(

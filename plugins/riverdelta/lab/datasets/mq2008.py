@@ -13,9 +13,9 @@ from riverdelta.core.errors import InvalidInput
 from riverdelta.core.losses import Ranking
 from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.linear import Linear
-from riverdelta.lab.datasets.dataset import DataSet, Split
+from riverdelta.lab.datasets.dataset import DataSet, Other, Split
 from riverdelta.lab.stream import Stream
-from riverdelta.lab.tabular import export
+from riverdelta.lab.tabular import fit
 from riverdelta.learning.definition import Definition
 
 _GRADES = 2
@@ -29,10 +29,9 @@ class MQ2008(DataSet):
 
     3,000 sessions, one a second: a query at random, its ten best documents by BM25 in this order. The row at position k (0 for
     the first) is examined with probability 1 / (1 + k), and clicked if it is examined and attracts: with probability 0.1 +
-    0.9·(2^grade - 1) / 3. Clicks are known a minute later, with the
-    propensity 1 / (1 + k) of each row. The test queries have the publisher's grades:
-    they are scored after the stream, after the streams of other seeds, after the same streams without propensities, and
-    after those with positions instead, from which they are learned.
+    0.9·(2^grade - 1) / 3. Clicks are known a minute later, with the propensity 1 / (1 + k) of each row. The test queries have
+    the publisher's grades: they are scored after the stream, after the streams of other seeds, after the same streams without
+    propensities, and after those with positions instead, from which they are learned.
     """
 
     name = "mq2008"
@@ -44,24 +43,20 @@ class MQ2008(DataSet):
         train, test = (_read(folder / f"{name}.npy") for name in ("train", "test"))
         queries = np.unique(train[:, 1])
         first, rest = queries[: len(queries) // 5], queries[len(queries) // 5 :]
-        streams = [self._clicks(train, rest, seed) for seed in _SEEDS]
-        others = {f"seed {seed}": stream for seed, stream in zip(_SEEDS[1:], streams[1:], strict=True)}
-        others |= {
-            f"seed {seed}, no propensities": replace(each, propensity=None) for seed, each in zip(_SEEDS, streams, strict=True)
-        }
-        learned = Ranking(positions=_SHOWN)
-        others |= {
-            f"seed {seed}, positions": replace(each, propensity=None, loss=learned)
-            for seed, each in zip(_SEEDS, streams, strict=True)
-        }
+        streams = {f"seed {seed}": self._clicks(train, rest, seed) for seed in _SEEDS}
+        unknown = {name: replace(stream, propensity=None) for name, stream in streams.items()}
+        (_, later), *more = streams.items()
+        others: dict[str, Other] = {name: (stream, {}) for name, stream in more}
+        others |= {f"{name}, no propensities": (stream, {}) for name, stream in unknown.items()}
+        learned = {"task": Ranking(positions=_SHOWN)}
+        others |= {f"{name}, positions": (stream, learned) for name, stream in unknown.items()}
         held_out = {"test queries": self._graded(test)}
-        return Split(self._graded(train[np.isin(train[:, 1], first)]), streams[0], held_out, others)
+        return Split(self._graded(train[np.isin(train[:, 1], first)]), later, held_out, others)
 
     def train(self, first: Stream, path: Path) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        features = first.columns["X"]
-        export(HistGradientBoostingRegressor(random_state=0).fit(features, first.label), features, path)
+        fit(HistGradientBoostingRegressor(random_state=0), first, ("X",), path)
 
     def definition(self, base: Path) -> Definition:
         return Definition(name="search", base=base, task="ranking", corrections=[Calibration(), Linear("X")])
@@ -73,26 +68,24 @@ class MQ2008(DataSet):
         return Stream(self.name, columns, label, np.zeros(len(rows)), loss=Ranking(_GRADES), group=group)
 
     def _clicks(self, rows: npt.NDArray[Any], queries: npt.NDArray[Any], seed: int) -> Stream:
-        rng, parts, labels, propensities, groups = (
-            np.random.default_rng(seed),
-            list[Any](),
-            list[Any](),
-            list[Any](),
-            list[Any](),
+        rng, lists = np.random.default_rng(seed), list[npt.NDArray[Any]]()
+        for query in rng.choice(queries, _SESSIONS).tolist():
+            found = rows[rows[:, 1] == query]
+            lists.append(found[np.argsort(-found[:, _BM25], kind="stable")][:_SHOWN])
+        shown, counts = np.concatenate(lists), [len(each) for each in lists]
+        group, position = np.repeat(np.arange(_SESSIONS), counts), np.concatenate([np.arange(count) for count in counts])
+        examined = 1.0 / (1.0 + position)
+        attracts = _NOISE + (1.0 - _NOISE) * (2.0 ** shown[:, 0] - 1.0) / (2.0**_GRADES - 1.0)
+        label = (rng.random(len(shown)) < examined * attracts).astype(np.float32)
+        return Stream(
+            self.name,
+            {"X": shown[:, 2:].astype(np.float32)},
+            label,
+            group.astype(np.float64),
+            loss=Ranking(),
+            group=group,
+            propensity=examined.astype(np.float32),
         )
-        for session, query in enumerate(rng.choice(queries, _SESSIONS).tolist()):
-            shown = rows[rows[:, 1] == query]
-            shown = shown[np.argsort(-shown[:, _BM25], kind="stable")][:_SHOWN]
-            examined = 1.0 / (1.0 + np.arange(len(shown)))
-            attracts = _NOISE + (1.0 - _NOISE) * (2.0 ** shown[:, 0] - 1.0) / (2.0**_GRADES - 1.0)
-            parts.append(shown[:, 2:].astype(np.float32))
-            labels.append((rng.random(len(shown)) < examined * attracts).astype(np.float32))
-            propensities.append(examined.astype(np.float32))
-            groups.append(np.full(len(shown), session))
-        group = np.concatenate(groups)
-        columns = {"X": np.concatenate(parts)}
-        label, propensity = np.concatenate(labels), np.concatenate(propensities)
-        return Stream(self.name, columns, label, group.astype(np.float64), loss=Ranking(), group=group, propensity=propensity)
 
 
 def _read(path: Path) -> npt.NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.linear import Linear
 from riverdelta.lab.datasets.dataset import DataSet, Split, read_csv
 from riverdelta.lab.stream import Stream
-from riverdelta.lab.tabular import export, table
+from riverdelta.lab.tabular import fit
 from riverdelta.learning.definition import Definition
 
 _SENSORS = (
@@ -32,29 +31,24 @@ class Skab(DataSet):
     lag_seconds = 86_400.0
 
     def load(self, folder: Path, work: Path) -> Split:
-        rows = list[tuple[float, list[float], float]]()
-        files = sorted((folder / "data").glob("*/*.csv"))
-        for file in files:
-            if file.parent.name == "anomaly-free":  # has no labels
-                continue
-            found = read_csv(file, ("datetime", *_SENSORS, "anomaly"), ";")
-            times = [datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() for text in found["datetime"]]
-            values = zip(*(map(float, found[name]) for name in _SENSORS), strict=True)
-            rows += [(at, list(each), float(label)) for at, each, label in zip(times, values, found["anomaly"], strict=True)]
-        if not rows:
+        # Experiments without faults have no labels.
+        files = [file for file in sorted((folder / "data").glob("*/*.csv")) if file.parent.name != "anomaly-free"]
+        if not files:
             raise InvalidInput(f"{folder} has no labelled experiments; expected files such as data/valve1/0.csv")
-        rows.sort(key=lambda row: row[0])
-        time, features, label = (np.array(values) for values in zip(*rows, strict=True))
-        columns = {name: np.ascontiguousarray(features[:, k], np.float32) for k, name in enumerate(_SENSORS)}
-        stream = Stream(self.name, columns, label.astype(np.float32), time, loss=_LOSS)
+        found = [read_csv(file, ("datetime", *_SENSORS, "anomaly"), ";") for file in files]
+        columns = {name: np.concatenate([each[name] for each in found]).astype(np.float32) for name in (*_SENSORS, "anomaly")}
+        time = np.concatenate([each["datetime"] for each in found]).astype("datetime64[s]").astype(np.float64)
+        label = columns.pop("anomaly")
+        order = np.argsort(time, kind="stable")
+        time = time[order]
+        stream = Stream(self.name, {n: column[order] for n, column in columns.items()}, label[order], time, loss=_LOSS)
         cut = int(np.searchsorted(time, (time[0] // 86_400.0 + 1.0) * 86_400.0))
         return Split(stream[:cut], stream[cut:])
 
     def train(self, first: Stream, path: Path) -> None:
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        features = table(first, _SENSORS)
-        export(HistGradientBoostingClassifier(random_state=0).fit(features, first.label.astype(int)), features, path)
+        fit(HistGradientBoostingClassifier(random_state=0), first, _SENSORS, path)
 
     def definition(self, base: Path) -> Definition:
         return Definition(

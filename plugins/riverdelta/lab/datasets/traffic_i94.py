@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ from riverdelta.corrections.calibration import Calibration
 from riverdelta.corrections.entity import Entity
 from riverdelta.corrections.interval import Interval
 from riverdelta.corrections.linear import Linear
+from riverdelta.corrections.seasons import Seasons
 from riverdelta.lab.datasets.dataset import DataSet, Split, read_csv
 from riverdelta.lab.stream import Stream
-from riverdelta.lab.tabular import export, table
+from riverdelta.lab.tabular import fit
 from riverdelta.learning.definition import Definition
 
 _WEATHER = ("temp", "rain_1h", "snow_1h", "clouds_all")
@@ -35,33 +35,36 @@ class Traffic(DataSet):
     def load(self, folder: Path, work: Path) -> Split:
         file = folder / "Metro_Interstate_Traffic_Volume.csv"
         found = read_csv(file, (*_WEATHER, "holiday", "date_time", "traffic_volume"))
-        when = [datetime.fromisoformat(text).replace(tzinfo=UTC) for text in found["date_time"]]
-        time, first = np.unique([each.timestamp() for each in when], return_index=True)
+        when = np.array(found["date_time"], "datetime64[s]")
+        time, first = np.unique(when.astype(np.float64), return_index=True)
         columns = {name: np.array(found[name], np.float32)[first] for name in _WEATHER}
+        day, named = when.astype("datetime64[D]"), ~np.isin(found["holiday"], ("None", ""))
         # A holiday is named in its first hour alone.
-        holidays = {each.date() for each, name in zip(when, found["holiday"], strict=True) if name not in ("None", "")}
-        columns["holiday"] = np.array([each.date() in holidays for each in when], np.float32)[first]
-        columns["hour"] = np.array([each.hour for each in when], np.float32)[first]
-        columns["weekday"] = np.array([each.weekday() for each in when], np.float32)[first]
-        columns["hour_of_week"] = (24 * columns["weekday"] + columns["hour"]).astype(np.int64)
+        columns["holiday"] = np.isin(day, day[named]).astype(np.float32)[first]
+        # The first day of all times, 1970-01-01, was a Thursday.
+        hour_of_week = (time // 3_600.0 + 72) % 168
+        columns["hour"] = (hour_of_week % 24).astype(np.float32)
+        columns["weekday"] = (hour_of_week // 24).astype(np.float32)
+        columns["hour_of_week"] = hour_of_week.astype(np.int64)
         label = np.array(found["traffic_volume"], np.float32)[first]
-        rows = Stream(self.name, columns, label, time, loss=_LOSS)
+        rows = Stream(self.name, {**columns, "time": time}, label, time, loss=_LOSS)
         return Split(*rows.halves())
 
     def train(self, first: Stream, path: Path) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
 
-        features = table(first, _INPUTS)
-        export(HistGradientBoostingRegressor(random_state=0).fit(features, first.label), features, path)
+        fit(HistGradientBoostingRegressor(random_state=0), first, _INPUTS, path)
 
     def definition(self, base: Path) -> Definition:
+        # Each hour of the week has a level and a wave of the year, and remembers about 50 weeks.
+        weekly = Entity("hour_of_week", on=[Seasons("time", "year", harmonics=1)], forget=0.98)
         return Definition(
             name="traffic",
             base=base,
             names={"X": _INPUTS},
-            columns=Schema.of({"hour_of_week": "int64"}),
+            columns=Schema.of({"hour_of_week": "int64", "time": "float64"}),
             task=_LOSS,
-            corrections=[Calibration(), Linear(*_WEATHER), Entity("hour_of_week")],
+            corrections=[Calibration(), Linear(*_WEATHER), weekly],
             interval=Interval(0.9),
         )
 
