@@ -149,7 +149,7 @@ def test_the_bento_is_built_offline_and_serves_from_a_clean_environment(wheel, c
 
 
 def answer(server, port, log):
-    for _ in range(1200):
+    for _ in range(3000):
         client = Http(port)
         try:
             status = client.status()

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -57,6 +58,7 @@ def text_of(html):
 
 
 def test_a_page_of_a_service_that_has_seen_nothing_says_so(runtime):
+    runtime.plane._began = time.monotonic()
     html = Page(runtime, "service:Ranker").draw()
     assert "Starting: waiting for the learner&#39;s first report." in html
     assert "No label yet for a row scored by these tables." in html
