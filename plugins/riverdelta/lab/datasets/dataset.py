@@ -67,7 +67,7 @@ class DataSet(ABC):
         """Train the base and export it to `path`; the same rows give the same file."""
 
     def trained(self, first: Stream, work: Path) -> Path:
-        """Return the path of the base in `work`, where it is kept by the rows and the code that it is made from, inherited code included."""
+        """Return the path of the base in `work`, kept by the rows and the code it is made from, inherited code included."""
         arrays = (np.ascontiguousarray(array).tobytes() for array in (*first.columns.values(), first.label))
         code = (inspect.getsource(each).encode() for each in type(self).mro() if issubclass(each, DataSet))
         path = work / f"base-{digest(*code, *arrays, size=8).hex()}.onnx"
