@@ -204,7 +204,7 @@ def even(offset, raw, label, weight, clip, terms, loss, gradient, curvature):  #
     The curvature of counts, and the gradient with it, is divided by its typical size, where this is above 1, and is at most 4
     times that. Overwrites weight[n] if `clip` limits it.
     """
-    s, _, _ = count(is_plain(terms), offset, raw, label, weight, clip, terms, loss, gradient, curvature)
+    s, _, _ = count(offset, raw, label, weight, clip, terms, loss, gradient, curvature)
     kind, _, sizes = terms
     if kind == _FREE:
         usual = max(typical(sizes, 1) / max(typical(sizes, 0), 1.0), 1.0)
