@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile("riverdelta", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("riverdelta")
+#: What is imported by a service alone, which says in its environment what to serve.
+collect_ignore = ["scorer_service.py"]
 
 
 @pytest.fixture(scope="module", autouse=True)
