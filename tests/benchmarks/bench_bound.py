@@ -201,6 +201,8 @@ def main():
     options = parser.parse_args()
     parts = PARTS if options.part is None else [PARTS[number - 1] for number in options.part]
     found = [r for part in parts for r in show(part(options.quick))]
+    if not found:
+        parser.error("no data set is in the folder RIVERDELTA_DATA; set it, or leave out --part")
     rounding = weighted_adversary.ROUNDING / min(KEEPS)
     broken = [r for r in found if not r["excess"] <= r["bound"] <= r["worst_case"] + rounding * r["rows"]]
     closest = max(found, key=lambda r: r["excess"] / r["bound"])
